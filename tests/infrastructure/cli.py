@@ -1,0 +1,104 @@
+"""The command line: `up`, `down`, `status` and `env`."""
+
+import argparse
+import fcntl
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from . import docker, paths, state
+from .errors import ServiceError
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the command can do with one service; each function takes its recorded facts."""
+
+    up: Callable[[Any], state.Service]
+    down: Callable[[Any], None]
+    alive: Callable[[Any], bool]
+
+
+SERVICES = {
+    "docker": Service(docker.up, docker.down, docker.alive),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do what the arguments say and return the exit status."""
+    chosen = _parser().parse_args(arguments)
+    names = [name for name in SERVICES if name in chosen.names] if chosen.names else list(SERVICES)
+    commands = {"up": _up, "down": _down, "status": _status, "env": _env}
+    try:
+        return commands[chosen.command](names)
+    except ServiceError as error:
+        print(f"tests/services: {error}", file=sys.stderr)
+        return 1
+
+
+def _up(names: Sequence[str]) -> int:
+    with _lock():
+        for name in names:
+            began = time.monotonic()
+            recorded = getattr(state.load(), name)
+            state.record(name, SERVICES[name].up(recorded))
+            _say(f"{name}: up ({time.monotonic() - began:.1f} s)")
+    return 0
+
+
+def _down(names: Sequence[str]) -> int:
+    with _lock():
+        for name in reversed(names):
+            SERVICES[name].down(getattr(state.load(), name))
+            state.record(name, None)
+            _say(f"{name}: down")
+    return 0
+
+
+def _status(names: Sequence[str]) -> int:
+    facts = state.load()
+    answers = {name: _answer(name, getattr(facts, name)) for name in names}
+    for name, answer in answers.items():
+        print(f"{name}: {answer}")
+    return 0 if set(answers.values()) == {"up"} else 1
+
+
+def _answer(name: str, recorded: state.Service | None) -> str:
+    if recorded is None:
+        return "down"
+    return "up" if SERVICES[name].alive(recorded) else "recorded, but does not answer"
+
+
+def _env(names: Sequence[str]) -> int:
+    facts = state.load()
+    shown = state.Facts(**{name: getattr(facts, name) for name in names})
+    for name, value in sorted(state.environment(shown).items()):
+        print(f"{name}={shlex.quote(value)}")
+    return 0
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Let one `up` or `down` run at a time; others wait for it."""
+    path = paths.state_file().with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tests/services", description="Bring up and take down what the tests need."
+    )
+    parser.add_argument("command", choices=["up", "down", "status", "env"])
+    parser.add_argument("names", nargs="*", choices=[*SERVICES, []], metavar="service")
+    return parser
