@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import docker, paths, state
+from . import docker, paths, postgres, registry, state
 from .errors import ServiceError
 
 
@@ -25,6 +25,8 @@ class Service:
 
 SERVICES = {
     "docker": Service(docker.up, docker.down, docker.alive),
+    "registry": Service(registry.up, registry.down, registry.alive),
+    "postgres": Service(postgres.up, postgres.down, postgres.alive),
 }
 
 

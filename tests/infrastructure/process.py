@@ -74,10 +74,10 @@ def free_port(preferred: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
-def accepts(port: int) -> bool:
-    """Tell whether something accepts connections on this loopback port."""
+def accepts(port: int, host: str = "127.0.0.1") -> bool:
+    """Tell whether something accepts connections on this port."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1):
+        with socket.create_connection((host, port), timeout=5):
             return True
     except OSError:
         return False

@@ -2,41 +2,80 @@
 
 import io
 import os
+import struct
 import tarfile
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import debian
 from .engine import docker
-from .process import run, succeeds
+from .errors import ServiceError
+from .process import run
 
 NAME = "launch-test/sh:latest"
 FOREIGN_NAME = "launch-test/foreign:latest"
 
 _BUSYBOX = Path("/bin/busybox")
-_FOREIGN = {"x86_64": "linux/arm64", "aarch64": "linux/amd64"}
+_RECIPE = "1"
+"""Changes when the contents below change, so that older images are made again."""
+_LABEL = "launch-agent-tests.recipe"
+
+
+@dataclass(frozen=True)
+class _Foreign:
+    """An architecture that is not this machine's: Docker's name, and ELF's number for it."""
+
+    platform: str
+    elf_machine: int
+
+
+_FOREIGN = (
+    _Foreign("linux/amd64", 62) if os.uname().machine == "aarch64" else _Foreign("linux/arm64", 183)
+)
 
 
 def ensure(host: str) -> None:
     """Make both images unless the engine has them."""
-    probe = ["docker", "--host", host, "image", "inspect"]
-    if succeeds([*probe, NAME, FOREIGN_NAME]):
+    if all(_current(host, name) for name in (NAME, FOREIGN_NAME)):
         return
     debian.install("busybox-static")
+    program = _BUSYBOX.read_bytes()
+    _load(host, NAME, program)
+    _load(host, FOREIGN_NAME, _as_foreign(program), f"--platform={_FOREIGN.platform}")
+
+
+def _current(host: str, name: str) -> bool:
+    template = f'{{{{index .Config.Labels "{_LABEL}"}}}}'
+    try:
+        return docker(host, "image", "inspect", "--format", template, name) == _RECIPE
+    except ServiceError:
+        return False
+
+
+def _load(host: str, name: str, program: bytes, *options: str) -> None:
+    changes = [
+        "--change=ENV PATH=/bin",
+        '--change=CMD ["/bin/sh"]',
+        f"--change=LABEL {_LABEL}={_RECIPE}",
+    ]
     with tempfile.TemporaryDirectory() as scratch:
-        archive = Path(scratch) / "sh.tar"
-        _pack(archive)
-        changes = ["--change=ENV PATH=/bin", '--change=CMD ["/bin/sh"]']
-        docker(host, "import", *changes, archive, NAME)
-        foreign = _FOREIGN.get(os.uname().machine, "linux/amd64")
-        docker(host, "import", *changes, f"--platform={foreign}", archive, FOREIGN_NAME)
+        archive = Path(scratch) / "rootfs.tar"
+        _pack(archive, program)
+        docker(host, "import", *changes, *options, archive, name)
 
 
-def _pack(target: Path) -> None:
+def _as_foreign(program: bytes) -> bytes:
+    """Return the program with another machine in its ELF header: the kernel refuses to run it."""
+    at = 18
+    return program[:at] + struct.pack("<H", _FOREIGN.elf_machine) + program[at + 2 :]
+
+
+def _pack(target: Path, program: bytes) -> None:
     with tarfile.open(target, "w") as archive:
         for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)):
             _add(archive, name, kind=tarfile.DIRTYPE, mode=mode)
-        _add(archive, "bin/busybox", content=_BUSYBOX.read_bytes(), mode=0o755)
+        _add(archive, "bin/busybox", content=program, mode=0o755)
         _add(archive, "etc/passwd", content=b"root:x:0:0::/root:/bin/sh\n")
         _add(archive, "etc/group", content=b"root:x:0:\n")
         for applet in run([_BUSYBOX, "--list"]).split():

@@ -30,7 +30,7 @@ class DockerFacts:
     shell_image: str
     """A few megabytes: static busybox and its applets."""
     foreign_image: str
-    """The shell image declared to be for an architecture that is not this machine's."""
+    """The shell image for an architecture that is not this machine's: it cannot run."""
 
 
 @dataclass(frozen=True)
