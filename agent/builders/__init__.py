@@ -1,0 +1,1 @@
+"""What turns a source into something that runs."""

@@ -1,0 +1,1 @@
+"""Configuration: frozen models, parsed once. `load.py` reads files, environment and flags."""

@@ -1,0 +1,41 @@
+"""Configuration of the control plane, embedded or served by `launch server`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+
+from agent.config.base import Duration, Model, Size, UserPath
+
+
+class ControlConfig(Model):
+    """Where it listens, where it keeps things, and how patient it is."""
+
+    listen: str = "127.0.0.1"
+    #: 0 picks a free one.
+    port: Annotated[int, Field(ge=0, le=65535)] = 8450
+    #: Further addresses to listen on; the embedded plane adds its job network's gateway.
+    also_listen: tuple[str, ...] = ()
+    #: Database (SQLite), blobs, logs, keys.
+    data_dir: UserPath = Path("~/.local/share/launch-agent").expanduser()
+    #: `postgresql://…`; `None` means SQLite in `data_dir`.
+    database_url: SecretStr | None = None
+    #: How clients reach it, where that differs from how they call it.
+    external_url: str | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    heartbeat: Duration = 10.0
+    lease: Duration = 45.0
+    #: After that a silent agent is lost.
+    agent_timeout: Duration = 45.0
+    #: After that an item whose agent is lost follows `on_lost`.
+    lost_contact: Duration = 600.0
+    #: W&B's agents: popped and not acknowledged comes back.
+    pop_lease: Duration = 60.0
+    #: Run tokens stay valid so long after the attempt ended.
+    token_grace: Duration = 300.0
+    max_body: Size = 32 * 1024**2
+    max_blob: Size = 4 * 1024**3
+    #: Whether members of a team may run agents with their personal key.
+    personal_agents_in_teams: bool = False
+    #: Finished items, their logs and unreferenced code.
+    keep_items: Duration = 90 * 86400.0

@@ -1,0 +1,176 @@
+"""Models of sources, builders, runners and what administrators offer to jobs."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from agent.config.base import Duration, Model, Secret, Size, UserPath
+
+
+class GitCredential(Model):
+    """A user name and password for all remotes below a URL."""
+
+    #: `https://git.example.org/` or a longer prefix.
+    url: str
+    username: str
+    password: Secret
+
+
+class GitConfig(Model):
+    """The git source."""
+
+    protocols: tuple[Literal["https", "ssh", "http", "file"], ...] = ("https", "ssh")
+    credentials: tuple[GitCredential, ...] = ()
+    #: OpenSSH `known_hosts`; the user's own by default. Host keys are always checked.
+    known_hosts: UserPath | None = None
+    ssh_key: UserPath | None = None
+    #: PEM bundle for HTTPS remotes; else the environment's.
+    ca_bundle: UserPath | None = None
+    #: Networks or host names whose private addresses may be reached; `["*"]` allows all.
+    #: `None`: all with an embedded control plane, none otherwise.
+    private_hosts: tuple[str, ...] | None = None
+    #: For one fetch.
+    timeout: Duration = 600.0
+    #: Without any progress from the far end.
+    stall_timeout: Duration = 30.0
+
+
+class CodeConfig(Model):
+    """The code-directory source: limits while unpacking."""
+
+    max_size: Size = 4 * 1024**3
+    max_files: Annotated[int, Field(gt=0)] = 100_000
+
+
+class SourcesConfig(Model):
+    """All sources."""
+
+    git: GitConfig = GitConfig()
+    code: CodeConfig = CodeConfig()
+
+
+class Accelerator(Model):
+    """W&B's `builder.accelerator`."""
+
+    base_image: str
+
+
+class BuilderConfig(Model):
+    """How images are made. W&B's keys keep their names."""
+
+    #: `auto`: docker where an engine answers, else virtual environments.
+    type: Literal["auto", "docker", "virtualenv", "noop", "kaniko"] = "auto"
+    destination: str | None = None
+    platform: Literal["linux/amd64", "linux/arm64"] | None = None
+    base_image: str | None = None
+    accelerator: Accelerator | None = None
+    #: Python for generated images whose job names none.
+    python: str = "3.11"
+    timeout: Duration = 3600.0
+    #: Package index, proxies and CA come from the agent's environment unless given here.
+    index_url: SecretStr | None = None
+    extra_index_urls: tuple[SecretStr, ...] = ()
+    ca_bundle: UserPath | None = None
+    proxy: SecretStr | None = None
+    #: Secrets for Dockerfiles, by the id that `RUN --mount=type=secret` names.
+    secrets: dict[str, Secret] = Field(default_factory=dict)
+    #: Network of build steps: `default`, `none`, or `host`.
+    network: Literal["default", "none", "host"] = "default"
+    concurrency: Annotated[int, Field(gt=0)] = 2
+    # Keys of W&B's kaniko builder: accepted, used once the in-cluster builder exists.
+    build_context_store: Annotated[str | None, Field(alias="build-context-store")] = None
+    build_job_name: Annotated[str | None, Field(alias="build-job-name")] = None
+    secret_name: Annotated[str | None, Field(alias="secret-name")] = None
+    secret_key: Annotated[str | None, Field(alias="secret-key")] = None
+    kaniko_image: Annotated[str | None, Field(alias="kaniko-image")] = None
+    kaniko_config: Annotated[dict[str, object] | None, Field(alias="kaniko-config")] = None
+
+
+class DockerRunnerConfig(Model):
+    """The docker runner."""
+
+    enabled: bool | Literal["auto"] = "auto"
+    #: `None`: `DOCKER_HOST`, else the default socket.
+    host: str | None = None
+    #: The network that the agent makes for its jobs.
+    network: str = "launch-agent"
+    #: Jobs share the host's network; an administrator's decision.
+    host_network: bool = False
+    #: Docker options beyond W&B's allow-list that jobs may use: `volume`, `cap-add`, …
+    allow: tuple[str, ...] = ()
+    pull: Literal["missing", "always", "never"] = "missing"
+    #: Of the engine's own log file per container; beyond it the oldest part is lost.
+    log_size: Size = 1024**3
+    pids_limit: Annotated[int, Field(gt=0)] | None = 32768
+    #: Threads for calls of the docker SDK.
+    threads: Annotated[int, Field(gt=0)] = 8
+
+
+class ProcessRunnerConfig(Model):
+    """The process runner: no security boundary unless `user` is set."""
+
+    enabled: bool | Literal["auto"] = "auto"
+    #: User that jobs run as; needs an agent that runs as root.
+    user: str | None = None
+    #: Variables of the agent's environment that jobs get besides PATH, HOME, LANG, TMPDIR.
+    environment: tuple[str, ...] = ()
+    #: Soft limits for each process of a job.
+    max_memory: Size | None = None
+    max_open_files: Annotated[int, Field(gt=0)] | None = None
+    max_processes: Annotated[int, Field(gt=0)] | None = None
+
+
+class RunnersConfig(Model):
+    """All runners, by resource name."""
+
+    local_container: Annotated[DockerRunnerConfig, Field(alias="local-container")] = (
+        DockerRunnerConfig()
+    )
+    local_process: Annotated[ProcessRunnerConfig, Field(alias="local-process")] = (
+        ProcessRunnerConfig()
+    )
+
+
+class MountConfig(Model):
+    """A folder of the host that queue templates may name."""
+
+    source: UserPath
+    target: str
+    read_only: bool = True
+
+
+class JobSecret(Secret):
+    """A secret that queue templates may name."""
+
+    #: Environment variable in the job; or
+    as_env: str | None = None
+    #: file in the job.
+    as_file: str | None = None
+
+
+class OfferedResources(Model):
+    """What this machine gives to jobs; `auto` finds out."""
+
+    cpus: Annotated[float, Field(gt=0)] | Literal["auto", "unlimited"] = "unlimited"
+    memory: Size | Literal["auto", "unlimited"] = "unlimited"
+    #: Device ids; `auto` asks nvidia-smi.
+    gpus: tuple[str, ...] | Literal["auto"] = "auto"
+
+
+class PruneRule(Model):
+    """When something unused is removed; 0 means never by this measure."""
+
+    max_age: Duration
+    max_size: Size
+
+
+class PruneConfig(Model):
+    """The pruner: what the agent keeps, and how long."""
+
+    interval: Duration = 600.0
+    mirrors: PruneRule = PruneRule(max_age=30 * 86400.0, max_size=10 * 1024**3)
+    environments: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=20 * 1024**3)
+    images: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=50 * 1024**3)
+    build_cache: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=20 * 1024**3)
+    #: Logs and outcomes that the control plane has acknowledged.
+    attempts: PruneRule = PruneRule(max_age=7 * 86400.0, max_size=5 * 1024**3)

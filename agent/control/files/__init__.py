@@ -1,0 +1,1 @@
+"""The bytes half of the wire: blobs and logs."""

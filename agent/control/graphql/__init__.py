@@ -1,0 +1,1 @@
+"""The GraphQL half of the wire: schema and thin resolvers."""

@@ -1,0 +1,1 @@
+"""What the control plane does, by noun; pages and GraphQL call these."""

@@ -1,0 +1,1 @@
+"""Pages for people: server-rendered, kept fresh by server-sent events."""

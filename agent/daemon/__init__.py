@@ -1,0 +1,1 @@
+"""The long-running agent: one loop, one file."""

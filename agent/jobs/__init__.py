@@ -1,0 +1,1 @@
+"""Authoring: what a submitter's machine does before anything is queued."""

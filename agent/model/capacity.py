@@ -1,0 +1,74 @@
+"""What an agent has free, and what a job asks for."""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Room on an agent. `None` means unlimited or not accounted for."""
+
+    #: Further jobs.
+    slots: int | None = 1
+    #: Cores.
+    cpus: float | None = None
+    #: Bytes.
+    memory: int | None = None
+    #: Device ids that are not handed out.
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one job asks for; nothing asked means it fits anywhere."""
+
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What was set aside for one job."""
+
+    cpus: float | None = None
+    memory: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+def fits(demand: Demand, free: Capacity) -> bool:
+    """Whether the demand fits into what is free, one slot included."""
+    return (
+        (free.slots is None or free.slots >= 1)
+        and _within(demand.cpus, free.cpus)
+        and _within(demand.memory, free.memory)
+        and demand.gpus <= len(free.gpus)
+    )
+
+
+def grant(demand: Demand, free: Capacity) -> Granted:
+    """Set aside what is asked; the first free devices are pinned.
+
+    Call only where `fits` holds.
+    """
+    return Granted(demand.cpus, demand.memory, free.gpus[: demand.gpus])
+
+
+def minus(free: Capacity, granted: Granted) -> Capacity:
+    """What stays free after a grant and its slot are taken."""
+    return Capacity(
+        slots=None if free.slots is None else free.slots - 1,
+        cpus=_less(free.cpus, granted.cpus),
+        memory=_less(free.memory, granted.memory),
+        gpus=tuple(gpu for gpu in free.gpus if gpu not in granted.gpus),
+    )
+
+
+def _within(asked: float | None, room: float | None) -> bool:
+    return asked is None or room is None or asked <= room
+
+
+def _less(room: Number | None, taken: Number | None) -> Number | None:
+    return room if room is None or taken is None else room - taken

@@ -1,0 +1,222 @@
+"""Cause codes: the closed vocabulary that people script against.
+
+Every outcome and every waiting state carries one. ``docs/causes.md`` lists them for users
+and is checked against this module by a test.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Cause(StrEnum):
+    """Why an item ended, or why it waits."""
+
+    SOURCE_UNREACHABLE = "SOURCE_UNREACHABLE"
+    SOURCE_AUTH = "SOURCE_AUTH"
+    SOURCE_NOT_FOUND = "SOURCE_NOT_FOUND"
+    SOURCE_INVALID = "SOURCE_INVALID"
+    BUILD_REQUIREMENTS = "BUILD_REQUIREMENTS"
+    BUILD_DOCKERFILE = "BUILD_DOCKERFILE"
+    BUILD_TIMEOUT = "BUILD_TIMEOUT"
+    BUILD_UNAVAILABLE = "BUILD_UNAVAILABLE"
+    BUILD_FAILED = "BUILD_FAILED"
+    IMAGE_NOT_FOUND = "IMAGE_NOT_FOUND"
+    IMAGE_AUTH = "IMAGE_AUTH"
+    IMAGE_PLATFORM = "IMAGE_PLATFORM"
+    IMAGE_UNAVAILABLE = "IMAGE_UNAVAILABLE"
+    SCHEDULE_NO_AGENT = "SCHEDULE_NO_AGENT"
+    SCHEDULE_PAUSED = "SCHEDULE_PAUSED"
+    SCHEDULE_BUSY = "SCHEDULE_BUSY"
+    SCHEDULE_CAPACITY = "SCHEDULE_CAPACITY"
+    SCHEDULE_WAITING = "SCHEDULE_WAITING"
+    START_ENTRYPOINT = "START_ENTRYPOINT"
+    START_FAILED = "START_FAILED"
+    RUN_EXIT_CODE = "RUN_EXIT_CODE"
+    RUN_OUT_OF_MEMORY = "RUN_OUT_OF_MEMORY"
+    RUN_DEADLINE = "RUN_DEADLINE"
+    RUN_SIGNAL = "RUN_SIGNAL"
+    RUN_IN_PROGRESS = "RUN_IN_PROGRESS"
+    SUCCEEDED = "SUCCEEDED"
+    STOPPED_BY_USER = "STOPPED_BY_USER"
+    STOPPED_BY_AGENT = "STOPPED_BY_AGENT"
+    PREEMPTED = "PREEMPTED"
+    LOST_AGENT = "LOST_AGENT"
+    LOST_WORKLOAD = "LOST_WORKLOAD"
+    LOST_ENGINE = "LOST_ENGINE"
+    LOST_POISON = "LOST_POISON"
+    POLICY_RESOURCE = "POLICY_RESOURCE"
+    POLICY_SOURCE = "POLICY_SOURCE"
+    POLICY_SPEC = "POLICY_SPEC"
+    DISK_FULL = "DISK_FULL"
+    INTERNAL = "INTERNAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """What a cause tells people: one sentence, what to do, and whose fault it is."""
+
+    summary: str
+    remedy: str
+    #: True when the job's own code or description is not to blame: `retries` may apply.
+    infrastructure: bool = False
+
+
+MEANINGS: Final[dict[Cause, Meaning]] = {
+    Cause.SOURCE_UNREACHABLE: Meaning(
+        "The server that holds the source did not answer.",
+        "Check the address and the network of the agent's machine, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.SOURCE_AUTH: Meaning(
+        "The server that holds the source refused the agent's credentials.",
+        "Give the agent a credential helper, a key, or `sources.git.credentials`.",
+    ),
+    Cause.SOURCE_NOT_FOUND: Meaning(
+        "The repository, reference, commit or file does not exist in the source.",
+        "Check the spelling; for a commit, check that it has been pushed.",
+    ),
+    Cause.SOURCE_INVALID: Meaning(
+        "The source cannot be used as it is.",
+        "Mend what the message names and submit again.",
+    ),
+    Cause.BUILD_REQUIREMENTS: Meaning(
+        "A dependency could not be installed.",
+        "Mend the requirement that the message names; the build log has the details.",
+    ),
+    Cause.BUILD_DOCKERFILE: Meaning(
+        "A step of the Dockerfile failed.",
+        "See the step and its last lines in the message; the build log has all of it.",
+    ),
+    Cause.BUILD_TIMEOUT: Meaning(
+        "The build took longer than the agent allows.",
+        "Raise `builder.timeout` on the agent, or make the build smaller.",
+    ),
+    Cause.BUILD_UNAVAILABLE: Meaning(
+        "The agent has no working builder for this job.",
+        "Start the container engine on the agent's machine, or submit a ready image.",
+        infrastructure=True,
+    ),
+    Cause.BUILD_FAILED: Meaning(
+        "The image could not be built.",
+        "Read the build log: `launch item logs ID --channel setup`.",
+    ),
+    Cause.IMAGE_NOT_FOUND: Meaning(
+        "The image does not exist in its registry.",
+        "Check name and tag; a private image looks the same without a login.",
+    ),
+    Cause.IMAGE_AUTH: Meaning(
+        "The registry wants a login for this image.",
+        "Log the agent's machine in to the registry with `docker login`.",
+    ),
+    Cause.IMAGE_PLATFORM: Meaning(
+        "The image is built for another processor architecture.",
+        "Build the image for the platform that the message names.",
+    ),
+    Cause.IMAGE_UNAVAILABLE: Meaning(
+        "The image could not be pulled.",
+        "Check that the agent's machine reaches the registry, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.SCHEDULE_NO_AGENT: Meaning(
+        "No live agent serves this queue.",
+        "Start one: `launch-agent --queue QUEUE`.",
+    ),
+    Cause.SCHEDULE_PAUSED: Meaning(
+        "The queue is paused.", "Resume it: `launch queue resume QUEUE`."
+    ),
+    Cause.SCHEDULE_BUSY: Meaning(
+        "Every agent of this queue is busy.",
+        "Wait, raise `max_jobs`, or start another agent.",
+    ),
+    Cause.SCHEDULE_CAPACITY: Meaning(
+        "No agent of this queue offers what the job asks for.",
+        "Ask for less, or start an agent on a larger machine.",
+    ),
+    Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
+    Cause.START_ENTRYPOINT: Meaning(
+        "The command does not exist in the image, or cannot be executed.",
+        "Check `--entry-point` against the files in the image.",
+    ),
+    Cause.START_FAILED: Meaning(
+        "The container or process could not be started.",
+        "See the message of the engine; `launch explain ID` shows what was asked of it.",
+        infrastructure=True,
+    ),
+    Cause.RUN_EXIT_CODE: Meaning(
+        "The job ended with an exit code other than 0.",
+        "Read the job's log: `launch item logs ID`.",
+    ),
+    Cause.RUN_OUT_OF_MEMORY: Meaning(
+        "The job used more memory than it was given and was killed.",
+        "Ask for more memory, or use less.",
+    ),
+    Cause.RUN_DEADLINE: Meaning(
+        "The job ran longer than its timeout and was stopped.", "Raise `--timeout`."
+    ),
+    Cause.RUN_SIGNAL: Meaning(
+        "The job was ended by a signal that the agent did not send.",
+        "See who else manages processes on that machine, then read the job's log.",
+    ),
+    Cause.RUN_IN_PROGRESS: Meaning("The job is under way.", "Nothing needs to be done."),
+    Cause.SUCCEEDED: Meaning("The job ended with exit code 0.", "Nothing needs to be done."),
+    Cause.STOPPED_BY_USER: Meaning(
+        "Somebody stopped the item.", "Retry it if that was a mistake: `launch item retry ID`."
+    ),
+    Cause.STOPPED_BY_AGENT: Meaning(
+        "The agent was told to stop its jobs and leave.",
+        "Retry the item: `launch item retry ID`.",
+        infrastructure=True,
+    ),
+    Cause.PREEMPTED: Meaning(
+        "The machine was taken away from the job.",
+        "Retry the item, or submit with `--retries`.",
+        infrastructure=True,
+    ),
+    Cause.LOST_AGENT: Meaning(
+        "The agent fell silent after the job was permitted to start.",
+        "Look whether the job still runs on that machine; submit with `--on-lost retry` "
+        "if it may run again.",
+        infrastructure=True,
+    ),
+    Cause.LOST_WORKLOAD: Meaning(
+        "The container or process of the job vanished without an exit code.",
+        "See who else manages that machine, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.LOST_ENGINE: Meaning(
+        "The container engine went away under the job.",
+        "Start the engine again, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.LOST_POISON: Meaning(
+        "Three agents in a row fell silent while preparing this item.",
+        "See what the agents' logs say about it before you retry it.",
+    ),
+    Cause.POLICY_RESOURCE: Meaning(
+        "The job asks for a resource argument that the administrator does not allow.",
+        "Leave it out, or ask the administrator to allow it.",
+    ),
+    Cause.POLICY_SOURCE: Meaning(
+        "The source is of a kind or at an address that the agent does not allow.",
+        "Use another source, or ask the administrator to allow this one.",
+    ),
+    Cause.POLICY_SPEC: Meaning(
+        "The description of the job is not valid.", "Mend what the message names and submit again."
+    ),
+    Cause.DISK_FULL: Meaning(
+        "The agent's disk is full.",
+        "Free space on the agent's machine, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.INTERNAL: Meaning(
+        "The launcher itself failed.",
+        "Retry the item; if it happens again, report it with the agent's log.",
+        infrastructure=True,
+    ),
+}
+
+
+def is_infrastructure(cause: Cause) -> bool:
+    """Whether `retries` may open a new attempt: the cause is not the job's own."""
+    return MEANINGS[cause].infrastructure

@@ -1,0 +1,127 @@
+"""The one error tree: what went wrong on our side of the line.
+
+That a job failed is a value (`agent.model.outcome`), not one of these. Foreign exceptions
+are wrapped at the edge where they arise. A message names the thing, says what was seen
+and what to do.
+"""
+
+from agent.model.cause import Cause
+
+__all__ = [
+    "AlreadyExistsError",
+    "AuthenticationError",
+    "ConfigError",
+    "ConflictError",
+    "FencedError",
+    "InvalidInputError",
+    "JobError",
+    "LaunchError",
+    "NotFoundError",
+    "PermissionDeniedError",
+    "PolicyError",
+    "ServerError",
+    "UnreachableError",
+]
+
+
+class LaunchError(Exception):
+    """Root of the tree.
+
+    `code` is stable and machine-readable; `exit_code` is what a command ends with
+    (1 general, 2 usage and bad input, 3 unreachable, 4 sign-in).
+    """
+
+    code = "ERROR"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}" if self.hint else self.message
+
+
+class InvalidInputError(LaunchError):
+    """Something the user wrote cannot be accepted."""
+
+    code = "INVALID_INPUT"
+    exit_code = 2
+
+
+class ConfigError(InvalidInputError):
+    """A configuration file, environment variable or flag cannot be accepted."""
+
+    code = "INVALID_CONFIG"
+
+
+class NotFoundError(LaunchError):
+    """A named thing does not exist, or the caller may not know that it does."""
+
+    code = "NOT_FOUND"
+
+
+class AlreadyExistsError(LaunchError):
+    """A thing of that name exists already."""
+
+    code = "ALREADY_EXISTS"
+
+
+class ConflictError(LaunchError):
+    """The state of a thing does not admit what was asked."""
+
+    code = "CONFLICT"
+
+
+class AuthenticationError(LaunchError):
+    """No key, or a key that the server does not know."""
+
+    code = "UNAUTHENTICATED"
+    exit_code = 4
+
+
+class PermissionDeniedError(LaunchError):
+    """The key is known and does not allow this."""
+
+    code = "FORBIDDEN"
+    exit_code = 4
+
+
+class UnreachableError(LaunchError):
+    """The server cannot be reached or does not answer in time."""
+
+    code = "UNREACHABLE"
+    exit_code = 3
+
+
+class ServerError(LaunchError):
+    """The server answered with a failure of its own."""
+
+    code = "SERVER_ERROR"
+    exit_code = 3
+
+
+class FencedError(LaunchError):
+    """Somebody else owns the attempt by now: stop, and touch nothing."""
+
+    code = "FENCED"
+
+
+class JobError(LaunchError):
+    """An attempt cannot go on; the pipeline turns it into an `Errored` outcome.
+
+    Sources, builders and runners raise it with the cause that explains it best.
+    """
+
+    code = "JOB_ERROR"
+
+    def __init__(self, cause: Cause, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.cause = cause
+
+
+class PolicyError(JobError):
+    """The administrator's rules forbid it; becomes a `Refused` outcome."""
+
+    code = "REFUSED"

@@ -1,0 +1,92 @@
+"""The phases of an item and the only ways between them.
+
+The store, the wire, the pages and the command line use these very names. ``PERMITTED`` is
+the hinge: before it nothing has run and an item may go back to its queue; after it nothing
+runs again except as a new attempt.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+
+class Phase(StrEnum):
+    """Where an item is; see the transition table below."""
+
+    QUEUED = "QUEUED"
+    LEASED = "LEASED"
+    PREPARING = "PREPARING"
+    PERMITTED = "PERMITTED"
+    STARTED = "STARTED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    STOPPED = "STOPPED"
+    PREEMPTED = "PREEMPTED"
+    LOST = "LOST"
+    REFUSED = "REFUSED"
+    ERRORED = "ERRORED"
+
+    @property
+    def word(self) -> str:
+        """The name as people read it."""
+        return self.value.lower()
+
+
+TERMINAL: Final = frozenset(
+    {
+        Phase.SUCCEEDED,
+        Phase.FAILED,
+        Phase.STOPPED,
+        Phase.PREEMPTED,
+        Phase.LOST,
+        Phase.REFUSED,
+        Phase.ERRORED,
+    }
+)
+
+#: Held by an agent, nothing has run: a lost lease puts the item back on its queue.
+UNSTARTED_HELD: Final = frozenset({Phase.LEASED, Phase.PREPARING})
+
+#: Something may be running: a lost lease must never run it again.
+MAY_RUN: Final = frozenset({Phase.PERMITTED, Phase.STARTED})
+
+HELD: Final = UNSTARTED_HELD | MAY_RUN
+
+_BEFORE_START: Final = frozenset({Phase.STOPPED, Phase.REFUSED, Phase.ERRORED})
+
+#: An edge back to QUEUED from a terminal phase opens a new attempt.
+TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
+    Phase.QUEUED: frozenset({Phase.LEASED}) | _BEFORE_START,
+    Phase.LEASED: frozenset({Phase.QUEUED, Phase.PREPARING, Phase.LOST}) | _BEFORE_START,
+    Phase.PREPARING: frozenset({Phase.QUEUED, Phase.PERMITTED, Phase.LOST}) | _BEFORE_START,
+    Phase.PERMITTED: frozenset({Phase.STARTED}) | (TERMINAL - {Phase.REFUSED}),
+    Phase.STARTED: TERMINAL - {Phase.REFUSED},
+    Phase.SUCCEEDED: frozenset(),
+    Phase.FAILED: frozenset({Phase.QUEUED}),
+    Phase.STOPPED: frozenset({Phase.QUEUED}),
+    Phase.PREEMPTED: frozenset({Phase.QUEUED}),
+    Phase.LOST: frozenset({Phase.QUEUED}),
+    Phase.REFUSED: frozenset({Phase.QUEUED}),
+    Phase.ERRORED: frozenset({Phase.QUEUED}),
+}
+
+
+def may_follow(before: Phase, after: Phase) -> bool:
+    """Whether the table has this edge; staying where one is always holds."""
+    return before is after or after in TRANSITIONS[before]
+
+
+def wire_state(phase: Phase) -> str:
+    """The item state that W&B's clients know for a phase.
+
+    They know PENDING, LEASED, CLAIMED and FAILED; a finished item stays CLAIMED for them.
+    """
+    match phase:
+        case Phase.QUEUED:
+            return "PENDING"
+        case Phase.LEASED:
+            return "LEASED"
+        case Phase.REFUSED | Phase.ERRORED | Phase.LOST:
+            return "FAILED"
+        case _:
+            return "CLAIMED"

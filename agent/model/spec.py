@@ -1,0 +1,201 @@
+"""The launch spec: what a submitter says about one run, in the shape W&B's clients write.
+
+Keys of W&B's `runSpec` keep their names and places; ours are `source`, `build`, `timeout`,
+`retries`, `on_lost` and `resources`. Keys that we do not know are kept, since newer clients
+send more.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from agent.model.capacity import Demand
+from agent.model.errors import InvalidInputError
+from agent.model.units import parse_duration, parse_size
+
+Json = dict[str, Any]
+
+
+def _seconds(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+def _bytes(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Lenient(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class GitSource(_Value):
+    """A repository at a reference; pinned to a commit when the agent resolves it."""
+
+    type: Literal["git"] = "git"
+    url: str
+    #: Branch, tag or commit; `None` means the default branch.
+    ref: str | None = None
+    submodules: bool = False
+
+
+class CodeSource(_Value):
+    """A directory, packed at submission and stored by its digest."""
+
+    type: Literal["code"] = "code"
+    #: `sha256:<hex>` of the archive in the control plane's blob store.
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    size: int
+    #: The directory's name, for people.
+    name: str = "code"
+
+
+class ImageSource(_Value):
+    """A ready image; resolved to a digest by the agent."""
+
+    type: Literal["image"] = "image"
+    image: str
+
+
+Source = Annotated[GitSource | CodeSource | ImageSource, Field(discriminator="type")]
+
+
+class BuildSpec(_Value):
+    """How to turn a source into an image; all paths are relative to the source's root."""
+
+    build_context: str | None = None
+    #: Relative to the build context.
+    dockerfile: str | None = None
+    base_image: str | None = None
+    #: `3.11`; `None` takes the builder's default.
+    python: str | None = None
+
+
+class Resources(_Value):
+    """What the job asks for, whatever the runner."""
+
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    memory: Bytes | None = None
+    gpus: Annotated[int, Field(ge=0)] = 0
+
+
+class DockerSpec(_Lenient):
+    """W&B's `docker` object."""
+
+    docker_image: str | None = None
+    user_id: int | None = None
+
+
+class Overrides(_Lenient):
+    """W&B's `overrides` object."""
+
+    args: list[str] = []
+    run_config: Json = {}
+    entry_point: list[str] = []
+    dockerfile: str | None = None
+    artifacts: Json = {}
+    files: dict[str, Json] = {}
+
+
+class LaunchSpec(_Lenient):
+    """One run to be launched."""
+
+    entity: str | None = None
+    project: str | None = None
+    name: str | None = None
+    author: str | None = None
+    run_id: str | None = None
+    sweep_id: str | None = None
+    #: W&B's reference to a job, `entity/project/name:alias`.
+    job: str | None = None
+    docker: DockerSpec = DockerSpec()
+    resource: str | None = None
+    resource_args: dict[str, Json] = {}
+    overrides: Overrides = Overrides()
+    source: Source | None = None
+    build: BuildSpec = BuildSpec()
+    resources: Resources = Resources()
+    #: Seconds from start to stop; `None` means no limit.
+    timeout: Seconds | None = None
+    #: New attempts for causes that are not the job's own.
+    retries: Annotated[int, Field(ge=0, le=100)] = 0
+    on_lost: Literal["fail", "retry"] = "fail"
+
+    def effective_source(self) -> Source | None:
+        """Where the code comes from: `source`, else W&B's `docker.docker_image`."""
+        if self.source is not None:
+            return self.source
+        if self.docker.docker_image:
+            return ImageSource(image=self.docker.docker_image)
+        return None
+
+    def args_for(self, resource: str) -> Json:
+        """The resource arguments of one runner."""
+        return self.resource_args.get(resource) or {}
+
+    def demand(self, resource: str) -> Demand:
+        """What must be free: `resources`, else what the runner's arguments ask for.
+
+        Raises:
+            InvalidInputError: `memory`, `cpus` or `gpus` of the arguments cannot be read.
+        """
+        return Demand(
+            cpus=self.resources.cpus or _cores(self.args_for(resource)),
+            memory=self.resources.memory or _memory(self.args_for(resource)),
+            gpus=self.resources.gpus or _gpus(self.args_for(resource)),
+        )
+
+
+def parse_spec(raw: Json) -> LaunchSpec:
+    """Read a spec.
+
+    Raises:
+        InvalidInputError: names the first path that is wrong, what stood there, the rule.
+    """
+    cleaned = {key: value for key, value in raw.items() if value is not None}
+    try:
+        return LaunchSpec.model_validate(cleaned)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"]) or "spec"
+        message = f"Launch spec: `{path}`: {first['msg']} (seen: {_shown(first.get('input'))})."
+        raise InvalidInputError(message, hint="See docs/launch-spec.md for its keys.") from None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004
+
+
+def _cores(args: Json) -> float | None:
+    value = args.get("cpus")
+    try:
+        return float(value) if value else None
+    except (TypeError, ValueError):
+        message = f"Resource argument `cpus`: {value!r} is not a number of cores."
+        raise InvalidInputError(message) from None
+
+
+def _memory(args: Json) -> int | None:
+    value = args.get("memory") or args.get("m")
+    return parse_size(str(value)) if value else None
+
+
+def _gpus(args: Json) -> int:
+    """Docker's forms: a count, `all` (at least one), `device=0,1`."""
+    value = str(args.get("gpus") or "0").strip('"')
+    if value == "all":
+        return 1
+    if value.startswith("device="):
+        return len(value.removeprefix("device=").split(","))
+    if value.isdigit():
+        return int(value)
+    message = f"Resource argument `gpus`: «{value}» is neither a count, `all` nor `device=…`."
+    raise InvalidInputError(message)

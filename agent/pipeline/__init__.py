@@ -1,0 +1,1 @@
+"""A job's journey, in order: resolve, build, run, report."""

@@ -1,0 +1,82 @@
+"""How a source becomes something that can be run.
+
+`pipeline.build` holds the policy, once: it asks for the `key`, looks with `find`, and calls
+`build` only when nothing is there, once per key at a time. A builder holds mechanism.
+
+`key` is a hash over everything that decides the content: files of the context as the
+builder would send them, the Dockerfile, base image, platform, requirements, and the
+builder's own version; equal keys may share a result across attempts, projects and agents.
+`find` is quick and never pulls. `build` writes its progress to `log` while it works, may be
+cancelled at any await (the child process ends with it) and leaves nothing half-made that
+`find` would return. `prune` removes what is older or larger than allowed, and never what
+a container or process uses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from agent.model.work import Image
+from agent.ports.log import LogSink
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """One thing to build; `context` is absolute and inside the source's folder."""
+
+    #: Root of the source.
+    root: Path
+    context: Path
+    #: Absolute, inside the context; `None` means generate one.
+    dockerfile: Path | None
+    base_image: str | None
+    #: `3.11`; `None` takes the builder's default.
+    python: str | None
+    #: What the job runs, for generated Dockerfiles.
+    command: tuple[str, ...]
+    #: Uid of the job's user in generated images.
+    user_id: int
+    #: For names people read: `entity/project/name`.
+    title: str
+    labels: dict[str, str]
+
+
+class BuilderPort(Protocol):
+    """One way to build."""
+
+    #: Name in configuration and messages.
+    name: str
+
+    async def key(self, request: BuildRequest) -> str:
+        """Content key, lower-case hex.
+
+        Raises:
+            JobError: `SOURCE_INVALID`, naming a file that cannot be used.
+        """
+
+    async def find(self, key: str) -> Image | None:
+        """An existing result for the key."""
+
+    async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
+        """Build.
+
+        Raises:
+            JobError: `BUILD_*` or `DISK_FULL`, with the step or package that failed and
+                the last lines of output.
+        """
+
+    async def prune(self, max_age: float, max_bytes: int) -> int:
+        """Remove old results (age in seconds); return bytes freed, as far as known."""
+
+
+class ImagePort(Protocol):
+    """Ready images, for jobs that bring one."""
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        """Pin a reference to a digest and have it ready to run.
+
+        Pulls unless present by digest; falls back to a local image of that name.
+
+        Raises:
+            JobError: `IMAGE_NOT_FOUND`, `IMAGE_AUTH`, `IMAGE_PLATFORM`, `IMAGE_UNAVAILABLE`.
+        """

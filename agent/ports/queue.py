@@ -1,0 +1,165 @@
+"""The queue, as the agent sees it.
+
+Life cycle
+----------
+`register` once per process; its answer names leases that an earlier process of the same
+installation held, already under a fresh epoch. Then, concurrently and for ever: `claim`
+(long poll) and `renew` (heartbeat and batch renewal, every `heartbeat_seconds`). Per held
+lease: `advance` any number of times, `permit` exactly before the one call that starts,
+`advance(phase=STARTED)`, `finish`; or, before `permit`, `release`.
+
+Every write names a `Lease`. An answer `FENCED` means that somebody else owns the attempt:
+stop and touch nothing. All calls are idempotent, so the implementation may repeat them;
+each call carries its own deadline, and raises `UnreachableError` once that has passed.
+Nothing here retries for ever: loops that must (renewal, the outcome outbox) do it
+themselves.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal, Protocol
+
+from agent.model.capacity import Capacity
+from agent.model.outcome import Outcome
+from agent.model.phase import Phase
+from agent.model.work import Claim, Lease
+
+Channel = Literal["setup", "job"]
+
+
+class Answer(StrEnum):
+    """What the queue says to a write about a lease."""
+
+    KEPT = "KEPT"
+    FENCED = "FENCED"
+    STOP = "STOP"
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """An agent introduces one process of itself."""
+
+    entity: str | None
+    name: str
+    hostname: str
+    version: str
+    queues: tuple[str, ...]
+    #: Stable across restarts of one installation.
+    identity: str
+    #: New for every process.
+    session: str
+    #: Id of the engine behind it; who shares it may adopt.
+    backend: str | None
+    resources: tuple[str, ...]
+    capacity: Capacity
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What a registered process needs to know."""
+
+    agent_id: str
+    agent_name: str
+    entity: str
+    control_plane_id: str
+    heartbeat_seconds: float
+    lease_seconds: float
+    held: tuple[Claim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """One long poll; repeat it with the same `request_id` until it was answered."""
+
+    agent_id: str
+    session: str
+    request_id: str
+    free: Capacity
+    queues: tuple[str, ...]
+    max_items: int = 1
+    wait_seconds: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Heartbeat and renewal. `status`: POLLING, RUNNING, DRAINING or KILLED (goodbye)."""
+
+    agent_id: str
+    session: str
+    status: str
+    leases: tuple[Lease, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BeatAnswer:
+    """`answers` by item id. `current` is false once a newer session took over."""
+
+    answers: dict[str, Answer]
+    current: bool
+    #: An operator asked the agent to leave.
+    stop: Literal["DRAIN", "STOP"] | None
+
+
+class QueuePort(Protocol):
+    """See the module's text for order, idempotence and deadlines."""
+
+    async def register(self, hello: Hello) -> Welcome:
+        """Announce this process.
+
+        Raises:
+            NotFoundError: a queue or the entity does not exist; the message names it.
+            ConflictError: another live installation uses this name.
+            AuthenticationError, PermissionDeniedError: the key.
+        """
+
+    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+        """Wait for items that fit; empty after `wait_seconds` without any."""
+
+    async def renew(self, beat: Beat) -> BeatAnswer:
+        """Renew all leases in one call."""
+
+    async def advance(
+        self,
+        lease: Lease,
+        *,
+        phase: Phase | None = None,
+        activity: str | None = None,
+        facts: dict[str, Any] | None = None,
+        warning: str | None = None,
+    ) -> Answer:
+        """Report progress; `phase` only PREPARING or STARTED."""
+
+    async def permit(self, lease: Lease) -> Answer:
+        """Ask for the one permit to start; `KEPT` grants it."""
+
+    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> Answer:
+        """Report the outcome; the same outcome twice is `KEPT` twice."""
+
+    async def release(self, lease: Lease, reason: str) -> Answer:
+        """Hand an item back that was not permitted."""
+
+    async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
+        """Store bytes at `offset` and return the end of what is stored.
+
+        What is stored already is skipped. An answer below `offset` means a gap: send again
+        from there, or say what is missing.
+
+        Raises:
+            FencedError: the lease is not ours any more.
+        """
+
+    async def log_end(self, lease: Lease, channel: Channel) -> int:
+        """How many bytes of a channel are stored: where to go on after a restart."""
+
+
+class BlobPort(Protocol):
+    """Reads what submitters stored by digest."""
+
+    def read_blob(self, entity: str, digest: str) -> AsyncIterator[bytes]:
+        """Stream a blob.
+
+        Raises:
+            JobError: `SOURCE_NOT_FOUND` when it is not there, `SOURCE_UNREACHABLE`.
+        """

@@ -1,0 +1,1 @@
+"""Image registries: credentials and existence checks."""

@@ -1,0 +1,1 @@
+"""Where code comes from: git, a packed directory."""

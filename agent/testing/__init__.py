@@ -1,0 +1,1 @@
+"""Scripted fakes and conformance suites, for us and for third parties."""
