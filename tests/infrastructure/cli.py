@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import docker, paths, postgres, registry, state
+from . import docker, git, paths, postgres, registry, state
 from .errors import ServiceError
 
 
@@ -27,6 +27,7 @@ SERVICES = {
     "docker": Service(docker.up, docker.down, docker.alive),
     "registry": Service(registry.up, registry.down, registry.alive),
     "postgres": Service(postgres.up, postgres.down, postgres.alive),
+    "git": Service(git.up, git.down, git.alive),
 }
 
 

@@ -95,7 +95,9 @@ def _login(password: str) -> str:
     alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     # 22 characters hold 132 bits, the salt has 128: the last character must be one of four.
     salt = "".join(secrets.choice(alphabet) for _ in range(21)) + secrets.choice(".Oeu")
-    program = 'my ($password, $salt) = <STDIN>; chomp($password, $salt); print crypt($password, $salt)'
+    program = (
+        "my ($password, $salt) = <STDIN>; chomp($password, $salt); print crypt($password, $salt)"
+    )
     hashed = run(["perl", "-e", program], stdin=f"{password}\n$2b$05${salt}\n")
     return f"{_USERNAME}:{hashed}\n"
 
