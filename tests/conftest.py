@@ -1,0 +1,89 @@
+"""What every test shares: facts about the services, and the promise to leave nothing behind."""
+
+import asyncio
+import os
+from asyncio import runners
+from collections.abc import Iterator
+
+import pytest
+
+from tests.infrastructure import state
+
+#: marker -> how to bring the service up
+SERVICES = {
+    "docker": "docker",
+    "postgres": "postgres",
+    "registry": "registry",
+    "git_servers": "git",
+    "browser": "browser",
+}
+REFUSE_SKIPS = os.environ.get("LAUNCH_TESTS_REFUSE_SKIPS") == "1"
+
+
+@pytest.fixture(scope="session")
+def services() -> state.Facts:
+    """Facts recorded by `tests/services up`."""
+    return state.load()
+
+
+@pytest.fixture(scope="session")
+def docker_engine(services: state.Facts) -> state.DockerFacts:
+    assert services.docker is not None
+    return services.docker
+
+
+@pytest.fixture(scope="session")
+def registries(services: state.Facts) -> state.RegistryFacts:
+    assert services.registry is not None
+    return services.registry
+
+
+@pytest.fixture(scope="session")
+def postgres_server(services: state.Facts) -> state.PostgresFacts:
+    assert services.postgres is not None
+    return services.postgres
+
+
+@pytest.fixture(scope="session")
+def git_servers(services: state.Facts) -> state.GitFacts:
+    assert services.git is not None
+    return services.git
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test whose service is down is skipped loudly; where skips are refused it fails."""
+    facts = state.load()
+    for item in items:
+        for marker, service in SERVICES.items():
+            missing = item.get_closest_marker(marker) and not getattr(facts, service, None)
+            if missing:
+                reason = f"{service} is not up: run `tests/services up {service}`"
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where skips are refused, one skipped test fails the run."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = len(reporter.stats.get("skipped", [])) if reporter else 0
+    if REFUSE_SKIPS and skipped and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Iterator[None]:
+    """Every task that a test or its fixtures start must end with them.
+
+    The loop's runner cancels what is left when it closes; that is where leftovers show.
+    """
+    left: list[str] = []
+    cancel_all = runners._cancel_all_tasks
+
+    def naming(loop: asyncio.AbstractEventLoop) -> None:
+        left.extend(f"{task.get_name()}: {task.get_coro()}" for task in asyncio.all_tasks(loop))
+        cancel_all(loop)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runners, "_cancel_all_tasks", naming)
+        yield
+    assert not left, f"tasks left running: {left}"
