@@ -1,0 +1,1 @@
+"""Runs the installed commands as processes, each test in a home of its own."""
