@@ -87,7 +87,7 @@ def _archive() -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     # Beside the services' data: /tmp may forbid device nodes or be too small.
     scratch = paths.data_directory("base-image")
-    shutil.rmtree(scratch, ignore_errors=True)
+    _remove(scratch)
     root = scratch / "root"
     root.mkdir(parents=True)
     try:
@@ -98,8 +98,17 @@ def _archive() -> Path:
         run(["sh", "-c", packed, "sh", root, partial])
         partial.replace(target)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        _remove(scratch)
     return target
+
+
+def _remove(scratch: Path) -> None:
+    """Remove the directory, and first what a debootstrap that was killed left mounted in it."""
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(scratch):
+            run(["umount", mount])
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _bootstrap(root: Path) -> None:

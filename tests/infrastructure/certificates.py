@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import debian
-from .process import run, succeeds
+from .process import Argv, run, succeeds
 
 _DAYS = "365"
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
@@ -32,13 +32,13 @@ def make(directory: Path) -> Certificate:
     authority_key, request = directory / "ca.key", directory / "server.csr"
     extensions = directory / "server.ext"
     extensions.write_text(_LEAF)
-    of_authority = ["-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=launch tests"]
-    output = ["-keyout", authority_key, "-out", made.authority]
+    of_authority: Argv = ["-addext", "keyUsage=critical,keyCertSign", "-subj", "/CN=launch tests"]
+    output: Argv = ["-keyout", authority_key, "-out", made.authority]
     run(["openssl", "req", "-x509", *_KEY, "-days", _DAYS, *of_authority, *output])
     output = ["-keyout", made.key, "-out", request]
     run(["openssl", "req", "-new", *_KEY, "-subj", "/CN=localhost", *output])
-    signer = ["-CA", made.authority, "-CAkey", authority_key, "-CAcreateserial"]
-    sign = ["openssl", "x509", "-req", "-days", _DAYS, "-in", request, *signer]
+    signer: Argv = ["-CA", made.authority, "-CAkey", authority_key, "-CAcreateserial"]
+    sign: Argv = ["openssl", "x509", "-req", "-days", _DAYS, "-in", request, *signer]
     run([*sign, "-extfile", extensions, "-out", made.chain])
     for spent in (authority_key, request, extensions):
         spent.unlink()

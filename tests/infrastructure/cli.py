@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import os
 import shlex
 import sys
 import time
@@ -12,6 +13,8 @@ from typing import Any
 
 from . import docker, git, paths, postgres, registry, state
 from .errors import ServiceError
+
+_SERVER_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say and return the exit status."""
     chosen = _parser().parse_args(arguments)
     names = [name for name in SERVICES if name in chosen.names] if chosen.names else list(SERVICES)
+    # Servers live where the path of an ordinary user does not lead.
+    os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVER_PROGRAMS])
     commands = {"up": _up, "down": _down, "status": _status, "env": _env}
     try:
         return commands[chosen.command](names)
@@ -87,7 +92,7 @@ def _env(names: Sequence[str]) -> int:
 @contextmanager
 def _lock() -> Iterator[None]:
     """Let one `up` or `down` run at a time; others wait for it."""
-    path = paths.state_file().with_suffix(".lock")
+    path = paths.lock_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -35,11 +35,11 @@ def install(*packages: str) -> None:
 
 def require(purpose: str) -> None:
     """Raise ServiceError unless this is Debian and the user is root."""
-    if "debian" not in _release().get("ID", ""):
-        message = f"{purpose} this must be a Debian machine; install it yourself and try again"
+    if _release().get("ID") != "debian":
+        message = f"{purpose} this must be a Debian machine; provide it yourself and try again"
         raise ServiceError(message)
     if os.geteuid() != 0:
-        message = f"{purpose} this must run as root; run it with sudo or install it yourself"
+        message = f"{purpose} this must run as root; use sudo, or provide it yourself"
         raise ServiceError(message)
 
 
@@ -49,9 +49,11 @@ def mirror() -> str:
 
 
 def _installed(package: str) -> bool:
-    return succeeds(["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]) and (
-        run(["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]) == "installed"
-    )
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status}", package]
+    try:
+        return run(query) == "installed"
+    except ServiceError:  # dpkg has never heard of it, or there is no dpkg
+        return False
 
 
 def _install_missing(missing: Sequence[str], options: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The Docker engine: the one that answers already, else Debian's, started here."""
 
 import os
+import shutil
 from pathlib import Path
 
 from . import base_image, debian, paths, shell_image
@@ -15,8 +16,9 @@ _RUN = Path("/run/launch-agent-tests/docker")
 
 def up(recorded: DockerFacts | None) -> DockerFacts:
     """Find or start an engine and make its images."""
-    host, started_here = _engine(recorded)
-    _clients()
+    del recorded
+    host, started_here = _engine()
+    _ensure_clients()
     base_image.ensure(host)
     shell_image.ensure(host)
     return DockerFacts(
@@ -40,7 +42,7 @@ def alive(recorded: DockerFacts) -> bool:
     return answers(recorded.host)
 
 
-def _engine(recorded: DockerFacts | None) -> tuple[str, bool]:
+def _engine() -> tuple[str, bool]:
     own = _own()
     given = os.environ.get("DOCKER_HOST")
     if given and given != own.host:
@@ -49,14 +51,15 @@ def _engine(recorded: DockerFacts | None) -> tuple[str, bool]:
             raise ServiceError(message)
         return given, False
     if answers(own.host):
-        ours = own.daemon.pid() is not None
-        return own.host, ours or bool(recorded and recorded.started_here)
-    debian.install("docker.io", "iptables", "ca-certificates")
+        return own.host, own.daemon.pid() is not None
+    if not shutil.which("dockerd"):
+        debian.install("docker.io", "docker-cli", "docker-buildx", "iptables", "ca-certificates")
     own.start()
     return own.host, True
 
 
-def _clients() -> None:
+def _ensure_clients() -> None:
+    """Install a client where there is none; any client finds the plugin where Debian puts it."""
     if not succeeds(["docker", "--version"]):
         debian.install("docker-cli")
     if not succeeds(["docker", "buildx", "version"]):

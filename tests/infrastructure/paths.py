@@ -1,5 +1,6 @@
 """Where facts, caches and the services' own data live."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -22,12 +23,29 @@ def cache_directory() -> Path:
 def data_directory(service: str) -> Path:
     """Return the directory of one service's data, keys, log and pid file.
 
+    With a state file of one's own the services are one's own, too, and so is this directory.
+    """
+    chosen = os.environ.get("LAUNCH_TEST_STATE")
+    if not chosen:
+        return _data() / service
+    digest = hashlib.sha256(os.fsencode(Path(chosen).absolute())).hexdigest()[:8]
+    return _data() / digest / service
+
+
+def lock_file() -> Path:
+    """Return the file whose lock serialises the command's runs, whatever their state file."""
+    return _data() / "services.lock"
+
+
+def _data() -> Path:
+    """Return the parent of all data.
+
     Root's home is closed to the unprivileged users that some services run as, so root keeps
-    these under /var/lib.
+    it under /var/lib.
     """
     if os.geteuid() == 0:
-        return Path("/var/lib") / _NAME / service
-    return _xdg("XDG_STATE_HOME", ".local/state") / _NAME / service
+        return Path("/var/lib") / _NAME
+    return _xdg("XDG_STATE_HOME", ".local/state") / _NAME
 
 
 def _xdg(variable: str, fallback: str) -> Path:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from . import debian, paths
 from .errors import ServiceError
-from .process import Daemon, accepts, free_port, run, succeeds
+from .process import Argv, Daemon, accepts, free_port, run, succeeds
 from .state import PostgresFacts
 
 _START_SECONDS = 60
@@ -29,9 +29,12 @@ def up(recorded: PostgresFacts | None) -> PostgresFacts:
     if recorded and recorded.started_here and alive(recorded):
         return recorded
     programs = _programs()
+    if recorded and recorded.started_here and _cluster().exists():
+        # It was killed, or the machine restarted: the same data at the same address.
+        _start(programs, _port(recorded.url))
+        return recorded
     down(recorded)
-    reuse = recorded and recorded.started_here
-    port = free_port(_port(recorded.url) if recorded and reuse else 0)
+    port = free_port()
     password = secrets.token_hex(16)
     _make_cluster(programs, password)
     _start(programs, port)
@@ -43,13 +46,13 @@ def down(recorded: PostgresFacts | None) -> None:
     """Stop the server if it was started here, and remove its data."""
     del recorded
     # SIGINT closes the sessions and shuts down in order; SIGTERM would wait for the clients.
-    _daemon().stop(signal.SIGINT, patience=_STOP_SECONDS)
+    daemon().stop(signal.SIGINT, patience=_STOP_SECONDS)
     shutil.rmtree(paths.data_directory("postgres"), ignore_errors=True)
 
 
 def alive(recorded: PostgresFacts) -> bool:
     """Tell whether the server accepts connections."""
-    ours = not recorded.started_here or _daemon().pid() is not None
+    ours = not recorded.started_here or daemon().pid() is not None
     return ours and accepts(_port(recorded.url), _host(recorded.url))
 
 
@@ -62,10 +65,10 @@ def _make_cluster(programs: Path, password: str) -> None:
     user = _user()
     for path in (home, secret):
         shutil.chown(path, user or os.geteuid(), None)
-    authentication = ["--auth=scram-sha-256", f"--pwfile={secret}"]
+    authentication: Argv = ["--auth=scram-sha-256", f"--pwfile={secret}"]
     locale = ["--encoding=UTF8", "--locale=C.UTF-8"]
-    command = [programs / "initdb", f"--username={_ROLE}", *authentication, *locale]
-    run([*command, "-D", home / "data"], user=user, cwd=home)
+    command: Argv = [programs / "initdb", f"--username={_ROLE}", *authentication, *locale]
+    run([*command, "-D", _cluster()], user=user, cwd=home)
     secret.unlink()
 
 
@@ -81,14 +84,13 @@ def _start(programs: Path, port: int) -> None:
         "full_page_writes": "off",
     }
     options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-    daemon = _daemon()
-    daemon.start([programs / "postgres", "-D", home / "data", *options], user=_user())
-    ready = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-    daemon.wait_ready(lambda: succeeds(ready), _START_SECONDS)
+    daemon().start([programs / "postgres", "-D", _cluster(), *options], user=_user())
+    ready: Argv = [programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    daemon().wait_ready(lambda: succeeds(ready), _START_SECONDS)
 
 
 def _programs() -> Path:
-    """Return the directory of the newest server's programs, installing Debian's if there is none."""
+    """Return the directory of the newest server's programs; install Debian's if there is none."""
     found = _installed()
     if not found:
         debian.install("postgresql")
@@ -127,6 +129,10 @@ def _check_given(url: str) -> None:
         raise ServiceError(message)
 
 
+def _cluster() -> Path:
+    return paths.data_directory("postgres") / "data"
+
+
 def _host(url: str) -> str:
     return urlsplit(url).hostname or "127.0.0.1"
 
@@ -135,5 +141,6 @@ def _port(url: str) -> int:
     return urlsplit(url).port or _DEFAULT_PORT
 
 
-def _daemon() -> Daemon:
+def daemon() -> Daemon:
+    """Return the server's process; a test that kills it brings it back with `up`."""
     return Daemon("postgres", paths.data_directory("postgres"))

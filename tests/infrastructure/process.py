@@ -13,12 +13,14 @@ from pathlib import Path
 
 from .errors import ServiceError
 
+Argv = Sequence[str | Path]
+
 _TAIL_LINES = 25
 _POLL_SECONDS = 0.05
 
 
 def run(
-    argv: Sequence[str | Path],
+    argv: Argv,
     *,
     stdin: str = "",
     env: Mapping[str, str] | None = None,
@@ -38,8 +40,7 @@ def run(
             user=user,
             group=user,
             extra_groups=None if user is None else [],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            capture_output=True,
             text=True,
             check=False,
         )
@@ -54,7 +55,7 @@ def run(
     return done.stdout.rstrip("\n")
 
 
-def succeeds(argv: Sequence[str | Path]) -> bool:
+def succeeds(argv: Argv) -> bool:
     """Tell whether a command exists and exits with status 0."""
     try:
         run(argv)
@@ -114,7 +115,7 @@ class Daemon:
 
     def start(
         self,
-        argv: Sequence[str | Path],
+        argv: Argv,
         *,
         env: Mapping[str, str] | None = None,
         user: str | None = None,

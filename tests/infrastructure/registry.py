@@ -53,7 +53,7 @@ def up(recorded: RegistryFacts | None) -> RegistryFacts:
     if recorded and alive(recorded):
         return recorded
     debian.install("docker-registry")
-    down(recorded)
+    _stop()
     password = secrets.token_urlsafe(18)
     return RegistryFacts(
         address=_OPEN.start(_port(recorded.address) if recorded else 0),
@@ -68,6 +68,10 @@ def up(recorded: RegistryFacts | None) -> RegistryFacts:
 def down(recorded: RegistryFacts | None) -> None:
     """Stop both and remove what was pushed to them."""
     del recorded
+    _stop()
+
+
+def _stop() -> None:
     for registry in (_OPEN, _PRIVATE):
         registry.daemon.stop()
         shutil.rmtree(registry.directory, ignore_errors=True)
@@ -91,13 +95,11 @@ def _configuration(port: int, storage: Path) -> str:
 
 
 def _login(password: str) -> str:
-    """Return the htpasswd line; the registry knows bcrypt only, which Perl has from the C library."""
+    """Return the htpasswd line; the registry knows bcrypt only, which the C library has."""
     alphabet = "./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
     # 22 characters hold 132 bits, the salt has 128: the last character must be one of four.
     salt = "".join(secrets.choice(alphabet) for _ in range(21)) + secrets.choice(".Oeu")
-    program = (
-        "my ($password, $salt) = <STDIN>; chomp($password, $salt); print crypt($password, $salt)"
-    )
+    program = "my ($word, $salt) = <STDIN>; chomp($word, $salt); print crypt($word, $salt)"
     hashed = run(["perl", "-e", program], stdin=f"{password}\n$2b$05${salt}\n")
     return f"{_USERNAME}:{hashed}\n"
 

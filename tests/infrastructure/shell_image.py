@@ -1,4 +1,4 @@
-"""`launch-test/sh`: static busybox in an image of a few megabytes, for tests that need no Python."""
+"""`launch-test/sh`: static busybox in a small image, for tests that need no Python."""
 
 import io
 import os

@@ -120,7 +120,8 @@ def record(name: str, facts: Service | None) -> Facts:
 
     The caller holds the command's lock; readers see the old file or the new one.
     """
-    changed = dataclasses.replace(load(), **{name: facts})
+    change: dict[str, Any] = {name: facts}
+    changed = dataclasses.replace(load(), **change)
     whole = {key: value for key, value in dataclasses.asdict(changed).items() if value}
     target = paths.state_file()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +133,10 @@ def record(name: str, facts: Service | None) -> Facts:
 
 
 def environment(facts: Facts) -> dict[str, str]:
-    """Return the facts as variables: DOCKER_HOST, DATABASE_URL, and LAUNCH_TEST_<SERVICE>_<FACT>."""
+    """Return the facts as variables.
+
+    They are DOCKER_HOST, DATABASE_URL, and one LAUNCH_TEST_<SERVICE>_<FACT> for each fact.
+    """
     variables: dict[str, str] = {}
     if facts.docker:
         variables["DOCKER_HOST"] = facts.docker.host
