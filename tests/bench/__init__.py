@@ -1,0 +1,1 @@
+"""Benchmarks as ratios in one run: ours beside the bare engine, on the same machine and load."""

@@ -1,0 +1,115 @@
+"""The bare engine: containers over its API, with nothing of ours in between."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+
+LABEL = "launch-agent.bench"
+
+
+class Engine:
+    """A few calls of the engine's API over its Unix socket."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, host: str) -> AsyncIterator["Engine"]:
+        connector = aiohttp.UnixConnector(path=host.removeprefix("unix://"), limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            yield cls(session)
+
+    async def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        async with self._session.request(method, f"http://engine{path}", **kwargs) as answer:
+            answer.raise_for_status()
+            return await answer.json() if answer.content_type == "application/json" else None
+
+    async def create(self, image: str, command: list[str], network: str) -> str:
+        body = {
+            "Image": image,
+            "Cmd": command,
+            "Labels": {LABEL: "1"},
+            "HostConfig": {
+                "NetworkMode": network,
+                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1g", "max-file": "1"}},
+            },
+        }
+        name = f"bench-{uuid.uuid4().hex[:12]}"
+        created = await self.call("POST", f"/containers/create?name={name}", json=body)
+        return str(created["Id"])
+
+    async def start(self, container: str) -> None:
+        await self.call("POST", f"/containers/{container}/start")
+
+    async def wait(self, container: str) -> int:
+        timeout = aiohttp.ClientTimeout(total=None)
+        answer = await self.call("POST", f"/containers/{container}/wait", timeout=timeout)
+        return int(answer["StatusCode"])
+
+    async def remove(self, container: str) -> None:
+        await self.call("DELETE", f"/containers/{container}?force=1")
+
+    async def started_at(self, container: str) -> float:
+        """Wall clock of the engine, which is this machine's."""
+        state = (await self.call("GET", f"/containers/{container}/json"))["State"]
+        return parse_time(state["StartedAt"])
+
+    async def run(self, image: str, command: list[str], network: str) -> None:
+        container = await self.create(image, command, network)
+        await self.start(container)
+        await self.wait(container)
+        await self.remove(container)
+
+
+def parse_time(text: str) -> float:
+    """Seconds since 1970 from the engine's nine-digit fractions."""
+    head, _, fraction = text.rstrip("Z").partition(".")
+    whole = datetime.fromisoformat(head + "+00:00").timestamp()
+    return whole + float(f"0.{fraction or 0}")
+
+
+async def delay_to_start(engine: Engine, image: str, network: str) -> float:
+    """Seconds from the first call to the engine's own start time of the container."""
+    begin = time.time()
+    container = await engine.create(image, ["true"], network)
+    await engine.start(container)
+    await engine.wait(container)
+    delay = await engine.started_at(container) - begin
+    await engine.remove(container)
+    return delay
+
+
+async def container_rate(engine: Engine, image: str, network: str, jobs: int, width: int) -> float:
+    """Containers per second, `width` at a time, from create to removed."""
+    slots = asyncio.Semaphore(width)
+
+    async def one() -> None:
+        async with slots:
+            await engine.run(image, ["true"], network)
+
+    begin = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(jobs)))
+    return jobs / (time.monotonic() - begin)
+
+
+async def process_rate(argv: list[str], jobs: int, width: int) -> float:
+    """Child processes per second, `width` at a time, output to /dev/null."""
+    slots = asyncio.Semaphore(width)
+
+    async def one() -> None:
+        async with slots:
+            process = await asyncio.create_subprocess_exec(
+                *argv, stdout=asyncio.subprocess.DEVNULL, stdin=asyncio.subprocess.DEVNULL
+            )
+            await process.wait()
+
+    begin = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(jobs)))
+    return jobs / (time.monotonic() - begin)

@@ -1,0 +1,108 @@
+"""Our side of a comparison: a running system, driven over its own wire."""
+
+import asyncio
+import base64
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.e2e.harness.home import Daemon, Home
+
+ENDED = {"SUCCEEDED", "FAILED", "STOPPED", "PREEMPTED", "LOST", "REFUSED", "ERRORED"}
+
+SUBMIT = """mutation Submit($input: SubmitLaunchItemInput!) {
+  submitLaunchItem(input: $input) { id } }"""
+SHOW = "query Show($id: ID!) { launchItem(id: $id) { phase message startedAt facts } }"
+LIST = """query List($queue: String) {
+  launchItems(queueName: $queue, first: 1000) { edges { node { id phase message } } } }"""
+PAUSE = """mutation Pause($name: String!, $paused: Boolean!) {
+  pauseLaunchQueue(name: $name, paused: $paused) { id } }"""
+SAVE = "mutation Save($input: SaveLaunchQueueInput!) { saveLaunchQueue(input: $input) { id } }"
+
+
+class System:
+    """An agent with its embedded control plane."""
+
+    def __init__(self, daemon: Daemon, session: aiohttp.ClientSession, url: str) -> None:
+        self.daemon = daemon
+        self._session = session
+        self._url = url
+
+    async def query(self, document: str, **variables: Any) -> Any:
+        body = {"query": document, "variables": variables}
+        async with self._session.post(f"{self._url}/graphql", json=body) as answer:
+            reply = await answer.json()
+        assert not reply.get("errors"), reply["errors"]
+        return reply["data"]
+
+    async def submit(self, queue: str, spec: dict[str, Any]) -> str:
+        given = {"queueName": queue, "runSpec": spec}
+        return str((await self.query(SUBMIT, input=given))["submitLaunchItem"]["id"])
+
+    async def queue(self, name: str, resource: str) -> None:
+        await self.query(SAVE, input={"name": name, "resource": resource, "mode": "EITHER"})
+
+    async def pause(self, name: str, *, paused: bool) -> None:
+        await self.query(PAUSE, name=name, paused=paused)
+
+    async def ended(self, item: str, every: float = 0.02) -> dict[str, Any]:
+        while True:
+            shown: dict[str, Any] = (await self.query(SHOW, id=item))["launchItem"]
+            if shown["phase"] in ENDED:
+                return shown
+            await asyncio.sleep(every)
+
+    async def all_ended(self, queue: str, every: float = 0.05) -> None:
+        while True:
+            edges = (await self.query(LIST, queue=queue))["launchItems"]["edges"]
+            phases = [edge["node"]["phase"] for edge in edges]
+            if all(phase in ENDED for phase in phases):
+                bad = [e["node"] for e in edges if e["node"]["phase"] != "SUCCEEDED"]
+                assert not bad, bad
+                return
+            await asyncio.sleep(every)
+
+
+@asynccontextmanager
+async def system(
+    root: Path, queues: Sequence[str], settings: dict[str, Any] | None = None
+) -> AsyncIterator[System]:
+    """Start `launch-agent` in a folder of its own and connect to its control plane."""
+    home = Home(root)
+    home.configure({"control": {"port": 0}, **(settings or {})})
+    flags = [flag for name in queues for flag in ("--queue", name)]
+    daemon = await home.start("launch-agent", *flags)
+    try:
+        found = json.loads((root / "state" / "embedded.json").read_text())
+        basic = base64.b64encode(f"api:{found['api_key']}".encode()).decode()
+        headers = {"Authorization": f"Basic {basic}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            yield System(daemon, session, found["url"])
+        await daemon.terminate()
+    finally:
+        await home.close()
+
+
+def resident(pid: int) -> float:
+    """Resident memory in MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def share_of_core(pid: int, seconds: float) -> float:
+    """Share of one core that a process uses while nothing happens."""
+    before, begin = _ticks(pid), time.monotonic()
+    await asyncio.sleep(seconds)
+    used = (_ticks(pid) - before) / os.sysconf("SC_CLK_TCK")
+    return used / (time.monotonic() - begin)
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
