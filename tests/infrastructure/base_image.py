@@ -14,6 +14,7 @@ from pathlib import Path
 from . import debian, paths
 from .engine import docker
 from .errors import ServiceError
+from .mounts import unmount_below
 from .process import run
 
 NAME = "python:3.11-slim"
@@ -104,10 +105,7 @@ def _archive() -> Path:
 
 def _remove(scratch: Path) -> None:
     """Remove the directory, and first what a debootstrap that was killed left mounted in it."""
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for mount in reversed(mounts):
-        if Path(mount).is_relative_to(scratch):
-            run(["umount", mount])
+    unmount_below(scratch)
     shutil.rmtree(scratch, ignore_errors=True)
 
 

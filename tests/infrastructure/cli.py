@@ -4,6 +4,7 @@ import argparse
 import fcntl
 import os
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -82,6 +83,8 @@ def _answer(name: str, recorded: state.Service | None) -> str:
 
 
 def _env(names: Sequence[str]) -> int:
+    # `tests/services env | head` ends quietly.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     facts = state.load()
     shown = state.Facts(**{name: getattr(facts, name) for name in names})
     for name, value in sorted(state.environment(shown).items()):

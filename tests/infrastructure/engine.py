@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ServiceError
+from .mounts import unmount_below
 from .process import Daemon, run
 
 _START_SECONDS = 60
@@ -34,6 +35,11 @@ class Engine:
         return Daemon("dockerd", self.directory)
 
     @property
+    def own_pid_file(self) -> Path:
+        """The pid file that dockerd itself keeps."""
+        return self.run / "dockerd.pid"
+
+    @property
     def host(self) -> str:
         """The engine's address as DOCKER_HOST takes it."""
         return f"unix://{self.socket}"
@@ -41,19 +47,24 @@ class Engine:
     def start(self) -> None:
         """Start the engine and return when it answers."""
         self.run.mkdir(parents=True, exist_ok=True)
+        # A killed engine that nobody has reaped yet would pass for a running one.
+        self.own_pid_file.unlink(missing_ok=True)
         self.daemon.start(["dockerd", *self._options()])
         self.daemon.wait_ready(lambda: answers(self.host), _START_SECONDS)
 
     def stop(self) -> bool:
         """End the engine and with it its containers; tell whether it ran."""
-        return self.daemon.stop(patience=_STOP_SECONDS)
+        ran = self.daemon.stop(patience=_STOP_SECONDS)
+        for left in (self.run, self.directory):
+            unmount_below(left)
+        return ran
 
     def _options(self) -> list[str]:
         options = [
             f"--host={self.host}",
             f"--data-root={self.directory / 'data'}",
             f"--exec-root={self.run / 'exec'}",
-            f"--pidfile={self.run / 'dockerd.pid'}",
+            f"--pidfile={self.own_pid_file}",
         ]
         if not self.bridge:
             return [*options, "--bridge=none", "--iptables=false", "--ip6tables=false"]

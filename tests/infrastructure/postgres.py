@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import signal
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from .state import PostgresFacts
 
 _START_SECONDS = 60
 _STOP_SECONDS = 30
+_POLL_SECONDS = 0.05
 _ROLE = "launch"
 _DEFAULT_PORT = 5432
 
@@ -31,6 +33,7 @@ def up(recorded: PostgresFacts | None) -> PostgresFacts:
     programs = _programs()
     if recorded and recorded.started_here and _cluster().exists():
         # It was killed, or the machine restarted: the same data at the same address.
+        _clear_after_kill()
         _start(programs, _port(recorded.url))
         return recorded
     down(recorded)
@@ -72,12 +75,37 @@ def _make_cluster(programs: Path, password: str) -> None:
     secret.unlink()
 
 
+def _clear_after_kill() -> None:
+    """Remove the lock of a killed server once the processes that it had are gone.
+
+    The server would take a dead process that nobody has reaped yet for the lock's living owner.
+    """
+    deadline = time.monotonic() + _STOP_SECONDS
+    while _workers():
+        if time.monotonic() > deadline:
+            message = f"processes of a killed PostgreSQL still run in {_cluster()}"
+            raise ServiceError(message)
+        time.sleep(_POLL_SECONDS)
+    (_cluster() / "postmaster.pid").unlink(missing_ok=True)
+
+
+def _workers() -> list[int]:
+    """Return the pids of the processes that work in the cluster's directory."""
+    found: list[int] = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == _cluster():
+                found.append(int(process.name))
+        except OSError:  # it is gone, a zombie, or another user's
+            continue
+    return found
+
+
 def _start(programs: Path, port: int) -> None:
-    home = paths.data_directory("postgres")
     settings = {
         "listen_addresses": "127.0.0.1",
         "port": port,
-        "unix_socket_directories": home,
+        "unix_socket_directories": "",
         "max_connections": 200,
         # Tests kill the server, so what it says is committed must be on disk; a torn page
         # needs a power cut.
