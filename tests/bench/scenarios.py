@@ -1,6 +1,7 @@
 """What is measured, each beside its own yardstick in the same run."""
 
 import asyncio
+import json
 import statistics
 import sys
 import time
@@ -144,8 +145,6 @@ async def idle(root: Path) -> list[Row]:
 
 
 def _pointing_at(root: Path) -> dict[str, str]:
-    import json
-
     found = json.loads((root / "state" / "embedded.json").read_text())
     return {"LAUNCH_SERVER": found["url"], "LAUNCH_API_KEY": found["api_key"]}
 

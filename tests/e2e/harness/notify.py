@@ -4,6 +4,7 @@ import asyncio
 import socket
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 
 class NotifySocket:
@@ -12,11 +13,11 @@ class NotifySocket:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)  # noqa: FBT003
+        self._socket.setblocking(False)
         self._socket.bind(str(path))
         self.messages: list[str] = []
 
-    def __enter__(self) -> "NotifySocket":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

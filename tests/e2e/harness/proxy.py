@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Self
 
 
 class Proxy:
@@ -23,7 +24,7 @@ class Proxy:
         host, port = self._server.sockets[0].getsockname()[:2]
         return host, port
 
-    async def __aenter__(self) -> "Proxy":
+    async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         return self
 

@@ -1,0 +1,44 @@
+"""Homes for the end-to-end tests; each is torn down with everything that ran in it."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.harness.home import Home
+from tests.e2e.harness.jobs import Backend, Containers, Processes
+from tests.infrastructure.state import Facts
+
+#: Patience of test daemons: everything as in production, a twentieth of the time.
+QUICK: dict[str, Any] = {
+    "control": {
+        "port": 0,
+        "heartbeat": "500ms",
+        "lease": "3s",
+        "agent_timeout": "3s",
+        "lost_contact": "6s",
+    },
+    "stopped_run_timeout": "5s",
+}
+
+
+@pytest.fixture
+async def home(tmp_path: Path) -> AsyncIterator[Home]:
+    home = Home(tmp_path)
+    home.configure(QUICK)
+    yield home
+    await home.close()
+
+
+@pytest.fixture(params=[pytest.param("container", marks=pytest.mark.docker), "process"])
+def backend(request: pytest.FixtureRequest, services: Facts, home: Home) -> Backend:
+    """Gated jobs of both kinds; the home's configuration is written to match."""
+    made: Backend
+    if request.param == "container":
+        assert services.docker is not None
+        made = Containers.make(services.docker.host, services.docker.shell_image)
+    else:
+        made = Processes.make(home.root)
+    home.configure(QUICK | made.settings)
+    return made
