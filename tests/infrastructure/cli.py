@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import docker, git, paths, postgres, registry, state
+from . import browser, docker, git, paths, postgres, registry, state
 from .errors import ServiceError
 
 _SERVER_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -32,6 +32,7 @@ SERVICES = {
     "registry": Service(registry.up, registry.down, registry.alive),
     "postgres": Service(postgres.up, postgres.down, postgres.alive),
     "git": Service(git.up, git.down, git.alive),
+    "browser": Service(browser.up, browser.down, browser.alive),
 }
 
 

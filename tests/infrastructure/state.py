@@ -82,6 +82,16 @@ class GitFacts:
 
 
 @dataclass(frozen=True)
+class BrowserFacts:
+    """A headless browser for the tests of the pages; nothing of it runs between tests."""
+
+    browser: str
+    """Path of Chromium."""
+    driver: str
+    """Path of its WebDriver server."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that is up."""
 
@@ -89,9 +99,10 @@ class Facts:
     registry: RegistryFacts | None = None
     postgres: PostgresFacts | None = None
     git: GitFacts | None = None
+    browser: BrowserFacts | None = None
 
 
-Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts
+Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts | BrowserFacts
 
 
 def load(path: Path | None = None) -> Facts:
@@ -109,6 +120,7 @@ def load(path: Path | None = None) -> Facts:
             ("registry", RegistryFacts),
             ("postgres", PostgresFacts),
             ("git", GitFacts),
+            ("browser", BrowserFacts),
         )
         if name in recorded
     }
