@@ -1,1 +1,1 @@
-"""The control plane as seen over HTTP: implements the queue port, classifies retries."""
+"""The control plane over HTTP: transport, repeats, errors, and the queue as the agent sees it."""

@@ -1,0 +1,344 @@
+"""One keep-alive session to a control plane: GraphQL documents and the REST routes beside it.
+
+Repeats happen here and nowhere above: a call is sent again only where
+`agent.remote.failures` says that this cannot do its work twice, and never beyond the
+call's own deadline. Redirects are not followed, because they would carry the key along.
+"""
+
+import asyncio
+import base64
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
+from tenacity.wait import wait_random_exponential
+from yarl import URL
+
+from agent.model.errors import ConfigError, ServerError
+from agent.remote.failures import (
+    STATUS_RULES,
+    UnansweredError,
+    error_of_code,
+    error_of_status,
+    rule_for,
+)
+
+#: Seconds for a call that does not wait on purpose.
+DEADLINE: Final = 30.0
+_FIRST_ERROR: Final = 400
+_LONGEST_RETRY_AFTER: Final = 60.0
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Address and key: one pair, from one place."""
+
+    url: str
+    api_key: str | None = field(repr=False, default=None)
+    #: PEM file; `None` trusts what the machine trusts (`SSL_CERT_FILE` included).
+    ca_bundle: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How failed calls are repeated; seconds."""
+
+    #: No new try starts later than this after the first, whatever the call's deadline.
+    total: float = 3.0
+    first_wait: float = 0.1
+    longest_wait: float = 5.0
+    connect: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole REST answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The body as JSON.
+
+        Raises:
+            ServerError: it is not JSON.
+        """
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            shown = self.body[:80].decode("utf-8", "replace")
+            message = f"The server answered with something other than JSON: «{shown}»."
+            raise ServerError(message, hint="Is this the address of a control plane?") from None
+
+
+class GraphQLClient:
+    """A session; use it as an async context manager, by one event loop.
+
+    `sleep` waits between tries; tests hand in their own.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        user_agent: str = "launch-agent",
+        patience: Patience = Patience(),
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.endpoint = endpoint
+        self._base = _base_url(endpoint.url)
+        self._user_agent = user_agent
+        self._patience = patience
+        self._sleep = sleep
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        # A proxy of the environment is for the world outside, never for this machine.
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._tls(), limit=0, keepalive_timeout=60),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._patience.connect),
+            trust_env=self._base.host not in _LOOPBACK,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the session; legal twice."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def execute(
+        self,
+        document: str,
+        variables: Mapping[str, Any] | None = None,
+        *,
+        deadline: float = DEADLINE,
+        idempotent: bool | None = None,
+    ) -> dict[str, Any]:
+        """Run one operation and return its `data`.
+
+        `idempotent` tells whether it may be sent again when its answer was lost; by default
+        queries may and mutations may not. `deadline` is in seconds and covers all tries.
+
+        Raises:
+            UnreachableError: no good answer before the deadline.
+            LaunchError: the class that the first error's `extensions.code` stands for.
+        """
+        if idempotent is None:
+            idempotent = not document.lstrip().startswith("mutation")
+        payload = json.dumps({"query": document, "variables": dict(variables or {})})
+        answer = await self.send(
+            "POST",
+            "/graphql",
+            body=payload.encode(),
+            headers={"Content-Type": "application/json"},
+            deadline=deadline,
+            idempotent=idempotent,
+        )
+        return _data(answer)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        body: bytes | Callable[[], Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        deadline: float = DEADLINE,
+        idempotent: bool = True,
+    ) -> Answer:
+        """One REST call with repeats; a callable `body` is asked anew for every try.
+
+        Raises:
+            UnreachableError: no good answer before the deadline.
+            LaunchError: what the status, or the code in the body, stands for.
+        """
+
+        async def once() -> Answer:
+            content = body() if callable(body) else body
+            async with self._open(method, path, params, content, headers) as response:
+                return Answer(response.status, response.headers, await response.read())
+
+        return await self._repeat(once, deadline, idempotent=idempotent)
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str | int] | None = None,
+        silence: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open an answer to be read piece by piece; no repeats, since pieces have been used.
+
+        `silence` is how long the far end may send nothing, in seconds.
+
+        Raises:
+            UnreachableError: the connection failed, broke, or was silent for too long.
+        """
+        async with self._open(method, path, params, None, None, silence=silence) as response:
+            yield response
+
+    @asynccontextmanager
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str | int] | None,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        *,
+        silence: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        if self._session is None:
+            message = "GraphQLClient is used outside its `async with`."
+            raise RuntimeError(message)
+        timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=self._patience.connect, sock_read=silence
+        )
+        url = URL(f"{self._base}{path}", encoded=True)
+        try:
+            async with self._session.request(
+                method, url, params=params, data=body, headers=headers,
+                allow_redirects=False, timeout=timeout,
+            ) as response:  # fmt: skip
+                await self._check(response)
+                yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise self._unanswered(error) from error
+
+    async def _repeat(
+        self, once: Callable[[], Awaitable[Answer]], deadline: float, *, idempotent: bool
+    ) -> Answer:
+        def again(error: BaseException) -> bool:
+            return isinstance(error, UnansweredError) and error.rule.allows(idempotent=idempotent)
+
+        tries = AsyncRetrying(
+            retry=retry_if_exception(again),
+            stop=stop_before_delay(min(deadline, self._patience.total)),
+            wait=_Wait(self._patience),
+            sleep=self._sleep,
+            reraise=True,
+        )
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(deadline):
+                return await tries(once)
+        except TimeoutError as error:
+            waited = f"{time.monotonic() - began:.0f} s"
+            message = f"{self._base} did not answer within {waited}."
+            raise UnansweredError(message, rule_for(error)) from error
+
+    async def _check(self, response: aiohttp.ClientResponse) -> None:
+        if response.status < 300:  # noqa: PLR2004 -- where good answers end
+            return
+        if response.status < _FIRST_ERROR:
+            where = response.headers.get("Location", "elsewhere")
+            message = f"{self._base} redirects to {where}, and redirects are not followed."
+            raise ServerError(message, hint="Give the final address.")
+        text, code, hint = _told(await response.read())
+        message = text or f"{self._base} answered {response.status} {response.reason}."
+        rule = STATUS_RULES.get(response.status)
+        if rule is not None:
+            after = _retry_after(response.headers.get("Retry-After"))
+            raise UnansweredError(message, rule, retry_after=after, hint=hint)
+        raise error_of_status(response.status, message, code=code, hint=hint)
+
+    def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> UnansweredError:
+        rule = rule_for(error)
+        seen = str(error) or type(error).__name__
+        message = f"{self._base} cannot be reached: {rule.reason} ({seen})."
+        return UnansweredError(message, rule, hint="Check the address, and that it is up.")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"User-Agent": self._user_agent, "Accept": "application/json, */*"}
+        if self.endpoint.api_key:
+            pair = base64.b64encode(f"api:{self.endpoint.api_key}".encode()).decode()
+            headers["Authorization"] = f"Basic {pair}"
+        return headers
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        if self._base.scheme != "https":
+            return True
+        bundle = self.endpoint.ca_bundle
+        try:
+            return ssl.create_default_context(cafile=bundle)
+        except (OSError, ssl.SSLError) as error:
+            message = f"`ca_bundle`: {bundle} cannot be read as PEM certificates ({error})."
+            raise ConfigError(message) from error
+
+
+class _Wait:
+    """What the server asks for, else a random share of an interval that doubles."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._backoff = wait_random_exponential(
+            multiplier=patience.first_wait, max=patience.longest_wait
+        )
+
+    def __call__(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, UnansweredError) else None
+        return float(self._backoff(state)) + (asked or 0.0)
+
+
+def _base_url(text: str) -> URL:
+    url = URL(text.strip().rstrip("/"))
+    if url.scheme not in {"http", "https"} or not url.host:
+        message = f"«{text}» is not the address of a server."
+        raise ConfigError(message, hint="Write http://HOST:PORT or https://HOST.")
+    if url.user or url.password:
+        message = "The server's address holds a user name or password."
+        raise ConfigError(message, hint="Give the key by `api_key` or `api_key_file`.")
+    return url.with_query(None).with_fragment(None)
+
+
+def _data(answer: Answer) -> dict[str, Any]:
+    reply = answer.json()
+    if not isinstance(reply, dict):
+        message = "The server's GraphQL answer is not an object."
+        raise ServerError(message, hint="Is this the address of a control plane?")
+    text, code, hint = _told(answer.body)
+    if reply.get("errors"):
+        raise error_of_code(code, text or "The server reports an error without a message.", hint)
+    data = reply.get("data")
+    return data if isinstance(data, dict) else {}
+
+
+def _told(body: bytes) -> tuple[str | None, str | None, str | None]:
+    """Message, code and hint of the first error in a body, as far as it has them."""
+    try:
+        first = json.loads(body)["errors"][0]
+        extensions = first.get("extensions") or {}
+        return first.get("message"), extensions.get("code"), extensions.get("hint")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None, None, None
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Seconds; the form with a date is not used between our own halves."""
+    if text is None or not text.strip().isdigit():
+        return None
+    return min(float(text), _LONGEST_RETRY_AFTER)

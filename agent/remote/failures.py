@@ -1,0 +1,137 @@
+"""Which failed requests may be sent again: decided here, once, with reasons."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+import aiohttp
+
+from agent.model.errors import (
+    AlreadyExistsError,
+    AuthenticationError,
+    ConfigError,
+    ConflictError,
+    FencedError,
+    InvalidInputError,
+    LaunchError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+    UnreachableError,
+)
+
+
+class Repeat(Enum):
+    """What is known about a request that got no good answer."""
+
+    #: It was certainly not carried out.
+    ALWAYS = auto()
+    #: It may have been carried out.
+    IF_IDEMPOTENT = auto()
+    #: It would fail again.
+    NEVER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """May it be repeated, and why."""
+
+    repeat: Repeat
+    reason: str
+
+    def allows(self, *, idempotent: bool) -> bool:
+        """Whether a request of this kind may be sent again."""
+        return self.repeat is Repeat.ALWAYS or (idempotent and self.repeat is Repeat.IF_IDEMPOTENT)
+
+
+STATUS_RULES: Final[Mapping[int, Rule]] = {
+    408: Rule(Repeat.ALWAYS, "the server did not get the whole request in time"),
+    429: Rule(Repeat.ALWAYS, "the server turned it away before it looked at it"),
+    502: Rule(Repeat.IF_IDEMPOTENT, "a proxy lost the server, perhaps after it did the work"),
+    503: Rule(Repeat.ALWAYS, "the server is not ready and did no work"),
+    504: Rule(Repeat.IF_IDEMPOTENT, "a proxy lost patience while the server worked"),
+}
+
+#: First match counts, so that special cases stand before their base classes.
+EXCEPTION_RULES: Final[tuple[tuple[type[BaseException], Rule], ...]] = (
+    (aiohttp.InvalidURL, Rule(Repeat.NEVER, "the address is not a URL")),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        Rule(Repeat.NEVER, "a certificate does not become valid by asking again"),
+    ),
+    (aiohttp.ClientSSLError, Rule(Repeat.NEVER, "the two sides agree on no encryption")),
+    (aiohttp.ClientConnectorError, Rule(Repeat.ALWAYS, "no connection was made")),
+    (aiohttp.ConnectionTimeoutError, Rule(Repeat.ALWAYS, "no connection was made in time")),
+    (
+        aiohttp.ClientConnectionError,
+        Rule(Repeat.IF_IDEMPOTENT, "the connection broke before the answer came"),
+    ),
+    (aiohttp.ClientPayloadError, Rule(Repeat.IF_IDEMPOTENT, "the answer was cut")),
+    (asyncio.TimeoutError, Rule(Repeat.IF_IDEMPOTENT, "no answer came in time")),
+    (
+        aiohttp.ClientError,
+        Rule(Repeat.NEVER, "the other side does not speak HTTP as this program knows it"),
+    ),
+)
+
+_CLASSES: Final[Mapping[str, type[LaunchError]]] = {
+    kind.code: kind
+    for kind in (
+        AlreadyExistsError,
+        AuthenticationError,
+        ConfigError,
+        ConflictError,
+        FencedError,
+        InvalidInputError,
+        NotFoundError,
+        PermissionDeniedError,
+        ServerError,
+        UnreachableError,
+    )
+}
+
+_STATUS_CLASSES: Final[Mapping[int, type[LaunchError]]] = {
+    400: InvalidInputError,
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: InvalidInputError,
+    422: InvalidInputError,
+}
+
+
+class UnansweredError(UnreachableError):
+    """No good answer; `rule` tells whether the request may be repeated."""
+
+    def __init__(
+        self, message: str, rule: Rule, *, retry_after: float | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.rule = rule
+        #: Seconds that the server asked us to wait.
+        self.retry_after = retry_after
+
+
+def rule_for(error: BaseException) -> Rule:
+    """The rule for an exception of the transport; raises `KeyError` for any other."""
+    for kind, rule in EXCEPTION_RULES:
+        if isinstance(error, kind):
+            return rule
+    raise KeyError(type(error))
+
+
+def error_of_code(code: str | None, message: str, hint: str | None = None) -> LaunchError:
+    """The error that a code of the wire stands for; an unknown one is the server's failure."""
+    return _CLASSES.get(code or "", ServerError)(message, hint=hint)
+
+
+def error_of_status(
+    status: int, message: str, *, code: str | None = None, hint: str | None = None
+) -> LaunchError:
+    """The error that an HTTP status stands for, where the body names no better one."""
+    if code in _CLASSES:
+        return error_of_code(code, message, hint)
+    return _STATUS_CLASSES.get(status, ServerError)(message, hint=hint)
