@@ -21,13 +21,14 @@ _STOP_SECONDS = 90
 class Engine:
     """One dockerd with its data and log under `directory` and its sockets under `run`.
 
-    Several may run side by side; only one of them (`bridge=True`) may own the default bridge.
+    Several may run side by side when all but one are `isolated`: these have a network of their
+    own, without a way out, as two engines would take the default bridge away from each other.
     """
 
     directory: Path
     run: Path
     socket: Path
-    bridge: bool = True
+    isolated: bool = False
 
     @property
     def daemon(self) -> Daemon:
@@ -49,7 +50,8 @@ class Engine:
         self.run.mkdir(parents=True, exist_ok=True)
         # A killed engine that nobody has reaped yet would pass for a running one.
         self.own_pid_file.unlink(missing_ok=True)
-        self.daemon.start(["dockerd", *self._options()])
+        isolation = ["unshare", "--net"] if self.isolated else []
+        self.daemon.start([*isolation, "dockerd", *self._options()])
         self.daemon.wait_ready(lambda: answers(self.host), _START_SECONDS)
 
     def stop(self) -> bool:
@@ -66,10 +68,8 @@ class Engine:
             f"--exec-root={self.run / 'exec'}",
             f"--pidfile={self.own_pid_file}",
         ]
-        if not self.bridge:
-            return [*options, "--bridge=none", "--iptables=false", "--ip6tables=false"]
         mtu = _uplink_mtu()
-        if mtu:
+        if mtu and not self.isolated:
             # Networks made later do not take --mtu; a larger one than the uplink's loses packets.
             options += [f"--mtu={mtu}"]
             options += [f"--default-network-opt=bridge=com.docker.network.driver.mtu={mtu}"]
