@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
-from agent.config.base import Duration, Model, Size, UserPath
+from agent.config.base import Form, Model, Seconds, Size, UserPath, read_secret_file
 from agent.config.control import ControlConfig
 from agent.config.execution import (
     BuilderConfig,
@@ -21,10 +21,24 @@ from agent.config.execution import (
 class ServerConfig(Model):
     """Which control plane: address and key are one pair."""
 
-    url: str
+    url: Annotated[
+        str,
+        Field(pattern=r"^https?://[^/\s]+"),
+        Form("an address such as https://launch.example.org"),
+    ]
     api_key: SecretStr | None = None
+    #: A file that holds nothing but the key.
     api_key_file: UserPath | None = None
+    #: PEM bundle of the authorities that sign the server's certificate.
     ca_bundle: UserPath | None = None
+
+    def read_key(self) -> SecretStr | None:
+        """The key of this pair, from the file or as written.
+
+        Raises:
+            ConfigError: `api_key_file` cannot be read.
+        """
+        return read_secret_file(self.api_key_file) if self.api_key_file else self.api_key
 
 
 class LogConfig(Model):
@@ -57,7 +71,7 @@ class AgentConfig(Model):
     secure_mode: bool = False
     verbosity: Annotated[int, Field(ge=0)] = 0
     #: Grace between SIGTERM and SIGKILL when a job is stopped.
-    stopped_run_timeout: Duration = 60.0
+    stopped_run_timeout: Seconds = 60.0
     environment: dict[str, Any] | None = None
     registry: dict[str, Any] | None = None
     builder: BuilderConfig = BuilderConfig()

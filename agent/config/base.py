@@ -1,32 +1,104 @@
 """What every configuration model shares: frozen, strict about keys, units in texts."""
 
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from agent.model.errors import ConfigError, InvalidInputError
 from agent.model.units import parse_duration, parse_size
 
 
-def _to_seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+@dataclass(frozen=True, slots=True)
+class Form:
+    """In a field's annotation: how its values are written, for error messages."""
+
+    text: str
 
 
-def _to_bytes(value: object) -> object:
-    return parse_size(value) if isinstance(value, str) else value
+#: Validation context of values that people wrote: numbers need their units there.
+WRITTEN: Final[Mapping[str, bool]] = {"written": True}
 
+
+def _to_seconds(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return _read(parse_duration, value)
+    _refuse_bare(value, info, "30s, 10m, 2h")
+    return value
+
+
+def _to_bytes(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, str):
+        return _read(parse_size, value)
+    _refuse_bare(value, info, "512MiB, 20GiB")
+    return value
+
+
+def _read(parse: Callable[[str], float], text: str) -> object:
+    """Pydantic collects `ValueError` only."""
+    try:
+        return parse(text)
+    except InvalidInputError as error:
+        raise ValueError(error.message) from None
+
+
+def _refuse_bare(value: object, info: ValidationInfo, forms: str) -> None:
+    if info.context and value and isinstance(value, int | float):
+        message = f"the number needs a unit: {forms}"
+        raise ValueError(message)
+
+
+def _to_path(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str) and value else value
+
+
+_DURATION: Final = Form("a duration with its unit, such as 30s, 10m, 2h or 7d")
 
 #: Seconds; written `30s`, `10m`, `2h`.
-Duration = Annotated[float, BeforeValidator(_to_seconds), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(_to_seconds), Field(ge=0), _DURATION]
+#: Seconds, where W&B's files write a bare number.
+Seconds = Annotated[
+    float,
+    BeforeValidator(lambda v: _read(parse_duration, v) if isinstance(v, str) else v),
+    Field(ge=0),
+    Form("a number of seconds, or a duration with its unit, such as 90s or 2m"),
+]
 #: Bytes; written `512MiB`, `20GiB`.
-Size = Annotated[int, BeforeValidator(_to_bytes), Field(ge=0)]
-UserPath = Annotated[Path, BeforeValidator(lambda v: Path(v).expanduser() if v else v)]
+Size = Annotated[
+    int,
+    BeforeValidator(_to_bytes),
+    Field(ge=0),
+    Form("a size with its unit, such as 512MiB, 20GiB or 10GB"),
+]
+UserPath = Annotated[Path, BeforeValidator(_to_path), Form("a path")]
 
 
 class Model(BaseModel):
-    """Base of all configuration models; unknown keys are refused by `agent.config.load`."""
+    """Base of all configuration models; `agent.config.load` explains what they refuse."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _keep_booleans_apart(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic would take `true` for 1; people mean what they write."""
+        shown = str(cls.model_fields[info.field_name or ""].annotation)
+        if isinstance(value, bool) and "bool" not in shown and "Any" not in shown:
+            message = "no switch"
+            raise ValueError(message)
+        return value
 
 
 class Secret(Model):
@@ -37,3 +109,44 @@ class Secret(Model):
     env: str | None = None
     #: A file whose content, without the last newline, is the secret.
     file: UserPath | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if sum(way is not None for way in (self.value, self.env, self.file)) != 1:
+            message = "give exactly one of `value`, `env` and `file`"
+            raise ValueError(message)
+        return self
+
+    def read(self, environ: Mapping[str, str] | None = None) -> SecretStr:
+        """The secret itself, read anew at each call, so that rotated files are seen.
+
+        Raises:
+            ConfigError: the variable is not set, or the file cannot be read.
+        """
+        if self.value is not None:
+            return self.value
+        if self.env is not None:
+            return self._from_environment(os.environ if environ is None else environ, self.env)
+        return read_secret_file(self.file or Path())
+
+    @staticmethod
+    def _from_environment(environ: Mapping[str, str], name: str) -> SecretStr:
+        if name not in environ:
+            message = f"The environment variable {name}, which should hold a secret, is not set."
+            raise ConfigError(message, hint="Set it where the agent is started.")
+        return SecretStr(environ[name])
+
+
+def read_secret_file(path: Path) -> SecretStr:
+    """The content of a file without its last newline.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        message = f"The secret file {path} cannot be read: {reason}."
+        raise ConfigError(message, hint="Check its path and who may read it.") from None
+    return SecretStr(text.removesuffix("\n").removesuffix("\r"))

@@ -1,10 +1,10 @@
 """Models of sources, builders, runners and what administrators offer to jobs."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
-from agent.config.base import Duration, Model, Secret, Size, UserPath
+from agent.config.base import Duration, Form, Model, Secret, Size, UserPath
 
 
 class GitCredential(Model):
@@ -135,7 +135,8 @@ class MountConfig(Model):
     """A folder of the host that queue templates may name."""
 
     source: UserPath
-    target: str
+    #: Absolute, inside the job.
+    target: Annotated[str, Field(pattern=r"^/"), Form("an absolute path")]
     read_only: bool = True
 
 
@@ -144,8 +145,15 @@ class JobSecret(Secret):
 
     #: Environment variable in the job; or
     as_env: str | None = None
-    #: file in the job.
-    as_file: str | None = None
+    #: file in the job, absolute.
+    as_file: Annotated[str, Field(pattern=r"^/"), Form("an absolute path")] | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.as_env is None) == (self.as_file is None):
+            message = "give exactly one of `as_env` and `as_file`"
+            raise ValueError(message)
+        return self
 
 
 class OfferedResources(Model):

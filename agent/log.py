@@ -1,0 +1,124 @@
+"""The launcher's own log: for people on a terminal, JSON otherwise; never with secrets.
+
+Whoever works on a job binds `job`, `queue`, `agent` and `attempt` with
+`structlog.contextvars.bound_contextvars`; they appear in every line until unbound. The
+output of jobs is no part of this log.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TextIO
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from agent.model.redact import Redactor
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "console", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class LogSetup:
+    """How and where the log is written."""
+
+    level: Level = "info"
+    format: Format = "auto"
+    #: `-` is standard error.
+    file: str = "-"
+    redactor: Redactor = field(default_factory=Redactor)
+
+
+def configure(setup: LogSetup) -> None:
+    """Direct structlog and the logging of libraries to one place.
+
+    A file that cannot be opened is reported on standard error, which then takes the log.
+    """
+    stream = _open(setup.file)
+    people = setup.format == "console" or (setup.format == "auto" and stream.isatty())
+    shared = _processors(setup.redactor)
+    renderer: Processor = (
+        structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        if people
+        else structlog.processors.JSONRenderer(ensure_ascii=False)
+    )
+    level = getattr(logging, setup.level.upper())
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+    _adopt_libraries(stream, shared, renderer, max(level, logging.WARNING))
+
+
+def _processors(redactor: Redactor) -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        _Redaction(redactor),
+    ]
+
+
+class _Redaction:
+    """The last processor before the sink: whatever came in, no secret goes out."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def __call__(self, _logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+        return {key: self._clean(value) for key, value in event.items()}
+
+    def _clean(self, value: object) -> object:
+        match value:
+            case str():
+                return self._redactor.text(value)
+            case dict():
+                return {str(key): self._clean(item) for key, item in value.items()}
+            case list() | tuple() | set():
+                return [self._clean(item) for item in value]
+            case None | bool() | int() | float():
+                return value
+            case _:
+                return self._redactor.text(str(value))
+
+
+def _adopt_libraries(
+    stream: TextIO, shared: list[Processor], renderer: Processor, level: int
+) -> None:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared[:-1],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                shared[-1],
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+
+
+def _open(file: str) -> TextIO:
+    if file == "-":
+        return sys.stderr
+    try:
+        path = Path(file).expanduser()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8", buffering=1)
+    except OSError as error:
+        print(  # noqa: T201 -- the log itself cannot say it
+            f"The log file {file} cannot be written ({error.strerror}); logging to standard error.",
+            file=sys.stderr,
+        )
+        return sys.stderr
