@@ -36,6 +36,17 @@ class Answer(StrEnum):
     STOP = "STOP"
 
 
+class Standing(StrEnum):
+    """What the queue knows about an attempt that this process does not hold."""
+
+    #: It has an outcome, or a later attempt was opened: what is left of it may be swept.
+    OVER = "OVER"
+    #: It waits, or somebody else holds it: leave its workload alone.
+    OPEN = "OPEN"
+    #: No such item, or none that this key may read.
+    UNKNOWN = "UNKNOWN"
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """An agent introduces one process of itself."""
@@ -152,6 +163,9 @@ class QueuePort(Protocol):
 
     async def log_end(self, lease: Lease, channel: Channel) -> int:
         """How many bytes of a channel are stored: where to go on after a restart."""
+
+    async def standing(self, lease: Lease) -> Standing:
+        """Whether an attempt that is not ours any more is over; used before sweeping."""
 
 
 class BlobPort(Protocol):
