@@ -112,5 +112,12 @@ def _parser() -> argparse.ArgumentParser:
         prog="tests/services", description="Bring up and take down what the tests need."
     )
     parser.add_argument("command", choices=["up", "down", "status", "env"])
-    parser.add_argument("names", nargs="*", choices=[*SERVICES, []], metavar="service")
+    parser.add_argument("names", nargs="*", type=_name, metavar="service")
     return parser
+
+
+def _name(text: str) -> str:
+    if text not in SERVICES:
+        message = f"no service is called {text!r}; there are {', '.join(SERVICES)}"
+        raise argparse.ArgumentTypeError(message)
+    return text
