@@ -134,7 +134,9 @@ class Daemon:
                 extra_groups=None if user is None else [],
                 start_new_session=True,
             )
-        record = {"pid": process.pid, "identity": _identity(process.pid)}
+        # It may have ended already; until it is reaped it can still be identified.
+        _, started = _state_and_start(process.pid)
+        record = {"pid": process.pid, "identity": started}
         self.pid_file.write_text(json.dumps(record))
         # The child outlives this command on purpose: no destructor may warn about that.
         process.returncode = 0
@@ -182,9 +184,14 @@ def _end(handle: int, how: signal.Signals, patience: float) -> None:
 def _identity(pid: int) -> str | None:
     """Return boot id and start time of a live process, nothing for a dead one or a zombie."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        state, started = _state_and_start(pid)
     except (FileNotFoundError, ProcessLookupError):
         return None
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else f"{boot}/{started}"
+    return None if state in "ZX" else started
+
+
+def _state_and_start(pid: int) -> tuple[str, str]:
+    """Return a process's state letter and when it started; a zombie still tells both."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return fields[0], f"{boot}/{fields[19]}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.infrastructure import process
 from tests.infrastructure.errors import ServiceError
 from tests.infrastructure.process import Daemon
 
@@ -65,6 +66,21 @@ def test_a_dead_process_that_nobody_reaped_is_not_alive(daemon: Daemon) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert daemon.pid() is None
     _reap(pid)
+
+
+def test_a_daemon_that_ends_at_once_is_not_alive(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = process._state_and_start
+
+    def read_after_its_end(pid: int) -> tuple[str, str]:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return read(pid)
+
+    monkeypatch.setattr(process, "_state_and_start", read_after_its_end)
+    daemon.start(["true"])
+    assert daemon.pid() is None
+    _reap(json.loads(daemon.pid_file.read_text())["pid"])
 
 
 def test_a_daemon_that_ends_while_starting_is_reported_with_its_log(daemon: Daemon) -> None:
