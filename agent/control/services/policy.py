@@ -1,0 +1,139 @@
+"""Who may do what: a pure function of principal, entity and action.
+
+Deny by default. An entity that a principal may not read does not exist for it: the same
+`NotFoundError` as for a name that nobody uses.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from agent.control.store.records import Role
+from agent.model.errors import NotFoundError, PermissionDeniedError
+
+
+class Action(StrEnum):
+    """Everything that is guarded, in the words of error messages."""
+
+    READ = "read"
+    SUBMIT = "submit items"
+    #: Stop, retry, move or prioritise an item of one's own.
+    CONTROL_OWN = "change own items"
+    CONTROL_ANY = "change items of others"
+    MANAGE_QUEUES = "manage queues"
+    MANAGE_AGENTS = "stop agents"
+    MANAGE_MEMBERS = "manage members and keys"
+    #: Register, claim, permit, renew, finish.
+    RUN_AGENT = "run agents"
+    WRITE_RUNS = "write runs"
+
+
+class Kind(StrEnum):
+    """What kind of key was shown."""
+
+    USER = "user"
+    #: A service key of an agent, bound to an entity and queues.
+    AGENT = "agent"
+    #: The token of one attempt.
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True)
+class RunScope:
+    """What a run token is bound to."""
+
+    item_id: str
+    attempt: int
+    project: str
+    run_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who is calling, as `Accounts.authenticate` found out."""
+
+    kind: Kind
+    #: Id of the key; for run tokens the item's id.
+    key_id: str
+    #: For people: user name, agent key's name, or `run <id>`.
+    name: str
+    #: Entity meant when none is named.
+    default_entity: str
+    user_id: str | None = None
+    #: Administrator of this server: may do everything everywhere.
+    admin: bool = False
+    #: Role by entity name; agents and runs have none.
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    #: Teams among the entities: running agents there with a personal key is a switch.
+    teams: frozenset[str] = frozenset()
+    #: Queue names an agent key may serve; `None` means all of its entity.
+    queues: tuple[str, ...] | None = None
+    run: RunScope | None = None
+
+
+_MEMBER: Final = frozenset(
+    {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT}
+)
+_BY_ROLE: Final[Mapping[Role, frozenset[Action]]] = {
+    Role.VIEWER: frozenset({Action.READ}),
+    Role.MEMBER: _MEMBER,
+    Role.ADMIN: frozenset(Action),
+}
+_AGENT: Final = frozenset({Action.READ, Action.RUN_AGENT})
+_RUN: Final = frozenset({Action.READ, Action.WRITE_RUNS})
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The rules, with the switches an administrator has."""
+
+    personal_agents_in_teams: bool = False
+
+    def allows(self, principal: Principal, entity: str, action: Action) -> bool:
+        """Whether the principal may do this in the entity."""
+        match principal.kind:
+            case Kind.AGENT:
+                return entity == principal.default_entity and action in _AGENT
+            case Kind.RUN:
+                return entity == principal.default_entity and action in _RUN
+            case Kind.USER:
+                return self._allows_user(principal, entity, action)
+
+    def _allows_user(self, principal: Principal, entity: str, action: Action) -> bool:
+        role = Role.ADMIN if principal.admin else principal.roles.get(entity)
+        if role is None or action not in _BY_ROLE[role]:
+            return False
+        if action is Action.RUN_AGENT and entity in principal.teams:
+            return self.personal_agents_in_teams
+        return True
+
+    def require(self, principal: Principal, entity: str, action: Action) -> None:
+        """Let pass or refuse.
+
+        Raises:
+            NotFoundError: the principal may not even read the entity.
+            PermissionDeniedError: it may, but not do this.
+        """
+        if self.allows(principal, entity, action):
+            return
+        if not self.allows(principal, entity, Action.READ):
+            raise no_such_entity(entity)
+        message = f"{principal.name} may not {action.value} in «{entity}»."
+        raise PermissionDeniedError(message, hint=_remedy(principal, entity, action))
+
+
+def no_such_entity(name: str) -> NotFoundError:
+    """The one answer for an entity that is absent or hidden."""
+    return NotFoundError(
+        f"There is no entity «{name}», or this key may not read it.",
+        hint="Check the spelling; `launch entity list` shows yours.",
+    )
+
+
+def _remedy(principal: Principal, entity: str, action: Action) -> str:
+    if action is Action.RUN_AGENT and entity in principal.teams:
+        return "In a team, agents run with an agent key; ask an administrator for one."
+    if principal.kind is Kind.USER:
+        return f"Ask an administrator of «{entity}» for another role."
+    return "Use a user's key."
