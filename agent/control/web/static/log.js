@@ -10,7 +10,7 @@ class Reader {
   constructor(panel) {
     this.panel = panel;
     this.screen = panel.querySelector(".log");
-    this.foot = panel.querySelector(".log-foot");
+    this.foot = panel.querySelector("[data-log-state]");
     this.terminal = null;
     this.url = null;
     this.abort = null;

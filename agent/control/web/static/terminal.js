@@ -278,14 +278,20 @@ function styleOf(pen) {
     [ink, ground] = [ground ?? "default-ink", ink ?? "default-ground"];
   }
   if (typeof ink === "number") classes.push(`f${ink}`);
-  if (typeof ground === "number") classes.push(`b${ground}`);
+  if (typeof ground === "number") classes.push("on", `b${ground}`);
   if (ink === "default-ink") classes.push("t-default-ink");
   if (ground === "default-ground") classes.push("t-default-ground");
-  return {
-    classes: classes.join(" "),
-    ink: String(ink).startsWith("rgb") ? ink : null,
-    ground: String(ground).startsWith("rgb") ? ground : null,
-  };
+  if (isColour(ground)) classes.push(isLight(ground) ? "on light" : "on");
+  return { classes: classes.join(" "), ink: isColour(ink) ? ink : null, ground: isColour(ground) ? ground : null };
+}
+
+function isColour(value) {
+  return typeof value === "string" && value.startsWith("rgb");
+}
+
+function isLight(colour) {
+  const [r, g, b] = colour.match(/\d+/g).map(Number);
+  return 0.299 * r + 0.587 * g + 0.114 * b > 150;
 }
 
 function span(text, style) {
