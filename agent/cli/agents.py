@@ -1,0 +1,131 @@
+"""`launch agent`: list, show, drain, stop."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.connect import Target, json_option, on_server
+from agent.cli.output import ago, between, print_json, print_pairs, print_table
+from agent.model.units import format_size
+
+if TYPE_CHECKING:
+    from agent.remote.console import Console
+
+Json = dict[str, Any]
+
+
+@click.group()
+def agent() -> None:
+    """Look at agents, drain and stop them."""
+
+
+@agent.command("list")
+@on_server
+@json_option
+def list_agents(target: Target, *, as_json: bool) -> None:
+    """List agents, newest heartbeat first."""
+    found = target.call(lambda console: console.agents())
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("ID", "NAME", "QUEUES", "STATE", "RUNNING", "HEARTBEAT", "HOST"),
+        [_row(each) for each in found],
+        "No agents; `launch-agent --queue default` starts one.",
+    )
+
+
+@agent.command("show")
+@click.argument("name", metavar="NAME|ID")
+@on_server
+@json_option
+def show(target: Target, name: str, *, as_json: bool) -> None:
+    """Show one agent with the jobs it holds."""
+    found = target.call(lambda console: console.agent(name))
+    if as_json:
+        print_json(found)
+        return
+    print_pairs(_details(found))
+
+
+@agent.command("drain")
+@click.argument("name", metavar="NAME|ID")
+@on_server
+@json_option
+def drain(target: Target, name: str, *, as_json: bool) -> None:
+    """Let an agent finish its jobs, claim no more, and leave."""
+    _leave(target, name, "DRAIN", as_json=as_json)
+
+
+@agent.command("stop")
+@click.argument("name", metavar="NAME|ID")
+@on_server
+@json_option
+def stop(target: Target, name: str, *, as_json: bool) -> None:
+    """Have an agent stop its jobs and leave."""
+    _leave(target, name, "STOP", as_json=as_json)
+
+
+def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
+    async def work(console: "Console") -> Json:
+        found = await console.agent(name)
+        return await console.stop_agent(found["id"], mode)
+
+    asked = target.call(work)
+    if as_json:
+        print_json(asked)
+        return
+    what = "finish its jobs and leave" if mode == "DRAIN" else "stop its jobs and leave"
+    print(f"The agent `{asked['name']}` was asked to {what}; it hears so with its next heartbeat.")
+
+
+def state_of(each: Json) -> str:
+    """`lost`, `draining`, else the status as the agent last reported it."""
+    if each["lost"]:
+        return "lost"
+    return "DRAINING" if each["draining"] else str(each["agentStatus"])
+
+
+def _row(each: Json) -> tuple[object, ...]:
+    return (
+        each["id"],
+        each["name"],
+        ", ".join(each["queueNames"]),
+        state_of(each),
+        len(each["items"]),
+        ago(each["heartbeatAt"]),
+        each["hostname"],
+    )
+
+
+def _details(found: Json) -> list[tuple[str, object]]:
+    jobs = [
+        f"{each['id']}  {each['name'] or ''}  {each['phase'].lower()}  "
+        f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
+        for each in found["items"]
+    ]
+    return [
+        ("id", found["id"]),
+        ("name", found["name"]),
+        ("host", found["hostname"]),
+        ("version", found["version"]),
+        ("state", state_of(found)),
+        ("heartbeat", ago(found["heartbeatAt"])),
+        ("started", ago(found["createdAt"])),
+        ("queues", ", ".join(found["queueNames"])),
+        ("offers", _capacity(found["capacity"] or {})),
+        ("jobs", "\n".join(jobs) or "none"),
+    ]
+
+
+def _capacity(capacity: Json) -> str:
+    memory = capacity.get("memory")
+    slots = capacity.get("slots")
+    parts = [
+        f"{slots} jobs" if slots is not None else "any number of jobs",
+        f"{capacity['cpus']:g} cores" if capacity.get("cpus") else "",
+        f"{format_size(memory)} memory" if memory else "",
+        f"GPUs {', '.join(capacity['gpus'])}" if capacity.get("gpus") else "",
+        f"runs {', '.join(capacity['resources'])}" if capacity.get("resources") else "",
+    ]
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,249 @@
+"""`launch item`: list, show, logs, stop, retry, move, priority."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from agent.cli.connect import Target, json_option, on_server
+from agent.cli.output import ago, between, phase_word, print_json, print_pairs, print_table
+from agent.cli.values import PRIORITIES, priority_from
+from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.nearest import did_you_mean
+from agent.model.phase import TERMINAL, Phase
+
+if TYPE_CHECKING:
+    from agent.remote.console import Console
+
+Json = dict[str, Any]
+
+
+@click.group()
+def item() -> None:
+    """Look at queued and running jobs, stop, retry, move."""
+
+
+@item.command("list")
+@click.option("-q", "--queue", help="Only of this queue.")
+@click.option("--phase", "phases", multiple=True, help="Only in this phase; may be repeated.")
+@click.option("--active", is_flag=True, help="Only what has not ended.")
+@click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
+@on_server
+@json_option
+def list_items(
+    target: Target,
+    queue: str | None,
+    phases: tuple[str, ...],
+    limit: int,
+    *,
+    active: bool,
+    as_json: bool,
+) -> None:
+    """List items, newest first."""
+    chosen = tuple(_phase(text) for text in phases)
+    if active:
+        chosen += tuple(phase.value for phase in Phase if phase not in TERMINAL)
+
+    async def work(console: "Console") -> list[Json]:
+        if queue is not None:
+            await console.queue(queue)
+        return await console.items(queue=queue, phases=chosen, limit=limit)
+
+    found = target.call(work)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        ("ID", "NAME", "QUEUE", "PHASE", "PRIORITY", "CREATED", "RAN", "RESULT"),
+        [_row(each) for each in found],
+        "No items; `launch submit` puts one on a queue.",
+    )
+
+
+@item.command("show")
+@click.argument("item_id", metavar="ID")
+@on_server
+@json_option
+def show(target: Target, item_id: str, *, as_json: bool) -> None:
+    """Show one item with its history."""
+    found = target.call(lambda console: console.item(item_id))
+    if as_json:
+        print_json(found)
+        return
+    print_pairs(_details(found))
+
+
+@item.command("logs")
+@click.argument("item_id", metavar="ID")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
+@click.option("--attempt", type=click.IntRange(1), help="The last one by default.")
+@click.option(
+    "--channel", type=click.Choice(["job", "setup"]), default="job", show_default=True,
+    help="`setup` is what resolving and building wrote.",
+)  # fmt: skip
+@on_server
+def logs(
+    target: Target,
+    item_id: str,
+    attempt: int | None,
+    channel: Literal["job", "setup"],
+    *,
+    follow: bool,
+) -> None:
+    """Write an item's log to standard output, byte for byte."""
+
+    async def work(console: "Console") -> None:
+        number = attempt or await _last_attempt(console, item_id, follow=follow)
+        async for piece in console.log(item_id, number, channel, follow=follow):
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+
+    target.call(work)
+
+
+@item.command("stop")
+@click.argument("item_ids", metavar="ID...", nargs=-1, required=True)
+@on_server
+@json_option
+def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Stop items; what has not started ends at once, what runs gets SIGTERM first."""
+    _each(target, item_ids, lambda console, one: console.stop_item(one), as_json=as_json)
+
+
+@item.command("retry")
+@click.argument("item_ids", metavar="ID...", nargs=-1, required=True)
+@on_server
+@json_option
+def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Run items again that ended other than well."""
+    _each(target, item_ids, lambda console, one: console.retry_item(one), as_json=as_json)
+
+
+@item.command("move")
+@click.argument("item_id", metavar="ID")
+@click.option("--to", "queue", required=True, help="The other queue.")
+@on_server
+@json_option
+def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
+    """Move a queued item to another queue."""
+
+    async def change(console: "Console", one: str) -> Json:
+        await console.queue(queue)
+        return await console.move_item(one, queue)
+
+    _each(target, (item_id,), change, as_json=as_json)
+
+
+@item.command("priority")
+@click.argument("item_id", metavar="ID")
+@click.argument("priority", metavar="critical|high|medium|low")
+@on_server
+@json_option
+def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) -> None:
+    """Change a queued item's priority."""
+    number = priority_from(priority)
+    _each(
+        target,
+        (item_id,),
+        lambda console, one: console.set_priority(one, number),
+        as_json=as_json,
+    )
+
+
+def _each(
+    target: Target,
+    item_ids: tuple[str, ...],
+    change: "Callable[[Console, str], Awaitable[Json]]",
+    *,
+    as_json: bool,
+) -> None:
+    async def work(console: "Console") -> list[Json]:
+        return [await change(console, one) for one in item_ids]
+
+    changed = target.call(work)
+    if as_json:
+        print_json(changed if len(item_ids) > 1 else changed[0])
+        return
+    for each in changed:
+        asked = ", stop requested" if each["stopRequested"] and not _over(each) else ""
+        priority = PRIORITIES[each["priority"]]
+        print(f"{each['id']}: {phase_word(each)} on `{each['queueName']}`, {priority}{asked}")
+
+
+async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> int:
+    """The newest attempt; with `follow`, wait until there is one."""
+    while True:
+        found = await console.glance(item_id)
+        if found["attempts"]:
+            return max(int(each["number"]) for each in found["attempts"])
+        if not follow or _over(found):
+            message = f"The item `{item_id}` has no log yet: it is {phase_word(found)}."
+            raise NotFoundError(message, hint=f"See `launch explain {item_id}`, or add --follow.")
+        await asyncio.sleep(0.5)
+
+
+def _over(found: Json) -> bool:
+    return Phase(found["phase"]) in TERMINAL
+
+
+def _phase(text: str) -> str:
+    names = [phase.value for phase in Phase]
+    if text.upper() not in names:
+        message = f"«{text}» is not a phase."
+        words = [name.lower() for name in names]
+        raise InvalidInputError(message, hint=did_you_mean(text, words, "phase"))
+    return text.upper()
+
+
+def result_of(found: Json) -> str:
+    """`exit 0`, `exit 1`, else the cause; for what has not ended, what is being done."""
+    if not _over(found):
+        return found["activity"] or ""
+    code = found["exitCode"]
+    return f"exit {code}" if code is not None else str(found["cause"] or "")
+
+
+def _row(each: Json) -> tuple[object, ...]:
+    return (
+        each["id"],
+        each["name"] or "",
+        each["queueName"],
+        phase_word(each),
+        PRIORITIES[each["priority"]],
+        ago(each["createdAt"]),
+        between(each["startedAt"], each["finishedAt"]),
+        result_of(each),
+    )
+
+
+def _details(found: Json) -> list[tuple[str, object]]:
+    history = [
+        f"{each['at']}  {each['phase'].lower():<10} attempt {each['attempt']}  "
+        f"{each['actor'] or ''}  {each['text'] or ''}".rstrip()
+        for each in found["events"]
+    ]
+    explanation = found["explanation"]
+    facts = [f"{key}: {value}" for key, value in (found["facts"] or {}).items()]
+    return [
+        ("id", found["id"]),
+        ("name", found["name"]),
+        ("queue", f"{found['entityName']}/{found['queueName']}"),
+        ("project", found["projectName"]),
+        ("phase", phase_word(found)),
+        ("doing", found["activity"] if not _over(found) else None),
+        ("cause", explanation["cause"]),
+        ("because", found["message"] or explanation["summary"]),
+        ("exit code", found["exitCode"]),
+        ("agent", found["agentName"]),
+        ("attempt", found["attempt"] or None),
+        ("priority", PRIORITIES[found["priority"]]),
+        ("created", f"{ago(found['createdAt'])} by {found['author'] or 'unknown'}"),
+        ("ran", between(found["startedAt"], found["finishedAt"])),
+        ("facts", "\n".join(facts)),
+        ("warnings", "\n".join(found["warnings"])),
+        ("spec", json.dumps(found["runSpec"], indent=2)),
+        ("history", "\n".join(history)),
+    ]

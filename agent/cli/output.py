@@ -1,0 +1,118 @@
+"""Printing: tables for people, plain columns for pipes, JSON for programs."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from agent.model.units import format_duration
+
+#: Names and messages come from other people; they must not steer this terminal.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+_COLOURS: Final = {
+    "succeeded": "green",
+    "failed": "red",
+    "errored": "red",
+    "refused": "red",
+    "lost": "red",
+    "preempted": "yellow",
+    "stopped": "yellow",
+    "started": "cyan",
+    "running": "cyan",
+    "paused": "yellow",
+    "lost contact": "red",
+}
+
+
+def print_json(value: Any) -> None:
+    """Indented JSON on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
+    """A table on a terminal, aligned columns elsewhere; `empty` when there are no rows."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    if not cells:
+        print(empty)
+    elif sys.stdout.isatty():
+        _print_rich(columns, cells)
+    else:
+        _print_plain(columns, cells)
+
+
+def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """`name  value` lines; empty values are left out."""
+    shown = [(name, safe(value)) for name, value in pairs if value is not None and value != ""]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        first, *rest = value.splitlines() or [""]
+        print(f"{name:<{width}}  {first}")
+        for line in rest:
+            print(f"{'':<{width}}  {line}")
+
+
+def safe(value: object) -> str:
+    """A text without characters that steer terminals."""
+    return _CONTROL.sub("?", "" if value is None else str(value))
+
+
+def say(text: str) -> None:
+    """A remark for people: on standard error, so that pipes get results only."""
+    print(safe(text), file=sys.stderr, flush=True)
+
+
+def ago(text: str | None) -> str:
+    """How long ago an ISO-8601 time of the wire was: `12 s ago`."""
+    seconds = since(text)
+    return "" if seconds is None else f"{format_duration(max(seconds, 0.0))} ago"
+
+
+def since(text: str | None) -> float | None:
+    """Seconds since an ISO-8601 time of the wire."""
+    moment = parse_time(text)
+    return None if moment is None else (datetime.now(UTC) - moment).total_seconds()
+
+
+def between(start: str | None, end: str | None) -> str:
+    """The time from one moment to another, or until now."""
+    first, last = parse_time(start), parse_time(end)
+    if first is None:
+        return ""
+    return format_duration(max(((last or datetime.now(UTC)) - first).total_seconds(), 0.0))
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """An ISO-8601 time; without a zone it is UTC, as on the wire."""
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def phase_word(item: dict[str, Any]) -> str:
+    """An item's phase as people read it."""
+    return "lost contact" if item.get("lostContact") else str(item["phase"]).lower()
+
+
+def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
+    Console().print(table)
+
+
+def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    lines = [list(columns), *rows]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for line in lines:
+        padded = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print("  ".join(padded).rstrip())

@@ -1,0 +1,198 @@
+"""From what a submitter says to a launch spec."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import urlsplit
+
+from agent.model.errors import InvalidInputError
+from agent.model.spec import parse_spec
+
+Json = dict[str, Any]
+
+#: `user@host:path`, git's short form of SSH addresses.
+_SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_GIT_SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What was said about one job; `None` and empty were not said."""
+
+    uri: str | None = None
+    docker_image: str | None = None
+    entry_point: str | None = None
+    git_version: str | None = None
+    build_context: str | None = None
+    dockerfile: str | None = None
+    base_image: str | None = None
+    name: str | None = None
+    entity: str | None = None
+    project: str | None = None
+    resource: str | None = None
+    timeout: str | None = None
+    retries: int | None = None
+    on_lost: Literal["fail", "retry"] | None = None
+    cpus: float | None = None
+    memory: str | None = None
+    gpus: int | None = None
+    args: tuple[str, ...] = ()
+    #: A launch spec to start from.
+    base: Mapping[str, Any] | None = None
+    #: `{"<resource>": {...}}`.
+    resource_args: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Authored:
+    """A launch spec, and the folder that must be packed into it, if any."""
+
+    spec: Json
+    folder: Path | None = None
+
+
+def author(wishes: Wishes) -> Authored:
+    """Write the launch spec that the wishes describe.
+
+    Raises:
+        InvalidInputError: wishes contradict each other, are incomplete, or name something
+            that is not there.
+    """
+    _check_combination(wishes)
+    spec: Json = dict(wishes.base or {})
+    folder: Path | None = None
+    if wishes.uri is not None:
+        folder = _add_uri(spec, wishes, wishes.uri)
+    if wishes.docker_image is not None:
+        spec["source"] = {"type": "image", "image": wishes.docker_image}
+        spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
+    _add_plain(spec, wishes)
+    _add_nested(spec, wishes)
+    if folder is None:
+        _check_source(spec)
+    parse_spec(spec)
+    return Authored(spec, folder)
+
+
+def _check_combination(wishes: Wishes) -> None:
+    if wishes.uri is not None and wishes.docker_image is not None:
+        message = "--uri and --docker-image exclude each other: a job has one source."
+        raise InvalidInputError(message, hint="To run code in a given image, use --base-image.")
+    if wishes.base_image is not None and wishes.docker_image is not None:
+        message = "--base-image and --docker-image exclude each other."
+        raise InvalidInputError(message, hint="A ready image is run as it is.")
+    if wishes.uri is not None and wishes.entry_point is None and wishes.dockerfile is None:
+        given = (wishes.base or {}).get("overrides") or {}
+        if not given.get("entry_point") and not given.get("dockerfile"):
+            message = "--uri needs --entry-point, which says what to run."
+            hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
+            raise InvalidInputError(message, hint=hint)
+    if wishes.git_version is not None and wishes.uri is None and not wishes.base:
+        message = "--git-version belongs to a git repository, and there is no --uri."
+        raise InvalidInputError(message)
+
+
+def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
+    if is_git(uri):
+        spec["source"] = git_source(uri, wishes.git_version)
+        return None
+    if wishes.git_version is not None:
+        message = f"--git-version belongs to a git repository, and «{uri}» is a directory."
+        raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
+    return _directory(uri)
+
+
+def is_git(uri: str) -> bool:
+    """Whether a URI names a git repository rather than a directory here."""
+    return bool(_URL.match(uri) or (_SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
+
+
+def git_source(url: str, ref: str | None) -> Json:
+    """A git source.
+
+    Raises:
+        InvalidInputError: a scheme that git sources do not have, or a password in the URL.
+    """
+    for text, flag in ((url, "--uri"), (ref or "", "--git-version")):
+        if text.startswith("-"):
+            message = f"{flag}: «{text}» looks like an option of git, and is not taken."
+            raise InvalidInputError(message)
+    if _URL.match(url):
+        parts = urlsplit(url)
+        if parts.scheme.lower() not in _GIT_SCHEMES:
+            message = f"--uri: `{parts.scheme}` is not a protocol of git sources."
+            raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
+        if parts.password or (parts.username and parts.scheme.lower() != "ssh"):
+            message = "--uri: the URL holds a user name or password, which would be stored."
+            hint = "Leave it out: the agent's credential helper or configuration has it."
+            raise InvalidInputError(message, hint=hint)
+    return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
+
+
+def _directory(uri: str) -> Path:
+    path = Path(uri).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    if path.exists():
+        message = f"--uri: {uri} is a file, not a directory."
+        hint = f'Give its directory, and --entry-point "python {path.name}".'
+        raise InvalidInputError(message, hint=hint)
+    message = f"--uri: {uri} is neither a directory here nor the URL of a git repository."
+    raise InvalidInputError(message, hint="Check the path; git URLs start with https:// or ssh://.")
+
+
+def _add_plain(spec: Json, wishes: Wishes) -> None:
+    given = {
+        "name": wishes.name,
+        "entity": wishes.entity,
+        "project": wishes.project,
+        "resource": wishes.resource,
+        "timeout": wishes.timeout,
+        "retries": wishes.retries,
+        "on_lost": wishes.on_lost,
+    }
+    spec.update({key: value for key, value in given.items() if value is not None})
+
+
+def _add_nested(spec: Json, wishes: Wishes) -> None:
+    groups: dict[str, Json] = {
+        "build": {
+            "build_context": wishes.build_context,
+            "dockerfile": wishes.dockerfile,
+            "base_image": wishes.base_image,
+        },
+        "resources": {"cpus": wishes.cpus, "memory": wishes.memory, "gpus": wishes.gpus},
+        "overrides": {
+            "entry_point": _words(wishes.entry_point),
+            "args": list(wishes.args) or None,
+        },
+    }
+    for key, values in groups.items():
+        given = {name: value for name, value in values.items() if value is not None}
+        if given:
+            spec[key] = {**(spec.get(key) or {}), **given}
+    if wishes.resource_args:
+        spec["resource_args"] = dict(wishes.resource_args)
+
+
+def _words(command: str | None) -> list[str] | None:
+    if command is None:
+        return None
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        message = f"--entry-point: «{command}» cannot be split into words: {error}."
+        raise InvalidInputError(message.replace("..", "."), hint="Check its quotes.") from None
+
+
+def _check_source(spec: Json) -> None:
+    docker = spec.get("docker") or {}
+    if not (spec.get("source") or docker.get("docker_image") or spec.get("job")):
+        message = "The job has no source."
+        raise InvalidInputError(
+            message, hint="Give --uri (a directory or git URL) or --docker-image."
+        )

@@ -1,0 +1,358 @@
+"""What people do with a control plane: queues, items, agents, logs, blobs.
+
+Answers are the wire's own objects (`control/graphql/schema.graphql`), since `--json` shows
+them as they are.
+"""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
+from agent.model.nearest import did_you_mean
+from agent.remote.blobs import put_blob
+from agent.remote.client import GraphQLClient
+
+Json = dict[str, Any]
+
+_QUEUE: Final = """
+  id name entityName resource paused prioritizationMode createdBy createdAt config
+  templateVariables { name schema description }
+  counts { phase count }
+  agents { id name agentStatus lost heartbeatAt }
+"""
+_ITEM: Final = """
+  id state phase lostContact name entityName projectName queueName runName author priority
+  createdAt updatedAt startedAt finishedAt stopRequested attempt activity agentId agentName
+  cause message exitCode warnings
+"""
+_ITEM_WHOLE: Final = (
+    _ITEM
+    + """
+  runSpec facts
+  attempts { number phase agentName cause message exitCode startedAt finishedAt
+    setupLogBytes jobLogBytes }
+  events { at phase attempt epoch actor text }
+  explanation { cause summary remedy details }
+"""
+)
+_AGENT: Final = """
+  id name hostname agentStatus lost draining stopPolling heartbeatAt createdAt version
+  entityName queueNames capacity
+  items { id name phase queueName activity startedAt }
+"""
+
+_PAGE: Final = 500
+
+
+class Console:
+    """Operations on one control plane, as the owner of the client's key.
+
+    Every method raises `UnreachableError`, `AuthenticationError` and `PermissionDeniedError`
+    besides what it names.
+    """
+
+    def __init__(self, client: GraphQLClient, entity: str | None = None) -> None:
+        self._client = client
+        #: `None` leaves the choice to the server: the key's owner.
+        self.entity = entity
+
+    # ------------------------------------------------------------------ who and what
+
+    async def viewer(self) -> Json:
+        """Who the key belongs to."""
+        data = await self._client.execute(
+            "query Viewer { viewer { id name username entity admin } }"
+        )
+        viewer: Json | None = data.get("viewer")
+        return viewer or {}
+
+    async def acting_entity(self) -> str:
+        """The entity that operations are about."""
+        if self.entity is None:
+            viewer = await self.viewer()
+            self.entity = str(viewer.get("entity") or viewer.get("username") or "")
+        return self.entity
+
+    # ------------------------------------------------------------------ queues
+
+    async def queues(self) -> list[Json]:
+        """All queues, by name."""
+        data = await self._client.execute(
+            "query Queues($entity: String) { launchQueues(entityName: $entity) {" + _QUEUE + "} }",
+            {"entity": self.entity},
+        )
+        queues: list[Json] = data["launchQueues"]
+        return queues
+
+    async def queue(self, name: str) -> Json:
+        """One queue.
+
+        Raises:
+            NotFoundError: with the nearest name there is.
+        """
+        queues = {str(queue["name"]): queue for queue in await self.queues()}
+        if name not in queues:
+            message = f"There is no queue `{name}`."
+            raise NotFoundError(message, hint=did_you_mean(name, queues, "queue"))
+        return queues[name]
+
+    async def save_queue(self, mode: str, **fields: Any) -> Json:
+        """Create or replace a queue; `mode` is CREATE, UPDATE or EITHER.
+
+        Raises:
+            AlreadyExistsError, NotFoundError, InvalidInputError: the queue, or its template.
+        """
+        document = (
+            "mutation SaveQueue($input: SaveLaunchQueueInput!) { saveLaunchQueue(input: $input) {"
+            + _QUEUE
+            + "} }"
+        )
+        given = {"entityName": self.entity, "mode": mode, **fields}
+        data = await self._client.execute(document, {"input": given}, idempotent=mode != "CREATE")
+        queue: Json = data["saveLaunchQueue"]
+        return queue
+
+    async def delete_queue(self, name: str, *, force: bool) -> None:
+        """Remove a queue; `force` stops its items first.
+
+        Raises:
+            NotFoundError: there is none of that name.
+            ConflictError: items are alive.
+        """
+        await self._client.execute(
+            "mutation DeleteQueue($entity: String, $name: String!, $force: Boolean) {"
+            " deleteLaunchQueue(entityName: $entity, name: $name, force: $force) }",
+            {"entity": self.entity, "name": name, "force": force},
+        )
+
+    async def pause_queue(self, name: str, *, paused: bool) -> Json:
+        """Stop or go on handing out items.
+
+        Raises:
+            NotFoundError: there is no queue of that name.
+        """
+        data = await self._client.execute(
+            "mutation PauseQueue($entity: String, $name: String!, $paused: Boolean!) {"
+            " pauseLaunchQueue(entityName: $entity, name: $name, paused: $paused) {"
+            + _QUEUE
+            + "} }",
+            {"entity": self.entity, "name": name, "paused": paused},
+            idempotent=True,
+        )
+        queue: Json = data["pauseLaunchQueue"]
+        return queue
+
+    # ------------------------------------------------------------------ items
+
+    async def items(
+        self, *, queue: str | None = None, phases: tuple[str, ...] = (), limit: int = 50
+    ) -> list[Json]:
+        """Items, newest first; fetched in pages."""
+        document = (
+            "query Items($entity: String, $queue: String, $phases: [LaunchPhase!], $after: String,"
+            " $first: Int) { launchItems(entityName: $entity, queueName: $queue, phases: $phases,"
+            " after: $after, first: $first) { pageInfo { endCursor hasNextPage }"
+            " edges { node {" + _ITEM + "} } } }"
+        )
+        found: list[Json] = []
+        after: str | None = None
+        while len(found) < limit:
+            variables = {
+                "entity": self.entity,
+                "queue": queue,
+                "phases": list(phases) or None,
+                "after": after,
+                "first": min(limit - len(found), _PAGE),
+            }
+            page = (await self._client.execute(document, variables))["launchItems"]
+            found += [edge["node"] for edge in page["edges"]]
+            if not page["pageInfo"]["hasNextPage"]:
+                break
+            after = page["pageInfo"]["endCursor"]
+        return found
+
+    async def item(self, item_id: str) -> Json:
+        """One item with all that is known about it.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        data = await self._client.execute(
+            "query Item($id: ID!) { launchItem(id: $id) {" + _ITEM_WHOLE + "} }", {"id": item_id}
+        )
+        item: Json | None = data.get("launchItem")
+        if item is None:
+            raise _no_item(item_id)
+        return item
+
+    async def glance(self, item_id: str) -> Json:
+        """One item in short, for those who ask often.
+
+        Raises:
+            NotFoundError: there is none of that id.
+        """
+        data = await self._client.execute(
+            "query Glance($id: ID!) { launchItem(id: $id) {"
+            + _ITEM
+            + " attempts { number setupLogBytes jobLogBytes } } }",
+            {"id": item_id},
+        )
+        item: Json | None = data.get("launchItem")
+        if item is None:
+            raise _no_item(item_id)
+        return item
+
+    async def submit(self, queue: str, spec: Json, **options: Any) -> Json:
+        """Put one item on a queue; repeats are harmless with an `idempotencyKey`.
+
+        Raises:
+            NotFoundError: no such queue; with the nearest name there is.
+            InvalidInputError: the spec or a template variable.
+        """
+        document = (
+            "mutation Submit($input: SubmitLaunchItemInput!) { submitLaunchItem(input: $input) {"
+            + _ITEM
+            + "} }"
+        )
+        given = {"entityName": self.entity, "queueName": queue, "runSpec": spec, **options}
+        try:
+            data = await self._client.execute(
+                document, {"input": given}, idempotent=bool(options.get("idempotencyKey"))
+            )
+        except NotFoundError as error:
+            raise await self._with_suggestion(error, queue) from None
+        item: Json = data["submitLaunchItem"]
+        return item
+
+    async def stop_item(self, item_id: str) -> Json:
+        """Ask for an item to be stopped.
+
+        Raises:
+            NotFoundError, ConflictError: no such item, or it has ended.
+        """
+        return await self._item_mutation("stopLaunchItem", item_id)
+
+    async def retry_item(self, item_id: str) -> Json:
+        """Open a new attempt.
+
+        Raises:
+            NotFoundError, ConflictError: no such item, or it has not ended.
+        """
+        return await self._item_mutation("retryLaunchItem", item_id)
+
+    async def move_item(self, item_id: str, queue: str) -> Json:
+        """Move a queued item to another queue.
+
+        Raises:
+            NotFoundError, ConflictError: no such item or queue, or it is not queued any more.
+        """
+        return await self._item_mutation(
+            "moveLaunchItem", item_id, extra=("queueName", "String!", queue)
+        )
+
+    async def set_priority(self, item_id: str, priority: int) -> Json:
+        """0 critical, 1 high, 2 medium, 3 low.
+
+        Raises:
+            NotFoundError, ConflictError: no such item, or it is not queued any more.
+        """
+        return await self._item_mutation(
+            "setLaunchItemPriority", item_id, extra=("priority", "Int!", priority)
+        )
+
+    # ------------------------------------------------------------------ agents
+
+    async def agents(self) -> list[Json]:
+        """Agents, newest heartbeat first."""
+        data = await self._client.execute(
+            "query Agents($entity: String) { launchAgents(entityName: $entity) {" + _AGENT + "} }",
+            {"entity": self.entity},
+        )
+        agents: list[Json] = data["launchAgents"]
+        return agents
+
+    async def agent(self, name_or_id: str) -> Json:
+        """One agent; of several with one name the newest.
+
+        Raises:
+            NotFoundError: with the nearest name there is.
+        """
+        agents = await self.agents()
+        for agent in agents:
+            if name_or_id in (agent["id"], agent["name"]):
+                return agent
+        names = {str(agent["name"]) for agent in agents}
+        message = f"There is no agent `{name_or_id}`."
+        raise NotFoundError(message, hint=did_you_mean(name_or_id, names, "agent"))
+
+    async def stop_agent(self, agent_id: str, mode: str) -> Json:
+        """Ask an agent to leave: DRAIN lets its jobs finish, STOP stops them."""
+        data = await self._client.execute(
+            "mutation StopAgent($id: ID!, $mode: AgentStopMode!) {"
+            " stopLaunchAgent(id: $id, mode: $mode) {" + _AGENT + "} }",
+            {"id": agent_id, "mode": mode},
+            idempotent=True,
+        )
+        agent: Json = data["stopLaunchAgent"]
+        return agent
+
+    # ------------------------------------------------------------------ logs and blobs
+
+    async def log(
+        self, item_id: str, attempt: int, channel: str, offset: int = 0, *, follow: bool = False
+    ) -> AsyncIterator[bytes]:
+        """A log from `offset` on; `follow` goes on until the attempt is over.
+
+        Raises:
+            NotFoundError: no such item or attempt.
+        """
+        path = f"/launch/items/{quote(item_id)}/attempts/{attempt}/logs/{channel}"
+        params: dict[str, str | int] = {"offset": offset}
+        if follow:
+            params["follow"] = 1
+        async with self._client.stream("GET", path, params=params) as response:
+            async for piece in response.content.iter_any():
+                yield piece
+
+    async def put_blob(self, digest: str, file: Path) -> bool:
+        """Store a file under its digest; false when it was there already.
+
+        Raises:
+            InvalidInputError: the bytes do not have this digest, or are too many.
+        """
+        return await put_blob(self._client, await self.acting_entity(), digest, file)
+
+    # ------------------------------------------------------------------ inside
+
+    async def _item_mutation(
+        self, name: str, item_id: str, extra: tuple[str, str, Any] | None = None
+    ) -> Json:
+        declared = f", ${extra[0]}: {extra[1]}" if extra else ""
+        passed = f", {extra[0]}: ${extra[0]}" if extra else ""
+        document = (
+            f"mutation Change($id: ID!{declared}) {{ {name}(id: $id{passed}) {{" + _ITEM + "} }"
+        )
+        variables = {"id": item_id, **({extra[0]: extra[2]} if extra else {})}
+        data = await self._client.execute(document, variables)
+        item: Json = data[name]
+        return item
+
+    async def _with_suggestion(self, error: NotFoundError, queue: str) -> LaunchError:
+        """The same error with the nearest queue's name, where the server gave no hint."""
+        if error.hint:
+            return error
+        names = {str(each["name"]) for each in await self.queues()}
+        if queue in names:
+            return error
+        message = f"There is no queue `{queue}`."
+        return NotFoundError(message, hint=did_you_mean(queue, names, "queue"))
+
+
+def _no_item(item_id: str) -> LaunchError:
+    if not item_id.isalnum():
+        message = f"«{item_id}» is not the id of an item: 12 letters and digits."
+        return InvalidInputError(message, hint="`launch item list` shows the ids.")
+    message = f"There is no item `{item_id}`, or the key may not read it."
+    return NotFoundError(message, hint="`launch item list` shows the ids.")
