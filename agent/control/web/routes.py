@@ -1,0 +1,39 @@
+"""The pages' addresses, in one place."""
+
+from typing import Final
+
+from aiohttp import web
+
+from agent.control.web import events, item_page, pages
+from agent.control.web.errors import Handler, as_page, no_such_page
+from agent.control.web.keys import RENDERER
+from agent.control.web.render import STATIC, Renderer
+
+_PAGES: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/", pages.home),
+    ("/launch", pages.launch),
+    ("/launch/events", events.events),
+    ("/launch/queues/{entity}/{queue}", pages.queue),
+    ("/launch/agents/{id}", pages.agent),
+    ("/launch/items/{id}", item_page.item),
+)
+#: What a person may do with an item.
+_ACTIONS: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/launch/items/{id}/stop", item_page.stop),
+    ("/launch/items/{id}/retry", item_page.retry),
+)
+
+
+def add_web_routes(app: web.Application) -> None:
+    """Add pages, their events and their static files.
+
+    Call it after the other routes: its last ones take whatever is left below `/launch`.
+    """
+    app[RENDERER] = Renderer()
+    app.router.add_static("/launch/static", STATIC, append_version=False)
+    for path, handler in _PAGES:
+        app.router.add_get(path, as_page(handler))
+    for path, handler in _ACTIONS:
+        app.router.add_post(path, as_page(handler))
+    app.router.add_get("/launch/{entity}/{queue}", as_page(pages.short_queue))
+    app.router.add_get("/launch/{rest:.*}", as_page(no_such_page))
