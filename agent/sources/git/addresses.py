@@ -1,0 +1,134 @@
+"""Which hosts a job's source may make the agent reach.
+
+A name is resolved once, every address it has is judged, and git is told to use exactly
+these addresses, so that a second answer of the name server changes nothing.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Final
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError, PolicyError
+from agent.sources.git.remote import Remote
+from agent.system.threads import in_thread
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolver = Callable[[str, int], list[str]]
+
+#: Metadata services of clouds outside the link-local range.
+_METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"})
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+
+
+def system_resolver(host: str, port: int) -> list[str]:
+    """All addresses of a host, as the machine resolves names. Blocks.
+
+    Raises:
+        OSError: the name is not known.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """Who may be reached: public addresses, and private ones by the administrator's list."""
+
+    #: Networks, host names, `.suffix`es, or `*`; `None` means all if `embedded`, else none.
+    private_hosts: tuple[str, ...] | None
+    #: The control plane is this machine's own: its user is its administrator.
+    embedded: bool
+    resolver: Resolver = system_resolver
+
+    async def addresses(self, remote: Remote, threads: Executor) -> tuple[str, ...]:
+        """Resolve, judge, and give the addresses to be used.
+
+        Raises:
+            PolicyError: `POLICY_SOURCE`: one of the addresses is not allowed.
+            JobError: `SOURCE_UNREACHABLE`: the name is not known.
+        """
+        self._refuse_odd_number(remote)
+        try:
+            found = await in_thread(threads, lambda _: self.resolver(remote.host, remote.port))
+        except OSError as error:
+            raise JobError(
+                Cause.SOURCE_UNREACHABLE,
+                f"Host «{remote.host}» of {remote.url} cannot be resolved ({error.strerror}).",
+                hint="Check its spelling and the agent's name server.",
+            ) from None
+        parsed = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
+        for address in parsed:
+            self._judge(remote, address)
+        return tuple(str(address) for address in parsed)
+
+    def _refuse_odd_number(self, remote: Remote) -> None:
+        """`0x7f.1`, `2130706433` and the like: nobody writes them in good faith."""
+        try:
+            ipaddress.ip_address(remote.host)
+        except ValueError:
+            pass
+        else:
+            return
+        try:
+            socket.inet_aton(remote.host)
+        except OSError:
+            return
+        raise _refused(remote, remote.host, "write the address in its usual form")
+
+    def _judge(self, remote: Remote, address: Address) -> None:
+        inner = _inner(address)
+        if str(inner) in _METADATA or inner.is_link_local:
+            raise _refused(remote, address, "link-local and metadata addresses never are")
+        if inner.is_unspecified or inner.is_multicast or _is_broadcast(inner):
+            raise _refused(remote, address, "it is no address of a single host")
+        if not inner.is_global and not self._listed(remote.host, inner):
+            raise _refused(
+                remote,
+                address,
+                "private addresses are allowed by `sources.git.private_hosts` only",
+            )
+
+    def _listed(self, host: str, address: Address) -> bool:
+        if self.private_hosts is None:
+            return self.embedded
+        return any(_matches(entry, host, address) for entry in self.private_hosts)
+
+
+def _inner(address: Address) -> Address:
+    """The IPv4 address inside an IPv6 one: mapped, compatible, 6to4, NAT64."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    low = int(address) & 0xFFFFFFFF
+    compatible = int(address) >> 32 == 0 and low > 1
+    return ipaddress.IPv4Address(low) if compatible or address in _NAT64 else address
+
+
+def _is_broadcast(address: Address) -> bool:
+    return address.version == 4 and address.is_reserved  # noqa: PLR2004 -- 240.0.0.0/4
+
+
+def _matches(entry: str, host: str, address: Address) -> bool:
+    wanted = entry.strip().lower()
+    if wanted in {"*", host}:
+        return True
+    if wanted.startswith((".", "*.")):
+        return host.endswith(wanted.removeprefix("*"))
+    try:
+        return address in ipaddress.ip_network(wanted, strict=False)
+    except ValueError:
+        return False
+
+
+def _refused(remote: Remote, address: object, why: str) -> PolicyError:
+    return PolicyError(
+        Cause.POLICY_SOURCE,
+        f"Git URL «{remote.url}» leads to {address}, which is not allowed: {why}.",
+    )

@@ -1,0 +1,124 @@
+"""Writes a commit's files from a mirror into a folder, without a work tree of git's own.
+
+An index beside the mirror is read from the commit and checked out. Nothing of the user's
+configuration takes part, so no filter and no hook runs; git itself refuses paths that
+climb, and never writes through a link.
+"""
+
+import secrets
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit, urlunsplit
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.model.tree import first_leaving_link
+from agent.sources.git.mirror import Mirror
+from agent.sources.git.remote import Remote
+from agent.system.threads import in_thread
+
+_SUBMODULE_MODE: Final = "160000"
+
+
+@dataclass(frozen=True, slots=True)
+class Submodule:
+    """A repository inside a repository."""
+
+    path: str
+    url: str
+    commit: str
+
+
+async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> None:
+    """Write all files of a commit into an empty folder.
+
+    Raises:
+        JobError: `DISK_FULL`, `SOURCE_INVALID`.
+        CorruptMirrorError: objects are missing.
+    """
+    index = mirror.folder / f"index-{secrets.token_hex(6)}"
+    where = {
+        "GIT_DIR": str(mirror.repository),
+        "GIT_INDEX_FILE": str(index),
+        "GIT_WORK_TREE": str(into),
+    }
+    try:
+        await mirror.program.local("read-tree", commit, **where)
+        await mirror.program.local("checkout-index", "--all", "--quiet", **where)
+    finally:
+        await in_thread(threads, lambda _: index.unlink(missing_ok=True))
+
+
+async def submodules(mirror: Mirror, commit: str, remote: Remote) -> list[Submodule]:
+    """The submodules of a commit, their URLs made absolute.
+
+    Raises:
+        JobError: `SOURCE_INVALID`: one that `.gitmodules` does not describe.
+    """
+    git_dir = {"GIT_DIR": str(mirror.repository)}
+    listed = await mirror.program.local("ls-tree", "-r", "-z", "--full-tree", commit, **git_dir)
+    links = dict(_link(line) for line in listed.split("\0") if line.startswith(_SUBMODULE_MODE))
+    if not links:
+        return []
+    blob = f"--blob={commit}:.gitmodules"
+    described = await mirror.program.local("config", blob, "--null", "--list", **git_dir)
+    urls = _urls(described)
+    for path in links:
+        if path not in urls:
+            raise JobError(
+                Cause.SOURCE_INVALID,
+                f"Git: {remote.url}: submodule «{path}» has no URL in `.gitmodules`.",
+            )
+    return [
+        Submodule(path, absolute_url(remote, urls[path]), commit) for path, commit in links.items()
+    ]
+
+
+async def refuse_leaving_links(url: str, into: Path, threads: Executor) -> None:
+    """Refuse a tree with a link that leads out of it.
+
+    Raises:
+        JobError: `SOURCE_INVALID`, naming the link.
+    """
+    found = await in_thread(threads, lambda _: first_leaving_link(into))
+    if found is not None:
+        path, target = found
+        raise JobError(
+            Cause.SOURCE_INVALID,
+            f"Git: {url}: `{path}` is a link out of the repository (to `{target}`).",
+            hint="Replace it by the file, or by a link within the repository.",
+        )
+
+
+def absolute_url(remote: Remote, url: str) -> str:
+    """A submodule's URL; `./` and `../` are relative to its parent's."""
+    if not url.startswith(("./", "../")):
+        return url
+    parts = urlsplit(remote.url)
+    path = parts.path.rstrip("/")
+    while url.startswith(("./", "../")):
+        step, _, url = url.partition("/")
+        path = path.rpartition("/")[0] if step == ".." else path
+    return urlunsplit(parts._replace(path=f"{path}/{url}"))
+
+
+def _link(line: str) -> tuple[str, str]:
+    """Path and commit of one line of `git ls-tree`."""
+    head, _, path = line.partition("\t")
+    return path, head.split(" ")[2]
+
+
+def _urls(described: str) -> dict[str, str]:
+    """Path to URL, from the listed keys and values of `.gitmodules`."""
+    values: dict[tuple[str, str], str] = {}
+    for entry in described.split("\0"):
+        key, _, value = entry.partition("\n")
+        name, _, last = key.removeprefix("submodule.").rpartition(".")
+        values[name, last] = value
+    return {
+        path: values[name, "url"]
+        for (name, key), path in values.items()
+        if key == "path" and (name, "url") in values
+    }

@@ -1,0 +1,217 @@
+"""Runs the `git` program so that neither the repository nor its server runs anything here.
+
+The environment is built from nothing. What the user's own configuration may add is a short
+list (credential helpers, proxies, certificates), read once per fetch and handed on as
+values; everything else in it (rewritten URLs, filters, hooks, monitors, aliases) stays out.
+All settings travel in the environment, never in argv, since a header may be a secret.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agent.config.execution import GitConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.sources.git.failures import failure, silent
+from agent.system.child import Command, Consumer, SilentError, Tail, run
+
+#: Variables that git, curl, ssh and credential helpers need from the agent's environment.
+_INHERITED: Final = frozenset(
+    {
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "TMPDIR",
+        "SSH_AUTH_SOCK",
+        "XDG_CONFIG_HOME",
+        "XDG_CACHE_HOME",
+        "XDG_RUNTIME_DIR",
+        "DBUS_SESSION_BUS_ADDRESS",
+        "HTTP_PROXY",
+        "HTTPS_PROXY",
+        "ALL_PROXY",
+        "NO_PROXY",
+        "http_proxy",
+        "https_proxy",
+        "all_proxy",
+        "no_proxy",
+        "SSL_CERT_DIR",
+    }
+)
+_CA_VARIABLES: Final = ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
+#: What may come from the user's own configuration.
+_FROM_USER: Final = re.compile(
+    r"credential\..*|http\.(.*\.)?(proxy|proxyauthmethod|sslcainfo|sslcapath|sslcert|sslkey"
+    r"|extraheader|cookiefile)",
+    re.IGNORECASE,
+)
+_HARDENED: Final = (
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.protectHFS", "true"),
+    ("core.protectNTFS", "true"),
+    ("core.symlinks", "true"),
+    ("core.askPass", ""),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("protocol.version", "2"),
+    ("http.followRedirects", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("transfer.credentialsInUrl", "die"),
+    ("fetch.writeCommitGraph", "false"),
+    ("fetch.unpackLimit", "1"),
+    ("filter.lfs.smudge", ""),
+    ("filter.lfs.process", ""),
+    ("filter.lfs.required", "false"),
+)
+
+Settings = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GitProgram:
+    """The program with an agent's configuration and environment."""
+
+    config: GitConfig
+    environment: Mapping[str, str] = field(repr=False)
+
+    async def local(self, *arguments: str, **more: str) -> str:
+        """Run a command that touches files of ours only; give its output.
+
+        `more` are environment variables, such as `GIT_DIR`.
+
+        Raises:
+            JobError: see `failure`.
+            CorruptMirrorError: the mirror is damaged.
+        """
+        env = self._environment((), more) | {
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_ALLOW_PROTOCOL": "none",
+        }
+        return await self._run("the mirror", arguments, env, None, None)
+
+    async def remote(
+        self,
+        url: str,
+        arguments: Sequence[str],
+        *,
+        settings: Settings,
+        variables: Mapping[str, str],
+        progress: Consumer | None = None,
+    ) -> str:
+        """Run a command that talks to a server; give its output.
+
+        Raises:
+            JobError: see `failure`, and `SOURCE_UNREACHABLE` after a silence.
+            CorruptMirrorError: the mirror is damaged.
+        """
+        from_user = await self._users_settings()
+        env = self._environment((*from_user, *settings), variables) | {
+            "GIT_CONFIG_GLOBAL": "/dev/null",
+            "GIT_ALLOW_PROTOCOL": ":".join(self.config.protocols),
+        }
+        return await self._run(url, arguments, env, progress, self.config.stall_timeout or None)
+
+    async def _users_settings(self) -> Settings:
+        """What the user's configuration may add; scopes other than system and global are ours."""
+        env = {key: self.environment[key] for key in ("PATH", "HOME", "XDG_CONFIG_HOME")
+               if key in self.environment}  # fmt: skip
+        listing = ("config", "--includes", "--show-scope", "--null", "--list")
+        raw = await self._run("the user's configuration", listing, env, None, None, cwd=Path("/"))
+        fields = raw.split("\0")
+        pairs = zip(fields[::2], fields[1::2], strict=False)
+        return tuple(
+            (key, value)
+            for scope, entry in pairs
+            for key, _, value in [entry.partition("\n")]
+            if scope in {"system", "global"} and _FROM_USER.fullmatch(key)
+        )
+
+    def _environment(self, settings: Settings, more: Mapping[str, str]) -> dict[str, str]:
+        kept = {key: value for key, value in self.environment.items() if key in _INHERITED}
+        hardened = (*settings, *_HARDENED)
+        numbered = {
+            f"GIT_CONFIG_{part}_{index}": text
+            for index, pair in enumerate(hardened)
+            for part, text in zip(("KEY", "VALUE"), pair, strict=True)
+        }
+        return {
+            **kept,
+            "LC_ALL": "C",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_TERMINAL_PROMPT": "0",
+            # Set and empty: git then asks neither core.askPass nor SSH_ASKPASS.
+            "GIT_ASKPASS": "",
+            "SSH_ASKPASS": "",
+            "GIT_LFS_SKIP_SMUDGE": "1",
+            "GIT_OPTIONAL_LOCKS": "0",
+            "GIT_CONFIG_COUNT": str(len(hardened)),
+            **numbered,
+            **more,
+        }
+
+    async def _run(
+        self,
+        url: str,
+        arguments: Iterable[str],
+        env: Mapping[str, str],
+        progress: Consumer | None,
+        idle: float | None,
+        cwd: Path | None = None,
+    ) -> str:
+        output, errors = Tail(64 * 1024 * 1024), Tail(then=progress)
+        command = Command(("git", *arguments), env, cwd, idle)
+        try:
+            code = await run(command, output, errors)
+        except SilentError:
+            raise silent(url, idle or 0) from None
+        except FileNotFoundError:
+            raise JobError(
+                Cause.INTERNAL,
+                "The program `git` is not installed on the agent's machine.",
+                hint="Install it there; nothing else can fetch this job's source.",
+            ) from None
+        if code != 0:
+            raise failure(url, errors.text)
+        return output.text
+
+
+def ca_settings(config: GitConfig, environment: Mapping[str, str]) -> Settings:
+    """The certificate authorities for HTTPS: configured, else the environment's."""
+    given = (environment.get(name) for name in _CA_VARIABLES)
+    bundle = str(config.ca_bundle) if config.ca_bundle else next(filter(None, given), None)
+    return (("http.sslCAInfo", bundle),) if bundle else ()
+
+
+def ssh_command(config: GitConfig, host: str, port: int, address: str) -> str:
+    """`GIT_SSH_COMMAND`: no prompts, known hosts only, one address, nothing forwarded."""
+    # ssh looks a key up by the alias exactly as given, so a port belongs into it.
+    alias = host if port == 22 else f"[{host}]:{port}"  # noqa: PLR2004
+    timeout = max(1, int(config.stall_timeout or 30))
+    options = [
+        "BatchMode=yes",
+        "StrictHostKeyChecking=yes",
+        "UpdateHostKeys=no",
+        f"HostName={address}",
+        f"HostKeyAlias={alias}",
+        f"ConnectTimeout={timeout}",
+        f"ServerAliveInterval={timeout}",
+        "ServerAliveCountMax=1",
+        "ControlMaster=no",
+        "ControlPath=none",
+        "ForwardAgent=no",
+        "ForwardX11=no",
+        "ClearAllForwardings=yes",
+        "PermitLocalCommand=no",
+    ]
+    if config.known_hosts is not None:
+        options.append(f'UserKnownHostsFile="{config.known_hosts}"')
+    if config.ssh_key is not None:
+        options += [f'IdentityFile="{config.ssh_key}"', "IdentitiesOnly=yes"]
+    return shlex.join(["ssh", *(word for option in options for word in ("-o", option))])

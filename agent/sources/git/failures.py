@@ -1,0 +1,140 @@
+"""What git's own words mean: one table from its last lines to a cause and a sentence."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError, PolicyError
+from agent.sources.git.remote import without_credentials
+
+_LONGEST: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    pattern: re.Pattern[str]
+    cause: Cause
+    sentence: str
+    hint: str | None = None
+
+
+def _meaning(pattern: str, cause: Cause, sentence: str, hint: str | None = None) -> _Meaning:
+    return _Meaning(re.compile(pattern, re.IGNORECASE), cause, sentence, hint)
+
+
+#: The first that matches counts: what is specific stands before what is general.
+_MEANINGS: Final = (
+    _meaning(
+        r"no space left on device|disk quota exceeded",
+        Cause.DISK_FULL,
+        "no space is left on the agent's disk",
+    ),
+    _meaning(
+        r"host key verification failed|host identification has changed|host key is known",
+        Cause.SOURCE_AUTH,
+        "the server's host key is not the one that is known, or none is known",
+        "Put the server's line into `sources.git.known_hosts` (or the agent's own known_hosts).",
+    ),
+    _meaning(
+        r"returned error: 30\d|unable to update url base|redirect",
+        Cause.POLICY_SOURCE,
+        "the server redirects, and redirects are not followed",
+        "Use the address that the repository has now.",
+    ),
+    _meaning(
+        r"transport '.*' not allowed|protocol '.*' is not (allowed|supported)",
+        Cause.POLICY_SOURCE,
+        "its protocol is not allowed",
+    ),
+    _meaning(
+        r"authentication failed|could not read (username|password)|terminal prompts disabled"
+        r"|permission denied|returned error: 40[137]|access denied|invalid credentials",
+        Cause.SOURCE_AUTH,
+        "the server refused the agent's credentials, or there are none for it",
+        "Give the agent a credential helper, a key, or `sources.git.credentials`.",
+    ),
+    _meaning(
+        r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref",
+        Cause.SOURCE_NOT_FOUND,
+        "the server does not have this commit or reference",
+        "Check the spelling; a commit must have been pushed.",
+    ),
+    _meaning(
+        r"not found|does not appear to be a git repository|not valid: is this a git repository"
+        r"|returned error: 40[46]|returned error: 410|does not exist|not a git repository",
+        Cause.SOURCE_NOT_FOUND,
+        "there is no such repository",
+        "Check the URL; a private repository looks the same without credentials.",
+    ),
+    _meaning(
+        r"certificate|ssl_error|gnutls|ssl connect|ssl routines|tls",
+        Cause.SOURCE_UNREACHABLE,
+        "no trusted connection (TLS) could be made",
+        "Check the server's certificate and `sources.git.ca_bundle`.",
+    ),
+    _meaning(
+        r"could not resolve|name or service not known|failed to connect|connection refused"
+        r"|couldn't connect|connection timed out|operation timed out|no route to host"
+        r"|network is unreachable|connection reset|connection closed|empty reply|recv failure"
+        r"|early eof|hung up|unexpected disconnect|operation too slow|returned error: 5\d\d"
+        r"|kex_exchange|banner exchange",
+        Cause.SOURCE_UNREACHABLE,
+        "the server cannot be reached, or broke off",
+        "Check the address and the network of the agent's machine.",
+    ),
+)
+#: Not the user's fault, and mended by starting the mirror anew.
+_CORRUPT: Final = re.compile(
+    r"object file .* is empty|loose object .* is corrupt|bad object|unable to read tree"
+    r"|packfile .* (cannot|does not)|missing blob|missing tree|invalid sha1 pointer"
+    r"|not a git repository: |index-pack died|shallow file has changed|unable to find [0-9a-f]{40}",
+    re.IGNORECASE,
+)
+
+
+class CorruptMirrorError(Exception):
+    """The mirror on this machine is damaged: throw it away."""
+
+
+def failure(url: str, output: str) -> Exception:
+    """The error for a failed git command, with git's own last line in it."""
+    said = _said(output)
+    for meaning in _MEANINGS:
+        if meaning.pattern.search(output):
+            kind = PolicyError if meaning.cause is Cause.POLICY_SOURCE else JobError
+            return kind(
+                meaning.cause, f"Git: {url}: {meaning.sentence}. {_quoted(said)}", hint=meaning.hint
+            )
+    if _CORRUPT.search(output):
+        return CorruptMirrorError(said)
+    return JobError(Cause.SOURCE_INVALID, f"Git: {url} cannot be fetched. {_quoted(said)}")
+
+
+def silent(url: str, seconds: float) -> JobError:
+    """For a far end that accepts and then says nothing."""
+    return JobError(
+        Cause.SOURCE_UNREACHABLE,
+        f"Git: {url}: the server accepted the connection or was being called, and said nothing "
+        f"for {seconds:g} s.",
+        hint="Check the address and the network of the agent's machine.",
+    )
+
+
+def _said(output: str) -> str:
+    """The line that tells most: the last fatal or error line, else the last one."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
+    telling = [line for line in lines if re.match(r"(fatal|error|ERROR|ssh)\b", line)]
+    # git adds advice after an ssh failure; the line before it has the reason.
+    reasons = [line for line in telling if "Could not read from remote" not in line]
+    chosen = (reasons or _without_advice(lines) or telling or [""])[-1]
+    return without_credentials(chosen)[:_LONGEST]
+
+
+def _without_advice(lines: list[str]) -> list[str]:
+    advice = ("Please make sure", "and the repository exists", "fatal: Could not read from remote")
+    return [line for line in lines if not line.startswith(advice)]
+
+
+def _quoted(said: str) -> str:
+    return f"git says: {said.rstrip('.')}." if said else "git gave no reason."

@@ -1,0 +1,66 @@
+"""Folders that can be made again: marked when used, removed by age and size when not in use."""
+
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+#: Within the folder; its modification time is the last use.
+_MARK: Final = ".used"
+#: Whatever was used so recently may be on its way to a job that has not started yet.
+FRESH: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One cached folder."""
+
+    folder: Path
+    #: Seconds since its last use.
+    idle: float
+    size: int
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that the folder is used now."""
+    (folder / _MARK).touch()
+
+
+def entries(root: Path) -> list[Entry]:
+    """All marked folders directly below `root`, the longest unused first."""
+    found = [_entry(mark) for mark in root.glob(f"*/{_MARK}")]
+    return sorted(found, key=lambda entry: -entry.idle)
+
+
+def surplus(
+    found: Iterable[Entry], max_age: float, max_bytes: int, fresh: float = FRESH
+) -> list[Entry]:
+    """What to remove: too old, then the longest unused until the rest fits; 0 means no limit."""
+    known = list(found)
+    total = sum(entry.size for entry in known)
+    chosen: list[Entry] = []
+    for entry in known:
+        too_old = max_age > 0 and entry.idle > max_age
+        too_much = 0 < max_bytes < total
+        if entry.idle > fresh and (too_old or too_much):
+            chosen.append(entry)
+            total -= entry.size
+    return chosen
+
+
+def _entry(mark: Path) -> Entry:
+    idle = max(0.0, time.time() - mark.stat().st_mtime)
+    return Entry(mark.parent, idle, _size(mark.parent))
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(Path(parent, name)).st_size
+            except FileNotFoundError:
+                continue
+    return total
