@@ -1,0 +1,112 @@
+"""The control plane as an aiohttp application."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+from aiohttp import web
+
+from agent.config.control import ControlConfig
+from agent.control.files import blob_routes, log_routes
+from agent.control.files.blobs import BlobStore
+from agent.control.files.logs import LogStore
+from agent.control.files.storage import open_folder
+from agent.control.graphql.execute import Executor
+from agent.control.graphql.handler import GraphQLHandler
+from agent.control.graphql.schema import build_schema
+from agent.control.http import probes, signin
+from agent.control.http.guard import check_access, check_host
+from agent.control.http.hosts import HostRules
+from agent.control.http.outer import answer_errors, measure, secure_headers
+from agent.control.http.policies import undeclared
+from agent.control.http.sessions import Sessions
+from agent.control.http.throttle import Throttle
+from agent.control.keys import (
+    BLOBS,
+    CONFIG,
+    HOSTS,
+    LOGS,
+    METRICS,
+    PLANE,
+    SESSIONS,
+    STOPPING,
+    THROTTLE,
+)
+from agent.control.metrics import Metrics
+from agent.control.services.plane import Plane, open_plane
+from agent.control.web.routes import add_web_routes
+
+OpenPlane = Callable[[ControlConfig], AbstractAsyncContextManager[Plane]]
+
+_FORM_LIMIT: Final = 64 * 1024
+
+
+def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.Application:
+    """The whole control plane; nothing is opened before the app starts up.
+
+    Raises:
+        RuntimeError: a route has no declared policy.
+    """
+    app = web.Application(
+        middlewares=[measure, answer_errors, check_host, check_access],
+        # For forms of pages only; the other bodies have limits of their own.
+        client_max_size=_FORM_LIMIT,
+    )
+    app.on_response_prepare.append(secure_headers)
+    app[CONFIG] = config
+    app[HOSTS] = HostRules.of(config.external_url, config.allowed_hosts)
+    app[THROTTLE] = Throttle()
+    app[METRICS] = Metrics()
+    app[STOPPING] = asyncio.Event()
+    app.cleanup_ctx.append(_storage)
+    app.cleanup_ctx.append(_plane_of(opener))
+    app.cleanup_ctx.append(_reaping)
+    _add_routes(app)
+    forgotten = undeclared(app)
+    if forgotten:
+        raise RuntimeError(f"Routes without a policy in http/policies.py: {forgotten}")
+    return app
+
+
+def _add_routes(app: web.Application) -> None:
+    app.router.add_get("/healthz", probes.healthz)
+    app.router.add_get("/readyz", probes.readyz)
+    app.router.add_get("/metrics", probes.metrics)
+    app.router.add_route("*", "/sdk/otel/{path:.*}", probes.no_telemetry)
+    app.router.add_post("/graphql", GraphQLHandler(Executor(build_schema())).__call__)
+    app.router.add_post("/login", signin.sign_in)
+    app.router.add_get("/login/link", signin.sign_in_by_link, allow_head=False)
+    app.router.add_post("/logout", signin.sign_out)
+    app.router.add_post("/launch/sign-in-links", signin.make_link)
+    app.router.add_put(blob_routes.PATH, blob_routes.put_blob)
+    app.router.add_get(blob_routes.PATH, blob_routes.get_blob)
+    app.router.add_post(log_routes.PATH, log_routes.append_log)
+    app.router.add_get(log_routes.PATH, log_routes.read_log)
+    add_web_routes(app)
+
+
+async def _storage(app: web.Application) -> AsyncIterator[None]:
+    folder = await open_folder(app[CONFIG].data_dir)
+    app[BLOBS] = BlobStore(folder, app[CONFIG].max_blob)
+    app[LOGS] = LogStore(folder)
+    yield
+
+
+def _plane_of(opener: OpenPlane) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        async with opener(app[CONFIG]) as plane:
+            app[PLANE] = plane
+            app[SESSIONS] = Sessions(plane.signing_key, plane.control_plane_id)
+            yield
+
+    return opened
+
+
+async def _reaping(app: web.Application) -> AsyncIterator[None]:
+    reaper = app[PLANE].reaper
+    await reaper.start()
+    task = asyncio.create_task(reaper.run(), name="reaper")
+    yield
+    task.cancel()
+    await asyncio.wait((task,))

@@ -1,0 +1,114 @@
+"""Blobs by digest: code archives that submitters pack and agents unpack."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from typing import Final
+
+from obstore.store import ObjectStore
+
+from agent.control.files.storage import delete_below, names_below, storage_errors
+from agent.model.errors import InvalidInputError
+
+DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
+
+_CHUNK: Final = 1024 * 1024
+#: Parts in flight while a blob is written: bounds memory to about 2 × 5 MiB per upload.
+_PARTS: Final = 2
+
+
+class DigestMismatchError(InvalidInputError):
+    """The bytes that arrived are not those that their name promises."""
+
+    code = "DIGEST_MISMATCH"
+
+
+class TooLargeError(InvalidInputError):
+    """More bytes than the control plane takes."""
+
+    code = "TOO_LARGE"
+
+
+class BlobStore:
+    """Blobs of an entity. A blob is there wholly, with the bytes of its digest, or not at all."""
+
+    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
+        self._store = store
+        self._max = max_bytes
+
+    async def size(self, entity: str, digest: str) -> int | None:
+        """Bytes of a blob; `None` when it is not there."""
+        with storage_errors(f"Looking for {digest}"):
+            try:
+                return (await self._store.head_async(_path(entity, digest)))["size"]
+            except FileNotFoundError:
+                return None
+
+    async def put(self, entity: str, digest: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store what arrives, once all of it has arrived and its digest is right.
+
+        The digest is checked inside the stream that the store consumes: whatever raises
+        there, a cut connection included, makes the store drop what it has staged.
+
+        Raises:
+            DigestMismatchError: other bytes than promised.
+            TooLargeError: more than `max_bytes`.
+            StorageFullError: no space.
+        """
+        counted = _Verified(chunks, digest, self._max)
+        if await self.size(entity, digest) is not None:
+            async for _ in counted:
+                pass
+            return counted.size
+        with storage_errors(f"Storing {digest}"):
+            path = _path(entity, digest)
+            await self._store.put_async(path, aiter(counted), max_concurrency=_PARTS)
+        return counted.size
+
+    async def read(self, entity: str, digest: str) -> tuple[int, AsyncIterator[bytes]] | None:
+        """Size and stream of a blob; `None` when it is not there."""
+        with storage_errors(f"Reading {digest}"):
+            try:
+                found = await self._store.get_async(_path(entity, digest))
+            except FileNotFoundError:
+                return None
+        return found.meta["size"], found.stream(_CHUNK)
+
+    async def delete(self, entity: str, digest: str) -> None:
+        """Remove a blob; one that is not there is no error."""
+        await delete_below(self._store, _path(entity, digest))
+
+    async def digests(self, entity: str) -> list[str]:
+        """Digests of all blobs of an entity."""
+        names = await names_below(self._store, f"blobs/{entity}/")
+        return sorted(f"sha256:{name.rsplit('/', 1)[1]}" for name in names)
+
+
+class _Verified:
+    """Passes chunks on and raises at their end when they are not what was promised."""
+
+    def __init__(self, chunks: AsyncIterator[bytes], digest: str, limit: int) -> None:
+        self._chunks = chunks
+        self._digest = digest
+        self._limit = limit
+        self.size = 0
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        seen = hashlib.sha256()
+        async for chunk in self._chunks:
+            self.size += len(chunk)
+            if self.size > self._limit:
+                message = f"The upload is larger than the {self._limit} bytes that are allowed."
+                raise TooLargeError(message, hint="Leave data out of the code directory.")
+            seen.update(chunk)
+            yield chunk
+        if f"sha256:{seen.hexdigest()}" != self._digest:
+            message = f"{self.size} bytes arrived whose digest is sha256:{seen.hexdigest()}."
+            raise DigestMismatchError(f"{message} Promised was {self._digest}.")
+
+
+def _path(entity: str, digest: str) -> str:
+    match = DIGEST.fullmatch(digest)
+    if match is None:
+        raise InvalidInputError(f"«{digest}» is not a digest.", hint="Write sha256:<64 hex>.")
+    return f"blobs/{entity}/{match[1]}"

@@ -1,0 +1,121 @@
+"""`POST|HEAD|GET /launch/items/{item}/attempts/{n}/logs/{channel}`."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from agent.control.files.logs import LogKey
+from agent.control.http.bodies import read_bytes
+from agent.control.keys import LOGS, PLANE, STOPPING, principal_of
+from agent.control.services.notices import topic_log
+from agent.control.store.records import Channel, LogState
+from agent.model.errors import InvalidInputError
+from agent.model.work import Lease
+
+PATH: Final = "/launch/items/{item}/attempts/{attempt}/logs/{channel}"
+
+_MAX_POST: Final = 4 * 1024**2
+#: Seconds between two looks at an attempt that nobody rings for.
+_LOOK: Final = 15.0
+_CHANNELS: Final[dict[str, Channel]] = {"setup": "setup", "job": "job"}
+
+
+async def append_log(request: web.Request) -> web.Response:
+    """Store bytes at an offset; the answer says where to go on."""
+    key, channel = _key(request)
+    lease = Lease(key.item_id, key.attempt, _number(request, "epoch"))
+    offset = _number(request, "offset")
+    plane, principal = request.app[PLANE], principal_of(request)
+    await plane.logs.may_append(principal, lease)
+    data = await read_bytes(request, _MAX_POST)
+    end = await request.app[LOGS].append(key, offset, data)
+    await plane.logs.stored(lease, channel, end)
+    plane.notices.publish([topic_log(key.item_id)])
+    return web.json_response({"end": end})
+
+
+async def read_log(request: web.Request) -> web.StreamResponse:
+    """Bytes from an offset; with `follow=1` until the attempt is over; for HEAD only the end."""
+    key, channel = _key(request)
+    offset = _number(request, "offset", 0)
+    limit = _number(request, "limit", -1)
+    state = await _state(request, key, channel)
+    response = web.StreamResponse(
+        headers={
+            "Launch-Log-End": str(state.end),
+            "Launch-Log-Complete": "true" if state.complete else "false",
+        }
+    )
+    response.content_type = "text/plain"
+    response.charset = "utf-8"
+    if request.method == "HEAD":
+        await response.prepare(request)
+    elif request.query.get("follow") == "1":
+        await response.prepare(request)
+        await _follow(request, response, key, channel, offset)
+    else:
+        stop = state.end if limit < 0 else min(state.end, offset + limit)
+        response.content_length = max(0, stop - offset)
+        await response.prepare(request)
+        await _copy(request, response, key, offset, response.content_length)
+    await response.write_eof()
+    return response
+
+
+async def _state(request: web.Request, key: LogKey, channel: Channel) -> LogState:
+    """Ours are the bytes, the services' is whether more may come, asked before counting."""
+    plane = request.app[PLANE]
+    state = await plane.logs.state(principal_of(request), key.item_id, key.attempt, channel)
+    return LogState(await request.app[LOGS].end(key), state.complete, state.entity)
+
+
+async def _follow(
+    request: web.Request, response: web.StreamResponse, key: LogKey, channel: Channel, offset: int
+) -> None:
+    """Send what comes until the attempt is over, all has been sent, or the server stops.
+
+    The bell is taken before looking, so that what happens between a look and a wait rings.
+    """
+    stopping = asyncio.create_task(request.app[STOPPING].wait())
+    try:
+        with request.app[PLANE].notices.listen([topic_log(key.item_id)]) as bell:
+            while not stopping.done():
+                state = await _state(request, key, channel)
+                offset += await _copy(request, response, key, offset, state.end - offset)
+                if state.complete and offset >= state.end:
+                    return
+                ring = asyncio.create_task(bell.wait(_LOOK))
+                await asyncio.wait((ring, stopping), return_when=asyncio.FIRST_COMPLETED)
+                ring.cancel()
+    finally:
+        stopping.cancel()
+
+
+async def _copy(
+    request: web.Request, response: web.StreamResponse, key: LogKey, offset: int, count: int
+) -> int:
+    sent = 0
+    if count > 0:
+        async for data in request.app[LOGS].read(key, offset, count):
+            await response.write(data)
+            sent += len(data)
+    return sent
+
+
+def _key(request: web.Request) -> tuple[LogKey, Channel]:
+    info = request.match_info
+    channel = _CHANNELS.get(info["channel"])
+    if channel is None or not info["attempt"].isdecimal() or not info["item"].isalnum():
+        message = f"There is no log at {request.path}."
+        raise InvalidInputError(message, hint="Channels are `setup` and `job`.")
+    return LogKey(info["item"], int(info["attempt"]), channel), channel
+
+
+def _number(request: web.Request, name: str, default: int | None = None) -> int:
+    text = request.query.get(name)
+    if text is None and default is not None:
+        return default
+    if text is None or not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 -- 64 bits
+        raise InvalidInputError(f"`{name}` must be a whole number from 0 on; seen: {text!r}.")
+    return int(text)

@@ -1,0 +1,52 @@
+"""`POST /graphql`."""
+
+import asyncio
+from typing import Any
+
+from aiohttp import web
+
+from agent.control.graphql.context import Context
+from agent.control.graphql.execute import Executor, GraphQLRequest
+from agent.control.http.answers import dumps
+from agent.control.http.bodies import read_json
+from agent.control.keys import CONFIG, METRICS, PLANE, STOPPING, principal_of
+
+
+class GraphQLHandler:
+    """Answers GraphQL requests of one app."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._running: set[asyncio.Task[dict[str, Any]]] = set()
+
+    async def __call__(self, request: web.Request) -> web.Response:
+        """Always 200, once the body has been understood as a request."""
+        body = await read_json(request, request.app[CONFIG].max_body)
+        asked = GraphQLRequest.of(body)
+        context = Context(request.app[PLANE], principal_of(request), request.app[METRICS])
+        answer = await self._run(asked, context, request.app[STOPPING])
+        for error in answer.get("errors", ()):
+            context.metrics.errors.labels(error["extensions"]["code"]).inc()
+        return web.Response(text=dumps(answer), content_type="application/json")
+
+    async def _run(
+        self, asked: GraphQLRequest, context: Context, stopping: asyncio.Event
+    ) -> dict[str, Any]:
+        """Execute in a task of its own, which ends by itself and is never cut.
+
+        A client that leaves cancels this handler, and cancelling a resolver in the middle of
+        a transaction would leave the store to clean up. So the execution is told that its
+        answer is unwanted, which ends a long poll, and is awaited to its end.
+        """
+        execution = asyncio.create_task(self._executor.run(asked, context))
+        self._running.add(execution)
+        execution.add_done_callback(self._running.discard)
+        stop = asyncio.create_task(stopping.wait())
+        try:
+            await asyncio.wait((execution, stop), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not execution.done():
+                context.unwanted.set()
+                await asyncio.wait((execution,))
+        return execution.result()

@@ -1,0 +1,79 @@
+"""Scalars of the schema: JSON in texts (bare NaN and Infinity included), times, long integers."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from ariadne import ScalarType
+from graphql import GraphQLError, ValueNode, value_from_ast_untyped
+
+JSON: Final = ScalarType("JSON")
+JSON_STRING: Final = ScalarType("JSONString")
+DATE_TIME: Final = ScalarType("DateTime")
+INT64: Final = ScalarType("Int64")
+
+_INT64_RANGE: Final = range(-(2**63), 2**63)
+
+
+@JSON.serializer
+def _json_out(value: Any) -> Any:
+    return value
+
+
+@JSON.value_parser
+def _json_in(value: Any) -> Any:
+    return value
+
+
+@JSON.literal_parser
+def _json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
+    return value_from_ast_untyped(node, variables)
+
+
+@JSON_STRING.serializer
+def _text_out(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+@JSON_STRING.value_parser
+def _text_in(value: Any) -> Any:
+    """Resolvers get the value that the text holds.
+
+    Raises:
+        GraphQLError: not a text, or no JSON in it.
+    """
+    if not isinstance(value, str):
+        raise GraphQLError("A JSONString is a text that holds JSON.")
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise GraphQLError(f"Not JSON: {value[:80]!r}.") from None
+
+
+@DATE_TIME.serializer
+def _time_out(value: datetime) -> str:
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@INT64.serializer
+def _long_out(value: Any) -> int:
+    return int(value)
+
+
+@INT64.value_parser
+def _long_in(value: Any) -> int:
+    """Numbers, also as texts.
+
+    Raises:
+        GraphQLError: no whole number, or beyond 64 bits.
+    """
+    try:
+        number = int(value) if isinstance(value, str) else value
+    except ValueError:
+        number = None
+    if not isinstance(number, int) or isinstance(number, bool) or number not in _INT64_RANGE:
+        raise GraphQLError(f"Not a 64-bit integer: {value!r}.")
+    return number
+
+
+SCALARS: Final = (JSON, JSON_STRING, DATE_TIME, INT64)

@@ -1,0 +1,1 @@
+"""HTTP below pages, GraphQL and files: who asks, from where, and how it is answered."""

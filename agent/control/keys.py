@@ -1,0 +1,38 @@
+"""What the app holds and each request carries, under typed keys."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from agent.config.control import ControlConfig
+from agent.control.files.blobs import BlobStore
+from agent.control.files.logs import LogStore
+from agent.control.http.hosts import HostRules
+from agent.control.http.sessions import Sessions
+from agent.control.http.throttle import Throttle
+from agent.control.metrics import Metrics
+from agent.control.services.plane import Plane
+from agent.control.services.policy import Principal
+
+CONFIG: Final = web.AppKey("config", ControlConfig)
+#: The services; set once the store is open, before the first request.
+PLANE: Final = web.AppKey("plane", Plane)
+BLOBS: Final = web.AppKey("blobs", BlobStore)
+LOGS: Final = web.AppKey("logs", LogStore)
+HOSTS: Final = web.AppKey("hosts", HostRules)
+SESSIONS: Final = web.AppKey("sessions", Sessions)
+THROTTLE: Final = web.AppKey("throttle", Throttle)
+METRICS: Final = web.AppKey("metrics", Metrics)
+#: Set when the server stops: long polls answer at once, event streams end.
+STOPPING: Final = web.AppKey("stopping", asyncio.Event)
+
+#: Who is calling; absent on public routes without a credential.
+PRINCIPAL: Final = web.RequestKey("principal", Principal)
+#: Whether the credential came in a header (a client) and not in a cookie (a browser).
+BY_HEADER: Final = web.RequestKey("by_header", bool)
+
+
+def principal_of(request: web.Request) -> Principal:
+    """Who is calling; only on routes whose policy wants a credential."""
+    return request[PRINCIPAL]

@@ -1,0 +1,152 @@
+"""The control plane, listening: start, listen on further addresses, stop."""
+
+import asyncio
+import errno
+import socket
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import web
+
+from agent.config.control import ControlConfig
+from agent.control.app import OpenPlane, create_app
+from agent.control.keys import PLANE, SESSIONS, STOPPING
+from agent.control.services.plane import Plane, open_plane
+from agent.model.errors import ConfigError
+
+#: Seconds that open requests get when the server stops; long polls and streams end at once.
+_GRACE: Final = 5.0
+_BACKLOG: Final = 512
+
+
+class ControlPlane:
+    """One control plane in this process.
+
+    `async with ControlPlane(config) as plane:` serves until the block ends.
+    """
+
+    def __init__(self, config: ControlConfig, *, opener: OpenPlane = open_plane) -> None:
+        self._config = config
+        self.app = create_app(config, opener=opener)
+        self._runner = web.AppRunner(
+            self.app,
+            access_log=None,
+            shutdown_timeout=_GRACE,
+            # A client that leaves ends its long poll; see `GraphQLHandler`.
+            handler_cancellation=True,
+            # Blobs may be compressed archives: bodies are taken as they are.
+            auto_decompress=False,
+        )
+        self._addresses: list[tuple[str, int]] = []
+
+    @property
+    def services(self) -> Plane:
+        """The services, for what the composition does before serving; after `start` only."""
+        return self.app[PLANE]
+
+    @property
+    def port(self) -> int:
+        """The port it listens on; after `start` only."""
+        return self._addresses[0][1]
+
+    @property
+    def url(self) -> str:
+        """Where this machine reaches it; after `start` only."""
+        host = self._addresses[0][0]
+        return f"http://{_in_url(_reachable(host))}:{self.port}"
+
+    def sign_in_url(self, key_id: str) -> str:
+        """A link that signs a browser in once, as the owner of a key."""
+        base = (self._config.external_url or self.url).rstrip("/")
+        return f"{base}/login/link?token={self.app[SESSIONS].issue('link', key_id)}"
+
+    async def start(self) -> None:
+        """Open the store, then listen.
+
+        Raises:
+            ConfigError: an address cannot be listened on; names it and says what to do.
+            ConflictError: another process uses the database.
+        """
+        await self._runner.setup()
+        try:
+            await self.listen_also(self._config.listen)
+            for address in self._config.also_listen:
+                await self.listen_also(address)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def listen_also(self, address: str) -> str:
+        """Listen on a further address, on the same port; returns the URL there.
+
+        An address that is listened on already is no error.
+        """
+        port = self.port if self._addresses else self._config.port
+        if (address, port) not in self._addresses:
+            bound = _bind(address, port)
+            await web.SockSite(self._runner, bound, backlog=_BACKLOG).start()
+            port = bound.getsockname()[1]
+            self._addresses.append((address, port))
+        return f"http://{_in_url(address)}:{port}"
+
+    async def stop(self) -> None:
+        """End long polls and streams, let other requests finish, close the store."""
+        self.app[STOPPING].set()
+        # Handlers that wait see the event before the runner cancels what is left.
+        await asyncio.sleep(0)
+        await self._runner.cleanup()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def _bind(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setblocking(False)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((address, port))
+        # Not left to the site: two that bind one port both succeed, and only one may listen.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _cannot_listen(address, port, error) from error
+    return listener
+
+
+def _cannot_listen(address: str, port: int, error: OSError) -> ConfigError:
+    where = f"{address} port {port}"
+    match error.errno:
+        case errno.EADDRINUSE:
+            hint = (
+                "Stop the program that uses it (perhaps another launch-agent), "
+                "or choose another port: `control.port`; 0 takes a free one."
+            )
+            return ConfigError(f"Cannot listen on {where}: it is in use.", hint=hint)
+        case errno.EADDRNOTAVAIL:
+            hint = "Choose an address of this machine for `control.listen`."
+            return ConfigError(f"Cannot listen on {where}: not an address here.", hint=hint)
+        case errno.EACCES:
+            hint = "Choose a port above 1023: `control.port`."
+            return ConfigError(f"Cannot listen on {where}: not permitted.", hint=hint)
+        case _:
+            text = error.strerror or str(error)
+            return ConfigError(f"Cannot listen on {where}: {text}.", hint="Set `control.listen`.")
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- not binding
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
