@@ -59,7 +59,7 @@ def as_page(handler: Handler) -> Handler:
             return error_page(request, status, error.message, hint=error.hint)
         except web.HTTPException:
             raise
-        except Exception as error:  # the page's last resort: it is logged in full
+        except Exception as error:  # noqa: BLE001 -- a page's last line: nothing unmasked passes
             return error_page(request, 500, f"{masked(error, path=request.path)}.")
 
     return answered

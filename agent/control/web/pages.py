@@ -32,7 +32,7 @@ def show(request: web.Request, template: str, events: str, **values: Any) -> web
     )
 
 
-async def home(request: web.Request) -> web.StreamResponse:
+async def home(_request: web.Request) -> web.StreamResponse:
     """`/`: there is one thing to see."""
     raise web.HTTPFound("/launch")
 

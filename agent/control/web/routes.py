@@ -7,10 +7,13 @@ from aiohttp import web
 from agent.control.web import events, item_page, pages
 from agent.control.web.errors import Handler, as_page, no_such_page
 from agent.control.web.keys import RENDERER
-from agent.control.web.render import STATIC, Renderer
+from agent.control.web.render import Renderer
+from agent.control.web.sign_in import sign_in
+from agent.control.web.static_files import StaticFiles
 
 _PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/", pages.home),
+    ("/login", sign_in),
     ("/launch", pages.launch),
     ("/launch/events", events.events),
     ("/launch/queues/{entity}/{queue}", pages.queue),
@@ -30,7 +33,7 @@ def add_web_routes(app: web.Application) -> None:
     Call it after the other routes: its last ones take whatever is left below `/launch`.
     """
     app[RENDERER] = Renderer()
-    app.router.add_static("/launch/static", STATIC, append_version=False)
+    app.router.add_get("/launch/static/{name}", StaticFiles().serve)
     for path, handler in _PAGES:
         app.router.add_get(path, as_page(handler))
     for path, handler in _ACTIONS:

@@ -3,7 +3,6 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from agent.control.web import filters
-from agent.control.web.render import CONTENT_POLICY, static_version
 from agent.model.phase import Phase
 
 
@@ -56,12 +55,3 @@ def test_every_filter_that_templates_use_exists():
     environment.filters.update(filters.all_filters())
 
     assert environment.from_string("{{ p | tone }}").render(p=Phase.FAILED) == "bad"
-
-
-def test_the_content_policy_allows_nothing_inline_and_nothing_foreign():
-    assert "unsafe" not in CONTENT_POLICY
-    assert CONTENT_POLICY.startswith("default-src 'none'")
-
-
-def test_the_version_of_the_static_files_is_stable():
-    assert static_version() == static_version()
