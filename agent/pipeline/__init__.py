@@ -1,1 +1,1 @@
-"""A job's journey, in order: resolve, build, run, report."""
+"""A job's journey, in order: resolve, build, run, report. `attempt.py` reads top to bottom."""

@@ -1,0 +1,223 @@
+"""The straight line of one attempt: resolve, build, create, permit, start, watch, report."""
+
+import asyncio
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, assert_never
+
+import structlog
+
+from agent.model.errors import FencedError, LaunchError
+from agent.model.outcome import Outcome, Stopped
+from agent.model.phase import UNSTARTED_HELD, Phase
+from agent.pipeline.ending import is_foreseen, outcome_of_failure
+from agent.pipeline.job import Job
+from agent.pipeline.recall import Recall, RecalledError
+from agent.pipeline.resolve import resolve
+from agent.pipeline.run import create, permit_and_start, watch
+from agent.ports.queue import Answer
+from agent.ports.runner import Workload
+
+#: Seconds. An item that cannot be handed back in time returns when its lease lapses.
+_HAND_BACK: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """From the start of the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Created and never started: obtain the permit, then start."""
+
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Started by an earlier process, running or ended by now."""
+
+    workload: Workload
+    #: See `agent.pipeline.joblog`.
+    log_shift: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The outcome is known and was not acknowledged."""
+
+    outcome: Outcome
+    workload: Workload | None = None
+    log_shift: int = 0
+
+
+Begin = Prepare | Start | Follow | Deliver
+
+
+async def run_attempt(job: Job, begin: Begin) -> None:
+    """One attempt to its acknowledged outcome, or to where it was recalled.
+
+    Never raises for what happens to the job. When cancelled it detaches: what runs goes on.
+    """
+    line = _Line(job)
+    bound = structlog.contextvars.bound_contextvars(
+        job=job.lease.item_id, attempt=job.lease.attempt, queue=job.claim.queue
+    )
+    with bound:
+        try:
+            await line.run(begin)
+        finally:
+            job.free()
+            await job.report.close()
+
+
+class _Line:
+    """The line of one attempt; knows how far it came."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._workload: Workload | None = None
+        #: Set before the permit is asked for: from then on it may run.
+        self._may_run = False
+
+    async def run(self, begin: Begin) -> None:
+        """Go the line, then conclude."""
+        outcome: Outcome | None
+        try:
+            outcome = await self._journey(begin)
+        except RecalledError as recalled:
+            outcome = await self._leave(recalled.cause)
+        except FencedError:
+            outcome = await self._leave(Recall.FENCED)
+        except Exception as error:  # noqa: BLE001 -- whatever fails ends as an outcome
+            outcome = self._failed(error)
+        if outcome is not None:
+            self._job.free()
+            await self._conclude(outcome)
+
+    async def _journey(self, begin: Begin) -> Outcome:
+        match begin:
+            case Prepare():
+                self._workload = await self._prepare()
+                return await self._start_and_watch(self._workload)
+            case Start(workload=workload):
+                self._workload = workload
+                return await self._start_and_watch(workload)
+            case Follow(workload=workload, log_shift=shift):
+                self._workload, self._may_run = workload, True
+                return await self._adopt(workload, shift)
+            case Deliver(outcome=outcome, workload=workload, log_shift=shift):
+                self._workload, self._may_run = workload, True
+                if workload is not None:
+                    self._job.report.follow(self._job.lane.runner).begin(workload, shift)
+                return outcome
+            case _:
+                assert_never(begin)
+
+    async def _prepare(self) -> Workload:
+        job, equipment, log = self._job, self._job.equipment, self._job.report.setup
+        job.report.note(phase=Phase.PREPARING, activity="fetching the source")
+        await equipment.in_thread(_fresh, job.folder)
+        resolved = await job.recalls.guard(resolve(job.claim, job.lane, equipment, job.folder, log))
+        job.report.note(activity="preparing the image", facts=dict(resolved.facts))
+        image = await job.recalls.guard(
+            equipment.builds.image(resolved, job.lane.builder, job.lane.images, log)
+        )
+        return await create(job, resolved, image)
+
+    async def _start_and_watch(self, workload: Workload) -> Outcome:
+        self._job.recalls.check()
+        self._may_run = True
+        started = await permit_and_start(self._job, workload)
+        if not isinstance(started, Workload):
+            return started
+        self._workload = started
+        return await watch(self._job, started)
+
+    async def _adopt(self, workload: Workload, log_shift: int) -> Outcome:
+        if self._job.claim.phase in UNSTARTED_HELD:
+            # The control plane forgot that it permitted this; it has to know before it
+            # can take an outcome. The answer changes nothing: it has been started.
+            answer = await self._job.report.permit()
+            self._job.report.obey(answer)
+        return await watch(self._job, workload, log_shift=log_shift)
+
+    async def _leave(self, cause: Recall) -> Outcome | None:
+        """End without an outcome, except where a stop request wants one."""
+        if cause is Recall.FENCED:
+            structlog.get_logger().warning("somebody else owns the attempt; left alone")
+            self._job.equipment.record.dropped(self._job.lease)
+            return None
+        if self._may_run:
+            structlog.get_logger().info("detached; the next process of this agent adopts it")
+            return None
+        if cause is Recall.STOP:
+            return Stopped("stopped on request before it started")
+        await self._hand_back()
+        return None
+
+    async def _hand_back(self) -> None:
+        job = self._job
+        # The workload goes first: once the item is free, whoever gets it may create one of
+        # the same name on the same engine.
+        await self._destroy()
+        try:
+            async with asyncio.timeout(_HAND_BACK):
+                await job.equipment.queue.release(job.lease, "the agent leaves")
+        except (LaunchError, TimeoutError) as error:
+            structlog.get_logger().warning("not handed back; its lease lapses", error=str(error))
+        job.equipment.record.dropped(job.lease)
+        await self._remove_folder()
+
+    async def _conclude(self, outcome: Outcome) -> None:
+        """Report before reap: nothing is removed until the outcome is acknowledged."""
+        job = self._job
+        log = structlog.get_logger().bind(cause=outcome.cause)
+        log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
+        try:
+            answer = await job.report.finish(outcome, job.equipment.limits.log_stall)
+        except RecalledError as recalled:
+            if recalled.cause is Recall.FENCED:
+                job.equipment.record.dropped(job.lease)
+            return
+        except FencedError:
+            answer = Answer.FENCED
+        except LaunchError as error:
+            log.warning("the outcome was refused; its evidence stays", error=str(error))
+            return
+        if answer is Answer.FENCED:
+            job.equipment.record.dropped(job.lease)
+            return
+        job.equipment.record.acknowledged(job.lease)
+        await job.report.close()
+        await self._destroy()
+        await self._remove_folder()
+
+    async def _destroy(self) -> None:
+        if self._workload is None:
+            return
+        try:
+            await self._job.lane.runner.destroy(self._workload)
+        except LaunchError as error:
+            structlog.get_logger().warning("not removed; will be swept", error=str(error))
+
+    async def _remove_folder(self) -> None:
+        await self._job.equipment.in_thread(shutil.rmtree, self._job.folder, ignore_errors=True)
+
+    def _failed(self, error: Exception) -> Outcome:
+        reference = uuid.uuid4().hex[:8]
+        if not is_foreseen(error):
+            structlog.get_logger().error(
+                "the attempt failed in the agent", reference=reference, exc_info=error
+            )
+        return outcome_of_failure(error, reference)
+
+
+def _fresh(folder: Path) -> None:
+    """An empty folder; what an earlier process left in it was never started."""
+    shutil.rmtree(folder, ignore_errors=True)
+    # Others may pass through, as a job of another user must, and may not look around.
+    folder.mkdir(parents=True, mode=0o711)

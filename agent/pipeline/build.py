@@ -1,0 +1,132 @@
+"""Resolved → Image: by content key; reused where it exists, built once where it does not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.model.units import format_duration
+from agent.model.work import Image, Resolved
+from agent.ports.builder import BuilderPort, BuildRequest, ImagePort
+from agent.ports.log import LogSink, say
+
+#: W&B's default for `docker.user_id`.
+_USER_ID = 1000
+
+
+class Builds:
+    """Policy of building: one build per key at a time, few at once, each with a deadline.
+
+    `timeout` is in seconds.
+    """
+
+    def __init__(self, *, timeout: float, concurrency: int) -> None:
+        self._timeout = timeout
+        self._room = asyncio.Semaphore(concurrency)
+        self._running: dict[tuple[str, str], _Build] = {}
+
+    async def image(
+        self,
+        resolved: Resolved,
+        builder: BuilderPort | None,
+        images: ImagePort | None,
+        log: LogSink,
+    ) -> Image:
+        """What the job will run.
+
+        Raises:
+            JobError: `BUILD_*`, `IMAGE_*`, `SOURCE_INVALID`, `DISK_FULL`.
+        """
+        if resolved.image is not None and images is not None:
+            return await images.resolve(resolved.image, log)
+        if builder is None:
+            message = "This agent has no builder, and the job brings no ready image."
+            hint = "Set `builder.type` on the agent, or submit with --docker-image."
+            raise JobError(Cause.BUILD_UNAVAILABLE, message, hint=hint)
+        request = build_request(resolved)
+        key = await builder.key(request)
+        found = await builder.find(key)
+        if found is not None:
+            await say(log, f"nothing to build: {found.name or found.reference} is up to date")
+            return replace(found, reused=True)
+        return await self._once(builder, request, key, log)
+
+    async def _once(
+        self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink
+    ) -> Image:
+        """Join the build of this key, or begin it; it ends with its last listener."""
+        slot = (builder.name, key)
+        build = self._running.get(slot)
+        if build is None:
+            build = _Build(lambda sink: self._build(builder, request, key, sink))
+            self._running[slot] = build
+            build.task.add_done_callback(lambda _: self._running.pop(slot, None))
+        else:
+            await say(log, "another job builds the same content; waiting for its image")
+        async with build.heard_by(log):
+            return await asyncio.shield(build.task)
+
+    async def _build(
+        self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink
+    ) -> Image:
+        async with self._room:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await builder.build(request, key, log)
+            except TimeoutError as error:
+                allowed = format_duration(self._timeout)
+                message = f"The build of {request.title} took longer than {allowed}."
+                raise JobError(Cause.BUILD_TIMEOUT, message) from error
+
+
+class _Build:
+    """One running build and everybody who listens to it.
+
+    A listener that leaves (its job was stopped) must not take the build away from the
+    others; the last one to leave ends it.
+    """
+
+    def __init__(self, work: Callable[[LogSink], Coroutine[Any, Any, Image]]) -> None:
+        self._listeners: list[LogSink] = []
+        self.task = asyncio.create_task(work(self), name="build")
+
+    async def write(self, data: bytes) -> None:
+        for listener in tuple(self._listeners):
+            await listener.write(data)
+
+    @asynccontextmanager
+    async def heard_by(self, log: LogSink) -> AsyncIterator[None]:
+        self._listeners.append(log)
+        try:
+            yield
+        finally:
+            self._listeners.remove(log)
+            if not self._listeners and not self.task.done():
+                self.task.cancel()
+                await asyncio.wait({self.task})
+
+
+def build_request(resolved: Resolved) -> BuildRequest:
+    """What a builder is asked; only for sources with files."""
+    if resolved.tree is None:
+        message = "A ready image cannot be built, and this resource runs no images."
+        raise JobError(Cause.POLICY_SPEC, message)
+    claim = resolved.claim
+    context = resolved.tree.root / resolved.build_context
+    dockerfile = None if resolved.dockerfile is None else context / resolved.dockerfile
+    user = claim.spec.docker.user_id
+    return BuildRequest(
+        root=resolved.tree.root,
+        context=Path(context),
+        dockerfile=dockerfile,
+        base_image=resolved.base_image,
+        python=resolved.python,
+        command=resolved.command,
+        user_id=_USER_ID if user is None else user,
+        title="/".join(part for part in (claim.entity, claim.project, claim.name) if part),
+        labels={},
+    )

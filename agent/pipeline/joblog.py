@@ -1,0 +1,112 @@
+"""The job's own output, from its first to its last byte.
+
+The runner keeps it and can be read again from any offset, so nothing has to be held here:
+when the far end is away, reading simply waits; when the stream breaks, or the far end has
+less than it said, reading begins again where the far end stands.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import structlog
+
+from agent.model.errors import LaunchError
+from agent.model.units import format_size
+from agent.model.work import Lease
+from agent.pipeline.insist import Backoff, Sleep
+from agent.pipeline.record import Record
+from agent.pipeline.shipping import RewoundError, Shipper
+from agent.pipeline.tasks import end
+from agent.ports.runner import LogPiece, RunnerPort, Workload
+
+
+class JobLog:
+    """Follows one workload's output.
+
+    Stored offsets are the runner's plus `shift`: where the engine has dropped bytes, a line
+    that says so stands in their place.
+    """
+
+    def __init__(
+        self, runner: RunnerPort, lease: Lease, shipper: Shipper, record: Record, sleep: Sleep
+    ) -> None:
+        self._runner = runner
+        self._lease = lease
+        self._shipper = shipper
+        self._record = record
+        self._sleep = sleep
+        self._shift = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, workload: Workload, shift: int = 0) -> None:
+        """Follow from where the far end stands."""
+        self._shift = shift
+        name = f"log-{self._lease.item_id}"
+        self._task = asyncio.create_task(self._follow(workload), name=name)
+
+    async def finished(self, stall: float) -> bool:
+        """Wait until all has been shipped, for as long as something moves.
+
+        False when the runner's stream gave nothing for `stall` seconds although the far end
+        took bytes; the rest is then missing.
+        """
+        task = self._task
+        while task is not None and not task.done():
+            before = self._shipper.acknowledged
+            await asyncio.wait({task}, timeout=stall)
+            moved = self._shipper.acknowledged != before or self._shipper.away
+            if not task.done() and not moved:
+                return False
+        return True
+
+    async def close(self) -> None:
+        """Stop following; the runner keeps what was not read. Legal twice."""
+        task, self._task = self._task, None
+        await end(task)
+
+    async def _follow(self, workload: Workload) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                await self._read(workload)
+                await self._shipper.flush()
+            except RewoundError as error:
+                self._log().warning("the control plane lost log bytes; read again", end=error.end)
+            except (LaunchError, OSError) as error:
+                self._log().warning("the job's log broke off; read again", error=str(error))
+                await self._sleep(backoff.pause())
+            else:
+                return
+
+    async def _read(self, workload: Workload) -> None:
+        await self._shipper.ready()
+        offset = max(0, self._shipper.end - self._shift)
+        pieces = self._runner.logs(workload, offset)
+        try:
+            async for piece in pieces:
+                await self._take(piece)
+        finally:
+            await _close(pieces)
+
+    async def _take(self, piece: LogPiece) -> None:
+        if piece.missing:
+            size = format_size(piece.missing)
+            text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
+            line = text.encode()
+            self._shift = self._shipper.end + len(line) - piece.offset
+            self._record.log_shifted(self._lease, self._shift)
+            await self._shipper.write(line)
+        await self._shipper.write(piece.data)
+
+    def _log(self) -> structlog.BoundLogger:
+        logger: structlog.BoundLogger = structlog.get_logger().bind(
+            item=self._lease.item_id, attempt=self._lease.attempt
+        )
+        return logger
+
+
+async def _close(pieces: AsyncIterator[LogPiece]) -> None:
+    """End a stream that was left early, where it is a generator."""
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,35 @@
+"""What the pipeline asks of the journal: intent before a side effect, result after it."""
+
+from typing import Any, Protocol
+
+from agent.model.outcome import Outcome
+from agent.model.work import Lease
+
+
+class Record(Protocol):
+    """Write-ahead record of one agent's attempts.
+
+    Methods that are awaited return once the fact is durable. The others keep the order of
+    writing and become durable with the next one that is awaited, or soon.
+    """
+
+    def opened(self, lease: Lease, name: str, resource: str) -> None:
+        """A workload of this name is going to be created."""
+
+    async def start_intended(self, lease: Lease) -> None:
+        """A start may be sent from now on. Without this, nothing was ever started."""
+
+    def started(self, lease: Lease) -> None:
+        """The start was answered."""
+
+    def log_shifted(self, lease: Lease, shift: int) -> None:
+        """Stored offsets of the job's log exceed the runner's by `shift` bytes from now on."""
+
+    async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
+        """The outcome, to be delivered even by a later process."""
+
+    def acknowledged(self, lease: Lease) -> None:
+        """The control plane has the outcome."""
+
+    def dropped(self, lease: Lease) -> None:
+        """The attempt is not ours any more."""

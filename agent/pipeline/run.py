@@ -1,0 +1,165 @@
+"""Image → Outcome: create, permit, start once, watch until it ended."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.model.names import workload_labels
+from agent.model.outcome import Lost, Outcome, Stopped
+from agent.model.phase import Phase
+from agent.model.work import Image, Resolved
+from agent.pipeline.ending import outcome_of
+from agent.pipeline.job import Job
+from agent.pipeline.offers import offered
+from agent.pipeline.recall import Recall, RecalledError
+from agent.pipeline.resolve import arguments_of
+from agent.pipeline.tasks import end
+from agent.pipeline.watch import Watch
+from agent.ports.queue import Answer
+from agent.ports.runner import AlreadyStartedError, RunRequest, Workload, WorkloadState
+
+
+async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
+    """Create the workload, or adopt what an earlier try created.
+
+    Raises:
+        PolicyError: secrets, mounts or arguments that are not allowed.
+        JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
+    """
+    request = await _request(job, resolved, image)
+    job.equipment.record.opened(job.lease, job.name, job.claim.resource)
+    job.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
+    return await job.lane.runner.create(request)
+
+
+async def permit_and_start(job: Job, workload: Workload) -> Workload | Outcome:
+    """Obtain the one permit, then send the one start.
+
+    An outcome instead of a workload when the item is to be stopped, or when nobody can say
+    whether the start took place.
+
+    Raises:
+        RecalledError: fenced, or left while the permit was not answered.
+        JobError: `START_*`, `DISK_FULL`.
+    """
+    # The intent may become durable while the permit is on its way: without a permit no
+    # start is sent, so an intent without one claims too much and never too little.
+    permit = asyncio.create_task(job.report.permit(), name=f"permit-{job.lease.item_id}")
+    try:
+        await job.equipment.record.start_intended(job.lease)
+        answer = await permit
+    finally:
+        if not permit.done():
+            await end(permit)
+    if answer is Answer.FENCED:
+        job.recalls.send(Recall.FENCED)
+        raise RecalledError(Recall.FENCED)
+    if answer is Answer.STOP or job.recalls.strongest(frozenset({Recall.STOP})):
+        return Stopped("stopped on request before it started")
+    started = await _start_once(job, workload)
+    if isinstance(started, Workload):
+        job.equipment.record.started(job.lease)
+    return started
+
+
+async def watch(job: Job, workload: Workload, *, log_shift: int = 0) -> Outcome:
+    """Follow a started workload to its end.
+
+    Raises:
+        RecalledError: detached or fenced; the workload goes on.
+    """
+    runner, timeout = job.lane.runner, job.claim.spec.timeout
+    job.report.note(phase=Phase.STARTED, activity="running", facts={"workload": workload.name})
+    job.report.follow(runner).begin(workload, log_shift)
+    watching = Watch(runner, workload, job.recalls, job.equipment.limits, job.equipment.sleep)
+    try:
+        ending, why = await watching.until_ended(_remaining(workload, timeout))
+    finally:
+        # Whatever happens from here on, the machine has room for the next job.
+        job.free()
+    return outcome_of(ending, why, timeout)
+
+
+async def _start_once(job: Job, workload: Workload) -> Workload | Outcome:
+    # A start that was sent cannot be called back; cutting our end of it would only hide
+    # what it did. So it runs to its end, whoever cancels.
+    starting = asyncio.ensure_future(job.lane.runner.start(workload))
+    try:
+        return await asyncio.shield(starting)
+    except AlreadyStartedError:
+        return await _inspect(job)
+    except JobError as error:
+        if error.cause is not Cause.LOST_ENGINE:
+            raise
+        return await _after_lost_start(job, workload, error)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting}, timeout=job.equipment.limits.engine)
+        await end(starting)
+        raise
+
+
+async def _inspect(job: Job) -> Workload | Outcome:
+    found = await job.lane.runner.find(job.name)
+    return found or Lost(Cause.LOST_WORKLOAD, f"{job.name} was started and has vanished")
+
+
+async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Workload | Outcome:
+    """The engine went away under a start: look what became of it before anything else."""
+    log = structlog.get_logger().bind(item=job.lease.item_id)
+    log.warning("the engine went away under a start; looking", error=str(error))
+    waited = 0.0
+    while waited < job.equipment.limits.engine:
+        try:
+            found = await job.lane.runner.find(job.name)
+        except JobError:
+            await job.equipment.sleep(1.0)
+            waited += 1.0
+            continue
+        if found is not None and found.state is WorkloadState.CREATED:
+            return await job.lane.runner.start(workload)
+        return found or Lost(Cause.LOST_ENGINE, str(error))
+    return Lost(Cause.LOST_ENGINE, f"{error} It may have been started.")
+
+
+async def _request(job: Job, resolved: Resolved, image: Image) -> RunRequest:
+    equipment, claim = job.equipment, job.claim
+    offer = await equipment.in_thread(
+        offered, claim, equipment.secrets, equipment.mounts, job.folder
+    )
+    arguments = arguments_of(claim, {"image_uri": resolved.image or image.reference})
+    tree = resolved.tree
+    return RunRequest(
+        lease=claim.lease,
+        name=job.name,
+        labels=workload_labels(equipment.control_plane_id, claim.lease),
+        image=image,
+        command=resolved.command,
+        args=resolved.args,
+        environment=resolved.environment | offer.environment,
+        arguments=arguments,
+        granted=claim.granted,
+        workdir=None if tree is None else tree.root / resolved.build_context,
+        mounts=offer.mounts,
+    )
+
+
+def _facts(resolved: Resolved, image: Image) -> dict[str, Any]:
+    return {
+        **resolved.facts,
+        "image": image.reference,
+        "image_name": image.name or image.reference,
+        "image_pinned_by": image.pinned_by,
+        "image_reused": image.reused,
+    }
+
+
+def _remaining(workload: Workload, timeout: float | None) -> float | None:
+    """Seconds to the deadline; an adopted job has used up some of it."""
+    if timeout is None or workload.started_at is None:
+        return timeout
+    ran = (datetime.now(UTC) - workload.started_at).total_seconds()
+    return max(0.0, timeout - max(0.0, ran))
