@@ -19,6 +19,7 @@ from agent.config.document import Document, KeyPath, read_document
 from agent.config.environment import environment_settings
 from agent.config.layers import Layers, Setting, settings_of
 from agent.config.paths import data_dir, find_config_file, state_dir
+from agent.config.shape import keys_at
 from agent.config.wandb import WANDB_DEFAULTS, is_wandb_shape
 from agent.model.errors import ConfigError
 
@@ -58,7 +59,8 @@ def load(
     for setting in _defaults(environ, wandb_shape=wandb_shape):
         layers.add(setting)
     for setting in settings_of(document) if document else ():
-        layers.add(setting)
+        if setting.value is not None or not keys_at(AgentConfig, setting.path):
+            layers.add(setting)  # but for sections whose keys are all commented out
     for setting in (*environment_settings(environ), *flags):
         layers.add(setting)
     config = _validated(layers, document)

@@ -1,0 +1,82 @@
+"""`launch-agent --check-config`: every value that would count, and where it was written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import SecretStr
+
+from agent.cli.output import print_table
+from agent.config.agent import AgentConfig
+from agent.config.base import Model
+from agent.config.complaints import dotted
+from agent.config.document import KeyPath
+from agent.config.load import Loaded
+from agent.config.server import Embedded, Remote
+from agent.config.shape import annotation_at, describe, fields_of
+from agent.model.redact import MASK, Redactor
+from agent.model.units import format_size
+
+
+def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
+    """Print the file that was read, the server that was chosen, and all values."""
+    print(f"file:    {loaded.file or 'none'}")
+    if isinstance(choice, Remote):
+        print(f"server:  {choice.url} (from {choice.origin}), key {MASK}")
+    else:
+        print(f"server:  embedded ({choice.origin})")
+    print()
+    rows = [
+        (dotted(path), _shown(path, value), loaded.origin(path))
+        for path, value in _leaves((), loaded.config)
+    ]
+    print_table(("KEY", "VALUE", "FROM"), rows, "")
+
+
+def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, Model):
+        for key in fields_of(type(value)):
+            attribute = _attribute(value, key)
+            yield from _leaves((*path, key), getattr(value, attribute))
+    elif isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves((*path, key), item)
+    elif isinstance(value, tuple) and value and isinstance(value[0], Model):
+        for index, item in enumerate(value):
+            yield from _leaves((*path, index), item)
+    else:
+        yield path, value
+
+
+def _attribute(model: Model, key: str) -> str:
+    names = {field.alias or name: name for name, field in type(model).model_fields.items()}
+    return names[key]
+
+
+def _shown(path: KeyPath, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown((*path, 0), item) for item in value) + "]"
+    return Redactor().text(_scalar(describe(annotation_at(AgentConfig, path)), value))
+
+
+def _scalar(form: str, value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case float() if "duration" in form:
+            return _duration(value)
+        case int() if "a size" in form:
+            return format_size(value)
+        case _:
+            return str(value)
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit that leaves no rest, as people would write it."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
