@@ -2,15 +2,24 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import Any, Final
 
 from graphql import GraphQLResolveInfo
 
 from agent.control.metrics import Metrics
 from agent.control.services.plane import Plane
 from agent.control.services.policy import Principal
+from agent.model.errors import InvalidInputError
+
+Args = dict[str, Any]
+Info = GraphQLResolveInfo[Any]
+
+#: Look-ups below the entries of a list, in one request: a page of 5,000 items with the
+#: history of each is asked for in smaller pages.
+_NESTED: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """One request."""
 
@@ -19,9 +28,42 @@ class Context:
     metrics: Metrics
     #: Set when nobody waits for the answer any more: the client left, or the server stops.
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
+    _nested: int = 0
+
+    def spend(self) -> None:
+        """Count a look-up of a nested field.
+
+        Raises:
+            InvalidInputError: too many in one request.
+        """
+        self._nested += 1
+        if self._nested > _NESTED:
+            message = f"This document needs more than {_NESTED} look-ups."
+            raise InvalidInputError(message, hint="Ask for smaller pages: `first`.")
 
 
-def context_of(info: GraphQLResolveInfo) -> Context:
+def context_of(info: Info) -> Context:
     """The request's context, typed."""
     context: Context = info.context
     return context
+
+
+def nested(info: Info) -> Context:
+    """The context, for a field that costs a look-up per entry of a list."""
+    context = context_of(info)
+    context.spend()
+    return context
+
+
+def as_object(value: Any, what: str) -> dict[str, Any]:
+    """A JSON value that has to be an object; `null` counts as an empty one.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        message = f"`{what}` must be a JSON object; seen: {type(value).__name__}."
+        raise InvalidInputError(message)
+    return value

@@ -93,23 +93,26 @@ def _foreign(request: web.Request, access: Access | None) -> web.Response | None
 
 
 def _refusal(request: web.Request, access: Access | None) -> web.Response | None:
+    if access is Access.PUBLIC:
+        return None
+    if access is Access.PROBE and is_loopback(peer_address(request)):
+        return None
     principal = request.get(PRINCIPAL)
-    match access:
-        case Access.PUBLIC:
-            return None
-        case Access.PROBE if is_loopback(peer_address(request)):
-            return None
-        case Access.PAGE if principal is None and request.method in {"GET", "HEAD"}:
-            where = f"/login?next={quote(request.path_qs, safe='/')}"
-            return web.Response(status=303, headers={"Location": where})
-        case Access.PAGE if principal is not None and principal.kind is not Kind.USER:
-            return refuse(request, 403, "FORBIDDEN", "Pages are for people: use a user's key.")
-        case _ if principal is None:
-            return _unknown(request, AuthenticationError("No API key was sent."))
-        case None:
-            return refuse(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")
-        case _:
-            return None
+    if principal is None:
+        return _anonymous(request, access)
+    if access is Access.PAGE and principal.kind is not Kind.USER:
+        return refuse(request, 403, "FORBIDDEN", "Pages are for people: use a user's key.")
+    if access is None:
+        return refuse(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")
+    return None
+
+
+def _anonymous(request: web.Request, access: Access | None) -> web.Response:
+    """Browsers are shown where to sign in; everybody else learns that a key is missing."""
+    if access is Access.PAGE and request.method in {"GET", "HEAD"}:
+        where = f"/login?next={quote(request.path_qs, safe='/')}"
+        return web.Response(status=303, headers={"Location": where})
+    return _unknown(request, AuthenticationError("No API key was sent."))
 
 
 def _unknown(request: web.Request, error: AuthenticationError) -> web.Response:

@@ -43,10 +43,11 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         response = await handler(request)
         status = response.status
-        return response
     except web.HTTPException as answer:
         status = answer.status
         raise
+    else:
+        return response
     finally:
         resource = request.match_info.route.resource
         route = resource.canonical if resource else "none"

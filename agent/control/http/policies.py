@@ -1,4 +1,4 @@
-"""The policy of every route, in one table; a route that is not in it keeps the app from starting."""
+"""The policy of every route, in one table; the app does not start with a route that lacks one."""
 
 from enum import StrEnum
 from typing import Final
@@ -57,9 +57,5 @@ def access_of(resource: web.AbstractResource | None) -> Access | None:
 def undeclared(app: web.Application) -> list[str]:
     """Routes without a policy."""
     return sorted(
-        {
-            resource.canonical
-            for resource in app.router.resources()
-            if access_of(resource) is None
-        }
+        {resource.canonical for resource in app.router.resources() if access_of(resource) is None}
     )

@@ -1,0 +1,103 @@
+"""Agents, as people see and stop them, and as they announce themselves."""
+
+from typing import Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.store.records import AgentRecord, ItemRecord, Registration, Welcome
+from agent.model.capacity import Capacity
+from agent.model.spec import Json
+
+
+async def _agent(context: Context, args: Args) -> AgentRecord | None:
+    return await context.plane.wandb.poll(context.principal, args["id"])
+
+
+async def _agents(context: Context, args: Args) -> tuple[AgentRecord, ...]:
+    return await context.plane.agents.list(context.principal, args.get("entity_name"))
+
+
+async def _stop(context: Context, args: Args) -> AgentRecord:
+    return await context.plane.agents.stop(context.principal, args["id"], args["mode"])
+
+
+async def _register(context: Context, args: Args) -> Welcome:
+    registration = Registration(
+        entity=args.get("entity_name"),
+        name=args["name"],
+        hostname=args["hostname"],
+        version=args.get("version"),
+        queues=tuple(args["queue_names"]),
+        identity=args["identity"],
+        session=args["session"],
+        backend=args.get("backend"),
+        resources=tuple(args.get("resources") or ()),
+        capacity=capacity_of(args["capacity"]),
+        config=as_object(args.get("config"), "config"),
+    )
+    return await context.plane.agents.register(context.principal, registration)
+
+
+def capacity_of(given: Args) -> Capacity:
+    """What an agent says it has free; what it leaves out is not accounted for."""
+    return Capacity(
+        slots=given.get("slots"),
+        cpus=given.get("cpus"),
+        memory=given.get("memory"),
+        gpus=tuple(given.get("gpus") or ()),
+    )
+
+
+_AGENT: Final = ObjectType("LaunchAgent")
+_AGENT.set_alias("entityName", "entity")
+_AGENT.set_alias("runQueues", "queue_ids")
+_AGENT.set_alias("agentStatus", "status")
+
+
+@_AGENT.field("stopPolling")
+def _stop_polling(agent: AgentRecord, _info: Info) -> bool:
+    return agent.stop is not None
+
+
+@_AGENT.field("draining")
+def _draining(agent: AgentRecord, _info: Info) -> bool:
+    return agent.status == "DRAINING" or agent.stop == "DRAIN"
+
+
+@_AGENT.field("capacity")
+def _capacity(agent: AgentRecord, _info: Info) -> Json | None:
+    offered = agent.capacity
+    if offered is None:
+        return None
+    return {
+        "slots": offered.slots,
+        "cpus": offered.cpus,
+        "memory": offered.memory,
+        "gpus": list(offered.gpus),
+        "resources": list(agent.resources),
+    }
+
+
+@_AGENT.field("items")
+async def _held(agent: AgentRecord, info: Info) -> tuple[ItemRecord, ...]:
+    context = nested(info)
+    return await context.plane.items.held_by(context.principal, agent.id)
+
+
+_WELCOME: Final = ObjectType("RegisterLaunchAgentPayload")
+
+
+@_WELCOME.field("heartbeatSeconds")
+def _heartbeat(welcome: Welcome, _info: Info) -> int:
+    return max(1, round(welcome.heartbeat_seconds))
+
+
+@_WELCOME.field("leaseSeconds")
+def _lease(welcome: Welcome, _info: Info) -> int:
+    return max(1, round(welcome.lease_seconds))
+
+
+QUERIES: Final = {"launchAgent": _agent, "launchAgents": _agents}
+MUTATIONS: Final = {"stopLaunchAgent": _stop, "registerLaunchAgent": _register}
+TYPES: Final = (_AGENT, _WELCOME)

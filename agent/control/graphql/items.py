@@ -1,0 +1,112 @@
+"""Items, as people submit, see and change them."""
+
+from typing import Any, Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.connections import connection
+from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.limits import check_page
+from agent.control.store.records import (
+    AttemptRecord,
+    EventRecord,
+    Explanation,
+    ItemRecord,
+    Submission,
+)
+from agent.model.errors import NotFoundError
+from agent.model.phase import Phase
+from agent.model.spec import Json
+
+#: Fields whose names on the wire are not those of the records.
+_NAMES: Final = {"entityName": "entity", "projectName": "project", "queueName": "queue"}
+
+
+async def _items(context: Context, args: Args) -> Json:
+    phases = args.get("phases")
+    page = await context.plane.items.list(
+        context.principal,
+        args.get("entity_name"),
+        queue=args.get("queue_name"),
+        phases=None if phases is None else [Phase(phase) for phase in phases],
+        after=args.get("after"),
+        first=check_page(args.get("first")),
+    )
+    return connection(page)
+
+
+async def _item(context: Context, args: Args) -> ItemRecord | None:
+    try:
+        return await context.plane.items.get(context.principal, args["id"])
+    except NotFoundError:
+        return None
+
+
+async def _submit(context: Context, args: Args) -> ItemRecord:
+    submission = Submission(
+        entity=args.get("entity_name"),
+        project=args.get("project_name"),
+        queue=args["queue_name"],
+        run_spec=as_object(args["run_spec"], "runSpec"),
+        template_variables=as_object(args.get("template_variables"), "templateVariables"),
+        priority=args.get("priority"),
+        idempotency_key=args.get("idempotency_key"),
+    )
+    return await context.plane.items.submit(context.principal, submission)
+
+
+async def _stop(context: Context, args: Args) -> ItemRecord:
+    return await context.plane.items.stop(context.principal, args["id"])
+
+
+async def _retry(context: Context, args: Args) -> ItemRecord:
+    return await context.plane.items.retry(context.principal, args["id"])
+
+
+async def _move(context: Context, args: Args) -> ItemRecord:
+    return await context.plane.items.move(context.principal, args["id"], args["queue_name"])
+
+
+async def _prioritise(context: Context, args: Args) -> ItemRecord:
+    return await context.plane.items.set_priority(context.principal, args["id"], args["priority"])
+
+
+_ITEM: Final = ObjectType("LaunchItem")
+_QUEUE_ITEM: Final = ObjectType("RunQueueItem")
+for _field, _attribute in _NAMES.items():
+    _ITEM.set_alias(_field, _attribute)
+
+
+@_ITEM.field("attempts")
+async def _attempts(item: ItemRecord, info: Info) -> tuple[AttemptRecord, ...]:
+    context = nested(info)
+    return await context.plane.items.attempts(context.principal, item.id)
+
+
+@_ITEM.field("events")
+async def _events(item: ItemRecord, info: Info) -> tuple[EventRecord, ...]:
+    context = nested(info)
+    return await context.plane.items.events(context.principal, item.id)
+
+
+@_ITEM.field("explanation")
+async def _explanation(item: ItemRecord, info: Info) -> Explanation:
+    context = nested(info)
+    return await context.plane.items.explain(context.principal, item.id)
+
+
+@_QUEUE_ITEM.field("associatedRunId")
+def _associated_run(item: ItemRecord, _info: Info) -> str | None:
+    """Only once an agent has taken the item for good: clients then look for the run."""
+    return item.run_name if item.state in {"CLAIMED", "FAILED"} else None
+
+
+QUERIES: Final = {"launchItems": _items, "launchItem": _item}
+MUTATIONS: Final[dict[str, Any]] = {
+    "submitLaunchItem": _submit,
+    "stopLaunchItem": _stop,
+    "retryLaunchItem": _retry,
+    "moveLaunchItem": _move,
+    "setLaunchItemPriority": _prioritise,
+}
+TYPES: Final = (_ITEM, _QUEUE_ITEM)

@@ -1,0 +1,166 @@
+"""Our agents' dialect: claim, renew, advance, permit, finish, release."""
+
+import asyncio
+import time
+from typing import Any, Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.agents import capacity_of
+from agent.control.graphql.context import Args, Context, Info, as_object
+from agent.control.store.records import ClaimRecord, Verdict
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError
+from agent.model.phase import Phase
+from agent.model.spec import Json
+from agent.model.work import Lease
+
+_LONGEST_WAIT: Final = 30
+
+
+async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
+    began = time.perf_counter()
+    queues = args.get("queue_names")
+    polling = asyncio.ensure_future(
+        context.plane.leases.claim(
+            context.principal,
+            args["agent_id"],
+            args["session"],
+            args["request_id"],
+            free=capacity_of(args["free"]),
+            queues=None if queues is None else tuple(queues),
+            max_items=_at_least_one(args.get("max")),
+            wait_seconds=float(min(max(args.get("wait_seconds") or 0, 0), _LONGEST_WAIT)),
+        )
+    )
+    claims = await _unless_unwanted(context, polling)
+    outcome = "claimed" if claims else "nothing"
+    context.metrics.claims.labels(outcome).observe(time.perf_counter() - began)
+    return claims
+
+
+async def _unless_unwanted(
+    context: Context, polling: asyncio.Future[tuple[ClaimRecord, ...]]
+) -> tuple[ClaimRecord, ...]:
+    """The claims, or none as soon as nobody waits for them.
+
+    What was granted in that very moment is not lost: the same request id gets it again, and
+    without a repetition its lease expires before anything has started.
+    """
+    unwanted = asyncio.create_task(context.unwanted.wait())
+    try:
+        await asyncio.wait((polling, unwanted), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        unwanted.cancel()
+        if not polling.done():
+            polling.cancel()
+            await asyncio.wait((polling,))
+    return () if polling.cancelled() else polling.result()
+
+
+def _at_least_one(wanted: int | None) -> int:
+    if wanted is not None and wanted < 1:
+        raise InvalidInputError(f"`max: {wanted}`: a claim asks for at least one item.")
+    return wanted or 1
+
+
+async def _renew(context: Context, args: Args) -> Json:
+    leases = [_lease(lease) for lease in args["leases"]]
+    answer = await context.plane.leases.renew(
+        context.principal, args["agent_id"], args["session"], args["status"], leases
+    )
+    verdicts = [_verdict(item, verdict) for item, verdict in answer.verdicts.items()]
+    return {"leases": verdicts, "current": answer.current, "stop": answer.stop}
+
+
+async def _advance(context: Context, args: Args) -> Json:
+    phase, facts = args.get("phase"), args.get("facts")
+    verdict = await context.plane.leases.advance(
+        context.principal,
+        args["agent_id"],
+        _lease(args),
+        phase=Phase(phase) if phase else None,
+        activity=args.get("activity"),
+        facts=None if facts is None else as_object(facts, "facts"),
+        warning=args.get("warning"),
+    )
+    return _verdict(args["item_id"], verdict)
+
+
+async def _permit(context: Context, args: Args) -> Json:
+    verdict = await context.plane.leases.permit(context.principal, args["agent_id"], _lease(args))
+    return _verdict(args["item_id"], verdict)
+
+
+async def _finish(context: Context, args: Args) -> Json:
+    facts = args.get("facts")
+    verdict = await context.plane.leases.finish(
+        context.principal,
+        args["agent_id"],
+        _lease(args),
+        phase=Phase(args["phase"]),
+        cause=_cause(args["cause"]),
+        message=args["message"],
+        exit_code=args.get("exit_code"),
+        facts=None if facts is None else as_object(facts, "facts"),
+    )
+    return _verdict(args["item_id"], verdict)
+
+
+async def _release(context: Context, args: Args) -> Json:
+    verdict = await context.plane.leases.release(
+        context.principal, args["agent_id"], _lease(args), args.get("reason")
+    )
+    return _verdict(args["item_id"], verdict)
+
+
+def _lease(args: Args) -> Lease:
+    return Lease(args["item_id"], args["attempt"], args["epoch"])
+
+
+def _cause(text: str) -> Cause:
+    try:
+        return Cause(text)
+    except ValueError:
+        message = f"«{text}» is not a cause code."
+        raise InvalidInputError(message, hint="docs/causes.md lists them all.") from None
+
+
+def _verdict(item_id: str, verdict: Verdict) -> Json:
+    return {"item_id": item_id, "answer": verdict.value}
+
+
+_CLAIM: Final = ObjectType("LaunchClaim")
+for _field, _path in {
+    "itemId": "lease.item_id",
+    "attempt": "lease.attempt",
+    "epoch": "lease.epoch",
+    "entityName": "entity",
+    "projectName": "project",
+    "queueName": "queue",
+    "cpus": "granted.cpus",
+    "memory": "granted.memory",
+}.items():
+    _CLAIM.set_alias(_field, _path)
+
+
+@_CLAIM.field("gpus")
+def _gpus(claim: ClaimRecord, _info: Info) -> list[str]:
+    return list(claim.granted.gpus)
+
+
+@_CLAIM.field("leaseSeconds")
+def _lease_seconds(claim: ClaimRecord, _info: Info) -> int:
+    return max(1, round(claim.lease_seconds))
+
+
+QUERIES: Final[dict[str, Any]] = {}
+MUTATIONS: Final = {
+    "claimLaunchItems": _claim,
+    "renewLaunchLeases": _renew,
+    "advanceLaunchItem": _advance,
+    "permitLaunchStart": _permit,
+    "finishLaunchItem": _finish,
+    "releaseLaunchItem": _release,
+}
+TYPES: Final = (_CLAIM,)

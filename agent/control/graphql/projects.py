@@ -1,0 +1,138 @@
+"""Projects, as far as queues and runs need them, and W&B's default resource configs."""
+
+from typing import Any, Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.connections import connection
+from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.limits import check_page
+from agent.control.store.records import EntityRecord, ProjectRecord, QueueRecord, RunRecord
+from agent.model.errors import NotFoundError
+from agent.model.spec import Json
+
+#: The one project under which W&B's clients look for queues.
+QUEUE_PROJECT: Final = "model-registry"
+_UNNAMED: Final = "uncategorized"
+
+
+async def _project(context: Context, args: Args) -> ProjectRecord | None:
+    name, entity = args.get("name") or _UNNAMED, args.get("entity_name")
+    return await context.plane.projects.get(context.principal, entity, name)
+
+
+async def _models(context: Context, args: Args) -> Json | None:
+    try:
+        page = await context.plane.projects.list(
+            context.principal,
+            args.get("entity_name"),
+            after=args.get("after"),
+            first=check_page(args.get("first")),
+        )
+    except NotFoundError:
+        return None
+    return connection(page)
+
+
+async def _upsert_model(context: Context, args: Args) -> Json:
+    name, entity = args.get("name") or _UNNAMED, args.get("entity_name")
+    record, inserted = await context.plane.projects.upsert(context.principal, entity, name)
+    return {"project": record, "model": record, "inserted": inserted}
+
+
+async def _create_resource_config(context: Context, args: Args) -> Json:
+    record = await context.plane.projects.create_resource_config(
+        context.principal,
+        args["entity_name"],
+        args["resource"],
+        as_object(args["config"], "config"),
+        args.get("template_variables"),
+    )
+    return {"default_resource_config_id": record.id, "success": True}
+
+
+_PROJECT: Final = ObjectType("Project")
+_PROJECT.set_alias("entityName", "entity")
+
+
+@_PROJECT.field("id")
+@_PROJECT.field("internalId")
+def _id(project: ProjectRecord, _info: Info) -> str:
+    return str(project.number)
+
+
+@_PROJECT.field("access")
+def _access(_project: ProjectRecord, _info: Info) -> str:
+    return "PRIVATE"
+
+
+@_PROJECT.field("isBenchmark")
+@_PROJECT.field("readOnly")
+def _no(_project: ProjectRecord, _info: Info) -> bool:
+    return False
+
+
+@_PROJECT.field("entity")
+async def _entity(project: ProjectRecord, info: Info) -> EntityRecord:
+    context = nested(info)
+    return await context.plane.accounts.entity(context.principal, project.entity)
+
+
+@_PROJECT.field("run")
+@_PROJECT.field("bucket")
+async def _run(
+    project: ProjectRecord, info: Info, *, name: str, **_unused: Any
+) -> RunRecord | None:
+    context = nested(info)
+    return await context.plane.runs.get(context.principal, project.entity, project.name, name)
+
+
+@_PROJECT.field("runs")
+async def _runs(project: ProjectRecord, info: Info, **args: Any) -> Json:
+    context = nested(info)
+    page = await context.plane.runs.list(
+        context.principal,
+        project.entity,
+        project.name,
+        filters=args.get("filters"),
+        order=args.get("order"),
+        after=args.get("after"),
+        first=check_page(args.get("first")),
+    )
+    return connection(page)
+
+
+@_PROJECT.field("runCount")
+async def _run_count(project: ProjectRecord, info: Info, *, filters: Any = None) -> int:
+    context = nested(info)
+    page = await context.plane.runs.list(
+        context.principal, project.entity, project.name, filters=filters, first=1
+    )
+    return page.total
+
+
+@_PROJECT.field("runQueues")
+async def _run_queues(project: ProjectRecord, info: Info) -> tuple[QueueRecord, ...]:
+    context = nested(info)
+    if project.name != QUEUE_PROJECT:
+        return ()
+    return await context.plane.queues.list(context.principal, project.entity)
+
+
+@_PROJECT.field("runQueue")
+async def _run_queue(project: ProjectRecord, info: Info, *, name: str) -> QueueRecord | None:
+    context = nested(info)
+    if project.name != QUEUE_PROJECT:
+        return None
+    try:
+        return await context.plane.queues.get(context.principal, project.entity, name)
+    except NotFoundError:
+        return None
+
+
+QUERIES: Final = {"project": _project, "model": _project, "models": _models}
+MUTATIONS: Final = {
+    "upsertModel": _upsert_model,
+    "createDefaultResourceConfig": _create_resource_config,
+}
+TYPES: Final = (_PROJECT,)

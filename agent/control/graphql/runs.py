@@ -1,0 +1,112 @@
+"""Minimal runs: what `wandb.init()` inside a job and W&B's agents need."""
+
+import base64
+from typing import Any, Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.services.runs import RunChange
+from agent.control.store.records import ProjectRecord, RunRecord
+from agent.model.spec import Json
+
+
+async def _upsert(context: Context, args: Args) -> Json:
+    record, inserted = await context.plane.runs.upsert(
+        context.principal,
+        _change(args),
+        run_id=args.get("id"),
+        entity=args.get("entity_name"),
+        project=args.get("model_name"),
+        name=args.get("name"),
+    )
+    return {"bucket": record, "inserted": inserted}
+
+
+def _change(args: Args) -> RunChange:
+    config, summary, tags = args.get("config"), args.get("summary_metrics"), args.get("tags")
+    return RunChange(
+        display_name=args.get("display_name"),
+        description=args.get("description"),
+        notes=args.get("notes"),
+        tags=None if tags is None else tuple(tags),
+        group=args.get("group_name"),
+        job_type=args.get("job_type"),
+        commit=args.get("commit"),
+        config=None if config is None else as_object(config, "config"),
+        summary=None if summary is None else as_object(summary, "summaryMetrics"),
+        state=args.get("state"),
+        host=args.get("host"),
+        program=args.get("job_program"),
+        sweep=args.get("sweep"),
+    )
+
+
+async def _stop(context: Context, args: Args) -> Json:
+    return {"success": await context.plane.runs.stop(context.principal, args["id"])}
+
+
+async def _set_state(context: Context, args: Args) -> Json:
+    done = await context.plane.runs.set_state(context.principal, args["id"], args["state"])
+    return {"success": done}
+
+
+def storage_id(run: RunRecord) -> str:
+    """W&B's form of a run's id, which its sweep scheduler also builds by itself."""
+    text = f"Run:v1:{run.name}:{run.project}:{run.entity}"
+    return base64.b64encode(text.encode()).decode()
+
+
+_RUN: Final = ObjectType("Run")
+for _field, _attribute in {
+    "projectId": "project_number",
+    "summaryMetrics": "summary",
+    "sweepName": "sweep",
+    "shouldStop": "stopped",
+    "exitcode": "exit_code",
+}.items():
+    _RUN.set_alias(_field, _attribute)
+
+
+@_RUN.field("id")
+def _id(run: RunRecord, _info: Info) -> str:
+    return storage_id(run)
+
+
+@_RUN.field("project")
+async def _project(run: RunRecord, info: Info) -> ProjectRecord | None:
+    context = nested(info)
+    return await context.plane.projects.get(context.principal, run.entity, run.project)
+
+
+@_RUN.field("user")
+def _user(run: RunRecord, _info: Info) -> Json | None:
+    return {"id": run.user, "name": run.user, "username": run.user} if run.user else None
+
+
+@_RUN.field("readOnly")
+def _read_only(_run: RunRecord, _info: Info) -> bool:
+    return False
+
+
+@_RUN.field("historyLineCount")
+@_RUN.field("eventsLineCount")
+@_RUN.field("logLineCount")
+def _no_lines(_run: RunRecord, _info: Info) -> int:
+    """Streams of runs are not kept yet, so that nobody resumes behind their end."""
+    return 0
+
+
+@_RUN.field("failed")
+def _failed(run: RunRecord, _info: Info) -> bool:
+    return run.state == "failed"
+
+
+@_RUN.field("running")
+def _running(run: RunRecord, _info: Info) -> bool:
+    return run.state == "running"
+
+
+QUERIES: Final[dict[str, Any]] = {}
+MUTATIONS: Final = {"upsertBucket": _upsert, "stopRun": _stop, "updateRunState": _set_state}
+TYPES: Final = (_RUN,)
