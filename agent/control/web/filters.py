@@ -115,9 +115,11 @@ def lasted(context: Context, start: datetime, end: datetime | None) -> Markup:
 
 @pass_context
 def clock(context: Context, at: datetime) -> Markup:
-    """A time of day in UTC, with the date unless it is today's."""
+    """A time of day in UTC, with the date unless it is today's; the script makes it local."""
     today = at.astimezone(UTC).date() == context["now"].date()
-    return _time(at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}", "")
+    return _time(
+        at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}", "clock"
+    )
 
 
 def commands(text: str) -> Markup:
@@ -131,11 +133,8 @@ def commands(text: str) -> Markup:
 
 def _time(at: datetime, text: str, style: str) -> Markup:
     moment = at.astimezone(UTC)
-    return Markup('<time datetime="{}" title="{} UTC"{}>{}</time>').format(
-        moment.isoformat(timespec="milliseconds"),
-        f"{moment:%Y-%m-%d %H:%M:%S}",
-        Markup(' data-style="{}"').format(style) if style else "",
-        text,
+    return Markup('<time datetime="{}" title="{} UTC" data-style="{}">{}</time>').format(
+        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}", style, text
     )
 
 

@@ -33,7 +33,8 @@ const look = () => {
   if (value) { observer.disconnect(); done(value); }
 };
 const observer = new MutationObserver(look);
-observer.observe(document, { subtree: true, childList: true, characterData: true, attributes: true });
+const whole = { subtree: true, childList: true, characterData: true, attributes: true };
+observer.observe(document, whole);
 look();
 """
 

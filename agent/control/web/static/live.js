@@ -2,6 +2,7 @@
 // own regions again. Also keeps relative times relative. Without this script, reload.
 
 const QUIET_MS = 400;
+const REFUSED_MS = 5000;
 const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86400;
@@ -25,26 +26,63 @@ function span(seconds) {
 // The page's clock may be wrong; the server's time at rendering corrects it.
 const skew = Date.parse(document.body.dataset.now || "") - Date.now() || 0;
 
+function clock(moment, now) {
+  const today = moment.toDateString() === now.toDateString();
+  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+}
+
 function tellTimes() {
-  const now = Date.now() + skew;
-  for (const element of document.querySelectorAll("time[datetime]")) {
-    const seconds = (now - Date.parse(element.dateTime)) / 1000;
-    if (element.dataset.style === "ago") element.textContent = ago(seconds);
-    if (element.dataset.style === "since") element.textContent = span(seconds);
+  const now = new Date(Date.now() + skew);
+  for (const element of document.querySelectorAll("time[data-style]")) {
+    const moment = new Date(element.dateTime);
+    const seconds = (now - moment) / 1000;
+    const texts = { ago: () => ago(seconds), since: () => span(seconds), clock: () => clock(moment, now) };
+    const text = texts[element.dataset.style]();
+    if (element.textContent !== text) element.textContent = text;
   }
 }
 
 class Page {
   constructor(address) {
+    this.address = address;
+    this.source = null;
     this.busy = false;
     this.wanted = false;
     this.mark = document.querySelector("[data-live-mark]");
-    this.source = new EventSource(address);
-    this.source.addEventListener("changed", () => this.refresh());
-    this.source.addEventListener("open", () => this.tell("tone-good", "Live"));
-    this.source.addEventListener("error", () => this.tell("tone-warn", "Reconnecting…"));
-    addEventListener("pagehide", () => this.source.close());
-    addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+    // A browser has few connections to one server: hidden pages give theirs back. What they
+    // miss they catch up with, since every connection begins with a notice.
+    document.addEventListener("visibilitychange", () => this.look());
+    addEventListener("pagehide", () => this.leave());
+    addEventListener("pageshow", () => this.look());
+    this.look();
+  }
+
+  look() {
+    if (document.hidden) this.leave();
+    else if (!this.source) this.connect();
+  }
+
+  leave() {
+    this.source?.close();
+    this.source = null;
+  }
+
+  connect() {
+    const source = new EventSource(this.address);
+    this.source = source;
+    source.addEventListener("changed", () => this.refresh());
+    source.addEventListener("open", () => this.tell("tone-good", "Live"));
+    source.addEventListener("error", () => {
+      this.tell("tone-warn", "Reconnecting…");
+      if (source.readyState === EventSource.CLOSED && this.source === source) this.refused();
+    });
+  }
+
+  // The browser gives up when it is answered and refused: signed out, or a proxy without a server.
+  refused() {
+    this.leave();
+    this.refresh();
+    setTimeout(() => this.look(), REFUSED_MS);
   }
 
   tell(tone, text) {

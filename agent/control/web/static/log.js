@@ -13,6 +13,7 @@ class Reader {
     this.foot = panel.querySelector("[data-log-state]");
     this.terminal = null;
     this.url = null;
+    this.place = null;
     this.abort = null;
     const follow = panel.querySelector("[data-follow]");
     follow?.closest("label").removeAttribute("hidden");
@@ -20,19 +21,25 @@ class Reader {
       this.screen.dataset.follow = follow.checked ? "yes" : "no";
       if (follow.checked) this.screen.scrollTop = this.screen.scrollHeight;
     });
-    addEventListener("pagehide", () => this.abort?.abort());
-    addEventListener("pageshow", (event) => {
-      if (event.persisted) { this.url = null; this.look(); }
-    });
+    // A browser has few connections to one server: hidden pages give theirs back.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.leave() : this.look()));
+    addEventListener("pagehide", () => this.leave());
+    addEventListener("pageshow", () => this.look());
+  }
+
+  leave() {
+    this.abort?.abort();
+    this.abort = null;
   }
 
   // Which log to show is said by the server; when it changes, the old one is left.
   look() {
     const url = document.getElementById("log-source")?.dataset.url;
-    if (!url || url === this.url) return;
-    this.abort?.abort();
-    this.abort = new AbortController();
+    if (!url || document.hidden || (url === this.url && this.abort)) return;
+    this.leave();
+    if (url !== this.url) this.place = null;
     this.url = url;
+    this.abort = new AbortController();
     this.read(url, this.abort.signal).catch((error) => {
       if (error.name !== "AbortError") this.say(`The log cannot be read: ${error.message}`);
     });
@@ -40,7 +47,8 @@ class Reader {
 
   async read(url, signal) {
     let pause = FIRST_PAUSE;
-    const place = await this.begin(url, signal);
+    this.place ??= await this.begin(url, signal);
+    const place = this.place;
     while (!signal.aborted) {
       const before = place.offset;
       const answer = await this.follow(url, place, signal);

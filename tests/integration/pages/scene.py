@@ -1,0 +1,138 @@
+"""A running control plane with something to see on its pages."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agent.config.control import ControlConfig
+from agent.control.files.logs import LogKey
+from agent.control.keys import LOGS
+from agent.control.server import ControlPlane
+from agent.control.services.notices import topic_log
+from agent.control.services.plane import Plane
+from agent.control.services.policy import Principal
+from agent.control.store.records import (
+    AgentRecord,
+    Channel,
+    ClaimRecord,
+    ItemRecord,
+    Registration,
+    Role,
+    Submission,
+)
+from agent.model.capacity import Capacity
+from agent.model.cause import Cause
+from agent.model.phase import Phase
+
+SESSION = "session-1"
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody with a key."""
+
+    key: str
+    principal: Principal
+
+
+@dataclass
+class Scene:
+    """The control plane, and what people and agents do to it."""
+
+    server: ControlPlane
+    plane: Plane
+    ada: Person
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    async def person(self, name: str, entity: str, role: Role) -> Person:
+        """A user with a role in an entity, and a key."""
+        accounts, ada = self.plane.accounts, self.ada.principal
+        await accounts.create_user(ada, name)
+        await accounts.set_member(ada, entity, name, role)
+        made = await accounts.create_key(ada, "test", user=name)
+        return Person(made.secret, await accounts.authenticate(made.secret))
+
+    async def queue(self, name: str, entity: str = "ada", **values: Any) -> None:
+        settings = {"resource": "local-process"} | values
+        await self.plane.queues.save(self.ada.principal, entity, name, **settings)
+
+    async def submit(
+        self, name: str, queue: str = "default", entity: str = "ada", **spec: Any
+    ) -> ItemRecord:
+        run_spec = {"name": name, "docker": {"docker_image": "example/image:1"}} | spec
+        submission = Submission(entity, "default", queue, run_spec)
+        return await self.plane.items.submit(self.ada.principal, submission)
+
+    async def agent(self, name: str = "box", queue: str = "default") -> AgentRecord:
+        registration = Registration(
+            entity="ada",
+            name=name,
+            hostname=f"{name}.example",
+            version="0.1.0",
+            queues=(queue,),
+            identity=f"identity-{name}",
+            session=SESSION,
+            backend=None,
+            resources=("local-process", "local-container"),
+            capacity=Capacity(slots=4, cpus=8.0, memory=16 * 1024**3),
+            config={},
+        )
+        welcome = await self.plane.agents.register(self.ada.principal, registration)
+        return welcome.agent
+
+    async def claim(self, agent: AgentRecord) -> ClaimRecord:
+        """What the agent takes next; it is then being prepared."""
+        leases, ada = self.plane.leases, self.ada.principal
+        request = f"request-{agent.id}"
+        [claim] = await leases.claim(ada, agent.id, SESSION, request, free=Capacity(slots=4))
+        await leases.advance(ada, agent.id, claim.lease, phase=Phase.PREPARING)
+        return claim
+
+    async def start(self, agent: AgentRecord, claim: ClaimRecord) -> None:
+        leases, ada = self.plane.leases, self.ada.principal
+        await leases.permit(ada, agent.id, claim.lease)
+        await leases.advance(ada, agent.id, claim.lease, phase=Phase.STARTED, activity="running")
+
+    async def finish(
+        self,
+        agent: AgentRecord,
+        claim: ClaimRecord,
+        phase: Phase,
+        cause: Cause,
+        message: str,
+        exit_code: int | None = None,
+    ) -> None:
+        await self.plane.leases.finish(
+            self.ada.principal,
+            agent.id,
+            claim.lease,
+            phase=phase,
+            cause=cause,
+            message=message,
+            exit_code=exit_code,
+        )
+
+    async def log(self, claim: ClaimRecord, data: bytes, channel: Channel = "job") -> None:
+        """Bytes arrive as an agent sends them."""
+        key = LogKey(claim.lease.item_id, claim.lease.attempt, channel)
+        logs = self.server.app[LOGS]
+        end = await logs.append(key, await logs.end(key), data)
+        await self.plane.logs.stored(claim.lease, channel, end)
+        self.plane.notices.publish([topic_log(claim.lease.item_id)])
+
+
+@asynccontextmanager
+async def open_scene(folder: Path, port: int = 0) -> AsyncIterator[Scene]:
+    """A control plane of its own on loopback."""
+    config = ControlConfig(port=port, data_dir=folder)
+    async with ControlPlane(config) as server:
+        plane = server.services
+        account = await plane.accounts.bootstrap_local("ada")
+        principal = await plane.accounts.authenticate(account.api_key)
+        await plane.queues.ensure_default("ada", "local-process")
+        yield Scene(server, plane, Person(account.api_key, principal))
