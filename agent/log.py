@@ -31,8 +31,8 @@ class LogSetup:
     redactor: Redactor = field(default_factory=Redactor)
 
 
-def configure(setup: LogSetup) -> None:
-    """Direct structlog and the logging of libraries to one place.
+def configure(setup: LogSetup) -> TextIO:
+    """Direct structlog and the logging of libraries to one place, which is returned.
 
     A file that cannot be opened is reported on standard error, which then takes the log.
     """
@@ -54,6 +54,7 @@ def configure(setup: LogSetup) -> None:
         cache_logger_on_first_use=False,
     )
     _adopt_libraries(stream, shared, renderer, max(level, logging.WARNING))
+    return stream
 
 
 def _processors(redactor: Redactor) -> list[Processor]:

@@ -17,6 +17,7 @@ from agent.config.base import WRITTEN
 from agent.config.complaints import complaints
 from agent.config.document import Document, KeyPath, read_document
 from agent.config.environment import environment_settings
+from agent.config.execution import PruneConfig, PruneRule
 from agent.config.layers import Layers, Setting, settings_of
 from agent.config.paths import data_dir, find_config_file, state_dir
 from agent.config.shape import keys_at
@@ -71,6 +72,10 @@ def _defaults(environ: Mapping[str, str], *, wandb_shape: bool) -> Iterable[Sett
     """Defaults that depend on the machine or on whose file it is."""
     yield Setting(("state_dir",), str(state_dir(environ)), DEFAULT_ORIGIN)
     yield Setting(("control", "data_dir"), str(data_dir(environ)), DEFAULT_ORIGIN)
+    for kind, rule in dict(PruneConfig()).items():
+        if isinstance(rule, PruneRule):  # so that a file may give one half of it
+            yield Setting(("prune", kind, "max_age"), f"{rule.max_age:f}s", DEFAULT_ORIGIN)
+            yield Setting(("prune", kind, "max_size"), f"{rule.max_size}b", DEFAULT_ORIGIN)
     for key, value in WANDB_DEFAULTS.items() if wandb_shape else ():
         yield Setting((key,), value, "default of W&B's launch-config.yaml")
 

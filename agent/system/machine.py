@@ -1,0 +1,72 @@
+"""What this machine has: cores, memory, GPUs, a name, a user."""
+
+import asyncio
+import getpass
+import os
+import re
+import socket
+from pathlib import Path
+
+#: `nvidia-smi -L` prints one line per device: `GPU 0: NAME (UUID: GPU-…)`.
+_GPU_LINE = re.compile(rb"^GPU (\d+): .*\(UUID: (\S+)\)", re.MULTILINE)
+
+
+def cores() -> float:
+    """Cores that this process may use: affinity, and the quota of its control group."""
+    usable = float(len(os.sched_getaffinity(0)))
+    quota = _cgroup_quota(Path("/sys/fs/cgroup/cpu.max"))
+    return min(usable, quota) if quota else usable
+
+
+def memory() -> int:
+    """Bytes of memory: the machine's, or the limit of our control group."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = _read(Path("/sys/fs/cgroup/memory.max"))
+    return min(total, int(limit)) if limit.isdigit() else total
+
+
+async def gpus() -> tuple[str, ...]:
+    """Device ids as NVIDIA's driver numbers them; none without the driver."""
+    try:
+        process = await asyncio.create_subprocess_exec(
+            "nvidia-smi",
+            "-L",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+    except OSError:
+        return ()
+    output, _ = await process.communicate()
+    return gpu_ids(output) if process.returncode == 0 else ()
+
+
+def gpu_ids(listing: bytes) -> tuple[str, ...]:
+    """Ids from the output of `nvidia-smi -L`."""
+    return tuple(match[1].decode() for match in _GPU_LINE.finditer(listing))
+
+
+def host_name() -> str:
+    """The machine's name without its domain."""
+    return socket.gethostname().partition(".")[0] or "localhost"
+
+
+def user_name() -> str:
+    """The user as a name for an entity: lower-case letters, digits, `-` and `_`."""
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        name = ""
+    return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:64] or "local"
+
+
+def _cgroup_quota(file: Path) -> float | None:
+    quota, _, period = _read(file).partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""

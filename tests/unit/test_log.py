@@ -1,0 +1,102 @@
+"""The launcher's own log: who it is for, what it carries, and what it never shows."""
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+import structlog
+
+from agent.log import LogSetup, configure
+from agent.model.redact import Redactor
+
+
+@pytest.fixture
+def setup() -> Iterator[Callable[[LogSetup], None]]:
+    """Configures, and undoes it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    streams: list[TextIO] = []
+    yield lambda wanted: streams.append(configure(wanted))
+    for stream in streams:
+        if stream is not sys.stderr:
+            stream.close()
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+Setup = Callable[[LogSetup], None]
+
+
+def lines(file: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_what_is_bound_is_in_every_line(setup: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "logs" / "agent.log"
+    setup(LogSetup(file=str(file)))
+    with structlog.contextvars.bound_contextvars(job="j1", queue="q", attempt=2):
+        structlog.get_logger().info("started", image="x")
+    structlog.get_logger().debug("not at this level")
+    (line,) = lines(file)
+    assert line["event"] == "started"
+    assert (line["job"], line["queue"], line["attempt"], line["level"]) == ("j1", "q", 2, "info")
+
+
+def test_secrets_are_removed_at_the_sink(setup: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "agent.log"
+    redactor = Redactor()
+    setup(LogSetup(file=str(file), redactor=redactor))
+    redactor.add("learned-later")
+    log = structlog.get_logger()
+    log.info("x learned-later", env={"A": "learned-later", "n": 1}, argv=["a", "learned-later"])
+    try:
+        raise RuntimeError("https://ada:pw@host")
+    except RuntimeError:
+        log.exception("failed")
+    text = file.read_text()
+    assert "learned-later" not in text
+    assert "pw@" not in text
+    assert "RuntimeError" in text
+    assert lines(file)[0]["env"] == {"A": "***", "n": 1}
+
+
+def test_libraries_write_to_the_same_place_and_are_cleaned_too(
+    setup: Setup, tmp_path: Path
+) -> None:
+    file = tmp_path / "agent.log"
+    setup(LogSetup(file=str(file), redactor=Redactor(["library-secret"])))
+    logging.getLogger("some.library").warning("careful: %s", "library-secret")
+    logging.getLogger("some.library").info("chatter")
+    try:
+        raise RuntimeError("library-secret")
+    except RuntimeError:
+        logging.getLogger("some.library").exception("broke")
+    first, second = lines(file)
+    assert first["event"] == "careful: ***"
+    assert "RuntimeError" in str(second["exception"])
+    assert "library-secret" not in file.read_text()
+
+
+def test_people_get_text(setup: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "agent.log"
+    setup(LogSetup(file=str(file), format="console"))
+    structlog.get_logger().warning("disk nearly full", free="1 GiB")
+    assert "disk nearly full" in file.read_text()
+    assert not file.read_text().startswith("{")
+
+
+def test_a_file_that_cannot_be_written_is_said(
+    setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    setup(LogSetup(file=str(tmp_path / "file" / "agent.log")))
+    structlog.get_logger().info("still heard")
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert "still heard" in told
