@@ -1,0 +1,264 @@
+"""Bad input ends with a message that names the thing, what was seen and what to do."""
+
+import asyncio
+import json
+import shlex
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import QUICK
+from tests.e2e.harness.home import Home, Result
+from tests.e2e.test_tour import git_settings
+from tests.infrastructure.state import DockerFacts, GitFacts, RegistryFacts
+
+
+def told(done: Result, code: int, *parts: str) -> None:
+    """The command ended with `code`, said all of `parts`, and showed no traceback."""
+    assert done.code == code, done.out + done.err
+    assert "Traceback" not in done.err
+    missing = [part for part in parts if part not in done.err]
+    assert not missing, f"{missing} not in: {done.err}"
+
+
+async def cause_of(home: Home, *flags: str, wait: float = 120) -> tuple[str, str, str]:
+    """Submit, wait for the end; returns cause, message and what `explain` says."""
+    async with asyncio.timeout(wait):
+        done = await home.launch("submit", "--queue", "default", "--wait", "--json", *flags)
+    item: dict[str, Any] = done.json()
+    assert done.code == (item["exitCode"] or 1), done.err
+    explained = await home.launch("explain", item["id"])
+    assert item["message"] in explained.out.replace("\n", " ") or item["cause"] in explained.out
+    return item["cause"], item["message"], explained.out
+
+
+# ---- what the command line refuses
+
+
+async def test_without_any_server_the_way_to_one_is_told(home: Home) -> None:
+    told(await home.launch("queue", "list"), 2, "launch-agent", "LAUNCH_SERVER")
+
+
+async def test_an_unreachable_server_is_named(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    key = "launch-" + "x" * 40
+    done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=key)
+    told(done, 3, url)
+
+
+async def test_missing_and_bad_keys_are_told_apart(home: Home) -> None:
+    daemon = await home.start("launch-agent", "--queue", "default")
+    url = next(word for word in daemon.output().split() if word.startswith("http://127.0.0.1:"))
+    url = "/".join(url.split("/")[:3])
+    told(await home.launch("queue", "list", LAUNCH_SERVER=url), 4, "LAUNCH_API_KEY")
+    bad = "launch-" + "x" * 40
+    done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=bad)
+    told(done, 4, "key")
+    assert bad not in done.err
+
+
+async def test_unknown_queues_and_entities_are_named_with_near_misses(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    await home.launch("queue", "create", "training", "--resource", "local-process")
+    flags = ("--docker-image", "some/image:1")
+    told(await home.launch("submit", "-q", "trainin", *flags), 1, "`trainin`", "`training`")
+    told(await home.launch("queue", "list", "--entity", "nobody"), 1, "`nobody`")
+
+
+async def test_paths_that_are_no_directories_are_named(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    (home.root / "file.txt").write_text("text")
+    flags = ("-E", "python main.py")
+    told(await home.launch("submit", "--uri", "./nowhere", *flags), 2, "nowhere")
+    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "file.txt", "director")
+
+
+async def test_configuration_mistakes_name_file_line_key_and_remedy(home: Home) -> None:
+    for text, parts in {
+        "queues: [default\n": ("config.yaml", "line"),
+        "max_job: 3\n": ("config.yaml", "max_job", "max_jobs"),
+        "stopped_run_timeout: 30 parsecs\n": ("config.yaml", "stopped_run_timeout", "30 parsecs"),
+        "min_free_disk: 5 bananas\n": ("config.yaml", "min_free_disk", "5 bananas"),
+    }.items():
+        home.config.write_text(text)
+        done = await home.run("launch-agent", "--queue", "default", "--config", str(home.config))
+        told(done, 2, *parts)
+
+
+async def test_a_malformed_queue_file_names_the_line(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    (home.root / "queue.yaml").write_text("name: big\nresource: [local\n")
+    told(await home.launch("queue", "create", "-f", "queue.yaml"), 2, "queue.yaml", "line")
+
+
+async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    for url in ("ext::sh -c touch% marker", "--upload-pack=touch marker", "ftp://host/repo.git"):
+        done = await home.launch("submit", f"--uri={url}", "-E", "python main.py")
+        assert done.code in {1, 2}, done.err
+        assert "Traceback" not in done.err
+        assert not (home.root / "marker").exists()
+    secret = await home.launch(
+        "submit", "--uri", "https://user:hunter2@git.example/r.git", "-E", "python main.py"
+    )
+    told(secret, 2, "credential")
+    assert "hunter2" not in secret.err
+
+
+async def test_a_port_in_use_is_named(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        control = QUICK["control"] | {"port": port}
+        home.configure(QUICK | {"control": control})
+        done = await home.run("launch-agent", "--queue", "default", "--config", str(home.config))
+    told(done, 2, str(port), "in use")
+
+
+async def test_a_second_daemon_on_the_same_folders_is_refused(home: Home) -> None:
+    first = await home.start("launch-agent", "--queue", "default")
+    second = await home.run("launch-agent", "--queue", "default", "--config", str(home.config))
+    told(second, 1, str(first.pid))
+    elsewhere = str(home.root / "other-state")
+    third = await home.run(
+        *("launch-agent", "--queue", "default", "--config", str(home.config)),
+        LAUNCH_STATE_DIR=elsewhere,
+    )
+    told(third, 1, "database", str(first.pid))
+
+
+async def test_two_agents_with_one_name_are_told_who_the_other_is(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default", "--name", "desk")
+    found = json.loads((home.root / "state" / "embedded.json").read_text())
+    second = await home.run(
+        *("launch-agent", "--queue", "default", "--name", "desk"),
+        LAUNCH_STATE_DIR=str(home.root / "other"),
+        LAUNCH_SERVER=found["url"],
+        LAUNCH_API_KEY=found["api_key"],
+    )
+    told(second, 1, "`desk`", "--name")
+
+
+# ---- what ends an item
+
+
+@pytest.mark.docker
+@pytest.mark.git_servers
+async def test_git_remotes_that_fail_each_have_their_cause(
+    home: Home, git_servers: GitFacts
+) -> None:
+    settings = git_settings(git_servers)
+    settings["sources"]["git"]["stall_timeout"] = "2s"
+    home.configure(QUICK | settings)
+    await home.start("launch-agent", "--queue", "default")
+    url, run = git_servers.https_url, ("-E", "python job.py")
+
+    cause, message, _ = await cause_of(home, "--uri", url, "-g", "no-such-ref", *run)
+    assert cause == "SOURCE_NOT_FOUND"
+    assert "no-such-ref" in message
+    missing = url.rsplit("/", 1)[0] + "/nothing-here.git"
+    cause, message, _ = await cause_of(home, "--uri", missing, *run)
+    assert cause in {"SOURCE_NOT_FOUND", "SOURCE_AUTH"}
+    assert "nothing-here" in message
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
+        mute = f"https://127.0.0.1:{silent.getsockname()[1]}/org/repo.git"
+        cause, message, _ = await cause_of(home, "--uri", mute, *run)
+    assert cause == "SOURCE_UNREACHABLE"
+    assert mute in message
+    cause, message, _ = await cause_of(home, "--uri", git_servers.https_redirect_url, *run)
+    assert cause in {"POLICY_SOURCE", "SOURCE_INVALID", "SOURCE_UNREACHABLE"}
+    assert "redirect" in message
+
+
+@pytest.mark.docker
+@pytest.mark.git_servers
+async def test_a_wrong_password_is_an_authentication_cause(
+    home: Home, git_servers: GitFacts
+) -> None:
+    settings = git_settings(git_servers)
+    settings["sources"]["git"]["credentials"][0]["password"] = {"value": "wrong-password"}
+    home.configure(QUICK | settings)
+    await home.start("launch-agent", "--queue", "default")
+    run = ("--uri", git_servers.https_url, "-E", "python job.py")
+    cause, message, explained = await cause_of(home, *run)
+    assert cause == "SOURCE_AUTH"
+    assert git_servers.https_url in message
+    assert "wrong-password" not in message + explained
+
+
+def code(home: Home, **files: str) -> str:
+    folder = home.root / "code"
+    folder.mkdir(exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+    return str(folder)
+
+
+@pytest.mark.docker
+async def test_builds_that_fail_name_the_package_or_the_step(home: Home) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    folder = code(home, main__py="print()", requirements__txt="no-such-package-of-ours==9.9\n")
+    run = ("--uri", folder, "-E", "python main.py")
+    cause, message, _ = await cause_of(home, *run)
+    assert cause == "BUILD_REQUIREMENTS"
+    assert "no-such-package-of-ours" in message
+    code(home, Dockerfile="FROM python:3.11-slim\nRUN echo about to break && false\n")
+    cause, message, _ = await cause_of(home, *run, "--dockerfile", "Dockerfile")
+    assert cause == "BUILD_DOCKERFILE"
+    assert "RUN echo about to break && false" in message
+
+
+@pytest.mark.docker
+@pytest.mark.registry
+async def test_images_that_cannot_be_run_each_have_their_cause(
+    home: Home, docker_engine: DockerFacts, registries: RegistryFacts
+) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    missing = f"{registries.address}/no/such:image"
+    cause, message, _ = await cause_of(home, "-d", missing)
+    assert cause == "IMAGE_NOT_FOUND"
+    assert missing in message
+    cause, message, _ = await cause_of(home, "-d", docker_engine.foreign_image)
+    assert cause == "IMAGE_PLATFORM"
+    assert "arm64" in message
+    private = f"{registries.private_address}/team/secret:1"
+    cause, message, explained = await cause_of(home, "-d", private)
+    assert cause == "IMAGE_AUTH"
+    assert "docker login" in message + explained
+    entry = ("-E", "no-such-program --flag")
+    cause, message, _ = await cause_of(home, "-d", docker_engine.shell_image, *entry)
+    assert cause == "START_ENTRYPOINT"
+    assert "no-such-program" in message
+
+
+@pytest.mark.docker
+async def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(
+    home: Home, docker_engine: DockerFacts
+) -> None:
+    home.configure(QUICK | {"stopped_run_timeout": "1s"})
+    await home.start("launch-agent", "--queue", "default")
+    stubborn = shlex.join(["sh", "-c", "trap '' TERM; echo armed; while :; do sleep 1; done"])
+    image = ("-d", docker_engine.shell_image, "-E", stubborn)
+    cause, message, _ = await cause_of(home, *image, "--timeout", "2s")
+    assert cause == "RUN_DEADLINE"
+    assert "2.0 s" in message or "2 s" in message
+
+
+@pytest.mark.docker
+async def test_a_line_of_100_mb_arrives_whole(home: Home, docker_engine: DockerFacts) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    script = "dd if=/dev/zero bs=1048576 count=100 2>/dev/null | tr '\\000' x; echo; echo end"
+    done = await home.launch(
+        *("submit", "-q", "default", "--wait", "--json", "-d", docker_engine.shell_image),
+        *("-E", shlex.join(["sh", "-c", script])),
+    )
+    assert done.code == 0, done.err
+    log = home.root / "log.txt"
+    shown = await home.run(
+        "sh", "-c", f"launch item logs {done.json()['id']} > {shlex.quote(str(log))}"
+    )
+    assert shown.code == 0, shown.err
+    assert log.stat().st_size == 100 * 2**20 + len("\nend\n")
+    assert Path(log).read_bytes()[-5:] == b"\nend\n"
