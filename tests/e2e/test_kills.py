@@ -11,7 +11,7 @@ from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import Backend, expected_lines, until
 
 REPEAT = pytest.mark.parametrize(
-    "_round", [0, *(pytest.param(i, marks=pytest.mark.long) for i in range(1, 10))]
+    "repetition", [0, *(pytest.param(i, marks=pytest.mark.long) for i in range(1, 10))]
 )
 
 
@@ -52,7 +52,7 @@ async def assert_ended_well(home: Home, item: str, backend: Backend) -> None:
 
 @REPEAT
 async def test_an_agent_killed_under_a_job_adopts_it_again(
-    home: Home, backend: Backend, _round: int
+    home: Home, backend: Backend, repetition: int
 ) -> None:
     first = await home.start("launch-agent", "--queue", "default")
     item = await backend.submit(home)
@@ -67,7 +67,7 @@ async def test_an_agent_killed_under_a_job_adopts_it_again(
 
 @REPEAT
 async def test_a_job_that_ends_while_its_agent_is_dead_keeps_its_outcome(
-    home: Home, backend: Backend, _round: int
+    home: Home, backend: Backend, repetition: int
 ) -> None:
     first = await home.start("launch-agent", "--queue", "default")
     item = await backend.submit(home)
@@ -85,7 +85,7 @@ async def test_a_job_that_ends_while_its_agent_is_dead_keeps_its_outcome(
 
 @REPEAT
 async def test_a_control_plane_killed_under_a_job_finds_it_again(
-    home: Home, backend: Backend, _round: int
+    home: Home, backend: Backend, repetition: int
 ) -> None:
     server = await home.start("launch", "server")
     agent = await home.start("launch-agent", "--queue", "default", **await pair(home))
@@ -100,7 +100,7 @@ async def test_a_control_plane_killed_under_a_job_finds_it_again(
 
 @REPEAT
 async def test_an_agent_that_slept_past_its_lease_harms_nothing(
-    home: Home, backend: Backend, _round: int
+    home: Home, backend: Backend, repetition: int
 ) -> None:
     await home.start("launch", "server")
     agent = await home.start("launch-agent", "--queue", "default", **await pair(home))
@@ -129,7 +129,7 @@ async def pair(home: Home) -> dict[str, str]:
 
 @REPEAT
 async def test_the_first_sigterm_waits_for_the_job_and_the_second_stops_it(
-    home: Home, backend: Backend, _round: int
+    home: Home, backend: Backend, repetition: int
 ) -> None:
     daemon = await home.start("launch-agent", "--queue", "default")
     item = await backend.submit(home)
