@@ -47,8 +47,9 @@ class Reader {
 
   async read(url, signal) {
     let pause = FIRST_PAUSE;
-    this.place ??= await this.begin(url, signal);
-    const place = this.place;
+    const place = this.place ?? await this.begin(url, signal);
+    signal.throwIfAborted();
+    this.place = place;
     while (!signal.aborted) {
       const before = place.offset;
       const answer = await this.follow(url, place, signal);
@@ -69,6 +70,7 @@ class Reader {
     } catch (error) {
       if (error.name === "AbortError") throw error;
     }
+    signal.throwIfAborted();
     this.screen.dataset.follow ??= "yes";
     this.terminal = new Terminal(this.screen);
     if (place.offset > 0) {
