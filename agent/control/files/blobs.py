@@ -1,13 +1,15 @@
 """Blobs by digest: code archives that submitters pack and agents unpack."""
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import delete_below, names_below, storage_errors
+from agent.control.files.storage import names_below, storage_errors
 from agent.model.errors import InvalidInputError
 
 DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
@@ -62,7 +64,10 @@ class BlobStore:
             return counted.size
         with storage_errors(f"Storing {digest}"):
             path = _path(entity, digest)
-            await self._store.put_async(path, aiter(counted), max_concurrency=_PARTS)
+            try:
+                await self._store.put_async(path, aiter(counted), max_concurrency=_PARTS)
+            finally:
+                await counted.let_go()
         return counted.size
 
     async def read(self, entity: str, digest: str) -> tuple[int, AsyncIterator[bytes]] | None:
@@ -76,7 +81,8 @@ class BlobStore:
 
     async def delete(self, entity: str, digest: str) -> None:
         """Remove a blob; one that is not there is no error."""
-        await delete_below(self._store, _path(entity, digest))
+        with storage_errors(f"Removing {digest}"), suppress(FileNotFoundError):
+            await self._store.delete_async(_path(entity, digest))
 
     async def digests(self, entity: str) -> list[str]:
         """Digests of all blobs of an entity."""
@@ -91,10 +97,23 @@ class _Verified:
         self._chunks = chunks
         self._digest = digest
         self._limit = limit
+        self._pull: asyncio.Task[Any] | None = None
         self.size = 0
+
+    async def let_go(self) -> None:
+        """End a pull that goes on although nobody wants its chunk any more.
+
+        The store pulls each chunk in a task of its own, and leaves that task to itself when
+        the call that stores is cancelled.
+        """
+        pull = self._pull
+        if pull is not None and pull is not asyncio.current_task() and not pull.done():
+            pull.cancel()
+            await asyncio.wait((pull,))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         seen = hashlib.sha256()
+        self._pull = asyncio.current_task()
         async for chunk in self._chunks:
             self.size += len(chunk)
             if self.size > self._limit:
@@ -102,6 +121,7 @@ class _Verified:
                 raise TooLargeError(message, hint="Leave data out of the code directory.")
             seen.update(chunk)
             yield chunk
+            self._pull = asyncio.current_task()
         if f"sha256:{seen.hexdigest()}" != self._digest:
             message = f"{self.size} bytes arrived whose digest is sha256:{seen.hexdigest()}."
             raise DigestMismatchError(f"{message} Promised was {self._digest}.")

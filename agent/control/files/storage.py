@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +50,9 @@ def storage_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except (ConnectionError, TimeoutError):
+        # Of the client whose bytes are being stored, not of the store.
+        raise
     except (BaseError, OSError) as error:
         text = str(error).split("\n", 1)[0]
         if "No space left" in str(error) or "os error 28" in str(error):
@@ -72,8 +75,3 @@ async def delete_below(store: ObjectStore, prefix: str) -> int:
     if names:
         await store.delete_async(names)
     return len(names)
-
-
-async def whole(stream: AsyncIterator[bytes]) -> bytes:
-    """All bytes of a stream that is known to be small."""
-    return b"".join([chunk async for chunk in stream])

@@ -35,6 +35,16 @@ class Accounts:
         """
         raise NotImplementedError
 
+    async def resume(self, key_id: str) -> Principal:
+        """The user whose key, by its id, signed in a browser earlier (a signed cookie says so).
+
+        Remembered as `authenticate` does, for at most a second.
+
+        Raises:
+            AuthenticationError: unknown, revoked, or not a user's key.
+        """
+        raise NotImplementedError
+
     async def bootstrap_local(self, name: str, api_key: str | None = None) -> LocalAccount:
         """Make sure that a user of this name, its entity and `default` project exist.
 
