@@ -8,14 +8,24 @@ from typing import Any, Final
 from ariadne import ObjectType, make_executable_schema
 from graphql import GraphQLObjectType, GraphQLSchema
 
-from agent.control.graphql import agents, items, leases, projects, queues, runs, viewer, wandb
+from agent.control.graphql import (
+    accounts,
+    agents,
+    items,
+    leases,
+    projects,
+    queues,
+    runs,
+    viewer,
+    wandb,
+)
 from agent.control.graphql.context import Args, Context, Info, context_of
 from agent.control.graphql.policies import FIELDS, admit
 from agent.control.graphql.scalars import SCALARS
 
 RootResolver = Callable[[Context, Args], Awaitable[Any]]
 
-_MODULES: Final = (viewer, projects, queues, items, agents, leases, runs, wandb)
+_MODULES: Final = (viewer, accounts, projects, queues, items, agents, leases, runs, wandb)
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
