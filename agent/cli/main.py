@@ -14,8 +14,11 @@ COMMANDS = {
     "item": Later("agent.cli.item:item", "Look at queued and running jobs, stop, retry, move."),
     "agent": Later("agent.cli.agents:agent", "Look at agents, drain and stop them."),
     "explain": Later("agent.cli.explain:explain", "Why does it wait, why did it fail?"),
-    "login": Later("agent.cli.login:login", "Keep the API key for a server."),
     "open": Later("agent.cli.login:open_page", "Print a link that signs a browser in, once."),
+    "login": Later("agent.cli.login:login", "Keep the API key for a server."),
+    "key": Later("agent.cli.accounts:key", "Make, list and revoke API keys."),
+    "user": Later("agent.cli.accounts:user", "Make users (administrators of the server)."),
+    "entity": Later("agent.cli.accounts:entity", "List entities, make teams, set members."),
     "server": Later("agent.cli.server:server", "Serve the control plane for a team."),
     "demo": Later("agent.cli.demo.main:demo", "Run three example jobs, from nothing."),
 }

@@ -11,7 +11,14 @@ from agent.model.nearest import did_you_mean
 
 Json = dict[str, Any]
 
-_KEYS: Final = ("name", "resource", "resource_args", "template_variables", "prioritization")
+_KEYS: Final = (
+    "name",
+    "resource",
+    "resource_args",
+    "config",
+    "template_variables",
+    "prioritization",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +66,27 @@ def _from_document(document: Document) -> QueueFile:
         if key not in _KEYS:
             message = f"{document.place((key,))}: unknown key `{key}`."
             raise InvalidInputError(message, hint=did_you_mean(key, _KEYS, "key"))
-    arguments = _mapping(document, "resource_args")
+    config = _config(document)
+    arguments = (config or {}).get("resource_args")
     resource = _text(document, "resource")
-    if resource is None and arguments and len(arguments) == 1:
+    if resource is None and isinstance(arguments, dict) and len(arguments) == 1:
         resource = next(iter(arguments))
     return QueueFile(
         name=_text(document, "name"),
         resource=resource,
-        config=None if arguments is None else {"resource_args": arguments},
+        config=config,
         template_variables=_mapping(document, "template_variables"),
         prioritization=_switch(document, "prioritization"),
     )
+
+
+def _config(document: Document) -> Json | None:
+    """The template: W&B's whole `config`, or its one part `resource_args`."""
+    whole, arguments = _mapping(document, "config"), _mapping(document, "resource_args")
+    if whole is not None and arguments is not None:
+        message = f"{document.place(('resource_args',))}: `resource_args` is there twice."
+        raise InvalidInputError(message, hint="Keep it here, or inside `config`.")
+    return whole if arguments is None else {"resource_args": arguments}
 
 
 def _text(document: Document, key: str) -> str | None:

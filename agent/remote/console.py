@@ -324,6 +324,19 @@ class Console:
         """
         return await put_blob(self._client, await self.acting_entity(), digest, file)
 
+    # ------------------------------------------------------------------ everything else
+
+    async def run(
+        self, document: str, variables: Json | None = None, *, idempotent: bool | None = None
+    ) -> Json:
+        """One operation as it stands; for the rarer ones, which have no method here."""
+        return await self._client.execute(document, variables, idempotent=idempotent)
+
+    async def sign_in_link(self) -> str:
+        """A link that signs a browser in, once."""
+        answer = await self._client.send("POST", "/launch/sign-in-links", idempotent=False)
+        return str(answer.json()["url"])
+
     # ------------------------------------------------------------------ inside
 
     async def _item_mutation(
