@@ -1,1 +1,1 @@
-"""The long-running agent: one loop, one file."""
+"""The launch agent's process: one loop, one file."""

@@ -176,6 +176,7 @@ class _Line:
         """Report before reap: nothing is removed until the outcome is acknowledged."""
         job = self._job
         log = structlog.get_logger().bind(cause=outcome.cause)
+        job.equipment.observe(outcome)
         log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
         try:
             answer = await job.report.finish(outcome, job.equipment.limits.log_stall)

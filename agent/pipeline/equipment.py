@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret, MountConfig
+from agent.model.outcome import Outcome
 from agent.model.spec import CodeSource, GitSource
 from agent.pipeline.build import Builds
 from agent.pipeline.record import Record
@@ -70,6 +71,8 @@ class Equipment:
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
     mounts: Mapping[str, MountConfig] = field(default_factory=dict)
     limits: Limits = Limits()
+    #: Told every outcome, for metrics.
+    observe: Callable[[Outcome], None] = lambda _: None
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def in_thread(

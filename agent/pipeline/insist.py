@@ -8,6 +8,7 @@ import structlog
 
 from agent.model.errors import (
     AuthenticationError,
+    LaunchError,
     PermissionDeniedError,
     ServerError,
     UnreachableError,
@@ -43,7 +44,12 @@ class Backoff:
         self._next = self._first
 
 
-async def insist(call: Callable[[], Awaitable[Result]], what: str, sleep: Sleep) -> Result:
+async def insist(
+    call: Callable[[], Awaitable[Result]],
+    what: str,
+    sleep: Sleep,
+    passing: tuple[type[LaunchError], ...] = PASSING,
+) -> Result:
     """Repeat an idempotent call until it is answered; says once that it waits.
 
     Raises:
@@ -54,7 +60,7 @@ async def insist(call: Callable[[], Awaitable[Result]], what: str, sleep: Sleep)
     while True:
         try:
             result = await call()
-        except PASSING as error:
+        except passing as error:
             if not waiting:
                 structlog.get_logger().warning(f"{what}: will be repeated", error=str(error))
             waiting = True

@@ -1,0 +1,163 @@
+"""All attempts of this process, as tasks by item."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from agent.daemon.capacity import Ledger
+from agent.model.cause import Cause
+from agent.model.errors import LaunchError
+from agent.model.names import workload_name
+from agent.model.outcome import Refused
+from agent.model.work import Claim, Lease
+from agent.pipeline.attempt import Begin, run_attempt
+from agent.pipeline.equipment import Equipment, Lane
+from agent.pipeline.insist import insist
+from agent.pipeline.job import Job
+from agent.pipeline.recall import Recall, Recalls
+from agent.pipeline.report import Report
+from agent.ports.queue import Answer
+
+_RECALLS: Final[Mapping[Answer, Recall]] = {
+    Answer.STOP: Recall.STOP,
+    Answer.FENCED: Recall.FENCED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Under:
+    """One attempt under way."""
+
+    claim: Claim
+    recalls: Recalls
+    task: asyncio.Task[None]
+
+
+class Attempts:
+    """Begins attempts, hands recalls to them, and knows when none is left."""
+
+    def __init__(self, equipment: Equipment, ledger: Ledger) -> None:
+        self._equipment = equipment
+        self._ledger = ledger
+        self._under: dict[str, _Under] = {}
+        #: Held, and not decided about yet: their leases want to be renewed all the same.
+        self._undecided: dict[str, Lease] = {}
+        self._ended = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._under)
+
+    @property
+    def leases(self) -> tuple[Lease, ...]:
+        """All that has to be renewed."""
+        under = {item: one.claim.lease for item, one in self._under.items()}
+        return tuple((self._undecided | under).values())
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the workloads and folders that are in use here."""
+        return frozenset(self._name(one.claim.lease) for one in self._under.values())
+
+    def hold(self, claims: tuple[Claim, ...]) -> None:
+        """Renew these until each is begun."""
+        self._undecided |= {claim.lease.item_id: claim.lease for claim in claims}
+
+    def begin(self, claim: Claim, begin: Begin) -> None:
+        """Begin one attempt; what it needs counts as taken from here on."""
+        lease = claim.lease
+        self._undecided.pop(lease.item_id, None)
+        self._ledger.take(lease, claim.granted)
+        recalls = Recalls()
+        if claim.stop_requested:
+            recalls.send(Recall.STOP)
+        before = self._under.get(lease.item_id)
+        work = self._work(claim, begin, recalls, before)
+        task = asyncio.create_task(work, name=f"attempt-{lease.item_id}")
+        self._under[lease.item_id] = _Under(claim, recalls, task)
+        task.add_done_callback(lambda done: self._over(lease, done))
+
+    def deliver(self, answers: Mapping[str, Answer]) -> None:
+        """What the queue answered to the renewal."""
+        for item, answer in answers.items():
+            one, recall = self._under.get(item), _RECALLS.get(answer)
+            if recall is Recall.FENCED:
+                self._undecided.pop(item, None)
+            if one is not None and recall is not None:
+                one.recalls.send(recall)
+
+    def recall_all(self, cause: Recall) -> None:
+        """Recall every attempt."""
+        for one in self._under.values():
+            one.recalls.send(cause)
+
+    async def all_ended(self) -> None:
+        """Wait until none is left."""
+        while self._under:
+            self._ended.clear()
+            await self._ended.wait()
+
+    async def cancel(self) -> None:
+        """Leave at once; what runs goes on."""
+        tasks = [one.task for one in self._under.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _work(
+        self, claim: Claim, begin: Begin, recalls: Recalls, before: _Under | None
+    ) -> None:
+        if before is not None:
+            # 1. This process slept past its lease. 2. The item went back to its queue.
+            # 3. We claimed it anew before a renewal told the first attempt that it is
+            # fenced. Both would use one workload name, so the first ends first.
+            before.recalls.send(Recall.FENCED)
+            await asyncio.wait({before.task})
+        lane = self._equipment.lanes.get(claim.resource)
+        if lane is None:
+            await self._refuse(claim)
+        else:
+            await run_attempt(self._job(claim, lane, recalls), begin)
+
+    def _job(self, claim: Claim, lane: Lane, recalls: Recalls) -> Job:
+        equipment, lease = self._equipment, claim.lease
+        name = self._name(lease)
+        report = Report(equipment.queue, lease, recalls, equipment.record, equipment.sleep)
+        return Job(
+            claim=claim,
+            name=name,
+            lane=lane,
+            equipment=equipment,
+            recalls=recalls,
+            report=report,
+            folder=equipment.attempts_dir / name,
+            free=lambda: self._ledger.give_back(lease),
+        )
+
+    def _name(self, lease: Lease) -> str:
+        return workload_name(self._equipment.control_plane_id, lease.item_id, lease.attempt)
+
+    async def _refuse(self, claim: Claim) -> None:
+        served = ", ".join(sorted(self._equipment.lanes)) or "nothing"
+        message = f"This agent serves {served}, and the job needs {claim.resource}."
+        outcome = Refused(Cause.POLICY_RESOURCE, message)
+        queue = self._equipment.queue
+        try:
+            await insist(
+                lambda: queue.finish(claim.lease, outcome, {}), "refusal", self._equipment.sleep
+            )
+        except LaunchError as error:
+            structlog.get_logger().warning("a refusal was refused", error=str(error))
+
+    def _over(self, lease: Lease, task: asyncio.Task[Any]) -> None:
+        one = self._under.get(lease.item_id)
+        if one is not None and one.task is task:
+            del self._under[lease.item_id]
+        self._ledger.give_back(lease)
+        self._ended.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log = structlog.get_logger().bind(job=lease.item_id)
+            log.error("an attempt's task failed", exc_info=error)

@@ -1,0 +1,93 @@
+"""Agent liveness, lease renewal, stop requests."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import structlog
+
+from agent.daemon.attempts import Attempts
+from agent.model.errors import LaunchError
+from agent.pipeline.insist import Backoff, Sleep
+from agent.ports.queue import Beat, BeatAnswer, QueuePort
+
+Orders = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
+
+
+class Heartbeat:
+    """One call every `interval` seconds renews everything.
+
+    After a sleep of the whole process (SIGSTOP, a suspended machine) the first thing that
+    happens is a renewal; its answers, not the clock here, say what is still ours.
+    """
+
+    def __init__(
+        self,
+        queue: QueuePort,
+        attempts: Attempts,
+        *,
+        agent_id: str,
+        session: str,
+        interval: float,
+        orders: Orders,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._queue = queue
+        self._attempts = attempts
+        self._agent_id = agent_id
+        self._session = session
+        self._interval = interval
+        self._orders = orders
+        self._sleep = sleep
+        self._away = False
+        #: Set by the service once it claims no more.
+        self.draining = False
+        #: Monotonic time of the last answer.
+        self.answered_at = time.monotonic()
+
+    async def run(self) -> None:
+        """Beat for ever."""
+        backoff = Backoff(first=1.0, longest=self._interval)
+        while True:
+            if await self.beat():
+                backoff.reset()
+                await self._sleep(self._interval)
+            else:
+                await self._sleep(backoff.pause())
+
+    async def beat(self, status: str | None = None) -> bool:
+        """One beat; false when it was not answered."""
+        beat = Beat(self._agent_id, self._session, status or self._status(), self._attempts.leases)
+        try:
+            answer = await self._queue.renew(beat)
+        except LaunchError as error:
+            self._say_away(error)
+            return False
+        self._say_back()
+        self.answered_at = time.monotonic()
+        self._obey(answer)
+        return True
+
+    def _obey(self, answer: BeatAnswer) -> None:
+        if not answer.current:
+            self._orders("SUPERSEDED")
+            return
+        self._attempts.deliver(answer.answers)
+        if answer.stop is not None:
+            self._orders(answer.stop)
+
+    def _status(self) -> str:
+        if self.draining:
+            return "DRAINING"
+        return "RUNNING" if len(self._attempts) else "POLLING"
+
+    def _say_away(self, error: LaunchError) -> None:
+        if not self._away:
+            structlog.get_logger().warning("leases were not renewed", error=str(error))
+        self._away = True
+
+    def _say_back(self) -> None:
+        if self._away:
+            structlog.get_logger().info("leases are renewed again")
+        self._away = False

@@ -1,0 +1,115 @@
+"""Removes what nobody needs any more: by age, by size, never what is in use."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agent.config.execution import PruneRule
+from agent.daemon.attempts import Attempts
+from agent.daemon.journal import Journal
+from agent.daemon.recover import Recovery
+from agent.model.errors import LaunchError
+from agent.model.units import format_size
+from agent.pipeline.insist import Sleep
+from agent.ports.runner import RunnerPort
+
+#: Seconds. A folder younger than this may belong to an attempt that is just being made.
+_FRESH: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pruner:
+    """One kind of thing, and when it goes."""
+
+    name: str
+    rule: PruneRule
+    #: Takes the rule's age (seconds) and size (bytes); tells bytes freed.
+    prune: Callable[[float, int], Awaitable[int]]
+
+
+class PruneLoop:
+    """Looks every `interval` seconds; the first time after one interval."""
+
+    def __init__(
+        self,
+        pruners: Sequence[Pruner],
+        recovery: Recovery,
+        journal: Journal,
+        folders: "AttemptFolders",
+        *,
+        interval: float,
+        keep: float,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._pruners = pruners
+        self._recovery = recovery
+        self._journal = journal
+        self._folders = folders
+        self._interval = interval
+        self._keep = keep
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Prune for ever."""
+        while True:
+            await self._sleep(self._interval)
+            await self.once()
+
+    async def once(self) -> None:
+        """One round; a kind that fails does not keep the others from theirs."""
+        await self._try("leftovers", self._recovery.sweep())
+        await self._try("folders of attempts", self._folders.prune())
+        await self._try("journal", self._journal.forget(self._keep))
+        for pruner in self._pruners:
+            await self._try(pruner.name, self._run(pruner))
+
+    async def _run(self, pruner: Pruner) -> None:
+        freed = await pruner.prune(pruner.rule.max_age, pruner.rule.max_size)
+        if freed:
+            structlog.get_logger().info("pruned", kind=pruner.name, freed=format_size(freed))
+
+    async def _try(self, what: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (LaunchError, OSError) as error:
+            structlog.get_logger().warning("pruning failed", kind=what, error=str(error))
+
+
+class AttemptFolders:
+    """Folders of attempts whose workload and process are gone."""
+
+    def __init__(
+        self,
+        root: Path,
+        attempts: Attempts,
+        runners: Sequence[RunnerPort],
+        executor: Executor,
+    ) -> None:
+        self._root = root
+        self._attempts = attempts
+        self._runners = runners
+        self._executor = executor
+
+    async def prune(self) -> None:
+        """Remove what no attempt and no workload has the name of."""
+        used = set(self._attempts.names)
+        for runner in self._runners:
+            used |= {workload.name for workload in await runner.owned()}
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._executor, _remove_unused, self._root, used)
+
+
+def _remove_unused(root: Path, used: set[str]) -> None:
+    if not root.is_dir():
+        return
+    for folder in root.iterdir():
+        old = time.time() - folder.stat().st_mtime > _FRESH
+        if old and folder.name not in used:
+            shutil.rmtree(folder, ignore_errors=True)
