@@ -1,0 +1,243 @@
+"""`wandb-job.json`: what a job's artifact says about it.
+
+Written byte by byte as W&B's command line writes it, so that equal jobs have equal digests
+whoever made them. Read from any client, known faults mended.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from agent.model.errors import InvalidInputError
+from agent.model.job.entry_point import script_of, split
+from agent.model.job.git_remote import stored_remote
+from agent.model.job.places import inside
+from agent.model.job.reference import parse_code_reference
+from agent.model.job.runtime import repaired_runtime, repaired_word
+from agent.model.job.type_tree import Tree, type_tree
+from agent.model.nearest import did_you_mean
+
+FILE_NAME: Final = "wandb-job.json"
+#: The form of jobs without a build context or Dockerfile, and of those with one.
+PLAIN_VERSION: Final = "v0"
+BUILD_VERSION: Final = "0.17.0"
+
+_SOURCE_TYPES: Final = ("repo", "artifact", "image")
+_MAX_SHOWN: Final = 80
+
+
+class _Stored(BaseModel):
+    """Keys that we do not know are kept: newer clients write more."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", populate_by_name=True)
+
+
+class Git(_Stored):
+    """A repository at one commit; the remote carries no password."""
+
+    remote: Annotated[str, Field(min_length=1)]
+    commit: Annotated[str, Field(min_length=1)]
+
+
+class _Built(_Stored):
+    """What both kinds of source code share; paths are relative, the Dockerfile's to the context."""
+
+    entrypoint: list[str] = []
+    notebook: bool = False
+    build_context: str | None = None
+    dockerfile: str | None = None
+    base_image: str | None = None
+
+
+class RepoSource(_Built):
+    """Code of a Git repository."""
+
+    git: Git
+
+
+class ArtifactSource(_Built):
+    """Code of a directory, in an artifact of type `code`."""
+
+    #: `wandb-artifact://_id/<id>`.
+    artifact: str
+
+
+class ImageSource(_Stored):
+    """A ready image; without `entrypoint` its own is used."""
+
+    image: Annotated[str, Field(min_length=1)]
+    args: list[str] | None = None
+    entrypoint: list[str] | None = None
+
+
+JobSource = RepoSource | ArtifactSource | ImageSource
+
+
+class JobFile(_Stored):
+    """One version of a job."""
+
+    version: str = Field(PLAIN_VERSION, alias="_version")
+    source_type: Literal["repo", "artifact", "image"]
+    source: JobSource
+    input_types: Tree = Field(default_factory=lambda: type_tree({}))
+    output_types: Tree = Field(default_factory=lambda: type_tree({}))
+    #: `3.11`; `None` for a job whose image brings its own.
+    runtime: str | None = None
+    services: dict[str, Literal["always", "never"]] | None = None
+    #: A mark of older clients: types are not known yet.
+    partial: Any = Field(None, alias="_partial")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A stored job, and what had to be mended in it, in words for people."""
+
+    job: JobFile
+    repairs: tuple[str, ...]
+
+
+def job_file(
+    source: JobSource, *, runtime: str | None, services: Mapping[str, str] | None = None
+) -> JobFile:
+    """The file of a new job that never ran.
+
+    Raises:
+        InvalidInputError: a path of the source leads outside, or a service's policy is unknown.
+    """
+    kind = {RepoSource: "repo", ArtifactSource: "artifact", ImageSource: "image"}[type(source)]
+    raw = {"source_type": kind, "runtime": runtime, "services": dict(services or {}) or None}
+    return _validated({**raw, "source": source.model_dump(exclude_none=True)})
+
+
+def write_job_file(job: JobFile) -> str:
+    """The text to store.
+
+    The keys stand in the order of W&B's client, those without a value are left out.
+    """
+    source = job.source.model_dump(exclude_none=True)
+    ordered = {key: source[key] for key in _leading_keys(job.source)} | source
+    build_keys = {"build_context", "dockerfile"} & ordered.keys()
+    content: dict[str, Any] = {
+        "_version": BUILD_VERSION if build_keys and job.version == PLAIN_VERSION else job.version,
+        "source_type": job.source_type,
+        "source": ordered,
+        "input_types": job.input_types,
+        "output_types": job.output_types,
+        "runtime": job.runtime or "",
+    }
+    if job.services:
+        content["services"] = job.services
+    if job.partial is not None:
+        content["_partial"] = job.partial
+    return json.dumps(content | (job.model_extra or {}), indent=4)
+
+
+def _leading_keys(source: JobSource) -> tuple[str, ...]:
+    match source:
+        case RepoSource():
+            return ("git",)
+        case ArtifactSource():
+            return ("entrypoint", "notebook", "artifact")
+        case ImageSource():
+            return ("image",)
+
+
+def read_job_file(text: str) -> Reading:
+    """Read a stored job of any client.
+
+    Raises:
+        InvalidInputError: no JSON, a key missing or wrong (named by its path), or a path that
+            leads out of the source.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        message = f"{FILE_NAME} is not JSON: {error}."
+        raise InvalidInputError(message, hint="Create the job again.") from None
+    if not isinstance(raw, dict):
+        raise InvalidInputError(f"{FILE_NAME} holds {_shown(raw)}, not an object.")
+    repairs: list[str] = []
+    return Reading(_validated(_repaired(raw, repairs)), tuple(repairs))
+
+
+def _repaired(raw: dict[str, Any], repairs: list[str]) -> dict[str, Any]:
+    """Without nulls, which mean the same as a missing key, and without known faults."""
+    job = {key: value for key, value in raw.items() if value is not None}
+    runtime = job.pop("runtime", None)
+    if isinstance(runtime, str):
+        job["runtime"] = repaired_runtime(runtime)
+        if runtime.strip() and job["runtime"] != runtime:
+            repairs.append(f"runtime «{runtime}» is read as {job['runtime']}")
+    elif runtime is not None:
+        raise InvalidInputError(f"{FILE_NAME}: `runtime` is {_shown(runtime)}, not a text.")
+    if isinstance(job.get("source"), dict):
+        source = {key: value for key, value in job["source"].items() if value is not None}
+        job["source"] = source | _repaired_words(source.get("entrypoint"), repairs)
+    return job
+
+
+def _repaired_words(words: object, repairs: list[str]) -> dict[str, Any]:
+    if isinstance(words, str) and words:
+        repairs.append(f"entry point «{words}» is split into words")
+        words = list(split(words))
+    if not isinstance(words, list) or not words or not isinstance(words[0], str):
+        return {}
+    first = repaired_word(words[0])
+    if first != words[0]:
+        repairs.append(f"entry point's word «{words[0]}» is read as {first}")
+    return {"entrypoint": [first, *words[1:]]}
+
+
+def _validated(raw: dict[str, Any]) -> JobFile:
+    kind = raw.get("source_type")
+    models: dict[str, type[JobSource]] = {
+        "repo": RepoSource,
+        "artifact": ArtifactSource,
+        "image": ImageSource,
+    }
+    if not isinstance(kind, str) or kind not in models:
+        message = f"{FILE_NAME}: `source_type` is {_shown(kind)}."
+        raise InvalidInputError(message, hint=did_you_mean(str(kind), _SOURCE_TYPES, "type"))
+    try:
+        source = models[kind].model_validate(raw.get("source", {}))
+        job = JobFile.model_validate({**raw, "source": source})
+    except ValidationError as error:
+        first = error.errors()[0]
+        inner = error.title == models[kind].__name__
+        path = ".".join(str(part) for part in (*(["source"] if inner else []), *first["loc"]))
+        message = f"{FILE_NAME}: `{path}`: {first['msg']} (seen: {_shown(first.get('input'))})."
+        raise InvalidInputError(message, hint="Create the job again.") from None
+    return job.model_copy(update={"source": _checked(source)})
+
+
+def _checked(source: JobSource) -> JobSource:
+    """Paths inside, code referred to rightly, no password kept."""
+    match source:
+        case ImageSource():
+            return source
+        case RepoSource(git=git):
+            bare = git.model_copy(update={"remote": stored_remote(git.remote)})
+            _check_paths(source)
+            return source.model_copy(update={"git": bare})
+        case ArtifactSource(artifact=artifact):
+            parse_code_reference(artifact)
+            _check_paths(source)
+            return source
+
+
+def _check_paths(source: _Built) -> None:
+    for path, what in (
+        (source.build_context, "build context"),
+        (source.dockerfile, "Dockerfile"),
+        (script_of(source.entrypoint), "entry point's file"),
+    ):
+        if path:
+            inside(path, what)
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"

@@ -1,0 +1,147 @@
+"""Names and aliases of jobs, as W&B's clients make them, so that both name a job alike.
+
+Facts from W&B's client 0.31.0: `make_artifact_name_safe`, `JobBuilder`, `create_job`.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from agent.model.errors import InvalidInputError
+from agent.model.job.git_remote import named_remote
+
+MAX_LENGTH: Final = 128
+LATEST: Final = "latest"
+#: What the environment calls a job's own name.
+NAME_VARIABLE: Final = "WANDB_JOB_NAME"
+
+_UNSAFE: Final = re.compile(r"[^a-zA-Z0-9_.-]")
+#: Kept at either end of a name that is too long; two dots stand between.
+_KEPT: Final = 63
+_TAG: Final = re.compile(r"[a-zA-Z0-9_.-]+")
+_VERSION: Final = re.compile(r"v(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """What an image gives to its job: the default name, and its tag as alias."""
+
+    job: str
+    #: The tag, or the digest's hexadecimal part; `None` when the image names neither.
+    alias: str | None
+
+
+def safe_name(text: str) -> str:
+    """Any text as a name: `[A-Za-z0-9_.-]`, at most 128 characters, the middle cut out."""
+    cleaned = _UNSAFE.sub("_", text)
+    if len(cleaned) <= MAX_LENGTH:
+        return cleaned
+    return f"{cleaned[:_KEPT]}..{cleaned[-_KEPT:]}"
+
+
+def git_job_name(remote: str, program: str) -> str:
+    """`job-<remote>_<program>`, made safe; `program` is relative to the repository's root.
+
+    A password in the remote never becomes part of the name. Where no file is known, the name
+    is what W&B's command line gives to every Git job.
+    """
+    path = posixpath.normpath(program) if program else ""
+    return safe_name(f"job-{named_remote(remote)}_{path}")
+
+
+def code_artifact_name(directory: str, entry_point: str, job_name: str | None = None) -> str:
+    """The name of a directory's `code` artifact.
+
+    W&B's rule: `code-` and the job's own name, else the directory as it was written, joined
+    with the entry point's last word, every `./` and one outer slash at either end removed.
+    """
+    if job_name:
+        return safe_name(f"code-{job_name}")
+    path = posixpath.join(directory, entry_point.rsplit(" ", maxsplit=1)[-1]).replace("./", "")
+    return safe_name(f"code-{path.removeprefix('/').removesuffix('/')}")
+
+
+def code_job_name(directory: str, entry_point: str) -> str:
+    """The default name of a job made from a directory: its artifact's, `code` read as `job`.
+
+    Every `code` in it, also one inside the path; that is how W&B's client does it.
+    """
+    return code_artifact_name(directory, entry_point).replace("code", "job")
+
+
+def logged_code_job_name(code_artifact: str) -> str:
+    """The default name of a job made from a run that logged its code: `job-<artifact>`."""
+    return safe_name(f"job-{code_artifact.split(':', maxsplit=1)[0]}")
+
+
+def image_job_name(image: str) -> ImageName:
+    """`job-<image>` without its tag, made safe, and the tag.
+
+    W&B's rule takes what follows the last colon for a tag when it looks like one. So a digest
+    becomes an alias by its hexadecimal part, and a port before a path does not.
+    """
+    tag = image.rpartition(":")[2] if ":" in image else ""
+    if not _TAG.fullmatch(tag):
+        return ImageName(safe_name(f"job-{image}"), None)
+    return ImageName(safe_name("job-" + image.replace(f":{tag}", "")), tag)
+
+
+def own_name(flag: str | None, environment: Mapping[str, str]) -> str | None:
+    """The name that the user chose: by flag, else by `WANDB_JOB_NAME`; checked.
+
+    Raises:
+        InvalidInputError: it cannot be a name; a valid one is suggested.
+    """
+    if flag:
+        return checked_name(flag)
+    chosen = environment.get(NAME_VARIABLE)
+    return checked_name(chosen, source=NAME_VARIABLE) if chosen else None
+
+
+def checked_name(name: str, *, source: str | None = None) -> str:
+    """`name`, if it can be a job's name; `source` tells in the message where it was found.
+
+    Raises:
+        InvalidInputError: it cannot be one; a valid one is suggested.
+    """
+    safe = safe_name(name)
+    nameless = not name.strip("._-")
+    if name == safe and not nameless:
+        return name
+    found = f" (from {source})" if source else ""
+    shown = name if len(name) <= MAX_LENGTH else f"{name[:_KEPT]}…"
+    message = (
+        f"«{shown}»{found} cannot be a job's name: only letters, digits, `-`, `_` and `.` may "
+        f"stand in it, at least one letter or digit, at most {MAX_LENGTH} characters."
+    )
+    hint = f"Did you mean `{safe}`?" if safe.strip("._-") else "For example: `train-resnet`."
+    raise InvalidInputError(message, hint=hint)
+
+
+def version_of(alias: str) -> int | None:
+    """The version that an alias names by its own name (`v3` → 3); `None` for a free alias."""
+    return int(alias[1:]) if _VERSION.fullmatch(alias) else None
+
+
+def checked_alias(alias: str) -> str:
+    """`alias`, if a user may give it to a version.
+
+    Raises:
+        InvalidInputError: empty, too long, with `/` or `:`, or the name of a version.
+    """
+    if version_of(alias) is not None:
+        message = f"The alias «{alias}» is the name of a version and cannot be moved."
+        raise InvalidInputError(message, hint=f"For example: `release-{alias[1:]}`.")
+    if not alias.strip() or len(alias) > MAX_LENGTH or any(c in "/:" for c in alias):
+        message = f"«{alias[:MAX_LENGTH]}» cannot be an alias: `/` and `:` may not stand in it, "
+        message += f"and it has 1 to {MAX_LENGTH} characters."
+        raise InvalidInputError(message, hint=f"Did you mean `{safe_name(alias) or LATEST}`?")
+    return alias
+
+
+def aliases_of(own: Iterable[str], image_alias: str | None = None) -> list[str]:
+    """A new version's aliases: the user's, the image's tag, and `latest`; each once."""
+    found = [*own, *([image_alias] if image_alias else []), LATEST]
+    return list(dict.fromkeys(found))

@@ -1,0 +1,49 @@
+"""Paths inside a job's source: kept inside, and where files are looked for."""
+
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import Final
+
+from agent.model.errors import InvalidInputError
+
+_INSIDE: Final = "Write it relative to the source, for example `jobs/hello`."
+
+
+def inside(path: str, what: str) -> str:
+    """A relative path in its shortest form; the source's root itself is the empty text.
+
+    `what` names the path in messages. Links are the reader's business: here are only texts.
+
+    Raises:
+        InvalidInputError: absolute, leading upward, or no path at all.
+    """
+    if not path.strip() or "\0" in path:
+        raise InvalidInputError(f"The {what} {path!r} is not a path.", hint=_INSIDE)
+    if path.startswith(("/", "~", "\\")) or PurePosixPath(path).drive or path[1:2] == ":":
+        raise InvalidInputError(f"The {what} «{path}» is an absolute path.", hint=_INSIDE)
+    if leads_upward(path):
+        message = f"The {what} «{path}» leads out of the source by `..`."
+        raise InvalidInputError(message, hint=_INSIDE)
+    shortest = PurePosixPath(path).as_posix()
+    return "" if shortest == "." else shortest
+
+
+def leads_upward(path: str) -> bool:
+    """Whether `..` is one of the path's parts, by either kind of slash."""
+    return ".." in path.replace("\\", "/").split("/")
+
+
+def below(folder: str, path: str) -> str:
+    """`path` below `folder`, both in shortest form."""
+    return (PurePosixPath(folder) / path).as_posix() if path else folder
+
+
+def candidates(names: Iterable[str], build_context: str = "") -> list[str]:
+    """Paths to look at, the first that says something wins: build context, then root.
+
+    The nearer folder wins over the better kind of file: a monorepo's root speaks for those
+    folders that say nothing themselves.
+    """
+    wanted = list(names)
+    folders = dict.fromkeys((build_context, ""))
+    return [below(folder, name) for folder in folders for name in wanted]
