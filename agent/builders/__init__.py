@@ -1,1 +1,4 @@
-"""What turns a source into something that runs."""
+"""Builders: `docker` (BuildKit), `prebuilt` (ready images), `virtualenv` (for processes).
+
+`context` and `requirements` read a source tree for all of them; `uv` understands uv's words.
+"""

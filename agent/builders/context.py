@@ -1,0 +1,99 @@
+"""What decides a build's result: a digest over the files that are sent.
+
+Paths, kinds, the executable bit, targets of links and contents count; times and owners do
+not, since they differ between two checkouts of the same commit.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Any, Final
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.model.tree import walk
+from agent.ports.builder import BuildRequest
+from agent.system.threads import Stop
+
+_EXECUTABLE: Final = 0o111
+
+
+def check_paths(request: BuildRequest) -> None:
+    """Refuse a context or a Dockerfile that is not there or leads out. Blocks.
+
+    Raises:
+        JobError: `SOURCE_INVALID`, naming it.
+    """
+    root = request.root.resolve()
+    context = request.context.resolve()
+    if not context.is_relative_to(root):
+        raise _invalid(f"Build context «{_shown(request.context, request.root)}» leads out of it")
+    if not context.is_dir():
+        raise _invalid(
+            f"Build context «{_shown(request.context, request.root)}» is no folder in it"
+        )
+    if request.dockerfile is None:
+        return
+    dockerfile = request.dockerfile.resolve()
+    shown = _shown(request.dockerfile, request.context)
+    if not dockerfile.is_relative_to(context):
+        raise _invalid(f"Dockerfile «{shown}» leads out of the build context")
+    if not dockerfile.is_file():
+        raise _invalid(f"Dockerfile «{shown}» is no file in the build context")
+
+
+def tree_digest(folder: Path, *, everything: bool, stop: Stop) -> str:
+    """SHA-256 over a folder's content; what is never sent counts only with `everything`.
+
+    Raises:
+        JobError: `SOURCE_INVALID`: a file that cannot be read, or is no file.
+    """
+    total = hashlib.sha256()
+    for entry in walk(folder, everything=everything):
+        stop.check()
+        path = os.path.relpath(entry.path, folder)
+        try:
+            line = _describe(entry)
+        except OSError as error:
+            raise _invalid(f"«{path}» cannot be read ({error.strerror})") from None
+        if line is None:
+            raise _invalid(f"«{path}» is neither file, folder nor link")
+        total.update(os.fsencode(path) + b"\0" + line.encode() + b"\n")
+    return total.hexdigest()
+
+
+def content_key(parts: dict[str, Any]) -> str:
+    """One key from everything that decides; the order of `parts` does not count."""
+    total = hashlib.sha256()
+    for name, value in sorted(parts.items()):
+        total.update(f"{name}={value!r}\n".encode("utf-8", "surrogateescape"))
+    return total.hexdigest()
+
+
+def _describe(entry: os.DirEntry[str]) -> str | None:
+    if entry.is_symlink():
+        return f"link {os.fsencode(Path(entry).readlink()).hex()}"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if not stat.S_ISREG(mode):
+        return None
+    return f"file {'x' if mode & _EXECUTABLE else '-'} {_file_digest(Path(entry))}"
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shown(path: Path, base: Path) -> str:
+    return os.path.relpath(path, base)
+
+
+def _invalid(what: str) -> JobError:
+    return JobError(
+        Cause.SOURCE_INVALID,
+        f"{what}." if what.startswith("«") else f"{what} (paths are relative to the source).",
+        hint="Mend the path, or the file, and submit again.",
+    )

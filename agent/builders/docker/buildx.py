@@ -1,0 +1,215 @@
+"""One run of `docker buildx build`: argv without secrets, environment with them."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from agent.builders.docker import dockerfile as names
+from agent.builders.docker.failures import Attempt, build_error, engine_away
+from agent.builders.docker.plan import Generated, Plan, launch_context
+from agent.builders.docker.progress import BuildProgress
+from agent.builders.uv import Indexes, uv_program
+from agent.config.execution import BuilderConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.ports.log import LogSink
+from agent.system.child import Command, Tail, run
+
+#: Variables of the agent that the docker program and BuildKit's session need.
+_INHERITED: Final = (
+    "PATH", "HOME", "USER", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK",
+    "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DBUS_SESSION_BUS_ADDRESS",
+)  # fmt: skip
+_LONGEST_VARIABLE: Final = 96 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """A folder of one build: our Dockerfile, our context, what BuildKit answers."""
+
+    folder: Path
+
+    @property
+    def id_file(self) -> Path:
+        """Where BuildKit writes the image's id."""
+        return self.folder / "image-id"
+
+    @property
+    def metadata_file(self) -> Path:
+        """Where BuildKit writes digests."""
+        return self.folder / "metadata.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """All of one run."""
+
+    plan: Plan
+    tag: str
+    labels: Mapping[str, str]
+    #: Id to value; travel in the environment.
+    secrets: Mapping[str, str] = field(repr=False)
+    #: Id to file.
+    secret_files: Mapping[str, Path]
+    proxies: Mapping[str, str] = field(repr=False)
+
+
+@contextmanager
+def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
+    """A folder for one build, gone afterwards. Blocks."""
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
+    try:
+        if plan.generated is not None:
+            _write_generated(folder, plan.generated)
+        yield Workspace(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_generated(folder: Path, generated: Generated) -> None:
+    (folder / "Dockerfile").write_text(generated.text, encoding="utf-8")
+    (folder / "Dockerfile.dockerignore").write_text(generated.ignore, encoding="utf-8")
+    context = folder / names.CONTEXT
+    context.mkdir()
+    for name, text in launch_context(generated).items():
+        (context / name).write_text(text, encoding="utf-8")
+    program = uv_program()
+    try:
+        (context / "uv").hardlink_to(program)
+    except OSError:  # another file system
+        shutil.copy2(program, context / "uv")
+
+
+def arguments(work: Workspace, invocation: Invocation, config: BuilderConfig) -> tuple[str, ...]:
+    """The command line; whoever lists processes may read it."""
+    plan = invocation.plan
+    argv = [
+        "docker", "buildx", "build",
+        "--builder", "default",
+        "--progress", "plain",
+        "--provenance", "false",
+        "--iidfile", str(work.id_file),
+        "--metadata-file", str(work.metadata_file),
+        "--network", config.network,
+        "--tag", invocation.tag,
+    ]  # fmt: skip
+    if config.network == "host":
+        argv += ["--allow", "network.host"]
+    if config.platform is not None:
+        argv += ["--platform", config.platform]
+    for label, value in sorted(invocation.labels.items()):
+        argv += ["--label", f"{label}={value}"]
+    for index, name in enumerate(sorted(invocation.secrets)):
+        argv += ["--secret", f"id={name},env={_variable(index)}"]
+    for name, file in sorted(invocation.secret_files.items()):
+        argv += ["--secret", f'id={name},"src={file}"']
+    for name in sorted(invocation.proxies):
+        argv += ["--build-arg", name]  # the value comes from the environment
+    if plan.generated is not None:
+        argv += ["--build-context", f"{names.CONTEXT}={work.folder / names.CONTEXT}"]
+    dockerfile = plan.own or work.folder / "Dockerfile"
+    return (*argv, "--file", str(dockerfile), str(plan.context))
+
+
+def child_environment(
+    invocation: Invocation, host: str, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """What the docker program sees; secrets by number."""
+    kept = {name: environment[name] for name in _INHERITED if name in environment}
+    numbered = {
+        _variable(index): invocation.secrets[name]
+        for index, name in enumerate(sorted(invocation.secrets))
+    }
+    return {
+        **kept,
+        **invocation.proxies,
+        **numbered,
+        "DOCKER_HOST": host,
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+        "NO_COLOR": "1",
+    }
+
+
+async def build(
+    argv: tuple[str, ...], env: Mapping[str, str], attempt: Attempt, log: LogSink
+) -> None:
+    """Run it, with its output in the log while it works.
+
+    Raises:
+        JobError: see `agent.builders.docker.failures`.
+    """
+    progress = BuildProgress()
+
+    async def follow(data: bytes) -> None:
+        progress.feed(data)
+        await log.write(data)
+
+    output = Tail()
+    try:
+        code = await run(Command(argv, env), output, follow)
+    except FileNotFoundError:
+        raise no_buildx("the program `docker` is not installed") from None
+    progress.finish()
+    if code != 0 and _lacks_buildx(progress):
+        raise no_buildx("its plugin buildx is not installed")
+    if code != 0:
+        raise build_error(attempt, progress) if progress.error else _unexplained(code, progress)
+
+
+def secret_sources(
+    config: BuilderConfig, found: Indexes, environment: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, Path]]:
+    """Build secrets by value and by file: indexes, certificates, and the administrator's.
+
+    Raises:
+        ConfigError: a configured secret's variable or file is not there.
+    """
+    values = {
+        names.INDEX_URL: found.index_url or "",
+        names.EXTRA_INDEX_URLS: found.extra_index_urls or "",
+    }
+    files: dict[str, Path] = {}
+    if found.ca_bundle is not None and found.ca_bundle.is_file():
+        files[names.CA_BUNDLE] = found.ca_bundle
+    for name, secret in config.secrets.items():
+        text = secret.read(environment).get_secret_value()
+        if secret.file is not None and len(text) > _LONGEST_VARIABLE:
+            files[name] = secret.file
+        else:
+            values[name] = text
+    return {name: value for name, value in values.items() if value}, files
+
+
+def no_buildx(what: str) -> JobError:
+    """There is an engine, and nothing to build with."""
+    return JobError(
+        Cause.BUILD_UNAVAILABLE,
+        f"Images cannot be built on the agent's machine: {what}.",
+        hint="Install Docker's command line with buildx there, or submit a ready image.",
+    )
+
+
+def _lacks_buildx(progress: BuildProgress) -> bool:
+    telling = (
+        "is not a docker command",
+        "unknown flag: --builder",
+        "unknown command: docker buildx",
+    )
+    return not progress.error and any(words in progress.rest for words in telling)
+
+
+def _unexplained(code: int, progress: BuildProgress) -> JobError:
+    words = progress.rest.splitlines()[-3:]
+    text = " ".join(words) or f"docker ended with exit code {code}"
+    if "daemon" in text:
+        return engine_away(text)
+    return JobError(Cause.BUILD_FAILED, f"The image could not be built: {text}.")
+
+
+def _variable(index: int) -> str:
+    return f"LAUNCH_BUILD_SECRET_{index}"

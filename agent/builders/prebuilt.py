@@ -1,0 +1,225 @@
+"""Ready images: resolved once to what exactly will run, pulled when they are not here."""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from concurrent.futures import Executor
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, cast
+
+from agent.builders.docker.credentials import registry_auth
+from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError, ImageFacts
+from agent.builders.docker.reference import NAMESPACE, Reference, parse_reference, what_is_wrong
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.model.redact import Redactor
+from agent.model.units import format_size
+from agent.model.work import Image
+from agent.ports.log import LogSink, say
+from agent.system.threads import in_thread
+
+#: Seconds without a word from the engine while it pulls.
+_IDLE: Final = 120.0
+#: Seconds between two lines of progress.
+_REPORT_EVERY: Final = 2.0
+#: Architectures that a processor runs besides its own.
+_ALSO_RUNS: Final = {"amd64": {"386"}, "arm64": {"arm"}}
+
+Pull = Literal["missing", "always", "never"]
+
+
+class ReadyImages:
+    """`ImagePort` over the agent's engine."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        pull: Pull,
+        threads: Executor,
+        environment: Mapping[str, str],
+        idle: float = _IDLE,
+    ) -> None:
+        self._engine = engine
+        self._pull_when = pull
+        self._threads = threads
+        self._environment = environment
+        self._idle = idle
+        self._flights: dict[str, _Flight] = {}
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        """See `ImagePort`. Equal references are pulled once at a time."""
+        parsed = parse_reference(reference.strip())
+        if parsed is None:
+            raise JobError(
+                Cause.SOURCE_INVALID,
+                f"«{reference}» is not an image reference: {what_is_wrong(reference)}.",
+            )
+        if parsed.repository.startswith(NAMESPACE):
+            raise _not_found(parsed, "images that an agent built are found by their source only")
+        try:
+            async with self._alone(str(parsed)):
+                facts, reused = await self._here(parsed, log)
+            await self._check_platform(parsed, facts)
+        except EngineAwayError as error:
+            raise _away(str(error)) from None
+        image = _pinned(parsed, facts, reused=reused)
+        await say(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
+        return image
+
+    async def _here(self, reference: Reference, log: LogSink) -> tuple[ImageFacts, bool]:
+        facts = await self._engine.image(reference.local)
+        fixed = reference.digest is not None
+        if facts is not None and (fixed or self._pull_when != "always"):
+            return facts, True
+        if self._pull_when == "never":
+            raise _not_found(reference, "it is not on the agent's machine, and `pull` is `never`")
+        try:
+            await self._pull(reference, log)
+        except JobError as error:
+            if facts is None or error.cause is not Cause.IMAGE_UNAVAILABLE:
+                raise
+            await say(log, f"{error.message} Using the image that is here.")
+            return facts, True
+        pulled = await self._engine.image(reference.local)
+        if pulled is None:
+            raise _not_found(reference, "the engine does not have it after the pull")
+        return pulled, False
+
+    async def _pull(self, reference: Reference, log: LogSink) -> None:
+        auth = await in_thread(
+            self._threads, lambda _: registry_auth(reference.repository, self._environment)
+        )
+        await say(log, f"pulling {reference}")
+        progress = _PullProgress(log)
+        query = {"fromImage": reference.repository, "tag": reference.pulled_as}
+        stream = self._engine.events("/images/create", auth=auth, idle=self._idle, **query)
+        try:
+            async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as events:
+                async for event in events:
+                    if "error" in event:
+                        raise _pull_error(reference, str(event["error"]))
+                    await progress.take(event)
+        except EngineRefusedError as error:
+            raise _pull_error(reference, error.message) from None
+        except TimeoutError:
+            raise JobError(
+                Cause.IMAGE_UNAVAILABLE,
+                f"Image «{reference}»: the registry sent nothing for {self._idle:g} s.",
+            ) from None
+
+    async def _check_platform(self, reference: Reference, facts: ImageFacts) -> None:
+        engine = await self._engine.platform()
+        runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
+        if facts.os != engine.os or facts.architecture not in runs:
+            raise JobError(
+                Cause.IMAGE_PLATFORM,
+                f"Image «{reference}» is for {facts.os}/{facts.architecture}, and the agent's "
+                f"machine is {engine}.",
+                hint=f"Build it for {engine}, or send the job to an agent on such a machine.",
+            )
+
+    @asynccontextmanager
+    async def _alone(self, key: str) -> AsyncIterator[None]:
+        """One at a time per reference: the second then finds what the first pulled."""
+        flight = self._flights.setdefault(key, _Flight())
+        flight.users += 1
+        try:
+            async with flight.lock:
+                yield
+        finally:
+            flight.users -= 1
+            if not flight.users:
+                self._flights.pop(key, None)
+
+
+@dataclass
+class _Flight:
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    users: int = 0
+
+
+class _PullProgress:
+    """Turns the engine's hundreds of events into a line every two seconds."""
+
+    def __init__(self, log: LogSink) -> None:
+        self._log = log
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._done: set[str] = set()
+        self._next = asyncio.get_running_loop().time() + _REPORT_EVERY
+
+    async def take(self, event: Mapping[str, Any]) -> None:
+        status, layer = str(event.get("status", "")), str(event.get("id", ""))
+        detail = event.get("progressDetail") or {}
+        if status == "Downloading" and detail.get("total"):
+            self._layers[layer] = (detail["current"], detail["total"])
+        elif status in {"Pull complete", "Already exists"}:
+            self._done.add(layer)
+        elif not layer:
+            await say(self._log, status)
+        now = asyncio.get_running_loop().time()
+        if now >= self._next:
+            self._next = now + _REPORT_EVERY
+            await say(self._log, self._summary())
+
+    def _summary(self) -> str:
+        current = sum(now for now, _ in self._layers.values())
+        total = sum(whole for _, whole in self._layers.values())
+        return f"{len(self._done)} layers done, {format_size(current)} of {format_size(total)}"
+
+
+def _pinned(reference: Reference, facts: ImageFacts, *, reused: bool) -> Image:
+    """By the registry's digest where the image came from there, else by its id."""
+    name = str(reference)
+    if reference.digest is not None:
+        return Image(f"{reference.familiar}@{reference.digest}", "digest", reused, name)
+    for digest in facts.digests:
+        if digest.startswith(f"{reference.familiar}@"):
+            return Image(digest, "digest", reused, name)
+    return Image(facts.id, "image-id", reused, name)
+
+
+#: The first that matches counts; the words are the engine's and the registries'.
+_PULL_ERRORS: Final = (
+    (r"no space left on device", Cause.DISK_FULL, "no space is left on the agent's disk"),
+    (
+        r"no matching manifest for (\S+)|does not match the specified platform",
+        Cause.IMAGE_PLATFORM,
+        "it does not exist for this machine's platform",
+    ),
+    (
+        r"may require|manifest unknown|not found|name unknown|does not exist",
+        Cause.IMAGE_NOT_FOUND,
+        "its registry does not have it, or shows it only after a login",
+    ),
+    (
+        r"unauthorized|authentication required|no basic auth|denied|401|403",
+        Cause.IMAGE_AUTH,
+        "its registry wants a login",
+    ),
+    (r"", Cause.IMAGE_UNAVAILABLE, "it cannot be pulled"),
+)  # fmt: skip
+
+
+def _pull_error(reference: Reference, words: str) -> JobError:
+    cause, sentence = next(
+        (cause, sentence)
+        for pattern, cause, sentence in _PULL_ERRORS
+        if re.search(pattern, words, re.IGNORECASE)
+    )
+    said = Redactor().text(words.strip().rstrip("."))
+    hint = "Log the agent's machine in with `docker login`." if cause is Cause.IMAGE_AUTH else None
+    return JobError(cause, f"Image «{reference}»: {sentence} (the engine says: {said}).", hint=hint)
+
+
+def _not_found(reference: Reference, why: str) -> JobError:
+    return JobError(Cause.IMAGE_NOT_FOUND, f"Image «{reference}» cannot be used: {why}.")
+
+
+def _away(detail: str) -> JobError:
+    return JobError(
+        Cause.IMAGE_UNAVAILABLE,
+        f"The container engine does not answer ({detail}).",
+        hint="Start it on the agent's machine.",
+    )
