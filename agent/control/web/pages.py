@@ -21,7 +21,7 @@ _PAGE: Final = 50
 _TABS: Final = (("items", "Items"), ("agents", "Agents"), ("settings", "Settings"))
 
 
-def show(request: web.Request, template: str, events: str, **values: Any) -> web.Response:
+def show(request: web.Request, template: str, events: str, /, **values: Any) -> web.Response:
     """A page, or with `?fragment=1` only the regions that its script swaps in."""
     return request.app[RENDERER].page(
         template,
