@@ -1,0 +1,303 @@
+"""Runs jobs as local processes; see `agent.ports.runner` for what it promises.
+
+A job is a folder below the root and, once started, a supervisor that holds a lock on the
+folder's status file. Nothing of it is kept in memory: another agent on the same root sees
+the same jobs.
+"""
+
+import asyncio
+import errno
+import os
+import signal
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from agent.config.execution import ProcessRunnerConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError, PolicyError
+from agent.model.names import LABEL_CONTROL_PLANE
+from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
+from agent.runners.process import arguments as resource_arguments
+from agent.runners.process.environment import environment_of
+from agent.runners.process.folder import Folder, Job, folders
+from agent.runners.process.follow import follow
+from agent.runners.process.members import group_is_empty, kill_members
+from agent.runners.process.spawn import Limits, spawn
+from agent.runners.process.status import Status
+from agent.runners.process.user import JobUser
+from agent.runners.process.watch import Watch
+from agent.runners.signals import signal_of
+
+T = TypeVar("T")
+
+#: Seconds between looks at a supervisor that has not written its id yet, and how many.
+_YOUNG: Final = 0.01
+_YOUNG_LOOKS: Final = 1000
+#: Seconds for a supervisor to write the exit code after its job was killed.
+_LAST_WORDS: Final = 5.0
+
+
+class ProcessRunner:
+    """`RunnerPort` for local processes.
+
+    `agents` is the environment that few variables are inherited from; blocking work runs
+    in `threads`.
+    """
+
+    resource = "local-process"
+
+    def __init__(
+        self,
+        root: Path,
+        control_plane_id: str,
+        config: ProcessRunnerConfig,
+        threads: Executor,
+        agents: Mapping[str, str],
+    ) -> None:
+        self._root = root
+        self._control_plane_id = control_plane_id
+        self._config = config
+        self._threads = threads
+        self._agents = agents
+        self._limits = Limits.of(config)
+        self._user = JobUser.named(config.user) if config.user else None
+        #: Supervisors that this process has to reap.
+        self._children: set[int] = set()
+
+    async def backend_id(self) -> str:
+        """Id of the root folder: whoever shares it sees the same jobs."""
+        return await self._in_thread(lambda: _identity(self._root))
+
+    def check(self, arguments: dict[str, Any]) -> None:
+        """See the port."""
+        resource_arguments.check(arguments)
+
+    async def create(self, request: RunRequest) -> Workload:
+        """See the port.
+
+        Raises:
+            PolicyError: mounts, or variables that cannot be passed on.
+        """
+        return await self._in_thread(lambda: self._create(request))
+
+    async def start(self, workload: Workload) -> Workload:
+        """See the port."""
+        return await self._in_thread(lambda: self._start(workload))
+
+    async def find(self, name: str) -> Workload | None:
+        """See the port. EXITED without an ending: the supervisor vanished; `wait` says so."""
+        return await self._in_thread(lambda: _seen(self._folder(name)))
+
+    async def owned(self) -> list[Workload]:
+        """See the port."""
+        return await self._in_thread(self._owned)
+
+    async def logs(self, workload: Workload, offset: int) -> AsyncIterator[LogPiece]:
+        """See the port."""
+        folder = self._folder(workload.name)
+        async with self._watching(folder) as (watch, _):
+            async for piece in follow(folder.log, offset, watch, self._threads):
+                yield piece
+
+    async def wait(self, workload: Workload) -> Ending:
+        """See the port. Children that the job left in its process group end with it."""
+        folder = self._folder(workload.name)
+        async with self._watching(folder) as (watch, before):
+            if before is not None and before.alive and before.pid is not None:
+                await watch.wait()
+                self._reap(before.pid)
+                if not group_is_empty(before.pid):
+                    await self._kill(workload.name, before.pid)
+        status = await self._in_thread(folder.status)
+        if status is None or status.exit_code is None:
+            message = f"The supervisor of «{workload.name}» vanished without an exit code."
+            hint = "It was killed from outside, or the machine was restarted."
+            raise JobError(Cause.LOST_WORKLOAD, message, hint=hint)
+        return _ending(status)
+
+    async def stop(self, workload: Workload, grace: float) -> None:
+        """See the port."""
+        name = workload.name
+        async with self._watching(self._folder(name)) as (watch, status):
+            if status is None:
+                return
+            if status.alive and status.pid is not None:
+                await self._end(name, watch, status.pid, grace)
+            elif status.pid is None or not group_is_empty(status.pid):
+                # Without its supervisor a session's id may be somebody else's by now.
+                await self._kill(name, None)
+            self._reap(status.pid)
+
+    async def destroy(self, workload: Workload) -> None:
+        """See the port."""
+        await self.stop(workload, 0)
+        await self._in_thread(self._folder(workload.name).remove)
+
+    async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
+        _signal(session, signal.SIGTERM)
+        _signal(session, signal.SIGCONT)  # a suspended job could not act on it
+        if not await watch.wait(grace):
+            # The supervisor is spared: it still has to write the exit code.
+            await self._kill(name, session, spared=session)
+            await watch.wait(_LAST_WORDS)
+        await self._kill(name, session)
+
+    @asynccontextmanager
+    async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:
+        """A watch that is sure to look at the supervisor, and the status it began with.
+
+        1. The id is read from the status. 2. The supervisor ends, its id is given to another
+        process. 3. We watch that one, for ever. Hence the second look, after the watch began.
+        """
+        status = await self._status(folder)
+        pid = status.pid if status and status.alive else None
+        async with Watch(pid) as watch:
+            if pid is not None:
+                status = await self._in_thread(folder.status)
+                if status is None or not status.alive:
+                    watch.set_ended()
+            yield watch, status
+
+    async def _status(self, folder: Folder) -> Status | None:
+        """The status; of a supervisor that has just begun, once it handles signals."""
+        for _ in range(_YOUNG_LOOKS):
+            status = await self._in_thread(folder.status)
+            if status is None or status.pid is not None or not status.alive:
+                return status
+            await asyncio.sleep(_YOUNG)
+        return status
+
+    async def _kill(self, name: str, session: int | None, spared: int | None = None) -> None:
+        await self._in_thread(lambda: kill_members(name, session, spared))
+
+    def _reap(self, pid: int | None) -> None:
+        """Take the exit status of a child of ours; an earlier agent's child has none for us."""
+        if pid in self._children:
+            with suppress(ChildProcessError):
+                if os.waitpid(pid, os.WNOHANG)[0]:
+                    self._children.discard(pid)
+
+    def _create(self, request: RunRequest) -> Workload:
+        if request.mounts:
+            targets = ", ".join(mount.target for mount in request.mounts)
+            message = f"A local process has no file system of its own to show {targets} in."
+            hint = "Give the secret `as_env`, or use the resource local-container."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        folder = self._folder(request.name)
+        job = _described(request, folder)
+        existing = folder.job()
+        if existing is not None:
+            return _adopted(existing, job, folder)
+        extra = resource_arguments.variables(request.arguments)
+        variables = environment_of(request, extra, self._agents, self._config, self._user)
+        try:
+            Path(job.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._user is not None:
+                self._user.hand_over(Path(job.workdir))
+            folder.create(job, variables)
+        except OSError as error:
+            raise _not_created(request.name, error) from error
+        return Workload(job.name, job.name, request.lease, WorkloadState.CREATED)
+
+    def _start(self, workload: Workload) -> Workload:
+        folder = self._folder(workload.name)
+        job = folder.job()
+        if job is None:
+            raise _gone(workload.name)
+        self._children.add(spawn(folder, job, self._limits, self._user))
+        folder.forget_secrets()
+        status = folder.status()
+        started = status.started_at if status else None
+        return replace(workload, state=WorkloadState.RUNNING, started_at=started)
+
+    def _owned(self) -> list[Workload]:
+        mine = (LABEL_CONTROL_PLANE, self._control_plane_id)
+        found = [
+            _seen(folder)
+            for folder in folders(self._root)
+            if (job := folder.job()) and mine in job.labels.items()
+        ]
+        return [workload for workload in found if workload is not None]
+
+    def _folder(self, name: str) -> Folder:
+        return Folder(self._root / name)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _described(request: RunRequest, folder: Folder) -> Job:
+    argv = (*request.command, *request.args)
+    if not request.command:
+        message = "The job has no command, and a local process has no image to take one from."
+        raise JobError(Cause.START_ENTRYPOINT, message, hint="Submit with --entry-point.")
+    if any("\0" in word for word in argv):
+        message = "An argument of the command holds a zero byte, which no program can be given."
+        raise PolicyError(Cause.POLICY_SPEC, message)
+    workdir = request.workdir or folder.path / "work"
+    return Job(request.name, dict(request.labels), argv, str(workdir))
+
+
+def _adopted(existing: Job, wanted: Job, folder: Folder) -> Workload:
+    found = _seen(folder)
+    if found is None or existing.owner != wanted.owner:
+        message = f"The folder {folder.path} belongs to another job."
+        raise JobError(Cause.START_FAILED, message, hint="Remove it, then retry the item.")
+    return found
+
+
+def _seen(folder: Folder) -> Workload | None:
+    job = folder.job()
+    lease = job.lease if job else None
+    if job is None or lease is None:
+        return None
+    status = folder.status()
+    if status is None:
+        return Workload(job.name, job.name, lease, WorkloadState.CREATED)
+    ended = status.exit_code is not None
+    state = WorkloadState.RUNNING if status.alive and not ended else WorkloadState.EXITED
+    ending = _ending(status) if ended else None
+    return Workload(job.name, job.name, lease, state, status.started_at, ending)
+
+
+def _ending(status: Status) -> Ending:
+    number = signal_of(status.exit_code)
+    hint = None
+    if number == signal.SIGKILL:
+        hint = "killed by SIGKILL: often the machine ran out of memory"
+    return Ending(status.exit_code, signal=number, error=hint, finished_at=status.finished_at)
+
+
+def _signal(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def _identity(root: Path) -> str:
+    """Made once per root; the link is the fence between two makers."""
+    path = root / "backend-id"
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = root / f".{uuid.uuid4().hex}"
+    if not path.exists():
+        draft.write_text(f"process-{uuid.uuid4().hex}")
+        with suppress(FileExistsError):
+            path.hardlink_to(draft)
+        draft.unlink()
+    return path.read_text()
+
+
+def _not_created(name: str, error: OSError) -> JobError:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    cause = Cause.DISK_FULL if full else Cause.START_FAILED
+    message = f"The folder of «{name}» could not be written: {error.strerror or error}."
+    return JobError(cause, message)
+
+
+def _gone(name: str) -> JobError:
+    message = f"The folder of «{name}» has been removed."
+    return JobError(Cause.LOST_WORKLOAD, message)

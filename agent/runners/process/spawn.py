@@ -1,0 +1,146 @@
+"""The one call that starts a job: its supervisor, in a session of its own."""
+
+import fcntl
+import functools
+import os
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.config.execution import ProcessRunnerConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.ports.runner import AlreadyStartedError
+from agent.runners.process.folder import Folder, Job
+from agent.runners.process.user import JobUser
+
+_SHELL: Final = "/bin/sh"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits for each process of a job, as the supervisor's arguments."""
+
+    #: KiB of address space.
+    memory: str = "-"
+    files: str = "-"
+    processes: str = "-"
+
+    @classmethod
+    def of(cls, config: ProcessRunnerConfig) -> "Limits":
+        """As configured."""
+        memory = config.max_memory
+        return cls(
+            memory="-" if memory is None else str(max(1, memory // 1024)),
+            files=str(config.max_open_files or "-"),
+            processes=str(config.max_processes or "-"),
+        )
+
+
+def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int:
+    """Start the supervisor and give its process id. Blocks.
+
+    Raises:
+        AlreadyStartedError: a start was tried before.
+        JobError: `START_ENTRYPOINT`, `START_FAILED`, `DISK_FULL`.
+    """
+    if folder.status_file.exists():
+        raise _already(job)
+    environment = folder.environment()
+    program = _program(job, environment)
+    argv = (limits.memory, limits.files, limits.processes, program, *job.argv[1:])
+    try:
+        status = _claim(folder, job)
+        try:
+            return _launch(folder, job, argv, environment, status, user)
+        finally:
+            os.close(status)
+    except OSError as error:
+        message = f"«{job.name}» could not be started: {error.strerror or error}."
+        raise JobError(Cause.START_FAILED, message) from error
+
+
+def _claim(folder: Folder, job: Job) -> int:
+    """Create the status file: the fence against a second start."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+    try:
+        descriptor = os.open(folder.status_file, flags, 0o600)
+    except FileExistsError:
+        raise _already(job) from None
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    os.write(descriptor, f"start {time.time():.6f}\n".encode())
+    return descriptor
+
+
+def _launch(
+    folder: Folder,
+    job: Job,
+    argv: tuple[str, ...],
+    environment: dict[str, str],
+    status: int,
+    user: JobUser | None,
+) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    log = os.open(folder.log, flags, 0o600)
+    try:
+        if user is not None:
+            os.fchown(log, user.uid, user.gid)  # for jobs that open /dev/stdout by name
+        child = subprocess.Popen(
+            [_SHELL, "-c", _script(), f"launch-supervisor:{job.name}", *argv],
+            env=environment,
+            cwd=job.workdir,
+            stdin=status,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            user=user.uid if user else None,
+            group=user.gid if user else None,
+            extra_groups=list(user.groups) if user else None,
+        )
+    finally:
+        os.close(log)
+    # It is reaped by whoever waits for it, here or after a restart of the agent; Popen would
+    # take a child that outlives this object for a mistake.
+    child.returncode = 0
+    return child.pid
+
+
+@functools.cache
+def _script() -> str:
+    """The supervisor, handed over as text.
+
+    A job's user need not be able to read our files, and an upgrade of this package does not
+    reach running shells.
+    """
+    lines = Path(__file__).with_name("supervisor.sh").read_text("ascii").splitlines()
+    return "\n".join(line for line in lines if line and not line.startswith("#"))
+
+
+def _program(job: Job, environment: dict[str, str]) -> str:
+    """Where the command is, looked up as the job would."""
+    command = job.argv[0]
+    if "/" in command:
+        found = Path(job.workdir, command)
+        if not found.exists():
+            raise _entry_point(command, "does not exist")
+        if found.is_dir() or not os.access(found, os.X_OK):
+            raise _entry_point(command, "cannot be executed")
+        return str(found)
+    located = shutil.which(command, path=environment.get("PATH", os.defpath))
+    if located is None:
+        raise _entry_point(command, "does not exist on the job's PATH")
+    return str(Path(job.workdir, located))
+
+
+def _entry_point(command: str, what: str) -> JobError:
+    message = f"The command «{command}» {what}."
+    hint = "Check --entry-point and the job's requirements."
+    return JobError(Cause.START_ENTRYPOINT, message, hint=hint)
+
+
+def _already(job: Job) -> AlreadyStartedError:
+    message = f"«{job.name}» has been started before; it is not started again."
+    return AlreadyStartedError(message)
