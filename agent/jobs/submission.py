@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.jobs.author import Wishes, author
-from agent.jobs.pack import pack_directory
+from agent.jobs.pack import Packed, pack
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.nearest import did_you_mean
 from agent.remote.console import Console
@@ -43,7 +43,7 @@ async def _upload(console: Console, folder: Path) -> Json:
     """Pack a folder and store it under its digest, once."""
     with tempfile.TemporaryDirectory(prefix="launch-submit-") as scratch:
         archive = Path(scratch) / "code.tar.gz"
-        packed = await asyncio.to_thread(pack_directory, folder, archive)
+        packed = await asyncio.to_thread(_pack, folder, archive)
         await console.put_blob(packed.digest, archive)
     return {
         "type": "code",
@@ -51,6 +51,11 @@ async def _upload(console: Console, folder: Path) -> Json:
         "size": packed.size,
         "name": folder.name or "code",
     }
+
+
+def _pack(folder: Path, archive: Path) -> Packed:
+    with archive.open("wb") as out:
+        return pack(folder, out)
 
 
 async def _typed_variables(console: Console, queue: str, given: Mapping[str, str]) -> Json:

@@ -1,0 +1,72 @@
+"""Entry points for third parties; built-in parts are chosen in `agent.compose`.
+
+An entry point names a callable that takes a `PluginContext`:
+
+- group `launch_agent.runners`, named after the resource that queues ask for: gives a
+  `RunnerPort`;
+- group `launch_agent.builders`, named after the resource whose jobs it builds for: gives a
+  `BuilderPort`;
+- group `launch_agent.sources`, named `git` or `code`: gives a `SourcePort` that replaces ours.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from agent.model.errors import ConfigError
+
+Group = Literal["launch_agent.runners", "launch_agent.builders", "launch_agent.sources"]
+Factory = Callable[["PluginContext"], Any]
+
+RUNNERS: Final = "launch_agent.runners"
+BUILDERS: Final = "launch_agent.builders"
+SOURCES: Final = "launch_agent.sources"
+
+
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What a plugin is made with."""
+
+    #: Names the installation in labels; empty for sources, which are made before it is known.
+    control_plane_id: str
+    #: A folder of the plugin's own.
+    folder: Path
+    #: Bounded; for work that blocks.
+    threads: Executor
+    environment: Mapping[str, str] = field(repr=False)
+
+
+def find(group: Group) -> dict[str, Factory]:
+    """Factories of one group by name.
+
+    Raises:
+        ConfigError: two distributions offer one name, or one cannot be imported.
+    """
+    return {point.name: _load(point) for point in _unique(group)}
+
+
+def _unique(group: Group) -> Iterator[EntryPoint]:
+    seen: dict[str, EntryPoint] = {}
+    for point in entry_points(group=group):
+        other = seen.get(point.name)
+        if other is not None and other.value != point.value:
+            message = (
+                f"Two installed packages offer `{point.name}` in {group}: "
+                f"{other.value} and {point.value}."
+            )
+            raise ConfigError(message, hint="Uninstall one of them.")
+        if other is None:
+            seen[point.name] = point
+            yield point
+
+
+def _load(point: EntryPoint) -> Factory:
+    try:
+        factory: Factory = point.load()
+    except (ImportError, AttributeError) as error:
+        message = f"The plugin `{point.name}` ({point.value}) cannot be loaded: {error}."
+        raise ConfigError(message, hint="Reinstall it, or uninstall it.") from error
+    return factory
