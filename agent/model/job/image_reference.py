@@ -24,6 +24,8 @@ _KNOWN_DIGESTS: Final = {
 }
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{64}")
 _MAX_NAME: Final = 255
+#: Name, tag and the longest digest together stay below it.
+_MAX_TEXT: Final = 600
 _MAX_PORT: Final = 65535
 _FORM: Final = "The form is `[host[:port]/]path[:tag][@digest]`, for example `org/app:1.2`."
 
@@ -80,6 +82,8 @@ def _no_foreign_text(text: str) -> None:
         raise InvalidInputError("The image reference is empty.", hint=_FORM)
     if any(character.isspace() or not character.isprintable() for character in text):
         _refuse(text, "it holds white space or control characters")
+    if len(text) > _MAX_TEXT:
+        _refuse(text, f"it is longer than {_MAX_TEXT} characters")
     scheme, separator, rest = text.partition("://")
     if separator:
         _refuse(text, f"it begins with `{scheme}://`", f"Write `{rest}`.")
@@ -116,7 +120,7 @@ def _check_path(text: str, host: str | None, path: str, named: str) -> None:
 
 
 def _check_digest(text: str, digest: str) -> None:
-    known = _KNOWN_DIGESTS.get(digest.partition(":")[0])
+    known = _KNOWN_DIGESTS.get(digest.partition(":")[0].lower())
     if not (known or _DIGEST).fullmatch(digest):
         _refuse(text, f"«{digest}» is no digest", "For example: `sha256:` and 64 digits 0-9, a-f.")
 

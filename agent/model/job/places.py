@@ -1,11 +1,14 @@
 """Paths inside a job's source: kept inside, and where files are looked for."""
 
+import re
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Final
 
 from agent.model.errors import InvalidInputError
 
+#: Also a home folder, and Windows' forms.
+_ABSOLUTE: Final = re.compile(r"[/~\\]|[A-Za-z]:")
 _INSIDE: Final = "Write it relative to the source, for example `jobs/hello`."
 
 
@@ -19,12 +22,12 @@ def inside(path: str, what: str) -> str:
     """
     if not path.strip() or "\0" in path:
         raise InvalidInputError(f"The {what} {path!r} is not a path.", hint=_INSIDE)
-    if path.startswith(("/", "~", "\\")) or PurePosixPath(path).drive or path[1:2] == ":":
+    shortest = PurePosixPath(path).as_posix()
+    if any(_ABSOLUTE.match(form) for form in (path, shortest)):
         raise InvalidInputError(f"The {what} «{path}» is an absolute path.", hint=_INSIDE)
     if leads_upward(path):
         message = f"The {what} «{path}» leads out of the source by `..`."
         raise InvalidInputError(message, hint=_INSIDE)
-    shortest = PurePosixPath(path).as_posix()
     return "" if shortest == "." else shortest
 
 

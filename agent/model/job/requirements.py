@@ -39,7 +39,8 @@ _FLAGS: Final = frozenset({"--no-index", "--prefer-binary", "--require-hashes", 
 _PER_REQUIREMENT: Final = frozenset(
     {"--hash", "--config-settings", "--config-setting", "--global-option"}
 )
-_COMMENT: Final = re.compile(r"(^|\s+)#.*$")
+_COMMENT: Final = re.compile(r"(?<!\S)#.*$")
+_BEFORE_OPTION: Final = re.compile(r"(?<=\s)(?=--?[A-Za-z])")
 _ARCHIVES: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 _SHOWN: Final = 120
 
@@ -182,7 +183,7 @@ def _unknown_option(name: str, where: str, known: set[str] | frozenset[str]) -> 
 
 
 def _dependency(line: str, path: str, number: int) -> Dependency:
-    text, *options = re.split(r"\s+(?=--?[A-Za-z])", line)
+    text, *options = (part.strip() for part in _BEFORE_OPTION.split(line))
     for option in options:
         name = option.split("=", maxsplit=1)[0].split(maxsplit=1)[0]
         if name not in _PER_REQUIREMENT:

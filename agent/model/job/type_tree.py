@@ -12,17 +12,26 @@ Tree = dict[str, Any]
 
 #: The client's own notes inside a configuration; no parameter.
 _NOTES: Final = "_wandb"
+#: Values nested deeper are described no further, so that any value can be described.
+_DEEPEST: Final = 100
 
 
 def type_tree(value: object) -> Tree:
-    """The tree of a JSON value; anything else is `unknown`."""
+    """The tree of a JSON value; anything else, and what lies too deep, is `unknown`."""
+    return _tree(value, 0)
+
+
+def _tree(value: object, depth: int) -> Tree:
     match value:
+        case dict() | list() | tuple() if depth >= _DEEPEST:
+            return {"wb_type": "unknown"}
         case dict():
-            types = {str(key): type_tree(each) for key, each in value.items() if key != _NOTES}
+            named = ((str(key), each) for key, each in value.items() if key != _NOTES)
+            types = {key: _tree(each, depth + 1) for key, each in named}
             return {"wb_type": "typedDict", "params": {"type_map": types}}
         case list() | tuple():
-            params = {"element_type": _element([*value]), "length": len(value)}
-            return {"wb_type": "list", "params": params}
+            element = _element([_tree(each, depth + 1) for each in value])
+            return {"wb_type": "list", "params": {"element_type": element, "length": len(value)}}
         case _:
             return {"wb_type": _kind(value)}
 
@@ -41,14 +50,13 @@ def _kind(value: object) -> str:
             return "unknown"
 
 
-def _element(values: list[object]) -> Tree:
+def _element(trees: list[Tree]) -> Tree:
     """One kind: the last value's tree speaks for all; several: a union of one tree each."""
-    kinds = {tree["wb_type"]: tree for tree in map(type_tree, values)}
-    match len(kinds):
-        case 0:
+    kinds = {tree["wb_type"]: tree for tree in trees}
+    match [kinds[kind] for kind in sorted(kinds)]:
+        case []:
             return {"wb_type": "unknown"}
-        case 1:
-            return next(iter(kinds.values()))
-        case _:
-            allowed = [kinds[kind] for kind in sorted(kinds)]
+        case [only]:
+            return only
+        case allowed:
             return {"wb_type": "union", "params": {"allowed_types": allowed}}
