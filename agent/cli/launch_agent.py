@@ -97,9 +97,10 @@ def launch_agent(
     if not loaded.config.queues:
         message = "launch-agent needs at least one queue to serve."
         raise InvalidInputError(message, hint="Add --queue default, or `queues:` to the file.")
-    from agent.compose import run_agent
+    from agent.cli.greeting import greet
+    from agent.compose.agent import run_agent
 
-    return run_agent(loaded, choice)
+    return run_agent(loaded, choice, greet)
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[Setting]:

@@ -43,9 +43,10 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     commands on this machine find it; `launch user create` and `launch key create` make more.
     """
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
-    from agent.compose import run_server
+    from agent.cli.greeting import greet
+    from agent.compose.plane import run_server
 
-    return run_server(loaded)
+    return run_server(loaded, greet)
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[Setting]:

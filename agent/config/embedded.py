@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 FILE_NAME: Final = "embedded.json"
+#: Of the last plane that ended in good order.
+_LAST: Final = "embedded.last.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +37,28 @@ def write_embedded(state_dir: Path, plane: EmbeddedPlane) -> None:
 
 def read_embedded(state_dir: Path) -> EmbeddedPlane | None:
     """What the file says, as long as the process that wrote it lives."""
-    try:
-        plane = EmbeddedPlane(**json.loads((state_dir / FILE_NAME).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return plane if _lives(plane.pid) else None
+    plane = _read(state_dir / FILE_NAME)
+    return plane if plane and _lives(plane.pid) else None
+
+
+def remembered_key(state_dir: Path) -> str | None:
+    """The key of an earlier start, so that browsers and exported variables stay valid."""
+    plane = _read(state_dir / FILE_NAME) or _read(state_dir / _LAST)
+    return plane.api_key if plane else None
 
 
 def remove_embedded(state_dir: Path, pid: int) -> None:
-    """Remove the file if it is this process's; another's stays."""
+    """Take the file away if it is this process's; another's stays."""
     plane = read_embedded(state_dir)
     if plane is not None and plane.pid == pid:
-        (state_dir / FILE_NAME).unlink(missing_ok=True)
+        (state_dir / FILE_NAME).replace(state_dir / _LAST)
+
+
+def _read(file: Path) -> EmbeddedPlane | None:
+    try:
+        return EmbeddedPlane(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def _lives(pid: int) -> bool:

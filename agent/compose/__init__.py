@@ -1,0 +1,11 @@
+"""Configuration → running agent, control plane, or both in one process.
+
+The only package that names concrete classes. What is heavy is imported where it is used: an
+agent that runs no containers never loads what speaks to an engine, and an agent of a remote
+server never loads the control plane.
+
+- `agent`: the agent, from its configuration to `AgentDaemon.run`
+- `lanes`: one runner with its builder for each resource
+- `plane`: the control plane, embedded or served
+- `survey`: what this machine offers
+"""

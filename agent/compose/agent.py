@@ -1,0 +1,189 @@
+"""The agent: from its configuration to `AgentDaemon.run`."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from agent import __version__, plugins
+from agent.compose.lanes import Shop, open_workshop
+from agent.compose.logs import start_log
+from agent.compose.plane import Announcement, serving
+from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resources
+from agent.config.agent import AgentConfig
+from agent.config.load import Loaded
+from agent.config.server import Embedded, Remote
+from agent.daemon.identity import held_state_dir
+from agent.daemon.prune import Pruner
+from agent.daemon.service import AgentDaemon, Settings, Workshop
+from agent.pipeline.equipment import Limits, Sources
+from agent.ports.queue import Hello, Welcome
+from agent.remote.blobs import RemoteBlobs
+from agent.remote.client import Endpoint, GraphQLClient
+from agent.remote.queue import RemoteQueue
+from agent.sources.code import CodeFetcher
+from agent.sources.git.source import GitFetcher
+from agent.system import machine
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+_UNGUARDED: Final = (
+    "Jobs run as processes of this machine, as this user: that is no security boundary. "
+    "Serve queues of people you trust, or set `runners.local-process.user`."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fetchers:
+    """The sources, and what prunes their caches."""
+
+    sources: Sources
+    pruners: tuple[Pruner, ...]
+
+
+def run_agent(
+    loaded: Loaded, choice: Remote | Embedded, announce: Callable[[Announcement], None]
+) -> int:
+    """Run an agent, with its control plane if it embeds one; returns the exit code.
+
+    Raises:
+        LaunchError: it cannot begin; the message says why.
+    """
+    return asyncio.run(_run_agent(loaded.config, choice, announce))
+
+
+async def _run_agent(
+    config: AgentConfig, choice: Remote | Embedded, announce: Callable[[Announcement], None]
+) -> int:
+    redactor = start_log(config)
+    async with AsyncExitStack() as stack:
+        identity = stack.enter_context(held_state_dir(config.state_dir))
+        workers = config.runners.local_container.threads
+        threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
+        resources = await offered_resources(config, os.environ)
+        remote, plane, sign_in = choice, None, None
+        if isinstance(remote, Embedded):
+            served = await stack.enter_async_context(
+                serving(config.control, config.state_dir, f"embedded: {remote.origin}")
+            )
+            remote, plane, sign_in = served.remote, served.plane, served.sign_in
+        key = remote.api_key.get_secret_value()
+        redactor.add(key)
+        shop = Shop(config, os.environ, threads, remote.url, plane, resources)
+        client = await stack.enter_async_context(
+            GraphQLClient(
+                Endpoint(remote.url, key, remote.ca_bundle),
+                user_agent=f"launch-agent/{__version__}",
+            )
+        )
+        daemon = await _daemon(stack, shop, client, identity)
+        announce(Announcement(remote.url, remote.origin, sign_in, resources, tuple(_remarks(shop))))
+        return await daemon.run()
+
+
+async def _daemon(
+    stack: AsyncExitStack, shop: Shop, client: GraphQLClient, identity: str
+) -> AgentDaemon:
+    fetchers = _fetchers(shop, client)
+
+    async def workshop(welcome: Welcome) -> Workshop:
+        return await open_workshop(stack, shop, welcome.control_plane_id, fetchers.pruners)
+
+    return AgentDaemon(
+        queue=RemoteQueue(client),
+        hello=await _hello(shop, identity),
+        open_workshop=workshop,
+        sources=fetchers.sources,
+        settings=_settings(shop),
+        executor=shop.threads,
+    )
+
+
+async def _hello(shop: Shop, identity: str) -> Hello:
+    config = shop.config
+    host = machine.host_name()
+    return Hello(
+        entity=config.entity,
+        name=config.name or host,
+        hostname=host,
+        version=__version__,
+        queues=config.queues,
+        identity=identity,
+        session=secrets.token_hex(12),
+        backend=await _backend(shop),
+        resources=shop.resources,
+        capacity=await capacity(config.resources, config.max_jobs),
+        config={"max_jobs": config.max_jobs, "builder": config.builder.type},
+    )
+
+
+async def _backend(shop: Shop) -> str | None:
+    """Id of the engine, where it is all that this agent runs jobs on.
+
+    Agents that share it may adopt each other's jobs. What runs as processes is seen by the
+    agent of its own state folder only, which the identity names already.
+    """
+    if shop.resources != (CONTAINERS,):
+        return None
+    from agent.runners.docker.runner import DockerRunner
+
+    config = shop.config.runners.local_container
+    runner = DockerRunner(config, "", shop.threads, shop.environment)
+    try:
+        return await runner.backend_id()
+    finally:
+        await runner.close()
+
+
+def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
+    config = shop.config
+    given = plugins.find(plugins.SOURCES)
+    git = GitFetcher(
+        config.sources.git,
+        shop.cache / "git",
+        embedded=shop.plane is not None,
+        threads=shop.threads,
+        environment=shop.environment,
+    )
+    code = CodeFetcher(RemoteBlobs(client), config.sources.code, shop.threads)
+    context = shop.plugin_context("", "sources")
+    sources = Sources(
+        git=given["git"](context) if "git" in given else git,
+        code=given["code"](context) if "code" in given else code,
+    )
+    return _Fetchers(sources, (Pruner("mirrors", config.prune.mirrors, git.prune),))
+
+
+def _settings(shop: Shop) -> Settings:
+    config = shop.config
+    auto: Literal["wait", "detach"] = "wait" if shop.plane is not None else "detach"
+    return Settings(
+        state_dir=config.state_dir,
+        on_stop=auto if config.on_stop == "auto" else config.on_stop,
+        limits=Limits(grace=config.stopped_run_timeout),
+        build_timeout=config.builder.timeout,
+        build_concurrency=config.builder.concurrency,
+        min_free_disk=config.min_free_disk,
+        prune_interval=config.prune.interval,
+        keep_attempts=config.prune.attempts.max_age,
+        secrets=config.secrets,
+        mounts=config.mounts,
+        health=config.health,
+    )
+
+
+def _remarks(shop: Shop) -> list[str]:
+    """What people should know before they rely on it."""
+    found = []
+    if PROCESSES in shop.resources and not shop.config.runners.local_process.user:
+        found.append(_UNGUARDED)
+    far = shop.plane is None and not shop.config.runners.local_container.host_network
+    if CONTAINERS in shop.resources and far and urlsplit(shop.url).hostname in _LOOPBACK:
+        found.append(
+            f"Jobs in containers cannot reach {shop.url}: inside them it means the container."
+        )
+    return found

@@ -1,0 +1,176 @@
+"""One lane for each resource: its runner, what builds for it, and how its jobs call home."""
+
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+import structlog
+
+from agent import plugins
+from agent.compose.survey import CONTAINERS, PROCESSES
+from agent.config.agent import AgentConfig
+from agent.daemon.prune import Pruner
+from agent.daemon.service import Workshop
+from agent.pipeline.equipment import Lane
+from agent.ports.builder import BuilderPort
+
+if TYPE_CHECKING:
+    from agent.builders.docker.builder import DockerBuilder
+    from agent.builders.docker.engine import Engine
+    from agent.builders.virtualenv import VirtualenvBuilder
+    from agent.control.server import ControlPlane
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """What is shared by everything that is made for one agent."""
+
+    config: AgentConfig
+    environment: Mapping[str, str] = field(repr=False)
+    threads: Executor
+    #: Address by which this process reaches the control plane.
+    url: str
+    #: The plane, where it is this process's own.
+    plane: "ControlPlane | None"
+    resources: tuple[str, ...]
+
+    @property
+    def cache(self) -> Path:
+        """Everything that can be made again."""
+        return self.config.state_dir / "cache"
+
+    def plugin_context(self, control_plane_id: str, name: str) -> plugins.PluginContext:
+        """What plugins are made with."""
+        folder = self.cache / name
+        return plugins.PluginContext(control_plane_id, folder, self.threads, self.environment)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    lane: Lane
+    pruners: tuple[Pruner, ...] = ()
+
+
+async def open_workshop(
+    stack: AsyncExitStack, shop: Shop, control_plane_id: str, pruners: tuple[Pruner, ...]
+) -> Workshop:
+    """Open engines and make a lane for every resource; `stack` closes them.
+
+    `pruners` are those of parts that belong to no lane.
+
+    Raises:
+        JobError: `LOST_ENGINE`: the engine went away since it was looked for.
+        ConfigError: a network, a user or a plugin cannot be used.
+    """
+    builders = plugins.find(plugins.BUILDERS)
+    made: dict[str, _Made] = {}
+    for resource in shop.resources:
+        one = await _made(stack, shop, control_plane_id, resource)
+        if resource in builders:
+            builder = builders[resource](shop.plugin_context(control_plane_id, resource))
+            one = replace(one, lane=replace(one.lane, builder=builder))
+        made[resource] = one
+    every = [*pruners, *(pruner for one in made.values() for pruner in one.pruners)]
+    return Workshop({resource: one.lane for resource, one in made.items()}, every)
+
+
+async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resource: str) -> _Made:
+    if resource == CONTAINERS:
+        return await _containers(stack, shop, control_plane_id)
+    if resource == PROCESSES:
+        return _processes(shop, control_plane_id)
+    factory = plugins.find(plugins.RUNNERS)[resource]
+    runner = factory(shop.plugin_context(control_plane_id, resource))
+    return _Made(Lane(runner, None, None, shop.url))
+
+
+async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) -> _Made:
+    from agent.builders.docker.engine import Engine
+    from agent.builders.prebuilt import ReadyImages
+    from agent.runners.docker.runner import DockerRunner
+
+    config = shop.config.runners.local_container
+    runner = DockerRunner(config, control_plane_id, shop.threads, shop.environment)
+    stack.push_async_callback(runner.close)
+    gateway = await runner.network.ensure()
+    engine = await stack.enter_async_context(Engine(config.host, shop.environment))
+    images = ReadyImages(
+        engine, pull=config.pull, threads=shop.threads, environment=shop.environment
+    )
+    builder = _container_builder(shop, engine)
+    lane = Lane(runner, builder, images, await _address_for(shop, gateway))
+    return _Made(lane, _image_pruners(shop, builder))
+
+
+async def _address_for(shop: Shop, gateway: str) -> str:
+    """The plane's address as containers reach it: an embedded one listens there as well."""
+    if shop.plane is None or shop.config.runners.local_container.host_network:
+        return shop.url
+    return await shop.plane.listen_also(gateway)
+
+
+def _container_builder(shop: Shop, engine: "Engine") -> "DockerBuilder | None":
+    from agent.builders.docker.builder import DockerBuilder
+
+    config = shop.config.builder
+    match config.type:
+        case "auto" | "docker":
+            return DockerBuilder(
+                config,
+                engine,
+                shop.cache / "builds",
+                threads=shop.threads,
+                environment=shop.environment,
+            )
+        case "noop" | "virtualenv":
+            return None
+        case "kaniko":
+            # W&B's files name it on machines without a cluster, too: ready images still run.
+            structlog.get_logger().warning(
+                "builder.type: kaniko builds in a cluster; this agent runs ready images only"
+            )
+            return None
+        case _:
+            assert_never(config.type)
+
+
+def _image_pruners(shop: Shop, builder: "DockerBuilder | None") -> tuple[Pruner, ...]:
+    rules = shop.config.prune
+    if builder is None:
+        return ()
+    return (
+        Pruner("images", rules.images, builder.prune),
+        Pruner("build cache", rules.build_cache, builder.prune_cache),
+    )
+
+
+def _processes(shop: Shop, control_plane_id: str) -> _Made:
+    from agent.runners.process.runner import ProcessRunner
+
+    runner = ProcessRunner(
+        shop.config.state_dir / "processes",
+        control_plane_id,
+        shop.config.runners.local_process,
+        shop.threads,
+        shop.environment,
+    )
+    environments = _environments(shop)
+    # Containers cannot be built for processes: whatever builds images, these get
+    # environments, unless the administrator wants nothing built at all.
+    builder: BuilderPort | None = None if shop.config.builder.type == "noop" else environments
+    pruner = Pruner("environments", shop.config.prune.environments, environments.prune)
+    return _Made(Lane(runner, builder, None, shop.url), (pruner,))
+
+
+def _environments(shop: Shop) -> "VirtualenvBuilder":
+    from agent.builders.virtualenv import VirtualenvBuilder
+
+    return VirtualenvBuilder(
+        shop.config.builder,
+        shop.cache / "python",
+        threads=shop.threads,
+        environment=shop.environment,
+    )
