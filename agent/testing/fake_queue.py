@@ -1,0 +1,413 @@
+"""A control plane in memory, for tests of everything that speaks to a queue.
+
+`FakePlane` is the far end and outlives agents; `FakeQueue` is one agent's line to it, so
+that a second one with the same identity is the agent that came back. Leases, epochs,
+permits and guarded writes work as design.md §5 demands; time passes only when a test says
+so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `advance`,
+`permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
+"""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from agent.model.capacity import fits, grant, minus
+from agent.model.errors import ConflictError, FencedError, UnreachableError
+from agent.model.outcome import Outcome, phase_of
+from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase, may_follow
+from agent.model.spec import Json, parse_spec
+from agent.model.work import Claim, Lease
+from agent.ports.queue import (
+    Answer,
+    Beat,
+    BeatAnswer,
+    Channel,
+    ClaimRequest,
+    Hello,
+    Standing,
+    Welcome,
+)
+
+CONTROL_PLANE: Final = "fake0plane"
+
+
+@dataclass
+class FakeItem:
+    """One item, as the far end knows it."""
+
+    id: str
+    spec: Json
+    resource: str
+    queue: str
+    layers: dict[str, Json]
+    phase: Phase = Phase.QUEUED
+    attempt: int = 1
+    epoch: int = 0
+    #: Identity of the holder, and the request that it was given to.
+    holder: str | None = None
+    request_id: str | None = None
+    stop_requested: bool = False
+    outcome: Outcome | None = None
+    facts: Json = field(default_factory=dict)
+    activity: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    #: Every phase it was in, in order.
+    history: list[Phase] = field(default_factory=lambda: [Phase.QUEUED])
+    logs: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
+    granted: Any = None
+
+    @property
+    def lease(self) -> Lease:
+        """What its holder writes with."""
+        return Lease(self.id, self.attempt, self.epoch)
+
+    def move(self, phase: Phase) -> None:
+        """Change the phase; the transition table decides."""
+        if not may_follow(self.phase, phase):
+            raise ConflictError(f"Item {self.id} is {self.phase.word}, not to be {phase.word}.")
+        if self.phase is not phase:
+            self.history.append(phase)
+        self.phase = phase
+
+
+class Gate:
+    """Holds one kind of call back: `reached` tells that a call waits, `open` lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.open = asyncio.Event()
+
+
+class FakePlane:
+    """Items, agents, and what goes wrong."""
+
+    def __init__(self) -> None:
+        self.items: dict[str, FakeItem] = {}
+        #: Current session by identity.
+        self.sessions: dict[str, str] = {}
+        #: Every call that arrived: name, item or "".
+        self.calls: list[tuple[str, str]] = []
+        #: Statuses of beats, in order.
+        self.statuses: list[str] = []
+        #: Told to every beat.
+        self.agent_stop: Literal["DRAIN", "STOP"] | None = None
+        #: Every claim request that arrived.
+        self.requests: list[ClaimRequest] = []
+        self.hellos: list[Hello] = []
+        #: Ids that `standing` does not know.
+        self.hidden: set[str] = set()
+        self.heartbeat_seconds = 10.0
+        self._away = False
+        self._cuts: Counter[str] = Counter()
+        self._failures: defaultdict[str, list[Exception]] = defaultdict(list)
+        self._gates: dict[str, Gate] = {}
+        self._changed = asyncio.Event()
+
+    # ------------------------------------------------------------ for tests: the world
+
+    def submit(
+        self,
+        spec: Json,
+        *,
+        resource: str = "local-container",
+        queue: str = "default",
+        layers: dict[str, Json] | None = None,
+    ) -> FakeItem:
+        """Put an item on a queue."""
+        item = FakeItem(f"item{len(self.items):08d}", spec, resource, queue, layers or {})
+        self.items[item.id] = item
+        self.ring()
+        return item
+
+    def request_stop(self, item: FakeItem) -> None:
+        """Somebody stops it."""
+        item.stop_requested = True
+        self.ring()
+
+    def lapse(self, item: FakeItem) -> None:
+        """Its lease runs out: before the permit it is queued again, later it is kept."""
+        if item.phase in UNSTARTED_HELD:
+            item.move(Phase.QUEUED)
+            item.holder = None
+        self.ring()
+
+    def take_over(self, item: FakeItem) -> None:
+        """Somebody else owns it from now on."""
+        item.epoch += 1
+        item.holder = "somebody else"
+        self.ring()
+
+    async def until_phase(self, item: FakeItem, *phases: Phase) -> None:
+        """Wait until it was in one of the phases; any outcome by default."""
+        wanted = set(phases) or TERMINAL
+        while not wanted & set(item.history):
+            await self.changed()
+
+    async def until_called(self, name: str, times: int = 1) -> None:
+        """Wait until a call of that name arrived so often."""
+        while sum(call == name for call, _ in self.calls) < times:
+            await self.changed()
+
+    async def changed(self) -> None:
+        """Wait until anything happens here."""
+        await self._changed.wait()
+
+    def ring(self) -> None:
+        """Something happened."""
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    # ------------------------------------------------------------ for tests: the faults
+
+    def go_away(self) -> None:
+        """Answer nothing; nothing takes effect."""
+        self._away = True
+        self.ring()
+
+    def come_back(self) -> None:
+        """Answer again."""
+        self._away = False
+        self.ring()
+
+    def cut_next(self, call: str, times: int = 1) -> None:
+        """The next calls take effect and their answers are lost."""
+        self._cuts[call] += times
+
+    def fail_next(self, call: str, error: Exception) -> None:
+        """The next call raises, without effect."""
+        self._failures[call].append(error)
+
+    @contextmanager
+    def hold(self, call: str) -> Iterator[Gate]:
+        """Hold calls of one kind back before they take effect."""
+        gate = self._gates[call] = Gate()
+        try:
+            yield gate
+        finally:
+            gate.open.set()
+            del self._gates[call]
+
+    async def arrive(self, call: str, item: str = "") -> None:
+        """A call arrives."""
+        self._check_away()
+        self.calls.append((call, item))
+        self.ring()
+        gate = self._gates.get(call)
+        if gate is not None:
+            gate.reached.set()
+            await gate.open.wait()
+        self._check_away()
+        if self._failures[call]:
+            raise self._failures[call].pop(0)
+
+    def leave(self, call: str) -> None:
+        """Its answer leaves."""
+        self.ring()
+        if self._cuts[call] > 0:
+            self._cuts[call] -= 1
+            raise UnreachableError(f"The answer to {call} was cut.")
+
+    def _check_away(self) -> None:
+        if self._away:
+            raise UnreachableError("The fake plane is away.")
+
+    # ------------------------------------------------------------ the rules
+
+    def held_by(self, identity: str) -> list[FakeItem]:
+        """What an identity holds."""
+        return [i for i in self.items.values() if i.holder == identity and i.phase in HELD]
+
+    def owned(self, lease: Lease, identity: str) -> FakeItem | None:
+        """The item, if the lease is good."""
+        item = self.items.get(lease.item_id)
+        good = item is not None and item.lease == lease and item.phase in HELD
+        return item if good and item is not None and item.holder == identity else None
+
+    def grant(self, request: ClaimRequest, identity: str) -> list[FakeItem]:
+        """What the request gets: the same again if it was answered before."""
+        again = [i for i in self.held_by(identity) if i.request_id == request.request_id]
+        if again:
+            return again
+        free = request.free
+        given: list[FakeItem] = []
+        waiting = [i for i in self.items.values() if i.phase is Phase.QUEUED]
+        for item in waiting:
+            demand = parse_spec(item.spec).demand(item.resource)
+            wanted = item.queue in request.queues and len(given) < request.max_items
+            if not wanted or not fits(demand, free):
+                continue
+            item.granted = grant(demand, free)
+            free = minus(free, item.granted)
+            item.move(Phase.LEASED)
+            item.epoch += 1
+            item.holder, item.request_id = identity, request.request_id
+            given.append(item)
+        return given
+
+
+class FakeQueue:
+    """`QueuePort` on a fake plane."""
+
+    def __init__(self, plane: FakePlane) -> None:
+        self._plane = plane
+        self._identity = ""
+        self._session = ""
+
+    async def register(self, hello: Hello) -> Welcome:
+        """See the port."""
+        plane = self._plane
+        await plane.arrive("register")
+        plane.hellos.append(hello)
+        self._identity, self._session = hello.identity, hello.session
+        plane.sessions[hello.identity] = hello.session
+        held = plane.held_by(hello.identity)
+        for item in held:
+            item.epoch += 1
+            item.request_id = None
+        plane.leave("register")
+        return Welcome(
+            agent_id=f"agent-{hello.identity}",
+            agent_name=hello.name,
+            entity=hello.entity or "people",
+            control_plane_id=CONTROL_PLANE,
+            heartbeat_seconds=plane.heartbeat_seconds,
+            lease_seconds=45.0,
+            held=tuple(_claim(item) for item in held),
+        )
+
+    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+        """See the port; waits for as long as a test takes, if it may wait at all."""
+        plane = self._plane
+        plane.requests.append(request)
+        await plane.arrive("claim")
+        while not (given := plane.grant(request, self._identity)) and request.wait_seconds:
+            await plane.changed()
+            plane._check_away()  # noqa: SLF001 -- two halves of one fake
+        plane.leave("claim")
+        return tuple(_claim(item) for item in given)
+
+    async def renew(self, beat: Beat) -> BeatAnswer:
+        """See the port."""
+        plane = self._plane
+        await plane.arrive("renew")
+        plane.statuses.append(beat.status)
+        answers = {lease.item_id: self._answer(lease) for lease in beat.leases}
+        current = plane.sessions.get(self._identity) == beat.session
+        plane.leave("renew")
+        return BeatAnswer(answers, current, plane.agent_stop)
+
+    async def advance(
+        self,
+        lease: Lease,
+        *,
+        phase: Phase | None = None,
+        activity: str | None = None,
+        facts: dict[str, Any] | None = None,
+        warning: str | None = None,
+    ) -> Answer:
+        """See the port."""
+        await self._plane.arrive("advance", lease.item_id)
+        item = self._plane.owned(lease, self._identity)
+        if item is not None:
+            behind = phase is Phase.PREPARING and item.phase is not Phase.LEASED
+            if phase is not None and not behind:
+                item.move(phase)
+            item.activity = activity or item.activity
+            item.facts |= facts or {}
+            item.warnings += [warning] if warning else []
+        self._plane.leave("advance")
+        return self._answer(lease)
+
+    async def permit(self, lease: Lease) -> Answer:
+        """See the port."""
+        await self._plane.arrive("permit", lease.item_id)
+        answer, item = self._answer(lease), self._plane.owned(lease, self._identity)
+        if answer is Answer.KEPT and item is not None and item.phase is not Phase.PERMITTED:
+            if item.phase is Phase.LEASED:
+                item.move(Phase.PREPARING)
+            item.move(Phase.PERMITTED)
+        self._plane.leave("permit")
+        return answer
+
+    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> Answer:
+        """See the port."""
+        await self._plane.arrive("finish", lease.item_id)
+        item = self._plane.owned(lease, self._identity)
+        known = self._plane.items.get(lease.item_id)
+        answer = Answer.FENCED
+        if item is not None:
+            item.move(phase_of(outcome))
+            item.outcome = outcome
+            item.facts |= facts
+            answer = Answer.KEPT
+        elif known is not None and (known.lease, known.outcome) == (lease, outcome):
+            answer = Answer.KEPT
+        self._plane.leave("finish")
+        return answer
+
+    async def release(self, lease: Lease, reason: str) -> Answer:  # noqa: ARG002 -- the port
+        """See the port."""
+        await self._plane.arrive("release", lease.item_id)
+        item = self._plane.owned(lease, self._identity)
+        if item is not None:
+            item.move(Phase.QUEUED)
+            item.holder = None
+        self._plane.leave("release")
+        return Answer.FENCED if item is None else Answer.KEPT
+
+    async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
+        """See the port."""
+        await self._plane.arrive("append_log", lease.item_id)
+        known = self._plane.items[lease.item_id]
+        if known.lease != lease:
+            raise FencedError(f"{lease.item_id} is somebody else's.")
+        stored = known.logs[channel]
+        if offset <= len(stored):
+            stored += data[len(stored) - offset :]
+        self._plane.leave("append_log")
+        return len(stored)
+
+    async def log_end(self, lease: Lease, channel: Channel) -> int:
+        """See the port."""
+        await self._plane.arrive("log_end", lease.item_id)
+        return len(self._plane.items[lease.item_id].logs[channel])
+
+    async def standing(self, lease: Lease) -> Standing:
+        """See the port."""
+        await self._plane.arrive("standing", lease.item_id)
+        item = self._plane.items.get(lease.item_id)
+        if item is None or item.id in self._plane.hidden:
+            return Standing.UNKNOWN
+        over = item.attempt > lease.attempt or item.phase in TERMINAL
+        return Standing.OVER if over else Standing.OPEN
+
+    def _answer(self, lease: Lease) -> Answer:
+        item = self._plane.owned(lease, self._identity)
+        if item is None:
+            return Answer.FENCED
+        return Answer.STOP if item.stop_requested else Answer.KEPT
+
+
+def _claim(item: FakeItem) -> Claim:
+    return Claim(
+        lease=item.lease,
+        phase=item.phase,
+        entity="people",
+        project="things",
+        queue=item.queue,
+        run_name=f"run{item.id[-5:]}",
+        name=item.spec.get("name"),
+        author="ann",
+        priority=2,
+        resource=item.resource,
+        spec=parse_spec(item.spec),
+        layers=item.layers,
+        granted=item.granted,
+        run_token="launchrun-token",  # noqa: S106 -- made for tests
+        stop_requested=item.stop_requested,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )

@@ -1,0 +1,276 @@
+"""A whole agent between a fake control plane and a scripted engine."""
+
+import asyncio
+import contextlib
+import itertools
+import shutil
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from agent.daemon.notify import Notifier
+from agent.daemon.prune import Pruner
+from agent.daemon.service import AgentDaemon, Settings, Workshop
+from agent.model.capacity import Capacity
+from agent.model.names import workload_name
+from agent.model.phase import Phase
+from agent.model.work import Image, SourceTree
+from agent.pipeline.equipment import Lane, Limits, Sources
+from agent.ports.builder import BuildRequest
+from agent.ports.log import LogSink, say
+from agent.ports.queue import Hello, Welcome
+from agent.testing.fake_queue import CONTROL_PLANE, FakeItem, FakePlane, FakeQueue
+from agent.testing.scripted_runner import ScriptedEngine, ScriptedRunner
+
+IMAGE_JOB = {"docker": {"docker_image": "repo/name:tag"}}
+CODE_JOB = {
+    "source": {"type": "code", "digest": "sha256:" + "0" * 64, "size": 1},
+    "overrides": {"entry_point": ["python", "main.py"]},
+}
+GIT_JOB = {
+    "source": {"type": "git", "url": "https://git.test/org/repo.git", "ref": "v1"},
+    "overrides": {"entry_point": ["python", "main.py"]},
+}
+
+
+class FakeImages:
+    """`ImagePort`: everything is there, unless told otherwise."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.reached = asyncio.Event()
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        self.reached.set()
+        if self.hold is not None:
+            await self.hold.wait()
+        if self.error is not None:
+            raise self.error
+        return Image(f"{reference}@sha256:1", "digest", reused=True, name=reference)
+
+
+class FakeBuilder:
+    """`BuilderPort` that remembers what it built."""
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.built: dict[str, Image] = {}
+        self.builds = 0
+        self.requests: list[BuildRequest] = []
+        self.error: Exception | None = None
+        self.hold: asyncio.Event | None = None
+        self.reached = asyncio.Event()
+        self.cancelled = 0
+        self.pruned: list[tuple[float, int]] = []
+
+    async def key(self, request: BuildRequest) -> str:
+        self.requests.append(request)
+        return "cafe"
+
+    async def find(self, key: str) -> Image | None:
+        return self.built.get(key)
+
+    async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
+        self.builds += 1
+        self.reached.set()
+        await say(log, "step 1")
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.error is not None:
+            raise self.error
+        image = Image("built@sha256:2", "digest", reused=False, name="built")
+        self.built[key] = image
+        return image
+
+    async def prune(self, max_age: float, max_bytes: int) -> int:
+        self.pruned.append((max_age, max_bytes))
+        return 2048
+
+
+class FakeSource:
+    """`SourcePort`: one file, or an error."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.files = {"main.py": "print('hello')\n"}
+        self.commit: str | None = None
+
+    async def fetch(self, source: Any, entity: str, into: Path, log: LogSink) -> SourceTree:
+        if self.error is not None:
+            raise self.error
+        for name, text in self.files.items():
+            (into / name).parent.mkdir(parents=True, exist_ok=True)
+            (into / name).write_text(text)
+        return SourceTree(into, f"fake:{source.type}", self.commit)
+
+
+class Mortal:
+    """A port through which a dead process reaches nobody any more.
+
+    `crash` names a call; around it the process dies: before it takes effect, or after.
+    """
+
+    def __init__(self, inner: Any, crash: "Crash | None") -> None:
+        self._inner = inner
+        self._crash = crash
+
+    def __getattr__(self, name: str) -> Any:
+        thing = getattr(self._inner, name)
+        crash = self._crash
+        if crash is None or not asyncio.iscoroutinefunction(thing):
+            return thing
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            await crash.around(name, "before")
+            result = await thing(*args, **kwargs)
+            await crash.around(name, "after")
+            return result
+
+        return call
+
+
+@dataclass
+class Crash:
+    """Where a process dies."""
+
+    call: str
+    when: str
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def around(self, call: str, when: str) -> None:
+        if (call, when) == (self.call, self.when):
+            self.reached.set()
+        if self.reached.is_set():
+            await asyncio.Event().wait()
+
+
+async def scaled(seconds: float) -> None:
+    """A thousand times faster."""
+    await asyncio.sleep(seconds / 1000)
+
+
+@dataclass
+class Bench:
+    """Everything around one installation; `daemon` makes processes of it."""
+
+    root: Path
+    plane: FakePlane = field(default_factory=FakePlane)
+    engine: ScriptedEngine = field(default_factory=ScriptedEngine)
+    images: FakeImages = field(default_factory=FakeImages)
+    builder: FakeBuilder = field(default_factory=FakeBuilder)
+    git: FakeSource = field(default_factory=FakeSource)
+    code: FakeSource = field(default_factory=FakeSource)
+    capacity: Capacity = Capacity(slots=4)
+    on_stop: Any = "detach"
+    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
+    settings: dict[str, Any] = field(default_factory=dict)
+    environ: dict[str, str] = field(default_factory=dict)
+    limits: Limits = Limits(grace=5.0, engine=2.0, log_stall=0.2)
+    pruners: tuple[Pruner, ...] = ()
+    lanes: Callable[[dict[str, Lane]], dict[str, Lane]] = dict
+    sessions: Any = field(default_factory=lambda: itertools.count(1))
+    identity: str = "installation"
+    last: AgentDaemon | None = None
+
+    def name(self, item: FakeItem) -> str:
+        return workload_name(CONTROL_PLANE, item.id, item.attempt)
+
+    def daemon(
+        self,
+        *,
+        state: Path | None = None,
+        crash: Crash | None = None,
+        on_ready: Callable[[Welcome], None] = lambda _: None,
+    ) -> AgentDaemon:
+        state_dir = state or self.root / "state"
+        state_dir.mkdir(parents=True, exist_ok=True)
+
+        async def open_workshop(welcome: Welcome) -> Workshop:
+            runner = ScriptedRunner(self.engine, welcome.control_plane_id)
+            lane = Lane(
+                runner=Mortal(runner, crash) if crash else runner,
+                builder=self.builder,
+                images=self.images,
+                job_url="http://plane.test",
+            )
+            return Workshop(self.lanes({"local-container": lane}), self.pruners)
+
+        queue = FakeQueue(self.plane)
+        self.last = AgentDaemon(
+            queue=Mortal(queue, crash) if crash else queue,
+            hello=Hello(
+                entity="people",
+                name="agent",
+                hostname="host",
+                version="0",
+                queues=("default",),
+                identity=self.identity,
+                session=f"session-{next(self.sessions)}",
+                backend="b",
+                resources=("local-container",),
+                capacity=self.capacity,
+                config={},
+            ),
+            open_workshop=open_workshop,
+            sources=Sources(git=self.git, code=self.code),
+            settings=replace(
+                Settings(state_dir=state_dir, on_stop=self.on_stop, limits=self.limits),
+                **self.settings,
+            ),
+            executor=self.executor,
+            notifier=Notifier(self.environ),
+            on_ready=on_ready,
+            sleep=scaled,
+        )
+        return self.last
+
+    @asynccontextmanager
+    async def running(self, **given: Any) -> AsyncIterator["asyncio.Task[int]"]:
+        """A process that works while the context lasts, and detaches at its end."""
+        ready = asyncio.Event()
+        daemon = self.daemon(on_ready=lambda _: ready.set(), **given)
+        task = asyncio.create_task(daemon.run(), name="daemon")
+        waiting = asyncio.create_task(ready.wait())
+        await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if task.done():
+            task.result()
+        try:
+            yield task
+        finally:
+            if not task.done():
+                daemon.stop()
+                daemon.stop()
+            await task
+
+    async def die(self, crash: Crash) -> Path:
+        """Run a process into its crash; the state folder as the kernel would leave it."""
+        state = self.root / f"state-{crash.call}-{crash.when}"
+        daemon = self.daemon(state=state, crash=crash)
+        task = asyncio.create_task(daemon.run(), name="doomed")
+        await crash.reached.wait()
+        left = self.root / "left"
+        shutil.copytree(state, left)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        return left
+
+    async def until_running(self, item: FakeItem) -> None:
+        """The job has been started, and the plane knows."""
+        await self.plane.until_phase(item, Phase.STARTED)
+
+    async def until_over(self, item: FakeItem) -> None:
+        """It has its outcome, and nothing is left of it."""
+        await self.plane.until_phase(item)
+        while self.name(item) in self.engine.workloads:
+            await asyncio.sleep(0.001)

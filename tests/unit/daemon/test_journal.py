@@ -1,0 +1,117 @@
+"""The write-ahead journal."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from agent.daemon.journal import Journal
+from agent.model.cause import Cause
+from agent.model.errors import ConfigError, JobError
+from agent.model.outcome import (
+    Errored,
+    Failed,
+    Lost,
+    Outcome,
+    Preempted,
+    Refused,
+    Stopped,
+    Succeeded,
+)
+from agent.model.work import Lease
+
+LEASE = Lease("item", 1, 1)
+
+
+async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.db"
+    journal = await Journal.open(path)
+    journal.opened(LEASE, "launch-x", "local-container")
+    await journal.start_intended(LEASE)
+    journal.started(LEASE)
+    journal.log_shifted(LEASE, 12)
+    await journal.concluded(LEASE, Succeeded(), {"image": "x"})
+    await journal.close()
+    again = await Journal.open(path)
+    (entry,) = await again.entries()
+    assert (entry.name, entry.resource) == ("launch-x", "local-container")
+    assert entry.start_intended
+    assert entry.started
+    assert entry.log_shift == 12
+    assert entry.outcome == Succeeded()
+    assert entry.facts == {"image": "x"}
+    assert not entry.over
+    again.acknowledged(LEASE)
+    await again.forget(older_than=3600.0)
+    assert [entry.over for entry in await again.entries()] == [True]
+    await again.forget(older_than=-1.0)
+    assert await again.entries() == []
+    await again.close()
+    await again.close()
+
+
+async def test_opening_anew_forgets_what_never_started(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal.start_intended(LEASE)
+    journal.dropped(LEASE)
+    journal.opened(Lease("item", 1, 2), "launch-x", "local-container")
+    await journal.forget(3600.0)
+    (entry,) = await journal.entries()
+    assert not entry.start_intended
+    assert not entry.over
+    assert entry.lease.epoch == 2
+    await journal.close()
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Succeeded(),
+        Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3),
+        Stopped("asked", Cause.STOPPED_BY_AGENT, 143),
+        Preempted("gone"),
+        Lost(Cause.LOST_ENGINE, "gone"),
+        Refused(Cause.POLICY_SPEC, "no"),
+        Errored(Cause.DISK_FULL, "full"),
+    ],
+)
+async def test_every_outcome_comes_back_as_it_was(tmp_path: Path, outcome: Outcome) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal.concluded(LEASE, outcome, {})
+    (entry,) = await journal.entries()
+    await journal.close()
+    assert entry.outcome == outcome
+
+
+@pytest.mark.parametrize("damage", ["text", "newer"])
+async def test_a_damaged_journal_is_set_aside_and_made_anew(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "journal.db"
+    if damage == "text":
+        path.write_text("this is no database, by any means\n" * 100)
+    else:
+        with sqlite3.connect(path) as database:
+            database.execute("PRAGMA user_version = 99")
+        database.close()
+    journal = await Journal.open(path)
+    assert await journal.entries() == []
+    await journal.close()
+    assert len(list(tmp_path.glob("journal.db.damaged-*"))) == 1
+
+
+async def test_a_journal_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+    (tmp_path / "journal.db").mkdir()
+    with pytest.raises(ConfigError, match=r"journal\.db"):
+        await Journal.open(tmp_path / "journal.db")
+
+
+async def test_a_full_disk_is_a_cause_of_its_own(tmp_path: Path) -> None:
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal._in_thread(lambda: journal._opened_database().execute("PRAGMA max_page_count=1"))
+    with pytest.raises(JobError) as caught:
+        await journal.concluded(LEASE, Errored(Cause.INTERNAL, "x" * 100_000), {})
+    assert caught.value.cause is Cause.DISK_FULL
+    journal.started(LEASE)
+    await journal.close()
+    with pytest.raises(JobError) as caught:
+        await journal._submit("DELETE FROM attempt", ())
+    assert caught.value.cause is Cause.INTERNAL

@@ -1,0 +1,236 @@
+"""Identity, notification, capacity, health, pruning."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.config.agent import HealthConfig
+from agent.config.execution import PruneRule
+from agent.daemon import service
+from agent.daemon.capacity import Ledger
+from agent.daemon.identity import held_state_dir
+from agent.daemon.notify import Notifier
+from agent.daemon.prune import Pruner
+from agent.model.capacity import Capacity, Demand, fits, grant
+from agent.model.errors import ConfigError, ConflictError
+from agent.model.work import Lease
+from agent.testing.scripted_runner import Play
+from tests.unit.daemon.bench import IMAGE_JOB, Bench
+
+
+def test_an_installation_keeps_its_identity(tmp_path: Path) -> None:
+    with held_state_dir(tmp_path / "state") as first:
+        pass
+    with held_state_dir(tmp_path / "state") as second:
+        assert first == second
+    with held_state_dir(tmp_path / "other") as other:
+        assert other != first
+
+
+def test_a_second_process_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from agent.daemon.identity import held_state_dir\n"
+        "try:\n"
+        "    with held_state_dir(Path(sys.argv[1])): pass\n"
+        "except Exception as error: print(error)\n"
+    )
+    with held_state_dir(tmp_path):
+        told = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path)],
+            capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+    assert f"pid {os.getpid()}" in told
+    with pytest.raises(ConflictError), held_state_dir(tmp_path), held_state_dir(tmp_path):
+        pass
+
+
+def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="file"), held_state_dir(tmp_path / "file"):
+        pass
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_systemd_hears_ready_watchdog_and_stopping(
+    bench: Bench, tmp_path: Path, abstract: bool
+) -> None:
+    address = f"\0launch-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+        line.bind(address)
+        line.setblocking(False)
+        bench.environ = {
+            "NOTIFY_SOCKET": address.replace("\0", "@"),
+            "WATCHDOG_USEC": "2000",
+            "WATCHDOG_PID": str(os.getpid()),
+        }
+        heard: list[str] = []
+        loop = asyncio.get_running_loop()
+        async with bench.running():
+            while not {"READY=1", "WATCHDOG=1"} <= {text.split("\n")[0] for text in heard}:
+                heard.append((await loop.sock_recv(line, 4096)).decode())
+        while not any(text.startswith("STOPPING=1") for text in heard):
+            heard.append((await loop.sock_recv(line, 4096)).decode())
+
+
+async def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:
+    Notifier({}).ready("x")
+    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping("x")
+    for environ in (
+        {"NOTIFY_SOCKET": "x"},
+        {"NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
+    ):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(Notifier(environ).watch(), 0.01)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([None, 1.0, 2.5]), st.booleans()),
+        max_size=12,
+    )
+)
+def test_devices_are_never_granted_twice_and_all_come_back(
+    wishes: list[tuple[int, float | None, bool]],
+) -> None:
+    total = Capacity(slots=4, cpus=8.0, memory=100, gpus=("0", "1", "2"))
+    ledger = Ledger(total)
+    held: dict[Lease, tuple[str, ...]] = {}
+    for number, (gpus, cpus, release) in enumerate(wishes):
+        lease, demand = Lease("i", 1, number), Demand(cpus=cpus, gpus=gpus)
+        if fits(demand, ledger.free):
+            granted = grant(demand, ledger.free)
+            assert not ledger.conflict(granted)
+            ledger.take(lease, granted)
+            held[lease] = granted.gpus
+            flat = [gpu for gpus_ in held.values() for gpu in gpus_]
+            assert len(flat) == len(set(flat))
+        if release and held:
+            ledger.give_back(gone := next(iter(held)))
+            ledger.give_back(gone)
+            del held[gone]
+    for lease in held:
+        ledger.give_back(lease)
+    assert ledger.free == total
+
+
+async def test_room_comes_back_with_a_job(bench: Bench) -> None:
+    bench.capacity = Capacity(slots=1)
+    bench.engine.default = Play(waits=True)
+    first, second = bench.plane.submit(IMAGE_JOB), bench.plane.submit(IMAGE_JOB)
+    async with bench.running():
+        await bench.until_running(first)
+        assert second.epoch == 0
+        bench.engine.release(bench.name(first))
+        await bench.until_running(second)
+
+
+async def test_a_device_that_is_in_use_is_not_taken_again(bench: Bench) -> None:
+    bench.capacity = Capacity(slots=2, gpus=("0",))
+    bench.engine.default = Play(waits=True)
+    first = bench.plane.submit({**IMAGE_JOB, "resources": {"gpus": 1}})
+    async with bench.running():
+        await bench.until_running(first)
+        second = bench.plane.submit(IMAGE_JOB)
+        whole = bench.plane.grant
+
+        def doubly(request: object, identity: str) -> object:
+            given = whole(request, identity)
+            for item in given:
+                item.granted = first.granted
+            bench.plane.grant = whole
+            return given
+
+        bench.plane.grant = doubly
+        second.granted = None
+        await bench.plane.until_called("release")
+
+
+async def test_health_tells_ready_and_why_not(bench: Bench) -> None:
+    bench.settings = {"health": HealthConfig(port=0)}
+    ports: list[int] = []
+    bench.engine.default = Play(exit_code=3)
+    item = bench.plane.submit(IMAGE_JOB)
+    whole = service.serving
+
+    def spying(config: HealthConfig, vitals: object) -> object:
+        @asynccontextmanager
+        async def context() -> object:
+            async with whole(config, vitals) as port:
+                ports.append(port)
+                yield port
+
+        return context()
+
+    service.serving = spying
+    try:
+        async with bench.running(), aiohttp.ClientSession() as session:
+            await bench.until_over(item)
+            base = f"http://127.0.0.1:{ports[0]}"
+            assert (await _get(session, f"{base}/healthz")) == (200, "ok\n")
+            assert (await _get(session, f"{base}/readyz")) == (200, "ok\n")
+            _, metrics = await _get(session, f"{base}/metrics")
+            assert (
+                'launch_agent_outcomes_total{cause="RUN_EXIT_CODE",outcome="failed"} 1' in metrics
+            )
+            assert "launch_agent_free_slots 4" in metrics
+            bench.engine.go_away()
+            while (await _get(session, f"{base}/readyz"))[0] != 503:
+                await asyncio.sleep(0.001)
+            _, text = await _get(session, f"{base}/readyz")
+            assert text.startswith("local-container: ")
+            bench.engine.come_back()
+    finally:
+        service.serving = whole
+
+
+async def test_a_port_in_use_is_named(bench: Bench) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        bench.settings = {"health": HealthConfig(port=taken.getsockname()[1])}
+        with pytest.raises(ConfigError, match=str(taken.getsockname()[1])):
+            await bench.daemon().run()
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
+    async with session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def test_the_pruner_goes_through_all_kinds_and_spares_what_is_used(bench: Bench) -> None:
+    async def broken(max_age: float, max_bytes: int) -> int:
+        raise OSError("no such disk")
+
+    bench.settings = {"prune_interval": 5.0}
+    bench.pruners = (
+        Pruner("broken", PruneRule(max_age=1.0, max_size=1), broken),
+        Pruner("images", PruneRule(max_age=2.0, max_size=3), bench.builder.prune),
+    )
+    bench.engine.default = Play(waits=True)
+    attempts = bench.root / "state" / "attempts"
+    old = time.time() - 7200
+    (attempts / "left-over").mkdir(parents=True)
+    item = bench.plane.submit(IMAGE_JOB)
+    async with bench.running():
+        await bench.until_running(item)
+        for folder in attempts.iterdir():
+            os.utime(folder, (old, old))
+        while len(bench.builder.pruned) < 2 or (attempts / "left-over").exists():
+            await asyncio.sleep(0.001)
+        assert [folder.name for folder in attempts.iterdir()] == [bench.name(item)]
+        bench.plane.take_over(item)
+        item.phase = item.phase.SUCCEEDED
+        while bench.name(item) in bench.engine.workloads:
+            await asyncio.sleep(0.001)
+    assert bench.builder.pruned[0] == (2.0, 3)
