@@ -1,11 +1,19 @@
 """Agents: sessions, liveness, and being asked to leave."""
 
-from agent.control.services.policy import Principal
+from agent.control.services.context import Context, no_such_agent
+from agent.control.services.notices import topic_agent, topic_entity
+from agent.control.services.policy import Action, Principal
+from agent.control.services.registering import register
+from agent.control.store import agents
 from agent.control.store.records import AgentRecord, Registration, StopMode, Welcome
+from agent.control.store.tx import AnyRow, Tx
 
 
 class Agents:
     """Agents of an entity."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def register(self, principal: Principal, registration: Registration) -> Welcome:
         """Announce a process.
@@ -21,11 +29,18 @@ class Agents:
             PermissionDeniedError: the key may not serve a queue.
             InvalidInputError: no queue, a malformed name, no resource.
         """
-        raise NotImplementedError
+        return await self._context.database.write(
+            lambda tx: register(tx, self._context, principal, registration)
+        )
 
     async def get(self, principal: Principal, agent_id: str) -> AgentRecord | None:
         """One agent; `None` when absent or hidden."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> AgentRecord | None:
+            row = agents.row(tx, agent_id)
+            return self._record(tx, row) if row and self._visible(principal, row) else None
+
+        return await self._context.database.read(work)
 
     async def list(
         self, principal: Principal, entity: str | None = None, *, queue_id: str | None = None
@@ -35,7 +50,13 @@ class Agents:
         Raises:
             NotFoundError: the entity.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> tuple[AgentRecord, ...]:
+            place = self._context.existing(tx, principal, entity, Action.READ)
+            rows = agents.of_entity(tx, place, queue_id)
+            return agents.records(tx, rows, self._context.config.agent_timeout)
+
+        return await self._context.database.read(work)
 
     async def stop(self, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
         """Ask an agent to leave; it learns with its next heartbeat.
@@ -43,4 +64,20 @@ class Agents:
         Raises:
             NotFoundError: absent or hidden.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> AgentRecord:
+            row = agents.row(tx, agent_id, lock=True)
+            if row is None or not self._visible(principal, row):
+                raise no_such_agent(agent_id)
+            self._context.policy.require(principal, row.entity, Action.MANAGE_AGENTS)
+            agents.change(tx, agent_id, {"stop": mode})
+            tx.ring(topic_agent(agent_id), topic_entity(row.entity))
+            return self._record(tx, agents.sure(tx, agent_id))
+
+        return await self._context.database.write(work)
+
+    def _visible(self, principal: Principal, row: AnyRow) -> bool:
+        return self._context.policy.allows(principal, row.entity, Action.READ)
+
+    def _record(self, tx: Tx, row: AnyRow) -> AgentRecord:
+        return agents.records(tx, [row], self._context.config.agent_timeout)[0]

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from agent.control.services.policy import Principal
+from agent.control.services.composing import check_priority
+from agent.control.services.context import Context, cursor, no_such_agent, page_size
+from agent.control.services.explain import Surroundings, explain
+from agent.control.services.notices import topic_entity, topic_item, topic_queue
+from agent.control.services.policy import Action, Principal
+from agent.control.services.stopping import request_stop
+from agent.control.services.submitting import recompose, submit
+from agent.control.services.transitions import remark, reopen
+from agent.control.store import agents, history, items, queues
 from agent.control.store.records import (
     AttemptRecord,
     EventRecord,
@@ -11,11 +19,16 @@ from agent.control.store.records import (
     Page,
     Submission,
 )
-from agent.model.phase import Phase
+from agent.control.store.tx import Tx
+from agent.model.errors import ConflictError
+from agent.model.phase import TERMINAL, Phase
 
 
 class Items:
     """All but what agents do; that is `Leases`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
@@ -29,7 +42,12 @@ class Items:
             ConflictError: the idempotency key was used for something else.
             PermissionDeniedError: the caller may not submit.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> ItemRecord:
+            item_id = submit(tx, self._context, principal, submission)
+            return self._context.item(tx, principal, item_id)
+
+        return await self._context.database.write(work)
 
     async def get(self, principal: Principal, item_id: str) -> ItemRecord:
         """One item.
@@ -37,7 +55,9 @@ class Items:
         Raises:
             NotFoundError: absent or hidden.
         """
-        raise NotImplementedError
+        return await self._context.database.read(
+            lambda tx: self._context.item(tx, principal, item_id)
+        )
 
     async def list(
         self,
@@ -56,27 +76,75 @@ class Items:
             NotFoundError: the entity or the queue.
             InvalidInputError: `first` or `after`.
         """
-        raise NotImplementedError
+        size, before = page_size(first), cursor(after)
+
+        def work(tx: Tx) -> Page[ItemRecord]:
+            where = self._context.existing(tx, principal, entity, Action.READ)
+            narrow = queue_id or (self._context.queue(tx, where, queue).id if queue else None)
+            found, total = items.page(
+                tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1
+            )
+            rows = found[:size]
+            last = str(rows[-1][0]) if rows else None
+            return Page(tuple(row for _, row in rows), last, len(found) > size, total)
+
+        return await self._context.database.read(work)
 
     async def attempts(self, principal: Principal, item_id: str) -> tuple[AttemptRecord, ...]:
         """All attempts, first to last."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> tuple[AttemptRecord, ...]:
+            self._context.item(tx, principal, item_id)
+            return history.attempt_list(tx, item_id)
+
+        return await self._context.database.read(work)
 
     async def events(self, principal: Principal, item_id: str) -> tuple[EventRecord, ...]:
         """The history, oldest first."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> tuple[EventRecord, ...]:
+            self._context.item(tx, principal, item_id)
+            return history.event_list(tx, item_id)
+
+        return await self._context.database.read(work)
 
     async def held_by(self, principal: Principal, agent_id: str) -> tuple[ItemRecord, ...]:
         """Items an agent holds now."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> tuple[ItemRecord, ...]:
+            row = agents.row(tx, agent_id)
+            if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
+                raise no_such_agent(agent_id)
+            return items.records(tx, items.held_by(tx, agent_id))
+
+        return await self._context.database.read(work)
 
     async def explain(self, principal: Principal, item_id: str) -> Explanation:
         """Why it waits, or how it ended, and what to do."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Explanation:
+            item = self._context.item(tx, principal, item_id)
+            return explain(item, self._surroundings(tx, item))
+
+        return await self._context.database.read(work)
+
+    def _surroundings(self, tx: Tx, item: ItemRecord) -> Surroundings:
+        if item.phase in TERMINAL or item.queue_id is None:
+            return Surroundings(None, (), 0)
+        rows = agents.of_entity(tx, item.entity, item.queue_id)
+        serving = agents.records(tx, rows, self._context.config.agent_timeout)
+        ahead = items.ahead(tx, item) if item.phase is Phase.QUEUED else 0
+        return Surroundings(queues.by_id(tx, item.queue_id), serving, ahead)
 
     async def stop(self, principal: Principal, item_id: str) -> ItemRecord:
         """Stop at once what is queued; ask the holder of anything else. Legal twice."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> ItemRecord:
+            row = self._context.item_to_change(tx, principal, item_id)
+            request_stop(tx, row, principal.name)
+            return self._context.item(tx, principal, item_id)
+
+        return await self._context.database.write(work)
 
     async def retry(self, principal: Principal, item_id: str) -> ItemRecord:
         """Open a new attempt.
@@ -84,7 +152,24 @@ class Items:
         Raises:
             ConflictError: not over yet, succeeded, or its queue is gone.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> ItemRecord:
+            row = self._context.item_to_change(tx, principal, item_id)
+            phase = Phase(row.phase)
+            if phase not in TERMINAL or phase is Phase.SUCCEEDED:
+                raise ConflictError(
+                    f"Item {item_id} is {phase.word}: only what ended badly can be retried.",
+                    hint="Submit it again to run it once more.",
+                )
+            if row.queue_id is None:
+                raise ConflictError(
+                    f"The queue «{row.queue}» of item {item_id} was deleted.",
+                    hint="Submit the job again, to another queue.",
+                )
+            reopen(tx, row, "retried", actor=principal.name)
+            return self._context.item(tx, principal, item_id)
+
+        return await self._context.database.write(work)
 
     async def move(self, principal: Principal, item_id: str, queue: str) -> ItemRecord:
         """Put a queued item at the end of another queue of the same entity.
@@ -96,17 +181,57 @@ class Items:
             NotFoundError: the queue.
             InvalidInputError: the spec does not fit the new queue.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> ItemRecord:
+            row = self._context.item_to_change(tx, principal, item_id)
+            _must_be_queued(row.id, Phase(row.phase), "moved")
+            target = self._context.queue(tx, row.entity, queue)
+            changes = recompose(tx, row, target)
+            priority = check_priority(target, row.priority)
+            text = f"moved from {row.queue} to {target.name}"
+            place = {"enqueued_at": tx.now, "priority": priority}
+            remark(tx, row, text, actor=principal.name, **changes, **place)
+            tx.ring(topic_queue(target.id))
+            return self._context.item(tx, principal, item_id)
+
+        return await self._context.database.write(work)
 
     async def set_priority(self, principal: Principal, item_id: str, priority: int) -> ItemRecord:
         """Change the priority (0 critical … 3 low) of a queued item.
 
         Raises:
-            ConflictError: not queued, or its queue has no priorities.
-            InvalidInputError: not 0 to 3.
+            ConflictError: not queued.
+            InvalidInputError: not 0 to 3, or its queue has no priorities.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> ItemRecord:
+            row = self._context.item_to_change(tx, principal, item_id)
+            _must_be_queued(row.id, Phase(row.phase), "given another priority")
+            check_priority(self._context.queue(tx, row.entity, row.queue), priority)
+            text = f"priority {row.priority} → {priority}"
+            remark(tx, row, text, actor=principal.name, priority=priority)
+            return self._context.item(tx, principal, item_id)
+
+        return await self._context.database.write(work)
 
     async def delete(self, principal: Principal, queue_id: str, item_id: str) -> bool:
         """W&B's `deleteFromRunQueue`: stops it; false when that queue has no such item."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> bool:
+            row = items.row(tx, item_id)
+            if row is None or row.queue_id != queue_id:
+                return False
+            locked = self._context.item_to_change(tx, principal, item_id)
+            request_stop(tx, locked, principal.name)
+            tx.ring(topic_item(item_id), topic_entity(row.entity))
+            return True
+
+        return await self._context.database.write(work)
+
+
+def _must_be_queued(item_id: str, phase: Phase, what: str) -> None:
+    if phase is not Phase.QUEUED:
+        raise ConflictError(
+            f"Item {item_id} is {phase.word}: only queued items can be {what}.",
+            hint="Stop it and submit it again.",
+        )

@@ -5,18 +5,39 @@ the row only if all four match. Zero rows changed is `Verdict.FENCED`, never an 
 """
 
 from collections.abc import Sequence
+from time import monotonic
+from typing import Final
 
+from agent.control.services import holding
+from agent.control.services.context import Context, serves
+from agent.control.services.granting import claim_record, grant_items
+from agent.control.services.notices import topic_agent, topic_queue
 from agent.control.services.policy import Principal
+from agent.control.services.renewing import check_status, renew
+from agent.control.store import items
+from agent.control.store.queues import of_agent as queue_rows
 from agent.control.store.records import BeatAnswer, ClaimRecord, Verdict
+from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
+from agent.model.errors import FencedError, InvalidInputError, NotFoundError
+from agent.model.nearest import did_you_mean
 from agent.model.phase import Phase
 from agent.model.spec import Json
 from agent.model.work import Lease
 
+_LONGEST_WAIT: Final = 30.0
+_MOST_ITEMS: Final = 100
+#: Seconds after which a waiting claim looks without having been woken: a notice of another
+#: replica may have been lost.
+_SLOW_POLL: Final = 5.0
+
 
 class Leases:
     """The dialect of our own agents; see `agent.ports.queue` for the life cycle."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def claim(
         self,
@@ -39,7 +60,62 @@ class Leases:
             NotFoundError: the agent, or a queue it did not register for.
             FencedError: a newer session took the agent over.
         """
-        raise NotImplementedError
+        if not 1 <= max_items <= _MOST_ITEMS:
+            raise InvalidInputError(f"A claim asks for 1 to {_MOST_ITEMS} items, not {max_items}.")
+        deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
+        served = await self._context.database.read(
+            lambda tx: self._served(tx, principal, agent_id, queues)
+        )
+
+        def work(tx: Tx) -> tuple[ClaimRecord, ...]:
+            agent = self._context.agent(tx, principal, agent_id, lock=True)
+            return self._claim(tx, agent, session, request_id, free, served, max_items)
+
+        topics = [topic_agent(agent_id), *map(topic_queue, served)]
+        with self._context.notices.listen(topics) as bell:
+            while True:
+                claims = await self._context.database.write(work)
+                left = deadline - monotonic()
+                if claims or left <= 0:
+                    return claims
+                await bell.wait(min(left, _SLOW_POLL))
+
+    def _served(
+        self, tx: Tx, principal: Principal, agent_id: str, wanted: Sequence[str] | None
+    ) -> tuple[str, ...]:
+        """Ids of the queues to claim from, paused ones included: they may be resumed."""
+        agent = self._context.agent(tx, principal, agent_id)
+        registered = {row.name: row.id for row in queue_rows(tx, agent.id)}
+        names = registered if wanted is None else wanted
+        for name in names:
+            serves(principal, name)
+            if name not in registered:
+                hint = did_you_mean(name, registered, "queue")
+                message = f"Agent «{agent.name}» did not register for the queue «{name}»."
+                raise NotFoundError(message, hint=hint)
+        return tuple(registered[name] for name in names)
+
+    def _claim(
+        self,
+        tx: Tx,
+        agent: AnyRow,
+        session: str,
+        request_id: str,
+        free: Capacity,
+        served: Sequence[str],
+        max_items: int,
+    ) -> tuple[ClaimRecord, ...]:
+        """One look, with the agent's row locked: a repeated request waits for the first one."""
+        if agent.session != session:
+            raise FencedError(f"A newer process speaks for the agent «{agent.name}».")
+        repeated = items.claimed_by(tx, agent.id, request_id)
+        if repeated:
+            return tuple(claim_record(tx, self._context, row) for row in repeated)
+        if agent.stop is not None:
+            return ()
+        active = {row.id for row in queue_rows(tx, agent.id) if not row.paused}
+        open_queues = [queue_id for queue_id in served if queue_id in active]
+        return grant_items(tx, self._context, agent, open_queues, request_id, free, max_items)
 
     async def renew(
         self,
@@ -55,7 +131,13 @@ class Leases:
             NotFoundError: the agent.
             InvalidInputError: the status.
         """
-        raise NotImplementedError
+        check_status(status)
+
+        def work(tx: Tx) -> BeatAnswer:
+            agent = self._context.agent(tx, principal, agent_id, lock=True)
+            return renew(tx, self._context, agent, session, status, leases)
+
+        return await self._context.database.write(work)
 
     async def advance(
         self,
@@ -74,7 +156,14 @@ class Leases:
             InvalidInputError: a phase other than PREPARING or STARTED; facts too large.
             ConflictError: STARTED without a permit.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Verdict:
+            self._context.agent(tx, principal, agent_id)
+            return holding.advance(
+                tx, agent_id, lease, phase=phase, activity=activity, facts=facts, warning=warning
+            )
+
+        return await self._context.database.write(work)
 
     async def permit(self, principal: Principal, agent_id: str, lease: Lease) -> Verdict:
         """Grant the one permit to start; KEPT again to the holder until it says STARTED.
@@ -84,7 +173,12 @@ class Leases:
         Raises:
             ConflictError: the attempt has been started already.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Verdict:
+            self._context.agent(tx, principal, agent_id)
+            return holding.permit(tx, agent_id, lease)
+
+        return await self._context.database.write(work)
 
     async def finish(
         self,
@@ -104,7 +198,21 @@ class Leases:
             InvalidInputError: not a terminal phase.
             ConflictError: the transition table has no such edge.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Verdict:
+            self._context.agent(tx, principal, agent_id)
+            return holding.finish(
+                tx,
+                agent_id,
+                lease,
+                phase=phase,
+                cause=cause,
+                message=message,
+                exit_code=exit_code,
+                facts=facts,
+            )
+
+        return await self._context.database.write(work)
 
     async def release(
         self, principal: Principal, agent_id: str, lease: Lease, reason: str | None = None
@@ -114,4 +222,9 @@ class Leases:
         Raises:
             ConflictError: it was permitted.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Verdict:
+            self._context.agent(tx, principal, agent_id)
+            return holding.release(tx, agent_id, lease, reason)
+
+        return await self._context.database.write(work)

@@ -3,9 +3,9 @@
 A notice carries no data and may come without a change, so whoever hears one looks again.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import contextmanager
 import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 def topic_queue(queue_id: str) -> str:
@@ -23,6 +23,11 @@ def topic_log(item_id: str) -> str:
     return f"log:{item_id}"
 
 
+def topic_agent(agent_id: str) -> str:
+    """The agent was asked to leave, or taken over."""
+    return f"agent:{agent_id}"
+
+
 def topic_entity(entity: str) -> str:
     """Anything pages show of the entity changed; by the entity's name."""
     return f"entity:{entity}"
@@ -31,19 +36,50 @@ def topic_entity(entity: str) -> str:
 class Bell:
     """Rings when one of its topics is published; rings between two waits are kept, as one."""
 
-    async def wait(self, timeout: float | None = None) -> bool:
-        """Wait for a ring; false after `timeout` seconds without one."""
-        raise NotImplementedError
+    def __init__(self) -> None:
+        self._rung = asyncio.Event()
+
+    def ring(self) -> None:
+        """Let the next wait, or the one under way, end."""
+        self._rung.set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait for a ring; false after that many seconds without one."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._rung.wait()
+        except TimeoutError:
+            return False
+        self._rung.clear()
+        return True
 
 
 class Notices:
-    """Topics and those who listen to them, in this process."""
+    """Topics and those who listen to them, in this process; of one event loop."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, set[Bell]] = {}
 
     @contextmanager
     def listen(self, topics: Iterable[str]) -> Iterator[Bell]:
         """Hear of topics from now on: listen first, then look, then wait."""
-        raise NotImplementedError
+        bell, wanted = Bell(), tuple(topics)
+        for topic in wanted:
+            self._listeners.setdefault(topic, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            for topic in wanted:
+                self._leave(topic, bell)
 
     def publish(self, topics: Iterable[str]) -> None:
         """Ring for topics."""
-        raise NotImplementedError
+        for topic in topics:
+            for bell in self._listeners.get(topic, ()):
+                bell.ring()
+
+    def _leave(self, topic: str, bell: Bell) -> None:
+        bells = self._listeners.get(topic, set())
+        bells.discard(bell)
+        if not bells:
+            self._listeners.pop(topic, None)

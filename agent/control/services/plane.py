@@ -1,21 +1,31 @@
 """All services over one store: what the app and the pages are given."""
 
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Final
 
 from agent.config.control import ControlConfig
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
+from agent.control.services.context import Context
 from agent.control.services.dialect import WandbDialect
 from agent.control.services.items import Items
 from agent.control.services.leasing import Leases
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notices import Notices
+from agent.control.services.policy import Policy
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
+from agent.control.store import people
+from agent.control.store.ids import new_id
+from agent.control.store.tx import AnyRow, Database, Tx
+
+DATABASE_FILE: Final = "launch.db"
+_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +35,7 @@ class Plane:
     #: Names the installation in labels and object names; stable for the database's life.
     control_plane_id: str
     #: For signed URLs and cookies of the HTTP half; secret.
-    signing_key: bytes
+    signing_key: bytes = field(repr=False)
     accounts: Accounts
     projects: Projects
     queues: Queues
@@ -37,10 +47,15 @@ class Plane:
     logs: AttemptLogs
     reaper: Reaper
     notices: Notices
+    database: Database
 
     async def ready(self) -> None:
-        """Ask the store for something; raises when it does not answer."""
-        raise NotImplementedError
+        """Ask the store for something; raises when it does not answer.
+
+        Raises:
+            UnreachableError: the database server is away.
+        """
+        await self.database.read(people.installation_row)
 
 
 @asynccontextmanager
@@ -54,5 +69,56 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
         UnreachableError: the database server does not answer.
         ConfigError: the address of the database cannot be read.
     """
-    raise NotImplementedError
-    yield
+    notices = Notices()
+    async with _database(config, notices) as database:
+        installed = await database.write(_installation)
+        context = Context(
+            database=database,
+            notices=notices,
+            policy=Policy(config.personal_agents_in_teams),
+            config=config,
+            control_plane_id=installed.control_plane_id,
+            signing_key=installed.signing_key,
+        )
+        plane = assemble(context)
+        await plane.reaper.start()
+        yield plane
+        await plane.logs.flush()
+
+
+def assemble(context: Context) -> Plane:
+    """The services over an open store."""
+    logs = AttemptLogs(context)
+    return Plane(
+        control_plane_id=context.control_plane_id,
+        signing_key=context.signing_key,
+        accounts=Accounts(context),
+        projects=Projects(context),
+        queues=Queues(context),
+        items=Items(context),
+        leases=Leases(context),
+        wandb=WandbDialect(context),
+        agents=Agents(context),
+        runs=Runs(context),
+        logs=logs,
+        reaper=Reaper(context, logs),
+        notices=context.notices,
+        database=context.database,
+    )
+
+
+def _database(config: ControlConfig, notices: Notices) -> AbstractAsyncContextManager[Database]:
+    """Drivers are imported only when they are used."""
+    if config.database_url is not None:
+        from agent.control.store.postgres import open_postgres
+
+        return open_postgres(config.database_url.get_secret_value(), notices.publish)
+    from agent.control.store.sqlite import open_sqlite
+
+    return open_sqlite(config.data_dir / DATABASE_FILE, notices.publish)
+
+
+def _installation(tx: Tx) -> AnyRow:
+    if people.installation_row(tx) is None:
+        people.insert_installation(tx, new_id(), secrets.token_bytes(_KEY_BYTES))
+    return people.sure_installation(tx)

@@ -1,20 +1,34 @@
 """Projects, and W&B's default resource configs."""
 
-from typing import Any
+from typing import Any, Final
 
-from agent.control.services.policy import Principal
+from agent.control.services.context import Context, page_size
+from agent.control.services.policy import Action, Principal
+from agent.control.services.templates import check_resource, parse_config, parse_variables
+from agent.control.store import projects
+from agent.control.store.ids import new_id
 from agent.control.store.records import Page, ProjectRecord, ResourceConfigRecord
+from agent.control.store.tx import Tx
+from agent.model.errors import InvalidInputError
 from agent.model.spec import Json
+
+_LONGEST_NAME: Final = 128
 
 
 class Projects:
     """Projects of an entity. `model-registry` always exists."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
     async def get(
         self, principal: Principal, entity: str | None, name: str
     ) -> ProjectRecord | None:
         """A project; `None` when it does not exist, or the entity is hidden."""
-        raise NotImplementedError
+        place = entity or principal.default_entity
+        if not self._context.policy.allows(principal, place, Action.READ):
+            return None
+        return await self._context.database.read(lambda tx: projects.project(tx, place, name))
 
     async def list(
         self, principal: Principal, entity: str | None, *, after: str | None, first: int
@@ -24,13 +38,32 @@ class Projects:
         Raises:
             NotFoundError: the entity.
         """
-        raise NotImplementedError
+        size = page_size(first)
+
+        def work(tx: Tx) -> Page[ProjectRecord]:
+            place = self._context.existing(tx, principal, entity, Action.READ)
+            rows, total = projects.page(tx, place, after or "", size + 1)
+            shown = tuple(rows[:size])
+            last = shown[-1].name if shown else None
+            return Page(shown, last, len(rows) > size, total)
+
+        return await self._context.database.read(work)
 
     async def upsert(
         self, principal: Principal, entity: str | None, name: str
     ) -> tuple[ProjectRecord, bool]:
         """Make sure that a project exists; true when it was inserted now."""
-        raise NotImplementedError
+        if not 0 < len(name) <= _LONGEST_NAME or "/" in name:
+            raise InvalidInputError(
+                f"«{name}» cannot be the name of a project.",
+                hint=f"1 to {_LONGEST_NAME} characters, without `/`.",
+            )
+
+        def work(tx: Tx) -> tuple[ProjectRecord, bool]:
+            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+            return projects.ensure(tx, place, name)
+
+        return await self._context.database.write(work)
 
     async def create_resource_config(
         self,
@@ -45,10 +78,23 @@ class Projects:
         Raises:
             InvalidInputError: unknown resource, or a malformed schema.
         """
-        raise NotImplementedError
+        values = {
+            "id": new_id(),
+            "resource": check_resource(resource),
+            "config": parse_config(config, resource),
+            "template_variables": parse_variables(template_variables),
+        }
+
+        def work(tx: Tx) -> ResourceConfigRecord:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            return projects.insert_config(tx, {"entity": place, **values})
+
+        return await self._context.database.write(work)
 
     async def resource_config(
         self, principal: Principal, entity: str, config_id: str
     ) -> ResourceConfigRecord | None:
         """A stored config; `None` when the entity has none of that id."""
-        raise NotImplementedError
+        if not self._context.policy.allows(principal, entity, Action.READ):
+            return None
+        return await self._context.database.read(lambda tx: projects.config(tx, entity, config_id))

@@ -3,8 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from agent.control.services.policy import Principal
+from agent.control.services.composing import DEFAULT_PRIORITY
+from agent.control.services.context import Context
+from agent.control.services.notices import topic_entity, topic_queue
+from agent.control.services.policy import Action, Principal, no_such_entity
+from agent.control.services.queueing import DEFAULT_QUEUE, check_queue_name, insert_queue
+from agent.control.services.stopping import request_stop
+from agent.control.services.templates import (
+    check_resource,
+    complaints,
+    parse_config,
+    parse_variables,
+)
+from agent.control.store import items, people, projects, queues
 from agent.control.store.records import Access, Prioritization, QueueRecord
+from agent.control.store.tx import Tx
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
 from agent.model.spec import Json
 
@@ -14,6 +28,9 @@ SaveMode = Literal["CREATE", "UPDATE", "EITHER"]
 class Queues:
     """Queues of an entity; for W&B's clients they live in its project `model-registry`."""
 
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
     async def list(
         self, principal: Principal, entity: str | None = None
     ) -> tuple[QueueRecord, ...]:
@@ -22,7 +39,12 @@ class Queues:
         Raises:
             NotFoundError: the entity.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> tuple[QueueRecord, ...]:
+            place = self._context.existing(tx, principal, entity, Action.READ)
+            return queues.of_entity(tx, place)
+
+        return await self._context.database.read(work)
 
     async def get(self, principal: Principal, entity: str | None, name: str) -> QueueRecord:
         """One queue.
@@ -30,7 +52,12 @@ class Queues:
         Raises:
             NotFoundError: the entity, or the queue; near misses are offered.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> QueueRecord:
+            place = self._context.existing(tx, principal, entity, Action.READ)
+            return self._context.queue(tx, place, name)
+
+        return await self._context.database.read(work)
 
     async def by_id(self, principal: Principal, queue_id: str) -> QueueRecord:
         """One queue by id.
@@ -38,7 +65,9 @@ class Queues:
         Raises:
             NotFoundError: absent or hidden.
         """
-        raise NotImplementedError
+        return await self._context.database.read(
+            lambda tx: self._context.queue_by_id(tx, principal, queue_id, Action.READ)
+        )
 
     async def save(
         self,
@@ -60,7 +89,21 @@ class Queues:
             AlreadyExistsError: mode CREATE and there is one.
             InvalidInputError: name, resource, config or a variable's schema; says which path.
         """
-        raise NotImplementedError
+        values = _template(resource, config, template_variables, prioritization, external_links)
+        complete = {"config": {}, "template_variables": {}, **values}
+        wrong = complaints(complete["config"], complete["template_variables"])
+
+        def work(tx: Tx) -> QueueRecord:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            found = queues.by_name(tx, place, name)
+            if mode == "CREATE" or (mode == "EITHER" and found is None):
+                _refuse(wrong)
+                return insert_queue(tx, place, check_queue_name(name), principal.name, values)
+            current = self._context.queue(tx, place, name)
+            _change(tx, current, values, strict=True)
+            return self._context.queue(tx, place, name)
+
+        return await self._context.database.write(work)
 
     async def create_wandb(
         self,
@@ -77,7 +120,18 @@ class Queues:
         Raises:
             AlreadyExistsError, InvalidInputError, NotFoundError
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> QueueRecord:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            values: dict[str, Any] = {
+                "access": access,
+                "prioritization": prioritization or "DISABLED",
+            }
+            if resource_config_id is not None:
+                values.update(_from_config(tx, place, resource_config_id))
+            return insert_queue(tx, place, check_queue_name(name), principal.name, values)
+
+        return await self._context.database.write(work)
 
     async def upsert_wandb(
         self,
@@ -92,13 +146,34 @@ class Queues:
         external_links: Json | None = None,
     ) -> tuple[str, ...]:
         """W&B's `upsertRunQueue`; saves, and returns complaints that do not forbid saving."""
-        raise NotImplementedError
+        values = _template(resource, config, template_variables, prioritization, external_links)
+        variables = values.get("template_variables", {})
+
+        def work(tx: Tx) -> None:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            found = queues.by_name(tx, place, name)
+            if found is None:
+                fresh = {"prioritization": "DISABLED", **values}
+                insert_queue(tx, place, check_queue_name(name), principal.name, fresh)
+            else:
+                _change(tx, found, values, strict=False)
+
+        await self._context.database.write(work)
+        return complaints(values["config"], variables)
 
     async def pause(
         self, principal: Principal, entity: str | None, name: str, *, paused: bool
     ) -> QueueRecord:
         """Stop or resume handing out; items are accepted all the time."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> QueueRecord:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            found = self._context.queue(tx, place, name)
+            queues.change(tx, found.id, {"paused": paused})
+            tx.ring(topic_queue(found.id), topic_entity(place))
+            return self._context.queue(tx, place, name)
+
+        return await self._context.database.write(work)
 
     async def delete(
         self, principal: Principal, entity: str | None, name: str, *, force: bool = False
@@ -109,18 +184,110 @@ class Queues:
             ConflictError: live items and no `force`; with it queued ones are stopped at
                 once and a stop is asked of the others.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> None:
+            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+            _remove(tx, self._context.queue(tx, place, name), principal.name, force=force)
+
+        await self._context.database.write(work)
 
     async def delete_ids(self, principal: Principal, queue_ids: Sequence[str]) -> None:
         """W&B's `deleteRunQueues`; as `delete` with `force`."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> None:
+            for queue_id in queue_ids:
+                found = self._context.queue_by_id(tx, principal, queue_id, Action.MANAGE_QUEUES)
+                _remove(tx, found, principal.name, force=True)
+
+        await self._context.database.write(work)
 
     async def counts(
         self, principal: Principal, queue_ids: Sequence[str]
     ) -> Mapping[str, Mapping[Phase, int]]:
         """Items by queue id and phase; only phases that occur."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> Mapping[str, Mapping[Phase, int]]:
+            for queue_id in queue_ids:
+                self._context.queue_by_id(tx, principal, queue_id, Action.READ)
+            return queues.counts(tx, queue_ids)
+
+        return await self._context.database.read(work)
 
     async def ensure_default(self, entity: str, resource: str) -> QueueRecord:
         """For the embedded plane: the queue `default` exists and has a resource."""
-        raise NotImplementedError
+
+        def work(tx: Tx) -> QueueRecord:
+            if people.entity(tx, entity) is None:
+                raise no_such_entity(entity)
+            found = queues.by_name(tx, entity, DEFAULT_QUEUE)
+            if found is None:
+                values = {"resource": check_resource(resource)}
+                return insert_queue(tx, entity, DEFAULT_QUEUE, entity, values)
+            queues.fill_resource(tx, found.id, resource)
+            return self._context.queue(tx, entity, DEFAULT_QUEUE)
+
+        return await self._context.database.write(work)
+
+
+def _template(
+    resource: str,
+    config: Json | None,
+    template_variables: Any,
+    prioritization: Prioritization | None,
+    external_links: Json | None,
+) -> dict[str, Any]:
+    """The columns that were given, checked."""
+    given: dict[str, Any] = {"resource": check_resource(resource)}
+    if config is not None:
+        given["config"] = parse_config(config, resource)
+    if template_variables is not None:
+        given["template_variables"] = parse_variables(template_variables)
+    if prioritization is not None:
+        given["prioritization"] = prioritization
+    if external_links is not None:
+        given["external_links"] = external_links
+    return given
+
+
+def _change(tx: Tx, found: QueueRecord, values: dict[str, Any], *, strict: bool) -> None:
+    config = values.get("config", found.config)
+    variables = values.get("template_variables", found.template_variables)
+    if strict:
+        parse_config(config, values["resource"])
+        _refuse(complaints(config, variables))
+    queues.change(tx, found.id, values)
+    if values.get("prioritization") == "DISABLED":
+        items.level_priorities(tx, found.id, DEFAULT_PRIORITY)
+    tx.ring(topic_entity(found.entity), topic_queue(found.id))
+
+
+def _refuse(wrong: tuple[str, ...]) -> None:
+    if wrong:
+        raise InvalidInputError(
+            " ".join(wrong), hint="Declare what is used, and use what is declared."
+        )
+
+
+def _from_config(tx: Tx, entity: str, config_id: str) -> dict[str, Any]:
+    found = projects.config(tx, entity, config_id)
+    if found is None:
+        raise NotFoundError(f"«{entity}» has no default resource config «{config_id}».")
+    return {
+        "resource": found.resource,
+        "config": found.config,
+        "template_variables": found.template_variables,
+        "resource_config_id": found.id,
+    }
+
+
+def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
+    alive = items.alive_in(tx, queue.id)
+    if alive and not force:
+        raise ConflictError(
+            f"Queue «{queue.name}» has {len(alive)} items that are not over.",
+            hint="Wait for them, stop them, or delete with force, which stops them.",
+        )
+    for row in alive:
+        request_stop(tx, row, actor)
+    queues.remove(tx, queue.id)
+    tx.ring(topic_entity(queue.entity), topic_queue(queue.id))

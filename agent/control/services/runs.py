@@ -1,35 +1,35 @@
 """W&B runs, as far as launching needs them."""
 
-from dataclasses import dataclass
-from typing import Any
+import base64
+import binascii
+from typing import Any, Final
 
-from agent.control.services.policy import Principal
+from agent.control.services.context import Context, cursor, page_size
+from agent.control.services.policy import Action, Principal
+from agent.control.services.running import (
+    RunChange,
+    change_run,
+    check_run_name,
+    check_state,
+    end_of_run,
+    make_run,
+)
+from agent.control.services.stopping import request_stop
+from agent.control.store import items, projects, runs
 from agent.control.store.records import Page, RunRecord
-from agent.model.spec import Json
+from agent.control.store.tx import Tx
+from agent.model.errors import NotFoundError, PermissionDeniedError
 
+__all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "storage_id"]
 
-@dataclass(frozen=True, slots=True)
-class RunChange:
-    """Fields of `upsertBucket`; `None` leaves a field as it is."""
-
-    display_name: str | None = None
-    description: str | None = None
-    notes: str | None = None
-    tags: tuple[str, ...] | None = None
-    group: str | None = None
-    job_type: str | None = None
-    commit: str | None = None
-    #: The complete config: replaces the old one.
-    config: Json | None = None
-    summary: Json | None = None
-    state: str | None = None
-    host: str | None = None
-    program: str | None = None
-    sweep: str | None = None
+UNNAMED_PROJECT: Final = "uncategorized"
 
 
 class Runs:
     """Runs of projects. A run token may only write runs of its own project."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
 
     async def upsert(
         self,
@@ -49,14 +49,34 @@ class Runs:
         Raises:
             NotFoundError: a run id that does not exist, or the entity.
             InvalidInputError: state or name.
+            PermissionDeniedError: a run token and another project.
         """
-        raise NotImplementedError
+        check_state(change.state)
+
+        def work(tx: Tx) -> tuple[RunRecord, bool]:
+            if run_id is not None:
+                run = self._writable(tx, principal, run_id)
+                return change_run(tx, self._context, run, change), False
+            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+            where = project or UNNAMED_PROJECT
+            _check_scope(principal, where)
+            found = runs.by_name(tx, place, where, name) if name else None
+            if found is not None:
+                return change_run(tx, self._context, found, change), False
+            projects.ensure(tx, place, where)
+            made = make_run(tx, principal, place, where, check_run_name(name))
+            return change_run(tx, self._context, made, change), True
+
+        return await self._context.database.write(work)
 
     async def get(
         self, principal: Principal, entity: str | None, project: str, name: str
     ) -> RunRecord | None:
         """A run; `None` when it does not exist or is hidden."""
-        raise NotImplementedError
+        place = entity or principal.default_entity
+        if not self._context.policy.allows(principal, place, Action.READ):
+            return None
+        return await self._context.database.read(lambda tx: runs.by_name(tx, place, project, name))
 
     async def list(
         self,
@@ -70,21 +90,134 @@ class Runs:
         first: int = 50,
     ) -> Page[RunRecord]:
         """Runs, newest first unless `order` is `+created_at`; filters on state and name."""
-        raise NotImplementedError
+        size, after_seq = page_size(first), cursor(after)
+        states, names = _wanted(filters)
+
+        def work(tx: Tx) -> Page[RunRecord]:
+            place = self._context.existing(tx, principal, entity, Action.READ)
+            found, total = runs.page(
+                tx,
+                place,
+                project,
+                states=states,
+                names=names,
+                oldest_first=(order or "").lstrip("+") in {"created_at", "createdAt"},
+                after=after_seq,
+                limit=size + 1,
+            )
+            rows = found[:size]
+            last = str(rows[-1][0]) if rows else None
+            return Page(tuple(run for _, run in rows), last, len(found) > size, total)
+
+        return await self._context.database.read(work)
 
     async def stop(self, principal: Principal, run_id: str) -> bool:
         """Ask a run to stop, by id or by W&B's storage id `base64("Run:v1:name:project:entity")`.
 
-        The item that launched it is stopped with it.
+        The item that launched it is stopped with it. False for an unknown run.
         """
-        raise NotImplementedError
+
+        def work(tx: Tx) -> bool:
+            run = self._found(tx, principal, run_id)
+            if run is None:
+                return False
+            self._may_write(principal, run)
+            runs.change(tx, run.id, {"stopped": True})
+            item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
+            if item is not None and item.run_name == run.name:
+                request_stop(tx, item, principal.name)
+            return True
+
+        return await self._context.database.write(work)
 
     async def set_state(self, principal: Principal, run_id: str, state: str) -> bool:
         """W&B's `updateRunState`; false for an unknown run."""
-        raise NotImplementedError
+        check_state(state)
+
+        def work(tx: Tx) -> bool:
+            run = self._found(tx, principal, run_id)
+            if run is None:
+                return False
+            self._may_write(principal, run)
+            change_run(tx, self._context, run, RunChange(state=state))
+            return True
+
+        return await self._context.database.write(work)
 
     async def complete(
         self, principal: Principal, entity: str, project: str, name: str, exit_code: int
     ) -> None:
-        """The client said that the run is over; ends the item of a W&B agent as well."""
-        raise NotImplementedError
+        """The client said that the run is over; ends the item of a W&B agent as well.
+
+        Raises:
+            NotFoundError: the run, or the entity.
+        """
+
+        def work(tx: Tx) -> None:
+            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+            _check_scope(principal, project)
+            run = runs.by_name(tx, place, project, name)
+            if run is None:
+                raise NotFoundError(f"There is no run «{name}» in «{place}/{project}».")
+            state = "finished" if exit_code == 0 else "failed"
+            runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
+            end_of_run(tx, run, exit_code)
+
+        await self._context.database.write(work)
+
+    def _found(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
+        place = _storage_place(run_id)
+        run = runs.by_id(tx, run_id) if place is None else runs.by_name(tx, *place)
+        if run is None or not self._context.policy.allows(principal, run.entity, Action.READ):
+            return None
+        return run
+
+    def _writable(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord:
+        run = self._found(tx, principal, run_id)
+        if run is None:
+            raise NotFoundError(f"There is no run with the id «{run_id}».")
+        self._may_write(principal, run)
+        return run
+
+    def _may_write(self, principal: Principal, run: RunRecord) -> None:
+        self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
+        _check_scope(principal, run.project)
+
+
+def storage_id(run: RunRecord) -> str:
+    """W&B's id of a run: `base64("Run:v1:name:project:entity")`."""
+    return base64.b64encode(f"Run:v1:{run.name}:{run.project}:{run.entity}".encode()).decode()
+
+
+def _check_scope(principal: Principal, project: str) -> None:
+    if principal.run is not None and principal.run.project != project:
+        raise PermissionDeniedError(
+            f"The token of {principal.name} writes runs of «{principal.run.project}» only.",
+            hint="Leave the project as the launcher has set it.",
+        )
+
+
+def _storage_place(run_id: str) -> tuple[str, str, str] | None:
+    """Entity, project and name in W&B's id of a run; `None` for another kind of id."""
+    try:
+        kind, version, name, project, entity = (
+            base64.b64decode(run_id, validate=True).decode().split(":")
+        )
+    except (binascii.Error, ValueError):
+        return None
+    return (entity, project, name) if (kind, version) == ("Run", "v1") else None
+
+
+def _wanted(filters: Any) -> tuple[set[str] | None, set[str] | None]:
+    """States and names of W&B's filter documents, as far as launching needs them."""
+    if not isinstance(filters, dict):
+        return None, None
+    return _values(filters.get("state")), _values(filters.get("name"))
+
+
+def _values(condition: Any) -> set[str] | None:
+    if isinstance(condition, str):
+        return {condition}
+    if isinstance(condition, dict) and isinstance(condition.get("$in"), list):
+        return {str(value) for value in condition["$in"]}
+    return None

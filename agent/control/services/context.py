@@ -1,0 +1,165 @@
+"""What every service is given, and the checks that all of them begin with."""
+
+from dataclasses import dataclass, field
+
+from agent.config.control import ControlConfig
+from agent.control.services.notices import Notices
+from agent.control.services.policy import Action, Kind, Policy, Principal, no_such_entity
+from agent.control.store import agents, items, people, queues
+from agent.control.store.records import ItemRecord, QueueRecord
+from agent.control.store.tx import AnyRow, Database, Tx
+from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from agent.model.nearest import did_you_mean
+
+#: What clients ask for at most.
+PAGE_LIMIT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The store and the rules; immutable and shared by all services."""
+
+    database: Database
+    notices: Notices
+    policy: Policy
+    config: ControlConfig
+    control_plane_id: str
+    signing_key: bytes = field(repr=False)
+
+    def entity_of(self, principal: Principal, name: str | None, action: Action) -> str:
+        """The entity meant, once the caller may do this there.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+        """
+        entity = name or principal.default_entity
+        self.policy.require(principal, entity, action)
+        return entity
+
+    def existing(self, tx: Tx, principal: Principal, name: str | None, action: Action) -> str:
+        """As `entity_of`, and it exists: administrators may name any."""
+        entity = self.entity_of(principal, name, action)
+        if principal.admin and people.entity(tx, entity) is None:
+            raise no_such_entity(entity)
+        return entity
+
+    def queue(self, tx: Tx, entity: str, name: str) -> QueueRecord:
+        """A queue by name.
+
+        Raises:
+            NotFoundError: offers near misses.
+        """
+        found = queues.by_name(tx, entity, name)
+        if found is None:
+            hint = did_you_mean(name, queues.names(tx, entity), "queue")
+            raise NotFoundError(f"There is no queue «{name}» in «{entity}».", hint=hint)
+        return found
+
+    def queue_by_id(
+        self, tx: Tx, principal: Principal, queue_id: str, action: Action
+    ) -> QueueRecord:
+        """A queue by id, once the caller may do this in its entity."""
+        found = queues.by_id(tx, queue_id)
+        if found is None or not self.policy.allows(principal, found.entity, Action.READ):
+            raise NotFoundError(f"There is no queue with the id «{queue_id}».")
+        self.policy.require(principal, found.entity, action)
+        return found
+
+    def item(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
+        """An item the caller may read.
+
+        Raises:
+            NotFoundError
+        """
+        found = items.record(tx, item_id)
+        if found is None or not self.policy.allows(principal, found.entity, Action.READ):
+            raise no_such_item(item_id)
+        return found
+
+    def item_to_change(self, tx: Tx, principal: Principal, item_id: str) -> AnyRow:
+        """An item, locked, that the caller may change: an own one, or as administrator.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+        """
+        found = items.row(tx, item_id, lock=True)
+        if found is None or not self.policy.allows(principal, found.entity, Action.READ):
+            raise no_such_item(item_id)
+        own = found.author_id is not None and found.author_id == principal.user_id
+        action = Action.CONTROL_OWN if own else Action.CONTROL_ANY
+        self.policy.require(principal, found.entity, action)
+        return found
+
+    def agent(self, tx: Tx, principal: Principal, agent_id: str, *, lock: bool = False) -> AnyRow:
+        """An agent's row, once the caller may speak for it.
+
+        A service key speaks only for agents that registered with it.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+        """
+        found = agents.row(tx, agent_id, lock=lock)
+        if found is None or not self.policy.allows(principal, found.entity, Action.READ):
+            raise no_such_agent(agent_id)
+        self.policy.require(principal, found.entity, Action.RUN_AGENT)
+        if principal.kind is Kind.AGENT and found.key_id != principal.key_id:
+            raise PermissionDeniedError(
+                f"Agent «{found.name}» registered with another key.",
+                hint="Register again, or use the key it was registered with.",
+            )
+        return found
+
+
+def serves(principal: Principal, queue: str) -> None:
+    """Check that a service key is bound to this queue.
+
+    Raises:
+        PermissionDeniedError
+    """
+    if principal.queues is not None and queue not in principal.queues:
+        bound = ", ".join(principal.queues)
+        raise PermissionDeniedError(
+            f"This agent key does not serve the queue «{queue}».", hint=f"It serves: {bound}."
+        )
+
+
+def no_such_item(item_id: str) -> NotFoundError:
+    """The one answer for an item that is absent or hidden."""
+    return NotFoundError(
+        f"There is no item «{item_id}», or this key may not read it.",
+        hint="`launch item list` shows the newest.",
+    )
+
+
+def no_such_agent(agent_id: str) -> NotFoundError:
+    """The one answer for an agent that is absent or hidden."""
+    return NotFoundError(
+        f"There is no agent «{agent_id}», or this key may not read it.",
+        hint="`launch agent list` shows them.",
+    )
+
+
+def page_size(first: int) -> int:
+    """A page's size.
+
+    Raises:
+        InvalidInputError: not 1 to 5,000.
+    """
+    if not 1 <= first <= PAGE_LIMIT:
+        raise InvalidInputError(
+            f"`first` is {first}.", hint=f"Ask for 1 to {PAGE_LIMIT} at a time."
+        )
+    return first
+
+
+def cursor(text: str | None) -> int | None:
+    """A cursor of an earlier page.
+
+    Raises:
+        InvalidInputError: not one of ours.
+    """
+    if text is None or text == "":
+        return None
+    if not text.isdigit():
+        raise InvalidInputError(f"`after` is «{text}», which is no cursor of an earlier page.")
+    return int(text)

@@ -1,0 +1,114 @@
+"""One answer: why does it wait, or why did it fail, and what to do. Pure."""
+
+import re
+from dataclasses import dataclass
+
+from agent.control.store.records import AgentRecord, Explanation, ItemRecord, QueueRecord
+from agent.model.capacity import Capacity, Demand
+from agent.model.cause import MEANINGS, Cause
+from agent.model.phase import TERMINAL, Phase
+from agent.model.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What bears on an item that is not over: its queue, who serves it, who comes first."""
+
+    queue: QueueRecord | None
+    agents: tuple[AgentRecord, ...]
+    ahead: int
+
+
+def explain(item: ItemRecord, around: Surroundings) -> Explanation:
+    """The situation of an item."""
+    if item.phase in TERMINAL:
+        return _over(item)
+    if item.phase is Phase.QUEUED:
+        return _waiting(item, around)
+    return _under_way(item)
+
+
+def _over(item: ItemRecord) -> Explanation:
+    cause = item.cause or Cause.INTERNAL
+    details = [item.message or "", *item.warnings]
+    if item.exit_code is not None and cause is not Cause.SUCCEEDED:
+        details.append(f"Exit code {item.exit_code}.")
+    if item.agent_name:
+        details.append(f"Attempt {item.attempt}, on agent {item.agent_name}.")
+    return _told(item, cause, details)
+
+
+def _under_way(item: ItemRecord) -> Explanation:
+    details = [f"{item.agent_name or 'An agent'} holds it; it is {item.phase.word}."]
+    if item.activity:
+        details.append(f"It is at: {item.activity}.")
+    if item.stop_requested:
+        details.append("A stop was requested; its agent has not confirmed it yet.")
+    details += item.warnings
+    if item.lost_contact:
+        details.append("Its agent is silent: the job may still be running there.")
+        after = "is tried again" if item.on_lost == "retry" else "counts as lost"
+        details.append(f"If the silence lasts, the item {after}.")
+        return _told(item, Cause.LOST_AGENT, details)
+    return _told(item, Cause.RUN_IN_PROGRESS, details)
+
+
+def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
+    details = list(item.warnings)
+    if item.attempt > 1:
+        details.append(f"This is attempt {item.attempt}.")
+    if item.lease_losses:
+        details.append(f"Agents fell silent while preparing it: {item.lease_losses} so far.")
+    if around.queue is not None and around.queue.paused:
+        return _told(item, Cause.SCHEDULE_PAUSED, details)
+    live = [agent for agent in around.agents if agent.live]
+    if not live:
+        return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, *_silent(around.agents)])
+    willing = [agent for agent in live if agent.stop is None and agent.status != "DRAINING"]
+    if not willing:
+        leaving = ", ".join(agent.name for agent in live)
+        return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, f"Leaving: {leaving}."])
+    lacks = [lack for agent in willing if (lack := _lack(item, agent))]
+    if len(lacks) == len(willing):
+        return _told(item, Cause.SCHEDULE_CAPACITY, [*details, *lacks])
+    if around.ahead:
+        details.append(f"{around.ahead} items of this queue come first.")
+    details += lacks
+    busy = all(agent.status == "RUNNING" for agent in willing)
+    return _told(item, Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, details)
+
+
+def _silent(agents: tuple[AgentRecord, ...]) -> list[str]:
+    return [
+        f"Agent {agent.name} on {agent.hostname} {'was last heard of' if agent.lost else 'left'} "
+        f"at {agent.heartbeat_at:%Y-%m-%d %H:%M:%S} UTC."
+        for agent in agents
+    ]
+
+
+def _lack(item: ItemRecord, agent: AgentRecord) -> str | None:
+    """Why an agent could not take the item even when idle."""
+    if item.resource is not None and agent.resources and item.resource not in agent.resources:
+        offered = ", ".join(agent.resources)
+        return f"Agent {agent.name} offers {offered}, and the job needs {item.resource}."
+    short = [] if agent.capacity is None else _short(item.demand, agent.capacity)
+    return f"Agent {agent.name} offers {', '.join(short)}." if short else None
+
+
+def _short(demand: Demand, whole: Capacity) -> list[str]:
+    short: list[str] = []
+    if demand.cpus is not None and whole.cpus is not None and demand.cpus > whole.cpus:
+        short.append(f"{whole.cpus:g} of {demand.cpus:g} cpus asked for")
+    if demand.memory is not None and whole.memory is not None and demand.memory > whole.memory:
+        have, asked = format_size(whole.memory), format_size(demand.memory)
+        short.append(f"{have} of {asked} memory asked for")
+    if demand.gpus > len(whole.gpus):
+        short.append(f"{len(whole.gpus)} of {demand.gpus} GPUs asked for")
+    return short
+
+
+def _told(item: ItemRecord, cause: Cause, details: list[str]) -> Explanation:
+    meaning = MEANINGS[cause]
+    remedy = re.sub(r"\bQUEUE\b", item.queue, re.sub(r"\bID\b", item.id, meaning.remedy))
+    kept = tuple(dict.fromkeys(line for line in details if line))
+    return Explanation(cause, meaning.summary, remedy, kept)

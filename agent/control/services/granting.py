@@ -1,0 +1,126 @@
+"""Handing items to agents: a fresh epoch with every grant and every adoption."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from agent.control.services.context import Context
+from agent.control.services.tokens import RunToken, mint
+from agent.control.services.transitions import move, remark
+from agent.control.store import history, items
+from agent.control.store.ids import new_run_name
+from agent.control.store.records import ClaimRecord, Dialect
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.capacity import Capacity, Demand, Granted, fits, grant, minus
+from agent.model.phase import Phase
+from agent.model.work import Lease
+
+
+def grant_items(
+    tx: Tx,
+    context: Context,
+    agent: AnyRow,
+    queue_ids: Sequence[str],
+    request_id: str,
+    free: Capacity,
+    max_items: int,
+) -> tuple[ClaimRecord, ...]:
+    """Lease what fits, by priority and age; the agent's row is locked."""
+    room = _not_handed_out(tx, agent, free)
+    granted: list[ClaimRecord] = []
+    while len(granted) < max_items and fits(Demand(), room):
+        item_id = items.take(tx, queue_ids, agent.resources, room)
+        if item_id is None:
+            break
+        seen = items.sure(tx, item_id)
+        share = grant(_demand(seen), room)
+        _lease(tx, context, seen, agent, request_id, share)
+        granted.append(claim_record(tx, context, items.sure(tx, item_id)))
+        room = minus(room, share)
+    return tuple(granted)
+
+
+def adopt(tx: Tx, context: Context, seen: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
+    """Give a held item to an agent under a fresh epoch, in the phase it is in.
+
+    The token of the job that may be running already stays the same.
+    """
+    changes = {
+        "epoch": seen.epoch + 1,
+        "agent_id": agent.id,
+        "agent_name": agent.name,
+        "dialect": Dialect.LAUNCH.value,
+        "request_id": None,
+        "lease_expires_at": tx.now + context.config.lease,
+        "lost_contact_at": None,
+    }
+    remark(tx, seen, text, actor=agent.name, **changes)
+    attempt = {key: changes[key] for key in ("epoch", "agent_id", "agent_name")}
+    history.change_attempt(tx, seen.id, seen.attempt, attempt)
+    return claim_record(tx, context, items.sure(tx, seen.id))
+
+
+def claim_record(tx: Tx, context: Context, seen: AnyRow) -> ClaimRecord:
+    """What an agent gets to know about a held item; the same again for a repeated claim."""
+    specs = items.specs(tx, seen.id)
+    attempt = history.sure_attempt(tx, seen.id, seen.attempt)
+    token = RunToken(attempt.id, attempt.token_epoch)
+    return ClaimRecord(
+        lease=Lease(seen.id, seen.attempt, seen.epoch),
+        phase=Phase(seen.phase),
+        entity=seen.run_entity,
+        project=seen.project,
+        queue=seen.queue,
+        run_name=seen.run_name,
+        name=seen.name,
+        author=seen.author,
+        priority=seen.priority,
+        resource=seen.resource,
+        run_spec=specs.run_spec,
+        layers=specs.layers,
+        granted=items.granted_from(seen.granted) or Granted(),
+        run_token=mint(context.signing_key, token),
+        lease_seconds=context.config.lease,
+        stop_requested=seen.stop_requested,
+        created_at=items.created(seen),
+    )
+
+
+def _lease(
+    tx: Tx,
+    context: Context,
+    seen: AnyRow,
+    agent: AnyRow,
+    request_id: str,
+    share: Granted,
+) -> None:
+    epoch = seen.epoch + 1
+    changes = {
+        "epoch": epoch,
+        "agent_id": agent.id,
+        "agent_name": agent.name,
+        "dialect": Dialect.LAUNCH.value,
+        "request_id": request_id,
+        "lease_expires_at": tx.now + context.config.lease,
+        "granted": {"cpus": share.cpus, "memory": share.memory, "gpus": list(share.gpus)},
+        "resource": seen.resource or agent.resources[0],
+        "run_name": seen.run_name or new_run_name(),
+    }
+    move(tx, seen, Phase.LEASED, actor=agent.name, text="claimed", changes=changes)
+    history.change_attempt(tx, seen.id, seen.attempt, {"token_epoch": epoch})
+
+
+def _not_handed_out(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
+    """What the agent says is free, without devices that its held items are pinned to.
+
+    1. A claim takes GPU 0; its reply is lost. 2. The agent asks again, under another
+    request id, with GPU 0 still free in its own books. Two jobs must not get it.
+    """
+    if not free.gpus:
+        return free
+    held = [items.granted_from(row.granted) for row in items.held_by(tx, agent.id)]
+    pinned = {gpu for granted in held if granted is not None for gpu in granted.gpus}
+    return replace(free, gpus=tuple(gpu for gpu in free.gpus if gpu not in pinned))
+
+
+def _demand(seen: AnyRow) -> Demand:
+    return Demand(seen.demand_cpus or None, seen.demand_memory or None, seen.demand_gpus)

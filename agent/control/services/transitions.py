@@ -1,0 +1,171 @@
+"""The one place where an item's phase changes.
+
+Each step is checked against `agent.model.phase.TRANSITIONS`, guarded by what was seen of the
+item (attempt, epoch, phase), mirrored in its attempt, written to its history, and heard by
+those who wait.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from agent.control.services.notices import topic_entity, topic_item, topic_log, topic_queue
+from agent.control.store import history, items
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.cause import Cause, is_infrastructure
+from agent.model.errors import ConflictError
+from agent.model.phase import TERMINAL, Phase, may_follow
+
+#: New attempts that `on_lost: retry` opens, unless `retries` allows more.
+LOST_RETRIES: Final = 5
+
+#: Columns that an attempt keeps as well.
+_OF_ATTEMPT: Final = frozenset(
+    {"agent_id", "agent_name", "cause", "message", "exit_code", "started_at", "finished_at"}
+)
+_NOBODY: Final[Mapping[str, Any]] = {
+    "agent_id": None,
+    "agent_name": None,
+    "dialect": None,
+    "request_id": None,
+    "lease_expires_at": None,
+    "granted": None,
+    "activity": None,
+    "lost_contact_at": None,
+}
+_AFRESH: Final[Mapping[str, Any]] = {
+    **_NOBODY,
+    "stop_requested": False,
+    "cause": None,
+    "message": None,
+    "exit_code": None,
+    "started_at": None,
+    "finished_at": None,
+}
+
+
+def move(
+    tx: Tx,
+    seen: AnyRow,
+    after: Phase,
+    *,
+    actor: str | None = None,
+    text: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Change the phase of an item that this transaction has locked.
+
+    Raises:
+        ConflictError: the table has no such edge, or the item changed under the lock's
+            absence, which would be a mistake of ours.
+    """
+    before = Phase(seen.phase)
+    if not may_follow(before, after):
+        raise ConflictError(f"Item {seen.id} is {before.word}: it cannot become {after.word}.")
+    whole = {"phase": after.value, "updated_at": tx.now, **(changes or {})}
+    if not items.change(tx, seen, whole):
+        raise ConflictError(f"Item {seen.id} was changed by somebody else.")
+    attempt = whole.get("attempt", seen.attempt)
+    epoch = whole.get("epoch", seen.epoch)
+    kept = {key: value for key, value in whole.items() if key in _OF_ATTEMPT}
+    history.change_attempt(tx, seen.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
+    _note(tx, seen, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
+    ring(tx, seen)
+    if after is Phase.QUEUED and seen.queue_id is not None:
+        tx.ring(topic_queue(seen.queue_id))
+    if after in TERMINAL:
+        tx.ring(topic_log(seen.id))
+
+
+def remark(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
+    """Write a line into the history without a change of phase."""
+    items.change(tx, seen, {"updated_at": tx.now, **changes})
+    phase = Phase(seen.phase)
+    _note(tx, seen, phase, attempt=seen.attempt, epoch=seen.epoch, actor=actor, text=text)
+    ring(tx, seen)
+
+
+def ring(tx: Tx, seen: AnyRow) -> None:
+    """Let those who look at the item look again."""
+    tx.ring(topic_item(seen.id), topic_entity(seen.entity))
+
+
+def requeue(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
+    """Put an item that nothing ran of back on its queue, in its old place.
+
+    One that is to be stopped, or whose queue is gone, is stopped instead.
+    """
+    if seen.stop_requested or seen.queue_id is None:
+        end(tx, seen, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
+        return
+    move(
+        tx,
+        seen,
+        Phase.QUEUED,
+        actor=actor,
+        text=text,
+        changes={**_NOBODY, "lease_losses": losses},
+    )
+
+
+def end(
+    tx: Tx,
+    seen: AnyRow,
+    phase: Phase,
+    cause: Cause,
+    message: str,
+    *,
+    exit_code: int | None = None,
+    actor: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> None:
+    """Bring an attempt to its outcome, and open another one where policy says so."""
+    outcome = {
+        "cause": cause.value,
+        "message": message,
+        "exit_code": exit_code,
+        "finished_at": tx.now,
+        "lease_expires_at": None,
+        "lost_contact_at": None,
+        "activity": None,
+    }
+    move(tx, seen, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
+    if may_try_again(seen, phase, cause):
+        number = seen.retried + 1
+        ended = items.sure(tx, seen.id)
+        reopen(tx, ended, f"another try by policy, number {number}", retried=number)
+
+
+def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
+    """Whether policy opens a new attempt; never against a stop request.
+
+    `on_lost` decides about lost ones, `retries` about causes that are not the job's own.
+    """
+    if item.stop_requested or item.queue_id is None:
+        return False
+    if phase is Phase.LOST:
+        allowed = max(item.retries, LOST_RETRIES) if item.on_lost == "retry" else 0
+    else:
+        allowed = item.retries if is_infrastructure(cause) else 0
+    return bool(item.retried < allowed)
+
+
+def reopen(tx: Tx, ended: AnyRow, text: str, *, retried: int = 0, actor: str | None = None) -> None:
+    """Open a new attempt at the end of the queue."""
+    number = ended.attempt + 1
+    history.open_attempt(tx, ended.id, number)
+    fresh = {"attempt": number, "enqueued_at": tx.now, "lease_losses": 0, "retried": retried}
+    move(tx, ended, Phase.QUEUED, actor=actor, text=text, changes={**_AFRESH, **fresh})
+
+
+def _note(
+    tx: Tx,
+    seen: AnyRow,
+    phase: Phase,
+    *,
+    attempt: int,
+    epoch: int,
+    actor: str | None,
+    text: str | None,
+) -> None:
+    step = {"item_id": seen.id, "attempt": attempt, "epoch": epoch, "phase": phase.value}
+    history.add_event(tx, {**step, "actor": actor, "text": text})

@@ -1,0 +1,145 @@
+"""Agents and the queues they serve."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import bindparam, delete, func, select, update
+
+from agent.control.store.moments import moment
+from agent.control.store.records import AgentRecord, Dialect
+from agent.control.store.tables import agent_queues, agents, items, queues
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.capacity import Capacity
+from agent.model.phase import HELD
+
+_BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
+_LOCKED: Final = _BY_ID.with_for_update()
+_RENEW: Final = (
+    update(agents)
+    .where(agents.c.id == bindparam("agent"))
+    .values(heartbeat_at=bindparam("beat"), status=bindparam("said"))
+)
+
+
+def row(tx: Tx, agent_id: str, *, lock: bool = False) -> AnyRow | None:
+    """The bare row of an agent."""
+    return tx.one(_LOCKED if lock else _BY_ID, agent=agent_id)
+
+
+def sure(tx: Tx, agent_id: str) -> AnyRow:
+    """As `row`, of an agent that exists."""
+    return tx.sure(_BY_ID, agent=agent_id)
+
+
+def records(tx: Tx, rows: Sequence[AnyRow], silence: float) -> tuple[AgentRecord, ...]:
+    """Rows made ready to show; who was silent for longer than `silence` seconds is lost."""
+    query = (
+        select(agent_queues.c.agent_id, queues.c.id, queues.c.name)
+        .join(queues, queues.c.id == agent_queues.c.queue_id)
+        .where(agent_queues.c.agent_id.in_([one.id for one in rows]))
+        .order_by(queues.c.name)
+    )
+    served: dict[str, list[tuple[str, str]]] = {}
+    for found in tx.all(query):
+        served.setdefault(found.agent_id, []).append((found.id, found.name))
+    return tuple(_record(one, served.get(one.id, []), tx.now - silence) for one in rows)
+
+
+def of_entity(tx: Tx, entity: str, queue_id: str | None = None) -> Sequence[AnyRow]:
+    """Rows of an entity's agents, newest heartbeat first."""
+    query = select(agents).where(agents.c.entity == entity)
+    if queue_id is not None:
+        serving = select(agent_queues.c.agent_id).where(agent_queues.c.queue_id == queue_id)
+        query = query.where(agents.c.id.in_(serving))
+    return tx.all(query.order_by(agents.c.heartbeat_at.desc(), agents.c.id))
+
+
+def rivals(tx: Tx, entity: str, name: str, identity: str) -> Sequence[AnyRow]:
+    """Agents of that name that are other installations."""
+    other = agents.c.identity.is_distinct_from(identity)
+    where = (agents.c.entity == entity, agents.c.name == name, other)
+    return tx.all(select(agents).where(*where))
+
+
+def by_identity(tx: Tx, entity: str, identity: str) -> AnyRow | None:
+    """The agent of an installation."""
+    where = (agents.c.entity == entity, agents.c.identity == identity)
+    return tx.one(select(agents).where(*where))
+
+
+def on_backend(tx: Tx, entity: str, backend: str, besides: str) -> Sequence[AnyRow]:
+    """Other agents that have used the same engine."""
+    where = (agents.c.entity == entity, agents.c.backend == backend, agents.c.id != besides)
+    return tx.all(select(agents).where(*where))
+
+
+def insert(tx: Tx, values: dict[str, Any]) -> None:
+    """A new agent."""
+    tx.run(agents.insert().values(created_at=tx.now, heartbeat_at=tx.now, **values))
+
+
+def change(tx: Tx, agent_id: str, values: dict[str, Any]) -> None:
+    """Change columns."""
+    tx.run(update(agents).where(agents.c.id == agent_id).values(values))
+
+
+def beat(tx: Tx, agent_id: str, status: str) -> None:
+    """A sign of life."""
+    tx.run(_RENEW, {"agent": agent_id, "beat": tx.now, "said": status})
+
+
+def serve(tx: Tx, agent_id: str, queue_ids: Iterable[str]) -> None:
+    """Set the queues an agent serves."""
+    tx.run(delete(agent_queues).where(agent_queues.c.agent_id == agent_id))
+    rows = [{"agent_id": agent_id, "queue_id": one} for one in dict.fromkeys(queue_ids)]
+    tx.run(agent_queues.insert(), rows)
+
+
+def begin_anew(tx: Tx, timeout: float) -> None:
+    """Count who was alive when the last heartbeat came as heard of just now."""
+    newest = tx.run(select(func.max(agents.c.heartbeat_at))).scalar_one()
+    if newest is not None:
+        where = (agents.c.heartbeat_at >= newest - timeout, agents.c.status != "KILLED")
+        tx.run(update(agents).where(*where).values(heartbeat_at=tx.now))
+
+
+def forget(tx: Tx, before: float) -> int:
+    """Remove agents that were silent since `before` and hold nothing."""
+    holding = select(items.c.agent_id).where(
+        items.c.agent_id.is_not(None), items.c.phase.in_(sorted(HELD))
+    )
+    where = (agents.c.heartbeat_at < before, agents.c.id.not_in(holding))
+    return tx.changed(delete(agents).where(*where))
+
+
+def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> AgentRecord:
+    return AgentRecord(
+        id=one.id,
+        entity=one.entity,
+        name=one.name,
+        hostname=one.hostname,
+        version=one.version,
+        dialect=Dialect(one.dialect),
+        status=one.status,
+        lost=is_lost(one, silent_since),
+        stop=one.stop,
+        backend=one.backend,
+        resources=tuple(one.resources),
+        capacity=_capacity(one.capacity),
+        config=one.config,
+        queue_ids=tuple(queue_id for queue_id, _ in served),
+        queue_names=tuple(name for _, name in served),
+        heartbeat_at=moment(one.heartbeat_at),
+        created_at=moment(one.created_at),
+    )
+
+
+def is_lost(one: AnyRow, silent_since: float) -> bool:
+    """No sign of life since then, and no goodbye."""
+    return bool(one.heartbeat_at < silent_since and one.status != "KILLED")
+
+
+def _capacity(stored: dict[str, Any] | None) -> Capacity | None:
+    if stored is None:
+        return None
+    return Capacity(stored["slots"], stored["cpus"], stored["memory"], tuple(stored["gpus"]))

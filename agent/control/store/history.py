@@ -1,0 +1,101 @@
+"""Attempts and events: what happened to an item."""
+
+from typing import Any, Final
+
+from sqlalchemy import bindparam, select, update
+
+from agent.control.store.moments import moment
+from agent.control.store.records import AttemptRecord, EventRecord
+from agent.control.store.tables import attempts, events, items
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.cause import Cause
+from agent.model.phase import Phase
+
+_ATTEMPT: Final = select(attempts).where(
+    attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")
+)
+_BY_TOKEN: Final = (
+    select(
+        attempts.c.item_id,
+        attempts.c.number,
+        attempts.c.token_epoch,
+        attempts.c.finished_at,
+        items.c.run_entity,
+        items.c.project,
+        items.c.run_name,
+    )
+    .join(items, items.c.id == attempts.c.item_id)
+    .where(attempts.c.id == bindparam("attempt"))
+)
+
+
+def open_attempt(tx: Tx, item_id: str, number: int) -> None:
+    """A new attempt, queued."""
+    values = {
+        "item_id": item_id,
+        "number": number,
+        "phase": Phase.QUEUED.value,
+        "epoch": 0,
+        "token_epoch": 0,
+        "setup_log_bytes": 0,
+        "job_log_bytes": 0,
+    }
+    tx.run(attempts.insert().values(values))
+
+
+def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) -> None:
+    """Change columns of an attempt."""
+    where = (attempts.c.item_id == item_id, attempts.c.number == number)
+    tx.run(update(attempts).where(*where).values(values))
+
+
+def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
+    """The bare row of an attempt."""
+    return tx.one(_ATTEMPT, item=item_id, nth=number)
+
+
+def sure_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
+    """As `attempt`, of one that exists."""
+    return tx.sure(_ATTEMPT, item=item_id, nth=number)
+
+
+def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
+    """What a run token is checked against: the attempt with its item's place."""
+    return tx.one(_BY_TOKEN, attempt=attempt_id)
+
+
+def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
+    """Attempts, first to last."""
+    query = select(attempts).where(attempts.c.item_id == item_id).order_by(attempts.c.number)
+    return tuple(_attempt(row) for row in tx.all(query))
+
+
+def add_event(tx: Tx, values: dict[str, Any]) -> None:
+    """One more step of a history."""
+    tx.run(events.insert().values(at=tx.now, **values))
+
+
+def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
+    """The history, oldest first."""
+    query = select(events).where(events.c.item_id == item_id).order_by(events.c.id)
+    return tuple(
+        EventRecord(moment(row.at), Phase(row.phase), row.attempt, row.epoch, row.actor, row.text)
+        for row in tx.all(query)
+    )
+
+
+def _attempt(row: AnyRow) -> AttemptRecord:
+    return AttemptRecord(
+        item_id=row.item_id,
+        number=row.number,
+        phase=Phase(row.phase),
+        agent_id=row.agent_id,
+        agent_name=row.agent_name,
+        cause=None if row.cause is None else Cause(row.cause),
+        message=row.message,
+        exit_code=row.exit_code,
+        started_at=moment(row.started_at),
+        finished_at=moment(row.finished_at),
+        setup_log_bytes=row.setup_log_bytes,
+        job_log_bytes=row.job_log_bytes,
+    )

@@ -1,0 +1,26 @@
+"""Chance: ids and keys."""
+
+import secrets
+import string
+from typing import Final
+
+_BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
+_LOWER: Final = string.ascii_lowercase + string.digits
+KEY_PREFIX: Final = "launch-"
+_KEY_BYTES: Final = 30
+
+
+def new_id() -> str:
+    """12 lower-case base32 characters: 60 bits, fit for DNS and folders."""
+    return "".join(secrets.choice(_BASE32) for _ in range(12))
+
+
+def new_run_name() -> str:
+    """A run id as W&B's clients make them: 8 characters, the first a letter."""
+    first = secrets.choice(string.ascii_lowercase)
+    return first + "".join(secrets.choice(_LOWER) for _ in range(7))
+
+
+def new_api_key() -> str:
+    """`launch-` and 40 characters: 240 bits."""
+    return KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)

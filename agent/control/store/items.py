@@ -1,0 +1,301 @@
+"""Items: looking them up, taking them, changing them under guard."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Select, bindparam, delete, func, or_, select, text, update
+
+from agent.control.store.moments import moment
+from agent.control.store.records import Dialect, ItemRecord
+from agent.control.store.tables import HELD_ONLY, QUEUED_ONLY, items
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.capacity import Capacity, Demand, Granted
+from agent.model.cause import Cause
+from agent.model.phase import MAY_RUN, Phase
+from agent.model.spec import Json
+
+#: Large columns that most transitions have no use for.
+_HEAVY: Final = frozenset({"run_spec", "layers", "template_values"})
+_LEAN: Final = select(*(column for column in items.c if column.name not in _HEAVY))
+_SHOWN: Final = select(
+    *(column for column in items.c if column.name not in {"layers", "template_values"})
+)
+_LEAN_BY_ID: Final = _LEAN.where(items.c.id == bindparam("item"))
+_LEAN_LOCKED: Final = _LEAN_BY_ID.with_for_update()
+_PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
+#: More than any machine has.
+_PLENTY_CPUS: Final = 1e9
+_PLENTY_MEMORY: Final = 2**62
+
+_FITTING: Final = (
+    select(items.c.id, *_PLACE)
+    .where(
+        text(QUEUED_ONLY),
+        items.c.queue_id == bindparam("in_queue"),
+        or_(items.c.resource.is_(None), items.c.resource.in_(bindparam("offered", expanding=True))),
+        items.c.demand_cpus <= bindparam("cpus"),
+        items.c.demand_memory <= bindparam("memory"),
+        items.c.demand_gpus <= bindparam("gpus"),
+    )
+    .order_by(*_PLACE)
+    .limit(1)
+)
+#: The one query that differs by database: others' candidates are skipped, not waited for.
+#: SQLite has one writer and leaves the clause out.
+_TAKE: Final = _FITTING.with_for_update(skip_locked=True)
+_CLAIMED: Final = _LEAN.where(
+    text(HELD_ONLY),
+    items.c.agent_id == bindparam("holder"),
+    items.c.request_id == bindparam("request"),
+).order_by(items.c.seq)
+
+
+def insert(tx: Tx, values: dict[str, Any]) -> None:
+    """A new item."""
+    tx.run(items.insert().values(values))
+
+
+def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
+    """An item without its specs; locked, it stays as it is until the end of the transaction."""
+    return tx.one(_LEAN_LOCKED if lock else _LEAN_BY_ID, item=item_id)
+
+
+def sure(tx: Tx, item_id: str) -> AnyRow:
+    """As `row`, of an item that exists."""
+    return tx.sure(_LEAN_BY_ID, item=item_id)
+
+
+def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
+    """Several, in the order of their ids, so that two who lock them cannot block each other."""
+    query = _LEAN.where(items.c.id.in_(item_ids)).order_by(items.c.id)
+    return tx.all(query.with_for_update() if lock else query)
+
+
+def specs(tx: Tx, item_id: str) -> AnyRow:
+    """`run_spec`, `layers`, `template_values` of an item that exists."""
+    query = select(items.c.run_spec, items.c.layers, items.c.template_values)
+    return tx.sure(query.where(items.c.id == item_id))
+
+
+def take(tx: Tx, queue_ids: Sequence[str], offered: Sequence[str], free: Capacity) -> str | None:
+    """The id of the first queued item that fits, over several queues; locked."""
+    fitting = {
+        "offered": list(offered),
+        "cpus": _PLENTY_CPUS if free.cpus is None else free.cpus,
+        "memory": _PLENTY_MEMORY if free.memory is None else free.memory,
+        "gpus": len(free.gpus),
+    }
+    for queue_id in _by_head(tx, queue_ids, fitting):
+        found = tx.one(_TAKE, in_queue=queue_id, **fitting)
+        if found is not None:
+            return str(found.id)
+    return None
+
+
+def _by_head(tx: Tx, queue_ids: Sequence[str], fitting: dict[str, Any]) -> Sequence[str]:
+    """Queues ordered by their first fitting item; one query each, so that each uses the index."""
+    if len(queue_ids) < 2:  # noqa: PLR2004 -- nothing to order
+        return queue_ids
+    heads = [(tx.one(_FITTING, in_queue=one, **fitting), one) for one in queue_ids]
+    places = [((head.priority, head.enqueued_at, head.seq), one) for head, one in heads if head]
+    return [one for _, one in sorted(places)]
+
+
+def take_any(tx: Tx, queue_id: str) -> str | None:
+    """The id of the first queued item, whatever it asks for; locked."""
+    query = select(items.c.id).where(text(QUEUED_ONLY), items.c.queue_id == queue_id)
+    found = tx.one(query.order_by(*_PLACE).limit(1).with_for_update(skip_locked=True))
+    return None if found is None else str(found.id)
+
+
+def change(tx: Tx, seen: AnyRow, values: dict[str, Any]) -> bool:
+    """Change an item only if item, attempt, epoch and phase are still as seen."""
+    where = (
+        items.c.id == seen.id,
+        items.c.attempt == seen.attempt,
+        items.c.epoch == seen.epoch,
+        items.c.phase == seen.phase,
+    )
+    return tx.changed(update(items).where(*where).values(values)) == 1
+
+
+def extend_leases(tx: Tx, item_ids: Collection[str], expires_at: float) -> None:
+    """Renew; the caller has locked these rows and checked their epochs."""
+    if item_ids:
+        where = items.c.id.in_(item_ids)
+        tx.run(update(items).where(where).values(lease_expires_at=expires_at))
+
+
+def regain_contact(tx: Tx, item_ids: Collection[str]) -> None:
+    """Their holder was heard of again."""
+    if item_ids:
+        where = (items.c.id.in_(item_ids), items.c.lost_contact_at.is_not(None))
+        tx.run(update(items).where(*where).values(lost_contact_at=None))
+
+
+def extend_all(tx: Tx, expires_at: float) -> None:
+    """Begin every lease anew."""
+    where = (text(HELD_ONLY), items.c.lease_expires_at.is_not(None))
+    tx.run(update(items).where(*where).values(lease_expires_at=expires_at))
+
+
+def held_by(tx: Tx, agent_id: str, *, lock: bool = False) -> Sequence[AnyRow]:
+    """Items an agent holds, oldest first."""
+    query = _LEAN.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
+    return tx.all(query.with_for_update() if lock else query)
+
+
+def claimed_by(tx: Tx, agent_id: str, request_id: str) -> Sequence[AnyRow]:
+    """Items an agent holds from that claim."""
+    return tx.all(_CLAIMED, holder=agent_id, request=request_id)
+
+
+def permitted_to(tx: Tx, agent_id: str, dialect: Dialect) -> list[str]:
+    """Ids of items of that dialect which an agent may have running."""
+    where = (text(HELD_ONLY), items.c.agent_id == agent_id, items.c.phase.in_(sorted(MAY_RUN)))
+    query = select(items.c.id).where(*where, items.c.dialect == dialect.value)
+    return [found.id for found in tx.all(query)]
+
+
+def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
+    """Held items whose lease is over, locked; those that others work on are left out."""
+    query = _LEAN.where(text(HELD_ONLY), items.c.lease_expires_at < tx.now)
+    ordered = query.order_by(items.c.lease_expires_at, items.c.id).limit(limit)
+    return tx.all(ordered.with_for_update(skip_locked=True))
+
+
+def alive_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
+    """Queued and held items of a queue, locked."""
+    alive = or_(text(QUEUED_ONLY), text(HELD_ONLY))
+    query = _LEAN.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
+    return tx.all(query.with_for_update())
+
+
+def by_run(tx: Tx, entity: str, project: str, run_name: str) -> AnyRow | None:
+    """The newest item that launched a run of that name."""
+    place = (items.c.run_entity == entity, items.c.project == project)
+    where = (*place, items.c.run_name == run_name)
+    return tx.one(_LEAN.where(*where).order_by(items.c.seq.desc()).limit(1))
+
+
+def level_priorities(tx: Tx, queue_id: str, priority: int) -> None:
+    """Give all queued items of a queue the same priority."""
+    where = (text(QUEUED_ONLY), items.c.queue_id == queue_id)
+    tx.run(update(items).where(*where).values(priority=priority))
+
+
+def ahead(tx: Tx, item: ItemRecord) -> int:
+    """How many queued items of the same queue come before a queued one."""
+    query = select(func.count()).select_from(items).where(text(QUEUED_ONLY))
+    same = query.where(items.c.queue_id == item.queue_id, items.c.id != item.id)
+    place = item.enqueued_at.timestamp()
+    earlier = (items.c.priority == item.priority) & (items.c.enqueued_at < place)
+    return int(tx.run(same.where(or_(items.c.priority < item.priority, earlier))).scalar_one())
+
+
+def remove_finished(tx: Tx, before: float, limit: int) -> int:
+    """Remove items that ended before then, with their attempts and events."""
+    old = select(items.c.seq).where(items.c.finished_at < before).limit(limit)
+    return tx.changed(delete(items).where(items.c.seq.in_(old)))
+
+
+def record(tx: Tx, item_id: str) -> ItemRecord | None:
+    """An item ready to show."""
+    found = tx.one(_SHOWN.where(items.c.id == item_id))
+    return _record(found) if found else None
+
+
+def records(tx: Tx, query_rows: Iterable[AnyRow]) -> tuple[ItemRecord, ...]:
+    """Items of lean rows, ready to show, in the same order."""
+    wanted = [one.id for one in query_rows]
+    found = {one.id: _record(one) for one in tx.all(_SHOWN.where(items.c.id.in_(wanted)))}
+    return tuple(found[one] for one in wanted)
+
+
+def page(
+    tx: Tx,
+    entity: str,
+    *,
+    queue_id: str | None,
+    phases: Collection[Phase] | None,
+    before: int | None,
+    limit: int,
+) -> tuple[list[tuple[int, ItemRecord]], int]:
+    """Items older than `before` (a number from an earlier page), newest first, and the total."""
+
+    def narrowed(query: Select[Any]) -> Select[Any]:
+        query = query.where(items.c.entity == entity)
+        if queue_id is not None:
+            query = query.where(items.c.queue_id == queue_id)
+        if phases is not None:
+            query = query.where(items.c.phase.in_(sorted(phases)))
+        return query
+
+    total = tx.run(narrowed(select(func.count()).select_from(items))).scalar_one()
+    query = narrowed(_SHOWN).order_by(items.c.seq.desc()).limit(limit)
+    if before is not None:
+        query = query.where(items.c.seq < before)
+    return [(found.seq, _record(found)) for found in tx.all(query)], total
+
+
+_SECRET_KEYS: Final = ("_wandb_api_key",)
+
+
+def masked(run_spec: Json) -> Json:
+    """A spec as it may be shown: keys handed on by submitters are starred out."""
+    hidden = {key: "***" for key in _SECRET_KEYS if key in run_spec}
+    return {**run_spec, **hidden}
+
+
+def granted_from(stored: dict[str, Any] | None) -> Granted | None:
+    """What was set aside, as stored."""
+    if stored is None:
+        return None
+    return Granted(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
+
+
+def created(one: AnyRow) -> datetime:
+    """When an item was submitted."""
+    at: datetime = moment(one.created_at)
+    return at
+
+
+def _record(one: AnyRow) -> ItemRecord:
+    return ItemRecord(
+        id=one.id,
+        entity=one.entity,
+        project=one.project,
+        queue=one.queue,
+        queue_id=one.queue_id,
+        phase=Phase(one.phase),
+        attempt=one.attempt,
+        epoch=one.epoch,
+        name=one.name,
+        run_name=one.run_name,
+        author=one.author,
+        priority=one.priority,
+        resource=one.resource,
+        demand=Demand(one.demand_cpus or None, one.demand_memory or None, one.demand_gpus),
+        granted=granted_from(one.granted),
+        run_spec=masked(one.run_spec),
+        facts=one.facts,
+        warnings=tuple(one.warnings),
+        activity=one.activity,
+        agent_id=one.agent_id,
+        agent_name=one.agent_name,
+        dialect=None if one.dialect is None else Dialect(one.dialect),
+        cause=None if one.cause is None else Cause(one.cause),
+        message=one.message,
+        exit_code=one.exit_code,
+        stop_requested=one.stop_requested,
+        lost_contact=one.lost_contact_at is not None,
+        lease_losses=one.lease_losses,
+        retries=one.retries,
+        on_lost=one.on_lost,
+        enqueued_at=moment(one.enqueued_at),
+        created_at=moment(one.created_at),
+        updated_at=moment(one.updated_at),
+        started_at=moment(one.started_at),
+        finished_at=moment(one.finished_at),
+    )

@@ -1,0 +1,171 @@
+"""PostgreSQL: several replicas of the control plane over one database.
+
+Notices travel with the commit that caused them (`NOTIFY`), and one connection listens for
+those of other replicas. A transaction that the server ends for a deadlock is run again.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final
+
+import structlog
+from sqlalchemy import Connection, func, make_url, select, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from agent.control.store.migrate import migrate
+from agent.control.store.tx import T, Tx
+from agent.model.errors import ConfigError, UnreachableError
+
+_CHANNEL: Final = "launch"
+#: A notification carries less than 8,000 bytes.
+_PAYLOAD: Final = 7_500
+_DEADLOCK: Final = frozenset({"40P01", "40001"})
+_TRIES: Final = 4
+#: Any number, the same in all replicas: only one of them migrates.
+_MIGRATION_LOCK: Final = 4_615_043
+#: Seconds between tries to listen again.
+_RECONNECT: Final = 1.0
+
+
+class PostgresDatabase:
+    """A pool of connections to one database."""
+
+    def __init__(self, engine: AsyncEngine, publish: Callable[[Iterable[str]], None]) -> None:
+        self._engine = engine
+        self._publish = publish
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """See `Database.write`."""
+        for left in reversed(range(_TRIES)):
+            try:
+                result, topics = await self._transact(work)
+            except DBAPIError as error:
+                if left and getattr(error.orig, "sqlstate", None) in _DEADLOCK:
+                    continue
+                raise _translated(error) from error
+            self._publish(topics)
+            return result
+        raise AssertionError  # pragma: no cover -- the last try returns or raises
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """See `Database.read`."""
+        try:
+            result, _ = await self._transact(work, read_only=True)
+        except (DBAPIError, OSError) as error:
+            raise _translated(error) from error
+        return result
+
+    async def _transact(
+        self, work: Callable[[Tx], T], *, read_only: bool = False
+    ) -> tuple[T, Iterable[str]]:
+        def body(connection: Connection) -> tuple[T, Iterable[str]]:
+            tx = Tx(connection, _clock)
+            result = work(tx)
+            _notify(connection, tuple(tx.topics))
+            return result, tx.topics
+
+        async with self._engine.connect() as connection:
+            if read_only:
+                await connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            async with connection.begin():
+                return await connection.run_sync(body)
+
+
+@asynccontextmanager
+async def open_postgres(
+    url: str, publish: Callable[[Iterable[str]], None]
+) -> AsyncIterator[PostgresDatabase]:
+    """Connect, bring the schema up to date, listen for other replicas.
+
+    Raises:
+        ConfigError: the address cannot be read.
+        UnreachableError: nothing answers there.
+    """
+    try:
+        address = make_url(url).set(drivername="postgresql+asyncpg")
+    except ArgumentError:
+        raise ConfigError(
+            "`control.database_url` is not an address of a database.",
+            hint="Write postgresql://user:password@host:5432/name.",
+        ) from None
+    engine = create_async_engine(address, pool_size=10, max_overflow=10, pool_pre_ping=True)
+    database = PostgresDatabase(engine, publish)
+    try:
+        await database.write(_migrate)
+        dsn = address.set(drivername="postgresql").render_as_string(hide_password=False)
+        listener = asyncio.create_task(_listen(dsn, publish), name="store-listener")
+        try:
+            yield database
+        finally:
+            listener.cancel()
+            with suppress(asyncio.CancelledError):
+                await listener
+    finally:
+        await engine.dispose()
+
+
+def _migrate(tx: Tx) -> None:
+    tx.run(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+    migrate(tx.connection)
+
+
+def _clock(connection: Connection) -> float:
+    """The server's clock: the same for all replicas."""
+    now = connection.execute(text("SELECT extract(epoch FROM now())::float8")).scalar_one()
+    return float(now)
+
+
+def _notify(connection: Connection, topics: tuple[str, ...]) -> None:
+    chunk: list[str] = []
+    for topic in topics:
+        if chunk and len(json.dumps([*chunk, topic])) > _PAYLOAD:
+            connection.execute(select(func.pg_notify(_CHANNEL, json.dumps(chunk))))
+            chunk = []
+        chunk.append(topic)
+    if chunk:
+        connection.execute(select(func.pg_notify(_CHANNEL, json.dumps(chunk))))
+
+
+def _translated(error: Exception) -> Exception:
+    """Our own error where the far end is away; anything else is a mistake of ours."""
+    away = isinstance(error, OSError | InterfaceError | OperationalError)
+    if not away and not getattr(error, "connection_invalidated", False):
+        return error
+    return UnreachableError(
+        "The database server does not answer.", hint="Check `control.database_url` and the server."
+    )
+
+
+async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
+    """Pass on what other replicas notify; a lost connection is made again for ever.
+
+    Notices missed meanwhile are made up for by the slow poll of those who wait.
+    """
+    import asyncpg  # type: ignore[import-untyped]
+
+    while True:
+        try:
+            connection = await asyncpg.connect(dsn)
+        except (OSError, asyncpg.PostgresError) as error:
+            structlog.get_logger().warning("store.listener_away", error=str(error))
+            await asyncio.sleep(_RECONNECT)
+            continue
+        await _pass_on(connection, publish)
+
+
+async def _pass_on(connection: Any, publish: Callable[[Iterable[str]], None]) -> None:
+    over = asyncio.Event()
+    connection.add_termination_listener(lambda _: over.set())
+    try:
+        await connection.add_listener(
+            _CHANNEL, lambda _c, _pid, _channel, payload: publish(json.loads(str(payload)))
+        )
+        await over.wait()
+    finally:
+        # Without a goodbye: the far end may be gone, and nothing is under way.
+        connection.terminate()

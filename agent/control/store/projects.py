@@ -1,0 +1,60 @@
+"""Projects and resource configs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import func, select
+
+from agent.control.store.moments import moment
+from agent.control.store.records import ProjectRecord, ResourceConfigRecord
+from agent.control.store.tables import projects, resource_configs
+from agent.control.store.tx import AnyRow, Tx
+
+
+def project(tx: Tx, entity: str, name: str) -> ProjectRecord | None:
+    """A project by name."""
+    row = tx.one(select(projects).where(projects.c.entity == entity, projects.c.name == name))
+    return _project(row) if row else None
+
+
+def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
+    """A project, made if need be; true when it was made now."""
+    found = project(tx, entity, name)
+    if found is not None:
+        return found, False
+    values = {"entity": entity, "name": name, "created_at": tx.now}
+    inserted = tx.insert_new(projects, values)
+    query = select(projects).where(projects.c.entity == entity, projects.c.name == name)
+    return _project(tx.sure(query)), inserted
+
+
+def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectRecord], int]:
+    """Projects whose names come after that one, and how many there are in all."""
+    where = projects.c.entity == entity
+    total = tx.run(select(func.count()).select_from(projects).where(where)).scalar_one()
+    query = select(projects).where(where, projects.c.name > after)
+    rows = tx.all(query.order_by(projects.c.name).limit(limit))
+    return [_project(row) for row in rows], total
+
+
+def insert_config(tx: Tx, values: dict[str, Any]) -> ResourceConfigRecord:
+    """Store a resource config."""
+    tx.run(resource_configs.insert().values(created_at=tx.now, **values))
+    return _config(tx.sure(select(resource_configs).where(resource_configs.c.id == values["id"])))
+
+
+def config(tx: Tx, entity: str, config_id: str) -> ResourceConfigRecord | None:
+    """A resource config of that entity."""
+    table = resource_configs
+    row = tx.one(select(table).where(table.c.entity == entity, table.c.id == config_id))
+    return _config(row) if row else None
+
+
+def _config(row: AnyRow) -> ResourceConfigRecord:
+    return ResourceConfigRecord(
+        row.id, row.entity, row.resource, row.config, row.template_variables
+    )
+
+
+def _project(row: AnyRow) -> ProjectRecord:
+    return ProjectRecord(row.number, row.name, row.entity, moment(row.created_at))

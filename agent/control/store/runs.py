@@ -1,0 +1,102 @@
+"""W&B runs."""
+
+from collections.abc import Collection
+from typing import Any, Final
+
+from sqlalchemy import Select, func, select, update
+
+from agent.control.store.moments import moment
+from agent.control.store.records import RunRecord
+from agent.control.store.tables import projects, runs
+from agent.control.store.tx import AnyRow, Tx
+
+_WITH_PROJECT: Final = select(runs, projects.c.number).join(
+    projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)
+)
+
+
+def by_id(tx: Tx, run_id: str) -> RunRecord | None:
+    """A run by id."""
+    row = tx.one(_WITH_PROJECT.where(runs.c.id == run_id))
+    return _record(row) if row else None
+
+
+def by_name(tx: Tx, entity: str, project: str, name: str) -> RunRecord | None:
+    """A run by its place."""
+    where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
+    row = tx.one(_WITH_PROJECT.where(*where))
+    return _record(row) if row else None
+
+
+def sure(tx: Tx, entity: str, project: str, name: str) -> RunRecord:
+    """As `by_name`, of a run that exists."""
+    where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
+    return _record(tx.sure(_WITH_PROJECT.where(*where)))
+
+
+def insert(tx: Tx, values: dict[str, Any]) -> bool:
+    """False when the project has a run of that name."""
+    return tx.insert_new(runs, {"created_at": tx.now, "heartbeat_at": tx.now, **values})
+
+
+def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
+    """Change columns; counts as a sign of life."""
+    tx.run(update(runs).where(runs.c.id == run_id).values(heartbeat_at=tx.now, **values))
+
+
+def page(
+    tx: Tx,
+    entity: str,
+    project: str,
+    *,
+    states: Collection[str] | None,
+    names: Collection[str] | None,
+    oldest_first: bool,
+    after: int | None,
+    limit: int,
+) -> tuple[list[tuple[int, RunRecord]], int]:
+    """Runs with their numbers, which later pages are asked by, and the total."""
+
+    def narrowed(query: Select[Any]) -> Select[Any]:
+        query = query.where(runs.c.entity == entity, runs.c.project == project)
+        if states is not None:
+            query = query.where(runs.c.state.in_(sorted(states)))
+        if names is not None:
+            query = query.where(runs.c.name.in_(sorted(names)))
+        return query
+
+    total = tx.run(narrowed(select(func.count()).select_from(runs))).scalar_one()
+    order = runs.c.seq.asc() if oldest_first else runs.c.seq.desc()
+    query = narrowed(_WITH_PROJECT).order_by(order).limit(limit)
+    if after is not None:
+        query = query.where(runs.c.seq > after if oldest_first else runs.c.seq < after)
+    return [(row.seq, _record(row)) for row in tx.all(query)], total
+
+
+def _record(row: AnyRow) -> RunRecord:
+    return RunRecord(
+        id=row.id,
+        entity=row.entity,
+        project=row.project,
+        project_number=row.number,
+        name=row.name,
+        display_name=row.display_name,
+        description=row.description,
+        notes=row.notes,
+        tags=tuple(row.tags),
+        group=row.group_name,
+        job_type=row.job_type,
+        commit=row.commit_hash,
+        config=row.config,
+        summary=row.summary,
+        state=row.state,
+        stopped=row.stopped,
+        exit_code=row.exit_code,
+        host=row.host,
+        program=row.program,
+        sweep=row.sweep,
+        user=row.user_name,
+        item_id=row.item_id,
+        created_at=moment(row.created_at),
+        heartbeat_at=moment(row.heartbeat_at),
+    )

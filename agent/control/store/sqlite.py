@@ -1,0 +1,161 @@
+"""SQLite: one process, one writer, readers apart.
+
+Every write runs on one thread with one connection (`BEGIN IMMEDIATE`, so a transaction never
+fails halfway for want of the write lock), and reads on two others, each seeing the last
+commit through the write-ahead log. `synchronous=FULL` puts a commit on disk before it is
+answered. The standard library's driver on threads of our own takes a thread switch per
+transaction, where aiosqlite takes one per statement.
+"""
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import QueuePool
+
+from agent.control.store.migrate import migrate
+from agent.control.store.tx import T, Tx
+from agent.model.errors import ConflictError, ServerError
+
+#: Milliseconds that a connection waits for a lock: only a foreign tool may hold one.
+_BUSY: Final = 5_000
+_READERS: Final = 2
+
+
+class SqliteDatabase:
+    """A database file that this process owns."""
+
+    def __init__(
+        self, writer: Engine, reader: Engine, publish: Callable[[Iterable[str]], None]
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._publish = publish
+        self._write_thread = ThreadPoolExecutor(1, "launch-store-write")
+        self._read_threads = ThreadPoolExecutor(_READERS, "launch-store-read")
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """See `Database.write`."""
+        loop = asyncio.get_running_loop()
+        result, topics = await loop.run_in_executor(
+            self._write_thread, _transact, self._writer, work
+        )
+        self._publish(topics)
+        return result
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """See `Database.read`."""
+        loop = asyncio.get_running_loop()
+        result, _ = await loop.run_in_executor(self._read_threads, _transact, self._reader, work)
+        return result
+
+    def close(self) -> None:
+        """Wait for what is under way and close all connections."""
+        self._write_thread.shutdown()
+        self._read_threads.shutdown()
+        self._reader.dispose()
+        self._writer.dispose()
+
+
+@asynccontextmanager
+async def open_sqlite(
+    path: Path, publish: Callable[[Iterable[str]], None]
+) -> AsyncIterator[SqliteDatabase]:
+    """Open a file, making it if need be, with its schema up to date.
+
+    Raises:
+        ConflictError: another process owns it; names its process id.
+        ServerError: not a database, or not readable; names the file.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _owned(path):
+        database = SqliteDatabase(
+            _engine(path, connections=1, read_only=False),
+            _engine(path, connections=_READERS, read_only=True),
+            publish,
+        )
+        try:
+            await database.write(lambda tx: migrate(tx.connection))
+            yield database
+        except OperationalError as error:
+            message = f"The database {path} cannot be used: {error.orig}."
+            raise ServerError(message, hint="Check the disk and the file's permissions.") from error
+        finally:
+            database.close()
+
+
+def _transact(engine: Engine, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
+    with engine.begin() as connection:
+        tx = Tx(connection, _clock)
+        result = work(tx)
+    return result, tx.topics
+
+
+def _clock(connection: Connection) -> float:
+    """The process's wall clock: it is the only one that writes to this store."""
+    del connection
+    return time.time()
+
+
+def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=QueuePool,
+        pool_size=connections,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "timeout": _BUSY / 1000},
+    )
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, record: object) -> None:
+        del record
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute(f"PRAGMA query_only={'ON' if read_only else 'OFF'}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine
+
+
+@contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the database; the kernel lets go when the process ends."""
+    lock = path.with_name(f"{path.name}.lock")
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _lock(descriptor, path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        _make_private(path)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+        raise ConflictError(
+            f"The database {path} is in use by another process (pid {owner}).",
+            hint="Stop that one, or give this one a data directory of its own.",
+        ) from None
+
+
+def _make_private(path: Path) -> None:
+    """Create the file before SQLite does: whatever the umask, it is the owner's only."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

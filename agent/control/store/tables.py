@@ -1,0 +1,364 @@
+"""The schema, once for both databases.
+
+Entities are referred to by name, since names are unique and never change. Times are seconds
+since 1970 by the store's clock (`Tx.now`). JSON is kept as text, because clients send bare
+`NaN` and care for the order of keys, and neither survives PostgreSQL's JSON types.
+"""
+
+import json
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from agent.model.phase import HELD, Phase
+
+
+class JsonText(TypeDecorator[Any]):
+    """A JSON document in a text column."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """Write compactly, keys in their order."""
+        del dialect
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        """Read back."""
+        del dialect
+        return None if value is None else json.loads(value)
+
+
+#: SQLite only numbers rows by itself when the column is an `INTEGER`.
+_Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _entity(*, primary_key: bool = False) -> Column[str]:
+    return Column(
+        "entity", Text, ForeignKey("entities.name"), nullable=False, primary_key=primary_key
+    )
+
+
+installation: Final = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("control_plane_id", Text, nullable=False),
+    Column("signing_key", LargeBinary, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+entities: Final = Table(
+    "entities",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("is_team", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+users: Final = Table(
+    "users",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("email", Text),
+    Column("admin", Boolean, nullable=False),
+    _entity(),
+    Column("created_at", Double, nullable=False),
+)
+
+members: Final = Table(
+    "members",
+    metadata,
+    _entity(primary_key=True),
+    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
+    Column("role", Text, nullable=False),
+    Index(None, "user_id"),
+)
+
+api_keys: Final = Table(
+    "api_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    #: SHA-256 of the key; the key itself has 240 bits of chance, so no salt is needed.
+    Column("hash", LargeBinary, nullable=False, unique=True),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("user_id", Text, ForeignKey("users.id")),
+    Column("entity", Text, ForeignKey("entities.name")),
+    Column("queues", JsonText),
+    Column("created_at", Double, nullable=False),
+    Column("revoked_at", Double),
+    Index(None, "user_id"),
+    Index(None, "entity"),
+)
+
+projects: Final = Table(
+    "projects",
+    metadata,
+    Column("number", _Serial, primary_key=True),
+    _entity(),
+    Column("name", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("entity", "name"),
+)
+
+resource_configs: Final = Table(
+    "resource_configs",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _entity(),
+    Column("resource", Text, nullable=False),
+    Column("config", JsonText, nullable=False),
+    Column("template_variables", JsonText, nullable=False),
+    Column("created_at", Double, nullable=False),
+)
+
+queues: Final = Table(
+    "queues",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _entity(),
+    Column("name", Text, nullable=False),
+    Column("access", Text, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("resource", Text),
+    Column("config", JsonText, nullable=False),
+    Column("template_variables", JsonText, nullable=False),
+    Column("prioritization", Text, nullable=False),
+    Column("external_links", JsonText),
+    Column("resource_config_id", Text),
+    Column("paused", Boolean, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("entity", "name"),
+)
+
+agents: Final = Table(
+    "agents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    _entity(),
+    Column("name", Text, nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("version", Text),
+    Column("dialect", Text, nullable=False),
+    #: Of the installation; `NULL` for W&B's agents.
+    Column("identity", Text),
+    #: Of the process.
+    Column("session", Text),
+    Column("backend", Text),
+    #: The key it registered with: a service key may only speak for its own agents.
+    Column("key_id", Text, nullable=False),
+    Column("resources", JsonText, nullable=False),
+    Column("capacity", JsonText),
+    Column("config", JsonText, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("stop", Text),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "entity", "name"),
+    Index(None, "entity", "identity"),
+)
+
+agent_queues: Final = Table(
+    "agent_queues",
+    metadata,
+    Column("agent_id", Text, ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True),
+    Column("queue_id", Text, ForeignKey("queues.id", ondelete="CASCADE"), primary_key=True),
+    Index(None, "queue_id"),
+)
+
+items: Final = Table(
+    "items",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    _entity(),
+    #: Where the run is written: the submitter may have a space of its own.
+    Column("run_entity", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("queue_id", Text, ForeignKey("queues.id", ondelete="SET NULL")),
+    Column("queue", Text, nullable=False),
+    Column("name", Text),
+    Column("run_name", Text),
+    Column("author", Text),
+    Column("author_id", Text),
+    Column("priority", Integer, nullable=False),
+    Column("resource", Text),
+    #: Zero where nothing is asked.
+    Column("demand_cpus", Double, nullable=False),
+    Column("demand_memory", BigInteger, nullable=False),
+    Column("demand_gpus", Integer, nullable=False),
+    Column("retries", Integer, nullable=False),
+    #: Attempts opened by policy since a person opened one.
+    Column("retried", Integer, nullable=False),
+    Column("on_lost", Text, nullable=False),
+    Column("run_spec", JsonText, nullable=False),
+    Column("layers", JsonText, nullable=False),
+    Column("template_values", JsonText, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    #: Grows with each grant, over all attempts.
+    Column("epoch", Integer, nullable=False),
+    Column("agent_id", Text),
+    Column("agent_name", Text),
+    Column("dialect", Text),
+    #: Of the claim that took it: a repeated claim finds it by this.
+    Column("request_id", Text),
+    Column("lease_expires_at", Double),
+    Column("granted", JsonText),
+    Column("lease_losses", Integer, nullable=False),
+    Column("stop_requested", Boolean, nullable=False),
+    #: When the holder of a permitted attempt was found silent.
+    Column("lost_contact_at", Double),
+    Column("activity", Text),
+    Column("facts", JsonText, nullable=False),
+    Column("warnings", JsonText, nullable=False),
+    Column("cause", Text),
+    Column("message", Text),
+    Column("exit_code", Integer),
+    #: Decides who is first within a priority; a move or a new attempt goes to the end.
+    Column("enqueued_at", Double, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Index("ix_items_entity_seq", "entity", "seq"),
+    Index("ix_items_queue_seq", "queue_id", "seq"),
+    Index("ix_items_run", "run_entity", "project", "run_name"),
+    Index("ix_items_finished_at", "finished_at"),
+)
+
+#: SQLite uses a partial index only where the query repeats its condition literally.
+QUEUED_ONLY: Final = f"phase = '{Phase.QUEUED}'"
+HELD_ONLY: Final = "phase IN ({})".format(", ".join(f"'{phase}'" for phase in sorted(HELD)))
+
+Index(
+    "ix_items_claim",
+    items.c.queue_id,
+    items.c.priority,
+    items.c.enqueued_at,
+    items.c.seq,
+    sqlite_where=text(QUEUED_ONLY),
+    postgresql_where=text(QUEUED_ONLY),
+)
+Index(
+    "ix_items_held_by",
+    items.c.agent_id,
+    sqlite_where=text(HELD_ONLY),
+    postgresql_where=text(HELD_ONLY),
+)
+Index(
+    "ix_items_expiry",
+    items.c.lease_expires_at,
+    sqlite_where=text(HELD_ONLY),
+    postgresql_where=text(HELD_ONLY),
+)
+
+attempts: Final = Table(
+    "attempts",
+    metadata,
+    #: Names the attempt in run tokens.
+    Column("id", _Serial, primary_key=True),
+    Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("agent_id", Text),
+    Column("agent_name", Text),
+    #: Of the last grant or adoption.
+    Column("epoch", Integer, nullable=False),
+    #: Of the last grant: an adoption keeps the run token of the job that runs already.
+    Column("token_epoch", Integer, nullable=False),
+    Column("cause", Text),
+    Column("message", Text),
+    Column("exit_code", Integer),
+    Column("started_at", Double),
+    Column("finished_at", Double),
+    Column("setup_log_bytes", BigInteger, nullable=False),
+    Column("job_log_bytes", BigInteger, nullable=False),
+    UniqueConstraint("item_id", "number"),
+)
+
+events: Final = Table(
+    "events",
+    metadata,
+    Column("id", _Serial, primary_key=True),
+    Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("epoch", Integer, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("phase", Text, nullable=False),
+    Column("actor", Text),
+    Column("text", Text),
+    Index(None, "item_id", "id"),
+)
+
+idempotency_keys: Final = Table(
+    "idempotency_keys",
+    metadata,
+    _entity(primary_key=True),
+    Column("key", Text, primary_key=True),
+    #: Of what was asked: the same key for something else is a mistake.
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("reply", JsonText),
+    Column("created_at", Double, nullable=False),
+    Index(None, "created_at"),
+)
+
+runs: Final = Table(
+    "runs",
+    metadata,
+    Column("seq", _Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    _entity(),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("display_name", Text),
+    Column("description", Text),
+    Column("notes", Text),
+    Column("tags", JsonText, nullable=False),
+    Column("group_name", Text),
+    Column("job_type", Text),
+    Column("commit_hash", Text),
+    Column("config", JsonText, nullable=False),
+    Column("summary", JsonText, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("stopped", Boolean, nullable=False),
+    Column("exit_code", Integer),
+    Column("host", Text),
+    Column("program", Text),
+    Column("sweep", Text),
+    Column("user_name", Text),
+    Column("item_id", Text),
+    Column("created_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    UniqueConstraint("entity", "project", "name"),
+)
