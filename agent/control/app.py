@@ -34,6 +34,7 @@ from agent.control.keys import (
     THROTTLE,
 )
 from agent.control.metrics import Metrics
+from agent.control.retention import Retention
 from agent.control.services.plane import Plane, open_plane
 from agent.control.web.routes import add_web_routes
 
@@ -61,7 +62,7 @@ def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.
     app[STOPPING] = asyncio.Event()
     app.cleanup_ctx.append(_storage)
     app.cleanup_ctx.append(_plane_of(opener))
-    app.cleanup_ctx.append(_reaping)
+    app.cleanup_ctx.append(_keeping_up)
     _add_routes(app)
     forgotten = undeclared(app)
     if forgotten:
@@ -103,10 +104,16 @@ def _plane_of(opener: OpenPlane) -> Callable[[web.Application], AsyncIterator[No
     return opened
 
 
-async def _reaping(app: web.Application) -> AsyncIterator[None]:
-    reaper = app[PLANE].reaper
-    await reaper.start()
-    task = asyncio.create_task(reaper.run(), name="reaper")
+async def _keeping_up(app: web.Application) -> AsyncIterator[None]:
+    """What goes on beside the requests: expired leases, lost agents, bytes without an owner."""
+    plane = app[PLANE]
+    await plane.reaper.start()
+    retention = Retention(plane, app[BLOBS], app[LOGS])
+    tasks = (
+        asyncio.create_task(plane.reaper.run(), name="reaper"),
+        asyncio.create_task(retention.run(), name="retention"),
+    )
     yield
-    task.cancel()
-    await asyncio.wait((task,))
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)

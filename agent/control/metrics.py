@@ -4,17 +4,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agent.control.itself import ITSELF
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Kind, Principal
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-
-#: The scrape reads every entity; nobody can sign in as this.
-_SCRAPER: Final = Principal(
-    kind=Kind.USER, key_id="", name="metrics", default_entity="", admin=True
-)
 
 
 class Metrics:
@@ -50,16 +45,16 @@ class Metrics:
         """The text that Prometheus reads; gauges are read from the store now."""
         self._items.clear()
         self._agents.clear()
-        for entity in await plane.accounts.entities(_SCRAPER):
+        for entity in await plane.accounts.entities(ITSELF):
             await self._read(plane, entity.name)
         return generate_latest(self._registry)
 
     async def _read(self, plane: Plane, entity: str) -> None:
-        queues = {queue.id: queue.name for queue in await plane.queues.list(_SCRAPER, entity)}
-        counts = await plane.queues.counts(_SCRAPER, list(queues))
+        queues = {queue.id: queue.name for queue in await plane.queues.list(ITSELF, entity)}
+        counts = await plane.queues.counts(ITSELF, list(queues))
         for queue_id, phases in counts.items():
             for phase, count in phases.items():
                 self._items.labels(entity, queues[queue_id], phase.word).set(count)
-        for agent in await plane.agents.list(_SCRAPER, entity):
+        for agent in await plane.agents.list(ITSELF, entity):
             status = "lost" if agent.lost else agent.status.lower()
             self._agents.labels(entity, status).inc()

@@ -5,11 +5,12 @@ import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import names_below, storage_errors
+from agent.control.files.storage import storage_errors
 from agent.model.errors import InvalidInputError
 
 DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
@@ -84,10 +85,14 @@ class BlobStore:
         with storage_errors(f"Removing {digest}"), suppress(FileNotFoundError):
             await self._store.delete_async(_path(entity, digest))
 
-    async def digests(self, entity: str) -> list[str]:
-        """Digests of all blobs of an entity."""
-        names = await names_below(self._store, f"blobs/{entity}/")
-        return sorted(f"sha256:{name.rsplit('/', 1)[1]}" for name in names)
+    async def older_than(self, entity: str, moment: datetime) -> list[str]:
+        """Digests of an entity's blobs that were stored before a moment."""
+        found: list[str] = []
+        with storage_errors(f"Listing the blobs of {entity}"):
+            async for batch in self._store.list(f"blobs/{entity}/"):
+                old = (meta["path"] for meta in batch if meta["last_modified"] < moment)
+                found.extend(f"sha256:{path.rsplit('/', 1)[1]}" for path in old)
+        return sorted(found)
 
 
 class _Verified:

@@ -110,6 +110,12 @@ class LogStore:
         finally:
             channel.users -= 1
 
+    async def items(self) -> list[str]:
+        """Ids of all items that have a log."""
+        with storage_errors("Listing the logs"):
+            found = await self._store.list_with_delimiter_async("logs")
+        return sorted(str(prefix).rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
     async def delete_item(self, item_id: str) -> int:
         """Remove all logs of an item; returns how many objects there were."""
         for key in [key for key in self._channels if key.item_id == item_id]:

@@ -20,7 +20,8 @@ async def _upsert(context: Context, args: Args) -> Json:
         project=args.get("model_name"),
         name=args.get("name"),
     )
-    return {"bucket": record, "inserted": inserted}
+    settings: Json = {"server_messages": []}
+    return {"bucket": record, "inserted": inserted, "server_settings": settings}
 
 
 def _change(args: Args) -> RunChange:

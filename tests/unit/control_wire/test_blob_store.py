@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -35,7 +36,14 @@ async def test_a_blob_comes_back(blobs):
     assert await blobs.put("ann", DIGEST, _chunks(DATA)) == 4000
     size, stream = await blobs.read("ann", DIGEST)
     assert (size, b"".join([bytes(chunk) async for chunk in stream])) == (4000, DATA)
-    assert await blobs.digests("ann") == [DIGEST]
+
+
+async def test_blobs_are_listed_by_age(blobs):
+    await blobs.put("ann", DIGEST, _chunks(DATA))
+    now = datetime.now(UTC)
+    assert await blobs.older_than("ann", now + timedelta(minutes=1)) == [DIGEST]
+    assert await blobs.older_than("ann", now - timedelta(minutes=1)) == []
+    assert await blobs.older_than("bob", now + timedelta(minutes=1)) == []
 
 
 async def test_an_entity_does_not_see_the_blobs_of_another(blobs):

@@ -104,7 +104,10 @@ async def test_readers_see_whole_logs_while_pieces_are_merged(logs):
 
 async def test_a_removed_item_has_no_log(logs):
     await logs.append(KEY, 0, b"abc")
+    await logs.append(LogKey("zzzz", 1, "setup"), 0, b"abc")
+    assert await logs.items() == [KEY.item_id, "zzzz"]
     assert await logs.delete_item(KEY.item_id) == 1
+    assert await logs.items() == ["zzzz"]
     assert await logs.end(KEY) == 0
     assert await logs.delete_item(KEY.item_id) == 0
 

@@ -1,0 +1,231 @@
+"""Every field under every kind of key: nobody does what the table does not grant."""
+
+import pytest
+from graphql import (
+    GraphQLEnumType,
+    GraphQLInputObjectType,
+    GraphQLList,
+    GraphQLNonNull,
+    GraphQLObjectType,
+    get_named_type,
+    is_leaf_type,
+)
+
+from agent.control.graphql import schema as schema_module
+from agent.control.graphql.policies import FIELDS
+from agent.control.graphql.schema import build_schema
+from agent.control.services.policy import Action
+from agent.control.store.records import Role
+from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.wire import SPEC
+
+SCHEMA = build_schema()
+#: What each kind of key may do in the team.
+GRANTED = {
+    "stranger": set(),
+    "viewer": {Action.READ},
+    "member": {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS},
+    "robot": {Action.READ, Action.RUN_AGENT},
+}
+REFUSALS = {"FORBIDDEN", "NOT_FOUND", "UNAUTHENTICATED"}
+#: About the caller or the server alone; absent and hidden are null here.
+NULL_WHEN_HIDDEN = {
+    "Query.entity",
+    "Query.project",
+    "Query.model",
+    "Query.models",
+    "Query.launchItem",
+    "Query.launchAgent",
+}
+#: The caller's own things: nobody is refused for lack of a role.
+OWN = {
+    "Query.viewer",
+    "Query.serverInfo",
+    "Query.launchEntities",
+    "Mutation.createLaunchTeam",
+    "Mutation.createLaunchKey",
+}
+#: False instead of an error, since clients of W&B take it so.
+FALSE_WHEN_REFUSED = {
+    "Mutation.updateLaunchAgent",
+    "Mutation.ackRunQueueItem",
+    "Mutation.failRunQueueItem",
+    "Mutation.updateRunQueueItemWarning",
+    "Mutation.deleteFromRunQueue",
+    "Mutation.stopRun",
+    "Mutation.updateRunState",
+}
+
+
+class _Values:
+    """Arguments for any field: names of the team's real things, dummies elsewhere."""
+
+    def __init__(self, known: dict[str, object]) -> None:
+        self._known = known
+
+    def of(self, field: str, name: str, kind: object) -> object:
+        own = f"{field}.{name}"
+        if own in self._known:
+            return self._known[own]
+        if name in self._known:
+            return self._known[name]
+        inner = kind.of_type if isinstance(kind, GraphQLNonNull) else kind
+        match inner:
+            case GraphQLList():
+                return []
+            case GraphQLEnumType():
+                return next(iter(inner.values))
+            case GraphQLInputObjectType():
+                return {
+                    key: self.of(field, key, part.type)
+                    for key, part in inner.fields.items()
+                    if isinstance(part.type, GraphQLNonNull) or key in self._known
+                }
+        return {"Boolean": True, "Int": 1, "Float": 1.0, "JSONString": "{}", "JSON": {}}.get(
+            inner.name, "x"
+        )
+
+
+def _document(path: str, values: _Values) -> tuple[str, dict[str, object]]:
+    type_name, name = path.split(".")
+    field = SCHEMA.type_map[type_name].fields[name]
+    needed = {
+        key: argument
+        for key, argument in field.args.items()
+        if isinstance(argument.type, GraphQLNonNull) or key in {"entityName", "name"}
+    }
+    types = ", ".join(f"${key}: {argument.type}" for key, argument in needed.items())
+    given = ", ".join(f"{key}: ${key}" for key in needed)
+    named = get_named_type(field.type)
+    inside = "" if is_leaf_type(named) else " { __typename }"
+    head = f"({types})" if types else ""
+    tail = f"({given})" if given else ""
+    text = f"{type_name.lower()} T{head} {{ {name}{tail}{inside} }}"
+    return text, {key: values.of(path, key, arg.type) for key, arg in needed.items()}
+
+
+@pytest.fixture
+async def stage(wire):
+    """A team with one queue and one item, and one key of every kind."""
+    callers = {name: await wire.user(name) for name in ("stranger", "viewer", "member")}
+    await wire.team("team", viewer=Role.VIEWER, member=Role.MEMBER)
+    services = wire.server.services
+    queue = await services.queues.save(
+        wire.admin, "team", "q", resource="local-process", mode="CREATE"
+    )
+    submitted = await wire.ann.data(
+        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
+        i={"entityName": "team", "queueName": "q", "runSpec": SPEC},
+    )
+    item = submitted["submitLaunchItem"]["id"]
+    callers["robot"] = await wire.agent_key("team")
+    agent = await services.wandb.create_agent(
+        await services.accounts.authenticate(callers["robot"].key), "team", [queue.id], "host"
+    )
+    values = _Values(
+        {
+            "entityName": "team",
+            "name": "q",
+            "Query.entity.name": "team",
+            "queueName": "q",
+            "queueNames": ["q"],
+            "queueID": queue.id,
+            "queueIDs": [queue.id],
+            "runQueues": [queue.id],
+            "itemId": item,
+            "runQueueItemId": item,
+            "agentId": agent.id,
+            "launchAgentId": agent.id,
+            "id": item,
+            "Query.launchAgent.id": agent.id,
+            "Mutation.stopLaunchAgent.id": agent.id,
+            "runSpec": SPEC,
+            "resource": "local-process",
+            "userName": "viewer",
+        }
+    )
+    return callers, values
+
+
+def _granted(path: str, kind: str) -> bool:
+    action = FIELDS[path]
+    return action is None or action in GRANTED[kind]
+
+
+@pytest.mark.parametrize("path", sorted(FIELDS))
+async def test_what_the_table_does_not_grant_is_refused(stage, path):
+    callers, values = stage
+    text, variables = _document(path, values)
+    if path.endswith(("pushToRunQueue", "pushToRunQueueByName")):
+        variables["input"]["runSpec"] = "{}"
+    for kind, caller in callers.items():
+        if _granted(path, kind) or (path in OWN and kind != "robot"):
+            continue
+        answer = await caller.ask(text, **variables)
+        name = path.split(".")[1]
+        if path in NULL_WHEN_HIDDEN and "errors" not in answer:
+            assert answer["data"] == {name: None}, (path, kind)
+        else:
+            assert answer["errors"][0]["extensions"]["code"] in REFUSALS, (path, kind, answer)
+            assert not (answer.get("data") or {}).get(name), (path, kind)
+
+
+@pytest.mark.parametrize("path", sorted(FIELDS))
+async def test_what_the_table_grants_is_not_refused_for_the_key(stage, path):
+    callers, values = stage
+    text, variables = _document(path, values)
+    for kind, caller in callers.items():
+        if not _granted(path, kind) or path in NULL_WHEN_HIDDEN:
+            continue
+        answer = await caller.ask(text, **variables)
+        codes = {error["extensions"]["code"] for error in answer.get("errors", ())}
+        changing_anothers = FIELDS[path] is Action.CONTROL_OWN
+        assert "SERVER_ERROR" not in codes, (path, kind, answer)
+        assert changing_anothers or "FORBIDDEN" not in codes, (path, kind, answer)
+
+
+async def test_a_run_token_reads_and_writes_runs_and_nothing_else(stage, wire):
+    callers, values = stage
+    agent = await Agent.register(callers["robot"], "team", "q", name="robot-box")
+    (claim,) = await agent.claim()
+    token = wire.caller(claim["runToken"])
+    assert (await token.data("{ viewer { entity } }"))["viewer"]["entity"] == "team"
+    for path, action in FIELDS.items():
+        if action in {None, Action.READ, Action.WRITE_RUNS}:
+            continue
+        text, variables = _document(path, values)
+        if path.endswith(("pushToRunQueue", "pushToRunQueueByName")):
+            variables["input"]["runSpec"] = "{}"
+        assert await token.code(text, **variables) == "FORBIDDEN", path
+
+
+async def test_an_agent_key_bound_to_one_queue_gets_no_other(stage, wire):
+    await wire.server.services.queues.save(
+        wire.admin, "team", "other", resource="local-process", mode="CREATE"
+    )
+    bound = await wire.agent_key("team", "other")
+    text = """mutation ($e: String!, $q: String!) { popFromRunQueue(input: {entityName: $e,
+      projectName: "model-registry", queueName: $q}) { runQueueItemId } }"""
+    assert await bound.code(text, e="team", q="q") in REFUSALS
+    assert (await bound.data(text, e="team", q="other"))["popFromRunQueue"] is None
+
+
+def test_every_field_of_query_and_mutation_has_a_policy():
+    for type_name in ("Query", "Mutation"):
+        for name in SCHEMA.type_map[type_name].fields:
+            assert f"{type_name}.{name}" in FIELDS
+    known = {f"{name}.{field}" for name in ("Query", "Mutation") for field in _fields(name)}
+    assert set(FIELDS) == known
+
+
+def _fields(name: str) -> list[str]:
+    kind = SCHEMA.type_map[name]
+    assert isinstance(kind, GraphQLObjectType)
+    return list(kind.fields)
+
+
+def test_a_schema_with_a_field_without_a_policy_cannot_be_built(monkeypatch):
+    fewer = {field: action for field, action in FIELDS.items() if field != "Query.viewer"}
+    monkeypatch.setattr(schema_module, "FIELDS", fewer)
+    with pytest.raises(RuntimeError, match=r"Query\.viewer"):
+        build_schema()
