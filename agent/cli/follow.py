@@ -23,8 +23,12 @@ _LOOK_EVERY: Final = 0.3
 _PATIENCE: Final = 300.0
 
 
-async def wait_for(console: "Console", item_id: str, remark: Remark | None = None) -> Json:
+async def wait_for(
+    console: "Console", item_id: str, remark: Remark | None = None, *, every: float = _LOOK_EVERY
+) -> Json:
     """Wait until an item has ended; `remark` is called with every change.
+
+    `every` is the time between two looks, in seconds.
 
     Raises:
         UnreachableError: the server was away for five minutes.
@@ -39,10 +43,17 @@ async def wait_for(console: "Console", item_id: str, remark: Remark | None = Non
         last = seen
         if Phase(item["phase"]) in TERMINAL:
             return item
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(every)
 
 
-async def follow(console: "Console", item_id: str, remark: Remark, write: Write) -> Json:
+async def follow(
+    console: "Console",
+    item_id: str,
+    remark: Remark,
+    write: Write,
+    *,
+    every: float = _LOOK_EVERY,
+) -> Json:
     """Wait for an item's end, and write both channels of each attempt's log meanwhile."""
     streams: dict[tuple[int, str], asyncio.Task[None]] = {}
 
@@ -56,7 +67,7 @@ async def follow(console: "Console", item_id: str, remark: Remark, write: Write)
                     streams[key] = asyncio.create_task(copying, name=f"log {key}")
 
     try:
-        item = await wait_for(console, item_id, noticed)
+        item = await wait_for(console, item_id, noticed, every=every)
         await asyncio.gather(*streams.values())
     finally:
         for task in streams.values():

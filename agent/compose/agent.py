@@ -132,11 +132,8 @@ async def _backend(shop: Shop) -> str | None:
     from agent.runners.docker.runner import DockerRunner
 
     config = shop.config.runners.local_container
-    runner = DockerRunner(config, "", shop.threads, shop.environment)
-    try:
+    async with DockerRunner("", config, shop.threads) as runner:
         return await runner.backend_id()
-    finally:
-        await runner.close()
 
 
 def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:

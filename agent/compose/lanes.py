@@ -93,9 +93,10 @@ async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) 
     from agent.runners.docker.runner import DockerRunner
 
     config = shop.config.runners.local_container
-    runner = DockerRunner(config, control_plane_id, shop.threads, shop.environment)
+    marks = shop.config.state_dir / "containers"
+    runner = DockerRunner(control_plane_id, config, shop.threads, state_dir=marks)
     stack.push_async_callback(runner.close)
-    gateway = await runner.network.ensure()
+    gateway = await runner.ensure_network()
     engine = await stack.enter_async_context(Engine(config.host, shop.environment))
     images = ReadyImages(
         engine, pull=config.pull, threads=shop.threads, environment=shop.environment

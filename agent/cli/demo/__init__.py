@@ -1,0 +1,1 @@
+"""`launch demo`: three example jobs through the whole system, from nothing."""

@@ -1,0 +1,126 @@
+"""The demo from end to end: daemon, jobs, live view, table, and everything stopped again."""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.demo.daemon import Daemon, demo_environment
+from agent.cli.demo.jobs import DemoJob, demo_jobs
+from agent.cli.demo.results import print_results
+from agent.cli.demo.view import make_view
+from agent.cli.follow import follow
+from agent.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from agent.cli.demo.view import View
+    from agent.remote.console import Console
+
+Json = dict[str, Any]
+
+
+@click.command("demo")
+@click.option("--keep", is_flag=True, help="Leave it running afterwards, until Ctrl-C.")
+@click.option(
+    "--folder", type=click.Path(path_type=Path), help="Where it keeps things; .demo by default."
+)
+def demo(*, keep: bool, folder: Path | None) -> int:
+    """Run three example jobs, from nothing.
+
+    Starts `launch-agent` with its own control plane in a folder of its own, submits a code
+    directory, a git repository at a commit and a ready image, shows their progress, and
+    stops everything again. Without a container engine the two source jobs run as processes.
+    """
+    examples = Path(__file__).parents[3] / "examples"
+    if not (examples / "hello").is_dir():
+        message = f"The demo runs from a checkout: there is no {examples}."
+        raise InvalidInputError(message, hint="Clone the repository, then `make demo`.")
+    own = (folder or examples.parent / ".demo").resolve()
+    return asyncio.run(_cancellable(examples, own, keep=keep))
+
+
+async def _cancellable(examples: Path, folder: Path, *, keep: bool) -> int:
+    """SIGTERM ends the demo as Ctrl-C does: with everything that it started."""
+    work = asyncio.create_task(_demo(examples, folder, keep=keep), name="demo")
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+async def _demo(examples: Path, folder: Path, *, keep: bool) -> int:
+    containers = await _say_where()
+    async with AsyncExitStack() as stack:
+        daemon = await stack.enter_async_context(Daemon.running(folder))
+        console = await stack.enter_async_context(daemon.console())
+        jobs = await demo_jobs(examples, folder, containers=containers)
+        rows = await _run_all(console, jobs)
+        print_results(rows, daemon.url)
+        succeeded = all(row.item["phase"] == "SUCCEEDED" for row in rows)
+        if keep:
+            await _stay(console, daemon)
+    return 0 if succeeded else 1
+
+
+async def _say_where() -> bool:
+    from agent.compose.survey import engine_complaint
+
+    complaint = await engine_complaint(None, demo_environment(os.environ))
+    if complaint is None:
+        print("A container engine answers: the three jobs run in containers.", flush=True)
+        return True
+    print(
+        "There is no container engine, so the two source jobs run as local processes in virtual "
+        f"environments ({complaint}).",
+        flush=True,
+    )
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A job and how its item ended."""
+
+    job: DemoJob
+    item: Json
+
+
+async def _run_all(console: "Console", jobs: list[DemoJob]) -> list[Row]:
+    view = make_view([job.name for job in jobs], is_terminal=sys.stdout.isatty())
+    with view:
+        tasks = [asyncio.create_task(_run(console, job, view), name=job.name) for job in jobs]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _run(console: "Console", job: DemoJob, view: "View") -> Row:
+    from agent.jobs.submission import submit_job
+
+    item = await submit_job(console, "default", job.wishes, {}, {})
+    await follow(
+        console,
+        str(item["id"]),
+        lambda seen: view.progress(job.name, seen),
+        lambda channel, piece: view.output(job.name, channel, piece),
+        every=0.1,
+    )
+    return Row(job, await console.item(str(item["id"])))
+
+
+async def _stay(console: "Console", daemon: Daemon) -> None:
+    print(f"\nStill running at {daemon.url}")
+    print(f"Sign in:  {await console.sign_in_link()}")
+    print(f"Commands: export LAUNCH_STATE_DIR={daemon.state_dir}; launch item list")
+    print("Ctrl-C stops it.", flush=True)
+    await daemon.ended()

@@ -1,0 +1,39 @@
+"""The table at the end."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agent.cli.explain import explanation_lines
+from agent.cli.output import between, phase_word, print_table, safe
+
+if TYPE_CHECKING:
+    from agent.cli.demo.main import Row
+
+
+def print_results(rows: "Sequence[Row]", url: str) -> None:
+    """Name, source, result, exit code, times and page of every job; then why some failed."""
+    print()
+    print_table(
+        ("JOB", "SOURCE", "RESULT", "EXIT", "PREPARED IN", "RAN", "PAGE"),
+        [_cells(row, url) for row in rows],
+        "No jobs.",
+    )
+    print(f"\nAll of it: {url}/launch")
+    for row in rows:
+        if row.item["phase"] != "SUCCEEDED":
+            print()
+            print("\n".join(safe(line) for line in explanation_lines(row.item)))
+
+
+def _cells(row: "Row", url: str) -> tuple[object, ...]:
+    item = row.item
+    code = item["exitCode"]
+    return (
+        row.job.name,
+        row.job.source,
+        phase_word(item),
+        "-" if code is None else code,
+        between(item["createdAt"], item["startedAt"]) if item["startedAt"] else "-",
+        between(item["startedAt"], item["finishedAt"]) if item["startedAt"] else "-",
+        f"{url}/launch/items/{item['id']}",
+    )
