@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.model.names import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM, lease_from_labels
+from agent.model.names import lease_from_labels
 from agent.model.work import Lease
 from agent.runners.process.status import Status, read_status
 
@@ -30,12 +30,6 @@ class Job:
     def lease(self) -> Lease | None:
         """Whose attempt it is; `None` when the labels are not ours."""
         return lease_from_labels(self.labels)
-
-    @property
-    def owner(self) -> tuple[str | None, ...]:
-        """Control plane, item and attempt: equal for two tries of the same attempt."""
-        labels = self.labels
-        return labels.get(LABEL_CONTROL_PLANE), labels.get(LABEL_ITEM), labels.get(LABEL_ATTEMPT)
 
 
 class Folder:

@@ -22,6 +22,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.model.names import LABEL_CONTROL_PLANE
 from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
+from agent.runners.ownership import same_attempt
 from agent.runners.process import arguments as resource_arguments
 from agent.runners.process.environment import environment_of
 from agent.runners.process.folder import Folder, Job, folders
@@ -245,7 +246,7 @@ def _described(request: RunRequest, folder: Folder) -> Job:
 
 def _adopted(existing: Job, wanted: Job, folder: Folder) -> Workload:
     found = _seen(folder)
-    if found is None or existing.owner != wanted.owner:
+    if found is None or not same_attempt(existing.labels, wanted.labels):
         message = f"The folder {folder.path} belongs to another job."
         raise JobError(Cause.START_FAILED, message, hint="Remove it, then retry the item.")
     return found

@@ -1,0 +1,168 @@
+"""Resource arguments of `local-container`: W&B's list of docker options, and who allows more.
+
+Names are compared without leading dashes, in lower case, with `-` for `_`. Values are one
+string or number; lists only where an option may be repeated.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.model.cause import Cause
+from agent.model.errors import ConfigError, PolicyError
+
+_ALIASES: Final = {
+    "cpu": "cpus",
+    "e": "env",
+    "h": "hostname",
+    "m": "memory",
+    "net": "network",
+    "u": "user",
+    "v": "volume",
+    "w": "workdir",
+}
+
+#: What every submitter may use: W&B's own list.
+_HARMLESS: Final = frozenset(
+    {
+        "command",
+        "cpu-period",
+        "cpu-quota",
+        "cpu-shares",
+        "cpus",
+        "cpuset-cpus",
+        "cpuset-mems",
+        "env",
+        "gpus",
+        "memory",
+        "memory-reservation",
+        "memory-swap",
+        "name",
+        "pids-limit",
+        "platform",
+        "shm-size",
+        "ulimit",
+        "workdir",
+    }
+)
+
+#: What the administrator may allow by name: each of these can reach beyond the container.
+_DANGEROUS: Final = frozenset(
+    {
+        "add-host",
+        "cap-add",
+        "cap-drop",
+        "device",
+        "dns",
+        "group-add",
+        "hostname",
+        "ipc",
+        "network",
+        "pid",
+        "privileged",
+        "runtime",
+        "security-opt",
+        "tmpfs",
+        "user",
+        "volume",
+    }
+)
+
+_REPEATABLE: Final = frozenset(
+    {
+        "add-host",
+        "cap-add",
+        "cap-drop",
+        "device",
+        "dns",
+        "env",
+        "group-add",
+        "security-opt",
+        "tmpfs",
+        "ulimit",
+        "volume",
+    }
+)
+
+#: Read by the pipeline, not by the engine.
+_ELSEWHERE: Final = frozenset({"mounts", "secrets"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Checked options: canonical name → values, in order."""
+
+    values: dict[str, tuple[str, ...]]
+
+    def one(self, name: str) -> str | None:
+        """The value of an option that is given once."""
+        found = self.values.get(name)
+        return found[-1] if found else None
+
+    def all(self, name: str) -> tuple[str, ...]:
+        """All values of an option that may be repeated."""
+        return self.values.get(name, ())
+
+
+def canonical(name: str) -> str:
+    """One spelling for each option."""
+    plain = name.strip().lstrip("-").replace("_", "-").lower()
+    return _ALIASES.get(plain, plain)
+
+
+def allowance(names: Collection[str]) -> frozenset[str]:
+    """The administrator's `allow`, checked.
+
+    Raises:
+        ConfigError: a name that this runner does not know.
+    """
+    allowed = frozenset(canonical(name) for name in names)
+    for name in sorted(allowed - _HARMLESS - _DANGEROUS):
+        message = f"`runners.local-container.allow`: there is no option «{name}»."
+        raise ConfigError(message, hint=f"Known: {', '.join(sorted(_DANGEROUS))}.")
+    return allowed
+
+
+def read_options(arguments: dict[str, Any], allowed: frozenset[str]) -> Options:
+    """Check names and shapes.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`, naming the argument as it was written.
+    """
+    values: dict[str, tuple[str, ...]] = {}
+    for written, value in arguments.items():
+        name = canonical(written)
+        if name in _ELSEWHERE:
+            continue
+        if name not in _HARMLESS and name not in allowed:
+            raise _not_allowed(written, name)
+        values[name] = values.get(name, ()) + _texts(written, name, value)
+    return Options(values)
+
+
+def refused(written: str, what: str, hint: str | None = None) -> PolicyError:
+    """The refusal of one argument."""
+    return PolicyError(Cause.POLICY_RESOURCE, f"Resource argument `{written}`: {what}.", hint=hint)
+
+
+def _not_allowed(written: str, name: str) -> PolicyError:
+    if name in _DANGEROUS:
+        hint = f"An administrator can allow it: `runners.local-container.allow: [{name}]`."
+        return refused(written, "it is not allowed on this agent", hint)
+    return refused(written, "there is no such option for a job", "See docs/resources.md.")
+
+
+def _texts(written: str, name: str, value: Any) -> tuple[str, ...]:
+    if name == "privileged" and isinstance(value, bool):
+        return ("true" if value else "false",)
+    if isinstance(value, list | tuple):
+        if name not in _REPEATABLE or not value:
+            raise refused(written, "a list is only for options that may be repeated, not empty")
+        return tuple(_text(written, each) for each in value)
+    return (_text(written, value),)
+
+
+def _text(written: str, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refused(written, f"{value!r} is neither a text nor a number")
+    return str(value)

@@ -1,0 +1,245 @@
+"""From a request to the body of the engine's `create`: pure, and all in one place.
+
+Administrators come before submitters: what was granted, the agent's variables and limits
+replace what the arguments ask for. Variables travel in the body, never in an argv.
+"""
+
+import shlex
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.config.execution import DockerRunnerConfig
+from agent.model.capacity import Granted
+from agent.model.errors import InvalidInputError
+from agent.model.names import LABEL_KIND
+from agent.model.units import parse_size
+from agent.ports.runner import RunRequest
+from agent.runners.docker.arguments import Options, refused
+
+_NANO: Final = 10**9
+#: Options that the engine takes as they are: name → key of `HostConfig`.
+_TEXTS: Final = {
+    "cpuset-cpus": "CpusetCpus",
+    "cpuset-mems": "CpusetMems",
+    "ipc": "IpcMode",
+    "pid": "PidMode",
+    "runtime": "Runtime",
+}
+_LISTS: Final = {
+    "cap-add": "CapAdd",
+    "cap-drop": "CapDrop",
+    "dns": "Dns",
+    "group-add": "GroupAdd",
+    "volume": "Binds",
+}
+_SIZES: Final = {"memory-reservation": "MemoryReservation", "shm-size": "ShmSize"}
+_NUMBERS: Final = {"cpu-shares": "CpuShares"}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the agent decides for all of its containers."""
+
+    config: DockerRunnerConfig
+    network_mode: str
+    #: The host's address on the job network, once known.
+    gateway: str | None
+
+
+def container_body(request: RunRequest, options: Options, around: Surroundings) -> dict[str, Any]:
+    """The body of `create`.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`: a value that cannot be read.
+    """
+    body: dict[str, Any] = {
+        "Image": request.image.reference,
+        "Labels": {**request.labels, LABEL_KIND: "container"},
+        "Env": _environment(request, options),
+        "HostConfig": _host_config(request, options, around),
+    }
+    body |= _command(request, options)
+    for name, key in (("workdir", "WorkingDir"), ("user", "User"), ("hostname", "Hostname")):
+        value = options.one(name)
+        if value is not None:
+            body[key] = value
+    return body
+
+
+def _command(request: RunRequest, options: Options) -> dict[str, Any]:
+    if request.command:
+        return {"Entrypoint": list(request.command), "Cmd": list(request.args)}
+    if request.args:
+        return {"Cmd": list(request.args)}
+    command = options.one("command")
+    return {} if command is None else {"Cmd": shlex.split(command)}
+
+
+def _environment(request: RunRequest, options: Options) -> list[str]:
+    variables: dict[str, str] = {}
+    for pair in options.all("env"):
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            hint = "Variables of the agent itself are not handed on."
+            raise refused("env", f"«{pair}» is not `NAME=value`", hint)
+        variables[name] = value
+    variables |= request.environment
+    # With DeviceRequests the engine sets it; without, images that ask for all get none.
+    if not request.granted.gpus:
+        variables["NVIDIA_VISIBLE_DEVICES"] = "void"
+    return [f"{name}={value}" for name, value in variables.items()]
+
+
+def _host_config(request: RunRequest, options: Options, around: Surroundings) -> dict[str, Any]:
+    host: dict[str, Any] = {
+        # PID 1 ignores SIGTERM unless it handles it, so that most jobs would only end by
+        # SIGKILL; the engine's init passes it on, and reaps orphans.
+        "Init": True,
+        "AutoRemove": False,
+        "RestartPolicy": {"Name": "no"},
+        "NetworkMode": options.one("network") or around.network_mode,
+        "LogConfig": _log_config(around.config),
+        "SecurityOpt": ["no-new-privileges", *options.all("security-opt")],
+        "Privileged": options.one("privileged") == "true",
+        "ExtraHosts": _extra_hosts(options, around),
+        "Mounts": [
+            {
+                "Type": "bind",
+                "Source": str(mount.source),
+                "Target": mount.target,
+                "ReadOnly": mount.read_only,
+            }
+            for mount in request.mounts
+        ],
+    }
+    host |= _processor(request.granted, options) | _memory(request.granted, options)
+    host |= _simple(options) | _structured(options, around.config)
+    if request.granted.gpus:
+        devices = {"DeviceIDs": list(request.granted.gpus), "Capabilities": [["gpu"]]}
+        host["DeviceRequests"] = [{"Driver": "nvidia", **devices}]
+    return host
+
+
+def _log_config(config: DockerRunnerConfig) -> dict[str, Any]:
+    """The driver that keeps bytes.
+
+    json-file replaces bytes that are no UTF-8, also where it cuts long lines amid a letter.
+    """
+    options = {"max-file": "1", "compress": "false"}
+    if config.log_size:
+        options["max-size"] = str(config.log_size)
+    return {"Type": "local", "Config": options}
+
+
+def _extra_hosts(options: Options, around: Surroundings) -> list[str]:
+    # On the host's network the host's own loopback is what jobs should reach.
+    gateway = around.gateway or "host-gateway"
+    return [f"host.docker.internal:{gateway}", *options.all("add-host")]
+
+
+def _processor(granted: Granted, options: Options) -> dict[str, Any]:
+    period, quota = options.one("cpu-period"), options.one("cpu-quota")
+    if granted.cpus is None and (period or quota):
+        pairs = (("cpu-period", "CpuPeriod", period), ("cpu-quota", "CpuQuota", quota))
+        return {key: _whole(name, value) for name, key, value in pairs if value is not None}
+    asked = options.one("cpus")
+    cpus = granted.cpus if granted.cpus is not None else _cores(asked)
+    return {} if cpus is None else {"NanoCpus": round(cpus * _NANO)}
+
+
+def _memory(granted: Granted, options: Options) -> dict[str, Any]:
+    memory = granted.memory
+    if memory is None:
+        memory = _size("memory", options.one("memory"))
+    swap = options.one("memory-swap")
+    if swap is not None:
+        total = -1 if swap == "-1" else _size("memory-swap", swap)
+        return {"MemorySwap": total} | ({} if memory is None else {"Memory": memory})
+    # Without a word about swap there is none: the limit means what it says.
+    return {} if memory is None else {"Memory": memory, "MemorySwap": memory}
+
+
+def _simple(options: Options) -> dict[str, Any]:
+    host: dict[str, Any] = {}
+    for name, key in _TEXTS.items():
+        if (text := options.one(name)) is not None:
+            host[key] = text
+    for name, key in _LISTS.items():
+        if values := options.all(name):
+            host[key] = list(values)
+    for name, key in _SIZES.items():
+        if (size := _size(name, options.one(name))) is not None:
+            host[key] = size
+    for name, key in _NUMBERS.items():
+        if (number := options.one(name)) is not None:
+            host[key] = _whole(name, number)
+    return host
+
+
+def _structured(options: Options, config: DockerRunnerConfig) -> dict[str, Any]:
+    host: dict[str, Any] = {}
+    processes = _processes(options, config)
+    if processes is not None:
+        host["PidsLimit"] = processes
+    if limits := options.all("ulimit"):
+        host["Ulimits"] = [_ulimit(text) for text in limits]
+    if devices := options.all("device"):
+        host["Devices"] = [_device(text) for text in devices]
+    if folders := options.all("tmpfs"):
+        host["Tmpfs"] = {path: rest for path, _, rest in (text.partition(":") for text in folders)}
+    return host
+
+
+def _processes(options: Options, config: DockerRunnerConfig) -> int | None:
+    asked = options.one("pids-limit")
+    most = config.pids_limit
+    if asked is None:
+        return most
+    number = _whole("pids-limit", asked)
+    if most is not None and not 0 < number <= most:
+        raise refused("pids-limit", f"{number} is more than the {most} that this agent allows")
+    return number
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    name, equals, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    if not name or not equals:
+        raise refused("ulimit", f"«{text}» is not `name=soft[:hard]`")
+    low = _whole("ulimit", soft)
+    return {"Name": name, "Soft": low, "Hard": _whole("ulimit", hard) if hard else low}
+
+
+def _device(text: str) -> dict[str, str]:
+    source, _, rest = text.partition(":")
+    target, _, rights = rest.partition(":")
+    return {
+        "PathOnHost": source,
+        "PathInContainer": target or source,
+        "CgroupPermissions": rights or "rwm",
+    }
+
+
+def _cores(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise refused("cpus", f"«{text}» is not a number of cores") from None
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise refused(name, f"«{text}» is not a whole number") from None
+
+
+def _size(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except InvalidInputError as error:
+        raise refused(name, error.message.rstrip("."), error.hint) from None

@@ -1,0 +1,97 @@
+"""Following a container's log across cut connections, restarts of the engine and rotation."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Executor
+from typing import Final
+
+from agent.ports.runner import LogPiece
+from agent.runners.docker.engine import Engine, EngineAwayError
+from agent.runners.docker.frames import Entry, Frames
+from agent.runners.docker.marks import Marks
+from agent.runners.docker.position import Position
+
+_CHUNK: Final = 64 * 1024
+#: Seconds before a stream that ended under a running container is opened again.
+_AGAIN: Final = 0.2
+_PARAMS: Final = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1"}
+_NOT_FOUND: Final = 404
+
+
+class Follower:
+    """Reads one container's log from an offset to its end."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        marks: Marks,
+        threads: Executor,
+        is_running: Callable[[], Awaitable[bool]],
+        patience: float,
+    ) -> None:
+        self._engine = engine
+        self._container = container
+        self._marks = marks
+        self._threads = threads
+        self._is_running = is_running
+        self._patience = patience
+
+    async def pieces(self, offset: int) -> AsyncIterator[LogPiece]:
+        """Yield pieces of at most 64 KiB.
+
+        Raises:
+            JobError: `LOST_ENGINE`: the engine stayed away.
+        """
+        await self._in_thread(self._marks.load)
+        while True:
+            try:
+                async for piece in self._read(offset):
+                    offset = piece.offset + len(piece.data)
+                    yield piece
+                if not await self._is_running():
+                    return
+                await asyncio.sleep(_AGAIN)
+            except EngineAwayError:
+                if not await self._engine.until_back(self._patience):
+                    raise
+
+    async def _read(self, offset: int) -> AsyncIterator[LogPiece]:
+        """One stream, from the beginning of what the engine has."""
+        position = Position(self._marks, offset)
+        frames = Frames()
+        path = f"/containers/{self._container}/logs"
+        async with self._engine.stream(path, _PARAMS) as response:
+            if response.status == _NOT_FOUND:
+                return
+            if response.status >= 300:  # noqa: PLR2004
+                raise EngineAwayError(self._engine.address.given, await response.text())
+            while chunk := await response.content.read(_CHUNK):
+                pieces = list(_taken(frames.feed(chunk), position))
+                if self._marks.unsaved:
+                    await self._in_thread(self._marks.save)
+                for piece in pieces:
+                    yield piece
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _taken(entries: Iterator[Entry], position: Position) -> Iterator[LogPiece]:
+    """Wanted parts of one chunk, neighbours joined."""
+    joined: list[LogPiece] = []
+    for entry in entries:
+        piece = position.take(entry)
+        if piece is None:
+            continue
+        if piece.missing and joined:
+            yield _join(joined)
+            joined = []
+        joined.append(piece)
+    if joined:
+        yield _join(joined)
+
+
+def _join(pieces: list[LogPiece]) -> LogPiece:
+    first = pieces[0]
+    return LogPiece(first.offset, b"".join(piece.data for piece in pieces), first.missing)

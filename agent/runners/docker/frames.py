@@ -1,0 +1,72 @@
+"""Taking the engine's log stream apart, piece by piece and in bounded memory.
+
+A stream without a terminal is a row of frames: a byte that names the pipe, three zeros, four
+bytes of length, then a time stamp, a space, and what the job wrote. The engine cuts long
+lines into frames; frames stand in the order in which the engine received them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+
+_HEADER: Final = 8
+#: `2026-01-02T03:04:05.000000006Z` and the space after it.
+_STAMP: Final = 31
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A part of one frame."""
+
+    #: Fixed width, UTC: later ones compare greater.
+    stamp: bytes
+    data: bytes
+    #: Whether it begins its frame.
+    first: bool
+
+
+class Frames:
+    """Fed with chunks of the stream; holds back less than a header."""
+
+    def __init__(self) -> None:
+        self._rest = bytearray()
+        self._stamp = b""
+        self._left = 0
+        self._first = False
+
+    def feed(self, chunk: bytes) -> Iterator[Entry]:
+        """What became complete.
+
+        Raises:
+            JobError: `LOST_ENGINE`: this is not a log stream with time stamps.
+        """
+        self._rest += chunk
+        at = 0
+        while True:
+            if not self._left:
+                if len(self._rest) - at < _HEADER + _STAMP:
+                    break
+                at = self._open(at)
+            if at == len(self._rest) and self._left:
+                break
+            end = min(at + self._left, len(self._rest))
+            yield Entry(self._stamp, bytes(self._rest[at:end]), self._first)
+            self._left -= end - at
+            self._first = False
+            at = end
+        del self._rest[:at]
+
+    def _open(self, at: int) -> int:
+        size = int.from_bytes(self._rest[at + 4 : at + _HEADER], "big") - _STAMP
+        start = at + _HEADER
+        end = start + _STAMP
+        self._stamp = bytes(self._rest[start : end - 1])
+        if size < 0 or self._rest[end - 1 : end] != b" ":
+            message = "The container engine sent a log that cannot be read."
+            raise JobError(Cause.LOST_ENGINE, message, hint="Is the job's log driver `local`?")
+        self._left = size
+        self._first = True
+        return end

@@ -1,0 +1,89 @@
+"""The docker SDK, in the thread pool and imported when first needed."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.model.errors import ConfigError
+from agent.runners.docker.address import Address
+from agent.runners.docker.engine import EngineAwayError
+
+if TYPE_CHECKING:
+    from docker.api.client import APIClient
+
+T = TypeVar("T")
+
+_PATIENCE = 60
+
+
+class Sdk:
+    """Runs calls on one low-level client of the SDK.
+
+    The client is made once; the lock keeps two threads from making two. Its calls share a
+    connection pool that is safe for threads.
+    """
+
+    def __init__(self, address: Address, threads: Executor) -> None:
+        self._address = address
+        self._threads = threads
+        self._lock = threading.Lock()
+        self._client: APIClient | None = None
+
+    async def call(self, work: Callable[["APIClient"], T]) -> T:
+        """Run `work` with the client in a thread.
+
+        Errors that the engine answers pass through as the SDK's own (`docker.errors`).
+
+        Raises:
+            EngineAwayError: it cannot be reached.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
+
+    def close(self) -> None:
+        """Close its connections."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _run(self, work: Callable[["APIClient"], T]) -> T:
+        from docker.errors import APIError, DockerException
+        from requests.exceptions import RequestException
+
+        try:
+            return work(self._opened())
+        except APIError:
+            raise
+        except (DockerException, RequestException, OSError) as error:
+            raise EngineAwayError(self._address.given, str(error)) from error
+
+    def _opened(self) -> "APIClient":
+        from docker.api.client import APIClient
+
+        with self._lock:
+            if self._client is None:
+                self._client = APIClient(
+                    base_url=self._address.given,
+                    version="auto",
+                    timeout=_PATIENCE,
+                    tls=self._tls(),
+                )
+            return self._client
+
+    def _tls(self) -> Any:
+        folder = self._address.certificates
+        if folder is None:
+            return False
+        from docker.errors import TLSParameterError
+        from docker.tls import TLSConfig
+
+        try:
+            return TLSConfig(
+                client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+                ca_cert=str(folder / "ca.pem"),
+                verify=self._address.verify,
+            )
+        except TLSParameterError as error:
+            raise ConfigError(f"DOCKER_CERT_PATH: {error}.") from error

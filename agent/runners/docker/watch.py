@@ -1,0 +1,116 @@
+"""Waiting for a container's end, across restarts of its engine."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.ports.runner import Ending, Workload
+from agent.runners.docker.container import ending_of, is_running, started_at
+from agent.runners.docker.engine import Engine, EngineAwayError
+from agent.runners.docker.failures import init_failure, may_be_init
+from agent.runners.docker.frames import Frames
+from agent.runners.docker.sdk import Sdk
+
+_NOT_FOUND: Final = 404
+#: An engine that stops ends its containers at about the time at which we notice.
+_SLACK: Final = timedelta(seconds=2)
+#: Seconds before a wait is repeated that ended under a running container.
+_AGAIN: Final = 0.2
+#: Bytes of a log in which the engine's init would tell of its failure.
+_FIRST_LINES: Final = 4096
+
+
+class Watcher:
+    """Waits on one engine. It may stay away for `patience` seconds."""
+
+    def __init__(self, engine: Engine, sdk: Sdk, patience: float) -> None:
+        self._engine = engine
+        self._sdk = sdk
+        self._patience = patience
+
+    async def inspect(self, name: str) -> dict[str, Any] | None:
+        """The engine's description, by name or id.
+
+        Raises:
+            JobError: `LOST_ENGINE`, also when it answers with a failure of its own.
+        """
+        answer = await self._engine.call("GET", f"/containers/{name}/json")
+        if answer.status == _NOT_FOUND:
+            return None
+        if not answer.ok:
+            raise EngineAwayError(self._engine.address.given, answer.message)
+        return answer.body
+
+    async def wait(self, workload: Workload) -> Ending:
+        """How it ended.
+
+        An engine without live restore ends its containers when it stops. Such an end is
+        nobody's exit code: it is `LOST_ENGINE`, whatever the code.
+
+        Raises:
+            JobError: `LOST_ENGINE`, `LOST_WORKLOAD`, `START_ENTRYPOINT`, `IMAGE_PLATFORM`.
+        """
+        away_since: datetime | None = None
+        while True:
+            try:
+                inspected = await self._ended(workload)
+                break
+            except EngineAwayError:
+                away_since = away_since or datetime.now(UTC)
+                if not await self._engine.until_back(self._patience):
+                    raise
+        if inspected is None:
+            raise _vanished(workload, engine_was_away=away_since is not None)
+        if started_at(inspected) is None:
+            message = f"The container «{workload.name}» was never started."
+            raise JobError(Cause.LOST_WORKLOAD, message)
+        ending = ending_of(inspected)
+        if away_since is not None and await self._ended_by_engine(ending, away_since):
+            raise _ended_with_engine(workload, ending)
+        if may_be_init(ending.exit_code):
+            failure = init_failure(workload.name, await self._first_lines(workload))
+            if failure is not None:
+                raise failure
+        return ending
+
+    async def _ended(self, workload: Workload) -> dict[str, Any] | None:
+        """Its description once it does not run; `None` when it is gone."""
+        while True:
+            await self._engine.call("POST", f"/containers/{workload.id}/wait", limit=None)
+            inspected = await self.inspect(workload.id)
+            if inspected is None or not is_running(inspected):
+                return inspected
+            await asyncio.sleep(_AGAIN)
+
+    async def _ended_by_engine(self, ending: Ending, away_since: datetime) -> bool:
+        if ending.finished_at is not None and ending.finished_at < away_since - _SLACK:
+            return False
+        info = await self._sdk.call(lambda client: client.info())
+        return not info.get("LiveRestoreEnabled")
+
+    async def _first_lines(self, workload: Workload) -> bytes:
+        params = {"stdout": "1", "stderr": "1", "timestamps": "1"}
+        path = f"/containers/{workload.id}/logs"
+        async with self._engine.stream(path, params) as response:
+            start = await response.content.read(_FIRST_LINES)
+        return b"".join(entry.data for entry in Frames().feed(start))
+
+
+def _vanished(workload: Workload, *, engine_was_away: bool) -> JobError:
+    if engine_was_away:
+        message = f"The container engine came back without the container «{workload.name}»."
+        return JobError(Cause.LOST_ENGINE, message)
+    message = f"The container «{workload.name}» was removed before its end was seen."
+    hint = "See who else manages containers on that machine."
+    return JobError(Cause.LOST_WORKLOAD, message, hint=hint)
+
+
+def _ended_with_engine(workload: Workload, ending: Ending) -> JobError:
+    message = (
+        f"The container engine was stopped under the container «{workload.name}» "
+        f"(exit code {ending.exit_code} seen afterwards)."
+    )
+    hint = "Start the job again; with `live-restore` the engine leaves containers running."
+    return JobError(Cause.LOST_ENGINE, message, hint=hint)
