@@ -8,7 +8,7 @@ from aiohttp import web
 from agent.control.files.logs import LogKey
 from agent.control.http.bodies import read_bytes
 from agent.control.keys import LOGS, PLANE, STOPPING, principal_of
-from agent.control.services.notices import topic_log
+from agent.control.services.notices import Bell, topic_log
 from agent.control.store.records import Channel, LogState
 from agent.model.errors import InvalidInputError
 from agent.model.work import Lease
@@ -85,11 +85,18 @@ async def _follow(
                 offset += await _copy(request, response, key, offset, state.end - offset)
                 if state.complete and offset >= state.end:
                     return
-                ring = asyncio.create_task(bell.wait(_LOOK))
-                await asyncio.wait((ring, stopping), return_when=asyncio.FIRST_COMPLETED)
-                ring.cancel()
+                await _wait(bell, stopping)
     finally:
         stopping.cancel()
+
+
+async def _wait(bell: Bell, stopping: asyncio.Task[bool]) -> None:
+    """Wait for a ring or the stop; a reader that leaves meanwhile leaves no task behind."""
+    ring = asyncio.create_task(bell.wait(_LOOK))
+    try:
+        await asyncio.wait((ring, stopping), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ring.cancel()
 
 
 async def _copy(
