@@ -58,8 +58,8 @@ class CodeFetcher:
         received = _Received(archive, source)
         # A generator of the port's; any other iterator needs no closing.
         stream = cast("AsyncGenerator[bytes, None]", self._blobs.read_blob(entity, source.digest))
-        async with aclosing(stream) as pieces:
-            async for batch in _batches(pieces):
+        async with aclosing(stream) as pieces, aclosing(_batches(pieces)) as batches:
+            async for batch in batches:
                 await in_thread(self._threads, lambda _stop, data=batch: received.take(data))  # type: ignore[misc]
         received.check()
 
@@ -97,7 +97,7 @@ class _Received:
             raise _invalid(self._source, f"what was received has the digest {seen}")
 
 
-async def _batches(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _batches(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     """Pieces gathered, so that threads are woken per MiB and not per packet."""
     gathered = bytearray()
     async for piece in pieces:

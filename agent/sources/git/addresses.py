@@ -21,7 +21,10 @@ Resolver = Callable[[str, int], list[str]]
 
 #: Metadata services of clouds outside the link-local range.
 _METADATA: Final = frozenset({"fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192"})
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+#: IPv6 networks whose last 32 bits are an IPv4 address: NAT64, its local form, and SIIT.
+_TRANSLATED: Final = tuple(
+    ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")
+)
 
 
 def system_resolver(host: str, port: int) -> list[str]:
@@ -99,7 +102,7 @@ class AddressPolicy:
 
 
 def _inner(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one: mapped, compatible, 6to4, NAT64."""
+    """The IPv4 address inside an IPv6 one: mapped, compatible, 6to4, translated."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:
@@ -108,7 +111,8 @@ def _inner(address: Address) -> Address:
         return address.sixtofour
     low = int(address) & 0xFFFFFFFF
     compatible = int(address) >> 32 == 0 and low > 1
-    return ipaddress.IPv4Address(low) if compatible or address in _NAT64 else address
+    translated = any(address in network for network in _TRANSLATED)
+    return ipaddress.IPv4Address(low) if compatible or translated else address
 
 
 def _is_broadcast(address: Address) -> bool:
