@@ -38,6 +38,8 @@ class Bell:
 
     def __init__(self) -> None:
         self._rung = asyncio.Event()
+        #: Whether somebody is at the bell now.
+        self.waiting = False
 
     def ring(self) -> None:
         """Let the next wait, or the one under way, end."""
@@ -45,11 +47,14 @@ class Bell:
 
     async def wait(self, seconds: float | None = None) -> bool:
         """Wait for a ring; false after that many seconds without one."""
+        self.waiting = True
         try:
             async with asyncio.timeout(seconds):
                 await self._rung.wait()
         except TimeoutError:
             return False
+        finally:
+            self.waiting = False
         self._rung.clear()
         return True
 

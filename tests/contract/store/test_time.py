@@ -1,0 +1,166 @@
+"""What the passing of time does: expiry, silence, retention."""
+
+from agent.control.store.records import Verdict
+from agent.model.cause import Cause
+from agent.model.errors import NotFoundError
+from agent.model.phase import Phase
+from tests.contract.store.world import World
+
+import pytest
+
+
+async def test_an_expired_lease_before_the_permit_goes_back_to_its_queue(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    await agent.advance(claim, Phase.PREPARING)
+    assert (await world.pass_time(44)).requeued == 0
+    assert (await world.pass_time(2)).requeued == 1
+    again = await world.item(item)
+    assert (again.phase, again.agent_id, again.lease_losses) == (Phase.QUEUED, None, 1)
+    assert await world.history(item) == [
+        Phase.QUEUED,
+        Phase.LEASED,
+        Phase.PREPARING,
+        Phase.QUEUED,
+    ]
+
+
+async def test_renewal_keeps_a_lease(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    for _ in range(5):
+        await world.pass_time(30)
+        assert (await agent.beat(claim)).verdicts == {item.id: Verdict.KEPT}
+    assert (await world.item(item)).phase is Phase.LEASED
+
+
+async def test_three_lost_leases_in_a_row_withdraw_an_item(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": 3})
+    for _ in range(2):
+        await agent.claim_one()
+        await world.pass_time(46)
+    await agent.claim_one()
+    assert (await world.pass_time(46)).poisoned == 1
+    ended = await world.item(item)
+    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.LOST_POISON)
+
+
+async def test_a_stop_request_outlives_the_holder(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    await agent.claim_one()
+    await world.plane.items.stop(world.me, item.id)
+    await world.pass_time(46)
+    assert (await world.item(item)).phase is Phase.STOPPED
+
+
+async def test_a_permitted_item_of_a_silent_agent_is_shown_and_then_lost(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    assert (await world.pass_time(46)).lost_contact == 1
+    silent = await world.item(item)
+    assert (silent.phase, silent.lost_contact) == (Phase.STARTED, True)
+    assert (await world.pass_time(599)).lost == 0
+    assert (await world.pass_time(2)).lost == 1
+    ended = await world.item(item)
+    assert (ended.phase, ended.cause, ended.lost_contact) == (
+        Phase.LOST,
+        Cause.LOST_AGENT,
+        False,
+    )
+    assert await agent.finish(claim) is Verdict.FENCED
+
+
+async def test_on_lost_retry_opens_new_attempts_within_bounds(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"on_lost": "retry"})
+    for attempt in range(1, 7):
+        claim = await agent.claim_one()
+        assert claim.lease.attempt == attempt
+        await agent.start(claim)
+        await world.pass_time(46)
+        await world.pass_time(601)
+    assert (await world.item(item)).phase is Phase.LOST
+    await world.history(item)
+
+
+async def test_contact_regained_ends_the_countdown(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    await world.pass_time(300)
+    assert (await agent.beat(claim)).verdicts == {item.id: Verdict.KEPT}
+    assert not (await world.item(item)).lost_contact
+    await world.pass_time(44)
+    assert not (await world.item(item)).lost_contact
+
+
+async def test_an_agent_is_lost_after_its_silence_and_not_after_its_goodbye(world: World) -> None:
+    silent, leaving = await world.agent("silent"), await world.agent("leaving")
+    await leaving.beat(status="KILLED")
+    await world.pass_time(46)
+    shown = {one.name: one for one in await world.plane.agents.list(world.me)}
+    assert (shown["silent"].lost, shown["leaving"].lost) == (True, False)
+    assert not shown["leaving"].live
+    await silent.beat()
+    found = await world.plane.agents.get(world.me, silent.id)
+    assert found is not None
+    assert found.live
+
+
+async def test_a_goodbye_hands_back_at_once_what_was_not_started(world: World) -> None:
+    agent = await world.agent()
+    waiting, running = await world.submit(priority=3), await world.submit(priority=0)
+    started, prepared = await agent.claim(most=2)
+    assert started.lease.item_id == running.id
+    await agent.start(started)
+    await agent.beat(started, prepared, status="KILLED")
+    assert (await world.item(waiting)).phase is Phase.QUEUED
+    assert (await world.item(waiting)).lease_losses == 0
+    assert (await world.item(running)).phase is Phase.STARTED
+
+
+async def test_a_restart_of_the_control_plane_makes_nobody_late(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    await agent.claim_one()
+    await world.pass_time(3600, reap=False)
+    await world.plane.reaper.start()
+    assert (await world.plane.reaper.reap_once()).requeued == 0
+    assert (await world.item(item)).phase is Phase.LEASED
+
+
+async def test_a_clock_that_jumps_makes_nobody_late(world: World, monkeypatch) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    await agent.claim_one()
+    await world.plane.reaper.reap_once()
+    # An hour between the two clocks, and everything stored is an hour too old.
+    world.plane.reaper._offset -= 3600
+    await world.pass_time(3600)
+    assert (await world.item(item)).phase is Phase.LEASED
+    found = await world.plane.agents.get(world.me, agent.id)
+    assert found is not None
+    assert not found.lost
+
+
+async def test_old_things_are_removed(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit(key="once")
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    await agent.finish(claim)
+    kept = await world.submit()
+    world.plane.reaper._swept_at = float("-inf")
+    assert (await world.pass_time(91 * 86400)).removed >= 3
+    with pytest.raises(NotFoundError):
+        await world.item(item)
+    assert (await world.item(kept)).phase is Phase.QUEUED
+    assert await world.plane.agents.list(world.me) == ()
+    assert (await world.submit(key="once")).id != item.id
