@@ -36,7 +36,9 @@ def refuse(
 ) -> web.Response:
     """An error answer; the connection is closed when the request's body was left unread."""
     answer = web.json_response(error_body(message, code, hint), status=status)
-    if status == web.HTTPUnauthorized.status_code:
+    # Scripts of pages are told by the status; asked for Basic, a browser would open a dialog.
+    by_script = "Sec-Fetch-Mode" in request.headers
+    if status == web.HTTPUnauthorized.status_code and not by_script:
         answer.headers["WWW-Authenticate"] = 'Basic realm="launch"'
     if request.can_read_body and not request.content.at_eof():
         answer.force_close()

@@ -43,7 +43,9 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     try:
         await _identify(request)
     except AuthenticationError as error:
-        if access is not Access.PUBLIC:
+        # A browser whose session is over is sent to the sign-in page, as one without any.
+        by_cookie = access is Access.PAGE and "Authorization" not in request.headers
+        if access is not Access.PUBLIC and not by_cookie:
             return _unknown(request, error)
     refusal = _foreign(request, access) or _refusal(request, access)
     return refusal if refusal is not None else await handler(request)

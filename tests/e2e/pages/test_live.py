@@ -136,7 +136,7 @@ async def test_a_long_log_begins_near_its_end_and_says_so(scene, browser):
     assert 1000 < lines <= 5300
 
 
-async def test_a_log_goes_on_after_the_server_was_away(scene, browser, tmp_path):
+async def test_a_log_goes_on_after_the_server_was_away(scene, browser):
     item = await scene.submit("train")
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -149,13 +149,29 @@ async def test_a_log_goes_on_after_the_server_was_away(scene, browser, tmp_path)
     port = scene.server.port
     await scene.server.stop()
     await browser.until("document.querySelector('.log-foot').innerText.includes('trying again')")
-    async with open_scene(tmp_path, port=port) as again:
+    async with open_scene(scene.folder, port, scene.ada.key) as again:
         await again.log(claim, b"after\n")
         await browser.until("document.querySelector('.log').innerText.includes('after')")
         text = await browser.text(".log")
         await browser.open("about:blank")
 
     assert text.split() == ["before", "after"]
+
+
+async def test_a_session_that_is_over_leads_to_the_sign_in_page(scene, browser):
+    """No dialog of the browser's own, and no page that pretends to be live."""
+    item = await scene.submit("train")
+    await scene.claim(await scene.agent())
+    await sign_in(browser, scene, f"/launch/items/{item.id}")
+    await browser.until("document.querySelector('.log-foot').innerText.includes('Live')")
+    keys = await scene.plane.accounts.keys(scene.ada.principal)
+
+    for key in keys:
+        await scene.plane.accounts.revoke_key(scene.ada.principal, key.id)
+    await scene.server.stop()
+    async with open_scene(scene.folder, scene.server.port):
+        await browser.until("location.pathname === '/login' && document.querySelector('#key')")
+        await browser.open("about:blank")
 
 
 async def test_stop_asks_and_then_stops(scene, browser):

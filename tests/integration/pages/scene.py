@@ -44,6 +44,7 @@ class Scene:
     server: ControlPlane
     plane: Plane
     ada: Person
+    folder: Path
 
     @property
     def url(self) -> str:
@@ -127,12 +128,12 @@ class Scene:
 
 
 @asynccontextmanager
-async def open_scene(folder: Path, port: int = 0) -> AsyncIterator[Scene]:
-    """A control plane of its own on loopback."""
+async def open_scene(folder: Path, port: int = 0, key: str | None = None) -> AsyncIterator[Scene]:
+    """A control plane of its own on loopback; `key` is one of an earlier start."""
     config = ControlConfig(port=port, data_dir=folder)
     async with ControlPlane(config) as server:
         plane = server.services
-        account = await plane.accounts.bootstrap_local("ada")
+        account = await plane.accounts.bootstrap_local("ada", key)
         principal = await plane.accounts.authenticate(account.api_key)
         await plane.queues.ensure_default("ada", "local-process")
-        yield Scene(server, plane, Person(account.api_key, principal))
+        yield Scene(server, plane, Person(account.api_key, principal), folder)

@@ -7,6 +7,7 @@ import re
 import aiohttp
 import pytest
 
+from agent.control.store.records import Role
 from agent.model.cause import Cause
 from agent.model.phase import Phase
 
@@ -56,6 +57,27 @@ async def test_signing_out_ends_the_session(scene, sign_in):
 
     async with session.get("/launch") as answer:
         assert answer.url.path == "/login"
+
+
+async def test_a_session_whose_key_was_revoked_leads_to_the_sign_in(scene, sign_in):
+    await scene.plane.accounts.create_team(scene.ada.principal, "vision")
+    person = await scene.person("vic", "vision", Role.VIEWER)
+    session = await sign_in(person)
+    await scene.plane.accounts.revoke_key(scene.ada.principal, person.principal.key_id)
+
+    async with session.get("/launch") as answer:
+        assert answer.url.path == "/login"
+
+
+async def test_scripts_are_never_asked_for_a_password_by_a_dialog(scene):
+    headers = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
+    path = "/launch/items/nosuchitem00/attempts/1/logs/job"
+    async with (
+        aiohttp.ClientSession(scene.url, headers=headers) as session,
+        session.get(path) as answer,
+    ):
+        assert answer.status == 401
+        assert "WWW-Authenticate" not in answer.headers
 
 
 async def test_launch_lists_queues_of_all_entities_and_of_a_chosen_one(scene, sign_in):
@@ -274,7 +296,7 @@ async def test_an_address_that_means_nothing_is_a_page_too(scene, sign_in):
 
 async def test_an_entity_that_one_may_not_read_does_not_exist(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
-    person = await scene.person("vic", "vision", "viewer")
+    person = await scene.person("vic", "vision", Role.VIEWER)
     session = await sign_in(person)
 
     async with session.get("/launch?entity=ada") as answer:
@@ -295,7 +317,7 @@ async def test_a_viewer_sees_no_buttons_and_may_not_use_them(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     await scene.queue("gpu", "vision")
     item = await scene.submit("train", "gpu", "vision")
-    viewer = await scene.person("vic", "vision", "viewer")
+    viewer = await scene.person("vic", "vision", Role.VIEWER)
     session = await sign_in(viewer)
 
     text = await page(session, f"/launch/items/{item.id}")
@@ -399,7 +421,7 @@ async def test_events_of_an_entity_tell_of_its_items(scene, sign_in):
 async def test_events_of_what_one_may_not_read_are_refused(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     item = await scene.submit("train")
-    session = await sign_in(await scene.person("vic", "vision", "viewer"))
+    session = await sign_in(await scene.person("vic", "vision", Role.VIEWER))
 
     for query in ({"item": item.id}, {"entity": "ada"}):
         async with session.get("/launch/events", params=query) as answer:
