@@ -77,9 +77,12 @@ class Recalls:
             raise RecalledError(cause)
 
     async def guard(
-        self, work: Coroutine[Any, Any, Result], among: frozenset[Recall] = ANY
+        self,
+        work: Coroutine[Any, Any, Result],
+        among: frozenset[Recall] = ANY,
+        mercy: float = 0.0,
     ) -> Result:
-        """Run `work` unless a cause comes first.
+        """Run `work` unless a cause comes first; `mercy` (seconds) when it only detaches.
 
         Raises:
             RecalledError: the work was cancelled, and has ended.
@@ -88,6 +91,8 @@ class Recalls:
         alarm = asyncio.ensure_future(self.wait(among))
         try:
             await asyncio.wait({task, alarm}, return_when=asyncio.FIRST_COMPLETED)
+            if mercy and not task.done() and alarm.result() is Recall.DETACH:
+                await asyncio.wait({task}, timeout=mercy)
             if not task.done():
                 raise RecalledError(alarm.result())
         finally:

@@ -23,6 +23,8 @@ from agent.ports.runner import RunnerPort
 #: Seconds that progress waits for more of it. Stages of a job whose image is there take
 #: less, so that its whole preparation costs no call at all.
 _LINGER: Final = 0.1
+#: Seconds that an agent which leaves still gives to an outcome that is on its way.
+_LAST_CALLS: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -127,7 +129,8 @@ class Report:
         except LaunchError as error:
             # A full disk must not keep the outcome from being told.
             self._log().error("the outcome is not in the journal", error=str(error))
-        return await self._recalls.guard(self._finish(outcome, log_stall), WHILE_CONCLUDING)
+        finishing = self._finish(outcome, log_stall)
+        return await self._recalls.guard(finishing, WHILE_CONCLUDING, mercy=_LAST_CALLS)
 
     async def _finish(self, outcome: Outcome, log_stall: float) -> Answer:
         self._finishing = True

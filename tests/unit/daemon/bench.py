@@ -169,12 +169,12 @@ class Bench:
     builder: FakeBuilder = field(default_factory=FakeBuilder)
     git: FakeSource = field(default_factory=FakeSource)
     code: FakeSource = field(default_factory=FakeSource)
-    capacity: Capacity = Capacity(slots=4)
+    capacity: Capacity = field(default_factory=lambda: Capacity(slots=4))
     on_stop: Any = "detach"
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
-    limits: Limits = Limits(grace=5.0, engine=2.0, log_stall=0.2)
+    limits: Limits = field(default_factory=lambda: Limits(5.0, engine=0.5, log_stall=0.2))
     pruners: tuple[Pruner, ...] = ()
     lanes: Callable[[dict[str, Lane]], dict[str, Lane]] = dict
     sessions: Any = field(default_factory=lambda: itertools.count(1))

@@ -1,0 +1,32 @@
+"""Claims and jobs for tests of single stages."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from agent.model.capacity import Granted
+from agent.model.phase import Phase
+from agent.model.spec import parse_spec
+from agent.model.work import Claim, Lease
+
+
+def claim(spec: dict[str, Any] | None = None, **changes: Any) -> Claim:
+    made = Claim(
+        lease=Lease("item", 1, 1),
+        phase=Phase.LEASED,
+        entity="people",
+        project="things",
+        queue="gpu",
+        run_name="run00001",
+        name="a name",
+        author="ann",
+        priority=2,
+        resource="local-container",
+        spec=parse_spec(spec or {}),
+        layers={},
+        granted=Granted(),
+        run_token="launchrun-token",
+        stop_requested=False,
+        created_at=datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    return replace(made, **changes)

@@ -1,0 +1,151 @@
+"""One build per key at a time, and who it belongs to."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError, NotFoundError, UnreachableError
+from agent.model.work import Resolved, SourceTree
+from agent.pipeline.build import Builds
+from agent.pipeline.insist import insist
+from agent.pipeline.recall import Recall, RecalledError, Recalls
+from tests.unit.daemon.bench import FakeBuilder, FakeImages
+from tests.unit.pipeline.claims import claim
+
+
+class Lines:
+    def __init__(self) -> None:
+        self.text = b""
+
+    async def write(self, data: bytes) -> None:
+        self.text += data
+
+
+def resolved(image: str | None = None, *, tree: bool = True) -> Resolved:
+    return Resolved(
+        claim=claim(),
+        tree=SourceTree(Path("/src"), "fake") if tree else None,
+        image=image,
+        command=("python", "main.py"),
+        args=(),
+        build_context="sub",
+        dockerfile="Dockerfile",
+        base_image=None,
+        python=None,
+        environment={},
+    )
+
+
+async def test_a_request_names_absolute_paths() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=60, concurrency=1)
+    await builds.image(resolved(), builder, FakeImages(), Lines())
+    (request,) = builder.requests
+    assert request.context == Path("/src/sub")
+    assert request.dockerfile == Path("/src/sub/Dockerfile")
+    assert request.title == "people/things/a name"
+    assert request.user_id == 1000
+
+
+async def test_equal_keys_share_one_build_and_its_log() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=60, concurrency=1)
+    builder.hold = asyncio.Event()
+    logs = [Lines(), Lines()]
+    first = asyncio.create_task(builds.image(resolved(), builder, None, logs[0]))
+    await builder.reached.wait()
+    second = asyncio.create_task(builds.image(resolved(), builder, None, logs[1]))
+    while b"waiting for its image" not in logs[1].text:
+        await asyncio.sleep(0)
+    builder.hold.set()
+    assert await first == await second
+    assert builder.builds == 1
+    again = await builds.image(resolved(), builder, None, logs[0])
+    assert again.reused
+    assert b"nothing to build" in logs[0].text
+
+
+async def test_who_leaves_does_not_take_the_build_along() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=60, concurrency=1)
+    builder.hold = asyncio.Event()
+    log = Lines()
+    first = asyncio.create_task(builds.image(resolved(), builder, None, Lines()))
+    await builder.reached.wait()
+    second = asyncio.create_task(builds.image(resolved(), builder, None, log))
+    while not log.text:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.wait({first})
+    builder.hold.set()
+    assert (await second).name == "built"
+    assert builder.cancelled == 0
+
+
+async def test_a_build_has_a_deadline() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=0.01, concurrency=1)
+    builder.hold = asyncio.Event()
+    with pytest.raises(JobError) as caught:
+        await builds.image(resolved(), builder, None, Lines())
+    assert caught.value.cause is Cause.BUILD_TIMEOUT
+    assert builder.cancelled == 1
+
+
+async def test_without_a_builder_only_images_run() -> None:
+    builds = Builds(timeout=60, concurrency=1)
+    image = await builds.image(resolved("repo/name"), None, FakeImages(), Lines())
+    assert image.name == "repo/name"
+    with pytest.raises(JobError) as caught:
+        await builds.image(resolved(), None, FakeImages(), Lines())
+    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+    with pytest.raises(JobError) as caught:
+        await builds.image(resolved("x", tree=False), FakeBuilder(), None, Lines())
+    assert caught.value.cause is Cause.POLICY_SPEC
+
+
+async def test_a_guarded_stage_ends_before_the_recall_is_told() -> None:
+    recalls, ended = Recalls(), asyncio.Event()
+
+    async def stage() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    guarded = asyncio.create_task(recalls.guard(stage()))
+    await asyncio.sleep(0)
+    recalls.send(Recall.STOP)
+    recalls.send(Recall.STOP)
+    with pytest.raises(RecalledError):
+        await guarded
+    assert ended.is_set()
+    with pytest.raises(RecalledError) as caught:
+        recalls.check()
+    assert caught.value.cause is Recall.STOP
+    recalls.send(Recall.FENCED)
+    assert recalls.strongest() is Recall.FENCED
+
+
+async def test_a_stage_that_fails_fails() -> None:
+    async def stage() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await Recalls().guard(stage())
+
+
+async def test_insisting_ends_with_an_answer_that_would_not_change() -> None:
+    answers: list[Exception] = [UnreachableError("away"), UnreachableError("away")]
+
+    async def call() -> str:
+        if answers:
+            raise answers.pop()
+        return "here"
+
+    async def sleep(_: float) -> None:
+        return
+
+    assert await insist(call, "x", sleep) == "here"
+    answers.append(NotFoundError("gone"))
+    with pytest.raises(NotFoundError):
+        await insist(call, "x", sleep)

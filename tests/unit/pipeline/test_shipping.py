@@ -1,0 +1,218 @@
+"""Logs: every byte once and in order, whatever the far end and the runner do."""
+
+import asyncio
+import dataclasses
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.model.errors import FencedError, UnreachableError
+from agent.model.phase import Phase
+from agent.model.work import Lease
+from agent.pipeline.joblog import JobLog
+from agent.pipeline.recall import Recall, Recalls
+from agent.pipeline.shipping import ROOM, RewoundError, SetupLog, Shipper
+from agent.ports.runner import Ending, LogPiece, Workload, WorkloadState
+from agent.testing.fake_queue import FakeItem, FakePlane, FakeQueue
+
+WORKLOAD = Workload("name", "id", Lease("item", 1, 1), WorkloadState.RUNNING)
+
+
+async def scaled(seconds: float) -> None:
+    await asyncio.sleep(seconds / 1000)
+
+
+class Far:
+    """Stores logs; faults come as a list of what happens to each append."""
+
+    def __init__(self, faults: list[str] | None = None) -> None:
+        self.stored = bytearray()
+        self.faults = faults or []
+        self.batches: list[int] = []
+        self.lost = 0
+
+    async def append_log(self, lease: Lease, channel: str, offset: int, data: bytes) -> int:
+        fault = self.faults.pop(0) if self.faults else "fine"
+        if fault == "refuse":
+            raise UnreachableError("away")
+        if fault == "fence":
+            raise FencedError("not yours")
+        if fault == "forget":
+            del self.stored[len(self.stored) // 2 :]
+        if offset <= len(self.stored):
+            self.stored += data[len(self.stored) - offset :]
+        self.batches.append(len(data))
+        if fault == "cut":
+            raise UnreachableError("cut")
+        return len(self.stored)
+
+    async def log_end(self, lease: Lease, channel: str) -> int:
+        return len(self.stored)
+
+
+class Printer:
+    """The half of a runner that logs: from any offset, in pieces, breaking off at times."""
+
+    resource = "x"
+
+    def __init__(self, output: bytes, breaks: list[int] | None = None, lost: int = 0) -> None:
+        self.output = output
+        self.breaks = breaks or []
+        self.lost = lost
+        self.hang = False
+
+    async def logs(self, workload: Workload, offset: int):
+        position = max(offset, self.lost)
+        missing = position - offset
+        stop = self.breaks.pop(0) if self.breaks else len(self.output)
+        while position < len(self.output):
+            if position >= stop:
+                raise OSError("the stream broke")
+            piece = self.output[position : position + 7]
+            yield LogPiece(position, piece, missing)
+            position, missing = position + len(piece), 0
+        if self.hang:
+            await asyncio.Event().wait()
+
+
+class NoRecord:
+    def __init__(self) -> None:
+        self.shifts: list[int] = []
+
+    def log_shifted(self, lease: Lease, shift: int) -> None:
+        self.shifts.append(shift)
+
+
+async def _follow(
+    far: Far, printer: Printer, *, start: int | None = 0, shift: int = 0, stall: float = 5.0
+) -> tuple[bool, NoRecord]:
+    recalls, record = Recalls(), NoRecord()
+    shipper = Shipper(far, WORKLOAD.lease, "job", recalls, start=start, sleep=scaled)
+    log = JobLog(printer, WORKLOAD.lease, shipper, record, scaled)
+    log.begin(WORKLOAD, shift)
+    done = await log.finished(stall)
+    await log.close()
+    await shipper.close()
+    return done, record
+
+
+@given(
+    output=st.binary(max_size=300),
+    breaks=st.lists(st.integers(0, 300), max_size=4),
+    faults=st.lists(st.sampled_from(["fine", "refuse", "cut", "forget"]), max_size=6),
+)
+@settings(max_examples=40, deadline=None)
+async def test_every_byte_arrives_once_and_in_order(
+    output: bytes, breaks: list[int], faults: list[str]
+) -> None:
+    far = Far(faults)
+    done, _ = await _follow(far, Printer(output, breaks))
+    assert done
+    # What the far end forgets after the last byte was acknowledged, nobody can know.
+    assert bytes(far.stored) == output
+
+
+@given(output=st.binary(min_size=1, max_size=200), stored=st.integers(0, 200))
+@settings(max_examples=25, deadline=None)
+async def test_a_new_process_goes_on_where_the_far_end_stands(output: bytes, stored: int) -> None:
+    far = Far()
+    far.stored += output[:stored]
+    await _follow(far, Printer(output), start=None)
+    assert bytes(far.stored) == output
+
+
+async def test_what_the_engine_dropped_is_marked_and_resumed_from() -> None:
+    far = Far()
+    printer = Printer(b"0123456789" * 10, lost=50)
+    _, record = await _follow(far, printer)
+    text = far.stored.decode()
+    assert "50 B of output are missing here" in text
+    assert text.endswith("0123456789" * 5)
+    again = Far()
+    again.stored += far.stored[:-20]
+    await _follow(again, Printer(printer.output), start=None, shift=record.shifts[-1])
+    assert again.stored == far.stored
+
+
+async def test_a_log_that_never_ends_is_given_up() -> None:
+    far, printer = Far(), Printer(b"some\n")
+    printer.hang = True
+    done, _ = await _follow(far, printer, stall=0.3)
+    assert not done
+    assert bytes(far.stored) == b"some\n"
+
+
+async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
+    far = Far(["refuse"] * 1000)
+    shipper = Shipper(far, WORKLOAD.lease, "job", Recalls(), start=0, sleep=scaled)
+    writing = asyncio.create_task(shipper.write(b"x" * (3 * ROOM)))
+    while not shipper.away:
+        await asyncio.sleep(0.001)
+    assert not writing.done()
+    assert shipper.end == ROOM
+    far.faults.clear()
+    await writing
+    await shipper.flush()
+    await shipper.close()
+    assert len(far.stored) == 3 * ROOM
+    assert max(far.batches) <= ROOM
+
+
+async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
+    recalls = Recalls()
+    shipper = Shipper(Far(["fence"]), WORKLOAD.lease, "job", recalls, start=0, sleep=scaled)
+    await shipper.write(b"x")
+    assert await recalls.wait() is Recall.FENCED
+    await shipper.write(b"y" * 2 * ROOM)
+    await shipper.flush()
+    await shipper.close()
+
+
+async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
+    far = Far(["fine", "forget"])
+    shipper = Shipper(far, WORKLOAD.lease, "setup", Recalls(), start=0, sleep=scaled)
+    log = SetupLog(shipper)
+    await log.write(b"first line\n")
+    await log.flush()
+    await log.write(b"second line\n")
+    await log.flush()
+    await log.write(b"third line\n")
+    await log.flush()
+    far.faults = ["forget"]
+    await log.write(b"fourth\n")
+    while len(far.batches) < 4:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0)
+    await log.write(b"fifth\n")
+    await log.flush()
+    await shipper.close()
+    assert b"earlier part of this log was lost" in far.stored
+    assert far.stored.endswith(b"fifth\n")
+
+
+async def test_a_writer_hears_of_a_rewind() -> None:
+    far = Far(["fine", "forget"])
+    shipper = Shipper(far, WORKLOAD.lease, "job", Recalls(), start=0, sleep=scaled)
+    await shipper.write(b"0123456789")
+    await shipper.flush()
+    await shipper.write(b"abc")
+    with pytest.raises(RewoundError) as caught:
+        await shipper.flush()
+    assert caught.value.end == 5
+    assert shipper.end == shipper.acknowledged == 5
+    await shipper.close()
+    await shipper.close()
+
+
+async def test_the_fake_plane_stores_by_offset_as_the_port_says() -> None:
+    plane = FakePlane()
+    item: FakeItem = plane.submit({})
+    item.move(Phase.LEASED)
+    queue = FakeQueue(plane)
+    assert await queue.append_log(item.lease, "job", 0, b"abc") == 3
+    assert await queue.append_log(item.lease, "job", 1, b"bcd") == 4
+    assert await queue.append_log(item.lease, "job", 9, b"x") == 4
+    with pytest.raises(FencedError):
+        await queue.append_log(dataclasses.replace(item.lease, epoch=9), "job", 0, b"")
+    assert Ending(0).exit_code == 0

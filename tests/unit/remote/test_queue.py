@@ -1,0 +1,204 @@
+"""The queue port over HTTP: documents that the schema knows, answers as values."""
+
+import importlib.resources
+from typing import Any
+
+import pytest
+from graphql import build_schema, parse, validate
+
+from agent.model.capacity import Capacity, Granted
+from agent.model.cause import Cause
+from agent.model.errors import FencedError, PermissionDeniedError, ServerError
+from agent.model.outcome import Failed
+from agent.model.phase import Phase
+from agent.model.work import Lease
+from agent.ports.queue import Answer, Beat, ClaimRequest, Hello, Standing
+from agent.remote import documents
+from agent.remote.client import GraphQLClient
+from agent.remote.queue import RemoteQueue
+from tests.unit.remote.far_end import FarEnd, data, error, reply
+
+LEASE = Lease("item", 1, 2)
+HELLO = Hello(
+    "me", "agent", "host", "1", ("q",), "identity", "session", "backend",
+    ("local-container",), Capacity(2, 4.0, 100, ("0",)), {},
+)  # fmt: skip
+CLAIM: dict[str, Any] = {
+    "itemId": "item", "attempt": 1, "epoch": 2, "phase": "LEASED", "entityName": "e",
+    "projectName": "p", "queueName": "q", "runName": "r", "name": None, "author": "ann",
+    "priority": 2, "resource": "local-container", "runSpec": {"retries": 1},
+    "layers": {"queue": {}}, "cpus": 1.5, "memory": "1024", "gpus": ["0"],
+    "runToken": "launchrun-x", "stopRequested": False, "createdAt": "2026-01-01T00:00:00Z",
+}  # fmt: skip
+FEATURES = data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": True}, None]})
+
+
+@pytest.fixture
+def queue(client: GraphQLClient) -> RemoteQueue:
+    return RemoteQueue(client)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in vars(documents) if name.isupper() and not name.startswith("_")]
+)
+def test_the_schema_knows_every_document(name: str) -> None:
+    schema = importlib.resources.files("agent.control.graphql") / "schema.graphql"
+    assert not validate(build_schema(schema.read_text()), parse(getattr(documents, name)))
+
+
+async def test_registration_tells_what_was_held(queue: RemoteQueue, end: FarEnd) -> None:
+    payload = {
+        "agent": {"id": "a1", "name": "agent", "entityName": "me"},
+        "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [CLAIM],
+    }  # fmt: skip
+    end.then(
+        FEATURES, data(registerLaunchAgent=payload), data(permitLaunchStart={"answer": "KEPT"})
+    )
+    welcome = await queue.register(HELLO)
+    (claim,) = welcome.held
+    assert claim.lease == LEASE
+    assert claim.granted == Granted(1.5, 1024, ("0",))
+    assert claim.spec.retries == 1
+    assert "launchrun" not in repr(claim)
+    assert await queue.permit(LEASE) is Answer.KEPT
+    assert end.asked()["variables"]["input"] == {
+        "agentId": "a1", "itemId": "item", "attempt": 1, "epoch": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        data(serverInfo={"features": []}),
+        data(serverInfo=None),
+        data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": False}]}),
+        error("GRAPHQL_VALIDATION_FAILED", "no such field"),
+    ],
+)
+async def test_a_server_without_leases_is_named(
+    queue: RemoteQueue, end: FarEnd, answer: Any
+) -> None:
+    end.then(answer)
+    with pytest.raises(ServerError, match="W&B's own dialect"):
+        await queue.register(HELLO)
+
+
+async def test_a_bad_key_is_no_question_of_features(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(error("FORBIDDEN", "not with this key"))
+    with pytest.raises(PermissionDeniedError):
+        await queue.register(HELLO)
+
+
+async def test_a_claim_is_repeated_with_its_request_id(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(reply(502, b""), data(claimLaunchItems=[CLAIM]))
+    request = ClaimRequest("a1", "session", "request", Capacity(), ("q",), 3, 0.0)
+    (claim,) = await queue.claim(request)
+    assert claim.created_at.tzinfo is not None
+    ids = [end.asked(number)["variables"]["input"]["requestId"] for number in (0, 1)]
+    assert ids == ["request", "request"]
+
+
+async def test_a_claim_that_cannot_be_read_is_refused_at_once(
+    queue: RemoteQueue, end: FarEnd
+) -> None:
+    broken = {**CLAIM, "runSpec": {"retries": "many"}}
+    end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"answer": "KEPT"}))
+    claims = await queue.claim(ClaimRequest("a", "s", "r", Capacity(), ("q",)))
+    assert [claim.lease for claim in claims] == [LEASE]
+    told = end.asked()["variables"]["input"]
+    assert (told["phase"], told["cause"]) == ("REFUSED", "POLICY_SPEC")
+    assert "retries" in told["message"]
+
+
+async def test_a_refusal_that_does_not_arrive_is_left_to_the_lease(
+    queue: RemoteQueue, end: FarEnd
+) -> None:
+    broken = {**CLAIM, "runSpec": {"retries": "many"}}
+    end.then(data(claimLaunchItems=[broken]), error("CONFLICT", "too late"))
+    assert await queue.claim(ClaimRequest("a", "s", "r", Capacity(), ("q",))) == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"phase": "DREAMING"}, {"epoch": None}, {"createdAt": "soon"}, {"itemId": None}]
+)
+async def test_a_claim_against_the_schema_is_the_servers_fault(
+    queue: RemoteQueue, end: FarEnd, change: dict[str, Any]
+) -> None:
+    raw = {**CLAIM, **change}
+    end.then(data(claimLaunchItems=[{k: v for k, v in raw.items() if v is not None}]))
+    with pytest.raises(ServerError, match="schema"):
+        await queue.claim(ClaimRequest("a", "s", "r", Capacity(), ("q",)))
+
+
+@pytest.mark.parametrize("stop", [None, "DRAIN", "STOP"])
+async def test_a_renewal_answers_by_item(queue: RemoteQueue, end: FarEnd, stop: Any) -> None:
+    leases = [{"itemId": "item", "answer": "STOP"}, {"itemId": "other", "answer": "FENCED"}]
+    end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
+    answer = await queue.renew(Beat("a", "s", "RUNNING", (LEASE,)))
+    assert answer.answers == {"item": Answer.STOP, "other": Answer.FENCED}
+    assert answer.current
+    assert answer.stop == stop
+
+
+async def test_progress_tells_only_what_is_new(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(data(advanceLaunchItem={"answer": "KEPT"}))
+    await queue.advance(LEASE, phase=Phase.STARTED, facts={"image": "x"})
+    told = end.asked()["variables"]["input"]
+    assert told["phase"] == "STARTED"
+    assert told["facts"] == {"image": "x"}
+    assert "activity" not in told
+
+
+async def test_an_outcome_and_a_release(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(
+        data(finishLaunchItem={"answer": "KEPT"}), data(releaseLaunchItem={"answer": "FENCED"})
+    )
+    outcome = Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3)
+    assert await queue.finish(LEASE, outcome, {}) is Answer.KEPT
+    assert end.asked()["variables"]["input"]["exitCode"] == 3
+    assert await queue.release(LEASE, "leaving") is Answer.FENCED
+
+
+async def test_an_answer_without_its_field(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(data(somethingElse=1))
+    with pytest.raises(ServerError, match="permitLaunchStart"):
+        await queue.permit(LEASE)
+
+
+@pytest.mark.parametrize(
+    ("item", "standing"),
+    [
+        (None, Standing.UNKNOWN),
+        ({"attempt": 1, "phase": "STARTED"}, Standing.OPEN),
+        ({"attempt": 1, "phase": "FAILED"}, Standing.OVER),
+        ({"attempt": 2, "phase": "QUEUED"}, Standing.OVER),
+    ],
+)
+async def test_where_an_attempt_stands(
+    queue: RemoteQueue, end: FarEnd, item: Any, standing: Standing
+) -> None:
+    end.then(data(launchItem=item))
+    assert await queue.standing(LEASE) is standing
+
+
+async def test_log_bytes_go_by_offset(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(
+        reply(200, {"end": 7}),
+        reply(200, b"", {"Launch-Log-End": "9"}),
+        reply(409, {"errors": [{"message": "gone", "extensions": {"code": "FENCED"}}]}),
+    )
+    assert await queue.append_log(LEASE, "job", 3, b"\x00\xff4\n") == 7
+    path = "/launch/items/item/attempts/1/logs/job"
+    assert end.seen[0] == ("POST", f"{path}?epoch=2&offset=3", b"\x00\xff4\n")
+    assert await queue.log_end(LEASE, "setup") == 9
+    with pytest.raises(FencedError):
+        await queue.append_log(LEASE, "job", 0, b"x")
+
+
+@pytest.mark.parametrize("answer", [reply(200, {}), reply(200, {"end": "x"}), reply(200, [])])
+async def test_a_log_answer_without_an_end(queue: RemoteQueue, end: FarEnd, answer: Any) -> None:
+    end.then(answer)
+    with pytest.raises(ServerError):
+        await queue.append_log(LEASE, "job", 0, b"x")
+    with pytest.raises(ServerError):
+        await queue.log_end(LEASE, "job")
