@@ -8,7 +8,7 @@ conformance suite runs against it as it does against the real runners.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -255,16 +255,15 @@ class ScriptedRunner:
         """See the port."""
         await self._engine.reach("find", name)
         job = self._engine.workloads.get(name)
-        return job.seen() if job else None
+        return job.seen() if job and self._is_mine(job) else None
 
     async def owned(self) -> list[Workload]:
         """See the port."""
         self._engine.answer()
         jobs = self._engine.workloads.values()
-        mine = (LABEL_CONTROL_PLANE, self._control_plane_id)
-        return [job.seen() for job in jobs if mine in job.request.labels.items()]
+        return [job.seen() for job in jobs if self._is_mine(job)]
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncIterator[LogPiece]:
+    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
         job = self._job(workload)
         position = max(offset, job.play.log_lost)
@@ -308,6 +307,9 @@ class ScriptedRunner:
         await self._engine.reach("destroy", workload.name)
         if workload.name in self._engine.workloads:
             self._engine.vanish(workload.name)
+
+    def _is_mine(self, job: _Running) -> bool:
+        return job.request.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
 
     def _job(self, workload: Workload) -> _Running:
         self._engine.answer()

@@ -1,8 +1,9 @@
 """Following a container's log across cut connections, restarts of the engine and rotation."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import aclosing
 from typing import Final
 
 from agent.ports.runner import LogPiece
@@ -37,7 +38,7 @@ class Follower:
         self._is_running = is_running
         self._patience = patience
 
-    async def pieces(self, offset: int) -> AsyncIterator[LogPiece]:
+    async def pieces(self, offset: int) -> AsyncGenerator[LogPiece, None]:
         """Yield pieces of at most 64 KiB.
 
         Raises:
@@ -46,9 +47,10 @@ class Follower:
         await self._in_thread(self._marks.load)
         while True:
             try:
-                async for piece in self._read(offset):
-                    offset = piece.offset + len(piece.data)
-                    yield piece
+                async with aclosing(self._read(offset)) as pieces:
+                    async for piece in pieces:
+                        offset = piece.offset + len(piece.data)
+                        yield piece
                 if not await self._is_running():
                     return
                 await asyncio.sleep(_AGAIN)
@@ -56,7 +58,7 @@ class Follower:
                 if not await self._engine.until_back(self._patience):
                     raise
 
-    async def _read(self, offset: int) -> AsyncIterator[LogPiece]:
+    async def _read(self, offset: int) -> AsyncGenerator[LogPiece, None]:
         """One stream, from the beginning of what the engine has."""
         position = Position(self._marks, offset)
         frames = Frames()

@@ -6,8 +6,9 @@ the start of everything that this process did not create itself.
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from contextlib import aclosing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,7 +180,7 @@ class DockerRunner:
         workloads = [workload_of(inspected) for inspected in found if inspected is not None]
         return [workload for workload in workloads if workload is not None]
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncIterator[LogPiece]:
+    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
 
         async def running() -> bool:
@@ -194,8 +195,9 @@ class DockerRunner:
             running,
             self._patience,
         )
-        async for piece in follower.pieces(offset):
-            yield piece
+        async with aclosing(follower.pieces(offset)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def wait(self, workload: Workload) -> Ending:
         """See the port.

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ _LONGEST: Final = 0.2
 
 async def follow(
     path: Path, offset: int, watch: Watch, threads: Executor
-) -> AsyncIterator[LogPiece]:
+) -> AsyncGenerator[LogPiece, None]:
     """Yield the file from `offset` on until its writer has ended and all was read."""
     loop = asyncio.get_running_loop()
     descriptor = await loop.run_in_executor(threads, _open, path)

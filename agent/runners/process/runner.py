@@ -10,9 +10,9 @@ import errno
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -92,17 +92,20 @@ class ProcessRunner:
 
     async def find(self, name: str) -> Workload | None:
         """See the port. EXITED without an ending: the supervisor vanished; `wait` says so."""
-        return await self._in_thread(lambda: _seen(self._folder(name)))
+        return await self._in_thread(lambda: self._mine(self._folder(name)))
 
     async def owned(self) -> list[Workload]:
         """See the port."""
         return await self._in_thread(self._owned)
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncIterator[LogPiece]:
+    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
         folder = self._folder(workload.name)
-        async with self._watching(folder) as (watch, _):
-            async for piece in follow(folder.log, offset, watch, self._threads):
+        async with (
+            self._watching(folder) as (watch, _),
+            aclosing(follow(folder.log, offset, watch, self._threads)) as pieces,
+        ):
+            async for piece in pieces:
                 yield piece
 
     async def wait(self, workload: Workload) -> Ending:
@@ -217,13 +220,13 @@ class ProcessRunner:
         return replace(workload, state=WorkloadState.RUNNING, started_at=started)
 
     def _owned(self) -> list[Workload]:
-        mine = (LABEL_CONTROL_PLANE, self._control_plane_id)
-        found = [
-            _seen(folder)
-            for folder in folders(self._root)
-            if (job := folder.job()) and mine in job.labels.items()
-        ]
+        found = [self._mine(folder) for folder in folders(self._root)]
         return [workload for workload in found if workload is not None]
+
+    def _mine(self, folder: Folder) -> Workload | None:
+        job = folder.job()
+        mine = job is not None and job.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
+        return _seen(folder) if mine else None
 
     def _folder(self, name: str) -> Folder:
         return Folder(self._root / name)

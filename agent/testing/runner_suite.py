@@ -1,0 +1,349 @@
+"""What every runner must do, as tests: derive a class, give it a fixture `stage`.
+
+The suite speaks to the port alone. A `Stage` knows how to make a backend act out a `Play`,
+and how to look at it from outside, past the runner.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import suppress
+from typing import Protocol, TypeVar, cast
+
+from agent.model.cause import Cause
+from agent.model.errors import JobError, PolicyError
+from agent.ports.runner import (
+    AlreadyStartedError,
+    Ending,
+    LogPiece,
+    RunnerPort,
+    RunRequest,
+    Workload,
+    WorkloadState,
+)
+from agent.testing.scripted_runner import Play
+
+Kind = TypeVar("Kind", bound=BaseException)
+
+_PIECE = 64 * 1024
+_TERMINATED = Ending(143, signal=15)
+_KILLED = Ending(137, signal=9)
+
+
+class Stage(Protocol):
+    """One backend under test."""
+
+    #: A resource argument that is refused unless an administrator allows it.
+    refused_argument: str
+
+    def runner(self) -> RunnerPort:
+        """A runner as a new process of the agent would have it: nothing remembered."""
+
+    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
+        """A request for a job that acts out a play; same item and attempt, same name."""
+
+    async def release(self, name: str) -> None:
+        """Let a waiting job go on to its end."""
+
+    async def occupy(self, name: str) -> None:
+        """Put something that is not ours under a name."""
+
+    async def vanish(self, workload: Workload) -> None:
+        """Remove a running workload behind the runner's back."""
+
+    async def starts(self, name: str) -> int:
+        """How often a workload was really started, as the backend counts."""
+
+
+async def raised(kind: type[Kind], call: Awaitable[object]) -> Kind:
+    """The error that a call ends with."""
+    try:
+        await call
+    except kind as error:
+        return error
+    raise AssertionError(f"{kind.__name__} was not raised")
+
+
+async def read_all(runner: RunnerPort, workload: Workload, offset: int = 0) -> bytes:
+    """A log from an offset to its end; pieces must be small and without gaps."""
+    data = bytearray()
+    async for piece in runner.logs(workload, offset):
+        assert len(piece.data) <= _PIECE
+        assert not piece.missing
+        assert piece.offset == offset + len(data)
+        data += piece.data
+    return bytes(data)
+
+
+async def first_piece(runner: RunnerPort, workload: Workload) -> LogPiece:
+    """The first output of a job: from then on it is sure to run."""
+    pieces = runner.logs(workload, 0)
+    try:
+        return await anext(pieces)
+    finally:
+        await cast("AsyncGenerator[LogPiece, None]", pieces).aclose()
+
+
+async def launched(runner: RunnerPort, request: RunRequest) -> Workload:
+    """Create and start."""
+    return await runner.start(await runner.create(request))
+
+
+def bare(ending: Ending) -> Ending:
+    """An ending without its time and the backend's words, for comparison."""
+    return Ending(ending.exit_code, ending.out_of_memory, ending.signal)
+
+
+class RunnerSuite:
+    """The tests; each works on workloads of its own."""
+
+    async def test_job_runs_to_its_end(self, stage: Stage) -> None:
+        """Output, exit code and times of a job that succeeds."""
+        runner = stage.runner()
+        request = stage.request(Play(b"hello\n"))
+        workload = await launched(runner, request)
+        ending = await runner.wait(workload)
+        assert workload.state is WorkloadState.RUNNING
+        assert workload.started_at is not None
+        assert bare(ending) == Ending(0)
+        assert ending.finished_at is not None
+        assert await read_all(runner, workload) == b"hello\n"
+        assert await stage.starts(request.name) == 1
+
+    async def test_exit_code_is_the_jobs_own(self, stage: Stage) -> None:
+        """A failure is a value."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(exit_code=7)))
+        assert bare(await runner.wait(workload)) == Ending(7)
+
+    async def test_creating_does_not_start(self, stage: Stage) -> None:
+        """Nothing runs before the permit."""
+        runner = stage.runner()
+        request = stage.request(Play())
+        await runner.create(request)
+        found = await runner.find(request.name)
+        assert found is not None
+        assert found.state is WorkloadState.CREATED
+        assert found.started_at is None
+        assert found.lease == request.lease
+        assert await stage.starts(request.name) == 0
+
+    async def test_creating_again_adopts_what_is_there(self, stage: Stage) -> None:
+        """The same attempt twice is one workload, in whatever state it is."""
+        request = stage.request(Play(b"up\n", waits=True))
+        first = await stage.runner().create(request)
+        again = await stage.runner().create(request)
+        assert again.id == first.id
+        assert again.state is WorkloadState.CREATED
+        runner = stage.runner()
+        await runner.start(again)
+        await first_piece(runner, again)
+        assert (await runner.create(request)).state is WorkloadState.RUNNING
+        await runner.stop(again, 5)
+        assert (await runner.create(request)).state is WorkloadState.EXITED
+        assert await stage.starts(request.name) == 1
+
+    async def test_a_foreign_name_is_refused(self, stage: Stage) -> None:
+        """What is not ours is neither adopted nor touched."""
+        request = stage.request(Play())
+        await stage.occupy(request.name)
+        error = await raised(JobError, stage.runner().create(request))
+        assert error.cause is Cause.START_FAILED
+        assert request.name in error.message
+        assert await stage.runner().find(request.name) is None
+
+    async def test_a_running_job_is_not_started_again(self, stage: Stage) -> None:
+        """Neither by its starter nor by another agent."""
+        runner = stage.runner()
+        request = stage.request(Play(b"up\n", waits=True))
+        created = await runner.create(request)
+        started = await runner.start(created)
+        await first_piece(runner, created)
+        for again, seen in ((runner, created), (runner, started), (stage.runner(), created)):
+            await raised(AlreadyStartedError, again.start(seen))
+        assert await stage.starts(request.name) == 1
+
+    async def test_an_ended_job_is_not_started_again(self, stage: Stage) -> None:
+        """An engine would run it a second time."""
+        runner = stage.runner()
+        request = stage.request(Play(b"once\n"))
+        created = await runner.create(request)
+        await runner.wait(await runner.start(created))
+        for again in (runner, stage.runner()):
+            await raised(AlreadyStartedError, again.start(created))
+        assert await stage.starts(request.name) == 1
+        assert await read_all(runner, created) == b"once\n"
+
+    async def test_two_starts_at_once_are_one(self, stage: Stage) -> None:
+        """At most one of two racing agents starts it."""
+        request = stage.request(Play(b"up\n", waits=True))
+        created = await stage.runner().create(request)
+        tries = [stage.runner().start(created), stage.runner().start(created)]
+        results = await asyncio.gather(*tries, return_exceptions=True)
+        refusals = [each for each in results if isinstance(each, AlreadyStartedError)]
+        assert len(refusals) == 1
+        await first_piece(stage.runner(), created)
+        assert await stage.starts(request.name) == 1
+
+    async def test_another_agent_finds_everything(self, stage: Stage) -> None:
+        """What a killed agent left, in every state."""
+        runner = stage.runner()
+        requests = [stage.request(Play(waits=True), item) for item in ("one", "two", "three")]
+        created = [await runner.create(request) for request in requests]
+        await runner.start(created[1])
+        await runner.start(created[2])
+        await stage.release(created[2].name)
+        await runner.wait(created[2])
+        found = {workload.name: workload for workload in await stage.runner().owned()}
+        states = [found[request.name].state for request in requests]
+        running = WorkloadState.RUNNING
+        assert states == [WorkloadState.CREATED, running, WorkloadState.EXITED]
+        assert [found[request.name].lease for request in requests] == [
+            request.lease for request in requests
+        ]
+        ending = found[requests[2].name].ending
+        assert ending is not None
+        assert bare(ending) == Ending(0)
+
+    async def test_another_agent_gets_the_whole_log_and_the_exit_code(self, stage: Stage) -> None:
+        """Adoption loses nothing, while it runs and after its end."""
+        request = stage.request(Play(b"first\nlast\n", exit_code=3, waits=True))
+        workload = await launched(stage.runner(), request)
+        adopter = stage.runner()
+        reading = asyncio.create_task(read_all(adopter, workload))
+        waiting = asyncio.create_task(adopter.wait(workload))
+        await stage.release(request.name)
+        assert bare(await waiting) == Ending(3)
+        assert await reading == b"first\nlast\n"
+        late = stage.runner()
+        assert bare(await late.wait(workload)) == Ending(3)
+        assert await read_all(late, workload) == b"first\nlast\n"
+
+    async def test_a_log_can_be_read_from_any_offset(self, stage: Stage) -> None:
+        """Resuming after a restart."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"one\ntwo\nthree\n")))
+        await runner.wait(workload)
+        assert await read_all(runner, workload, 4) == b"two\nthree\n"
+        assert await read_all(runner, workload, 6) == b"o\nthree\n"
+        assert await read_all(runner, workload, 14) == b""
+
+    async def test_a_log_is_followed_while_the_job_runs(self, stage: Stage) -> None:
+        """The first line comes before the end."""
+        runner = stage.runner()
+        request = stage.request(Play(b"soon\n", waits=True))
+        workload = await launched(runner, request)
+        pieces = runner.logs(workload, 0)
+        first = await anext(pieces)
+        assert first == LogPiece(0, b"soon\n")
+        await stage.release(request.name)
+        assert [piece async for piece in pieces] == []
+
+    async def test_a_log_keeps_every_byte(self, stage: Stage) -> None:
+        """Colours, progress bars, what is no text, and no newline at the end."""
+        output = b"\x1b[31mred\x1b[0m\r 50%\r100%\n\xff\xfe\x00\n" + b"\xc3\xa9" * 20_000 + b"\nend"
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(output)))
+        await runner.wait(workload)
+        assert await read_all(runner, workload) == output
+
+    async def test_a_long_log_arrives_whole(self, stage: Stage) -> None:
+        """Short and long lines, three megabytes."""
+        output = b"".join(b"%d %s\n" % (n, b"x" * (n % 3000)) for n in range(2000))
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(output)))
+        assert await read_all(runner, workload) == output
+
+    async def test_stop_ends_a_job_by_sigterm(self, stage: Stage) -> None:
+        """Most jobs need no more."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        await first_piece(runner, workload)
+        await runner.stop(workload, 60)
+        assert bare(await runner.wait(workload)) == _TERMINATED
+
+    async def test_stop_kills_a_job_that_ignores_sigterm(self, stage: Stage) -> None:
+        """After the grace it is dead."""
+        runner = stage.runner()
+        play = Play(b"deaf\n", waits=True, ignores_term=True)
+        workload = await launched(runner, stage.request(play))
+        await first_piece(runner, workload)
+        await runner.stop(workload, 1)
+        assert bare(await runner.wait(workload)) == _KILLED
+
+    async def test_stop_and_destroy_are_always_legal(self, stage: Stage) -> None:
+        """Without a start, twice, after the end, after the removal."""
+        runner = stage.runner()
+        request = stage.request(Play())
+        unstarted = await runner.create(request)
+        await runner.stop(unstarted, 1)
+        await runner.destroy(unstarted)
+        assert await runner.find(request.name) is None
+        await runner.stop(unstarted, 1)
+        await runner.destroy(unstarted)
+        ended = await launched(runner, stage.request(Play(), "other"))
+        await runner.wait(ended)
+        await runner.stop(ended, 1)
+        await runner.stop(ended, 1)
+        await runner.destroy(ended)
+        assert await runner.owned() == []
+
+    async def test_destroy_removes_a_running_job(self, stage: Stage) -> None:
+        """Nothing of it is left."""
+        runner = stage.runner()
+        request = stage.request(Play(waits=True))
+        workload = await launched(runner, request)
+        await runner.destroy(workload)
+        assert await runner.find(request.name) is None
+        assert await runner.owned() == []
+
+    async def test_cancelled_calls_do_not_harm_the_job(self, stage: Stage) -> None:
+        """Waiting and following can be given up and taken up again."""
+        runner = stage.runner()
+        request = stage.request(Play(b"on\n", exit_code=4, waits=True))
+        workload = await launched(runner, request)
+        await first_piece(runner, workload)
+        tasks = [
+            asyncio.create_task(runner.wait(workload)),
+            asyncio.create_task(read_all(runner, workload)),
+        ]
+        await asyncio.wait(tasks, timeout=0.1)
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        found = await runner.find(request.name)
+        assert found is not None
+        assert found.state is WorkloadState.RUNNING
+        await stage.release(request.name)
+        assert bare(await runner.wait(workload)) == Ending(4)
+
+    async def test_a_vanished_job_is_lost(self, stage: Stage) -> None:
+        """Nobody can say how it ended."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"here\n", waits=True)))
+        await first_piece(runner, workload)
+        waiting = asyncio.create_task(runner.wait(workload))
+        await stage.vanish(workload)
+        error = await raised(JobError, waiting)
+        assert error.cause is Cause.LOST_WORKLOAD
+        assert workload.name in error.message
+
+    async def test_a_refused_argument_is_named(self, stage: Stage) -> None:
+        """Before anything is created."""
+        runner = stage.runner()
+        runner.check({})
+
+        async def checked() -> None:
+            runner.check({stage.refused_argument: "yes"})
+
+        error = await raised(PolicyError, checked())
+        assert error.cause is Cause.POLICY_RESOURCE
+        assert stage.refused_argument in error.message
+
+    async def test_an_unknown_name_is_not_found(self, stage: Stage) -> None:
+        """Nothing there, in any state."""
+        assert await stage.runner().find("launch-nothing-of-this-name-1") is None
+
+    async def test_the_backend_has_one_identity(self, stage: Stage) -> None:
+        """Who shares it may adopt."""
+        assert await stage.runner().backend_id() == await stage.runner().backend_id()

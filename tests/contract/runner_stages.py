@@ -1,0 +1,224 @@
+"""Stages of the runner suite: how each backend acts out a play, and how to look at it."""
+
+import json
+import os
+import shlex
+import signal
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+from docker.api.client import APIClient
+from docker.errors import NotFound
+
+from agent.config.execution import DockerRunnerConfig, ProcessRunnerConfig
+from agent.model.capacity import Granted
+from agent.model.names import LABEL_CONTROL_PLANE, workload_labels, workload_name
+from agent.model.work import Image, Lease
+from agent.ports.runner import Mount, RunRequest, Workload
+from agent.runners.docker.runner import DockerRunner
+from agent.runners.process.runner import ProcessRunner
+from agent.testing.scripted_runner import Play, ScriptedEngine, ScriptedRunner
+
+TEST_LABEL = "launch-agent-tests.runners"
+ENVIRONMENT = Image("environment", "environment", reused=True)
+
+
+def script_of(play: Play, folder: str) -> str:
+    """The play for a shell; it prints a file, so that any bytes will do."""
+    lines = [f"cd {shlex.quote(folder)}"]
+    if play.ignores_term:
+        lines.append("trap '' TERM")
+    lines.append("cat output")
+    if play.waits:
+        lines.append("while [ ! -e go ]; do sleep 0.02; done")
+    return "\n".join([*lines, f"exit {play.exit_code}"])
+
+
+class Scenes:
+    """Folders in which plays lie, one per job, and requests for them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.control_plane_id = uuid.uuid4().hex[:12]
+
+    def lay_out(self, play: Play, item: str, attempt: int) -> tuple[Lease, str, Path]:
+        lease = Lease(item, attempt, 1)
+        name = workload_name(self.control_plane_id, item, attempt)
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "output").write_bytes(play.output)
+        return lease, name, folder
+
+    def request(
+        self, lease: Lease, name: str, image: Image, command: tuple[str, ...], **more: object
+    ) -> RunRequest:
+        labels = workload_labels(self.control_plane_id, lease)
+        given = {"environment": {}, "arguments": {}, "granted": Granted(), "args": ()} | more
+        return RunRequest(lease, name, labels, image, command, **given)
+
+    def release(self, name: str) -> None:
+        (self.root / name / "go").touch()
+
+
+class ScriptedStage:
+    """The fake, held to the same promises."""
+
+    refused_argument = "privileged"
+
+    def __init__(self, root: Path) -> None:
+        self.engine = ScriptedEngine()
+        self._scenes = Scenes(root)
+
+    def runner(self) -> ScriptedRunner:
+        return ScriptedRunner(self.engine, self._scenes.control_plane_id)
+
+    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, _ = self._scenes.lay_out(play, item, attempt)
+        self.engine.plays[name] = play
+        return self._scenes.request(lease, name, Image("image", "digest", reused=True), ())
+
+    async def release(self, name: str) -> None:
+        self.engine.release(name)
+
+    async def occupy(self, name: str) -> None:
+        foreign = Scenes(Path("unused"))
+        image = Image("image", "digest", reused=True)
+        request = foreign.request(Lease("theirs", 1, 1), name, image, ())
+        other = ScriptedRunner(self.engine, foreign.control_plane_id)
+        await other.create(request)
+
+    async def vanish(self, workload: Workload) -> None:
+        self.engine.vanish(workload.name)
+
+    async def starts(self, name: str) -> int:
+        return self.engine.starts(name)
+
+
+class ProcessStage:
+    """Local processes below a folder."""
+
+    refused_argument = "volume"
+
+    def __init__(self, root: Path, threads: ThreadPoolExecutor) -> None:
+        self.root = root / "jobs"
+        self._scenes = Scenes(root / "scenes")
+        self._threads = threads
+
+    def runner(self, config: ProcessRunnerConfig | None = None) -> ProcessRunner:
+        return ProcessRunner(
+            self.root,
+            self._scenes.control_plane_id,
+            config or ProcessRunnerConfig(),
+            self._threads,
+            os.environ,
+        )
+
+    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, folder = self._scenes.lay_out(play, item, attempt)
+        script = f"echo >> {shlex.quote(str(folder / 'starts'))}\n" + script_of(play, str(folder))
+        return self._scenes.request(lease, name, ENVIRONMENT, ("sh", "-c", script))
+
+    def running(self, item: str, *command: str, **more: object) -> RunRequest:
+        """A request for any command."""
+        lease, name, _ = self._scenes.lay_out(Play(), item, 1)
+        return self._scenes.request(lease, name, ENVIRONMENT, command, **more)
+
+    async def release(self, name: str) -> None:
+        self._scenes.release(name)
+
+    async def occupy(self, name: str) -> None:
+        folder = self.root / name
+        folder.mkdir(parents=True)
+        theirs = {"name": name, "labels": {}, "argv": ["true"], "workdir": "/"}
+        (folder / "job.json").write_text(json.dumps(theirs))
+
+    async def vanish(self, workload: Workload) -> None:
+        os.killpg(self.session(workload.name), signal.SIGKILL)
+
+    async def starts(self, name: str) -> int:
+        path = self._scenes.root / name / "starts"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    def session(self, name: str) -> int:
+        """Process id of a supervisor."""
+        lines = (self.root / name / "status").read_text().splitlines()
+        return int(dict(line.split(" ", 1) for line in lines)["pid"])
+
+    async def clear(self) -> None:
+        runner = self.runner()
+        for workload in await runner.owned():
+            await runner.destroy(workload)
+
+
+class DockerStage:
+    """Containers of a real engine, on the host's network, which is the quickest."""
+
+    refused_argument = "volume"
+
+    def __init__(self, root: Path, threads: ThreadPoolExecutor, host: str, image: str) -> None:
+        self.root = root
+        self.client = APIClient(base_url=host, version="auto")
+        self.image = Image(image, "image-id", reused=True)
+        self.config = DockerRunnerConfig(host=host, host_network=True)
+        self.scenes = Scenes(root / "scenes")
+        self._threads = threads
+        self._runners: list[DockerRunner] = []
+        self._since = int(time.time()) - 1
+
+    def runner(
+        self, config: DockerRunnerConfig | None = None, patience: float = 60.0
+    ) -> DockerRunner:
+        runner = DockerRunner(
+            self.scenes.control_plane_id,
+            config or self.config,
+            self._threads,
+            state_dir=self.root / "marks",
+            patience=patience,
+        )
+        self._runners.append(runner)
+        return runner
+
+    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, folder = self.scenes.lay_out(play, item, attempt)
+        mounts = (Mount(folder, "/scene"),)
+        command = ("sh", "-c", script_of(play, "/scene"))
+        return self.scenes.request(lease, name, self.image, command, mounts=mounts)
+
+    def running(self, item: str, *command: str, **more: object) -> RunRequest:
+        """A request for any command."""
+        lease, name, _ = self.scenes.lay_out(Play(), item, 1)
+        return self.scenes.request(lease, name, more.pop("image", self.image), command, **more)
+
+    async def release(self, name: str) -> None:
+        self.scenes.release(name)
+
+    async def occupy(self, name: str) -> None:
+        theirs = {TEST_LABEL: self.scenes.control_plane_id}
+        config = {"Image": self.image.reference, "Cmd": ["true"], "Labels": theirs}
+        self.client.create_container_from_config(config, name)
+
+    async def vanish(self, workload: Workload) -> None:
+        self.client.remove_container(workload.id, force=True)
+
+    async def starts(self, name: str) -> int:
+        return self.events(name, "start")
+
+    def events(self, name: str, kind: str) -> int:
+        """How many events of a kind the engine has seen."""
+        filters = {"container": [name], "event": [kind]}
+        until = int(time.time()) + 1
+        found = self.client.events(since=self._since, until=until, filters=filters, decode=True)
+        return sum(1 for _ in found)
+
+    async def clear(self) -> None:
+        for runner in self._runners:
+            await runner.close()
+        for label in (LABEL_CONTROL_PLANE, TEST_LABEL):
+            wanted = [f"{label}={self.scenes.control_plane_id}"]
+            for found in self.client.containers(all=True, filters={"label": wanted}):
+                with suppress(NotFound):
+                    self.client.remove_container(found["Id"], force=True, v=True)
+        self.client.close()
