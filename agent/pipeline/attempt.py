@@ -10,7 +10,7 @@ from typing import Final, assert_never
 import structlog
 
 from agent.model.errors import FencedError, LaunchError
-from agent.model.outcome import Outcome, Stopped
+from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import UNSTARTED_HELD, Phase
 from agent.pipeline.ending import is_foreseen, outcome_of_failure
 from agent.pipeline.job import Job
@@ -22,6 +22,7 @@ from agent.ports.runner import Workload
 
 #: Seconds. An item that cannot be handed back in time returns when its lease lapses.
 _HAND_BACK: Final = 5.0
+_LOST_LOG: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +180,7 @@ class _Line:
         job.equipment.observe(outcome)
         log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
         try:
-            answer = await job.report.finish(outcome, job.equipment.limits.log_stall)
+            answer = await job.report.finish(outcome, self._log_stall(outcome))
         except RecalledError as recalled:
             if recalled.cause is Recall.FENCED:
                 job.equipment.record.dropped(job.lease)
@@ -196,6 +197,11 @@ class _Line:
         await job.report.close()
         await self._destroy()
         await self._remove_folder()
+
+    def _log_stall(self, outcome: Outcome) -> float:
+        """What is lost has most likely taken its log along; the news does not wait for it."""
+        stall = self._job.equipment.limits.log_stall
+        return min(stall, _LOST_LOG) if isinstance(outcome, Lost) else stall
 
     async def _destroy(self) -> None:
         if self._workload is None:

@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator
 
 import structlog
 
-from agent.model.errors import LaunchError
+from agent.model.cause import Cause
+from agent.model.errors import JobError, LaunchError
 from agent.model.units import format_size
 from agent.model.work import Lease
 from agent.pipeline.insist import Backoff, Sleep
@@ -66,17 +67,29 @@ class JobLog:
 
     async def _follow(self, workload: Workload) -> None:
         backoff = Backoff()
+        complained = ""
         while True:
             try:
-                await self._read(workload)
-                await self._shipper.flush()
+                await self._read_all(workload)
             except RewoundError as error:
                 self._log().warning("the control plane lost log bytes; read again", end=error.end)
             except (LaunchError, OSError) as error:
-                self._log().warning("the job's log broke off; read again", error=str(error))
+                if str(error) != complained:
+                    self._log().warning("the job's log broke off; read again", error=str(error))
+                complained = str(error)
                 await self._sleep(backoff.pause())
             else:
                 return
+
+    async def _read_all(self, workload: Workload) -> None:
+        """Until the far end has all there is; what vanished has no more."""
+        try:
+            await self._read(workload)
+        except JobError as error:
+            if error.cause is not Cause.LOST_WORKLOAD:
+                raise
+            self._log().warning("the rest of the job's log is gone", error=str(error))
+        await self._shipper.flush()
 
     async def _read(self, workload: Workload) -> None:
         await self._shipper.ready()
