@@ -19,7 +19,7 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.requests = Histogram(
             "launch_http_request_seconds",
-            "Duration of requests; long polls are counted in launch_claim_seconds only.",
+            "Duration of requests, claims and followed logs excepted.",
             ("route", "status"),
             buckets=_FAST,
             registry=self._registry,

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from agent.control.files.logs import LogKey
 from agent.control.http.bodies import read_bytes
-from agent.control.keys import LOGS, PLANE, STOPPING, principal_of
+from agent.control.keys import LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.services.notices import Bell, topic_log
 from agent.control.store.records import Channel, LogState
 from agent.model.errors import InvalidInputError
@@ -52,6 +52,7 @@ async def read_log(request: web.Request) -> web.StreamResponse:
     if request.method == "HEAD":
         await response.prepare(request)
     elif request.query.get("follow") == "1":
+        request[WAITED] = True
         await response.prepare(request)
         await _follow(request, response, key, channel, offset)
     else:

@@ -44,8 +44,6 @@ class LogKey:
 class _Channel:
     extents: list[Extent]
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    grown: asyncio.Event = field(default_factory=asyncio.Event)
-    users: int = 0
 
     @property
     def end(self) -> int:
@@ -75,7 +73,6 @@ class LogStore:
                 with storage_errors(f"Storing the log of {key.item_id}"):
                     await self._store.put_async(key.prefix + extent.name, fresh)
                 channel.extents.append(extent)
-                self._wake(channel)
                 await self._merge(key, channel)
             return channel.end
 
@@ -96,19 +93,6 @@ class LogStore:
                 continue
             yield data
             offset += len(data)
-
-    async def wait_beyond(self, key: LogKey, offset: int, seconds: float) -> None:
-        """Wait until more than `offset` bytes are stored, or for so many seconds."""
-        channel = await self._channel(key)
-        channel.users += 1
-        try:
-            async with asyncio.timeout(seconds):
-                while channel.end <= offset:
-                    await channel.grown.wait()
-        except TimeoutError:
-            return
-        finally:
-            channel.users -= 1
 
     async def items(self) -> list[str]:
         """Ids of all items that have a log."""
@@ -141,15 +125,10 @@ class LogStore:
         return channel
 
     def _forget(self) -> None:
-        """Drop what was used longest ago, except where somebody holds or awaits it."""
+        """Drop what was used longest ago, except where somebody is writing."""
         for key in list(self._channels)[: max(0, len(self._channels) - _REMEMBERED)]:
-            channel = self._channels[key]
-            if not channel.lock.locked() and not channel.users:
+            if not self._channels[key].lock.locked():
                 del self._channels[key]
-
-    def _wake(self, channel: _Channel) -> None:
-        channel.grown.set()
-        channel.grown = asyncio.Event()
 
     async def _piece(self, key: LogKey, extent: Extent, start: int, end: int) -> bytes | None:
         with storage_errors(f"Reading the log of {key.item_id}"):

@@ -50,9 +50,6 @@ def storage_errors(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ConnectionError, TimeoutError):
-        # Of the client whose bytes are being stored, not of the store.
-        raise
     except (BaseError, OSError) as error:
         text = str(error).split("\n", 1)[0]
         if "No space left" in str(error) or "os error 28" in str(error):

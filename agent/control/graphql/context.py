@@ -28,6 +28,8 @@ class Context:
     metrics: Metrics
     #: Set when nobody waits for the answer any more: the client left, or the server stops.
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
+    #: A resolver waited for something to happen: the duration is not ours.
+    waited: bool = False
     _nested: int = 0
 
     def spend(self) -> None:

@@ -9,7 +9,7 @@ from agent.control.graphql.context import Context
 from agent.control.graphql.execute import Executor, GraphQLRequest
 from agent.control.http.answers import dumps
 from agent.control.http.bodies import read_json
-from agent.control.keys import CONFIG, METRICS, PLANE, STOPPING, principal_of
+from agent.control.keys import CONFIG, METRICS, PLANE, STOPPING, WAITED, principal_of
 
 
 class GraphQLHandler:
@@ -24,7 +24,11 @@ class GraphQLHandler:
         body = await read_json(request, request.app[CONFIG].max_body)
         asked = GraphQLRequest.of(body)
         context = Context(request.app[PLANE], principal_of(request), request.app[METRICS])
-        answer = await self._run(asked, context, request.app[STOPPING])
+        try:
+            answer = await self._run(asked, context, request.app[STOPPING])
+        finally:
+            if context.waited:
+                request[WAITED] = True
         for error in answer.get("errors", ()):
             context.metrics.errors.labels(error["extensions"]["code"]).inc()
         return web.Response(text=dumps(answer), content_type="application/json")

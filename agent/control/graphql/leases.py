@@ -20,6 +20,7 @@ _LONGEST_WAIT: Final = 30
 
 async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
     began = time.perf_counter()
+    context.waited = True
     queues = args.get("queue_names")
     polling = asyncio.ensure_future(
         context.plane.leases.claim(

@@ -15,6 +15,7 @@ _STATUS: Final = {
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
+    "BROKEN_OFF": 408,
     "ALREADY_EXISTS": 409,
     "CONFLICT": 409,
     "FENCED": 409,

@@ -2,17 +2,35 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from agent.control.files.blobs import TooLargeError
-from agent.model.errors import InvalidInputError
+from agent.model.errors import InvalidInputError, LaunchError
 
 #: Seconds for a whole body, and for the next piece of a stream.
 _PATIENCE: Final = 60.0
 _PIECE: Final = 256 * 1024
+
+
+class BrokenOffError(LaunchError):
+    """The request's body did not arrive in full."""
+
+    code = "BROKEN_OFF"
+
+
+@contextmanager
+def _arriving() -> Iterator[None]:
+    """Whatever goes wrong while a body arrives is the connection's doing, not ours."""
+    try:
+        yield
+    except TimeoutError:
+        raise BrokenOffError("The request's body did not arrive in time.") from None
+    except (ConnectionError, ClientError, web.RequestPayloadError) as error:
+        raise BrokenOffError("The request's body was cut.") from error
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
@@ -20,16 +38,17 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
 
     Raises:
         TooLargeError: more than `limit` bytes.
-        TimeoutError: it did not arrive in time.
+        BrokenOffError: it did not arrive, or not in time.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     data = bytearray()
-    async with asyncio.timeout(_PATIENCE):
-        async for piece in request.content.iter_chunked(_PIECE):
-            data += piece
-            if len(data) > limit:
-                raise _too_large(limit)
+    with _arriving():
+        async with asyncio.timeout(_PATIENCE):
+            async for piece in request.content.iter_chunked(_PIECE):
+                data += piece
+                if len(data) > limit:
+                    raise _too_large(limit)
     return bytes(data)
 
 
@@ -52,21 +71,16 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
     """The body as it arrives.
 
     Raises:
-        TimeoutError: nothing came for a minute.
-        ConnectionError: it was cut; also when fewer bytes came than were announced.
+        BrokenOffError: it was cut, or nothing came for a minute.
     """
     stream = request.content.iter_chunked(_PIECE)
-    seen = 0
     while True:
-        try:
+        with _arriving():
             async with asyncio.timeout(_PATIENCE):
-                piece = await anext(stream)
-        except StopAsyncIteration:
-            break
-        seen += len(piece)
+                piece = await anext(stream, b"")
+        if not piece:
+            return
         yield piece
-    if request.content_length not in {None, seen}:
-        raise ConnectionResetError("the upload was cut")
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -3,11 +3,11 @@
 import time
 from typing import Final
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler
 
 from agent.control.http.answers import masked, refuse, refuse_error
-from agent.control.keys import METRICS
+from agent.control.keys import METRICS, WAITED
 from agent.model.errors import LaunchError
 
 #: Nothing inline, nothing from elsewhere, no frames around it.
@@ -24,8 +24,7 @@ _HEADERS: Final = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-#: Their durations say how long somebody waited, not how fast we are.
-_WAITING: Final = ("/logs/", "/events")
+_EVENTS: Final = "/launch/events"
 
 
 async def secure_headers(_request: web.Request, response: web.StreamResponse) -> None:
@@ -37,7 +36,7 @@ async def secure_headers(_request: web.Request, response: web.StreamResponse) ->
 
 @web.middleware
 async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Count the request by route and status; routes are few, paths are not."""
+    """Count the request by route and status (routes are few, paths are not), unless it waited."""
     began = time.perf_counter()
     status = 500
     try:
@@ -51,7 +50,7 @@ async def measure(request: web.Request, handler: Handler) -> web.StreamResponse:
     finally:
         resource = request.match_info.route.resource
         route = resource.canonical if resource else "none"
-        if not request.path.endswith(_WAITING):
+        if route != _EVENTS and WAITED not in request:
             seconds = time.perf_counter() - began
             request.app[METRICS].requests.labels(route, str(status)).observe(seconds)
 
@@ -67,10 +66,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         if error.status < 400:  # noqa: PLR2004 -- redirects are answers, not errors
             raise
         return refuse(request, error.status, _code(error), error.reason)
-    except (ConnectionError, TimeoutError) as error:
-        # The far end went away or dawdled; nobody reads the answer, but the log should not
-        # take it for a failure of ours.
-        return refuse(request, 408, "DISCONNECTED", f"The request broke off: {error}.")
+    except ClientConnectionResetError:
+        # The reader of a blob or a log left; nobody reads this, and it is no failure of ours.
+        return refuse(request, 408, "BROKEN_OFF", "The connection broke off.")
     except Exception as error:  # noqa: BLE001 -- the last line: nothing unmasked passes
         return refuse(request, 500, "SERVER_ERROR", masked(error, path=request.path))
 

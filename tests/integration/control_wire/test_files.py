@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import io
 
 import aiohttp
 import pytest
@@ -87,10 +88,10 @@ async def test_blobs_follow_the_roles(wire):
     await wire.team("team", viewer=Role.VIEWER, member=Role.MEMBER)
     robot = await wire.agent_key("team")
     path = f"/launch/blobs/team/{DIGEST}"
-    assert await callers["stranger"].status("PUT", path, data=DATA) == 404
-    assert await callers["viewer"].status("PUT", path, data=DATA) == 403
-    assert await robot.status("PUT", path, data=DATA) == 403
-    assert await callers["member"].status("PUT", path, data=DATA) == 201
+    assert await callers["stranger"].status("PUT", path, data=io.BytesIO(DATA)) == 404
+    assert await callers["viewer"].status("PUT", path, data=io.BytesIO(DATA)) == 403
+    assert await robot.status("PUT", path, data=io.BytesIO(DATA)) == 403
+    assert await callers["member"].status("PUT", path, data=io.BytesIO(DATA)) == 201
     for name, status in (("stranger", 404), ("viewer", 200), ("member", 200)):
         assert await callers[name].status("GET", path) == status
     assert await robot.status("GET", path) == 200
@@ -117,7 +118,7 @@ def _log(claim, channel="job", **query):
 
 async def _append(wire, claim, offset, data, channel="job"):
     path = _log(claim, channel, epoch=claim["epoch"], offset=offset)
-    async with wire.ann.request("POST", path, data=data) as answer:
+    async with wire.ann.request("POST", path, data=io.BytesIO(data)) as answer:
         assert answer.status == 200, await answer.text()
         return (await answer.json())["end"]
 
@@ -207,7 +208,7 @@ async def test_missing_and_malformed_numbers_are_named(wire, held, query):
 async def test_a_piece_beyond_four_mebibytes_is_refused(wire, held):
     _, claim = held
     path = _log(claim, epoch=claim["epoch"], offset=0)
-    assert await wire.ann.status("POST", path, data=b"x" * (4 * 1024**2 + 1)) == 413
+    assert await wire.ann.status("POST", path, data=io.BytesIO(b"x" * (4 * 1024**2 + 1))) == 413
 
     async def streamed():
         for _ in range(5):

@@ -8,6 +8,7 @@ from yarl import URL
 
 from agent.control.http.policies import Access, access_of
 from agent.control.store.records import Role
+from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
 
 VIEWER = "{ viewer { username entity } }"
@@ -295,7 +296,13 @@ async def test_probes_and_metrics(wire):
     async with wire.nobody.request("GET", "/metrics") as answer:
         text = await answer.text()
     assert 'launch_queue_items{entity="ann",phase="queued",queue="default"} 1.0' in text
-    assert 'launch_http_request_seconds_count{route="/graphql",status="200"}' in text
+    assert 'launch_http_request_seconds_count{route="/graphql",status="200"} 1.0' in text
+    await (await Agent.register(wire.ann, "ann", "default")).claim()
+    async with wire.nobody.request("GET", "/metrics") as answer:
+        text = await answer.text()
+    assert 'launch_claim_seconds_count{outcome="claimed"} 1.0' in text
+    assert 'launch_http_request_seconds_count{route="/graphql",status="200"} 2.0' in text
+    assert 'launch_agents{entity="ann",status=' in text
 
 
 async def test_a_viewer_of_one_entity_does_not_see_another(wire):

@@ -92,7 +92,9 @@ async def test_an_items_whole_life(wire):
         "mutation ($id: ID!) { retryLaunchItem(id: $id) { phase attempt } }", id=item["id"]
     )
     assert retried["retryLaunchItem"] == {"phase": "QUEUED", "attempt": 2}
-    assert await agent.write(*finish, claim, **outcome) == "FENCED"
+    assert await agent.write(*finish, claim, **outcome) == "KEPT"
+    other = outcome | {"phase": "SUCCEEDED", "cause": "SUCCEEDED", "exitCode": 0}
+    assert await agent.write(*finish, claim, **other) == "FENCED"
 
 
 async def test_renewal_tells_each_lease_what_became_of_it(wire):
@@ -230,7 +232,7 @@ async def test_queues_are_saved_paused_counted_and_removed(wire):
         input={
             "name": "gpu",
             "resource": "local-process",
-            "config": {"resource_args": {"local-process": {}}},
+            "config": {"resource_args": {"local-process": {"env": ["N={{n}}"]}}},
             "templateVariables": {"n": {"schema": {"type": "integer"}, "description": "count"}},
             "mode": "CREATE",
         },

@@ -119,8 +119,11 @@ async def test_a_stopping_server_is_not_ready(wire):
 
 
 def test_a_route_without_a_policy_keeps_the_app_from_being_made(tmp_path, monkeypatch):
+    async def forgotten(_request: web.Request) -> web.Response:
+        return web.Response()
+
     def more(app: web.Application) -> None:
-        app.router.add_get("/forgotten", lambda _: web.Response())
+        app.router.add_get("/forgotten", forgotten)
 
     monkeypatch.setattr(app_module, "add_web_routes", more)
     with pytest.raises(RuntimeError, match="/forgotten"):

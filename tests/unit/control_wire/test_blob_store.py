@@ -8,6 +8,7 @@ import pytest
 
 from agent.control.files.blobs import BlobStore, DigestMismatchError, TooLargeError
 from agent.control.files.storage import open_folder
+from agent.control.http.bodies import BrokenOffError
 from agent.model.errors import InvalidInputError
 
 DATA = b"code" * 1000
@@ -17,7 +18,7 @@ DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
 async def _chunks(data: bytes, *, cut_at: int | None = None, size: int = 1000):
     for start in range(0, len(data), size):
         if cut_at is not None and start >= cut_at:
-            raise ConnectionResetError("cut")
+            raise BrokenOffError("cut")
         yield data[start : start + size]
 
 
@@ -62,7 +63,7 @@ async def test_a_cut_upload_leaves_nothing(tmp_path, length):
     data = b"x" * length
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     blobs = BlobStore(await open_folder(tmp_path), 20_000_000)
-    with pytest.raises(ConnectionResetError):
+    with pytest.raises(BrokenOffError):
         await blobs.put("ann", digest, _chunks(data, cut_at=length // 2, size=1000))
     assert _files(tmp_path) == []
 
