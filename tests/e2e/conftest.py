@@ -1,5 +1,6 @@
 """Homes for the end-to-end tests; each is torn down with everything that ran in it."""
 
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from tests.infrastructure.state import Facts
 #: Patience of test daemons: everything as in production, a twentieth of the time.
 QUICK: dict[str, Any] = {
     "control": {
-        "port": 0,
         "heartbeat": "500ms",
         "lease": "3s",
         "agent_timeout": "3s",
@@ -23,10 +23,17 @@ QUICK: dict[str, Any] = {
 }
 
 
+def quick(**more: Any) -> dict[str, Any]:
+    """Quick settings with a port of their own, which a restarted control plane keeps."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return QUICK | {"control": QUICK["control"] | {"port": port}} | more
+
+
 @pytest.fixture
 async def home(tmp_path: Path) -> AsyncIterator[Home]:
     home = Home(tmp_path)
-    home.configure(QUICK)
+    home.configure(quick())
     yield home
     await home.close()
 
@@ -40,5 +47,5 @@ def backend(request: pytest.FixtureRequest, services: Facts, home: Home) -> Back
         made = Containers.make(services.docker.host, services.docker.shell_image)
     else:
         made = Processes.make(home.root)
-    home.configure(QUICK | made.settings)
+    home.configure(quick(**made.settings))
     return made

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import QUICK
+from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home, Result
 from tests.e2e.test_tour import git_settings
 from tests.infrastructure.state import DockerFacts, GitFacts, RegistryFacts
@@ -111,8 +111,8 @@ async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) 
 async def test_a_port_in_use_is_named(home: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        control = QUICK["control"] | {"port": port}
-        home.configure(QUICK | {"control": control})
+        settings = quick()
+        home.configure(settings | {"control": settings["control"] | {"port": port}})
         done = await home.run("launch-agent", "--queue", "default", "--config", str(home.config))
     told(done, 2, str(port), "in use")
 
@@ -151,7 +151,7 @@ async def test_git_remotes_that_fail_each_have_their_cause(
 ) -> None:
     settings = git_settings(git_servers)
     settings["sources"]["git"]["stall_timeout"] = "2s"
-    home.configure(QUICK | settings)
+    home.configure(quick(**settings))
     await home.start("launch-agent", "--queue", "default")
     url, run = git_servers.https_url, ("-E", "python job.py")
 
@@ -179,7 +179,7 @@ async def test_a_wrong_password_is_an_authentication_cause(
 ) -> None:
     settings = git_settings(git_servers)
     settings["sources"]["git"]["credentials"][0]["password"] = {"value": "wrong-password"}
-    home.configure(QUICK | settings)
+    home.configure(quick(**settings))
     await home.start("launch-agent", "--queue", "default")
     run = ("--uri", git_servers.https_url, "-E", "python job.py")
     cause, message, explained = await cause_of(home, *run)
@@ -237,7 +237,7 @@ async def test_images_that_cannot_be_run_each_have_their_cause(
 async def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(
     home: Home, docker_engine: DockerFacts
 ) -> None:
-    home.configure(QUICK | {"stopped_run_timeout": "1s"})
+    home.configure(quick(stopped_run_timeout="1s"))
     await home.start("launch-agent", "--queue", "default")
     stubborn = shlex.join(["sh", "-c", "trap '' TERM; echo armed; while :; do sleep 1; done"])
     image = ("-d", docker_engine.shell_image, "-E", stubborn)

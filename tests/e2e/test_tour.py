@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import QUICK
+from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home
 from tests.infrastructure.state import DockerFacts, GitFacts
 
@@ -65,7 +65,7 @@ async def test_a_directory_of_code_is_built_run_and_followed(at_home: Home) -> N
 async def test_a_repository_is_fetched_with_a_password_and_with_a_key(
     home: Home, git_servers: GitFacts, scheme: str
 ) -> None:
-    home.configure(QUICK | git_settings(git_servers))
+    home.configure(quick(**git_settings(git_servers)))
     await home.start("launch-agent", "--queue", "default")
     url = git_servers.https_url if scheme == "https" else git_servers.ssh_url
     done = await home.launch(

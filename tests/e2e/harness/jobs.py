@@ -71,7 +71,7 @@ class Containers:
         return await submit(home, "--docker-image", self.image, "-E", command, *flags)
 
     async def open_gate(self, item: str) -> None:
-        container = await self._container(item)
+        (container,) = await self._containers(item)
         exec_body = {"Cmd": ["touch", "/tmp/gate"]}
         made = await self._call("POST", f"/containers/{container['Id']}/exec", json=exec_body)
         await self._call("POST", f"/exec/{made['Id']}/start", json={"Detach": True})
@@ -84,13 +84,11 @@ class Containers:
         return actions.count("create"), actions.count("start")
 
     async def running(self, item: str) -> bool:
-        return bool((await self._container(item))["State"] == "running")
+        return any(found["State"] == "running" for found in await self._containers(item))
 
-    async def _container(self, item: str) -> dict[str, Any]:
+    async def _containers(self, item: str) -> list[dict[str, Any]]:
         params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_ITEM}={item}"]})}
-        found = await self._call("GET", "/containers/json", params=params)
-        assert len(found) == 1, found
-        return dict(found[0])
+        return list(await self._call("GET", "/containers/json", params=params))
 
     async def _call(self, method: str, path: str, *, text: bool = False, **kwargs: Any) -> Any:
         connector = aiohttp.UnixConnector(path=self.host.removeprefix("unix://"))
