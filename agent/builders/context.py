@@ -27,20 +27,19 @@ def check_paths(request: BuildRequest) -> None:
     """
     root = request.root.resolve()
     context = request.context.resolve()
+    shown = os.path.relpath(request.context, request.root)
     if not context.is_relative_to(root):
-        raise _invalid(f"Build context «{_shown(request.context, request.root)}» leads out of it")
+        raise _invalid(f"Build context «{shown}» leads out of the source")
     if not context.is_dir():
-        raise _invalid(
-            f"Build context «{_shown(request.context, request.root)}» is no folder in it"
-        )
+        raise _invalid(f"Build context «{shown}» is no folder of the source")
     if request.dockerfile is None:
         return
     dockerfile = request.dockerfile.resolve()
-    shown = _shown(request.dockerfile, request.context)
+    shown = os.path.relpath(request.dockerfile, request.context)
     if not dockerfile.is_relative_to(context):
         raise _invalid(f"Dockerfile «{shown}» leads out of the build context")
     if not dockerfile.is_file():
-        raise _invalid(f"Dockerfile «{shown}» is no file in the build context")
+        raise _invalid(f"Dockerfile «{shown}» does not exist in the build context")
 
 
 def tree_digest(folder: Path, *, everything: bool, stop: Stop) -> str:
@@ -87,13 +86,7 @@ def _file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _shown(path: Path, base: Path) -> str:
-    return os.path.relpath(path, base)
-
-
 def _invalid(what: str) -> JobError:
     return JobError(
-        Cause.SOURCE_INVALID,
-        f"{what}." if what.startswith("«") else f"{what} (paths are relative to the source).",
-        hint="Mend the path, or the file, and submit again.",
+        Cause.SOURCE_INVALID, f"{what}.", hint="Mend the path, or the file, and submit again."
     )

@@ -22,6 +22,10 @@ _CA_VARIABLES: Final = (
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
 
+#: The reason where uv tells none.
+UNEXPLAINED: Final = "the installation ended without a reason"
+
+
 @dataclass(frozen=True, slots=True)
 class Indexes:
     """Where packages come from: configuration, else the agent's environment."""
@@ -176,4 +180,6 @@ def blame(output: str, requirements: Requirements | None) -> tuple[Cause, str]:
         if match is not None:
             what = " ".join((match.groupdict().get("what") or "").split())[:_LONGEST_REASON]
             return meaning.cause, Redactor().text(meaning.reason.format(what=what))
-    return Cause.BUILD_REQUIREMENTS, "uv gave up"
+    last = re.findall(r"^error: (.+)$", output, re.MULTILINE)
+    reason = Redactor().text(last[-1])[:_LONGEST_REASON] if last else UNEXPLAINED
+    return Cause.BUILD_REQUIREMENTS, reason

@@ -133,7 +133,13 @@ class VirtualenvBuilder:
             return
         await say(log, f"installing from {requirements.found_in}")
         install = ("pip", "install", "--no-config", "--python", str(folder / "venv/bin/python"))
-        listed = ("-c", str(folder / "constraints.txt"), "-r", str(folder / "requirements.txt"))
+        texts = {
+            "-c": (folder / "constraints.txt", requirements.constraints),
+            "-r": (folder / "requirements.txt", requirements.packages),
+        }
+        listed = [
+            word for flag, (file, text) in texts.items() if text for word in (flag, str(file))
+        ]
         local = tuple(
             f"{request.root.resolve() / path}{extras}"
             for path, extras in _local_arguments(request.root, requirements)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from agent.builders.docker.dockerfile import INSTALL_STEP
 from agent.builders.docker.progress import BuildProgress
 from agent.builders.requirements import Requirements
-from agent.builders.uv import blame, install_error, last_lines
+from agent.builders.uv import UNEXPLAINED, blame, install_error, last_lines
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.redact import Redactor
@@ -47,8 +47,8 @@ def build_error(attempt: Attempt, progress: BuildProgress) -> JobError:
     if attempt.dockerfile is None:
         return JobError(
             Cause.BUILD_FAILED,
-            f"Building {attempt.title} failed: {_clean(progress.error)}.\n"
-            f"{last_lines(progress.failed_output)}",
+            f"Building {attempt.title} failed: {_clean(progress.error)}."
+            f"\n{last_lines(progress.failed_output)}".rstrip(),
         )
     return _dockerfile_error(attempt.dockerfile, progress)
 
@@ -69,11 +69,11 @@ def _dockerfile_error(dockerfile: str, progress: BuildProgress) -> JobError:
         )
     output = progress.failed_output
     cause, reason = blame(output, None)
-    named = f" ({reason})" if reason != "uv gave up" and cause is Cause.BUILD_REQUIREMENTS else ""
+    named = f" ({reason})" if reason != UNEXPLAINED and cause is Cause.BUILD_REQUIREMENTS else ""
     return JobError(
         Cause.BUILD_DOCKERFILE,
-        f"Dockerfile «{dockerfile}», step {_clean(step)} failed: {_clean(progress.error)}{named}.\n"
-        f"{last_lines(output)}",
+        f"Dockerfile «{dockerfile}», step {_clean(step)} failed: {_clean(progress.error)}{named}."
+        f"\n{last_lines(output)}".rstrip(),
     )
 
 

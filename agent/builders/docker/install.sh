@@ -47,6 +47,7 @@ install() {
             fail "the base image can run neither the agent's uv nor pip"
         uv=/tmp/launch-uv/bin/uv
     fi
+    if [ -s $here/constraints.txt ]; then set -- -c $here/constraints.txt "$@"; fi
     "$uv" pip install --no-config --break-system-packages --python "$python" "$@" || exit $?
     rm -rf /tmp/launch-uv
 }
@@ -59,11 +60,11 @@ base)
         ln -s "$python" /usr/local/bin/python
     fi
     if [ -s $here/requirements.txt ]; then
-        install -r $here/requirements.txt -c $here/constraints.txt
+        install -r $here/requirements.txt
     fi
     ;;
 local)
     shift
-    install -c $here/constraints.txt "$@"
+    install "$@"
     ;;
 esac

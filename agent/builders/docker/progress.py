@@ -43,9 +43,8 @@ class BuildProgress:
 
     @property
     def failed_output(self) -> str:
-        """The last lines of the failed step, else of the whole."""
-        kept = self._tails.get(self.failed or "") or self._rest
-        return "\n".join(kept)
+        """The last lines of the failed step."""
+        return "\n".join(self._tails.get(self.failed or "", ()))
 
     @property
     def rest(self) -> str:

@@ -57,6 +57,9 @@ def parse_reference(text: str) -> Reference | None:
     match = _REFERENCE.fullmatch(text)
     if match is None or len(text) > _LONGEST or _IMAGE_ID.fullmatch(text):
         return None
+    first = match["repository"].partition("/")[0]
+    if first != first.lower() and not set(first) & set(".:"):
+        return None  # the engine would take `Org/name` for a host called Org
     return Reference(match["repository"], match["tag"], match["digest"])
 
 

@@ -113,7 +113,7 @@ def test_the_nearest_name_is_offered():
         (f"{ACCESS}The requested URL returned error: 403", Cause.SOURCE_AUTH),
         ("fatal: repository 'https://h/r/' not found", Cause.SOURCE_NOT_FOUND),
         ("fatal: '/r' does not appear to be a git repository", Cause.SOURCE_NOT_FOUND),
-        ("fatal: https://h/r/info/refs not valid: is this a git repository?", Cause.SOURCE_NOT_FOUND),
+        ("fatal: u/info/refs not valid: is this a git repository?", Cause.SOURCE_NOT_FOUND),
         ("fatal: remote error: upload-pack: not our ref abc", Cause.SOURCE_NOT_FOUND),
         (f"{ACCESS}Could not resolve host: h", Cause.SOURCE_UNREACHABLE),
         (f"{ACCESS}Failed to connect to h port 443", Cause.SOURCE_UNREACHABLE),

@@ -1,0 +1,216 @@
+"""The engine's API: what is asked, and what its refusals become."""
+
+import ssl
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from agent.builders.docker import pushing
+from agent.builders.docker.builder import DockerBuilder, _time
+from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
+from agent.builders.docker.reference import NAMESPACE
+from agent.config.execution import BuilderConfig
+from agent.model.cause import Cause
+from agent.model.errors import ConfigError, JobError
+from agent.testing.builder_suite import RecordingLog
+from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
+
+
+@pytest.fixture
+async def fake():
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Path(folder)) as made:
+            yield made
+
+
+@pytest.fixture
+async def engine(fake):
+    async with Engine(fake.host, {}) as made:
+        yield made
+
+
+def builder(engine, threads, tmp_path, **config):
+    return DockerBuilder(BuilderConfig(**config), engine, tmp_path, threads=threads, environment={})
+
+
+def test_the_engine_is_the_configured_one_else_docker_s():
+    assert Engine(None, {}).host == DEFAULT_HOST
+    assert Engine(None, {"DOCKER_HOST": "tcp://h:1"}).host == "tcp://h:1"
+    assert Engine("unix:///x", {"DOCKER_HOST": "tcp://h:1"}).host == "unix:///x"
+
+
+async def test_closing_is_legal_at_any_time():
+    engine = Engine(None, {})
+    await engine.close()
+    await engine.close()
+
+
+async def test_an_address_that_is_not_supported_is_told():
+    async with Engine("ssh://h", {}) as engine:
+        with pytest.raises(ConfigError, match="`ssh` is not supported"):
+            await engine.platform()
+
+
+async def test_tcp_and_tls_follow_docker_s_variables(tmp_path):
+    assert Engine("http://h", {})._tls("http") is None
+    assert Engine("tcp://h", {})._tls("tcp") is None
+    async with Engine("tcp://127.0.0.1:1", {}) as engine:
+        with pytest.raises(EngineAwayError):
+            await engine.platform()
+    environment = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+    with pytest.raises((FileNotFoundError, ssl.SSLError)):
+        Engine("tcp://h", environment)._tls("tcp")
+
+
+async def test_a_refusal_keeps_its_words(fake, engine):
+    fake.refuse["/version"] = (500, "out of order")
+    with pytest.raises(EngineRefusedError, match="out of order"):
+        await engine.platform()
+    fake.refuse["/images/x/json"] = (500, "broken")
+    with pytest.raises(EngineRefusedError):
+        await engine.image("x")
+
+
+async def test_removing_tells_whether_it_was_possible(fake, engine):
+    assert await engine.remove("x")
+    for status, possible in ((404, False), (409, False)):
+        fake.refuse["/images/x"] = (status, "conflict")
+        assert await engine.remove("x") is possible
+    fake.refuse["/images/x"] = (500, "broken")
+    with pytest.raises(EngineRefusedError):
+        await engine.remove("x")
+
+
+async def test_the_build_cache_is_pruned_by_age_and_size(fake, engine, threads, tmp_path):
+    made = builder(engine, threads, tmp_path)
+    assert await made.prune_cache(60, 1000) == 14
+    assert await made.prune_cache(0, 0) == 0
+    queries = [query for _, path, query in fake.requests if path == "/build/prune"]
+    assert "60s" in queries[0]["filters"]
+    assert queries[1]["keep-storage"] == "1000"
+    fake.refuse["/build/prune"] = (500, "x")
+    assert await made.prune_cache(60, 0) == 0
+
+
+KEY = "ab" * 32
+TAG = f"{NAMESPACE}team/x:{KEY[:12]}"
+
+
+async def test_a_label_alone_proves_nothing(fake, engine, threads, tmp_path):
+    """A pulled image can carry any label, but no name in our namespace."""
+    fake.listed = [{"Id": ID, "RepoTags": [f"evil/x:{KEY[:12]}"]}, {"Id": ID, "RepoTags": None}]
+    fake.images[ID] = image()
+    assert await builder(engine, threads, tmp_path).find(KEY) is None
+
+
+async def test_finding_renews_the_last_use(fake, engine, threads, tmp_path):
+    fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
+    fake.images[ID] = image()
+    found = await builder(engine, threads, tmp_path).find(KEY)
+    assert found is not None
+    assert (found.reference, found.pinned_by, found.name) == (ID, "image-id", TAG)
+    assert ("POST", f"/images/{ID}/tag", {"repo": TAG.rpartition(":")[0], "tag": KEY[:12]}) in (
+        fake.requests
+    )
+
+
+async def test_a_store_with_digests_pins_by_digest(fake, engine, threads, tmp_path):
+    fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
+    fake.images[ID] = image(RepoDigests=[f"{TAG.rpartition(':')[0]}@{DIGEST}"])
+    found = await builder(engine, threads, tmp_path).find(KEY)
+    assert found is not None
+    assert found.pinned_by == "digest"
+    assert found.reference.endswith(DIGEST)
+
+
+async def test_with_a_destination_only_what_was_pushed_there_counts(
+    fake, engine, threads, tmp_path
+):
+    fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
+    fake.images[ID] = image()
+    made = builder(engine, threads, tmp_path, destination="reg.example/x")
+    assert await made.find(KEY) is None
+    fake.images[ID] = image(RepoDigests=[f"reg.example/x@{DIGEST}"])
+    found = await made.find(KEY)
+    assert found is not None
+    assert found.reference == f"reg.example/x@{DIGEST}"
+
+
+async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
+    fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
+    made = builder(engine, threads, tmp_path)
+    assert await made.find(KEY) is None
+    fake.images[ID] = image()
+    fake.refuse["/tag"] = (404, "gone")
+    assert await made.find(KEY) is None
+    fake.refuse["/tag"] = (500, "broken")
+    with pytest.raises(JobError) as caught:
+        await made.find(KEY)
+    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+
+
+async def test_an_engine_that_is_away_is_told(threads, tmp_path):
+    async with Engine(f"unix://{tmp_path}/none", {}) as engine:
+        made = builder(engine, threads, tmp_path)
+        with pytest.raises(JobError, match="does not answer"):
+            await made.find(KEY)
+        assert await made.prune(1, 1) == 0
+        assert await made.prune_cache(1, 1) == 0
+
+
+async def test_pruning_takes_what_was_longest_unused_and_is_in_no_use(
+    fake, engine, threads, tmp_path
+):
+    old, newer, foreign = ("sha256:" + letter * 64 for letter in "abc")
+    fake.listed = [
+        {"Id": old, "RepoTags": [f"{NAMESPACE}a:1", "other/name:1"], "Size": 10},
+        {"Id": newer, "RepoTags": [f"{NAMESPACE}b:1"], "Size": 10},
+        {"Id": foreign, "RepoTags": ["foreign:1"], "Size": 10},
+    ]
+    fake.images[old] = image(Metadata={"LastTagTime": "2001-01-01T00:00:00.123456789Z"})
+    fake.images[newer] = image(Created="2002-01-01T00:00:00Z")
+    made = builder(engine, threads, tmp_path)
+    assert await made.prune(0, 15) == 10
+    removed = [path for method, path, _ in fake.requests if method == "DELETE"]
+    assert removed == [f"/images/{NAMESPACE}a:1"]
+    fake.refuse[f"/images/{NAMESPACE}"] = (409, "a container uses it")
+    assert await made.prune(60, 0) == 0
+
+
+def test_a_time_that_cannot_be_read_counts_as_now():
+    assert _time("", "now") == "now"
+
+
+async def push(fake, threads):
+    async with Engine(fake.host, {}) as engine:
+        return await pushing.push(engine, ID, "reg.example/x", "t", {}, threads, RecordingLog())
+
+
+async def test_a_push_gives_the_registry_s_digest(fake, threads):
+    fake.lines = [{"status": "Pushed"}, {"aux": {"Digest": DIGEST}}, {"status": "end"}]
+    assert await push(fake, threads) == DIGEST
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([{"error": "denied"}], "cannot be pushed to reg.example/x: denied"),
+        ([{"status": "Pushed"}], "the registry told no digest"),
+    ],
+)
+async def test_a_failed_push_is_told(fake, threads, lines, words):
+    fake.lines = lines
+    with pytest.raises(JobError, match=words):
+        await push(fake, threads)
+
+
+async def test_a_refused_or_silent_push_is_told(fake, threads, monkeypatch):
+    fake.refuse["/tag"] = (500, "no such thing")
+    with pytest.raises(JobError, match="no such thing"):
+        await push(fake, threads)
+    fake.refuse.clear()
+    fake.hanging = True
+    monkeypatch.setattr(pushing, "_IDLE", 0.2)
+    with pytest.raises(JobError, match="no progress for"):
+        await push(fake, threads)

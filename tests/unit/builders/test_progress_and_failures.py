@@ -1,0 +1,182 @@
+"""BuildKit's plain progress: which step failed, what it said, and what that means."""
+
+import pytest
+
+from agent.builders.docker.failures import Attempt, build_error
+from agent.builders.docker.progress import BuildProgress
+from agent.builders.requirements import Requirements
+from agent.builders.uv import UNEXPLAINED, blame, install_error, last_lines
+from agent.model.cause import Cause
+
+OWN = Attempt("team/p/x", "Dockerfile", None)
+GENERATED = Attempt("team/p/x", None, Requirements("requirements.txt", "six\n!!bad\n"))
+
+
+def read(text, size=7):
+    progress = BuildProgress()
+    data = text.encode()
+    for start in range(0, len(data), size):
+        progress.feed(data[start : start + size])
+    progress.finish()
+    return progress
+
+
+FAILED_RUN = """#0 building with "default" instance using docker driver
+
+#1 [internal] load build definition from Dockerfile
+#1 DONE 0.0s
+
+#5 [2/3] RUN make things
+#5 0.100 fine so far
+#5 DONE 0.2s
+#6 [3/3] RUN ./configure && make
+#6 0.158 checking
+#6 0.201 boom \x1b[31mred\x1b[0m
+#6 ERROR: process "/bin/sh -c ./configure && make" did not complete successfully: exit code: 3
+------
+ > [3/3] RUN ./configure && make:
+0.158 checking
+------
+ERROR: failed to solve: process "/bin/sh -c ./configure && make" did not complete successfully: exit code: 3
+"""
+
+
+def test_the_failed_step_and_its_lines_are_found_however_the_output_is_cut():
+    progress = read(FAILED_RUN)
+    assert progress.failed_step == "[3/3] RUN ./configure && make"
+    assert progress.failed_output.splitlines() == ["checking", "boom \x1b[31mred\x1b[0m"]
+    assert "exit code: 3" in progress.error
+
+
+def test_a_failed_step_of_a_dockerfile_is_shown_with_its_last_lines():
+    error = build_error(OWN, read(FAILED_RUN))
+    assert error.cause is Cause.BUILD_DOCKERFILE
+    assert "Dockerfile «Dockerfile», step [3/3] RUN ./configure && make failed" in error.message
+    assert error.message.endswith("checking\nboom red")
+
+
+def test_a_long_line_is_cut_and_memory_stays_bounded():
+    progress = read("#1 [1/1] RUN x\n#1 0.1 " + "y" * 100_000 + "\n" + "#1 0.2 z\n" * 500, 999)
+    assert len(progress._tails["1"]) == 60
+    assert max(map(len, progress._tails["1"])) < 5000
+
+
+def step(name, error, *lines):
+    said = "".join(f"#4 0.1 {line}\n" for line in lines)
+    return read(f"#4 {name}\n{said}#4 ERROR: {error}\nERROR: failed to solve: {error}\n")
+
+
+INSTALL = "[2/4] RUN --mount=x     sh /run/launch/install.sh base 1000"
+PROCESS = 'process "/bin/sh -c …" did not complete successfully: exit code: 1'
+METADATA = "[internal] load metadata for docker.io/library/nothing:1"
+
+
+@pytest.mark.parametrize(
+    ("progress", "attempt", "cause", "words"),
+    [
+        (
+            step(INSTALL, PROCESS, "error: No solution found when resolving dependencies",
+                 "  cause: Because nosuch was not found in the package registry and you require"),
+            GENERATED, Cause.BUILD_REQUIREMENTS, "package `nosuch` does not exist",
+        ),
+        (
+            step(INSTALL, PROCESS, "error: Unexpected '!', expected '-c', '-e', '-r' or the start "
+                 "of a requirement: /run/launch/requirements.txt:2:1"),
+            GENERATED, Cause.BUILD_REQUIREMENTS, "the line `!!bad` is not a requirement",
+        ),
+        (
+            step(INSTALL, PROCESS, "launch: the base image has no Python to install packages with"),
+            GENERATED, Cause.BUILD_REQUIREMENTS, "the base image has no Python",
+        ),
+        (
+            step("[3/4] COPY . .", "something odd"),
+            GENERATED, Cause.BUILD_FAILED, "Building team/p/x failed: something odd.",
+        ),
+        (
+            step("[2/2] RUN pip install nosuch", PROCESS,
+                 "Because nosuch was not found in the package registry and"),
+            OWN, Cause.BUILD_DOCKERFILE, "(package `nosuch` does not exist in the package index)",
+        ),
+        (
+            step("[2/2] COPY nofile /x", '"/nofile": not found'),
+            OWN, Cause.BUILD_DOCKERFILE, 'step [2/2] COPY nofile /x failed: "/nofile": not found.',
+        ),
+        (
+            read("ERROR: failed to solve: dockerfile parse error on line 2: unknown instruction: X\n"),
+            OWN, Cause.BUILD_DOCKERFILE, "parse error on line 2",
+        ),
+        (
+            step(METADATA, "docker.io/library/nothing:1: not found"),
+            GENERATED, Cause.BUILD_FAILED, "Base image «nothing:1» does not exist, or needs a login",
+        ),
+        (
+            step(METADATA, "no match for platform in manifest: not found"),
+            OWN, Cause.BUILD_FAILED, "does not exist for this machine's platform",
+        ),
+        (
+            step(METADATA, "dial tcp: lookup r: no such host"),
+            OWN, Cause.BUILD_UNAVAILABLE, "Base image «nothing:1» cannot be pulled",
+        ),
+        (
+            step("[2/2] RUN x", "write /x: no space left on device"),
+            OWN, Cause.DISK_FULL, "no space is left",
+        ),
+        (
+            step("[2/2] RUN dd", PROCESS, "dd: error writing 'x': No space left on device"),
+            OWN, Cause.DISK_FULL, "no space is left",
+        ),
+        (
+            read("ERROR: Cannot connect to the Docker daemon at unix:///x. Is it running?\n"),
+            OWN, Cause.BUILD_UNAVAILABLE, "The container engine does not answer",
+        ),
+        (
+            step("[2/2] RUN x", "rpc error: code = Unavailable desc = error reading from server: EOF"),
+            OWN, Cause.BUILD_UNAVAILABLE, "The container engine does not answer",
+        ),
+    ],
+)  # fmt: skip
+def test_a_failed_build_has_a_cause(progress, attempt, cause, words):
+    error = build_error(attempt, progress)
+    assert error.cause is cause
+    assert words in error.message
+
+
+def test_an_engine_that_left_without_an_error_line_is_quoted():
+    progress = read("failed to list workers: x\n")
+    assert "failed to list workers: x" in build_error(OWN, progress).message
+    from agent.builders.docker.failures import _last
+
+    assert _last(BuildProgress()) == "it gave no reason"
+
+
+@pytest.mark.parametrize(
+    ("output", "cause", "words"),
+    [
+        ("Because there is no version of six==99 and you require six==99, we can", Cause.BUILD_REQUIREMENTS, "no version `six==99`"),
+        ("error: No solution found when resolving dependencies\n  cause: Because you require a==1 and\n a==2, we can conclude that", Cause.BUILD_REQUIREMENTS, "contradict each other: you require a==1 and a==2"),
+        ("error: Failed to build `numpy==1.21.0`\n  cause: x", Cause.BUILD_REQUIREMENTS, "`numpy==1.21.0` could not be built"),
+        ("error: The build backend returned an error\n", Cause.BUILD_REQUIREMENTS, "could not be built from its source"),
+        ("error: Distribution not found at: file:///x/y", Cause.BUILD_REQUIREMENTS, "file:///x/y does not exist"),
+        ("error: Failed to fetch: http://127.0.0.1:1/simple/six/\n  cause: Connection refused", Cause.BUILD_UNAVAILABLE, "http://127.0.0.1:1/simple/six/ cannot be fetched"),
+        ("error: Failed to fetch: `https://h/six/`\n cause: HTTP status client error (401 Unauthorized) for url", Cause.BUILD_REQUIREMENTS, "refuses the agent's credentials"),
+        ("error: failed to write: No space left on device (os error 28)", Cause.DISK_FULL, "no space"),
+        ("error: Failed to parse: `a b c`", Cause.BUILD_REQUIREMENTS, "`a b c` cannot be read"),
+        ("error: something new happened", Cause.BUILD_REQUIREMENTS, "something new happened"),
+        ("", Cause.BUILD_REQUIREMENTS, UNEXPLAINED),
+    ],
+)  # fmt: skip
+def test_uv_s_words_have_a_cause(output, cause, words):
+    assert blame(output, None)[0] is cause
+    assert words in blame(output, None)[1]
+
+
+def test_messages_hold_the_last_lines_and_no_passwords():
+    output = "\n".join(f"line {number}" for number in range(50))
+    output += "\nerror: Failed to fetch: https://me:hunter22@h/simple/\n"
+    error = install_error(output, GENERATED.requirements)
+    assert "hunter22" not in str(error)
+    assert "line 49" in error.message
+    assert "line 10\n" not in error.message
+    assert "(requirements.txt)" in error.message
+    assert "(requirements" not in install_error(output, None).message
+    assert last_lines("a\r\n\n\x1b[31mb\x1b[0m") == "a\nb"
