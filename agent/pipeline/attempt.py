@@ -120,6 +120,8 @@ class _Line:
 
     async def _prepare(self) -> Workload:
         job, equipment, log = self._job, self._job.equipment, self._job.report.setup
+        # Early, so that the disk is done with it when the start's intent has to be written.
+        equipment.record.opened(job.lease, job.name, job.claim.resource)
         job.report.note(phase=Phase.PREPARING, activity="fetching the source")
         await equipment.in_thread(_fresh, job.folder)
         resolved = await job.recalls.guard(resolve(job.claim, job.lane, equipment, job.folder, log))

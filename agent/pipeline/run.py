@@ -31,7 +31,6 @@ async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
     request = await _request(job, resolved, image)
-    job.equipment.record.opened(job.lease, job.name, job.claim.resource)
     job.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
     return await job.lane.runner.create(request)
 
