@@ -60,8 +60,9 @@ def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.
     app[THROTTLE] = Throttle()
     app[METRICS] = Metrics()
     app[STOPPING] = asyncio.Event()
-    app.cleanup_ctx.append(_storage)
+    # The store first: it holds the lock that keeps a second process from sweeping the folder.
     app.cleanup_ctx.append(_plane_of(opener))
+    app.cleanup_ctx.append(_storage)
     app.cleanup_ctx.append(_keeping_up)
     _add_routes(app)
     forgotten = undeclared(app)

@@ -67,8 +67,8 @@ class ControlPlane:
             ConfigError: an address cannot be listened on; names it and says what to do.
             ConflictError: another process uses the database.
         """
-        await self._runner.setup()
         try:
+            await self._runner.setup()
             await self.listen_also(self._config.listen)
             for address in self._config.also_listen:
                 await self.listen_also(address)

@@ -8,9 +8,9 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control import app as app_module
-from agent.control.keys import PLANE, STOPPING
+from agent.control.keys import CONFIG, PLANE, STOPPING
 from agent.control.server import ControlPlane
-from agent.model.errors import ConfigError
+from agent.model.errors import ConfigError, ConflictError
 from tests.integration.control_wire.wire import open_wire
 
 
@@ -42,6 +42,29 @@ async def test_an_address_that_is_not_ours_is_named(tmp_path, address, words):
 async def test_a_failed_start_releases_the_database(tmp_path, taken):
     with pytest.raises(ConfigError):
         await ControlPlane(ControlConfig(port=taken, data_dir=tmp_path)).start()
+    async with open_wire(tmp_path):
+        pass
+
+
+async def test_a_second_server_on_one_folder_is_refused_and_touches_nothing(wire):
+    folder = wire.server.app[CONFIG].data_dir
+    staged = folder / "blobs" / "ann" / "being-written#1"
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(b"half")
+    with pytest.raises(ConflictError):
+        await ControlPlane(ControlConfig(port=0, data_dir=folder)).start()
+    assert staged.exists()
+    assert (await wire.ann.data("{ viewer { entity } }"))["viewer"]["entity"] == "ann"
+
+
+async def test_a_start_that_fails_half_way_closes_what_it_had_opened(tmp_path, monkeypatch):
+    async def fail(_folder):
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(app_module, "open_folder", fail)
+    with pytest.raises(OSError, match="no such disk"):
+        await ControlPlane(ControlConfig(port=0, data_dir=tmp_path)).start()
+    monkeypatch.undo()
     async with open_wire(tmp_path):
         pass
 
