@@ -29,7 +29,13 @@ def explanation_lines(found: dict[str, Any]) -> list[str]:
     told = found["explanation"]
     title = f" ({found['name']})" if found["name"] else ""
     lines = [f"{found['id']}{title} is {phase_word(found)}: {told['cause']}", told["summary"]]
-    if found["message"] and Phase(found["phase"]) in TERMINAL:
-        lines += str(found["message"]).splitlines()
-    lines += [f"  {line}" for detail in told["details"] for line in detail.splitlines()]
+    over = Phase(found["phase"]) in TERMINAL
+    said = str(found["message"] or "").splitlines() if over else []
+    known = {_plain(line) for line in said}
+    details = [line for detail in told["details"] for line in detail.splitlines()]
+    lines += said + [f"  {line}" for line in details if _plain(line) not in known]
     return [*lines, f"What to do: {told['remedy']}"]
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").lower()

@@ -124,18 +124,37 @@ class _Watch:
             raise error
 
 
-def to_terminal(channel: str, piece: bytes) -> None:
-    """The job's own log to standard output, what comes before it to standard error."""
-    stream = sys.stdout if channel == "job" else sys.stderr
-    stream.buffer.write(piece)
-    stream.buffer.flush()
+class Screen:
+    """The job's own log to standard output, all else to standard error, in whole lines of ours."""
+
+    def __init__(self) -> None:
+        self._at_line_start = True
+        self._last = ""
+
+    def write(self, channel: str, piece: bytes) -> None:
+        """A piece of a log, unchanged."""
+        stream = sys.stdout if channel == "job" else sys.stderr
+        stream.buffer.write(piece)
+        stream.buffer.flush()
+        self._at_line_start = piece.endswith((b"\n", b"\r"))
+
+    def remark(self, item: Json) -> None:
+        """A line about an item's phase, if it says something new."""
+        line = phase_line(item)
+        if line == self._last or Phase(item["phase"]) in TERMINAL:
+            return
+        self._last = line
+        if not self._at_line_start:
+            say("")
+            self._at_line_start = True
+        say(line)
 
 
 def phase_line(item: Json) -> str:
-    """`launch: started · agent a, attempt 2`."""
+    """`launch: preparing · fetching the source, attempt 2`."""
     phase = "lost contact" if item["lostContact"] else str(item["phase"]).lower()
     parts = [
-        item["activity"] if Phase(item["phase"]) not in TERMINAL else "",
+        item["activity"] if item["phase"] == "PREPARING" else "",
         f"agent {item['agentName']}" if item["agentName"] and item["phase"] == "LEASED" else "",
         f"attempt {item['attempt']}" if item["attempt"] > 1 else "",
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.cli.connect import Target, json_option, on_server
-from agent.cli.follow import exit_code_for, follow, phase_line, to_terminal, wait_for
+from agent.cli.follow import Screen, exit_code_for, follow, wait_for
 from agent.cli.output import print_json, safe, say
 from agent.cli.values import mapping_from, pairs_from, priority_from
 from agent.jobs.author import Wishes
@@ -151,17 +151,11 @@ def _announce(item: Json, *, waits: bool) -> None:
 
 
 async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
-    last: list[str] = []
-
-    def remark(item: Json) -> None:
-        line = phase_line(item)
-        if not quiet and last[-1:] != [line]:
-            last.append(line)
-            say(line)
-
-    write = (lambda _channel, _piece: None) if quiet else to_terminal
+    screen = Screen()
     try:
-        return await follow(console, item_id, remark, write)
+        if quiet:
+            return await wait_for(console, item_id)
+        return await follow(console, item_id, screen.remark, screen.write)
     except BaseException:
         say(f"launch: the job goes on without this window; `launch item stop {item_id}` stops it.")
         raise

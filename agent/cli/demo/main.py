@@ -60,6 +60,9 @@ async def _demo(examples: Path, folder: Path, *, keep: bool) -> int:
     async with AsyncExitStack() as stack:
         daemon = await stack.enter_async_context(Daemon.running(folder))
         console = await stack.enter_async_context(daemon.console())
+        # Its queue may come from an earlier demo, when the engine was in another state.
+        resource = "local-container" if containers else "local-process"
+        await console.save_queue("EITHER", name="default", resource=resource)
         jobs = await demo_jobs(examples, folder, containers=containers)
         rows = await _run_all(console, jobs)
         print_results(rows, daemon.url)

@@ -56,7 +56,11 @@ class View(Protocol):
 
 
 class Lines:
-    """Cuts what a job writes into lines; a carriage return ends one as well."""
+    """Cuts what a job writes into lines.
+
+    A carriage return ends a line of the job's own, whose progress people want to see; of
+    what git and builds overwrite only the last state is shown.
+    """
 
     def __init__(self) -> None:
         self._rest: dict[tuple[str, str], bytes] = {}
@@ -64,9 +68,12 @@ class Lines:
     def cut(self, name: str, channel: str, piece: bytes) -> list[str]:
         """Whole lines, safe to be shown."""
         data = self._rest.get((name, channel), b"") + piece
-        *whole, rest = data.replace(b"\r", b"\n").split(b"\n")
+        if channel == "job":
+            data = data.replace(b"\r", b"\n")
+        *whole, rest = data.split(b"\n")
         self._rest[name, channel] = rest[-4096:]
-        texts = (safe(line.decode(errors="replace")).strip() for line in whole)
+        last = (line.rstrip(b"\r").rpartition(b"\r")[2] for line in whole)
+        texts = (safe(line.decode(errors="replace")).strip() for line in last)
         return [text for text in texts if text]
 
 
