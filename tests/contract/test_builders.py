@@ -19,14 +19,19 @@ BACKEND = """
 import sys, time, zipfile
 from pathlib import Path
 
+INFO = {{
+    "METADATA": "Metadata-Version: 2.1\\nName: localpkg\\nVersion: 1.0\\n",
+    "WHEEL": "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+    "RECORD": "",
+}}
+
 def build_wheel(directory, config_settings=None, metadata_directory=None):
     {action}
     name = "localpkg-1.0-py3-none-any.whl"
     with zipfile.ZipFile(Path(directory) / name, "w") as wheel:
         wheel.writestr("localpkg.py", "VALUE = 1")
-        wheel.writestr("localpkg-1.0.dist-info/METADATA", "Metadata-Version: 2.1\\nName: localpkg\\nVersion: 1.0\\n")
-        wheel.writestr("localpkg-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr("localpkg-1.0.dist-info/RECORD", "")
+        for file, text in INFO.items():
+            wheel.writestr("localpkg-1.0.dist-info/" + file, text)
     return name
 """
 PROJECT = """
@@ -128,6 +133,7 @@ class TestDocker(BuilderSuite):
         made = tmp_path / "slow"
         made.mkdir()
         # The folder's own name makes the step new: a cached one would not run.
-        text = f"FROM {docker_engine.shell_image}\nRUN echo {tmp_path.name}; echo now star''ted; sleep 120\n"
+        say = f"echo {tmp_path.name}; echo now star''ted"
+        text = f"FROM {docker_engine.shell_image}\nRUN {say}; sleep 120\n"
         (made / "Dockerfile").write_text(text)
         return made

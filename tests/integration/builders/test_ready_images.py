@@ -35,7 +35,10 @@ def published(docker_engine, registries, login):
 
     yield publish
     for name in names:
-        subprocess.run(["docker", "rmi", name], check=False, capture_output=True)
+        repository = name.rpartition(":")[0]
+        shown = "{{.Repository}}@{{.Digest}}"
+        listed = docker("images", "--digests", "--format", shown, repository).stdout.split()
+        subprocess.run(["docker", "rmi", name, *listed], check=False, capture_output=True)
 
 
 @pytest.fixture

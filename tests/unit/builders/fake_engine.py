@@ -38,10 +38,13 @@ class FakeEngine:
         for part, (status, message) in self.refuse.items():
             if part in request.path:
                 return web.json_response({"message": message}, status=status)
-        if request.path == "/version":
-            return web.json_response({"Os": "linux", "Arch": "amd64"})
-        if request.path == "/images/json":
-            return web.json_response(self.listed)
+        fixed = {
+            "/version": {"Os": "linux", "Arch": "amd64"},
+            "/images/json": self.listed,
+            "/build/prune": {"SpaceReclaimed": 7},
+        }
+        if request.path in fixed:
+            return web.json_response(fixed[request.path])
         if request.path.endswith("/json"):
             name = request.path.removeprefix("/images/").removesuffix("/json")
             found = self.images.get(name)
@@ -49,8 +52,6 @@ class FakeEngine:
             return web.json_response(body, status=200 if found else 404)
         if request.path == "/images/create" or request.path.endswith("/push"):
             return await self._stream(request)
-        if request.path == "/build/prune":
-            return web.json_response({"SpaceReclaimed": 7})
         return web.Response(status=201)
 
     async def _stream(self, request):

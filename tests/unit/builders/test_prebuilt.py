@@ -118,8 +118,9 @@ async def test_equal_references_are_pulled_once(fake, ready):
     ("words", "cause"),
     [
         ("manifest for shelf/tool:1 not found: manifest unknown", Cause.IMAGE_NOT_FOUND),
-        ("pull access denied for shelf/tool, repository does not exist or may require "
-         "'docker login'", Cause.IMAGE_NOT_FOUND),
+        (
+            "pull access denied for shelf/tool, repository does not exist or may require login",
+            Cause.IMAGE_NOT_FOUND),
         ("unauthorized: authentication required", Cause.IMAGE_AUTH),
         ("no basic auth credentials", Cause.IMAGE_AUTH),
         ("denied: requested access to the resource is denied", Cause.IMAGE_AUTH),

@@ -74,7 +74,8 @@ def test_nothing_is_nothing(root):
 def test_included_files_become_one_text(root):
     write(
         root,
-        requirements_dot_txt="# all\n-r base.txt\n--requirement=more/extra.txt\n-cpins.txt\nlast==1 \\\n  --hash=sha256:aa\n\n",
+        requirements_dot_txt="# all\n-r base.txt\n--requirement=more/extra.txt\n"
+        "-cpins.txt\nlast==1 \\\n  --hash=sha256:aa\n\n",
         base_dot_txt="base==1  # why\n",
         more__extra_dot_txt="-r ../base2.txt\n--constraint ../pins2.txt\n--index-url https://x/\n",
         base2_dot_txt="base2\n",
@@ -97,7 +98,8 @@ def test_included_files_become_one_text(root):
 def test_packages_in_the_code_are_set_apart(root):
     write(
         root,
-        requirements_dot_txt="-e .\n./lib[extra] # local\n--editable=./lib\nname @ file:./lib\nsix\n-e git+https://h/r#egg=x\n",
+        requirements_dot_txt="-e .\n./lib[extra] # local\n--editable=./lib\nname @ file:./lib\n"
+        "six\n-e git+https://h/r#egg=x\n",
         lib__setup_dot_py="",
     )
     found = find(root)
