@@ -1,5 +1,6 @@
 """Variables of a job: a few of the agent's, the job's own, the devices it was given."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -12,6 +13,9 @@ from agent.runners.process.members import MARKER
 from agent.runners.process.user import JobUser
 
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR")
+#: What is wrong with a text that is not passable.
+NO_TEXT: Final = "It holds a zero byte or half a character."
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -51,6 +55,14 @@ def _check(variables: Mapping[str, str]) -> None:
             message = f"The environment variable «{name}» has a name that a shell cannot pass on."
             hint = "Use letters, digits and underscores."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
-        if "\0" in value:
-            message = f"The value of the environment variable «{name}» holds a zero byte."
-            raise PolicyError(Cause.POLICY_SPEC, message)
+        if not is_passable(value):
+            message = f"The value of the environment variable «{name}» is no text."
+            raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
+
+
+def is_passable(text: str) -> bool:
+    """Whether a program can be given this text: no zero byte, no half character."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False

@@ -41,11 +41,10 @@ class Folder:
         self.status_file = path / "status"
 
     def create(self, job: Job, environment: dict[str, str]) -> None:
-        """Write everything down; `job.json` comes last and makes it valid.
+        """Write everything down in the folder; `job.json` comes last and makes it valid.
 
         What a creator that died half-way left is written over.
         """
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         pairs = (f"{name}={value}" for name, value in environment.items())
         _write(self.path / _SECRETS, "\0".join(pairs))
         described = {"name": job.name, "labels": job.labels, "argv": job.argv}

@@ -19,16 +19,23 @@ _LONGEST: Final = 0.2
 async def follow(
     path: Path, offset: int, watch: Watch, threads: Executor
 ) -> AsyncGenerator[LogPiece, None]:
-    """Yield the file from `offset` on until its writer has ended and all was read."""
+    """Yield the file from `offset` on until its writer has ended and all was read.
+
+    A job that opens /dev/stdout for writing truncates its own log. What it writes from then
+    on is given as if it followed.
+    """
     loop = asyncio.get_running_loop()
     descriptor = await loop.run_in_executor(threads, _open, path)
     if descriptor is None:
         return
     try:
-        pause, over = _SHORTEST, False
+        pause, over, shift = _SHORTEST, False, 0
         while True:
-            data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, offset)
-            if data:
+            at = offset - shift
+            data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
+            if not data and os.fstat(descriptor).st_size < at:
+                shift = offset
+            elif data:
                 yield LogPiece(offset, data)
                 offset, pause = offset + len(data), _SHORTEST
             elif over:

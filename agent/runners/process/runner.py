@@ -24,7 +24,7 @@ from agent.model.names import LABEL_CONTROL_PLANE
 from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
 from agent.runners.ownership import same_attempt
 from agent.runners.process import arguments as resource_arguments
-from agent.runners.process.environment import environment_of
+from agent.runners.process.environment import NO_TEXT, environment_of, is_passable
 from agent.runners.process.folder import Folder, Job, folders
 from agent.runners.process.follow import follow
 from agent.runners.process.members import group_is_empty, kill_members
@@ -112,11 +112,11 @@ class ProcessRunner:
         """See the port. Children that the job left in its process group end with it."""
         folder = self._folder(workload.name)
         async with self._watching(folder) as (watch, before):
-            if before is not None and before.alive and before.pid is not None:
+            if before is not None and before.pid is not None:
                 await watch.wait()
                 self._reap(before.pid)
                 if not group_is_empty(before.pid):
-                    await self._kill(workload.name, before.pid)
+                    await self._kill(workload.name, before.pid if before.alive else None)
         status = await self._in_thread(folder.status)
         if status is None or status.exit_code is None:
             message = f"The supervisor of «{workload.name}» vanished without an exit code."
@@ -133,7 +133,7 @@ class ProcessRunner:
             if status.alive and status.pid is not None:
                 await self._end(name, watch, status.pid, grace)
             elif status.pid is None or not group_is_empty(status.pid):
-                # Without its supervisor a session's id may be somebody else's by now.
+                # Long after its supervisor a session's id may be somebody else's.
                 await self._kill(name, None)
             self._reap(status.pid)
 
@@ -200,6 +200,7 @@ class ProcessRunner:
         extra = resource_arguments.variables(request.arguments)
         variables = environment_of(request, extra, self._agents, self._config, self._user)
         try:
+            folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(job.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._user is not None:
                 self._user.hand_over(Path(job.workdir))
@@ -240,9 +241,9 @@ def _described(request: RunRequest, folder: Folder) -> Job:
     if not request.command:
         message = "The job has no command, and a local process has no image to take one from."
         raise JobError(Cause.START_ENTRYPOINT, message, hint="Submit with --entry-point.")
-    if any("\0" in word for word in argv):
-        message = "An argument of the command holds a zero byte, which no program can be given."
-        raise PolicyError(Cause.POLICY_SPEC, message)
+    if not all(is_passable(word) for word in argv):
+        message = "An argument of the command is no text."
+        raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
     workdir = request.workdir or folder.path / "work"
     return Job(request.name, dict(request.labels), argv, str(workdir))
 

@@ -13,15 +13,17 @@ exec 9>&0 0</dev/null 8>&1 1>/dev/null 2>/dev/null
 # The group gets SIGTERM as a whole; we outlive it to see the exit code. Handlers, unlike
 # ignored signals, are back to their defaults in the job.
 trap : TERM INT HUP QUIT
-echo "pid $$" >&9
 
-# The job runs in the foreground: in the background a shell would make it ignore SIGINT.
+# The job runs in the foreground: in the background a shell would make it ignore SIGINT. Its
+# supervisor's id is told from where SIGTERM has its default meaning already: whoever knows
+# the id may send it, and it is not swallowed.
 (
     [ "$1" = - ] || ulimit -v "$1" || exit 126
     [ "$2" = - ] || ulimit -n "$2" || exit 126
     [ "$3" = - ] || ulimit -u "$3" 2>/dev/null || ulimit -p "$3" || exit 126
     shift 3
-    exec "$@"
-) 1>&8 2>&8 8>&- 9>&-
+    echo "pid $$" >&9
+    exec "$@" 9>&-
+) 1>&8 2>&8 8>&-
 
 echo "exit $?" >&9
