@@ -50,10 +50,11 @@ async def test_an_unreachable_server_is_named(home: Home) -> None:
 
 
 async def test_missing_and_bad_keys_are_told_apart(home: Home) -> None:
-    daemon = await home.start("launch-agent", "--queue", "default")
-    url = next(word for word in daemon.output().split() if word.startswith("http://127.0.0.1:"))
-    url = "/".join(url.split("/")[:3])
-    told(await home.launch("queue", "list", LAUNCH_SERVER=url), 4, "LAUNCH_API_KEY")
+    told(
+        await home.launch("queue", "list", LAUNCH_SERVER="http://127.0.0.1:9"), 4, "LAUNCH_API_KEY"
+    )
+    await home.start("launch-agent", "--queue", "default")
+    url = json.loads((home.root / "state" / "embedded.json").read_text())["url"]
     bad = "launch-" + "x" * 40
     done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=bad)
     told(done, 4, "key")
@@ -64,8 +65,8 @@ async def test_unknown_queues_and_entities_are_named_with_near_misses(home: Home
     await home.start("launch-agent", "--queue", "default")
     await home.launch("queue", "create", "training", "--resource", "local-process")
     flags = ("--docker-image", "some/image:1")
-    told(await home.launch("submit", "-q", "trainin", *flags), 1, "`trainin`", "`training`")
-    told(await home.launch("queue", "list", "--entity", "nobody"), 1, "`nobody`")
+    told(await home.launch("submit", "-q", "trainin", *flags), 1, "«trainin»", "`training`")
+    told(await home.launch("queue", "list", "--entity", "nobody"), 1, "nobody")
 
 
 async def test_paths_that_are_no_directories_are_named(home: Home) -> None:
@@ -138,7 +139,7 @@ async def test_two_agents_with_one_name_are_told_who_the_other_is(home: Home) ->
         LAUNCH_SERVER=found["url"],
         LAUNCH_API_KEY=found["api_key"],
     )
-    told(second, 1, "`desk`", "--name")
+    told(second, 1, "«desk»", "--name")
 
 
 # ---- what ends an item

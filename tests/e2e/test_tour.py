@@ -74,7 +74,7 @@ async def test_a_repository_is_fetched_with_a_password_and_with_a_key(
         *("--follow", "--json"),
     )
     assert done.code == 0, done.err
-    item = done.json()
+    item = json.loads(await ok(home, "item", "show", done.json()["id"], "--json"))
     assert item["facts"]["commit"] == git_servers.commits["v1.2"]
     log = await ok(home, "item", "logs", item["id"])
     assert "hello from v1.2" in log
@@ -91,7 +91,8 @@ async def test_a_ready_image_runs_by_digest_or_image_id(
         *("-E", "echo from the image", "--wait", "--json"),
     )
     assert done.code == 0, done.err
-    assert "sha256:" in done.json()["facts"]["image"]
+    item = json.loads(await ok(home, "item", "show", done.json()["id"], "--json"))
+    assert "sha256:" in item["facts"]["image"]
 
 
 async def test_queues_are_created_shown_changed_paused_and_deleted(home: Home) -> None:

@@ -16,6 +16,8 @@ import yaml
 from tests.e2e.harness.notify import NotifySocket
 
 BIN = Path(sys.executable).parent
+#: What a developer's shell may have and the user of these tests has not.
+NOT_THE_USERS = ("WANDB_", "LAUNCH_", "PYTHONDONTWRITEBYTECODE")
 READY_SECONDS = 60.0
 COMMAND_SECONDS = 180.0
 
@@ -85,7 +87,7 @@ class Home:
     def __init__(self, root: Path, extra: Mapping[str, str] | None = None) -> None:
         self.root = root
         self.config = root / "config.yaml"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "LAUNCH_"))}
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_THE_USERS)}
         self.env = kept | {
             "HOME": str(root),
             "LAUNCH_STATE_DIR": str(root / "state"),
