@@ -213,7 +213,8 @@ class VirtualenvBuilder:
         return self._root / key[:_NAME_LENGTH]
 
     def _lock(self, folder: Path) -> Path:
-        return self._root / f"{folder.name}.lock"
+        # Beside, in a folder for the agent alone; jobs of another user must reach `_root`.
+        return self._root.with_name("locks") / f"{folder.name}.lock"
 
 
 def _refuse_images(request: BuildRequest) -> None:

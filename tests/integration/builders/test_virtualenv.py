@@ -85,7 +85,7 @@ async def test_a_package_that_does_not_exist_is_named_and_nothing_stays(
     error = await refused(virtualenvs(), request_for(job), build)
     assert error.cause is Cause.BUILD_REQUIREMENTS
     assert "package `launch-agent-no-such-package` does not exist" in error.message
-    assert [path.suffix for path in (tmp_path / "cache/environments").iterdir()] == [".lock"]
+    assert list((tmp_path / "cache/environments").iterdir()) == []
 
 
 async def test_an_index_that_does_not_answer_is_told(virtualenvs, request_for, build, job):
@@ -203,7 +203,7 @@ async def test_what_is_being_built_is_not_pruned(virtualenvs, request_for, build
     image, _ = await build(made, request_for(bare))
     age(image, 100_000)
     folder = image.environment.parent
-    async with locked(folder.with_name(f"{folder.name}.lock")):
+    async with locked(tmp_path / "cache/locks" / f"{folder.name}.lock"):
         assert await made.prune(3600, 0) == 0
     assert await made.prune(3600, 0) > 0
 
