@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from agent.cli.lean import import_lean
 from agent.config.document import KeyPath
 from agent.config.layers import Setting
 from agent.config.load import load
@@ -42,6 +43,7 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     PostgreSQL, else in SQLite. The first start makes an administrator and keeps the key where
     commands on this machine find it; `launch user create` and `launch key create` make more.
     """
+    import_lean()
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
     from agent.cli.greeting import greet
     from agent.compose.plane import run_server
