@@ -48,7 +48,7 @@ _CLAIMED: Final = _LEAN.where(
     text(HELD_ONLY),
     items.c.agent_id == bindparam("holder"),
     items.c.request_id == bindparam("request"),
-).order_by(items.c.seq)
+).order_by(*_PLACE)
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ class World:
             hostname=f"{name}.example",
             version="1",
             queues=queues,
-            identity=identity or f"installation-{name}",
+            identity=f"installation-{name}" if identity is None else identity,
             session=session,
             backend=backend,
             resources=("local-container",),

@@ -1,0 +1,139 @@
+"""Sessions, names, adoption, and being asked to leave."""
+
+import asyncio
+
+import pytest
+
+from agent.control.store.records import Verdict
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.phase import Phase
+from tests.contract.store.world import World
+
+
+async def test_a_new_process_of_the_same_installation_gets_back_what_it_held(world: World) -> None:
+    old = await world.agent(identity="i")
+    for _ in range(2):
+        await world.submit()
+    running, prepared = await old.claim(most=2)
+    await old.start(running)
+    new = await world.agent(identity="i")
+    assert new.id == old.id
+    held = {claim.lease.item_id: claim for claim in new.welcome.held}
+    adopted = held[running.lease.item_id]
+    assert (adopted.phase, adopted.lease.epoch) == (Phase.STARTED, running.lease.epoch + 1)
+    assert adopted.run_token == running.run_token
+    assert held[prepared.lease.item_id].phase is Phase.LEASED
+    assert await old.finish(running) is Verdict.FENCED
+    beat = await old.beat(running)
+    assert (beat.current, beat.verdicts) == (False, {running.lease.item_id: Verdict.FENCED})
+    assert await new.finish(adopted) is Verdict.KEPT
+    await world.history(running.lease.item_id)
+
+
+async def test_an_adopted_permit_stays_good_for_its_new_epoch(world: World) -> None:
+    old = await world.agent(identity="i")
+    item = await world.submit()
+    claim = await old.claim_one()
+    await old.permit(claim)
+    new = await world.agent(identity="i")
+    (adopted,) = new.welcome.held
+    assert await new.permit(adopted) is Verdict.KEPT
+    assert await old.permit(claim) is Verdict.FENCED
+    assert (await world.history(item)).count(Phase.PREPARING) == 1
+
+
+async def test_two_live_agents_of_one_name_are_a_conflict_that_says_where(world: World) -> None:
+    await world.agent("alpha", identity="one")
+    with pytest.raises(ConflictError, match=r"«alpha» is alive, on alpha\.example.*heartbeat"):
+        await world.agent("alpha", identity="two")
+
+
+async def test_the_name_of_a_lost_agent_may_be_taken_over(world: World) -> None:
+    old = await world.agent("alpha", identity="one")
+    item = await world.submit()
+    await old.start(await old.claim_one())
+    await world.pass_time(46)
+    new = await world.agent("alpha", identity="two")
+    assert new.id != old.id
+    assert new.welcome.held == ()
+    assert (await world.item(item)).agent_id == old.id
+
+
+async def test_the_name_of_an_agent_that_said_goodbye_is_free(world: World) -> None:
+    old = await world.agent("alpha", identity="one")
+    await old.beat(status="KILLED")
+    assert (await world.agent("alpha", identity="two")).id != old.id
+
+
+async def test_another_agent_of_the_backend_adopts_what_a_lost_one_left_running(
+    world: World,
+) -> None:
+    old = await world.agent("old", backend="engine")
+    running, _ = await world.submit(priority=0), await world.submit()
+    started, _ = await old.claim(most=2)
+    await old.start(started)
+    live = await world.agent("live", backend="engine")
+    assert live.welcome.held == ()
+    await world.pass_time(46, reap=False)
+    new = await world.agent("new", backend="engine")
+    assert [claim.lease.item_id for claim in new.welcome.held] == [running.id]
+    assert await new.finish(new.welcome.held[0]) is Verdict.KEPT
+
+
+async def test_queues_must_exist_and_be_named(world: World) -> None:
+    await world.queue("training")
+    with pytest.raises(NotFoundError, match="Did you mean `training`"):
+        await world.agent(queues=("trainin",))
+    for wrong in (
+        {"queues": ()},
+        {"resources": ()},
+        {"name": ""},
+        {"identity": ""},
+    ):
+        with pytest.raises(InvalidInputError):
+            await world.agent(**wrong)
+
+
+async def test_an_agent_learns_with_its_heartbeat_that_it_shall_leave(world: World) -> None:
+    agent = await world.agent()
+    await world.submit()
+    asked = await world.plane.agents.stop(world.me, agent.id, "DRAIN")
+    assert asked.stop == "DRAIN"
+    assert await agent.claim() == ()
+    assert (await agent.beat()).stop == "DRAIN"
+    again = await world.agent(identity="installation-alpha", session=agent.session)
+    assert again.welcome.agent.stop == "DRAIN"
+    fresh = await world.agent(identity="installation-alpha")
+    assert fresh.welcome.agent.stop is None
+    with pytest.raises(NotFoundError):
+        await world.plane.agents.stop(world.me, "nobody", "STOP")
+
+
+async def test_agents_are_listed_by_queue_newest_heartbeat_first(world: World) -> None:
+    queue = await world.queue("other")
+    first, second = await world.agent("a"), await world.agent("b", queues=("default", "other"))
+    await world.pass_time(1)
+    await first.beat()
+    listed = await world.plane.agents.list(world.me)
+    assert [one.id for one in listed] == [first.id, second.id]
+    assert listed[1].queue_names == ("default", "other")
+    serving = await world.plane.agents.list(world.me, queue_id=queue.id)
+    assert [one.id for one in serving] == [second.id]
+    assert await world.plane.agents.get(world.me, "nobody") is None
+
+
+async def test_a_renamed_installation_stays_the_same_agent(world: World) -> None:
+    first = await world.agent("before", identity="i")
+    second = await world.agent("after", identity="i")
+    assert first.id == second.id
+    assert [one.name for one in await world.plane.agents.list(world.me)] == ["after"]
+
+
+async def test_of_two_that_take_a_name_at_once_one_gets_it(world: World) -> None:
+    await world.queue("default")
+    both = await asyncio.gather(
+        world.agent("alpha", identity="one"),
+        world.agent("alpha", identity="two"),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in both) == ["Agent", "ConflictError"]

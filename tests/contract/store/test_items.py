@@ -1,0 +1,274 @@
+"""Submitting, looking, stopping, retrying, moving."""
+
+import asyncio
+
+import pytest
+
+from agent.control.store.records import Submission
+from agent.model.cause import Cause
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.phase import Phase
+from tests.contract.store.world import IMAGE, World
+
+GPU_QUEUE = {
+    "config": {"resource_args": {"local-container": {"gpus": "{{gpus}}", "env": ["A={{gpus}}"]}}},
+    "template_variables": {
+        "gpus": {"schema": {"type": "integer", "minimum": 0, "maximum": 4, "default": 1}}
+    },
+}
+
+
+async def test_a_submission_is_merged_with_its_queues_template(world: World) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    item = await world.submit(
+        {"resource_args": {"local-container": {"memory": "1g"}}, "name": "x"},
+        queue="gpu",
+        variables={"gpus": 2},
+    )
+    arguments = item.run_spec["resource_args"]["local-container"]
+    assert arguments == {"gpus": 2, "env": ["A=2"], "memory": "1g"}
+    assert (item.demand.gpus, item.demand.memory) == (2, 1024**3)
+    assert (item.author, item.project, item.run_spec["entity"]) == ("ann", "default", "ann")
+    assert await world.plane.projects.get(world.me, None, "default") is not None
+
+
+async def test_a_claim_carries_who_set_what(world: World) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    agent = await world.agent(queues=("gpu",))
+    await world.submit({"name": "x", "resources": {"gpus": 0}}, queue="gpu")
+    from agent.model.capacity import Capacity
+
+    (claim,) = await agent.claim(free=Capacity(slots=1, gpus=("0",)))
+    template = {"resource_args": {"local-container": {"gpus": 1, "env": ["A=1"]}}}
+    assert claim.layers["queue"] == template
+    assert claim.layers["submitter"] == {**IMAGE, "name": "x", "resources": {"gpus": 0}}
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"gpus": 9}, r"`gpus`: 9 breaks the rule `maximum: 4`"),
+        ({"gpus": "two"}, r"`gpus`: 'two' breaks the rule `type: \"integer\"`"),
+        ({"gpu": 1}, r"no template variable «gpu».*Did you mean `gpus`"),
+    ],
+)
+async def test_wrong_template_variables_are_named(world: World, variables, message) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    with pytest.raises(InvalidInputError, match=message):
+        await world.submit(queue="gpu", variables=variables)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"timeout": "soon"}, "soon"),
+        ({"retries": -1}, "retries"),
+        ({"on_lost": "perhaps"}, "on_lost"),
+        ({"resource": "local-conainer"}, "Did you mean `local-container`"),
+    ],
+)
+async def test_a_wrong_spec_is_refused_and_leaves_nothing(world: World, spec, message) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        await world.submit(spec)
+    assert (await world.plane.items.list(world.me)).total == 0
+
+
+async def test_an_unknown_queue_is_an_error_that_offers_near_misses(world: World) -> None:
+    await world.queue("training")
+    with pytest.raises(NotFoundError, match=r"no queue «trainig» in «ann». Did you mean `training`"):
+        await world.submit(queue="trainig")
+
+
+async def test_an_unknown_entity_is_an_error(world: World) -> None:
+    wanted = Submission(entity="nobody", project=None, queue="default", run_spec=IMAGE)
+    with pytest.raises(NotFoundError, match="no entity «nobody»"):
+        await world.plane.items.submit(world.me, wanted)
+
+
+async def test_the_queue_default_is_made_on_demand(world: World) -> None:
+    item = await world.submit()
+    queue = await world.plane.queues.get(world.me, None, "default")
+    assert (item.queue_id, queue.resource, queue.prioritization) == (queue.id, None, "V0")
+    await world.agent()
+    queue = await world.plane.queues.get(world.me, None, "default")
+    assert queue.resource == "local-container"
+
+
+async def test_the_queues_resource_wins_and_says_so(world: World) -> None:
+    await world.queue("processes", resource="local-process")
+    item = await world.submit({"resource": "local-container"}, queue="processes")
+    assert item.resource == "local-process"
+    assert "local-container was not used" in item.warnings[0]
+
+
+async def test_an_idempotency_key_gives_the_same_item_back(world: World) -> None:
+    one = await world.submit(key="k")
+    assert await world.submit(key="k") == one
+    with pytest.raises(ConflictError, match="another submission"):
+        await world.submit({"name": "other"}, key="k")
+    with pytest.raises(InvalidInputError):
+        await world.submit(key="")
+    assert (await world.plane.items.list(world.me)).total == 1
+
+
+async def test_the_same_key_at_once_makes_one_item(world: World) -> None:
+    await world.queue("default")
+    items = await asyncio.gather(*(world.submit(key="k") for _ in range(8)))
+    assert len({item.id for item in items}) == 1
+    assert (await world.plane.items.list(world.me)).total == 1
+
+
+async def test_a_failed_submission_does_not_use_its_key_up(world: World) -> None:
+    with pytest.raises(NotFoundError):
+        await world.submit(queue="later", key="k")
+    await world.queue("later")
+    assert (await world.submit(queue="later", key="k")).phase is Phase.QUEUED
+
+
+async def test_a_priority_needs_a_queue_that_has_them(world: World) -> None:
+    await world.plane.queues.create_wandb(world.me, "ann", "plain")
+    with pytest.raises(InvalidInputError, match="no priorities"):
+        await world.submit(queue="plain", priority=0)
+    assert (await world.submit(queue="plain", priority=2)).priority == 2
+    with pytest.raises(InvalidInputError, match="no priority 7"):
+        await world.submit(priority=7)
+
+
+async def test_a_key_inside_a_spec_is_shown_to_agents_only(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"_wandb_api_key": "secret"})
+    assert item.run_spec["_wandb_api_key"] == "***"
+    assert (await agent.claim_one()).run_spec["_wandb_api_key"] == "secret"
+
+
+async def test_items_are_listed_newest_first_page_by_page(world: World) -> None:
+    await world.queue("other")
+    items = [await world.submit() for _ in range(5)]
+    await world.submit(queue="other")
+    newest = [item.id for item in reversed(items)]
+    first = await world.plane.items.list(world.me, queue="default", first=3)
+    assert [item.id for item in first.rows] == newest[:3]
+    assert (first.has_next, first.total) == (True, 5)
+    rest = await world.plane.items.list(
+        world.me, queue="default", first=3, after=first.end_cursor
+    )
+    assert ([item.id for item in rest.rows], rest.has_next) == (newest[3:], False)
+    await world.plane.items.stop(world.me, items[0].id)
+    stopped = await world.plane.items.list(world.me, phases=[Phase.STOPPED])
+    assert [item.id for item in stopped.rows] == [items[0].id]
+    assert (await world.plane.items.list(world.me, after="")).total == 6
+
+
+@pytest.mark.parametrize("how", [{"first": 0}, {"first": 5001}, {"after": "x"}])
+async def test_a_page_that_cannot_be_is_refused(world: World, how) -> None:
+    with pytest.raises(InvalidInputError):
+        await world.plane.items.list(world.me, **how)
+
+
+async def test_a_queued_item_is_stopped_at_once_and_stopping_twice_is_legal(world: World) -> None:
+    item = await world.submit()
+    stopped = await world.plane.items.stop(world.me, item.id)
+    assert (stopped.phase, stopped.cause) == (Phase.STOPPED, Cause.STOPPED_BY_USER)
+    assert await world.plane.items.stop(world.me, item.id) == stopped
+    agent = await world.agent()
+    assert await agent.claim() == ()
+
+
+async def test_what_ended_badly_can_be_retried(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    with pytest.raises(ConflictError, match="queued: only what ended badly"):
+        await world.plane.items.retry(world.me, item.id)
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, "exit code 2", 2)
+    again = await world.plane.items.retry(world.me, item.id)
+    assert (again.phase, again.attempt, again.exit_code) == (Phase.QUEUED, 2, None)
+    second = await agent.claim_one()
+    assert second.lease == type(second.lease)(item.id, 2, 2)
+    await agent.start(second)
+    await agent.finish(second, exit_code=0)
+    with pytest.raises(ConflictError, match="succeeded"):
+        await world.plane.items.retry(world.me, item.id)
+    attempts = await world.plane.items.attempts(world.me, item.id)
+    assert [(one.number, one.exit_code) for one in attempts] == [(1, 2), (2, 0)]
+    await world.history(item)
+
+
+async def test_a_person_retrying_renews_the_tries_that_policy_has(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": 1})
+    for attempt in (1, 2):
+        claim = await agent.claim_one()
+        assert claim.lease.attempt == attempt
+        await agent.finish(claim, Phase.ERRORED, Cause.IMAGE_UNAVAILABLE, "no")
+    await world.plane.items.retry(world.me, item.id)
+    claim = await agent.claim_one()
+    await agent.finish(claim, Phase.ERRORED, Cause.IMAGE_UNAVAILABLE, "no")
+    assert (await world.item(item)).attempt == 4
+
+
+async def test_moving_applies_the_other_queues_template(world: World) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    item = await world.submit({"name": "x"})
+    before = await world.submit(queue="gpu")
+    moved = await world.plane.items.move(world.me, item.id, "gpu")
+    assert (moved.queue, moved.demand.gpus) == ("gpu", 1)
+    from agent.model.capacity import Capacity
+
+    agent = await world.agent(queues=("gpu",))
+    room = Capacity(slots=9, gpus=("0", "1"))
+    order = [claim.lease.item_id for claim in await agent.claim(free=room, most=9)]
+    assert order == [before.id, item.id]
+    with pytest.raises(ConflictError, match="only queued items can be moved"):
+        await world.plane.items.move(world.me, item.id, "default")
+    await world.history(item)
+
+
+async def test_the_priority_of_a_queued_item_can_change(world: World) -> None:
+    first, second = await world.submit(), await world.submit()
+    await world.plane.items.set_priority(world.me, second.id, 0)
+    agent = await world.agent()
+    assert (await agent.claim_one()).lease.item_id == second.id
+    with pytest.raises(ConflictError):
+        await world.plane.items.set_priority(world.me, second.id, 3)
+    with pytest.raises(InvalidInputError):
+        await world.plane.items.set_priority(world.me, first.id, 4)
+
+
+async def test_wandbs_deletion_stops_an_item_of_that_queue_only(world: World) -> None:
+    other = await world.queue("other")
+    item = await world.submit()
+    assert not await world.plane.items.delete(world.me, other.id, item.id)
+    assert not await world.plane.items.delete(world.me, other.id, "unknown")
+    assert await world.plane.items.delete(world.me, str(item.queue_id), item.id)
+    assert (await world.item(item)).phase is Phase.STOPPED
+
+
+async def test_an_explanation_knows_the_queue_and_its_agents(world: World) -> None:
+    async def cause(item):
+        return (await world.plane.items.explain(world.me, item.id)).cause
+
+    item = await world.submit()
+    assert await cause(item) is Cause.SCHEDULE_NO_AGENT
+    agent = await world.agent()
+    assert await cause(item) is Cause.SCHEDULE_WAITING
+    await world.plane.queues.pause(world.me, None, "default", paused=True)
+    assert await cause(item) is Cause.SCHEDULE_PAUSED
+    await world.plane.queues.pause(world.me, None, "default", paused=False)
+    claim = await agent.claim_one()
+    assert await cause(item) is Cause.RUN_IN_PROGRESS
+    await agent.start(claim)
+    await agent.finish(claim, Phase.FAILED, Cause.RUN_OUT_OF_MEMORY, "killed", 137)
+    assert await cause(item) is Cause.RUN_OUT_OF_MEMORY
+
+
+async def test_what_an_agent_holds_can_be_listed(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    await world.submit()
+    await agent.claim_one()
+    held = await world.plane.items.held_by(world.me, agent.id)
+    assert [one.id for one in held] == [item.id]
+    with pytest.raises(NotFoundError):
+        await world.plane.items.held_by(world.me, "nobody")
