@@ -17,7 +17,10 @@ async def run(names: list[str]) -> list[Row]:
             continue
         print(f"… {name}", file=sys.stderr, flush=True)
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            rows += await scenario(Path(folder))
+            found = await scenario(Path(folder))
+        for row in found:
+            print(f"  {row.what}: {row.measured}; {row.beside}; {row.promise}", file=sys.stderr)
+        rows += found
     return rows
 
 

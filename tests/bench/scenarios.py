@@ -16,6 +16,7 @@ from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
 from tests.infrastructure import state
 
+QUEUE = "default"
 NETWORK = "launch-agent"
 PROCESSES: dict[str, Any] = {"builder": {"type": "virtualenv"}}
 NO_ENGINE: dict[str, Any] = PROCESSES | {"runners": {"local-container": {"enabled": False}}}
@@ -30,10 +31,10 @@ async def dispatch(root: Path) -> list[Row]:
     docker = state.load().docker
     assert docker is not None
     async with (
-        system(root, ["bench"], {"queues": ["bench"]}) as ours,
+        system(root, [QUEUE]) as ours,
         bare.Engine.connect(docker.host) as engine,
     ):
-        await ours.ended(await ours.submit("bench", image_spec(docker.shell_image, "true")))
+        await ours.ended(await ours.submit(QUEUE, image_spec(docker.shell_image, "true")))
         delays, yardstick = [], []
         for _ in range(30):
             yardstick.append(await bare.delay_to_start(engine, docker.shell_image, NETWORK))
@@ -52,7 +53,7 @@ async def dispatch(root: Path) -> list[Row]:
 
 async def _submit_to_start(ours: System, engine: bare.Engine, image: str) -> float:
     begin = time.time()
-    item = await ours.submit("bench", image_spec(image, "true"))
+    item = await ours.submit(QUEUE, image_spec(image, "true"))
     shown = await ours.ended(item)
     assert shown["phase"] == "SUCCEEDED", shown
     return await engine.started_at(f"{LABEL_ITEM}={item}", begin) - begin
@@ -64,13 +65,13 @@ async def containers(root: Path) -> list[Row]:
     assert docker is not None
     jobs, width = 60, 4
     async with (
-        system(root, ["bench"], {"max_jobs": width}) as ours,
+        system(root, [QUEUE], {"max_jobs": width}) as ours,
         bare.Engine.connect(docker.host) as engine,
     ):
         spec = image_spec(docker.shell_image, "true")
-        await ours.ended(await ours.submit("bench", spec))
+        await ours.ended(await ours.submit(QUEUE, spec))
         first = await bare.container_rate(engine, docker.shell_image, NETWORK, jobs, width)
-        rate = await _rate(ours, "bench", spec, jobs)
+        rate = await _rate(ours, QUEUE, spec, jobs)
         second = await bare.container_rate(engine, docker.shell_image, NETWORK, jobs, width)
     yardstick = statistics.mean((first, second))
     return [
@@ -100,9 +101,9 @@ async def processes(root: Path) -> list[Row]:
     code = root / "code"
     code.mkdir()
     (code / "main.py").write_text("print('hello')\n")
-    async with system(root, ["bench"], {"max_jobs": width, **NO_ENGINE}) as ours:
+    async with system(root, [QUEUE], {"max_jobs": width, **NO_ENGINE}) as ours:
         home = Home(root)
-        flags = ("--uri", str(code), "--entry-point", "python main.py", "--queue", "bench")
+        flags = ("--uri", str(code), "--entry-point", "python main.py", "--queue", QUEUE)
         submitted = await home.launch("submit", *flags, "--json")
         assert submitted.code == 0, submitted.err
         item = submitted.json()["id"]
@@ -110,7 +111,7 @@ async def processes(root: Path) -> list[Row]:
         shown = await ours.query("query S($id: ID!) { launchItem(id: $id) { runSpec } }", id=item)
         argv = [sys.executable, str(code / "main.py")]
         first = await bare.process_rate(argv, jobs, width)
-        rate = await _rate(ours, "bench", shown["launchItem"]["runSpec"], jobs)
+        rate = await _rate(ours, QUEUE, shown["launchItem"]["runSpec"], jobs)
         second = await bare.process_rate(argv, jobs, width)
     yardstick = statistics.mean((first, second))
     return [
@@ -127,14 +128,13 @@ async def processes(root: Path) -> list[Row]:
 async def idle(root: Path) -> list[Row]:
     """Memory and processor time while nothing happens, with and without a control plane."""
     rows: list[Row] = []
-    async with system(root, ["bench"]) as both:
+    async with system(root, [QUEUE]) as both:
         await asyncio.sleep(5)
         share = await share_of_core(both.daemon.pid, 30)
         rows.append(_idle_row("agent with embedded plane", resident(both.daemon.pid), share, 110))
-        found = (await both.query("query { viewer { entity } }"))["viewer"]["entity"]
         alone = Home(root / "alone", _pointing_at(root))
         (root / "alone").mkdir()
-        daemon = await alone.start("launch-agent", "--queue", "bench", "--entity", found)
+        daemon = await alone.start("launch-agent", "--queue", QUEUE, "--name", "alone")
         try:
             await asyncio.sleep(5)
             share = await share_of_core(daemon.pid, 30)
@@ -162,8 +162,10 @@ def _idle_row(what: str, memory: float, share: float, limit: float) -> Row:
 
 async def startup(root: Path) -> list[Row]:
     """Time from exec to the first claim waiting, and of `launch --version`."""
+    for name in ("embedded", "server", "against"):
+        (root / name).mkdir()
     embedded = await _median_ready(root / "embedded", {})
-    async with system(root / "server", ["bench"]):
+    async with system(root / "server", [QUEUE]):
         against = await _median_ready(root / "against", _pointing_at(root / "server"))
     home = Home(root)
     versions = []
@@ -193,13 +195,12 @@ async def startup(root: Path) -> list[Row]:
 
 async def _median_ready(root: Path, extra: dict[str, str]) -> float:
     delays = []
-    root.mkdir(exist_ok=True)
     home = Home(root, extra)
     home.configure({"control": {"port": 0}})
     try:
         for _ in range(5):
             begin = time.monotonic()
-            daemon = await home.start("launch-agent", "--queue", "bench")
+            daemon = await home.start("launch-agent", "--queue", QUEUE, "--name", "ready")
             delays.append(time.monotonic() - begin)
             await daemon.terminate()
     finally:
@@ -215,12 +216,12 @@ async def rebuild(root: Path) -> list[Row]:
     (code / "main.py").write_text(f"import six; print('{root}')\n")
     home = Home(root)
     times: list[float] = []
-    async with system(root, ["bench"]) as ours:
+    async with system(root, [QUEUE]) as ours:
         for change in ("first", "code", "nothing"):
             if change == "code":
                 (code / "main.py").write_text("import six; print('changed')\n")
             submitted = await home.launch(
-                "submit", "--uri", str(code), "-E", "python main.py", "-q", "bench", "--json"
+                "submit", "--uri", str(code), "-E", "python main.py", "-q", QUEUE, "--json"
             )
             assert submitted.code == 0, submitted.err
             begin = time.monotonic()
