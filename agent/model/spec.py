@@ -5,6 +5,7 @@ Keys of W&B's `runSpec` keep their names and places; ours are `source`, `build`,
 send more.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -17,11 +18,19 @@ Json = dict[str, Any]
 
 
 def _seconds(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str) else value
+    return _read(parse_duration, value) if isinstance(value, str) else value
 
 
 def _bytes(value: object) -> object:
-    return parse_size(value) if isinstance(value, str) else value
+    return _read(parse_size, value) if isinstance(value, str) else value
+
+
+def _read(parse: Callable[[str], float], text: str) -> float:
+    """Pydantic tells the path of a `ValueError` only."""
+    try:
+        return parse(text)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from None
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
@@ -165,8 +174,14 @@ def parse_spec(raw: Json) -> LaunchSpec:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"]) or "spec"
-        message = f"Launch spec: `{path}`: {first['msg']} (seen: {_shown(first.get('input'))})."
+        message = (
+            f"Launch spec: `{path}`: {_reason(first['msg'])} (seen: {_shown(first.get('input'))})."
+        )
         raise InvalidInputError(message, hint="See docs/launch-spec.md for its keys.") from None
+
+
+def _reason(told: str) -> str:
+    return told.removeprefix("Value error, ").removesuffix(".")
 
 
 def _shown(value: object) -> str:

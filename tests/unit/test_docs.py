@@ -1,0 +1,81 @@
+"""Documents that could disagree with the code are compared with it."""
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from agent.cli.main import COMMANDS, launch
+from agent.cli.submit import submit
+from agent.model.cause import MEANINGS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_cause_is_told_as_the_code_tells_it() -> None:
+    rows = [
+        f"| `{cause.value}` | {meaning.summary} | {meaning.remedy} | "
+        f"{'yes' if meaning.infrastructure else 'no'} |"
+        for cause, meaning in MEANINGS.items()
+    ]
+    told = [
+        line
+        for line in (ROOT / "docs" / "causes.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    assert told == rows
+
+
+def test_the_readme_has_the_tour_word_for_word() -> None:
+    tour = [
+        "launch-agent --queue default ",
+        "launch queue create gpu --resource local-container #",
+        (
+            "launch submit --queue default --uri ./examples/hello"
+            ' --entry-point "python main.py" --name hello --follow'
+        ),
+        (
+            "launch submit --queue default --uri https://git.example/org/repo.git -g v1.2"
+            ' --entry-point "python train.py"'
+        ),
+        "launch submit --queue default --docker-image repo/name:tag",
+        "launch queue list | show Q | update Q | delete Q | pause Q | resume Q",
+        (
+            "launch item list | show ID | logs ID --follow | stop ID | retry ID"
+            " | move ID --to Q | priority ID high"
+        ),
+        "launch agent list | show A | drain A | stop A ",
+        "launch explain ID ",
+    ]
+    readme = (ROOT / "README.md").read_text()
+    assert [line for line in tour if line not in readme] == []
+
+
+def test_every_flag_of_submit_is_told() -> None:
+    told = (ROOT / "docs" / "cli.md").read_text()
+    flags = [each.opts for each in submit.params if isinstance(each, click.Option)]
+    assert [opts for opts in flags if not any(f"`{option}" in told for option in opts)] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_says_what_it_does(name: str) -> None:
+    """The line in `launch --help` is the command's own first line, or as good."""
+    command = launch.get_command(click.Context(launch), name)
+    assert command is not None
+    assert command.help
+    assert COMMANDS[name].help
+
+
+def test_documents_point_at_files_that_exist() -> None:
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_architecture_names_files_that_exist() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:[a-z_]+/)+[a-z_]*(?:\.[a-z]+)?)`", text))
+    named.discard("config/")
+    assert len(named) > 15
+    assert [name for name in named if not (ROOT / "agent" / name).exists()] == []
