@@ -1,0 +1,413 @@
+"""What commands ask of the server, what they print, and how they end."""
+
+import io
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.conftest import Run
+from tests.unit.cli.far_end import KEY, WHEN, FarEnd, RefusalError, agent, ended, item, queue, words
+
+
+def test_queues_are_listed_for_people_and_for_programs(run: Run) -> None:
+    shown = run("queue", "list")
+    assert shown.code == 0
+    assert "default local-container open 2 0 0" in words(shown.out)
+    assert [each["name"] for each in json.loads(run("queue", "list", "--json").out)] == [
+        "default",
+        "training",
+    ]
+
+
+def test_a_queue_is_created_from_flags(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["saveLaunchQueue"] = lambda asked: queue(asked["input"]["name"])
+    made = run("queue", "create", "gpu", "--resource", "local-container")
+    assert made.code == 0
+    assert "Created the queue `gpu`" in made.out
+    assert far_end.last("saveLaunchQueue")["input"] == {
+        "entityName": None,
+        "mode": "CREATE",
+        "name": "gpu",
+        "resource": "local-container",
+        "prioritizationMode": "V0",
+    }
+
+
+QUEUE_FILE = """
+name: big
+resource_args: {local-container: {memory: "{{memory}}"}}
+template_variables: {memory: {schema: {type: string}}}
+prioritization: false
+"""
+
+
+def test_a_queue_is_created_from_a_file(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
+    far_end.answers["saveLaunchQueue"] = lambda asked: queue(asked["input"]["name"])
+    (tmp_path / "q.yaml").write_text(QUEUE_FILE)
+    assert run("queue", "create", "-f", "q.yaml").code == 0
+    asked = far_end.last("saveLaunchQueue")["input"]
+    assert asked["resource"] == "local-container"
+    assert asked["config"] == {"resource_args": {"local-container": {"memory": "{{memory}}"}}}
+    assert asked["prioritizationMode"] == "DISABLED"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("resourc: x", "q.yaml:1: unknown key `resourc`. Did you mean `resource`?"),
+        ("name: [a", "q.yaml:1: not valid YAML"),
+        ("resource: 5", "q.yaml:1: `resource`: seen `5`; expected a text."),
+        ("prioritization: 5", "expected `true` or `false`."),
+        ("config: x", "q.yaml:1: `config`: seen `x`; expected a mapping"),
+        ("config: {}\nresource_args: {}", "q.yaml:2: `resource_args` is there twice."),
+        ("name: x", "The queue `x` needs a resource"),
+    ],
+)
+def test_mistakes_in_a_queue_file_are_named(run: Run, tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / "q.yaml").write_text(text)
+    told = run("queue", "create", "-f", "q.yaml")
+    assert told.code == 2
+    assert says in words(told.err)
+
+
+def test_an_update_keeps_what_is_not_given(run: Run, far_end: FarEnd) -> None:
+    variable = {"name": "m", "schema": '{"type": "string"}', "description": None}
+    far_end.answers["launchQueues"] = [
+        queue(config={"a": 1}, templateVariables=[variable], prioritizationMode="DISABLED")
+    ]
+    far_end.answers["saveLaunchQueue"] = queue()
+    assert run("queue", "update", "default", "--resource", "local-process").code == 0
+    asked = far_end.last("saveLaunchQueue")["input"]
+    assert asked == {
+        "entityName": None,
+        "mode": "UPDATE",
+        "name": "default",
+        "resource": "local-process",
+        "config": {"a": 1},
+        "templateVariables": {"m": {"schema": {"type": "string"}, "description": ""}},
+        "prioritizationMode": "DISABLED",
+    }
+
+
+def test_queues_are_shown_paused_resumed_and_deleted(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["pauseLaunchQueue"] = lambda asked: queue(paused=asked["paused"])
+    far_end.answers["deleteLaunchQueue"] = True
+    far_end.answers["launchQueues"] = [queue(agents=[agent()])]
+    assert "desk (POLLING" in run("queue", "show", "default").out
+    assert "Paused" in run("queue", "pause", "default").out
+    assert far_end.last("pauseLaunchQueue")["paused"] is True
+    assert "Resumed" in run("queue", "resume", "default").out
+    assert run("queue", "delete", "default", "--force").code == 0
+    assert far_end.last("deleteLaunchQueue")["force"] is True
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("queue", "show", "trainin"),
+        ("queue", "pause", "trainin"),
+        ("queue", "delete", "trainin"),
+        ("item", "list", "-q", "trainin"),
+        ("item", "move", "abc", "--to", "trainin"),
+    ],
+)
+def test_an_unknown_queue_is_named_with_the_nearest(run: Run, args: tuple[str, ...]) -> None:
+    told = run(*args)
+    assert told.code == 1
+    assert "There is no queue `trainin`." in told.err
+    assert "Did you mean `training`?" in told.err
+
+
+def test_submission_to_an_unknown_queue_names_the_nearest(run: Run, far_end: FarEnd) -> None:
+    def refuse(_: Any) -> None:
+        raise RefusalError("NOT_FOUND", "There is no queue `trainin`.")
+
+    far_end.answers["submitLaunchItem"] = refuse
+    told = run("submit", "-q", "trainin", "-d", "some/image")
+    assert (told.code, "Did you mean `training`?" in told.err) == (1, True)
+
+
+def test_a_directory_is_uploaded_once(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "main.py").write_text("print()")
+    far_end.answers["submitLaunchItem"] = item()
+    flags = ("--uri", "code", "-E", "python main.py", "--name", "hello", "-P", "high")
+    first = run("submit", *flags, "-q")
+    assert first.code == 0
+    assert "launch item logs abcdefghijkl --follow" in first.out
+    assert run("submit", "-q", *flags).code == 0
+    puts = [one for one in far_end.rest if one[0] == "PUT"]
+    assert len(puts) == 1
+    asked = far_end.last("submitLaunchItem")["input"]
+    assert asked["runSpec"]["source"]["type"] == "code"
+    assert puts[0][1].endswith(asked["runSpec"]["source"]["digest"])
+    assert asked["runSpec"]["project"] == "default"
+    assert (asked["queueName"], asked["priority"]) == ("default", 1)
+    assert len(asked["idempotencyKey"]) == 32
+
+
+def test_template_variables_get_the_types_that_the_queue_declares(
+    run: Run, far_end: FarEnd
+) -> None:
+    kinds = {"n": "integer", "x": "number", "s": "string", "b": "boolean"}
+    variables = [
+        {"name": name, "schema": json.dumps({"type": kind}), "description": None}
+        for name, kind in kinds.items()
+    ]
+    far_end.answers["launchQueues"] = [queue(templateVariables=variables)]
+    far_end.answers["submitLaunchItem"] = item()
+    flags = ("-v", "n=3", "-v", "x=0.5", "-v", "s=a=b", "-v", "b=true")
+    assert run("submit", "-d", "image", *flags).code == 0
+    asked = far_end.last("submitLaunchItem")["input"]["templateVariables"]
+    assert asked == {"n": 3, "x": 0.5, "s": "a=b", "b": True}
+    for flag, says in {
+        "n=x": "«x» is not an integer",
+        "b=1": "not a boolean",
+        "m=1": "no template variable `m`",
+        "n": "not of the form KEY=VALUE",
+    }.items():
+        assert says in run("submit", "-d", "image", "-v", flag).err
+
+
+def test_a_spec_comes_from_a_file_or_from_json(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
+    far_end.answers["submitLaunchItem"] = item()
+    (tmp_path / "spec.yaml").write_text("docker: {docker_image: a}\nretries: 2\n")
+    assert run("submit", "-c", "spec.yaml", "-R", '{"local-container": {"m": "1g"}}').code == 0
+    spec = far_end.last("submitLaunchItem")["input"]["runSpec"]
+    assert spec["retries"] == 2
+    assert spec["resource_args"] == {"local-container": {"m": "1g"}}
+    missing = run("submit", "-c", "nowhere.yaml")
+    assert (missing.code, "there is no file nowhere.yaml" in missing.err) == (2, True)
+    broken = run("submit", "-c", "{a: [")
+    assert (broken.code, "--config:1: not valid YAML" in broken.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (ended(), 0),
+        (ended("FAILED", 7, cause="RUN_EXIT_CODE", message="exit code 7"), 7),
+        (ended("FAILED", None, cause="RUN_DEADLINE", message="too long"), 1),
+        (ended("STOPPED", 143, cause="STOPPED_BY_USER", message="stopped"), 1),
+        (ended("ERRORED", None, cause="BUILD_FAILED", message="broken"), 1),
+    ],
+)
+@pytest.mark.parametrize("flag", ["--wait", "--follow"])
+def test_waiting_ends_as_the_job_does(
+    run: Run, far_end: FarEnd, answer: dict[str, Any], code: int, flag: str
+) -> None:
+    far_end.answers["submitLaunchItem"] = item()
+    far_end.answers["launchItem"] = answer
+    done = run("submit", "-d", "image", flag)
+    assert done.code == code
+    assert answer["phase"].lower() in done.err
+    if flag == "--follow":
+        assert done.out == "job\n"
+        assert "setup\n" in done.err
+    told = run("submit", "-d", "image", flag, "--json")
+    assert json.loads(told.out)["phase"] == answer["phase"]
+
+
+def test_items_are_listed_in_pages_and_filtered(run: Run, far_end: FarEnd) -> None:
+    pages = iter([("c1", True, "one"), (None, False, "two")])
+
+    def answer(_: Any) -> Any:
+        cursor, more, name = next(pages)
+        return {
+            "pageInfo": {"endCursor": cursor, "hasNextPage": more},
+            "edges": [{"node": item(name=name)}],
+        }
+
+    far_end.answers["launchItems"] = answer
+    shown = run("item", "list", "--queue", "default", "--phase", "failed", "--active")
+    assert "one" in shown.out
+    assert "two" in shown.out
+    asked = far_end.last("launchItems")
+    assert (asked["after"], asked["queue"]) == ("c1", "default")
+    assert {"FAILED", "QUEUED", "STARTED"} <= set(asked["phases"])
+    assert "Did you mean `failed`?" in words(run("item", "list", "--phase", "faild").err)
+
+
+def test_an_item_is_shown_whole(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchItem"] = ended(
+        "FAILED", 3, facts={"commit": "c0ffee"}, warnings=["careful"], name="\x1b[31mred"
+    )
+    shown = run("item", "show", "abcdefghijkl").out
+    assert "commit: c0ffee" in shown
+    assert "careful" in shown
+    assert "submitted" in shown
+    assert "\x1b" not in shown
+
+
+def test_logs_pass_byte_for_byte(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchItem"] = ended()
+    far_end.logs["job"] = b"\x1b[31mred\x1b[0m\r50%\r100%\n"
+    assert run("item", "logs", "abcdefghijkl").out.encode() == far_end.logs["job"]
+    assert run("item", "logs", "abcdefghijkl", "--channel", "setup").out == "setup\n"
+    far_end.answers["launchItem"] = item()
+    told = run("item", "logs", "abcdefghijkl")
+    assert (told.code, "no log yet: it is queued" in told.err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("args", "field", "asked"),
+    [
+        (("stop", "i"), "stopLaunchItem", {"id": "i"}),
+        (("retry", "i"), "retryLaunchItem", {"id": "i"}),
+        (("move", "i", "--to", "training"), "moveLaunchItem", {"id": "i", "queueName": "training"}),
+        (("priority", "i", "high"), "setLaunchItemPriority", {"id": "i", "priority": 1}),
+        (("priority", "i", "0"), "setLaunchItemPriority", {"id": "i", "priority": 0}),
+    ],
+)
+def test_items_are_changed(
+    run: Run, far_end: FarEnd, args: tuple[str, ...], field: str, asked: dict[str, Any]
+) -> None:
+    far_end.answers[field] = item(stopRequested=True)
+    done = run("item", *args)
+    assert done.code == 0
+    assert far_end.last(field) == asked
+    assert "queued on `default`, medium, stop requested" in done.out
+
+
+def test_what_is_no_priority_or_item_is_told(run: Run, far_end: FarEnd) -> None:
+    assert "«urgent» is not a priority" in run("item", "priority", "i", "urgent").err
+    far_end.answers["launchItem"] = None
+    assert run("item", "show", "nothere").code == 1
+    assert run("item", "show", "no-id!").code == 2
+
+
+def test_agents_are_listed_shown_drained_and_stopped(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchAgents"] = [agent(), agent("old", lost=True)]
+    far_end.answers["stopLaunchAgent"] = agent(draining=True)
+    listed = words(run("agent", "list").out)
+    assert "desk default POLLING 0" in listed
+    assert "old default lost" in listed
+    shown = run("agent", "show", "desk").out
+    assert "4 jobs; 2 cores; 1.0 GiB memory; GPUs 0" in shown
+    assert "finish its jobs" in run("agent", "drain", "desk").out
+    assert far_end.last("stopLaunchAgent") == {"id": "id-desk", "mode": "DRAIN"}
+    assert run("agent", "stop", "id-desk").code == 0
+    assert far_end.last("stopLaunchAgent")["mode"] == "STOP"
+    told = run("agent", "stop", "dsk")
+    assert (told.code, "Did you mean `desk`?" in told.err) == (1, True)
+
+
+def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
+    told = run("explain", "abcdefghijkl")
+    assert "is queued: SCHEDULE_NO_AGENT" in told.out
+    assert "What to do: Start one." in told.out
+    assert json.loads(run("explain", "x", "--json").out)["explanation"]["remedy"] == "Start one."
+    far_end.answers["launchItem"] = ended("FAILED", 1, message="exit code 1")
+    assert run("explain", "x").out.count("exit code 1") == 1
+
+
+def test_keys_users_and_teams(run: Run, far_end: FarEnd) -> None:
+    key = {
+        "id": "k1", "kind": "agent", "name": "cli", "hint": "abcd", "user": None, "entity": "ada",
+        "queues": ["gpu"], "createdAt": WHEN, "revokedAt": None,
+    }  # fmt: skip
+    far_end.answers |= {
+        "createLaunchAgentKey": {"secret": "launch-s", "key": key},
+        "createLaunchKey": {"secret": "launch-u", "key": {**key, "kind": "user"}},
+        "launchKeys": [key],
+        "revokeLaunchKey": True,
+        "createLaunchUser": {
+            "id": "u", "name": "bob", "email": None, "admin": False, "entity": "bob",
+            "createdAt": WHEN,
+        },
+        "createLaunchTeam": {"id": "t"},
+        "launchEntities": [{"id": "t", "name": "team", "isTeam": True}],
+        "launchMembers": [{"user": "bob", "entity": "team", "role": "MEMBER"}],
+        "setLaunchMember": True,
+    }  # fmt: skip
+    made = json.loads(run("key", "create", "--for-agent", "-q", "gpu", "--json").out)
+    assert (made["url"], made["key"]) == (far_end.url, "launch-s")
+    assert far_end.last("createLaunchAgentKey")["queues"] == ["gpu"]
+    assert run("key", "create", "mine", "--for-user", "bob").out == "launch-u\n"
+    assert far_end.last("createLaunchKey") == {"name": "mine", "user": "bob"}
+    assert run("key", "create", "-q", "gpu").code == 2
+    assert "gpu" in run("key", "list", "--agents").out
+    assert run("key", "revoke", "k1").code == 0
+    assert "bob" in run("user", "create", "bob").out
+    assert run("entity", "create", "team").code == 0
+    assert "team" in run("entity", "list").out
+    assert "member" in run("entity", "members", "team").out
+    assert run("entity", "member", "team", "bob", "none").code == 0
+    assert far_end.last("setLaunchMember")["role"] is None
+
+
+def test_a_browser_is_signed_in_by_a_link(run: Run, far_end: FarEnd) -> None:
+    assert run("open").out == f"{far_end.url}/login/link?token=t\n"
+
+
+def test_login_tries_the_key_and_keeps_it(
+    bare: Run, far_end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def typed(text: str) -> None:
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    typed("launch-wrong\n")
+    assert bare("login", far_end.url).code == 4
+    typed("\n")
+    assert bare("login", far_end.url).code == 2
+    typed(KEY + "\n")
+    done = bare("login", far_end.url)
+    assert (done.code, "as ada" in done.out) == (0, True)
+    monkeypatch.setenv("LAUNCH_SERVER", far_end.url)
+    assert bare("queue", "list").code == 0
+
+
+# ---- errors and exit codes
+
+
+def test_a_wrong_key_ends_with_4(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAUNCH_API_KEY", "launch-wrong")
+    told = run("queue", "list")
+    assert (told.code, "not known" in told.err) == (4, True)
+    assert "launch-wrong" not in told.err
+
+
+def test_an_unreachable_server_is_named_and_ends_with_3(
+    bare: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    monkeypatch.setenv("LAUNCH_SERVER", url)
+    monkeypatch.setenv("LAUNCH_API_KEY", KEY)
+    told = bare("queue", "list")
+    assert (told.code, url in told.err, "Traceback" in told.err) == (3, True, False)
+
+
+def test_without_a_server_the_way_to_one_is_told(bare: Run) -> None:
+    told = bare("queue", "list")
+    assert told.code == 2
+    assert "launch-agent --queue default" in told.err
+
+
+def test_what_was_not_foreseen_is_one_line(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchQueues"] = [{"unexpected": "shape"}]
+    told = run("queue", "list")
+    assert told.code == 1
+    assert "met something unforeseen: KeyError" in told.err
+    assert "Traceback" not in told.err
+    assert "Traceback" in run("--debug", "queue", "list").err
+
+
+def test_the_servers_hint_is_passed_on(run: Run, far_end: FarEnd) -> None:
+    def refuse(_: Any) -> None:
+        raise RefusalError("CONFLICT", "The item has ended.", "Retry it.")
+
+    far_end.answers["stopLaunchItem"] = refuse
+    told = run("item", "stop", "abc")
+    assert (told.code, told.err) == (1, "Error: The item has ended.\n  Retry it.\n")
+
+
+def test_usage_errors_end_with_2_and_name_the_nearest_command(bare: Run) -> None:
+    told = bare("quee", "list")
+    assert (told.code, "Did you mean `queue`?" in told.err) == (2, True)
+    assert bare("item", "list", "--nonsense").code == 2
+    assert bare("--help").code == 0
