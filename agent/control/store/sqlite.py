@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from agent.control.store.migrate import migrate
@@ -31,7 +31,11 @@ _READERS: Final = 2
 
 
 class SqliteDatabase:
-    """A database file that this process owns."""
+    """A database file that this process owns.
+
+    A call that is cancelled does not undo its transaction: it is the caller's reply that is
+    lost, never the change, as with any reply that is cut.
+    """
 
     def __init__(
         self, writer: Engine, reader: Engine, publish: Callable[[Iterable[str]], None]
@@ -44,18 +48,28 @@ class SqliteDatabase:
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """See `Database.write`."""
-        loop = asyncio.get_running_loop()
-        result, topics = await loop.run_in_executor(
-            self._write_thread, _transact, self._writer, work
-        )
+        result, topics = await self._on(self._write_thread, self._writer, work)
         self._publish(topics)
         return result
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """See `Database.read`."""
-        loop = asyncio.get_running_loop()
-        result, _ = await loop.run_in_executor(self._read_threads, _transact, self._reader, work)
+        result, _ = await self._on(self._read_threads, self._reader, work)
         return result
+
+    async def _on(
+        self, threads: ThreadPoolExecutor, engine: Engine, work: Callable[[Tx], T]
+    ) -> tuple[T, Iterable[str]]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(threads, _transact, engine, work)
+        except DatabaseError as error:
+            if isinstance(error, IntegrityError):
+                raise
+            raise ServerError(
+                f"The database {engine.url.database} cannot be used: {error.orig}.",
+                hint="Check the disk and the file's permissions.",
+            ) from error
 
     def close(self) -> None:
         """Wait for what is under way and close all connections."""
@@ -73,7 +87,7 @@ async def open_sqlite(
 
     Raises:
         ConflictError: another process owns it; names its process id.
-        ServerError: not a database, or not readable; names the file.
+        ServerError: not a database, not readable, or the disk is full; names the file.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _owned(path):
@@ -85,9 +99,6 @@ async def open_sqlite(
         try:
             await database.write(lambda tx: migrate(tx.connection))
             yield database
-        except OperationalError as error:
-            message = f"The database {path} cannot be used: {error.orig}."
-            raise ServerError(message, hint="Check the disk and the file's permissions.") from error
         finally:
             database.close()
 

@@ -71,7 +71,8 @@ class Database(Protocol):
     """A store: `write` for changes, `read` for a consistent look.
 
     Raises of both: what the work raises (and nothing is changed then);
-    `UnreachableError` when the database does not answer.
+    `UnreachableError` when the database server does not answer; `ServerError` when the
+    database file cannot be used, for a full disk for example.
     """
 
     async def write(self, work: Callable[[Tx], T]) -> T:

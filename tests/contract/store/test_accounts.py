@@ -35,9 +35,7 @@ class Team:
 
 @pytest.fixture
 async def team(world: World) -> Team:
-    people = {
-        name: await sign_in(world, name) for name in ("boss", "worker", "guest", "stranger")
-    }
+    people = {name: await sign_in(world, name) for name in ("boss", "worker", "guest", "stranger")}
     accounts = world.plane.accounts
     await accounts.create_team(people["boss"], "team")
     await accounts.set_member(world.me, "team", "worker", Role.MEMBER)

@@ -75,7 +75,9 @@ async def test_a_wrong_spec_is_refused_and_leaves_nothing(world: World, spec, me
 
 async def test_an_unknown_queue_is_an_error_that_offers_near_misses(world: World) -> None:
     await world.queue("training")
-    with pytest.raises(NotFoundError, match=r"no queue «trainig» in «ann». Did you mean `training`"):
+    with pytest.raises(
+        NotFoundError, match=r"no queue «trainig» in «ann». Did you mean `training`"
+    ):
         await world.submit(queue="trainig")
 
 
@@ -149,9 +151,7 @@ async def test_items_are_listed_newest_first_page_by_page(world: World) -> None:
     first = await world.plane.items.list(world.me, queue="default", first=3)
     assert [item.id for item in first.rows] == newest[:3]
     assert (first.has_next, first.total) == (True, 5)
-    rest = await world.plane.items.list(
-        world.me, queue="default", first=3, after=first.end_cursor
-    )
+    rest = await world.plane.items.list(world.me, queue="default", first=3, after=first.end_cursor)
     assert ([item.id for item in rest.rows], rest.has_next) == (newest[3:], False)
     await world.plane.items.stop(world.me, items[0].id)
     stopped = await world.plane.items.list(world.me, phases=[Phase.STOPPED])

@@ -1,12 +1,12 @@
 """What the passing of time does: expiry, silence, retention."""
 
+import pytest
+
 from agent.control.store.records import Verdict
 from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
 from agent.model.phase import Phase
 from tests.contract.store.world import World
-
-import pytest
 
 
 async def test_an_expired_lease_before_the_permit_goes_back_to_its_queue(world: World) -> None:

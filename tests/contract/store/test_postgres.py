@@ -1,0 +1,167 @@
+"""What is particular to PostgreSQL: replicas, notices between them, a server that goes away."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from agent.config.control import ControlConfig
+from agent.control.services.notices import topic_queue
+from agent.control.services.plane import open_plane
+from agent.control.store.postgres import PostgresDatabase
+from agent.model.errors import ConfigError, UnreachableError
+from tests.contract.store.world import World, open_world
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def config(make_postgres_database: Callable[[], str], tmp_path: Path) -> ControlConfig:
+    return ControlConfig(data_dir=tmp_path, database_url=make_postgres_database())
+
+
+@asynccontextmanager
+async def replicas(config: ControlConfig) -> AsyncIterator[tuple[World, World]]:
+    async with open_world(config) as one, open_plane(config) as other:
+        me = await other.accounts.authenticate(one.key)
+        yield one, World(other, me, one.key)
+
+
+async def _heard_of(listener: World, speaker: World) -> None:
+    """Wait until a notice of one replica reaches the other."""
+    with listener.plane.notices.listen(["test"]) as bell:
+        async with asyncio.timeout(20):
+            while not await bell.wait(0.05):
+                await speaker.plane.database.write(lambda tx: tx.ring("test"))
+
+
+async def test_a_submission_to_one_replica_wakes_a_claim_at_another(config) -> None:
+    async with replicas(config) as (one, other):
+        await _heard_of(other, one)
+        agent = await other.agent()
+        waiting = asyncio.create_task(agent.claim(wait=25.0))
+        item = await one.submit()
+        async with asyncio.timeout(4):
+            (claim,) = await waiting
+        assert claim.lease.item_id == item.id
+
+
+async def test_replicas_that_start_at_once_agree(config) -> None:
+    async def identity() -> str:
+        async with open_plane(config) as plane:
+            return plane.control_plane_id
+
+    assert len(set(await asyncio.gather(*(identity() for _ in range(4))))) == 1
+
+
+async def test_claims_at_two_replicas_get_different_items(config) -> None:
+    async with replicas(config) as (one, other):
+        first, second = await one.agent("first"), await other.agent("second")
+        items = {(await one.submit()).id for _ in range(20)}
+        batches = await asyncio.gather(
+            *(agent.claim(most=2) for agent in (first, second) for _ in range(5))
+        )
+        taken = [claim.lease.item_id for batch in batches for claim in batch]
+        assert len(taken) == len(set(taken))
+        assert set(taken) <= items
+
+
+async def test_a_repeated_claim_at_two_replicas_at_once_takes_once(config) -> None:
+    async with replicas(config) as (one, other):
+        agent = await one.agent()
+        for _ in range(3):
+            await one.submit()
+        twin = type(agent)(other, agent.welcome, agent.session)
+        pairs = await asyncio.gather(agent.claim("same"), twin.claim("same"))
+        assert pairs[0] == pairs[1]
+
+
+async def test_the_listener_comes_back_after_its_connection_was_cut(config) -> None:
+    async with replicas(config) as (one, other):
+        await _heard_of(other, one)
+        await _end_other_sessions(config)
+        await _heard_of(other, one)
+
+
+async def test_calls_after_a_cut_connection_succeed(config) -> None:
+    async with open_world(config) as world:
+        await world.submit()
+        await _end_other_sessions(config)
+        await world.submit()
+        await world.plane.ready()
+
+
+async def test_a_server_that_is_away_is_unreachable(tmp_path: Path) -> None:
+    gone = ControlConfig(data_dir=tmp_path, database_url="postgresql://x:y@127.0.0.1:9/none")
+    with pytest.raises((UnreachableError, OSError)):
+        async with open_plane(gone):
+            pass
+
+
+async def test_an_address_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    wrong = ControlConfig(data_dir=tmp_path, database_url="not an address")
+    with pytest.raises(ConfigError, match="database_url"):
+        async with open_plane(wrong):
+            pass
+
+
+async def test_a_deadlock_is_tried_again(config) -> None:
+    async with open_world(config) as world:
+        for name in ("one", "two"):
+            await world.queue(name)
+        tries: list[str] = []
+        database = world.plane.database
+        assert isinstance(database, PostgresDatabase)
+
+        def lock(first: str, second: str):
+            def work(tx):
+                tries.append(first)
+                for name in (first, second):
+                    tx.run(text("SELECT 1 FROM queues WHERE name = :n FOR UPDATE"), {"n": name})
+                    tx.run(text("SELECT pg_sleep(0.2)"))
+                return first
+
+            return work
+
+        done = await asyncio.gather(
+            database.write(lock("one", "two")), database.write(lock("two", "one"))
+        )
+        assert done == ["one", "two"]
+        assert len(tries) == 3
+
+
+async def test_many_topics_travel_in_several_notifications(config) -> None:
+    async with replicas(config) as (one, other):
+        await _heard_of(other, one)
+        topics = [topic_queue(f"{'x' * 40}{number}") for number in range(400)]
+        listen = other.plane.notices.listen
+        with listen(topics[:1]) as first, listen(topics[-1:]) as last:
+            await one.plane.database.write(lambda tx: tx.ring(*topics))
+            assert await first.wait(10)
+            assert await last.wait(10)
+
+
+async def test_mistakes_of_ours_are_not_taken_for_an_absent_server(config) -> None:
+    async with open_world(config) as world:
+        with pytest.raises(Exception, match="nonsense"):
+            await world.plane.database.write(lambda tx: tx.run(text("SELECT nonsense")))
+        with pytest.raises(Exception, match="nonsense"):
+            await world.plane.database.read(lambda tx: tx.run(text("SELECT nonsense")))
+        with pytest.raises(Exception, match="read-only"):
+            await world.plane.database.read(lambda tx: tx.run(text("DELETE FROM members")))
+
+
+async def _end_other_sessions(config: ControlConfig) -> None:
+    assert config.database_url is not None
+    connection = await asyncpg.connect(config.database_url.get_secret_value())
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    finally:
+        await connection.close()

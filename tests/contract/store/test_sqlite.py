@@ -1,0 +1,158 @@
+"""What is particular to SQLite: one owner, one writer, commits on disk, files that are private."""
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.config.control import ControlConfig
+from agent.control.services.plane import DATABASE_FILE, open_plane
+from agent.control.store.migrate import HEAD
+from agent.model.errors import ConflictError, ServerError
+from agent.model.phase import Phase
+from tests.contract.store.world import open_world
+
+OTHER_DAEMON = """
+import asyncio, pathlib, sys
+from agent.config.control import ControlConfig
+from agent.control.services.plane import open_plane
+
+async def main():
+    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):
+        print("open", flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_second_daemon_is_told_who_uses_the_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OTHER_DAEMON, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        message = rf"{DATABASE_FILE} is in use by another process \(pid {other.pid}\)"
+        with pytest.raises(ConflictError, match=message):
+            async with open_plane(ControlConfig(data_dir=tmp_path)):
+                pass
+        other.kill()
+    async with open_plane(ControlConfig(data_dir=tmp_path)):
+        pass
+
+
+async def test_what_was_acknowledged_survives_a_killed_process(tmp_path: Path) -> None:
+    program = OTHER_DAEMON.replace(
+        'print("open", flush=True)',
+        "from tests.contract.store.world import World, IMAGE\n"
+        "    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))) as plane:\n"
+        "        account = await plane.accounts.bootstrap_local('ann')\n"
+        "        me = await plane.accounts.authenticate(account.api_key)\n"
+        "        item = await World(plane, me, '').submit()\n"
+        "        print(item.id, flush=True)",
+    ).replace(
+        "    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
+        "        from",
+        "    from",
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        item_id = other.stdout.readline().decode().strip()
+        other.kill()
+    async with open_world(ControlConfig(data_dir=tmp_path)) as world:
+        assert (await world.item(item_id)).phase is Phase.QUEUED
+
+
+async def test_the_file_is_the_owners_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        async with open_plane(ControlConfig(data_dir=tmp_path / "data")):
+            modes = {
+                path.name: stat.S_IMODE(path.stat().st_mode)
+                for path in (tmp_path / "data").iterdir()
+            }
+    finally:
+        os.umask(before)
+    assert set(modes.values()) == {0o600}
+    assert f"{DATABASE_FILE}-wal" in modes
+
+
+async def test_the_identity_of_an_installation_stays(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+        first = (plane.control_plane_id, plane.signing_key)
+        await plane.ready()
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+        assert (plane.control_plane_id, plane.signing_key) == first
+        assert repr(plane.signing_key) not in repr(plane)
+
+
+async def test_commits_are_on_disk_and_keys_are_checked(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+        names = ("journal_mode", "synchronous", "foreign_keys")
+
+        def pragmas(tx):
+            return [tx.connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in names]
+
+        assert await plane.database.write(pragmas) == ["wal", 2, 1]
+        with pytest.raises(Exception, match="readonly database"):
+            await plane.database.read(
+                lambda tx: tx.connection.exec_driver_sql("DELETE FROM entities")
+            )
+
+
+async def test_a_transaction_that_fails_changes_nothing(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+
+        def work(tx):
+            tx.connection.exec_driver_sql("DELETE FROM installation")
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await plane.database.write(work)
+        await plane.ready()
+        assert await plane.database.read(
+            lambda tx: tx.connection.exec_driver_sql("SELECT count(*) FROM installation").scalar()
+        )
+
+
+async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / DATABASE_FILE
+    path.write_bytes(b"not a database, by far not" * 100)
+    with pytest.raises(ServerError, match=str(path)):
+        async with open_plane(ControlConfig(data_dir=tmp_path)):
+            pass
+
+
+async def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)):
+        pass
+    with sqlite3.connect(tmp_path / DATABASE_FILE) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    with pytest.raises(ConflictError, match="schema"):
+        async with open_plane(ControlConfig(data_dir=tmp_path)):
+            pass
+
+
+def test_starting_on_a_known_schema_does_not_import_alembic(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from agent.config.control import ControlConfig\n"
+        "from agent.control.services.plane import open_plane\n"
+        "async def main():\n"
+        "    for _ in range(2):\n"
+        "        async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
+        "            pass\n"
+        "asyncio.run(main())\n"
+        "heavy = {'alembic', 'asyncpg', 'sqlalchemy.ext.asyncio', 'jsonschema'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
+    assert HEAD == "0001"

@@ -1,0 +1,189 @@
+"""One answer for every situation."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.control.services.explain import Surroundings, explain
+from agent.control.store.records import AgentRecord, Dialect, ItemRecord, QueueRecord
+from agent.model.capacity import Capacity, Demand
+from agent.model.cause import Cause
+from agent.model.phase import TERMINAL, Phase
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+ITEM = ItemRecord(
+    id="abc",
+    entity="ann",
+    project="p",
+    queue="gpu",
+    queue_id="q",
+    phase=Phase.QUEUED,
+    attempt=1,
+    epoch=0,
+    name=None,
+    run_name=None,
+    author=None,
+    priority=2,
+    resource="local-container",
+    demand=Demand(),
+    granted=None,
+    run_spec={},
+    facts={},
+    warnings=(),
+    activity=None,
+    agent_id=None,
+    agent_name=None,
+    dialect=None,
+    cause=None,
+    message=None,
+    exit_code=None,
+    stop_requested=False,
+    lost_contact=False,
+    lease_losses=0,
+    retries=0,
+    on_lost="fail",
+    enqueued_at=NOW,
+    created_at=NOW,
+    updated_at=NOW,
+    started_at=None,
+    finished_at=None,
+)
+QUEUE = QueueRecord("q", "ann", "gpu", "PROJECT", "ann", None, {}, {}, "V0", None, None, False, NOW)
+AGENT = AgentRecord(
+    id="a",
+    entity="ann",
+    name="alpha",
+    hostname="host",
+    version="1",
+    dialect=Dialect.LAUNCH,
+    status="POLLING",
+    lost=False,
+    stop=None,
+    backend=None,
+    resources=("local-container",),
+    capacity=Capacity(4, 4.0, 8 * 1024**3, ("0",)),
+    config={},
+    queue_ids=("q",),
+    queue_names=("gpu",),
+    heartbeat_at=NOW,
+    created_at=NOW,
+)
+
+
+def told(item: ItemRecord = ITEM, *agents: AgentRecord, ahead: int = 0, paused: bool = False):
+    queue = replace(QUEUE, paused=paused)
+    return explain(item, Surroundings(queue, agents, ahead))
+
+
+def test_without_an_agent_it_says_how_to_start_one() -> None:
+    answer = told()
+    assert answer.cause is Cause.SCHEDULE_NO_AGENT
+    assert "launch-agent --queue gpu" in answer.remedy
+
+
+def test_agents_that_are_gone_are_named() -> None:
+    gone = (replace(AGENT, lost=True), replace(AGENT, name="beta", status="KILLED"))
+    answer = told(ITEM, *gone)
+    assert answer.cause is Cause.SCHEDULE_NO_AGENT
+    assert answer.details == (
+        "Agent alpha on host was last heard of at 2026-01-02 03:04:05 UTC.",
+        "Agent beta on host left at 2026-01-02 03:04:05 UTC.",
+    )
+
+
+@pytest.mark.parametrize("leaving", [{"stop": "DRAIN"}, {"status": "DRAINING"}])
+def test_agents_that_leave_take_nothing(leaving) -> None:
+    answer = told(ITEM, replace(AGENT, **leaving))
+    assert (answer.cause, answer.details) == (Cause.SCHEDULE_NO_AGENT, ("Leaving: alpha.",))
+
+
+def test_a_paused_queue_comes_first() -> None:
+    assert told(paused=True).cause is Cause.SCHEDULE_PAUSED
+
+
+@pytest.mark.parametrize(
+    ("item", "lack"),
+    [
+        ({"demand": Demand(cpus=8)}, "Agent alpha offers 4 of 8 cpus asked for."),
+        (
+            {"demand": Demand(memory=16 * 1024**3, gpus=2)},
+            "Agent alpha offers 8.0 GiB of 16.0 GiB memory asked for, 1 of 2 GPUs asked for.",
+        ),
+        (
+            {"resource": "local-process"},
+            "Agent alpha offers local-container, and the job needs local-process.",
+        ),
+    ],
+)
+def test_what_no_agent_offers_is_named(item, lack: str) -> None:
+    answer = told(replace(ITEM, **item), AGENT)
+    assert (answer.cause, answer.details) == (Cause.SCHEDULE_CAPACITY, (lack,))
+
+
+def test_one_agent_that_fits_is_enough() -> None:
+    large = replace(AGENT, name="large", capacity=None)
+    answer = told(replace(ITEM, demand=Demand(cpus=8)), AGENT, large)
+    assert answer.cause is Cause.SCHEDULE_WAITING
+    assert len(answer.details) == 1
+
+
+def test_busy_agents_and_items_that_come_first() -> None:
+    answer = told(ITEM, replace(AGENT, status="RUNNING"), ahead=3)
+    assert answer.cause is Cause.SCHEDULE_BUSY
+    assert answer.details == ("3 items of this queue come first.",)
+
+
+def test_earlier_attempts_and_lost_leases_are_told() -> None:
+    details = told(replace(ITEM, attempt=2, lease_losses=1), AGENT).details
+    assert details == (
+        "This is attempt 2.",
+        "Agents fell silent while preparing it: 1 so far.",
+    )
+
+
+def test_what_is_under_way() -> None:
+    item = replace(
+        ITEM,
+        phase=Phase.PREPARING,
+        agent_name="alpha",
+        activity="building",
+        stop_requested=True,
+        warnings=("careful",),
+    )
+    answer = told(item, AGENT)
+    assert answer.cause is Cause.RUN_IN_PROGRESS
+    assert answer.details == (
+        "alpha holds it; it is preparing.",
+        "It is at: building.",
+        "A stop was requested; its agent has not confirmed it yet.",
+        "careful",
+    )
+
+
+@pytest.mark.parametrize(("on_lost", "words"), [("fail", "counts as lost"), ("retry", "tried")])
+def test_a_silent_holder(on_lost, words: str) -> None:
+    item = replace(ITEM, phase=Phase.STARTED, lost_contact=True, on_lost=on_lost)
+    answer = told(item, AGENT)
+    assert answer.cause is Cause.LOST_AGENT
+    assert words in answer.details[-1]
+
+
+@pytest.mark.parametrize("phase", sorted(TERMINAL))
+def test_how_it_ended(phase: Phase) -> None:
+    item = replace(
+        ITEM,
+        phase=phase,
+        cause=Cause.RUN_EXIT_CODE,
+        message="exit code 3",
+        exit_code=3,
+        agent_name="alpha",
+    )
+    answer = told(item)
+    assert answer.cause is Cause.RUN_EXIT_CODE
+    assert answer.details == ("exit code 3", "Exit code 3.", "Attempt 1, on agent alpha.")
+    assert answer.remedy == "Read the job's log: `launch item logs abc`."
+
+
+def test_an_end_without_a_cause_is_ours() -> None:
+    assert told(replace(ITEM, phase=Phase.ERRORED)).cause is Cause.INTERNAL

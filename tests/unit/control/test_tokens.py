@@ -1,0 +1,43 @@
+"""Run tokens."""
+
+import re
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.control.services.tokens import PREFIX, RunToken, mint, read
+
+KEY = b"k" * 32
+TOKENS = st.builds(RunToken, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))
+
+
+@given(TOKENS)
+def test_a_token_says_what_it_was_made_of_in_forty_characters(token: RunToken) -> None:
+    text = mint(KEY, token)
+    assert re.fullmatch(r"launchrun-[A-Za-z0-9_-]{40}", text)
+    assert read(KEY, text) == token
+    assert mint(KEY, token) == text
+
+
+@given(TOKENS, st.integers(0, 39), st.sampled_from("ABCabc019_-"))
+def test_a_token_with_any_other_character_is_refused(
+    token: RunToken, place: int, letter: str
+) -> None:
+    text = mint(KEY, token)
+    place += len(PREFIX)
+    changed = text[:place] + letter + text[place + 1 :]
+    assert changed == text or read(KEY, changed) is None
+
+
+@given(TOKENS)
+def test_a_token_of_another_installation_is_refused(token: RunToken) -> None:
+    assert read(b"o" * 32, mint(KEY, token)) is None
+
+
+@given(st.text() | st.text().map(lambda text: PREFIX + text))
+def test_nonsense_is_refused(text: str) -> None:
+    assert read(KEY, text) is None
+
+
+def test_forty_characters_that_are_no_base64_are_refused() -> None:
+    assert read(KEY, PREFIX + "!" * 40) is None
