@@ -1,10 +1,11 @@
 """One answer: why does it wait, or why did it fail, and what to do. Pure."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from agent.control.store.records import AgentRecord, Explanation, ItemRecord, QueueRecord
-from agent.model.capacity import Capacity, Demand
+from agent.model.capacity import Capacity, Demand, fits
 from agent.model.cause import MEANINGS, Cause
 from agent.model.phase import TERMINAL, Phase
 from agent.model.units import format_size
@@ -17,6 +18,8 @@ class Surroundings:
     queue: QueueRecord | None
     agents: tuple[AgentRecord, ...]
     ahead: int
+    #: What is free now, by agent id, of agents that say what they have.
+    room: Mapping[str, Capacity] = field(default_factory=dict)
 
 
 def explain(item: ItemRecord, around: Surroundings) -> Explanation:
@@ -74,8 +77,13 @@ def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
     if around.ahead:
         details.append(f"{around.ahead} items of this queue come first.")
     details += lacks
-    busy = all(agent.status == "RUNNING" for agent in willing)
+    busy = all(_is_busy(item, agent, around.room.get(agent.id)) for agent in willing)
     return _told(item, Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, details)
+
+
+def _is_busy(item: ItemRecord, agent: AgentRecord, room: Capacity | None) -> bool:
+    """Whether the item does not fit beside what the agent holds now."""
+    return agent.status == "RUNNING" if room is None else not fits(item.demand, room)
 
 
 def _silent(agents: tuple[AgentRecord, ...]) -> list[str]:

@@ -20,6 +20,7 @@ from agent.control.store.records import (
     Submission,
 )
 from agent.control.store.tx import Tx
+from agent.model.capacity import Capacity, Granted, minus
 from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase
 
@@ -134,7 +135,8 @@ class Items:
         rows = agents.of_entity(tx, item.entity, item.queue_id)
         serving = agents.records(tx, rows, self._context.config.agent_timeout)
         ahead = items.ahead(tx, item) if item.phase is Phase.QUEUED else 0
-        return Surroundings(queues.by_id(tx, item.queue_id), serving, ahead)
+        room = {one.id: _room(tx, one.id, one.capacity) for one in serving if one.capacity}
+        return Surroundings(queues.by_id(tx, item.queue_id), serving, ahead, room)
 
     async def stop(self, principal: Principal, item_id: str) -> ItemRecord:
         """Stop at once what is queued; ask the holder of anything else. Legal twice."""
@@ -227,6 +229,13 @@ class Items:
             return True
 
         return await self._context.database.write(work)
+
+
+def _room(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:
+    """What an agent has left beside the items it holds."""
+    for row in items.held_by(tx, agent_id):
+        capacity = minus(capacity, items.granted_from(row.granted) or Granted())
+    return capacity
 
 
 def _must_be_queued(item_id: str, phase: Phase, what: str) -> None:

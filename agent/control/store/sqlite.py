@@ -48,26 +48,30 @@ class SqliteDatabase:
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """See `Database.write`."""
-        result, topics = await self._on(self._write_thread, self._writer, work)
-        self._publish(topics)
-        return result
+        loop = asyncio.get_running_loop()
+
+        def transact() -> T:
+            result, topics = _transact(self._writer, work)
+            if topics:
+                # From here, because the caller may have been cancelled: what is committed
+                # must be heard of all the same.
+                loop.call_soon_threadsafe(self._publish, topics)
+            return result
+
+        return await self._on(self._write_thread, transact)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """See `Database.read`."""
-        result, _ = await self._on(self._read_threads, self._reader, work)
-        return result
+        return await self._on(self._read_threads, lambda: _transact(self._reader, work)[0])
 
-    async def _on(
-        self, threads: ThreadPoolExecutor, engine: Engine, work: Callable[[Tx], T]
-    ) -> tuple[T, Iterable[str]]:
-        loop = asyncio.get_running_loop()
+    async def _on(self, threads: ThreadPoolExecutor, transact: Callable[[], T]) -> T:
         try:
-            return await loop.run_in_executor(threads, _transact, engine, work)
+            return await asyncio.get_running_loop().run_in_executor(threads, transact)
         except DatabaseError as error:
             if isinstance(error, IntegrityError):
                 raise
             raise ServerError(
-                f"The database {engine.url.database} cannot be used: {error.orig}.",
+                f"The database {self._writer.url.database} cannot be used: {error.orig}.",
                 hint="Check the disk and the file's permissions.",
             ) from error
 

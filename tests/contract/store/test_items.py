@@ -258,6 +258,11 @@ async def test_an_explanation_knows_the_queue_and_its_agents(world: World) -> No
     await world.plane.queues.pause(world.me, None, "default", paused=False)
     claim = await agent.claim_one()
     assert await cause(item) is Cause.RUN_IN_PROGRESS
+    from agent.model.capacity import Capacity
+
+    full = await world.agent(identity="installation-alpha", capacity=Capacity(slots=1))
+    assert await cause(await world.submit()) is Cause.SCHEDULE_BUSY
+    agent, claim = full, full.welcome.held[0]
     await agent.start(claim)
     await agent.finish(claim, Phase.FAILED, Cause.RUN_OUT_OF_MEMORY, "killed", 137)
     assert await cause(item) is Cause.RUN_OUT_OF_MEMORY
@@ -272,3 +277,13 @@ async def test_what_an_agent_holds_can_be_listed(world: World) -> None:
     assert [one.id for one in held] == [item.id]
     with pytest.raises(NotFoundError):
         await world.plane.items.held_by(world.me, "nobody")
+
+
+async def test_template_variables_that_cannot_be(world: World) -> None:
+    variables = {"n": {"schema": {"type": "integer"}}}
+    config = {"resource_args": {"local-container": {"cpus": "{{n}}"}}}
+    await world.queue("q", config=config, template_variables=variables)
+    with pytest.raises(InvalidInputError, match="`n` has no value and no default"):
+        await world.submit(queue="q")
+    with pytest.raises(InvalidInputError, match="Template variables are a list"):
+        await world.submit(queue="q", variables=[1])

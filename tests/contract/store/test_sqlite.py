@@ -1,13 +1,16 @@
 """What is particular to SQLite: one owner, one writer, commits on disk, files that are private."""
 
+import asyncio
 import os
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from agent.config.control import ControlConfig
 from agent.control.services.plane import DATABASE_FILE, open_plane
@@ -156,3 +159,30 @@ def test_starting_on_a_known_schema_does_not_import_alembic(tmp_path: Path) -> N
     )
     assert done.stdout == "[]\n"
     assert HEAD == "0001"
+
+
+async def test_who_waits_hears_of_a_change_whose_caller_went_away(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+        inside, go_on = threading.Event(), threading.Event()
+
+        def work(tx):
+            tx.ring("topic")
+            inside.set()
+            go_on.wait()
+
+        with plane.notices.listen(["topic"]) as bell:
+            call = asyncio.create_task(plane.database.write(work))
+            await asyncio.to_thread(inside.wait)
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            go_on.set()
+            assert await bell.wait(20)
+
+
+async def test_a_broken_rule_of_ours_is_no_trouble_with_the_file(tmp_path: Path) -> None:
+    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+        with pytest.raises(IntegrityError):
+            await plane.database.write(
+                lambda tx: tx.connection.exec_driver_sql("UPDATE installation SET id = NULL")
+            )

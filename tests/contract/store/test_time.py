@@ -1,10 +1,15 @@
 """What the passing of time does: expiry, silence, retention."""
 
+import asyncio
+
 import pytest
 
+from agent.control.services import reaper
+from agent.control.services.transitions import move
+from agent.control.store import items
 from agent.control.store.records import Verdict
 from agent.model.cause import Cause
-from agent.model.errors import NotFoundError
+from agent.model.errors import ConflictError, NotFoundError, UnreachableError
 from agent.model.phase import Phase
 from tests.contract.store.world import World
 
@@ -164,3 +169,47 @@ async def test_old_things_are_removed(world: World) -> None:
     assert (await world.item(kept)).phase is Phase.QUEUED
     assert await world.plane.agents.list(world.me) == ()
     assert (await world.submit(key="once")).id != item.id
+
+
+async def test_reaping_goes_on_after_a_round_that_failed(world: World, monkeypatch) -> None:
+    rounds: list[int] = []
+    done = asyncio.Event()
+
+    async def reap_once() -> reaper.Reaped:
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise UnreachableError("away")
+        if len(rounds) == 2:
+            raise ZeroDivisionError
+        done.set()
+        return reaper.Reaped()
+
+    monkeypatch.setattr(reaper, "INTERVAL", 0)
+    monkeypatch.setattr(world.plane.reaper, "reap_once", reap_once)
+    loop = asyncio.create_task(world.plane.reaper.run())
+    async with asyncio.timeout(20):
+        await done.wait()
+    loop.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await loop
+
+
+async def test_a_step_on_what_has_changed_meanwhile_changes_nothing(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    seen = await world.plane.database.read(lambda tx: items.sure(tx, item.id))
+    await agent.claim_one()
+    before = await world.item(item)
+    with pytest.raises(ConflictError, match="changed by somebody else"):
+        await world.plane.database.write(lambda tx: move(tx, seen, Phase.STOPPED))
+    assert await world.item(item) == before
+
+
+async def test_a_goodbye_leaves_running_jobs_to_be_adopted(world: World) -> None:
+    agent = await world.agent(identity="i")
+    item = await world.submit()
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    await agent.beat(claim, status="KILLED")
+    back = await world.agent(identity="i")
+    assert [one.lease.item_id for one in back.welcome.held] == [item.id]

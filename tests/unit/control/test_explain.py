@@ -71,9 +71,15 @@ AGENT = AgentRecord(
 )
 
 
-def told(item: ItemRecord = ITEM, *agents: AgentRecord, ahead: int = 0, paused: bool = False):
+def told(
+    item: ItemRecord = ITEM,
+    *agents: AgentRecord,
+    ahead: int = 0,
+    paused: bool = False,
+    room: dict[str, Capacity] | None = None,
+):
     queue = replace(QUEUE, paused=paused)
-    return explain(item, Surroundings(queue, agents, ahead))
+    return explain(item, Surroundings(queue, agents, ahead, room or {}))
 
 
 def test_without_an_agent_it_says_how_to_start_one() -> None:
@@ -132,6 +138,14 @@ def test_busy_agents_and_items_that_come_first() -> None:
     answer = told(ITEM, replace(AGENT, status="RUNNING"), ahead=3)
     assert answer.cause is Cause.SCHEDULE_BUSY
     assert answer.details == ("3 items of this queue come first.",)
+
+
+def test_an_agent_is_busy_when_the_item_does_not_fit_beside_what_it_holds() -> None:
+    running = replace(AGENT, status="RUNNING")
+    asking = replace(ITEM, demand=Demand(cpus=2))
+    assert told(asking, running, room={"a": Capacity(3, 2.0)}).cause is Cause.SCHEDULE_WAITING
+    assert told(asking, running, room={"a": Capacity(3, 1.0)}).cause is Cause.SCHEDULE_BUSY
+    assert told(asking, running, room={"a": Capacity(0, 9.0)}).cause is Cause.SCHEDULE_BUSY
 
 
 def test_earlier_attempts_and_lost_leases_are_told() -> None:
