@@ -108,7 +108,8 @@ class Workload:
 class LogPiece:
     """Bytes at an offset of the merged output (stdout and stderr in order of arrival).
 
-    `missing` counts bytes before it that the engine no longer has.
+    `missing` counts bytes before it that the engine no longer has; 1 where it is certain that
+    some are gone and not how many. Offsets go on from there as if the count were right.
     """
 
     offset: int
@@ -141,6 +142,7 @@ class RunnerPort(Protocol):
 
         Raises:
             JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
+            PolicyError: something that this backend cannot give, or that the engine refused.
         """
 
     async def start(self, workload: Workload) -> Workload:
@@ -152,7 +154,10 @@ class RunnerPort(Protocol):
         """
 
     async def find(self, name: str) -> Workload | None:
-        """Look one up by name, in any state."""
+        """Look one up by name, in any state; what is not this control plane's is not found.
+
+        EXITED without an ending: how it ended is not known; `wait` raises accordingly.
+        """
 
     async def owned(self) -> list[Workload]:
         """Everything that carries this control plane's label, in any state."""
@@ -164,7 +169,9 @@ class RunnerPort(Protocol):
         """Wait until it ended.
 
         Raises:
-            JobError: `LOST_WORKLOAD` when it vanished, `LOST_ENGINE` when the engine did.
+            JobError: `LOST_WORKLOAD` when it vanished, `LOST_ENGINE` when the engine did or
+                took it along, `START_ENTRYPOINT` and `IMAGE_PLATFORM` when the backend learns
+                only after the start that the command cannot run.
         """
 
     async def stop(self, workload: Workload, grace: float) -> None:

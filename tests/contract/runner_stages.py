@@ -70,15 +70,15 @@ class ScriptedStage:
 
     def __init__(self, root: Path) -> None:
         self.engine = ScriptedEngine()
-        self._scenes = Scenes(root)
+        self.scenes = Scenes(root)
 
     def runner(self) -> ScriptedRunner:
-        return ScriptedRunner(self.engine, self._scenes.control_plane_id)
+        return ScriptedRunner(self.engine, self.scenes.control_plane_id)
 
     def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        lease, name, _ = self._scenes.lay_out(play, item, attempt)
+        lease, name, _ = self.scenes.lay_out(play, item, attempt)
         self.engine.plays[name] = play
-        return self._scenes.request(lease, name, Image("image", "digest", reused=True), ())
+        return self.scenes.request(lease, name, Image("image", "digest", reused=True), ())
 
     async def release(self, name: str) -> None:
         self.engine.release(name)
@@ -104,30 +104,30 @@ class ProcessStage:
 
     def __init__(self, root: Path, threads: ThreadPoolExecutor) -> None:
         self.root = root / "jobs"
-        self._scenes = Scenes(root / "scenes")
+        self.scenes = Scenes(root / "scenes")
         self._threads = threads
 
     def runner(self, config: ProcessRunnerConfig | None = None) -> ProcessRunner:
         return ProcessRunner(
             self.root,
-            self._scenes.control_plane_id,
+            self.scenes.control_plane_id,
             config or ProcessRunnerConfig(),
             self._threads,
             os.environ,
         )
 
     def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        lease, name, folder = self._scenes.lay_out(play, item, attempt)
+        lease, name, folder = self.scenes.lay_out(play, item, attempt)
         script = f"echo >> {shlex.quote(str(folder / 'starts'))}\n" + script_of(play, str(folder))
-        return self._scenes.request(lease, name, ENVIRONMENT, ("sh", "-c", script))
+        return self.scenes.request(lease, name, ENVIRONMENT, ("sh", "-c", script))
 
     def running(self, item: str, *command: str, **more: object) -> RunRequest:
         """A request for any command."""
-        lease, name, _ = self._scenes.lay_out(Play(), item, 1)
-        return self._scenes.request(lease, name, ENVIRONMENT, command, **more)
+        lease, name, _ = self.scenes.lay_out(Play(), item, 1)
+        return self.scenes.request(lease, name, ENVIRONMENT, command, **more)
 
     async def release(self, name: str) -> None:
-        self._scenes.release(name)
+        self.scenes.release(name)
 
     async def occupy(self, name: str) -> None:
         folder = self.root / name
@@ -139,7 +139,7 @@ class ProcessStage:
         os.killpg(self.session(workload.name), signal.SIGKILL)
 
     async def starts(self, name: str) -> int:
-        path = self._scenes.root / name / "starts"
+        path = self.scenes.root / name / "starts"
         return path.read_text().count("\n") if path.exists() else 0
 
     def session(self, name: str) -> int:

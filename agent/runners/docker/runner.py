@@ -80,7 +80,7 @@ class DockerRunner:
         self._patience = patience
         where = address or address_of(config.host)
         self._engine = Engine(where)
-        self._sdk = Sdk(where, threads)
+        self._sdk = Sdk(self._engine, threads)
         self._network = JobNetwork(config, self._sdk)
         self._watcher = Watcher(self._engine, self._sdk, patience)
         #: Ids that this process created and never sent a start for.

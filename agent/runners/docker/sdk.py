@@ -4,18 +4,19 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.model.errors import ConfigError
-from agent.runners.docker.address import Address
-from agent.runners.docker.engine import EngineAwayError
+from agent.runners.docker.engine import Engine, EngineAwayError
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
 
 T = TypeVar("T")
 
-_PATIENCE = 60
+#: Seconds for a call, and for the engine to show that it is there.
+_PATIENCE: Final = 60
+_PING: Final = 10.0
 
 
 class Sdk:
@@ -25,8 +26,9 @@ class Sdk:
     connection pool that is safe for threads.
     """
 
-    def __init__(self, address: Address, threads: Executor) -> None:
-        self._address = address
+    def __init__(self, engine: Engine, threads: Executor) -> None:
+        self._engine = engine
+        self._address = engine.address
         self._threads = threads
         self._lock = threading.Lock()
         self._client: APIClient | None = None
@@ -39,6 +41,8 @@ class Sdk:
         Raises:
             EngineAwayError: it cannot be reached.
         """
+        # The SDK leaves a socket open for each connection that fails: ask over ours first.
+        await self._engine.call("GET", "/_ping", limit=_PING)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
     def close(self) -> None:

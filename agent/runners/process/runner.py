@@ -271,11 +271,8 @@ def _seen(folder: Folder) -> Workload | None:
 
 
 def _ending(status: Status) -> Ending:
-    number = signal_of(status.exit_code)
-    hint = None
-    if number == signal.SIGKILL:
-        hint = "killed by SIGKILL: often the machine ran out of memory"
-    return Ending(status.exit_code, signal=number, error=hint, finished_at=status.finished_at)
+    code = status.exit_code
+    return Ending(code, signal=signal_of(code), finished_at=status.finished_at)
 
 
 def _signal(group: int, number: signal.Signals) -> None:

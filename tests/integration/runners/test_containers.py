@@ -16,7 +16,7 @@ from agent.model.capacity import Granted
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
-from agent.ports.runner import AlreadyStartedError, LogPiece, Mount, WorkloadState
+from agent.ports.runner import AlreadyStartedError, Ending, LogPiece, Mount, WorkloadState
 from agent.runners.docker.engine import Engine
 from agent.testing.runner_suite import launched, raised, read_all
 from agent.testing.scripted_runner import Play
@@ -160,14 +160,31 @@ async def test_what_the_engine_refuses_to_create(
     assert request.name in error.message
 
 
-async def test_a_job_that_needs_more_memory_than_it_has(containers: DockerStage) -> None:
+async def test_jobs_that_need_more_memory_than_they_have(containers: DockerStage) -> None:
+    """Several at once: the engine's own notice of it is lost at times."""
     runner = containers.runner()
     eat = "a=xxxxxxxxxx; while :; do a=$a$a; done"
     granted = Granted(memory=16 * 1024**2)
-    workload = await launched(runner, containers.running("oom", "sh", "-c", eat, granted=granted))
+
+    async def eaten(number: int) -> Ending:
+        request = containers.running(f"oom-{number}", "sh", "-c", eat, granted=granted)
+        return await runner.wait(await launched(runner, request))
+
+    endings = await asyncio.gather(*(eaten(number) for number in range(6)))
+    assert [ending.out_of_memory for ending in endings] == [True] * 6
+    assert {ending.exit_code for ending in endings} == {137}
+
+
+async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
+    containers: DockerStage,
+) -> None:
+    runner = containers.runner()
+    granted = Granted(memory=64 * 1024**2)
+    request = containers.running("killed", "sleep", "1000", granted=granted)
+    workload = await launched(runner, request)
+    containers.client.kill(workload.id)
     ending = await runner.wait(workload)
-    assert ending.out_of_memory
-    assert ending.exit_code == 137
+    assert (ending.exit_code, ending.signal, ending.out_of_memory) == (137, 9, False)
 
 
 async def test_a_device_that_the_engine_cannot_give(containers: DockerStage) -> None:
@@ -220,7 +237,7 @@ async def test_mounts_of_the_administrator_are_read_only(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
     runner = containers.runner()
-    script = "cat /data/file; touch /data/new || echo closed"
+    script = "exec 2>&1; cat /data/file; touch /data/new || echo closed"
     mounts = (Mount(tmp_path / "data", "/data"),)
     workload = await launched(
         runner, containers.running("mount", "sh", "-c", script, mounts=mounts)

@@ -1,0 +1,79 @@
+"""An agent is killed with -9 while its job runs: the next one misses nothing."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent.ports.runner import AlreadyStartedError, WorkloadState
+from agent.testing.runner_suite import raised, read_all
+from agent.testing.scripted_runner import Play
+from tests.contract.runner_stages import DockerStage, ProcessStage
+
+STARTER = Path(__file__).with_name("starter.py")
+REPOSITORY = Path(__file__).parents[3]
+
+
+async def start_and_be_killed(kind: str, root: Path, control_plane_id: str, *engine: str) -> None:
+    agent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        STARTER,
+        kind,
+        root,
+        control_plane_id,
+        *engine,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert agent.stdout is not None
+    assert await agent.stdout.readline()
+    agent.send_signal(signal.SIGKILL)
+    assert await agent.wait() == -signal.SIGKILL
+
+
+async def adopt(stage: DockerStage | ProcessStage) -> str:
+    """What the next agent does; returns the workload's name."""
+    runner = stage.runner()
+    (found,) = await runner.owned()
+    assert found.state is WorkloadState.RUNNING
+    assert found.started_at is not None
+    same = await runner.create(stage.request(Play(b"first line\nlast line\n")))
+    assert same.id == found.id
+    await raised(AlreadyStartedError, runner.start(found))
+    reading = asyncio.create_task(read_all(runner, found))
+    await stage.release(found.name)
+    assert (await runner.wait(found)).exit_code == 5
+    assert await reading == b"first line\nlast line\n"
+    assert await stage.starts(found.name) == 1
+    return found.name
+
+
+async def test_a_process_outlives_its_agent(processes: ProcessStage, tmp_path: Path) -> None:
+    await start_and_be_killed("process", tmp_path, processes.scenes.control_plane_id)
+    await adopt(processes)
+
+
+async def test_a_process_that_ended_without_an_agent_is_reported(
+    processes: ProcessStage, tmp_path: Path
+) -> None:
+    await start_and_be_killed("process", tmp_path, processes.scenes.control_plane_id)
+    runner = processes.runner()
+    (found,) = await runner.owned()
+    await processes.release(found.name)
+    assert (await runner.wait(found)).exit_code == 5
+    (ended,) = await processes.runner().owned()
+    assert ended.state is WorkloadState.EXITED
+    assert ended.ending is not None
+    assert ended.ending.exit_code == 5
+
+
+@pytest.mark.docker
+async def test_a_container_outlives_its_agent(containers: DockerStage, tmp_path: Path) -> None:
+    engine = (containers.config.host or "", containers.image.reference)
+    await start_and_be_killed("docker", tmp_path, containers.scenes.control_plane_id, *engine)
+    name = await adopt(containers)
+    assert containers.events(name, "create") == 1
+    assert containers.events(name, "start") == 1
