@@ -38,7 +38,10 @@ class Engine:
             "Labels": {LABEL: "1"},
             "HostConfig": {
                 "NetworkMode": network,
-                "LogConfig": {"Type": "json-file", "Config": {"max-size": "1g", "max-file": "1"}},
+                "LogConfig": {
+                    "Type": "local",
+                    "Config": {"max-size": "1g", "max-file": "1", "compress": "false"},
+                },
             },
         }
         name = f"bench-{uuid.uuid4().hex[:12]}"
