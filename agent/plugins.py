@@ -45,7 +45,8 @@ def find(group: Group) -> dict[str, Factory]:
     Raises:
         ConfigError: two distributions offer one name, or one cannot be imported.
     """
-    return {point.name: _load(point) for point in _unique(group)}
+    points = list(_unique(group))
+    return {point.name: _load(point) for point in points}
 
 
 def _unique(group: Group) -> Iterator[EntryPoint]:

@@ -1,0 +1,274 @@
+"""Which runners, builders and addresses a configuration leads to."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from importlib.metadata import EntryPoint, EntryPoints
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from agent import plugins
+from agent.compose import lanes, survey
+from agent.compose.agent import _remarks
+from agent.compose.lanes import Shop, open_workshop
+from agent.compose.logs import start_log
+from agent.config.agent import AgentConfig
+from agent.model.capacity import Capacity
+from agent.model.errors import ConfigError
+
+NOWHERE = "unix:///nowhere/docker.sock"
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[str]:
+    """An engine that can say its version, and nothing else."""
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"Os": "linux", "Arch": "amd64", "ApiVersion": "1.45"})
+
+    app = web.Application()
+    app.router.add_get("/{tail:.*}", version)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    socket = tmp_path / "engine.sock"
+    await web.UnixSite(runner, str(socket)).start()
+    yield f"unix://{socket}"
+    await runner.cleanup()
+
+
+def config(**settings: Any) -> AgentConfig:
+    return AgentConfig.model_validate({"queues": ["q"], **settings})
+
+
+def runners(containers: object, processes: object, host: str) -> dict[str, Any]:
+    return {
+        "local-container": {"enabled": containers, "host": host},
+        "local-process": {"enabled": processes},
+    }
+
+
+@pytest.mark.parametrize(
+    ("containers", "processes", "there", "chosen"),
+    [
+        ("auto", "auto", True, ("local-container",)),
+        ("auto", "auto", False, ("local-process",)),
+        ("auto", True, True, ("local-container", "local-process")),
+        (False, "auto", True, ("local-process",)),
+        (False, True, False, ("local-process",)),
+        (True, False, True, ("local-container",)),
+        ("auto", False, True, ("local-container",)),
+        ("auto", False, False, "No runner is left"),
+        (False, False, True, "No runner is left"),
+        (True, "auto", False, "The container engine does not answer"),
+    ],
+)
+async def test_what_jobs_run_on(
+    engine: str, containers: object, processes: object, there: bool, chosen: object
+) -> None:
+    host = engine if there else NOWHERE
+    settings = config(runners=runners(containers, processes, host))
+    if isinstance(chosen, str):
+        with pytest.raises(ConfigError, match=chosen):
+            await survey.offered_resources(settings, {})
+    else:
+        assert await survey.offered_resources(settings, {}) == chosen
+
+
+async def test_an_engine_that_never_answers_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "_PATIENCE", 0.1)
+    left = asyncio.Event()
+
+    async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await left.wait()
+        writer.close()
+
+    server = await asyncio.start_unix_server(silent, str(tmp_path / "s"))
+    complaint = await survey.engine_complaint(f"unix://{tmp_path}/s", {})
+    assert complaint == "no answer within 0 s"
+    left.set()
+    server.close()
+    await server.wait_closed()
+
+
+async def test_capacity_is_configured_or_measured() -> None:
+    offered = config(resources={"cpus": 2.5, "memory": "1GiB", "gpus": ["0", "2"]}).resources
+    assert await survey.capacity(offered, 3) == Capacity(3, 2.5, 2**30, ("0", "2"))
+    offered = config(resources={"cpus": "auto", "memory": "auto"}).resources
+    measured = await survey.capacity(offered, -1)
+    assert measured.slots is None
+    assert measured.cpus
+    assert measured.memory
+    assert await survey.capacity(config().resources, 1) == Capacity(1, None, None, ())
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as threads:
+        yield threads
+
+
+def shop(
+    settings: AgentConfig,
+    threads: ThreadPoolExecutor,
+    resources: tuple[str, ...] = ("local-process",),
+    environment: Mapping[str, str] | None = None,
+) -> Shop:
+    url = "http://127.0.0.1:1"
+    return Shop(settings, environment or {}, threads, url, None, resources)
+
+
+@pytest.mark.parametrize(
+    ("builder", "built_by"),
+    [
+        ("auto", "virtualenv"),
+        ("docker", "virtualenv"),
+        ("virtualenv", "virtualenv"),
+        ("noop", None),
+        ("kaniko", "virtualenv"),
+    ],
+)
+async def test_processes_get_environments_whatever_builds_images(
+    tmp_path: Path, threads: ThreadPoolExecutor, builder: str, built_by: str | None
+) -> None:
+    settings = config(builder={"type": builder}, state_dir=str(tmp_path))
+    async with AsyncExitStack() as stack:
+        workshop = await open_workshop(stack, shop(settings, threads), "plane", ())
+    lane = workshop.lanes["local-process"]
+    assert (lane.builder.name if lane.builder else None) == built_by
+    assert lane.images is None
+    assert lane.job_url == "http://127.0.0.1:1"
+    assert [pruner.name for pruner in workshop.pruners] == ["environments"]
+
+
+@pytest.mark.parametrize(
+    ("builder", "built_by"),
+    [
+        ("auto", "docker"),
+        ("docker", "docker"),
+        ("virtualenv", None),
+        ("noop", None),
+        ("kaniko", None),
+    ],
+)
+async def test_containers_get_images_from_one_builder(
+    tmp_path: Path, threads: ThreadPoolExecutor, engine: str, builder: str, built_by: str | None
+) -> None:
+    from agent.builders.docker.engine import Engine
+
+    settings = config(builder={"type": builder}, state_dir=str(tmp_path))
+    async with Engine(engine, {}) as opened:
+        made = lanes._container_builder(shop(settings, threads), opened)
+    assert (made.name if made else None) == built_by
+
+
+def test_people_are_warned_of_what_is_no_boundary_and_what_is_out_of_reach(
+    threads: ThreadPoolExecutor,
+) -> None:
+    assert "no security boundary" in _remarks(shop(config(), threads))[0]
+    guarded = config(runners={"local-process": {"user": "jobs"}})
+    assert _remarks(shop(guarded, threads)) == []
+    (far,) = _remarks(shop(config(), threads, ("local-container",)))
+    assert "cannot reach http://127.0.0.1:1" in far
+
+
+# ---- plugins
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str, str]) -> None:
+    every = EntryPoints(EntryPoint(name, value, group) for name, value, group in points)
+    monkeypatch.setattr(plugins, "entry_points", lambda group: every.select(group=group))
+
+
+class Runner:
+    resource = "slurm"
+
+    def __init__(self, context: plugins.PluginContext) -> None:
+        self.context = context
+
+
+class Builder:
+    name = "special"
+
+    def __init__(self, context: plugins.PluginContext) -> None:
+        self.context = context
+
+
+async def test_runners_and_builders_of_others_make_a_lane(
+    tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "agent.plugins._load", lambda point: {"R": Runner, "B": Builder}[point.value]
+    )
+    installed(monkeypatch, ("slurm", "R", plugins.RUNNERS), ("slurm", "B", plugins.BUILDERS))
+    settings = config(
+        state_dir=str(tmp_path), runners=runners(containers=False, processes=False, host=NOWHERE)
+    )
+    resources = await survey.offered_resources(settings, {})
+    assert resources == ("slurm",)
+    async with AsyncExitStack() as stack:
+        workshop = await open_workshop(stack, shop(settings, threads, resources), "plane", ())
+    lane = workshop.lanes["slurm"]
+    assert isinstance(lane.runner, Runner)
+    assert lane.runner.context.control_plane_id == "plane"
+    assert lane.builder is not None
+    assert lane.builder.name == "special"
+
+
+def test_two_plugins_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, ("slurm", "a:x", plugins.RUNNERS), ("slurm", "b:x", plugins.RUNNERS))
+    with pytest.raises(ConfigError, match="Two installed packages offer `slurm`"):
+        plugins.find("launch_agent.runners")
+
+
+def test_a_plugin_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(monkeypatch, ("slurm", "no_such_module:x", plugins.RUNNERS))
+    with pytest.raises(ConfigError, match=r"`slurm` \(no_such_module:x\) cannot be loaded"):
+        plugins.find("launch_agent.runners")
+
+
+def test_a_plugin_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = ("json", "json:loads", plugins.RUNNERS)
+    installed(monkeypatch, point, point)
+    assert plugins.find("launch_agent.runners") == {"json": __import__("json").loads}
+
+
+# ---- the log
+
+
+def test_every_secret_of_the_configuration_is_known_to_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import logging
+
+    import structlog
+
+    monkeypatch.setenv("A_SECRET", "from-environment")
+    settings = config(
+        log={"file": str(tmp_path / "log")},
+        server={"url": "https://s", "api_key": "server-key"},
+        builder={"index_url": "https://u:index-password@i/simple"},
+        secrets={
+            "a": {"env": "A_SECRET", "as_env": "A"},
+            "b": {"env": "NOT_SET_ANYWHERE", "as_env": "B"},
+        },
+    )
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    try:
+        redactor = start_log(settings)
+        told = redactor.text("server-key from-environment https://u:index-password@i/simple")
+        assert told == "*** *** ***"
+    finally:
+        for handler in root.handlers:
+            with contextlib.suppress(AttributeError):
+                handler.stream.close()  # type: ignore[attr-defined]
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        structlog.reset_defaults()
