@@ -126,4 +126,14 @@ async def _stay(console: "Console", daemon: Daemon) -> None:
     print(f"Sign in:  {await console.sign_in_link()}")
     print(f"Commands: export LAUNCH_STATE_DIR={daemon.state_dir}; launch item list")
     print("Ctrl-C stops it.", flush=True)
-    await daemon.ended()
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):  # from here on they are the way to leave
+        loop.add_signal_handler(number, asked.set)
+    waits = [asyncio.create_task(asked.wait()), asyncio.create_task(daemon.ended())]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waits:
+            task.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
