@@ -35,7 +35,12 @@ def inspected(stage: DockerStage, name: str) -> dict[str, Any]:
 
 async def bare_container(stage: DockerStage, *command: str) -> str:
     labels = {TEST_LABEL: stage.scenes.control_plane_id}
-    config = {"Image": stage.image.reference, "Cmd": list(command), "Labels": labels}
+    config = {
+        "Image": stage.image.reference,
+        "Cmd": list(command),
+        "Labels": labels,
+        "HostConfig": {"NetworkMode": "host"},
+    }
     return str(stage.client.create_container_from_config(config)["Id"])
 
 
