@@ -1,8 +1,9 @@
 """Attempts and events: what happened to an item."""
 
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import Update, bindparam, insert, select, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import AttemptRecord, EventRecord
@@ -14,6 +15,7 @@ from agent.model.phase import Phase
 _ATTEMPT: Final = select(attempts).where(
     attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")
 )
+_NEW_EVENT: Final = insert(events)
 _BY_TOKEN: Final = (
     select(
         attempts.c.item_id,
@@ -45,8 +47,18 @@ def open_attempt(tx: Tx, item_id: str, number: int) -> None:
 
 def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) -> None:
     """Change columns of an attempt."""
-    where = (attempts.c.item_id == item_id, attempts.c.number == number)
-    tx.run(update(attempts).where(*where).values(values))
+    which = {"of_item": item_id, "of_number": number}
+    tx.run(_change_of_attempt(frozenset(values)), {**which, **values})
+
+
+@cache
+def _change_of_attempt(columns: frozenset[str]) -> Update:
+    """Made once per set of columns, of which there are few."""
+    where = (
+        attempts.c.item_id == bindparam("of_item"),
+        attempts.c.number == bindparam("of_number"),
+    )
+    return update(attempts).where(*where).values({name: bindparam(name) for name in columns})
 
 
 def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
@@ -72,7 +84,7 @@ def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
 
 def add_event(tx: Tx, values: dict[str, Any]) -> None:
     """One more step of a history."""
-    tx.run(events.insert().values(at=tx.now, **values))
+    tx.run(_NEW_EVENT, {"at": tx.now, **values})
 
 
 def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:

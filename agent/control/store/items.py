@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import Select, Update, bindparam, delete, func, or_, select, text, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
@@ -22,6 +23,9 @@ _SHOWN: Final = select(
     *(column for column in items.c if column.name not in {"layers", "template_values"})
 )
 _LEAN_BY_ID: Final = _LEAN.where(items.c.id == bindparam("item"))
+_SPECS: Final = select(items.c.run_spec, items.c.layers, items.c.template_values).where(
+    items.c.id == bindparam("item")
+)
 _LEAN_LOCKED: Final = _LEAN_BY_ID.with_for_update()
 _PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
 #: More than any machine has.
@@ -74,8 +78,7 @@ def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[A
 
 def specs(tx: Tx, item_id: str) -> AnyRow:
     """`run_spec`, `layers`, `template_values` of an item that exists."""
-    query = select(items.c.run_spec, items.c.layers, items.c.template_values)
-    return tx.sure(query.where(items.c.id == item_id))
+    return tx.sure(_SPECS, item=item_id)
 
 
 def take(tx: Tx, queue_ids: Sequence[str], offered: Sequence[str], free: Capacity) -> str | None:
@@ -111,13 +114,25 @@ def take_any(tx: Tx, queue_id: str) -> str | None:
 
 def change(tx: Tx, seen: AnyRow, values: dict[str, Any]) -> bool:
     """Change an item only if item, attempt, epoch and phase are still as seen."""
+    guard = {
+        "seen_id": seen.id,
+        "seen_attempt": seen.attempt,
+        "seen_epoch": seen.epoch,
+        "seen_phase": seen.phase,
+    }
+    return tx.changed(_guarded_change(frozenset(values)), **guard, **values) == 1
+
+
+@cache
+def _guarded_change(columns: frozenset[str]) -> Update:
+    """Made once per set of columns, of which there are few: making it costs more than it."""
     where = (
-        items.c.id == seen.id,
-        items.c.attempt == seen.attempt,
-        items.c.epoch == seen.epoch,
-        items.c.phase == seen.phase,
+        items.c.id == bindparam("seen_id"),
+        items.c.attempt == bindparam("seen_attempt"),
+        items.c.epoch == bindparam("seen_epoch"),
+        items.c.phase == bindparam("seen_phase"),
     )
-    return tx.changed(update(items).where(*where).values(values)) == 1
+    return update(items).where(*where).values({name: bindparam(name) for name in sorted(columns)})
 
 
 def extend_leases(tx: Tx, item_ids: Collection[str], expires_at: float) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
 from sqlalchemy import Connection, CursorResult, Executable, Row, Table
-from sqlalchemy.dialects import postgresql, sqlite
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -58,13 +57,24 @@ class Tx:
 
         On PostgreSQL a concurrent insert of the same key is waited for.
         """
-        dialect = postgresql if self.connection.dialect.name == "postgresql" else sqlite
-        statement = dialect.insert(table).values(values).on_conflict_do_nothing()
-        return self.run(statement).rowcount == 1
+        return self.run(_insert_or_nothing(self.connection, table, values)).rowcount == 1
 
     def ring(self, *topics: str) -> None:
         """Wake those who listen to these topics, once this is committed."""
         self.topics.update(dict.fromkeys(topics))
+
+
+def _insert_or_nothing(
+    connection: Connection, table: Table, values: Mapping[str, Any]
+) -> Executable:
+    """The statement in the database's own words; the other database's are not imported."""
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        return postgresql.insert(table).values(values).on_conflict_do_nothing()
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.insert(table).values(values).on_conflict_do_nothing()
 
 
 class Database(Protocol):

@@ -12,7 +12,7 @@ from agent.config.control import ControlConfig
 from agent.control.store.records import ClaimRecord, ItemRecord, Verdict
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError
-from agent.model.phase import HELD, TERMINAL, Phase
+from agent.model.phase import HELD, MAY_RUN, TERMINAL, Phase
 from tests.contract.store.world import Agent, World, open_world
 
 OUTCOMES = [
@@ -42,6 +42,9 @@ class LeasingMachine(RuleBasedStateMachine):
         self.requests: list[tuple[Agent, str, tuple[ClaimRecord, ...]]] = []
         self.permits: dict[tuple[str, int], set[int]] = {}
         self.adopted: set[tuple[str, int, int]] = set()
+        self.epochs: dict[str, int] = {}
+        #: Seconds since an agent was heard of; `None` once it said goodbye.
+        self.silence: dict[str, int | None] = {}
 
     def run(self, awaitable: Any) -> Any:
         return self.runner.run(awaitable)
@@ -57,12 +60,23 @@ class LeasingMachine(RuleBasedStateMachine):
             self.register(name)
 
     def register(self, name: str) -> None:
+        before = {item.id: item for item in self.all_items()}
         agent = self.run(self.world.agent(name, backend="engine"))
         self.agents[name] = agent
+        self.silence[name] = 0
         for claim in agent.welcome.held:
-            self.granted.append((agent, claim))
+            holder = before[claim.lease.item_id].agent_name
+            silent = self.silence[str(holder)]
+            assert holder == name or silent is None or silent > 45
+            self.note_grant(agent, claim)
             lease = claim.lease
             self.adopted.add((lease.item_id, lease.attempt, lease.epoch))
+
+    def note_grant(self, agent: Agent, claim: ClaimRecord) -> None:
+        """Every grant and every adoption has an epoch that no earlier one had."""
+        assert claim.lease.epoch > self.epochs.get(claim.lease.item_id, 0)
+        self.epochs[claim.lease.item_id] = claim.lease.epoch
+        self.granted.append((agent, claim))
 
     # What people do.
 
@@ -112,12 +126,14 @@ class LeasingMachine(RuleBasedStateMachine):
         request = f"request-{len(self.requests)}"
         claims = self.run(agent.claim(request, most=most))
         self.requests.append((agent, request, claims))
-        self.granted += [(agent, claim) for claim in claims]
+        for claim in claims:
+            self.note_grant(agent, claim)
 
     @precondition(lambda self: self.requests)
     @rule(which=_ANY)
     def claim_again(self, which: int) -> None:
-        agent, request, before = self.requests[which % len(self.requests)]
+        place = which % len(self.requests)
+        agent, request, before = self.requests[place]
         if agent is not self.agents[agent.welcome.agent.name]:
             return
         held = [claim for claim in before if self.is_held(agent, claim)]
@@ -126,8 +142,9 @@ class LeasingMachine(RuleBasedStateMachine):
             assert [claim.lease for claim in again] == [claim.lease for claim in held]
             assert [claim.run_token for claim in again] == [claim.run_token for claim in held]
         else:
-            self.requests.append((agent, request, again))
-            self.granted += [(agent, claim) for claim in again]
+            self.requests[place] = (agent, request, again)
+            for claim in again:
+                self.note_grant(agent, claim)
 
     @precondition(lambda self: self.granted)
     @rule(which=_ANY)
@@ -201,6 +218,7 @@ class LeasingMachine(RuleBasedStateMachine):
         expected = {claim.lease.item_id: self.is_held(agent, claim) for claim in mine}
         newest = {claim.lease.item_id: claim for claim in mine}
         answer = self.run(agent.beat(*newest.values(), status=status))
+        self.silence[name] = None if status == "KILLED" else 0
         for item_id, claim in newest.items():
             held = expected[item_id] if claim is mine[-1] else None
             verdict = answer.verdicts[item_id]
@@ -213,14 +231,21 @@ class LeasingMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([5, 46, 601]))
     def wait(self, seconds: int) -> None:
+        self.silence = {
+            name: None if silent is None else silent + seconds
+            for name, silent in self.silence.items()
+        }
+        before = {item.id: item for item in self.all_items()}
         self.run(self.world.pass_time(seconds))
+        for item in self.all_items():
+            if before[item.id].phase in MAY_RUN and item.phase is Phase.QUEUED:
+                assert (item.on_lost, item.attempt) == ("retry", before[item.id].attempt + 1)
 
     # What holds always.
 
     @invariant()
     def every_submission_is_there_with_a_true_history(self) -> None:
-        page = self.run(self.world.plane.items.list(self.world.me, first=1000))
-        found = {item.id: item for item in page.rows}
+        found = {item.id: item for item in self.all_items()}
         assert set(found) == set(self.items)
         for item in found.values():
             path = self.run(self.world.history(item))
@@ -234,11 +259,23 @@ class LeasingMachine(RuleBasedStateMachine):
             for epoch in sorted(epochs)[1:]:
                 assert (item_id, attempt, epoch) in self.adopted
 
+    def all_items(self) -> tuple[ItemRecord, ...]:
+        page = self.run(self.world.plane.items.list(self.world.me, first=1000))
+        return tuple(page.rows)
+
     def item(self, which: int) -> ItemRecord:
         return self.run(self.world.item(self.items[which % len(self.items)]))
 
     def lease(self, which: int) -> tuple[Agent, ClaimRecord]:
-        return self.granted[which % len(self.granted)]
+        """One of all leases ever granted; more often one that is held."""
+        items = {item.id: item for item in self.all_items()}
+        held = [
+            (agent, claim)
+            for agent, claim in self.granted
+            if self._holds(agent, claim, items[claim.lease.item_id])
+        ]
+        choice = held if held and which % 2 else self.granted
+        return choice[which // 2 % len(choice)]
 
     def before(self, agent: Agent, claim: ClaimRecord) -> tuple[ItemRecord, bool]:
         item = self.run(self.world.item(claim.lease.item_id))

@@ -9,7 +9,7 @@ from agent.config.control import ControlConfig
 from agent.control.store.tables import metadata
 from tests.contract.store.leasing_machine import Campaign
 
-EXAMPLES, STEPS = 40, 30
+EXAMPLES, STEPS = 30, 60
 
 
 def _run(config: ControlConfig, examples: int, *, same: bool) -> None:
