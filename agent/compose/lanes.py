@@ -14,6 +14,7 @@ from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
 from agent.daemon.prune import Pruner
 from agent.daemon.service import Workshop
+from agent.model.errors import ConfigError
 from agent.pipeline.equipment import Lane
 from agent.ports.builder import BuilderPort
 
@@ -110,7 +111,19 @@ async def _address_for(shop: Shop, gateway: str) -> str:
     """The plane's address as containers reach it: an embedded one listens there as well."""
     if shop.plane is None or shop.config.runners.local_container.host_network:
         return shop.url
-    return await shop.plane.listen_also(gateway)
+    try:
+        return await shop.plane.listen_also(gateway)
+    except ConfigError as error:
+        # The engine lives in another network or on another machine: its gateway is not here.
+        # Jobs that talk to nobody still run.
+        url = shop.config.control.external_url or shop.url
+        structlog.get_logger().warning(
+            "containers may not reach the control plane; set control.external_url",
+            tried=gateway,
+            given_to_jobs=url,
+            error=error.message,
+        )
+        return url
 
 
 def _container_builder(shop: Shop, engine: "Engine") -> "DockerBuilder | None":

@@ -167,6 +167,7 @@ class ClaimLoop:
                     folder=str(self._floor.folder),
                     free=format_size(seen),
                     floor=format_size(self._floor.free),
+                    hint="free some, or lower min_free_disk",
                 )
             self._full = True
             await self._sleep(_DISK_INTERVAL)

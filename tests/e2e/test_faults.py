@@ -1,0 +1,89 @@
+"""Faults between the agent and its surroundings: cut replies, a full disk, a stopped engine."""
+
+import json
+import shlex
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.e2e.conftest import quick
+from tests.e2e.harness.home import Home
+from tests.e2e.harness.jobs import Backend, submit, until
+from tests.e2e.harness.proxy import Proxy
+from tests.e2e.test_kills import assert_ended_well, pair, phase, show
+from tests.infrastructure.engine import Engine
+from tests.infrastructure.state import DockerFacts
+
+
+@pytest.mark.parametrize("call", [b"claimLaunchItems", b"permitLaunchStart", b"finishLaunchItem"])
+async def test_a_call_whose_reply_is_cut_is_repeated_without_a_second_start(
+    home: Home, backend: Backend, call: bytes
+) -> None:
+    await home.start("launch", "server")
+    env = await pair(home)
+    address = urlsplit(env["LAUNCH_SERVER"])
+    assert address.hostname
+    assert address.port
+    async with Proxy((address.hostname, address.port)) as proxy:
+        host, port = proxy.address
+        env["LAUNCH_SERVER"] = f"http://{host}:{port}"
+        agent = await home.start("launch-agent", "--queue", "default", **env)
+        proxy.cut_reply_to = call
+        item = await backend.submit(home)
+        await phase(home, item, "STARTED")
+        await backend.open_gate(item)
+        await assert_ended_well(home, item, backend)
+        assert proxy.cuts == 1
+        assert await agent.terminate() == 0
+
+
+async def test_below_the_floor_of_free_disk_nothing_is_claimed_and_the_agent_says_so(
+    home: Home,
+) -> None:
+    home.configure(quick(min_free_disk="1000TiB"))
+    daemon = await home.start("launch-agent", "--queue", "default")
+    (home.root / "code").mkdir()
+    (home.root / "code" / "main.py").write_text("print()\n")
+    item = await submit(home, "--uri", "code", "-E", "python main.py")
+
+    async def said() -> bool:
+        return "disk" in daemon.output()
+
+    await until(said, "the agent to speak of its disk")
+    assert (await show(home, item))["phase"] == "QUEUED"
+    assert "min_free_disk" in daemon.output()
+
+
+@pytest.mark.docker
+async def test_an_engine_that_is_stopped_under_a_job_is_a_cause_of_its_own(
+    home: Home, docker_engine: DockerFacts, tmp_path: Path
+) -> None:
+    engine = Engine(tmp_path / "engine", tmp_path / "run", tmp_path / "engine.sock", isolated=True)
+    engine.start()
+    try:
+        await load_image(home, docker_engine, f"unix://{tmp_path / 'engine.sock'}")
+        host = {"local-container": {"host": f"unix://{tmp_path / 'engine.sock'}"}}
+        home.configure(quick(runners=host))
+        await home.start("launch-agent", "--queue", "default")
+        sleeper = shlex.join(["sh", "-c", "echo up; sleep 600"])
+        item = await submit(home, "-d", docker_engine.shell_image, "-E", sleeper)
+        await phase(home, item, "STARTED")
+        engine.stop()
+        engine.start()
+        shown = await phase(home, item, "LOST")
+        assert shown["cause"] == "LOST_ENGINE"
+        explained = await home.launch("explain", item)
+        assert "engine" in explained.out
+    finally:
+        engine.stop()
+
+
+async def load_image(home: Home, docker: DockerFacts, host: str) -> None:
+    """Copy the shell image from the shared engine to another one."""
+    copied = await home.run(
+        "sh", "-c", f"docker -H {docker.host} save {docker.shell_image} | docker -H {host} load"
+    )
+    assert copied.code == 0, copied.err
+    images = await home.run("docker", "-H", host, "images", "--format", "{{json .}}")
+    assert json.loads(images.out.splitlines()[0])["Repository"]
