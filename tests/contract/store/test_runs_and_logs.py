@@ -171,4 +171,5 @@ async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> No
     assert (await logs.state(world.me, item.id, 1, "job")).complete
     assert (logs._ends, logs._written) == ({}, {})
     await logs.stored(Lease("removed", 1, 1), "job", 1)
+    await logs.flush()
     assert logs._ends == {}
