@@ -48,12 +48,10 @@ def permit(tx: Tx, agent_id: str, lease: Lease) -> Verdict:
             f"Attempt {row.attempt} of item {row.id} has been started already.",
             hint="Look at what runs before anything is started.",
         )
-    if phase is Phase.LEASED:
-        move(tx, row, Phase.PREPARING, actor=row.agent_name)
-        row = items.sure(tx, row.id)
     if phase is not Phase.PERMITTED:
+        through = Phase.PREPARING if phase is Phase.LEASED else None
         changes = {"lease_losses": 0}
-        move(tx, row, Phase.PERMITTED, actor=row.agent_name, changes=changes)
+        move(tx, row, Phase.PERMITTED, through=through, actor=row.agent_name, changes=changes)
     return Verdict.KEPT
 
 

@@ -57,11 +57,14 @@ class AttemptLogs:
         return await self._context.database.read(work)
 
     async def stored(self, lease: Lease, channel: Channel, end: int) -> None:
-        """Note how many bytes are stored; cheap to call often (written about once a second)."""
+        """Note how many bytes are stored; cheap to call often.
+
+        Lengths are written about once a second, those of short logs by the reaper's `flush`.
+        """
         key = (lease.item_id, lease.attempt, channel)
         self._ends[key] = max(end, self._ends.get(key, 0))
         self._context.notices.publish([topic_log(lease.item_id)])
-        if monotonic() - self._written.get(key, -_WRITE_EVERY) >= _WRITE_EVERY:
+        if monotonic() - self._written.setdefault(key, monotonic()) >= _WRITE_EVERY:
             self._written[key] = monotonic()
             await self._write({key: self._ends[key]})
 

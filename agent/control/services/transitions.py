@@ -6,6 +6,7 @@ those who wait.
 """
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from agent.control.services.notices import topic_entity, topic_item, topic_log, topic_queue
@@ -48,19 +49,21 @@ def move(
     seen: AnyRow,
     after: Phase,
     *,
+    through: Phase | None = None,
     actor: str | None = None,
     text: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
     """Change the phase of an item that this transaction has locked.
 
+    `through` is a phase in between: two steps of the table and of the history, written once.
+
     Raises:
         ConflictError: the table has no such edge, or the item changed under the lock's
             absence, which would be a mistake of ours.
     """
     before = Phase(seen.phase)
-    if not may_follow(before, after):
-        raise ConflictError(f"Item {seen.id} is {before.word}: it cannot become {after.word}.")
+    _check_steps(seen, (before, through, after) if through else (before, after))
     whole = {"phase": after.value, "updated_at": tx.now, **(changes or {})}
     if not items.change(tx, seen, whole):
         raise ConflictError(f"Item {seen.id} was changed by somebody else.")
@@ -68,12 +71,20 @@ def move(
     epoch = whole.get("epoch", seen.epoch)
     kept = {key: value for key, value in whole.items() if key in _OF_ATTEMPT}
     history.change_attempt(tx, seen.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
+    if through is not None:
+        _note(tx, seen, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
     _note(tx, seen, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
     ring(tx, seen)
     if after is Phase.QUEUED and seen.queue_id is not None:
         tx.ring(topic_queue(seen.queue_id))
     if after in TERMINAL:
         tx.ring(topic_log(seen.id))
+
+
+def _check_steps(seen: AnyRow, phases: tuple[Phase, ...]) -> None:
+    for before, after in pairwise(phases):
+        if not may_follow(before, after):
+            raise ConflictError(f"Item {seen.id} is {before.word}: it cannot become {after.word}.")
 
 
 def remark(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:

@@ -1,9 +1,8 @@
 """Attempts and events: what happened to an item."""
 
-from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Update, bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import AttemptRecord, EventRecord
@@ -14,6 +13,10 @@ from agent.model.phase import Phase
 
 _ATTEMPT: Final = select(attempts).where(
     attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")
+)
+#: What is given besides item and number names the columns to set.
+_CHANGE_ATTEMPT: Final = update(attempts).where(
+    attempts.c.item_id == bindparam("of_item"), attempts.c.number == bindparam("of_number")
 )
 _NEW_EVENT: Final = insert(events)
 _BY_TOKEN: Final = (
@@ -48,17 +51,7 @@ def open_attempt(tx: Tx, item_id: str, number: int) -> None:
 def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) -> None:
     """Change columns of an attempt."""
     which = {"of_item": item_id, "of_number": number}
-    tx.run(_change_of_attempt(frozenset(values)), {**which, **values})
-
-
-@cache
-def _change_of_attempt(columns: frozenset[str]) -> Update:
-    """Made once per set of columns, of which there are few."""
-    where = (
-        attempts.c.item_id == bindparam("of_item"),
-        attempts.c.number == bindparam("of_number"),
-    )
-    return update(attempts).where(*where).values({name: bindparam(name) for name in columns})
+    tx.run(_CHANGE_ATTEMPT, {**which, **values})
 
 
 def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:

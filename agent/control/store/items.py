@@ -2,10 +2,9 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, Update, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import Select, bindparam, delete, func, or_, select, text, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
@@ -27,6 +26,14 @@ _SPECS: Final = select(items.c.run_spec, items.c.layers, items.c.template_values
     items.c.id == bindparam("item")
 )
 _LEAN_LOCKED: Final = _LEAN_BY_ID.with_for_update()
+#: Made once, since making a statement costs more than running it; what is given besides the
+#: guard names the columns to set.
+_CHANGE: Final = update(items).where(
+    items.c.id == bindparam("seen_id"),
+    items.c.attempt == bindparam("seen_attempt"),
+    items.c.epoch == bindparam("seen_epoch"),
+    items.c.phase == bindparam("seen_phase"),
+)
 _PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
 #: More than any machine has.
 _PLENTY_CPUS: Final = 1e9
@@ -120,19 +127,7 @@ def change(tx: Tx, seen: AnyRow, values: dict[str, Any]) -> bool:
         "seen_epoch": seen.epoch,
         "seen_phase": seen.phase,
     }
-    return tx.changed(_guarded_change(frozenset(values)), **guard, **values) == 1
-
-
-@cache
-def _guarded_change(columns: frozenset[str]) -> Update:
-    """Made once per set of columns, of which there are few: making it costs more than it."""
-    where = (
-        items.c.id == bindparam("seen_id"),
-        items.c.attempt == bindparam("seen_attempt"),
-        items.c.epoch == bindparam("seen_epoch"),
-        items.c.phase == bindparam("seen_phase"),
-    )
-    return update(items).where(*where).values({name: bindparam(name) for name in sorted(columns)})
+    return tx.changed(_CHANGE, **guard, **values) == 1
 
 
 def extend_leases(tx: Tx, item_ids: Collection[str], expires_at: float) -> None:

@@ -10,6 +10,7 @@ transaction, where aiosqlite takes one per statement.
 import asyncio
 import fcntl
 import os
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -67,11 +68,12 @@ class SqliteDatabase:
     async def _on(self, threads: ThreadPoolExecutor, transact: Callable[[], T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, transact)
-        except DatabaseError as error:
+        except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise
+            seen = error.orig if isinstance(error, DatabaseError) else error
             raise ServerError(
-                f"The database {self._writer.url.database} cannot be used: {error.orig}.",
+                f"The database {self._writer.url.database} cannot be used: {seen}.",
                 hint="Check the disk and the file's permissions.",
             ) from error
 
@@ -126,6 +128,8 @@ def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
+        # A transaction here ends by commit or rollback before its connection goes back.
+        pool_reset_on_return=None,
         connect_args={"check_same_thread": False, "timeout": _BUSY / 1000},
     )
 
@@ -140,7 +144,8 @@ def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+        # By the driver itself: nothing of it is worth a result object.
+        connection.connection.cursor().execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
 
