@@ -173,3 +173,16 @@ async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> No
     await logs.stored(Lease("removed", 1, 1), "job", 1)
     await logs.flush()
     assert logs._ends == {}
+
+
+async def test_the_length_of_a_growing_log_is_written_now_and_then(
+    world: World, monkeypatch
+) -> None:
+    monkeypatch.setattr("agent.control.services.logs._WRITE_EVERY", 0.0)
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    for end in (5, 9):
+        await world.plane.logs.stored(claim.lease, "job", end)
+    (attempt,) = await world.plane.items.attempts(world.me, item.id)
+    assert attempt.job_log_bytes == 9
