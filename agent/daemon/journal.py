@@ -2,7 +2,8 @@
 
 Labels and the control plane know everything in here but one fact: that a start was never
 sent. So a lost or broken journal costs precision, never safety; it is set aside and made
-anew. Writes that come together share one transaction, hence one wait for the disk.
+anew. What has to be on disk before the agent goes on (a start's intent, an outcome) is
+waited for; all else rides along with the next such write, or follows a moment later.
 """
 
 import asyncio
@@ -25,6 +26,8 @@ from agent.model.work import Lease
 Result = TypeVar("Result")
 
 _VERSION: Final = 1
+#: Seconds that a write nobody waits for waits for one that somebody does.
+_LINGER: Final = 0.5
 _SCHEMA: Final = """
 CREATE TABLE attempt (
   item TEXT NOT NULL,
@@ -80,6 +83,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._waiting: list[_Write] = []
         self._committing: asyncio.Task[None] | None = None
+        self._later: asyncio.TimerHandle | None = None
         #: Used by the writer thread alone.
         self._database: sqlite3.Connection | None = None
 
@@ -100,8 +104,7 @@ class Journal:
 
     async def close(self) -> None:
         """Write what waits, then close; legal twice."""
-        while self._committing is not None and not self._committing.done():
-            await asyncio.wait({self._committing})
+        await self._flush()
         database, self._database = self._database, None
         if database is not None:
             await self._in_thread(database.close)
@@ -112,6 +115,9 @@ class Journal:
         self._note(
             lease, name=name, resource=resource, start_intended=0, started=0, outcome=None, over=0
         )
+        # On disk before the permit is asked for, nearly always: it is what proves, after a
+        # crash between the two, that no start was sent. It takes along what lingers.
+        self._commit_now()
 
     async def start_intended(self, lease: Lease) -> None:
         """A start may be sent from now on."""
@@ -124,6 +130,8 @@ class Journal:
     def log_shifted(self, lease: Lease, shift: int) -> None:
         """See `agent.pipeline.joblog`."""
         self._note(lease, log_shift=shift)
+        # Nothing may follow for hours, and bytes that were shipped depend on it.
+        self._commit_now()
 
     async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
         """The outcome, until it is acknowledged."""
@@ -139,6 +147,7 @@ class Journal:
 
     async def entries(self) -> list[Entry]:
         """All that is known."""
+        await self._flush()
         return await self._in_thread(self._read)
 
     async def forget(self, older_than: float) -> None:
@@ -148,20 +157,32 @@ class Journal:
         )
 
     def _note(self, lease: Lease, **columns: Any) -> None:
-        self._enqueue(_Write(*_upsert(lease, columns), None))
+        self._waiting.append(_Write(*_upsert(lease, columns), None))
+        if self._later is None:
+            self._later = asyncio.get_running_loop().call_later(_LINGER, self._commit_now)
 
     async def _durable(self, lease: Lease, **columns: Any) -> None:
         await self._submit(*_upsert(lease, columns))
 
     async def _submit(self, sql: str, values: tuple[Any, ...]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Write(sql, values, done))
+        self._waiting.append(_Write(sql, values, done))
+        self._commit_now()
         await done
 
-    def _enqueue(self, write: _Write) -> None:
-        self._waiting.append(write)
+    def _commit_now(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all(), name="journal")
+
+    async def _flush(self) -> None:
+        """Wait until nothing waits; what could not be written has been logged."""
+        if self._waiting:
+            self._commit_now()
+        while self._committing is not None and not self._committing.done():
+            await asyncio.wait({self._committing})
 
     async def _commit_all(self) -> None:
         while self._waiting:

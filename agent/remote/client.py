@@ -320,8 +320,8 @@ def _data(answer: Answer) -> dict[str, Any]:
     if not isinstance(reply, dict):
         message = "The server's GraphQL answer is not an object."
         raise ServerError(message, hint="Is this the address of a control plane?")
-    text, code, hint = _told(answer.body)
     if reply.get("errors"):
+        text, code, hint = _told(answer.body)
         raise error_of_code(code, text or "The server reports an error without a message.", hint)
     data = reply.get("data")
     return data if isinstance(data, dict) else {}
