@@ -63,28 +63,30 @@ class Leases:
         if not 1 <= max_items <= _MOST_ITEMS:
             raise InvalidInputError(f"A claim asks for 1 to {_MOST_ITEMS} items, not {max_items}.")
         deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
-        served = await self._context.database.read(
-            lambda tx: self._served(tx, principal, agent_id, queues)
-        )
 
-        def work(tx: Tx) -> tuple[ClaimRecord, ...]:
+        def work(tx: Tx) -> tuple[tuple[ClaimRecord, ...], tuple[str, ...]]:
             agent = self._context.agent(tx, principal, agent_id, lock=True)
-            return self._claim(tx, agent, session, request_id, free, served, max_items)
+            served = self._served(tx, principal, agent, queues)
+            claims = self._claim(tx, agent, session, request_id, free, served, max_items)
+            return claims, served
 
+        # A first look, for which nobody has to listen: on a busy queue it is the only one.
+        claims, served = await self._context.database.write(work)
+        if claims:
+            return claims
         topics = [topic_agent(agent_id), *map(topic_queue, served)]
         with self._context.notices.listen(topics) as bell:
-            while True:
-                claims = await self._context.database.write(work)
-                left = deadline - monotonic()
-                if claims or left <= 0:
-                    return claims
+            while (left := deadline - monotonic()) > 0:
+                claims, _ = await self._context.database.write(work)
+                if claims:
+                    break
                 await bell.wait(min(left, _SLOW_POLL))
+        return claims
 
     def _served(
-        self, tx: Tx, principal: Principal, agent_id: str, wanted: Sequence[str] | None
+        self, tx: Tx, principal: Principal, agent: AnyRow, wanted: Sequence[str] | None
     ) -> tuple[str, ...]:
         """Ids of the queues to claim from, paused ones included: they may be resumed."""
-        agent = self._context.agent(tx, principal, agent_id)
         registered = {row.name: row.id for row in queue_rows(tx, agent.id)}
         names = registered if wanted is None else wanted
         for name in names:

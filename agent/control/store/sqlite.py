@@ -11,6 +11,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,48 +42,80 @@ class SqliteDatabase:
     def __init__(
         self, writer: Engine, reader: Engine, publish: Callable[[Iterable[str]], None]
     ) -> None:
-        self._writer = writer
-        self._reader = reader
+        self._name = writer.url.database
         self._publish = publish
-        self._write_thread = ThreadPoolExecutor(1, "launch-store-write")
-        self._read_threads = ThreadPoolExecutor(_READERS, "launch-store-read")
+        self._writing = _Lane(writer, 1, "launch-store-write")
+        self._reading = _Lane(reader, _READERS, "launch-store-read")
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """See `Database.write`."""
         loop = asyncio.get_running_loop()
 
         def transact() -> T:
-            result, topics = _transact(self._writer, work)
+            result, topics = self._writing.transact(work)
             if topics:
                 # From here, because the caller may have been cancelled: what is committed
                 # must be heard of all the same.
                 loop.call_soon_threadsafe(self._publish, topics)
             return result
 
-        return await self._on(self._write_thread, transact)
+        return await self._on(self._writing, transact)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """See `Database.read`."""
-        return await self._on(self._read_threads, lambda: _transact(self._reader, work)[0])
+        return await self._on(self._reading, lambda: self._reading.transact(work)[0])
 
-    async def _on(self, threads: ThreadPoolExecutor, transact: Callable[[], T]) -> T:
+    async def _on(self, lane: "_Lane", transact: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(threads, transact)
+            return await asyncio.get_running_loop().run_in_executor(lane.threads, transact)
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise
             seen = error.orig if isinstance(error, DatabaseError) else error
             raise ServerError(
-                f"The database {self._writer.url.database} cannot be used: {seen}.",
+                f"The database {self._name} cannot be used: {seen}.",
                 hint="Check the disk and the file's permissions.",
             ) from error
 
     def close(self) -> None:
         """Wait for what is under way and close all connections."""
-        self._write_thread.shutdown()
-        self._read_threads.shutdown()
-        self._reader.dispose()
-        self._writer.dispose()
+        self._writing.close()
+        self._reading.close()
+
+
+class _Lane:
+    """Threads with a connection each, opened at its first use and kept.
+
+    Taking one from a pool for each transaction costs as much as a small transaction.
+    """
+
+    def __init__(self, engine: Engine, count: int, name: str) -> None:
+        self.threads = ThreadPoolExecutor(count, name)
+        self._engine = engine
+        self._mine = threading.local()
+        self._opened: list[Connection] = []
+
+    def transact(self, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
+        """Run one transaction, on a thread of this lane; its result, and whom to ring."""
+        connection = self._connection()
+        with connection.begin():
+            tx = Tx(connection, _clock)
+            result = work(tx)
+        return result, tx.topics
+
+    def close(self) -> None:
+        """Wait for what is under way and close all connections; legal twice."""
+        self.threads.shutdown()
+        while self._opened:
+            self._opened.pop().close()
+        self._engine.dispose()
+
+    def _connection(self) -> Connection:
+        found: Connection | None = getattr(self._mine, "connection", None)
+        if found is None:
+            found = self._mine.connection = self._engine.connect()
+            self._opened.append(found)
+        return found
 
 
 @asynccontextmanager
@@ -109,13 +142,6 @@ async def open_sqlite(
             database.close()
 
 
-def _transact(engine: Engine, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
-    with engine.begin() as connection:
-        tx = Tx(connection, _clock)
-        result = work(tx)
-    return result, tx.topics
-
-
 def _clock(connection: Connection) -> float:
     """The process's wall clock: it is the only one that writes to this store."""
     del connection
@@ -128,8 +154,6 @@ def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
-        # A transaction here ends by commit or rollback before its connection goes back.
-        pool_reset_on_return=None,
         connect_args={"check_same_thread": False, "timeout": _BUSY / 1000},
     )
 
