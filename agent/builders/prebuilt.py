@@ -9,7 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
 from agent.builders.docker.credentials import registry_auth
-from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError, ImageFacts
+from agent.builders.docker.engine import (
+    Engine,
+    EngineAwayError,
+    EngineRefusedError,
+    ImageFacts,
+    Platform,
+)
 from agent.builders.docker.reference import NAMESPACE, Reference, parse_reference, what_is_wrong
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -47,6 +53,8 @@ class ReadyImages:
         self._environment = environment
         self._idle = idle
         self._flights: dict[str, _Flight] = {}
+        #: Seen last; asked again before anything is refused because of it.
+        self._platform: Platform | None = None
 
     async def resolve(self, reference: str, log: LogSink) -> Image:
         """See `ImagePort`. Equal references are pulled once at a time."""
@@ -110,9 +118,10 @@ class ReadyImages:
             ) from None
 
     async def _check_platform(self, reference: Reference, facts: ImageFacts) -> None:
-        engine = await self._engine.platform()
-        runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
-        if facts.os != engine.os or facts.architecture not in runs:
+        if self._platform is not None and _runs_on(facts, self._platform):
+            return
+        engine = self._platform = await self._engine.platform()
+        if not _runs_on(facts, engine):
             raise JobError(
                 Cause.IMAGE_PLATFORM,
                 f"Image «{reference}» is for {facts.os}/{facts.architecture}, and the agent's "
@@ -132,6 +141,11 @@ class ReadyImages:
             flight.users -= 1
             if not flight.users:
                 self._flights.pop(key, None)
+
+
+def _runs_on(facts: ImageFacts, engine: Platform) -> bool:
+    runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
+    return facts.os == engine.os and facts.architecture in runs
 
 
 @dataclass

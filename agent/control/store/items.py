@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import Select, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import BindParameter, Select, bindparam, delete, func, or_, select, text, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
@@ -39,27 +40,40 @@ _PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
 _PLENTY_CPUS: Final = 1e9
 _PLENTY_MEMORY: Final = 2**62
 
-_FITTING: Final = (
-    select(items.c.id, *_PLACE)
-    .where(
-        text(QUEUED_ONLY),
-        items.c.queue_id == bindparam("in_queue"),
-        or_(items.c.resource.is_(None), items.c.resource.in_(bindparam("offered", expanding=True))),
-        items.c.demand_cpus <= bindparam("cpus"),
-        items.c.demand_memory <= bindparam("memory"),
-        items.c.demand_gpus <= bindparam("gpus"),
-    )
-    .order_by(*_PLACE)
-    .limit(1)
-)
-#: The one query that differs by database: others' candidates are skipped, not waited for.
-#: SQLite has one writer and leaves the clause out.
-_TAKE: Final = _FITTING.with_for_update(skip_locked=True)
 _CLAIMED: Final = _LEAN.where(
     text(HELD_ONLY),
     items.c.agent_id == bindparam("holder"),
     items.c.request_id == bindparam("request"),
 ).order_by(*_PLACE)
+
+
+@cache
+def _fitting(resources: int) -> Select[Any]:
+    """The first queued item that fits an agent with so many resources, `offered_0` and on.
+
+    Made once per number: a list of any length would be spelled out anew with every claim.
+    """
+    offered: list[BindParameter[str]] = [
+        bindparam(f"offered_{index}") for index in range(resources)
+    ]
+    where = (
+        text(QUEUED_ONLY),
+        items.c.queue_id == bindparam("in_queue"),
+        or_(items.c.resource.is_(None), *(items.c.resource == one for one in offered)),
+        items.c.demand_cpus <= bindparam("cpus"),
+        items.c.demand_memory <= bindparam("memory"),
+        items.c.demand_gpus <= bindparam("gpus"),
+    )
+    return select(items.c.id, *_PLACE).where(*where).order_by(*_PLACE).limit(1)
+
+
+@cache
+def _taking(resources: int) -> Select[Any]:
+    """The one query that differs by database: others' candidates are skipped, not waited for.
+
+    SQLite has one writer and leaves the clause out.
+    """
+    return _fitting(resources).with_for_update(skip_locked=True)
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -91,23 +105,26 @@ def specs(tx: Tx, item_id: str) -> AnyRow:
 def take(tx: Tx, queue_ids: Sequence[str], offered: Sequence[str], free: Capacity) -> str | None:
     """The id of the first queued item that fits, over several queues; locked."""
     fitting = {
-        "offered": list(offered),
+        **{f"offered_{index}": one for index, one in enumerate(offered)},
         "cpus": _PLENTY_CPUS if free.cpus is None else free.cpus,
         "memory": _PLENTY_MEMORY if free.memory is None else free.memory,
         "gpus": len(free.gpus),
     }
-    for queue_id in _by_head(tx, queue_ids, fitting):
-        found = tx.one(_TAKE, in_queue=queue_id, **fitting)
+    count = len(offered)
+    for queue_id in _by_head(tx, queue_ids, _fitting(count), fitting):
+        found = tx.one(_taking(count), in_queue=queue_id, **fitting)
         if found is not None:
             return str(found.id)
     return None
 
 
-def _by_head(tx: Tx, queue_ids: Sequence[str], fitting: dict[str, Any]) -> Sequence[str]:
+def _by_head(
+    tx: Tx, queue_ids: Sequence[str], query: Select[Any], fitting: dict[str, Any]
+) -> Sequence[str]:
     """Queues ordered by their first fitting item; one query each, so that each uses the index."""
     if len(queue_ids) < 2:  # noqa: PLR2004 -- nothing to order
         return queue_ids
-    heads = [(tx.one(_FITTING, in_queue=one, **fitting), one) for one in queue_ids]
+    heads = [(tx.one(query, in_queue=one, **fitting), one) for one in queue_ids]
     places = [((head.priority, head.enqueued_at, head.seq), one) for head, one in heads if head]
     return [one for _, one in sorted(places)]
 

@@ -139,13 +139,13 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
     def plan(tx: Tx) -> str:
         values = {
             "in_queue": queue.id,
-            "offered": ["local-container"],
+            "offered_0": "local-container",
             "cpus": 1.0,
             "memory": 1,
             "gpus": 0,
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
-        compiled = items._TAKE.params(values).compile(
+        compiled = items._taking(1).params(values).compile(
             tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
         )
         rows = tx.connection.exec_driver_sql(f"{explain} {compiled}").all()
