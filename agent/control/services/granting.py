@@ -34,7 +34,7 @@ def grant_items(
         seen = items.sure(tx, item_id)
         share = grant(_demand(seen), room)
         _lease(tx, context, seen, agent, request_id, share)
-        granted.append(claim_record(tx, context, items.sure(tx, item_id)))
+        granted.append(claim_record(tx, context, item_id))
         room = minus(room, share)
     return tuple(granted)
 
@@ -56,12 +56,12 @@ def adopt(tx: Tx, context: Context, seen: AnyRow, agent: AnyRow, text: str) -> C
     remark(tx, seen, text, actor=agent.name, **changes)
     attempt = {key: changes[key] for key in ("epoch", "agent_id", "agent_name")}
     history.change_attempt(tx, seen.id, seen.attempt, attempt)
-    return claim_record(tx, context, items.sure(tx, seen.id))
+    return claim_record(tx, context, seen.id)
 
 
-def claim_record(tx: Tx, context: Context, seen: AnyRow) -> ClaimRecord:
+def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
     """What an agent gets to know about a held item; the same again for a repeated claim."""
-    specs = items.specs(tx, seen.id)
+    seen = items.whole(tx, item_id)
     attempt = history.sure_attempt(tx, seen.id, seen.attempt)
     token = RunToken(attempt.id, attempt.token_epoch)
     return ClaimRecord(
@@ -75,8 +75,8 @@ def claim_record(tx: Tx, context: Context, seen: AnyRow) -> ClaimRecord:
         author=seen.author,
         priority=seen.priority,
         resource=seen.resource,
-        run_spec=specs.run_spec,
-        layers=specs.layers,
+        run_spec=seen.run_spec,
+        layers=seen.layers,
         granted=items.granted_from(seen.granted) or Granted(),
         run_token=mint(context.signing_key, token),
         lease_seconds=context.config.lease,
@@ -106,7 +106,6 @@ def _lease(
         "run_name": seen.run_name or new_run_name(),
     }
     move(tx, seen, Phase.LEASED, actor=agent.name, text="claimed", changes=changes)
-    history.change_attempt(tx, seen.id, seen.attempt, {"token_epoch": epoch})
 
 
 def _not_handed_out(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:

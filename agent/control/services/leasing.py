@@ -64,17 +64,19 @@ class Leases:
             raise InvalidInputError(f"A claim asks for 1 to {_MOST_ITEMS} items, not {max_items}.")
         deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
 
-        def work(tx: Tx) -> tuple[tuple[ClaimRecord, ...], tuple[str, ...]]:
+        def work(tx: Tx) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
             agent = self._context.agent(tx, principal, agent_id, lock=True)
+            if agent.session != session:
+                raise FencedError(f"A newer process speaks for the agent «{agent.name}».")
             served = self._served(tx, principal, agent, queues)
-            claims = self._claim(tx, agent, session, request_id, free, served, max_items)
+            claims = self._claim(tx, agent, request_id, free, served, max_items)
             return claims, served
 
         # A first look, for which nobody has to listen: on a busy queue it is the only one.
         claims, served = await self._context.database.write(work)
         if claims:
             return claims
-        topics = [topic_agent(agent_id), *map(topic_queue, served)]
+        topics = [topic_agent(agent_id), *(topic_queue(row.id) for row in served)]
         with self._context.notices.listen(topics) as bell:
             while (left := deadline - monotonic()) > 0:
                 claims, _ = await self._context.database.write(work)
@@ -85,9 +87,9 @@ class Leases:
 
     def _served(
         self, tx: Tx, principal: Principal, agent: AnyRow, wanted: Sequence[str] | None
-    ) -> tuple[str, ...]:
-        """Ids of the queues to claim from, paused ones included: they may be resumed."""
-        registered = {row.name: row.id for row in queue_rows(tx, agent.id)}
+    ) -> list[AnyRow]:
+        """The queues to claim from, paused ones included: they may be resumed."""
+        registered = {row.name: row for row in queue_rows(tx, agent.id)}
         names = registered if wanted is None else wanted
         for name in names:
             serves(principal, name)
@@ -95,28 +97,24 @@ class Leases:
                 hint = did_you_mean(name, registered, "queue")
                 message = f"Agent «{agent.name}» did not register for the queue «{name}»."
                 raise NotFoundError(message, hint=hint)
-        return tuple(registered[name] for name in names)
+        return [registered[name] for name in names]
 
     def _claim(
         self,
         tx: Tx,
         agent: AnyRow,
-        session: str,
         request_id: str,
         free: Capacity,
-        served: Sequence[str],
+        served: Sequence[AnyRow],
         max_items: int,
     ) -> tuple[ClaimRecord, ...]:
         """One look, with the agent's row locked: a repeated request waits for the first one."""
-        if agent.session != session:
-            raise FencedError(f"A newer process speaks for the agent «{agent.name}».")
         repeated = items.claimed_by(tx, agent.id, request_id)
         if repeated:
-            return tuple(claim_record(tx, self._context, row) for row in repeated)
+            return tuple(claim_record(tx, self._context, row.id) for row in repeated)
         if agent.stop is not None:
             return ()
-        active = {row.id for row in queue_rows(tx, agent.id) if not row.paused}
-        open_queues = [queue_id for queue_id in served if queue_id in active]
+        open_queues = [row.id for row in served if not row.paused]
         return grant_items(tx, self._context, agent, open_queues, request_id, free, max_items)
 
     async def renew(
@@ -160,7 +158,7 @@ class Leases:
         """
 
         def work(tx: Tx) -> Verdict:
-            self._context.agent(tx, principal, agent_id)
+            self._context.may_speak(tx, principal, agent_id)
             return holding.advance(
                 tx, agent_id, lease, phase=phase, activity=activity, facts=facts, warning=warning
             )
@@ -177,7 +175,7 @@ class Leases:
         """
 
         def work(tx: Tx) -> Verdict:
-            self._context.agent(tx, principal, agent_id)
+            self._context.may_speak(tx, principal, agent_id)
             return holding.permit(tx, agent_id, lease)
 
         return await self._context.database.write(work)
@@ -202,7 +200,7 @@ class Leases:
         """
 
         def work(tx: Tx) -> Verdict:
-            self._context.agent(tx, principal, agent_id)
+            self._context.may_speak(tx, principal, agent_id)
             return holding.finish(
                 tx,
                 agent_id,
@@ -226,7 +224,7 @@ class Leases:
         """
 
         def work(tx: Tx) -> Verdict:
-            self._context.agent(tx, principal, agent_id)
+            self._context.may_speak(tx, principal, agent_id)
             return holding.release(tx, agent_id, lease, reason)
 
         return await self._context.database.write(work)

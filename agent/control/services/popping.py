@@ -10,7 +10,7 @@ from typing import Any, Final
 from agent.control.services.context import Context
 from agent.control.services.holding import add_warning
 from agent.control.services.transitions import end, move, ring
-from agent.control.store import history, items
+from agent.control.store import items
 from agent.control.store.records import Dialect, PoppedItem
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
@@ -34,7 +34,6 @@ def pop(tx: Tx, context: Context, queue_id: str, agent: AnyRow | None) -> Popped
         "lease_expires_at": tx.now + context.config.pop_lease,
     }
     move(tx, seen, Phase.LEASED, actor=name, text="popped", changes=changes)
-    history.change_attempt(tx, item_id, seen.attempt, {"token_epoch": seen.epoch + 1})
     return PoppedItem(item_id, items.specs(tx, item_id).run_spec)
 
 

@@ -70,6 +70,8 @@ def move(
     attempt = whole.get("attempt", seen.attempt)
     epoch = whole.get("epoch", seen.epoch)
     kept = {key: value for key, value in whole.items() if key in _OF_ATTEMPT}
+    if after is Phase.LEASED:
+        kept["token_epoch"] = epoch  # the run's token is of this grant; adoptions keep it
     history.change_attempt(tx, seen.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
     if through is not None:
         _note(tx, seen, through, attempt=attempt, epoch=epoch, actor=actor, text=None)

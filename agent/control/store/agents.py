@@ -13,6 +13,9 @@ from agent.model.capacity import Capacity
 from agent.model.phase import HELD
 
 _BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
+_OWNER: Final = select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key_id).where(
+    agents.c.id == bindparam("agent")
+)
 _LOCKED: Final = _BY_ID.with_for_update()
 _RENEW: Final = (
     update(agents)
@@ -24,6 +27,11 @@ _RENEW: Final = (
 def row(tx: Tx, agent_id: str, *, lock: bool = False) -> AnyRow | None:
     """The bare row of an agent."""
     return tx.one(_LOCKED if lock else _BY_ID, agent=agent_id)
+
+
+def owner(tx: Tx, agent_id: str) -> AnyRow | None:
+    """`id`, `entity`, `name`, `key_id`: who may speak for it, which every call asks."""
+    return tx.one(_OWNER, agent=agent_id)
 
 
 def sure(tx: Tx, agent_id: str) -> AnyRow:

@@ -23,6 +23,7 @@ _SHOWN: Final = select(
     *(column for column in items.c if column.name not in {"layers", "template_values"})
 )
 _LEAN_BY_ID: Final = _LEAN.where(items.c.id == bindparam("item"))
+_WHOLE_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
 _SPECS: Final = select(items.c.run_spec, items.c.layers, items.c.template_values).where(
     items.c.id == bindparam("item")
 )
@@ -89,6 +90,11 @@ def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
 def sure(tx: Tx, item_id: str) -> AnyRow:
     """As `row`, of an item that exists."""
     return tx.sure(_LEAN_BY_ID, item=item_id)
+
+
+def whole(tx: Tx, item_id: str) -> AnyRow:
+    """An item that exists, with its specs."""
+    return tx.sure(_WHOLE_BY_ID, item=item_id)
 
 
 def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
