@@ -23,9 +23,11 @@ from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.pipeline.equipment import Limits, Sources
 from agent.ports.queue import Hello, Welcome
+from agent.remote.artifact_reader import RemoteArtifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.queue import RemoteQueue
+from agent.sources.artifact import ArtifactFetcher
 from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.system import machine
@@ -147,12 +149,20 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
         environment=shop.environment,
     )
     code = CodeFetcher(RemoteBlobs(client), config.sources.code, shop.threads)
+    jobs = RemoteArtifacts(client)
+    artifact = ArtifactFetcher(jobs, config.sources.code, shop.cache / "code", shop.threads)
     context = shop.plugin_context("", "sources")
     sources = Sources(
         git=given["git"](context) if "git" in given else git,
         code=given["code"](context) if "code" in given else code,
+        artifact=artifact,
+        jobs=jobs,
     )
-    return _Fetchers(sources, (Pruner("mirrors", config.prune.mirrors, git.prune),))
+    pruners = (
+        Pruner("mirrors", config.prune.mirrors, git.prune),
+        Pruner("code", config.prune.mirrors, artifact.prune),
+    )
+    return _Fetchers(sources, pruners)
 
 
 def _settings(shop: Shop) -> Settings:

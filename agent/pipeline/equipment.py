@@ -10,9 +10,10 @@ from typing import ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret, MountConfig
 from agent.model.outcome import Outcome
-from agent.model.spec import CodeSource, GitSource
+from agent.model.spec import ArtifactSource, CodeSource, GitSource
 from agent.pipeline.build import Builds
 from agent.pipeline.record import Record
+from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
@@ -37,10 +38,13 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """One port for each kind of source that has files."""
+    """One port for each kind of source that has files, and where jobs are read."""
 
     git: SourcePort[GitSource]
     code: SourcePort[CodeSource]
+    #: `None`: this agent reads no artifacts, hence no stored jobs.
+    artifact: SourcePort[ArtifactSource] | None = None
+    jobs: ArtifactPort | None = None
 
 
 @dataclass(frozen=True, slots=True)
