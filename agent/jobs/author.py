@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from agent.model.errors import InvalidInputError
+from agent.model.job.git_remote import stored_remote
 from agent.model.spec import parse_spec
 
 Json = dict[str, Any]
@@ -111,6 +112,19 @@ def is_git(uri: str) -> bool:
     return bool(_URL.match(uri) or (_SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
 
 
+def check_git_url(url: str, ref: str | None = None) -> None:
+    """Refuse what cannot be a repository's URL; a password in it is another matter.
+
+    Raises:
+        InvalidInputError: no URL, or a scheme that git sources do not have.
+    """
+    if not is_git(url):
+        message = f"«{url}» is not the URL of a git repository."
+        hint = "Use https://, ssh:// or user@host:path; a directory becomes a code job."
+        raise InvalidInputError(message, hint=hint)
+    git_source(stored_remote(url), ref)
+
+
 def git_source(url: str, ref: str | None) -> Json:
     """A git source.
 
@@ -126,8 +140,8 @@ def git_source(url: str, ref: str | None) -> Json:
         if parts.scheme.lower() not in _GIT_SCHEMES:
             message = f"--uri: `{parts.scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
-        if parts.password or (parts.username and parts.scheme.lower() != "ssh"):
-            message = "--uri: the URL holds a user name or password, which would be stored."
+        if parts.password:
+            message = "--uri: the URL holds a password, which would be stored."
             hint = "Leave it out: the agent's credential helper or configuration has it."
             raise InvalidInputError(message, hint=hint)
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
