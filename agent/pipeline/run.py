@@ -153,6 +153,7 @@ def _facts(resolved: Resolved, image: Image) -> dict[str, Any]:
         "image_name": image.name or image.reference,
         "image_pinned_by": image.pinned_by,
         "image_reused": image.reused,
+        **({"image_built_by": image.built_by} if image.built_by else {}),
     }
 
 

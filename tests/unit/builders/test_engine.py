@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from agent.builders.docker import pushing
-from agent.builders.docker.builder import DockerBuilder, _time
+from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
+from agent.builders.docker.pruning import _time
+from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -30,8 +32,26 @@ async def engine(fake):
         yield made
 
 
-def builder(engine, threads, tmp_path, **config):
-    return DockerBuilder(BuilderConfig(**config), engine, tmp_path, threads=threads, environment={})
+class Registry:
+    """A registry that holds what it is told to, and wants no login."""
+
+    def __init__(self, **held):
+        self.held = held
+        self.asked = []
+
+    async def credentials(self, repository):
+        return None
+
+    async def exists(self, reference):
+        self.asked.append(reference)
+        return self.held.get(reference.rpartition(":")[2])
+
+
+def builder(engine, threads, tmp_path, registry=None, **config):
+    return DockerBuilder(
+        BuilderConfig(**config), engine, tmp_path, threads=threads, environment={},
+        registry=registry or Registry(),
+    )  # fmt: skip
 
 
 def test_the_engine_is_the_configured_one_else_docker_s():
@@ -129,12 +149,53 @@ async def test_with_a_destination_only_what_was_pushed_there_counts(
 ):
     fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
     fake.images[ID] = image()
-    made = builder(engine, threads, tmp_path, destination="reg.example/x")
+    registry = Registry()
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
     assert await made.find(KEY) is None
+    assert registry.asked == [f"reg.example/x:{KEY[:40]}"]
     fake.images[ID] = image(RepoDigests=[f"reg.example/x@{DIGEST}"])
     found = await made.find(KEY)
     assert found is not None
     assert found.reference == f"reg.example/x@{DIGEST}"
+    assert len(registry.asked) == 1
+
+
+async def test_what_only_the_registry_has_is_found_there_and_to_be_pulled(
+    fake, engine, threads, tmp_path
+):
+    registry = Registry(**{KEY[:40]: DIGEST})
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
+    found = await made.find(KEY)
+    assert (found.reference, found.here) == (f"reg.example/x@{DIGEST}", False)
+    assert found.reused
+    fake.images[found.reference] = image()
+    assert (await made.find(KEY)).here
+    named = {"repo": f"{NAMESPACE}pulled", "tag": KEY[:12]}
+    assert ("POST", f"/images/{ID}/tag", named) in fake.requests
+
+
+async def test_a_destination_without_anything_to_speak_with_it_is_refused(
+    engine, threads, tmp_path
+):
+    config = BuilderConfig(destination="reg.example/x")
+    with pytest.raises(ConfigError, match="Nothing speaks with the registry"):
+        DockerBuilder(config, engine, tmp_path, threads=threads, environment={})
+
+
+async def test_names_of_the_destination_go_from_here_with_the_image(
+    fake, engine, threads, tmp_path
+):
+    """The registry keeps what was pushed: only this engine is asked to remove."""
+    digest = f"reg.example/x@{DIGEST}"
+    tags = [TAG, "reg.example/x:1", "reg.example/xy:1"]
+    fake.listed = [{"Id": ID, "RepoTags": tags, "RepoDigests": [digest], "Size": 10}]
+    fake.images[ID] = image(Metadata={"LastTagTime": "2001-01-01T00:00:00Z"})
+    registry = Registry()
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
+    assert await made.prune(60, 0) == 10
+    removed = [path for method, path, _ in fake.requests if method == "DELETE"]
+    assert removed == ["/images/reg.example/x:1", f"/images/{digest}", f"/images/{TAG}"]
+    assert registry.asked == []
 
 
 async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
@@ -184,11 +245,16 @@ def test_a_time_that_cannot_be_read_counts_as_now():
 
 async def push(fake, threads):
     async with Engine(fake.host, {}) as engine:
-        return await pushing.push(engine, ID, "reg.example/x", "t", {}, threads, RecordingLog())
+        return await Shelf("reg.example/x", Registry()).push(engine, ID, KEY, RecordingLog())
 
 
 async def test_a_push_gives_the_registry_s_digest(fake, threads):
     fake.lines = [{"status": "Pushed"}, {"aux": {"Digest": DIGEST}}, {"status": "end"}]
+    assert await push(fake, threads) == DIGEST
+
+
+async def test_the_containerd_store_tells_it_in_words(fake, threads):
+    fake.lines = [{"status": f"{KEY[:40]}: digest: {DIGEST} size: 884"}]
     assert await push(fake, threads) == DIGEST
 
 
