@@ -82,14 +82,15 @@ async def _run_agent(
                 user_agent=f"launch-agent/{__version__}",
             )
         )
-        daemon = await _daemon(stack, shop, client, identity)
+        daemon = await make_daemon(stack, shop, client, identity)
         announce(Announcement(remote.url, remote.origin, sign_in, resources, tuple(_remarks(shop))))
         return await daemon.run()
 
 
-async def _daemon(
+async def make_daemon(
     stack: AsyncExitStack, shop: Shop, client: GraphQLClient, identity: str
 ) -> AgentDaemon:
+    """An agent on an open session; `stack` closes what it opens when it runs."""
     fetchers = _fetchers(shop, client)
 
     async def workshop(welcome: Welcome) -> Workshop:

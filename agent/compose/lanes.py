@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from yarl import URL
+
 from agent import plugins
 from agent.compose.registries import (
     builder_config,
@@ -43,6 +45,8 @@ class Shop:
     #: The plane, where it is this process's own.
     plane: "ControlPlane | None"
     resources: tuple[str, ...]
+    #: The plane is embedded in another process here, which listens on the gateway as well.
+    neighbour: bool = False
 
     @property
     def cache(self) -> Path:
@@ -116,6 +120,8 @@ async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) 
 
 async def _address_for(shop: Shop, gateway: str) -> str:
     """The plane's address as containers reach it: an embedded one listens there as well."""
+    if shop.neighbour and not shop.config.runners.local_container.host_network:
+        return str(URL(shop.url).with_host(gateway))
     if shop.plane is None or shop.config.runners.local_container.host_network:
         return shop.url
     return await shop.plane.listen_also(gateway)

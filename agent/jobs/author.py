@@ -25,6 +25,8 @@ class Wishes:
     """What was said about one job; `None` and empty were not said."""
 
     uri: str | None = None
+    #: Reference to a job: `entity/project/name:alias`.
+    job: str | None = None
     docker_image: str | None = None
     entry_point: str | None = None
     git_version: str | None = None
@@ -68,6 +70,8 @@ def author(wishes: Wishes) -> Authored:
     folder: Path | None = None
     if wishes.uri is not None:
         folder = _add_uri(spec, wishes, wishes.uri)
+    if wishes.job is not None:
+        spec["job"] = wishes.job
     if wishes.docker_image is not None:
         spec["source"] = {"type": "image", "image": wishes.docker_image}
         spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
@@ -80,6 +84,15 @@ def author(wishes: Wishes) -> Authored:
 
 
 def _check_combination(wishes: Wishes) -> None:
+    given = wishes.base or {}
+    image = wishes.docker_image or (given.get("docker") or {}).get("docker_image")
+    job = wishes.job or given.get("job")
+    if image is not None and job is not None:
+        message = f"The job `{job}` and the image `{image}` exclude each other."
+        raise InvalidInputError(message, hint="A run has one source: give --job or -d.")
+    if wishes.base_image is not None and wishes.job is not None:
+        message = "--base-image belongs to --uri: a job that exists has its own."
+        raise InvalidInputError(message, hint="Create the job again with --base-image.")
     if wishes.uri is not None and wishes.docker_image is not None:
         message = "--uri and --docker-image exclude each other: a job has one source."
         raise InvalidInputError(message, hint="To run code in a given image, use --base-image.")
@@ -208,5 +221,5 @@ def _check_source(spec: Json) -> None:
     if not (spec.get("source") or docker.get("docker_image") or spec.get("job")):
         message = "The job has no source."
         raise InvalidInputError(
-            message, hint="Give --uri (a directory or git URL) or --docker-image."
+            message, hint="Give --job, --uri (a directory or git URL) or --docker-image."
         )

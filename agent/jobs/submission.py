@@ -31,7 +31,7 @@ async def submit_job(
     authored = author(wishes)
     given = {key: value for key, value in options.items() if value is not None}
     if variables:
-        given["templateVariables"] = await _typed_variables(console, queue, variables)
+        given["templateVariables"] = await typed_variables(console, queue, variables)
     spec = authored.spec
     if authored.folder is not None:
         source = await _upload(console, authored.folder)
@@ -58,7 +58,7 @@ def _pack(folder: Path, archive: Path) -> Packed:
         return pack(folder, out)
 
 
-async def _typed_variables(console: Console, queue: str, given: Mapping[str, str]) -> Json:
+async def typed_variables(console: Console, queue: str, given: Mapping[str, str]) -> Json:
     """Texts of `--set-var` as the types that the queue's template declares."""
     known = {each["name"]: each for each in (await console.queue(queue))["templateVariables"]}
     typed: Json = {}
