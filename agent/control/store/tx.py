@@ -62,6 +62,12 @@ class Tx:
         statement = dialect.insert(table).values(values).on_conflict_do_nothing()
         return self.run(statement).rowcount == 1
 
+    def insert_all_new(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert many; rows whose key exists stay as they are."""
+        if rows:
+            dialect = postgresql if self.connection.dialect.name == "postgresql" else sqlite
+            self.run(dialect.insert(table).on_conflict_do_nothing(), rows)
+
     def ring(self, *topics: str) -> None:
         """Wake those who listen to these topics, once this is committed."""
         self.topics.update(dict.fromkeys(topics))
