@@ -111,7 +111,8 @@ def _put_together(kind: Kind, block: Mapping[str, Any], environment: Mapping[str
 
 def _needed(block: Mapping[str, Any], key: str) -> str:
     if not block.get(key):
-        message = f"`registry`: neither `uri` nor `{key}` is given."
+        named = "`uri`" if key == "uri" else f"neither `uri` nor `{key}`"
+        message = f"`registry`: {named} is {'not ' if key == 'uri' else ''}given."
         raise ConfigError(message, hint="Use `builder.destination` instead of this block.")
     return str(block[key])
 

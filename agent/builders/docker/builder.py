@@ -26,6 +26,7 @@ from agent.builders.docker.plan import Plan, launch_context, make_plan
 from agent.builders.docker.pruning import prune_images
 from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
+from agent.builders.ignore import Ignore
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -92,9 +93,11 @@ class DockerBuilder:
         return {
             "version": _VERSION,
             "network": self._config.network,
-            "files": tree_digest(request.context, everything=generated is None, stop=stop),
-            "dockerfile": plan.shown_dockerfile if generated is None else generated.text,
-            "ignore": "" if generated is None else generated.ignore,
+            "files": tree_digest(
+                request.context, everything=True, stop=stop, ignore=Ignore(plan.ignore)
+            ),
+            "dockerfile": plan.text,
+            "ignore": plan.ignore,
             "launch": sorted(texts.items()),
             "uv": "" if generated is None else uv_version(),
             "indexes": "" if generated is None else (found.index_url, found.extra_index_urls),

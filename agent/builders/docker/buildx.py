@@ -85,6 +85,8 @@ def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
     try:
+        (folder / "Dockerfile").write_text(plan.text, encoding="utf-8")
+        (folder / "Dockerfile.dockerignore").write_text(plan.ignore, encoding="utf-8")
         if plan.generated is not None:
             _write_generated(folder, plan.generated)
         yield Workspace(folder)
@@ -93,8 +95,6 @@ def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
 
 
 def _write_generated(folder: Path, generated: Generated) -> None:
-    (folder / "Dockerfile").write_text(generated.text, encoding="utf-8")
-    (folder / "Dockerfile.dockerignore").write_text(generated.ignore, encoding="utf-8")
     context = folder / names.CONTEXT
     context.mkdir()
     for name, text in launch_context(generated).items():
@@ -133,8 +133,8 @@ def arguments(work: Workspace, invocation: Invocation, config: BuilderConfig) ->
         argv += ["--build-arg", name]  # the value comes from the environment
     if plan.generated is not None:
         argv += ["--build-context", f"{names.CONTEXT}={work.folder / names.CONTEXT}"]
-    dockerfile = plan.own or work.folder / "Dockerfile"
-    return (*argv, "--file", str(dockerfile), str(plan.context))
+    # The job's own Dockerfile as a copy, beside the rules of what may be sent.
+    return (*argv, "--file", str(work.folder / "Dockerfile"), str(plan.context))
 
 
 def _output(invocation: Invocation) -> list[str]:

@@ -19,7 +19,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.redact import Redactor
-from agent.system.child import Command, Tail, run
+from agent.system.child import Command, SilentError, Tail, run
 
 _CONTAINERD: Final = "io.containerd.snapshotter.v1"
 #: Seconds without a word from buildx.
@@ -70,31 +70,39 @@ async def _remote(address: str, certificates: Path | None, env: Mapping[str, str
     # The name holds the address: another address never meets an older builder.
     digest = hashlib.sha256(" ".join([address, *options]).encode()).hexdigest()[:12]
     name = f"launch-{digest}"
-    inspect = ("docker", "buildx", "inspect", name)
-    if await _run(inspect, env) is not None:
-        await _run(
-            ("docker", "buildx", "create", "--name", name, "--driver", "remote", *options, address),
-            env,
-        )
-        complaint = await _run(inspect, env)
-        if complaint is not None:
-            raise _no_buildkit(address, complaint)
+    complaint = await _complaint(name, env)
+    if complaint is not None:
+        create = ("docker", "buildx", "create", "--name", name, "--driver", "remote")
+        await _run((*create, *options, address), env)
+        complaint = await _complaint(name, env)
+    if complaint is not None:
+        raise _no_buildkit(address, complaint)
     return Rung(f"buildkitd at {address}", name, True, True)
 
 
-async def _run(argv: tuple[str, ...], env: Mapping[str, str]) -> str | None:
-    """Run buildx; give its complaint, or `None` when all is well."""
+async def _complaint(name: str, env: Mapping[str, str]) -> str | None:
+    """Why a builder cannot be used; `None` when it answers.
+
+    Inspecting one that does not answer ends well, and says so only in words.
+    """
+    code, lines = await _run(("docker", "buildx", "inspect", name), env)
+    states = [line.partition(":")[2].strip() for line in lines if line.startswith("Status:")]
+    if code == 0 and "running" in states:
+        return None
+    said = [line for line in lines if line.lower().startswith("error:")]
+    return next(iter(said), f"it is {states[0]}" if states else " ".join(lines[-1:]))
+
+
+async def _run(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[int, list[str]]:
+    """Run buildx; give its exit code and its lines."""
     output = Tail()
     try:
         code = await run(Command(argv, env, idle=_PATIENCE), output, output)
     except FileNotFoundError:
-        return "the program `docker` is not installed"
-    # Inspecting a builder that does not answer ends well, and says so only in words.
-    lines = [line.strip() for line in output.text.splitlines()]
-    failed = next((line for line in lines if line.lower().startswith("error:")), None)
-    if code == 0 and failed is None:
-        return None
-    return failed or (lines[-1] if lines else f"exit code {code}")
+        return 127, ["the program `docker` is not installed"]
+    except SilentError:
+        return 1, [f"buildx said nothing for {_PATIENCE:g} s"]
+    return code, [line.strip() for line in output.text.splitlines()]
 
 
 def _no_buildkit(address: str, why: str) -> JobError:
