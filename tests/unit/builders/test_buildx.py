@@ -127,6 +127,7 @@ def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
         names = {str(path.relative_to(work.folder)) for path in work.folder.rglob("*")}
         assert names == {
             "Dockerfile", "Dockerfile.dockerignore", "launch", "launch/uv", "launch/install.sh",
+            "launch/mode", "launch/variants.txt",
             "launch/requirements.txt", "launch/constraints.txt",
         }  # fmt: skip
     assert list((tmp_path / "c").iterdir()) == []
