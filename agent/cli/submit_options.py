@@ -11,7 +11,7 @@ import click
 from agent.cli.job_create import DIRECTORY
 from agent.cli.output import say
 from agent.cli.values import mapping_from, pairs_from, priority_from
-from agent.jobs.author import Wishes, check_git_url, is_git
+from agent.jobs.author import Wishes, check_combination, check_git_url, is_git
 from agent.jobs.launching import job_project
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
@@ -146,6 +146,7 @@ def read_flags(entity: str | None, flags: dict[str, Any]) -> Asked:
     if variables and queue is None:
         message = "--set-var needs --queue: template variables belong to queues."
         raise InvalidInputError(message, hint="Name a queue, or use --resource-args.")
+    check_combination(wishes)
     return Asked(
         wishes=_with_project(wishes),
         queue=queue,

@@ -65,7 +65,7 @@ def author(wishes: Wishes) -> Authored:
         InvalidInputError: wishes contradict each other, are incomplete, or name something
             that is not there.
     """
-    _check_combination(wishes)
+    check_combination(wishes)
     spec: Json = dict(wishes.base or {})
     folder: Path | None = None
     if wishes.uri is not None:
@@ -83,7 +83,12 @@ def author(wishes: Wishes) -> Authored:
     return Authored(spec, folder)
 
 
-def _check_combination(wishes: Wishes) -> None:
+def check_combination(wishes: Wishes) -> None:
+    """Refuse wishes that exclude or need each other; nothing is looked at or asked.
+
+    Raises:
+        InvalidInputError: names them.
+    """
     given = wishes.base or {}
     image = wishes.docker_image or (given.get("docker") or {}).get("docker_image")
     job = wishes.job or given.get("job")
@@ -105,6 +110,8 @@ def _check_combination(wishes: Wishes) -> None:
             message = "--uri needs --entry-point, which says what to run."
             hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
             raise InvalidInputError(message, hint=hint)
+    if wishes.uri is None:
+        _check_source({**given, **({"job": job} if job else {}), "docker": {"docker_image": image}})
     if wishes.git_version is not None and wishes.uri is None and not wishes.base:
         message = "--git-version belongs to a git repository, and there is no --uri."
         raise InvalidInputError(message)
