@@ -11,7 +11,7 @@ from agent.model.job import frozen, runtime
 from agent.model.job.entry_point import notebook_of
 from agent.model.job.places import inside as path_inside
 from agent.model.spec import LaunchSpec
-from agent.pipeline.equipment import Equipment
+from agent.pipeline.equipment import Workbench
 from agent.pipeline.stored import PATCH, StoredJob
 from agent.ports.log import LogSink, say
 from agent.sources.notebook import notebook_to_script
@@ -34,7 +34,7 @@ class Furnished:
 
 
 async def furnish(
-    root: Path, spec: LaunchSpec, stored: StoredJob | None, equipment: Equipment, log: LogSink
+    root: Path, spec: LaunchSpec, stored: StoredJob | None, equipment: Workbench, log: LogSink
 ) -> Furnished:
     """Make a fetched tree ready for building.
 

@@ -18,7 +18,7 @@ from agent.model.spec import (
 )
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.environment import environment_of
-from agent.pipeline.equipment import Equipment, Lane
+from agent.pipeline.equipment import Lane, Workbench
 from agent.pipeline.furnish import Furnished, furnish
 from agent.pipeline.layout import Layout, layout_of
 from agent.pipeline.macros import expand, macros_of
@@ -31,7 +31,7 @@ _OURS = frozenset({SECRETS, MOUNTS, "builder"})
 
 
 async def resolve(
-    claim: Claim, lane: Lane, equipment: Equipment, folder: Path, log: LogSink
+    claim: Claim, lane: Lane, equipment: Workbench, folder: Path, log: LogSink
 ) -> Resolved:
     """Look everything up; `folder` is the attempt's own and exists.
 
@@ -40,7 +40,7 @@ async def resolve(
         JobError: `SOURCE_*`, `START_ENTRYPOINT`.
     """
     stored = None
-    if claim.spec.job and claim.spec.effective_source() is None:
+    if claim.spec.job:
         stored = await _stored(claim, equipment, log)
         claim = laid_under(claim, stored)
     command = checked_command(claim.spec)
@@ -59,7 +59,7 @@ async def resolve(
     return _from_source(claim, lane, tree, layout, furnished)
 
 
-async def _stored(claim: Claim, equipment: Equipment, log: LogSink) -> StoredJob:
+async def _stored(claim: Claim, equipment: Workbench, log: LogSink) -> StoredJob:
     if equipment.sources.jobs is None:
         message = f"This agent reads no stored jobs, and the spec names {claim.spec.job}."
         raise PolicyError(Cause.POLICY_SPEC, message)
@@ -71,7 +71,7 @@ async def _stored(claim: Claim, equipment: Equipment, log: LogSink) -> StoredJob
 
 
 async def _fetched(
-    claim: Claim, source: Source | None, equipment: Equipment, folder: Path, log: LogSink
+    claim: Claim, source: Source | None, equipment: Workbench, folder: Path, log: LogSink
 ) -> SourceTree:
     sources, entity = equipment.sources, claim.entity
     match source:
@@ -203,7 +203,7 @@ def base_image_of(claim: Claim) -> BaseImage:
     return BaseImage(None)
 
 
-async def _empty(equipment: Equipment, folder: Path) -> Path:
+async def _empty(equipment: Workbench, folder: Path) -> Path:
     into = folder / "source"
     await equipment.in_thread(into.mkdir, parents=True)
     return into

@@ -73,7 +73,11 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
 
 
 def laid_under(claim: Claim, stored: StoredJob) -> Claim:
-    """The claim with the job's own words where the submission has none."""
+    """The claim with the job's own words where the submission has none.
+
+    The source is the job's: our control plane has put the same there already, others leave it
+    out, and neither takes a job and a source of the submitter's together.
+    """
     spec, said = claim.spec, stored.fields()
     given = {key: value for key, value in spec.build.model_dump().items() if value is not None}
     asked = spec.overrides
