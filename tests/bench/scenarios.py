@@ -11,6 +11,7 @@ from typing import Any
 
 from agent.model.names import LABEL_ITEM
 from tests.bench import bare
+from tests.bench.building import building
 from tests.bench.ours import System, resident, share_of_core, system
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
@@ -256,4 +257,5 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "idle": idle,
     "startup": startup,
     "rebuild": rebuild,
+    "building": building,
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.builders.context import content_key, tree_digest
+from agent.builders.docker.bases import base_content
 from agent.builders.docker.buildx import (
     Invocation,
     arguments,
@@ -74,13 +75,12 @@ class DockerBuilder:
         self._environment = environment
 
     async def key(self, request: BuildRequest) -> str:
-        """See `BuilderPort`. A base image that is here counts by its id, not by its name."""
+        """See `BuilderPort`. A base image counts by its content, not by its name."""
         parts = await in_thread(self._threads, lambda stop: self._parts(request, stop))
         try:
             parts["platform"] = self._config.platform or str(await self._engine.platform())
             for base in parts["bases"]:
-                facts = await self._engine.image(base)
-                parts[f"base {base}"] = facts.id if facts else "not here"
+                parts[f"base {base}"] = await base_content(self._engine, self._shelf, base)
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
         return content_key(parts)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.builders.docker import pushing
+from agent.builders.docker.bases import base_content
 from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
 from agent.builders.docker.pruning import _time
@@ -196,6 +197,29 @@ async def test_names_of_the_destination_go_from_here_with_the_image(
     removed = [path for method, path, _ in fake.requests if method == "DELETE"]
     assert removed == ["/images/reg.example/x:1", f"/images/{digest}", f"/images/{TAG}"]
     assert registry.asked == []
+
+
+async def test_a_base_counts_by_what_every_machine_knows_it_by(fake, engine):
+    """Pulled: by its digest; only in the registry: the same; made here: by its id."""
+    registry = Registry(**{"3": DIGEST})
+    shelf = Shelf("reg.example/x", registry)
+    name = "python:3"
+    assert await base_content(engine, shelf, name) == DIGEST
+    fake.images[name] = image(RepoDigests=[f"other@sha256:{'0' * 64}", f"python@{DIGEST}"])
+    assert await base_content(engine, shelf, name) == DIGEST
+    fake.images[name] = image()
+    assert await base_content(engine, shelf, name) == ID
+    assert registry.asked == [name]
+
+
+async def test_a_base_that_nobody_knows_stops_no_build(engine):
+    class Shut(Registry):
+        async def exists(self, reference):
+            raise JobError(Cause.IMAGE_AUTH, "no entry")
+
+    assert await base_content(engine, Shelf("r/x", Shut()), "python:3") == "not here"
+    assert await base_content(engine, Shelf("r/x", Registry()), "python:3") == "not here"
+    assert await base_content(engine, None, "python:3") == "not here"
 
 
 async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
