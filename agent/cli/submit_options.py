@@ -11,8 +11,14 @@ import click
 from agent.cli.job_create import DIRECTORY
 from agent.cli.output import say
 from agent.cli.values import mapping_from, pairs_from, priority_from
-from agent.jobs.author import Wishes, check_combination, check_git_url, is_git
-from agent.jobs.launching import job_project
+from agent.jobs.author import (
+    Wishes,
+    check_combination,
+    check_directory,
+    check_git_url,
+    is_git,
+    job_project,
+)
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
 
@@ -177,7 +183,9 @@ def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
         raise InvalidInputError(message, hint="Leave one of them out.")
     if is_git(wishes.uri):
         check_git_url(wishes.uri, wishes.git_version)
-    elif wishes.git_version is not None:
+        return
+    check_directory(wishes.uri)
+    if wishes.git_version is not None:
         message = f"--git-version belongs to a git repository, and «{wishes.uri}» is a directory."
         raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
 

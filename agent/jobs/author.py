@@ -127,6 +127,13 @@ def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
     return _directory(uri)
 
 
+def job_project(wishes: Wishes) -> str | None:
+    """The project that a submission speaks of without naming one: its job's."""
+    job = wishes.job or (wishes.base or {}).get("job")
+    parts = str(job or "").split("/")
+    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
+
+
 def is_git(uri: str) -> bool:
     """Whether a URI names a git repository rather than a directory here."""
     return bool(_URL.match(uri) or (_SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
@@ -165,6 +172,16 @@ def git_source(url: str, ref: str | None) -> Json:
             hint = "Leave it out: the agent's credential helper or configuration has it."
             raise InvalidInputError(message, hint=hint)
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
+
+
+def check_directory(uri: str) -> None:
+    """Refuse what is neither a directory nor a file here.
+
+    Raises:
+        InvalidInputError: names it.
+    """
+    if not Path(uri).expanduser().exists():
+        _directory(uri)
 
 
 def _directory(uri: str) -> Path:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.jobs.author import Wishes, author
-from agent.jobs.submission import typed_variables
+from agent.jobs.variables import typed_variables
 from agent.model.job.reference import parse_reference
 from agent.remote.console import Console
 
@@ -56,13 +56,6 @@ async def launch(console: Console, asked: Launch, told: "Callable[[Made], None]"
         wishes = replace(wishes, job=await _existing(console, wishes.job))
     authored = await asyncio.to_thread(author, wishes)
     return await console.submit(asked.queue, authored.spec, **given)
-
-
-def job_project(wishes: Wishes) -> str | None:
-    """The project that a submission speaks of without naming one: its job's."""
-    job = wishes.job or (wishes.base or {}).get("job")
-    parts = str(job or "").split("/")
-    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
 
 
 def _of_job(wishes: Wishes, reference: str) -> Wishes:

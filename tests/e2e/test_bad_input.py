@@ -69,12 +69,12 @@ async def test_unknown_queues_and_entities_are_named_with_near_misses(home: Home
     told(await home.launch("queue", "list", "--entity", "nobody"), 1, "nobody")
 
 
-async def test_paths_that_are_no_directories_are_named(home: Home) -> None:
+async def test_paths_that_are_nothing_and_programs_that_are_not_there_are_named(home: Home) -> None:
     await home.start("launch-agent", "--queue", "default")
     (home.root / "file.txt").write_text("text")
-    flags = ("-E", "python main.py")
+    flags = ("-E", "python main.py", "-q")
     told(await home.launch("submit", "--uri", "./nowhere", *flags), 2, "nowhere")
-    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "file.txt", "director")
+    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "«main.py»")
 
 
 async def test_configuration_mistakes_name_file_line_key_and_remedy(home: Home) -> None:
@@ -102,10 +102,9 @@ async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) 
         assert done.code in {1, 2}, done.err
         assert "Traceback" not in done.err
         assert not (home.root / "marker").exists()
-    secret = await home.launch(
-        "submit", "--uri", "https://user:hunter2@git.example/r.git", "-E", "python main.py"
-    )
-    told(secret, 2, "credential")
+    url = "https://user:hunter2@127.0.0.1:9/r.git"
+    secret = await home.launch("submit", "-q", "--uri", url, "-E", "python main.py")
+    told(secret, 2, "https://127.0.0.1:9/r.git")
     assert "hunter2" not in secret.err
 
 
