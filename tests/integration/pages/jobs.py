@@ -35,7 +35,7 @@ IMAGE: dict[str, Any] = GIT | {
 }
 
 
-async def stored_job(  # noqa: PLR0913 -- each says something else about the job
+async def stored_job(
     scene: Scene,
     name: str,
     content: dict[str, Any] = GIT,
