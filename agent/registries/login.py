@@ -1,10 +1,13 @@
 """Ways to a login, asked one after the other."""
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.redact import Redactor
 from agent.ports.registry import Credentials
+
+_LONGEST: Final = 400
 
 
 class LoginSource(Protocol):
@@ -28,9 +31,10 @@ def missing_extra(service: str, package: str, extra: str) -> JobError:
 
 
 def refused(service: str, why: str) -> JobError:
-    """A cloud gave no login."""
+    """A cloud gave no login; its library's words may be a page long."""
+    words = Redactor().text(" ".join(why.split()))[:_LONGEST].rstrip(". ")
     return JobError(
         Cause.IMAGE_AUTH,
-        f"{service} gives the agent no login: {why.strip().rstrip('.')}.",
+        f"{service} gives the agent no login: {words}.",
         hint="Check the cloud account that the agent's machine works with.",
     )

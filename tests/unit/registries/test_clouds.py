@@ -173,6 +173,18 @@ async def exchanged(answer):
         return await exchange(f"http://127.0.0.1:{server.port}", ACR, "directory-token"), forms
 
 
+async def test_a_page_of_words_is_cut_and_holds_no_secret(sources, install):
+    def refuse(account):
+        raise LibraryError("line\n" * 500 + "https://me:c4n4ry@proxy/")
+
+    google(install, refuse)
+    with pytest.raises(JobError) as caught:
+        await sources["gcp"][0].login(f"{GOOGLE}/p/r/i")
+    assert len(caught.value.message) < 500
+    assert "\n" not in caught.value.message
+    assert "c4n4ry" not in caught.value.message
+
+
 async def test_azure_s_registry_exchanges_the_directory_s_token():
     found, forms = await exchanged(lambda: web.json_response({"refresh_token": "refresh"}))
     assert (found.server, found.password) == (ACR, "refresh")
