@@ -33,6 +33,7 @@ def submit(
     target: Target,
     *,
     idempotency_key: str | None,
+    dry_run: bool,
     wait: bool,
     follow: bool,
     as_json: bool,
@@ -46,6 +47,11 @@ def submit(
     """
     no_wait = flags["no_wait"]
     asked = read_flags(target.entity, flags)
+    if dry_run:
+        from agent.cli.render import show
+
+        show(target, asked, as_json=as_json)
+        return
     if asked.queue is None:
         from agent.cli.run import run_here
 

@@ -77,6 +77,9 @@ QUEUEING: Final = (
         help="What to do when the machine that runs it is gone.",
     ),
     click.option("--idempotency-key", help="The same key gives the same item, for 24 hours."),
+    click.option(
+        "--dry-run", is_flag=True, help="Show what it would become, as `launch render`; no more.",
+    ),
     click.option("--wait", is_flag=True, help="Wait for its end, and end as it does."),
     click.option("--follow", is_flag=True, help="As --wait, and show phases and logs."),
 )  # fmt: skip
