@@ -1,7 +1,7 @@
 """What commands make jobs with: the session that is open, and this machine's access to git."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
@@ -16,7 +16,9 @@ _THREADS: Final = 4
 
 
 @asynccontextmanager
-async def open_bench(console: "Console") -> AsyncIterator["Workbench"]:
+async def open_bench(
+    console: "Console", environment: Mapping[str, str] = os.environ
+) -> AsyncIterator["Workbench"]:
     """A workbench on the console's control plane.
 
     Repositories are fetched as an agent of this user would: with the same configuration, the
@@ -26,10 +28,10 @@ async def open_bench(console: "Console") -> AsyncIterator["Workbench"]:
     from agent.jobs.repository import Repositories
     from agent.remote.transfers import Transfers
 
-    config = load(os.environ).config
+    config = load(environment).config
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="work") as threads:
         repositories = Repositories(
-            config.sources.git, config.state_dir / "cache" / "git", os.environ, threads
+            config.sources.git, config.state_dir / "cache" / "git", environment, threads
         )
         async with Transfers(console.client.endpoint.ca_bundle) as transfers:
             yield Workbench(console.client, transfers, repositories)
