@@ -28,11 +28,11 @@ def create(tx: Tx, context: Context, principal: Principal, wanted: NewArtifact) 
 
     Raises: see `Artifacts.create`.
     """
+    entity = context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
+    check_scope(principal, wanted.project)
     if not _DIGEST.fullmatch(wanted.digest):
         message = f"The artifact's digest is «{wanted.digest[:64]}»."
         raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
-    entity = context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
-    check_scope(principal, wanted.project)
     projects.ensure(tx, entity, wanted.project)
     collection = make_collection(tx, entity, wanted)
     artifacts.lock_collection(tx, collection.id)

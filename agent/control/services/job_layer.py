@@ -39,9 +39,9 @@ def job_layer(artifact: ArtifactRecord) -> Json:
     build = _build(job)
     if build:
         layer["build"] = build
-    words = job.source.entrypoint
-    if words and not _notebook(job.source):
-        layer["overrides"] = {"entry_point": list(words)}
+    overrides = _overrides(job.source)
+    if overrides:
+        layer["overrides"] = overrides
     return layer
 
 
@@ -74,6 +74,15 @@ def _build(job: JobFile) -> Json:
         "python": job.runtime,
     }
     return {key: value for key, value in found.items() if value}
+
+
+def _overrides(source: JobSource) -> Json:
+    found: Json = {}
+    if source.entrypoint and not _notebook(source):
+        found["entry_point"] = list(source.entrypoint)
+    if isinstance(source, ImageSource) and source.args:
+        found["args"] = list(source.args)
+    return found
 
 
 def _notebook(source: JobSource) -> bool:

@@ -144,6 +144,10 @@ class Runs:
 
         return await self._context.database.write(work)
 
+    async def find(self, principal: Principal, run_id: str) -> RunRecord | None:
+        """A run by id or storage id; `None` when it is absent or hidden."""
+        return await self._context.database.read(lambda tx: self._found(tx, principal, run_id))
+
     async def delete(self, principal: Principal, run_id: str) -> bool:
         """Remove a run, by id or storage id; its artifacts stay. False for an unknown one."""
 

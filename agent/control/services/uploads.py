@@ -22,7 +22,7 @@ from agent.control.store.artifact_records import (
 from agent.control.store.ids import new_id
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, NotFoundError
-from agent.model.job.digest import manifest_digest
+from agent.model.job.digest import decoded, manifest_digest
 from agent.model.spec import Json
 
 #: Entries of one transaction: others write in between.
@@ -61,10 +61,13 @@ class Uploads:
         Raises:
             NotFoundError, PermissionDeniedError: the artifact.
             ConflictError: it is complete already.
+            InvalidInputError: the digest is none.
         """
 
         def work(tx: Tx) -> ManifestRecord:
             found = self._pending(tx, principal, artifact_id)
+            if digest:
+                decoded(digest)
             values = {"artifact_id": found.id, "name": name, "digest": digest, "type": kind}
             manifest_id = artifact_files.save_manifest(tx, {"id": new_id(), **values})
             artifacts.change(tx, found.id, {})
@@ -85,6 +88,7 @@ class Uploads:
             if found is None:
                 raise NotFoundError(f"There is no manifest with the id «{manifest_id}».")
             self._pending(tx, principal, found.artifact_id)
+            decoded(digest)
             artifact_files.set_manifest_digest(tx, manifest_id, digest)
             return artifact_files.sure_manifest(tx, manifest_id)
 
