@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,8 @@ async def test_w_b_s_words_kaniko_and_registry_build_here_and_push_there(
     home: Home, job: Path, registries: RegistryFacts
 ) -> None:
     """Kaniko is answered by BuildKit with a warning; the destination gets the image."""
-    repository = f"{registries.address}/launch-test/e2e"
+    repository = f"{registries.address}/launch-test/{uuid.uuid4().hex}"
+    (job / "once").write_text(repository)
     home.configure(quick(builder={"type": "kaniko", "destination": f"https://{repository}"}))
     daemon = await home.start("launch-agent", "--queue", "default")
     assert "kaniko builds in a cluster" in daemon.output()

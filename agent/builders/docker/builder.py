@@ -24,7 +24,7 @@ from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedE
 from agent.builders.docker.failures import Attempt, engine_away
 from agent.builders.docker.ladder import Rung, probe
 from agent.builders.docker.plan import Plan, launch_context, make_plan
-from agent.builders.docker.pruning import prune_images
+from agent.builders.docker.pruning import prune_images, tidy
 from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
 from agent.builders.ignore import Ignore
@@ -229,6 +229,7 @@ class DockerBuilder:
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """See `BuilderPort`: images of ours by their last use; containers protect theirs."""
+        await in_thread(self._threads, lambda _: tidy(self._cache))
         try:
             return await prune_images(self._engine, self._config.destination, max_age, max_bytes)
         except (EngineAwayError, EngineRefusedError):

@@ -37,11 +37,6 @@ class Workspace:
     folder: Path
 
     @property
-    def id_file(self) -> Path:
-        """Where BuildKit writes the image's id."""
-        return self.folder / "image-id"
-
-    @property
     def metadata_file(self) -> Path:
         """Where BuildKit writes digests."""
         return self.folder / "metadata.json"
@@ -114,7 +109,6 @@ def arguments(work: Workspace, invocation: Invocation, config: BuilderConfig) ->
         "--builder", invocation.rung.builder,
         "--progress", "plain",
         "--provenance", "false",
-        "--iidfile", str(work.id_file),
         "--metadata-file", str(work.metadata_file),
         "--network", config.network,
         *_output(invocation),

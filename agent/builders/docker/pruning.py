@@ -1,14 +1,21 @@
 """What the engine keeps of images built here; what was pushed stays in its registry."""
 
+import math
+import shutil
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agent.builders.docker.engine import Engine
+from agent.builders.docker.ladder import buildx_folder
 from agent.builders.docker.reference import NAMESPACE
 from agent.model.names import LABEL_BUILD_KEY
 from agent.system.cache import Entry, surplus
+
+#: Seconds after which nothing of a build can be in use: far beyond any deadline.
+_ABANDONED: Final = 7 * 86400.0
 
 
 async def prune_images(
@@ -39,6 +46,25 @@ async def prune_images(
         removed = [await engine.remove(name) for name in names[entry.folder]]
         freed += entry.size if removed[-1] else 0
     return freed
+
+
+def tidy(cache: Path) -> None:
+    """Remove what builds left that were killed, and buildx's notes on past builds. Blocks."""
+    oldest = time.time() - _ABANDONED
+    for folder in cache.glob("build-*"):
+        if _changed(folder) < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
+    for note in (buildx_folder(cache) / "refs").glob("*/*/*"):
+        if _changed(note) < oldest:
+            note.unlink(missing_ok=True)
+
+
+def _changed(path: Path) -> float:
+    """When it last changed; what is gone by now counts as new."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return math.inf
 
 
 def _names(listed: Mapping[str, Any], repository: str | None) -> list[str]:

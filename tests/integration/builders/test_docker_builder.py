@@ -3,6 +3,7 @@
 import asyncio
 import json
 import subprocess
+import uuid
 
 import pytest
 
@@ -236,7 +237,8 @@ async def test_with_a_destination_the_image_is_pushed_and_named_by_its_digest_th
 ):
     import os
 
-    destination = f"{registries.private_address}/launch-test/built"
+    # The registry keeps what earlier runs pushed.
+    destination = f"{registries.private_address}/launch-test/{uuid.uuid4().hex}"
     environment = {**os.environ, "DOCKER_CONFIG": login}
     made = builder(destination=destination, environment=environment)
     image, log = await build(made, request_for(job))

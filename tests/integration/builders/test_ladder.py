@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,7 +91,13 @@ async def forget(engine, name):
 
 
 @pytest.fixture
-def job(tmp_path, registries, login):
+def once():
+    """A word that no earlier run has left in a registry."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def job(tmp_path, registries, login, once):
     """A job with its own Dockerfile, from an image that every builder can pull."""
     base = f"{registries.private_address}/launch-test/base:1"
     shell = state.load().docker.shell_image
@@ -100,7 +107,7 @@ def job(tmp_path, registries, login):
     made.mkdir()
     (made / "code").write_text("first\n")
     (made / "Dockerfile").write_text(
-        f"FROM {base}\nRUN echo {tmp_path.name} pack''ages > /packages\nCOPY code /code\n"
+        f"FROM {base}\nRUN echo {once} pack''ages > /packages\nCOPY code /code\n"
         'ENTRYPOINT ["cat", "/packages", "/code"]\n'
     )
     return made
@@ -123,14 +130,14 @@ def output(host, reference):
 
 
 async def test_without_a_destination_the_image_is_in_the_engine(
-    on, way, wanted, build, inside, tmp_path
+    on, way, wanted, build, inside, once
 ):
     made = on(environment=inside)
     image, log = await build(made, wanted())
     assert image.here
     assert way.words in image.built_by
     assert f"built by {image.built_by}" in log.text
-    assert output(way.host, image.reference) == f"{tmp_path.name} packages\nfirst\n"
+    assert output(way.host, image.reference) == f"{once} packages\nfirst\n"
     again, log = await build(made, wanted())
     assert again.reused
     assert again.reference == image.reference
@@ -138,10 +145,10 @@ async def test_without_a_destination_the_image_is_in_the_engine(
 
 
 async def test_with_a_destination_it_is_found_by_key_from_anywhere(
-    on, way, wanted, build, registries, inside, tmp_path, registry
+    on, way, wanted, build, registries, inside, tmp_path, registry, once
 ):
     """Another agent, which has nothing but the registry, builds nothing and runs the same."""
-    destination = f"{registries.private_address}/launch-test/{tmp_path.name.replace('_', '-')[:40]}"
+    destination = f"{registries.private_address}/launch-test/{once}"
     made = on(destination=destination, environment=inside)
     image, _ = await build(made, wanted())
     key = await made.key(wanted())
@@ -154,16 +161,16 @@ async def test_with_a_destination_it_is_found_by_key_from_anywhere(
     assert (found.reference, found.here, found.reused) == (image.reference, False, True)
     images = ReadyImages(elsewhere._engine, pull="missing", registry=registry(inside))
     await images.resolve(found.reference, RecordingLog())
-    assert output(way.host, found.reference) == f"{tmp_path.name} packages\nfirst\n"
+    assert output(way.host, found.reference) == f"{once} packages\nfirst\n"
     noted = await elsewhere.find(key)
     assert noted.here
     assert noted.reference == image.reference
 
 
 async def test_a_change_of_code_takes_the_packages_from_the_registry_s_cache(
-    on, way, wanted, build, job, registries, inside, tmp_path
+    on, way, wanted, build, job, registries, inside, once
 ):
-    destination = f"{registries.private_address}/launch-test/{tmp_path.name.replace('_', '-')[:40]}"
+    destination = f"{registries.private_address}/launch-test/{once}"
     made = on(destination=destination, environment=inside)
     _, log = await build(made, wanted())
     assert ("exporting cache to registry" in log.text) is way.caches
@@ -187,9 +194,9 @@ async def test_entities_do_not_share_a_cache(on, way, wanted, build, registries,
 
 
 async def test_the_login_leaves_no_trace_in_log_or_cache(
-    on, wanted, build, registries, inside, tmp_path
+    on, wanted, build, registries, inside, tmp_path, once
 ):
-    destination = f"{registries.private_address}/launch-test/quiet"
+    destination = f"{registries.private_address}/launch-test/{once}"
     made = on(destination=destination, environment=inside)
     _, log = await build(made, wanted())
     assert registries.password.encode() not in log.data

@@ -1,5 +1,6 @@
 """The engine's API: what is asked, and what its refusals become."""
 
+import os
 import ssl
 import tempfile
 from pathlib import Path
@@ -10,7 +11,7 @@ from agent.builders.docker import pushing
 from agent.builders.docker.bases import base_content
 from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
-from agent.builders.docker.pruning import _time
+from agent.builders.docker.pruning import _time, tidy
 from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
@@ -261,6 +262,22 @@ async def test_pruning_takes_what_was_longest_unused_and_is_in_no_use(
     assert removed == [f"/images/{NAMESPACE}a:1"]
     fake.refuse[f"/images/{NAMESPACE}"] = (409, "a container uses it")
     assert await made.prune(60, 0) == 0
+
+
+def test_what_killed_builds_left_goes_after_a_week(tmp_path):
+    notes = tmp_path / "buildx" / "refs" / "default" / "default"
+    notes.mkdir(parents=True)
+    for name in ("old", "new"):
+        (tmp_path / f"build-{name}").mkdir()
+        (notes / name).write_text("{}")
+    (tmp_path / "buildx" / "instances").mkdir()
+    for old in (tmp_path / "build-old", notes / "old", tmp_path / "buildx" / "instances"):
+        os.utime(old, (1, 1))
+    tidy(tmp_path)
+    tidy(tmp_path / "nowhere")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path != notes}
+    assert {"build-new", "buildx/refs/default/default/new", "buildx/instances"} <= left
+    assert not {"build-old", "buildx/refs/default/default/old"} & left
 
 
 def test_a_time_that_cannot_be_read_counts_as_now():
