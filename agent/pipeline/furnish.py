@@ -66,8 +66,9 @@ def _furnish(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Furnishe
     if notebook is not None:
         script = _convert(root, root / build_context, path_inside(notebook, "entry point's file"))
         command = tuple(script if word == notebook else word for word in command)
-    if spec.build.python is not None:
-        return Furnished(command, spec.build.python)
+    said = spec.build.python or (spec.model_extra or {}).get("python_version")
+    if said:
+        return Furnished(command, runtime.parse_python(str(said), "The launch spec"))
     found = _detected(root, build_context)
     return Furnished(command, found.python, found.origin) if found else Furnished(command, None)
 
