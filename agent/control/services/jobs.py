@@ -141,7 +141,7 @@ def choose_job(
 def _version(
     tx: Tx, context: Context, principal: Principal, reference: JobReference
 ) -> ArtifactRecord:
-    context.policy.require(principal, reference.entity, Action.READ)
+    context.existing(tx, principal, reference.entity, Action.READ)
     place = (reference.entity, reference.project, reference.name)
     collection = artifacts.collection(tx, *place)
     if collection is None:
