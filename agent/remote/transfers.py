@@ -213,7 +213,8 @@ async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
 
 
 def _target(url: str) -> URL:
-    parsed = URL(url, encoded=True)
+    # A signature covers the address as it stands; only what no address may hold is encoded.
+    parsed = URL(url, encoded=url.isascii() and " " not in url)
     if parsed.scheme not in {"http", "https"} or not parsed.host:
         message = f"The server gave «{url[:80]}» as the address of a file, which is no URL."
         raise ServerError(message, hint="Its `external_url` may be set wrongly.")

@@ -58,6 +58,8 @@ class Version:
 @dataclass
 class Plane:
     url: str = ""
+    #: Of the first version that is made.
+    first_id: str = "artifact-0"
     features: list[str] = field(default_factory=lambda: ["LAUNCH_LEASES"])
     versions: list[Version] = field(default_factory=list)
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -151,8 +153,9 @@ class Plane:
         latest = {"id": there[-1].id, "versionIndex": there[-1].index} if there else None
         same = next((each for each in there if each.digest == given["digest"]), None)
         if same is None:
+            number = f"artifact-{len(self.versions)}"
             same = Version(
-                f"artifact-{len(self.versions)}", name, given["artifactTypeName"],
+                number if self.versions else self.first_id, name, given["artifactTypeName"],
                 given["digest"], given["metadata"], given["description"], aliases,
             )  # fmt: skip
             self.versions.append(same)

@@ -83,6 +83,15 @@ async def test_an_address_that_is_no_url_is_the_servers_fault(
         await transfers.put(content(tmp_path / "f", b""), "/storage/x", [])
 
 
+async def test_signed_addresses_stay_as_they_are_and_foreign_letters_are_encoded(
+    transfers: Transfers, end: FarEnd
+) -> None:
+    end.then(reply(200, b""))
+    await transfers.read(f"{end.url}/a%2Fb?sig=x%2By", limit=1)
+    await transfers.read(f"{end.url}/ü x", limit=1)
+    assert [path for _, path, _ in end.seen] == ["/a%2Fb?sig=x%2By", "/%C3%BC%20x"]
+
+
 async def test_small_files_are_read_whole_and_large_ones_refused(
     transfers: Transfers, end: FarEnd
 ) -> None:
