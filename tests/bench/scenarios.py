@@ -12,6 +12,7 @@ from typing import Any
 from agent.model.names import LABEL_ITEM
 from tests.bench import bare
 from tests.bench.building import building
+from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
@@ -258,4 +259,6 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "startup": startup,
     "rebuild": rebuild,
     "building": building,
+    "authoring": authoring,
+    "git": git_difference,
 }
