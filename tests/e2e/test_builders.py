@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,13 +97,22 @@ async def test_kaniko_without_an_engine_is_an_error_at_start(home: Home) -> None
     assert "builder.type" in done.err
 
 
+@pytest.fixture
+def repository(registries: RegistryFacts) -> Iterator[str]:
+    """A repository that no earlier run has pushed to; its images leave the engine again."""
+    name = f"{registries.address}/launch-test/{uuid.uuid4().hex}"
+    yield name
+    listed = subprocess.run(["docker", "images", "-q", name], check=True, capture_output=True)
+    for image in set(listed.stdout.decode().split()):
+        subprocess.run(["docker", "rmi", "-f", image], check=True, capture_output=True)
+
+
 @pytest.mark.docker
 @pytest.mark.registry
 async def test_w_b_s_words_kaniko_and_registry_build_here_and_push_there(
-    home: Home, job: Path, registries: RegistryFacts
+    home: Home, job: Path, repository: str
 ) -> None:
     """Kaniko is answered by BuildKit with a warning; the destination gets the image."""
-    repository = f"{registries.address}/launch-test/{uuid.uuid4().hex}"
     (job / "once").write_text(repository)
     home.configure(quick(builder={"type": "kaniko", "destination": f"https://{repository}"}))
     daemon = await home.start("launch-agent", "--queue", "default")

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import uuid
 
 import pytest
 
@@ -70,7 +71,8 @@ async def test_exactly_the_files_that_count_in_the_key_are_sent(
         dockerfile = tree / "Dockerfile"
         dockerfile.write_text(OWN.format(base="python:3.11-slim"))
     request = request_for(tree, dockerfile=dockerfile)
-    image, _ = await build(builder(), request)
+    image, log = await build(builder(), request)
+    assert "left out, as secrets: id_rsa (`!id_rsa` in .dockerignore)" in log.text
     rules = Ignore(make_plan(request, BuilderConfig()).ignore)
     every = {p.relative_to(tree).as_posix() for p in tree.rglob("*") if p.is_file()}
     sent = files_in(image, "/job" if own else "/home/launch/src")
@@ -109,11 +111,13 @@ async def test_frozen_requirements_leave_out_what_no_index_has(
     root = tmp_path / "frozen"
     root.mkdir()
     (root / "main.py").write_text("import six\nprint(six.__version__)\n")
-    frozen = "six==1.16.0\nlaunch-agent-no-such-package==1\n"
+    # A cached step says nothing: the name is one that no earlier run has looked for.
+    missing = f"launch-agent-no-such-{uuid.uuid4().hex}"
+    frozen = f"six==1.16.0\n{missing}==1\n"
     (root / "requirements.frozen.txt").write_text(frozen)
     image, log = await build(builder(), request_for(root))
     assert run(image) == "1.16.0\n"
-    told = "ERROR: Failed to install: launch-agent-no-such-package==1. During automated build"
+    told = f"ERROR: Failed to install: {missing}==1. During automated build"
     assert told in log.text
 
 
