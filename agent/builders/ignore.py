@@ -9,6 +9,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from agent.model.tree import EXCLUDED_AT_TOP, EXCLUDED_NAMES
@@ -52,6 +53,12 @@ def whole_text(own: str) -> str:
     lines = [f"**/{name}" for name in SECRETS]
     never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_TOP)
     return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
+
+
+def withheld(context: Path, text: str) -> tuple[str, ...]:
+    """Secrets directly in a context that stay behind under these rules, for people. Blocks."""
+    rules = Ignore(text)
+    return tuple(name for name in SECRETS if rules.excludes(name) and (context / name).exists())
 
 
 def _rules(text: str) -> Iterator[_Rule]:

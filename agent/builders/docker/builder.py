@@ -254,6 +254,9 @@ def _shelf(config: BuilderConfig, registry: RegistryPort | None) -> Shelf | None
 
 async def _announce(plan: Plan, request: BuildRequest, rung: Rung, log: LogSink) -> None:
     await say(log, f"built by {rung.words}")
+    if plan.withheld:
+        names = ", ".join(plan.withheld)
+        await say(log, f"left out, as secrets: {names} (`!{plan.withheld[0]}` in .dockerignore)")
     if plan.generated is None:
         await say(log, f"building {request.title} from its {plan.shown_dockerfile}")
         return

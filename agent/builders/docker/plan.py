@@ -10,7 +10,7 @@ from typing import Final
 from agent.builders.context import check_paths
 from agent.builders.docker.dockerfile import Recipe, dockerfile
 from agent.builders.docker.reference import parse_reference
-from agent.builders.ignore import whole_text
+from agent.builders.ignore import whole_text, withheld
 from agent.builders.requirements import LocalPackage, Requirements, find_requirements
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -44,6 +44,8 @@ class Plan:
     text: str
     #: The ignore file beside it.
     ignore: str
+    #: Secrets of the context that stay behind.
+    withheld: tuple[str, ...] = ()
 
     @property
     def shown_dockerfile(self) -> str | None:
@@ -62,7 +64,8 @@ def make_plan(request: BuildRequest, config: BuilderConfig) -> Plan:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
         bases = tuple(name for name in _FROM.findall(text) if parse_reference(name))
         ignore = whole_text(_own_ignore(request.context, request.dockerfile))
-        return Plan(request.context, request.dockerfile, None, bases, text, ignore)
+        kept_back = withheld(request.context, ignore)
+        return Plan(request.context, request.dockerfile, None, bases, text, ignore, kept_back)
     base, accelerated = _base_image(request, config)
     requirements = find_requirements(request.context, request.root)
     local = requirements.local if requirements else ()
@@ -76,7 +79,8 @@ def make_plan(request: BuildRequest, config: BuilderConfig) -> Plan:
     text = dockerfile(recipe)
     ignore = whole_text(_own_ignore(request.context, None))
     generated = Generated(text, requirements)
-    return Plan(request.context, None, generated, (base,), text, ignore)
+    kept_back = withheld(request.context, ignore)
+    return Plan(request.context, None, generated, (base,), text, ignore, kept_back)
 
 
 def launch_context(generated: Generated) -> dict[str, str]:
