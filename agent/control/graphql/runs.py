@@ -130,6 +130,13 @@ def _no_lines(_run: RunRecord, _info: Info) -> int:
     return 0
 
 
+@_RUN.field("systemMetrics")
+@_RUN.field("historyKeys")
+def _nothing(_run: RunRecord, _info: Info) -> Json:
+    """As `_no_lines`: what is not kept has no keys."""
+    return {}
+
+
 @_RUN.field("failed")
 def _failed(run: RunRecord, _info: Info) -> bool:
     return run.state == "failed"
