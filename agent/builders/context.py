@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
+from agent.builders.ignore import Ignore
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.tree import walk
@@ -42,16 +43,25 @@ def check_paths(request: BuildRequest) -> None:
         raise _invalid(f"Dockerfile «{shown}» does not exist in the build context")
 
 
-def tree_digest(folder: Path, *, everything: bool, stop: Stop) -> str:
+def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | None = None) -> str:
     """SHA-256 over a folder's content; what is never sent counts only with `everything`.
+
+    With `ignore` exactly those files count that its rules let through.
 
     Raises:
         JobError: `SOURCE_INVALID`: a file that cannot be read, or is no file.
     """
     total = hashlib.sha256()
-    for entry in walk(folder, everything=everything):
+    start = len(os.fspath(folder)) + 1
+
+    def closed(entry: os.DirEntry[str]) -> bool:
+        return ignore is not None and ignore.prunes(entry.path[start:])
+
+    for entry in walk(folder, everything=everything or ignore is not None, closed=closed):
         stop.check()
-        path = os.path.relpath(entry.path, folder)
+        path = entry.path[start:]
+        if ignore is not None and ignore.excludes(path):
+            continue
         try:
             line = _describe(entry)
         except OSError as error:

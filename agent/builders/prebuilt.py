@@ -3,12 +3,11 @@
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
-from agent.builders.docker.credentials import registry_auth
+from agent.builders.docker.credentials import engine_auth
 from agent.builders.docker.engine import (
     Engine,
     EngineAwayError,
@@ -23,7 +22,7 @@ from agent.model.redact import Redactor
 from agent.model.units import format_size
 from agent.model.work import Image
 from agent.ports.log import LogSink, say
-from agent.system.threads import in_thread
+from agent.ports.registry import RegistryPort
 
 #: Seconds without a word from the engine while it pulls.
 _IDLE: Final = 120.0
@@ -43,14 +42,12 @@ class ReadyImages:
         engine: Engine,
         *,
         pull: Pull,
-        threads: Executor,
-        environment: Mapping[str, str],
+        registry: RegistryPort,
         idle: float = _IDLE,
     ) -> None:
         self._engine = engine
         self._pull_when = pull
-        self._threads = threads
-        self._environment = environment
+        self._registry = registry
         self._idle = idle
         self._flights: dict[str, _Flight] = {}
         #: Seen last; asked again before anything is refused because of it.
@@ -96,9 +93,7 @@ class ReadyImages:
         return pulled, False
 
     async def _pull(self, reference: Reference, log: LogSink) -> None:
-        auth = await in_thread(
-            self._threads, lambda _: registry_auth(reference.repository, self._environment)
-        )
+        auth = engine_auth(await self._registry.credentials(reference.repository))
         await say(log, f"pulling {reference}")
         progress = _PullProgress(log)
         query = {"fromImage": reference.repository, "tag": reference.pulled_as}

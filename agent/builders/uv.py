@@ -5,13 +5,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from agent.builders.requirements import Requirements
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.redact import Redactor
+
+if TYPE_CHECKING:
+    from agent.builders.requirements import Requirements
 
 #: Lines of output that a message quotes.
 _QUOTED: Final = 12
@@ -81,7 +83,7 @@ def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None
     return next((environment[name] for name in names if environment.get(name)), None)
 
 
-def install_error(output: str, requirements: Requirements | None) -> JobError:
+def install_error(output: str, requirements: "Requirements | None") -> JobError:
     """The error for a failed installation: names the requirement and quotes the end."""
     cause, reason = blame(output, requirements)
     where = f" ({requirements.found_in})" if requirements else ""
@@ -169,7 +171,7 @@ _AT_LINE: Final = re.compile(
 )
 
 
-def blame(output: str, requirements: Requirements | None) -> tuple[Cause, str]:
+def blame(output: str, requirements: "Requirements | None") -> tuple[Cause, str]:
     """Cause and reason, naming the package or the line at fault where uv tells it."""
     at_line = _AT_LINE.search(output)
     if at_line is not None and requirements is not None:

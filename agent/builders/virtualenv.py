@@ -81,6 +81,8 @@ class VirtualenvBuilder:
                 "uv": uv_version(),
                 "python": interpreter.identity,
                 "packages": requirements.packages if requirements else "",
+                "mode": requirements.mode if requirements else "",
+                "variants": requirements.variants if requirements else (),
                 "constraints": requirements.constraints if requirements else "",
                 "local": [str(each) for each in _local_arguments(request.root, requirements)],
                 "code": inputs.code,
@@ -129,22 +131,64 @@ class VirtualenvBuilder:
         self, request: BuildRequest, requirements: Requirements | None, folder: Path, log: LogSink
     ) -> None:
         if requirements is None:
-            await say(log, "no requirements.txt or pyproject.toml dependencies: nothing to install")
+            await say(log, "no list of requirements: nothing to install")
             return
         await say(log, f"installing from {requirements.found_in}")
         install = ("pip", "install", "--no-config", "--python", str(folder / "venv/bin/python"))
+        if requirements.lenient:
+            await self._frozen(install, request, requirements, folder, log)
+            return
         texts = {
             "-c": (folder / "constraints.txt", requirements.constraints),
-            "-r": (folder / "requirements.txt", requirements.packages),
+            "-r": (folder / requirements.file_name, requirements.packages),
         }
         listed = [
             word for flag, (file, text) in texts.items() if text for word in (flag, str(file))
         ]
+        if requirements.exact and listed:
+            await self._uv((*install, "--no-deps", *listed), request, requirements, log)
+            listed = []
         local = tuple(
             f"{request.root.resolve() / path}{extras}"
             for path, extras in _local_arguments(request.root, requirements)
         )
-        await self._uv((*install, *listed, *local), request, requirements, log)
+        if listed or local:
+            await self._uv((*install, *listed, *local), request, requirements, log)
+
+    async def _frozen(
+        self,
+        install: tuple[str, ...],
+        request: BuildRequest,
+        requirements: Requirements,
+        folder: Path,
+        log: LogSink,
+    ) -> None:
+        """What no index has is left out and told; nothing at all is a failure."""
+        alone = (*install, "--no-deps")
+        plain = requirements.packages.splitlines()
+        single = [((*alone, line), line) for line in plain]
+        listed = ("-r", str(folder / requirements.file_name))
+        together = bool(plain) and await self._tried((*alone, *listed), request, log) is None
+        if together:
+            single = []
+        for variant, lines in requirements.variants:
+            single += [((*alone, "--torch-backend", variant, line), line) for line in lines]
+        failed = {
+            line: output
+            for words, line in single
+            if (output := await self._tried(words, request, log)) is not None
+        }
+        if failed and not together and len(failed) == len(single):
+            raise install_error("\n".join(failed.values()), None)
+        if failed:
+            told = ", ".join(failed)
+            await say(log, f"ERROR: Failed to install: {told}. During automated build process.")
+
+    async def _tried(self, words: Iterable[str], request: BuildRequest, log: LogSink) -> str | None:
+        """The output of a call of uv that failed; `None` when it worked."""
+        output = Tail(then=log.write)
+        command = Command((str(uv_program()), *words), self._uv_environment(), request.context)
+        return output.text if await run(command, output, output) != 0 else None
 
     async def _uv(
         self,
@@ -246,7 +290,7 @@ def _begin(folder: Path, requirements: Requirements | None) -> None:
     folder.mkdir(parents=True)
     cache.mark_used(folder)
     given = requirements or Requirements("")
-    (folder / "requirements.txt").write_text(given.packages, encoding="utf-8")
+    (folder / given.file_name).write_text(given.packages, encoding="utf-8")
     (folder / "constraints.txt").write_text(given.constraints, encoding="utf-8")
 
 

@@ -10,6 +10,9 @@ from agent.cli.top import debug_option, run_command
 
 COMMANDS = {
     "submit": Later("agent.cli.submit:submit", "Put a job on a queue."),
+    "run": Later("agent.cli.run:run", "Build and run a job here and now."),
+    "job": Later("agent.cli.job:job", "Make, list and look at jobs."),
+    "render": Later("agent.cli.render:render", "Show what a job would become, and who set what."),
     "queue": Later("agent.cli.queue:queue", "Create, list and steer queues."),
     "item": Later("agent.cli.item:item", "Look at queued and running jobs, stop, retry, move."),
     "agent": Later("agent.cli.agents:agent", "Look at agents, drain and stop them."),

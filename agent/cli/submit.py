@@ -1,81 +1,28 @@
-"""`launch submit`: put a job on a queue, and wait for it or follow it."""
+"""`launch submit`: put a job on a queue, and wait for it or follow it; or run it here."""
 
+import sys
 import uuid
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.follow import Screen, exit_code_for, follow, wait_for
+from agent.cli.job_create import announce, with_options
 from agent.cli.output import print_json, safe, say
-from agent.cli.values import mapping_from, pairs_from, priority_from
-from agent.jobs.author import Wishes
+from agent.cli.submit_options import QUEUEING, WISHES, Asked, read_flags
 
 if TYPE_CHECKING:
+    from agent.jobs.new_job import Made
     from agent.remote.console import Console
 
 Json = dict[str, Any]
 
-#: Flags that become fields of `Wishes` under the same name.
-_WISHES: Final = (
-    click.option("-u", "--uri", help="A directory of code, or the URL of a git repository."),
-    click.option("-d", "--docker-image", help="A ready image."),
-    click.option("-E", "--entry-point", help='What to run: "python main.py".'),
-    click.option("-g", "--git-version", "--git-hash", help="Branch, tag or commit."),
-    click.option("--build-context", help="Folder of the source that is built."),
-    click.option("-D", "--dockerfile", help="Dockerfile, relative to the build context."),
-    click.option("-B", "--base-image", help="Image that the source is put into."),
-    click.option("--name", "-J", "--job-name", envvar="WANDB_NAME", help="For people."),
-    click.option(
-        "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], default="default",
-        show_default=True,
-    ),
-    click.option("-r", "--resource", help="Runner; the queue's by default."),
-    click.option("--timeout", help="Stop it after this time: 90m, 12h."),
-    click.option(
-        "--retries", type=click.IntRange(0, 100),
-        help="New attempts for causes that are not the job's own.",
-    ),
-    click.option(
-        "--on-lost", type=click.Choice(["fail", "retry"]),
-        help="What to do when the machine that runs it is gone.",
-    ),
-    click.option("--cpus", type=click.FloatRange(0, min_open=True), help="Cores it needs."),
-    click.option("--memory", help="Memory it needs: 8GiB."),
-    click.option("--gpus", type=click.IntRange(0), help="Devices it needs."),
-)  # fmt: skip
-
-_SUBMISSION: Final = (
-    click.option(
-        "-q", "--queue", is_flag=False, flag_value="default", default="default",
-        show_default=True, help="Queue; -q alone means `default`.",
-    ),
-    click.option("-c", "--config", metavar="FILE|JSON", help="A launch spec to start from."),
-    click.option("-R", "--resource-args", metavar="FILE|JSON", help="Arguments for the runner."),
-    click.option("-v", "--set-var", "variables", multiple=True, metavar="K=V"),
-    click.option("-P", "--priority", help="critical, high, medium or low."),
-    click.option("--idempotency-key", help="The same key gives the same item, for 24 hours."),
-    click.option("--wait", is_flag=True, help="Wait for its end, and end as it does."),
-    click.option("--follow", is_flag=True, help="As --wait, and show phases and logs."),
-)  # fmt: skip
-
-
-Command = Callable[..., Any]
-
-
-def _with(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
 
 @click.command("submit")
-@_with(_WISHES)
-@_with(_SUBMISSION)
+@with_options(WISHES)
+@with_options(QUEUEING)
 @on_server
 @json_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -84,37 +31,36 @@ def submit(
     context: click.Context,
     /,
     target: Target,
-    queue: str,
     *,
-    config: str | None,
-    resource_args: str | None,
-    variables: tuple[str, ...],
-    priority: str | None,
     idempotency_key: str | None,
+    dry_run: bool,
     wait: bool,
     follow: bool,
     as_json: bool,
-    **wishes: Any,
+    **flags: Any,
 ) -> None:
-    """Put a job on a queue.
+    """Put a job on a queue, or, without --queue, run it here and now.
 
-    Its source is a directory or git repository (--uri), or a ready image (--docker-image).
-    ARGS after `--` are appended to its command.
+    A job that exists (--job), or a source: a directory or git repository (--uri), which
+    becomes a job first, or a ready image (--docker-image). ARGS after `--` are appended to its
+    command.
     """
-    whole = Wishes(
-        **wishes,
-        entity=target.entity,
-        base=mapping_from(config, "--config") if config else None,
-        resource_args=mapping_from(resource_args, "--resource-args") if resource_args else None,
-    )
-    options = {"priority": None if priority is None else priority_from(priority)}
-    given = pairs_from(variables, "--set-var")
+    no_wait = flags["no_wait"]
+    asked = read_flags(target.entity, flags)
+    if dry_run:
+        from agent.cli.render import show
+
+        show(target, asked, as_json=as_json)
+        return
+    if asked.queue is None:
+        from agent.cli.run import run_here
+
+        context.exit(run_here(target, asked, as_json=as_json, detached=no_wait))
+    queue = asked.queue
 
     async def work(console: "Console") -> Json:
-        from agent.jobs.submission import submit_job
-
-        options["idempotencyKey"] = idempotency_key or uuid.uuid4().hex  # type: ignore[assignment]
-        item = await submit_job(console, queue, whole, given, options)
+        options = {"idempotencyKey": idempotency_key or uuid.uuid4().hex}
+        item = await push(console, queue, asked, options, quiet=as_json)
         return await _accompany(console, item, wait=wait, follow=follow, quiet=as_json)
 
     item = target.call(work)
@@ -124,6 +70,31 @@ def submit(
         context.exit(exit_code_for(item))
 
 
+async def push(console: "Console", queue: str, asked: Asked, options: Json, *, quiet: bool) -> Json:
+    """Make the job if need be, and put it on the queue; gives the item."""
+    from agent.jobs.launching import Launch, launch
+
+    async def make_job(entity: str) -> "Made":
+        from agent.jobs.create import create_job
+
+        async with open_bench(console) as bench:
+            wanted = asked.new_job(entity)
+            return await create_job(bench, wanted, source=asked.source, with_diff=asked.with_diff)
+
+    def told(made: "Made") -> None:
+        if not quiet:
+            announce(made)
+
+    asking = Launch(
+        queue=queue,
+        wishes=asked.wishes,
+        variables=asked.variables,
+        options={"priority": asked.priority, **options},
+        make_job=make_job if asked.makes_job else None,
+    )
+    return await launch(console, asking, told)
+
+
 async def _accompany(
     console: "Console", item: Json, *, wait: bool, follow: bool, quiet: bool
 ) -> Json:
@@ -131,11 +102,11 @@ async def _accompany(
     if not quiet:
         _announce(item, waits=wait or follow)
     if follow:
-        item = await _follow(console, item_id, quiet=quiet)
+        item = await follow_item(console, item_id, quiet=quiet)
     elif wait:
         item = await wait_for(console, item_id)
     if (wait or follow) and not quiet:
-        _conclude(item)
+        conclude(item)
     return item
 
 
@@ -148,9 +119,11 @@ def _announce(item: Json, *, waits: bool) -> None:
     print(safe(line))
     print(f"  Follow it: launch item logs {item['id']} --follow")
     print(f"  Or ask:    launch explain {item['id']}")
+    sys.stdout.flush()
 
 
-async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
+async def follow_item(console: "Console", item_id: str, *, quiet: bool) -> Json:
+    """Show phases and logs until the item has ended; gives it."""
     screen = Screen()
     try:
         if quiet:
@@ -161,11 +134,13 @@ async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
         raise
 
 
-def _conclude(item: Json) -> None:
+def conclude(item: Json, *, explained: bool = True) -> None:
+    """How it ended, and where to read more, if there is a plane that still answers."""
     code = item["exitCode"]
     ended = f"exit code {code}" if code is not None else item["cause"]
     say(f"launch: {str(item['phase']).lower()}: {ended}")
     if item["phase"] != "SUCCEEDED":
         if item["message"]:
             say(f"launch: {item['message']}")
-        say(f"launch: see `launch explain {item['id']}`")
+        if explained:
+            say(f"launch: see `launch explain {item['id']}`")

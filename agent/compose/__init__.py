@@ -6,6 +6,7 @@ server never loads the control plane.
 
 - `agent`: the agent, from its configuration to `AgentDaemon.run`
 - `lanes`: one runner with its builder for each resource
+- `registries`: where images are pushed to, and who lets the agent in
 - `plane`: the control plane, embedded or served
 - `survey`: what this machine offers
 """

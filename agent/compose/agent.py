@@ -23,9 +23,11 @@ from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.pipeline.equipment import Limits, Sources
 from agent.ports.queue import Hello, Welcome
+from agent.remote.artifact_reader import RemoteArtifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.queue import RemoteQueue
+from agent.sources.artifact import ArtifactFetcher
 from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.system import machine
@@ -80,14 +82,15 @@ async def _run_agent(
                 user_agent=f"launch-agent/{__version__}",
             )
         )
-        daemon = await _daemon(stack, shop, client, identity)
+        daemon = await make_daemon(stack, shop, client, identity)
         announce(Announcement(remote.url, remote.origin, sign_in, resources, tuple(_remarks(shop))))
         return await daemon.run()
 
 
-async def _daemon(
+async def make_daemon(
     stack: AsyncExitStack, shop: Shop, client: GraphQLClient, identity: str
 ) -> AgentDaemon:
+    """An agent on an open session; `stack` closes what it opens when it runs."""
     fetchers = _fetchers(shop, client)
 
     async def workshop(welcome: Welcome) -> Workshop:
@@ -147,12 +150,20 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
         environment=shop.environment,
     )
     code = CodeFetcher(RemoteBlobs(client), config.sources.code, shop.threads)
+    jobs = RemoteArtifacts(client)
+    artifact = ArtifactFetcher(jobs, config.sources.code, shop.cache / "code", shop.threads)
     context = shop.plugin_context("", "sources")
     sources = Sources(
         git=given["git"](context) if "git" in given else git,
         code=given["code"](context) if "code" in given else code,
+        artifact=artifact,
+        jobs=jobs,
     )
-    return _Fetchers(sources, (Pruner("mirrors", config.prune.mirrors, git.prune),))
+    pruners = (
+        Pruner("mirrors", config.prune.mirrors, git.prune),
+        Pruner("code", config.prune.mirrors, artifact.prune),
+    )
+    return _Fetchers(sources, pruners)
 
 
 def _settings(shop: Shop) -> Settings:

@@ -8,19 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 import structlog
+from yarl import URL
 
 from agent import plugins
+from agent.compose.registries import (
+    builder_config,
+    destination_of,
+    open_registry,
+    say_what_is_old,
+)
 from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
+from agent.config.execution import BuilderConfig
 from agent.daemon.prune import Pruner
 from agent.daemon.service import Workshop
 from agent.model.errors import ConfigError
 from agent.pipeline.equipment import Lane
 from agent.ports.builder import BuilderPort
+from agent.ports.registry import RegistryPort
 
 if TYPE_CHECKING:
     from agent.builders.docker.builder import DockerBuilder
     from agent.builders.docker.engine import Engine
+    from agent.builders.nothing import NoBuilder
     from agent.builders.virtualenv import VirtualenvBuilder
     from agent.control.server import ControlPlane
 
@@ -37,6 +47,8 @@ class Shop:
     #: The plane, where it is this process's own.
     plane: "ControlPlane | None"
     resources: tuple[str, ...]
+    #: The plane is embedded in another process here, which listens on the gateway as well.
+    neighbour: bool = False
 
     @property
     def cache(self) -> Path:
@@ -99,16 +111,19 @@ async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) 
     stack.push_async_callback(runner.close)
     gateway = await runner.ensure_network()
     engine = await stack.enter_async_context(Engine(config.host, shop.environment))
-    images = ReadyImages(
-        engine, pull=config.pull, threads=shop.threads, environment=shop.environment
-    )
-    builder = _container_builder(shop, engine)
+    destination = destination_of(shop.config)
+    say_what_is_old(shop.config, destination)
+    registry = await open_registry(stack, shop.config, destination, shop.threads, shop.environment)
+    images = ReadyImages(engine, pull=config.pull, registry=registry)
+    builder = _container_builder(shop, engine, builder_config(shop.config, destination), registry)
     lane = Lane(runner, builder, images, await _address_for(shop, gateway))
     return _Made(lane, _image_pruners(shop, builder))
 
 
 async def _address_for(shop: Shop, gateway: str) -> str:
     """The plane's address as containers reach it: an embedded one listens there as well."""
+    if shop.neighbour and not shop.config.runners.local_container.host_network:
+        return str(URL(shop.url).with_host(gateway))
     if shop.plane is None or shop.config.runners.local_container.host_network:
         return shop.url
     try:
@@ -126,35 +141,31 @@ async def _address_for(shop: Shop, gateway: str) -> str:
         return url
 
 
-def _container_builder(shop: Shop, engine: "Engine") -> "DockerBuilder | None":
+def _container_builder(
+    shop: Shop, engine: "Engine", config: BuilderConfig, registry: RegistryPort
+) -> "DockerBuilder | NoBuilder":
     from agent.builders.docker.builder import DockerBuilder
+    from agent.builders.nothing import NoBuilder
 
-    config = shop.config.builder
     match config.type:
-        case "auto" | "docker":
+        # W&B's files name kaniko on machines without a cluster, too.
+        case "auto" | "docker" | "kaniko":
             return DockerBuilder(
                 config,
                 engine,
                 shop.cache / "builds",
                 threads=shop.threads,
                 environment=shop.environment,
+                registry=registry,
             )
         case "noop" | "virtualenv":
-            return None
-        case "kaniko":
-            # W&B's files name it on machines without a cluster, too: ready images still run.
-            structlog.get_logger().warning(
-                "builder.type: kaniko builds in a cluster; this agent runs ready images only"
-            )
-            return None
+            return NoBuilder(config.type)
         case _:
             assert_never(config.type)
 
 
-def _image_pruners(shop: Shop, builder: "DockerBuilder | None") -> tuple[Pruner, ...]:
+def _image_pruners(shop: Shop, builder: "DockerBuilder | NoBuilder") -> tuple[Pruner, ...]:
     rules = shop.config.prune
-    if builder is None:
-        return ()
     return (
         Pruner("images", rules.images, builder.prune),
         Pruner("build cache", rules.build_cache, builder.prune_cache),
@@ -162,6 +173,7 @@ def _image_pruners(shop: Shop, builder: "DockerBuilder | None") -> tuple[Pruner,
 
 
 def _processes(shop: Shop, control_plane_id: str) -> _Made:
+    from agent.builders.nothing import NoBuilder
     from agent.runners.process.runner import ProcessRunner
 
     runner = ProcessRunner(
@@ -174,7 +186,9 @@ def _processes(shop: Shop, control_plane_id: str) -> _Made:
     environments = _environments(shop)
     # Containers cannot be built for processes: whatever builds images, these get
     # environments, unless the administrator wants nothing built at all.
-    builder: BuilderPort | None = None if shop.config.builder.type == "noop" else environments
+    builder: BuilderPort = environments
+    if shop.config.builder.type == "noop":
+        builder = NoBuilder("noop")
     pruner = Pruner("environments", shop.config.prune.environments, environments.prune)
     return _Made(Lane(runner, builder, None, shop.url), (pruner,))
 

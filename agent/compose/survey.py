@@ -29,6 +29,13 @@ async def offered_resources(config: AgentConfig, environment: Mapping[str, str])
     processes = config.runners.local_process.enabled
     if processes is True or (processes == "auto" and not found):
         found.append(PROCESSES)
+    if config.builder.type == "kaniko" and CONTAINERS not in found:
+        message = (
+            "`builder.type: kaniko` builds in a cluster, which this agent does not yet do, and "
+            "no container engine of this machine can build in its place."
+        )
+        hint = "Start the engine, or set `builder.type` to auto."
+        raise ConfigError(message, hint=hint)
     found += plugins.find(plugins.RUNNERS)
     if not found:
         message = "No runner is left: this agent could run nothing."

@@ -35,6 +35,12 @@ class ControlConfig(Model):
     token_grace: Duration = 300.0
     max_body: Size = 32 * 1024**2
     max_blob: Size = 4 * 1024**3
+    #: One file of an artifact.
+    max_file: Size = 16 * 1024**3
+    #: The list of an artifact's files.
+    max_manifest: Size = 128 * 1024**2
+    #: Addresses for uploads and downloads are good so long.
+    link_lifetime: Duration = 86400.0
     #: Whether members of a team may run agents with their personal key.
     personal_agents_in_teams: bool = False
     #: Finished items, their logs and unreferenced code.

@@ -60,7 +60,14 @@ class BuilderConfig(Model):
 
     #: `auto`: docker where an engine answers, else virtual environments.
     type: Literal["auto", "docker", "virtualenv", "noop", "kaniko"] = "auto"
+    #: Repository that images are pushed to; `None` keeps them in the local engine.
     destination: str | None = None
+    #: A `buildkitd` of one's own instead of the engine's BuildKit.
+    buildkit: Annotated[
+        str | None, Field(pattern=r"^(tcp|unix)://\S+$"), Form("tcp://host:port or unix:///path")
+    ] = None
+    #: Folder with `ca.pem`, `cert.pem` and `key.pem` for a `buildkitd` behind TLS.
+    buildkit_certs: UserPath | None = None
     platform: Literal["linux/amd64", "linux/arm64"] | None = None
     base_image: str | None = None
     accelerator: Accelerator | None = None
@@ -77,7 +84,7 @@ class BuilderConfig(Model):
     #: Network of build steps: `default`, `none`, or `host`.
     network: Literal["default", "none", "host"] = "default"
     concurrency: Annotated[int, Field(gt=0)] = 2
-    # Keys of W&B's kaniko builder: accepted, used once the in-cluster builder exists.
+    # Keys of W&B's kaniko builder: accepted, and without effect on other builders.
     build_context_store: Annotated[str | None, Field(alias="build-context-store")] = None
     build_job_name: Annotated[str | None, Field(alias="build-job-name")] = None
     secret_name: Annotated[str | None, Field(alias="secret-name")] = None

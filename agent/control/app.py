@@ -8,9 +8,12 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
-from agent.control.files import blob_routes, log_routes
+from agent.control.files import artifact_routes, blob_routes, log_routes
 from agent.control.files.blobs import BlobStore
+from agent.control.files.contents import ContentStore
+from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.logs import LogStore
+from agent.control.files.run_files import RunFileStore
 from agent.control.files.storage import open_folder
 from agent.control.graphql.execute import Executor
 from agent.control.graphql.handler import GraphQLHandler
@@ -25,10 +28,12 @@ from agent.control.http.throttle import Throttle
 from agent.control.keys import (
     BLOBS,
     CONFIG,
+    CONTENTS,
     HOSTS,
     LOGS,
     METRICS,
     PLANE,
+    RUN_FILES,
     SESSIONS,
     STOPPING,
     THROTTLE,
@@ -85,12 +90,26 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get(blob_routes.PATH, blob_routes.get_blob)
     app.router.add_post(log_routes.PATH, log_routes.append_log)
     app.router.add_get(log_routes.PATH, log_routes.read_log)
+    _add_artifact_routes(app)
     add_web_routes(app)
+
+
+def _add_artifact_routes(app: web.Application) -> None:
+    app.router.add_put(CONTENT_PATH, artifact_routes.put_content)
+    app.router.add_get(CONTENT_PATH, artifact_routes.get_content)
+    app.router.add_options(CONTENT_PATH, artifact_routes.options)
+    app.router.add_put(RUN_FILE_PATH, artifact_routes.put_run_file)
+    app.router.add_options(RUN_FILE_PATH, artifact_routes.options)
+    for path in artifact_routes.ENTRY_PATHS:
+        app.router.add_get(path, artifact_routes.get_entry)
+    app.router.add_post(artifact_routes.STREAM_PATH, artifact_routes.file_stream)
 
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:
     folder = await open_folder(app[CONFIG].data_dir)
     app[BLOBS] = BlobStore(folder, app[CONFIG].max_blob)
+    app[CONTENTS] = ContentStore(folder, app[PLANE].contents, app[CONFIG].max_file)
+    app[RUN_FILES] = RunFileStore(folder, app[CONFIG].max_file)
     app[LOGS] = LogStore(folder)
     yield
 
@@ -109,7 +128,7 @@ async def _keeping_up(app: web.Application) -> AsyncIterator[None]:
     """What goes on beside the requests: expired leases, lost agents, bytes without an owner."""
     plane = app[PLANE]
     await plane.reaper.start()
-    retention = Retention(plane, app[BLOBS], app[LOGS])
+    retention = Retention(plane, app[BLOBS], app[LOGS], app[CONTENTS])
     tasks = (
         asyncio.create_task(plane.reaper.run(), name="reaper"),
         asyncio.create_task(retention.run(), name="retention"),

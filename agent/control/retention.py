@@ -1,13 +1,14 @@
 """Bytes without an owner: logs of items that are gone, code that no item refers to."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import structlog
 
 from agent.control.files.blobs import BlobStore
+from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.itself import ITSELF
 from agent.control.services.plane import Plane
@@ -26,15 +27,19 @@ class Swept:
 
     logs: int
     blobs: int
+    contents: int
 
 
 class Retention:
     """Follows what the services forget; `control.keep_items` says when they do."""
 
-    def __init__(self, plane: Plane, blobs: BlobStore, logs: LogStore) -> None:
+    def __init__(
+        self, plane: Plane, blobs: BlobStore, logs: LogStore, contents: ContentStore
+    ) -> None:
         self._plane = plane
         self._blobs = blobs
         self._logs = logs
+        self._contents = contents
 
     async def run(self) -> None:
         """Rounds for ever, until cancelled; a failing round is logged and tried again."""
@@ -45,16 +50,18 @@ class Retention:
             except Exception as error:  # noqa: BLE001 -- the next round may do better
                 structlog.get_logger().warning("retention failed", error=str(error))
             else:
-                structlog.get_logger().debug("retention", logs=swept.logs, blobs=swept.blobs)
+                structlog.get_logger().debug("retention", **asdict(swept))
 
     async def sweep(self, before: datetime) -> Swept:
-        """One round; only blobs stored before that moment may go."""
+        """One round; only what was stored, or asked for, before that moment may go."""
         gone = [item for item in await self._logs.items() if not await self._exists(item)]
         for item in gone:
             await self._logs.delete_item(item)
         entities = await self._plane.accounts.entities(ITSELF)
         blobs = [await self._sweep_blobs(entity.name, before) for entity in entities]
-        return Swept(len(gone), sum(blobs))
+        await self._plane.contents.forget_abandoned(before)
+        contents = await self._contents.sweep(before)
+        return Swept(len(gone), sum(blobs), contents)
 
     async def _exists(self, item_id: str) -> bool:
         try:

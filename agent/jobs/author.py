@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from agent.model.errors import InvalidInputError
+from agent.model.job.git_remote import stored_remote
 from agent.model.spec import parse_spec
 
 Json = dict[str, Any]
@@ -24,6 +25,8 @@ class Wishes:
     """What was said about one job; `None` and empty were not said."""
 
     uri: str | None = None
+    #: Reference to a job: `entity/project/name:alias`.
+    job: str | None = None
     docker_image: str | None = None
     entry_point: str | None = None
     git_version: str | None = None
@@ -62,11 +65,13 @@ def author(wishes: Wishes) -> Authored:
         InvalidInputError: wishes contradict each other, are incomplete, or name something
             that is not there.
     """
-    _check_combination(wishes)
+    check_combination(wishes)
     spec: Json = dict(wishes.base or {})
     folder: Path | None = None
     if wishes.uri is not None:
         folder = _add_uri(spec, wishes, wishes.uri)
+    if wishes.job is not None:
+        spec["job"] = wishes.job
     if wishes.docker_image is not None:
         spec["source"] = {"type": "image", "image": wishes.docker_image}
         spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
@@ -78,7 +83,21 @@ def author(wishes: Wishes) -> Authored:
     return Authored(spec, folder)
 
 
-def _check_combination(wishes: Wishes) -> None:
+def check_combination(wishes: Wishes) -> None:
+    """Refuse wishes that exclude or need each other; nothing is looked at or asked.
+
+    Raises:
+        InvalidInputError: names them.
+    """
+    given = wishes.base or {}
+    image = wishes.docker_image or (given.get("docker") or {}).get("docker_image")
+    job = wishes.job or given.get("job")
+    if image is not None and job is not None:
+        message = f"The job `{job}` and the image `{image}` exclude each other."
+        raise InvalidInputError(message, hint="A run has one source: give --job or -d.")
+    if wishes.base_image is not None and wishes.job is not None:
+        message = "--base-image belongs to --uri: a job that exists has its own."
+        raise InvalidInputError(message, hint="Create the job again with --base-image.")
     if wishes.uri is not None and wishes.docker_image is not None:
         message = "--uri and --docker-image exclude each other: a job has one source."
         raise InvalidInputError(message, hint="To run code in a given image, use --base-image.")
@@ -91,6 +110,8 @@ def _check_combination(wishes: Wishes) -> None:
             message = "--uri needs --entry-point, which says what to run."
             hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
             raise InvalidInputError(message, hint=hint)
+    if wishes.uri is None:
+        _check_source({**given, **({"job": job} if job else {}), "docker": {"docker_image": image}})
     if wishes.git_version is not None and wishes.uri is None and not wishes.base:
         message = "--git-version belongs to a git repository, and there is no --uri."
         raise InvalidInputError(message)
@@ -106,9 +127,29 @@ def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
     return _directory(uri)
 
 
+def job_project(wishes: Wishes) -> str | None:
+    """The project that a submission speaks of without naming one: its job's."""
+    job = wishes.job or (wishes.base or {}).get("job")
+    parts = str(job or "").split("/")
+    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
+
+
 def is_git(uri: str) -> bool:
     """Whether a URI names a git repository rather than a directory here."""
     return bool(_URL.match(uri) or (_SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
+
+
+def check_git_url(url: str, ref: str | None = None) -> None:
+    """Refuse what cannot be a repository's URL; a password in it is another matter.
+
+    Raises:
+        InvalidInputError: no URL, or a scheme that git sources do not have.
+    """
+    if not is_git(url):
+        message = f"«{url}» is not the URL of a git repository."
+        hint = "Use https://, ssh:// or user@host:path; a directory becomes a code job."
+        raise InvalidInputError(message, hint=hint)
+    git_source(stored_remote(url), ref)
 
 
 def git_source(url: str, ref: str | None) -> Json:
@@ -126,11 +167,21 @@ def git_source(url: str, ref: str | None) -> Json:
         if parts.scheme.lower() not in _GIT_SCHEMES:
             message = f"--uri: `{parts.scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
-        if parts.password or (parts.username and parts.scheme.lower() != "ssh"):
-            message = "--uri: the URL holds a user name or password, which would be stored."
+        if parts.password:
+            message = "--uri: the URL holds a password, which would be stored."
             hint = "Leave it out: the agent's credential helper or configuration has it."
             raise InvalidInputError(message, hint=hint)
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
+
+
+def check_directory(uri: str) -> None:
+    """Refuse what is neither a directory nor a file here.
+
+    Raises:
+        InvalidInputError: names it.
+    """
+    if not Path(uri).expanduser().exists():
+        _directory(uri)
 
 
 def _directory(uri: str) -> Path:
@@ -194,5 +245,5 @@ def _check_source(spec: Json) -> None:
     if not (spec.get("source") or docker.get("docker_image") or spec.get("job")):
         message = "The job has no source."
         raise InvalidInputError(
-            message, hint="Give --uri (a directory or git URL) or --docker-image."
+            message, hint="Give --job, --uri (a directory or git URL) or --docker-image."
         )

@@ -8,8 +8,7 @@ from typing import Any
 
 from agent.jobs.author import Wishes, author
 from agent.jobs.pack import Packed, pack
-from agent.model.errors import InvalidInputError, NotFoundError
-from agent.model.nearest import did_you_mean
+from agent.jobs.variables import typed_variables
 from agent.remote.console import Console
 
 Json = dict[str, Any]
@@ -31,7 +30,7 @@ async def submit_job(
     authored = author(wishes)
     given = {key: value for key, value in options.items() if value is not None}
     if variables:
-        given["templateVariables"] = await _typed_variables(console, queue, variables)
+        given["templateVariables"] = await typed_variables(console, queue, variables)
     spec = authored.spec
     if authored.folder is not None:
         source = await _upload(console, authored.folder)
@@ -56,39 +55,3 @@ async def _upload(console: Console, folder: Path) -> Json:
 def _pack(folder: Path, archive: Path) -> Packed:
     with archive.open("wb") as out:
         return pack(folder, out)
-
-
-async def _typed_variables(console: Console, queue: str, given: Mapping[str, str]) -> Json:
-    """Texts of `--set-var` as the types that the queue's template declares."""
-    known = {each["name"]: each for each in (await console.queue(queue))["templateVariables"]}
-    typed: Json = {}
-    for name, text in given.items():
-        if name not in known:
-            message = f"The queue `{queue}` has no template variable `{name}`."
-            raise NotFoundError(message, hint=did_you_mean(name, known, "variable"))
-        typed[name] = _typed(name, text, _type_of(known[name]["schema"]))
-    return typed
-
-
-def _type_of(schema: str | Mapping[str, Any]) -> str:
-    import json
-
-    parsed = json.loads(schema) if isinstance(schema, str) else schema
-    return str(parsed.get("type", "string"))
-
-
-def _typed(name: str, text: str, kind: str) -> object:
-    try:
-        match kind:
-            case "integer":
-                return int(text)
-            case "number":
-                return float(text)
-            case "boolean":
-                return {"true": True, "false": False}[text.lower()]
-            case _:
-                return text
-    except (ValueError, KeyError):
-        article = "an" if kind == "integer" else "a"
-        message = f"--set-var {name}: «{text}» is not {article} {kind}."
-        raise InvalidInputError(message) from None

@@ -73,7 +73,17 @@ class ImageSource(_Value):
     image: str
 
 
-Source = Annotated[GitSource | CodeSource | ImageSource, Field(discriminator="type")]
+class ArtifactSource(_Value):
+    """A directory, stored as an artifact of type `code`; W&B's own form of it."""
+
+    type: Literal["artifact"] = "artifact"
+    #: `wandb-artifact://_id/<id>`, or a full name behind the scheme.
+    artifact: str
+
+
+Source = Annotated[
+    GitSource | CodeSource | ArtifactSource | ImageSource, Field(discriminator="type")
+]
 
 
 class BuildSpec(_Value):

@@ -4,7 +4,7 @@ One set of rules for packing, unpacking, checking out and hashing.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -34,10 +34,16 @@ def is_excluded(name: str, *, top: bool, directory: bool) -> bool:
     return name in EXCLUDED_NAMES or (top and directory and name in EXCLUDED_AT_TOP)
 
 
-def walk(root: Path, *, everything: bool = False) -> Iterator[os.DirEntry[str]]:
+def walk(
+    root: Path,
+    *,
+    everything: bool = False,
+    closed: Callable[[os.DirEntry[str]], bool] = lambda _: False,
+) -> Iterator[os.DirEntry[str]]:
     """Every entry below `root`, folders before their content, in the order of names.
 
-    Never follows a link. Excluded entries are left out unless `everything`.
+    Never follows a link. Excluded entries are left out unless `everything`; a folder that is
+    `closed` comes without its content.
 
     Raises:
         OSError: a folder cannot be read.
@@ -49,7 +55,7 @@ def walk(root: Path, *, everything: bool = False) -> Iterator[os.DirEntry[str]]:
             pending.pop()
             continue
         yield entry
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir(follow_symlinks=False) and not closed(entry):
             pending.append(iter(_entries(Path(entry), top=False, everything=everything)))
 
 

@@ -76,6 +76,8 @@ class Resolved:
     environment: dict[str, str] = field(repr=False)
     #: Facts for people: commit, digest, ref.
     facts: dict[str, str] = field(default_factory=dict)
+    #: The base image is an accelerator's, and may bring no Python.
+    accelerated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,5 +92,9 @@ class Image:
     reused: bool
     #: What people call it.
     name: str = ""
+    #: Whether it is where it will run; otherwise its registry has it.
+    here: bool = True
+    #: What built it, for people; empty where it was found.
+    built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.
     environment: Path | None = None

@@ -13,6 +13,7 @@ from agent.model.errors import FencedError, LaunchError
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import UNSTARTED_HELD, Phase
 from agent.pipeline.ending import is_foreseen, outcome_of_failure
+from agent.pipeline.findings import BuildFindings
 from agent.pipeline.job import Job
 from agent.pipeline.recall import Recall, RecalledError
 from agent.pipeline.resolve import resolve
@@ -126,9 +127,12 @@ class _Line:
         await equipment.in_thread(_fresh, job.folder)
         resolved = await job.recalls.guard(resolve(job.claim, job.lane, equipment, job.folder, log))
         job.report.note(activity="preparing the image", facts=dict(resolved.facts))
+        findings = BuildFindings(log)
         image = await job.recalls.guard(
-            equipment.builds.image(resolved, job.lane.builder, job.lane.images, log)
+            equipment.builds.image(resolved, job.lane.builder, job.lane.images, findings)
         )
+        if findings.warning is not None:
+            job.report.note(warning=findings.warning)
         return await create(job, resolved, image)
 
     async def _start_and_watch(self, workload: Workload) -> Outcome:

@@ -52,8 +52,16 @@ class Builds:
         found = await builder.find(key)
         if found is not None:
             await say(log, f"nothing to build: {found.name or found.reference} is up to date")
-            return replace(found, reused=True)
-        return await self._once(builder, request, key, log)
+            image = replace(found, reused=True)
+        else:
+            image = await self._once(builder, request, key, log)
+        if image.here or images is None:
+            return image
+        # Only its registry has it: it is pulled by its digest, and found again, so that the
+        # builder knows that it is in use here.
+        await images.resolve(image.reference, log)
+        await builder.find(key)
+        return replace(image, here=True)
 
     async def _once(
         self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink
@@ -129,4 +137,5 @@ def build_request(resolved: Resolved) -> BuildRequest:
         user_id=_USER_ID if user is None else user,
         title="/".join(part for part in (claim.entity, claim.project, claim.name) if part),
         labels={},
+        accelerated=resolved.accelerated,
     )

@@ -80,6 +80,7 @@ def _own_key(claim: Claim) -> str | None:
 
 
 def _artifacts(claim: Claim) -> dict[str, Any]:
+    """Slots for `use_artifact`; nobody but the agent says which job this is."""
     if not claim.spec.job:
         return {}
-    return {"_wandb_job": claim.spec.job, **claim.spec.overrides.artifacts}
+    return {**claim.spec.overrides.artifacts, "_wandb_job": claim.spec.job}

@@ -10,9 +10,10 @@ from typing import ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret, MountConfig
 from agent.model.outcome import Outcome
-from agent.model.spec import CodeSource, GitSource
+from agent.model.spec import ArtifactSource, CodeSource, GitSource
 from agent.pipeline.build import Builds
 from agent.pipeline.record import Record
+from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
@@ -37,10 +38,13 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """One port for each kind of source that has files."""
+    """One port for each kind of source that has files, and where jobs are read."""
 
     git: SourcePort[GitSource]
     code: SourcePort[CodeSource]
+    #: `None`: this agent reads no artifacts, hence no stored jobs.
+    artifact: SourcePort[ArtifactSource] | None = None
+    jobs: ArtifactPort | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +59,12 @@ class Limits:
     log_stall: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """Everything that is not the attempt's own."""
+@dataclass(frozen=True, kw_only=True)
+class Workbench:
+    """What looking a job up needs, whether or not it is going to run."""
 
-    queue: QueuePort
-    lanes: Mapping[str, Lane]
     sources: Sources
-    builds: Builds
-    record: Record
-    control_plane_id: str
-    #: Parent of the attempts' folders.
-    attempts_dir: Path
     executor: Executor
-    secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
-    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
-    limits: Limits = Limits()
-    #: Told every outcome, for metrics.
-    observe: Callable[[Outcome], None] = lambda _: None
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
 
     async def in_thread(
         self,
@@ -84,3 +75,22 @@ class Equipment:
         """Run something that blocks in the bounded pool."""
         call = functools.partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.executor, call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Equipment(Workbench):
+    """Everything that is not the attempt's own."""
+
+    queue: QueuePort
+    lanes: Mapping[str, Lane]
+    builds: Builds
+    record: Record
+    control_plane_id: str
+    #: Parent of the attempts' folders.
+    attempts_dir: Path
+    secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
+    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
+    limits: Limits = Limits()
+    #: Told every outcome, for metrics.
+    observe: Callable[[Outcome], None] = lambda _: None
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep

@@ -6,6 +6,7 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.job.entry_point import runnable, script_of
 from agent.model.spec import LaunchSpec
 
 #: W&B's name for a Dockerfile that lies beside the entry point.
@@ -22,10 +23,13 @@ class Layout:
     command: tuple[str, ...]
 
 
-def layout_of(root: Path, spec: LaunchSpec, *, containers: bool) -> Layout:
+def layout_of(
+    root: Path, spec: LaunchSpec, *, containers: bool, command: tuple[str, ...] | None = None
+) -> Layout:
     """Find and check what the spec names. Blocks (looks at files).
 
-    Without `containers` no Dockerfile is looked for.
+    Without `containers` no Dockerfile is looked for. `command` stands for the spec's own
+    entry point where that was changed; a script that stands alone gets its interpreter.
 
     Raises:
         JobError: `SOURCE_INVALID` for a path that leaves the source, `SOURCE_NOT_FOUND` for
@@ -36,7 +40,8 @@ def layout_of(root: Path, spec: LaunchSpec, *, containers: bool) -> Layout:
         message = f"The build context «{spec.build.build_context}» is no folder of the source."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     relative = context.relative_to(root.resolve()).as_posix()
-    layout = Layout(relative, None, tuple(spec.overrides.entry_point))
+    words = tuple(spec.overrides.entry_point) if command is None else command
+    layout = Layout(relative, None, runnable(words))
     if not containers:
         return _with_script(context, layout)
     asked = spec.overrides.dockerfile or spec.build.dockerfile
@@ -66,7 +71,7 @@ def inside(root: Path, path: str, what: str) -> Path:
 
 def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
     """W&B's rule: the folder of `Dockerfile.wandb` beside the script becomes the context."""
-    script = _script(layout.command)
+    script = _own_script(layout.command)
     if script is None:
         return None
     folder = inside(context, str(PurePosixPath(script).parent), "entry point")
@@ -80,7 +85,7 @@ def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
 
 
 def _with_script(context: Path, layout: Layout) -> Layout:
-    script = _script(layout.command)
+    script = _own_script(layout.command)
     if script is None or not layout.command[0].startswith("python"):
         return layout
     if not script.endswith(".py") or inside(context, script, "entry point").exists():
@@ -89,11 +94,7 @@ def _with_script(context: Path, layout: Layout) -> Layout:
     raise JobError(Cause.START_ENTRYPOINT, message, hint="Check --entry-point.")
 
 
-def _script(command: tuple[str, ...]) -> str | None:
-    """The file that a command runs, where it is a path of the source."""
-    if not command:
-        return None
-    interpreted = command[0].startswith(("python", "bash"))
-    script = command[1] if interpreted and len(command) > 1 else command[0]
-    relative = not script.startswith(("-", "/"))
-    return script if relative and (not interpreted or len(command) > 1) else None
+def _own_script(command: tuple[str, ...]) -> str | None:
+    """The file of the source that a command runs; an absolute path is the image's."""
+    script = script_of(command)
+    return None if script is None or script.startswith("/") else script

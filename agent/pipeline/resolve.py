@@ -1,17 +1,29 @@
 """Claim → Resolved: the source pinned, the command known, the arguments allowed."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agent.model.cause import Cause
-from agent.model.errors import PolicyError
-from agent.model.spec import CodeSource, GitSource, ImageSource, Json, LaunchSpec
+from agent.model.errors import InvalidInputError, PolicyError
+from agent.model.job.entry_point import check_words
+from agent.model.spec import (
+    ArtifactSource,
+    CodeSource,
+    GitSource,
+    ImageSource,
+    Json,
+    LaunchSpec,
+    Source,
+)
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.environment import environment_of
-from agent.pipeline.equipment import Equipment, Lane
+from agent.pipeline.equipment import Lane, Workbench
+from agent.pipeline.furnish import Furnished, furnish
 from agent.pipeline.layout import Layout, layout_of
 from agent.pipeline.macros import expand, macros_of
 from agent.pipeline.offers import MOUNTS, SECRETS, named
+from agent.pipeline.stored import StoredJob, laid_under, read_job
 from agent.ports.log import LogSink, say
 
 #: Keys of resource arguments that are ours, not the runner's.
@@ -19,7 +31,7 @@ _OURS = frozenset({SECRETS, MOUNTS, "builder"})
 
 
 async def resolve(
-    claim: Claim, lane: Lane, equipment: Equipment, folder: Path, log: LogSink
+    claim: Claim, lane: Lane, equipment: Workbench, folder: Path, log: LogSink
 ) -> Resolved:
     """Look everything up; `folder` is the attempt's own and exists.
 
@@ -27,26 +39,56 @@ async def resolve(
         PolicyError: the administrator's rules, or the description itself, forbid it.
         JobError: `SOURCE_*`, `START_ENTRYPOINT`.
     """
+    stored = None
+    if claim.spec.job:
+        stored = await _stored(claim, equipment, log)
+        claim = laid_under(claim, stored)
     command = checked_command(claim.spec)
     named(claim, SECRETS)
     named(claim, MOUNTS)
     lane.runner.check(arguments_of(claim, {}))
-    match claim.spec.effective_source():
-        case None:
+    source = claim.spec.effective_source()
+    if isinstance(source, ImageSource):
+        return _ready_image(claim, lane, source.image, command)
+    tree = await _fetched(claim, source, equipment, folder, log)
+    furnished = await furnish(tree.root, claim.spec, stored, equipment, log)
+    containers = lane.images is not None
+    layout = await equipment.in_thread(
+        layout_of, tree.root, claim.spec, containers=containers, command=furnished.command
+    )
+    return _from_source(claim, lane, tree, layout, furnished)
+
+
+async def _stored(claim: Claim, equipment: Workbench, log: LogSink) -> StoredJob:
+    if equipment.sources.jobs is None:
+        message = f"This agent reads no stored jobs, and the spec names {claim.spec.job}."
+        raise PolicyError(Cause.POLICY_SPEC, message)
+    stored = await read_job(equipment.sources.jobs, str(claim.spec.job), claim)
+    await say(log, f"job {stored.reference}")
+    for repair in stored.reading.repairs:
+        await say(log, f"job {stored.reference}: {repair}")
+    return stored
+
+
+async def _fetched(
+    claim: Claim, source: Source | None, equipment: Workbench, folder: Path, log: LogSink
+) -> SourceTree:
+    sources, entity = equipment.sources, claim.entity
+    match source:
+        case GitSource():
+            await say(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
+            return await sources.git.fetch(source, entity, await _empty(equipment, folder), log)
+        case CodeSource():
+            return await sources.code.fetch(source, entity, await _empty(equipment, folder), log)
+        case ArtifactSource() if sources.artifact is not None:
+            into = await _empty(equipment, folder)
+            return await sources.artifact.fetch(source, entity, into, log)
+        case ArtifactSource():
+            message = "This agent reads no artifacts, and the job's code is one."
+            raise PolicyError(Cause.POLICY_SPEC, message)
+        case _:
             message = "The spec names no source: neither code, nor a repository, nor an image."
             raise PolicyError(Cause.POLICY_SPEC, message)
-        case ImageSource(image=image):
-            return _ready_image(claim, lane, image, command)
-        case GitSource() as source:
-            await say(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
-            into = await _empty(equipment, folder)
-            tree = await equipment.sources.git.fetch(source, claim.entity, into, log)
-        case CodeSource() as source:
-            into = await _empty(equipment, folder)
-            tree = await equipment.sources.code.fetch(source, claim.entity, into, log)
-    containers = lane.images is not None
-    layout = await equipment.in_thread(layout_of, tree.root, claim.spec, containers=containers)
-    return _from_source(claim, lane, tree, layout)
 
 
 def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
@@ -70,7 +112,16 @@ def checked_command(spec: LaunchSpec) -> tuple[str, ...]:
         if "\0" in word:
             message = f"The command holds a NUL byte in {word!r}."
             raise PolicyError(Cause.POLICY_SPEC, message)
+    if not isinstance(spec.effective_source(), ImageSource):
+        _check_paths(command)
     return command
+
+
+def _check_paths(command: tuple[str, ...]) -> None:
+    try:
+        check_words(command)
+    except InvalidInputError as error:
+        raise PolicyError(Cause.POLICY_SPEC, error.message, hint=error.hint) from None
 
 
 def _ready_image(claim: Claim, lane: Lane, image: str, command: tuple[str, ...]) -> Resolved:
@@ -89,18 +140,22 @@ def _ready_image(claim: Claim, lane: Lane, image: str, command: tuple[str, ...])
         base_image=None,
         python=None,
         environment=environment_of(claim, lane.job_url, image),
-        facts={"source": image},
+        facts={"source": image} | ({"job": claim.spec.job} if claim.spec.job else {}),
     )
 
 
-def _from_source(claim: Claim, lane: Lane, tree: SourceTree, layout: Layout) -> Resolved:
+def _from_source(
+    claim: Claim, lane: Lane, tree: SourceTree, layout: Layout, furnished: Furnished
+) -> Resolved:
     if not layout.command and layout.dockerfile is None:
         message = "The job has neither an entry point nor a Dockerfile."
         raise PolicyError(Cause.POLICY_SPEC, message, hint="Submit with --entry-point.")
     facts = {"source": tree.identity}
     if tree.commit:
         facts["commit"] = tree.commit
-    build = claim.spec.build
+    if claim.spec.job:
+        facts["job"] = claim.spec.job
+    base = base_image_of(claim)
     return Resolved(
         claim=claim,
         tree=tree,
@@ -109,27 +164,46 @@ def _from_source(claim: Claim, lane: Lane, tree: SourceTree, layout: Layout) -> 
         args=tuple(claim.spec.overrides.args),
         build_context=layout.context,
         dockerfile=layout.dockerfile,
-        base_image=build.base_image or _base_image(claim),
-        python=build.python,
+        base_image=base.image,
+        accelerated=base.accelerated,
+        python=furnished.python,
         environment=environment_of(claim, lane.job_url, None),
         facts=facts,
     )
 
 
-def _base_image(claim: Claim) -> str | None:
-    """W&B's `resource_args.<resource>.builder`: an accelerator's or a base image."""
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """What a generated image stands on, where somebody has said it."""
+
+    image: str | None
+    #: The image of an accelerator's maker, which may bring no Python.
+    accelerated: bool = False
+    #: Path of the field that decided, in the launch spec.
+    origin: str = ""
+
+
+def base_image_of(claim: Claim) -> BaseImage:
+    """The job's or submitter's, else W&B's `resource_args.<resource>.builder`."""
+    if claim.spec.build.base_image:
+        return BaseImage(claim.spec.build.base_image, origin="build.base_image")
     builder: Any = claim.spec.args_for(claim.resource).get("builder")
     if not isinstance(builder, dict):
-        return None
+        return BaseImage(None)
+    where = f"resource_args.{claim.resource}.builder"
+    base = builder.get("base_image")
+    if isinstance(base, str) and base:
+        return BaseImage(base, origin=f"{where}.base_image")
     for key in ("accelerator", "cuda"):
         nested = builder.get(key)
         if isinstance(nested, dict) and isinstance(nested.get("base_image"), str):
-            return str(nested["base_image"])
-    base = builder.get("base_image")
-    return base if isinstance(base, str) else None
+            return BaseImage(
+                nested["base_image"], accelerated=True, origin=f"{where}.{key}.base_image"
+            )
+    return BaseImage(None)
 
 
-async def _empty(equipment: Equipment, folder: Path) -> Path:
+async def _empty(equipment: Workbench, folder: Path) -> Path:
     into = folder / "source"
     await equipment.in_thread(into.mkdir, parents=True)
     return into

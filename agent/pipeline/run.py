@@ -14,7 +14,8 @@ from agent.model.phase import Phase
 from agent.model.work import Image, Resolved
 from agent.pipeline.ending import outcome_of
 from agent.pipeline.job import Job
-from agent.pipeline.offers import offered
+from agent.pipeline.offers import Offered, offered
+from agent.pipeline.parameters import parameters_of
 from agent.pipeline.recall import Recall, RecalledError
 from agent.pipeline.resolve import arguments_of
 from agent.pipeline.tasks import end
@@ -129,12 +130,27 @@ async def _request(job: Job, resolved: Resolved, image: Image) -> RunRequest:
     offer = await equipment.in_thread(
         offered, claim, equipment.secrets, equipment.mounts, job.folder
     )
+    parameters = await equipment.in_thread(
+        parameters_of, claim, job.folder, containers=job.lane.images is not None
+    )
+    every = Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
+    return run_request(resolved, image, every, job.name, equipment.control_plane_id)
+
+
+def run_request(
+    resolved: Resolved, image: Image, offer: Offered, name: str, control_plane_id: str
+) -> RunRequest:
+    """All that a runner needs to create the workload. Pure.
+
+    Raises:
+        PolicyError: see `arguments_of`.
+    """
+    claim, tree = resolved.claim, resolved.tree
     arguments = arguments_of(claim, {"image_uri": resolved.image or image.reference})
-    tree = resolved.tree
     return RunRequest(
         lease=claim.lease,
-        name=job.name,
-        labels=workload_labels(equipment.control_plane_id, claim.lease),
+        name=name,
+        labels=workload_labels(control_plane_id, claim.lease),
         image=image,
         command=resolved.command,
         args=resolved.args,
@@ -153,6 +169,7 @@ def _facts(resolved: Resolved, image: Image) -> dict[str, Any]:
         "image_name": image.name or image.reference,
         "image_pinned_by": image.pinned_by,
         "image_reused": image.reused,
+        **({"image_built_by": image.built_by} if image.built_by else {}),
     }
 
 

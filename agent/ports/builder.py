@@ -39,6 +39,8 @@ class BuildRequest:
     #: For names people read: `entity/project/name`.
     title: str
     labels: dict[str, str]
+    #: The base image is an accelerator's: Python is put into it where it has none.
+    accelerated: bool = False
 
 
 class BuilderPort(Protocol):

@@ -58,6 +58,11 @@ class Console:
         #: `None` leaves the choice to the server: the key's owner.
         self.entity = entity
 
+    @property
+    def client(self) -> GraphQLClient:
+        """The session, for operations that have a class of their own."""
+        return self._client
+
     # ------------------------------------------------------------------ who and what
 
     async def viewer(self) -> Json:

@@ -1,5 +1,6 @@
 """Says hello, counts, and shows what a job is told about itself."""
 
+import json
 import os
 import platform
 import sys
@@ -7,7 +8,8 @@ import time
 
 import humanize
 
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+CONFIG = json.loads(os.environ.get("WANDB_CONFIG") or "{}")
+STEPS = int(sys.argv[1] if len(sys.argv) > 1 else CONFIG.get("steps", 5))
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 from agent.model.names import LABEL_ITEM
 from tests.bench import bare
+from tests.bench.building import building
+from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
@@ -256,4 +258,7 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "idle": idle,
     "startup": startup,
     "rebuild": rebuild,
+    "building": building,
+    "authoring": authoring,
+    "git": git_difference,
 }

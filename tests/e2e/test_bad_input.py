@@ -69,12 +69,12 @@ async def test_unknown_queues_and_entities_are_named_with_near_misses(home: Home
     told(await home.launch("queue", "list", "--entity", "nobody"), 1, "nobody")
 
 
-async def test_paths_that_are_no_directories_are_named(home: Home) -> None:
+async def test_paths_that_are_nothing_and_programs_that_are_not_there_are_named(home: Home) -> None:
     await home.start("launch-agent", "--queue", "default")
     (home.root / "file.txt").write_text("text")
-    flags = ("-E", "python main.py")
+    flags = ("-E", "python main.py", "-q")
     told(await home.launch("submit", "--uri", "./nowhere", *flags), 2, "nowhere")
-    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "file.txt", "director")
+    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "«main.py»")
 
 
 async def test_configuration_mistakes_name_file_line_key_and_remedy(home: Home) -> None:
@@ -102,10 +102,9 @@ async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) 
         assert done.code in {1, 2}, done.err
         assert "Traceback" not in done.err
         assert not (home.root / "marker").exists()
-    secret = await home.launch(
-        "submit", "--uri", "https://user:hunter2@git.example/r.git", "-E", "python main.py"
-    )
-    told(secret, 2, "credential")
+    url = "https://user:hunter2@127.0.0.1:9/r.git"
+    secret = await home.launch("submit", "-q", "--uri", url, "-E", "python main.py")
+    told(secret, 2, "https://127.0.0.1:9/r.git")
     assert "hunter2" not in secret.err
 
 
@@ -145,6 +144,12 @@ async def test_two_agents_with_one_name_are_told_who_the_other_is(home: Home) ->
 # ---- what ends an item
 
 
+def repository(url: str, ref: str | None = None) -> tuple[str, ...]:
+    """A launch spec that names its source itself: the agent is the first to look at it."""
+    source = {"type": "git", "url": url, **({"ref": ref} if ref else {})}
+    return ("--config", json.dumps({"source": source}), "-E", "python job.py")
+
+
 @pytest.mark.docker
 @pytest.mark.git_servers
 async def test_git_remotes_that_fail_each_have_their_cause(
@@ -154,21 +159,21 @@ async def test_git_remotes_that_fail_each_have_their_cause(
     settings["sources"]["git"]["stall_timeout"] = "2s"
     home.configure(quick(**settings))
     await home.start("launch-agent", "--queue", "default")
-    url, run = git_servers.https_url, ("-E", "python job.py")
+    url = git_servers.https_url
 
-    cause, message, _ = await cause_of(home, "--uri", url, "-g", "no-such-ref", *run)
+    cause, message, _ = await cause_of(home, *repository(url, "no-such-ref"))
     assert cause == "SOURCE_NOT_FOUND"
     assert "no-such-ref" in message
     missing = url.rsplit("/", 1)[0] + "/nothing-here.git"
-    cause, message, _ = await cause_of(home, "--uri", missing, *run)
+    cause, message, _ = await cause_of(home, *repository(missing))
     assert cause in {"SOURCE_NOT_FOUND", "SOURCE_AUTH"}
     assert "nothing-here" in message
     with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
         mute = f"https://127.0.0.1:{silent.getsockname()[1]}/org/repo.git"
-        cause, message, _ = await cause_of(home, "--uri", mute, *run)
+        cause, message, _ = await cause_of(home, *repository(mute))
     assert cause == "SOURCE_UNREACHABLE"
     assert mute in message
-    cause, message, _ = await cause_of(home, "--uri", git_servers.https_redirect_url, *run)
+    cause, message, _ = await cause_of(home, *repository(git_servers.https_redirect_url))
     assert cause in {"POLICY_SOURCE", "SOURCE_INVALID", "SOURCE_UNREACHABLE"}
     assert "redirect" in message
 
@@ -182,8 +187,7 @@ async def test_a_wrong_password_is_an_authentication_cause(
     settings["sources"]["git"]["credentials"][0]["password"] = {"value": "wrong-password"}
     home.configure(quick(**settings))
     await home.start("launch-agent", "--queue", "default")
-    run = ("--uri", git_servers.https_url, "-E", "python job.py")
-    cause, message, explained = await cause_of(home, *run)
+    cause, message, explained = await cause_of(home, *repository(git_servers.https_url))
     assert cause == "SOURCE_AUTH"
     assert git_servers.https_url in message
     assert "wrong-password" not in message + explained

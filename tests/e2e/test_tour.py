@@ -66,6 +66,8 @@ async def test_a_repository_is_fetched_with_a_password_and_with_a_key(
     home: Home, git_servers: GitFacts, scheme: str
 ) -> None:
     home.configure(quick(**git_settings(git_servers)))
+    # The command fetches as well, to pin the commit: with the same credentials.
+    home.env["LAUNCH_CONFIG"] = str(home.config)
     await home.start("launch-agent", "--queue", "default")
     url = git_servers.https_url if scheme == "https" else git_servers.ssh_url
     done = await home.launch(

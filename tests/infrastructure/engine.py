@@ -1,12 +1,14 @@
 """A Docker engine started by hand: no init system, no service, a directory of its own."""
 
 import http.client
+import json
 import os
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .errors import ServiceError
 from .mounts import unmount_below
@@ -29,6 +31,8 @@ class Engine:
     run: Path
     socket: Path
     isolated: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its daemon.json holds."""
 
     @property
     def daemon(self) -> Daemon:
@@ -51,6 +55,8 @@ class Engine:
         # A killed engine that nobody has reaped yet would pass for a running one.
         self.own_pid_file.unlink(missing_ok=True)
         isolation = ["unshare", "--net"] if self.isolated else []
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._configuration.write_text(json.dumps(self.settings))
         self.daemon.start([*isolation, "dockerd", *self._options()])
         self.daemon.wait_ready(lambda: answers(self.host), _START_SECONDS)
 
@@ -61,8 +67,13 @@ class Engine:
             unmount_below(left)
         return ran
 
+    @property
+    def _configuration(self) -> Path:
+        return self.directory / "daemon.json"
+
     def _options(self) -> list[str]:
         options = [
+            f"--config-file={self._configuration}",
             f"--host={self.host}",
             f"--data-root={self.directory / 'data'}",
             f"--exec-root={self.run / 'exec'}",

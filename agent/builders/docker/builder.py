@@ -1,46 +1,56 @@
 """The docker builder: from a source tree to an image that its content key finds again."""
 
+import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from agent.builders.context import content_key, tree_digest
-from agent.builders.docker import pushing
+from agent.builders.docker.bases import base_content
 from agent.builders.docker.buildx import (
     Invocation,
     arguments,
     build,
     child_environment,
+    docker_environment,
     secret_sources,
     workspace,
 )
+from agent.builders.docker.credentials import write_docker_config
 from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError, ImageFacts
 from agent.builders.docker.failures import Attempt, engine_away
+from agent.builders.docker.ladder import Rung, probe
 from agent.builders.docker.plan import Plan, launch_context, make_plan
+from agent.builders.docker.pruning import prune_images, tidy
+from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
+from agent.builders.ignore import Ignore
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import ConfigError, JobError
 from agent.model.names import LABEL_BUILD_KEY, LABEL_KIND, safe_image_name
 from agent.model.work import Image
 from agent.ports.builder import BuildRequest
 from agent.ports.log import LogSink, say
-from agent.system.cache import Entry, surplus
+from agent.ports.registry import RegistryPort
 from agent.system.threads import Stop, in_thread
 
 #: Part of every key: raise it when equal inputs give another image.
 _VERSION: Final = 1
 _TAG: Final = 12
+#: Repository of the names that pulled images get here.
+_PULLED: Final = f"{NAMESPACE}pulled"
 
 
 class DockerBuilder:
     """`BuilderPort` over BuildKit in the agent's engine.
 
-    `cache` is a folder for short-lived files. The engine is closed by whoever made it.
+    `cache` is a folder for short-lived files. `registry` is needed where images are pushed
+    (`builder.destination`). Engine and registry are closed by whoever made them.
     """
 
     name = "docker"
@@ -53,21 +63,24 @@ class DockerBuilder:
         *,
         threads: Executor,
         environment: Mapping[str, str],
+        registry: RegistryPort | None = None,
     ) -> None:
         self._config = config
         self._engine = engine
+        self._shelf = _shelf(config, registry)
+        self._rung: Rung | None = None
+        self._probing = asyncio.Lock()
         self._cache = cache
         self._threads = threads
         self._environment = environment
 
     async def key(self, request: BuildRequest) -> str:
-        """See `BuilderPort`. A base image that is here counts by its id, not by its name."""
+        """See `BuilderPort`. A base image counts by its content, not by its name."""
         parts = await in_thread(self._threads, lambda stop: self._parts(request, stop))
         try:
             parts["platform"] = self._config.platform or str(await self._engine.platform())
             for base in parts["bases"]:
-                facts = await self._engine.image(base)
-                parts[f"base {base}"] = facts.id if facts else "not here"
+                parts[f"base {base}"] = await base_content(self._engine, self._shelf, base)
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
         return content_key(parts)
@@ -80,9 +93,11 @@ class DockerBuilder:
         return {
             "version": _VERSION,
             "network": self._config.network,
-            "files": tree_digest(request.context, everything=generated is None, stop=stop),
-            "dockerfile": plan.shown_dockerfile if generated is None else generated.text,
-            "ignore": "" if generated is None else generated.ignore,
+            "files": tree_digest(
+                request.context, everything=True, stop=stop, ignore=Ignore(plan.ignore)
+            ),
+            "dockerfile": plan.text,
+            "ignore": plan.ignore,
             "launch": sorted(texts.items()),
             "uv": "" if generated is None else uv_version(),
             "indexes": "" if generated is None else (found.index_url, found.extra_index_urls),
@@ -91,14 +106,12 @@ class DockerBuilder:
         }
 
     async def find(self, key: str) -> Image | None:
-        """See `BuilderPort`. Finding renews the image's last use."""
+        """See `BuilderPort`: here, else in the registry. Finding renews the last use here."""
         try:
-            for listed in await self._engine.labelled(f"{LABEL_BUILD_KEY}={key}"):
-                tag = _own_tag(listed, key)
-                facts = await self._engine.image(listed["Id"]) if tag else None
-                if tag and facts and (image := self._image(facts, tag, reused=True)):
-                    await self._engine.tag(facts.id, *_split(tag))
-                    return image
+            found = await self._find_here(key)
+            if found is not None or self._shelf is None:
+                return found
+            return await self._note(key, await self._shelf.find(key))
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
         except EngineRefusedError as error:
@@ -107,62 +120,118 @@ class DockerBuilder:
                 raise engine_away(str(error)) from None
         return None
 
+    async def _find_here(self, key: str) -> Image | None:
+        for listed in await self._engine.labelled(f"{LABEL_BUILD_KEY}={key}"):
+            tag = _own_tag(listed, key)
+            facts = await self._engine.image(listed["Id"]) if tag else None
+            if tag and facts and (image := self._image(facts, tag, reused=True)):
+                await self._engine.tag(facts.id, *_split(tag))
+                return image
+        return None
+
+    async def _note(self, key: str, image: Image | None) -> Image | None:
+        """One that was pulled gets a name of ours: found here from now on, and pruned."""
+        facts = None if image is None else await self._engine.image(image.reference)
+        if image is None or facts is None:
+            return image
+        await self._engine.tag(facts.id, _PULLED, key[:_TAG])
+        return replace(image, here=True)
+
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
         """See `BuilderPort`."""
         plan = await in_thread(self._threads, lambda _: make_plan(request, self._config))
-        await _announce(plan, request, log)
-        tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_TAG]}"
-        image_id = await self._run(plan, request, tag, key, log)
         try:
-            facts = await self._engine.image(image_id)
-            if facts is not None and self._config.destination:
-                digest = await pushing.push(
-                    self._engine, facts.id, self._config.destination, key[:_TAG],
-                    self._environment, self._threads, log,
-                )  # fmt: skip
-                return Image(f"{self._config.destination}@{digest}", "digest", False, tag)
+            rung = await self._best_rung()
+            await _announce(plan, request, rung, log)
+            return await self._build(plan, request, key, rung, log)
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
+
+    async def _build(
+        self, plan: Plan, request: BuildRequest, key: str, rung: Rung, log: LogSink
+    ) -> Image:
+        tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_TAG]}"
+        invocation = await self._invocation(plan, request, key, rung, tag)
+        digest = await self._run(invocation, request.title, log)
+        if self._shelf is not None and invocation.pushed_as is not None:
+            if digest is None:
+                raise self._shelf.failed("BuildKit told no digest")
+            await say(log, f"pushed to {invocation.pushed_as} ({digest})")
+            pushed = self._shelf.image(digest, key, reused=False)
+            return replace(pushed, built_by=rung.words)
+        facts = await self._engine.image(tag)
+        if facts is not None and self._shelf is not None:
+            digest = await self._shelf.push(self._engine, facts.id, key, log)
+            pushed = self._shelf.image(digest, key, reused=False)
+            return replace(pushed, name=tag, here=True, built_by=rung.words)
         image = self._image(facts, tag, reused=False) if facts else None
         if image is None:
             raise JobError(
                 Cause.BUILD_FAILED, f"The engine does not have the image {tag} it built."
             )
         await say(log, f"built {tag} ({image.pinned_by} {image.reference})")
-        return image
+        return replace(image, built_by=rung.words)
 
-    async def _run(
-        self, plan: Plan, request: BuildRequest, tag: str, key: str, log: LogSink
-    ) -> str:
+    async def _best_rung(self) -> Rung:
+        """Probed by the first build; a failure is not remembered."""
+        async with self._probing:
+            if self._rung is None:
+                env = docker_environment(self._engine.host, self._cache, self._environment)
+                self._rung = await probe(self._engine, self._config, env)
+            return self._rung
+
+    async def _invocation(
+        self, plan: Plan, request: BuildRequest, key: str, rung: Rung, tag: str
+    ) -> Invocation:
         found = indexes(self._config, self._environment)
         values, files = await in_thread(
             self._threads, lambda _: secret_sources(self._config, found, self._environment)
         )
         labels = {**request.labels, LABEL_BUILD_KEY: key, LABEL_KIND: "image"}
-        invocation = Invocation(plan, tag, labels, values, files, found.proxies)
-        env = child_environment(invocation, self._engine.host, self._environment)
+        invocation = Invocation(plan, tag, labels, values, files, found.proxies, rung)
+        shelf = self._shelf
+        if shelf is None or not (rung.pushes or rung.registry_cache):
+            return invocation
+        cache = await in_thread(self._threads, lambda _: shelf.cache(request, plan))
+        return replace(
+            invocation,
+            pushed_as=shelf.reference(key) if rung.pushes else None,
+            cache=cache if rung.registry_cache else None,
+            login=await shelf.registry.credentials(shelf.repository),
+        )
+
+    async def _run(self, invocation: Invocation, title: str, log: LogSink) -> str | None:
+        """Run the build; give the digest of what it pushed."""
+        plan = invocation.plan
         requirements = plan.generated.requirements if plan.generated else None
-        attempt = Attempt(request.title, plan.shown_dockerfile, requirements)
+        attempt = Attempt(title, plan.shown_dockerfile, requirements)
+        base = docker_environment(self._engine.host, self._cache, self._environment)
         with ExitStack() as stack:
             context = workspace(self._cache, plan)
             work = await in_thread(self._threads, lambda _: stack.enter_context(context))
+            login = invocation.login
+            if login is not None:
+                await in_thread(
+                    self._threads,
+                    lambda _: write_docker_config(work.login_folder, login, self._environment),
+                )
+            env = child_environment(invocation, base, work)
             await build(arguments(work, invocation, self._config), env, attempt, log)
-            return await in_thread(
-                self._threads, lambda _: work.id_file.read_text(encoding="utf-8").strip()
-            )
+            return await in_thread(self._threads, lambda _: work.digest())
 
     def _image(self, facts: ImageFacts, tag: str, *, reused: bool) -> Image | None:
         """By digest where the store has one, else by id; pushed images by the registry's."""
-        repository = self._config.destination or tag.rpartition(":")[0]
+        repository = self._shelf.repository if self._shelf else tag.rpartition(":")[0]
         pinned = next((each for each in facts.digests if each.startswith(f"{repository}@")), None)
         if pinned is not None:
             return Image(pinned, "digest", reused, tag)
-        return None if self._config.destination else Image(facts.id, "image-id", reused, tag)
+        return None if self._shelf else Image(facts.id, "image-id", reused, tag)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """See `BuilderPort`: images of ours by their last use; containers protect theirs."""
+        await in_thread(self._threads, lambda _: tidy(self._cache))
         try:
-            return await self._prune(max_age, max_bytes)
+            return await prune_images(self._engine, self._config.destination, max_age, max_bytes)
         except (EngineAwayError, EngineRefusedError):
             return 0
 
@@ -173,27 +242,21 @@ class DockerBuilder:
         except (EngineAwayError, EngineRefusedError):
             return 0
 
-    async def _prune(self, max_age: float, max_bytes: int) -> int:
-        now = datetime.now(UTC)
-        tags: dict[Path, list[str]] = {}
-        found: list[Entry] = []
-        for listed in await self._engine.labelled(LABEL_BUILD_KEY):
-            ours = [tag for tag in listed.get("RepoTags") or () if tag.startswith(NAMESPACE)]
-            if not ours:
-                continue
-            idle = now - _time(await self._engine.last_tagged(listed["Id"]), now)
-            name = Path(listed["Id"])
-            tags[name] = ours
-            found.append(Entry(name, idle.total_seconds(), listed.get("Size") or 0))
-        found.sort(key=lambda entry: -entry.idle)
-        freed = 0
-        for entry in surplus(found, max_age, max_bytes):
-            removed = [await self._engine.remove(tag) for tag in tags[entry.folder]]
-            freed += entry.size if all(removed) else 0
-        return freed
+
+def _shelf(config: BuilderConfig, registry: RegistryPort | None) -> Shelf | None:
+    if config.destination is None:
+        return None
+    if registry is None:
+        message = f"Nothing speaks with the registry of {config.destination}."
+        raise ConfigError(message, hint="Make the builder with a registry.")
+    return Shelf(config.destination, registry)
 
 
-async def _announce(plan: Plan, request: BuildRequest, log: LogSink) -> None:
+async def _announce(plan: Plan, request: BuildRequest, rung: Rung, log: LogSink) -> None:
+    await say(log, f"built by {rung.words}")
+    if plan.withheld:
+        names = ", ".join(plan.withheld)
+        await say(log, f"left out, as secrets: {names} (`!{plan.withheld[0]}` in .dockerignore)")
     if plan.generated is None:
         await say(log, f"building {request.title} from its {plan.shown_dockerfile}")
         return
@@ -212,11 +275,3 @@ def _own_tag(listed: Mapping[str, Any], key: str) -> str | None:
 def _split(tag: str) -> tuple[str, str]:
     repository, _, name = tag.rpartition(":")
     return repository, name
-
-
-def _time(text: str, otherwise: datetime) -> datetime:
-    """Docker writes nanoseconds and a zone; what cannot be read counts as used now."""
-    try:
-        return datetime.fromisoformat(text[:19]).replace(tzinfo=UTC)
-    except ValueError:
-        return otherwise

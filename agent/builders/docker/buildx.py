@@ -1,5 +1,6 @@
 """One run of `docker buildx build`: argv without secrets, environment with them."""
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Final
 
 from agent.builders.docker import dockerfile as names
 from agent.builders.docker.failures import Attempt, build_error, engine_away
+from agent.builders.docker.ladder import CLASSIC, Rung, buildx_folder
 from agent.builders.docker.plan import Generated, Plan, launch_context
 from agent.builders.docker.progress import BuildProgress
 from agent.builders.uv import Indexes, uv_program
@@ -17,6 +19,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.ports.log import LogSink
+from agent.ports.registry import Credentials
 from agent.system.child import Command, Tail, run
 
 #: Variables of the agent that the docker program and BuildKit's session need.
@@ -34,14 +37,20 @@ class Workspace:
     folder: Path
 
     @property
-    def id_file(self) -> Path:
-        """Where BuildKit writes the image's id."""
-        return self.folder / "image-id"
-
-    @property
     def metadata_file(self) -> Path:
         """Where BuildKit writes digests."""
         return self.folder / "metadata.json"
+
+    @property
+    def login_folder(self) -> Path:
+        """Docker's configuration with the destination's login."""
+        return self.folder / "docker"
+
+    def digest(self) -> str | None:
+        """The digest that BuildKit pushed. Blocks."""
+        found = json.loads(self.metadata_file.read_text(encoding="utf-8"))
+        digest = found.get("containerimage.digest")
+        return str(digest) if digest else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,13 @@ class Invocation:
     #: Id to file.
     secret_files: Mapping[str, Path]
     proxies: Mapping[str, str] = field(repr=False)
+    rung: Rung = CLASSIC
+    #: Reference that BuildKit itself pushes to; `None` leaves the image in the engine.
+    pushed_as: str | None = None
+    #: Reference of the cache in the registry.
+    cache: str | None = None
+    #: Login of the destination, for BuildKit.
+    login: Credentials | None = field(default=None, repr=False)
 
 
 @contextmanager
@@ -64,6 +80,8 @@ def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
     try:
+        (folder / "Dockerfile").write_text(plan.text, encoding="utf-8")
+        (folder / "Dockerfile.dockerignore").write_text(plan.ignore, encoding="utf-8")
         if plan.generated is not None:
             _write_generated(folder, plan.generated)
         yield Workspace(folder)
@@ -72,8 +90,6 @@ def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
 
 
 def _write_generated(folder: Path, generated: Generated) -> None:
-    (folder / "Dockerfile").write_text(generated.text, encoding="utf-8")
-    (folder / "Dockerfile.dockerignore").write_text(generated.ignore, encoding="utf-8")
     context = folder / names.CONTEXT
     context.mkdir()
     for name, text in launch_context(generated).items():
@@ -90,13 +106,12 @@ def arguments(work: Workspace, invocation: Invocation, config: BuilderConfig) ->
     plan = invocation.plan
     argv = [
         "docker", "buildx", "build",
-        "--builder", "default",
+        "--builder", invocation.rung.builder,
         "--progress", "plain",
         "--provenance", "false",
-        "--iidfile", str(work.id_file),
         "--metadata-file", str(work.metadata_file),
         "--network", config.network,
-        "--tag", invocation.tag,
+        *_output(invocation),
     ]  # fmt: skip
     if config.network == "host":
         argv += ["--allow", "network.host"]
@@ -112,27 +127,47 @@ def arguments(work: Workspace, invocation: Invocation, config: BuilderConfig) ->
         argv += ["--build-arg", name]  # the value comes from the environment
     if plan.generated is not None:
         argv += ["--build-context", f"{names.CONTEXT}={work.folder / names.CONTEXT}"]
-    dockerfile = plan.own or work.folder / "Dockerfile"
-    return (*argv, "--file", str(dockerfile), str(plan.context))
+    # The job's own Dockerfile as a copy, beside the rules of what may be sent.
+    return (*argv, "--file", str(work.folder / "Dockerfile"), str(plan.context))
+
+
+def _output(invocation: Invocation) -> list[str]:
+    """Where the image goes, and where the cache is kept."""
+    if invocation.pushed_as is not None:
+        argv = ["--output", f"type=image,name={invocation.pushed_as},push=true"]
+    else:
+        argv = ["--tag", invocation.tag]
+        # The engine's own builders leave the image in it, all others must be told to.
+        argv += ["--load"] if invocation.rung.pushes else []
+    if invocation.cache is not None:
+        where = f"type=registry,ref={invocation.cache}"
+        # A cache that cannot be written is told in the log; the image counts.
+        argv += ["--cache-from", where, "--cache-to", f"{where},mode=max,ignore-error=true"]
+    return argv
+
+
+def docker_environment(host: str, cache: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """What the docker program sees in every call."""
+    kept = {name: environment[name] for name in _INHERITED if name in environment}
+    return {
+        **kept,
+        "DOCKER_HOST": host,
+        "BUILDX_CONFIG": str(buildx_folder(cache)),
+        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
+        "NO_COLOR": "1",
+    }
 
 
 def child_environment(
-    invocation: Invocation, host: str, environment: Mapping[str, str]
+    invocation: Invocation, base: Mapping[str, str], work: Workspace
 ) -> dict[str, str]:
-    """What the docker program sees; secrets by number."""
-    kept = {name: environment[name] for name in _INHERITED if name in environment}
+    """What one build sees besides: proxies, secrets by number, the destination's login."""
     numbered = {
         _variable(index): invocation.secrets[name]
         for index, name in enumerate(sorted(invocation.secrets))
     }
-    return {
-        **kept,
-        **invocation.proxies,
-        **numbered,
-        "DOCKER_HOST": host,
-        "BUILDX_NO_DEFAULT_ATTESTATIONS": "1",
-        "NO_COLOR": "1",
-    }
+    own = {} if invocation.login is None else {"DOCKER_CONFIG": str(work.login_folder)}
+    return {**base, **invocation.proxies, **numbered, **own}
 
 
 async def build(

@@ -38,6 +38,8 @@ class Recipe:
     command: tuple[str, ...]
     #: Packages in the code, as uv takes them: `./lib`, `-e .`; relative to the context.
     local: tuple[tuple[str, ...], ...] = ()
+    #: Put into an accelerator's image where that has no Python.
+    python: str | None = None
 
 
 def dockerfile(recipe: Recipe) -> str:
@@ -47,7 +49,8 @@ def dockerfile(recipe: Recipe) -> str:
         f"FROM {recipe.base_image}",
         "USER 0:0",
         "ENV PYTHONUNBUFFERED=1",
-        f"RUN {_MOUNTS} \\\n    sh {INSTALL_STEP} base {recipe.user_id}",
+        *([_step("python", recipe.python)] if recipe.python else []),
+        _step("base", str(recipe.user_id)),
         f"WORKDIR {WORKDIR}",
         f"COPY --chown={user} . .",
     ]
@@ -61,7 +64,6 @@ def dockerfile(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def dockerignore(own: str, excluded: tuple[str, ...], at_top: tuple[str, ...]) -> str:
-    """What is not sent: the job's own rules, then what is never part of the code."""
-    ours = [f"**/{name}" for name in sorted(excluded)] + sorted(at_top)
-    return own.rstrip("\n") + "\n" * bool(own) + "\n".join(ours) + "\n"
+def _step(*words: str) -> str:
+    """One run of the script, with its mounts."""
+    return f"RUN {_MOUNTS} \\\n    sh {INSTALL_STEP} {' '.join(words)}"

@@ -94,6 +94,11 @@ class Engine:
         version = await self._json("GET", "/version")
         return Platform(version["Os"], version["Arch"])
 
+    async def driver_status(self) -> frozenset[str]:
+        """What the engine says about its image store."""
+        info = await self._json("GET", "/info")
+        return frozenset(value for _, value in info.get("DriverStatus") or ())
+
     async def image(self, reference: str) -> ImageFacts | None:
         """A local image by name, digest or id."""
         try:

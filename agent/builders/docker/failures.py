@@ -17,6 +17,8 @@ _AWAY = re.compile(
     r"|failed to list workers|closing transport",
     re.IGNORECASE,
 )
+#: Step of buildx itself: a `buildkitd` of one's own is not there.
+_WAITING = "[internal] waiting for connection"
 _NO_PLATFORM = re.compile(r"no match for platform in manifest|exec format error", re.IGNORECASE)
 _NOT_THERE = re.compile(
     r"not found|does not exist|pull access denied|manifest unknown|denied", re.IGNORECASE
@@ -38,7 +40,7 @@ def build_error(attempt: Attempt, progress: BuildProgress) -> JobError:
     words = f"{progress.error}\n{progress.rest}"
     if re.search(r"no space left on device", f"{words}\n{progress.failed_output}", re.IGNORECASE):
         return JobError(Cause.DISK_FULL, f"Building {attempt.title}: no space is left on the disk.")
-    if _AWAY.search(words):
+    if _AWAY.search(words) or progress.failed_step == _WAITING:
         return engine_away(_last(progress))
     if progress.failed_step.startswith("[internal] load metadata for "):
         return _base_error(progress)

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Runs as root while a generated image is built, with this folder mounted read-only:
-#   install.sh base UID   the job's user, a `python`, and the packages of requirements.txt
+#   install.sh python X.Y a Python for an accelerator's image that has none
+#   install.sh base UID   the job's user, a `python`, and the packages that are listed
 #   install.sh local      packages that lie in the code itself, after the code is there
 set -eu
 here=/run/launch
@@ -38,7 +39,7 @@ settings() {
 }
 
 # The program that came along needs this processor and glibc; elsewhere pip brings another.
-install() {
+prepare() {
     [ -n "$python" ] || fail "the base image has no Python to install packages with"
     settings
     uv=$here/uv
@@ -47,21 +48,81 @@ install() {
             fail "the base image can run neither the agent's uv nor pip"
         uv=/tmp/launch-uv/bin/uv
     fi
+}
+
+packages() {
+    "$uv" pip install --no-config --break-system-packages --python "$python" "$@" </dev/null
+}
+
+install() {
+    prepare
     if [ -s $here/constraints.txt ]; then set -- -c $here/constraints.txt "$@"; fi
-    "$uv" pip install --no-config --break-system-packages --python "$python" "$@" || exit $?
+    packages "$@" || exit $?
     rm -rf /tmp/launch-uv
+}
+
+# A frozen list may name what no index has: that is left out and told, as W&B does.
+frozen() {
+    prepare
+    failed="" any=""
+    if [ -s $here/requirements.txt ]; then
+        if packages --no-deps -r $here/requirements.txt; then
+            any=yes
+        else
+            while read -r line; do
+                if packages --no-deps "$line"; then any=yes; else failed="$failed, $line"; fi
+            done <$here/requirements.txt
+        fi
+    fi
+    while read -r variant line; do
+        if packages --no-deps --torch-backend "$variant" "$line"; then
+            any=yes
+        else
+            failed="$failed, $line"
+        fi
+    done <$here/variants.txt
+    rm -rf /tmp/launch-uv
+    [ -n "$any" ] || fail "none of the frozen requirements can be installed"
+    [ -z "$failed" ] ||
+        echo "ERROR: Failed to install: ${failed#, }. During automated build process." >&2
+}
+
+listed() {
+    mode=$(cat $here/mode)
+    if [ "$mode" = frozen ]; then
+        frozen
+    elif [ -s $here/pylock.toml ]; then
+        install -r $here/pylock.toml
+    elif [ -s $here/requirements.txt ] && [ "$mode" = exact ]; then
+        install --no-deps -r $here/requirements.txt
+    elif [ -s $here/requirements.txt ]; then
+        install -r $here/requirements.txt
+    fi
+}
+
+# An accelerator's image, as W&B takes it: Debian's or Ubuntu's, perhaps without Python.
+bring_python() {
+    [ -z "$python" ] || return 0
+    command -v apt-get >/dev/null ||
+        fail "the accelerator's base image has neither Python nor apt-get to install it with"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update
+    apt-get install -y --no-install-recommends "python$1" "libpython$1" python3-pip ||
+        fail "Python $1 cannot be installed into the accelerator's base image"
+    rm -rf /var/lib/apt/lists/*
+    ln -sf "$(command -v "python$1")" /usr/local/bin/python
+    ln -sf "$(command -v "python$1")" /usr/local/bin/python3
 }
 
 python=$(command -v python3 || command -v python || true)
 case "$1" in
+python) bring_python "$2" ;;
 base)
     user "$2"
     if [ -n "$python" ] && ! command -v python >/dev/null; then
         ln -s "$python" /usr/local/bin/python
     fi
-    if [ -s $here/requirements.txt ]; then
-        install -r $here/requirements.txt
-    fi
+    listed
     ;;
 local)
     shift

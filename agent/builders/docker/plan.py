@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Final
 
 from agent.builders.context import check_paths
-from agent.builders.docker.dockerfile import Recipe, dockerfile, dockerignore
+from agent.builders.docker.dockerfile import Recipe, dockerfile
 from agent.builders.docker.reference import parse_reference
+from agent.builders.ignore import whole_text, withheld
 from agent.builders.requirements import LocalPackage, Requirements, find_requirements
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.tree import EXCLUDED_AT_TOP, EXCLUDED_NAMES
 from agent.ports.builder import BuildRequest
 
 _PYTHON: Final = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
@@ -26,7 +26,6 @@ class Generated:
     """A Dockerfile of ours, and what it mounts."""
 
     text: str
-    ignore: str
     requirements: Requirements | None
 
 
@@ -41,6 +40,12 @@ class Plan:
     generated: Generated | None
     #: Images that the result stands on, as far as they can be told.
     bases: tuple[str, ...]
+    #: The Dockerfile that is used, own or generated.
+    text: str
+    #: The ignore file beside it.
+    ignore: str
+    #: Secrets of the context that stay behind.
+    withheld: tuple[str, ...] = ()
 
     @property
     def shown_dockerfile(self) -> str | None:
@@ -58,8 +63,10 @@ def make_plan(request: BuildRequest, config: BuilderConfig) -> Plan:
     if request.dockerfile is not None:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
         bases = tuple(name for name in _FROM.findall(text) if parse_reference(name))
-        return Plan(request.context, request.dockerfile, None, bases)
-    base = _base_image(request, config)
+        ignore = whole_text(_own_ignore(request.context, request.dockerfile))
+        kept_back = withheld(request.context, ignore)
+        return Plan(request.context, request.dockerfile, None, bases, text, ignore, kept_back)
+    base, accelerated = _base_image(request, config)
     requirements = find_requirements(request.context, request.root)
     local = requirements.local if requirements else ()
     recipe = Recipe(
@@ -67,33 +74,41 @@ def make_plan(request: BuildRequest, config: BuilderConfig) -> Plan:
         user_id=request.user_id,
         command=request.command,
         local=tuple(_local_words(each, request.context) for each in local),
+        python=_python(request.python or config.python) if accelerated else None,
     )
-    ignore = dockerignore(
-        _own_ignore(request.context), tuple(EXCLUDED_NAMES), tuple(EXCLUDED_AT_TOP)
-    )
-    return Plan(request.context, None, Generated(dockerfile(recipe), ignore, requirements), (base,))
+    text = dockerfile(recipe)
+    ignore = whole_text(_own_ignore(request.context, None))
+    generated = Generated(text, requirements)
+    kept_back = withheld(request.context, ignore)
+    return Plan(request.context, None, generated, (base,), text, ignore, kept_back)
 
 
 def launch_context(generated: Generated) -> dict[str, str]:
     """Files of the second build context, besides uv: the script and the requirements."""
     script = resources.files("agent.builders.docker").joinpath("install.sh")
     requirements = generated.requirements or Requirements("")
+    lines = (f"{name} {line}\n" for name, found in requirements.variants for line in found)
     return {
         "install.sh": script.read_text(encoding="utf-8"),
-        "requirements.txt": requirements.packages,
         "constraints.txt": requirements.constraints,
+        "mode": requirements.mode,
+        "variants.txt": "".join(lines),
+        requirements.file_name: requirements.packages,
     }
 
 
-def _base_image(request: BuildRequest, config: BuilderConfig) -> str:
-    given = request.base_image or config.base_image
+def _base_image(request: BuildRequest, config: BuilderConfig) -> tuple[str, bool]:
+    """The image, and whether it is an accelerator's."""
+    given, accelerated = request.base_image, request.accelerated
+    if not given:
+        given, accelerated = config.base_image, False
     if given is None and config.accelerator is not None:
-        given = config.accelerator.base_image
+        given, accelerated = config.accelerator.base_image, True
     if given is None:
-        return f"python:{_python(request.python or config.python)}-slim"
+        return f"python:{_python(request.python or config.python)}-slim", False
     if parse_reference(given) is None:
         raise JobError(Cause.SOURCE_INVALID, f"Base image «{given}» is not an image reference.")
-    return given
+    return given, accelerated
 
 
 def _python(version: str) -> str:
@@ -121,8 +136,10 @@ def _local_words(package: LocalPackage, context: Path) -> tuple[str, ...]:
     return ("-e", word) if package.editable else (word,)
 
 
-def _own_ignore(context: Path) -> str:
-    file = context / ".dockerignore"
-    if not file.is_file() or not file.resolve().is_relative_to(context.resolve()):
-        return ""
-    return file.read_text(encoding="utf-8", errors="replace")
+def _own_ignore(context: Path, own: Path | None) -> str:
+    """The job's rules: those beside its Dockerfile come before those of the context."""
+    beside = [] if own is None else [own.with_name(f"{own.name}.dockerignore")]
+    for file in (*beside, context / ".dockerignore"):
+        if file.is_file() and file.resolve().is_relative_to(context.resolve()):
+            return file.read_text(encoding="utf-8", errors="replace")
+    return ""

@@ -57,7 +57,7 @@ class Daemon:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "agent.cli.launch_agent", "--embedded"),
                 *("--config", str(folder / "config.yaml"), "--name", f"demo-{folder.parent.name}"),
-                env={**_environment(folder), "NOTIFY_SOCKET": address},
+                env={**daemon_environment(folder), "NOTIFY_SOCKET": address},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -96,9 +96,11 @@ def demo_environment(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def daemon_environment(folder: Path) -> dict[str, str]:
+    """As `demo_environment`, with the daemon's own places."""
     return {
         **demo_environment(os.environ),
+        "LAUNCH_CONFIG": str(folder / "config.yaml"),
         "LAUNCH_STATE_DIR": str(folder / "state"),
         "LAUNCH_DATA_DIR": str(folder / "data"),
     }

@@ -2,19 +2,22 @@
 
 import asyncio
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.cli.demo.daemon import demo_environment
-from agent.jobs.author import Wishes
+from agent.jobs.new_job import Kind, NewJob
 from agent.model.errors import LaunchError
+
+Json = dict[str, Any]
 
 #: Any image with a Python; the same that generated images start from.
 DEFAULT_IMAGE: Final = "python:3.11-slim"
 _IMAGE_JOB: Final = (
-    """python -c 'import platform; print("Hello from a ready image:", platform.platform())'"""
+    """python -c 'import os; print("Hello from a ready image:", os.environ["WANDB_CONFIG"])'"""
 )
 #: Equal files, author and date make an equal commit: the second demo builds nothing.
 _SIGNATURE: Final = {
@@ -30,45 +33,69 @@ _SIGNATURE: Final = {
 
 @dataclass(frozen=True, slots=True)
 class DemoJob:
-    """One job and what people see of its source."""
+    """One job, what people see of its source, and the parameters it is launched with."""
 
-    name: str
     source: str
-    wishes: Wishes
+    #: But for its entity, which is the daemon's.
+    wanted: NewJob
+    launches: tuple[Json, ...]
+    #: For a job whose image has another command of its own.
+    command: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The job's name."""
+        return self.wanted.name or ""
+
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """The names of its runs: `hello 1`, `hello 2`."""
+        return tuple(f"{self.name} {number}" for number in range(1, len(self.launches) + 1))
 
 
 async def demo_jobs(examples: Path, folder: Path, *, containers: bool) -> list[DemoJob]:
     """A code directory, a repository at a commit, and, for containers, a ready image."""
     repository = folder / "repository"
     commit = await _make_repository(examples / "train", repository)
-    jobs = [
-        DemoJob(
-            "hello",
-            "directory examples/hello",
-            Wishes(
-                uri=str(examples / "hello"),
-                entry_point="python main.py",
-                name="hello",
-                project="demo",
-            ),
-        ),
-        DemoJob(
+    code, git = (
+        _wanted("code", str(examples / "hello"), "hello", entry_point="python main.py"),
+        _wanted(
+            "git",
+            f"file://{repository}",
             "train",
-            f"git commit {commit[:12]}",
-            Wishes(
-                uri=f"file://{repository}",
-                git_version=commit,
-                entry_point="python train.py",
-                name="train",
-                project="demo",
-            ),
+            entry_point="python train.py",
+            git_version=commit,
         ),
+    )
+    jobs = [
+        DemoJob("directory examples/hello", code, ({"steps": 3}, {"steps": 6})),
+        DemoJob(f"git commit {commit[:12]}", git, ({"steps": 20}, {"steps": 40, "rate": 0.2})),
     ]
     if containers:
         image = os.environ.get("DEMO_IMAGE") or DEFAULT_IMAGE
-        wishes = Wishes(docker_image=image, entry_point=_IMAGE_JOB, name="image", project="demo")
-        jobs.append(DemoJob("image", f"image {image}", wishes))
+        wanted = _wanted("image", image, "image")
+        words = tuple(shlex.split(_IMAGE_JOB))
+        jobs.append(DemoJob(f"image {image}", wanted, ({"name": "one"}, {"name": "two"}), words))
     return jobs
+
+
+def _wanted(
+    kind: Kind,
+    path: str,
+    name: str,
+    *,
+    entry_point: str | None = None,
+    git_version: str | None = None,
+) -> NewJob:
+    return NewJob(
+        kind=kind,
+        path=path,
+        entity="",
+        project="demo",
+        name=name,
+        entry_point=entry_point,
+        git_version=git_version,
+    )
 
 
 async def _make_repository(files: Path, repository: Path) -> str:

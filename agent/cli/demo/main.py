@@ -5,13 +5,14 @@ import os
 import signal
 import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.demo.daemon import Daemon, demo_environment
+from agent.cli.bench import open_bench
+from agent.cli.demo.daemon import Daemon, daemon_environment, demo_environment
 from agent.cli.demo.jobs import DemoJob, demo_jobs
 from agent.cli.demo.results import print_results
 from agent.cli.demo.view import make_view
@@ -20,6 +21,7 @@ from agent.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from agent.cli.demo.view import View
+    from agent.jobs.create import Workbench
     from agent.remote.console import Console
 
 Json = dict[str, Any]
@@ -31,11 +33,12 @@ Json = dict[str, Any]
     "--folder", type=click.Path(path_type=Path), help="Where it keeps things; .demo by default."
 )
 def demo(*, keep: bool, folder: Path | None) -> int:
-    """Run three example jobs, from nothing.
+    """Make three example jobs and launch each twice, from nothing.
 
-    Starts `launch-agent` with its own control plane in a folder of its own, submits a code
-    directory, a git repository at a commit and a ready image, shows their progress, and
-    stops everything again. Without a container engine the two source jobs run as processes.
+    Starts `launch-agent` with its own control plane in a folder of its own, makes jobs of a
+    code directory, a git repository at a commit and a ready image, launches them with one set
+    of parameters and with another, and stops everything again. Without a container engine the
+    two jobs with source code run as processes.
     """
     examples = Path(__file__).parents[3] / "examples"
     if not (examples / "hello").is_dir():
@@ -64,7 +67,8 @@ async def _demo(examples: Path, folder: Path, *, keep: bool) -> int:
         resource = "local-container" if containers else "local-process"
         await console.save_queue("EITHER", name="default", resource=resource)
         jobs = await demo_jobs(examples, folder, containers=containers)
-        rows = await _run_all(console, jobs)
+        async with open_bench(console, daemon_environment(folder)) as bench:
+            rows = await _run_all(console, bench, jobs)
         print_results(rows, daemon.url)
         succeeded = all(row.item["phase"] == "SUCCEEDED" for row in rows)
         if keep:
@@ -77,10 +81,10 @@ async def _say_where() -> bool:
 
     complaint = await engine_complaint(None, demo_environment(os.environ))
     if complaint is None:
-        print("A container engine answers: the three jobs run in containers.", flush=True)
+        print("A container engine answers: three jobs run in containers, each twice.", flush=True)
         return True
     print(
-        "There is no container engine, so the two source jobs run as local processes in virtual "
+        "There is no container engine, so two jobs run as local processes in virtual "
         f"environments ({complaint}).",
         flush=True,
     )
@@ -89,36 +93,60 @@ async def _say_where() -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A job and how its item ended."""
+    """A run of a job, and how its item ended."""
 
-    job: DemoJob
+    #: `entity/project/name:v<N>`.
+    reference: str
+    source: str
+    parameters: Json
     item: Json
 
 
-async def _run_all(console: "Console", jobs: list[DemoJob]) -> list[Row]:
-    view = make_view([job.name for job in jobs], is_terminal=sys.stdout.isatty())
+async def _run_all(console: "Console", bench: "Workbench", jobs: list[DemoJob]) -> list[Row]:
+    view = make_view([name for job in jobs for name in job.runs], is_terminal=sys.stdout.isatty())
     with view:
-        tasks = [asyncio.create_task(_run(console, job, view), name=job.name) for job in jobs]
+        tasks = [
+            asyncio.create_task(_make_and_run(console, bench, job, view), name=job.name)
+            for job in jobs
+        ]
         try:
-            return list(await asyncio.gather(*tasks))
+            return [row for rows in await asyncio.gather(*tasks) for row in rows]
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _run(console: "Console", job: DemoJob, view: "View") -> Row:
-    from agent.jobs.submission import submit_job
+async def _make_and_run(
+    console: "Console", bench: "Workbench", job: DemoJob, view: "View"
+) -> list[Row]:
+    """Make the job, then launch it with each set of parameters, one after the other."""
+    from agent.jobs.create import create_job
 
-    item = await submit_job(console, "default", job.wishes, {}, {})
+    entity = await console.acting_entity()
+    made = await create_job(bench, replace(job.wanted, entity=entity))
+    reference = str(made.reference)
+    rows: list[Row] = []
+    for name, parameters in zip(job.runs, job.launches, strict=True):
+        overrides: Json = {"run_config": parameters}
+        if job.command:
+            overrides["entry_point"] = list(job.command)
+        spec = {"job": reference, "project": "demo", "name": name, "overrides": overrides}
+        item = await _run(console, name, spec, view)
+        rows.append(Row(reference, job.source, parameters, item))
+    return rows
+
+
+async def _run(console: "Console", name: str, spec: Json, view: "View") -> Json:
+    item = await console.submit("default", spec)
     await follow(
         console,
         str(item["id"]),
-        lambda seen: view.progress(job.name, seen),
-        lambda channel, piece: view.output(job.name, channel, piece),
+        lambda seen: view.progress(name, seen),
+        lambda channel, piece: view.output(name, channel, piece),
         every=0.1,
     )
-    return Row(job, await console.item(str(item["id"])))
+    return await console.item(str(item["id"]))
 
 
 async def _stay(console: "Console", daemon: Daemon) -> None:

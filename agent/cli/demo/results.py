@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 def print_results(rows: "Sequence[Row]", url: str) -> None:
-    """Name, source, result, exit code, times and page of every job; then why some failed."""
+    """Job, source, parameters, result, times and page of every run; then why some failed."""
     print()
     print_table(
-        ("JOB", "SOURCE", "RESULT", "EXIT", "PREPARED IN", "RAN", "PAGE"),
+        ("RUN", "JOB", "SOURCE", "PARAMETERS", "RESULT", "PREPARED IN", "RAN", "PAGE"),
         [_cells(row, url) for row in rows],
         "No jobs.",
     )
-    print(f"\nAll of it: {url}/launch")
+    print(f"\nAll of it: {url}/launch, {url}/launch/jobs")
     for row in rows:
         if row.item["phase"] != "SUCCEEDED":
             print()
@@ -27,12 +27,12 @@ def print_results(rows: "Sequence[Row]", url: str) -> None:
 
 def _cells(row: "Row", url: str) -> tuple[object, ...]:
     item = row.item
-    code = item["exitCode"]
     return (
-        row.job.name,
-        row.job.source,
+        item["name"],
+        row.reference,
+        row.source,
+        ", ".join(f"{key}={value}" for key, value in row.parameters.items()),
         phase_word(item),
-        "-" if code is None else code,
         between(item["createdAt"], item["startedAt"]) if item["startedAt"] else "-",
         between(item["startedAt"], item["finishedAt"]) if item["startedAt"] else "-",
         f"{url}/launch/items/{item['id']}",

@@ -1,16 +1,15 @@
 """Blobs by digest: code archives that submitters pack and agents unpack."""
 
-import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 from obstore.store import ObjectStore
 
 from agent.control.files.storage import storage_errors
+from agent.control.files.verifying import Verified
 from agent.model.errors import InvalidInputError
 
 DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
@@ -18,18 +17,6 @@ DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _CHUNK: Final = 1024 * 1024
 #: Parts in flight while a blob is written: bounds memory to about 2 × 5 MiB per upload.
 _PARTS: Final = 2
-
-
-class DigestMismatchError(InvalidInputError):
-    """The bytes that arrived are not those that their name promises."""
-
-    code = "DIGEST_MISMATCH"
-
-
-class TooLargeError(InvalidInputError):
-    """More bytes than the control plane takes."""
-
-    code = "TOO_LARGE"
 
 
 class BlobStore:
@@ -58,7 +45,7 @@ class BlobStore:
             TooLargeError: more than `max_bytes`.
             StorageFullError: no space.
         """
-        counted = _Verified(chunks, digest, self._max)
+        counted = Verified(chunks, "sha256", _hexadecimal(digest), self._max)
         if await self.size(entity, digest) is not None:
             async for _ in counted:
                 pass
@@ -95,45 +82,12 @@ class BlobStore:
         return sorted(found)
 
 
-class _Verified:
-    """Passes chunks on and raises at their end when they are not what was promised."""
-
-    def __init__(self, chunks: AsyncIterator[bytes], digest: str, limit: int) -> None:
-        self._chunks = chunks
-        self._digest = digest
-        self._limit = limit
-        self._pull: asyncio.Task[Any] | None = None
-        self.size = 0
-
-    async def let_go(self) -> None:
-        """End a pull that goes on although nobody wants its chunk any more.
-
-        The store pulls each chunk in a task of its own, and leaves that task to itself when
-        the call that stores is cancelled.
-        """
-        pull = self._pull
-        if pull is not None and pull is not asyncio.current_task() and not pull.done():
-            pull.cancel()
-            await asyncio.wait((pull,))
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = hashlib.sha256()
-        self._pull = asyncio.current_task()
-        async for chunk in self._chunks:
-            self.size += len(chunk)
-            if self.size > self._limit:
-                message = f"The upload is larger than the {self._limit} bytes that are allowed."
-                raise TooLargeError(message, hint="Leave data out of the code directory.")
-            seen.update(chunk)
-            yield chunk
-            self._pull = asyncio.current_task()
-        if f"sha256:{seen.hexdigest()}" != self._digest:
-            message = f"{self.size} bytes arrived whose digest is sha256:{seen.hexdigest()}."
-            raise DigestMismatchError(f"{message} Promised was {self._digest}.")
-
-
 def _path(entity: str, digest: str) -> str:
+    return f"blobs/{entity}/{_hexadecimal(digest)}"
+
+
+def _hexadecimal(digest: str) -> str:
     match = DIGEST.fullmatch(digest)
     if match is None:
         raise InvalidInputError(f"«{digest}» is not a digest.", hint="Write sha256:<64 hex>.")
-    return f"blobs/{entity}/{match[1]}"
+    return match[1]

@@ -6,6 +6,9 @@ from typing import Any, Final
 
 from graphql import GraphQLResolveInfo
 
+from agent.control.files.contents import ContentStore
+from agent.control.files.links import Links
+from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
 from agent.control.services.plane import Plane
 from agent.control.services.policy import Principal
@@ -26,6 +29,11 @@ class Context:
     plane: Plane
     principal: Principal
     metrics: Metrics
+    contents: ContentStore
+    run_files: RunFileStore
+    links: Links
+    #: Bytes that the manifest of an artifact may have.
+    max_manifest: int
     #: Set when nobody waits for the answer any more: the client left, or the server stops.
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
     #: A resolver waited for something to happen: the duration is not ours.

@@ -5,11 +5,22 @@ from typing import Any
 
 from aiohttp import web
 
+from agent.control.files.links import Links
 from agent.control.graphql.context import Context
 from agent.control.graphql.execute import Executor, GraphQLRequest
+from agent.control.http.addresses import base_url
 from agent.control.http.answers import dumps
 from agent.control.http.bodies import read_json
-from agent.control.keys import CONFIG, METRICS, PLANE, STOPPING, WAITED, principal_of
+from agent.control.keys import (
+    CONFIG,
+    CONTENTS,
+    METRICS,
+    PLANE,
+    RUN_FILES,
+    STOPPING,
+    WAITED,
+    principal_of,
+)
 
 
 class GraphQLHandler:
@@ -23,7 +34,7 @@ class GraphQLHandler:
         """Always 200, once the body has been understood as a request."""
         body = await read_json(request, request.app[CONFIG].max_body)
         asked = GraphQLRequest.of(body)
-        context = Context(request.app[PLANE], principal_of(request), request.app[METRICS])
+        context = _context(request)
         try:
             answer = await self._run(asked, context, request.app[STOPPING])
         finally:
@@ -54,3 +65,17 @@ class GraphQLHandler:
                 context.unwanted.set()
                 await asyncio.wait((execution,))
         return execution.result()
+
+
+def _context(request: web.Request) -> Context:
+    app = request.app
+    config, plane = app[CONFIG], app[PLANE]
+    return Context(
+        plane,
+        principal_of(request),
+        app[METRICS],
+        contents=app[CONTENTS],
+        run_files=app[RUN_FILES],
+        links=Links(plane.signing_key, base_url(request), config.link_lifetime),
+        max_manifest=config.max_manifest,
+    )

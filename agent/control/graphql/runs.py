@@ -5,9 +5,12 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
+from agent.control.files.run_files import checked_run_file
+from agent.control.graphql.artifact_links import run_file
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
 from agent.control.services.runs import RunChange
 from agent.control.store.records import ProjectRecord, RunRecord
+from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 
@@ -45,6 +48,35 @@ def _change(args: Args) -> RunChange:
 
 async def _stop(context: Context, args: Args) -> Json:
     return {"success": await context.plane.runs.stop(context.principal, args["id"])}
+
+
+async def _delete(context: Context, args: Args) -> Json:
+    """The run and its files; artifacts that it made outlive it."""
+    run = await context.plane.runs.find(context.principal, args["id"])
+    done = run is not None and await context.plane.runs.delete(context.principal, args["id"])
+    if run is not None and done:
+        await context.run_files.delete_run(run.id)
+    return {"success": done}
+
+
+async def _create_files(context: Context, args: Args) -> Json:
+    run = await _run_of(context, args)
+    names = [checked_run_file(name) for name in args["files"]]
+    files = [run_file(context, run.entity, run.id, name) for name in names]
+    return {"run_id": storage_id(run), "upload_headers": [], "files": files}
+
+
+async def _mark_uploaded(context: Context, args: Args) -> Json:
+    await _run_of(context, args)
+    return {"success": True}
+
+
+async def _run_of(context: Context, args: Args) -> RunRecord:
+    entity, project, name = args["entity_name"], args["project_name"], args["run_name"]
+    run = await context.plane.runs.beat(context.principal, entity, project, name)
+    if run is None:
+        raise NotFoundError(f"There is no run «{name}» in «{entity}/{project}».")
+    return run
 
 
 async def _set_state(context: Context, args: Args) -> Json:
@@ -98,6 +130,13 @@ def _no_lines(_run: RunRecord, _info: Info) -> int:
     return 0
 
 
+@_RUN.field("systemMetrics")
+@_RUN.field("historyKeys")
+def _nothing(_run: RunRecord, _info: Info) -> Json:
+    """As `_no_lines`: what is not kept has no keys."""
+    return {}
+
+
 @_RUN.field("failed")
 def _failed(run: RunRecord, _info: Info) -> bool:
     return run.state == "failed"
@@ -109,5 +148,12 @@ def _running(run: RunRecord, _info: Info) -> bool:
 
 
 QUERIES: Final[dict[str, Any]] = {}
-MUTATIONS: Final = {"upsertBucket": _upsert, "stopRun": _stop, "updateRunState": _set_state}
+MUTATIONS: Final = {
+    "upsertBucket": _upsert,
+    "deleteRun": _delete,
+    "stopRun": _stop,
+    "updateRunState": _set_state,
+    "createRunFiles": _create_files,
+    "markRunFilesUploaded": _mark_uploaded,
+}
 TYPES: Final = (_RUN,)

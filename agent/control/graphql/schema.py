@@ -11,7 +11,11 @@ from graphql import GraphQLObjectType, GraphQLSchema
 from agent.control.graphql import (
     accounts,
     agents,
+    artifact_uploads,
+    artifacts,
+    collections,
     items,
+    jobs,
     leases,
     projects,
     queues,
@@ -25,7 +29,21 @@ from agent.control.graphql.scalars import SCALARS
 
 RootResolver = Callable[[Context, Args], Awaitable[Any]]
 
-_MODULES: Final = (viewer, accounts, projects, queues, items, agents, leases, runs, wandb)
+_MODULES: Final = (
+    viewer,
+    accounts,
+    projects,
+    queues,
+    items,
+    agents,
+    leases,
+    runs,
+    wandb,
+    collections,
+    artifacts,
+    artifact_uploads,
+    jobs,
+)
 _WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from aiohttp import ClientError, web
 
-from agent.control.files.blobs import TooLargeError
+from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
 
 #: Seconds for a whole body, and for the next piece of a stream.

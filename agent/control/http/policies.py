@@ -37,6 +37,10 @@ _EXACT: Final = {
 #: Longest first.
 _BELOW: Final = (
     ("/launch/static", Access.PUBLIC),
+    # Signed: the address is the right.
+    ("/storage", Access.PUBLIC),
+    ("/artifactsV2", Access.KEY),
+    ("/files", Access.KEY),
     ("/launch", Access.PAGE),
 )
 

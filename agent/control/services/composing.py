@@ -27,10 +27,13 @@ class Composed:
     warnings: tuple[str, ...]
 
 
-def compose(queue: QueueRecord, submitted: Json, values: Any, places: Json) -> Composed:
-    """Render the template, lay the submitter's values over it, and read the result.
+def compose(
+    queue: QueueRecord, submitted: Json, values: Any, places: Json, job: Json | None = None
+) -> Composed:
+    """Render the template, lay the job and the submitter's values over it, and read the result.
 
-    `places` (entity, project, author) are the control plane's to say. The queue's resource
+    `places` (entity, project, author) are the control plane's to say, and so is the version
+    of the job: what the submitter named by an alias is pinned. The queue's resource
     wins over the submitter's: it is what the administrator chose, and W&B's clients send
     one without being asked.
 
@@ -42,12 +45,15 @@ def compose(queue: QueueRecord, submitted: Json, values: Any, places: Json) -> C
     if asked is not None:
         check_resource(str(asked))
     resource = queue.resource or asked
-    merged = {**merge(template, submitted), **places, "resource": resource}
+    layer = job or {}
+    pinned = {key: layer[key] for key in ("job",) if key in layer}
+    under = merge(template, layer)
+    merged = {**merge(under, submitted), **places, **pinned, "resource": resource}
     spec = parse_spec(merged)
     return Composed(
         spec=spec,
         run_spec=merged,
-        layers={"queue": template, "job": {}, "submitter": submitted},
+        layers={"queue": template, "job": layer, "submitter": submitted},
         resource=resource,
         demand=spec.demand(resource or ""),
         warnings=_ignored(queue, asked),

@@ -9,9 +9,12 @@ from typing import Final
 from agent.config.control import ControlConfig
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
+from agent.control.services.artifacts import Artifacts
+from agent.control.services.contents import Contents
 from agent.control.services.context import Context
 from agent.control.services.dialect import WandbDialect
 from agent.control.services.items import Items
+from agent.control.services.jobs import Jobs
 from agent.control.services.leasing import Leases
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notices import Notices
@@ -20,6 +23,7 @@ from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
+from agent.control.services.uploads import Uploads
 from agent.control.store import people
 from agent.control.store.ids import new_id
 from agent.control.store.tx import AnyRow, Database, Tx
@@ -44,6 +48,10 @@ class Plane:
     wandb: WandbDialect
     agents: Agents
     runs: Runs
+    artifacts: Artifacts
+    uploads: Uploads
+    contents: Contents
+    jobs: Jobs
     logs: AttemptLogs
     reaper: Reaper
     notices: Notices
@@ -100,6 +108,10 @@ def assemble(context: Context) -> Plane:
         wandb=WandbDialect(context),
         agents=Agents(context),
         runs=Runs(context),
+        artifacts=Artifacts(context),
+        uploads=Uploads(context),
+        contents=Contents(context),
+        jobs=Jobs(context),
         logs=logs,
         reaper=Reaper(context, logs),
         notices=context.notices,

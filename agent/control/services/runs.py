@@ -20,7 +20,7 @@ from agent.control.store.records import Page, RunRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
-__all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "storage_id"]
+__all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "check_scope", "storage_id"]
 
 UNNAMED_PROJECT: Final = "uncategorized"
 
@@ -59,7 +59,7 @@ class Runs:
                 return change_run(tx, self._context, run, change), False
             place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
             where = project or UNNAMED_PROJECT
-            _check_scope(principal, where)
+            check_scope(principal, where)
             found = runs.by_name(tx, place, where, name) if name else None
             if found is not None:
                 return change_run(tx, self._context, found, change), False
@@ -144,6 +144,36 @@ class Runs:
 
         return await self._context.database.write(work)
 
+    async def find(self, principal: Principal, run_id: str) -> RunRecord | None:
+        """A run by id or storage id; `None` when it is absent or hidden."""
+        return await self._context.database.read(lambda tx: self._found(tx, principal, run_id))
+
+    async def delete(self, principal: Principal, run_id: str) -> bool:
+        """Remove a run, by id or storage id; its artifacts stay. False for an unknown one."""
+
+        def work(tx: Tx) -> bool:
+            run = self._found(tx, principal, run_id)
+            if run is None:
+                return False
+            self._may_write(principal, run)
+            runs.delete_run(tx, run.id)
+            return True
+
+        return await self._context.database.write(work)
+
+    async def beat(
+        self, principal: Principal, entity: str, project: str, name: str
+    ) -> RunRecord | None:
+        """A sign of life of a run; `None` when there is none."""
+
+        def work(tx: Tx) -> RunRecord | None:
+            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+            check_scope(principal, project)
+            run = runs.by_name(tx, place, project, name)
+            return None if run is None else change_run(tx, self._context, run, RunChange())
+
+        return await self._context.database.write(work)
+
     async def complete(
         self, principal: Principal, entity: str, project: str, name: str, exit_code: int
     ) -> None:
@@ -155,7 +185,7 @@ class Runs:
 
         def work(tx: Tx) -> None:
             place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            _check_scope(principal, project)
+            check_scope(principal, project)
             run = runs.by_name(tx, place, project, name)
             if run is None:
                 raise NotFoundError(f"There is no run «{name}» in «{place}/{project}».")
@@ -181,7 +211,7 @@ class Runs:
 
     def _may_write(self, principal: Principal, run: RunRecord) -> None:
         self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
-        _check_scope(principal, run.project)
+        check_scope(principal, run.project)
 
 
 def storage_id(run: RunRecord) -> str:
@@ -189,7 +219,12 @@ def storage_id(run: RunRecord) -> str:
     return base64.b64encode(f"Run:v1:{run.name}:{run.project}:{run.entity}".encode()).decode()
 
 
-def _check_scope(principal: Principal, project: str) -> None:
+def check_scope(principal: Principal, project: str) -> None:
+    """A run token writes to its own project only.
+
+    Raises:
+        PermissionDeniedError
+    """
     if principal.run is not None and principal.run.project != project:
         raise PermissionDeniedError(
             f"The token of {principal.name} writes runs of «{principal.run.project}» only.",

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from agent.control.services.composing import Composed, check_priority, compose
 from agent.control.services.context import Context
+from agent.control.services.jobs import choose_job
 from agent.control.services.notices import topic_entity, topic_queue
 from agent.control.services.policy import Action, Principal
 from agent.control.services.queueing import queue_on_demand
@@ -34,9 +35,14 @@ def submit(tx: Tx, context: Context, principal: Principal, wanted: Submission) -
     project = wanted.project or wanted.run_spec.get("project") or DEFAULT_PROJECT
     run_entity = _run_entity(context, principal, entity, wanted)
     places = {"entity": run_entity, "project": project, "author": principal.name}
-    composed = compose(queue, wanted.run_spec, wanted.template_variables, places)
+    job = choose_job(tx, context, principal, wanted.run_spec, str(project))
+    layer = None if job is None else job.layer
+    composed = compose(queue, wanted.run_spec, wanted.template_variables, places, layer)
+    if job is not None:
+        job.check(composed.run_spec.get("overrides") or {})
     projects.ensure(tx, run_entity, str(project))
-    item_id = _insert(tx, principal, queue, composed, wanted)
+    job_id = None if job is None else job.artifact_id
+    item_id = _insert(tx, principal, queue, composed, wanted, job_id)
     if wanted.idempotency_key is not None:
         idempotency.keep_reply(tx, entity, wanted.idempotency_key, item_id)
     tx.ring(topic_queue(queue.id), topic_entity(entity))
@@ -70,12 +76,17 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
     """
     stored = items.specs(tx, item.id)
     places = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
-    submitted = stored.layers["submitter"]
-    return columns(queue, compose(queue, submitted, stored.template_values, places))
+    submitted, job = stored.layers["submitter"], stored.layers["job"]
+    return columns(queue, compose(queue, submitted, stored.template_values, places, job))
 
 
 def _insert(
-    tx: Tx, principal: Principal, queue: QueueRecord, composed: Composed, wanted: Submission
+    tx: Tx,
+    principal: Principal,
+    queue: QueueRecord,
+    composed: Composed,
+    wanted: Submission,
+    job_id: str | None,
 ) -> str:
     item_id = new_id()
     items.insert(
@@ -91,6 +102,7 @@ def _insert(
             "author_id": principal.user_id,
             "priority": check_priority(queue, wanted.priority),
             "template_values": wanted.template_variables or {},
+            "job_id": job_id,
             "phase": Phase.QUEUED.value,
             "attempt": 1,
             "epoch": 0,

@@ -1,5 +1,6 @@
 """Chance: ids and keys."""
 
+import base64
 import secrets
 import string
 from typing import Final
@@ -24,3 +25,12 @@ def new_run_name() -> str:
 def new_api_key() -> str:
     """`launch-` and 40 characters: 240 bits."""
     return KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+
+
+def new_artifact_id() -> str:
+    """The base64 form of `Artifact:` and 12 characters of base32.
+
+    Clients turn it into hexadecimal and back, and write it into paths: of such a text neither
+    `+`, `/` nor `=` can come out.
+    """
+    return base64.b64encode(f"Artifact:{new_id()}".encode()).decode()

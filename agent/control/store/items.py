@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import BindParameter, Select, bindparam, delete, func, or_, select, text, update
 
+from agent.control.store.artifact_tables import artifacts
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
 from agent.control.store.tables import HELD_ONLY, QUEUED_ONLY, items
@@ -101,6 +102,21 @@ def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[A
     """Several, in the order of their ids, so that two who lock them cannot block each other."""
     query = _LEAN.where(items.c.id.in_(item_ids)).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
+
+
+def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecord]:
+    """The item submitted last with any version of a job, by the job's collection."""
+    newest = (
+        select(artifacts.c.collection_id, func.max(items.c.seq).label("seq"))
+        .join(artifacts, artifacts.c.id == items.c.job_id)
+        .where(artifacts.c.collection_id.in_(collection_ids))
+        .group_by(artifacts.c.collection_id)
+        .subquery()
+    )
+    rows = tx.all(
+        _SHOWN.add_columns(newest.c.collection_id).join(newest, newest.c.seq == items.c.seq)
+    )
+    return {row.collection_id: _record(row) for row in rows}
 
 
 def specs(tx: Tx, item_id: str) -> AnyRow:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Any, Final
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import RunRecord
@@ -42,6 +42,11 @@ def insert(tx: Tx, values: dict[str, Any]) -> bool:
 def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
     """Change columns; counts as a sign of life."""
     tx.run(update(runs).where(runs.c.id == run_id).values(heartbeat_at=tx.now, **values))
+
+
+def delete_run(tx: Tx, run_id: str) -> None:
+    """Remove a run."""
+    tx.run(delete(runs).where(runs.c.id == run_id))
 
 
 def page(

@@ -47,7 +47,7 @@ class JsonText(TypeDecorator[Any]):
 
 
 #: SQLite only numbers rows by itself when the column is an `INTEGER`.
-_Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
+Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
 
 metadata: Final = MetaData(
     naming_convention={
@@ -59,7 +59,8 @@ metadata: Final = MetaData(
 )
 
 
-def _entity(*, primary_key: bool = False) -> Column[str]:
+def entity_column(*, primary_key: bool = False) -> Column[str]:
+    """A reference to an entity by its name."""
     return Column(
         "entity", Text, ForeignKey("entities.name"), nullable=False, primary_key=primary_key
     )
@@ -90,14 +91,14 @@ users: Final = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("email", Text),
     Column("admin", Boolean, nullable=False),
-    _entity(),
+    entity_column(),
     Column("created_at", Double, nullable=False),
 )
 
 members: Final = Table(
     "members",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
     Column("role", Text, nullable=False),
     Index(None, "user_id"),
@@ -124,8 +125,8 @@ api_keys: Final = Table(
 projects: Final = Table(
     "projects",
     metadata,
-    Column("number", _Serial, primary_key=True),
-    _entity(),
+    Column("number", Serial, primary_key=True),
+    entity_column(),
     Column("name", Text, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("entity", "name"),
@@ -135,7 +136,7 @@ resource_configs: Final = Table(
     "resource_configs",
     metadata,
     Column("id", Text, primary_key=True),
-    _entity(),
+    entity_column(),
     Column("resource", Text, nullable=False),
     Column("config", JsonText, nullable=False),
     Column("template_variables", JsonText, nullable=False),
@@ -146,7 +147,7 @@ queues: Final = Table(
     "queues",
     metadata,
     Column("id", Text, primary_key=True),
-    _entity(),
+    entity_column(),
     Column("name", Text, nullable=False),
     Column("access", Text, nullable=False),
     Column("created_by", Text, nullable=False),
@@ -165,7 +166,7 @@ agents: Final = Table(
     "agents",
     metadata,
     Column("id", Text, primary_key=True),
-    _entity(),
+    entity_column(),
     Column("name", Text, nullable=False),
     Column("hostname", Text, nullable=False),
     Column("version", Text),
@@ -199,9 +200,9 @@ agent_queues: Final = Table(
 items: Final = Table(
     "items",
     metadata,
-    Column("seq", _Serial, primary_key=True),
+    Column("seq", Serial, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
-    _entity(),
+    entity_column(),
     #: Where the run is written: the submitter may have a space of its own.
     Column("run_entity", Text, nullable=False),
     Column("project", Text, nullable=False),
@@ -251,6 +252,9 @@ items: Final = Table(
     Column("updated_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
+    #: Artifact of the job's version that it was submitted with.
+    Column("job_id", Text),
+    Index("ix_items_job_id", "job_id"),
     Index("ix_items_entity_seq", "entity", "seq"),
     Index("ix_items_queue_seq", "queue_id", "seq"),
     Index("ix_items_run", "run_entity", "project", "run_name"),
@@ -287,7 +291,7 @@ attempts: Final = Table(
     "attempts",
     metadata,
     #: Names the attempt in run tokens.
-    Column("id", _Serial, primary_key=True),
+    Column("id", Serial, primary_key=True),
     Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     Column("number", Integer, nullable=False),
     Column("phase", Text, nullable=False),
@@ -310,7 +314,7 @@ attempts: Final = Table(
 events: Final = Table(
     "events",
     metadata,
-    Column("id", _Serial, primary_key=True),
+    Column("id", Serial, primary_key=True),
     Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
@@ -324,7 +328,7 @@ events: Final = Table(
 idempotency_keys: Final = Table(
     "idempotency_keys",
     metadata,
-    _entity(primary_key=True),
+    entity_column(primary_key=True),
     Column("key", Text, primary_key=True),
     #: Of what was asked: the same key for something else is a mistake.
     Column("fingerprint", LargeBinary, nullable=False),
@@ -336,9 +340,9 @@ idempotency_keys: Final = Table(
 runs: Final = Table(
     "runs",
     metadata,
-    Column("seq", _Serial, primary_key=True),
+    Column("seq", Serial, primary_key=True),
     Column("id", Text, nullable=False, unique=True),
-    _entity(),
+    entity_column(),
     Column("project", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("display_name", Text),

@@ -8,7 +8,7 @@ the store.
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection, CursorResult, Executable, Row, Table
+from sqlalchemy import Connection, CursorResult, Executable, Insert, Row, Table
 
 T = TypeVar("T")
 AnyRow = Row[Any]
@@ -57,24 +57,28 @@ class Tx:
 
         On PostgreSQL a concurrent insert of the same key is waited for.
         """
-        return self.run(_insert_or_nothing(self.connection, table, values)).rowcount == 1
+        statement = _insert_or_nothing(self.connection, table)
+        return self.run(statement.values(values)).rowcount == 1
+
+    def insert_all_new(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert many; rows whose key exists stay as they are."""
+        if rows:
+            self.run(_insert_or_nothing(self.connection, table), rows)
 
     def ring(self, *topics: str) -> None:
         """Wake those who listen to these topics, once this is committed."""
         self.topics.update(dict.fromkeys(topics))
 
 
-def _insert_or_nothing(
-    connection: Connection, table: Table, values: Mapping[str, Any]
-) -> Executable:
+def _insert_or_nothing(connection: Connection, table: Table) -> Insert:
     """The statement in the database's own words; the other database's are not imported."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        return postgresql.insert(table).values(values).on_conflict_do_nothing()
+        return postgresql.insert(table).on_conflict_do_nothing()
     from sqlalchemy.dialects import sqlite
 
-    return sqlite.insert(table).values(values).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 class Database(Protocol):

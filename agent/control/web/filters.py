@@ -1,5 +1,6 @@
 """How values read on a page: times, phases, priorities, sizes."""
 
+import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,10 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
+from agent.control.store.artifact_records import JobRecord
 from agent.control.store.records import AgentRecord, QueueRecord
+from agent.control.web.job_present import free_aliases, job_address, source_word
+from agent.control.web.present import size
 from agent.model.phase import TERMINAL, Phase
 
 _MINUTE: Final = 60
@@ -77,6 +81,18 @@ def queue_address(entity: str, queue: str) -> str:
     return f"/launch/queues/{quote(entity, safe='')}/{quote(queue, safe='')}"
 
 
+def job_path(job: JobRecord) -> str:
+    """The address of a job's page."""
+    collection = job.collection
+    return job_address(collection.entity, collection.project, collection.name)
+
+
+def plain_choice(text: str) -> str:
+    """The JSON text of a value to choose, as people read it."""
+    value = json.loads(text)
+    return value if isinstance(value, str) else text
+
+
 def age(seconds: float) -> str:
     """`just now`, `12 s ago`, `3 min ago`, `2 h ago`, `4 days ago`."""
     if seconds < _JUST_NOW:
@@ -141,4 +157,6 @@ def _time(at: datetime, text: str, style: str) -> Markup:
 def all_filters() -> dict[str, Callable[..., Any]]:
     """Every filter by the name that templates use."""
     named = (tone, ended, priority, agent_word, agent_tone, prioritised, queue_path)
-    return {filter_.__name__: filter_ for filter_ in (*named, ago, lasted, clock, commands)}
+    of_jobs = (job_path, source_word, free_aliases, plain_choice, size)
+    every = (*named, *of_jobs, ago, lasted, clock, commands)
+    return {filter_.__name__: filter_ for filter_ in every}

@@ -11,6 +11,7 @@ from agent.control.keys import LOGS, PLANE, principal_of
 from agent.control.store.records import AttemptRecord, ItemRecord
 from agent.control.web import present
 from agent.control.web.filters import queue_address
+from agent.control.web.job_present import job_of
 from agent.control.web.pages import show
 from agent.control.web.plain import plain_text
 from agent.control.web.timeline import steps
@@ -50,6 +51,7 @@ async def item(request: web.Request) -> web.StreamResponse:
         attempts=attempts,
         history=history,
         facts=present.facts(record),
+        job=job_of(record),
         spec=present.pretty(record.run_spec),
         may_stop=present.may_stop(principal, record),
         may_retry=present.may_retry(principal, record),

@@ -4,7 +4,7 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.web import events, item_page, pages
+from agent.control.web import events, item_page, job_pages, pages
 from agent.control.web.errors import Handler, as_page, no_such_page
 from agent.control.web.keys import RENDERER
 from agent.control.web.render import Renderer
@@ -19,11 +19,15 @@ _PAGES: Final[tuple[tuple[str, Handler], ...]] = (
     ("/launch/queues/{entity}/{queue}", pages.queue),
     ("/launch/agents/{id}", pages.agent),
     ("/launch/items/{id}", item_page.item),
+    ("/launch/jobs", job_pages.all_jobs),
+    ("/launch/jobs/{entity}/{project}", job_pages.jobs),
+    ("/launch/jobs/{entity}/{project}/{name}", job_pages.job),
 )
-#: What a person may do with an item.
+#: What a person may do with an item or a job.
 _ACTIONS: Final[tuple[tuple[str, Handler], ...]] = (
     ("/launch/items/{id}/stop", item_page.stop),
     ("/launch/items/{id}/retry", item_page.retry),
+    ("/launch/jobs/{entity}/{project}/{name}", job_pages.launch),
 )
 
 

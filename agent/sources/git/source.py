@@ -35,6 +35,8 @@ from agent.sources.git.remote import Remote, parse_remote
 from agent.system.threads import in_thread
 
 _DEEPEST_SUBMODULE: Final = 8
+#: Bytes of `.gitattributes` that are looked at.
+_ATTRIBUTES: Final = 1024 * 1024
 
 
 class GitFetcher:
@@ -80,6 +82,8 @@ class GitFetcher:
                 f"{format_duration(self._config.timeout)} (`sources.git.timeout`).",
             ) from None
         await refuse_leaving_links(remote.url, into, self._threads)
+        if await in_thread(self._threads, lambda _: _names_lfs(into)):
+            await say(log, "git: files in Git LFS are not fetched: the job sees their pointers")
         return SourceTree(root=into, identity=f"git+{remote.url}@{commit}", commit=commit)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
@@ -181,6 +185,15 @@ class _Fetch:
             target = into / each.path
             await self.repository(inner, each.commit, target)
             await self.submodules(inner, each.commit, target, depth + 1)
+
+
+def _names_lfs(into: Path) -> bool:
+    """Whether the repository keeps files in Git LFS, as its attributes at the root tell."""
+    attributes = into / ".gitattributes"
+    if attributes.is_symlink() or not attributes.is_file():
+        return False
+    with attributes.open("rb") as file:
+        return b"filter=lfs" in file.read(_ATTRIBUTES)
 
 
 def _empty(folder: Path) -> None:

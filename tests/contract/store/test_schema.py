@@ -145,8 +145,12 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
             "gpus": 0,
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
-        compiled = items._taking(1).params(values).compile(
-            tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
+        compiled = (
+            items._taking(1)
+            .params(values)
+            .compile(
+                tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
+            )
         )
         rows = tx.connection.exec_driver_sql(f"{explain} {compiled}").all()
         return "\n".join(str(row) for row in rows)

@@ -9,6 +9,8 @@ from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import Engine
 from agent.config.execution import BuilderConfig
 from agent.ports.builder import BuildRequest
+from agent.registries.docker_config import DockerLogins
+from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 
 LABEL = "launch-test.builders"
@@ -53,11 +55,26 @@ def request_for(tmp_path):
 
 
 @pytest.fixture
-def builder(engine, threads, tmp_path):
+async def registry(threads):
+    """Opens one for an environment; all are closed."""
+    opened = []
+
+    def make(environment):
+        opened.append(OciRegistry([DockerLogins(environment, threads)], environment))
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        await each.close()
+
+
+@pytest.fixture
+def builder(engine, threads, tmp_path, registry):
     def make(*, environment=None, **config):
+        environment = dict(os.environ) if environment is None else environment
         return DockerBuilder(
-            BuilderConfig(**config), engine, tmp_path / "cache", threads=threads,
-            environment=dict(os.environ) if environment is None else environment,
+            BuilderConfig(**config), engine, tmp_path / "cache",
+            threads=threads, environment=environment, registry=registry(environment),
         )  # fmt: skip
 
     return make

@@ -9,6 +9,8 @@ import pytest
 from agent.builders.prebuilt import ReadyImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.registries.docker_config import DockerLogins
+from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 
 pytestmark = [pytest.mark.docker, pytest.mark.registry]
@@ -45,7 +47,8 @@ def published(docker_engine, registries, login):
 def images(engine, threads, tmp_path):
     def make(pull="missing", config=None):
         environment = {**os.environ, "DOCKER_CONFIG": config or str(tmp_path)}
-        return ReadyImages(engine, pull=pull, threads=threads, environment=environment)
+        registry = OciRegistry([DockerLogins(environment, threads)], environment)
+        return ReadyImages(engine, pull=pull, registry=registry)
 
     (tmp_path / "config.json").write_text(json.dumps({}))
     return make

@@ -217,3 +217,40 @@ async def test_a_folder_that_cannot_be_made_is_told(virtualenvs, request_for, bu
     (tmp_path / "cache/environments" / key[:32]).write_text("in the way")
     with pytest.raises(JobError):
         await made.build(request, key, RecordingLog())
+
+
+async def test_a_frozen_list_leaves_out_what_no_index_has(
+    virtualenvs, request_for, build, tmp_path
+):
+    root = tmp_path / "frozen"
+    root.mkdir()
+    listed = root / "requirements.frozen.txt"
+    listed.write_text("six==1.16.0\nlaunch-agent-no-such-package==1\n")
+    image, log = await build(virtualenvs(), request_for(root))
+    assert python(image, "import six; print(six.__version__)") == "1.16.0\n"
+    assert "Failed to install: launch-agent-no-such-package==1. During" in log.text
+    listed.write_text("launch-agent-no-such-package==1\n")
+    error = await refused(virtualenvs(), request_for(root), build)
+    assert "launch-agent-no-such-package" in error.message
+
+
+async def test_a_lock_is_installed_as_it_stands(virtualenvs, request_for, build, tmp_path):
+    root = tmp_path / "locked"
+    root.mkdir()
+    lock = '[[package]]\nname = "six"\nversion = "1.16.0"\noptional = false\ngroups = ["main"]\n'
+    (root / "poetry.lock").write_text(lock)
+    image, log = await build(virtualenvs(), request_for(root))
+    assert python(image, "import six; print(six.__version__)") == "1.16.0\n"
+    assert "installing from poetry.lock" in log.text
+
+
+async def test_a_pylock_is_read_by_uv_itself(virtualenvs, request_for, build, tmp_path):
+    root = tmp_path / "pylock"
+    root.mkdir()
+    (root / "pylock.toml").write_text('lock-version = "1.0"\ncreated-by = "x"\npackages = []\n')
+    image, log = await build(virtualenvs(), request_for(root))
+    assert "installing from pylock.toml" in log.text
+    assert image.environment is not None
+    (root / "pylock.toml").write_text("lock-version = [")
+    error = await refused(virtualenvs(), request_for(root), build)
+    assert error.cause is Cause.BUILD_REQUIREMENTS

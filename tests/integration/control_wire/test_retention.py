@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from agent.control import retention as module
 from agent.control.files.logs import LogKey
-from agent.control.keys import BLOBS, LOGS
+from agent.control.keys import BLOBS, CONTENTS, LOGS
 from agent.control.retention import Retention, Swept
 from tests.integration.control_wire.wire import SPEC
 
@@ -43,10 +43,10 @@ async def test_logs_without_an_item_and_code_that_nobody_names_go(wire, monkeypa
     await _submit(wire, SPEC)
     await logs.append(LogKey(item, 1, "job"), 0, b"kept")
     await logs.append(LogKey("aaaabbbbcccc", 1, "job"), 0, b"gone")
-    retention = Retention(wire.server.services, blobs, logs)
+    retention = Retention(wire.server.services, blobs, logs, wire.server.app[CONTENTS])
     now = datetime.now(UTC)
-    assert await retention.sweep(now - timedelta(days=1)) == Swept(logs=1, blobs=0)
-    assert await retention.sweep(now + timedelta(minutes=1)) == Swept(logs=0, blobs=1)
+    assert await retention.sweep(now - timedelta(days=1)) == Swept(logs=1, blobs=0, contents=0)
+    assert await retention.sweep(now + timedelta(minutes=1)) == Swept(logs=0, blobs=1, contents=0)
     assert await logs.items() == [item]
     assert await blobs.size("ann", _digest(b"used")) == 4
     assert await blobs.size("ann", _digest(b"unused")) is None
@@ -65,7 +65,9 @@ async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
                 raise OSError("away")
             return []
 
-    retention = Retention(wire.server.services, wire.server.app[BLOBS], Broken())
+    retention = Retention(
+        wire.server.services, wire.server.app[BLOBS], Broken(), wire.server.app[CONTENTS]
+    )
     with capture_logs() as logged:
         running = asyncio.create_task(retention.run())
         async with asyncio.timeout(10):

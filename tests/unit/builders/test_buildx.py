@@ -1,13 +1,23 @@
 """One run of `docker buildx build`: nothing secret in argv, everything cleaned up."""
 
 import asyncio
+import base64
+import json
 from pathlib import Path
 
 import pytest
 
 from agent.builders.docker import buildx
-from agent.builders.docker.buildx import Invocation, arguments, child_environment, secret_sources
+from agent.builders.docker.buildx import (
+    Invocation,
+    arguments,
+    child_environment,
+    docker_environment,
+    secret_sources,
+)
+from agent.builders.docker.credentials import engine_auth, write_docker_config
 from agent.builders.docker.failures import Attempt
+from agent.builders.docker.ladder import CONTAINERD, Rung
 from agent.builders.docker.plan import make_plan
 from agent.builders.uv import indexes
 from agent.config.base import Secret
@@ -15,6 +25,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.ports.builder import BuildRequest
+from agent.ports.registry import Credentials
 from agent.testing.builder_suite import RecordingLog
 
 ATTEMPT = Attempt("t", None, None)
@@ -49,11 +60,66 @@ def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan,
     assert 'id=ca,"src=/with,comma/ca"' in argv
     assert argv[argv.index("--build-arg") + 1] == "HTTP_PROXY"
     assert {"network.host", "linux/arm64", "a=b"} <= set(argv)
-    env = child_environment(run, "unix:///x", {"PATH": "/bin", "OTHER": "x"})
+    base = docker_environment("unix:///x", tmp_path, {"PATH": "/bin", "OTHER": "x"})
+    env = child_environment(run, base, work)
     assert env["LAUNCH_BUILD_SECRET_1"] == canary
     assert env["LAUNCH_BUILD_SECRET_0"] == canary + "2"
     assert env["DOCKER_HOST"] == "unix:///x"
     assert "OTHER" not in env
+
+
+def flags(plan, tmp_path, **changes):
+    with buildx.workspace(tmp_path / "c", plan) as work:
+        return " ".join(arguments(work, invocation(plan, **changes), BuilderConfig()))
+
+
+def test_each_rung_puts_the_image_where_it_can(plan, tmp_path):
+    remote = Rung("buildkitd", "launch-x", True, True)
+    classic = flags(plan, tmp_path)
+    assert "--builder default" in classic
+    assert "--tag launch.invalid/t:1" in classic
+    assert "--load" not in classic
+    assert "--cache-to" not in classic
+    kept = flags(plan, tmp_path, rung=CONTAINERD, cache="r.example/x:c")
+    assert "--tag launch.invalid/t:1" in kept
+    assert "--cache-from type=registry,ref=r.example/x:c" in kept
+    assert "--cache-to type=registry,ref=r.example/x:c,mode=max,ignore-error=true" in kept
+    pushed = flags(plan, tmp_path, rung=remote, pushed_as="r.example/x:k")
+    assert "--builder launch-x" in pushed
+    assert "--output type=image,name=r.example/x:k,push=true" in pushed
+    assert "--tag" not in pushed
+    assert "--load" in flags(plan, tmp_path, rung=remote)
+
+
+def test_the_destination_s_login_is_the_build_s_own_and_the_user_s_stay(plan, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    theirs = {"auths": {"other": {"auth": "eA=="}}, "credsStore": "keychain"}
+    (own / "config.json").write_text(json.dumps(theirs))
+    login = Credentials("r.example", "me", "c4n4ry")
+    with buildx.workspace(tmp_path / "c", plan) as work:
+        write_docker_config(work.login_folder, login, {"DOCKER_CONFIG": str(own)})
+        file = work.login_folder / "config.json"
+        found = json.loads(file.read_text())
+        assert file.stat().st_mode & 0o777 == 0o600
+        env = child_environment(invocation(plan, login=login), {"DOCKER_CONFIG": "x"}, work)
+        assert env["DOCKER_CONFIG"] == str(work.login_folder)
+    assert found["auths"]["other"] == {"auth": "eA=="}
+    assert base64.b64decode(found["auths"]["r.example"]["auth"]) == b"me:c4n4ry"
+    assert found["credsStore"] == "keychain"
+    assert found["credHelpers"] == {"r.example": ""}
+    assert not file.exists()
+    assert "c4n4ry" not in repr(login)
+
+
+def test_an_identity_token_takes_the_place_of_a_password(tmp_path):
+    login = Credentials("r.example", "", "", "t0ken")
+    write_docker_config(tmp_path / "d", login, {"HOME": str(tmp_path)})
+    found = json.loads((tmp_path / "d" / "config.json").read_text())
+    assert found["auths"] == {"r.example": {"identitytoken": "t0ken"}}
+    header = json.loads(base64.urlsafe_b64decode(engine_auth(login)))
+    assert header == {"serveraddress": "r.example", "identitytoken": "t0ken"}
+    assert engine_auth(None) is None
 
 
 def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
@@ -61,6 +127,7 @@ def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
         names = {str(path.relative_to(work.folder)) for path in work.folder.rglob("*")}
         assert names == {
             "Dockerfile", "Dockerfile.dockerignore", "launch", "launch/uv", "launch/install.sh",
+            "launch/mode", "launch/variants.txt",
             "launch/requirements.txt", "launch/constraints.txt",
         }  # fmt: skip
     assert list((tmp_path / "c").iterdir()) == []

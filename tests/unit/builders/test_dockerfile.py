@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.docker.dockerfile import Recipe, dockerfile, dockerignore
+from agent.builders.docker.dockerfile import Recipe, dockerfile
 from agent.builders.docker.plan import launch_context, make_plan
 from agent.config.execution import Accelerator, BuilderConfig
 from agent.model.errors import JobError
@@ -18,6 +18,9 @@ RECIPES = {
     "local": Recipe(
         "python:3.12-slim", 4242, ("python", "-c", 'print("a b\\n$HOME")'),
         (("-e", "./"), ("./lib[x]",)),
+    ),
+    "accelerated": Recipe(
+        "cuda.example.org/base:12", 1000, ("python", "main.py"), python="3.11"
     ),
 }  # fmt: skip
 
@@ -34,11 +37,6 @@ def test_packages_are_installed_before_the_code_is_there():
     text = dockerfile(RECIPES["plain"])
     assert text.index("install.sh base") < text.index("COPY")
     assert "# syntax" not in text
-
-
-def test_the_job_s_own_rules_of_what_is_sent_come_first():
-    assert dockerignore("data\n", (".git",), ("wandb",)) == "data\n**/.git\nwandb\n"
-    assert dockerignore("", (".git",), ()) == "**/.git\n"
 
 
 @pytest.fixture
@@ -118,9 +116,37 @@ def test_the_second_context_holds_script_and_requirements(root):
 
 
 def test_the_job_s_dockerignore_is_kept_unless_it_leads_out(root, tmp_path):
-    (root / ".dockerignore").write_text("secret\n")
-    assert plan(root).generated.ignore.startswith("secret\n**/.DS_Store")
+    (root / ".dockerignore").write_text("data\n")
+    assert "\ndata\n**/.DS_Store" in plan(root).ignore
     (root / ".dockerignore").unlink()
     (tmp_path / "x").write_text("x")
     (root / ".dockerignore").symlink_to(tmp_path / "x")
-    assert plan(root).generated.ignore.startswith("**/")
+    assert "\nx\n" not in plan(root).ignore
+
+
+def test_the_rules_beside_an_own_dockerfile_come_first(root):
+    (root / "sub/Dockerfile").write_text("FROM x\n")
+    (root / ".dockerignore").write_text("data\n")
+    assert "\ndata\n" in plan(root, dockerfile=root / "sub/Dockerfile").ignore
+    (root / "sub/Dockerfile.dockerignore").write_text("other\n")
+    made = plan(root, dockerfile=root / "sub/Dockerfile")
+    assert "\nother\n" in made.ignore
+    assert "\ndata\n" not in made.ignore
+    assert made.text == "FROM x\n"
+
+
+def test_python_is_brought_into_an_accelerator_s_image_only(root):
+    text = plan(root, ACCELERATED, python="3.12").text
+    assert "install.sh python 3.12" in text
+    assert "install.sh python" not in plan(root, base_image="mine:1").text
+    text = plan(root, base_image="cuda:2", accelerated=True).text
+    assert text.startswith("FROM cuda:2\n")
+    assert "install.sh python 3.11" in text
+
+
+def test_how_the_list_is_installed_travels_with_it(root):
+    (root / "requirements.frozen.txt").write_text("six==1.16.0\ntorch==2.4.0+cu121\n")
+    files = launch_context(plan(root).generated)
+    assert files["mode"] == "frozen"
+    assert files["variants.txt"] == "cu121 torch==2.4.0+cu121\n"
+    assert files["requirements.txt"] == "six==1.16.0\n"

@@ -1,5 +1,6 @@
 """The engine's API: what is asked, and what its refusals become."""
 
+import os
 import ssl
 import tempfile
 from pathlib import Path
@@ -7,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from agent.builders.docker import pushing
-from agent.builders.docker.builder import DockerBuilder, _time
+from agent.builders.docker.bases import base_content
+from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
+from agent.builders.docker.pruning import _time, tidy
+from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -30,8 +34,26 @@ async def engine(fake):
         yield made
 
 
-def builder(engine, threads, tmp_path, **config):
-    return DockerBuilder(BuilderConfig(**config), engine, tmp_path, threads=threads, environment={})
+class Registry:
+    """A registry that holds what it is told to, and wants no login."""
+
+    def __init__(self, **held):
+        self.held = held
+        self.asked = []
+
+    async def credentials(self, repository):
+        return None
+
+    async def exists(self, reference):
+        self.asked.append(reference)
+        return self.held.get(reference.rpartition(":")[2])
+
+
+def builder(engine, threads, tmp_path, registry=None, **config):
+    return DockerBuilder(
+        BuilderConfig(**config), engine, tmp_path, threads=threads, environment={},
+        registry=registry or Registry(),
+    )  # fmt: skip
 
 
 def test_the_engine_is_the_configured_one_else_docker_s():
@@ -129,12 +151,76 @@ async def test_with_a_destination_only_what_was_pushed_there_counts(
 ):
     fake.listed = [{"Id": ID, "RepoTags": [TAG]}]
     fake.images[ID] = image()
-    made = builder(engine, threads, tmp_path, destination="reg.example/x")
+    registry = Registry()
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
     assert await made.find(KEY) is None
+    assert registry.asked == [f"reg.example/x:{KEY[:40]}"]
     fake.images[ID] = image(RepoDigests=[f"reg.example/x@{DIGEST}"])
     found = await made.find(KEY)
     assert found is not None
     assert found.reference == f"reg.example/x@{DIGEST}"
+    assert len(registry.asked) == 1
+
+
+async def test_what_only_the_registry_has_is_found_there_and_to_be_pulled(
+    fake, engine, threads, tmp_path
+):
+    registry = Registry(**{KEY[:40]: DIGEST})
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
+    found = await made.find(KEY)
+    assert (found.reference, found.here) == (f"reg.example/x@{DIGEST}", False)
+    assert found.reused
+    fake.images[found.reference] = image()
+    assert (await made.find(KEY)).here
+    named = {"repo": f"{NAMESPACE}pulled", "tag": KEY[:12]}
+    assert ("POST", f"/images/{ID}/tag", named) in fake.requests
+
+
+async def test_a_destination_without_anything_to_speak_with_it_is_refused(
+    engine, threads, tmp_path
+):
+    config = BuilderConfig(destination="reg.example/x")
+    with pytest.raises(ConfigError, match="Nothing speaks with the registry"):
+        DockerBuilder(config, engine, tmp_path, threads=threads, environment={})
+
+
+async def test_names_of_the_destination_go_from_here_with_the_image(
+    fake, engine, threads, tmp_path
+):
+    """The registry keeps what was pushed: only this engine is asked to remove."""
+    digest = f"reg.example/x@{DIGEST}"
+    tags = [TAG, "reg.example/x:1", "reg.example/xy:1"]
+    fake.listed = [{"Id": ID, "RepoTags": tags, "RepoDigests": [digest], "Size": 10}]
+    fake.images[ID] = image(Metadata={"LastTagTime": "2001-01-01T00:00:00Z"})
+    registry = Registry()
+    made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
+    assert await made.prune(60, 0) == 10
+    removed = [path for method, path, _ in fake.requests if method == "DELETE"]
+    assert removed == ["/images/reg.example/x:1", f"/images/{digest}", f"/images/{TAG}"]
+    assert registry.asked == []
+
+
+async def test_a_base_counts_by_what_every_machine_knows_it_by(fake, engine):
+    """Pulled: by its digest; only in the registry: the same; made here: by its id."""
+    registry = Registry(**{"3": DIGEST})
+    shelf = Shelf("reg.example/x", registry)
+    name = "python:3"
+    assert await base_content(engine, shelf, name) == DIGEST
+    fake.images[name] = image(RepoDigests=[f"other@sha256:{'0' * 64}", f"python@{DIGEST}"])
+    assert await base_content(engine, shelf, name) == DIGEST
+    fake.images[name] = image()
+    assert await base_content(engine, shelf, name) == ID
+    assert registry.asked == [name]
+
+
+async def test_a_base_that_nobody_knows_stops_no_build(engine):
+    class Shut(Registry):
+        async def exists(self, reference):
+            raise JobError(Cause.IMAGE_AUTH, "no entry")
+
+    assert await base_content(engine, Shelf("r/x", Shut()), "python:3") == "not here"
+    assert await base_content(engine, Shelf("r/x", Registry()), "python:3") == "not here"
+    assert await base_content(engine, None, "python:3") == "not here"
 
 
 async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
@@ -178,17 +264,38 @@ async def test_pruning_takes_what_was_longest_unused_and_is_in_no_use(
     assert await made.prune(60, 0) == 0
 
 
+def test_what_killed_builds_left_goes_after_a_week(tmp_path):
+    notes = tmp_path / "buildx" / "refs" / "default" / "default"
+    notes.mkdir(parents=True)
+    for name in ("old", "new"):
+        (tmp_path / f"build-{name}").mkdir()
+        (notes / name).write_text("{}")
+    (tmp_path / "buildx" / "instances").mkdir()
+    for old in (tmp_path / "build-old", notes / "old", tmp_path / "buildx" / "instances"):
+        os.utime(old, (1, 1))
+    tidy(tmp_path)
+    tidy(tmp_path / "nowhere")
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path != notes}
+    assert {"build-new", "buildx/refs/default/default/new", "buildx/instances"} <= left
+    assert not {"build-old", "buildx/refs/default/default/old"} & left
+
+
 def test_a_time_that_cannot_be_read_counts_as_now():
     assert _time("", "now") == "now"
 
 
 async def push(fake, threads):
     async with Engine(fake.host, {}) as engine:
-        return await pushing.push(engine, ID, "reg.example/x", "t", {}, threads, RecordingLog())
+        return await Shelf("reg.example/x", Registry()).push(engine, ID, KEY, RecordingLog())
 
 
 async def test_a_push_gives_the_registry_s_digest(fake, threads):
     fake.lines = [{"status": "Pushed"}, {"aux": {"Digest": DIGEST}}, {"status": "end"}]
+    assert await push(fake, threads) == DIGEST
+
+
+async def test_the_containerd_store_tells_it_in_words(fake, threads):
+    fake.lines = [{"status": f"{KEY[:40]}: digest: {DIGEST} size: 884"}]
     assert await push(fake, threads) == DIGEST
 
 

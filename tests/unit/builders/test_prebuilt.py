@@ -11,6 +11,8 @@ from agent.builders.docker.engine import Engine
 from agent.builders.prebuilt import ReadyImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.registries.docker_config import DockerLogins
+from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
 
@@ -35,7 +37,8 @@ async def engine(fake):
 def ready(engine, threads, tmp_path):
     def make(pull="missing", **more):
         environment = {"DOCKER_CONFIG": str(tmp_path)}
-        return ReadyImages(engine, pull=pull, threads=threads, environment=environment, **more)
+        registry = OciRegistry([DockerLogins(environment, threads)], environment)
+        return ReadyImages(engine, pull=pull, registry=registry, **more)
 
     return make
 
@@ -168,7 +171,7 @@ async def test_an_image_that_vanishes_after_its_pull_is_not_found(fake, ready):
 
 async def test_an_engine_that_is_away_is_told(threads, tmp_path):
     async with Engine(f"unix://{tmp_path}/none.sock", {}) as engine:
-        images = ReadyImages(engine, pull="missing", threads=threads, environment={})
+        images = ReadyImages(engine, pull="missing", registry=OciRegistry([], {}))
         error = await refused(images)
     assert error.cause is Cause.IMAGE_UNAVAILABLE
     assert "The container engine does not answer" in error.message

@@ -50,18 +50,14 @@ def test_a_list_comes_before_the_project_file(root):
 
 
 def test_the_project_file_s_dependencies_count(root):
-    project = (
-        '[project]\nname = "x"\ndependencies = ["six>=1", "numpy\\n ; python_version<\'3\'"]\n'
-    )
+    project = '[project]\nname = "x"\ndependencies = ["six>=1", "numpy ; python_version<\'3\'"]\n'
     write(root, jobs__hello__pyproject_dot_toml=project, requirements_dot_txt="root\n")
     found = find(root)
     assert found.found_in == "jobs/hello/pyproject.toml"
     assert found.packages == "six>=1\nnumpy ; python_version<'3'\n"
 
 
-@pytest.mark.parametrize(
-    "project", ["[tool.x]\n", '[project]\nname = "x"\ndependencies = []\n', "project = 3\n"]
-)
+@pytest.mark.parametrize("project", ["[tool.x]\n", '[project]\nname = "x"\ndependencies = []\n'])
 def test_a_project_file_without_dependencies_is_passed_over(root, project):
     write(root, jobs__hello__pyproject_dot_toml=project)
     assert find(root) is None
@@ -146,13 +142,150 @@ def test_a_link_out_of_the_source_is_named(root, tmp_path, name):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[project\n", "not valid TOML"),
-        ('[project]\ndependencies = "six"\n', "not a list of strings"),
-        ("[project]\ndependencies = [1]\n", "not a list of strings"),
+        ("[project\n", "is not TOML: Expected"),
+        ("project = 3\n", "`project` is 3, not a table"),
+        ('[project]\ndependencies = "six"\n', "is no list of texts"),
+        ("[project]\ndependencies = [1]\n", "is no list of texts"),
     ],
 )
 def test_a_project_file_that_cannot_be_read_is_named(root, text, words):
     write(root, jobs__hello__pyproject_dot_toml=text)
     message = refused(root)
     assert words in message
-    assert "`jobs/hello/pyproject.toml`" in message
+    assert message.startswith("jobs/hello/pyproject.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("six\n--indx-url x\n", "requirements.txt, line 2: unknown option `--indx-url`"),
+        ("six\nnum py==2\n", "requirements.txt, line 2: «num py==2» is no requirement"),
+        ("six --frobnicate\n", "line 1: unknown option `--frobnicate`"),
+    ],
+)
+def test_lines_that_mean_nothing_are_named_before_anything_is_built(root, text, words):
+    write(root, requirements_dot_txt=text)
+    assert words in refused(root)
+
+
+UV_LOCK = """version = 1
+requires-python = ">=3.11"
+
+[[package]]
+name = "job"
+version = "0.1"
+source = { virtual = "." }
+dependencies = [{ name = "six" }]
+
+[package.metadata]
+requires-dist = [{ name = "six", specifier = ">=1" }]
+
+[[package]]
+name = "six"
+version = "1.16.0"
+source = { registry = "https://index.example.org/simple" }
+sdist = { url = "https://index.example.org/six.tar.gz", hash = "sha256:HASH" }
+""".replace("HASH", "ab" * 32)
+PROJECT = '[project]\nname = "job"\nversion = "0.1"\ndependencies = ["six>=1"]\n'
+
+
+def test_a_lock_of_uv_pins_what_the_project_asks_for(root):
+    write(root, uv_dot_lock=UV_LOCK, pyproject_dot_toml=PROJECT)
+    found = find(root)
+    assert (found.found_in, found.mode) == ("uv.lock", "exact")
+    assert found.packages.split() == ["six==1.16.0", f"--hash=sha256:{'ab' * 32}"]
+
+
+def test_a_lock_without_its_project_is_passed_over_and_a_broken_one_named(root):
+    write(root, uv_dot_lock=UV_LOCK)
+    assert find(root) is None
+    write(root, uv_dot_lock="version = [", pyproject_dot_toml=PROJECT)
+    assert "`uv.lock` cannot be used" in refused(root)
+
+
+POETRY = """
+[[package]]
+name = "six"
+version = "1.16.0"
+optional = false
+
+[[package]]
+name = "pywin32"
+version = "306"
+optional = false
+
+[[package]]
+name = "mine"
+version = "1.0"
+optional = false
+[package.source]
+type = "git"
+url = "https://host/mine.git"
+resolved_reference = "abc"
+"""
+
+
+def test_an_older_lock_of_poetry_constrains_what_the_project_asks_for(root):
+    project = (
+        '[tool.poetry.dependencies]\npython = "^3.11"\nsix = "^1"\n'
+        'mine = {git = "https://host/mine.git"}\n'
+        'extra = {version = "1", optional = true}\nhttpx = {version = "*", extras = ["http2"]}\n'
+    )
+    write(root, poetry_dot_lock=POETRY, pyproject_dot_toml=project)
+    found = find(root)
+    assert found.packages.splitlines() == [
+        "six", "mine @ git+https://host/mine.git@abc", "httpx[http2]",
+    ]  # fmt: skip
+    assert found.constraints.splitlines() == ["six==1.16.0", "pywin32==306"]
+    assert found.mode == "resolve"
+
+
+def test_a_newer_lock_of_poetry_says_itself_what_belongs_to_the_job(root):
+    lock = """
+[[package]]
+name = "six"
+version = "1.16.0"
+optional = false
+groups = ["main", "dev"]
+markers = "python_version > '3'"
+
+[[package]]
+name = "pytest"
+version = "8.0"
+optional = false
+groups = ["dev"]
+"""
+    write(root, poetry_dot_lock=lock, pyproject_dot_toml=PROJECT)
+    found = find(root)
+    assert (found.packages, found.mode) == ("six==1.16.0 ; python_version > '3'\n", "exact")
+
+
+@pytest.mark.parametrize(
+    ("lock", "words"),
+    [
+        ("[[package", "it is not TOML"),
+        ('[[package]]\nname = "six\\n--evil"\nversion = "1"\n', "is no package with a version"),
+    ],
+)
+def test_a_lock_of_poetry_that_cannot_be_read_is_named(root, lock, words):
+    write(root, poetry_dot_lock=lock)
+    assert words in refused(root)
+
+
+def test_a_pylock_is_handed_on_whole(root):
+    write(root, pylock_dot_toml='lock-version = "1.0"\n')
+    found = find(root)
+    assert (found.file_name, found.packages) == ("pylock.toml", 'lock-version = "1.0"\n')
+
+
+def test_frozen_requirements_come_last_in_each_folder(root):
+    frozen = "six==1.16.0\nwandb==0.31.1.dev1\ntorch==2.4.0+cu121\n"
+    write(root, requirements_dot_frozen_dot_txt=frozen)
+    found = find(root)
+    assert (found.found_in, found.mode) == ("requirements.frozen.txt", "frozen")
+    assert found.packages == "six==1.16.0\nwandb\n"
+    assert found.variants == (("cu121", ("torch==2.4.0+cu121",)),)
+    write(root, pyproject_dot_toml=PROJECT)
+    assert find(root).found_in == "pyproject.toml"
+    write(root, requirements_dot_frozen_dot_txt="", pyproject_dot_toml="")
+    assert find(root) is None

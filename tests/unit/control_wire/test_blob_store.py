@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.files.blobs import BlobStore, DigestMismatchError, TooLargeError
+from agent.control.files.blobs import BlobStore
 from agent.control.files.storage import open_folder
+from agent.control.files.verifying import DigestMismatchError, TooLargeError
 from agent.control.http.bodies import BrokenOffError
 from agent.model.errors import InvalidInputError
 

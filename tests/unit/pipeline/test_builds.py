@@ -7,10 +7,11 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, UnreachableError
-from agent.model.work import Resolved, SourceTree
+from agent.model.work import Image, Resolved, SourceTree
 from agent.pipeline.build import Builds
 from agent.pipeline.insist import insist
 from agent.pipeline.recall import Recall, RecalledError, Recalls
+from agent.ports.log import LogSink
 from tests.unit.daemon.bench import FakeBuilder, FakeImages
 from tests.unit.pipeline.claims import claim
 
@@ -63,6 +64,29 @@ async def test_equal_keys_share_one_build_and_its_log() -> None:
     again = await builds.image(resolved(), builder, None, logs[0])
     assert again.reused
     assert b"nothing to build" in logs[0].text
+
+
+async def test_what_only_a_registry_has_is_pulled_by_its_digest_before_it_runs() -> None:
+    class Far(FakeImages):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pulled: list[str] = []
+
+        async def resolve(self, reference: str, log: LogSink) -> Image:
+            self.pulled.append(reference)
+            return await super().resolve(reference, log)
+
+    builder, builds, images = FakeBuilder(), Builds(timeout=60, concurrency=1), Far()
+    name = "reg.example/x@sha256:" + "1" * 64
+    builder.built["cafe"] = Image(name, "digest", reused=True, name="x", here=False)
+    found = await builds.image(resolved(), builder, images, Lines())
+    assert images.pulled == [name]
+    assert (found.reference, found.here, found.name) == (name, True, "x")
+    elsewhere = await builds.image(resolved(), builder, None, Lines())
+    assert not elsewhere.here
+    images.error = JobError(Cause.IMAGE_AUTH, "no entry")
+    with pytest.raises(JobError, match="no entry"):
+        await builds.image(resolved(), builder, images, Lines())
 
 
 async def test_who_leaves_does_not_take_the_build_along() -> None:

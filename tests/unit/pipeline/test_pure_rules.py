@@ -183,8 +183,9 @@ def test_layouts_of_a_source(tree: Path) -> None:
     ] == ("jobs/hello", "Dockerfile.wandb")
     overridden = {"dockerfile": "Dockerfile", "entry_point": ["bash", "-c", "true"]}
     assert _layout(tree, overrides=overridden, build={"dockerfile": "x"})[1] == "Dockerfile"
-    for words in (["bash", "-c", "true"], ["python"], ["/bin/true"], ["./main.py"], ["true"]):
+    for words in (["bash", "-c", "true"], ["python"], ["/bin/true"], ["true"]):
         assert _layout(tree, overrides={"entry_point": words}) == (".", None, tuple(words))
+    assert _layout(tree, overrides={"entry_point": ["./main.py"]})[2] == ("python", "./main.py")
     three = {"entry_point": ["python", "jobs/hello/job.py", "--fast"]}
     assert _layout(tree, overrides=three)[2] == ("python", "jobs/hello/job.py", "--fast")
 

@@ -4,7 +4,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from agent.control.store.tables import JsonText, metadata
+from agent.control.store.artifact_tables import metadata
+from agent.control.store.tables import JsonText
 
 
 def render(kind: str, value: Any, _: object) -> str | Literal[False]:

@@ -1,0 +1,34 @@
+"""Which content a base image's name stands for just now: a part of every key."""
+
+from agent.builders.docker.engine import Engine
+from agent.builders.docker.pushing import Shelf
+from agent.builders.docker.reference import parse_reference
+from agent.model.errors import JobError
+
+
+async def base_content(engine: Engine, shelf: Shelf | None, base: str) -> str:
+    """Its registry's digest where one is known, else its id in the engine.
+
+    Digests are the same on every machine, so that agents who share a destination find each
+    other's images. Without a destination nothing leaves this machine, and no registry is asked.
+
+    Raises:
+        EngineAwayError: the engine went away.
+    """
+    facts = await engine.image(base)
+    if facts is None:
+        return await _far(shelf, base) or "not here"
+    reference = parse_reference(base)
+    prefix = f"{reference.familiar if reference else base}@"
+    pulled = (name for name in facts.digests if name.startswith(prefix))
+    return next((name.removeprefix(prefix) for name in pulled), facts.id)
+
+
+async def _far(shelf: Shelf | None, base: str) -> str | None:
+    """A registry that does not tell stops no build: BuildKit may know better, or says why."""
+    if shelf is None:
+        return None
+    try:
+        return await shelf.registry.exists(base)
+    except JobError:
+        return None

@@ -1,0 +1,113 @@
+"""Which files of a context are sent: `.dockerignore`, read as BuildKit reads it.
+
+Facts: Docker's documentation of `.dockerignore`. Patterns are relative to the context, later
+ones win, `!` lets in again, and what lies below an excluded folder is excluded with it.
+The content key counts exactly the files that these rules let through.
+"""
+
+import posixpath
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from agent.model.tree import EXCLUDED_AT_TOP, EXCLUDED_NAMES
+
+#: Files that hold credentials by custom; the job's own `!` lets one in.
+SECRETS: Final = (
+    ".env", ".env.local", ".netrc", "_netrc", ".pypirc", ".git-credentials", ".ssh", ".aws",
+    "id_rsa", "id_ecdsa", "id_ed25519",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    pattern: re.Pattern[str]
+    lets_in: bool
+
+
+class Ignore:
+    """The rules of one ignore file."""
+
+    def __init__(self, text: str) -> None:
+        self._rules = tuple(_rules(text))
+        self._plain = not any(rule.lets_in for rule in self._rules)
+
+    def excludes(self, path: str) -> bool:
+        """Whether a path (relative, `/` between parts) stays behind."""
+        places = [path] if self._plain else list(_with_parents(path))
+        excluded = False
+        for rule in self._rules:
+            if any(rule.pattern.fullmatch(place) for place in places):
+                excluded = not rule.lets_in
+        return excluded
+
+    def prunes(self, folder: str) -> bool:
+        """Whether nothing below an excluded folder can be let in again."""
+        return self._plain and self.excludes(folder)
+
+
+def whole_text(own: str) -> str:
+    """The ignore file that is used: secrets, the job's own rules, then what is never code."""
+    lines = [f"**/{name}" for name in SECRETS]
+    never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_TOP)
+    return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
+
+
+def withheld(context: Path, text: str) -> tuple[str, ...]:
+    """Secrets directly in a context that stay behind under these rules, for people. Blocks."""
+    rules = Ignore(text)
+    return tuple(name for name in SECRETS if rules.excludes(name) and (context / name).exists())
+
+
+def _rules(text: str) -> Iterator[_Rule]:
+    for line in text.removeprefix("\ufeff").splitlines():
+        if line.startswith("#"):
+            continue
+        pattern = line.strip()
+        lets_in = pattern.startswith("!")
+        pattern = pattern.removeprefix("!").strip()
+        if not pattern:
+            continue
+        cleaned = posixpath.normpath(pattern).lstrip("/")
+        if cleaned in {"", "."}:
+            continue
+        try:
+            yield _Rule(re.compile(_expression(cleaned), re.DOTALL), lets_in)
+        except re.error:
+            continue  # BuildKit refuses the file itself, and says so
+
+
+def _expression(pattern: str) -> str:
+    parts: list[str] = []
+    at = 0
+    while at < len(pattern):
+        taken, expression = _next(pattern, at)
+        parts.append(expression)
+        at += taken
+    return "".join(parts)
+
+
+def _next(pattern: str, at: int) -> tuple[int, str]:
+    """How many characters the next part has, and what it matches."""
+    rest = pattern[at:]
+    if rest.startswith("**"):
+        length = 3 if rest.startswith("**/") else 2
+        return length, ".*" if len(rest) == length else "(?:.*/)?"
+    match rest[0]:
+        case "*":
+            return 1, "[^/]*"
+        case "?":
+            return 1, "[^/]"
+        case "\\" if len(rest) > 1:
+            return 2, re.escape(rest[1])
+        case "[" if (end := rest.find("]", 2)) > 0:
+            return end + 1, rest[: end + 1].replace("\\", "\\\\")
+        case other:
+            return 1, re.escape(other)
+
+
+def _with_parents(path: str) -> Iterable[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:count]) for count in range(1, len(parts) + 1))

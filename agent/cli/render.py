@@ -1,0 +1,105 @@
+"""`launch render`: what a submission would become; nothing is queued, built or started."""
+
+import json
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agent.cli.connect import Target, json_option, on_server
+from agent.cli.job_create import with_options
+from agent.cli.output import print_json, print_pairs, print_table, safe, say
+from agent.cli.submit_options import WISHES, Asked, read_flags
+
+if TYPE_CHECKING:
+    from agent.pipeline.render import Rendering
+    from agent.remote.console import Console
+
+
+@click.command("render")
+@with_options(WISHES)
+@click.option(
+    "-q", "--queue", is_flag=False, flag_value="default",
+    help="Queue whose template counts; without it that of a direct run: none.",
+)  # fmt: skip
+@click.option("-v", "--set-var", "variables", multiple=True, metavar="K=V")
+@on_server
+@json_option
+@click.argument("reference", required=False, metavar="[JOB]")
+def render(target: Target, *, reference: str | None, as_json: bool, **flags: Any) -> None:
+    """Show what a job would become: Dockerfile, container, environment, and who set what.
+
+    JOB is entity/project/name:alias; or give --uri or --docker-image. Secrets are masked, and
+    nothing is queued, built or started. The agent's part comes from this machine's
+    configuration.
+    """
+    if reference is not None:
+        flags["job"] = reference
+    show(target, read_flags(target.entity, {**flags, "args": ()}), as_json=as_json)
+
+
+def show(target: Target, asked: Asked, *, as_json: bool) -> None:
+    """Print what a submission would become; also `launch submit --dry-run`.
+
+    Raises:
+        LaunchError: what would refuse the submission or its run, in the same words.
+    """
+
+    async def work(console: "Console") -> "Rendering":
+        from agent.compose.rendering import Submission, render_submission
+        from agent.config.load import load
+
+        submission = Submission(asked.queue, asked.wishes, asked.variables)
+        config = load(os.environ).config
+        return await render_submission(console, config, submission, _Remarks(quiet=as_json))
+
+    rendering = target.call(work)
+    if as_json:
+        print_json(asdict(rendering))
+    else:
+        _print(rendering)
+
+
+class _Remarks:
+    """The setup's log, on standard error."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+
+    async def write(self, data: bytes) -> None:
+        """Say it line by line."""
+        for line in data.decode("utf-8", "replace").splitlines():
+            if not self._quiet:
+                say(line)
+
+
+def _print(rendering: "Rendering") -> None:
+    _heading("Source")
+    print_pairs([*rendering.facts.items(), ("requirements", rendering.requirements)])
+    if rendering.dockerfile is not None:
+        _heading(f"Dockerfile ({rendering.own_dockerfile or 'generated'})")
+        print(_safe_lines(rendering.dockerfile))
+    _heading("Container" if rendering.container is not None else "Process")
+    print(safe_json(rendering.container or rendering.process))
+    _heading("Environment")
+    print_pairs(sorted(rendering.environment.items()))
+    _heading("Who set what")
+    rows = [
+        (each.path, json.dumps(each.value, ensure_ascii=False), each.layer)
+        for each in rendering.settings
+    ]
+    print_table(("FIELD", "VALUE", "LAYER"), rows, "Nobody set anything.")
+
+
+def safe_json(value: Any) -> str:
+    """Indented JSON; JSON itself escapes what would steer a terminal."""
+    return json.dumps(value, indent=2)
+
+
+def _safe_lines(text: str) -> str:
+    return "\n".join(safe(line) for line in text.rstrip("\n").splitlines())
+
+
+def _heading(text: str) -> None:
+    print(f"\n# {text}")

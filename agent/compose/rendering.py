@@ -1,0 +1,204 @@
+"""`launch render`: what a submission would become on this machine's agent; nothing is queued."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from agent.compose.survey import CONTAINERS, PROCESSES
+from agent.config.agent import AgentConfig
+from agent.control.services.composing import Composed, compose
+from agent.control.services.templates import parse_variables, resolve_values
+from agent.control.store.records import QueueRecord
+from agent.jobs.author import Wishes, author
+from agent.jobs.variables import typed_variables
+from agent.model.capacity import Granted
+from agent.model.errors import InvalidInputError
+from agent.model.job.entry_point import for_file
+from agent.model.phase import Phase
+from agent.model.redact import MASK
+from agent.model.spec import Json
+from agent.model.work import Claim, Image, Lease
+from agent.pipeline.equipment import Lane, Sources, Workbench
+from agent.pipeline.render import OPEN, Rendering, Rules, render
+from agent.pipeline.stored import read_job
+from agent.ports.log import LogSink
+from agent.remote.artifact_reader import RemoteArtifacts
+from agent.remote.blobs import RemoteBlobs
+from agent.remote.console import Console
+from agent.sources.artifact import ArtifactFetcher
+from agent.sources.code import CodeFetcher
+from agent.sources.git.source import GitFetcher
+from agent.sources.local import LocalFolder
+
+#: Stands for a folder that was not packed.
+_UNPACKED: Final = "sha256:" + "0" * 64
+_THREADS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What is to be shown."""
+
+    #: `None`: a direct run, with no template.
+    queue: str | None
+    wishes: Wishes
+    variables: Mapping[str, str]
+
+
+async def render_submission(
+    console: Console, config: AgentConfig, asked: Submission, log: LogSink
+) -> Rendering:
+    """Look up what a real run would look up, in a folder that is gone afterwards.
+
+    Raises:
+        LaunchError: what would refuse the submission or its run, in the same words.
+    """
+    wishes, local = _local(asked.wishes)
+    queue = await _queue(console, asked.queue)
+    entity = await console.acting_entity()
+    values = await typed_variables(console, queue.name, asked.variables) if asked.variables else {}
+    authored = author(wishes)
+    spec = authored.spec
+    if authored.folder is not None:
+        named = {"type": "code", "digest": _UNPACKED, "size": 0, "name": authored.folder.name}
+        spec = {**spec, "source": named}
+    async with AsyncExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="launch-render-")))
+        bench = _workbench(console, config, threads, local)
+        claim = await _claim(bench, queue, spec, values, entity)
+        lane = await stack.enter_async_context(
+            _lane(claim.resource, config, folder, threads, console)
+        )
+        rules = Rules(config.builder, config.runners.local_container)
+        return await render(claim, lane, bench, folder, rules, log)
+
+
+def _local(wishes: Wishes) -> tuple[Wishes, Path | None]:
+    """A directory here, or the directory of a file here, which then is what is run."""
+    path = Path(wishes.uri or "").expanduser()
+    if wishes.uri is None or not path.exists():
+        return wishes, None
+    if path.is_dir():
+        return wishes, path.resolve()
+    entry = wishes.entry_point or for_file(path.name)
+    return replace(wishes, uri=str(path.parent), entry_point=entry), path.parent.resolve()
+
+
+async def _queue(console: Console, name: str | None) -> QueueRecord:
+    found: Json = {} if name is None else await console.queue(name)
+    variables = [
+        {key: each[key] for key in ("name", "schema", "description") if each.get(key) is not None}
+        for each in found.get("templateVariables") or ()
+    ]
+    return QueueRecord(
+        id="",
+        entity=str(found.get("entityName") or ""),
+        name=name or "",
+        access="PROJECT",
+        created_by="",
+        resource=found.get("resource"),
+        config=found.get("config") or {},
+        template_variables=parse_variables({each.pop("name"): each for each in variables}),
+        prioritization="DISABLED",
+        external_links=None,
+        resource_config_id=None,
+        paused=False,
+        created_at=datetime.now(UTC),
+    )
+
+
+async def _claim(
+    bench: Workbench, queue: QueueRecord, spec: Json, values: Any, entity: str
+) -> Claim:
+    """The claim that an agent would get; the job's layer as the control plane lays it."""
+    places = {"entity": spec.get("entity") or entity, "project": spec.get("project") or "default"}
+    resolve_values(queue.template_variables, values)
+    composed = compose(queue, spec, values, places)
+    claim = _made(queue, composed, places)
+    if composed.spec.job and bench.sources.jobs is not None:
+        stored = await read_job(bench.sources.jobs, composed.spec.job, claim)
+        layer = {**stored.fields(), "job": str(stored.reference)}
+        claim = _made(queue, compose(queue, spec, values, places, layer), places)
+    return claim
+
+
+def _made(queue: QueueRecord, composed: Composed, places: Json) -> Claim:
+    return Claim(
+        lease=Lease(OPEN, 1, 1),
+        phase=Phase.LEASED,
+        entity=str(places["entity"]),
+        project=str(places["project"]),
+        queue=queue.name,
+        run_name=composed.spec.run_id or OPEN,
+        name=composed.spec.name,
+        author=composed.spec.author,
+        priority=0,
+        resource=composed.resource or CONTAINERS,
+        spec=composed.spec,
+        layers=composed.layers,
+        granted=Granted(cpus=composed.demand.cpus, memory=composed.demand.memory, gpus=()),
+        run_token=MASK,
+        stop_requested=False,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _workbench(
+    console: Console, config: AgentConfig, threads: ThreadPoolExecutor, local: Path | None
+) -> Workbench:
+    """The same sources as an agent of this user has, with the same caches."""
+    cache = config.state_dir / "cache"
+    jobs = RemoteArtifacts(console.client)
+    limits = config.sources.code
+    git = GitFetcher(
+        config.sources.git, cache / "git", embedded=True, threads=threads, environment=os.environ
+    )
+    remote = CodeFetcher(RemoteBlobs(console.client), limits, threads)
+    return Workbench(
+        sources=Sources(
+            git=git,
+            code=remote if local is None else LocalFolder(local, threads),
+            artifact=ArtifactFetcher(jobs, limits, cache / "code", threads),
+            jobs=jobs,
+        ),
+        executor=threads,
+    )
+
+
+@asynccontextmanager
+async def _lane(
+    resource: str, config: AgentConfig, folder: Path, threads: ThreadPoolExecutor, console: Console
+) -> AsyncIterator[Lane]:
+    """A runner that is asked about arguments only; no engine is called."""
+    url = console.client.endpoint.url
+    if resource == CONTAINERS:
+        from agent.runners.docker.runner import DockerRunner
+
+        async with DockerRunner("", config.runners.local_container, threads) as runner:
+            yield Lane(runner, None, _NoImages(), url)
+    elif resource == PROCESSES:
+        from agent.runners.process.runner import ProcessRunner
+
+        local = config.runners.local_process
+        yield Lane(
+            ProcessRunner(folder / "processes", "", local, threads, os.environ), None, None, url
+        )
+    else:
+        message = f"`{resource}` is run by a plugin, and cannot be shown here."
+        raise InvalidInputError(message, hint=f"Shown are {CONTAINERS} and {PROCESSES}.")
+
+
+class _NoImages:
+    """Says that images are run here; nothing is pulled while something is only shown."""
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        """The reference as it was named."""
+        del log
+        return Image(reference, "", reused=True)

@@ -1,0 +1,138 @@
+"""Bytes of artifacts and runs: signed addresses, W&B's single entries, W&B's file stream."""
+
+from typing import Any, Final
+
+import structlog
+from aiohttp import web
+
+from agent.control.files.links import Links, Verb
+from agent.control.files.verifying import DamagedError, DigestMismatchError
+from agent.control.http.bodies import pieces, read_json
+from agent.control.keys import (
+    CONFIG,
+    CONTENTS,
+    PLANE,
+    RUN_FILES,
+    principal_of,
+)
+from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.job.digest import encoded
+
+_PLACE: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
+_CONTENT: Final = "{birth}/{md5:[0-9a-f]{32}}/{name:.+}"
+#: The longer first: a birth's id is what tells them apart.
+ENTRY_PATHS: Final = (f"{_PLACE}/{{artifact}}/{_CONTENT}", f"{_PLACE}/{_CONTENT}")
+STREAM_PATH: Final = "/files/{entity}/{project}/{run}/file_stream"
+
+#: W&B's clients send about 10 MiB at most.
+_STREAM_LIMIT: Final = 32 * 1024**2
+_ALLOWED: Final = "GET, HEAD, OPTIONS, PUT"
+
+
+async def put_content(request: web.Request) -> web.Response:
+    """Store a content under a signed address; once it is there, doing so again changes nothing."""
+    entity, md5 = _signed_content(request, "write")
+    announced = request.headers.get("Content-MD5")
+    if announced is not None and announced != encoded(bytes.fromhex(md5)):
+        message = f"The header `Content-MD5` says {announced}, the address was made for {md5}."
+        raise DigestMismatchError(message)
+    length = request.content_length
+    await request.app[CONTENTS].put(entity, md5, pieces(request), length)
+    return web.Response(headers={"ETag": f'"{md5}"'})
+
+
+async def get_content(request: web.Request) -> web.StreamResponse:
+    """The bytes of a content, by a signed address."""
+    entity, md5 = _signed_content(request, "read")
+    return await _send(request, entity, md5)
+
+
+async def get_entry(request: web.Request) -> web.StreamResponse:
+    """One file of an artifact, with a key: what a launched run reads its job by."""
+    info = request.match_info
+    principal, plane = principal_of(request), request.app[PLANE]
+    place = (info["entity"], info["project"], info["collection"])
+    collection = await plane.artifacts.collection(principal, *place)
+    known = collection is not None and await plane.artifacts.holds(
+        principal, collection, info["md5"]
+    )
+    if collection is None or not known:
+        message = f"There is no file «{info['name']}» with that content in {'/'.join(place)}."
+        raise NotFoundError(message)
+    return await _send(request, collection.entity, info["md5"])
+
+
+async def put_run_file(request: web.Request) -> web.Response:
+    """Store a run's file under a signed address."""
+    info = request.match_info
+    subject = ("write", "run-file", info["entity"], info["run"], info["name"])
+    _links(request).check(subject, *_shown(request))
+    await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request))
+    return web.Response()
+
+
+async def options(_request: web.Request) -> web.Response:
+    """What may be done with an address."""
+    return web.Response(status=204, headers={"Allow": _ALLOWED})
+
+
+async def file_stream(request: web.Request) -> web.Response:
+    """W&B's news of a run: a sign of life, and that it is over.
+
+    Lines of history and output are accepted and not kept.
+    """
+    body: Any = await read_json(request, _STREAM_LIMIT)
+    if not isinstance(body, dict):
+        raise InvalidInputError("The body must be one JSON object.")
+    info, plane, principal = request.match_info, request.app[PLANE], principal_of(request)
+    place = (info["entity"], info["project"], info["run"])
+    run = await plane.runs.beat(principal, *place)
+    if run is None:
+        raise NotFoundError(f"There is no run «{info['run']}» in «{place[0]}/{place[1]}».")
+    if body.get("complete") is True:
+        code = body.get("exitcode")
+        failed = code if isinstance(code, int) else int(body.get("failed") is True)
+        await plane.runs.complete(principal, *place, failed)
+    return web.json_response({"exitcode": None, "limits": {}, "stopped": run.stopped})
+
+
+def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:
+    entity, md5 = request.match_info["entity"], request.match_info["md5"]
+    _links(request).check((verb, "content", entity, md5), *_shown(request))
+    return entity, md5
+
+
+def _shown(request: web.Request) -> tuple[str, str]:
+    return request.query.get("expires", ""), request.query.get("signature", "")
+
+
+def _links(request: web.Request) -> Links:
+    """Only to check: the base plays no part."""
+    config, plane = request.app[CONFIG], request.app[PLANE]
+    return Links(plane.signing_key, "", config.link_lifetime)
+
+
+async def _send(request: web.Request, entity: str, md5: str) -> web.StreamResponse:
+    """Stream a content. A damaged one is cut, so that nobody takes it for whole."""
+    found = await request.app[CONTENTS].read(entity, md5)
+    if found is None:
+        raise NotFoundError(f"There is no content {md5} in «{entity}».")
+    size, chunks = found
+    response = web.StreamResponse(headers={"ETag": f'"{md5}"'})
+    response.content_type = "application/octet-stream"
+    response.content_length = size
+    response.headers["Content-Disposition"] = "attachment"
+    await response.prepare(request)
+    if request.method == "HEAD":
+        await response.write_eof()
+        return response
+    try:
+        async for chunk in chunks:
+            await response.write(chunk)
+    except DamagedError as error:
+        structlog.get_logger().error("stored content is damaged", entity=entity, error=str(error))
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+    await response.write_eof()
+    return response

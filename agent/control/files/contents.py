@@ -1,0 +1,116 @@
+"""The bytes of artifacts: one object per content and entity, under a name used only once."""
+
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+
+from obstore.store import ObjectStore
+
+from agent.control.files.storage import storage_errors
+from agent.control.files.verifying import TooLargeError, Verified, undamaged
+from agent.control.services.contents import Contents
+from agent.control.store.artifact_records import ContentRecord
+from agent.control.store.ids import new_id
+
+_FOLDER: Final = "contents"
+_CHUNK: Final = 1024 * 1024
+#: Parts in flight while a content is written: bounds memory to about 2 × 5 MiB per upload.
+_PARTS: Final = 2
+#: Contents up to this size are written in one go, which is quicker for a thousand of them.
+_SMALL: Final = 1024 * 1024
+
+
+class ContentStore:
+    """A content is there wholly, with the bytes of its MD5, or not at all.
+
+    The bytes are written first and recorded then; whoever is second with the same content
+    takes its own bytes back.
+    """
+
+    def __init__(self, store: ObjectStore, ledger: Contents, max_bytes: int) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._max = max_bytes
+
+    async def put(
+        self, entity: str, md5: str, chunks: AsyncIterator[bytes], announced: int | None
+    ) -> int:
+        """Store what arrives, once all of it has arrived and its MD5 is right; returns its size.
+
+        Raises:
+            DigestMismatchError: other bytes than promised.
+            TooLargeError: more than the control plane takes.
+            StorageFullError: no space.
+        """
+        counted = Verified(chunks, "md5", md5, self._max)
+        if await self._ledger.find(entity, md5) is not None:
+            async for _ in counted:
+                pass
+            return counted.size
+        key = f"{_FOLDER}/{entity}/{new_id()}{new_id()}"
+        with storage_errors(f"Storing {md5}"):
+            await self._write(key, counted, announced)
+        new = ContentRecord(entity, md5, key, counted.size)
+        if (await self._ledger.stored(new)).key != key:
+            await self.delete(key)
+        return counted.size
+
+    async def _write(self, key: str, counted: Verified, announced: int | None) -> None:
+        if announced is not None and announced <= _SMALL:
+            await self._store.put_async(key, b"".join([chunk async for chunk in counted]))
+            return
+        try:
+            await self._store.put_async(key, aiter(counted), max_concurrency=_PARTS)
+        finally:
+            await counted.let_go()
+
+    async def read(self, entity: str, md5: str) -> tuple[int, AsyncIterator[bytes]] | None:
+        """Size and stream of a content, verified as it is read; `None` when it is not there."""
+        known = await self._ledger.find(entity, md5)
+        if known is None:
+            return None
+        with storage_errors(f"Reading {md5}"):
+            try:
+                found = await self._store.get_async(known.key)
+            except FileNotFoundError:
+                return None
+        return found.meta["size"], undamaged(found.stream(_CHUNK), md5)
+
+    async def whole(self, entity: str, md5: str, limit: int) -> bytes | None:
+        """All of a small content; `None` when it is not there.
+
+        Raises:
+            TooLargeError: it is larger than `limit`.
+        """
+        found = await self.read(entity, md5)
+        if found is None:
+            return None
+        if found[0] > limit:
+            raise TooLargeError(f"The content {md5} has {found[0]} bytes, at most {limit} can be.")
+        return b"".join([chunk async for chunk in found[1]])
+
+    async def delete(self, key: str) -> None:
+        """Remove bytes; those that are not there are no error."""
+        with storage_errors(f"Removing {key}"), suppress(FileNotFoundError):
+            await self._store.delete_async(key)
+
+    async def sweep(self, before: datetime) -> int:
+        """Remove what no artifact refers to and nobody asked for since; how many there were.
+
+        First those that the ledger forgets, then bytes that it never came to know: a process
+        that was killed between writing and recording leaves such.
+        """
+        removed = 0
+        while unused := await self._ledger.forget_unused(before):
+            for one in unused:
+                await self.delete(one.key)
+            removed += len(unused)
+        with storage_errors("Listing contents"):
+            async for batch in self._store.list(f"{_FOLDER}/"):
+                old = [meta["path"] for meta in batch if meta["last_modified"] < before]
+                orphans = set(old) - await self._ledger.known_keys(old)
+                for key in orphans:
+                    await self.delete(key)
+                removed += len(orphans)
+        return removed

@@ -1,0 +1,46 @@
+"""The list of an artifact's files, as clients upload it. Pure."""
+
+import json
+from typing import Any, Final
+
+from agent.control.store.artifact_records import EntryRecord
+from agent.model.errors import InvalidInputError
+from agent.model.job.digest import decoded
+from agent.model.job.places import leads_upward
+
+_LONGEST_PATH: Final = 4096
+
+
+def parse_manifest(text: bytes) -> list[EntryRecord]:
+    """The files that a manifest lists, by path; references among them.
+
+    Raises:
+        InvalidInputError: no JSON, or an entry that is wrong; names its path.
+    """
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"The artifact's manifest is not JSON: {error}.") from None
+    listed = raw.get("contents") if isinstance(raw, dict) else None
+    if not isinstance(listed, dict):
+        raise InvalidInputError("The artifact's manifest has no object `contents`.")
+    return [_entry(path, listed[path]) for path in sorted(listed)]
+
+
+def _entry(path: str, raw: Any) -> EntryRecord:
+    if not path or len(path) > _LONGEST_PATH or "\0" in path:
+        raise InvalidInputError(f"The artifact's manifest lists {path[:100]!r}, which is no path.")
+    if path.startswith(("/", "\\")) or leads_upward(path):
+        message = f"The artifact's manifest lists «{path}», which leads out of the artifact."
+        raise InvalidInputError(message)
+    digest, size, ref = (
+        (raw.get(key) for key in ("digest", "size", "ref"))
+        if isinstance(raw, dict)
+        else (None, None, None)
+    )
+    whole = isinstance(size, int) and not isinstance(size, bool) and size >= 0
+    if not isinstance(digest, str) or not (whole or size is None):
+        raise InvalidInputError(f"The artifact's manifest says nothing usable of «{path}».")
+    if isinstance(ref, str) and ref:
+        return EntryRecord(path, digest, None, size or 0, ref)
+    return EntryRecord(path, digest, decoded(digest).hex(), size or 0)

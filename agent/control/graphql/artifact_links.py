@@ -1,0 +1,90 @@
+"""Files of artifacts in W&B's shape, with addresses to send them to and to fetch them from."""
+
+from agent.control.graphql.connections import connection
+from agent.control.graphql.context import Context
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    EntryRecord,
+    ManifestRecord,
+)
+from agent.control.store.records import Page
+from agent.model.job.digest import decoded
+from agent.model.spec import Json
+
+MANIFEST_NAME = "wandb_manifest.json"
+
+
+def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -> Json:
+    """A file that an artifact lists; of a reference the address is where it points to."""
+    entity = artifact.collection.entity
+    address = entry.ref or ""
+    if entry.md5 is not None:
+        address = context.links.content("read", entity, entry.md5, entry.path)
+    return {
+        **_file(f"{artifact.id}:{entry.path}", entry.path, address),
+        "size_bytes": entry.size,
+        "md5": entry.digest if entry.md5 is not None else None,
+        "digest": entry.digest,
+        "storage_path": _storage_path(entity, entry.md5) if entry.md5 is not None else None,
+        "updated_at": artifact.updated_at,
+        "artifact": artifact,
+    }
+
+
+def entry_files(context: Context, artifact: ArtifactRecord, page: Page[EntryRecord]) -> Json:
+    """A page of them."""
+    files = tuple(entry_file(context, artifact, entry) for entry in page.rows)
+    return connection(Page(files, page.end_cursor, page.has_next, page.total))
+
+
+def upload_file(
+    context: Context, artifact: ArtifactRecord, name: str, md5: str, *, stored: bool
+) -> Json:
+    """Where to send a file; without an address when its content (MD5, hexadecimal) is stored."""
+    entity = artifact.collection.entity
+    links = context.links
+    return {
+        **_file(f"{artifact.id}:{name}", name, links.content("read", entity, md5, name)),
+        "storage_path": _storage_path(entity, md5),
+        "upload_url": None if stored else links.content("write", entity, md5, name),
+        "artifact": artifact,
+    }
+
+
+def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
+    """The manifest as a file; without addresses while its digest is not known."""
+    found = _file(manifest.id, MANIFEST_NAME, "")
+    if not manifest.digest:
+        return found
+    md5 = decoded(manifest.digest).hex()
+    place = (manifest.entity, md5, MANIFEST_NAME)
+    return {
+        **found,
+        "direct_url": context.links.content("read", *place),
+        "upload_url": context.links.content("write", *place),
+        "upload_headers": [f"Content-MD5:{manifest.digest}"],
+        "md5": manifest.digest,
+        "digest": manifest.digest,
+    }
+
+
+def run_file(context: Context, entity: str, run_id: str, name: str) -> Json:
+    """Where to send a run's file."""
+    address = context.links.run_file("write", entity, run_id, name)
+    return {**_file(f"{run_id}:{name}", name, ""), "upload_url": address}
+
+
+def _file(file_id: str, name: str, address: str) -> Json:
+    return {
+        "id": file_id,
+        "name": name,
+        "display_name": name,
+        "url": address,
+        "direct_url": address,
+        "size_bytes": 0,
+        "upload_headers": [],
+    }
+
+
+def _storage_path(entity: str, md5: str) -> str:
+    return f"contents/{entity}/{md5}"

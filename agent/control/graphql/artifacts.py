@@ -1,0 +1,229 @@
+"""Artifacts, as clients look at them and change them."""
+
+from typing import Any, Final
+
+from ariadne import ObjectType, UnionType
+
+from agent.control.graphql.artifact_links import entry_file, entry_files, manifest_file
+from agent.control.graphql.connections import connection, whole
+from agent.control.graphql.context import Args, Context, Info, nested
+from agent.control.graphql.limits import check_page
+from agent.control.store.artifact_records import (
+    ArtifactChange,
+    ArtifactRecord,
+    CollectionRecord,
+    EntryRecord,
+)
+from agent.control.store.records import Page, RunRecord
+from agent.model.spec import Json
+
+
+async def _artifact(context: Context, args: Args) -> ArtifactRecord | None:
+    return await context.plane.artifacts.get(context.principal, args["id"])
+
+
+async def _client_id(context: Context, args: Args) -> Json | None:
+    found = await context.plane.artifacts.server_id(context.principal, args["client_id"])
+    return None if found is None else {"server_id": found}
+
+
+async def _use(context: Context, args: Args) -> Json:
+    artifact = await context.plane.artifacts.use(
+        context.principal,
+        args["artifact_id"],
+        entity=args["entity_name"],
+        project=args["project_name"],
+        run_name=args["run_name"],
+        used_as=args.get("used_as"),
+    )
+    return {"artifact": artifact}
+
+
+async def _update(context: Context, args: Args) -> Json:
+    aliases, metadata = args.get("aliases"), args.get("metadata")
+    change = ArtifactChange(
+        description=args.get("description"),
+        metadata=metadata if isinstance(metadata, dict) else None,
+        ttl_seconds=args.get("ttl_duration_seconds"),
+        tags_to_add=tuple(tag["tag_name"] for tag in args.get("tags_to_add") or ()),
+        tags_to_delete=tuple(tag["tag_name"] for tag in args.get("tags_to_delete") or ()),
+        aliases=None if aliases is None else tuple(alias["alias"] for alias in aliases),
+    )
+    changed = await context.plane.artifacts.update(context.principal, args["artifact_id"], change)
+    return {"artifact": changed}
+
+
+async def _delete(context: Context, args: Args) -> Json:
+    deleted = await context.plane.artifacts.delete(
+        context.principal, args["artifact_id"], with_aliases=bool(args.get("delete_aliases"))
+    )
+    return {"artifact": deleted}
+
+
+async def _add_aliases(context: Context, args: Args) -> Json:
+    names = [alias["alias"] for alias in args["aliases"]]
+    await context.plane.artifacts.add_aliases(context.principal, args["artifact_id"], names)
+    return {"success": True}
+
+
+async def _delete_aliases(context: Context, args: Args) -> Json:
+    names = [alias["alias"] for alias in args["aliases"]]
+    await context.plane.artifacts.delete_aliases(context.principal, args["artifact_id"], names)
+    return {"success": True}
+
+
+_ARTIFACT: Final = ObjectType("Artifact")
+_MEMBERSHIP: Final = ObjectType("ArtifactCollectionMembership")
+_CREATOR: Final = UnionType("ArtifactCreator")
+for _field, _attribute in {
+    "versionIndex": "version",
+    "ttlDurationSeconds": "ttl_seconds",
+    "artifactSequence": "collection",
+}.items():
+    _ARTIFACT.set_alias(_field, _attribute)
+_MEMBERSHIP.set_alias("versionIndex", "version")
+_MEMBERSHIP.set_alias("artifactCollection", "collection")
+
+
+@_ARTIFACT.field("ttlIsInherited")
+def _inherited(artifact: ArtifactRecord, _info: Info) -> bool:
+    return artifact.ttl_seconds == 0
+
+
+@_ARTIFACT.field("tags")
+def _tags(artifact: ArtifactRecord, _info: Info) -> list[Json]:
+    return [{"id": f"Tag:{tag}", "name": tag} for tag in artifact.tags]
+
+
+@_ARTIFACT.field("aliases")
+@_MEMBERSHIP.field("aliases")
+def _aliases(artifact: ArtifactRecord, _info: Info) -> list[Json]:
+    """The free ones and `v<N>`; clients tell them apart by form."""
+    own = () if artifact.version is None else (f"v{artifact.version}",)
+    return [alias(artifact.collection, name) for name in (*artifact.aliases, *own)]
+
+
+@_ARTIFACT.field("artifactType")
+def _type(artifact: ArtifactRecord, _info: Info) -> Json:
+    return artifact_type(artifact.collection)
+
+
+@_ARTIFACT.field("currentManifest")
+async def _manifest(artifact: ArtifactRecord, info: Info) -> Json | None:
+    context = nested(info)
+    found = await context.plane.artifacts.manifest(context.principal, artifact)
+    return None if found is None else {"id": found.id, "file": manifest_file(context, found)}
+
+
+@_ARTIFACT.field("files")
+@_MEMBERSHIP.field("files")
+async def _files(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
+    context = nested(info)
+    page = await context.plane.artifacts.entries(
+        context.principal,
+        artifact,
+        names=args.get("names"),
+        after=args.get("after"),
+        first=check_page(args.get("first")),
+    )
+    return entry_files(context, artifact, page)
+
+
+@_ARTIFACT.field("filesByManifestEntries")
+async def _files_by_entries(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
+    """Addresses of files that the client has read in the manifest; only of this artifact's."""
+    context = nested(info)
+    names = {entry["name"] for entry in args.get("entries") or ()}
+    size = max(1, len(names))
+    page: Page[EntryRecord] = await context.plane.artifacts.entries(
+        context.principal, artifact, names=names, first=check_page(size)
+    )
+    found = {entry.path: entry for entry in page.rows}
+    wanted = [found[entry["name"]] for entry in args.get("entries") or () if entry["name"] in found]
+    return whole([entry_file(context, artifact, entry) for entry in wanted])
+
+
+@_ARTIFACT.field("usedBy")
+async def _used_by(artifact: ArtifactRecord, info: Info) -> Json:
+    context = nested(info)
+    return whole(await context.plane.artifacts.users_of(context.principal, artifact))
+
+
+@_ARTIFACT.field("createdBy")
+async def _created_by(artifact: ArtifactRecord, info: Info) -> RunRecord | Json | None:
+    """The run that made it, as long as there is one, else the person."""
+    context, place = nested(info), artifact.collection
+    if artifact.run_name is not None:
+        run = await context.plane.runs.get(
+            context.principal, place.entity, place.project, artifact.run_name
+        )
+        if run is not None:
+            return run
+    user = artifact.user
+    return None if user is None else {"id": user, "name": user, "username": user}
+
+
+@_CREATOR.type_resolver
+def _creator(creator: RunRecord | Json, *_: Any) -> str:
+    return "Run" if isinstance(creator, RunRecord) else "User"
+
+
+@_MEMBERSHIP.field("id")
+def _membership_id(artifact: ArtifactRecord, _info: Info) -> str:
+    return f"{artifact.collection.id}:{artifact.id}"
+
+
+@_MEMBERSHIP.field("artifact")
+def _member(artifact: ArtifactRecord, _info: Info) -> ArtifactRecord:
+    return artifact
+
+
+def alias(collection: CollectionRecord, name: str) -> Json:
+    """An alias in W&B's shape."""
+    return {
+        "id": f"{collection.id}:{name}",
+        "alias": name,
+        "artifact_collection": collection,
+    }
+
+
+def artifact_type(collection: CollectionRecord) -> Json:
+    """The type of a collection; it is as old as the first collection of it that is looked at."""
+    return {
+        "name": collection.type,
+        "created_at": collection.created_at,
+        "entity": collection.entity,
+        "project": collection.project,
+    }
+
+
+_RUN: Final = ObjectType("Run")
+
+
+@_RUN.field("inputArtifacts")
+async def _inputs(run: RunRecord, info: Info, **_page: Any) -> Json:
+    context = nested(info)
+    found = await context.plane.artifacts.inputs_of(context.principal, run)
+    return _all(found)
+
+
+@_RUN.field("outputArtifacts")
+async def _outputs(run: RunRecord, info: Info, **_page: Any) -> Json:
+    context = nested(info)
+    found = await context.plane.artifacts.outputs_of(context.principal, run)
+    return _all(found)
+
+
+def _all(found: tuple[ArtifactRecord, ...]) -> Json:
+    return connection(Page(found, None, has_next=False, total=len(found)))
+
+
+QUERIES: Final = {"artifact": _artifact, "clientIDMapping": _client_id}
+MUTATIONS: Final = {
+    "useArtifact": _use,
+    "updateArtifact": _update,
+    "deleteArtifact": _delete,
+    "addAliases": _add_aliases,
+    "deleteAliases": _delete_aliases,
+}
+TYPES: Final = (_ARTIFACT, _MEMBERSHIP, _CREATOR, _RUN)

@@ -1,0 +1,174 @@
+"""Tables of artifacts: collections, versions, what they hold, and the contents behind it.
+
+A content is one sequence of bytes, kept once per entity and MD5. Its row says under which
+name the object store has it; a row is written after the bytes, and deleted before them, so
+that a row always has its bytes.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+from agent.control.store.tables import JsonText, Serial, entity_column, metadata
+
+__all__ = [
+    "artifact_aliases",
+    "artifact_clients",
+    "artifact_collections",
+    "artifact_entries",
+    "artifact_manifests",
+    "artifact_uses",
+    "artifacts",
+    "contents",
+    "metadata",
+]
+
+artifact_collections: Final = Table(
+    "artifact_collections",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    entity_column(),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("description", Text),
+    #: The number that the next commit gets; changing it locks the collection.
+    Column("next_version", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("entity", "project", "name"),
+)
+
+artifacts: Final = Table(
+    "artifacts",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column(
+        "collection_id",
+        Text,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        nullable=False,
+    ),
+    #: PENDING, COMMITTED or DELETED.
+    Column("state", Text, nullable=False),
+    #: `None` until it is committed.
+    Column("version", Integer),
+    Column("digest", Text, nullable=False),
+    Column("digest_algorithm", Text, nullable=False),
+    Column("description", Text),
+    Column("metadata", JsonText, nullable=False),
+    Column("tags", JsonText, nullable=False),
+    #: Aliases that it takes when it is committed.
+    Column("wanted_aliases", JsonText, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("file_count", Integer, nullable=False),
+    Column("ttl_seconds", BigInteger, nullable=False),
+    Column("history_step", BigInteger),
+    #: Who made it: a person, and the run it was written in.
+    Column("user_name", Text),
+    Column("run_name", Text),
+    #: Of type `job`: what `wandb-job.json` says, else why it cannot be read.
+    Column("job_file", JsonText),
+    Column("job_problem", Text),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("collection_id", "version"),
+    Index(None, "collection_id", "digest"),
+    Index(None, "state", "updated_at"),
+)
+
+artifact_clients: Final = Table(
+    "artifact_clients",
+    metadata,
+    Column(
+        "collection_id",
+        Text,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    #: Chosen by the client: creating again under the same id gives the same artifact.
+    Column("client_id", Text, primary_key=True),
+    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Index(None, "client_id"),
+    Index(None, "artifact_id"),
+)
+
+artifact_aliases: Final = Table(
+    "artifact_aliases",
+    metadata,
+    Column(
+        "collection_id",
+        Text,
+        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("alias", Text, primary_key=True),
+    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Index(None, "artifact_id"),
+)
+
+artifact_manifests: Final = Table(
+    "artifact_manifests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Text, nullable=False),
+    #: Base64 of the file's MD5; empty until the client knows it.
+    Column("digest", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("artifact_id", "name"),
+)
+
+artifact_entries: Final = Table(
+    "artifact_entries",
+    metadata,
+    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    #: As the manifest writes it.
+    Column("digest", Text, nullable=False),
+    #: Hexadecimal; `None` for what is stored elsewhere.
+    Column("md5", Text),
+    Column("size", BigInteger, nullable=False),
+    Column("ref", Text),
+    Index(None, "md5"),
+)
+
+artifact_uses: Final = Table(
+    "artifact_uses",
+    metadata,
+    entity_column(primary_key=True),
+    Column("project", Text, primary_key=True),
+    Column("run_name", Text, primary_key=True),
+    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True),
+    Column("used_as", Text),
+    Column("created_at", Double, nullable=False),
+    Index(None, "artifact_id"),
+)
+
+contents: Final = Table(
+    "contents",
+    metadata,
+    entity_column(primary_key=True),
+    #: Hexadecimal.
+    Column("md5", Text, primary_key=True),
+    #: Name in the object store; new for each upload, never used twice.
+    Column("key", Text, nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    #: When it was stored or asked for by an upload; protects what is not committed yet.
+    Column("touched_at", Double, nullable=False),
+    Index(None, "entity", "touched_at"),
+)

@@ -1,0 +1,153 @@
+"""A directory of code as the contents of an artifact: which files, and their digests.
+
+A link within the directory is stored as what it points at, since artifacts know files only; a
+link out of it is refused. What `agent.model.tree` excludes is left out.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from agent.model.errors import InvalidInputError
+from agent.model.job.digest import encoded
+from agent.model.tree import leaving_link, walk
+from agent.remote.transfers import Content
+
+#: More files than this are data or an environment, not code.
+MAX_FILES: Final = 100_000
+_PIECE: Final = 256 * 1024
+_THREADS: Final = 4
+#: Files that one thread hashes before it reports.
+_SHARE: Final = 64
+_LOOP: Final = 40
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    path: str
+    file: Path
+
+
+def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
+    """Every file of a directory with its digest, in the order of paths. Blocks.
+
+    Memory does not grow with the size of files, and little with their number.
+
+    Raises:
+        InvalidInputError: names the file that cannot be stored and why: a link out of the
+            directory, a socket, pipe or device, something unreadable; or tells that there
+            are too many files, or none.
+    """
+    found = list(islice(_files(directory, directory, ""), max_files + 1))
+    if len(found) > max_files:
+        raise _too_many(directory, found, max_files)
+    if not found:
+        message = f"Code directory: «{directory}» holds no file."
+        raise InvalidInputError(message, hint="Name the directory that your code is in.")
+    shares = (found[start : start + _SHARE] for start in range(0, len(found), _SHARE))
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as threads:
+        hashed = [content for share in threads.map(_hash_all, shares) for content in share]
+    return sorted(hashed, key=_path_of)
+
+
+def text_content(path: str, text: str) -> Content:
+    """A small file that is written here."""
+    raw = text.encode()
+    digest = encoded(hashlib.md5(raw, usedforsecurity=False).digest())
+    return Content(path, digest, len(raw), raw)
+
+
+def _path_of(content: Content) -> str:
+    return content.path
+
+
+def _files(root: Path, folder: Path, prefix: str, depth: int = 0) -> Iterator[_Found]:
+    try:
+        for entry in walk(folder):
+            path = prefix + os.path.relpath(entry.path, folder)
+            if entry.is_symlink():
+                yield from _linked(root, Path(entry), path, depth)
+            elif not entry.is_dir(follow_symlinks=False):
+                yield _Found(path, Path(entry))
+    except OSError as error:
+        message = f"Code directory: «{error.filename}» cannot be read ({error.strerror})."
+        raise InvalidInputError(message) from None
+
+
+def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
+    target = leaving_link(root, link)
+    if target is not None:
+        raise InvalidInputError(
+            f"Code directory: «{path}» is a link out of it (to «{target}»).",
+            hint="Replace it by the file itself, or by a relative link within the directory.",
+        )
+    if not link.exists():
+        raise InvalidInputError(
+            f"Code directory: «{path}» is a link to nothing (to «{link.readlink()}»).",
+            hint="Remove it.",
+        )
+    arrived = link.resolve()
+    if not arrived.is_dir():
+        yield _Found(path, arrived)
+        return
+    if depth >= _LOOP or link.parent.resolve().is_relative_to(arrived):
+        raise InvalidInputError(
+            f"Code directory: «{path}» is a link to a folder that it lies in.",
+            hint="Remove it: it has no end.",
+        )
+    yield from _files(root, arrived, f"{path}/", depth + 1)
+
+
+def _hash_all(share: Iterable[_Found]) -> list[Content]:
+    buffer = memoryview(bytearray(_PIECE))
+    return [_hashed(each, buffer) for each in share]
+
+
+def _hashed(found: _Found, buffer: memoryview) -> Content:
+    try:
+        # Looked at before it is opened: a pipe would wait for its other end.
+        if not stat.S_ISREG(found.file.lstat().st_mode):
+            raise InvalidInputError(
+                f"Code directory: «{found.path}» is a socket, pipe or device.",
+                hint="Remove it, or submit a directory without it.",
+            )
+        total = hashlib.md5(usedforsecurity=False)
+        size = 0
+        with found.file.open("rb", buffering=0) as file:
+            while count := file.readinto(buffer):
+                total.update(buffer[:count])
+                size += count
+    except OSError as error:
+        message = f"Code directory: «{found.path}» cannot be read: {error.strerror}."
+        raise InvalidInputError(message) from None
+    return Content(_shown(found.path), encoded(total.digest()), size, found.file)
+
+
+def _shown(path: str) -> str:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        shown = path.encode(errors="surrogateescape").decode(errors="replace")
+        message = f"Code directory: the name «{shown}» is no UTF-8."
+        raise InvalidInputError(message, hint="Rename it.") from None
+    return path
+
+
+def _too_many(directory: Path, found: list[_Found], max_files: int) -> InvalidInputError:
+    counts: dict[str, int] = {}
+    for each in found:
+        top = each.path.partition("/")[0]
+        counts[top] = counts.get(top, 0) + 1
+    largest = max(counts, key=lambda top: counts[top])
+    message = (
+        f"Code directory: «{directory}» holds more than {max_files} files, of them at least "
+        f"{counts[largest]} in «{largest}»."
+    )
+    hint = "Name the directory of the code alone; data belongs elsewhere."
+    return InvalidInputError(message, hint=hint)

@@ -1,0 +1,193 @@
+"""From what is said about a job, and the files of its source, to a draft. Blocks."""
+
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from agent.jobs.contents import code_contents
+from agent.jobs.new_job import Draft, NewJob
+from agent.model.errors import InvalidInputError
+from agent.model.job import entry_point as entry_points
+from agent.model.job import names
+from agent.model.job.frozen import frozen_text
+from agent.model.job.image_reference import parse_image
+from agent.model.job.places import below, candidates, inside
+from agent.model.job.pyproject import read_pyproject
+from agent.model.job.requirements import project_dependencies, read_requirements
+from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
+from agent.model.nearest import did_you_mean
+
+#: What W&B's command line takes when nothing is said, word for word.
+_DEFAULT_PROGRAM: Final = "main.py"
+_LARGEST_TEXT: Final = 4 << 20
+
+
+def draft_image(wanted: NewJob) -> Draft:
+    """A job of a ready image.
+
+    Raises:
+        InvalidInputError: no image reference, or a base image beside it.
+    """
+    if wanted.base_image:
+        message = "--base-image is for Git and code jobs: an image job's image is run as it is."
+        raise InvalidInputError(message, hint="Leave it out.")
+    parse_image(wanted.path)
+    named = names.image_job_name(wanted.path)
+    ignored = {"--runtime": wanted.runtime, "--entry-point": wanted.entry_point}
+    remarks = tuple(
+        f"{flag} is ignored: the image brings its own." for flag, said in ignored.items() if said
+    )
+    return Draft(wanted.name or named.job, (), None, image_alias=named.alias, remarks=remarks)
+
+
+def draft_code(wanted: NewJob) -> Draft:
+    """A job of a directory, or of a file: its directory is the source, the file what is run.
+
+    Raises:
+        InvalidInputError: names the path, link or file that cannot be used, and why.
+    """
+    directory, said = _place_and_command(wanted)
+    root = Path(directory).expanduser()
+    words, remarks = command_words(said, wanted.dockerfile)
+    text = said or _DEFAULT_PROGRAM
+    draft = draft_tree(wanted, root, words)
+    return Draft(
+        name=wanted.name or names.code_job_name(directory, text),
+        words=words,
+        runtime=draft.python,
+        frozen=frozen_text(_requirements(root, wanted)),
+        code_name=names.code_artifact_name(directory, text, wanted.name),
+        code=tuple(code_contents(root)),
+        remarks=(*remarks, f"Python {draft.python}, by {draft.origin}."),
+    )
+
+
+def draft_tree(wanted: NewJob, root: Path, words: tuple[str, ...]) -> Runtime:
+    """Check what is said against the files of a source, and find its Python.
+
+    Raises:
+        InvalidInputError: a path leads out of the source or to nothing; a file that names
+            runtime or requirements is malformed (file, line, accepted forms).
+    """
+    entry_points.check_words(words)
+    context = build_context(wanted, root)
+    if wanted.dockerfile:
+        _check_dockerfile(root, context, wanted.dockerfile)
+    else:
+        _check_program(root, context, words)
+        _check_dependencies(root, context)
+    found = _texts(root, runtime_candidates(context))
+    return choose_runtime(wanted.runtime, found, platform.python_version())
+
+
+def build_context(wanted: NewJob, root: Path) -> str:
+    """The build context in its shortest form; empty for the source's root.
+
+    Raises:
+        InvalidInputError: it leads out of the source, or is no folder of it.
+    """
+    if not wanted.build_context:
+        return ""
+    context = inside(wanted.build_context, "build context")
+    if _within(root, context, "build context").is_dir():
+        return context
+    folders = [str(each.relative_to(root)) for each in root.glob("*/") if each.is_dir()]
+    message = f"The build context «{wanted.build_context}» is no folder of the source."
+    raise InvalidInputError(message, hint=did_you_mean(context, folders, "folder"))
+
+
+def command_words(said: str | None, dockerfile: str | None) -> tuple[tuple[str, ...], list[str]]:
+    """The words of an entry point, and remarks; a Dockerfile may bring its own."""
+    if said is None and dockerfile:
+        return (), ["No entry point is given: the Dockerfile's own is run."]
+    remarks = []
+    if said is None:
+        remarks.append(f"No entry point is given, `{_DEFAULT_PROGRAM}` is taken.")
+    words = entry_points.split(said or _DEFAULT_PROGRAM)
+    if len(words) == 1 and words[0].endswith(".py"):
+        remarks.append(f"`{words[0]}` stands alone and is run by `python`.")
+    notebook = entry_points.notebook_of(words)
+    if notebook is not None:
+        remarks.append(f"The notebook «{notebook}» is converted to a script when it is built.")
+    return words, remarks
+
+
+def _place_and_command(wanted: NewJob) -> tuple[str, str | None]:
+    """The directory as it was written, and the entry point, also from a file's name."""
+    path = Path(wanted.path).expanduser()
+    if path.is_dir():
+        return wanted.path, wanted.entry_point
+    if not path.is_file():
+        message = f"«{wanted.path}» is neither a directory nor a file here."
+        parent = path.parent
+        known = [each.name for each in parent.iterdir()] if parent.is_dir() else []
+        raise InvalidInputError(message, hint=did_you_mean(path.name, known, "file"))
+    return str(Path(wanted.path).parent), wanted.entry_point or entry_points.for_file(path.name)
+
+
+def _within(root: Path, path: str, what: str) -> Path:
+    """A path of the source; also its links stay there."""
+    whole = root / path
+    if not whole.resolve().is_relative_to(root.resolve()):
+        message = f"The {what} «{path}» leads out of the source by a link."
+        raise InvalidInputError(message, hint="Name what lies inside the source.")
+    return whole
+
+
+def _check_dockerfile(root: Path, context: str, dockerfile: str) -> None:
+    path = below(context, inside(dockerfile, "Dockerfile"))
+    if _within(root, path, "Dockerfile").is_file():
+        return
+    folder = root / context
+    known = [str(each.relative_to(folder)) for each in folder.glob("Dockerfile*")]
+    known += [str(each.relative_to(folder)) for each in folder.glob("*.Dockerfile")]
+    message = f"There is no Dockerfile «{dockerfile}» in the build context «{context or '.'}»."
+    raise InvalidInputError(message, hint=did_you_mean(dockerfile, known, "Dockerfile"))
+
+
+def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
+    script = entry_points.script_of(words)
+    if script is None:
+        return
+    path = inside(script, "entry point's file")
+    folders = dict.fromkeys((context, ""))
+    if any((root / folder / path).exists() for folder in folders):
+        return
+    folder = root / context
+    suffix = Path(path).suffix
+    known = [str(each.relative_to(folder)) for each in folder.glob(f"*{suffix}")]
+    message = f"The entry point's file «{script}» is not in the source."
+    hint = did_you_mean(path, known, "file of its kind")
+    raise InvalidInputError(message, hint=hint)
+
+
+def _check_dependencies(root: Path, context: str) -> None:
+    """The file that the generated Dockerfile would install, read before anything is sent."""
+    for path, text in _texts(root, candidates(("requirements.txt", "pyproject.toml"), context)):
+        if path.endswith("requirements.txt"):
+            read_requirements(text, path)
+            return
+        if read_pyproject(text, path).project.get("dependencies"):
+            project_dependencies(text, path)
+            return
+
+
+def _requirements(root: Path, wanted: NewJob) -> str | None:
+    context = build_context(wanted, root)
+    found = _texts(root, candidates(("requirements.txt",), context))
+    return next((text for _, text in found), None)
+
+
+def _texts(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Path and text of those that exist; links out of the source are none."""
+    for path in paths:
+        whole = root / path
+        if not whole.is_file() or not whole.resolve().is_relative_to(root.resolve()):
+            continue
+        try:
+            if whole.stat().st_size > _LARGEST_TEXT:
+                raise InvalidInputError(f"{path} is larger than 4 MiB, which no such file is.")
+            yield path, whole.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInputError(f"{path} cannot be read: {error}.") from None

@@ -1,0 +1,213 @@
+"""The code-artifact source: file by file, checked by digest, contents kept between jobs.
+
+A content that this agent has read before is copied from its cache, which is kept apart for
+each entity: an MD5 can be forged, and must not bring one team's file into another's job.
+"""
+
+import asyncio
+import errno
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterable
+from concurrent.futures import Executor
+from contextlib import aclosing
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Final, cast
+
+from agent.config.execution import CodeConfig
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError, JobError, NotFoundError
+from agent.model.job.digest import decoded
+from agent.model.job.places import inside
+from agent.model.job.reference import parse_code_reference
+from agent.model.spec import ArtifactSource
+from agent.model.tree import is_excluded
+from agent.model.units import format_size
+from agent.model.work import SourceTree
+from agent.ports.artifact import Artifact, ArtifactPort, Entry
+from agent.ports.log import LogSink, say
+from agent.system.cache import FRESH
+from agent.system.threads import Stop, in_thread
+
+_AT_ONCE: Final = 8
+_BATCH: Final = 1024 * 1024
+
+
+class ArtifactFetcher:
+    """`SourcePort` for code artifacts; `cache` is a folder of its own for contents."""
+
+    def __init__(
+        self, artifacts: ArtifactPort, config: CodeConfig, cache: Path, threads: Executor
+    ) -> None:
+        self._artifacts = artifacts
+        self._config = config
+        self._cache = cache
+        self._threads = threads
+
+    async def fetch(
+        self, source: ArtifactSource, entity: str, into: Path, log: LogSink
+    ) -> SourceTree:
+        """See `SourcePort`."""
+        try:
+            found = await self._artifacts.find_code(parse_code_reference(source.artifact))
+        except NotFoundError as error:
+            raise JobError(Cause.SOURCE_NOT_FOUND, error.message, hint=error.hint) from None
+        except InvalidInputError as error:
+            raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
+        files = self._checked(found)
+        size = format_size(sum(entry.size for entry in files))
+        await say(log, f"fetching code {found.reference} ({len(files)} files, {size})")
+        cache = self._cache / _safe(entity)
+        await in_thread(self._threads, lambda stop: _folders(into, cache, files, stop))
+        await self._all(found, files, into, cache)
+        return SourceTree(root=into, identity=f"artifact@{found.reference}")
+
+    async def prune(self, max_age: float, max_bytes: int) -> int:
+        """Remove contents by their last use (age in seconds); give the bytes freed."""
+        return await in_thread(
+            self._threads, lambda stop: _prune(self._cache, max_age, max_bytes, stop)
+        )
+
+    def _checked(self, found: Artifact) -> tuple[Entry, ...]:
+        """Files to fetch; what W&B's clients leave out of jobs is left out."""
+        files = tuple(entry for entry in found.entries.values() if not _left_out(entry.path))
+        total = sum(entry.size for entry in files)
+        config = self._config
+        if total > config.max_size:
+            allowed = f"{format_size(config.max_size)} (`sources.code.max_size`)"
+            raise _invalid(found, f"it has {format_size(total)}, and this agent takes {allowed}")
+        if len(files) > config.max_files:
+            allowed = f"{config.max_files} (`sources.code.max_files`)"
+            raise _invalid(found, f"it has {len(files)} files, and this agent takes {allowed}")
+        for entry in files:
+            _check_entry(found, entry)
+        return files
+
+    async def _all(self, found: Artifact, files: Iterable[Entry], into: Path, cache: Path) -> None:
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(entry: Entry) -> None:
+            async with room:
+                await self._one(found, entry, into / entry.path, cache)
+
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for entry in files:
+                    tasks.create_task(one(entry))
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
+        kept = cache / decoded(entry.digest).hex()
+        try:
+            if await in_thread(self._threads, lambda _: _from_cache(kept, target)):
+                return
+            await self._download(found, entry, kept)
+            await in_thread(self._threads, lambda _: _copy(kept, target))
+        except OSError as error:
+            raise _write_error(entry, error) from None
+
+    async def _download(self, found: Artifact, entry: Entry, kept: Path) -> None:
+        """Beside, then into place: what is in the cache is whole."""
+        descriptor, part = tempfile.mkstemp(dir=kept.parent, prefix="part-")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                await self._stream(found, entry, file)
+            await in_thread(self._threads, lambda _: shutil.move(part, kept))
+        finally:
+            await in_thread(self._threads, lambda _: Path(part).unlink(missing_ok=True))
+
+    async def _stream(self, found: Artifact, entry: Entry, file: BinaryIO) -> None:
+        # A generator of the port's; any other iterator needs no closing.
+        stream = cast("AsyncGenerator[bytes, None]", self._artifacts.read(found, entry.path))
+        gathered = bytearray()
+        async with aclosing(stream) as pieces:
+            async for piece in pieces:
+                gathered += piece
+                if len(gathered) >= _BATCH:
+                    data = bytes(gathered)
+                    gathered.clear()
+                    await in_thread(self._threads, lambda _stop, data=data: file.write(data))  # type: ignore[misc]
+        await in_thread(self._threads, lambda _: file.write(gathered))
+
+
+def _check_entry(found: Artifact, entry: Entry) -> None:
+    if entry.reference is not None:
+        raise _invalid(found, f"«{entry.path}» is kept elsewhere (a reference), and is not fetched")
+    try:
+        shortest = inside(entry.path, "path")
+        decoded(entry.digest)
+    except InvalidInputError as error:
+        raise _invalid(found, error.message.rstrip(".")) from None
+    if shortest != entry.path:
+        raise _invalid(found, f"the path «{entry.path}» is not in its shortest form")
+
+
+def _left_out(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return any(
+        is_excluded(part, top=depth == 0, directory=depth < len(parts) - 1)
+        for depth, part in enumerate(parts)
+    )
+
+
+def _folders(into: Path, cache: Path, files: Iterable[Entry], stop: Stop) -> None:
+    """Every folder, made before the files; nothing else writes here, so no link can lie in it."""
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for entry in files:
+        stop.check()
+        try:
+            (into / entry.path).parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _write_error(entry, error) from None
+
+
+def _from_cache(kept: Path, target: Path) -> bool:
+    try:
+        os.utime(kept)
+        _copy(kept, target)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _copy(kept: Path, target: Path) -> None:
+    """A copy, never a link: the job may write to its files."""
+    with kept.open("rb") as source, target.open("xb") as out:
+        shutil.copyfileobj(source, out, _BATCH)
+
+
+def _prune(cache: Path, max_age: float, max_bytes: int, stop: Stop) -> int:
+    now = time.time()
+    found = sorted(
+        (facts.st_mtime, facts.st_size, path)
+        for path in cache.glob("*/*")
+        for facts in [path.stat()]
+    )
+    total, freed = sum(size for _, size, _ in found), 0
+    for used, size, path in found:
+        stop.check()
+        idle = now - used
+        if idle > FRESH and (0 < max_age < idle or 0 < max_bytes < total - freed):
+            path.unlink(missing_ok=True)
+            freed += size
+    return freed
+
+
+def _safe(entity: str) -> str:
+    """A folder's name for an entity, one for each."""
+    return "".join(c if c.isalnum() and c.isascii() else f"_{ord(c):x}_" for c in entity) or "_"
+
+
+def _write_error(entry: Entry, error: OSError) -> JobError:
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return JobError(Cause.DISK_FULL, f"No space is left for the code ({error.strerror}).")
+    message = f"«{entry.path}» of the code cannot be written: {error.strerror or error}."
+    return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
+
+
+def _invalid(found: Artifact, what: str) -> JobError:
+    message = f"The code artifact {found.reference} cannot be used: {what}."
+    return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")

@@ -1,0 +1,274 @@
+"""Artifacts and jobs without a wire, over both databases."""
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from agent.control.services.jobs import JOB_TYPE
+from agent.control.store import migrate
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    ContentRecord,
+    EntryRecord,
+    NewArtifact,
+)
+from agent.control.store.artifact_tables import metadata
+from agent.control.store.records import Submission
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.job.digest import encoded, manifest_digest
+
+GIT = {"git": {"remote": "https://host.example/o/r.git", "commit": "c0ffee" * 6 + "abcd"}}
+
+
+def entries(*contents: str) -> list[EntryRecord]:
+    found = []
+    for number, content in enumerate(contents):
+        md5 = hashlib.md5(content.encode()).digest()
+        found.append(EntryRecord(f"f{number}", encoded(md5), md5.hex(), len(content)))
+    return found
+
+
+def wanted(name: str, files: list[EntryRecord], **how: Any) -> NewArtifact:
+    digest = manifest_digest({file.path: file.digest for file in files})
+    new = NewArtifact(None, "demo", "code", name, digest, aliases=("latest",), deduplicate=True)
+    return replace(new, **how)
+
+
+async def store(world, files: list[EntryRecord], key: str = "") -> None:
+    for file in files:
+        new = ContentRecord(world.me.default_entity, file.md5, key or f"key-{file.md5}", file.size)
+        await world.plane.contents.stored(new)
+
+
+async def made(world, name: str, *contents: str, job: Any = None, **how: Any) -> ArtifactRecord:
+    files = entries(*contents)
+    uploads = world.plane.uploads
+    artifact = await uploads.create(world.me, wanted(name, files, **how))
+    await store(world, files)
+    return await uploads.commit(world.me, artifact.id, files, (job, None))
+
+
+async def job(world, name: str, source: dict[str, Any], kind: str, **how: Any) -> ArtifactRecord:
+    file = {"_version": "v0", "source_type": kind, "source": source, "runtime": "3.11"}
+    return await made(world, name, f"{name}{source}", job=file, type=JOB_TYPE, **how)
+
+
+async def submit(world, spec: dict[str, Any], queue: str = "default"):
+    wanted = Submission(
+        entity=None, project="demo", queue=queue, run_spec=spec, template_variables={}
+    )
+    return await world.plane.items.submit(world.me, wanted)
+
+
+async def test_versions_committed_at_once_get_numbers_of_their_own(world):
+    found = await asyncio.gather(*(made(world, "c", str(n)) for n in range(8)))
+    assert sorted(each.version for each in found) == list(range(8))
+    latest = await world.plane.artifacts.by_name(world.me, None, "demo", "c:latest")
+    assert latest.version == 7
+
+
+async def test_one_client_id_created_at_once_is_one_artifact(world):
+    create = world.plane.uploads.create
+    asked = wanted("c", entries("x"), client_id="k")
+    found = await asyncio.gather(*(create(world.me, asked) for _ in range(8)))
+    assert len({each.id for each in found}) == 1
+
+
+async def test_one_artifact_committed_at_once_is_one_version(world):
+    files = entries("x", "y")
+    artifact = await world.plane.uploads.create(world.me, wanted("c", files))
+    await store(world, files)
+    commits = (world.plane.uploads.commit(world.me, artifact.id, files) for _ in range(5))
+    assert {each.version for each in await asyncio.gather(*commits)} == {0}
+
+
+async def test_a_content_stored_twice_at_once_has_one_name(world):
+    (file,) = entries("x")
+    stored = world.plane.contents.stored
+    news = [ContentRecord(world.me.default_entity, file.md5, f"k{n}", 1) for n in range(6)]
+    found = await asyncio.gather(*(stored(new) for new in news))
+    assert len({each.key for each in found}) == 1
+
+
+async def test_nothing_is_committed_while_a_content_is_missing(world):
+    files = entries("x", "y")
+    artifact = await world.plane.uploads.create(world.me, wanted("c", files))
+    await store(world, files[:1])
+    with pytest.raises(ConflictError, match="«f1» of the artifact «c» was never uploaded"):
+        await world.plane.uploads.commit(world.me, artifact.id, files)
+    _, known = await world.plane.uploads.stored(world.me, artifact.id, [file.md5 for file in files])
+    assert known == {files[0].md5}
+
+
+async def test_contents_are_forgotten_when_nothing_refers_to_them(world):
+    kept = await made(world, "c", "kept")
+    gone = await made(world, "d", "gone")
+    await world.plane.artifacts.delete(world.me, gone.id, with_aliases=True)
+    contents = world.plane.contents
+    assert await contents.forget_unused(datetime.now(UTC) - timedelta(hours=1)) == []
+    forgotten = await contents.forget_unused(datetime.now(UTC) + timedelta(hours=1))
+    assert [each.md5 for each in forgotten] == [entries("gone")[0].md5]
+    (file,) = (await world.plane.artifacts.entries(world.me, kept)).rows
+    assert await contents.find(world.me.default_entity, file.md5) is not None
+
+
+async def test_what_is_never_committed_is_forgotten(world):
+    artifact = await world.plane.uploads.create(world.me, wanted("c", entries("x")))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert await world.plane.contents.forget_abandoned(later) == 1
+    assert await world.plane.artifacts.get(world.me, artifact.id) is None
+
+
+@pytest.mark.parametrize("alias", ["a/b", "", "a:b"])
+async def test_an_alias_that_cannot_be_one_is_refused_before_anything_is_made(world, alias):
+    with pytest.raises(InvalidInputError, match="cannot be an alias"):
+        await made(world, "c", "x", aliases=(alias,))
+    assert await world.plane.artifacts.collection(world.me, None, "demo", "c") is None
+
+
+async def test_a_submission_pins_the_version_and_says_what_the_job_set(world):
+    await job(world, "train", {**GIT, "entrypoint": ["python", "old.py"]}, "repo")
+    source = {**GIT, "entrypoint": ["python", "train.py"], "build_context": "jobs"}
+    artifact = await job(world, "train", source, "repo", aliases=("best",))
+    place = f"{world.me.default_entity}/demo/train"
+    spec = {"job": f"{place}:best", "overrides": {"args": ["--fast"]}}
+    item = await submit(world, spec)
+    assert item.run_spec["job"] == artifact.reference == f"{place}:v1"
+    assert item.run_spec["source"] == {
+        "type": "git",
+        "url": GIT["git"]["remote"],
+        "ref": GIT["git"]["commit"],
+    }
+    assert item.run_spec["build"] == {"build_context": "jobs", "python": "3.11"}
+    overrides = {"entry_point": ["python", "train.py"], "args": ["--fast"]}
+    assert item.run_spec["overrides"] == overrides
+    agent = await world.agent()
+    claim = await agent.claim_one()
+    assert claim.layers["job"]["job"] == f"{place}:v1"
+    assert claim.layers["job"]["overrides"] == {"entry_point": ["python", "train.py"]}
+    assert claim.layers["submitter"] == spec
+
+
+async def test_a_moved_item_keeps_its_version(world):
+    await job(world, "train", {"image": "busybox"}, "image")
+    item = await submit(world, {"job": "train"})
+    await job(world, "train", {"image": "alpine"}, "image")
+    await world.queue("other")
+    moved = await world.plane.items.move(world.me, item.id, "other")
+    assert moved.run_spec["job"].endswith("/demo/train:v0")
+    assert moved.run_spec["source"] == {"type": "image", "image": "busybox"}
+
+
+async def test_a_job_that_does_not_exist_is_refused_with_near_misses(world):
+    await job(world, "train-resnet", {"image": "busybox"}, "image", aliases=("stable",))
+    await made(world, "code-x", "x")
+    place = f"{world.me.default_entity}/demo"
+    cases = {
+        f"{place}/train-resent:latest": (NotFoundError, "Did you mean `train-resnet`"),
+        f"{place}/train-resnet:stabel": (NotFoundError, "Did you mean `stable`"),
+        f"{place}/train-resnet:v7": (NotFoundError, "has no version `v7`"),
+        f"{place}/code-x:latest": (ConflictError, "of type `code`, and no job"),
+        f"nobody/{place}": (NotFoundError, "no entity «nobody»"),
+        "a/b/c/d:e": (InvalidInputError, "4 parts"),
+    }
+    for reference, (kind, text) in cases.items():
+        with pytest.raises(kind) as raised:
+            await submit(world, {"job": reference})
+        assert text in str(raised.value), reference
+    with pytest.raises(InvalidInputError, match="and a source of its own"):
+        await submit(
+            world, {"job": "train-resnet", "source": {"type": "image", "image": "busybox"}}
+        )
+
+
+async def test_inputs_are_held_against_the_schema_of_the_job(world):
+    schema = {
+        "type": "object",
+        "properties": {
+            "lr": {"type": "number", "maximum": 1, "required": True},
+            "net": {"type": "object", "properties": {"depth": {"type": "integer"}}},
+        },
+    }
+    metadata = {"input_schemas": {"@wandb.config": schema, "files": {"a.yaml": schema}}}
+    await job(world, "train", {"image": "busybox"}, "image", metadata=metadata)
+    good = {"job": "train", "overrides": {"run_config": {"lr": 0.1}}}
+    assert (await submit(world, good)).run_spec["overrides"]["run_config"] == {"lr": 0.1}
+    cases = {
+        "`overrides.run_config.lr`: 7 breaks the rule `maximum: 1`": {"run_config": {"lr": 7}},
+        '`overrides.run_config.net.depth`: "x" breaks the rule `type: "integer"`': {
+            "run_config": {"lr": 0.1, "net": {"depth": "x"}}
+        },
+        '`overrides.run_config`: {} breaks the rule `required: ["lr"]`': {"run_config": {}},
+        "`overrides.files.a.yaml.lr`: 2 breaks the rule `maximum: 1`": {
+            "run_config": {"lr": 0},
+            "files": {"a.yaml": {"lr": 2}},
+        },
+    }
+    for message, overrides in cases.items():
+        with pytest.raises(InvalidInputError) as raised:
+            await submit(world, {"job": "train", "overrides": overrides})
+        assert message in raised.value.message
+
+
+async def test_jobs_are_listed_with_versions_and_the_item_submitted_last(world):
+    await job(world, "a", {"image": "busybox"}, "image")
+    await job(world, "b", {**GIT, "entrypoint": ["python", "x.py"]}, "repo")
+    await job(world, "b", {**GIT, "entrypoint": ["python", "y.py"]}, "repo", aliases=("best",))
+    await made(world, "code-x", "x")
+    await submit(world, {"job": "b:v0"})
+    item = await submit(world, {"job": "b"})
+    found = await world.plane.jobs.list(world.me, None, "demo")
+    assert [(each.collection.name, each.version_count) for each in found] == [("b", 2), ("a", 1)]
+    assert found[0].last_item.id == item.id
+    assert found[1].last_item is None
+    assert found[0].latest.summary == f"{GIT['git']['remote']} at c0ffeec0ffee"
+    versions = await world.plane.jobs.versions(world.me, None, "demo", "b")
+    assert [(each.artifact.version, each.artifact.aliases) for each in versions] == [
+        (1, ("best", "latest")),
+        (0, ()),
+    ]
+    version = await world.plane.jobs.get(world.me, f"{world.me.default_entity}/demo/b:best")
+    assert version.artifact.version == 1
+
+
+async def test_a_job_that_cannot_be_read_is_shown_and_not_launched(world):
+    files = entries("x")
+    uploads = world.plane.uploads
+    artifact = await uploads.create(world.me, wanted("j", files, type=JOB_TYPE))
+    await store(world, files)
+    await uploads.commit(world.me, artifact.id, files, (None, "It is broken."))
+    (found,) = await world.plane.jobs.list(world.me, None, "demo")
+    assert (found.latest.source_type, found.latest.summary) == (None, "It is broken.")
+    with pytest.raises(InvalidInputError, match=r"cannot be read\. It is broken\."):
+        await submit(world, {"job": "j"})
+
+
+def test_an_old_database_ends_at_the_same_schema_as_a_new_one():
+    old, new = (sa.create_engine("sqlite://") for _ in range(2))
+    with old.begin() as connection:
+        migrate.upgrade(connection, "0001")
+        migrate.migrate(connection)
+        assert migrate.version(connection) == migrate.HEAD
+        upgraded = _shape(connection)
+    with new.begin() as connection:
+        migrate.migrate(connection)
+        assert _shape(connection) == upgraded
+    old.dispose()
+    new.dispose()
+
+
+def _shape(connection: sa.Connection) -> dict[str, Any]:
+    look = sa.inspect(connection)
+    return {
+        table: (
+            sorted((column["name"], str(column["type"])) for column in look.get_columns(table)),
+            sorted((each["name"], str(each["column_names"])) for each in look.get_indexes(table)),
+            sorted(str(key) for key in look.get_foreign_keys(table)),
+        )
+        for table in metadata.tables
+    }

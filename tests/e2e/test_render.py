@@ -1,0 +1,75 @@
+"""`launch render` and `launch submit --dry-run`: everything is shown, nothing is queued."""
+
+import pytest
+
+from tests.e2e.conftest import quick
+from tests.e2e.harness.home import Home
+
+#: No engine is asked, so these run on machines without one.
+CONFIG = {"runners": {"local-container": {"enabled": False}}}
+
+
+@pytest.fixture
+async def served(home: Home) -> Home:
+    home.configure(quick(**CONFIG))
+    project = home.root / "job"
+    project.mkdir()
+    (project / "main.py").write_text("print('hello')\n")
+    (project / "requirements.txt").write_text("six==1.16.0\n")
+    await home.start("launch-agent", "--queue", "default")
+    template = '{"resource_args": {"local-container": {"memory": "2g"}}}'
+    made = await home.launch(
+        "queue", "create", "gpu", "-r", "local-container", "--config", template
+    )
+    assert made.code == 0, made.err
+    return home
+
+
+WORDS = ("--uri", "./job", "--entry-point", "python main.py", "--queue", "gpu")
+
+
+async def test_a_directory_is_shown_with_its_dockerfile_container_and_layers(served: Home) -> None:
+    done = await served.launch("render", *WORDS, "-c", '{"overrides": {"run_config": {"lr": 1}}}')
+    assert done.code == 0, done.err
+    assert "FROM python:3.11-slim" in done.out
+    assert '"Memory": 2147483648' in done.out
+    assert "WANDB_API_KEY" in done.out
+    layers = {line.split()[0]: line.split()[-1] for line in done.out.splitlines() if line.strip()}
+    assert layers["resource_args.local-container.memory"] == "queue"
+    assert layers["overrides.run_config.lr"] == "submitter"
+    assert not (served.root / "job/requirements.frozen.txt").exists()
+
+
+async def test_a_dry_run_says_the_same_and_queues_nothing(served: Home) -> None:
+    done = await served.launch("submit", *WORDS, "--dry-run", "--json")
+    assert done.code == 0, done.err
+    shown = done.json()
+    assert shown["container"]["Entrypoint"] == ["python", "main.py"]
+    assert shown["requirements"] == "requirements.txt"
+    assert shown["environment"]["WANDB_API_KEY"] == "***"
+    assert (await served.launch("item", "list", "--json")).json() == []
+
+
+async def test_a_ready_image_has_no_dockerfile(served: Home) -> None:
+    done = await served.launch("render", "-d", "org/app:1", "--queue", "gpu", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["dockerfile"] is None
+    assert done.json()["container"]["Image"] == "org/app:1"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--uri", "./job", "-E", "python nope.py", "--queue", "gpu"), "«nope.py», which does not"),
+        ((*WORDS, "--build-context", "../x"), "leads out of the source by `..`"),
+        ((*WORDS, "-R", '{"local-container": {"privileged": true}}'), "privileged"),
+        ((*WORDS[:-1], "gup"), "There is no queue `gup`"),
+        (("people/things/nope:latest", "--queue", "gpu"), "nope"),
+    ],
+)
+async def test_what_a_run_would_refuse_ends_with_its_message(
+    served: Home, words: tuple[str, ...], message: str
+) -> None:
+    done = await served.launch("render", *words)
+    assert done.code != 0
+    assert message in done.err

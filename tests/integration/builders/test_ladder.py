@@ -1,0 +1,225 @@
+"""The same job over every store and builder: what is pushed, found, and cached where."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from agent.builders.docker.builder import DockerBuilder
+from agent.builders.docker.engine import Engine
+from agent.builders.docker.reference import NAMESPACE
+from agent.builders.prebuilt import ReadyImages
+from agent.config.execution import BuilderConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.testing.builder_suite import RecordingLog
+from tests.infrastructure import containerd_engine, state
+
+pytestmark = [pytest.mark.docker, pytest.mark.registry]
+
+
+def port(address):
+    return int(address.rpartition(":")[2])
+
+
+@pytest.fixture(scope="module")
+def second():
+    """An engine with the containerd image store; its BuildKit stands for a `buildkitd`."""
+    registry = state.load().registry
+    ports = (port(registry.address), port(registry.private_address))
+    folder = Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))
+    try:
+        with containerd_engine.running(folder, ports) as made:
+            yield made
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Way:
+    """One rung: the engine that runs images, and what the builder is told."""
+
+    host: str
+    config: dict
+    words: str
+    caches: bool
+
+
+@pytest.fixture(params=["classic", "containerd", "buildkitd"])
+def way(request, docker_engine, second):
+    match request.param:
+        case "classic":
+            return Way(docker_engine.host, {}, "classic store", caches=False)
+        case "containerd":
+            return Way(second.host, {}, "containerd store", caches=True)
+        case _:
+            config = {"buildkit": second.buildkit}
+            return Way(docker_engine.host, config, "buildkitd at unix://", caches=True)
+
+
+@pytest.fixture
+async def on(way, tmp_path, threads, registry):
+    """A builder on the rung, with the engine it leaves images in; all of it is removed."""
+    engines = []
+
+    def make(*, environment=None, cache="cache", **config):
+        environment = environment or dict(os.environ)
+        engine = Engine(way.host, environment)
+        engines.append(engine)
+        return DockerBuilder(
+            BuilderConfig(**way.config, **config), engine, tmp_path / cache,
+            threads=threads, environment=environment, registry=registry(environment),
+        )  # fmt: skip
+
+    yield make
+    for engine in engines:
+        await forget(engine, tmp_path.name)
+        await engine.close()
+
+
+async def forget(engine, name):
+    """Remove every trace of the test from an engine."""
+    for listed in await engine.labelled(f"launch-test.builders={name}"):
+        every = [*(listed["RepoTags"] or ()), *(listed["RepoDigests"] or ())]
+        for reference in [each for each in every if "<none>" not in each] or [listed["Id"]]:
+            await engine.remove(reference)
+
+
+@pytest.fixture
+def once():
+    """A word that no earlier run has left in a registry."""
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def job(tmp_path, registries, login, once):
+    """A job with its own Dockerfile, from an image that every builder can pull."""
+    base = f"{registries.private_address}/launch-test/base:1"
+    shell = state.load().docker.shell_image
+    for argv in (("tag", shell, base), ("--config", login, "push", "-q", base), ("rmi", base)):
+        subprocess.run(["docker", *argv], check=True, capture_output=True)
+    made = tmp_path / "job"
+    made.mkdir()
+    (made / "code").write_text("first\n")
+    (made / "Dockerfile").write_text(
+        f"FROM {base}\nRUN echo {once} pack''ages > /packages\nCOPY code /code\n"
+        'ENTRYPOINT ["cat", "/packages", "/code"]\n'
+    )
+    return made
+
+
+@pytest.fixture
+def wanted(job, request_for):
+    return lambda **changes: request_for(job, dockerfile=job / "Dockerfile", **changes)
+
+
+@pytest.fixture
+def inside(login):
+    return {**os.environ, "DOCKER_CONFIG": login}
+
+
+def output(host, reference):
+    argv = ["docker", "run", "--rm", "--network", "none", reference]
+    environment = {**os.environ, "DOCKER_HOST": host}
+    return subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
+
+
+async def test_without_a_destination_the_image_is_in_the_engine(
+    on, way, wanted, build, inside, once
+):
+    made = on(environment=inside)
+    image, log = await build(made, wanted())
+    assert image.here
+    assert way.words in image.built_by
+    assert f"built by {image.built_by}" in log.text
+    assert output(way.host, image.reference) == f"{once} packages\nfirst\n"
+    again, log = await build(made, wanted())
+    assert again.reused
+    assert again.reference == image.reference
+    assert log.data == b""
+
+
+async def test_with_a_destination_it_is_found_by_key_from_anywhere(
+    on, way, wanted, build, registries, inside, tmp_path, registry, once
+):
+    """Another agent, which has nothing but the registry, builds nothing and runs the same."""
+    destination = f"{registries.private_address}/launch-test/{once}"
+    made = on(destination=destination, environment=inside)
+    image, _ = await build(made, wanted())
+    key = await made.key(wanted())
+    assert image.reference.startswith(f"{destination}@sha256:")
+    digest = image.reference.partition("@")[2]
+    assert await registry(inside).exists(f"{destination}:{key[:40]}") == digest
+    await forget(made._engine, tmp_path.name)
+    elsewhere = on(destination=destination, environment=inside, cache="other")
+    found = await elsewhere.find(key)
+    assert (found.reference, found.here, found.reused) == (image.reference, False, True)
+    images = ReadyImages(elsewhere._engine, pull="missing", registry=registry(inside))
+    await images.resolve(found.reference, RecordingLog())
+    assert output(way.host, found.reference) == f"{once} packages\nfirst\n"
+    noted = await elsewhere.find(key)
+    assert noted.here
+    assert noted.reference == image.reference
+
+
+async def test_a_change_of_code_takes_the_packages_from_the_registry_s_cache(
+    on, way, wanted, build, job, registries, inside, once
+):
+    destination = f"{registries.private_address}/launch-test/{once}"
+    made = on(destination=destination, environment=inside)
+    _, log = await build(made, wanted())
+    assert ("exporting cache to registry" in log.text) is way.caches
+    (job / "code").write_text("second\n")
+    image, log = await build(made, wanted())
+    assert ("importing cache manifest from" in log.text) is way.caches
+    step = next(line for line in log.text.splitlines() if "RUN echo" in line).split(" ")[0]
+    assert f"\n{step} CACHED" in log.text
+    assert image.reused is False
+
+
+async def test_entities_do_not_share_a_cache(on, way, wanted, build, registries, inside, job):
+    destination = f"{registries.private_address}/launch-test/shared"
+    made = on(destination=destination, environment=inside)
+    used = []
+    for title in ("one/p/job", "two/p/job"):
+        (job / "code").write_text(title)
+        _, log = await build(made, wanted(title=title))
+        used += {word for word in log.text.split() if ":launch-cache-" in word}
+    assert len({word.rstrip(":") for word in used}) == (2 if way.caches else 0)
+
+
+async def test_the_login_leaves_no_trace_in_log_or_cache(
+    on, wanted, build, registries, inside, tmp_path, once
+):
+    destination = f"{registries.private_address}/launch-test/{once}"
+    made = on(destination=destination, environment=inside)
+    _, log = await build(made, wanted())
+    assert registries.password.encode() not in log.data
+    kept = [file for file in (tmp_path / "cache").rglob("*") if file.is_file()]
+    assert all(registries.password.encode() not in file.read_bytes() for file in kept)
+
+
+async def test_a_buildkitd_that_does_not_answer_is_told_and_asked_again(
+    builder, wanted, second, tmp_path, inside
+):
+    """The far end comes back under the same address: the failure is not remembered."""
+    address = tmp_path / "b"
+    made = builder(environment=inside, buildkit=f"unix://{address}")
+    request = wanted()
+    key = await made.key(request)
+    with pytest.raises(JobError, match="does not answer") as caught:
+        await made.build(request, key, RecordingLog())
+    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+    assert "builder.buildkit" in str(caught.value)
+    address.symlink_to(second.buildkit.removeprefix("unix://"))
+    image = await made.build(request, key, RecordingLog())
+    assert image.name.startswith(NAMESPACE)
+    address.unlink()
+    with pytest.raises(JobError, match="does not answer") as caught:
+        await made.build(request, key, RecordingLog())
+    assert caught.value.cause is Cause.BUILD_UNAVAILABLE

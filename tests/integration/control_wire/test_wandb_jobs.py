@@ -1,0 +1,83 @@
+"""W&B's own client, unmodified, makes, lists and describes jobs on our control plane."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.contract.wandb_client.environment import installed_client
+from tests.integration.control_wire.wire import open_wire
+
+
+class Client:
+    """Its command line, with a home of its own and our server's address."""
+
+    def __init__(self, python: Path, home: Path, url: str, key: str) -> None:
+        self._python = python
+        self._home = home
+        home.mkdir()
+        places = ("WANDB_DIR", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
+        self._environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "LC_ALL": "C.UTF-8",
+            "WANDB_BASE_URL": url,
+            "WANDB_API_KEY": key,
+            "WANDB_ERROR_REPORTING": "false",
+            "NO_PROXY": "*",
+            **{place: str(home) for place in places},
+        }
+
+    async def run(self, *arguments: str) -> str:
+        command = (self._python, "-m", "wandb", *arguments)
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            env=self._environment,
+            cwd=self._home,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+        text = output.decode()
+        assert process.returncode == 0, text
+        return text
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    return installed_client()
+
+
+async def test_the_client_makes_lists_and_describes_jobs(tmp_path, python):
+    async with open_wire(tmp_path / "data") as wire:
+        client = Client(python, tmp_path / "home", wire.server.url, wire.ann.key)
+        code = tmp_path / "home" / "code"
+        code.mkdir()
+        (code / "main.py").write_text("import wandb\nwandb.init()\n")
+        (code / "requirements.txt").write_text("wandb\n")
+        create = ("job", "create", "-p", "demo", "-e", "ann", "-n", "hello")
+        made = ("code", str(code), "-E", "python main.py", "--runtime", "3.11")
+        assert "Created job" in await client.run(*create, *made)
+        assert "No changes detected for job" in await client.run(*create, *made)
+        (code / "main.py").write_text("import wandb\nwandb.init(job_type='x')\n")
+        assert "Updated job" in await client.run(*create, *made, "-a", "best")
+        image = ("job", "create", "-p", "demo", "-e", "ann", "image", "repo/name:tag")
+        assert "Created job" in await client.run(*image)
+
+        listed = await client.run("job", "list", "-p", "demo", "-e", "ann")
+        assert "hello" in listed
+        assert "job-repo_name" in listed
+        described = await client.run("job", "describe", "ann/demo/hello:best")
+        assert "main.py" in described
+
+        jobs = wire.server.services.jobs
+        versions = await jobs.versions(wire.admin, "ann", "demo", "hello")
+        assert [each.artifact.version for each in versions] == [1, 0]
+        assert versions[0].artifact.aliases == ("best", "latest")
+        assert versions[0].source_type == "artifact"
+        imaged = await jobs.get(wire.admin, "ann/demo/job-repo_name:tag")
+        assert imaged.summary == "repo/name:tag"
+        runs = await wire.server.services.runs.list(wire.admin, "ann", "demo")
+        assert runs.rows == (), "the runs that made them are deleted"

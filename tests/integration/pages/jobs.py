@@ -1,0 +1,70 @@
+"""Jobs in the control plane of a scene, as an upload leaves them."""
+
+import hashlib
+import json
+from typing import Any
+
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    ContentRecord,
+    EntryRecord,
+    NewArtifact,
+)
+from agent.model.job.digest import encoded, manifest_digest
+from tests.integration.pages.scene import Scene
+
+GIT: dict[str, Any] = {
+    "_version": "0.17.0",
+    "source_type": "repo",
+    "source": {
+        "git": {"remote": "https://git.example/org/repo.git", "commit": "c0ffee" * 6 + "cafe"},
+        "entrypoint": ["python", "train.py"],
+        "notebook": False,
+        "build_context": "jobs/train",
+        "dockerfile": "Dockerfile.wandb",
+    },
+    "input_types": {"wb_type": "typedDict", "params": {"type_map": {}}},
+    "output_types": {"wb_type": "typedDict", "params": {"type_map": {}}},
+    "runtime": "3.11",
+}
+IMAGE: dict[str, Any] = GIT | {
+    "_version": "v0",
+    "source_type": "image",
+    "source": {"image": "example/image:1"},
+    "runtime": "",
+}
+
+
+async def stored_job(
+    scene: Scene,
+    name: str,
+    content: dict[str, Any] = GIT,
+    *,
+    entity: str = "ada",
+    project: str = "default",
+    aliases: tuple[str, ...] = (),
+    metadata: dict[str, Any] | None = None,
+    problem: str | None = None,
+) -> ArtifactRecord:
+    """A new version of a job."""
+    text = json.dumps(content).encode()
+    md5 = hashlib.md5(text, usedforsecurity=False)
+    digest = encoded(md5.digest())
+    key = f"{name}-{md5.hexdigest()}"
+    await scene.plane.contents.stored(ContentRecord(entity, md5.hexdigest(), key, len(text)))
+    ada, uploads = scene.ada.principal, scene.plane.uploads
+    made = await uploads.create(
+        ada,
+        NewArtifact(
+            entity=entity,
+            project=project,
+            type="job",
+            name=name,
+            digest=manifest_digest({"wandb-job.json": digest}),
+            aliases=aliases,
+            metadata=metadata,
+        ),
+    )
+    entry = EntryRecord("wandb-job.json", digest, md5.hexdigest(), len(text))
+    job = (None, problem) if problem else (content, None)
+    return await uploads.commit(ada, made.id, [entry], job)

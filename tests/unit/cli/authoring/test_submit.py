@@ -1,0 +1,174 @@
+"""`launch submit`: its flags, which of them go together, and what is queued in the end."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli.authoring.conftest import Cli
+from tests.unit.jobs.plane import Plane
+
+IMAGE = ("-d", "org/app:1")
+
+
+def spec(far: Plane) -> dict[str, Any]:
+    found: dict[str, Any] = far.submitted[-1]["runSpec"]
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "main.py").write_text("print(1)\n")
+    return tmp_path
+
+
+REFUSED: list[tuple[tuple[str, ...], str]] = [
+    (("--async", "-q", "q", "-P", "high", *IMAGE), "--async and --queue exclude each other"),
+    (("-P", "high", "-c", "{not json", *IMAGE), "--priority needs --queue"),
+    (("-q", "q", "-R", "nothing.json", "-b", *IMAGE), "--resource-args: there is no file"),
+    (("-q", "q", "-c", "{not json", *IMAGE), "--config"),
+    (("-b", "-u", "."), "--build needs --queue"),
+    (("-u", ".", "-j", "e/p/n:v0"), "--uri needs --entry-point"),
+    (("-u", ".", "-j", "e/p/n:v0", "-E", "python main.py"), "--uri and --job exclude each other"),
+    (("-v", "a=1", *IMAGE), "--set-var needs --queue"),
+    (("-q", "q", "-v", "novalue", *IMAGE), "--set-var: «novalue» is not of the form KEY=VALUE"),
+    (("-q", "q", "-j", "e/p/n:v0", *IMAGE), "exclude each other"),
+    (("-q", "q", *IMAGE, "-B", "org/base:1"), "--base-image and --docker-image exclude"),
+    (("-q", "q", "-j", "e/p/n:v0", "-B", "b:1"), "--base-image belongs to --uri"),
+    (("-q",), "The job has no source"),
+    (("-q", "q", "-c", '{"overrides": {"args": "text"}}', *IMAGE), "`overrides.args`"),
+    (("-q", "q", "-P", "urgent", *IMAGE), "«urgent» is not a priority"),
+    (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),
+    (("-q", "q", "--diff", *IMAGE), "--source and --diff belong to --uri"),
+    (("-q", "-u", ".", "-E", "x", "-g", "main"), "--git-version belongs to a git repository"),
+    (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
+    (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "«a b» cannot be a job's name"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED)
+async def test_flags_that_do_not_go_together_are_refused_in_wandbs_order(
+    cli: Cli, far: Plane, flags: tuple[str, ...], message: str
+) -> None:
+    far.queues = [{"name": "q", "templateVariables": []}]
+    said = await cli("submit", *flags)
+    assert said.code == 2, said.err
+    assert message in said.err
+    assert far.submitted == far.versions == []
+
+
+async def test_template_variables_are_compared_with_the_queues(cli: Cli, far: Plane) -> None:
+    schema = json.dumps({"type": "integer"})
+    far.queues = [{"name": "q", "templateVariables": [{"name": "gpus", "schema": schema}]}]
+    said = await cli("submit", "-q", "q", "-v", "gpu=2", *IMAGE)
+    assert (said.code, "`gpu`" in said.err, "`gpus`" in said.err) == (1, True, True)
+    said = await cli("submit", "-q", "q", "-v", "gpus=two", *IMAGE)
+    assert (said.code, "«two» is not an integer" in said.err) == (2, True)
+    said = await cli("submit", "-q", "q", "-v", "gpus=2", "-P", "high", *IMAGE)
+    assert said.code == 0, said.err
+    assert far.submitted[-1]["templateVariables"] == {"gpus": 2}
+    assert far.submitted[-1]["priority"] == 1
+
+
+async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> None:
+    assert (await cli("submit", "-q", *IMAGE)).code == 0
+    assert far.submitted[-1]["queueName"] == "default"
+    assert spec(far)["project"] == "default"
+
+
+async def test_a_source_becomes_a_job_and_the_job_is_queued(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    said = await cli(
+        *("submit", "--uri", str(folder), "--job-name", "hello", "--project", "demo"),
+        *("--entry-point", "python main.py", "-q", "-D", "Dockerfile", "-e", "team"),
+    )
+    assert said.code == 2
+    assert "no Dockerfile «Dockerfile»" in said.err
+    (folder / "Dockerfile").write_text("FROM scratch\n")
+    said = await cli(
+        *("submit", "--uri", str(folder), "--job-name", "hello", "--project", "demo"),
+        *("--entry-point", "python main.py", "-q", "-D", "Dockerfile", "-e", "team"),
+    )
+    assert said.code == 0, said.err
+    assert "Created job: team/demo/hello:v0, with alias latest" in said.out
+    assert spec(far)["job"] == "team/demo/hello:v0"
+    assert "source" not in spec(far)
+    assert spec(far)["overrides"] == {
+        "dockerfile": "Dockerfile",
+        "entry_point": ["python", "main.py"],
+    }
+    assert spec(far)["name"] == "hello"
+
+
+async def test_an_unknown_queue_is_told_before_a_job_is_made(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    far.queues = [{"name": "training", "templateVariables": []}]
+    said = await cli("submit", "-u", str(folder), "-E", "python main.py", "-q", "trainin")
+    assert (said.code, "`training`" in said.err) == (1, True)
+    assert far.versions == []
+
+
+async def test_a_job_is_launched_again_with_other_parameters(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    made = await cli("job", "create", "-p", "demo", "-n", "train", "code", str(folder))
+    assert made.code == 0, made.err
+    config = '{"overrides": {"run_config": {"lr": 0.1}}}'
+    said = await cli(
+        *("submit", "--job", "team/demo/train:latest", "-q", "-c", config, "--name", "run-7"),
+        *("--", "--steps", "3"),
+    )
+    assert said.code == 0, said.err
+    wanted = {"run_config": {"lr": 0.1}, "args": ["--steps", "3"]}
+    assert spec(far) == {
+        "job": "team/demo/train:latest",
+        "name": "run-7",
+        "project": "demo",
+        "overrides": wanted,
+    }
+
+
+@pytest.mark.parametrize(
+    ("reference", "parts"),
+    [
+        ("team/demo/trian:latest", ("no job `trian`", "`train`")),
+        ("team/demo/train:latst", ("no alias `latst`", "`latest`")),
+        ("team/demo/train:v9", ("no version `v9`",)),
+    ],
+)
+async def test_a_job_that_does_not_exist_is_told_before_queueing_with_near_misses(
+    cli: Cli, far: Plane, folder: Path, reference: str, parts: tuple[str, ...]
+) -> None:
+    await cli("job", "create", "-p", "demo", "-n", "train", "code", str(folder))
+    said = await cli("submit", "-q", "--job", reference)
+    assert said.code == 1
+    assert all(part in said.err for part in parts), said.err
+    assert far.submitted == []
+
+
+async def test_hidden_flags_without_effect_say_so(cli: Cli) -> None:
+    said = await cli("submit", "-q", "-b", "-rg", "host/repo", "-pq", "other", *IMAGE)
+    assert said.code == 0, said.err
+    assert all(flag in said.err for flag in ("--build", "--repository", "--project-queue"))
+
+
+async def test_the_project_comes_from_flag_configuration_job_default(
+    cli: Cli, far: Plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cli("submit", "-q", *IMAGE, "-c", '{"project": "of-config"}')
+    assert spec(far)["project"] == "of-config"
+    monkeypatch.setenv("WANDB_PROJECT", "of-env")
+    await cli("submit", "-q", *IMAGE, "-c", '{"project": "of-config"}')
+    assert spec(far)["project"] == "of-env"
+
+
+async def test_the_jobs_name_may_come_from_the_environment(
+    cli: Cli, far: Plane, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_JOB_NAME", "from-env")
+    said = await cli("submit", "-q", "-u", str(folder), "-E", "python main.py")
+    assert said.code == 0, said.err
+    assert spec(far)["job"] == "team/default/from-env:v0"

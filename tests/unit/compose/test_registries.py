@@ -1,0 +1,81 @@
+"""Which registry an agent's configuration means, and who is asked for its login."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+
+import pytest
+from structlog.testing import capture_logs
+
+from agent.compose.registries import (
+    builder_config,
+    destination_of,
+    open_registry,
+    say_what_is_old,
+)
+from agent.config.agent import AgentConfig
+from agent.model.errors import ConfigError
+
+ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com/team/launch"
+
+
+def config(**given):
+    return AgentConfig.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("destination", "names"),
+    [
+        (None, ["DockerLogins"]),
+        ("reg.example/x", ["DockerLogins"]),
+        (ECR, ["DockerLogins", "EcrLogins"]),
+        ("europe-west1-docker.pkg.dev/p/r/i", ["DockerLogins", "GoogleLogins"]),
+        ("launch.azurecr.io/x", ["DockerLogins", "AcrLogins"]),
+    ],
+)
+async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
+    given = config(builder={"destination": destination})
+    with ThreadPoolExecutor(1) as threads:
+        async with AsyncExitStack() as stack:
+            made = await open_registry(stack, given, destination_of(given), threads, {})
+            assert [type(source).__name__ for source in made._logins] == names
+
+
+def test_the_builder_s_destination_wins_over_w_b_s_block():
+    block = {"type": "ecr", "uri": ECR}
+    assert destination_of(config(registry=block)).repository == ECR
+    both = config(registry=block, builder={"destination": "https://reg.example/x"})
+    found = destination_of(both)
+    assert found.repository == "reg.example/x"
+    assert builder_config(both, found).destination == "reg.example/x"
+    assert destination_of(config()) is None
+    assert destination_of(config(registry={"type": "local"})) is None
+
+
+def test_w_b_s_block_takes_its_region_from_the_environment_s():
+    given = config(
+        registry={"type": "ecr", "account_id": "123456789012", "repo_name": "team/launch"},
+        environment={"type": "aws", "region": "eu-central-1"},
+    )
+    assert destination_of(given).repository == ECR
+
+
+def test_older_words_are_answered_with_a_warning():
+    given = config(registry={"type": "ecr", "uri": ECR}, builder={"type": "kaniko"})
+    with capture_logs() as logs:
+        say_what_is_old(given, destination_of(given))
+    assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
+    assert logs[0]["means"] == ECR
+    with capture_logs() as logs:
+        say_what_is_old(config(), None)
+    assert logs == []
+
+
+@pytest.mark.parametrize("address", ["reg.example:1234", "http://b:1", "tcp://", "tcp://a b"])
+def test_an_address_of_a_buildkitd_names_its_way(address):
+    with pytest.raises(ValueError, match="buildkit"):
+        config(builder={"buildkit": address})
+
+
+def test_a_destination_that_cannot_be_read_is_refused():
+    with pytest.raises(ConfigError, match=r"`builder\.destination`"):
+        destination_of(config(builder={"destination": "Team/x"}))

@@ -1,0 +1,118 @@
+"""Which files of a directory become contents, and which directories are refused."""
+
+import os
+import socket
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from agent.jobs.contents import code_contents
+from agent.model.errors import InvalidInputError
+from agent.model.job.digest import entry_digest
+
+
+def paths(folder: Path) -> list[str]:
+    return [each.path for each in code_contents(folder)]
+
+
+def test_digests_are_those_of_the_contents(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 1_000_000)
+    (tmp_path / "b").write_bytes(b"")
+    found = {each.path: (each.digest, each.size) for each in code_contents(tmp_path)}
+    assert found == {
+        "a": (entry_digest([b"x" * 1_000_000]), 1_000_000),
+        "b": (entry_digest([]), 0),
+    }
+
+
+def test_links_within_are_stored_as_what_they_point_at(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "x.py").write_text("x")
+    (tmp_path / "alias.py").symlink_to("lib/x.py")
+    (tmp_path / "other").symlink_to("lib")
+    assert paths(tmp_path) == ["alias.py", "lib/x.py", "other/x.py"]
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("/etc/passwd", "is a link out of it (to «/etc/passwd»)"),
+        ("../outside", "is a link out of it (to «../outside»)"),
+        ("nothing", "is a link to nothing (to «nothing»)"),
+        (".", "is a link to a folder that it lies in"),
+        ("../sub", "is a link to a folder that it lies in"),
+    ],
+)
+def test_links_that_lead_nowhere_good_are_refused(
+    tmp_path: Path, target: str, message: str
+) -> None:
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "main.py").write_text("")
+    (tmp_path / "outside").write_text("secret")
+    (root / "sub" / "link" if target == "../sub" else root / "link").symlink_to(target)
+    with pytest.raises(InvalidInputError) as told:
+        code_contents(root)
+    assert message in str(told.value)
+
+
+def test_sockets_and_pipes_are_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidInputError, match="«pipe» is a socket, pipe or device"):
+        code_contents(tmp_path)
+    (tmp_path / "pipe").unlink()
+    with socket.socket(socket.AF_UNIX) as made:
+        monkeypatch.chdir(tmp_path)
+        made.bind("s")
+        with pytest.raises(InvalidInputError, match="«s» is a socket, pipe or device"):
+            code_contents(tmp_path)
+
+
+def test_a_directory_without_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    with pytest.raises(InvalidInputError, match="holds no file"):
+        code_contents(tmp_path)
+
+
+def test_too_many_files_are_counted_and_their_folder_named(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for number in range(12):
+        (tmp_path / "data" / str(number)).write_text("")
+    (tmp_path / "main.py").write_text("")
+    with pytest.raises(InvalidInputError, match=r"more than 10 files.*in «data»"):
+        code_contents(tmp_path, max_files=10)
+    assert len(code_contents(tmp_path, max_files=13)) == 13
+
+
+def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    os.close(os.open(os.fsencode(tmp_path) + b"/\xff", os.O_CREAT))
+    with pytest.raises(InvalidInputError, match="is no UTF-8"):
+        code_contents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "size", [64 << 20, pytest.param(3 << 30, marks=pytest.mark.long)], ids=["64 MiB", "3 GiB"]
+)
+def test_a_large_file_is_hashed_within_little_memory(tmp_path: Path, size: int) -> None:
+    """A sparse file: the size is real, the bytes are zeroes."""
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(size)
+    tracemalloc.start()
+    try:
+        (content,) = code_contents(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert content.size == size
+    assert peak < 8 << 20
+
+
+def test_50_000_files_are_within_the_limit(tmp_path: Path) -> None:
+    for folder in range(50):
+        (tmp_path / str(folder)).mkdir()
+        for number in range(1000):
+            (tmp_path / str(folder) / str(number)).touch()
+    assert len(code_contents(tmp_path)) == 50_000

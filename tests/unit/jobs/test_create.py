@@ -1,0 +1,408 @@
+"""Jobs of all three kinds over W&B's operations: names, files, versions, refusals."""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.jobs.create import Workbench, create_job
+from agent.jobs.new_job import Kind, Made, NewJob, services_from
+from agent.model.errors import AlreadyExistsError, InvalidInputError, UnreachableError
+from tests.unit.jobs.plane import Plane, Version
+
+CURRENT = ".".join(platform.python_version_tuple()[:2])
+
+
+def wanted(kind: Kind, path: object, **more: Any) -> NewJob:
+    return NewJob(kind=kind, path=str(path), entity="team", project="demo", **more)
+
+
+def code(folder: Path, **files: str) -> Path:
+    for name, text in {"main.py": "print('hello')\n", **files}.items():
+        path = folder / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder
+
+
+def stored(far: Plane, collection: str) -> tuple[Version, dict[str, bytes], dict[str, Any]]:
+    version = far.committed(collection)[-1]
+    files = far.files(version)
+    return version, files, json.loads(files["wandb-job.json"])
+
+
+# ---- code
+
+
+async def test_a_directory_becomes_a_code_artifact_and_a_job(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    code(tmp_path, **{"requirements.txt": "wandb\nnumpy\n", "src__x.py": "x = 1\n"})
+    made = await create_job(
+        bench, wanted("code", tmp_path, name="train", entry_point="python main.py --lr 1")
+    )
+    assert (str(made.reference), made.action) == ("team/demo/train:v0", "Created")
+    assert made.aliases == ("latest",)
+    source = far.committed("code-train")[0]
+    assert far.files(source) == {
+        "main.py": b"print('hello')\n",
+        "requirements.txt": b"wandb\nnumpy\n",
+        "src/x.py": b"x = 1\n",
+    }
+    version, files, job = stored(far, "train")
+    assert version.metadata == '{"_partial": true}'
+    assert files["requirements.frozen.txt"] == b"wandb\nnumpy"
+    assert job["source"] == {
+        "entrypoint": ["python", "main.py", "--lr", "1"],
+        "notebook": False,
+        "artifact": f"wandb-artifact://_id/{source.id}",
+    }
+    assert (job["_version"], job["runtime"]) == ("v0", CURRENT)
+
+
+async def test_a_file_is_the_entry_point_and_its_directory_the_source(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    code(tmp_path, **{"code.py": "", "run.sh": ""})
+    made = await create_job(bench, wanted("code", tmp_path / "code.py", name="n"))
+    assert stored(far, "n")[2]["source"]["entrypoint"] == ["python", "code.py"]
+    assert "main.py" in far.files(far.committed("code-n")[0])
+    assert made.reference.name == "n"
+
+
+async def test_nothing_changed_sends_nothing_and_says_so(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    asked = wanted("code", code(tmp_path), name="same", entry_point="python main.py")
+    await create_job(bench, asked)
+    far.puts.clear()
+    again = await create_job(bench, asked)
+    assert (again.action, str(again.reference)) == (
+        "No changes detected for",
+        "team/demo/same:v0",
+    )
+    assert (far.puts, again.sent_files) == ([], 0)
+
+
+async def test_a_change_makes_a_version_and_sends_only_what_changed(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    asked = wanted("code", code(tmp_path, big="x" * 100), name="n", entry_point="python main.py")
+    await create_job(bench, asked)
+    far.puts.clear()
+    (tmp_path / "main.py").write_text("print('changed')\n")
+    made = await create_job(bench, asked)
+    assert (made.action, made.reference.alias) == ("Updated", "v1")
+    assert "big" not in far.puts
+    assert "main.py" in far.puts
+    assert [each.aliases for each in far.committed("n")] == [[], ["latest"]]
+
+
+async def test_left_out_is_what_is_no_code(bench: Workbench, far: Plane, tmp_path: Path) -> None:
+    files = {"wandb__run": "", ".git__HEAD": "", "__pycache__/m.pyc": "", "sub__wandb__kept": ""}
+    code(tmp_path, **{key.replace("__pycache__/", "cache/"): text for key, text in files.items()})
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "m.pyc").write_text("")
+    await create_job(bench, wanted("code", tmp_path, name="n"))
+    assert set(far.files(far.committed("code-n")[0])) == {
+        "main.py",
+        "cache/m.pyc",
+        "sub/wandb/kept",
+    }
+
+
+async def test_the_key_stays_with_the_server_and_signed_headers_go_along(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    assert all("Authorization" not in headers for headers in far.put_headers)
+    assert any("Content-MD5" in headers for headers in far.put_headers)
+
+
+@pytest.mark.parametrize("features", [[], ["LAUNCH_LEASES"]])
+async def test_foreign_servers_get_a_hidden_run_that_goes_again(
+    bench: Workbench, far: Plane, tmp_path: Path, features: list[str]
+) -> None:
+    far.features = features
+    await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    hidden = [name for name in far.operations() if name in {"UpsertBucket", "DeleteRun"}]
+    assert hidden == ([] if features else ["UpsertBucket", "DeleteRun"])
+
+
+async def test_a_cut_upload_is_repeated(bench: Workbench, far: Plane, tmp_path: Path) -> None:
+    far.cuts["main.py"] = 2
+    made = await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    assert made.action == "Created"
+    assert far.puts.count("main.py") == 3
+
+
+async def test_a_connection_that_stays_cut_leaves_no_version_and_the_next_try_goes_on(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    far.cuts["main.py"] = 99
+    asked = wanted("code", code(tmp_path, other="x"), name="n")
+    with pytest.raises(UnreachableError, match=r"«main\.py» could not be transferred.*again"):
+        await create_job(bench, asked)
+    assert far.committed("code-n") == far.committed("n") == []
+    far.cuts.clear()
+    far.puts.clear()
+    made = await create_job(bench, asked)
+    assert made.action == "Created"
+    assert "other" not in far.puts
+
+
+# ---- versions' extras
+
+
+async def test_schema_services_aliases_and_description_are_stored(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    schema = {"type": "object", "properties": {"lr": {"type": "number"}}}
+    asked = wanted(
+        "code", code(tmp_path), name="n", schema=schema, aliases=("stable",),
+        services=services_from(("proxy=never", "proxy=always")), description="words",
+    )  # fmt: skip
+    made = await create_job(bench, asked)
+    version, _, job = stored(far, "n")
+    assert json.loads(version.metadata) == {"input_schemas": {"@wandb.config": schema}}
+    assert job["services"] == {"proxy": "always"}
+    assert (made.aliases, version.description) == (("stable", "latest"), "words")
+
+
+async def test_a_build_context_is_where_files_are_looked_for_first(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    files = {
+        "jobs__a__job.py": "",
+        "jobs__a__runtime.txt": "python-3.10.4\n",
+        "jobs__a__requirements.txt": "below\n",
+        "requirements.txt": "root\n",
+        "runtime.txt": "3.9\n",
+    }
+    code(tmp_path, **files)
+    asked = wanted("code", tmp_path, name="n", build_context="jobs/a", entry_point="python job.py")
+    made = await create_job(bench, asked)
+    _, stored_files, job = stored(far, "n")
+    assert (job["runtime"], job["_version"]) == ("3.10", "0.17.0")
+    assert stored_files["requirements.frozen.txt"] == b"below"
+    assert any("jobs/a/runtime.txt, line 1" in each for each in made.remarks)
+
+
+# ---- images
+
+
+async def test_an_image_gives_its_name_and_its_tag(bench: Workbench, far: Plane) -> None:
+    made = await create_job(bench, wanted("image", "host.example:5000/Team/app:1.2".lower()))
+    assert str(made.reference) == "team/demo/job-host.example_5000_team_app:v0"
+    assert made.aliases == ("1.2", "latest")
+    _, files, job = stored(far, made.reference.name)
+    assert job["source"] == {"image": "host.example:5000/team/app:1.2"}
+    assert (job["runtime"], files["requirements.frozen.txt"]) == ("", b"")
+
+
+async def test_what_an_image_brings_itself_is_ignored_aloud(bench: Workbench) -> None:
+    made = await create_job(bench, wanted("image", "a/b:1", runtime="3.11", entry_point="x"))
+    assert [each.split()[0] for each in made.remarks] == ["--runtime", "--entry-point"]
+
+
+@pytest.mark.parametrize(
+    ("image", "part"),
+    [("Org/App:1", "upper-case"), ("a/b:bad tag", "white space"), ("a/b@sha256:12", "sha256")],
+)
+async def test_images_that_are_none_are_refused(bench: Workbench, image: str, part: str) -> None:
+    with pytest.raises(InvalidInputError, match=part):
+        await create_job(bench, wanted("image", image))
+
+
+# ---- git
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ("-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false")
+    env = {"PATH": os.environ["PATH"], "GIT_CONFIG_GLOBAL": "/dev/null"}
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "origin"
+    folder.mkdir()
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    code(folder, **{"jobs__hello__job.py": "", "jobs__hello__.python-version": "3.12\n"})
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message=one")
+    git(folder, "tag", "v1")
+    return folder
+
+
+async def test_a_git_job_is_pinned_to_the_default_branchs_head(
+    bench: Workbench, far: Plane, repository: Path
+) -> None:
+    url = f"file://{repository}"
+    made = await create_job(
+        bench, wanted("git", url, name="hello", entry_point="python jobs/hello/job.py")
+    )
+    head = git(repository, "rev-parse", "HEAD").strip()
+    assert made.commit == head
+    _, files, job = stored(far, "hello")
+    assert job["source"]["git"] == {"remote": url, "commit": head}
+    assert files["requirements.frozen.txt"] == b""
+    assert head in " ".join(made.remarks)
+
+
+async def test_a_tag_is_pinned_and_the_runtime_read_from_the_build_context(
+    bench: Workbench, far: Plane, repository: Path
+) -> None:
+    tagged = git(repository, "rev-parse", "HEAD").strip()
+    git(repository, "commit", "--quiet", "--allow-empty", "--message=two")
+    asked = wanted(
+        "git", f"file://{repository}", git_version="v1", build_context="jobs/hello",
+        entry_point="python job.py",
+    )  # fmt: skip
+    made = await create_job(bench, asked)
+    assert made.commit == tagged
+    assert made.reference.name.endswith("_jobs_hello_job.py")
+    assert stored(far, made.reference.name)[2]["runtime"] == "3.12"
+
+
+async def test_an_unknown_reference_is_named_with_a_near_miss(
+    bench: Workbench, repository: Path
+) -> None:
+    asked = wanted("git", f"file://{repository}", git_version="maim", entry_point="python main.py")
+    with pytest.raises(InvalidInputError, match=r"«maim».*`main`"):
+        await create_job(bench, asked)
+
+
+@pytest.fixture
+def checkout(repository: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    git(tmp_path, "clone", "--quiet", f"file://{repository}", str(folder))
+    return folder
+
+
+async def from_checkout(bench: Workbench, folder: Path, **more: Any) -> Made:
+    asked = wanted("code", folder, name="n", entry_point="python main.py")
+    return await create_job(bench, asked, source="git", **more)
+
+
+async def test_a_clean_pushed_checkout_becomes_a_git_job(
+    bench: Workbench, far: Plane, repository: Path, checkout: Path
+) -> None:
+    made = await from_checkout(bench, checkout)
+    assert "becomes a Git job" in made.remarks[0]
+    assert stored(far, "n")[2]["source"]["git"]["remote"] == f"file://{repository}"
+
+
+async def test_a_folder_of_a_checkout_becomes_the_build_context(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    asked = wanted("code", checkout / "jobs/hello", name="n", entry_point="python job.py")
+    await create_job(bench, asked, source="git")
+    assert stored(far, "n")[2]["source"]["build_context"] == "jobs/hello"
+
+
+async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    (checkout / "main.py").write_text("print('local')\n")
+    (checkout / "new.py").write_text("")
+    made = await from_checkout(bench, checkout)
+    assert "uncommitted changes" in made.remarks[0]
+    assert stored(far, "n")[2]["source_type"] == "artifact"
+    made = await from_checkout(bench, checkout, with_diff=True)
+    _, files, job = stored(far, "n")
+    assert job["source_type"] == "repo"
+    assert b"+print('local')" in files["diff.patch"]
+    assert "1 untracked files" in " ".join(made.remarks)
+
+
+async def test_a_commit_that_is_not_pushed_makes_a_code_job(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    git(checkout, "commit", "--quiet", "--allow-empty", "--message=local")
+    made = await from_checkout(bench, checkout)
+    assert "is not at" in made.remarks[0]
+    assert stored(far, "n")[2]["source_type"] == "artifact"
+
+
+async def test_a_folder_without_a_repository_makes_a_code_job(
+    bench: Workbench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = await from_checkout(bench, code(tmp_path_factory.mktemp("plain")))
+    assert "no checkout" in made.remarks[0]
+
+
+# ---- bad input: nothing is stored, the message names the thing
+
+
+BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
+    ({"entry_point": "python ../evil.py"}, {}, r"«\.\./evil\.py».*`\.\.`"),
+    ({"entry_point": "python /etc/x.py"}, {}, "absolute"),
+    ({"entry_point": "python mian.py"}, {}, r"«mian\.py» is not in the source.*`main\.py`"),
+    ({"entry_point": "python 'x"}, {}, "quote"),
+    ({"build_context": "../x"}, {}, r"build context «\.\./x»"),
+    ({"build_context": "/x"}, {}, "build context «/x» is an absolute"),
+    ({"build_context": "job"}, {"jobs__x": ""}, "«job» is no folder.*`jobs`"),
+    ({"dockerfile": "../Dockerfile"}, {}, "Dockerfile «../Dockerfile»"),
+    ({"dockerfile": "/Dockerfile"}, {}, "absolute"),
+    ({"dockerfile": "Dockerfile.wand"}, {"Dockerfile.wandb": ""}, "`Dockerfile.wandb`"),
+    ({"runtime": "2.7"}, {}, "--runtime: «2.7».*Accepted"),
+    ({}, {"runtime.txt": "three\n"}, "runtime.txt, line 1: «three».*Accepted"),
+    ({}, {".python-version": "\n\npypy\n"}, r"\.python-version, line 3.*Accepted"),
+    ({}, {"pyproject.toml": "[project\n"}, "pyproject.toml is not TOML"),
+    ({}, {"requirements.txt": "a\n--wrong-option\n"}, "requirements.txt, line 2"),
+    ({"aliases": ("v3",)}, {}, "«v3» is the name of a version"),
+    ({"aliases": ("a:b",)}, {}, "«a:b» cannot be an alias"),
+]
+
+
+@pytest.mark.parametrize(("more", "files", "message"), BAD)
+async def test_bad_input_is_named(
+    bench: Workbench, far: Plane, tmp_path: Path, more: Any, files: Any, message: str
+) -> None:
+    with pytest.raises(InvalidInputError) as told:
+        await create_job(bench, wanted("code", code(tmp_path, **files), name="n", **more))
+    assert re.search(message, str(told.value), re.DOTALL), str(told.value)
+    assert far.versions == []
+
+
+async def test_a_name_taken_by_another_type_is_refused(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    far.versions.append(
+        Version("a", "taken", "model", "d", None, None, [], state="COMMITTED", index=0)
+    )
+    with pytest.raises(AlreadyExistsError, match=r"«taken».*`model`"):
+        await create_job(bench, wanted("code", code(tmp_path), name="taken"))
+    assert far.puts == []
+
+
+async def test_a_path_that_is_nothing_is_named_with_a_near_miss(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInputError, match=r"neither a directory nor a file.*`main\.py`"):
+        await create_job(bench, wanted("code", code(tmp_path) / "mian.py"))
+
+
+async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="--diff belongs to a local checkout"):
+        await create_job(bench, wanted("code", code(tmp_path)), with_diff=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("proxy", "NAME=POLICY"),
+        ("=always", "NAME=POLICY"),
+        ("proxy=sometimes", "«sometimes» is no policy"),
+    ],
+)
+def test_services_are_checked(text: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        services_from((text,))

@@ -1,0 +1,140 @@
+"""What is shown of a run that does not take place: the run's own words, masked, with origins."""
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from agent.config.execution import Accelerator, BuilderConfig, DockerRunnerConfig
+from agent.model.errors import PolicyError
+from agent.pipeline.equipment import Lane, Sources, Workbench
+from agent.pipeline.masking import masked, masked_value
+from agent.pipeline.provenance import Setting, settings_of
+from agent.pipeline.render import Rendering, Rules, render
+from agent.runners.docker.arguments import allowance, read_options
+from agent.testing.builder_suite import RecordingLog
+from tests.infrastructure.artifacts import ArtifactShelf
+from tests.unit.pipeline.claims import claim
+from tests.unit.pipeline.test_stored_jobs import CODE, GIT, Repository, Scene
+
+RESOURCE = "local-container"
+
+
+@pytest.fixture
+def show(tmp_path: Path) -> Any:
+    shelf, repository = ArtifactShelf(), Repository(dict(CODE))
+    scene = Scene(shelf, repository, None, tmp_path)
+    scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
+    with ThreadPoolExecutor(2) as threads:
+        bench = Workbench(sources=Sources(git=repository, code=None, jobs=shelf), executor=threads)
+        check = lambda arguments: read_options(arguments, allowance(()))  # noqa: E731
+
+        async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Rendering:
+            builder = BuilderConfig(**given.pop("builder", {}))
+            lane = Lane(
+                SimpleNamespace(check=check),
+                None,
+                SimpleNamespace() if images else None,
+                "http://p",
+            )
+            asked = claim({"job": "train:latest", **spec}, **given)
+            folder = Path(tempfile.mkdtemp(dir=tmp_path))
+            rules = Rules(builder, DockerRunnerConfig())
+            return await render(asked, lane, bench, folder, rules, RecordingLog())
+
+        yield run
+
+
+async def test_the_dockerfile_and_the_container_are_those_of_the_run(show: Any) -> None:
+    spec = {
+        "overrides": {"run_config": {"lr": 1}, "args": ["--fast"]},
+        "resource_args": {RESOURCE: {"env": ["API_TOKEN=hunter22", "COLOUR=red"], "memory": "1g"}},
+    }
+    made = await show(spec)
+    assert made.dockerfile.startswith("FROM python:3.11-slim\n")
+    assert made.dockerfile.endswith('ENTRYPOINT ["python", "main.py"]\n')
+    assert (made.own_dockerfile, made.requirements) == (None, "requirements.frozen.txt")
+    body = made.container
+    assert (body["Entrypoint"], body["Cmd"]) == (["python", "main.py"], ["--fast"])
+    assert body["HostConfig"]["Memory"] == 1024**3
+    (mount,) = body["HostConfig"]["Mounts"]
+    assert mount["Target"] == "/run/launch/config.json"
+    assert {"COLOUR=red", "API_TOKEN=***", "WANDB_API_KEY=***", 'WANDB_CONFIG={"lr": 1}'} <= set(
+        body["Env"]
+    )
+    assert "hunter22" not in repr(made)
+    assert "launchrun-token" not in repr(made)
+    assert made.process is None
+
+
+async def test_a_process_is_shown_as_its_command(show: Any) -> None:
+    made = await show({}, images=False, resource="local-process")
+    assert made.container is None
+    assert made.dockerfile is None
+    assert made.process == {"argv": ["python", "main.py"], "folder": ".", "arguments": {}}
+
+
+async def test_every_field_names_the_layer_that_set_it(show: Any) -> None:
+    template = {"resource_args": {RESOURCE: {"memory": "1g", "cpus": "2"}}, "timeout": 60}
+    submitted = {"overrides": {"args": ["1"]}, "resource_args": {RESOURCE: {"cpus": "4"}}}
+    spec = {
+        **submitted, "timeout": 60, "project": "things",
+        "resource_args": {RESOURCE: {"memory": "1g", "cpus": "4"}},
+    }  # fmt: skip
+    made = await show(spec, layers={"queue": template, "submitter": submitted})
+    who = {each.path: each.layer for each in made.settings}
+    assert who[f"resource_args.{RESOURCE}.memory"] == "queue"
+    assert who[f"resource_args.{RESOURCE}.cpus"] == "submitter"
+    assert who["timeout"] == "queue"
+    assert who["overrides.args"] == "submitter"
+    assert who["overrides.entry_point"] == "job"
+    assert who["build.python"] == "job"
+    assert who["project"] == "control plane"
+    assert who["base image"] == "runtime"
+    assert who["user id"] == "agent"
+
+
+@pytest.mark.parametrize(
+    ("spec", "builder", "image", "layer"),
+    [
+        ({"build": {"base_image": "mine:1"}}, {"base_image": "agent:1"}, "mine:1", "submitter"),
+        (
+            {"resource_args": {RESOURCE: {"builder": {"base_image": "queue:1"}}}},
+            {"base_image": "agent:1"}, "queue:1", "submitter",
+        ),
+        (
+            {"resource_args": {RESOURCE: {"builder": {"accelerator": {"base_image": "cuda:1"}}}}},
+            {"base_image": "agent:1"}, "cuda:1", "submitter",
+        ),
+        ({}, {"base_image": "agent:1"}, "agent:1", "agent"),
+        ({}, {"accelerator": Accelerator(base_image="cuda:2")}, "cuda:2", "agent"),
+        ({}, {}, "python:3.11-slim", "runtime"),
+    ],
+)  # fmt: skip
+async def test_the_base_image_and_who_chose_it(
+    show: Any, spec: dict[str, Any], builder: dict[str, Any], image: str, layer: str
+) -> None:
+    made = await show(spec, builder=builder, layers={"submitter": spec})
+    assert made.dockerfile.startswith(f"FROM {image}\n")
+    assert Setting("base image", image, layer) in made.settings
+    assert ("install.sh python" in made.dockerfile) == image.startswith("cuda")
+
+
+async def test_what_a_run_would_refuse_is_refused_in_the_same_words(show: Any) -> None:
+    with pytest.raises(PolicyError, match="privileged"):
+        await show({"resource_args": {RESOURCE: {"privileged": True}}})
+    with pytest.raises(PolicyError, match="«s» is not named by the template"):
+        await show({"resource_args": {RESOURCE: {"secrets": ["s"]}}})
+
+
+def test_secrets_are_hidden_by_name_and_by_form() -> None:
+    assert masked({"MY_PASSWORD": "x", "PLAIN": "y"}) == {"MY_PASSWORD": "***", "PLAIN": "y"}
+    assert masked_value({"env": ["A_KEY=b", "C=d"], "n": 1}) == {
+        "env": ["A_KEY=***", "C=d"],
+        "n": 1,
+    }
+    hidden = settings_of(claim({"_wandb_api_key": "k" * 40}))
+    assert Setting("_wandb_api_key", "***", "control plane") in hidden
