@@ -13,6 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from graphql import build_schema, parse, validate
 
+from tests.unit.jobs.plane import Plane
+
 Json = dict[str, Any]
 KEY = "launch-" + "k" * 40
 WHEN = "2026-01-01T00:00:00.000Z"
@@ -80,7 +82,10 @@ Answer = Callable[[Json], Any]
 
 
 class FarEnd:
-    """Use `answers[field]` for what a root field gives; a callable gets the variables."""
+    """Use `answers[field]` for what a root field gives; a callable gets the variables.
+
+    What is not among them is asked of `jobs`, which keeps artifacts.
+    """
 
     def __init__(self) -> None:
         self.answers: dict[str, Any] = {
@@ -96,6 +101,7 @@ class FarEnd:
         self._schema = build_schema(schema)
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self.jobs = Plane(url=self.url)
 
     @property
     def url(self) -> str:
@@ -119,8 +125,11 @@ class FarEnd:
         complaints = validate(self._schema, document)
         if complaints:
             return {"errors": [{"message": str(complaints[0])}]}
-        field = document.definitions[0].selection_set.selections[0].name.value
+        operation = document.definitions[0]
+        field = operation.selection_set.selections[0].name.value
         self.asked.append((field, body["variables"]))
+        if field not in self.answers:
+            return self.jobs.answer(operation.name.value, body["variables"] or {})
         answer = self.answers[field]
         try:
             given = answer(body["variables"]) if callable(answer) else answer
@@ -145,6 +154,11 @@ class FarEnd:
                 self._answer(200, json.dumps({"url": f"{far_end.url}/login/link?token=t"}).encode())
 
             def do_GET(self) -> None:
+                if self.path.startswith("/blob/"):
+                    foreign = "Authorization" in self.headers  # it carries its own right
+                    body = b"" if foreign else far_end.jobs.kept(self.path.split("/")[2])
+                    self._answer(400 if foreign else 200, body)
+                    return
                 if not self._allowed():
                     return
                 parts = urlsplit(self.path)
@@ -153,14 +167,11 @@ class FarEnd:
                 offset = int(parse_qs(parts.query).get("offset", ["0"])[0])
                 self._answer(200, far_end.logs[channel][offset:])
 
-            def do_HEAD(self) -> None:
-                found = any(one[:2] == ("PUT", self.path) for one in far_end.rest)
-                self._answer(200 if found else 404, b"")
-
             def do_PUT(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 far_end.rest.append(("PUT", self.path, body))
-                self._answer(201, b"{}")
+                kept = far_end.jobs.keep(self.path.split("/")[2], body)
+                self._answer(200 if kept else 422, b"")
 
             def _allowed(self) -> bool:
                 given = self.headers.get("Authorization", "").removeprefix("Basic ")

@@ -130,7 +130,9 @@ def test_submission_to_an_unknown_queue_names_the_nearest(run: Run, far_end: Far
     assert (told.code, "Did you mean `training`?" in told.err) == (1, True)
 
 
-def test_a_directory_is_uploaded_once(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
+def test_a_directory_becomes_a_job_and_is_uploaded_once(
+    run: Run, far_end: FarEnd, tmp_path: Path
+) -> None:
     code = tmp_path / "code"
     code.mkdir()
     (code / "main.py").write_text("print()")
@@ -139,13 +141,23 @@ def test_a_directory_is_uploaded_once(run: Run, far_end: FarEnd, tmp_path: Path)
     first = run("submit", *flags, "-q")
     assert first.code == 0
     assert "launch item logs abcdefghijkl --follow" in first.out
-    assert run("submit", "-q", *flags).code == 0
-    puts = [one for one in far_end.rest if one[0] == "PUT"]
-    assert len(puts) == 1
+    sent = [path.rpartition("/")[2] for method, path, _ in far_end.rest if method == "PUT"]
+    assert sent.count("main.py") == sent.count("wandb-job.json") == 1
+    again = run("submit", "-q", *flags)
+    assert again.code == 0
+    assert "No changes detected for job: ada/default/" in again.out
+    assert len([one for one in far_end.rest if one[0] == "PUT"]) == len(sent)
+    source, job = far_end.jobs.versions
+    assert far_end.jobs.files(source) == {"main.py": b"print()"}
+    stored = json.loads(far_end.jobs.files(job)["wandb-job.json"])
+    assert stored["source"]["artifact"] == f"wandb-artifact://_id/{source.id}"
     asked = far_end.last("submitLaunchItem")["input"]
-    assert asked["runSpec"]["source"]["type"] == "code"
-    assert puts[0][1].endswith(asked["runSpec"]["source"]["digest"])
-    assert asked["runSpec"]["project"] == "default"
+    assert asked["runSpec"] == {
+        "job": f"ada/default/{job.collection}:v0",
+        "name": "hello",
+        "project": "default",
+        "overrides": {"entry_point": ["python", "main.py"]},
+    }
     assert (asked["queueName"], asked["priority"]) == ("default", 1)
     assert len(asked["idempotencyKey"]) == 32
 
@@ -161,7 +173,7 @@ def test_template_variables_get_the_types_that_the_queue_declares(
     far_end.answers["launchQueues"] = [queue(templateVariables=variables)]
     far_end.answers["submitLaunchItem"] = item()
     flags = ("-v", "n=3", "-v", "x=0.5", "-v", "s=a=b", "-v", "b=true")
-    assert run("submit", "-d", "image", *flags).code == 0
+    assert run("submit", "-q", "-d", "image", *flags).code == 0
     asked = far_end.last("submitLaunchItem")["input"]["templateVariables"]
     assert asked == {"n": 3, "x": 0.5, "s": "a=b", "b": True}
     for flag, says in {
@@ -170,19 +182,20 @@ def test_template_variables_get_the_types_that_the_queue_declares(
         "m=1": "no template variable `m`",
         "n": "not of the form KEY=VALUE",
     }.items():
-        assert says in run("submit", "-d", "image", "-v", flag).err
+        assert says in run("submit", "-q", "-d", "image", "-v", flag).err
 
 
 def test_a_spec_comes_from_a_file_or_from_json(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
     far_end.answers["submitLaunchItem"] = item()
     (tmp_path / "spec.yaml").write_text("docker: {docker_image: a}\nretries: 2\n")
-    assert run("submit", "-c", "spec.yaml", "-R", '{"local-container": {"m": "1g"}}').code == 0
+    resource_args = '{"local-container": {"m": "1g"}}'
+    assert run("submit", "-q", "-c", "spec.yaml", "-R", resource_args).code == 0
     spec = far_end.last("submitLaunchItem")["input"]["runSpec"]
     assert spec["retries"] == 2
     assert spec["resource_args"] == {"local-container": {"m": "1g"}}
-    missing = run("submit", "-c", "nowhere.yaml")
+    missing = run("submit", "-q", "-c", "nowhere.yaml")
     assert (missing.code, "there is no file nowhere.yaml" in missing.err) == (2, True)
-    broken = run("submit", "-c", "{a: [")
+    broken = run("submit", "-q", "-c", "{a: [")
     assert (broken.code, "--config:1: not valid YAML" in broken.err) == (2, True)
 
 
@@ -202,13 +215,13 @@ def test_waiting_ends_as_the_job_does(
 ) -> None:
     far_end.answers["submitLaunchItem"] = item()
     far_end.answers["launchItem"] = answer
-    done = run("submit", "-d", "image", flag)
+    done = run("submit", "-q", "-d", "image", flag)
     assert done.code == code
     assert answer["phase"].lower() in done.err
     if flag == "--follow":
         assert done.out == "job\n"
         assert "setup\n" in done.err
-    told = run("submit", "-d", "image", flag, "--json")
+    told = run("submit", "-q", "-d", "image", flag, "--json")
     assert json.loads(told.out)["phase"] == answer["phase"]
 
 

@@ -93,16 +93,17 @@ class Plane:
         assert match is not None, asked["query"]
         name, variables = match[1], asked.get("variables") or {}
         self.calls.append((name, variables))
+        return web.json_response(self.answer(name, variables))
+
+    def answer(self, operation: str, variables: Json) -> Json:
+        """The body that answers an operation."""
         try:
-            answer = getattr(self, f"on_{_CAMEL.sub('_', name).lower()}")(variables)
+            return {"data": getattr(self, f"on_{_CAMEL.sub('_', operation).lower()}")(variables)}
         except PlaneError as error:
             extensions = {"code": error.code}
-            body = {"data": None, "errors": [{"message": str(error), "extensions": extensions}]}
-            return web.json_response(body)
-        return web.json_response({"data": answer})
+            return {"data": None, "errors": [{"message": str(error), "extensions": extensions}]}
 
     async def put(self, request: web.Request) -> web.Response:
-        digest = base64.urlsafe_b64decode(request.match_info["digest"]).decode()
         name = request.match_info["name"]
         self.puts.append(name)
         self.put_headers.append(dict(request.headers))
@@ -111,16 +112,24 @@ class Plane:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
-        body = await request.read()
-        if base64.b64encode(hashlib.md5(body).digest()).decode() != digest:
+        if not self.keep(request.match_info["digest"], await request.read()):
             return web.Response(status=422, text="digest mismatch")
-        self.blobs[digest] = body
         return web.Response()
 
     async def get(self, request: web.Request) -> web.Response:
-        digest = base64.urlsafe_b64decode(request.match_info["digest"]).decode()
         assert "Authorization" not in request.headers, "signed URLs carry their own right"
-        return web.Response(body=self.blobs[digest])
+        return web.Response(body=self.kept(request.match_info["digest"]))
+
+    def keep(self, place: str, body: bytes) -> bool:
+        """Store what was sent to a place, if it is what the place is for."""
+        digest = base64.urlsafe_b64decode(place).decode()
+        if base64.b64encode(hashlib.md5(body).digest()).decode() != digest:
+            return False
+        self.blobs[digest] = body
+        return True
+
+    def kept(self, place: str) -> bytes:
+        return self.blobs[base64.urlsafe_b64decode(place).decode()]
 
     def place(self, digest: str, name: str) -> str:
         return f"{self.url}/blob/{base64.urlsafe_b64encode(digest.encode()).decode()}/{name}"
