@@ -2,14 +2,13 @@
 
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from agent.cli.demo.daemon import Daemon, demo_environment
 from agent.cli.demo.jobs import demo_jobs
 from agent.cli.demo.live import LiveView
-from agent.cli.demo.main import demo
+from agent.cli.demo.main import Row, demo
 from agent.cli.demo.results import print_results
 from agent.cli.demo.view import Lines, make_view, stage_of
 from agent.cli.top import run_command
@@ -77,14 +76,15 @@ def test_a_terminal_gets_stages_that_fill(capsys: pytest.CaptureFixture[str]) ->
 def test_the_table_tells_results_and_why_a_job_failed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    good = SimpleNamespace(job=SimpleNamespace(name="a", source="directory x"), item=ended())
+    good = Row("e/demo/a:v0", "directory x", {"steps": 3, "rate": 0.2}, ended())
     failed = ended("FAILED", 3, message="exit code 3")
-    bad = SimpleNamespace(job=SimpleNamespace(name="b", source="git commit c"), item=failed)
+    bad = Row("e/demo/b:v1", "git commit c", {}, failed)
     never = ended("ERRORED", None)
     never["startedAt"] = None
-    third = SimpleNamespace(job=SimpleNamespace(name="c", source="image i"), item=never)
-    print_results([good, bad, third], "http://here")  # type: ignore[list-item]
+    print_results([good, bad, Row("e/demo/c:v0", "image i", {}, never)], "http://here")
     out = capsys.readouterr().out
+    assert "e/demo/a:v0  directory x   steps=3, rate=0.2  succeeded" in out
+    assert "e/demo/b:v1  git commit c" in out
     assert "http://here/launch/items/abcdefghijkl" in out
     assert "exit code 3" in out
     assert "What to do" in out
@@ -95,7 +95,7 @@ async def test_equal_files_make_an_equal_commit(tmp_path: Path) -> None:
     second = await demo_jobs(EXAMPLES, tmp_path / "b", containers=False)
     assert [job.name for job in first] == ["hello", "train", "image"]
     assert [job.name for job in second] == ["hello", "train"]
-    assert first[1].wishes.git_version == second[1].wishes.git_version
+    assert first[1].wanted.git_version == second[1].wanted.git_version
 
 
 def test_what_would_steer_the_demo_elsewhere_is_left_out() -> None:
