@@ -13,10 +13,12 @@ import pytest
 from aiohttp import web
 
 from agent import plugins
+from agent.builders.nothing import NoBuilder
 from agent.compose import lanes, survey
 from agent.compose.agent import _remarks
 from agent.compose.lanes import Shop, open_workshop
 from agent.compose.logs import start_log
+from agent.compose.registries import open_registry
 from agent.config.agent import AgentConfig
 from agent.model.capacity import Capacity
 from agent.model.errors import ConfigError
@@ -130,18 +132,20 @@ def shop(
         ("auto", "virtualenv"),
         ("docker", "virtualenv"),
         ("virtualenv", "virtualenv"),
-        ("noop", None),
+        ("noop", "noop"),
         ("kaniko", "virtualenv"),
     ],
 )
 async def test_processes_get_environments_whatever_builds_images(
-    tmp_path: Path, threads: ThreadPoolExecutor, builder: str, built_by: str | None
+    tmp_path: Path, threads: ThreadPoolExecutor, builder: str, built_by: str
 ) -> None:
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:
         workshop = await open_workshop(stack, shop(settings, threads), "plane", ())
     lane = workshop.lanes["local-process"]
-    assert (lane.builder.name if lane.builder else None) == built_by
+    assert lane.builder is not None
+    assert lane.builder.name == built_by
+    assert isinstance(lane.builder, NoBuilder) == (builder == "noop")
     assert lane.images is None
     assert lane.job_url == "http://127.0.0.1:1"
     assert [pruner.name for pruner in workshop.pruners] == ["environments"]
@@ -152,20 +156,24 @@ async def test_processes_get_environments_whatever_builds_images(
     [
         ("auto", "docker"),
         ("docker", "docker"),
-        ("virtualenv", None),
-        ("noop", None),
-        ("kaniko", None),
+        ("kaniko", "docker"),
+        ("virtualenv", "virtualenv"),
+        ("noop", "noop"),
     ],
 )
 async def test_containers_get_images_from_one_builder(
-    tmp_path: Path, threads: ThreadPoolExecutor, engine: str, builder: str, built_by: str | None
+    tmp_path: Path, threads: ThreadPoolExecutor, engine: str, builder: str, built_by: str
 ) -> None:
     from agent.builders.docker.engine import Engine
 
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
-    async with Engine(engine, {}) as opened:
-        made = lanes._container_builder(shop(settings, threads), opened)
-    assert (made.name if made else None) == built_by
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(Engine(engine, {}))
+        registry = await open_registry(stack, settings, None, threads, {})
+        offered = shop(settings, threads)
+        made = lanes._container_builder(offered, opened, settings.builder, registry)
+    assert made.name == built_by
+    assert isinstance(made, NoBuilder) == (built_by != "docker")
 
 
 def test_people_are_warned_of_what_is_no_boundary_and_what_is_out_of_reach(
