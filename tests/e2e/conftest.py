@@ -39,13 +39,16 @@ async def home(tmp_path: Path) -> AsyncIterator[Home]:
 
 
 @pytest.fixture(params=[pytest.param("container", marks=pytest.mark.docker), "process"])
-def backend(request: pytest.FixtureRequest, services: Facts, home: Home) -> Backend:
+async def backend(
+    request: pytest.FixtureRequest, services: Facts, home: Home
+) -> AsyncIterator[Backend]:
     """Gated jobs of both kinds; the home's configuration is written to match."""
-    made: Backend
     if request.param == "container":
         assert services.docker is not None
-        made = Containers.make(services.docker.host, services.docker.shell_image)
+        host, image = services.docker.host, services.docker.shell_image
+        async with Containers(host, image, home.root / "events") as containers:
+            yield containers
     else:
-        made = Processes.make(home.root)
-    home.configure(quick(**made.settings))
-    return made
+        processes = Processes.make(home.root)
+        home.configure(quick(**processes.settings))
+        yield processes

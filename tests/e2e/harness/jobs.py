@@ -6,7 +6,7 @@ import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import aiohttp
 
@@ -52,18 +52,32 @@ class Backend(Protocol):
         """Whether the job itself is alive, whoever looks after it."""
 
 
-@dataclass
 class Containers:
-    """Gated jobs in containers; the engine's events count their starts."""
+    """Gated jobs in containers; the engine's events, listened to all along, count their starts.
 
-    host: str
-    image: str
-    settings: dict[str, Any]
-    began: float
+    The engine remembers a few hundred events only, so asking afterwards would miss some.
+    """
 
-    @classmethod
-    def make(cls, host: str, image: str) -> "Containers":
-        return cls(host, image, {}, time.time() - 1)
+    def __init__(self, host: str, image: str, events: Path) -> None:
+        self.host = host
+        self.image = image
+        self.settings: dict[str, Any] = {}
+        self._events = events
+        self._listener: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        with self._events.open("wb") as output:
+            self._listener = await asyncio.create_subprocess_exec(
+                *("docker", "-H", self.host, "events", "--format", "{{json .}}"),
+                *("--since", str(time.time() - 1), "--filter", f"label={LABEL_ITEM}"),
+                stdout=output,
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
+        self._listener.terminate()
+        await self._listener.wait()
 
     async def submit(self, home: Home, *flags: str) -> str:
         script = SCRIPT.format(lines=LINES, gate="/tmp/gate")
@@ -77,11 +91,9 @@ class Containers:
         await self._call("POST", f"/exec/{made['Id']}/start", json={"Detach": True})
 
     async def starts(self, item: str) -> tuple[int, int]:
-        filters = json.dumps({"label": [f"{LABEL_ITEM}={item}"], "type": ["container"]})
-        params = {"since": str(self.began), "until": str(time.time() + 1), "filters": filters}
-        text = await self._call("GET", "/events", params=params, text=True)
-        actions = [json.loads(line)["Action"] for line in text.splitlines()]
-        return actions.count("create"), actions.count("start")
+        told = [json.loads(line) for line in self._events.read_text().splitlines()]
+        mine = [e["Action"] for e in told if e["Actor"]["Attributes"].get(LABEL_ITEM) == item]
+        return mine.count("create"), mine.count("start")
 
     async def running(self, item: str) -> bool:
         return any(found["State"] == "running" for found in await self._containers(item))
@@ -90,15 +102,13 @@ class Containers:
         params = {"all": "1", "filters": json.dumps({"label": [f"{LABEL_ITEM}={item}"]})}
         return list(await self._call("GET", "/containers/json", params=params))
 
-    async def _call(self, method: str, path: str, *, text: bool = False, **kwargs: Any) -> Any:
+    async def _call(self, method: str, path: str, **kwargs: Any) -> Any:
         connector = aiohttp.UnixConnector(path=self.host.removeprefix("unix://"))
         async with (
             aiohttp.ClientSession(connector=connector) as session,
             session.request(method, f"http://engine{path}", **kwargs) as answer,
         ):
             answer.raise_for_status()
-            if text:
-                return await answer.text()
             return await answer.json() if answer.content_type == "application/json" else None
 
 
