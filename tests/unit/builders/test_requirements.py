@@ -50,9 +50,7 @@ def test_a_list_comes_before_the_project_file(root):
 
 
 def test_the_project_file_s_dependencies_count(root):
-    project = (
-        '[project]\nname = "x"\ndependencies = ["six>=1", "numpy ; python_version<\'3\'"]\n'
-    )
+    project = '[project]\nname = "x"\ndependencies = ["six>=1", "numpy ; python_version<\'3\'"]\n'
     write(root, jobs__hello__pyproject_dot_toml=project, requirements_dot_txt="root\n")
     found = find(root)
     assert found.found_in == "jobs/hello/pyproject.toml"
