@@ -5,7 +5,7 @@ P6, P10, P13, P16, P18, P20, P28 and P33 need W&B's own client and are tested wi
 
 import shlex
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from tests.infrastructure.state import DockerFacts, GitFacts
 pytestmark = [pytest.mark.docker, pytest.mark.git_servers]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HELLO = "jobs/hello_world"
+Build = Callable[[User, str, str], Awaitable[None]]
 
 
 @pytest.fixture
@@ -27,6 +28,21 @@ async def user(
     home.configure(quick(**git_settings(git_servers)))
     async with at_home(home) as user:
         yield user
+
+
+@pytest.fixture
+async def built(docker_engine: DockerFacts) -> AsyncIterator[Build]:
+    """`docker build FOLDER -t NAME`; the images go with the test."""
+    made: list[tuple[User, str]] = []
+
+    async def build(user: User, folder: str, name: str) -> None:
+        made.append((user, name))
+        done = await user.home.run("docker", "build", folder, "-t", name)
+        assert done.code == 0, done.err
+
+    yield build
+    for user, name in made:
+        await user.home.run("docker", "rmi", "--force", name)
 
 
 def names_of(jobs: list[dict[str, object]]) -> set[object]:
@@ -118,13 +134,10 @@ async def test_p8_default_names_tell_the_source(user: User, git_servers: GitFact
     }
 
 
-async def test_p9_an_image_that_was_built_here_becomes_a_job(
-    user: User, docker_engine: DockerFacts
-) -> None:
+async def test_p9_an_image_that_was_built_here_becomes_a_job(user: User, built: Build) -> None:
     folder = user.home.root / "fashion_mnist_train"
     shutil.copytree(EXAMPLES / "fashion_mnist_train", folder)
-    built = await user.home.run("docker", "build", str(folder), "-t", "fashion-mnist")
-    assert built.code == 0, built.err
+    await built(user, str(folder), "fashion-mnist")
     await user.launch('job create --project "P" --entity "{E}" --name "N" image fashion-mnist')
     assert (await user.job("P/N:latest"))["job"]["source"]["image"] == "fashion-mnist"
     config = shlex.quote('{"overrides": {"run_config": {"epochs": 2}}}')
@@ -213,11 +226,10 @@ async def test_p21_the_projects_page_lists_its_jobs(user: User) -> None:
 
 
 async def test_p22_a_dockerfile_of_ones_own_runs_by_its_entry_point_again_and_again(
-    user: User,
+    user: User, built: Build
 ) -> None:
     shutil.copytree(EXAMPLES / "own_dockerfile", user.home.root / "own")
-    built = await user.home.run("docker", "build", "own", "-t", "launch-container-job")
-    assert built.code == 0, built.err
+    await built(user, "own", "launch-container-job")
     await user.launch("job create -p P -e {E} -n N image launch-container-job:latest")
     for epochs in (4, 5):
         config = shlex.quote(f'{{"overrides": {{"run_config": {{"epochs": {epochs}}}}}}}')
@@ -330,3 +342,69 @@ async def test_p32_one_image_with_other_parameters_and_other_scale(
     assert '"lr": 0.5' in log or '"lr":0.5' in log
     assert first["facts"]["image"] == second["facts"]["image"]
     assert second["name"] == "run-7"
+
+
+async def test_the_monorepo_of_the_examples_runs_one_of_its_jobs(user: User) -> None:
+    shutil.copytree(EXAMPLES / "monorepo", user.home.root / "monorepo")
+    _, log = await user.run(
+        "submit --uri monorepo --build-context jobs/hello_world --dockerfile Dockerfile.wandb "
+        '--job-name hello-world --entry-point "python job.py" --queue default'
+    )
+    assert "Hello, world!" in log
+
+
+async def test_one_file_of_the_examples_becomes_a_job_that_trains(user: User) -> None:
+    shutil.copytree(EXAMPLES / "training", user.home.root / "training")
+    await user.launch("job create -p P -e {E} --name training code training/train.py")
+    config = shlex.quote('{"overrides": {"run_config": {"epochs": 4}}}')
+    _, log = await user.run(f"submit --job {{E}}/P/training:latest --queue default -c {config}")
+    assert "Training for 4 epochs" in log
+
+
+async def test_jobs_are_listed_given_aliases_and_deleted(user: User) -> None:
+    user.write({"main.py": PROGRAM})
+    line = 'job create -p P -e {E} --name N code code -E "python main.py"'
+    await user.launch(line)
+    user.write({"main.py": PROGRAM * 2})
+    await user.launch(line)
+    assert len(await user.json("job versions {E}/P/N")) == 2
+    await user.launch("job alias {E}/P/N:v0 best")
+    assert "best" in (await user.job("P/N:v0"))["aliases"]
+    await user.launch("job delete {E}/P/N --all-versions")
+    assert await user.json("job list -p P -e {E}") == []
+
+
+async def test_variables_priority_name_and_overrides_go_with_one_submission(
+    user: User, docker_engine: DockerFacts
+) -> None:
+    (user.home.root / "queue.yaml").write_text(
+        "name: Q\n"
+        "resource: local-container\n"
+        "prioritization: true\n"
+        "config: {resource_args: {local-container: "
+        "{env: {REGION: '{{region}}', GPUS: '{{gpus}}'}}}}\n"
+        "template_variables:\n"
+        "  gpus: {schema: {type: integer}}\n"
+        "  region: {schema: {type: string, enum: [eu, us]}}\n"
+    )
+    await user.launch("queue create -f queue.yaml")
+    await user.launch(f"job create -p P -e {{E}} --name N image {docker_engine.shell_image}")
+    (user.home.root / "overrides.json").write_text('{"overrides": {"run_config": {"lr": 1}}}')
+    done = await user.launch(
+        "submit --job {E}/P/N:latest --queue Q --config overrides.json "
+        "--set-var gpus=2 -v region=eu -P high --name run-7 --json"
+    )
+    item = await user.json(f"item show {done.json()['id']}")
+    assert (item["name"], item["priority"]) == ("run-7", 1)
+    variables = item["runSpec"]["resource_args"]["local-container"]["env"]
+    assert variables == {"REGION": "eu", "GPUS": 2}
+    assert item["runSpec"]["overrides"]["run_config"] == {"lr": 1}
+
+
+async def test_without_a_queue_it_is_built_and_run_here_with_the_jobs_exit_code(
+    user: User,
+) -> None:
+    user.write({"main.py": PROGRAM + "sys.exit(7)\n"})
+    done = await user.fails('submit --uri code --job-name N -E "python main.py"')
+    assert done.code == 7, done.err
+    assert "python 3.11" in done.out
