@@ -33,5 +33,6 @@ async def open_bench(
         repositories = Repositories(
             config.sources.git, config.state_dir / "cache" / "git", environment, threads
         )
-        async with Transfers(console.client.endpoint.ca_bundle) as transfers:
-            yield Workbench(console.client, transfers, repositories)
+        client = console.client
+        async with Transfers(client.endpoint.ca_bundle, proxied=client.proxied) as transfers:
+            yield Workbench(client, transfers, repositories)

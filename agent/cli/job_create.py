@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 Command = Callable[..., Any]
 
+#: Files after which people want to know how far it is.
+_MANY: Final = 2000
+
 #: Options that become fields of `NewJob` under the same name.
 _FIELDS: Final = (
     click.option("-d", "--description", help="For people."),
@@ -109,7 +112,9 @@ def create(
         entity = await console.acting_entity()
         wanted = NewJob(kind=kind, path=path, entity=entity, project=project, **said)
         async with open_bench(console) as bench:
-            return await create_job(bench, wanted, source=source, with_diff=with_diff)
+            return await create_job(
+                bench, wanted, source=source, with_diff=with_diff, progress=tell_progress
+            )
 
     made = target.call(work)
     if as_json:
@@ -118,6 +123,12 @@ def create(
     announce(made)
     base = target.remote().url
     print(safe(f"  Look at it: {base}/{made.reference.entity}/{made.reference.project}/jobs"))
+
+
+def tell_progress(done: int, total: int) -> None:
+    """A line now and then, for those who send very many files."""
+    if total > _MANY and done < total and done % _MANY == 0:
+        say(f"launch: {done} of {total} files are there.")
 
 
 def announce(made: "Made") -> None:

@@ -9,7 +9,7 @@ import click
 from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.follow import Screen, exit_code_for, follow, wait_for
-from agent.cli.job_create import announce, with_options
+from agent.cli.job_create import announce, tell_progress, with_options
 from agent.cli.output import print_json, safe, say
 from agent.cli.submit_options import QUEUEING, WISHES, Asked, read_flags
 
@@ -79,7 +79,10 @@ async def push(console: "Console", queue: str, asked: Asked, options: Json, *, q
 
         async with open_bench(console) as bench:
             wanted = asked.new_job(entity)
-            return await create_job(bench, wanted, source=asked.source, with_diff=asked.with_diff)
+            return await create_job(
+                bench, wanted, source=asked.source, with_diff=asked.with_diff,
+                progress=tell_progress,
+            )  # fmt: skip
 
     def told(made: "Made") -> None:
         if not quiet:

@@ -1,6 +1,7 @@
 """Making a job: draft it, store its code, store it; reads top to bottom."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
@@ -44,12 +45,13 @@ async def create_job(
     *,
     source: Literal["auto", "git", "code"] = "auto",
     with_diff: bool = False,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Made:
     """Make a job, or a new version of it, or nothing when nothing has changed.
 
     For a directory here, `source` says whether its repository shall be the source; where that
     cannot be, it becomes a code job, and a remark tells why. `with_diff` takes uncommitted
-    changes along.
+    changes along. `progress` hears how many files are there, and of how many.
 
     Raises:
         InvalidInputError: what was said, or a file, cannot be used; nothing is stored.
@@ -61,7 +63,7 @@ async def create_job(
             names.checked_alias(alias)
     draft, wanted = await _draft(bench, wanted, source, with_diff=with_diff)
     await _check_types(bench, wanted, draft)
-    async with Uploads(bench.client, bench.transfers) as uploads:
+    async with Uploads(bench.client, bench.transfers, progress) as uploads:
         code = await _store_code(uploads, wanted, draft)
         stored = await uploads.store(_version(wanted, draft, code))
     return await _made(bench, wanted, draft, code, stored)

@@ -10,7 +10,7 @@ from typing import Any
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.units import format_duration
-from agent.model.work import Image, Resolved
+from agent.model.work import Claim, Image, Resolved
 from agent.ports.builder import BuilderPort, BuildRequest, ImagePort
 from agent.ports.log import LogSink, say
 
@@ -135,7 +135,14 @@ def build_request(resolved: Resolved) -> BuildRequest:
         python=resolved.python,
         command=resolved.command,
         user_id=_USER_ID if user is None else user,
-        title="/".join(part for part in (claim.entity, claim.project, claim.name) if part),
+        title=_title(claim),
         labels={},
         accelerated=resolved.accelerated,
     )
+
+
+def _title(claim: Claim) -> str:
+    """What the image is called after: the job, as W&B's agent does it, else the run."""
+    if claim.spec.job:
+        return claim.spec.job.partition(":")[0]
+    return "/".join(part for part in (claim.entity, claim.project, claim.name) if part)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -65,11 +65,18 @@ class Uploads:
     """The write half, over one client; use it as an async context manager.
 
     W&B's servers want uploads to belong to a run: theirs gets a hidden one, made when it is
-    first needed and deleted in the end, as W&B's command line does.
+    first needed and deleted in the end, as W&B's command line does. `progress` hears, while a
+    version is sent, how many of its files are there, and of how many.
     """
 
-    def __init__(self, client: GraphQLClient, transfers: Transfers) -> None:
+    def __init__(
+        self,
+        client: GraphQLClient,
+        transfers: Transfers,
+        progress: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> None:
         self._client = client
+        self._progress = progress
         self._transfers = transfers
         self._run_name = _random(8)
         self._run_id: str | None = None
@@ -146,6 +153,7 @@ class Uploads:
         sent: list[Content] = []
         for batch in _batches(wanted.contents):
             sent += await self._send(batch, artifact_id, manifest["id"], births)
+            self._progress(len(births), len(wanted.contents))
         written = _manifest_text(wanted.contents, births)
         md5 = encoded(hashlib.md5(written, usedforsecurity=False).digest())
         manifest = await self._manifest(wanted, artifact_id, md5, include_upload=True)

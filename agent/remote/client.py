@@ -102,14 +102,18 @@ class GraphQLClient:
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
 
+    @property
+    def proxied(self) -> bool:
+        """Whether a proxy of the environment counts: for the world outside, not this machine."""
+        return self._base.host not in _LOOPBACK
+
     async def __aenter__(self) -> Self:
-        # A proxy of the environment is for the world outside, never for this machine.
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=self._tls(), limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._patience.connect),
-            trust_env=self._base.host not in _LOOPBACK,
+            trust_env=self.proxied,
         )
         return self
 

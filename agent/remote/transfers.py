@@ -45,15 +45,20 @@ class Content:
 
 
 class Transfers:
-    """Uploads and downloads; use it as an async context manager, by one event loop."""
+    """Uploads and downloads; use it as an async context manager, by one event loop.
+
+    `proxied` says whether a proxy of the environment counts, as for the server itself.
+    """
 
     def __init__(
         self,
         ca_bundle: Path | None = None,
         *,
+        proxied: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ca_bundle = ca_bundle
+        self._proxied = proxied
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
 
@@ -64,6 +69,7 @@ class Transfers:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE),
             auto_decompress=False,
+            trust_env=self._proxied,
         )
         return self
 

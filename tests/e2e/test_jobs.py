@@ -1,6 +1,9 @@
 """`launch job` and `launch submit` on a real control plane, as people type them."""
 
+import asyncio
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +133,39 @@ async def test_a_job_that_does_not_exist_queues_nothing(plane: Home, code: Path)
     done = await plane.launch("submit", "-q", "--job", f"{name}/P/trian:latest")
     assert (done.code, "`train`" in done.err) == (1, True)
     assert (await ok(plane, "item", "list", "--json")).json() == []
+
+
+async def test_an_upload_that_is_killed_leaves_no_version_and_the_next_sends_what_is_missing(
+    plane: Home, code: Path
+) -> None:
+    size, count = 50_000, 400
+    for number in range(count):
+        (code / f"{number}.bin").write_bytes(number.to_bytes(2) * (size // 2))
+    create = ("job", "create", "-p", "P", "-n", "N", "--json", "code", "path/to/code.py")
+    process = await asyncio.create_subprocess_exec(
+        "launch", *create, cwd=plane.root, env=plane.env,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        while arrived(plane, size) < count // 20:
+            assert process.returncode is None
+            await asyncio.sleep(0.01)
+    process.kill()
+    await process.wait()
+    assert (await ok(plane, "job", "list", "-p", "P")).out == "No jobs found\n"
+    there = arrived(plane, size)
+    assert there < count
+    again = (await ok(plane, *create)).json()
+    assert again["action"] == "Created"
+    assert again["sentFiles"] < count
+
+
+def arrived(plane: Home, size: int) -> int:
+    """Contents of this size that the control plane keeps."""
+    count = 0
+    for folder, _, names in os.walk(plane.root / "data"):
+        for name in names:
+            # What is only just being written may get its final name meanwhile.
+            with suppress(FileNotFoundError):
+                count += (Path(folder) / name).stat().st_size == size
+    return count

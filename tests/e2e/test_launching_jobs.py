@@ -46,3 +46,24 @@ async def test_a_code_job_runs_twice_with_other_parameters(served: Home, entry: 
     assert shown.code == 0, shown.err
     layers = {each["path"]: each["layer"] for each in shown.json()["settings"]}
     assert layers["overrides.entry_point"] in {"job", "submitter"}
+
+
+@pytest.mark.docker
+async def test_in_a_container_the_parameters_lie_at_a_fixed_place(home: Home) -> None:
+    project = home.root / "mono"
+    (project / "jobs/hello").mkdir(parents=True)
+    (project / "jobs/hello/job.py").write_text(SCRIPT + "print(os.environ['LAUNCH_CONFIG_FILE'])\n")
+    await home.start("launch-agent", "--queue", "default")
+    made = await home.launch(
+        *("job", "create", "--project", "p", "--name", "train"),
+        *("code", "mono", "--build-context", "jobs/hello", "-E", "python job.py"),
+    )
+    assert made.code == 0, made.err
+    config = json.dumps({"overrides": {"run_config": {"lr": 0.5}}})
+    done = await home.launch(
+        *("submit", "--job", "p/train:latest", "-p", "p", "-r", "local-container"),
+        *("--queue", "default", "--config", config, "--follow"),
+    )
+    assert done.code == 0, done.out + done.err
+    assert "lr is 0.5" in done.out
+    assert "/run/launch/config.json" in done.out

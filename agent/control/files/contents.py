@@ -1,5 +1,6 @@
 """The bytes of artifacts: one object per content and entity, under a name used only once."""
 
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import datetime
@@ -11,7 +12,6 @@ from agent.control.files.storage import storage_errors
 from agent.control.files.verifying import TooLargeError, Verified, undamaged
 from agent.control.services.contents import Contents
 from agent.control.store.artifact_records import ContentRecord
-from agent.control.store.ids import new_id
 
 _FOLDER: Final = "contents"
 _CHUNK: Final = 1024 * 1024
@@ -48,7 +48,7 @@ class ContentStore:
             async for _ in counted:
                 pass
             return counted.size
-        key = f"{_FOLDER}/{entity}/{new_id()}{new_id()}"
+        key = f"{_FOLDER}/{entity}/{secrets.token_hex(16)}"
         with storage_errors(f"Storing {md5}"):
             await self._write(key, counted, announced)
         new = ContentRecord(entity, md5, key, counted.size)

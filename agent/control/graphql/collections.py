@@ -6,7 +6,7 @@ from ariadne import InterfaceType, ObjectType
 
 from agent.control.graphql.artifacts import alias, artifact_type
 from agent.control.graphql.connections import connection, whole
-from agent.control.graphql.context import Args, Context, Info, nested
+from agent.control.graphql.context import Args, Context, Info, context_of, nested
 from agent.control.graphql.limits import check_page
 from agent.control.store.artifact_records import ArtifactRecord, CollectionRecord
 from agent.control.store.records import ProjectRecord
@@ -30,9 +30,9 @@ def _kind(*_: Any) -> str:
 
 @_SEQUENCE.field("project")
 async def _project(collection: CollectionRecord, info: Info) -> ProjectRecord | None:
-    context = nested(info)
-    return await context.plane.projects.get(
-        context.principal, collection.entity, collection.project
+    context, place = context_of(info), (collection.entity, collection.project)
+    return await context.once(
+        ("project", *place), lambda: context.plane.projects.get(context.principal, *place)
     )
 
 

@@ -1,8 +1,9 @@
 """What a resolver is given of its request."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from graphql import GraphQLResolveInfo
 
@@ -14,6 +15,7 @@ from agent.control.services.plane import Plane
 from agent.control.services.policy import Principal
 from agent.model.errors import InvalidInputError
 
+T = TypeVar("T")
 Args = dict[str, Any]
 Info = GraphQLResolveInfo[Any]
 
@@ -39,6 +41,8 @@ class Context:
     #: A resolver waited for something to happen: the duration is not ours.
     waited: bool = False
     _nested: int = 0
+    _kept: dict[Hashable, Any] = field(default_factory=dict)
+    _keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def spend(self) -> None:
         """Count a look-up of a nested field.
@@ -50,6 +54,15 @@ class Context:
         if self._nested > _NESTED:
             message = f"This document needs more than {_NESTED} look-ups."
             raise InvalidInputError(message, hint="Ask for smaller pages: `first`.")
+
+    async def once(self, key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
+        """A look-up that entries of a list share; only the first of the request costs one."""
+        async with self._keeping:
+            if key not in self._kept:
+                self.spend()
+                self._kept[key] = await look()
+        found: T = self._kept[key]
+        return found
 
 
 def context_of(info: Info) -> Context:

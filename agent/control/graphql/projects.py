@@ -5,7 +5,7 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent.control.graphql.connections import connection
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import Args, Context, Info, as_object, context_of, nested
 from agent.control.graphql.limits import check_page
 from agent.control.store.records import EntityRecord, ProjectRecord, QueueRecord, RunRecord
 from agent.model.errors import NotFoundError
@@ -74,8 +74,10 @@ def _no(_project: ProjectRecord, _info: Info) -> bool:
 
 @_PROJECT.field("entity")
 async def _entity(project: ProjectRecord, info: Info) -> EntityRecord:
-    context = nested(info)
-    return await context.plane.accounts.entity(context.principal, project.entity)
+    context, name = context_of(info), project.entity
+    return await context.once(
+        ("entity", name), lambda: context.plane.accounts.entity(context.principal, name)
+    )
 
 
 @_PROJECT.field("run")

@@ -9,6 +9,7 @@ from agent.model.spec import Json
 CONFIG_KEY: Final = "@wandb.config"
 FILES_KEY: Final = "files"
 _SHOWN: Final = 200
+_APART: Final = frozenset({"properties", "pattern", "patternProperties"})
 
 
 def check_inputs(schemas: Json, overrides: Json) -> None:
@@ -31,7 +32,8 @@ def standard(schema: Any) -> Any:
     """A schema as W&B's clients write it, in the words of JSON Schema.
 
     They mark a property as required by `required: true` inside it; the standard lists names
-    beside `properties`.
+    beside `properties`. Patterns, which W&B's clients do not know, are left out: whoever makes
+    a job must not be able to keep the server busy with one.
     """
     if isinstance(schema, list):
         return [standard(each) for each in schema]
@@ -39,7 +41,7 @@ def standard(schema: Any) -> Any:
         return schema
     properties = schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
-    kept = {key: standard(value) for key, value in schema.items() if key != "properties"}
+    kept = {key: standard(value) for key, value in schema.items() if key not in _APART}
     marked = [
         name
         for name, each in known.items()
@@ -57,13 +59,18 @@ def standard(schema: Any) -> Any:
 
 def _check(path: str, schema: Json, value: Any) -> None:
     import jsonschema
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
     rules = standard(schema)
+    # An empty registry: a schema refers to its own parts, and nothing is fetched for it.
+    registry: Registry[Any] = Registry()
     try:
         jsonschema.Draft202012Validator.check_schema(rules)
-        error = next(jsonschema.Draft202012Validator(rules).iter_errors(value), None)
-    except (jsonschema.SchemaError, RecursionError) as broken:
-        text = getattr(broken, "message", "it refers to itself without end")
+        validator = jsonschema.Draft202012Validator(rules, registry=registry)
+        error = next(validator.iter_errors(value), None)
+    except (jsonschema.SchemaError, Unresolvable, RecursionError) as broken:
+        text = str(getattr(broken, "message", broken)).split("\n", 1)[0]
         message = f"The job's schema of `{path}` is no JSON schema: {text}."
         raise InvalidInputError(message, hint="Create the job again with another one.") from None
     if error is None:

@@ -4,11 +4,13 @@ import asyncio
 import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from agent.control.services.contents import Contents
 from agent.control.services.jobs import JOB_TYPE
 from agent.control.store import migrate
 from agent.control.store.artifact_records import (
@@ -19,7 +21,7 @@ from agent.control.store.artifact_records import (
 )
 from agent.control.store.artifact_tables import metadata
 from agent.control.store.records import Submission
-from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
 from agent.model.job.digest import encoded, manifest_digest
 
 GIT = {"git": {"remote": "https://host.example/o/r.git", "commit": "c0ffee" * 6 + "abcd"}}
@@ -93,6 +95,41 @@ async def test_a_content_stored_twice_at_once_has_one_name(world):
     news = [ContentRecord(world.me.default_entity, file.md5, f"k{n}", 1) for n in range(6)]
     found = await asyncio.gather(*(stored(new) for new in news))
     assert len({each.key for each in found}) == 1
+
+
+class _Failing:
+    """A database whose first write fails once others have queued up behind it."""
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self.read = database.read
+        self.waiting = asyncio.Event()
+        self.writes = 0
+
+    async def write(self, work: Any) -> Any:
+        self.writes += 1
+        if self.writes == 1:
+            await self.waiting.wait()
+            raise UnreachableError("The database is away.")
+        return await self._database.write(work)
+
+
+async def test_contents_that_wait_behind_a_failed_write_are_recorded_all_the_same(world):
+    failing = _Failing(world.plane.database)
+    contents = Contents(SimpleNamespace(database=failing))
+    news = [
+        ContentRecord(world.me.default_entity, file.md5, f"k{n}", 1)
+        for n, file in enumerate(entries("a", "b", "c"))
+    ]
+    storing = [asyncio.create_task(contents.stored(new)) for new in news]
+    await asyncio.sleep(0)
+    failing.waiting.set()
+    first, *others = await asyncio.gather(*storing, return_exceptions=True)
+    assert isinstance(first, UnreachableError)
+    assert others == news[1:]
+    assert failing.writes == 2, "those that waited shared one transaction"
+    assert await contents.find(world.me.default_entity, news[0].md5) is None
+    assert await contents.stored(news[0]) == news[0]
 
 
 async def test_nothing_is_committed_while_a_content_is_missing(world):

@@ -10,6 +10,7 @@ from agent.builders.context import tree_digest
 from agent.builders.docker.plan import make_plan
 from agent.builders.ignore import Ignore
 from agent.config.execution import BuilderConfig
+from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.system.threads import Stop
 
@@ -137,3 +138,31 @@ def test_an_ignored_folder_is_not_even_looked_into(tree):
     assert tree_digest(tree, everything=True, stop=Stop(), ignore=Ignore("data2\n"))
     with pytest.raises(JobError, match="«data2/pipe» is neither"):
         tree_digest(tree, everything=True, stop=Stop(), ignore=Ignore(""))
+
+
+async def test_an_accelerator_s_image_keeps_its_python_or_is_told_that_none_can_be_had(
+    builder, request_for, build, docker_engine, tmp_path
+):
+    root = tmp_path / "cuda"
+    root.mkdir()
+    (root / "main.py").write_text("print('on it')\n")
+    own = request_for(root, base_image="python:3.11-slim", accelerated=True)
+    image, _ = await build(builder(), own)
+    assert run(image) == "on it\n"
+    bare = request_for(root, base_image=docker_engine.shell_image, accelerated=True)
+    with pytest.raises(JobError, match="has neither Python nor apt-get") as caught:
+        await build(builder(), bare)
+    assert caught.value.cause is Cause.BUILD_REQUIREMENTS
+
+
+async def test_a_pyproject_that_is_no_toml_and_an_unknown_option_are_named_before_a_build(
+    builder, request_for, tmp_path
+):
+    root = tmp_path / "bad"
+    root.mkdir()
+    (root / "pyproject.toml").write_text("[project\n")
+    with pytest.raises(JobError, match=r"pyproject\.toml is not TOML"):
+        await builder().key(request_for(root))
+    (root / "requirements.txt").write_text("six --frobnicate\n")
+    with pytest.raises(JobError, match=r"requirements\.txt, line 1: unknown option `--frobnicate`"):
+        await builder().key(request_for(root))

@@ -381,3 +381,12 @@ async def test_behind_a_proxy_the_proxy_resolves_names(bench):
     assert asked[0].startswith(b"GET http://far.invalid/r/info/refs")
     plain = await refused(bench, "http://far.invalid/r", resolver=unknown)
     assert "cannot be resolved" in plain.message
+
+
+async def test_files_in_git_lfs_are_told(bench, repository):
+    await bench.fetch(LOCAL, repository.url)
+    assert "LFS" not in bench.log.text
+    (repository.folder / ".gitattributes").write_text("*.bin filter=lfs diff=lfs -text\n")
+    repository.commit()
+    await bench.fetch(LOCAL, repository.url)
+    assert "files in Git LFS are not fetched" in bench.log.text

@@ -134,6 +134,18 @@ async def test_foreign_servers_get_a_hidden_run_that_goes_again(
     assert hidden == ([] if features else ["UpsertBucket", "DeleteRun"])
 
 
+async def test_very_many_files_are_announced_in_parts_and_progress_is_told(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    for number in range(1200):
+        (tmp_path / f"{number}.txt").write_text(str(number))
+    told: list[tuple[int, int]] = []
+    asked = wanted("code", code(tmp_path), name="n")
+    await create_job(bench, asked, progress=lambda done, total: told.append((done, total)))
+    assert told[:3] == [(500, 1201), (1000, 1201), (1201, 1201)]
+    assert len(far.files(far.committed("code-n")[0])) == 1201
+
+
 async def test_a_cut_upload_is_repeated(bench: Workbench, far: Plane, tmp_path: Path) -> None:
     far.cuts["main.py"] = 2
     made = await create_job(bench, wanted("code", code(tmp_path), name="n"))

@@ -1,6 +1,7 @@
 """One build per key at a time, and who it belongs to."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,13 @@ async def test_a_request_names_absolute_paths() -> None:
     assert request.dockerfile == Path("/src/sub/Dockerfile")
     assert request.title == "people/things/a name"
     assert request.user_id == 1000
+
+
+async def test_an_image_is_called_after_its_job_whatever_the_run_is_called() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=60, concurrency=1)
+    launched = replace(resolved(), claim=claim({"job": "people/demo/train:v3"}))
+    await builds.image(launched, builder, FakeImages(), Lines())
+    assert builder.requests[0].title == "people/demo/train"
 
 
 async def test_equal_keys_share_one_build_and_its_log() -> None:

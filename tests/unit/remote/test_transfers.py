@@ -39,6 +39,17 @@ async def test_a_file_arrives_with_the_headers_that_were_asked_for(
     assert "Authorization" not in end.headers[0]
 
 
+async def test_a_proxy_of_the_environment_counts_only_where_it_does_for_the_server(
+    end: FarEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", end.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    end.then(reply(200, b"by the proxy"))
+    async with Transfers(proxied=True) as outward:
+        assert await outward.read("http://store.invalid/f", limit=100) == b"by the proxy"
+    assert len(end.seen) == 1
+
+
 async def test_cut_and_busy_are_repeated_with_the_whole_content(
     transfers: Transfers, end: FarEnd, tmp_path: Path
 ) -> None:
