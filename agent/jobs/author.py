@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import urlsplit
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.git_remote import stored_remote
@@ -17,6 +16,8 @@ Json = dict[str, Any]
 #: `user@host:path`, git's short form of SSH addresses.
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Seen by its form, for a URL that is broken elsewhere holds it as well.
+_PASSWORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
 _GIT_SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
 
 
@@ -79,7 +80,9 @@ def author(wishes: Wishes) -> Authored:
     _add_nested(spec, wishes)
     if folder is None:
         _check_source(spec)
-    parse_spec(spec)
+    source = parse_spec(spec).source
+    if source is not None and source.type == "git":
+        _check_password(source.url, "`source.url`")
     return Authored(spec, folder)
 
 
@@ -163,15 +166,19 @@ def git_source(url: str, ref: str | None) -> Json:
             message = f"{flag}: «{text}» looks like an option of git, and is not taken."
             raise InvalidInputError(message)
     if _URL.match(url):
-        parts = urlsplit(url)
-        if parts.scheme.lower() not in _GIT_SCHEMES:
-            message = f"--uri: `{parts.scheme}` is not a protocol of git sources."
+        scheme = url.partition("://")[0]
+        if scheme.lower() not in _GIT_SCHEMES:
+            message = f"--uri: `{scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
-        if parts.password:
-            message = "--uri: the URL holds a password, which would be stored."
-            hint = "Leave it out: the agent's credential helper or configuration has it."
-            raise InvalidInputError(message, hint=hint)
+        _check_password(url, "--uri")
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
+
+
+def _check_password(url: str, where: str) -> None:
+    if _PASSWORD.match(url):
+        message = f"{where}: the URL holds a password, which would be stored."
+        hint = "Leave it out: the agent's credential helper or configuration has it."
+        raise InvalidInputError(message, hint=hint)
 
 
 def check_directory(uri: str) -> None:

@@ -26,6 +26,7 @@ def test_a_directory_is_packed_later(tmp_path: Path) -> None:
     [
         "https://git.example/org/repo.git",
         "https://user@git.example/org/repo.git",
+        "https://git.example:8443/user@org/repo.git",
         "ssh://git@git.example/org/repo.git",
         "git@git.example:org/repo.git",
         "git@git.example:/srv/repo.git",
@@ -85,7 +86,9 @@ def test_flags_win_over_the_spec_they_start_from() -> None:
         (Wishes(uri="ftp://h/r", entry_point="x"), "`ftp` is not a protocol"),
         (Wishes(uri="https://u:pw@h/r.git", entry_point="x"), "the URL holds a password"),
         (Wishes(uri="https://:pw@h/r.git", entry_point="x"), "the URL holds a password"),
+        (Wishes(uri="https://u:pw@h:port/r.git", entry_point="x"), "the URL holds a password"),
         (Wishes(uri="ssh://u:pw@h/r.git", entry_point="x"), "the URL holds a password"),
+        (Wishes(base={"source": {"type": "git", "url": "https://u:pw@h/r"}}), "`source.url`: the"),
         (Wishes(uri="https://h/r.git", git_version="--x", entry_point="x"), "option of git"),
         (Wishes(docker_image="x", git_version="v1"), "--git-version belongs to a git repository"),
         (Wishes(uri=".", git_version="v1", entry_point="x"), "«.» is a directory"),
