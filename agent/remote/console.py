@@ -5,13 +5,11 @@ them as they are.
 """
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.nearest import did_you_mean
-from agent.remote.blobs import put_blob
 from agent.remote.client import GraphQLClient
 
 Json = dict[str, Any]
@@ -320,14 +318,6 @@ class Console:
         async with self._client.stream("GET", path, params=params) as response:
             async for piece in response.content.iter_any():
                 yield piece
-
-    async def put_blob(self, digest: str, file: Path) -> bool:
-        """Store a file under its digest; false when it was there already.
-
-        Raises:
-            InvalidInputError: the bytes do not have this digest, or are too many.
-        """
-        return await put_blob(self._client, await self.acting_entity(), digest, file)
 
     # ------------------------------------------------------------------ everything else
 
