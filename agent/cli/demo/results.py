@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def print_results(rows: "Sequence[Row]", url: str) -> None:
-    """Job, source, parameters, result, times and page of every run; then why some failed."""
+    """Job, source, parameters, result, exit code, times and page of every run; then why some failed."""
     print()
     print_table(
-        ("RUN", "JOB", "SOURCE", "PARAMETERS", "RESULT", "PREPARED IN", "RAN", "PAGE"),
+        ("RUN", "JOB", "SOURCE", "PARAMETERS", "RESULT", "EXIT", "PREPARED IN", "RAN", "PAGE"),
         [_cells(row, url) for row in rows],
         "No jobs.",
     )
@@ -33,6 +33,7 @@ def _cells(row: "Row", url: str) -> tuple[object, ...]:
         row.source,
         ", ".join(f"{key}={value}" for key, value in row.parameters.items()),
         phase_word(item),
+        "-" if item["exitCode"] is None else item["exitCode"],
         between(item["createdAt"], item["startedAt"]) if item["startedAt"] else "-",
         between(item["startedAt"], item["finishedAt"]) if item["startedAt"] else "-",
         f"{url}/launch/items/{item['id']}",

@@ -83,7 +83,7 @@ def test_the_table_tells_results_and_why_a_job_failed(
     never["startedAt"] = None
     print_results([good, bad, Row("e/demo/c:v0", "image i", {}, never)], "http://here")
     out = capsys.readouterr().out
-    assert "e/demo/a:v0  directory x   steps=3, rate=0.2  succeeded" in out
+    assert "e/demo/a:v0  directory x   steps=3, rate=0.2  succeeded  0 " in out
     assert "e/demo/b:v1  git commit c" in out
     assert "http://here/launch/items/abcdefghijkl" in out
     assert "exit code 3" in out
