@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def print_results(rows: "Sequence[Row]", url: str) -> None:
-    """Job, source, parameters, result, exit code, times and page of every run; then why some failed."""
+    """What every run was, how it ended and where to look; then why some failed."""
     print()
     print_table(
         ("RUN", "JOB", "SOURCE", "PARAMETERS", "RESULT", "EXIT", "PREPARED IN", "RAN", "PAGE"),
