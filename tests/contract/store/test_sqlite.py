@@ -160,7 +160,7 @@ def test_starting_on_a_known_schema_does_not_import_alembic(tmp_path: Path) -> N
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
-    assert HEAD == max(revision.name[:4] for revision in REVISIONS.glob("0*.py"))
+    assert max(revision.name[:4] for revision in REVISIONS.glob("0*.py")) == HEAD
 
 
 async def test_who_waits_hears_of_a_change_whose_caller_went_away(tmp_path: Path) -> None:
