@@ -303,7 +303,9 @@ async def rotated(stage: DockerStage, size: int, lines: int) -> tuple[list[LogPi
     """
     config = stage.config.model_copy(update={"log_size": size})
     script = (
-        "i=0; while [ $i -lt 3500 ]; do printf '%0999d\\n' $i; i=$((i+1)); done; echo half;"
+        # Slower than whoever reads: this is about what comes later, not about outrunning.
+        "i=0; while [ $i -lt 3500 ]; do printf '%0999d\\n' $i; i=$((i+1));"
+        " [ $((i % 100)) -ne 0 ] || sleep 0.02; done; echo half;"
         " while [ ! -e /scene/go ]; do sleep 0.02; done;"
         f" while [ $i -lt {3500 + lines} ]; do printf '%0999d\\n' $i; i=$((i+1)); done"
     )
