@@ -113,7 +113,8 @@ async def processes(root: Path) -> list[Row]:
         shown = await ours.query("query S($id: ID!) { launchItem(id: $id) { runSpec } }", id=item)
         argv = [sys.executable, str(code / "main.py")]
         first = await bare.process_rate(argv, jobs, width)
-        rate = await _rate(ours, QUEUE, shown["launchItem"]["runSpec"], jobs)
+        job = {"job": shown["launchItem"]["runSpec"]["job"]}
+        rate = await _rate(ours, QUEUE, job, jobs)
         second = await bare.process_rate(argv, jobs, width)
     yardstick = statistics.mean((first, second))
     return [
