@@ -23,6 +23,7 @@ from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.pipeline.equipment import Limits, Sources
 from agent.ports.queue import Hello, Welcome
+from agent.remote.artifact_memory import RememberedArtifacts
 from agent.remote.artifact_reader import RemoteArtifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
@@ -150,7 +151,7 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
         environment=shop.environment,
     )
     code = CodeFetcher(RemoteBlobs(client), config.sources.code, shop.threads)
-    jobs = RemoteArtifacts(client)
+    jobs = RememberedArtifacts(RemoteArtifacts(client))
     artifact = ArtifactFetcher(jobs, config.sources.code, shop.cache / "code", shop.threads)
     context = shop.plugin_context("", "sources")
     sources = Sources(

@@ -126,15 +126,16 @@ async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Wo
 
 
 async def _request(job: Job, resolved: Resolved, image: Image) -> RunRequest:
+    every = await job.equipment.in_thread(_offer, job)
+    return run_request(resolved, image, every, job.name, job.equipment.control_plane_id)
+
+
+def _offer(job: Job) -> Offered:
+    """The administrator's offers and the job's parameters together. Blocks."""
     equipment, claim = job.equipment, job.claim
-    offer = await equipment.in_thread(
-        offered, claim, equipment.secrets, equipment.mounts, job.folder
-    )
-    parameters = await equipment.in_thread(
-        parameters_of, claim, job.folder, containers=job.lane.images is not None
-    )
-    every = Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
-    return run_request(resolved, image, every, job.name, equipment.control_plane_id)
+    offer = offered(claim, equipment.secrets, equipment.mounts, job.folder)
+    parameters = parameters_of(claim, job.folder, containers=job.lane.images is not None)
+    return Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
 
 
 def run_request(

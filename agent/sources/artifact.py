@@ -60,8 +60,8 @@ class ArtifactFetcher:
         size = format_size(sum(entry.size for entry in files))
         await say(log, f"fetching code {found.reference} ({len(files)} files, {size})")
         cache = self._cache / _safe(entity)
-        await in_thread(self._threads, lambda stop: _folders(into, cache, files, stop))
-        await self._all(found, files, into, cache)
+        missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
+        await self._all(found, missing, into, cache)
         return SourceTree(root=into, identity=f"artifact@{found.reference}")
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
@@ -100,10 +100,8 @@ class ArtifactFetcher:
             raise group.exceptions[0] from None
 
     async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
-        kept = cache / decoded(entry.digest).hex()
+        kept = _kept(cache, entry)
         try:
-            if await in_thread(self._threads, lambda _: _from_cache(kept, target)):
-                return
             await self._download(found, entry, kept)
             await in_thread(self._threads, lambda _: _copy(kept, target))
         except OSError as error:
@@ -153,15 +151,27 @@ def _left_out(path: str) -> bool:
     )
 
 
-def _folders(into: Path, cache: Path, files: Iterable[Entry], stop: Stop) -> None:
-    """Every folder, made before the files; nothing else writes here, so no link can lie in it."""
+def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[Entry]:
+    """Make every folder, and copy what the cache has; what it lacks is returned.
+
+    The folders come before the files, and nothing else writes here, so no link can lie in it.
+    """
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    missing = []
     for entry in files:
         stop.check()
+        target = into / entry.path
         try:
-            (into / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if not _from_cache(_kept(cache, entry), target):
+                missing.append(entry)
         except OSError as error:
             raise _write_error(entry, error) from None
+    return missing
+
+
+def _kept(cache: Path, entry: Entry) -> Path:
+    return cache / decoded(entry.digest).hex()
 
 
 def _from_cache(kept: Path, target: Path) -> bool:

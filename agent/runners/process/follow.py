@@ -32,16 +32,18 @@ async def follow(
         pause, over, shift = _SHORTEST, False, 0
         while True:
             at = offset - shift
-            data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
-            if not data and os.fstat(descriptor).st_size < at:
-                shift = offset
-            elif data:
+            # The size is in memory, the bytes may not be: a quiet file costs no thread.
+            size = os.fstat(descriptor).st_size
+            if size > at:
+                data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
                 yield LogPiece(offset, data)
                 offset, pause = offset + len(data), _SHORTEST
+            elif size < at:
+                shift = offset
             elif over:
                 return
             else:
-                # Seen to have ended before the next read: that read is the last.
+                # Seen to have ended before the next look: that look is the last.
                 over = await watch.wait(pause)
                 pause = min(pause * 2, _LONGEST)
     finally:

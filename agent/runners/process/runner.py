@@ -1,8 +1,8 @@
 """Runs jobs as local processes; see `agent.ports.runner` for what it promises.
 
 A job is a folder below the root and, once started, a supervisor that holds a lock on the
-folder's status file. Nothing of it is kept in memory: another agent on the same root sees
-the same jobs.
+folder's status file. Nothing that matters is kept in memory: another agent on the same root
+sees the same jobs.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,6 +43,15 @@ _YOUNG_LOOKS: Final = 1000
 _LAST_WORDS: Final = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Supervisor:
+    """Whom a watch looks at."""
+
+    pid: int
+    #: Whether its session is sure to have been the job's when the watch began.
+    lived: bool
+
+
 class ProcessRunner:
     """`RunnerPort` for local processes.
 
@@ -67,8 +76,9 @@ class ProcessRunner:
         self._agents = agents
         self._limits = Limits.of(config)
         self._user = JobUser.named(config.user) if config.user else None
-        #: Supervisors that this process has to reap.
-        self._children: set[int] = set()
+        #: Supervisors that this process started and has not reaped, by name: until then their
+        #: ids cannot be given to anybody else.
+        self._children: dict[str, int] = {}
 
     async def backend_id(self) -> str:
         """Id of the root folder: whoever shares it sees the same jobs."""
@@ -102,7 +112,7 @@ class ProcessRunner:
         """See the port."""
         folder = self._folder(workload.name)
         async with (
-            self._watching(folder) as (watch, _),
+            self._watching_end(workload.name) as (watch, _),
             aclosing(follow(folder.log, offset, watch, self._threads)) as pieces,
         ):
             async for piece in pieces:
@@ -110,13 +120,13 @@ class ProcessRunner:
 
     async def wait(self, workload: Workload) -> Ending:
         """See the port. Children that the job left in its process group end with it."""
-        folder = self._folder(workload.name)
-        async with self._watching(folder) as (watch, before):
-            if before is not None and before.pid is not None:
+        name, folder = workload.name, self._folder(workload.name)
+        async with self._watching_end(name) as (watch, supervisor):
+            if supervisor is not None:
                 await watch.wait()
-                self._reap(before.pid)
-                if not group_is_empty(before.pid):
-                    await self._kill(workload.name, before.pid if before.alive else None)
+                self._reap(name)
+                if not group_is_empty(supervisor.pid):
+                    await self._kill(name, supervisor.pid if supervisor.lived else None)
         status = await self._in_thread(folder.status)
         if status is None or status.exit_code is None:
             message = f"The supervisor of «{workload.name}» vanished without an exit code."
@@ -135,7 +145,7 @@ class ProcessRunner:
             elif status.pid is None or not group_is_empty(status.pid):
                 # Long after its supervisor a session's id may be somebody else's.
                 await self._kill(name, None)
-            self._reap(status.pid)
+            self._reap(name)
 
     async def destroy(self, workload: Workload) -> None:
         """See the port."""
@@ -150,6 +160,18 @@ class ProcessRunner:
             await self._kill(name, session, spared=session)
             await watch.wait(_LAST_WORDS)
         await self._kill(name, session)
+
+    @asynccontextmanager
+    async def _watching_end(self, name: str) -> AsyncIterator[tuple[Watch, _Supervisor | None]]:
+        """A watch for the end only; of a child of ours nothing has to be read for that."""
+        child = self._children.get(name)
+        if child is not None:
+            async with Watch(child) as watch:
+                yield watch, _Supervisor(child, lived=True)
+            return
+        async with self._watching(self._folder(name)) as (watch, status):
+            known = status is not None and status.pid is not None
+            yield watch, _Supervisor(status.pid, status.alive) if known else None
 
     @asynccontextmanager
     async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:
@@ -179,12 +201,17 @@ class ProcessRunner:
     async def _kill(self, name: str, session: int | None, spared: int | None = None) -> None:
         await self._in_thread(lambda: kill_members(name, session, spared))
 
-    def _reap(self, pid: int | None) -> None:
+    def _reap(self, name: str) -> None:
         """Take the exit status of a child of ours; an earlier agent's child has none for us."""
-        if pid in self._children:
-            with suppress(ChildProcessError):
-                if os.waitpid(pid, os.WNOHANG)[0]:
-                    self._children.discard(pid)
+        child = self._children.get(name)
+        if child is None:
+            return
+        try:
+            ended, _ = os.waitpid(child, os.WNOHANG)
+        except ChildProcessError:
+            ended = child
+        if ended:
+            del self._children[name]
 
     def _create(self, request: RunRequest) -> Workload:
         if request.mounts:
@@ -214,7 +241,7 @@ class ProcessRunner:
         job = folder.job()
         if job is None:
             raise _gone(workload.name)
-        self._children.add(spawn(folder, job, self._limits, self._user))
+        self._children[job.name] = spawn(folder, job, self._limits, self._user)
         folder.forget_secrets()
         status = folder.status()
         started = status.started_at if status else None
