@@ -170,8 +170,8 @@ class ProcessRunner:
                 yield watch, _Supervisor(child, lived=True)
             return
         async with self._watching(self._folder(name)) as (watch, status):
-            known = status is not None and status.pid is not None
-            yield watch, _Supervisor(status.pid, status.alive) if known else None
+            pid = status.pid if status else None
+            yield watch, _Supervisor(pid, lived=status.alive) if status and pid else None
 
     @asynccontextmanager
     async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:
