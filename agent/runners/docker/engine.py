@@ -1,7 +1,7 @@
 """The engine's HTTP API over aiohttp: short calls, and streams that may last for days."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -30,10 +30,11 @@ class EngineAwayError(JobError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and JSON of an answer; `body` is empty where there was none."""
+    """Status and JSON of an answer: an object or a list, empty where there was none."""
 
     status: int
     body: dict[str, Any]
+    rows: Sequence[dict[str, Any]] = ()
 
     @property
     def ok(self) -> bool:
@@ -80,7 +81,20 @@ class Engine:
             raise self.away(error) from error
         except ValueError:
             parsed = {}
+        if isinstance(parsed, list):
+            return Answer(response.status, {}, parsed)
         return Answer(response.status, parsed if isinstance(parsed, dict) else {})
+
+    async def asked(self, path: str, params: Mapping[str, str] | None = None) -> Answer:
+        """A look at what must be there.
+
+        Raises:
+            EngineAwayError: as `call`; also when it answers with a failure of its own.
+        """
+        answer = await self.call("GET", path, params=params)
+        if not answer.ok:
+            raise EngineAwayError(self.address.given, answer.message)
+        return answer
 
     @asynccontextmanager
     async def stream(

@@ -1,12 +1,14 @@
 """The network of the agent's own, by which jobs reach an embedded control plane."""
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.config.execution import DockerRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.model.names import LABEL_KIND
+from agent.runners.docker.engine import Engine
 from agent.runners.docker.sdk import Sdk
 
 if TYPE_CHECKING:
@@ -24,8 +26,9 @@ class JobNetwork:
     A bridge of that name that somebody else made is used as it is.
     """
 
-    def __init__(self, config: DockerRunnerConfig, sdk: Sdk) -> None:
+    def __init__(self, config: DockerRunnerConfig, engine: Engine, sdk: Sdk) -> None:
         self._config = config
+        self._engine = engine
         self._sdk = sdk
         self._lock = asyncio.Lock()
         #: Address of the host on it, once known.
@@ -45,35 +48,35 @@ class JobNetwork:
         """
         if self._config.host_network:
             return _LOOPBACK
+        name = self._config.network
         async with self._lock:
-            self.gateway = await self._sdk.call(self._ensure)
+            found = await self._look()
+            if found is None:
+                await self._sdk.call(lambda client: _create(client, name))
+                found = await self._look() or {}
+            self.gateway = _gateway(name, found)
         return self.gateway
 
-    def _ensure(self, client: "APIClient") -> str:
-        from docker.errors import APIError
-
-        name = self._config.network
-        found = _look(client, name)
-        if found is None:
-            try:
-                client.create_network(
-                    name, driver="bridge", options=_OPTIONS, labels={LABEL_KIND: "network"}
-                )
-            except APIError as error:
-                # Another agent on this engine may have made it a moment ago.
-                if error.status_code != _CONFLICT:
-                    message = f"The network «{name}» cannot be made: {error.explanation}."
-                    raise JobError(Cause.START_FAILED, message) from error
-            found = _look(client, name) or {}
-        return _gateway(name, found)
+    async def _look(self) -> dict[str, Any] | None:
+        """By exact name; the engine's own filter also finds names that only contain it."""
+        filters = json.dumps({"name": [self._config.network]})
+        listed = await self._engine.asked("/networks", {"filters": filters})
+        named = (row for row in listed.rows if row["Name"] == self._config.network)
+        return next(named, None)
 
 
-def _look(client: "APIClient", name: str) -> dict[str, Any] | None:
-    """By exact name; the engine's own filter also finds names that only contain it."""
-    for network in client.networks(names=[name]):
-        if network["Name"] == name:
-            return dict(network)
-    return None
+def _create(client: "APIClient", name: str) -> None:
+    from docker.errors import APIError
+
+    try:
+        client.create_network(
+            name, driver="bridge", options=_OPTIONS, labels={LABEL_KIND: "network"}
+        )
+    except APIError as error:
+        # Another agent on this engine may have made it a moment ago.
+        if error.status_code != _CONFLICT:
+            message = f"The network «{name}» cannot be made: {error.explanation}."
+            raise JobError(Cause.START_FAILED, message) from error
 
 
 def _gateway(name: str, network: dict[str, Any]) -> str:

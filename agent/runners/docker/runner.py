@@ -5,6 +5,7 @@ the start of everything that this process did not create itself.
 """
 
 import asyncio
+import json
 import math
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
@@ -81,7 +82,7 @@ class DockerRunner:
         where = address or address_of(config.host)
         self._engine = Engine(where)
         self._sdk = Sdk(self._engine, threads)
-        self._network = JobNetwork(config, self._sdk)
+        self._network = JobNetwork(config, self._engine, self._sdk)
         self._watcher = Watcher(self._engine, self._sdk, patience)
         #: Ids that this process created and never sent a start for.
         self._fresh: set[str] = set()
@@ -113,7 +114,7 @@ class DockerRunner:
 
     async def backend_id(self) -> str:
         """See the port."""
-        info = await self._sdk.call(lambda client: client.info())
+        info = (await self._engine.asked("/info")).body
         return str(info.get("ID") or info.get("Name"))
 
     def check(self, arguments: dict[str, Any]) -> None:
@@ -172,11 +173,10 @@ class DockerRunner:
 
     async def owned(self) -> list[Workload]:
         """See the port."""
-        label = f"{LABEL_CONTROL_PLANE}={self._control_plane_id}"
-        listed = await self._sdk.call(
-            lambda client: client.containers(all=True, filters={"label": [label]})
-        )
-        found = [await self._watcher.inspect(str(entry["Id"])) for entry in listed]
+        filters = {"label": [f"{LABEL_CONTROL_PLANE}={self._control_plane_id}"]}
+        params = {"all": "1", "filters": json.dumps(filters)}
+        listed = await self._engine.asked("/containers/json", params)
+        found = [await self._watcher.inspect(str(entry["Id"])) for entry in listed.rows]
         workloads = [workload_of(inspected) for inspected in found if inspected is not None]
         return [workload for workload in workloads if workload is not None]
 

@@ -1,4 +1,8 @@
-"""The docker SDK, in the thread pool and imported when first needed."""
+"""The docker SDK, in the thread pool and imported when first needed.
+
+It serves what happens seldom: making the network, looking back at events. It costs 10 MiB, so
+what every agent asks at its start, and what every job needs, goes over `engine`.
+"""
 
 import asyncio
 import threading

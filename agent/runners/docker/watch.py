@@ -96,8 +96,8 @@ class Watcher:
     async def _ended_by_engine(self, ending: Ending, away_since: datetime) -> bool:
         if ending.finished_at is not None and ending.finished_at < away_since - _SLACK:
             return False
-        info = await self._sdk.call(lambda client: client.info())
-        return not info.get("LiveRestoreEnabled")
+        info = await self._engine.asked("/info")
+        return not info.body.get("LiveRestoreEnabled")
 
     async def _was_killed(self, workload: Workload, ending: Ending) -> bool:
         """Whether somebody had the engine send it a signal, shortly before its end."""
