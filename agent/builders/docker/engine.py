@@ -1,20 +1,16 @@
 """The part of the engine's API that images need, over its own socket, without threads."""
 
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
-from agent.model.errors import ConfigError
+from agent.system.engine_address import address_of
 
-DEFAULT_HOST: Final = "unix:///var/run/docker.sock"
 #: Seconds for an answer; streams have their own limit.
 _ANSWER: Final = 60.0
 _NOT_FOUND: Final = 404
@@ -63,13 +59,12 @@ class Platform:
 class Engine:
     """One engine by its address; `async with` closes its connections.
 
-    Raises, from every call, `EngineAwayError` and, where the engine refuses,
-    `EngineRefusedError`.
+    Raises `ConfigError` for an address that is none and, from every call, `EngineAwayError`
+    and, where the engine refuses, `EngineRefusedError`.
     """
 
     def __init__(self, host: str | None, environment: Mapping[str, str]) -> None:
-        self.host = host or environment.get("DOCKER_HOST") or DEFAULT_HOST
-        self._environment = environment
+        self._address = address_of(host, environment)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -88,6 +83,11 @@ class Engine:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    @property
+    def host(self) -> str:
+        """Its address, as `DOCKER_HOST` takes it."""
+        return self._address.given
 
     async def platform(self) -> Platform:
         """Operating system and architecture of the engine."""
@@ -193,10 +193,10 @@ class Engine:
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- aiohttp's own, for its parts
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
-            self._session = self._connect()
+            self._session = self._address.session()
         try:
             async with self._session.request(
-                method, path, params=query, headers=headers, timeout=timeout
+                method, self._address.url + path, params=query, headers=headers, timeout=timeout
             ) as answer:
                 if answer.status >= _FAILED:
                     raise EngineRefusedError(answer.status, await _message(answer))
@@ -205,32 +205,6 @@ class Engine:
             raise
         except (aiohttp.ClientError, OSError) as error:
             raise EngineAwayError(str(error)) from None
-
-    def _connect(self) -> aiohttp.ClientSession:
-        parts = urlsplit(self.host)
-        if parts.scheme == "unix":
-            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(parts.path)
-            return aiohttp.ClientSession("http://docker", connector=connector)
-        if parts.scheme not in {"tcp", "http", "https"}:
-            raise ConfigError(
-                f"Container engine «{self.host}»: `{parts.scheme}` is not supported.",
-                hint="Use unix://… or tcp://….",
-            )
-        tls = self._tls(parts.scheme)
-        scheme = "https" if tls is not None else "http"
-        connector = aiohttp.TCPConnector(ssl=tls) if tls is not None else aiohttp.TCPConnector()
-        return aiohttp.ClientSession(f"{scheme}://{parts.netloc}", connector=connector)
-
-    def _tls(self, scheme: str) -> ssl.SSLContext | None:
-        """Docker's own variables: DOCKER_TLS_VERIFY and DOCKER_CERT_PATH."""
-        if scheme == "http" or not (
-            self._environment.get("DOCKER_TLS_VERIFY") or scheme == "https"
-        ):
-            return None
-        folder = Path(self._environment.get("DOCKER_CERT_PATH") or Path.home() / ".docker")
-        context = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        context.load_cert_chain(str(folder / "cert.pem"), str(folder / "key.pem"))
-        return context
 
 
 async def _message(answer: aiohttp.ClientResponse) -> str:

@@ -10,7 +10,7 @@ import aiohttp
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.runners.docker.address import Address
+from agent.system.engine_address import Address
 
 #: Seconds for one call. Generous: a start on a slow disk takes its time, and a call that is
 #: given up may still take effect.
@@ -143,11 +143,6 @@ class Engine:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=self._connector())
+            # Every running job holds two connections (wait, logs).
+            self._session = self.address.session()
         return self._session
-
-    def _connector(self) -> aiohttp.BaseConnector:
-        # Every running job holds two connections (wait, logs): no limit of our own.
-        if self.address.socket is not None:
-            return aiohttp.UnixConnector(self.address.socket, limit=0)
-        return aiohttp.TCPConnector(limit=0, ssl=self.address.tls() or True)

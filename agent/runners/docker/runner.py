@@ -30,7 +30,6 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.runners.docker.address import Address, address_of
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import Surroundings, container_body
 from agent.runners.docker.container import is_running, labels_of, started_at, workload_of
@@ -42,6 +41,7 @@ from agent.runners.docker.network import JobNetwork
 from agent.runners.docker.sdk import Sdk
 from agent.runners.docker.watch import Watcher
 from agent.runners.ownership import same_attempt
+from agent.system.engine_address import Address, address_of
 
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404

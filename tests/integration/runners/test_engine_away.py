@@ -13,8 +13,8 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.runners.docker.address import address_of
 from agent.runners.docker.engine import Engine as Client
+from agent.system.engine_address import address_of
 from agent.testing.runner_suite import first_piece, launched, raised, read_all
 from agent.testing.scripted_runner import Play
 from tests.contract.runner_stages import DockerStage

@@ -1,7 +1,6 @@
 """The engine's API: what is asked, and what its refusals become."""
 
 import os
-import ssl
 import tempfile
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import pytest
 from agent.builders.docker import pushing
 from agent.builders.docker.bases import base_content
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import DEFAULT_HOST, Engine, EngineAwayError, EngineRefusedError
+from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError
 from agent.builders.docker.pruning import _time, tidy
 from agent.builders.docker.pushing import Shelf
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
+from agent.system.engine_address import DEFAULT
 from agent.testing.builder_suite import RecordingLog
 from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
 
@@ -57,7 +57,7 @@ def builder(engine, threads, tmp_path, registry=None, **config):
 
 
 def test_the_engine_is_the_configured_one_else_docker_s():
-    assert Engine(None, {}).host == DEFAULT_HOST
+    assert Engine(None, {}).host == DEFAULT
     assert Engine(None, {"DOCKER_HOST": "tcp://h:1"}).host == "tcp://h:1"
     assert Engine("unix:///x", {"DOCKER_HOST": "tcp://h:1"}).host == "unix:///x"
 
@@ -68,21 +68,15 @@ async def test_closing_is_legal_at_any_time():
     await engine.close()
 
 
-async def test_an_address_that_is_not_supported_is_told():
-    async with Engine("ssh://h", {}) as engine:
-        with pytest.raises(ConfigError, match="`ssh` is not supported"):
-            await engine.platform()
+def test_an_address_that_is_not_supported_is_told():
+    with pytest.raises(ConfigError, match="«ssh://h» cannot be used"):
+        Engine("ssh://h", {})
 
 
-async def test_tcp_and_tls_follow_docker_s_variables(tmp_path):
-    assert Engine("http://h", {})._tls("http") is None
-    assert Engine("tcp://h", {})._tls("tcp") is None
+async def test_an_engine_that_cannot_be_reached_is_away():
     async with Engine("tcp://127.0.0.1:1", {}) as engine:
         with pytest.raises(EngineAwayError):
             await engine.platform()
-    environment = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
-    with pytest.raises((FileNotFoundError, ssl.SSLError)):
-        Engine("tcp://h", environment)._tls("tcp")
 
 
 async def test_a_refusal_keeps_its_words(fake, engine):

@@ -1,14 +1,17 @@
-"""Where the engine is: `DOCKER_HOST` and its companions."""
+"""Where the container engine is, for builders and runners alike: `DOCKER_HOST` and companions."""
 
 import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from agent.model.errors import ConfigError
+
+if TYPE_CHECKING:
+    import aiohttp
 
 DEFAULT: Final = "unix:///var/run/docker.sock"
 _PLAIN_PORT: Final = 2375
@@ -49,6 +52,19 @@ class Address:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         return context
+
+    def session(self) -> "aiohttp.ClientSession":
+        """Connections to it, without a limit of ours; blocks where certificates are read.
+
+        Raises:
+            ConfigError: see `tls`.
+        """
+        import aiohttp
+
+        if self.socket is not None:
+            return aiohttp.ClientSession(connector=aiohttp.UnixConnector(self.socket, limit=0))
+        connector = aiohttp.TCPConnector(limit=0, ssl=self.tls() or True)
+        return aiohttp.ClientSession(connector=connector)
 
 
 def address_of(configured: str | None, environment: Mapping[str, str] = os.environ) -> Address:
