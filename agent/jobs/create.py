@@ -15,8 +15,9 @@ from agent.model.job.entry_point import notebook_of
 from agent.model.job.git_remote import stored_remote
 from agent.model.job.reference import CodeReference, JobReference
 from agent.remote import artifact_documents as documents
+from agent.remote.artifact_lookup import JOB
 from agent.remote.artifact_upload import NewVersion, Stored, Uploads
-from agent.remote.artifacts import JOB, Artifacts
+from agent.remote.artifacts import Artifacts
 from agent.remote.client import GraphQLClient
 from agent.remote.transfers import Transfers
 

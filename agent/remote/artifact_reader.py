@@ -18,14 +18,9 @@ from yarl import URL
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, NotFoundError, ServerError, UnreachableError
-from agent.model.job.reference import (
-    CodeReference,
-    JobReference,
-    no_such_job,
-    no_such_version,
-)
+from agent.model.job.reference import CodeReference, JobReference
 from agent.ports.artifact import Artifact, Entry
-from agent.remote import artifact_documents as documents
+from agent.remote import artifact_lookup as lookup
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import UnansweredError, rule_for
 
@@ -33,7 +28,6 @@ _LARGEST_MANIFEST: Final = 256 * 1024 * 1024
 _PIECE: Final = 256 * 1024
 _SILENCE: Final = 60.0
 _TRIES: Final = 4
-_PAGE: Final = 5000
 
 #: As `BY_ID` of `artifact_documents`, with the place of the artifact.
 _BY_ID: Final = """
@@ -64,16 +58,9 @@ class RemoteArtifacts:
 
     async def find(self, reference: JobReference) -> Artifact:
         """See `ArtifactPort`. A job that is not there is told with its nearest neighbours."""
-        variables = {
-            "entity": reference.entity,
-            "project": reference.project,
-            "name": f"{reference.name}:{reference.alias}",
-        }
-        data = await self._client.execute(documents.MEMBERSHIP, variables)
-        membership = (data.get("project") or {}).get("artifactCollectionMembership") or {}
-        if not membership.get("artifact"):
-            raise await self._missing(reference)
-        facts = membership["artifact"]
+        facts = (await lookup.membership(self._client, reference) or {}).get("artifact")
+        if not facts:
+            raise await lookup.missing(self._client, reference)
         version = replace(reference, alias=f"v{facts['versionIndex']}")
         return await self._whole(facts, version)
 
@@ -137,42 +124,19 @@ class RemoteArtifacts:
     async def _urls_of(self, artifact: Artifact) -> Mapping[str, str]:
         known = self._urls.get(artifact.id)
         if known is None:
-            known = await self._ask_urls(artifact.reference)
+            known = await lookup.file_urls(self._client, artifact.reference)
             # Few artifacts are read at once; the oldest are asked for again if need be.
             while len(self._urls) >= 16:  # noqa: PLR2004
                 self._urls.pop(next(iter(self._urls)))
             self._urls[artifact.id] = known
         return known
 
-    async def _ask_urls(self, reference: JobReference) -> Mapping[str, str]:
-        urls: dict[str, str] = {}
-        cursor: str | None = None
-        while True:
-            variables = {
-                "entity": reference.entity,
-                "project": reference.project,
-                "collection": reference.name,
-                "alias": reference.alias,
-                "cursor": cursor,
-                "perPage": _PAGE,
-            }
-            data = await self._client.execute(documents.FILE_URLS, variables)
-            collection = (data.get("project") or {}).get("artifactCollection") or {}
-            files = (collection.get("artifactMembership") or {}).get("files") or {}
-            nodes = [edge["node"] for edge in files.get("edges") or ()]
-            urls |= {str(node["name"]): str(node["directUrl"]) for node in nodes}
-            page = files.get("pageInfo") or {}
-            cursor = page.get("endCursor")
-            if not page.get("hasNextPage") or not nodes or cursor is None:
-                return urls
-
     async def _whole(self, facts: Json, version: JobReference) -> Artifact:
         """Facts and manifest together."""
-        data = await self._client.execute(documents.FETCH_MANIFEST, {"id": facts["id"]})
-        manifest = ((data.get("artifact") or {}).get("currentManifest") or {}).get("file") or {}
-        if not manifest.get("directUrl"):
+        url = await lookup.manifest_url(self._client, facts["id"])
+        if not url:
             raise NotFoundError(f"{version} has no files.", hint="Create the job again.")
-        entries = _entries(await self._document(str(manifest["directUrl"])))
+        entries = _entries(await self._document(url))
         kind = str((facts.get("artifactType") or {}).get("name"))
         return Artifact(str(facts["id"]), version, kind, entries, _metadata(facts))
 
@@ -211,25 +175,6 @@ class RemoteArtifacts:
             return
         async with _foreign(url) as response:
             yield _pieces(response)
-
-    async def _missing(self, reference: JobReference) -> NotFoundError:
-        variables = {
-            "entityName": reference.entity,
-            "projectName": reference.project,
-            "artifactTypeName": "job",
-        }
-        data = await self._client.execute(documents.OF_TYPE, variables)
-        kind = (data.get("project") or {}).get("artifactType") or {}
-        versions: dict[str, set[str]] = {}
-        for collection in _nodes(kind.get("artifactCollections")):
-            for node in _nodes(collection.get("artifacts")):
-                known = versions.setdefault(str(node["artifactSequence"]["name"]), set())
-                known |= {str(alias["alias"]) for alias in node.get("aliases") or ()}
-                if node.get("versionIndex") is not None:
-                    known.add(f"v{node['versionIndex']}")
-        if reference.name in versions:
-            return no_such_version(reference, versions[reference.name])
-        return no_such_job(reference, versions)
 
 
 @asynccontextmanager
@@ -292,10 +237,6 @@ def _metadata(facts: Json) -> Json:
     except ValueError:
         return {}
     return metadata if isinstance(metadata, dict) else {}
-
-
-def _nodes(connection: Json | None) -> list[Json]:
-    return [edge["node"] for edge in (connection or {}).get("edges") or ()]
 
 
 def _unreadable(entry: Entry, error: LaunchError) -> JobError:

@@ -9,17 +9,17 @@ from typing import Any, Final
 
 from agent.model.errors import NotFoundError, ServerError
 from agent.model.job.digest import entry_digest
-from agent.model.job.reference import JobReference, no_such_job, no_such_version
+from agent.model.job.reference import JobReference
 from agent.remote import artifact_documents as documents
+from agent.remote import artifact_lookup as lookup
+from agent.remote.artifact_lookup import JOB
 from agent.remote.client import GraphQLClient
 from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 
-JOB: Final = "job"
 _MANIFEST_LIMIT: Final = 64 << 20
 _FILE_LIMIT: Final = 16 << 20
-_PER_PAGE: Final = 5000
 
 
 class Artifacts:
@@ -39,28 +39,15 @@ class Artifacts:
         Raises:
             NotFoundError: no such job or alias; near misses are offered.
         """
-        membership = await self.membership(reference)
-        artifact = (membership or {}).get("artifact")
+        found = await lookup.membership(self._client, reference) or {}
+        artifact = found.get("artifact")
         if artifact is None or (artifact.get("artifactType") or {}).get("name", JOB) != JOB:
-            raise await self._missing(reference)
+            raise await lookup.missing(self._client, reference)
         return {
             **artifact,
-            "versionIndex": (membership or {}).get("versionIndex"),
-            "aliases": [each["alias"] for each in (membership or {}).get("aliases") or []],
+            "versionIndex": found.get("versionIndex"),
+            "aliases": [each["alias"] for each in found.get("aliases") or []],
         }
-
-    async def membership(self, reference: JobReference) -> Json | None:
-        """One version of a collection of any type; `None` when there is none."""
-        data = await self._client.execute(
-            documents.MEMBERSHIP,
-            {
-                "entity": reference.entity,
-                "project": reference.project,
-                "name": f"{reference.name}:{reference.alias}",
-            },
-        )
-        found: Json | None = (data.get("project") or {}).get("artifactCollectionMembership")
-        return found
 
     async def type_of(self, entity: str, project: str, name: str) -> str | None:
         """The type of a collection; `None` when nothing has that name."""
@@ -74,26 +61,7 @@ class Artifacts:
 
     async def jobs(self, entity: str, project: str) -> list[Json]:
         """Jobs of a project by name: `name`, and `versions`, newest first."""
-        found: list[Json] = []
-        after: str | None = None
-        while True:
-            data = await self._client.execute(
-                documents.OF_TYPE,
-                {
-                    "entityName": entity,
-                    "projectName": project,
-                    "artifactTypeName": JOB,
-                    "after": after,
-                },
-            )
-            kind = (data.get("project") or {}).get("artifactType") or {}
-            page = kind.get("artifactCollections")
-            if page is None:
-                return found
-            found += [_job(edge["node"]) for edge in page["edges"]]
-            after = page["pageInfo"]["endCursor"]
-            if not page["pageInfo"]["hasNextPage"]:
-                return sorted((each for each in found if each["versions"]), key=_name)
+        return await lookup.jobs(self._client, entity, project)
 
     async def versions(self, reference: JobReference) -> list[Json]:
         """All versions of a job, newest first.
@@ -107,13 +75,13 @@ class Artifacts:
             page = await self._versions_after(reference, after)
             if page is None:
                 break
-            found += [_version(edge["node"]) for edge in page["edges"]]
+            found += [lookup.with_aliases(edge["node"]) for edge in page["edges"]]
             after = page["pageInfo"]["endCursor"]
             if not page["pageInfo"]["hasNextPage"]:
                 break
-        kept = _alive(found)
+        kept = lookup.committed(found)
         if not kept:
-            raise await self._missing(reference)
+            raise await lookup.missing(self._client, reference)
         return kept
 
     async def text(self, reference: JobReference, artifact_id: str, path: str) -> str:
@@ -127,7 +95,9 @@ class Artifacts:
         if path not in entries:
             message = f"The version {reference} has no file «{path}»."
             raise NotFoundError(message, hint="Create the job again.")
-        url = await self._url(reference, path)
+        url = (await lookup.file_urls(self._client, reference)).get(path)
+        if url is None:
+            raise ServerError(f"The server lists no address for «{path}» of {reference}.")
         content = await self._transfers.read(url, _FILE_LIMIT)
         if entry_digest([content]) != entries[path]["digest"]:
             message = f"«{path}» of {reference} is not what its manifest promises."
@@ -140,11 +110,10 @@ class Artifacts:
         Raises:
             ServerError: there is no manifest, or it cannot be read.
         """
-        data = await self._client.execute(documents.FETCH_MANIFEST, {"id": artifact_id})
-        current = (data.get("artifact") or {}).get("currentManifest")
-        if current is None:
+        url = await lookup.manifest_url(self._client, artifact_id)
+        if url is None:
             raise ServerError(f"The artifact {artifact_id} has no manifest.")
-        raw = await self._transfers.read(current["file"]["directUrl"], _MANIFEST_LIMIT)
+        raw = await self._transfers.read(url, _MANIFEST_LIMIT)
         try:
             contents: Json = json.loads(raw)["contents"]
         except (ValueError, KeyError, TypeError) as error:
@@ -197,53 +166,3 @@ class Artifacts:
         kind = (data.get("project") or {}).get("artifactType") or {}
         page: Json | None = (kind.get("artifactCollection") or {}).get("artifacts")
         return page
-
-    async def _missing(self, reference: JobReference) -> NotFoundError:
-        known = {job["name"]: job for job in await self.jobs(reference.entity, reference.project)}
-        if reference.name not in known:
-            return no_such_job(reference, known)
-        aliases = (alias for one in known[reference.name]["versions"] for alias in one["aliases"])
-        return no_such_version(reference, set(aliases))
-
-    async def _url(self, reference: JobReference, path: str) -> str:
-        cursor: str | None = None
-        while True:
-            data = await self._client.execute(
-                documents.FILE_URLS,
-                {
-                    "entity": reference.entity,
-                    "project": reference.project,
-                    "collection": reference.name,
-                    "alias": reference.alias,
-                    "cursor": cursor,
-                    "perPage": _PER_PAGE,
-                },
-            )
-            collection = (data.get("project") or {}).get("artifactCollection") or {}
-            files = (collection.get("artifactMembership") or {}).get("files")
-            if files is None:
-                raise await self._missing(reference)
-            for edge in files["edges"]:
-                if edge["node"]["name"] == path:
-                    return str(edge["node"]["directUrl"])
-            cursor = files["pageInfo"]["endCursor"]
-            if not files["pageInfo"]["hasNextPage"]:
-                raise ServerError(f"The server lists no address for «{path}» of {reference}.")
-
-
-def _job(node: Json) -> Json:
-    versions = [_version(edge["node"]) for edge in (node.get("artifacts") or {}).get("edges") or []]
-    return {"name": node["name"], "versions": _alive(versions)}
-
-
-def _version(node: Json) -> Json:
-    return {**node, "aliases": [each["alias"] for each in node.get("aliases") or []]}
-
-
-def _alive(versions: list[Json]) -> list[Json]:
-    kept = [each for each in versions if each["state"] == "COMMITTED"]
-    return sorted(kept, key=lambda each: -(each.get("versionIndex") or 0))
-
-
-def _name(job: Json) -> str:
-    return str(job["name"])

@@ -81,10 +81,10 @@ class Store:
         return {"project": {"artifactCollection": {"artifactMembership": {"files": files}}}}
 
     def ArtifactOfType(self, _: Any) -> Any:  # noqa: N802
-        version = {"versionIndex": 3, "aliases": [{"alias": "production"}],
-                   "artifactSequence": {"name": "train"}}  # fmt: skip
-        job = {"artifacts": {"edges": [{"node": version}]}}
-        return {"project": {"artifactType": {"artifactCollections": {"edges": [{"node": job}]}}}}
+        version = {"versionIndex": 3, "state": "COMMITTED", "aliases": [{"alias": "production"}]}
+        job = {"name": "train", "artifacts": {"edges": [{"node": version}]}}
+        page = {"pageInfo": {"hasNextPage": False, "endCursor": None}, "edges": [{"node": job}]}
+        return {"project": {"artifactType": {"artifactCollections": page}}}
 
 
 async def content(artifacts: RemoteArtifacts, artifact: Any, path: str) -> bytes:
