@@ -1,8 +1,7 @@
-"""Blobs over HTTP: what submitters store by digest, and agents read."""
+"""Blobs over HTTP: archives that submitters stored by digest, read by agents."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -12,8 +11,7 @@ from agent.model.errors import JobError, LaunchError, NotFoundError, Unreachable
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import UnansweredError, rule_for
 
-#: Uploads and downloads of several GiB; seconds.
-_TRANSFER: Final = 3600.0
+#: Seconds without a byte.
 _SILENCE: Final = 60.0
 _PIECE: Final = 256 * 1024
 _TRIES: Final = 4
@@ -68,43 +66,6 @@ class RemoteBlobs:
                 seen = error or type(error).__name__
                 message = f"the transfer broke ({seen})"
                 raise UnansweredError(message, rule_for(error)) from error
-
-
-async def has_blob(client: GraphQLClient, entity: str, digest: str) -> bool:
-    """Whether the server holds a blob."""
-    try:
-        await client.send("HEAD", _path(entity, digest))
-    except NotFoundError:
-        return False
-    return True
-
-
-async def put_blob(client: GraphQLClient, entity: str, digest: str, file: Path) -> bool:
-    """Store a file under its digest (`sha256:<hex>`); false when it was there already.
-
-    Raises:
-        InvalidInputError: the content is not what the digest says, or too large.
-    """
-    if await has_blob(client, entity, digest):
-        return False
-    await client.send(
-        "PUT",
-        _path(entity, digest),
-        body=lambda: _pieces_of(file),
-        headers={
-            "Content-Type": "application/octet-stream",
-            "Content-Length": str((await asyncio.to_thread(file.stat)).st_size),
-        },
-        deadline=_TRANSFER,
-    )
-    return True
-
-
-async def _pieces_of(file: Path) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    with await loop.run_in_executor(None, file.open, "rb") as stream:
-        while piece := await loop.run_in_executor(None, stream.read, _PIECE):
-            yield piece
 
 
 def _path(entity: str, digest: str) -> str:

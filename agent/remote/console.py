@@ -1,4 +1,4 @@
-"""What people do with a control plane: queues, items, agents, logs, blobs.
+"""What people do with a control plane: queues, items, agents, logs.
 
 Answers are the wire's own objects (`control/graphql/schema.graphql`), since `--json` shows
 them as they are.
@@ -301,7 +301,7 @@ class Console:
         agent: Json = data["stopLaunchAgent"]
         return agent
 
-    # ------------------------------------------------------------------ logs and blobs
+    # ------------------------------------------------------------------ logs
 
     async def log(
         self, item_id: str, attempt: int, channel: str, offset: int = 0, *, follow: bool = False

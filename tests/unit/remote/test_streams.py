@@ -1,15 +1,14 @@
 """Blobs and logs: streamed, and taken up again where they broke."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.model.cause import Cause
-from agent.model.errors import InvalidInputError, JobError, NotFoundError, UnreachableError
-from agent.remote.blobs import RemoteBlobs, put_blob
+from agent.model.errors import JobError, NotFoundError, UnreachableError
+from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.logs import follow_log, read_log
 from tests.unit.remote.far_end import FarEnd, cut, far_end, pieces, reply
@@ -23,38 +22,6 @@ async def _no_sleep(_: float) -> None:
 
 async def _all(blobs: RemoteBlobs) -> bytes:
     return b"".join([piece async for piece in blobs.read_blob("me", DIGEST)])
-
-
-async def test_a_blob_is_stored_once(client: GraphQLClient, end: FarEnd, tmp_path: Path) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"hello" * 100_000)
-    end.then(reply(404), reply(201, {}), reply(200))
-    assert await put_blob(client, "me", DIGEST, file)
-    assert not await put_blob(client, "me", DIGEST, file)
-    methods = [(method, path) for method, path, _ in end.seen]
-    path = f"/launch/blobs/me/{DIGEST}"
-    assert methods == [("HEAD", path), ("PUT", path), ("HEAD", path)]
-    assert end.seen[1][2] == b"hello" * 100_000
-
-
-async def test_a_cut_upload_is_sent_again_from_its_first_byte(
-    client: GraphQLClient, end: FarEnd, tmp_path: Path
-) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"hello")
-    end.then(reply(404), reply(503), cut, reply(201, {}))
-    await put_blob(client, "me", DIGEST, file)
-    assert [body for method, _, body in end.seen if method == "PUT"] == [b"hello"] * 3
-
-
-async def test_a_blob_that_is_not_what_it_says(
-    client: GraphQLClient, end: FarEnd, tmp_path: Path
-) -> None:
-    file = tmp_path / "blob"
-    file.write_bytes(b"other")
-    end.then(reply(404), reply(422, {"errors": [{"message": "digest differs"}]}))
-    with pytest.raises(InvalidInputError, match="digest differs"):
-        await put_blob(client, "me", DIGEST, file)
 
 
 async def test_a_cut_download_goes_on_where_it_broke(client: GraphQLClient, end: FarEnd) -> None:

@@ -2,17 +2,32 @@
 
 import hashlib
 import io
+import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 
 from agent.config.execution import CodeConfig
-from agent.jobs.pack import pack
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.spec import CodeSource
 from agent.sources.code import CodeFetcher
 from agent.testing.builder_suite import RecordingLog
+
+
+@dataclass(frozen=True)
+class Facts:
+    digest: str
+    size: int
+
+
+def pack(folder, out):
+    """As `tar -czf` of a submitter does."""
+    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+        tar.add(folder, ".")
+    data = out.getvalue()
+    return Facts(f"sha256:{hashlib.sha256(data).hexdigest()}", len(data))
 
 
 class Blobs:
