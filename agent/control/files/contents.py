@@ -17,7 +17,8 @@ _FOLDER: Final = "contents"
 _CHUNK: Final = 1024 * 1024
 #: Parts in flight while a content is written: bounds memory to about 2 × 5 MiB per upload.
 _PARTS: Final = 2
-#: Contents up to this size are written in one go, which is quicker for a thousand of them.
+#: Contents up to this size are written in one go and without a look first, which is quicker for
+#: a thousand of them: clients ask which are missing before they send any.
 _SMALL: Final = 1024 * 1024
 
 
@@ -44,22 +45,22 @@ class ContentStore:
             StorageFullError: no space.
         """
         counted = Verified(chunks, "md5", md5, self._max)
-        if await self._ledger.find(entity, md5) is not None:
-            async for _ in counted:
-                pass
-            return counted.size
         key = f"{_FOLDER}/{entity}/{secrets.token_hex(16)}"
         with storage_errors(f"Storing {md5}"):
-            await self._write(key, counted, announced)
+            if announced is not None and announced <= _SMALL:
+                await self._store.put_async(key, b"".join([chunk async for chunk in counted]))
+            elif await self._ledger.find(entity, md5) is None:
+                await self._stream(key, counted)
+            else:
+                async for _ in counted:
+                    pass
+                return counted.size
         new = ContentRecord(entity, md5, key, counted.size)
         if (await self._ledger.stored(new)).key != key:
             await self.delete(key)
         return counted.size
 
-    async def _write(self, key: str, counted: Verified, announced: int | None) -> None:
-        if announced is not None and announced <= _SMALL:
-            await self._store.put_async(key, b"".join([chunk async for chunk in counted]))
-            return
+    async def _stream(self, key: str, counted: Verified) -> None:
         try:
             await self._store.put_async(key, aiter(counted), max_concurrency=_PARTS)
         finally:
