@@ -1,5 +1,6 @@
 """uv: where it is, what it is told about indexes, and what its complaints mean."""
 
+import functools
 import importlib.metadata
 import re
 from collections.abc import Mapping
@@ -48,6 +49,7 @@ def uv_program() -> Path:
     return Path(uv.find_uv_bin())
 
 
+@functools.cache
 def uv_version() -> str:
     """Its version: part of what decides a build."""
     return importlib.metadata.version("uv")

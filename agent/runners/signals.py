@@ -4,6 +4,7 @@ import signal
 from typing import Final
 
 _BASE: Final = 128
+_KNOWN: Final = frozenset(signal.valid_signals())
 
 
 def signal_of(exit_code: int | None) -> int | None:
@@ -12,4 +13,4 @@ def signal_of(exit_code: int | None) -> int | None:
     A program may return such a code by itself; the convention is the best there is.
     """
     number = (exit_code or 0) - _BASE
-    return number if number in signal.valid_signals() else None
+    return number if number in _KNOWN else None

@@ -31,7 +31,6 @@ async def append_log(request: web.Request) -> web.Response:
     data = await read_bytes(request, _MAX_POST)
     end = await request.app[LOGS].append(key, offset, data)
     await plane.logs.stored(lease, channel, end)
-    plane.notices.publish([topic_log(key.item_id)])
     return web.json_response({"end": end})
 
 
