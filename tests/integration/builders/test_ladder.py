@@ -113,7 +113,7 @@ def pushed(image, reference, *options):
 @pytest.fixture
 def job(tmp_path, registries, login, once):
     """A job with its own Dockerfile, from an image that every builder can pull."""
-    base = f"{registries.private_address}/launch-test/base:1"
+    base = f"{registries.private_address}/launch-test/base:{once}"
     shell = state.load().docker.shell_image
     pushed(shell, base, "--config", login)
     made = tmp_path / "job"
@@ -274,10 +274,10 @@ async def test_a_buildkitd_behind_certificates_builds_for_those_who_have_one(
 
 
 async def test_a_buildkitd_builds_code_from_the_dockerfile_that_we_generate(
-    on_way, ways, tmp_path, request_for, build, registries
+    on_way, ways, tmp_path, request_for, build, registries, once
 ):
     """The base image comes from a registry: a `buildkitd` knows no image of the engine's."""
-    base = f"{registries.address}/launch-test/python:3.11"
+    base = f"{registries.address}/launch-test/python:{once}"
     pushed(state.load().docker.base_image, base)
     folder = tmp_path / "code"
     folder.mkdir()
