@@ -34,6 +34,16 @@ def test_sizes_are_those_of_w_and_b_s_client(size: int, count: int, part: int) -
     assert (rules.count(size), rules.size_for(size)) == (count, part)
 
 
+def test_parts_are_those_that_w_and_b_s_client_announced() -> None:
+    """Recorded from 0.31.0 for 2 GiB and one byte, all zero: 21 parts, the first and the last."""
+    size, rules = (2 << 30) + 1, Parting()
+    part = rules.size_for(size)
+    last = size - 20 * part
+    assert rules.count(size) == 21
+    assert hashlib.md5(bytes(part)).hexdigest() == "2f282b84e7e608d5852449ed940bfc51"
+    assert hashlib.md5(bytes(last)).hexdigest() == "ac0a2e2c9f97a41afa263f7f8bbd571d"
+
+
 def content(file: Path, data: bytes) -> Content:
     file.write_bytes(data)
     return Content("data/big", entry_digest([data]), len(data), file)
