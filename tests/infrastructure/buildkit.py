@@ -4,12 +4,14 @@ Debian packages it in no suite, so it is built here once. Its steps run in this 
 network, where the registries of the tests are; those on loopback it speaks to in plain HTTP.
 """
 
+import os
 import shutil
 import socket
 from pathlib import Path
 
 from . import certificates, debian, paths
 from .certificates import Certificate
+from .errors import ServiceError
 from .go_programs import GoProgram
 from .mounts import unmount_below
 from .process import Daemon, accepts, free_port, run
@@ -28,7 +30,11 @@ def up(recorded: BuildkitFacts | None) -> BuildkitFacts:
     """Start it unless it runs; what it has cached is used again."""
     if recorded and alive(recorded):
         return recorded
-    debian.require("to start buildkitd")
+    if os.geteuid() != 0:
+        message = (
+            "buildkitd must run as root; use sudo, or name the other services to be brought up"
+        )
+        raise ServiceError(message)
     if not shutil.which("runc"):
         debian.install("runc")
     program = shutil.which(PROGRAM.name) or PROGRAM.ensure()
