@@ -42,7 +42,7 @@ format: install  ## format and mend what can be mended by machine
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-services:        ## what the tests need: engine, registry, PostgreSQL, git servers, browser
+services:        ## what the tests need: engine, registry, PostgreSQL, git servers, browser, buildkitd
 	tests/services up
 
 test: check services ## the checks and all tests

@@ -16,6 +16,7 @@ SERVICES = {
     "registry": "registry",
     "git_servers": "git",
     "browser": "browser",
+    "buildkit": "buildkit",
 }
 REFUSE_SKIPS = os.environ.get("LAUNCH_TESTS_REFUSE_SKIPS") == "1"
 
@@ -36,6 +37,12 @@ def docker_engine(services: state.Facts) -> state.DockerFacts:
 def registries(services: state.Facts) -> state.RegistryFacts:
     assert services.registry is not None
     return services.registry
+
+
+@pytest.fixture(scope="session")
+def buildkitd(services: state.Facts) -> state.BuildkitFacts:
+    assert services.buildkit is not None
+    return services.buildkit
 
 
 @pytest.fixture(scope="session")

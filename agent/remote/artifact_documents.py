@@ -37,8 +37,17 @@ mutation CreateArtifactManifest(
 FILES: Final = """
 mutation CreateArtifactFiles($input: CreateArtifactFilesInput!) {
   createArtifactFiles(input: $input) {
-    files { edges { node { storagePath uploadUrl uploadHeaders artifact { id } } } }
+    files { edges { node {
+      storagePath uploadUrl uploadHeaders artifact { id }
+      uploadMultipartUrls { uploadID uploadUrlParts { partNumber uploadUrl } }
+    } } }
   }
+}
+"""
+
+COMPLETE_PARTS: Final = """
+mutation CompleteMultipartUploadArtifact($input: CompleteMultipartUploadArtifactInput!) {
+  completeMultipartUploadArtifact(input: $input) { digest }
 }
 """
 

@@ -2,7 +2,8 @@
 
 Create → manifest's place → places of the files → files → manifest → commit. Only what the
 server does not hold is sent; a version exists for others from the commit on, so a cut upload
-leaves none behind, and the next try sends what is missing.
+leaves none behind, and the next try sends what is missing. Files that are too large for one
+request of an object store go in parts, where the server gives places for parts.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import hashlib
 import json
 import secrets
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,13 +22,17 @@ from agent.model.job.digest import encoded, manifest_digest
 from agent.remote import artifact_documents as documents
 from agent.remote.client import GraphQLClient
 from agent.remote.features import LEASES, features
-from agent.remote.transfers import Content, Transfers
+from agent.remote.part_upload import Parted, PartUploads
+from agent.remote.parts import Parting, announced, cut
+from agent.remote.reading import Content, Extent
+from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 
-#: Files that are announced in one request.
+_PARTING: Final = Parting()
+#: Files that are announced in one request, or parts of large ones.
 _BATCH: Final = 500
-#: Files on their way at a time.
+#: Files, or parts of them, on their way at a time.
 _PARALLEL: Final = 8
 #: Seconds; the server may check many files before it answers.
 _COMMIT: Final = 300.0
@@ -66,7 +71,8 @@ class Uploads:
 
     W&B's servers want uploads to belong to a run: theirs gets a hidden one, made when it is
     first needed and deleted in the end, as W&B's command line does. `progress` hears, while a
-    version is sent, how many of its files are there, and of how many.
+    version is sent, how many of its files are there, and of how many. `parting` tells which
+    files go in parts; our own control plane takes any size in one request.
     """
 
     def __init__(
@@ -74,13 +80,18 @@ class Uploads:
         client: GraphQLClient,
         transfers: Transfers,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
+        parting: Parting = _PARTING,
     ) -> None:
         self._client = client
         self._progress = progress
         self._transfers = transfers
+        self._parting = parting
+        self._free = asyncio.Semaphore(_PARALLEL)
+        self._parts = PartUploads(client, transfers, self._free)
         self._run_name = _random(8)
         self._run_id: str | None = None
-        self._prepared = False
+        #: Whether the server is W&B's; not known before the first upload.
+        self._foreign: bool | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -151,7 +162,7 @@ class Uploads:
         manifest = await self._manifest(wanted, artifact_id, "", include_upload=False)
         births: dict[str, str] = {}
         sent: list[Content] = []
-        for batch in _batches(wanted.contents):
+        for batch in _batches(wanted.contents, self._parting):
             sent += await self._send(batch, artifact_id, manifest["id"], births)
             self._progress(len(births), len(wanted.contents))
         written = _manifest_text(wanted.contents, births)
@@ -167,10 +178,10 @@ class Uploads:
         return sent
 
     async def _prepare_run(self, wanted: NewVersion) -> None:
-        if self._prepared:
+        if self._foreign is not None:
             return
-        self._prepared = True
-        if LEASES in await features(self._client):
+        self._foreign = LEASES not in await features(self._client)
+        if not self._foreign:
             return
         given = {
             "name": self._run_name,
@@ -210,52 +221,63 @@ class Uploads:
         births: dict[str, str],
     ) -> list[Content]:
         """Send what the server lacks of one batch; notes where each file was born."""
-        places = await self._places(batch, artifact_id, manifest_id)
-        for content, place in zip(batch, places, strict=True):
-            births[content.path] = (place.get("artifact") or {}).get("id") or artifact_id
-        missing = [
-            (content, place)
-            for content, place in zip(batch, places, strict=True)
-            if place["uploadUrl"] is not None
-        ]
-        free = asyncio.Semaphore(_PARALLEL)
+        files = [Parted(content, await self._parts_of(content)) for content in batch]
 
-        async def one(content: Content, place: Json) -> None:
-            async with free:
+        async def asked(wanted: Sequence[Parted]) -> list[Json]:
+            return await self._places(wanted, artifact_id, manifest_id)
+
+        async def one(file: Parted, place: Json) -> None:
+            if file.parts and place.get("uploadMultipartUrls"):
+                await self._parts.send(file, place, lambda: _first(asked([file])))
+                return
+            async with self._free:
                 headers = place.get("uploadHeaders") or []
-                await self._transfers.put(content, place["uploadUrl"], headers)
+                await self._transfers.put(file.content, place["uploadUrl"], headers)
 
+        missing = []
+        for file, place in zip(files, await asked(files), strict=True):
+            births[file.content.path] = (place.get("artifact") or {}).get("id") or artifact_id
+            if place["uploadUrl"] is not None:
+                missing.append((file, place))
         try:
             async with asyncio.TaskGroup() as group:
-                for content, place in missing:
-                    group.create_task(one(content, place), name=f"upload {content.path}")
+                for file, place in missing:
+                    group.create_task(one(file, place), name=f"upload {file.content.path}")
         except ExceptionGroup as failed:
             # One reason is enough for people; the others mostly are the same.
             raise failed.exceptions[0] from None
-        return [content for content, _ in missing]
+        return [file.content for file, _ in missing]
+
+    async def _parts_of(self, content: Content) -> tuple[Extent, ...]:
+        return await cut(content, self._parting) if self._foreign else ()
 
     async def _places(
-        self, batch: Sequence[Content], artifact_id: str, manifest_id: str
+        self, files: Sequence[Parted], artifact_id: str, manifest_id: str
     ) -> list[Json]:
-        files = [
+        asked = [
             {
                 "artifactID": artifact_id,
                 "artifactManifestID": manifest_id,
-                "name": content.path,
-                "md5": content.digest,
+                "name": file.content.path,
+                "md5": file.content.digest,
             }
-            for content in batch
+            | ({"uploadPartsInput": announced(file.parts)} if file.parts else {})
+            for file in files
         ]
         data = await self._client.execute(
             documents.FILES,
-            {"input": {"artifactFiles": files, "storageLayout": "V2"}},
+            {"input": {"artifactFiles": asked, "storageLayout": "V2"}},
             idempotent=True,
         )
         places = [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
-        if len(places) != len(batch):
-            message = f"The server made places for {len(places)} of {len(batch)} files."
+        if len(places) != len(files):
+            message = f"The server made places for {len(places)} of {len(files)} files."
             raise ServerError(message)
         return places
+
+
+async def _first(places: Awaitable[list[Json]]) -> Json:
+    return (await places)[0]
 
 
 def _manifest_text(contents: Sequence[Content], births: Mapping[str, str]) -> bytes:
@@ -276,9 +298,19 @@ def _manifest_text(contents: Sequence[Content], births: Mapping[str, str]) -> by
     return json.dumps(manifest).encode()
 
 
-def _batches(contents: Sequence[Content]) -> Iterator[Sequence[Content]]:
-    for start in range(0, len(contents), _BATCH):
-        yield contents[start : start + _BATCH]
+def _batches(contents: Sequence[Content], rules: Parting) -> Iterator[Sequence[Content]]:
+    """Whole files and parts count alike, so that no request grows beyond bounds."""
+    batch: list[Content] = []
+    room = _BATCH
+    for content in contents:
+        weight = max(1, rules.count(content.size))
+        if batch and weight > room:
+            yield batch
+            batch, room = [], _BATCH
+        batch.append(content)
+        room -= weight
+    if batch:
+        yield batch
 
 
 def _random(length: int) -> str:

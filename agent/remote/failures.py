@@ -103,6 +103,10 @@ _STATUS_CLASSES: Final[Mapping[int, type[LaunchError]]] = {
 }
 
 
+class AddressRefusedError(PermissionDeniedError):
+    """A signed address does not hold any more, or never did; a new one may."""
+
+
 class UnansweredError(UnreachableError):
     """No good answer; `rule` tells whether the request may be repeated."""
 

@@ -5,11 +5,10 @@ Contents are streamed and hashed on the way; nothing is held in memory whole.
 """
 
 import asyncio
-import hashlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NoReturn, Self, TypeVar
@@ -19,29 +18,22 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 from yarl import URL
 
-from agent.model.errors import InvalidInputError, ServerError
-from agent.model.job.digest import encoded
-from agent.remote.failures import STATUS_RULES, UnansweredError, error_of_status, rule_for
+from agent.model.errors import ServerError
+from agent.remote.failures import (
+    STATUS_RULES,
+    AddressRefusedError,
+    UnansweredError,
+    error_of_status,
+    rule_for,
+)
+from agent.remote.reading import PIECE, Content, Extent, Reading
 
 Result = TypeVar("Result")
 
-_PIECE: Final = 1 << 20
 #: Seconds without a byte moving, in either direction.
 _SILENCE: Final = 60.0
 _TRIES: Final = 5
 _GOOD: Final = range(200, 300)
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """One file of an artifact: its path there, and what is in it."""
-
-    path: str
-    #: Base64 of the MD5 of the content.
-    digest: str
-    size: int
-    #: Where the content lies; a file, or the bytes themselves.
-    origin: Path | bytes
 
 
 class Transfers:
@@ -93,20 +85,48 @@ class Transfers:
         """
         given = {"Content-Type": "application/octet-stream"}
         given |= dict(_header(text) for text in headers)
-        given["Content-Length"] = str(content.size)
+        await self._send(content, content.whole, url, given)
 
-        async def once() -> None:
-            reading = _Reading(content)
+    async def put_part(
+        self, content: Content, extent: Extent, url: str, headers: Iterable[str]
+    ) -> str:
+        """Send one extent of a file; gives the `ETag` by which the store knows it.
+
+        Of `headers` only the media type counts, as with W&B's client: the others speak of the
+        whole file. Without one, none is sent, since the signature may cover it.
+
+        Raises:
+            ServerError: the store gave no `ETag`.
+            InvalidInputError, UnreachableError, LaunchError: as `put`.
+        """
+        named = {name.lower(): value for name, value in map(_header, headers)}
+        given = {"Content-MD5": extent.digest}
+        if "content-type" in named:
+            given["Content-Type"] = named["content-type"]
+        tag = await self._send(content, extent, url, given)
+        if not tag:
+            message = f"{_target(url).origin()} took a part of «{content.path}» without an ETag."
+            raise ServerError(message, hint="A store behind W&B's servers always gives one.")
+        return tag
+
+    async def _send(
+        self, content: Content, extent: Extent, url: str, headers: dict[str, str]
+    ) -> str:
+        given = {**headers, "Content-Length": str(extent.size)}
+
+        async def once() -> str:
+            reading = Reading(content, extent)
             try:
                 async with self._open("PUT", url, given, reading.pieces()) as response:
                     await response.read()
+                    return response.headers.get("ETag", "")
             except UnansweredError:
                 # A body that fails reaches us as a broken connection; the reason is the file.
                 if reading.failure is not None:
                     raise reading.failure from None
                 raise
 
-        await self._repeat(once, content.path)
+        return await self._repeat(once, content.path)
 
     async def read(self, url: str, limit: int) -> bytes:
         """A small file, whole; `limit` is in bytes.
@@ -119,7 +139,7 @@ class Transfers:
         async def once() -> bytes:
             body = b""
             async with self._open("GET", url, {}, None) as response:
-                async for piece in response.content.iter_chunked(_PIECE):
+                async for piece in response.content.iter_chunked(PIECE):
                     body += piece
                     if len(body) > limit:
                         message = f"The server sends more than {limit} bytes for a small file."
@@ -138,7 +158,12 @@ class Transfers:
         target = _target(url)
         try:
             async with self._session.request(
-                method, target, headers=headers, data=body, allow_redirects=method == "GET"
+                method,
+                target,
+                headers=headers,
+                data=body,
+                allow_redirects=method == "GET",
+                skip_auto_headers=("Content-Type",),
             ) as response:
                 if response.status not in _GOOD:
                     await _refuse(target, response)
@@ -166,55 +191,17 @@ class Transfers:
             raise UnansweredError(message, error.rule, hint=hint) from error
 
 
-class _Reading:
-    """A content, hashed while it is read: what was promised is what is sent."""
-
-    def __init__(self, content: Content) -> None:
-        self._content = content
-        #: Why the content could not be given.
-        self.failure: InvalidInputError | None = None
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The content piece by piece."""
-        if isinstance(self._content.origin, bytes):
-            yield self._content.origin
-            return
-        try:
-            async for piece in self._of(self._content.origin):
-                yield piece
-        except OSError as error:
-            message = f"«{self._content.path}» cannot be read any more: {error.strerror}."
-            self.failure = InvalidInputError(message)
-            raise self.failure from None
-        except InvalidInputError as error:
-            self.failure = error
-            raise
-
-    async def _of(self, path: Path) -> AsyncIterator[bytes]:
-        total = hashlib.md5(usedforsecurity=False)
-        left = self._content.size
-        with await asyncio.to_thread(path.open, "rb") as file:
-            while piece := await asyncio.to_thread(file.read, _PIECE):
-                total.update(piece)
-                left -= len(piece)
-                # Before the last piece goes out, so that a changed file is never whole there.
-                if left < 0 or (left == 0 and encoded(total.digest()) != self._content.digest):
-                    raise self._changed()
-                yield piece
-        if left:
-            raise self._changed()
-
-    def _changed(self) -> InvalidInputError:
-        message = f"«{self._content.path}» changed while it was being sent."
-        return InvalidInputError(message, hint="Run the command again when nothing writes to it.")
-
-
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     said = (await response.content.read(500)).decode("utf-8", "replace").strip()
     message = f"{target.origin()} answered {response.status} {response.reason}. {said}".strip()
     rule = STATUS_RULES.get(response.status)
     if rule is not None:
         raise UnansweredError(message, rule)
+    # Google's store says 400 of an address that has expired, the others 403.
+    if response.status == HTTPStatus.FORBIDDEN or (
+        response.status == HTTPStatus.BAD_REQUEST and "expired" in said.lower()
+    ):
+        raise AddressRefusedError(message)
     raise error_of_status(response.status, message)
 
 

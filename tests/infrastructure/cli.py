@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import browser, docker, git, paths, postgres, registry, state
+from . import browser, buildkit, docker, git, paths, postgres, registry, state
 from .errors import ServiceError
 
 _SERVER_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -33,6 +33,7 @@ SERVICES = {
     "postgres": Service(postgres.up, postgres.down, postgres.alive),
     "git": Service(git.up, git.down, git.alive),
     "browser": Service(browser.up, browser.down, browser.alive),
+    "buildkit": Service(buildkit.up, buildkit.down, buildkit.alive),
 }
 
 

@@ -1,4 +1,4 @@
-"""A second engine with the containerd image store, and a `buildkitd` that answers on a socket.
+"""A second engine with the containerd image store.
 
 It has a network of its own; the registries of `tests/services` are carried into it under the
 same loopback address, so that images have one name on both sides.
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import shell_image
@@ -18,21 +17,11 @@ from .process import run
 _ROOT = Path(__file__).parents[2]
 
 
-@dataclass(frozen=True)
-class ContainerdEngine:
-    """Where it answers."""
-
-    host: str
-    #: Address for buildx's `remote` driver.
-    buildkit: str
-
-
 @contextmanager
-def running(folder: Path, ports: tuple[int, ...]) -> Iterator[ContainerdEngine]:
+def running(folder: Path, ports: tuple[int, ...]) -> Iterator[Engine]:
     """Start it below a folder with a short path; `ports` are registries on loopback."""
     features = {"features": {"containerd-snapshotter": True}}
     engine = Engine(folder / "e", folder / "r", folder / "d.sock", isolated=True, settings=features)
-    buildkit = folder / "b.sock"
     with ExitStack() as stack:
         stack.callback(engine.stop)
         engine.start()
@@ -42,9 +31,8 @@ def running(folder: Path, ports: tuple[int, ...]) -> Iterator[ContainerdEngine]:
             way = f"unix:{folder}/{port}.sock"
             stack.enter_context(_relay([], way, f"tcp:127.0.0.1:{port}"))
             stack.enter_context(_relay(inside, f"tcp:127.0.0.1:{port}", way))
-        stack.enter_context(_relay([], f"unix:{buildkit}", f"buildkit:{engine.socket}"))
         shell_image.ensure(engine.host)
-        yield ContainerdEngine(engine.host, f"unix://{buildkit}")
+        yield engine
 
 
 @contextmanager

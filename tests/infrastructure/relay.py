@@ -1,9 +1,8 @@
 """Carries connections from one place to another, as a process of its own.
 
-`python -m tests.infrastructure.relay FROM TO`, where a place is `unix:PATH`, `tcp:HOST:PORT` or,
-as TO only, `buildkit:PATH`: the BuildKit inside the engine at that socket, which then answers
-as a `buildkitd` does. Started in a network of its own, it brings a server of ours in there: a
-path of a socket is known in every network.
+`python -m tests.infrastructure.relay FROM TO`, where a place is `unix:PATH` or `tcp:HOST:PORT`.
+Started in a network of its own, it brings a server of ours in there: a path of a socket is known
+in every network.
 """
 
 import asyncio
@@ -12,7 +11,6 @@ from contextlib import suppress
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _CHUNK = 64 * 1024
-_UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
 
 
 async def _open(place: str) -> Streams:
@@ -20,11 +18,7 @@ async def _open(place: str) -> Streams:
     if kind == "tcp":
         host, _, port = where.rpartition(":")
         return await asyncio.open_connection(host, int(port))
-    reader, writer = await asyncio.open_unix_connection(where)
-    if kind == "buildkit":
-        writer.write(_UPGRADE)
-        await reader.readuntil(b"\r\n\r\n")
-    return reader, writer
+    return await asyncio.open_unix_connection(where)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +31,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def serve(source: str, target: str) -> None:
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError):
             far_reader, far_writer = await _open(target)
             await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
             far_writer.close()

@@ -92,6 +92,19 @@ class BrowserFacts:
 
 
 @dataclass(frozen=True)
+class BuildkitFacts:
+    """A `buildkitd` without an engine."""
+
+    address: str
+    """unix:// address of its socket."""
+    tls_address: str
+    """tcp:// address, for clients with a certificate."""
+    client_certificates: str
+    """Folder with a client's ca.pem, cert.pem and key.pem."""
+    version: str
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that is up."""
 
@@ -100,9 +113,10 @@ class Facts:
     postgres: PostgresFacts | None = None
     git: GitFacts | None = None
     browser: BrowserFacts | None = None
+    buildkit: BuildkitFacts | None = None
 
 
-Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts | BrowserFacts
+Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts | BrowserFacts | BuildkitFacts
 
 
 def load(path: Path | None = None) -> Facts:
@@ -121,6 +135,7 @@ def load(path: Path | None = None) -> Facts:
             ("postgres", PostgresFacts),
             ("git", GitFacts),
             ("browser", BrowserFacts),
+            ("buildkit", BuildkitFacts),
         )
         if name in recorded
     }

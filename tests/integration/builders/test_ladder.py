@@ -20,7 +20,7 @@ from agent.model.errors import JobError
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure import containerd_engine, state
 
-pytestmark = [pytest.mark.docker, pytest.mark.registry]
+pytestmark = [pytest.mark.docker, pytest.mark.registry, pytest.mark.buildkit]
 
 
 def port(address):
@@ -29,7 +29,7 @@ def port(address):
 
 @pytest.fixture(scope="module")
 def second():
-    """An engine with the containerd image store; its BuildKit stands for a `buildkitd`."""
+    """An engine with the containerd image store."""
     registry = state.load().registry
     ports = (port(registry.address), port(registry.private_address))
     folder = Path(tempfile.mkdtemp(prefix="lt-", dir="/tmp"))
@@ -50,24 +50,27 @@ class Way:
     caches: bool
 
 
+@pytest.fixture
+def ways(docker_engine, buildkitd, second):
+    alone = {"buildkit": buildkitd.address}
+    return {
+        "classic": Way(docker_engine.host, {}, "classic store", caches=False),
+        "containerd": Way(second.host, {}, "containerd store", caches=True),
+        "buildkitd": Way(docker_engine.host, alone, "buildkitd at unix://", caches=True),
+    }
+
+
 @pytest.fixture(params=["classic", "containerd", "buildkitd"])
-def way(request, docker_engine, second):
-    match request.param:
-        case "classic":
-            return Way(docker_engine.host, {}, "classic store", caches=False)
-        case "containerd":
-            return Way(second.host, {}, "containerd store", caches=True)
-        case _:
-            config = {"buildkit": second.buildkit}
-            return Way(docker_engine.host, config, "buildkitd at unix://", caches=True)
+def way(request, ways):
+    return ways[request.param]
 
 
 @pytest.fixture
-async def on(way, tmp_path, threads, registry):
-    """A builder on the rung, with the engine it leaves images in; all of it is removed."""
+async def on_way(tmp_path, threads, registry):
+    """A builder on a rung, with the engine it leaves images in; all of it is removed."""
     engines = []
 
-    def make(*, environment=None, cache="cache", **config):
+    def make(way, *, environment=None, cache="cache", **config):
         environment = environment or dict(os.environ)
         engine = Engine(way.host, environment)
         engines.append(engine)
@@ -80,6 +83,11 @@ async def on(way, tmp_path, threads, registry):
     for engine in engines:
         await forget(engine, tmp_path.name)
         await engine.close()
+
+
+@pytest.fixture
+def on(on_way, way):
+    return lambda **given: on_way(way, **given)
 
 
 async def forget(engine, name):
@@ -96,13 +104,18 @@ def once():
     return uuid.uuid4().hex
 
 
+def pushed(image, reference, *options):
+    """Bring an image of the engine into a registry; the engine forgets that name."""
+    for argv in (("tag", image, reference), ("push", "-q", reference), ("rmi", reference)):
+        subprocess.run(["docker", *options, *argv], check=True, capture_output=True)
+
+
 @pytest.fixture
 def job(tmp_path, registries, login, once):
     """A job with its own Dockerfile, from an image that every builder can pull."""
-    base = f"{registries.private_address}/launch-test/base:1"
+    base = f"{registries.private_address}/launch-test/base:{once}"
     shell = state.load().docker.shell_image
-    for argv in (("tag", shell, base), ("--config", login, "push", "-q", base), ("rmi", base)):
-        subprocess.run(["docker", *argv], check=True, capture_output=True)
+    pushed(shell, base, "--config", login)
     made = tmp_path / "job"
     made.mkdir()
     (made / "code").write_text("first\n")
@@ -177,9 +190,29 @@ async def test_a_change_of_code_takes_the_packages_from_the_registry_s_cache(
     (job / "code").write_text("second\n")
     image, log = await build(made, wanted())
     assert ("importing cache manifest from" in log.text) is way.caches
-    step = next(line for line in log.text.splitlines() if "RUN echo" in line).split(" ")[0]
-    assert f"\n{step} CACHED" in log.text
+    assert f"\n{step_of_packages(log)} CACHED" in log.text
     assert image.reused is False
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("buildkitd", "containerd"), ("containerd", "buildkitd")]
+)
+async def test_what_one_builder_left_in_the_registry_s_cache_serves_another(
+    on_way, ways, first, then, wanted, build, job, registries, inside, once
+):
+    """They share no disk: the step of the packages comes from the registry, or runs again."""
+    destination = f"{registries.private_address}/launch-test/{once}"
+    await build(on_way(ways[first], destination=destination, environment=inside), wanted())
+    (job / "code").write_text("second\n")
+    made = on_way(ways[then], destination=destination, environment=inside, cache="other")
+    image, log = await build(made, wanted())
+    # A layer that is fetched, and no run.
+    assert f"\n{step_of_packages(log)} extracting sha256:" in log.text
+    assert image.reference.startswith(f"{destination}@sha256:")
+
+
+def step_of_packages(log):
+    return next(line for line in log.text.splitlines() if "RUN echo" in line).split(" ")[0]
 
 
 async def test_entities_do_not_share_a_cache(on, way, wanted, build, registries, inside, job):
@@ -205,7 +238,7 @@ async def test_the_login_leaves_no_trace_in_log_or_cache(
 
 
 async def test_a_buildkitd_that_does_not_answer_is_told_and_asked_again(
-    builder, wanted, second, tmp_path, inside
+    builder, wanted, buildkitd, tmp_path, inside
 ):
     """The far end comes back under the same address: the failure is not remembered."""
     address = tmp_path / "b"
@@ -216,10 +249,42 @@ async def test_a_buildkitd_that_does_not_answer_is_told_and_asked_again(
         await made.build(request, key, RecordingLog())
     assert caught.value.cause is Cause.BUILD_UNAVAILABLE
     assert "builder.buildkit" in str(caught.value)
-    address.symlink_to(second.buildkit.removeprefix("unix://"))
+    address.symlink_to(buildkitd.address.removeprefix("unix://"))
     image = await made.build(request, key, RecordingLog())
     assert image.name.startswith(NAMESPACE)
     address.unlink()
     with pytest.raises(JobError, match="does not answer") as caught:
         await made.build(request, key, RecordingLog())
     assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+
+
+async def test_a_buildkitd_behind_certificates_builds_for_those_who_have_one(
+    on_way, docker_engine, buildkitd, wanted, build, inside, once
+):
+    certificates = {"buildkit_certs": buildkitd.client_certificates}
+    far = {"buildkit": buildkitd.tls_address}
+    known = Way(docker_engine.host, {**far, **certificates}, "", caches=True)
+    image, _ = await build(on_way(known, environment=inside), wanted())
+    assert image.built_by == f"buildkitd at {buildkitd.tls_address}"
+    assert output(docker_engine.host, image.reference) == f"{once} packages\nfirst\n"
+    stranger = on_way(Way(docker_engine.host, far, "", caches=True), environment=inside)
+    with pytest.raises(JobError, match=f"{buildkitd.tls_address} does not answer") as caught:
+        await stranger.build(wanted(), await stranger.key(wanted()), RecordingLog())
+    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+
+
+async def test_a_buildkitd_builds_code_from_the_dockerfile_that_we_generate(
+    on_way, ways, tmp_path, request_for, build, registries, once
+):
+    """The base image comes from a registry: a `buildkitd` knows no image of the engine's."""
+    base = f"{registries.address}/launch-test/python:{once}"
+    pushed(state.load().docker.base_image, base)
+    folder = tmp_path / "code"
+    folder.mkdir()
+    (folder / "main.py").write_text("import six\nprint('hello', six.__version__)\n")
+    (folder / "requirements.txt").write_text("six==1.16.0\n")
+    way = ways["buildkitd"]
+    image, log = await build(on_way(way), request_for(folder, base_image=base))
+    assert image.here
+    assert "with requirements.txt" in log.text
+    assert output(way.host, image.reference) == "hello 1.16.0\n"

@@ -134,3 +134,9 @@ RUN_FILES: Final = (
 DELETE_RUN: Final = (
     "mutation DeleteRun($id: ID!) { deleteRun(input: {id: $id}) { clientMutationId } }"
 )
+
+COMPLETE_PARTS = """
+mutation CompleteMultipartUploadArtifact($input: CompleteMultipartUploadArtifactInput!) {
+  completeMultipartUploadArtifact(input: $input) { digest }
+}
+"""

@@ -112,6 +112,27 @@ async def test_a_connection_cut_in_the_middle_of_a_file_stores_nothing(wire):
     assert (await upload.announce())["big"]["uploadUrl"] is None
 
 
+async def test_parts_may_be_announced_and_one_place_for_the_whole_is_given(wire):
+    """W&B's client announces as many as a store takes; without places for parts it sends one."""
+    upload = await Upload(wire.ann, "c", FILES).create()
+    parts = [{"partNumber": number, "hexMD5": "0" * 32} for number in range(1, 10_001)]
+    upload.parts = {"main.py": parts}
+    node = (await upload.announce())["main.py"]
+    assert node["uploadMultipartUrls"] is None
+    assert await upload.put(node, FILES["main.py"]) == 200
+    completed = await wire.ann.ask(
+        documents.COMPLETE_PARTS,
+        input={
+            "completeMultipartAction": "Complete",
+            "completedParts": parts[:1],
+            "artifactID": upload.id,
+            "storagePath": node["storagePath"],
+            "uploadID": "none",
+        },
+    )
+    assert completed["errors"][0]["message"] == "No upload in parts was begun."
+
+
 async def test_other_bytes_than_announced_are_refused(wire):
     upload = await Upload(wire.ann, "c", FILES).create()
     node = (await upload.announce())["main.py"]

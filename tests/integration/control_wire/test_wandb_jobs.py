@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -81,3 +83,31 @@ async def test_the_client_makes_lists_and_describes_jobs(tmp_path, python):
         assert imaged.summary == "repo/name:tag"
         runs = await wire.server.services.runs.list(wire.admin, "ann", "demo")
         assert runs.rows == (), "the runs that made them are deleted"
+
+
+@pytest.fixture
+def large_data(tmp_path: Path) -> Iterator[Path]:
+    """A folder for gigabytes, which must not stay behind."""
+    folder = tmp_path / "data"
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.long
+async def test_a_file_that_the_client_would_send_in_parts_is_taken_whole(
+    tmp_path, large_data, python
+):
+    """From 2 GiB on, a constant of its compiled half, it announces parts of 100 MiB."""
+    size = (2 << 30) + 1
+    async with open_wire(large_data) as wire:
+        client = Client(python, tmp_path / "home", wire.server.url, wire.ann.key)
+        big = tmp_path / "home" / "big.bin"
+        with big.open("wb") as sparse:
+            sparse.truncate(size)
+        named = ("--name", "ann/demo/big", "--type", "dataset")
+        how = ("--policy", "immutable", "--skip_cache")
+        await client.run("artifact", "put", *named, *how, str(big))
+        query = """{ project(name: "demo", entityName: "ann") {
+            artifact(name: "big:latest") { state size } } }"""
+        found = (await wire.ann.data(query))["project"]["artifact"]
+        assert (found["state"], int(found["size"])) == ("COMMITTED", size)

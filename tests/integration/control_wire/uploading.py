@@ -30,6 +30,7 @@ class Upload:
     client_id: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
+    parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     id: str = ""
     state: str = ""
     latest: dict[str, Any] | None = None
@@ -70,7 +71,12 @@ class Upload:
 
     async def announce(self) -> dict[str, dict[str, Any]]:
         specs = [
-            {"artifactID": self.id, "name": path, "md5": md5(content)}
+            {
+                "artifactID": self.id,
+                "name": path,
+                "md5": md5(content),
+                "uploadPartsInput": self.parts.get(path),
+            }
             for path, content in self.files.items()
         ]
         data = await self.caller.data(

@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohttp import web
 
@@ -86,6 +86,11 @@ class Plane:
         return {path: self.blobs[entry["digest"]] for path, entry in manifest["contents"].items()}
 
     # ---- HTTP
+
+    def add_routes(self, app: web.Application) -> None:
+        app.router.add_post("/graphql", self.graphql)
+        app.router.add_put("/blob/{digest}/{name}", self.put)
+        app.router.add_get("/blob/{digest}/{name}", self.get)
 
     async def graphql(self, request: web.Request) -> web.Response:
         asked = await request.json()
@@ -305,6 +310,9 @@ class Plane:
         version.aliases += [alias for alias in aliases if alias not in version.aliases]
 
 
+Far = TypeVar("Far", bound=Plane)
+
+
 class PlaneError(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -313,11 +321,15 @@ class PlaneError(Exception):
 
 @asynccontextmanager
 async def plane() -> AsyncIterator[Plane]:
-    end = Plane()
+    async with serving(Plane()) as end:
+        yield end
+
+
+@asynccontextmanager
+async def serving(end: Far) -> AsyncIterator[Far]:
+    """The far end at an address of its own."""
     app = web.Application(client_max_size=1 << 30)
-    app.router.add_post("/graphql", end.graphql)
-    app.router.add_put("/blob/{digest}/{name}", end.put)
-    app.router.add_get("/blob/{digest}/{name}", end.get)
+    end.add_routes(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

@@ -8,7 +8,8 @@ import pytest
 
 from agent.model.errors import InvalidInputError, ServerError, UnreachableError
 from agent.model.job.digest import encoded
-from agent.remote.transfers import Content, Transfers
+from agent.remote.reading import Content
+from agent.remote.transfers import Transfers
 from tests.unit.remote.far_end import FarEnd, cut, pieces, reply
 
 

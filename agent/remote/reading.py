@@ -1,0 +1,104 @@
+"""Contents of an artifact's files, read piece by piece and hashed on the way."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+from typing import Final
+
+from agent.model.errors import InvalidInputError
+from agent.model.job.digest import encoded
+
+#: Bytes that are in memory at a time, for each file on its way.
+PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A stretch of a content: where it begins, its bytes, the base64 of their MD5."""
+
+    offset: int
+    size: int
+    digest: str
+
+    @property
+    def end(self) -> int:
+        """The first byte after it."""
+        return self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """One file of an artifact: its path there, and what is in it."""
+
+    path: str
+    #: Base64 of the MD5 of the content.
+    digest: str
+    size: int
+    #: Where the content lies; a file, or the bytes themselves.
+    origin: Path | bytes
+
+    @property
+    def whole(self) -> Extent:
+        """The extent that is all of it."""
+        return Extent(0, self.size, self.digest)
+
+    def changed(self) -> InvalidInputError:
+        """What is told when the file is no longer the one that was hashed."""
+        message = f"«{self.path}» changed while it was being sent."
+        return InvalidInputError(message, hint="Run the command again when nothing writes to it.")
+
+    def unreadable(self, error: OSError) -> InvalidInputError:
+        """What is told when the file can no longer be read."""
+        message = f"«{self.path}» cannot be read any more: {error.strerror}."
+        return InvalidInputError(message)
+
+
+class Reading:
+    """An extent, hashed while it is read: what was promised is what is sent."""
+
+    def __init__(self, content: Content, extent: Extent) -> None:
+        self._content = content
+        self._extent = extent
+        #: Why the content could not be given.
+        self.failure: InvalidInputError | None = None
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The extent piece by piece."""
+        origin = self._content.origin
+        if isinstance(origin, bytes):
+            yield origin[self._extent.offset : self._extent.end]
+            return
+        try:
+            with await asyncio.to_thread(origin.open, "rb") as file:
+                async for piece in self._of(file):
+                    yield piece
+        except OSError as error:
+            self.failure = self._content.unreadable(error)
+            raise self.failure from None
+        except InvalidInputError as error:
+            self.failure = error
+            raise
+
+    async def _of(self, file: BufferedReader) -> AsyncIterator[bytes]:
+        total = hashlib.md5(usedforsecurity=False)
+        left = self._extent.size
+        # One byte beyond the end of the content tells a file that grew.
+        beyond = int(self._extent.end == self._content.size)
+        await asyncio.to_thread(file.seek, self._extent.offset)
+        while piece := await asyncio.to_thread(file.read, _next(left + beyond)):
+            total.update(piece)
+            left -= len(piece)
+            # Before the last piece goes out, so that a changed file is never whole there.
+            if left < 0 or (left == 0 and encoded(total.digest()) != self._extent.digest):
+                raise self._content.changed()
+            yield piece
+        if left:
+            raise self._content.changed()
+
+
+def _next(wanted: int) -> int:
+    """How many bytes to read: the last piece and the byte beyond it in one."""
+    return wanted if wanted <= PIECE + 1 else PIECE
