@@ -62,15 +62,35 @@ class Reading:
     def __init__(self, content: Content, extent: Extent) -> None:
         self._content = content
         self._extent = extent
-        #: Why the content could not be given.
+        #: Why the pieces could not be given.
         self.failure: InvalidInputError | None = None
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The extent piece by piece."""
+    async def body(self) -> bytes | AsyncIterator[bytes]:
+        """What to send: a small extent at once, by one switch of threads, else its pieces.
+
+        Raises:
+            InvalidInputError: a small one cannot be given.
+        """
         origin = self._content.origin
         if isinstance(origin, bytes):
-            yield origin[self._extent.offset : self._extent.end]
-            return
+            return origin[self._extent.offset : self._extent.end]
+        if self._extent.size > PIECE:
+            return self._pieces(origin)
+        try:
+            return await asyncio.to_thread(self._small, origin)
+        except OSError as error:
+            raise self._content.unreadable(error) from None
+
+    def _small(self, origin: Path) -> bytes:
+        with origin.open("rb") as file:
+            file.seek(self._extent.offset)
+            data = file.read(self._extent.size + self._beyond)
+        seen = hashlib.md5(data, usedforsecurity=False)
+        if len(data) != self._extent.size or encoded(seen.digest()) != self._extent.digest:
+            raise self._content.changed()
+        return data
+
+    async def _pieces(self, origin: Path) -> AsyncIterator[bytes]:
         try:
             with await asyncio.to_thread(origin.open, "rb") as file:
                 async for piece in self._of(file):
@@ -82,13 +102,16 @@ class Reading:
             self.failure = error
             raise
 
+    @property
+    def _beyond(self) -> int:
+        """One byte beyond the end of the content tells a file that grew."""
+        return int(self._extent.end == self._content.size)
+
     async def _of(self, file: BufferedReader) -> AsyncIterator[bytes]:
         total = hashlib.md5(usedforsecurity=False)
         left = self._extent.size
-        # One byte beyond the end of the content tells a file that grew.
-        beyond = int(self._extent.end == self._content.size)
         await asyncio.to_thread(file.seek, self._extent.offset)
-        while piece := await asyncio.to_thread(file.read, _next(left + beyond)):
+        while piece := await asyncio.to_thread(file.read, _next(left + self._beyond)):
             total.update(piece)
             left -= len(piece)
             # Before the last piece goes out, so that a changed file is never whole there.

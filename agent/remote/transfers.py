@@ -116,8 +116,9 @@ class Transfers:
 
         async def once() -> str:
             reading = Reading(content, extent)
+            body = await reading.body()
             try:
-                async with self._open("PUT", url, given, reading.pieces()) as response:
+                async with self._open("PUT", url, given, body) as response:
                     await response.read()
                     return response.headers.get("ETag", "")
             except UnansweredError:
@@ -150,7 +151,11 @@ class Transfers:
 
     @asynccontextmanager
     async def _open(
-        self, method: str, url: str, headers: dict[str, str], body: AsyncIterator[bytes] | None
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | AsyncIterator[bytes] | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             message = "Transfers is used outside its `async with`."
