@@ -180,6 +180,25 @@ async def test_p14_the_urls_form_decides_how_it_is_fetched(
     assert "hello from main" in log
 
 
+async def test_p14_a_repository_in_the_short_form_of_ssh(user: User, git_servers: GitFacts) -> None:
+    url = git_servers.ssh_scp_url
+    if not url:
+        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
+    await user.launch(
+        f"job create --project P -e {{E}} --name N git {url} -b {HELLO} "
+        '--entry-point "python job.py"'
+    )
+    source = (await user.job("P/N:latest"))["job"]["source"]
+    assert source["git"] == {"remote": url, "commit": git_servers.commits["main"]}
+    item, log = await user.run("submit --job {E}/P/N:latest --queue default")
+    assert item["facts"]["source"] == f"git+{url}@{git_servers.commits['main']}"
+    assert "hello from main" in log
+    _, log = await user.run(
+        f'submit --uri {url} -g v1.2 --build-context {HELLO} -E "python job.py" --queue default'
+    )
+    assert "hello from v1.2" in log
+
+
 async def test_p15_details_are_on_the_jobs_page_and_in_describe(user: User) -> None:
     await user.launch("job create -p P -e {E} --name N image repo/name:tag")
     described = (await user.launch("job describe {E}/P/N:tag")).out

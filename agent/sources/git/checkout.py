@@ -7,10 +7,9 @@ climb, and never writes through a link.
 
 import secrets
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -96,12 +95,13 @@ def absolute_url(remote: Remote, url: str) -> str:
     """A submodule's URL; `./` and `../` are relative to its parent's."""
     if not url.startswith(("./", "../")):
         return url
-    parts = urlsplit(remote.url)
-    path = parts.path.rstrip("/")
+    path = remote.path.rstrip("/")
     while url.startswith(("./", "../")):
         step, _, url = url.partition("/")
         path = path.rpartition("/")[0] if step == ".." else path
-    return urlunsplit(parts._replace(path=f"{path}/{url}"))
+    # Above the first part of a short form's path there is nothing.
+    joined = f"{path}/{url}" if path or remote.path.startswith("/") else url
+    return replace(remote, path=joined).url
 
 
 def _link(line: str) -> tuple[str, str]:
