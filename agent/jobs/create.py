@@ -171,7 +171,10 @@ def _source(wanted: NewJob, draft: Draft, code: Stored | None) -> job_file.JobSo
     if code is not None:
         return job_file.ArtifactSource(artifact=str(CodeReference(id=code.id)), **built)
     remote, commit = draft.pinned or ("", "")
-    return job_file.RepoSource(git=job_file.Git(remote=remote, commit=commit), **built)
+    git = job_file.Git(
+        remote=remote, commit=commit, submodules=wanted.submodules, lfs=wanted.lfs or None
+    )
+    return job_file.RepoSource(git=git, **built)
 
 
 async def _made(

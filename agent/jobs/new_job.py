@@ -26,6 +26,8 @@ class NewJob:
     aliases: tuple[str, ...] = ()
     entry_point: str | None = None
     git_version: str | None = None
+    submodules: bool | None = None
+    lfs: bool | None = None
     runtime: str | None = None
     build_context: str | None = None
     base_image: str | None = None

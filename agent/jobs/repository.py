@@ -78,7 +78,8 @@ class Repositories:
             config, self.cache, embedded=True, threads=self.threads, environment=self.environment
         )
         # `user@` in front of an HTTPS host is fine; only passwords are refused by the source.
-        source = GitSource(url=remote, ref=wanted.git_version)
+        # Files in LFS are left to the agent: nothing that is looked at here is that large.
+        source = GitSource(url=remote, ref=wanted.git_version, submodules=wanted.submodules is True)
         try:
             tree = await git.fetch(source, wanted.entity, into, Quiet())
         except JobError as error:

@@ -30,8 +30,10 @@ class Submodule:
     commit: str
 
 
-async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> None:
-    """Write all files of a commit into an empty folder.
+async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> tuple[str, ...]:
+    """Write all files of a commit into an empty folder; gives the paths kept in Git LFS.
+
+    Those are pointers still. Attributes tell which they are, as git itself would ask them.
 
     Raises:
         JobError: `DISK_FULL`, `SOURCE_INVALID`.
@@ -46,6 +48,8 @@ async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -
     try:
         await mirror.program.local("read-tree", commit, **where)
         await mirror.program.local("checkout-index", "--all", "--quiet", **where)
+        listed = await mirror.program.local("ls-files", "-z", "--", ":(attr:filter=lfs)", **where)
+        return tuple(path for path in listed.split("\0") if path)
     finally:
         await in_thread(threads, lambda _: index.unlink(missing_ok=True))
 

@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,18 @@ async def test_an_unknown_reference_is_named_with_a_near_miss(
     asked = wanted("git", f"file://{repository}", git_version="maim", entry_point="python main.py")
     with pytest.raises(InvalidInputError, match=r"«maim».*`main`"):
         await create_job(bench, asked)
+
+
+async def test_what_else_is_fetched_is_stored_only_where_it_was_asked_for(
+    bench: Workbench, far: Plane, repository: Path
+) -> None:
+    """Without the flags the file is W&B's, byte by byte."""
+    asked = wanted("git", f"file://{repository}", name="n", entry_point="python main.py")
+    await create_job(bench, asked)
+    assert stored(far, "n")[2]["source"]["git"].keys() == {"remote", "commit"}
+    await create_job(bench, replace(asked, submodules=False, lfs=True))
+    git_said = stored(far, "n")[2]["source"]["git"]
+    assert (git_said["submodules"], git_said["lfs"]) == (False, True)
 
 
 @pytest.fixture
