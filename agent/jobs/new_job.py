@@ -51,8 +51,8 @@ class Draft:
     code: tuple[Content, ...] = ()
     #: Remote and commit.
     pinned: tuple[str, str] | None = None
-    #: Uncommitted changes, `diff.patch`.
-    diff: str | None = None
+    #: Uncommitted changes, `diff.patch`; sources need not be UTF-8.
+    diff: bytes | None = None
     #: The image's tag.
     image_alias: str | None = None
     #: For people: what was chosen for them, and why.

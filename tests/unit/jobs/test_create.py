@@ -347,6 +347,26 @@ async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request
     assert "1 untracked files" in " ".join(made.remarks)
 
 
+async def test_changes_need_not_be_utf_8(bench: Workbench, far: Plane, checkout: Path) -> None:
+    (checkout / "main.py").write_bytes("# -*- coding: latin-1 -*-\nprint('é')\n".encode("latin-1"))
+    await from_checkout(bench, checkout, with_diff=True)
+    assert "+print('é')".encode("latin-1") in stored(far, "n")[1]["diff.patch"]
+
+
+async def test_the_entry_point_may_be_one_of_the_changes(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    (checkout / "new.py").write_text("print('new')\n")
+    (checkout / "runtime.txt").write_text("3.12\n")
+    git(checkout, "add", "--all")
+    asked = wanted("code", checkout, name="n", entry_point="python new.py")
+    await create_job(bench, asked, source="git", with_diff=True)
+    _, files, job = stored(far, "n")
+    assert job["source"]["entrypoint"] == ["python", "new.py"]
+    assert job["runtime"] == "3.12"
+    assert b"+print('new')" in files["diff.patch"]
+
+
 async def test_a_commit_that_is_not_pushed_makes_a_code_job(
     bench: Workbench, far: Plane, checkout: Path
 ) -> None:
