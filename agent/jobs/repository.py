@@ -28,6 +28,13 @@ from agent.sources.patch import FILE_NAME, apply_patch
 from agent.system.threads import in_thread
 
 _LONGEST_DIFF: Final = 32 << 20
+#: Contents of Git LFS are compared as the pointers that are committed for them.
+_AS_AUTHOR: Final = (
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "filter.lfs.process=git-lfs filter-process",
+)
 
 
 class Quiet:
@@ -174,7 +181,7 @@ async def look_at(repositories: Repositories, directory: str) -> Checkout | str:
     remote = await ask("remote", "get-url", chosen)
     with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
         patch = Path(scratch) / FILE_NAME
-        changed = await ask("-c", "core.quotePath=false", "diff", "--no-ext-diff", "--no-color",
+        changed = await ask(*_AS_AUTHOR, "diff", "--no-ext-diff", "--no-color",
                             "--no-textconv", "--binary", f"--output={patch}", "HEAD", "--"
                             )  # fmt: skip
         if changed is None:

@@ -31,10 +31,10 @@ async def checkout(user: User, git_servers: GitFacts) -> Path:
     return user.home.root / "checkout"
 
 
-async def git(user: User, servers: GitFacts, *words: str) -> None:
+async def git(user: User, servers: GitFacts, *words: str, **env: str) -> None:
     ssh = f"ssh -i {servers.ssh_key_file} -o UserKnownHostsFile={servers.ssh_known_hosts_file}"
     identity = ("-c", "user.name=t", "-c", "user.email=t@localhost")
-    done = await user.home.run("git", *identity, *words, GIT_SSH_COMMAND=ssh)
+    done = await user.home.run("git", *identity, *words, GIT_SSH_COMMAND=ssh, **env)
     assert done.code == 0, done.err
 
 
@@ -68,6 +68,22 @@ async def test_uncommitted_changes_go_along_on_request_and_are_applied(
     assert "applied diff.patch" in setup.out
     _, again = await user.run("submit --job {E}/default/N:latest --queue default")
     assert "hello from my desk" in again
+
+
+async def test_contents_of_git_lfs_are_no_changes(user: User, git_servers: GitFacts) -> None:
+    lfs = ("-c", "filter.lfs.smudge=git-lfs smudge -- %f", "-c", "filter.lfs.required=true")
+    clone = (*lfs, "clone", "--quiet", "--branch", "with-lfs", git_servers.ssh_url, "checkout")
+    await git(user, git_servers, *clone, GIT_SSL_CAINFO=git_servers.https_ca_file)
+    folder = user.home.root / "checkout/jobs/weights"
+    assert not (folder / "weights.bin").read_text().startswith("version")
+    line = LINE.replace("hello_world", "weights")
+    item, log = await user.run(f"{line} --source git --lfs")
+    assert item["facts"]["commit"] == git_servers.commits["with-lfs"]
+    assert "weights: 3000 numbers" in log
+    job = folder / "job.py"
+    job.write_text(job.read_text().replace("weights:", "my weights:"))
+    _, log = await user.run(f"{line} --source git --lfs --diff")
+    assert "my weights: 3000 numbers" in log
 
 
 async def test_a_commit_that_is_not_pushed_makes_a_code_job(
