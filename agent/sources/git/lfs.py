@@ -9,9 +9,9 @@ tree, so it looks at none of the repository's configuration; nothing else of it 
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
 from agent.ports.log import LogSink, say
 from agent.sources.git.access import Access
+from agent.sources.git.command import Settings
 from agent.sources.git.guard import Guard, guarded
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote, parse_remote
@@ -71,29 +72,35 @@ class LargeFiles:
 
     async def _fetch(self, mirror: Mirror, remote: Remote, commit: str) -> None:
         place = await _place(mirror, remote, commit, self.access.program.config.protocols)
-        settings = (
-            _TALKATIVE,
-            *_PATIENCE,
-            ("remote.launch.url", remote.url),
-            ("lfs.url", place.url),
-        )
         arguments = (f"--git-dir={mirror.repository}", "lfs", "fetch", "launch", commit)
         await say(self.log, f"git: fetching files of Git LFS from {place.url}")
-        async with AsyncExitStack() as stack:
-            guard: Guard | None = None
-            variables = {}
-            session = await stack.enter_async_context(self.access.open(place))
-            if not self.access.proxied(place):
-                guard, url = await stack.enter_async_context(
-                    guarded(self.access.policy, self.threads)
-                )
-                variables = _through(url, self.access.program.config.protocols)
+        async with self.access.open(place) as session, self._guarded(place) as (guard, variables):
+            asked = session.having(_settings(remote, place), variables)
             try:
-                await session.having(settings, variables).run(*arguments, progress=self.log.write)
+                await asked.run(*arguments, progress=self.log.write)
             except LaunchError:
                 if guard is not None and guard.refused is not None:
                     raise guard.refused from None
                 raise
+
+    @asynccontextmanager
+    async def _guarded(
+        self, place: Remote
+    ) -> AsyncIterator[tuple[Guard | None, Mapping[str, str]]]:
+        """Variables for the program; with no guard where the environment has its own proxy."""
+        if self.access.proxied(place):
+            yield None, {}
+            return
+        async with guarded(self.access.policy, self.threads) as (guard, url):
+            yield guard, _through(url, self.access.program.config.protocols)
+
+
+def _settings(remote: Remote, place: Remote) -> Settings:
+    names = (("remote.launch.url", remote.url), ("lfs.url", place.url))
+    # Whatever a web server proposes, nothing but a download is done.
+    plain = place.protocol in {"http", "https"}
+    only = (("lfs.basictransfersonly", "true"),) if plain else ()
+    return (_TALKATIVE, *_PATIENCE, *names, *only)
 
 
 def _through(url: str, protocols: tuple[str, ...]) -> dict[str, str]:
