@@ -34,6 +34,15 @@ _FIELDS: Final = (
     click.option("-B", "--base-image", help="Image that the source is put into."),
     click.option("-D", "--dockerfile", help="Dockerfile, relative to the build context."),
 )
+#: What else of a repository is fetched; also for `launch submit --uri`.
+REPOSITORY: Final = (
+    click.option(
+        "--submodules/--no-submodules", default=None,
+        help="Whether repositories inside the repository are fetched; a stored job's are, if "
+             "nothing is said.",
+    ),
+    click.option("--lfs", is_flag=True, default=None, help="Fetch files in Git LFS, too."),
+)  # fmt: skip
 #: How a directory here becomes a job; also for `launch submit --uri`.
 DIRECTORY: Final = (
     click.option(
@@ -62,6 +71,7 @@ def with_options(options: tuple[Callable[[Command], Command], ...]) -> Callable[
 )
 @click.option("-n", "--name", help="The job's name; WANDB_JOB_NAME names it, too.")
 @with_options(_FIELDS)
+@with_options(REPOSITORY)
 @with_options(DIRECTORY)
 @click.option("-s", "--service", "services", multiple=True, hidden=True)
 @click.option("--schema", hidden=True)
@@ -96,9 +106,7 @@ def create(
         raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
     if kind == "git":
         check_git_url(path)
-    if fields["git_version"] and kind != "git":
-        message = f"--git-hash belongs to Git jobs, and this is a job of type {kind}."
-        raise InvalidInputError(message, hint="Leave it out.")
+    _check_git_flags(kind, source, fields)
     said = {
         **fields,
         "name": own_name(name, os.environ),
@@ -123,6 +131,19 @@ def create(
     announce(made)
     base = target.remote().url
     print(safe(f"  Look at it: {base}/{made.reference.entity}/{made.reference.project}/jobs"))
+
+
+def _check_git_flags(kind: str, source: str, fields: Json) -> None:
+    """Flags of repositories are refused for what is none."""
+    may_be_git = kind == "git" or (kind == "code" and source == "git")
+    for flag, said, fits in (
+        ("--git-hash", fields["git_version"], kind == "git"),
+        ("--submodules", fields["submodules"] is not None, may_be_git),
+        ("--lfs", fields["lfs"], may_be_git),
+    ):
+        if said and not fits:
+            message = f"{flag} belongs to Git jobs, and this is a job of type {kind}."
+            raise InvalidInputError(message, hint="Leave it out.")
 
 
 def tell_progress(done: int, total: int) -> None:

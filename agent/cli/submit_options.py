@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from agent.cli.job_create import DIRECTORY
+from agent.cli.job_create import DIRECTORY, REPOSITORY
 from agent.cli.output import say
 from agent.cli.values import mapping_from, pairs_from, priority_from
 from agent.jobs.author import (
@@ -42,6 +42,7 @@ WISHES: Final = (
     click.option("-D", "--dockerfile", help="Dockerfile, relative to the build context."),
     click.option("-B", "--base-image", help="Image that the source is put into."),
     click.option("-J", "--job-name", help="Name of the job that --uri makes; WANDB_JOB_NAME."),
+    *REPOSITORY,
     *DIRECTORY,
     click.option("--name", envvar="WANDB_NAME", help="Name of the run, for people."),
     click.option(
@@ -118,6 +119,8 @@ class Asked:
             name=self.job_name,
             entry_point=wishes.entry_point,
             git_version=wishes.git_version,
+            submodules=wishes.submodules,
+            lfs=wishes.lfs,
             build_context=wishes.build_context,
             dockerfile=wishes.dockerfile,
             base_image=wishes.base_image,
@@ -191,6 +194,11 @@ def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
     if wishes.git_version is not None:
         message = f"--git-version belongs to a git repository, and «{wishes.uri}» is a directory."
         raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
+    for flag, said in (("--submodules", wishes.submodules), ("--lfs", wishes.lfs)):
+        if said is not None and source != "git":
+            message = f"{flag} belongs to a git repository, and «{wishes.uri}» is a directory."
+            hint = "Leave it out: what lies in the directory is taken; or add --source git."
+            raise InvalidInputError(message, hint=hint)
 
 
 def _with_project(wishes: Wishes) -> Wishes:

@@ -146,7 +146,8 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
     git = GitFetcher(
         config.sources.git,
         shop.cache / "git",
-        embedded=shop.plane is not None,
+        # A direct run beside one's own daemon is one's own as much as without it.
+        embedded=shop.plane is not None or shop.neighbour,
         threads=shop.threads,
         environment=shop.environment,
     )

@@ -31,6 +31,8 @@ class Wishes:
     docker_image: str | None = None
     entry_point: str | None = None
     git_version: str | None = None
+    submodules: bool | None = None
+    lfs: bool | None = None
     build_context: str | None = None
     dockerfile: str | None = None
     base_image: str | None = None
@@ -114,6 +116,7 @@ def check_combination(wishes: Wishes) -> None:
             hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
             raise InvalidInputError(message, hint=hint)
     if wishes.uri is None:
+        _refuse_extras(wishes)
         _check_source({**given, **({"job": job} if job else {}), "docker": {"docker_image": image}})
     if wishes.git_version is not None and wishes.uri is None and not wishes.base:
         message = "--git-version belongs to a git repository, and there is no --uri."
@@ -122,12 +125,23 @@ def check_combination(wishes: Wishes) -> None:
 
 def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
     if is_git(uri):
-        spec["source"] = git_source(uri, wishes.git_version)
+        spec["source"] = git_source(uri, wishes.git_version) | _extras(wishes)
         return None
     if wishes.git_version is not None:
         message = f"--git-version belongs to a git repository, and «{uri}» is a directory."
         raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
     return _directory(uri)
+
+
+def _extras(wishes: Wishes) -> Json:
+    said = {"submodules": wishes.submodules, "lfs": wishes.lfs}
+    return {key: value for key, value in said.items() if value is not None}
+
+
+def _refuse_extras(wishes: Wishes) -> None:
+    for name in _extras(wishes):
+        message = f"--{name} belongs to --uri, which names a repository."
+        raise InvalidInputError(message, hint="A job that exists says this itself.")
 
 
 def job_project(wishes: Wishes) -> str | None:

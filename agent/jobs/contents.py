@@ -58,7 +58,11 @@ def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
 
 def text_content(path: str, text: str) -> Content:
     """A small file that is written here."""
-    raw = text.encode()
+    return small_content(path, text.encode())
+
+
+def small_content(path: str, raw: bytes) -> Content:
+    """A small file of bytes that need not be text."""
     digest = encoded(hashlib.md5(raw, usedforsecurity=False).digest())
     return Content(path, digest, len(raw), raw)
 

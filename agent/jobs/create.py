@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, assert_never
 
-from agent.jobs.contents import text_content
+from agent.jobs.contents import small_content, text_content
 from agent.jobs.drafting import draft_code, draft_image
 from agent.jobs.new_job import Draft, Made, NewJob
 from agent.jobs.repository import Repositories, draft_checkout
@@ -140,7 +140,7 @@ def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
         text_content(frozen.FILE_NAME, draft.frozen),
     ]
     if draft.diff is not None:
-        contents.append(text_content(DIFF, draft.diff))
+        contents.append(small_content(DIFF, draft.diff))
     schema = wanted.schema
     return NewVersion(
         entity=wanted.entity,
@@ -171,7 +171,10 @@ def _source(wanted: NewJob, draft: Draft, code: Stored | None) -> job_file.JobSo
     if code is not None:
         return job_file.ArtifactSource(artifact=str(CodeReference(id=code.id)), **built)
     remote, commit = draft.pinned or ("", "")
-    return job_file.RepoSource(git=job_file.Git(remote=remote, commit=commit), **built)
+    git = job_file.Git(
+        remote=remote, commit=commit, submodules=wanted.submodules, lfs=wanted.lfs or None
+    )
+    return job_file.RepoSource(git=git, **built)
 
 
 async def _made(

@@ -72,6 +72,8 @@ def _of_job(wishes: Wishes, reference: str) -> Wishes:
         uri=None,
         job=reference,
         git_version=None,
+        submodules=None,
+        lfs=None,
         build_context=None,
         dockerfile=None,
         base_image=None,

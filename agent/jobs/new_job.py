@@ -26,6 +26,8 @@ class NewJob:
     aliases: tuple[str, ...] = ()
     entry_point: str | None = None
     git_version: str | None = None
+    submodules: bool | None = None
+    lfs: bool | None = None
     runtime: str | None = None
     build_context: str | None = None
     base_image: str | None = None
@@ -49,8 +51,8 @@ class Draft:
     code: tuple[Content, ...] = ()
     #: Remote and commit.
     pinned: tuple[str, str] | None = None
-    #: Uncommitted changes, `diff.patch`.
-    diff: str | None = None
+    #: Uncommitted changes, `diff.patch`; sources need not be UTF-8.
+    diff: bytes | None = None
     #: The image's tag.
     image_alias: str | None = None
     #: For people: what was chosen for them, and why.

@@ -24,9 +24,17 @@ from agent.model.spec import GitSource
 from agent.sources.git.command import GitProgram
 from agent.sources.git.failures import CorruptMirrorError
 from agent.sources.git.source import GitFetcher
+from agent.sources.patch import FILE_NAME, apply_patch
 from agent.system.threads import in_thread
 
 _LONGEST_DIFF: Final = 32 << 20
+#: Contents of Git LFS are compared as the pointers that are committed for them.
+_AS_AUTHOR: Final = (
+    "-c",
+    "core.quotePath=false",
+    "-c",
+    "filter.lfs.process=git-lfs filter-process",
+)
 
 
 class Quiet:
@@ -45,12 +53,15 @@ class Repositories:
     environment: Mapping[str, str] = field(repr=False)
     threads: Executor
 
-    async def draft(self, wanted: NewJob) -> Draft:
+    async def draft(self, wanted: NewJob, changes: bytes = b"") -> Draft:
         """A job of a repository; its commit is pinned now.
+
+        `changes` is a patch: the tree is looked at as the agent will see it.
 
         Raises:
             InvalidInputError: no such branch, tag or commit; a path that is not there; a file
-                that is malformed; the server cannot be reached or wants other credentials.
+                that is malformed; changes that do not apply; the server cannot be reached or
+                wants other credentials.
         """
         remarks: list[str] = []
         remote = stored_remote(wanted.path)
@@ -60,8 +71,9 @@ class Repositories:
             remarks.append("The password in the URL is used now and not stored with the job.")
         words, said = command_words(wanted.entry_point, wanted.dockerfile)
         with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
-            into = Path(scratch)
+            into = Path(scratch) / "source"
             commit = await self._fetch(config, remote, wanted, into)
+            await self._apply(changes, into)
             found = await in_thread(self.threads, lambda _: draft_tree(wanted, into, words))
         context = inside(wanted.build_context, "build context") if wanted.build_context else ""
         remarks += [*said, f"Commit {commit}; Python {found.python}, by {found.origin}."]
@@ -78,12 +90,24 @@ class Repositories:
             config, self.cache, embedded=True, threads=self.threads, environment=self.environment
         )
         # `user@` in front of an HTTPS host is fine; only passwords are refused by the source.
-        source = GitSource(url=remote, ref=wanted.git_version)
+        # Files in LFS are left to the agent: nothing that is looked at here is that large.
+        source = GitSource(url=remote, ref=wanted.git_version, submodules=wanted.submodules is True)
+        await in_thread(self.threads, lambda _: into.mkdir())
         try:
             tree = await git.fetch(source, wanted.entity, into, Quiet())
         except JobError as error:
             raise InvalidInputError(error.message, hint=error.hint) from error
         return str(tree.commit)
+
+    async def _apply(self, changes: bytes, root: Path) -> None:
+        if not changes:
+            return
+        patch = root.parent / FILE_NAME
+        await in_thread(self.threads, lambda _: patch.write_bytes(changes))
+        try:
+            await apply_patch(root, patch, self.threads, Quiet())
+        except JobError as error:
+            raise InvalidInputError(error.message, hint=error.hint) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +119,7 @@ class Checkout:
     #: Of the directory below the checkout's root.
     folder: str
     #: Uncommitted changes, if there are any.
-    diff: str
+    diff: bytes
     untracked: int
 
 
@@ -124,7 +148,7 @@ async def draft_checkout(
     why_not = await _why_not_fetchable(repositories, asked, found)
     if why_not is not None:
         return why_not
-    draft = await repositories.draft(asked)
+    draft = await repositories.draft(asked, found.diff)
     remarks = list(draft.remarks)
     if found.diff:
         remarks.append("Uncommitted changes are stored as `diff.patch` and applied when built.")
@@ -155,16 +179,30 @@ async def look_at(repositories: Repositories, directory: str) -> Checkout | str:
         return "its repository has no remote"
     chosen = "origin" if "origin" in remotes else remotes[0]
     remote = await ask("remote", "get-url", chosen)
-    changed = await ask("-c", "core.quotePath=false", "diff", "--no-ext-diff", "--no-color",
-                        "--no-textconv", "--binary", "HEAD", "--")  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
+        patch = Path(scratch) / FILE_NAME
+        changed = await ask(*_AS_AUTHOR, "diff", "--no-ext-diff", "--no-color",
+                            "--no-textconv", "--binary", f"--output={patch}", "HEAD", "--"
+                            )  # fmt: skip
+        if changed is None:
+            return "its uncommitted changes cannot be read"
+        diff = await in_thread(repositories.threads, lambda _: _read(patch))
     others = await ask("ls-files", "--others", "--exclude-standard", "-z")
     return Checkout(
         remote=(remote or "").strip(),
         commit=commit.strip(),
         folder="/".join(top.splitlines()[1:2]).strip("/"),
-        diff=changed or "",
+        diff=diff,
         untracked=(others or "").count("\0"),
     )
+
+
+def _read(patch: Path) -> bytes:
+    """As much as is looked at; git writes no file where nothing changed."""
+    if not patch.exists():
+        return b""
+    with patch.open("rb") as file:
+        return file.read(_LONGEST_DIFF + 1)
 
 
 async def _why_not_fetchable(

@@ -53,6 +53,8 @@ class GitSource(_Value):
     #: Branch, tag or commit; `None` means the default branch.
     ref: str | None = None
     submodules: bool = False
+    #: Contents of files in Git LFS instead of pointers to them.
+    lfs: bool = False
 
 
 class CodeSource(_Value):

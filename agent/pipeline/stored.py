@@ -102,8 +102,8 @@ def _source(reading: Reading) -> Source:
     match reading.job.source:
         case job_file.RepoSource(git=git):
             # W&B's agent always fetches submodules; a job may say that it needs none.
-            wants = (git.model_extra or {}).get("submodules", True)
-            return GitSource(url=git.remote, ref=git.commit, submodules=bool(wants))
+            wants = git.submodules is not False
+            return GitSource(url=git.remote, ref=git.commit, submodules=wants, lfs=git.lfs is True)
         case job_file.ArtifactSource(artifact=artifact):
             return ArtifactSource(artifact=artifact)
         case job_file.ImageSource(image=image):

@@ -180,6 +180,68 @@ async def test_p14_the_urls_form_decides_how_it_is_fetched(
     assert "hello from main" in log
 
 
+async def test_p14_a_repository_in_the_short_form_of_ssh(user: User, git_servers: GitFacts) -> None:
+    url = git_servers.ssh_scp_url
+    if not url:
+        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
+    await user.launch(
+        f"job create --project P -e {{E}} --name N git {url} -b {HELLO} "
+        '--entry-point "python job.py"'
+    )
+    source = (await user.job("P/N:latest"))["job"]["source"]
+    assert source["git"] == {"remote": url, "commit": git_servers.commits["main"]}
+    item, log = await user.run("submit --job {E}/P/N:latest --queue default")
+    assert item["facts"]["source"] == f"git+{url}@{git_servers.commits['main']}"
+    assert "hello from main" in log
+    _, log = await user.run(
+        f'submit --uri {url} -g v1.2 --build-context {HELLO} -E "python job.py" --queue default'
+    )
+    assert "hello from v1.2" in log
+
+
+async def test_submodules_and_large_files_are_fetched_on_request(
+    user: User, git_servers: GitFacts
+) -> None:
+    url, weights = git_servers.https_url, "jobs/weights"
+    line = (
+        f"job create -p P -e {{E}} --name N git {url} -g with-lfs -b {weights} -E 'python job.py'"
+    )
+    await user.launch(line)
+    commit = {"remote": url, "commit": git_servers.commits["with-lfs"]}
+    assert (await user.job("P/N:latest"))["job"]["source"]["git"] == commit
+    item, log = await user.run("submit --job {E}/P/N:latest --queue default")
+    assert "weights: a pointer" in log
+    setup = await user.launch(f"item logs {item['id']} --channel setup")
+    assert "files in Git LFS are not fetched" in setup.out
+    await user.launch(f"{line} --lfs --no-submodules")
+    said = {"submodules": False, "lfs": True}
+    assert (await user.job("P/N:latest"))["job"]["source"]["git"] == commit | said
+    assert '"lfs": true' in (await user.launch("job describe {E}/P/N:latest")).out
+    _, log = await user.run("submit --job {E}/P/N:latest --queue default")
+    assert "weights: 3000 numbers" in log
+    rendered = await user.json("render {E}/P/N:latest --queue default")
+    layers = {each["path"]: (each["value"], each["layer"]) for each in rendered["settings"]}
+    assert layers["source.lfs"] == (True, "job")
+    assert "source.submodules" not in layers
+
+
+async def test_a_repository_is_run_here_with_its_submodules_and_large_files(
+    user: User, git_servers: GitFacts
+) -> None:
+    _, log = await user.run(
+        f"submit --uri {git_servers.ssh_url} -g with-lfs --build-context jobs/weights --lfs "
+        "--job-name N -E 'python job.py' --queue default"
+    )
+    assert "weights: 3000 numbers" in log
+    program = "python -c 'import library; print(library.__name__)'"
+    line = f"run --uri {git_servers.https_url} -g with-submodule --build-context library"
+    done = await user.launch(f'{line} --submodules --job-name S -E "{program}"')
+    assert "\nlibrary\n" in done.out
+    done = await user.fails(f'{line} --no-submodules --job-name S -E "{program}"')
+    assert done.code == 1
+    assert "No module named 'library'" in done.out
+
+
 async def test_p15_details_are_on_the_jobs_page_and_in_describe(user: User) -> None:
     await user.launch("job create -p P -e {E} --name N image repo/name:tag")
     described = (await user.launch("job describe {E}/P/N:tag")).out

@@ -15,8 +15,9 @@ def up(recorded: GitFacts | None) -> GitFacts:
     """Make the repositories and start both servers unless they run."""
     if recorded and alive(recorded):
         return recorded
-    if not succeeds(["git", "--version"]):
-        debian.install("git")
+    for program, package in (("git", "git"), ("git-lfs", "git-lfs")):
+        if not succeeds([program, "--version"]):
+            debian.install(package)
     down(recorded)
     repositories = paths.data_directory("git")
     repositories.mkdir(parents=True)
@@ -24,7 +25,8 @@ def up(recorded: GitFacts | None) -> GitFacts:
     https_port = _port(recorded.https_url) if recorded else 0
     ssh_port = _port(recorded.ssh_url) if recorded else 0
     https = git_https.start(paths.data_directory("git-https"), repositories, https_port)
-    ssh = git_ssh.start(paths.data_directory("git-ssh"), repositories, ssh_port)
+    where = {"href": f"{https.origin}/{MONOREPO}/info/lfs", "header": https.login}
+    ssh = git_ssh.start(paths.data_directory("git-ssh"), repositories, ssh_port, where)
     return GitFacts(
         https_url=f"{https.origin}/{MONOREPO}",
         https_private_url=f"{https.origin}/{LIBRARY}",
@@ -36,6 +38,7 @@ def up(recorded: GitFacts | None) -> GitFacts:
         https_access_log=str(https.access_log),
         ssh_url=f"{ssh.origin}/{MONOREPO}",
         ssh_private_url=f"{ssh.origin}/{LIBRARY}",
+        ssh_scp_url=f"{ssh.scp_host}:{MONOREPO}" if ssh.scp_host else "",
         ssh_key_file=str(ssh.key),
         ssh_known_hosts=ssh.known_host,
         ssh_known_hosts_file=str(ssh.known_hosts),

@@ -1,5 +1,6 @@
 """The HTTPS side of the Git service."""
 
+import base64
 import json
 import secrets
 import sys
@@ -23,6 +24,12 @@ class HttpsServer:
     password: str
     authority: Path
     access_log: Path
+
+    @property
+    def login(self) -> dict[str, str]:
+        """The header of a request that is let in."""
+        login = f"{self.username}:{self.password}".encode()
+        return {"Authorization": f"Basic {base64.b64encode(login).decode()}"}
 
 
 def start(directory: Path, repositories: Path, preferred_port: int) -> HttpsServer:

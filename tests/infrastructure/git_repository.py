@@ -1,5 +1,6 @@
 """The repositories that the Git servers hold; the same commits every time they are made."""
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ LIBRARY = "library.git"
 _FILES = Path(__file__).with_name("monorepo")
 _FIRST_DATE = 1_700_000_000
 _GREETING = "hello from the first commit"
+#: The content of branch `with-lfs`'s file in Git LFS, longer than any pointer.
+WEIGHTS = b"0.25 0.5 0.75\n" * 1000
 
 
 @dataclass
@@ -62,6 +65,7 @@ def make(directory: Path) -> Mapping[str, str]:
         author.tree.mkdir()
         _history(author, library)
         _publish(author, directory / MONOREPO)
+        _store_large(directory / MONOREPO, WEIGHTS)
     return {**author.commits, "library": library}
 
 
@@ -91,6 +95,27 @@ def _history(author: _Author, library: str) -> None:
     (author.tree / "library").mkdir()
     author.commit("Use the library as a submodule", "with-submodule")
     author.git("switch", "--quiet", "main")
+    author.git("switch", "--quiet", "--create", "with-lfs")
+    shutil.copytree(_FILES / "jobs/weights", author.tree / "jobs/weights")
+    (author.tree / "jobs/weights/.gitattributes").write_text("*.bin filter=lfs diff=lfs -text\n")
+    (author.tree / "jobs/weights/weights.bin").write_text(_pointer(WEIGHTS))
+    author.commit("Keep weights in Git LFS", "with-lfs")
+    author.git("switch", "--quiet", "main")
+
+
+def _pointer(content: bytes) -> str:
+    """What a commit holds of a file whose content is in Git LFS."""
+    digest = hashlib.sha256(content).hexdigest()
+    version = "https://git-lfs.github.com/spec/v1"
+    return f"version {version}\noid sha256:{digest}\nsize {len(content)}\n"
+
+
+def _store_large(repository: Path, content: bytes) -> None:
+    """Put a content where the server looks for it."""
+    digest = hashlib.sha256(content).hexdigest()
+    place = repository / "lfs" / digest
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(content)
 
 
 def _branch(author: _Author, name: str) -> None:

@@ -3,6 +3,10 @@
 Run by path with the name of a JSON file (see `Settings`); it stands alone and imports nothing of
 this package. Besides repositories it serves `/moved/PATH` (redirects to `/PATH` on the same
 host) and `/elsewhere/PATH` (redirects to `/PATH` under the host's other name).
+
+Of Git LFS it serves downloads: `PATH/info/lfs/objects/batch`, and the objects, which lie as
+files named by their digest in the folder `lfs` of a repository. Below `/leading-away/` the
+batch answers with addresses at a cloud's metadata service.
 """
 
 import base64
@@ -19,9 +23,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _BLOCK = 64 * 1024
+_LFS = "/info/lfs/objects/"
+_LFS_TYPE = "application/vnd.git-lfs+json"
+_AWAY = "/leading-away/"
 
 
 @dataclass(frozen=True)
@@ -102,8 +109,49 @@ class Handler(BaseHTTPRequestHandler):
                 self._refuse(
                     HTTPStatus.UNAUTHORIZED, "WWW-Authenticate", 'Basic realm="launch tests"'
                 )
+            elif _LFS in self.path:
+                self._serve_lfs(body)
             else:
                 self._run_backend(body, size)
+
+    def _serve_lfs(self, body: IO[bytes]) -> None:
+        repository, _, asked = self.path.partition(_LFS)
+        folder = Path(self.server.settings.repositories, repository.lstrip("/"), "lfs")
+        if asked == "batch" and self.command == "POST":
+            self._reply(json.dumps(self._batch(json.load(body), folder)).encode(), _LFS_TYPE)
+        elif asked.isalnum() and (folder / asked).is_file():
+            self._reply((folder / asked).read_bytes(), "application/octet-stream")
+        else:
+            self._refuse(HTTPStatus.NOT_FOUND, "Content-Type", _LFS_TYPE)
+
+    def _batch(self, asked: dict[str, Any], folder: Path) -> dict[str, Any]:
+        base = f"https://{self.headers['Host']}"
+        # As public hosts do, lest a client that came by ssh be asked for a password.
+        header = {"Authorization": self.server.credentials}
+        if self.path.startswith(_AWAY):
+            base, folder = "https://169.254.169.254", self._without_away(folder)
+            header = {}
+        path = self.path.removesuffix("batch")
+        answers = []
+        for each in asked["objects"]:
+            if (folder / each["oid"]).is_file():
+                found = {"href": f"{base}{path}{each['oid']}", "header": header}
+                answers.append(each | {"actions": {"download": found}})
+            else:
+                error = {"code": 404, "message": "Object does not exist"}
+                answers.append(each | {"error": error})
+        return {"transfer": "basic", "objects": answers}
+
+    def _without_away(self, folder: Path) -> Path:
+        root = self.server.settings.repositories
+        return Path(root, folder.relative_to(Path(root, _AWAY.strip("/"))))
+
+    def _reply(self, content: bytes, kind: str) -> None:
+        self.send_response(HTTPStatus.OK)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _redirection(self) -> str | None:
         host = self.headers.get("Host", "")

@@ -73,12 +73,17 @@ class GitFacts:
     """One line a request: host header, user or `-`, method, path, status."""
     ssh_url: str
     ssh_private_url: str
+    ssh_scp_url: str
+    """`user@host:path` of the first repository; empty where port 22 is nowhere free."""
     ssh_key_file: str
     ssh_known_hosts: str
     """The server's line for a known_hosts file."""
     ssh_known_hosts_file: str
     commits: Mapping[str, str]
-    """Commit of each branch and tag, and of `first` and `second`, which no ref points at."""
+    """Commit of each branch and tag, and of `first` and `second`, which no ref points at.
+
+    `with-submodule` has a submodule, `with-lfs` a file in Git LFS.
+    """
 
 
 @dataclass(frozen=True)
@@ -122,8 +127,8 @@ Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts | BrowserFacts 
 def load(path: Path | None = None) -> Facts:
     """Return what was recorded by the last `tests/services up` and not taken down since.
 
-    Without a file nothing is up. A recorded service may have died: `tests/services status`
-    asks each of them.
+    Without a file nothing is up, and what an older version of this package recorded in other
+    words is not, either. A recorded service may have died: `tests/services status` asks each.
     """
     source = path or paths.state_file()
     recorded: dict[str, Any] = json.loads(source.read_text()) if source.exists() else {}
@@ -137,7 +142,7 @@ def load(path: Path | None = None) -> Facts:
             ("browser", BrowserFacts),
             ("buildkit", BuildkitFacts),
         )
-        if name in recorded
+        if {each.name for each in dataclasses.fields(kind)} == recorded.get(name, {}).keys()
     }
     return Facts(**parts)
 

@@ -56,7 +56,9 @@ def _read(artifact: ArtifactRecord) -> JobFile:
 def _source(source: JobSource) -> Json:
     match source:
         case RepoSource(git=git):
-            return {"type": "git", "url": git.remote, "ref": git.commit}
+            said = {"submodules": git.submodules, "lfs": git.lfs}
+            asked = {key: value for key, value in said.items() if value is not None}
+            return {"type": "git", "url": git.remote, "ref": git.commit, **asked}
         case ArtifactSource(artifact=artifact):
             return {"type": "artifact", "artifact": artifact}
         case ImageSource(image=image):

@@ -18,6 +18,8 @@ SOURCES: Final = {"repo": "git", "artifact": "code", "image": "image"}
 _NAMES: Final = {
     "remote": "Repository",
     "commit": "Commit",
+    "submodules": "Submodules",
+    "lfs": "Git LFS",
     "artifact": "Code artifact",
     "image": "Image",
     "entrypoint": "Entry point",

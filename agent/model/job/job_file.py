@@ -36,10 +36,18 @@ class _Stored(BaseModel):
 
 
 class Git(_Stored):
-    """A repository at one commit; the remote carries no password."""
+    """A repository at one commit; the remote carries no password.
+
+    What follows the commit is ours and is written only where it was asked for: W&B's clients
+    pass over it, and a job without it is theirs byte by byte.
+    """
 
     remote: Annotated[str, Field(min_length=1)]
     commit: Annotated[str, Field(min_length=1)]
+    #: `None` means yes, as W&B's agent does it.
+    submodules: bool | None = None
+    #: Contents of files in Git LFS; `None` means no.
+    lfs: bool | None = None
 
 
 class _Built(_Stored):

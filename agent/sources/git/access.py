@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.model.errors import JobError, PolicyError
 from agent.sources.git.addresses import AddressPolicy
 from agent.sources.git.command import GitProgram, Settings, ca_settings, ssh_command
-from agent.sources.git.credentials import askpass, matching
+from agent.sources.git.credentials import helper, matching
 from agent.sources.git.remote import Remote
 from agent.system.child import Consumer
 from agent.system.threads import in_thread
@@ -23,6 +23,14 @@ class Session:
     remote: Remote
     settings: Settings = field(repr=False)
     variables: Mapping[str, str] = field(repr=False)
+
+    def having(self, settings: Settings, variables: Mapping[str, str]) -> "Session":
+        """The same with more settings and variables."""
+        return replace(
+            self,
+            settings=(*self.settings, *settings),
+            variables={**self.variables, **variables},
+        )
 
     async def run(self, *arguments: str, progress: Consumer | None = None) -> str:
         """Run a git command that talks to the remote; see `GitProgram.remote`."""
@@ -68,10 +76,9 @@ class Access:
         credential = matching(config, remote)
         with ExitStack() as stack:
             if credential is not None:
-                # An empty helper forgets the user's own: the administrator's choice counts.
-                settings = (*settings, ("credential.helper", ""))
-                context = askpass(credential, environment, self.private)
-                variables |= await in_thread(self.threads, lambda _: stack.enter_context(context))
+                context = helper(credential, environment, self.private)
+                found = await in_thread(self.threads, lambda _: stack.enter_context(context))
+                settings = (*settings, *found)
             yield Session(self.program, remote, settings, variables)
 
     async def _addresses(self, remote: Remote) -> tuple[str, ...]:
@@ -83,9 +90,13 @@ class Access:
             raise
         except JobError:
             # Behind a proxy the name may be the proxy's to resolve.
-            if _proxied(remote, self.program.environment):
+            if self.proxied(remote):
                 return ()
             raise
+
+    def proxied(self, remote: Remote) -> bool:
+        """Whether the environment leads to this remote through a proxy."""
+        return _proxied(remote, self.program.environment)
 
 
 def _username(remote: Remote) -> Settings:

@@ -7,10 +7,9 @@ climb, and never writes through a link.
 
 import secrets
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit, urlunsplit
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -31,8 +30,10 @@ class Submodule:
     commit: str
 
 
-async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> None:
-    """Write all files of a commit into an empty folder.
+async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> tuple[str, ...]:
+    """Write all files of a commit into an empty folder; gives the paths kept in Git LFS.
+
+    Those are pointers still. Attributes tell which they are, as git itself would ask them.
 
     Raises:
         JobError: `DISK_FULL`, `SOURCE_INVALID`.
@@ -47,6 +48,8 @@ async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -
     try:
         await mirror.program.local("read-tree", commit, **where)
         await mirror.program.local("checkout-index", "--all", "--quiet", **where)
+        listed = await mirror.program.local("ls-files", "-z", "--", ":(attr:filter=lfs)", **where)
+        return tuple(path for path in listed.split("\0") if path)
     finally:
         await in_thread(threads, lambda _: index.unlink(missing_ok=True))
 
@@ -96,12 +99,13 @@ def absolute_url(remote: Remote, url: str) -> str:
     """A submodule's URL; `./` and `../` are relative to its parent's."""
     if not url.startswith(("./", "../")):
         return url
-    parts = urlsplit(remote.url)
-    path = parts.path.rstrip("/")
+    path = remote.path.rstrip("/")
     while url.startswith(("./", "../")):
         step, _, url = url.partition("/")
         path = path.rpartition("/")[0] if step == ".." else path
-    return urlunsplit(parts._replace(path=f"{path}/{url}"))
+    # Above the first part of a short form's path there is nothing.
+    joined = f"{path}/{url}" if path or remote.path.startswith("/") else url
+    return replace(remote, path=joined).url
 
 
 def _link(line: str) -> tuple[str, str]:

@@ -1,10 +1,12 @@
 """Configured credentials: from the configuration to git, past argv, URL and environment.
 
-git asks the program named in `GIT_ASKPASS`. Ours prints one of two files that only the
+git asks a helper that is set for one host, so that no other host ever gets the answer, also
+not from `git lfs`, whose server may send it elsewhere. The helper prints a file that only the
 agent's user can read, in a folder that exists while the one command runs.
 """
 
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,13 +18,7 @@ from urllib.parse import urlsplit
 from agent.config.execution import GitConfig, GitCredential
 from agent.sources.git.remote import Remote
 
-_PREFIX: Final = "askpass-"
-_SCRIPT: Final = """#!/bin/sh
-case "$1" in
-Username*) exec cat "${0%/*}/username" ;;
-*) exec cat "${0%/*}/password" ;;
-esac
-"""
+_PREFIX: Final = "credential-"
 
 
 def matching(config: GitConfig, remote: Remote) -> GitCredential | None:
@@ -34,10 +30,10 @@ def matching(config: GitConfig, remote: Remote) -> GitCredential | None:
 
 
 @contextmanager
-def askpass(
+def helper(
     credential: GitCredential, environ: Mapping[str, str], folder: Path
-) -> Iterator[dict[str, str]]:
-    """Variables that make git use the credential, while the context lasts.
+) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Settings that make git use the credential for its host, while the context lasts.
 
     Raises:
         ConfigError: the secret's variable or file is not there.
@@ -46,10 +42,15 @@ def askpass(
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     private = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
     try:
-        _write(private / "username", credential.username, 0o600)
-        _write(private / "password", password, 0o600)
-        _write(private / "askpass", _SCRIPT, 0o700)
-        yield {"GIT_ASKPASS": str(private / "askpass")}
+        answer = private / "answer"
+        _write(answer, f"username={credential.username}\npassword={password}\n")
+        parts = urlsplit(credential.url)
+        program = f'!f() {{ test "$1" != get || cat {shlex.quote(str(answer))}; }}; f'
+        # An empty helper forgets the user's own: the administrator's choice counts.
+        yield (
+            ("credential.helper", ""),
+            (f"credential.{parts.scheme}://{parts.netloc.rpartition('@')[2]}.helper", program),
+        )
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -71,7 +72,7 @@ def _covers(prefix: str, remote: Remote) -> bool:
     return base in {"", remote.path} or remote.path.startswith(f"{base}/")
 
 
-def _write(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+def _write(path: Path, text: str) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)

@@ -26,6 +26,19 @@ def _meaning(pattern: str, cause: Cause, sentence: str, hint: str | None = None)
 #: The first that matches counts: what is specific stands before what is general.
 _MEANINGS: Final = (
     _meaning(
+        r"'lfs' is not a git command|git-lfs: (command )?not found",
+        Cause.INTERNAL,
+        "it keeps files in Git LFS, and the program `git-lfs` is not installed on the agent's "
+        "machine",
+        "Install it there (Debian's package `git-lfs`), or launch without --lfs.",
+    ),
+    _meaning(
+        r"object does not exist",
+        Cause.SOURCE_NOT_FOUND,
+        "the server does not have the content of a file in Git LFS",
+        "Push it with `git lfs push`.",
+    ),
+    _meaning(
         r"no space left on device|disk quota exceeded",
         Cause.DISK_FULL,
         "no space is left on the agent's disk",
@@ -49,7 +62,8 @@ _MEANINGS: Final = (
     ),
     _meaning(
         r"authentication failed|could not read (username|password)|terminal prompts disabled"
-        r"|permission denied|returned error: 40[137]|access denied|invalid credentials",
+        r"|authentication required|authorization error|permission denied|returned error: 40[137]"
+        r"|access denied|invalid credentials",
         Cause.SOURCE_AUTH,
         "the server refused the agent's credentials, or there are none for it",
         "Give the agent a credential helper, a key, or `sources.git.credentials`.",

@@ -26,6 +26,7 @@ class Remote:
     host: str
     port: int
     user: str | None
+    #: Without a first slash it is ssh's to resolve, which only the short form can say.
     path: str
 
     @property
@@ -35,6 +36,9 @@ class Remote:
             return f"file://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user}@" if self.user and self.protocol == "ssh" else ""
+        if not self.path.startswith("/"):
+            # As a URL it would be `/~/path`, which hosts without home folders do not know.
+            return f"{user}{host}:{self.path}"
         port = "" if self.port == _PORTS[self.protocol] else f":{self.port}"
         return f"{self.protocol}://{user}{host}{port}{self.path}"
 
@@ -58,12 +62,8 @@ def parse_remote(text: str, protocols: tuple[str, ...]) -> Remote:
     if match is None:
         raise _invalid(text, "it is no URL", "Write https://host/path or ssh://user@host/path.")
     _require(text, "ssh", protocols)
-    path = match["path"]
     host = _host(text, match["host"].strip("[]"))
-    # The short form's path is relative to the home folder there; so is /~/ in a URL.
-    return Remote(
-        "ssh", host, 22, _user(text, match["user"]), path if path[0] == "/" else f"/~/{path}"
-    )
+    return Remote("ssh", host, _PORTS["ssh"], _user(text, match["user"]), match["path"])
 
 
 def _from_url(text: str, protocols: tuple[str, ...]) -> Remote:

@@ -20,6 +20,7 @@ from agent.sources.git.checkout import checkout, refuse_leaving_links, submodule
 from agent.sources.git.command import GitProgram
 from agent.sources.git.credentials import remove_leftovers
 from agent.sources.git.failures import CorruptMirrorError
+from agent.sources.git.lfs import LargeFiles
 from agent.sources.git.mirror import Mirror, MirrorCache
 from agent.sources.git.refs import (
     Pin,
@@ -35,8 +36,6 @@ from agent.sources.git.remote import Remote, parse_remote
 from agent.system.threads import in_thread
 
 _DEEPEST_SUBMODULE: Final = 8
-#: Bytes of `.gitattributes` that are looked at.
-_ATTRIBUTES: Final = 1024 * 1024
 
 
 class GitFetcher:
@@ -69,7 +68,8 @@ class GitFetcher:
         """See `SourcePort`."""
         remote = parse_remote(source.url, self._config.protocols)
         check_ref(remote.url, source.ref)
-        job = _Fetch(self._access, self._mirrors, self._threads, entity, log)
+        large = LargeFiles(self._access, self._threads, log) if source.lfs else None
+        job = _Fetch(self._access, self._mirrors, self._threads, entity, log, large)
         try:
             async with asyncio.timeout(self._config.timeout or None):
                 commit = await job.repository(remote, source.ref, into)
@@ -82,8 +82,6 @@ class GitFetcher:
                 f"{format_duration(self._config.timeout)} (`sources.git.timeout`).",
             ) from None
         await refuse_leaving_links(remote.url, into, self._threads)
-        if await in_thread(self._threads, lambda _: _names_lfs(into)):
-            await say(log, "git: files in Git LFS are not fetched: the job sees their pointers")
         return SourceTree(root=into, identity=f"git+{remote.url}@{commit}", commit=commit)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
@@ -95,13 +93,21 @@ class _Fetch:
     """One call of `fetch`: the repository, and the repositories inside it."""
 
     def __init__(
-        self, access: Access, mirrors: MirrorCache, threads: Executor, entity: str, log: LogSink
+        self,
+        access: Access,
+        mirrors: MirrorCache,
+        threads: Executor,
+        entity: str,
+        log: LogSink,
+        large: LargeFiles | None,
     ) -> None:
         self._access = access
         self._mirrors = mirrors
         self._threads = threads
         self._entity = entity
         self._log = log
+        #: `None`: files in Git LFS stay pointers.
+        self._large = large
 
     async def repository(self, remote: Remote, ref: str | None, into: Path) -> str:
         """Pin, fetch and check out; give the commit. A damaged mirror is made anew once."""
@@ -130,7 +136,13 @@ class _Fetch:
             async with self._access.open(remote) as session:
                 pin = await self._fetched(mirror, session, ref)
         await say(self._log, f"git: {remote.url} is at commit {pin.commit} ({pin.found_as})")
-        await checkout(mirror, pin.commit, into, self._threads)
+        paths = await checkout(mirror, pin.commit, into, self._threads)
+        if paths and self._large is not None:
+            await self._large.put(mirror, remote, pin.commit, into, paths)
+        elif paths:
+            await say(
+                self._log, "git: files in Git LFS are not fetched: the job sees their pointers"
+            )
         return pin.commit
 
     async def _pin_here(self, mirror: Mirror, ref: str | None) -> Pin | None:
@@ -185,15 +197,6 @@ class _Fetch:
             target = into / each.path
             await self.repository(inner, each.commit, target)
             await self.submodules(inner, each.commit, target, depth + 1)
-
-
-def _names_lfs(into: Path) -> bool:
-    """Whether the repository keeps files in Git LFS, as its attributes at the root tell."""
-    attributes = into / ".gitattributes"
-    if attributes.is_symlink() or not attributes.is_file():
-        return False
-    with attributes.open("rb") as file:
-        return b"filter=lfs" in file.read(_ATTRIBUTES)
 
 
 def _empty(folder: Path) -> None:

@@ -43,8 +43,8 @@ class Bench:
 
     async def fetch(self, config: GitConfig, url: str, ref=None, **more):
         entity, submodules = more.pop("entity", "team"), more.pop("submodules", False)
+        source = GitSource(url=url, ref=ref, submodules=submodules, lfs=more.pop("lfs", False))
         fetcher = more.pop("fetcher", None) or self.fetcher(config, **more)
-        source = GitSource(url=url, ref=ref, submodules=submodules)
         return await fetcher.fetch(source, entity, self.into(), self.log)
 
     def into(self) -> Path:

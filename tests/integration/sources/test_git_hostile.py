@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import subprocess
 
@@ -383,10 +384,34 @@ async def test_behind_a_proxy_the_proxy_resolves_names(bench):
     assert "cannot be resolved" in plain.message
 
 
+async def test_files_in_git_lfs_of_a_submodule_are_fetched_by_file_too(bench, repository, tmp_path):
+    inner = Repository(tmp_path / "inner")
+    content = b"weights"
+    digest, place = lfs_place(inner, content)
+    place.write_bytes(content)
+    (inner.folder / ".gitattributes").write_text("*.bin filter=lfs -text\n")
+    version = "version https://git-lfs.github.com/spec/v1"
+    (inner.folder / "big.bin").write_text(f"{version}\noid sha256:{digest}\nsize 7\n")
+    modules = repository.blob(f'[submodule "s"]\n\tpath = s\n\turl = {inner.url}\n')
+    repository.raw_tree(f"100644 blob {modules}\t.gitmodules\n160000 commit {inner.commit()}\ts\n")
+    tree = await bench.fetch(LOCAL, repository.url, submodules=True, lfs=True)
+    assert (tree.root / "s/big.bin").read_bytes() == content
+
+
+def lfs_place(repository, content):
+    """The digest of a content, and where a repository on a disk keeps it."""
+    digest = hashlib.sha256(content).hexdigest()
+    place = repository.folder / ".git/lfs/objects" / digest[:2] / digest[2:4] / digest
+    place.parent.mkdir(parents=True)
+    return digest, place
+
+
 async def test_files_in_git_lfs_are_told(bench, repository):
     await bench.fetch(LOCAL, repository.url)
     assert "LFS" not in bench.log.text
-    (repository.folder / ".gitattributes").write_text("*.bin filter=lfs diff=lfs -text\n")
+    (repository.folder / "deep").mkdir()
+    (repository.folder / "deep/.gitattributes").write_text("*.bin filter=lfs diff=lfs -text\n")
+    (repository.folder / "deep/big.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
     repository.commit()
     await bench.fetch(LOCAL, repository.url)
     assert "files in Git LFS are not fetched" in bench.log.text

@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from agent.config.base import Secret
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.credentials import askpass
+from agent.sources.git.credentials import helper
 from agent.sources.git.source import GitFetcher
 
 pytestmark = pytest.mark.git_servers
@@ -20,9 +21,12 @@ pytestmark = pytest.mark.git_servers
 JOB = "jobs/hello_world/job.py"
 
 
-@pytest.fixture(params=["https", "ssh"])
+@pytest.fixture(params=["https", "ssh", "ssh_scp"])
 def url(request, git_servers):
-    return getattr(git_servers, f"{request.param}_url")
+    found = getattr(git_servers, f"{request.param}_url")
+    if not found:
+        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
+    return found
 
 
 def greeting(tree):
@@ -137,7 +141,7 @@ async def test_a_wrong_password_is_told_and_not_shown(bench, git_servers):
     assert caught.value.cause is Cause.SOURCE_AUTH
     assert git_servers.https_url in caught.value.message
     assert "wrong-pass-word" not in str(caught.value) + bench.log.text
-    assert not any(path.name.startswith("askpass-") for path in bench.cache.rglob("*"))
+    assert not any(path.name.startswith("credential-") for path in bench.cache.rglob("*"))
 
 
 async def test_no_credentials_at_all_never_prompts(bench, git_servers):
@@ -199,18 +203,50 @@ async def test_the_password_is_in_no_argument_and_no_variable(bench, git_config,
 def test_files_of_credentials_are_the_owner_s_alone_and_go_away(git_config, tmp_path):
     previous = os.umask(0)
     try:
-        with askpass(git_config.credentials[0], {}, tmp_path / "private") as variables:
-            private = Path(variables["GIT_ASKPASS"]).parent
+        with helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
+            (private,) = (tmp_path / "private").iterdir()
             files = (private, *private.iterdir())
-            modes = {path.name[:8]: stat.S_IMODE(path.stat().st_mode) for path in files}
+            modes = {path.name[:10]: stat.S_IMODE(path.stat().st_mode) for path in files}
     finally:
         os.umask(previous)
-    assert modes == {"askpass-": 0o700, "askpass": 0o700, "username": 0o600, "password": 0o600}
+    assert modes == {"credential": 0o700, "answer": 0o600}
+    assert git_config.credentials[0].password.read({}).get_secret_value() not in str(settings)
     assert not private.exists()
 
 
+def test_a_credential_is_given_to_its_own_host_only(git_config, tmp_path):
+    """Asked as git asks, and as `git lfs` does for addresses that its server names."""
+    with helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
+        own = answered(settings, git_config.credentials[0].url)
+        other = answered(settings, "https://elsewhere.example/")
+    assert f"username={git_config.credentials[0].username}" in own
+    assert "password=" in own
+    assert other == ""
+
+
+def answered(settings, url):
+    numbered = {
+        f"GIT_CONFIG_{part}_{index}": text
+        for index, pair in enumerate(settings)
+        for part, text in zip(("KEY", "VALUE"), pair, strict=True)
+    }
+    environment = {
+        **numbered,
+        "PATH": os.environ["PATH"],
+        "GIT_CONFIG_COUNT": str(len(settings)),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": "/dev/null",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+    done = subprocess.run(
+        ["git", "credential", "fill"],
+        input=f"url={url}\n\n", env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout
+
+
 def test_what_a_killed_agent_left_is_removed(tmp_path, threads):
-    left = tmp_path / "private" / "askpass-x"
+    left = tmp_path / "private" / "credential-x"
     left.mkdir(parents=True)
     (left / "password").write_text("secret")
     GitFetcher(GitConfig(), tmp_path, embedded=True, threads=threads, environment={})
@@ -229,8 +265,6 @@ async def test_an_unknown_host_key_is_never_accepted(bench, git_config, git_serv
 
 
 async def test_a_wrong_key_is_told(bench, git_config, git_servers, tmp_path):
-    import subprocess
-
     key = tmp_path / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
     config = git_config.model_copy(update={"ssh_key": key})

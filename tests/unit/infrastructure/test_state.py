@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,16 @@ def test_a_service_taken_down_leaves_the_others_recorded(file: Path) -> None:
     state.record("git", _git())
     state.record("git", None)
     assert state.load(file) == state.Facts(postgres=postgres)
+
+
+def test_what_an_older_version_recorded_in_other_words_is_not_up(file: Path) -> None:
+    postgres = PostgresFacts(url="postgresql://a:b@127.0.0.1:1/c", started_here=False)
+    state.record("postgres", postgres)
+    state.record("git", _git())
+    recorded = json.loads(file.read_text())
+    del recorded["git"]["ssh_scp_url"]
+    file.write_text(json.dumps(recorded))
+    assert state.load() == state.Facts(postgres=postgres)
 
 
 def test_variables_name_service_and_fact() -> None:

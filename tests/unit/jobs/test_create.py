@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,18 @@ async def test_an_unknown_reference_is_named_with_a_near_miss(
         await create_job(bench, asked)
 
 
+async def test_what_else_is_fetched_is_stored_only_where_it_was_asked_for(
+    bench: Workbench, far: Plane, repository: Path
+) -> None:
+    """Without the flags the file is W&B's, byte by byte."""
+    asked = wanted("git", f"file://{repository}", name="n", entry_point="python main.py")
+    await create_job(bench, asked)
+    assert stored(far, "n")[2]["source"]["git"].keys() == {"remote", "commit"}
+    await create_job(bench, replace(asked, submodules=False, lfs=True))
+    git_said = stored(far, "n")[2]["source"]["git"]
+    assert (git_said["submodules"], git_said["lfs"]) == (False, True)
+
+
 @pytest.fixture
 def checkout(repository: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "checkout"
@@ -332,6 +345,26 @@ async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request
     assert job["source_type"] == "repo"
     assert b"+print('local')" in files["diff.patch"]
     assert "1 untracked files" in " ".join(made.remarks)
+
+
+async def test_changes_need_not_be_utf_8(bench: Workbench, far: Plane, checkout: Path) -> None:
+    (checkout / "main.py").write_bytes("# -*- coding: latin-1 -*-\nprint('é')\n".encode("latin-1"))
+    await from_checkout(bench, checkout, with_diff=True)
+    assert "+print('é')".encode("latin-1") in stored(far, "n")[1]["diff.patch"]
+
+
+async def test_the_entry_point_may_be_one_of_the_changes(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    (checkout / "new.py").write_text("print('new')\n")
+    (checkout / "runtime.txt").write_text("3.12\n")
+    git(checkout, "add", "--all")
+    asked = wanted("code", checkout, name="n", entry_point="python new.py")
+    await create_job(bench, asked, source="git", with_diff=True)
+    _, files, job = stored(far, "n")
+    assert job["source"]["entrypoint"] == ["python", "new.py"]
+    assert job["runtime"] == "3.12"
+    assert b"+print('new')" in files["diff.patch"]
 
 
 async def test_a_commit_that_is_not_pushed_makes_a_code_job(

@@ -92,6 +92,23 @@ GIT = {"git": {"remote": "https://host/r.git", "commit": "a" * 40},
        "entrypoint": ["python", "main.py"], "notebook": False}  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("said", "submodules", "lfs"),
+    [
+        ({}, True, False),
+        ({"submodules": False}, False, False),
+        ({"submodules": True, "lfs": True}, True, True),
+    ],
+)
+async def test_a_git_job_says_what_else_is_fetched(
+    scene: Scene, said: dict[str, bool], submodules: bool, lfs: bool
+) -> None:
+    scene.job("repo", {**GIT, "git": {**GIT["git"], **said}})
+    await scene.resolve()
+    (asked,) = scene.repository.asked
+    assert (asked.submodules, asked.lfs) == (submodules, lfs)
+
+
 async def test_a_git_job_is_fetched_at_its_commit_with_its_author_s_changes(scene: Scene) -> None:
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0", "diff.patch": PATCH})
     made = await scene.resolve()

@@ -171,3 +171,16 @@ def test_silence_has_a_sentence():
 def test_a_submodule_s_address_is_relative_to_its_parent(url, absolute):
     remote = parse_remote("https://git.example/org/repo.git", ("https",))
     assert absolute_url(remote, url) == absolute
+
+
+@pytest.mark.parametrize(
+    ("url", "absolute"),
+    [
+        ("../lib.git", "git@git.example:org/lib.git"),
+        ("../../lib.git", "git@git.example:lib.git"),
+        ("./sub", "git@git.example:org/repo.git/sub"),
+    ],
+)
+def test_a_submodule_stays_beside_a_parent_in_the_short_form(url, absolute):
+    remote = parse_remote("git@git.example:org/repo.git", ("ssh",))
+    assert absolute_url(remote, url) == absolute

@@ -53,6 +53,8 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-p", "p", "--schema", "none.json", "code", "."), "--schema: there is no file"),
     (("-p", "p", "--schema", '{"type": 3}', "code", "."), "--schema: it is no JSON schema"),
     (("-p", "p", "-g", "main", "code", "."), "--git-hash belongs to Git jobs"),
+    (("-p", "p", "--lfs", "code", "."), "--lfs belongs to Git jobs"),
+    (("-p", "p", "--no-submodules", "image", "a/b:1"), "--submodules belongs to Git jobs"),
     (("-p", "p", "zip", "."), "'zip' is not one of"),
 ]
 

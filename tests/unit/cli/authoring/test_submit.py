@@ -42,6 +42,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),
     (("-q", "q", "--diff", *IMAGE), "--source and --diff belong to --uri"),
     (("-q", "-u", ".", "-E", "x", "-g", "main"), "--git-version belongs to a git repository"),
+    (("-q", "-u", ".", "-E", "x", "--lfs"), "--lfs belongs to a git repository"),
+    (("-q", "-u", ".", "-E", "x", "--submodules"), "--submodules belongs to a git repository"),
+    (("-q", "q", "-j", "e/p/n:v0", "--lfs"), "--lfs belongs to --uri"),
+    (("-q", "q", "--no-submodules", *IMAGE), "--submodules belongs to --uri"),
     (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
     (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "«a b» cannot be a job's name"),
 ]
