@@ -41,6 +41,8 @@ class Seen(Enum):
     NOTHING = auto()
     #: Never started.
     CREATED = auto()
+    #: Never started, and made for a lease that was lost: its token and devices are void.
+    OUTDATED = auto()
     RUNNING = auto()
     EXITED = auto()
 
@@ -85,7 +87,10 @@ def _ours(server: Server, noted: Noted, seen: Seen) -> Action:
     match seen:
         case Seen.RUNNING | Seen.EXITED:
             return Action.FOLLOW
-        case Seen.CREATED:
+        case Seen.OUTDATED if server is Server.UNSTARTED:
+            # Its creation is repeated, which replaces it.
+            return Action.PREPARE
+        case Seen.CREATED | Seen.OUTDATED:
             # Told to have started, and yet it never did: not the one that started.
             return Action.LOSE if server is Server.STARTED else Action.START
         case Seen.NOTHING:

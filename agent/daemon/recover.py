@@ -95,7 +95,7 @@ class Recovery:
 
     def _resume(self, claim: Claim, entry: Entry | None, found: Found | None) -> None:
         server = _PHASES.get(claim.phase, Server.UNSTARTED)
-        seen = Seen.NOTHING if found is None else _STATES[found.workload.state]
+        seen = _seen(found, claim.lease)
         action = decide(server, _noted(entry, claim.lease), seen)
         log = structlog.get_logger().bind(job=claim.lease.item_id, attempt=claim.lease.attempt)
         log.info("left by an earlier process", action=action.name.lower(), phase=claim.phase)
@@ -145,6 +145,15 @@ def _begin(action: Action, entry: Entry | None, found: Found | None) -> Begin:
         case _:
             message = "the agent was restarted, and nothing is left of the job"
             return Deliver(Lost(Cause.LOST_WORKLOAD, message), workload, shift)
+
+
+def _seen(found: Found | None, now: Lease) -> Seen:
+    if found is None:
+        return Seen.NOTHING
+    seen = _STATES[found.workload.state]
+    # Every adoption adds one: anything older may have been made under another grant.
+    outdated = seen is Seen.CREATED and found.workload.lease.epoch != now.epoch - 1
+    return Seen.OUTDATED if outdated else seen
 
 
 def _noted(entry: Entry | None, now: Lease | None = None) -> Noted:

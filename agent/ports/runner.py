@@ -10,6 +10,8 @@ Promises every runner keeps, and the conformance suite proves:
 
 - The name is the fence. `create` with a name that exists looks at the labels: ours (same
   control plane, item and attempt) is adopted and returned as found; foreign is refused.
+  What an earlier epoch created and never started is replaced, since its token, devices and
+  arguments were those of a grant that was lost; what a later epoch made is not ours.
 - `start` starts only what never started. Asked for anything that has a start time it
   raises `AlreadyStartedError`, because starting an exited container again would run the
   job twice. A start whose answer was cut is never repeated blindly: inspect first.
@@ -143,6 +145,7 @@ class RunnerPort(Protocol):
         Raises:
             JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
             PolicyError: something that this backend cannot give, or that the engine refused.
+            FencedError: it was made for a later epoch of the attempt.
         """
 
     async def start(self, workload: Workload) -> Workload:

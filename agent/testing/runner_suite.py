@@ -7,10 +7,12 @@ and how to look at it from outside, past the runner.
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol, TypeVar, cast
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError, PolicyError
+from agent.model.errors import FencedError, JobError, PolicyError
+from agent.model.names import LABEL_EPOCH
 from agent.ports.runner import (
     AlreadyStartedError,
     Ending,
@@ -88,6 +90,13 @@ async def launched(runner: RunnerPort, request: RunRequest) -> Workload:
     return await runner.start(await runner.create(request))
 
 
+def granted_again(request: RunRequest) -> RunRequest:
+    """The same attempt under a later lease."""
+    lease = replace(request.lease, epoch=request.lease.epoch + 1)
+    labels = {**request.labels, LABEL_EPOCH: str(lease.epoch)}
+    return replace(request, lease=lease, labels=labels)
+
+
 def bare(ending: Ending) -> Ending:
     """An ending without its time and the backend's words, for comparison."""
     return Ending(ending.exit_code, ending.out_of_memory, ending.signal)
@@ -141,6 +150,47 @@ class RunnerSuite:
         await runner.stop(again, 5)
         assert (await runner.create(request)).state is WorkloadState.EXITED
         assert await stage.starts(request.name) == 1
+
+    async def test_a_later_grant_does_not_run_what_an_earlier_one_created(
+        self, stage: Stage
+    ) -> None:
+        """Its token, its devices and its arguments went with the lease that had them."""
+        earlier = stage.request(Play(b"earlier\n"))
+        await stage.runner().create(earlier)
+        later = granted_again(stage.request(Play(b"later\n", exit_code=3)))
+        runner = stage.runner()
+        workload = await runner.create(later)
+        assert workload.state is WorkloadState.CREATED
+        assert workload.lease == later.lease
+        assert [one.lease for one in await runner.owned()] == [later.lease]
+        await runner.start(workload)
+        assert bare(await runner.wait(workload)) == Ending(3)
+        assert await stage.starts(later.name) == 1
+
+    async def test_what_an_earlier_grant_started_is_adopted(self, stage: Stage) -> None:
+        """It runs or ran: nothing is created, and nothing is started, beside it."""
+        earlier = stage.request(Play(b"up\n", waits=True))
+        started = await launched(stage.runner(), earlier)
+        later = granted_again(earlier)
+        found = await stage.runner().create(later)
+        assert (found.id, found.state) == (started.id, WorkloadState.RUNNING)
+        assert found.lease == earlier.lease
+        await raised(AlreadyStartedError, stage.runner().start(found))
+        await stage.release(earlier.name)
+        await stage.runner().wait(found)
+        assert await stage.starts(earlier.name) == 1
+
+    async def test_what_a_later_grant_created_is_left_alone(self, stage: Stage) -> None:
+        """Whoever comes late with a lost lease neither uses nor removes it."""
+        earlier = stage.request(Play())
+        late = stage.runner()
+        lost = await late.create(earlier)
+        created = await stage.runner().create(granted_again(earlier))
+        await raised(FencedError, late.create(earlier))
+        await late.destroy(lost)
+        found = await stage.runner().find(earlier.name)
+        assert found is not None
+        assert (found.id, found.lease) == (created.id, created.lease)
 
     async def test_a_foreign_name_is_refused(self, stage: Stage) -> None:
         """What is not ours is neither adopted nor touched."""

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError, LaunchError, PolicyError
+from agent.model.errors import FencedError, JobError, LaunchError, PolicyError
 from agent.model.names import LABEL_CONTROL_PLANE, lease_from_labels
 from agent.model.work import Lease
 from agent.ports.runner import (
@@ -226,8 +226,9 @@ class ScriptedRunner:
         engine = self._engine
         await engine.reach("create", request.name)
         existing = engine.workloads.get(request.name)
-        if existing is not None:
-            return _adopted(existing, request)
+        adopted = None if existing is None else _adopted(existing, request)
+        if adopted is not None and not _is_void(adopted, request.lease):
+            return adopted
         play = engine.plays.get(request.name, engine.default)
         if play.create_error is not None:
             raise play.create_error
@@ -305,7 +306,8 @@ class ScriptedRunner:
     async def destroy(self, workload: Workload) -> None:
         """See the port."""
         await self._engine.reach("destroy", workload.name)
-        if workload.name in self._engine.workloads:
+        job = self._engine.workloads.get(workload.name)
+        if job is not None and job.id == workload.id:
             self._engine.vanish(workload.name)
 
     def _is_mine(self, job: _Running) -> bool:
@@ -327,6 +329,12 @@ def _adopted(existing: _Running, request: RunRequest) -> Workload:
         message = f"The name «{request.name}» is taken by a workload that is not ours."
         raise JobError(Cause.START_FAILED, message, hint="Remove it, then retry the item.")
     return existing.seen()
+
+
+def _is_void(found: Workload, wanted: Lease) -> bool:
+    if found.lease.epoch > wanted.epoch:
+        raise FencedError(f"«{found.name}» was created for a later grant.")
+    return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch
 
 
 def _attempt(lease: Lease) -> tuple[str, int]:

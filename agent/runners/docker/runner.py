@@ -40,7 +40,7 @@ from agent.runners.docker.marks import Marks
 from agent.runners.docker.network import JobNetwork
 from agent.runners.docker.sdk import Sdk
 from agent.runners.docker.watch import Watcher
-from agent.runners.ownership import same_attempt
+from agent.runners.ownership import is_void, same_attempt
 from agent.system.engine_address import Address, address_of
 
 _NOT_MODIFIED: Final = 304
@@ -140,8 +140,11 @@ class DockerRunner:
             if answer.status != _CONFLICT:
                 break
             existing = await self._watcher.inspect(request.name)
-            if existing is not None:
-                return _adopted(existing, request)
+            adopted = None if existing is None else _adopted(existing, request)
+            if adopted is not None and not is_void(adopted, request.lease):
+                return adopted
+            if adopted is not None:
+                await self._remove_unstarted(adopted)
             await asyncio.sleep(_CREATE_PAUSE)
         raise refusal(f"The container «{request.name}» could not be created", answer)
 
@@ -239,6 +242,13 @@ class DockerRunner:
         container = str(answer.body["Id"])
         self._fresh.add(container)
         return Workload(request.name, container, request.lease, WorkloadState.CREATED)
+
+    async def _remove_unstarted(self, workload: Workload) -> None:
+        """Without force: the engine refuses if it runs, and a late start finds nothing."""
+        self._fresh.discard(workload.id)
+        answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params={"v": "1"})
+        if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
+            raise refusal(f"The container «{workload.name}» could not be replaced", answer)
 
     async def _start(self, workload: Workload) -> Answer:
         return await self._engine.call("POST", f"/containers/{workload.id}/start")

@@ -22,7 +22,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.model.names import LABEL_CONTROL_PLANE
 from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
-from agent.runners.ownership import same_attempt
+from agent.runners.ownership import is_void, same_attempt
 from agent.runners.process import arguments as resource_arguments
 from agent.runners.process.environment import NO_TEXT, environment_of, is_passable
 from agent.runners.process.folder import Folder, Job, folders
@@ -149,8 +149,12 @@ class ProcessRunner:
 
     async def destroy(self, workload: Workload) -> None:
         """See the port."""
+        folder = self._folder(workload.name)
+        job = await self._in_thread(folder.job)
+        if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
+            return  # another agent on this root made it since, for a later grant
         await self.stop(workload, 0)
-        await self._in_thread(self._folder(workload.name).remove)
+        await self._in_thread(folder.remove)
 
     async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
         _signal(session, signal.SIGTERM)
@@ -222,8 +226,9 @@ class ProcessRunner:
         folder = self._folder(request.name)
         job = _described(request, folder)
         existing = folder.job()
-        if existing is not None:
-            return _adopted(existing, job, folder)
+        adopted = None if existing is None else _adopted(existing, job, folder)
+        if adopted is not None and not is_void(adopted, request.lease):
+            return adopted
         extra = resource_arguments.variables(request.arguments)
         variables = environment_of(request, extra, self._agents, self._config, self._user)
         try:

@@ -54,6 +54,24 @@ async def test_a_lost_journal_costs_precision_and_never_a_second_start(
     assert bench.engine.starts(bench.name(item)) == 1
 
 
+@pytest.mark.parametrize("next_dies", [False, True])
+async def test_what_a_lost_lease_created_is_made_anew_for_the_next(
+    bench: Bench, *, next_dies: bool
+) -> None:
+    """Its token is void, its devices are another job's, its queue may have changed."""
+    item = bench.plane.submit(IMAGE_JOB)
+    left = await bench.die(Crash("create", "after"))
+    bench.plane.lapse(item)
+    if next_dies:  # it holds the item anew, and has created nothing for it yet
+        left = await bench.die(Crash("claim", "after"))
+    async with bench.running(state=left):
+        await bench.until_over(item)
+    assert item.outcome == Succeeded()
+    assert bench.engine.starts(bench.name(item)) == 1
+    first, second = (request.lease.epoch for request in bench.engine.created)
+    assert (first, second) == (1, item.epoch)
+
+
 @pytest.mark.parametrize(
     ("step", "when"),
     [("start_intended", "before"), ("start_intended", "after"), ("concluded", "before"),

@@ -258,7 +258,7 @@ class Bench:
         daemon = self.daemon(state=state, crash=crash)
         task = asyncio.create_task(daemon.run(), name="doomed")
         await crash.reached.wait()
-        left = self.root / "left"
+        left = self.root / f"left-{crash.call}-{crash.when}"
         shutil.copytree(state, left)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -22,7 +22,7 @@ def test_every_case_is_decided_and_none_starts_twice(
     if server not in OURS:
         assert action in {Action.LEAVE, Action.SWEEP}
     if action is Action.START:
-        assert seen is Seen.CREATED
+        assert seen in {Seen.CREATED, Seen.OUTDATED}
     if action is Action.FOLLOW:
         assert seen in {Seen.RUNNING, Seen.EXITED}
     if action is Action.DELIVER:
@@ -37,11 +37,13 @@ def test_every_case_is_decided_and_none_starts_twice(
         (Server.UNSTARTED, Noted.NOTHING, Seen.NOTHING, Action.PREPARE),
         (Server.UNSTARTED, Noted.INTENDED, Seen.NOTHING, Action.PREPARE),
         (Server.UNSTARTED, Noted.NOTHING, Seen.CREATED, Action.START),
+        (Server.UNSTARTED, Noted.NOTHING, Seen.OUTDATED, Action.PREPARE),
         (Server.UNSTARTED, Noted.NOTHING, Seen.RUNNING, Action.FOLLOW),
         (Server.PERMITTED, Noted.OPENED, Seen.NOTHING, Action.PREPARE),
         (Server.PERMITTED, Noted.NOTHING, Seen.NOTHING, Action.LOSE),
         (Server.PERMITTED, Noted.INTENDED, Seen.NOTHING, Action.LOSE),
         (Server.PERMITTED, Noted.INTENDED, Seen.CREATED, Action.START),
+        (Server.PERMITTED, Noted.INTENDED, Seen.OUTDATED, Action.START),
         (Server.STARTED, Noted.INTENDED, Seen.RUNNING, Action.FOLLOW),
         (Server.STARTED, Noted.INTENDED, Seen.EXITED, Action.FOLLOW),
         (Server.STARTED, Noted.OPENED, Seen.NOTHING, Action.LOSE),
