@@ -85,10 +85,18 @@ class Context:
         found = items.row(tx, item_id, lock=True)
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
             raise no_such_item(item_id)
-        own = found.author_id is not None and found.author_id == principal.user_id
-        action = Action.CONTROL_OWN if own else Action.CONTROL_ANY
-        self.policy.require(principal, found.entity, action)
+        self.may_change(principal, found)
         return found
+
+    def may_change(self, principal: Principal, item: AnyRow) -> None:
+        """Check that an item is the caller's own, or that it administers the entity.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+        """
+        own = item.author_id is not None and item.author_id == principal.user_id
+        action = Action.CONTROL_OWN if own else Action.CONTROL_ANY
+        self.policy.require(principal, item.entity, action)
 
     def agent(self, tx: Tx, principal: Principal, agent_id: str, *, lock: bool = False) -> AnyRow:
         """An agent's row, once the caller may speak for it.

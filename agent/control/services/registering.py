@@ -35,7 +35,7 @@ def register(tx: Tx, context: Context, principal: Principal, hello: Registration
     served = _queues(tx, context, principal, entity, hello)
     agent = _stored(tx, principal, entity, hello)
     agents.serve(tx, agent.id, [queue.id for queue in served])
-    held = _held(tx, context, agent)
+    held = _held(tx, context, principal, agent)
     tx.ring(topic_entity(entity), topic_agent(agent.id))
     return Welcome(
         agent=_record(tx, context, agent.id),
@@ -121,11 +121,15 @@ def _stored(tx: Tx, principal: Principal, entity: str, hello: Registration) -> A
     return agents.sure(tx, agent_id)
 
 
-def _held(tx: Tx, context: Context, agent: AnyRow) -> tuple[ClaimRecord, ...]:
-    """What this installation held, and what others of its backend left running."""
+def _held(tx: Tx, context: Context, principal: Principal, agent: AnyRow) -> tuple[ClaimRecord, ...]:
+    """What this installation held, and what others of its backend left running.
+
+    Identity and backend are the caller's own words: a key gets nothing by them from queues
+    that it is not bound to.
+    """
     taken = [
         adopt(tx, context, row, agent, f"adopted by a new session of {agent.name}")
-        for row in items.held_by(tx, agent.id, lock=True)
+        for row in _held_from(tx, principal, agent.id)
     ]
     if agent.backend is None:
         return tuple(taken)
@@ -133,12 +137,15 @@ def _held(tx: Tx, context: Context, agent: AnyRow) -> tuple[ClaimRecord, ...]:
     for other in agents.on_backend(tx, agent.entity, agent.backend, agent.id):
         if other.status != "KILLED" and not agents.is_lost(other, silent_since):
             continue
-        left = [
-            row for row in items.held_by(tx, other.id, lock=True) if Phase(row.phase) in MAY_RUN
-        ]
+        left = [row for row in _held_from(tx, principal, other.id) if Phase(row.phase) in MAY_RUN]
         text = f"adopted from {other.name}, which used the same backend"
         taken += [adopt(tx, context, row, agent, text) for row in left]
     return tuple(taken)
+
+
+def _held_from(tx: Tx, principal: Principal, agent_id: str) -> list[AnyRow]:
+    rows = items.held_by(tx, agent_id, lock=True)
+    return [row for row in rows if principal.queues is None or row.queue in principal.queues]
 
 
 def _record(tx: Tx, context: Context, agent_id: str) -> AgentRecord:

@@ -17,7 +17,7 @@ from agent.control.services.running import (
 from agent.control.services.stopping import request_stop
 from agent.control.store import items, projects, runs
 from agent.control.store.records import Page, RunRecord
-from agent.control.store.tx import Tx
+from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
 __all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "check_scope", "storage_id"]
@@ -114,7 +114,11 @@ class Runs:
     async def stop(self, principal: Principal, run_id: str) -> bool:
         """Ask a run to stop, by id or by W&B's storage id `base64("Run:v1:name:project:entity")`.
 
-        The item that launched it is stopped with it. False for an unknown run.
+        The item that launched it is stopped with it, so it takes the right to stop that item;
+        a run token has it over what its own author submitted. False for an unknown run.
+
+        Raises:
+            PermissionDeniedError: the run, or its item, is somebody else's.
         """
 
         def work(tx: Tx) -> bool:
@@ -122,10 +126,11 @@ class Runs:
             if run is None:
                 return False
             self._may_write(principal, run)
-            runs.change(tx, run.id, {"stopped": True})
             item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
             if item is not None and item.run_name == run.name:
+                self._may_stop(tx, principal, item)
                 request_stop(tx, item, principal.name)
+            runs.change(tx, run.id, {"stopped": True})
             return True
 
         return await self._context.database.write(work)
@@ -208,6 +213,12 @@ class Runs:
             raise NotFoundError(f"There is no run with the id «{run_id}».")
         self._may_write(principal, run)
         return run
+
+    def _may_stop(self, tx: Tx, principal: Principal, item: AnyRow) -> None:
+        """A job may stop itself and, as sweeps do, what its author launched beside it."""
+        launcher = None if principal.run is None else items.row(tx, principal.run.item_id)
+        if launcher is None or launcher.author_id != item.author_id:
+            self._context.may_change(principal, item)
 
     def _may_write(self, principal: Principal, run: RunRecord) -> None:
         self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent.control.services.policy import Kind, Principal
+from agent.control.services.running import RunChange
 from agent.control.store.records import Role, Submission
 from agent.model.errors import (
     AlreadyExistsError,
@@ -182,6 +183,33 @@ async def test_viewers_look_members_submit_administrators_manage(world: World, t
     assert members == {"boss": Role.ADMIN, "worker": Role.MEMBER, "guest": Role.VIEWER}
 
 
+async def test_stopping_a_run_takes_the_right_to_stop_its_item(world: World, team: Team) -> None:
+    """Every member writes runs of the team; stopping what others run is for administrators."""
+    plane = world.plane
+    robot = await world.agent(entity="team", queues=("shared",))
+    theirs = await plane.items.submit(team.admin, wanted())
+    first = await robot.claim_one()
+    mine = await plane.items.submit(team.member, wanted())
+    second = await robot.claim_one()
+    runs = [
+        (await plane.runs.upsert(team.member, RunChange(), entity="team", project="default",
+                                 name=claim.run_name))[0].id
+        for claim in (first, second)
+    ]  # fmt: skip
+    job = await plane.accounts.authenticate(second.run_token)
+    for caller in (team.member, job):
+        with pytest.raises(PermissionDeniedError):
+            await plane.runs.stop(caller, runs[0])
+        found = await plane.runs.find(team.member, runs[0])
+        assert found is not None
+        assert not found.stopped
+    assert not (await plane.items.get(team.member, theirs.id)).stop_requested
+    assert await plane.runs.stop(job, runs[1])
+    assert await plane.runs.stop(team.member, runs[1])
+    assert (await plane.items.get(team.member, mine.id)).stop_requested
+    assert await plane.runs.stop(team.admin, runs[0])
+
+
 async def test_an_entity_keeps_an_administrator(world: World, team: Team) -> None:
     accounts = world.plane.accounts
     with pytest.raises(ConflictError, match="last administrator"):
@@ -237,6 +265,26 @@ async def test_in_a_team_agents_run_with_an_agent_key(world: World, team: Team) 
     with pytest.raises(AuthenticationError):
         await accounts.authenticate(made.secret)
     world.me = ann
+
+
+async def test_a_bound_key_adopts_from_its_own_queues_only(world: World, team: Team) -> None:
+    """Whatever identity and backend it names: specs and run tokens of other queues stay away."""
+    accounts, ann = world.plane.accounts, world.me
+    await world.plane.queues.save(team.admin, "team", "private", resource="local-container")
+    both = await world.agent(entity="team", queues=("private", "shared"), backend="engine")
+    for queue in ("private", "shared"):
+        await world.plane.items.submit(team.member, wanted(queue=queue))
+        await both.start(await both.claim_one())
+    made = await accounts.create_agent_key(team.admin, "team", "robot", ("shared",))
+    world.me = await accounts.authenticate(made.secret)
+    await world.pass_time(46)
+    beside = await world.agent("beta", entity="team", queues=("shared",), backend="engine")
+    assert [claim.queue for claim in beside.welcome.held] == ["shared"]
+    again = await world.agent(entity="team", queues=("shared",))
+    assert [claim.queue for claim in again.welcome.held] == []
+    world.me = ann
+    again = await world.agent(entity="team", queues=("private", "shared"))
+    assert [claim.queue for claim in again.welcome.held] == ["private"]
 
 
 async def test_a_run_token_holds_while_its_attempt_lives_and_a_grace_more(world: World) -> None:
