@@ -13,6 +13,7 @@ from typing import Any, Final
 import structlog
 from sqlalchemy import Connection, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from agent.control.store.migrate import migrate
@@ -26,8 +27,19 @@ _DEADLOCK: Final = frozenset({"40P01", "40001"})
 _TRIES: Final = 4
 #: Any number, the same in all replicas: only one of them migrates.
 _MIGRATION_LOCK: Final = 4_615_043
+#: Classes of what the server says when it cannot serve now: no connection, too many of them
+#: or no space, starting or stopping, its own files.
+_UNABLE: Final = ("08", "53", "57", "58")
 #: Seconds between tries to listen again.
 _RECONNECT: Final = 1.0
+#: Seconds without a notice after which the listening connection is asked whether it lives,
+#: and for its answer: one that was cut without a word would be waited for for ever.
+_QUIET: Final = 15.0
+_ANSWER: Final = 10.0
+
+
+#: What a transaction may end with that is not its work's doing.
+_FAILURES: Final = (DBAPIError, OSError, PoolTimeoutError)
 
 
 class PostgresDatabase:
@@ -42,8 +54,8 @@ class PostgresDatabase:
         for left in reversed(range(_TRIES)):
             try:
                 result, topics = await self._transact(work)
-            except DBAPIError as error:
-                if left and getattr(error.orig, "sqlstate", None) in _DEADLOCK:
+            except _FAILURES as error:
+                if left and _sqlstate(error) in _DEADLOCK:
                     continue
                 raise _translated(error) from error
             self._publish(topics)
@@ -54,7 +66,7 @@ class PostgresDatabase:
         """See `Database.read`."""
         try:
             result, _ = await self._transact(work, read_only=True)
-        except (DBAPIError, OSError) as error:
+        except _FAILURES as error:
             raise _translated(error) from error
         return result
 
@@ -131,10 +143,15 @@ def _notify(connection: Connection, topics: tuple[str, ...]) -> None:
         connection.execute(select(func.pg_notify(_CHANNEL, json.dumps(chunk))))
 
 
+def _sqlstate(error: Exception) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+
+
 def _translated(error: Exception) -> Exception:
     """Our own error where the far end is away; anything else is a mistake of ours."""
-    away = isinstance(error, OSError | InterfaceError | OperationalError)
-    if not away and not getattr(error, "connection_invalidated", False):
+    away = isinstance(error, OSError | PoolTimeoutError | InterfaceError | OperationalError)
+    unable = getattr(error, "connection_invalidated", False) or _sqlstate(error)[:2] in _UNABLE
+    if not away and not unable:
         return error
     return UnreachableError(
         "The database server does not answer.", hint="Check `control.database_url` and the server."
@@ -150,12 +167,10 @@ async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
 
     while True:
         try:
-            connection = await asyncpg.connect(dsn)
-        except (OSError, asyncpg.PostgresError) as error:
+            await _pass_on(await asyncpg.connect(dsn), publish)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             structlog.get_logger().warning("store.listener_away", error=str(error))
             await asyncio.sleep(_RECONNECT)
-            continue
-        await _pass_on(connection, publish)
 
 
 async def _pass_on(connection: Any, publish: Callable[[Iterable[str]], None]) -> None:
@@ -165,7 +180,12 @@ async def _pass_on(connection: Any, publish: Callable[[Iterable[str]], None]) ->
         await connection.add_listener(
             _CHANNEL, lambda _c, _pid, _channel, payload: publish(json.loads(str(payload)))
         )
-        await over.wait()
+        while not over.is_set():
+            try:
+                async with asyncio.timeout(_QUIET):
+                    await over.wait()
+            except TimeoutError:
+                await connection.execute("SELECT 1", timeout=_ANSWER)
     finally:
         # Without a goodbye: the far end may be gone, and nothing is under way.
         connection.terminate()
