@@ -116,7 +116,8 @@ def _open(file: str) -> TextIO:
     try:
         path = Path(file).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8", buffering=1)
+        # What is told may hold half characters, and a line that fails would fail its job.
+        return path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
     except OSError as error:
         print(  # noqa: T201 -- the log itself cannot say it
             f"The log file {file} cannot be written ({error.strerror}); logging to standard error.",

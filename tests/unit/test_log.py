@@ -100,3 +100,10 @@ def test_a_file_that_cannot_be_written_is_said(
     told = capsys.readouterr().err
     assert "cannot be written" in told
     assert "still heard" in told
+
+
+def test_half_a_character_is_escaped_and_fails_nobody(setup: Setup, tmp_path: Path) -> None:
+    file = tmp_path / "agent.log"
+    setup(LogSetup(file=str(file), format="json"))
+    structlog.get_logger().info("ended", message="half a \ud800 character")
+    assert "half a \\ud800 character" in file.read_text()

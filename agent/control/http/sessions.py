@@ -42,7 +42,7 @@ class Sessions:
         """The id of the key it names; `None` when it is forged, too old, or used up."""
         encoded, _, signature = text.partition(".")
         expected = self._signature(purpose, encoded)
-        if not hmac.compare_digest(signature.encode(), expected.encode()):
+        if not hmac.compare_digest(signature.encode(errors="surrogatepass"), expected.encode()):
             return None
         payload = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
         key_id, until, _ = payload.split("|")

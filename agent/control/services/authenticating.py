@@ -20,7 +20,8 @@ _MOST_REMEMBERED: Final = 1_000
 
 def digest(key: str) -> bytes:
     """What is stored of a key."""
-    return hashlib.sha256(key.encode()).digest()
+    # Headers may hold bytes that are no text: they are a wrong key, and no mistake of ours.
+    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
 
 class Authenticator:

@@ -15,11 +15,10 @@ from sqlalchemy import (
     Index,
     Integer,
     Table,
-    Text,
     UniqueConstraint,
 )
 
-from agent.control.store.tables import JsonText, Serial, entity_column, metadata
+from agent.control.store.tables import JsonText, PlainText, Serial, entity_column, metadata
 
 __all__ = [
     "artifact_aliases",
@@ -37,12 +36,12 @@ artifact_collections: Final = Table(
     "artifact_collections",
     metadata,
     Column("seq", Serial, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", PlainText, nullable=False, unique=True),
     entity_column(),
-    Column("project", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("description", Text),
+    Column("project", PlainText, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("type", PlainText, nullable=False),
+    Column("description", PlainText),
     #: The number that the next commit gets; changing it locks the collection.
     Column("next_version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
@@ -54,20 +53,20 @@ artifacts: Final = Table(
     "artifacts",
     metadata,
     Column("seq", Serial, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", PlainText, nullable=False, unique=True),
     Column(
         "collection_id",
-        Text,
+        PlainText,
         ForeignKey("artifact_collections.id", ondelete="CASCADE"),
         nullable=False,
     ),
     #: PENDING, COMMITTED or DELETED.
-    Column("state", Text, nullable=False),
+    Column("state", PlainText, nullable=False),
     #: `None` until it is committed.
     Column("version", Integer),
-    Column("digest", Text, nullable=False),
-    Column("digest_algorithm", Text, nullable=False),
-    Column("description", Text),
+    Column("digest", PlainText, nullable=False),
+    Column("digest_algorithm", PlainText, nullable=False),
+    Column("description", PlainText),
     Column("metadata", JsonText, nullable=False),
     Column("tags", JsonText, nullable=False),
     #: Aliases that it takes when it is committed.
@@ -77,11 +76,11 @@ artifacts: Final = Table(
     Column("ttl_seconds", BigInteger, nullable=False),
     Column("history_step", BigInteger),
     #: Who made it: a person, and the run it was written in.
-    Column("user_name", Text),
-    Column("run_name", Text),
+    Column("user_name", PlainText),
+    Column("run_name", PlainText),
     #: Of type `job`: what `wandb-job.json` says, else why it cannot be read.
     Column("job_file", JsonText),
-    Column("job_problem", Text),
+    Column("job_problem", PlainText),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     UniqueConstraint("collection_id", "version"),
@@ -94,13 +93,15 @@ artifact_clients: Final = Table(
     metadata,
     Column(
         "collection_id",
-        Text,
+        PlainText,
         ForeignKey("artifact_collections.id", ondelete="CASCADE"),
         primary_key=True,
     ),
     #: Chosen by the client: creating again under the same id gives the same artifact.
-    Column("client_id", Text, primary_key=True),
-    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Column("client_id", PlainText, primary_key=True),
+    Column(
+        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
+    ),
     Index(None, "client_id"),
     Index(None, "artifact_id"),
 )
@@ -110,12 +111,14 @@ artifact_aliases: Final = Table(
     metadata,
     Column(
         "collection_id",
-        Text,
+        PlainText,
         ForeignKey("artifact_collections.id", ondelete="CASCADE"),
         primary_key=True,
     ),
-    Column("alias", Text, primary_key=True),
-    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
+    Column("alias", PlainText, primary_key=True),
+    Column(
+        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
+    ),
     Column("created_at", Double, nullable=False),
     Index(None, "artifact_id"),
 )
@@ -123,12 +126,14 @@ artifact_aliases: Final = Table(
 artifact_manifests: Final = Table(
     "artifact_manifests",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False),
-    Column("name", Text, nullable=False),
+    Column("id", PlainText, primary_key=True),
+    Column(
+        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("name", PlainText, nullable=False),
     #: Base64 of the file's MD5; empty until the client knows it.
-    Column("digest", Text, nullable=False),
-    Column("type", Text, nullable=False),
+    Column("digest", PlainText, nullable=False),
+    Column("type", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("artifact_id", "name"),
 )
@@ -136,14 +141,16 @@ artifact_manifests: Final = Table(
 artifact_entries: Final = Table(
     "artifact_entries",
     metadata,
-    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True),
-    Column("path", Text, primary_key=True),
+    Column(
+        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("path", PlainText, primary_key=True),
     #: As the manifest writes it.
-    Column("digest", Text, nullable=False),
+    Column("digest", PlainText, nullable=False),
     #: Hexadecimal; `None` for what is stored elsewhere.
-    Column("md5", Text),
+    Column("md5", PlainText),
     Column("size", BigInteger, nullable=False),
-    Column("ref", Text),
+    Column("ref", PlainText),
     Index(None, "md5"),
 )
 
@@ -151,10 +158,12 @@ artifact_uses: Final = Table(
     "artifact_uses",
     metadata,
     entity_column(primary_key=True),
-    Column("project", Text, primary_key=True),
-    Column("run_name", Text, primary_key=True),
-    Column("artifact_id", Text, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True),
-    Column("used_as", Text),
+    Column("project", PlainText, primary_key=True),
+    Column("run_name", PlainText, primary_key=True),
+    Column(
+        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
+    ),
+    Column("used_as", PlainText),
     Column("created_at", Double, nullable=False),
     Index(None, "artifact_id"),
 )
@@ -164,9 +173,9 @@ contents: Final = Table(
     metadata,
     entity_column(primary_key=True),
     #: Hexadecimal.
-    Column("md5", Text, primary_key=True),
+    Column("md5", PlainText, primary_key=True),
     #: Name in the object store; new for each upload, never used twice.
-    Column("key", Text, nullable=False, unique=True),
+    Column("key", PlainText, nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
     #: When it was stored or asked for by an upload; protects what is not committed yet.
     Column("touched_at", Double, nullable=False),

@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, Select, bindparam, delete, func, or_, sele
 from agent.control.store.artifact_tables import artifacts
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
-from agent.control.store.tables import HELD_ONLY, QUEUED_ONLY, items
+from agent.control.store.tables import HELD_ONLY, QUEUED_ONLY, attempts, items
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity, Demand, Granted
 from agent.model.cause import Cause
@@ -244,8 +244,14 @@ def ahead(tx: Tx, item: ItemRecord) -> int:
 
 
 def remove_finished(tx: Tx, before: float, limit: int) -> int:
-    """Remove items that ended before then, with their attempts and events."""
-    old = select(items.c.seq).where(items.c.finished_at < before).limit(limit)
+    """Remove items that ended before then, with their attempts and events.
+
+    The one with the newest attempt stays: SQLite would give that attempt's number again, and
+    a run token says nothing else about whose it is.
+    """
+    newest = select(attempts.c.item_id).order_by(attempts.c.id.desc()).limit(1).scalar_subquery()
+    where = (items.c.finished_at < before, items.c.id != newest)
+    old = select(items.c.seq).where(*where).limit(limit)
     return tx.changed(delete(items).where(items.c.seq.in_(old)))
 
 

@@ -29,6 +29,24 @@ from sqlalchemy.types import TypeDecorator
 from agent.model.phase import HELD, Phase
 
 
+class PlainText(TypeDecorator[str]):
+    """A text that every database takes: zero bytes and half characters are replaced.
+
+    Clients send such inside JSON. PostgreSQL refuses both, SQLite's driver the latter; and an
+    outcome that is refused would be sent again for ever.
+    """
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """Give back what is sound as it is."""
+        del dialect
+        if value is None or (value.isascii() and "\0" not in value):
+            return value
+        return value.encode(errors="replace").decode().replace("\0", "\ufffd")
+
+
 class JsonText(TypeDecorator[Any]):
     """A JSON document in a text column."""
 
@@ -62,7 +80,7 @@ metadata: Final = MetaData(
 def entity_column(*, primary_key: bool = False) -> Column[str]:
     """A reference to an entity by its name."""
     return Column(
-        "entity", Text, ForeignKey("entities.name"), nullable=False, primary_key=primary_key
+        "entity", PlainText, ForeignKey("entities.name"), nullable=False, primary_key=primary_key
     )
 
 
@@ -70,7 +88,7 @@ installation: Final = Table(
     "installation",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("control_plane_id", Text, nullable=False),
+    Column("control_plane_id", PlainText, nullable=False),
     Column("signing_key", LargeBinary, nullable=False),
     Column("created_at", Double, nullable=False),
 )
@@ -78,8 +96,8 @@ installation: Final = Table(
 entities: Final = Table(
     "entities",
     metadata,
-    Column("name", Text, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("name", PlainText, primary_key=True),
+    Column("id", PlainText, nullable=False, unique=True),
     Column("is_team", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
 )
@@ -87,9 +105,9 @@ entities: Final = Table(
 users: Final = Table(
     "users",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("name", Text, nullable=False, unique=True),
-    Column("email", Text),
+    Column("id", PlainText, primary_key=True),
+    Column("name", PlainText, nullable=False, unique=True),
+    Column("email", PlainText),
     Column("admin", Boolean, nullable=False),
     entity_column(),
     Column("created_at", Double, nullable=False),
@@ -99,22 +117,22 @@ members: Final = Table(
     "members",
     metadata,
     entity_column(primary_key=True),
-    Column("user_id", Text, ForeignKey("users.id"), primary_key=True),
-    Column("role", Text, nullable=False),
+    Column("user_id", PlainText, ForeignKey("users.id"), primary_key=True),
+    Column("role", PlainText, nullable=False),
     Index(None, "user_id"),
 )
 
 api_keys: Final = Table(
     "api_keys",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", PlainText, primary_key=True),
     #: SHA-256 of the key; the key itself has 240 bits of chance, so no salt is needed.
     Column("hash", LargeBinary, nullable=False, unique=True),
-    Column("kind", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("hint", Text, nullable=False),
-    Column("user_id", Text, ForeignKey("users.id")),
-    Column("entity", Text, ForeignKey("entities.name")),
+    Column("kind", PlainText, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("hint", PlainText, nullable=False),
+    Column("user_id", PlainText, ForeignKey("users.id")),
+    Column("entity", PlainText, ForeignKey("entities.name")),
     Column("queues", JsonText),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
@@ -127,7 +145,7 @@ projects: Final = Table(
     metadata,
     Column("number", Serial, primary_key=True),
     entity_column(),
-    Column("name", Text, nullable=False),
+    Column("name", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("entity", "name"),
 )
@@ -135,9 +153,9 @@ projects: Final = Table(
 resource_configs: Final = Table(
     "resource_configs",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", PlainText, primary_key=True),
     entity_column(),
-    Column("resource", Text, nullable=False),
+    Column("resource", PlainText, nullable=False),
     Column("config", JsonText, nullable=False),
     Column("template_variables", JsonText, nullable=False),
     Column("created_at", Double, nullable=False),
@@ -146,17 +164,17 @@ resource_configs: Final = Table(
 queues: Final = Table(
     "queues",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", PlainText, primary_key=True),
     entity_column(),
-    Column("name", Text, nullable=False),
-    Column("access", Text, nullable=False),
-    Column("created_by", Text, nullable=False),
-    Column("resource", Text),
+    Column("name", PlainText, nullable=False),
+    Column("access", PlainText, nullable=False),
+    Column("created_by", PlainText, nullable=False),
+    Column("resource", PlainText),
     Column("config", JsonText, nullable=False),
     Column("template_variables", JsonText, nullable=False),
-    Column("prioritization", Text, nullable=False),
+    Column("prioritization", PlainText, nullable=False),
     Column("external_links", JsonText),
-    Column("resource_config_id", Text),
+    Column("resource_config_id", PlainText),
     Column("paused", Boolean, nullable=False),
     Column("created_at", Double, nullable=False),
     UniqueConstraint("entity", "name"),
@@ -165,24 +183,24 @@ queues: Final = Table(
 agents: Final = Table(
     "agents",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", PlainText, primary_key=True),
     entity_column(),
-    Column("name", Text, nullable=False),
-    Column("hostname", Text, nullable=False),
-    Column("version", Text),
-    Column("dialect", Text, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("hostname", PlainText, nullable=False),
+    Column("version", PlainText),
+    Column("dialect", PlainText, nullable=False),
     #: Of the installation; `NULL` for W&B's agents.
-    Column("identity", Text),
+    Column("identity", PlainText),
     #: Of the process.
-    Column("session", Text),
-    Column("backend", Text),
+    Column("session", PlainText),
+    Column("backend", PlainText),
     #: The key it registered with: a service key may only speak for its own agents.
-    Column("key_id", Text, nullable=False),
+    Column("key_id", PlainText, nullable=False),
     Column("resources", JsonText, nullable=False),
     Column("capacity", JsonText),
     Column("config", JsonText, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("stop", Text),
+    Column("status", PlainText, nullable=False),
+    Column("stop", PlainText),
     Column("heartbeat_at", Double, nullable=False),
     Column("created_at", Double, nullable=False),
     Index(None, "entity", "name"),
@@ -192,8 +210,8 @@ agents: Final = Table(
 agent_queues: Final = Table(
     "agent_queues",
     metadata,
-    Column("agent_id", Text, ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True),
-    Column("queue_id", Text, ForeignKey("queues.id", ondelete="CASCADE"), primary_key=True),
+    Column("agent_id", PlainText, ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True),
+    Column("queue_id", PlainText, ForeignKey("queues.id", ondelete="CASCADE"), primary_key=True),
     Index(None, "queue_id"),
 )
 
@@ -201,19 +219,19 @@ items: Final = Table(
     "items",
     metadata,
     Column("seq", Serial, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", PlainText, nullable=False, unique=True),
     entity_column(),
     #: Where the run is written: the submitter may have a space of its own.
-    Column("run_entity", Text, nullable=False),
-    Column("project", Text, nullable=False),
-    Column("queue_id", Text, ForeignKey("queues.id", ondelete="SET NULL")),
-    Column("queue", Text, nullable=False),
-    Column("name", Text),
-    Column("run_name", Text),
-    Column("author", Text),
-    Column("author_id", Text),
+    Column("run_entity", PlainText, nullable=False),
+    Column("project", PlainText, nullable=False),
+    Column("queue_id", PlainText, ForeignKey("queues.id", ondelete="SET NULL")),
+    Column("queue", PlainText, nullable=False),
+    Column("name", PlainText),
+    Column("run_name", PlainText),
+    Column("author", PlainText),
+    Column("author_id", PlainText),
     Column("priority", Integer, nullable=False),
-    Column("resource", Text),
+    Column("resource", PlainText),
     #: Zero where nothing is asked.
     Column("demand_cpus", Double, nullable=False),
     Column("demand_memory", BigInteger, nullable=False),
@@ -221,30 +239,30 @@ items: Final = Table(
     Column("retries", Integer, nullable=False),
     #: Attempts opened by policy since a person opened one.
     Column("retried", Integer, nullable=False),
-    Column("on_lost", Text, nullable=False),
+    Column("on_lost", PlainText, nullable=False),
     Column("run_spec", JsonText, nullable=False),
     Column("layers", JsonText, nullable=False),
     Column("template_values", JsonText, nullable=False),
-    Column("phase", Text, nullable=False),
+    Column("phase", PlainText, nullable=False),
     Column("attempt", Integer, nullable=False),
     #: Grows with each grant, over all attempts.
     Column("epoch", Integer, nullable=False),
-    Column("agent_id", Text),
-    Column("agent_name", Text),
-    Column("dialect", Text),
+    Column("agent_id", PlainText),
+    Column("agent_name", PlainText),
+    Column("dialect", PlainText),
     #: Of the claim that took it: a repeated claim finds it by this.
-    Column("request_id", Text),
+    Column("request_id", PlainText),
     Column("lease_expires_at", Double),
     Column("granted", JsonText),
     Column("lease_losses", Integer, nullable=False),
     Column("stop_requested", Boolean, nullable=False),
     #: When the holder of a permitted attempt was found silent.
     Column("lost_contact_at", Double),
-    Column("activity", Text),
+    Column("activity", PlainText),
     Column("facts", JsonText, nullable=False),
     Column("warnings", JsonText, nullable=False),
-    Column("cause", Text),
-    Column("message", Text),
+    Column("cause", PlainText),
+    Column("message", PlainText),
     Column("exit_code", Integer),
     #: Decides who is first within a priority; a move or a new attempt goes to the end.
     Column("enqueued_at", Double, nullable=False),
@@ -253,7 +271,7 @@ items: Final = Table(
     Column("started_at", Double),
     Column("finished_at", Double),
     #: Artifact of the job's version that it was submitted with.
-    Column("job_id", Text),
+    Column("job_id", PlainText),
     Index("ix_items_job_id", "job_id"),
     Index("ix_items_entity_seq", "entity", "seq"),
     Index("ix_items_queue_seq", "queue_id", "seq"),
@@ -292,17 +310,17 @@ attempts: Final = Table(
     metadata,
     #: Names the attempt in run tokens.
     Column("id", Serial, primary_key=True),
-    Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("item_id", PlainText, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     Column("number", Integer, nullable=False),
-    Column("phase", Text, nullable=False),
-    Column("agent_id", Text),
-    Column("agent_name", Text),
+    Column("phase", PlainText, nullable=False),
+    Column("agent_id", PlainText),
+    Column("agent_name", PlainText),
     #: Of the last grant or adoption.
     Column("epoch", Integer, nullable=False),
     #: Of the last grant: an adoption keeps the run token of the job that runs already.
     Column("token_epoch", Integer, nullable=False),
-    Column("cause", Text),
-    Column("message", Text),
+    Column("cause", PlainText),
+    Column("message", PlainText),
     Column("exit_code", Integer),
     Column("started_at", Double),
     Column("finished_at", Double),
@@ -315,13 +333,13 @@ events: Final = Table(
     "events",
     metadata,
     Column("id", Serial, primary_key=True),
-    Column("item_id", Text, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
+    Column("item_id", PlainText, ForeignKey("items.id", ondelete="CASCADE"), nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("epoch", Integer, nullable=False),
     Column("at", Double, nullable=False),
-    Column("phase", Text, nullable=False),
-    Column("actor", Text),
-    Column("text", Text),
+    Column("phase", PlainText, nullable=False),
+    Column("actor", PlainText),
+    Column("text", PlainText),
     Index(None, "item_id", "id"),
 )
 
@@ -329,7 +347,7 @@ idempotency_keys: Final = Table(
     "idempotency_keys",
     metadata,
     entity_column(primary_key=True),
-    Column("key", Text, primary_key=True),
+    Column("key", PlainText, primary_key=True),
     #: Of what was asked: the same key for something else is a mistake.
     Column("fingerprint", LargeBinary, nullable=False),
     Column("reply", JsonText),
@@ -341,27 +359,27 @@ runs: Final = Table(
     "runs",
     metadata,
     Column("seq", Serial, primary_key=True),
-    Column("id", Text, nullable=False, unique=True),
+    Column("id", PlainText, nullable=False, unique=True),
     entity_column(),
-    Column("project", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("display_name", Text),
-    Column("description", Text),
-    Column("notes", Text),
+    Column("project", PlainText, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("display_name", PlainText),
+    Column("description", PlainText),
+    Column("notes", PlainText),
     Column("tags", JsonText, nullable=False),
-    Column("group_name", Text),
-    Column("job_type", Text),
-    Column("commit_hash", Text),
+    Column("group_name", PlainText),
+    Column("job_type", PlainText),
+    Column("commit_hash", PlainText),
     Column("config", JsonText, nullable=False),
     Column("summary", JsonText, nullable=False),
-    Column("state", Text, nullable=False),
+    Column("state", PlainText, nullable=False),
     Column("stopped", Boolean, nullable=False),
     Column("exit_code", Integer),
-    Column("host", Text),
-    Column("program", Text),
-    Column("sweep", Text),
-    Column("user_name", Text),
-    Column("item_id", Text),
+    Column("host", PlainText),
+    Column("program", PlainText),
+    Column("sweep", PlainText),
+    Column("user_name", PlainText),
+    Column("item_id", PlainText),
     Column("created_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
     UniqueConstraint("entity", "project", "name"),

@@ -12,6 +12,28 @@ from agent.model.phase import Phase
 from tests.contract.store.world import World
 
 
+@pytest.mark.parametrize("text", ["no\0text", "half a \ud800 character"])
+async def test_an_outcome_arrives_whatever_its_message_holds(world: World, text: str) -> None:
+    """The agent sends it until it is taken: refusing it would be for ever."""
+    agent = await world.agent()
+    item = await world.submit({"name": text, "overrides": {"args": [text]}})
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    assert await agent.advance(claim, activity=text, warning=text, facts={"a": text}) is (
+        Verdict.KEPT
+    )
+    for _ in range(2):
+        said = await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, text, 1)
+        assert said is Verdict.KEPT
+    over = await world.item(item)
+    assert over.phase is Phase.FAILED
+    assert over.message is not None
+    assert over.message.startswith(text[:2])
+    assert over.run_spec["overrides"]["args"] == [text]
+    with pytest.raises(NotFoundError):
+        await world.item(text)
+
+
 async def test_a_job_goes_from_the_queue_to_its_outcome(world: World) -> None:
     agent = await world.agent()
     item = await world.submit({"name": "hello"})

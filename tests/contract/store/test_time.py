@@ -9,7 +9,7 @@ from agent.control.services.transitions import move
 from agent.control.store import items
 from agent.control.store.records import Verdict
 from agent.model.cause import Cause
-from agent.model.errors import ConflictError, NotFoundError, UnreachableError
+from agent.model.errors import AuthenticationError, ConflictError, NotFoundError, UnreachableError
 from agent.model.phase import Phase
 from tests.contract.store.world import World
 
@@ -213,3 +213,21 @@ async def test_a_goodbye_leaves_running_jobs_to_be_adopted(world: World) -> None
     await agent.beat(claim, status="KILLED")
     back = await world.agent(identity="i")
     assert [one.lease.item_id for one in back.welcome.held] == [item.id]
+
+
+async def test_a_run_token_never_becomes_another_attempts(world: World) -> None:
+    """SQLite gives the highest number of a table again once its row is gone."""
+    agent = await world.agent()
+    item = await world.submit()
+    old = await agent.claim_one()
+    await agent.start(old)
+    await agent.finish(old)
+    world.plane.reaper._swept_at = float("-inf")
+    assert (await world.pass_time(91 * 86400)).removed
+    agent = await world.agent()
+    await world.submit()
+    new = await agent.claim_one()
+    assert new.lease.item_id != item.id
+    assert new.run_token != old.run_token
+    with pytest.raises(AuthenticationError):
+        await world.plane.accounts.authenticate(old.run_token)

@@ -7,6 +7,7 @@ import pytest
 from yarl import URL
 
 from agent.control.http.policies import Access, access_of
+from agent.control.keys import SESSIONS
 from agent.control.store.records import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
@@ -96,6 +97,25 @@ async def test_a_request_with_two_hosts_or_none_is_misdirected(wire):
         assert status in {b"421", b"400"}
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"Authorization: Bearer \xff\xfe",
+        b"Authorization: Basic \xff\xfe",
+        b"Authorization: Bearer launchrun-" + b"\xc3\xa9" * 40,
+        b"Cookie: COOKIE=abc.\xff\xfe",
+    ],
+)
+async def test_a_credential_that_is_no_text_is_a_wrong_one(wire, header):
+    name = wire.server.app[SESSIONS].cookie_name.encode()
+    lines = [b"Host: localhost", header.replace(b"COOKIE", name), b"Connection: close", b"", b""]
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.server.port)
+    writer.write(b"POST /graphql HTTP/1.1\r\n" + b"\r\n".join(lines))
+    assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+    await writer.wait_closed()
 
 
 async def test_allowed_and_external_names_are_answered(tmp_path):
