@@ -1,6 +1,7 @@
 """Bytes without an owner: logs of items that are gone, code that no item refers to."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -58,10 +59,10 @@ class Retention:
         for item in gone:
             await self._logs.delete_item(item)
         entities = await self._plane.accounts.entities(ITSELF)
-        blobs = [await self._sweep_blobs(entity.name, before) for entity in entities]
+        blobs = await self._sweep_blobs([entity.name for entity in entities], before)
         await self._plane.contents.forget_abandoned(before)
         contents = await self._contents.sweep(before)
-        return Swept(len(gone), sum(blobs), contents)
+        return Swept(len(gone), blobs, contents)
 
     async def _exists(self, item_id: str) -> bool:
         try:
@@ -70,10 +71,18 @@ class Retention:
             return False
         return True
 
-    async def _sweep_blobs(self, entity: str, before: datetime) -> int:
-        old = await self._blobs.older_than(entity, before)
-        unused = set(old) - await self._referred_to(entity) if old else set()
-        for digest in unused:
+    async def _sweep_blobs(self, entities: Sequence[str], before: datetime) -> int:
+        old = [
+            (entity, digest)
+            for entity in entities
+            for digest in await self._blobs.older_than(entity, before)
+        ]
+        if not old:
+            return 0
+        # Items of all entities: one on a team's queue may have its run, and its code, elsewhere.
+        used = set[str]().union(*[await self._referred_to(entity) for entity in entities])
+        unused = [(entity, digest) for entity, digest in old if digest not in used]
+        for entity, digest in unused:
             await self._blobs.delete(entity, digest)
         return len(unused)
 

@@ -10,6 +10,7 @@ from agent.control import retention as module
 from agent.control.files.logs import LogKey
 from agent.control.keys import BLOBS, CONTENTS, LOGS
 from agent.control.retention import Retention, Swept
+from agent.control.store.records import Role
 from tests.integration.control_wire.wire import SPEC
 
 
@@ -50,6 +51,23 @@ async def test_logs_without_an_item_and_code_that_nobody_names_go(wire, monkeypa
     assert await logs.items() == [item]
     assert await blobs.size("ann", _digest(b"used")) == 4
     assert await blobs.size("ann", _digest(b"unused")) is None
+
+
+async def test_code_stays_that_an_item_of_another_entity_names(wire):
+    """On a team's queue, with the run, and so the code, in a space of one's own."""
+    await wire.team("team", ann=Role.ADMIN)
+    blobs, plane = wire.server.app[BLOBS], wire.server.services
+    await _store(blobs, b"used")
+    source = {"type": "code", "digest": _digest(b"used"), "size": 4, "name": "code"}
+    spec = {"source": source, "entity": "ann", "overrides": {"entry_point": ["python", "x.py"]}}
+    await wire.ann.data(
+        "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
+        i={"entityName": "team", "queueName": "default", "runSpec": spec},
+    )
+    retention = Retention(plane, blobs, wire.server.app[LOGS], wire.server.app[CONTENTS])
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert (await retention.sweep(later)).blobs == 0
+    assert await blobs.size("ann", _digest(b"used")) == 4
 
 
 async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
