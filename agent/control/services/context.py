@@ -8,7 +8,12 @@ from agent.control.services.policy import Action, Kind, Policy, Principal, no_su
 from agent.control.store import agents, items, people, queues
 from agent.control.store.records import ItemRecord, QueueRecord
 from agent.control.store.tx import AnyRow, Database, Tx
-from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from agent.model.errors import (
+    AuthenticationError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from agent.model.nearest import did_you_mean
 
 #: What clients ask for at most.
@@ -35,6 +40,15 @@ class Context:
         entity = name or principal.default_entity
         self.policy.require(principal, entity, action)
         return entity
+
+    def still_valid(self, tx: Tx, principal: Principal) -> None:
+        """Check that a key was not revoked since its call came, for calls that wait.
+
+        Raises:
+            AuthenticationError
+        """
+        if people.key_by_id(tx, principal.key_id) is None:
+            raise AuthenticationError(f"The key of {principal.name} was revoked.")
 
     def existing(self, tx: Tx, principal: Principal, name: str | None, action: Action) -> str:
         """As `entity_of`, and it exists: administrators may name any."""

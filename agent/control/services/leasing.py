@@ -59,6 +59,7 @@ class Leases:
         Raises:
             NotFoundError: the agent, or a queue it did not register for.
             FencedError: a newer session took the agent over.
+            AuthenticationError: the key was revoked while the claim waited.
         """
         if not 1 <= max_items <= _MOST_ITEMS:
             raise InvalidInputError(f"A claim asks for 1 to {_MOST_ITEMS} items, not {max_items}.")
@@ -72,6 +73,12 @@ class Leases:
             claims = self._claim(tx, agent, request_id, free, served, max_items)
             return claims, served
 
+        def look_again(tx: Tx) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
+            found = work(tx)
+            if found[0]:
+                self._context.still_valid(tx, principal)
+            return found
+
         # A first look, for which nobody has to listen: on a busy queue it is the only one.
         claims, served = await self._context.database.write(work)
         if claims:
@@ -79,7 +86,7 @@ class Leases:
         topics = [topic_agent(agent_id), *(topic_queue(row.id) for row in served)]
         with self._context.notices.listen(topics) as bell:
             while (left := deadline - monotonic()) > 0:
-                claims, _ = await self._context.database.write(work)
+                claims, _ = await self._context.database.write(look_again)
                 if claims:
                     break
                 await bell.wait(min(left, _SLOW_POLL))

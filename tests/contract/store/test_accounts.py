@@ -267,6 +267,24 @@ async def test_in_a_team_agents_run_with_an_agent_key(world: World, team: Team) 
     world.me = ann
 
 
+async def test_a_key_that_is_revoked_while_its_claim_waits_gets_nothing(
+    world: World, team: Team
+) -> None:
+    accounts = world.plane.accounts
+    made = await accounts.create_agent_key(team.admin, "team", "robot", None)
+    world.me = await accounts.authenticate(made.secret)
+    agent = await world.agent(entity="team", queues=("shared",))
+    waiting = asyncio.create_task(agent.claim(wait=25.0))
+    while not world.plane.notices._listeners:
+        await asyncio.sleep(0.01)
+    await accounts.revoke_key(team.admin, made.record.id)
+    item = await world.plane.items.submit(team.member, wanted())
+    with pytest.raises(AuthenticationError):
+        await waiting
+    found = await world.plane.items.get(team.member, item.id)
+    assert (found.phase, found.epoch) == (Phase.QUEUED, 0)
+
+
 async def test_a_bound_key_adopts_from_its_own_queues_only(world: World, team: Team) -> None:
     """Whatever identity and backend it names: specs and run tokens of other queues stay away."""
     accounts, ann = world.plane.accounts, world.me
