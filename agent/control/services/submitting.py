@@ -5,18 +5,21 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
+from agent.control.services.artifact_access import absent, visible
 from agent.control.services.composing import Composed, check_priority, compose
 from agent.control.services.context import Context
 from agent.control.services.jobs import choose_job
 from agent.control.services.notices import topic_entity, topic_queue
 from agent.control.services.policy import Action, Principal
 from agent.control.services.queueing import queue_on_demand
-from agent.control.store import history, idempotency, items, projects
+from agent.control.store import artifacts, history, idempotency, items, projects
 from agent.control.store.ids import new_id
 from agent.control.store.records import QueueRecord, Submission
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.job.reference import parse_code_reference
 from agent.model.phase import Phase
+from agent.model.spec import ArtifactSource, LaunchSpec
 
 DEFAULT_PROJECT: Final = "default"
 _MAX_KEY: Final = 200
@@ -40,6 +43,7 @@ def submit(tx: Tx, context: Context, principal: Principal, wanted: Submission) -
     composed = compose(queue, wanted.run_spec, wanted.template_variables, places, layer)
     if job is not None:
         job.check(composed.run_spec.get("overrides") or {})
+    _check_code(tx, context, principal, composed.spec)
     projects.ensure(tx, run_entity, str(project))
     job_id = None if job is None else job.artifact_id
     item_id = _insert(tx, principal, queue, composed, wanted, job_id)
@@ -78,6 +82,23 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
     places = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
     submitted, job = stored.layers["submitter"], stored.layers["job"]
     return columns(queue, compose(queue, submitted, stored.template_values, places, job))
+
+
+def _check_code(tx: Tx, context: Context, principal: Principal, spec: LaunchSpec) -> None:
+    """Code that is an artifact is one that the submitter may read.
+
+    The agent reads it with a key of its own, which may open more: whoever may submit to it
+    must not get at the code of others by naming it.
+    """
+    if not isinstance(spec.source, ArtifactSource):
+        return
+    reference = parse_code_reference(spec.source.artifact)
+    if reference.name is not None:
+        context.existing(tx, principal, reference.name.entity, Action.READ)
+        return
+    found = artifacts.by_id(tx, str(reference.id))
+    if found is not None and visible(context, principal, found) is None:
+        raise absent(found.id)
 
 
 def _insert(

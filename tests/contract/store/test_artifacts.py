@@ -20,7 +20,7 @@ from agent.control.store.artifact_records import (
     NewArtifact,
 )
 from agent.control.store.artifact_tables import metadata
-from agent.control.store.records import Submission
+from agent.control.store.records import Role, Submission
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
 from agent.model.job.digest import encoded, manifest_digest
 
@@ -189,6 +189,30 @@ async def test_a_submission_pins_the_version_and_says_what_the_job_set(world):
     assert claim.layers["job"]["job"] == f"{place}:v1"
     assert claim.layers["job"]["overrides"] == {"entry_point": ["python", "train.py"]}
     assert claim.layers["submitter"] == spec
+
+
+async def test_code_that_the_submitter_may_not_read_is_not_fetched_for_it(world):
+    """An agent with a person's key reads more than those who submit to it may."""
+    accounts = world.plane.accounts
+    await accounts.create_team(world.me, "team")
+    await accounts.create_user(world.me, "bob")
+    await accounts.set_member(world.me, "ann", "bob", Role.MEMBER)
+    bob = await accounts.authenticate((await accounts.create_key(world.me, "k", user="bob")).secret)
+    ann = await accounts.authenticate(world.key)
+    uploads, files = world.plane.uploads, entries("secret")
+    theirs = await uploads.create(ann, wanted("code", files, entity="team"))
+    addresses = [f"wandb-artifact://_id/{theirs.id}", "wandb-artifact://team/demo/code:latest"]
+    specs = [{"source": {"type": "artifact", "artifact": each}} for each in addresses]
+    source = {"artifact": addresses[0], "entrypoint": ["python", "train.py"]}
+    stored = await job(world, "train", source, "artifact")
+    for spec in (*specs, {"job": stored.reference}):
+        spec["overrides"] = {"entry_point": ["python", "train.py"]}
+        new = Submission(
+            entity="ann", project="demo", queue="default", run_spec=spec, template_variables={}
+        )
+        with pytest.raises(NotFoundError):
+            await world.plane.items.submit(bob, new)
+        await world.plane.items.submit(ann, new)
 
 
 async def test_a_moved_item_keeps_its_version(world):
