@@ -18,7 +18,8 @@ _PATTERNS: Final = (
     # Keys and run tokens of ours.
     re.compile(r"(?P<keep>\b(?:launch|launchrun)-)[A-Za-z0-9_-]{40}(?P<after>)"),
     # https://user:password@host, and https://token@host.
-    re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]*://[^\s/:@'\"]*:)[^\s/@'\"]+(?P<after>@)"),
+    # Schemes are short; without a bound a long name with many dots would take hours.
+    re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]*:)[^\s/@'\"]+(?P<after>@)"),
     re.compile(r"(?P<keep>\bhttps?://)[^\s/:@'\"]+(?P<after>@)"),
     re.compile(r"(?i)(?P<keep>\b(?:basic|bearer)\s+)[A-Za-z0-9+/=._~-]{8,}(?P<after>)"),
     re.compile(

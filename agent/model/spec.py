@@ -6,7 +6,7 @@ send more.
 """
 
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -15,6 +15,11 @@ from agent.model.errors import InvalidInputError
 from agent.model.units import parse_duration, parse_size
 
 Json = dict[str, Any]
+
+#: More than any machine has.
+_MOST_CPUS: Final = 1e6
+_MOST_MEMORY: Final = 2**60
+_MOST_GPUS: Final = 10_000
 
 
 def _seconds(value: object) -> object:
@@ -165,13 +170,15 @@ class LaunchSpec(_Lenient):
         """What must be free: `resources`, else what the runner's arguments ask for.
 
         Raises:
-            InvalidInputError: `memory`, `cpus` or `gpus` of the arguments cannot be read.
+            InvalidInputError: `memory`, `cpus` or `gpus` cannot be read, or no machine has it.
         """
-        return Demand(
-            cpus=self.resources.cpus or _cores(self.args_for(resource)),
-            memory=self.resources.memory or _memory(self.args_for(resource)),
-            gpus=self.resources.gpus or _gpus(self.args_for(resource)),
-        )
+        cpus = self.resources.cpus or _cores(self.args_for(resource))
+        memory = self.resources.memory or _memory(self.args_for(resource))
+        gpus = self.resources.gpus or _gpus(self.args_for(resource))
+        _check_demand("cpus", cpus or 0, _MOST_CPUS)
+        _check_demand("memory", memory or 0, _MOST_MEMORY)
+        _check_demand("gpus", gpus, _MOST_GPUS)
+        return Demand(cpus=cpus, memory=memory, gpus=gpus)
 
 
 def parse_spec(raw: Json) -> LaunchSpec:
@@ -199,6 +206,13 @@ def _reason(told: str) -> str:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004
+
+
+def _check_demand(name: str, seen: float, most: float) -> None:
+    """Less than nothing would make room for others where there is none; so would no number."""
+    if not 0 <= seen <= most:
+        message = f"A job cannot ask for {_shown(seen)} `{name}`."
+        raise InvalidInputError(message, hint=f"Ask for 0 to {most:g}.")
 
 
 def _cores(args: Json) -> float | None:

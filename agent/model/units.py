@@ -1,5 +1,6 @@
 """Durations and sizes with units, as people write them in configuration and on flags."""
 
+import math
 import re
 from typing import Final
 
@@ -47,7 +48,10 @@ def parse_size(text: str) -> int:
     if match is None or factor is None:
         message = f"«{text}» is not a size."
         raise InvalidInputError(message, hint="Write a number with a unit: 512MiB, 2GiB, 10GB.")
-    return int(float(match[1]) * factor)
+    size = float(match[1]) * factor
+    if size == math.inf:
+        raise InvalidInputError(f"«{text[:20]}…» is not a size: it has {len(text)} characters.")
+    return int(size)
 
 
 def format_duration(seconds: float) -> str:

@@ -1,5 +1,7 @@
 """No secret passes, wherever a stream is cut; the rest stays as it is."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,3 +85,12 @@ def test_secrets_are_known_in_their_lines_and_as_urls_write_them() -> None:
 
 def test_short_values_are_no_secrets() -> None:
     assert Redactor(["a", "true"]).text("a true banana") == "a true banana"
+
+
+@pytest.mark.parametrize("part", ["a.", "a-", "http://", "a://b", "token ", "basic "])
+def test_a_long_text_takes_time_by_its_length(part: str) -> None:
+    """What submitters write is cleaned on the event loop, where the heartbeat waits for it."""
+    text = part * (256 * 1024 // len(part))
+    before = time.process_time()
+    Redactor(["a secret"]).text(text)
+    assert time.process_time() - before < 5  # by the square of it: minutes

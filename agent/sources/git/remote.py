@@ -119,7 +119,8 @@ def _user(text: str, user: str | None) -> str | None:
 
 def without_credentials(text: str) -> str:
     """The text with whatever stands before `@` in a URL taken out; for messages."""
-    return re.sub(r"([A-Za-z0-9+.-]+://)[^/\s]*@", r"\1", text)
+    # Bounded, as schemes are: else a long text without one takes the square of its length.
+    return re.sub(r"([A-Za-z0-9+.-]{1,30}://)[^/\s]*@", r"\1", text)
 
 
 def _invalid(text: str, why: str, hint: str | None = None) -> JobError:

@@ -1,5 +1,7 @@
 """Git URLs: what is read from them, and every form that is refused before git is started."""
 
+import time
+
 import pytest
 
 from agent.config.base import Secret
@@ -88,6 +90,13 @@ def test_other_protocols_are_the_administrator_s_to_allow(text):
     assert caught.value.cause is Cause.POLICY_SOURCE
     assert "(allowed: https, ssh)" in caught.value.message
     assert "sources.git.protocols" in str(caught.value)
+
+
+def test_a_long_text_is_refused_in_no_time():
+    before = time.process_time()
+    with pytest.raises(JobError):
+        parse_remote("a." * 100_000, ("https", "ssh"))
+    assert time.process_time() - before < 5  # by the square of its length: half a minute
 
 
 def test_messages_show_no_credentials():

@@ -1,0 +1,39 @@
+"""What a spec may ask for."""
+
+import pytest
+
+from agent.model.errors import InvalidInputError
+from agent.model.spec import parse_spec
+
+NAMED = "local-container"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cpus": -1},
+        {"cpus": "-0.5"},
+        {"cpus": "nan"},
+        {"cpus": "inf"},
+        {"cpus": float("nan")},
+        {"cpus": "1e400"},
+        {"memory": "1" * 400},
+        {"memory": 10**30},
+        {"gpus": "1" * 30},
+    ],
+)
+def test_less_than_nothing_and_more_than_there_is_are_refused(arguments) -> None:
+    """A negative share would be given to other jobs, over and above what the machine has."""
+    with pytest.raises(InvalidInputError):
+        parse_spec({"resource_args": {NAMED: arguments}}).demand(NAMED)
+
+
+@pytest.mark.parametrize("resources", [{"cpus": float("inf")}, {"gpus": 10**30}])
+def test_the_same_holds_for_what_is_asked_of_any_runner(resources) -> None:
+    with pytest.raises(InvalidInputError):
+        parse_spec({"resources": resources}).demand(NAMED)
+
+
+def test_zero_is_no_demand() -> None:
+    demand = parse_spec({"resource_args": {NAMED: {"cpus": "0", "memory": "0"}}}).demand(NAMED)
+    assert (demand.cpus or 0, demand.memory or 0, demand.gpus) == (0, 0, 0)
