@@ -194,7 +194,7 @@ class Journal:
     async def _try(self, batch: list[_Write]) -> JobError | None:
         try:
             await self._in_thread(lambda: self._commit(batch))
-        except (sqlite3.Error, RuntimeError) as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait must hear of it
             structlog.get_logger().error("the journal was not written", error=str(error))
             return _explained(error, self._path)
         return None

@@ -2,7 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -22,6 +22,12 @@ from agent.pipeline.tasks import end
 from agent.pipeline.watch import Watch
 from agent.ports.queue import Answer
 from agent.ports.runner import AlreadyStartedError, RunRequest, Workload, WorkloadState
+
+#: Seconds between looks at an engine that went away under a start.
+_LOOK: Final = 1.0
+#: Seconds for which a start whose answer was lost may still be on its way in the engine: it
+#: takes tenths of one. A second start before then could run a job again that ended at once.
+_ON_ITS_WAY: Final = 10.0
 
 
 async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
@@ -111,17 +117,20 @@ async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Wo
     """The engine went away under a start: look what became of it before anything else."""
     log = structlog.get_logger().bind(item=job.lease.item_id)
     log.warning("the engine went away under a start; looking", error=str(error))
-    waited = 0.0
+    waited, unstarted = 0.0, 0.0
     while waited < job.equipment.limits.engine:
         try:
             found = await job.lane.runner.find(job.name)
         except JobError:
-            await job.equipment.sleep(1.0)
-            waited += 1.0
-            continue
-        if found is not None and found.state is WorkloadState.CREATED:
-            return await job.lane.runner.start(workload)
-        return found or Lost(Cause.LOST_ENGINE, str(error))
+            found = None
+        else:
+            if found is None or found.state is not WorkloadState.CREATED:
+                return found or Lost(Cause.LOST_ENGINE, str(error))
+            if unstarted >= _ON_ITS_WAY:
+                return await job.lane.runner.start(workload)
+        await job.equipment.sleep(_LOOK)
+        waited += _LOOK
+        unstarted = unstarted + _LOOK if found is not None else 0.0
     return Lost(Cause.LOST_ENGINE, f"{error} It may have been started.")
 
 

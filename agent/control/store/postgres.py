@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import structlog
-from sqlalchemy import Connection, func, make_url, select, text
+from sqlalchemy import URL, Connection, NullPool, func, make_url, select, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -36,6 +36,9 @@ _RECONNECT: Final = 1.0
 #: and for its answer: one that was cut without a word would be waited for for ever.
 _QUIET: Final = 15.0
 _ANSWER: Final = 10.0
+#: Seconds for a connection, and for a statement: all of ours are short. Migrations have no limit.
+_CONNECT: Final = 10.0
+_STATEMENT: Final = 30.0
 
 
 #: What a transaction may end with that is not its work's doing.
@@ -105,10 +108,13 @@ async def open_postgres(
             "`control.database_url` is not an address of a database.",
             hint="Write postgresql://user:password@host:5432/name.",
         ) from None
-    engine = create_async_engine(address, pool_size=10, max_overflow=10, pool_pre_ping=True)
+    await _migrated(address)
+    engine = create_async_engine(
+        address, pool_size=10, max_overflow=10, pool_pre_ping=True,
+        connect_args={"timeout": _CONNECT, "command_timeout": _STATEMENT},
+    )  # fmt: skip
     database = PostgresDatabase(engine, publish)
     try:
-        await database.write(_migrate)
         dsn = address.set(drivername="postgresql").render_as_string(hide_password=False)
         listener = asyncio.create_task(_listen(dsn, publish), name="store-listener")
         try:
@@ -119,6 +125,11 @@ async def open_postgres(
                 await listener
     finally:
         await engine.dispose()
+
+
+async def _migrated(address: URL) -> None:
+    engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": _CONNECT})
+    await PostgresDatabase(engine, lambda _: None).write(_migrate)
 
 
 def _migrate(tx: Tx) -> None:
@@ -167,7 +178,7 @@ async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
 
     while True:
         try:
-            await _pass_on(await asyncpg.connect(dsn), publish)
+            await _pass_on(await asyncpg.connect(dsn, timeout=_CONNECT), publish)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             structlog.get_logger().warning("store.listener_away", error=str(error))
             await asyncio.sleep(_RECONNECT)

@@ -59,12 +59,8 @@ class Wire:
     def freeze(self) -> None:
         """Connections that are open now carry nothing any more; later ones do."""
         self._flowing.clear()
-        self._frozen, self._flowing = self._flowing, asyncio.Event()
+        self._flowing = asyncio.Event()
         self._flowing.set()
-
-    def thaw(self) -> None:
-        """What was held back arrives after all."""
-        self._frozen.set()
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection(*self._server)
@@ -86,6 +82,17 @@ async def _pump(
         pass  # the other end is gone
     finally:
         target.close()
+
+
+@asynccontextmanager
+async def wire_to(config: ControlConfig) -> AsyncIterator[tuple[Wire, ControlConfig]]:
+    """A network to the database, and the configuration of a plane behind it."""
+    assert config.database_url is not None
+    server = urlsplit(config.database_url.get_secret_value())
+    async with Wire(str(server.hostname), server.port or 5432) as wire:
+        place = f"{server.username}:{server.password}@127.0.0.1:{wire.port}"
+        url = SecretStr(server._replace(netloc=place).geturl())
+        yield wire, config.model_copy(update={"database_url": url})
 
 
 async def _heard_of(listener: World, speaker: World) -> None:
@@ -170,21 +177,29 @@ async def test_the_listener_comes_back_from_a_network_that_lets_nothing_through(
 ) -> None:
     monkeypatch.setattr(postgres, "_QUIET", 0.1)
     monkeypatch.setattr(postgres, "_ANSWER", 0.2)
-    assert config.database_url is not None
-    server = urlsplit(config.database_url.get_secret_value())
-    async with Wire(str(server.hostname), server.port or 5432) as wire:
-        place = f"{server.username}:{server.password}@127.0.0.1:{wire.port}"
-        distant = config.model_copy(
-            update={"database_url": SecretStr(server._replace(netloc=place).geturl())}
-        )
-        async with open_world(config) as one, open_plane(distant) as plane:
-            other = World(plane, one.me, one.key)
-            await _heard_of(other, one)
-            wire.freeze()
-            try:
-                await _heard_of(other, one)
-            finally:
-                wire.thaw()
+    async with (
+        wire_to(config) as (wire, distant),
+        open_world(config) as one,
+        open_plane(distant) as plane,
+    ):
+        other = World(plane, one.me, one.key)
+        await _heard_of(other, one)
+        wire.freeze()
+        await _heard_of(other, one)
+
+
+async def test_a_connection_that_falls_silent_is_given_up(
+    config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Requests and the end of the process wait for it no longer than one deadline."""
+    monkeypatch.setattr(postgres, "_STATEMENT", 0.2)
+    async with wire_to(config) as (wire, distant), open_plane(distant) as plane:
+        await plane.database.read(lambda tx: tx.now)
+        wire.freeze()
+        async with asyncio.timeout(60):
+            with pytest.raises(UnreachableError):
+                await plane.database.read(lambda tx: tx.now)
+            assert await plane.database.read(lambda tx: tx.now)
 
 
 async def _starting(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

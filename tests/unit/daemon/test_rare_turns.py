@@ -44,6 +44,7 @@ def meddle(bench: Bench, **calls: Any) -> None:
 async def test_an_engine_lost_under_a_start_is_asked_what_became_of_it(
     bench: Bench, started: bool, kind: type
 ) -> None:
+    bench.limits = Limits(grace=5.0, engine=600.0)
     runner = ScriptedRunner(bench.engine, "fake0plane")
     sent = 0
 
@@ -64,6 +65,34 @@ async def test_an_engine_lost_under_a_start_is_asked_what_became_of_it(
     assert isinstance(item.outcome, kind)
     assert bench.engine.starts(bench.name(item)) == 1
     assert sent == (1 if started else 2)
+
+
+async def test_a_start_that_takes_effect_late_is_not_sent_again(bench: Bench) -> None:
+    """1. The connection breaks. 2. The engine goes on with the start. 3. Looks find it."""
+    bench.limits = Limits(grace=5.0, engine=600.0)
+    runner = ScriptedRunner(bench.engine, "fake0plane")
+    looks = sent = 0
+
+    async def start(workload: Workload) -> Workload:
+        nonlocal sent
+        sent += 1
+        raise JobError(Cause.LOST_ENGINE, "cut")
+
+    async def find(name: str) -> Workload | None:
+        nonlocal looks
+        looks += 1
+        found = await runner.find(name)
+        if sent and looks == 3:
+            assert found is not None
+            await runner.start(found)
+        return found
+
+    meddle(bench, start=start, find=find)
+    item = bench.plane.submit(IMAGE_JOB)
+    async with bench.running():
+        await bench.until_over(item)
+    assert item.outcome == Succeeded()
+    assert (sent, bench.engine.starts(bench.name(item))) == (1, 1)
 
 
 async def test_an_engine_that_stays_away_under_a_start_leaves_it_lost(bench: Bench) -> None:
