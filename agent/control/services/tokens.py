@@ -6,7 +6,6 @@ token, because neither changes these.
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import struct
@@ -40,7 +39,8 @@ def read(key: bytes, text: str) -> RunToken | None:
         return None
     try:
         raw = base64.b64decode(encoded, altchars=b"-_", validate=True)
-    except binascii.Error:
+    except ValueError:
+        # No base64, or not even ASCII.
         return None
     head, mac = raw[: _HEAD.size], raw[_HEAD.size :]
     if not hmac.compare_digest(mac, _mac(key, head)):
