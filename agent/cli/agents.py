@@ -76,7 +76,7 @@ def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
         print_json(asked)
         return
     what = "finish its jobs and leave" if mode == "DRAIN" else "stop its jobs and leave"
-    print(f"The agent `{asked['name']}` was asked to {what}; it hears so with its next heartbeat.")
+    print(f"The agent `{asked['name']}` was asked to {what}.")
 
 
 def state_of(each: Json) -> str:
@@ -86,12 +86,18 @@ def state_of(each: Json) -> str:
     return "DRAINING" if each["draining"] else str(each["agentStatus"])
 
 
+def _conditions(each: Json) -> list[str]:
+    """In a few words; what a lost agent said last counts no more."""
+    told = [] if each["lost"] else each.get("conditions") or []
+    return [str(one["kind"]).replace("_", " ").lower() for one in told]
+
+
 def _row(each: Json) -> tuple[object, ...]:
     return (
         each["id"],
         each["name"],
         ", ".join(each["queueNames"]),
-        state_of(each),
+        ", ".join([state_of(each), *_conditions(each)]),
         len(each["items"]),
         ago(each["heartbeatAt"]),
         each["hostname"],
@@ -104,12 +110,14 @@ def _details(found: Json) -> list[tuple[str, object]]:
         f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
         for each in found["items"]
     ]
+    troubles = "\n".join(one["message"] for one in found.get("conditions") or [])
     return [
         ("id", found["id"]),
         ("name", found["name"]),
         ("host", found["hostname"]),
         ("version", found["version"]),
         ("state", state_of(found)),
+        *([("trouble", troubles)] if troubles else []),
         ("heartbeat", ago(found["heartbeatAt"])),
         ("started", ago(found["createdAt"])),
         ("queues", ", ".join(found["queueNames"])),
