@@ -86,10 +86,14 @@ def state_of(each: Json) -> str:
     return "DRAINING" if each["draining"] else str(each["agentStatus"])
 
 
-def _conditions(each: Json) -> list[str]:
-    """In a few words; what a lost agent said last counts no more."""
-    told = [] if each["lost"] else each.get("conditions") or []
-    return [str(one["kind"]).replace("_", " ").lower() for one in told]
+def _conditions(each: Json) -> list[Json]:
+    """What an agent of a server that knows of it said; a lost one's words count no more."""
+    told: list[Json] = each.get("conditions") or []
+    return [] if each["lost"] else told
+
+
+def _word(condition: Json) -> str:
+    return str(condition["kind"]).replace("_", " ").lower()
 
 
 def _row(each: Json) -> tuple[object, ...]:
@@ -97,7 +101,7 @@ def _row(each: Json) -> tuple[object, ...]:
         each["id"],
         each["name"],
         ", ".join(each["queueNames"]),
-        ", ".join([state_of(each), *_conditions(each)]),
+        ", ".join([state_of(each), *map(_word, _conditions(each))]),
         len(each["items"]),
         ago(each["heartbeatAt"]),
         each["hostname"],
@@ -110,7 +114,7 @@ def _details(found: Json) -> list[tuple[str, object]]:
         f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
         for each in found["items"]
     ]
-    troubles = "\n".join(one["message"] for one in found.get("conditions") or [])
+    troubles = "\n".join(one["message"] for one in _conditions(found))
     return [
         ("id", found["id"]),
         ("name", found["name"]),

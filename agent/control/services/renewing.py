@@ -35,7 +35,7 @@ def renew(
     current = agent.session == session
     verdicts = _extend(tx, context, agent, leases)
     if current:
-        told = agents.stored_conditions(conditions)
+        told = agents.stored_conditions(conditions if status != "KILLED" else ())
         agents.beat(tx, agent.id, status, told)
         if (agent.status, agent.conditions) != (status, told):
             tx.ring(topic_entity(agent.entity))

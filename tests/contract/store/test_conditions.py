@@ -24,6 +24,8 @@ async def test_the_last_heartbeat_says_what_is_wrong(world: World) -> None:
     assert await _kept(agent) == (ENGINE,)
     await agent.beat()
     assert await _kept(agent) == ()
+    await agent.beat(conditions=(DISK,), status="KILLED")
+    assert await _kept(agent) == ()
 
 
 async def test_a_new_process_begins_without_conditions(world: World) -> None:
