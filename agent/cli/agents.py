@@ -76,7 +76,7 @@ def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
         print_json(asked)
         return
     what = "finish its jobs and leave" if mode == "DRAIN" else "stop its jobs and leave"
-    print(f"The agent `{asked['name']}` was asked to {what}; it hears so with its next heartbeat.")
+    print(f"The agent `{asked['name']}` was asked to {what}.")
 
 
 def state_of(each: Json) -> str:
@@ -86,12 +86,22 @@ def state_of(each: Json) -> str:
     return "DRAINING" if each["draining"] else str(each["agentStatus"])
 
 
+def _conditions(each: Json) -> list[Json]:
+    """What an agent of a server that knows of it said; a lost one's words count no more."""
+    told: list[Json] = each.get("conditions") or []
+    return [] if each["lost"] else told
+
+
+def _word(condition: Json) -> str:
+    return str(condition["kind"]).replace("_", " ").lower()
+
+
 def _row(each: Json) -> tuple[object, ...]:
     return (
         each["id"],
         each["name"],
         ", ".join(each["queueNames"]),
-        state_of(each),
+        ", ".join([state_of(each), *map(_word, _conditions(each))]),
         len(each["items"]),
         ago(each["heartbeatAt"]),
         each["hostname"],
@@ -104,12 +114,14 @@ def _details(found: Json) -> list[tuple[str, object]]:
         f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
         for each in found["items"]
     ]
+    troubles = "\n".join(one["message"] for one in _conditions(found))
     return [
         ("id", found["id"]),
         ("name", found["name"]),
         ("host", found["hostname"]),
         ("version", found["version"]),
         ("state", state_of(found)),
+        *([("trouble", troubles)] if troubles else []),
         ("heartbeat", ago(found["heartbeatAt"])),
         ("started", ago(found["createdAt"])),
         ("queues", ", ".join(found["queueNames"])),

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,7 +14,9 @@ import structlog
 
 from agent.daemon.attempts import Attempts
 from agent.daemon.capacity import Ledger
+from agent.daemon.conditions import Conditions
 from agent.daemon.engines import EngineWatch
+from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
 from agent.model.work import Claim
@@ -62,6 +64,7 @@ class ClaimLoop:
         ledger: Ledger,
         engines: EngineWatch,
         floor: Floor,
+        conditions: Conditions,
         *,
         agent_id: str,
         session: str,
@@ -73,6 +76,7 @@ class ClaimLoop:
         self._ledger = ledger
         self._engines = engines
         self._floor = floor
+        self._conditions = conditions
         self._request = ClaimRequest(
             agent_id=agent_id, session=session, request_id="", free=ledger.total, queues=queues
         )
@@ -86,7 +90,7 @@ class ClaimLoop:
         """Claim for ever."""
         while True:
             await self._ledger.room()
-            await self._engines.all_up()
+            await self._engines.one_usable()
             await self._disk_room()
             for claim in await self._poll():
                 await self._begin(claim)
@@ -108,17 +112,20 @@ class ClaimLoop:
                     await self._queue.release(claim.lease, "the agent leaves")
 
     async def _poll(self) -> tuple[Claim, ...]:
+        free, usable = self._ledger.free, self._engines.usable
+        if usable == ():
+            return ()
         self._unanswered = self._unanswered or secrets.token_hex(12)
-        free = self._ledger.free
         request = replace(
             self._request,
             request_id=self._unanswered,
             free=free,
             max_items=_MANY if free.slots is None else max(1, free.slots),
             wait_seconds=_WAIT,
+            resources=usable,
         )
         try:
-            claims = await self._unless_changed(self._queue.claim(request))
+            claims = await self._unless_changed(request)
         except LaunchError as error:
             self._say_away(error)
             await self._sleep(self._backoff.pause())
@@ -129,12 +136,10 @@ class ClaimLoop:
         self._say_back()
         return claims
 
-    async def _unless_changed(
-        self, poll: Coroutine[Any, Any, tuple[Claim, ...]]
-    ) -> tuple[Claim, ...] | None:
-        """The poll's answer; `None` when what it asked for is no longer what is free."""
-        polling = asyncio.ensure_future(poll)
-        changes = [asyncio.ensure_future(change()) for change in self._changes()]
+    async def _unless_changed(self, request: ClaimRequest) -> tuple[Claim, ...] | None:
+        """The poll's answer; `None` when what it asked for is no longer what can be run."""
+        polling = asyncio.ensure_future(self._queue.claim(request))
+        changes = [asyncio.ensure_future(change) for change in self._changes(request)]
         try:
             await asyncio.wait({polling, *changes}, return_when=asyncio.FIRST_COMPLETED)
             return polling.result() if polling.done() else None
@@ -143,13 +148,17 @@ class ClaimLoop:
                 if not task.done():
                     await end(task)
 
-    def _changes(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+    def _changes(self, request: ClaimRequest) -> tuple[Coroutine[Any, Any, None], ...]:
         """Another free slot is no reason to ask again: the open poll has room for one."""
-        if self._ledger.measured:
-            return (self._engines.one_down, self._ledger.returned)
-        return (self._engines.one_down,)
+        engines = self._engines.changed_from(request.resources)
+        return (engines, self._ledger.returned()) if self._ledger.measured else (engines,)
 
     async def _begin(self, claim: Claim) -> None:
+        if claim.resource in self._engines.down:
+            # It was given to a poll that was cut because the engine fell silent.
+            with suppress(LaunchError):
+                await self._queue.release(claim.lease, f"{claim.resource} does not answer")
+            return
         twice = self._ledger.conflict(claim.granted)
         if not twice:
             self._attempts.begin(claim, Prepare())
@@ -161,6 +170,11 @@ class ClaimLoop:
 
     async def _disk_room(self) -> None:
         while (seen := await self._floor.seen()) < self._floor.free:
+            message = (
+                f"{format_size(seen)} are free on the disk of {self._floor.folder}, and "
+                f"{format_size(self._floor.free)} must stay free (`min_free_disk`)."
+            )
+            self._conditions.note(ConditionKind.DISK_LOW, message)
             if not self._full:
                 structlog.get_logger().error(
                     "too little free space; nothing is claimed",
@@ -171,6 +185,7 @@ class ClaimLoop:
                 )
             self._full = True
             await self._sleep(_DISK_INTERVAL)
+        self._conditions.lift(ConditionKind.DISK_LOW)
         if self._full:
             structlog.get_logger().info("there is room on the disk again; claiming goes on")
         self._full = False

@@ -1,4 +1,4 @@
-"""Whether the engines answer: nothing is claimed while one does not."""
+"""Whether the engines answer: nothing is claimed for one that does not."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,6 +6,8 @@ from typing import Final
 
 import structlog
 
+from agent.daemon.conditions import Conditions
+from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
 from agent.pipeline.equipment import Lane
 from agent.ports.runner import RunnerPort
@@ -18,14 +20,22 @@ _PROBE: Final = "launch-probe"
 
 
 class EngineWatch:
-    """A loop that looks at every engine, and what it saw last."""
+    """A loop that looks at every engine, and what it saw last.
+
+    `narrow`: claims may name resources, so that one silent engine leaves the others at work.
+    """
 
     def __init__(
         self,
         lanes: Mapping[str, Lane],
+        conditions: Conditions,
+        *,
+        narrow: bool,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._lanes = lanes
+        self._conditions = conditions
+        self._narrow = narrow
         self._sleep = sleep
         self._down: dict[str, str] = {}
         self._changed = asyncio.Event()
@@ -35,6 +45,14 @@ class EngineWatch:
         """What is wrong, by resource."""
         return self._down
 
+    @property
+    def usable(self) -> tuple[str, ...] | None:
+        """Resources to claim for; `None`: all that there are, and empty: none."""
+        if not self._down:
+            return None
+        up = tuple(resource for resource in self._lanes if resource not in self._down)
+        return up if self._narrow else ()
+
     async def run(self) -> None:
         """Look for ever."""
         while True:
@@ -42,14 +60,14 @@ class EngineWatch:
                 self._note(resource, await self._complaint(lane.runner))
             await self._sleep(_INTERVAL)
 
-    async def all_up(self) -> None:
-        """Wait until every engine answers."""
-        while self._down:
+    async def one_usable(self) -> None:
+        """Wait until there is something to claim for."""
+        while self.usable == ():
             await self._changed.wait()
 
-    async def one_down(self) -> None:
-        """Wait until an engine does not."""
-        while not self._down:
+    async def changed_from(self, usable: tuple[str, ...] | None) -> None:
+        """Wait until what is usable is something else."""
+        while self.usable == usable:
             await self._changed.wait()
 
     async def _complaint(self, runner: RunnerPort) -> str | None:
@@ -68,9 +86,12 @@ class EngineWatch:
         log = structlog.get_logger().bind(resource=resource)
         if complaint is None:
             del self._down[resource]
+            self._conditions.lift(ConditionKind.ENGINE_SILENT, resource)
             log.info("the engine answers again; claiming goes on")
         else:
             self._down[resource] = complaint
-            log.error("the engine does not answer; nothing is claimed", error=complaint)
+            message = f"the engine behind {resource} does not answer ({complaint.rstrip('.')})."
+            self._conditions.note(ConditionKind.ENGINE_SILENT, message, resource)
+            log.error("the engine does not answer; nothing is claimed for it", error=complaint)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

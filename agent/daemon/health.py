@@ -15,6 +15,7 @@ from agent.daemon.capacity import Ledger
 from agent.daemon.engines import EngineWatch
 from agent.daemon.heartbeat import Heartbeat
 from agent.daemon.tally import Tally
+from agent.model.condition import ConditionKind
 from agent.model.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +35,10 @@ class Vitals:
 
     def complaints(self) -> list[str]:
         """Why the agent takes no jobs now; empty when it does."""
-        found = [f"{resource}: {text}" for resource, text in self.engines.down.items()]
+        engines, conditions = self.engines, self.heartbeat.conditions.now
+        silenced = engines.down if engines.usable == () else {}
+        found = [f"{resource}: {text}" for resource, text in silenced.items()]
+        found += [one.message for one in conditions if one.kind is ConditionKind.DISK_LOW]
         silent = time.monotonic() - self.heartbeat.answered_at
         if silent > self.lease_seconds:
             found.append(f"control plane: no answer for {silent:.0f} s")

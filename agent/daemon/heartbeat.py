@@ -1,4 +1,4 @@
-"""Agent liveness, lease renewal, stop requests."""
+"""Agent liveness, lease renewal, stop requests, what is wrong here."""
 
 import asyncio
 import time
@@ -8,15 +8,17 @@ from typing import Literal
 import structlog
 
 from agent.daemon.attempts import Attempts
+from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.pipeline.insist import Backoff, Sleep
+from agent.pipeline.tasks import end
 from agent.ports.queue import Beat, BeatAnswer, QueuePort
 
 Orders = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
 
 
 class Heartbeat:
-    """One call every `interval` seconds renews everything.
+    """One call every `interval` seconds renews everything, and one at once when hastened.
 
     After a sleep of the whole process (SIGSTOP, a suspended machine) the first thing that
     happens is a renewal; its answers, not the clock here, say what is still ours.
@@ -41,6 +43,9 @@ class Heartbeat:
         self._orders = orders
         self._sleep = sleep
         self._away = False
+        self._hastened = asyncio.Event()
+        #: Told with every beat; a change is told at once.
+        self.conditions = Conditions(self.hasten)
         #: Set by the service once it claims no more.
         self.draining = False
         #: Monotonic time of the last answer.
@@ -50,15 +55,35 @@ class Heartbeat:
         """Beat for ever."""
         backoff = Backoff(first=1.0, longest=self._interval)
         while True:
+            self._hastened.clear()
             if await self.beat():
                 backoff.reset()
-                await self._sleep(self._interval)
+                await self._due()
             else:
                 await self._sleep(backoff.pause())
 
+    def hasten(self) -> None:
+        """Beat at once; while a beat is under way, once more after it."""
+        self._hastened.set()
+
+    async def _due(self) -> None:
+        interval = asyncio.ensure_future(self._sleep(self._interval))
+        hastened = asyncio.ensure_future(self._hastened.wait())
+        try:
+            await asyncio.wait({interval, hastened}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end(interval)
+            await end(hastened)
+
     async def beat(self, status: str | None = None) -> bool:
         """One beat; false when it was not answered."""
-        beat = Beat(self._agent_id, self._session, status or self._status(), self._attempts.leases)
+        beat = Beat(
+            self._agent_id,
+            self._session,
+            status or self._status(),
+            self._attempts.leases,
+            self.conditions.now,
+        )
         try:
             answer = await self._queue.renew(beat)
         except LaunchError as error:

@@ -25,6 +25,7 @@ from agent.daemon.heartbeat import Heartbeat
 from agent.daemon.journal import Journal
 from agent.daemon.leaving import EXIT_CODES, Leave, Leaving
 from agent.daemon.notify import Notifier
+from agent.daemon.orders import OrdersLoop
 from agent.daemon.prune import AttemptFolders, PruneLoop, Pruner
 from agent.daemon.recover import Recovery
 from agent.daemon.tally import Tally
@@ -166,14 +167,17 @@ class AgentDaemon:
             self._queue, journal, workshop.lanes, attempts,
             grace=self._settings.limits.grace, sleep=self._sleep,
         )  # fmt: skip
-        engines = EngineWatch(workshop.lanes, self._sleep)
+        heartbeat = self._heartbeat(welcome, attempts)
+        engines = EngineWatch(
+            workshop.lanes, heartbeat.conditions, narrow=welcome.narrows_claims, sleep=self._sleep
+        )
         return _Running(
             welcome=welcome,
             attempts=attempts,
             ledger=ledger,
             engines=engines,
-            heartbeat=self._heartbeat(welcome, attempts),
-            claims=self._claims(welcome, attempts, ledger, engines),
+            heartbeat=heartbeat,
+            claims=self._claims(welcome, attempts, ledger, engines, heartbeat),
             recovery=recovery,
             pruning=self._pruning(workshop, recovery, journal, attempts),
             tally=tally,
@@ -187,6 +191,8 @@ class AgentDaemon:
             "engines": self._supervised("engines", running.engines.run()),
             "prune": self._supervised("prune", running.pruning.run()),
         }
+        if running.welcome.tells_orders:
+            loops["orders"] = self._supervised("orders", self._orders(running).run())
         try:
             reason = await self._leaving.wanted()
             self._notifier.stopping("leaving")
@@ -293,8 +299,22 @@ class AgentDaemon:
             sleep=self._sleep,
         )
 
+    def _orders(self, running: _Running) -> OrdersLoop:
+        return OrdersLoop(
+            self._queue,
+            running.heartbeat.hasten,
+            agent_id=running.welcome.agent_id,
+            session=self._hello.session,
+            sleep=self._sleep,
+        )
+
     def _claims(
-        self, welcome: Welcome, attempts: Attempts, ledger: Ledger, engines: EngineWatch
+        self,
+        welcome: Welcome,
+        attempts: Attempts,
+        ledger: Ledger,
+        engines: EngineWatch,
+        heartbeat: Heartbeat,
     ) -> ClaimLoop:
         settings = self._settings
         return ClaimLoop(
@@ -303,6 +323,7 @@ class AgentDaemon:
             ledger,
             engines,
             Floor(settings.state_dir, settings.min_free_disk, self._executor),
+            heartbeat.conditions,
             agent_id=welcome.agent_id,
             session=self._hello.session,
             queues=self._hello.queues,

@@ -29,6 +29,8 @@ class Cause(StrEnum):
     SCHEDULE_PAUSED = "SCHEDULE_PAUSED"
     SCHEDULE_BUSY = "SCHEDULE_BUSY"
     SCHEDULE_CAPACITY = "SCHEDULE_CAPACITY"
+    SCHEDULE_DISK = "SCHEDULE_DISK"
+    SCHEDULE_ENGINE = "SCHEDULE_ENGINE"
     SCHEDULE_WAITING = "SCHEDULE_WAITING"
     START_ENTRYPOINT = "START_ENTRYPOINT"
     START_FAILED = "START_FAILED"
@@ -132,6 +134,14 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.SCHEDULE_CAPACITY: Meaning(
         "No agent of this queue offers what the job asks for.",
         "Ask for less, or start an agent on a larger machine.",
+    ),
+    Cause.SCHEDULE_DISK: Meaning(
+        "The agents that could take the job have too little free disk.",
+        "Free space on the agent's machine, or lower `min_free_disk`.",
+    ),
+    Cause.SCHEDULE_ENGINE: Meaning(
+        "The engine that would run the job does not answer.",
+        "Start it on the agent's machine: the agent sees by itself that it is back.",
     ),
     Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
     Cause.START_ENTRYPOINT: Meaning(

@@ -4,7 +4,8 @@ Life cycle
 ----------
 `register` once per process; its answer names leases that an earlier process of the same
 installation held, already under a fresh epoch. Then, concurrently and for ever: `claim`
-(long poll) and `renew` (heartbeat and batch renewal, every `heartbeat_seconds`). Per held
+(long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and, where the
+far end has it, `orders` (long poll: when to renew at once). Per held
 lease: `advance` any number of times, `permit` exactly before the one call that starts,
 `advance(phase=STARTED)`, `finish`; or, before `permit`, `release`.
 
@@ -21,6 +22,7 @@ from enum import StrEnum
 from typing import Any, Literal, Protocol
 
 from agent.model.capacity import Capacity
+from agent.model.condition import Condition
 from agent.model.outcome import Outcome
 from agent.model.phase import Phase
 from agent.model.work import Claim, Lease
@@ -78,6 +80,10 @@ class Welcome:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
+    #: The far end has `orders`; without, all of that comes with the next renewal.
+    tells_orders: bool = False
+    #: A claim may name `resources`; without, they are ignored.
+    narrows_claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,8 @@ class ClaimRequest:
     queues: tuple[str, ...]
     max_items: int = 1
     wait_seconds: float = 25.0
+    #: What can be run now, of what was registered; `None`: all of it.
+    resources: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,8 @@ class Beat:
     session: str
     status: str
     leases: tuple[Lease, ...]
+    #: All that keeps the agent from claiming now.
+    conditions: tuple[Condition, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +140,15 @@ class QueuePort(Protocol):
 
     async def renew(self, beat: Beat) -> BeatAnswer:
         """Renew all leases in one call."""
+
+    async def orders(
+        self, agent_id: str, session: str, seen: str | None, wait_seconds: float
+    ) -> str:
+        """Wait until a renewal would answer something new: a stop, leave, give way.
+
+        The mark that comes back stands for what there is now; hand it in as `seen` the next
+        time, so that nothing is missed between two calls. The same mark: nothing came.
+        """
 
     async def advance(
         self,

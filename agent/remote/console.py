@@ -11,6 +11,7 @@ from urllib.parse import quote
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.nearest import did_you_mean
 from agent.remote.client import GraphQLClient
+from agent.remote.features import CONDITIONS, features
 
 Json = dict[str, Any]
 
@@ -41,6 +42,8 @@ _AGENT: Final = """
   items { id name phase queueName activity startedAt }
 """
 
+_CONDITIONS: Final = " conditions { kind message resource } "
+
 _PAGE: Final = 500
 
 
@@ -55,6 +58,7 @@ class Console:
         self._client = client
         #: `None` leaves the choice to the server: the key's owner.
         self.entity = entity
+        self._agent_fields: str | None = None
 
     @property
     def client(self) -> GraphQLClient:
@@ -270,7 +274,9 @@ class Console:
     async def agents(self) -> list[Json]:
         """Agents, newest heartbeat first."""
         data = await self._client.execute(
-            "query Agents($entity: String) { launchAgents(entityName: $entity) {" + _AGENT + "} }",
+            "query Agents($entity: String) { launchAgents(entityName: $entity) {"
+            + await self._of_agents()
+            + "} }",
             {"entity": self.entity},
         )
         agents: list[Json] = data["launchAgents"]
@@ -294,7 +300,7 @@ class Console:
         """Ask an agent to leave: DRAIN lets its jobs finish, STOP stops them."""
         data = await self._client.execute(
             "mutation StopAgent($id: ID!, $mode: AgentStopMode!) {"
-            " stopLaunchAgent(id: $id, mode: $mode) {" + _AGENT + "} }",
+            " stopLaunchAgent(id: $id, mode: $mode) {" + await self._of_agents() + "} }",
             {"id": agent_id, "mode": mode},
             idempotent=True,
         )
@@ -333,6 +339,13 @@ class Console:
         return str(answer.json()["url"])
 
     # ------------------------------------------------------------------ inside
+
+    async def _of_agents(self) -> str:
+        """What is asked of agents: an older server refuses a document with newer fields."""
+        if self._agent_fields is None:
+            newer = CONDITIONS in await features(self._client)
+            self._agent_fields = _AGENT + (_CONDITIONS if newer else "")
+        return self._agent_fields
 
     async def _item_mutation(
         self, name: str, item_id: str, extra: tuple[str, str, Any] | None = None

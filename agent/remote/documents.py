@@ -37,6 +37,12 @@ mutation RenewLeases($input: RenewLaunchLeasesInput!) {
 }
 """
 
+ORDERS: Final = """
+query AgentOrders($agentId: ID!, $session: String!, $seen: String, $waitSeconds: Int) {
+  launchOrders(agentId: $agentId, session: $session, seen: $seen, waitSeconds: $waitSeconds)
+}
+"""
+
 ADVANCE: Final = """
 mutation AdvanceItem($input: AdvanceLaunchItemInput!) {
   advanceLaunchItem(input: $input) { answer }

@@ -13,6 +13,9 @@ from agent.remote.client import GraphQLClient
 from agent.remote.documents import FEATURES
 
 LEASES: Final = "LAUNCH_LEASES"
+ORDERS: Final = "LAUNCH_ORDERS"
+CLAIM_RESOURCES: Final = "LAUNCH_CLAIM_RESOURCES"
+CONDITIONS: Final = "LAUNCH_CONDITIONS"
 
 
 async def features(client: GraphQLClient) -> frozenset[str]:
@@ -32,13 +35,15 @@ async def features(client: GraphQLClient) -> frozenset[str]:
     return frozenset(one["name"] for one in listed if one and one.get("isEnabled"))
 
 
-async def require_leases(client: GraphQLClient) -> None:
-    """Refuse servers whose dialect this agent does not speak yet.
+async def require_leases(client: GraphQLClient) -> frozenset[str]:
+    """All features; servers whose dialect this agent does not speak yet are refused.
 
     Raises:
         ServerError: the server has no leases.
     """
-    if LEASES not in await features(client):
+    found = await features(client)
+    if LEASES not in found:
         message = f"{client.endpoint.url} speaks W&B's own dialect only (no {LEASES})."
         hint = "This agent serves our control plane; support for W&B's servers comes later."
         raise ServerError(message, hint=hint)
+    return found

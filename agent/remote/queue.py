@@ -24,7 +24,7 @@ from agent.ports.queue import (
 from agent.remote import documents
 from agent.remote.client import GraphQLClient
 from agent.remote.decode import capacity_input, claim_of, lease_of
-from agent.remote.features import require_leases
+from agent.remote.features import CLAIM_RESOURCES, CONDITIONS, ORDERS, require_leases
 from agent.remote.logs import append_log, log_end
 
 #: Seconds. A renewal that takes longer is worth less than the next one.
@@ -41,10 +41,11 @@ class RemoteQueue:
         self._client = client
         #: Written once, by `register`: every later write names it.
         self._agent_id = ""
+        self._features: frozenset[str] = frozenset()
 
     async def register(self, hello: Hello) -> Welcome:
         """Announce this process, after a look at what the server offers."""
-        await require_leases(self._client)
+        self._features = await require_leases(self._client)
         payload = await self._mutate(
             documents.REGISTER,
             "registerLaunchAgent",
@@ -72,10 +73,13 @@ class RemoteQueue:
             heartbeat_seconds=float(payload["heartbeatSeconds"]),
             lease_seconds=float(payload["leaseSeconds"]),
             held=await self._claims(payload["held"]),
+            tells_orders=ORDERS in self._features,
+            narrows_claims=CLAIM_RESOURCES in self._features,
         )
 
     async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
         """Wait for items; the request id makes a repeat harmless."""
+        resources = request.resources
         raw = await self._mutate(
             documents.CLAIM,
             "claimLaunchItems",
@@ -84,6 +88,7 @@ class RemoteQueue:
                 "session": request.session,
                 "requestId": request.request_id,
                 "queueNames": list(request.queues),
+                **({} if resources is None else {"resources": list(resources)}),
                 "max": request.max_items,
                 "free": capacity_input(request.free),
                 "waitSeconds": round(request.wait_seconds),
@@ -102,11 +107,24 @@ class RemoteQueue:
                 "session": beat.session,
                 "status": beat.status,
                 "leases": [_lease_ref(lease) for lease in beat.leases],
+                **self._conditions(beat),
             },
             deadline=_RENEW,
         )
         answers = {one["itemId"]: Answer(one["answer"]) for one in payload["leases"]}
         return BeatAnswer(answers, bool(payload["current"]), _stop(payload.get("stop")))
+
+    async def orders(
+        self, agent_id: str, session: str, seen: str | None, wait_seconds: float
+    ) -> str:
+        """Wait for a reason to renew at once."""
+        given = {"agentId": agent_id, "session": session, "seen": seen}
+        data = await self._client.execute(
+            documents.ORDERS,
+            {**given, "waitSeconds": round(wait_seconds)},
+            deadline=wait_seconds + _POLL_MARGIN,
+        )
+        return str(_answer(data, "launchOrders"))
 
     async def advance(
         self,
@@ -158,6 +176,15 @@ class RemoteQueue:
         later = int(item["attempt"]) > lease.attempt
         return Standing.OVER if later or Phase(item["phase"]) in TERMINAL else Standing.OPEN
 
+    def _conditions(self, beat: Beat) -> dict[str, Any]:
+        if CONDITIONS not in self._features:
+            return {}
+        told = [
+            {"kind": one.kind, "message": one.message, "resource": one.resource}
+            for one in beat.conditions
+        ]
+        return {"conditions": told}
+
     async def _write(
         self, document: str, name: str, lease: Lease, told: Mapping[str, Any]
     ) -> Answer:
@@ -172,11 +199,7 @@ class RemoteQueue:
         data = await self._client.execute(
             document, {"input": given}, deadline=deadline, idempotent=True
         )
-        answer = data.get(name)
-        if answer is None:
-            message = f"The server's answer lacks `{name}`."
-            raise ServerError(message, hint="Update the older of the two sides.")
-        return answer
+        return _answer(data, name)
 
     async def _claims(self, raws: list[Json]) -> tuple[Claim, ...]:
         """Claims that can be read; one whose spec cannot is refused at once."""
@@ -196,6 +219,14 @@ class RemoteQueue:
         except LaunchError as failure:
             # The lease lapses, and whoever gets the item next refuses it.
             log.warning("the refusal did not arrive", error=str(failure))
+
+
+def _answer(data: Json, name: str) -> Any:
+    answer = data.get(name)
+    if answer is None:
+        message = f"The server's answer lacks `{name}`."
+        raise ServerError(message, hint="Update the older of the two sides.")
+    return answer
 
 
 def _lease_ref(lease: Lease) -> dict[str, Any]:

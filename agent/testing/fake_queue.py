@@ -3,8 +3,8 @@
 `FakePlane` is the far end and outlives agents; `FakeQueue` is one agent's line to it, so
 that a second one with the same identity is the agent that came back. Leases, epochs,
 permits and guarded writes work as design.md §5 demands; time passes only when a test says
-so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `advance`,
-`permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
+so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `orders`,
+`advance`, `permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from agent.model.capacity import fits, grant, minus
+from agent.model.condition import Condition
 from agent.model.errors import ConflictError, FencedError, UnreachableError
 from agent.model.outcome import Outcome, phase_of
 from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase, may_follow
@@ -93,6 +94,8 @@ class FakePlane:
         self.calls: list[tuple[str, str]] = []
         #: Statuses of beats, in order.
         self.statuses: list[str] = []
+        #: Conditions of the last beat.
+        self.conditions: tuple[Condition, ...] = ()
         #: Told to every beat.
         self.agent_stop: Literal["DRAIN", "STOP"] | None = None
         #: Every claim request that arrived.
@@ -101,6 +104,9 @@ class FakePlane:
         #: Ids that `standing` does not know.
         self.hidden: set[str] = set()
         self.heartbeat_seconds = 10.0
+        #: What servers had not always; without, a claim's resources count for nothing.
+        self.tells_orders = True
+        self.narrows_claims = True
         self._away = False
         self._cuts: Counter[str] = Counter()
         self._failures: defaultdict[str, list[Exception]] = defaultdict(list)
@@ -126,6 +132,11 @@ class FakePlane:
     def request_stop(self, item: FakeItem) -> None:
         """Somebody stops it."""
         item.stop_requested = True
+        self.ring()
+
+    def ask_to_leave(self, mode: Literal["DRAIN", "STOP"]) -> None:
+        """An operator asks every agent."""
+        self.agent_stop = mode
         self.ring()
 
     def lapse(self, item: FakeItem) -> None:
@@ -227,6 +238,16 @@ class FakePlane:
         good = item is not None and item.lease == lease and item.phase in HELD
         return item if good and item is not None and item.holder == identity else None
 
+    def asked_for(self, resource: str, request: ClaimRequest) -> bool:
+        """Whether a claim is about that resource."""
+        narrowed = self.narrows_claims and request.resources is not None
+        return not narrowed or resource in (request.resources or ())
+
+    def mark(self, identity: str, session: str) -> str:
+        """Stands for what a renewal would tell that session to do."""
+        stops = [item.id for item in self.held_by(identity) if item.stop_requested]
+        return repr((self.sessions.get(identity) == session, self.agent_stop, stops))
+
     def grant(self, request: ClaimRequest, identity: str) -> list[FakeItem]:
         """What the request gets: the same again if it was answered before."""
         again = [i for i in self.held_by(identity) if i.request_id == request.request_id]
@@ -238,6 +259,7 @@ class FakePlane:
         for item in waiting:
             demand = parse_spec(item.spec).demand(item.resource)
             wanted = item.queue in request.queues and len(given) < request.max_items
+            wanted = wanted and self.asked_for(item.resource, request)
             if not wanted or not fits(demand, free):
                 continue
             item.granted = grant(demand, free)
@@ -276,6 +298,8 @@ class FakeQueue:
             control_plane_id=CONTROL_PLANE,
             heartbeat_seconds=plane.heartbeat_seconds,
             lease_seconds=45.0,
+            tells_orders=plane.tells_orders,
+            narrows_claims=plane.narrows_claims,
             held=tuple(_claim(item) for item in held),
         )
 
@@ -295,10 +319,27 @@ class FakeQueue:
         plane = self._plane
         await plane.arrive("renew")
         plane.statuses.append(beat.status)
+        plane.conditions = beat.conditions
         answers = {lease.item_id: self._answer(lease) for lease in beat.leases}
         current = plane.sessions.get(self._identity) == beat.session
         plane.leave("renew")
         return BeatAnswer(answers, current, plane.agent_stop)
+
+    async def orders(
+        self,
+        agent_id: str,  # noqa: ARG002 -- the port
+        session: str,
+        seen: str | None,
+        wait_seconds: float,  # noqa: ARG002 -- the port
+    ) -> str:
+        """See the port; waits for as long as a test takes."""
+        plane = self._plane
+        await plane.arrive("orders")
+        while (mark := plane.mark(self._identity, session)) == seen:
+            await plane.changed()
+            plane._check_away()  # noqa: SLF001 -- two halves of one fake
+        plane.leave("orders")
+        return mark
 
     async def advance(
         self,

@@ -1,8 +1,9 @@
-"""Our agents' dialect: claim, renew, advance, permit, finish, release."""
+"""Our agents' dialect: claim, renew, orders, advance, permit, finish, release."""
 
 import asyncio
 import time
-from typing import Any, Final
+from collections.abc import Coroutine, Sequence
+from typing import Any, Final, TypeVar
 
 from ariadne import ObjectType
 
@@ -10,44 +11,55 @@ from agent.control.graphql.agents import capacity_of
 from agent.control.graphql.context import Args, Context, Info, as_object
 from agent.control.store.records import ClaimRecord, Verdict
 from agent.model.cause import Cause
+from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase
 from agent.model.spec import Json
 from agent.model.work import Lease
 
 _LONGEST_WAIT: Final = 30
+#: Conditions of one agent, and characters of what it says about one.
+_CONDITIONS: Final = 16
+_SENTENCE: Final = 500
+
+T = TypeVar("T")
 
 
 async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
     began = time.perf_counter()
     context.waited = True
-    queues = args.get("queue_names")
-    polling = asyncio.ensure_future(
-        context.plane.leases.claim(
-            context.principal,
-            args["agent_id"],
-            args["session"],
-            args["request_id"],
-            free=capacity_of(args["free"]),
-            queues=None if queues is None else tuple(queues),
-            max_items=_at_least_one(args.get("max")),
-            wait_seconds=float(min(max(args.get("wait_seconds") or 0, 0), _LONGEST_WAIT)),
-        )
+    polling = context.plane.leases.claim(
+        context.principal,
+        args["agent_id"],
+        args["session"],
+        args["request_id"],
+        free=capacity_of(args["free"]),
+        queues=_names(args.get("queue_names")),
+        resources=_names(args.get("resources")),
+        max_items=_at_least_one(args.get("max")),
+        wait_seconds=_wait(args),
     )
-    claims = await _unless_unwanted(context, polling)
+    # What was granted in the very moment in which nobody waits any more is not lost: the
+    # same request id gets it again, and without a repetition its lease expires before
+    # anything has started.
+    claims = await _unless_unwanted(context, polling) or ()
     outcome = "claimed" if claims else "nothing"
     context.metrics.claims.labels(outcome).observe(time.perf_counter() - began)
     return claims
 
 
-async def _unless_unwanted(
-    context: Context, polling: asyncio.Future[tuple[ClaimRecord, ...]]
-) -> tuple[ClaimRecord, ...]:
-    """The claims, or none as soon as nobody waits for them.
+async def _orders(context: Context, args: Args) -> str:
+    context.waited = True
+    seen = args.get("seen")
+    polling = context.plane.agents.orders(
+        context.principal, args["agent_id"], args["session"], seen, wait_seconds=_wait(args)
+    )
+    return await _unless_unwanted(context, polling) or seen or ""
 
-    What was granted in that very moment is not lost: the same request id gets it again, and
-    without a repetition its lease expires before anything has started.
-    """
+
+async def _unless_unwanted(context: Context, poll: Coroutine[Any, Any, T]) -> T | None:
+    """The answer of a long poll; `None` as soon as nobody waits for it."""
+    polling = asyncio.ensure_future(poll)
     unwanted = asyncio.create_task(context.unwanted.wait())
     try:
         await asyncio.wait((polling, unwanted), return_when=asyncio.FIRST_COMPLETED)
@@ -56,7 +68,15 @@ async def _unless_unwanted(
         if not polling.done():
             polling.cancel()
             await asyncio.wait((polling,))
-    return () if polling.cancelled() else polling.result()
+    return None if polling.cancelled() else polling.result()
+
+
+def _wait(args: Args) -> float:
+    return float(min(max(args.get("wait_seconds") or 0, 0), _LONGEST_WAIT))
+
+
+def _names(given: list[str] | None) -> tuple[str, ...] | None:
+    return None if given is None else tuple(given)
 
 
 def _at_least_one(wanted: int | None) -> int:
@@ -68,10 +88,24 @@ def _at_least_one(wanted: int | None) -> int:
 async def _renew(context: Context, args: Args) -> Json:
     leases = [_lease(lease) for lease in args["leases"]]
     answer = await context.plane.leases.renew(
-        context.principal, args["agent_id"], args["session"], args["status"], leases
+        context.principal,
+        args["agent_id"],
+        args["session"],
+        args["status"],
+        leases,
+        conditions=_conditions(args.get("conditions") or ()),
     )
     verdicts = [_verdict(item, verdict) for item, verdict in answer.verdicts.items()]
     return {"leases": verdicts, "current": answer.current, "stop": answer.stop}
+
+
+def _conditions(given: Sequence[Args]) -> list[Condition]:
+    """What is known of it: a newer agent must not lose its leases over a word."""
+    known = [one for one in given if one["kind"] in ConditionKind.__members__]
+    return [
+        Condition(ConditionKind(one["kind"]), one["message"][:_SENTENCE], one.get("resource"))
+        for one in known[:_CONDITIONS]
+    ]
 
 
 async def _advance(context: Context, args: Args) -> Json:
@@ -155,7 +189,7 @@ def _lease_seconds(claim: ClaimRecord, _info: Info) -> int:
     return max(1, round(claim.lease_seconds))
 
 
-QUERIES: Final[dict[str, Any]] = {}
+QUERIES: Final = {"launchOrders": _orders}
 MUTATIONS: Final = {
     "claimLaunchItems": _claim,
     "renewLaunchLeases": _renew,

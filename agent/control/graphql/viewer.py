@@ -14,7 +14,13 @@ from agent.model.spec import Json
 
 #: Clients compare their own version with these; the oldest is what W&B's page asks for.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
-_FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
+#: What agents and commands ask for by name; the schema's first lines tell what each is.
+_FEATURES: Final = tuple(
+    {"name": name, "is_enabled": True}
+    for name in (
+        "LAUNCH_LEASES", "LAUNCH_ORDERS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
+    )
+)  # fmt: skip
 #: Switches on that clients save code and the difference to the last commit.
 _FLAGS: Final = {"code_saving_enabled": True}
 

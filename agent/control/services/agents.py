@@ -1,12 +1,18 @@
-"""Agents: sessions, liveness, and being asked to leave."""
+"""Agents: sessions, liveness, being asked to leave, and hearing so at once."""
+
+from time import monotonic
+from typing import Final
 
 from agent.control.services.context import Context, no_such_agent
 from agent.control.services.notices import topic_agent, topic_entity
+from agent.control.services.orders import mark
 from agent.control.services.policy import Action, Principal
 from agent.control.services.registering import register
 from agent.control.store import agents
 from agent.control.store.records import AgentRecord, Registration, StopMode, Welcome
 from agent.control.store.tx import AnyRow, Tx
+
+_LONGEST_WAIT: Final = 30.0
 
 
 class Agents:
@@ -59,7 +65,7 @@ class Agents:
         return await self._context.database.read(work)
 
     async def stop(self, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
-        """Ask an agent to leave; it learns with its next heartbeat.
+        """Ask an agent to leave; it hears so by `orders`, else with its next heartbeat.
 
         Raises:
             NotFoundError: absent or hidden.
@@ -75,6 +81,35 @@ class Agents:
             return self._record(tx, agents.sure(tx, agent_id))
 
         return await self._context.database.write(work)
+
+    async def orders(
+        self,
+        principal: Principal,
+        agent_id: str,
+        session: str,
+        seen: str | None,
+        *,
+        wait_seconds: float = 0.0,
+    ) -> str:
+        """A mark of what a renewal would tell this session to do now.
+
+        Waits up to `wait_seconds` (≤ 30) for one that is not `seen`. Nobody looks without
+        having been woken: behind a notice that was lost there is the heartbeat.
+
+        Raises:
+            NotFoundError: the agent.
+        """
+        deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
+
+        def look(tx: Tx) -> str:
+            return mark(tx, self._context.agent(tx, principal, agent_id), session)
+
+        with self._context.notices.listen([topic_agent(agent_id)]) as bell:
+            while (now := await self._context.database.read(look)) == seen:
+                if (left := deadline - monotonic()) <= 0:
+                    break
+                await bell.wait(left)
+        return now
 
     def _visible(self, principal: Principal, row: AnyRow) -> bool:
         return self._context.policy.allows(principal, row.entity, Action.READ)

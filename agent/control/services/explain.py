@@ -3,12 +3,19 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from agent.control.store.records import AgentRecord, Explanation, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand, fits
 from agent.model.cause import MEANINGS, Cause
+from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import TERMINAL, Phase
 from agent.model.units import format_size
+
+_HINDRANCES: Final = {
+    ConditionKind.DISK_LOW: Cause.SCHEDULE_DISK,
+    ConditionKind.ENGINE_SILENT: Cause.SCHEDULE_ENGINE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +78,34 @@ def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
     if not willing:
         leaving = ", ".join(agent.name for agent in live)
         return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, f"Leaving: {leaving}."])
-    lacks = [lack for agent in willing if (lack := _lack(item, agent))]
-    if len(lacks) == len(willing):
-        return _told(item, Cause.SCHEDULE_CAPACITY, [*details, *lacks])
+    lacks = [_lack(item, agent) for agent in willing]
+    able = [agent for agent, lack in zip(willing, lacks, strict=True) if lack is None]
+    told = [lack for lack in lacks if lack is not None]
+    if not able:
+        return _told(item, Cause.SCHEDULE_CAPACITY, [*details, *told])
     if around.ahead:
         details.append(f"{around.ahead} items of this queue come first.")
-    details += lacks
-    busy = all(_is_busy(item, agent, around.room.get(agent.id)) for agent in willing)
-    return _told(item, Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, details)
+    cause, troubles = _among(item, able, around.room)
+    return _told(item, cause, [*details, *told, *troubles])
+
+
+def _among(
+    item: ItemRecord, able: list[AgentRecord], room: Mapping[str, Capacity]
+) -> tuple[Cause, list[str]]:
+    """Why none of the agents that could run it has taken it, and what hinders which."""
+    bars = [(agent, one) for agent in able for one in _bars(item, agent)]
+    troubles = [f"Agent {agent.name} cannot take it now: {one.message}" for agent, one in bars]
+    free = [agent for agent in able if not _bars(item, agent)]
+    if not free:
+        return _HINDRANCES[bars[0][1].kind], troubles
+    busy = all(_is_busy(item, agent, room.get(agent.id)) for agent in free)
+    return Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, troubles
+
+
+def _bars(item: ItemRecord, agent: AgentRecord) -> tuple[Condition, ...]:
+    """What keeps an agent from claiming the item, which it could run."""
+    resource = item.resource or next(iter(agent.resources), None)
+    return tuple(one for one in agent.conditions if one.bars(resource))
 
 
 def _is_busy(item: ItemRecord, agent: AgentRecord, room: Capacity | None) -> bool:

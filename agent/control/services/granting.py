@@ -1,7 +1,7 @@
 """Handing items to agents: a fresh epoch with every grant and every adoption."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from agent.control.services.context import Context
 from agent.control.services.tokens import RunToken, mint
@@ -15,25 +15,44 @@ from agent.model.phase import Phase
 from agent.model.work import Lease
 
 
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one claim asks for."""
+
+    request_id: str
+    free: Capacity
+    max_items: int
+    #: Narrows what the agent registered for; `None`: all of it.
+    resources: Sequence[str] | None = None
+
+    def takes(self, resource: str) -> bool:
+        """Whether jobs for this resource are wanted."""
+        return self.resources is None or resource in self.resources
+
+
 def grant_items(
     tx: Tx,
     context: Context,
     agent: AnyRow,
     queue_ids: Sequence[str],
-    request_id: str,
-    free: Capacity,
-    max_items: int,
+    wish: Wish,
 ) -> tuple[ClaimRecord, ...]:
-    """Lease what fits, by priority and age; the agent's row is locked."""
-    room = _not_handed_out(tx, agent, free)
+    """Lease what fits, by priority and age; the agent's row is locked.
+
+    An item that names no resource runs on what the agent offers first, and waits while the
+    claim leaves that out.
+    """
+    offered = [one for one in agent.resources if wish.takes(one)]
+    unnamed = offered[:1] == agent.resources[:1]
+    room = _not_handed_out(tx, agent, wish.free)
     granted: list[ClaimRecord] = []
-    while len(granted) < max_items and fits(Demand(), room):
-        item_id = items.take(tx, queue_ids, agent.resources, room)
+    while offered and len(granted) < wish.max_items and fits(Demand(), room):
+        item_id = items.take(tx, queue_ids, offered, room, unnamed=unnamed)
         if item_id is None:
             break
         seen = items.sure(tx, item_id)
         share = grant(_demand(seen), room)
-        _lease(tx, context, seen, agent, request_id, share)
+        _lease(tx, context, seen, agent, wish.request_id, share)
         granted.append(claim_record(tx, context, item_id))
         room = minus(room, share)
     return tuple(granted)

@@ -10,7 +10,7 @@ from typing import Final
 
 from agent.control.services import holding
 from agent.control.services.context import Context, serves
-from agent.control.services.granting import claim_record, grant_items
+from agent.control.services.granting import Wish, claim_record, grant_items
 from agent.control.services.notices import topic_agent, topic_queue
 from agent.control.services.policy import Principal
 from agent.control.services.renewing import check_status, renew
@@ -20,6 +20,7 @@ from agent.control.store.records import BeatAnswer, ClaimRecord, Verdict
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
+from agent.model.condition import Condition
 from agent.model.errors import FencedError, InvalidInputError, NotFoundError
 from agent.model.nearest import did_you_mean
 from agent.model.phase import Phase
@@ -48,13 +49,15 @@ class Leases:
         *,
         free: Capacity,
         queues: Sequence[str] | None = None,
+        resources: Sequence[str] | None = None,
         max_items: int = 1,
         wait_seconds: float = 0.0,
     ) -> tuple[ClaimRecord, ...]:
         """Hand out what fits, by priority and age; wait for it up to `wait_seconds` (≤ 30).
 
-        The same request id gives the same claims back while they are held. An agent that
-        was asked to leave and a paused queue get nothing.
+        The same request id gives the same claims back while they are held. `resources`
+        leaves out those that the agent cannot run at present. An agent that was asked to
+        leave and a paused queue get nothing.
 
         Raises:
             NotFoundError: the agent, or a queue it did not register for.
@@ -63,6 +66,7 @@ class Leases:
         """
         if not 1 <= max_items <= _MOST_ITEMS:
             raise InvalidInputError(f"A claim asks for 1 to {_MOST_ITEMS} items, not {max_items}.")
+        wish = Wish(request_id, free, max_items, resources)
         deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
 
         def work(tx: Tx) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
@@ -70,8 +74,7 @@ class Leases:
             if agent.session != session:
                 raise FencedError(f"A newer process speaks for the agent «{agent.name}».")
             served = self._served(tx, principal, agent, queues)
-            claims = self._claim(tx, agent, request_id, free, served, max_items)
-            return claims, served
+            return self._claim(tx, agent, wish, served), served
 
         def look_again(tx: Tx) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
             found = work(tx)
@@ -107,22 +110,16 @@ class Leases:
         return [registered[name] for name in names]
 
     def _claim(
-        self,
-        tx: Tx,
-        agent: AnyRow,
-        request_id: str,
-        free: Capacity,
-        served: Sequence[AnyRow],
-        max_items: int,
+        self, tx: Tx, agent: AnyRow, wish: Wish, served: Sequence[AnyRow]
     ) -> tuple[ClaimRecord, ...]:
         """One look, with the agent's row locked: a repeated request waits for the first one."""
-        repeated = items.claimed_by(tx, agent.id, request_id)
+        repeated = items.claimed_by(tx, agent.id, wish.request_id)
         if repeated:
             return tuple(claim_record(tx, self._context, row.id) for row in repeated)
         if agent.stop is not None:
             return ()
         open_queues = [row.id for row in served if not row.paused]
-        return grant_items(tx, self._context, agent, open_queues, request_id, free, max_items)
+        return grant_items(tx, self._context, agent, open_queues, wish)
 
     async def renew(
         self,
@@ -131,8 +128,12 @@ class Leases:
         session: str,
         status: str,
         leases: Sequence[Lease],
+        *,
+        conditions: Sequence[Condition] = (),
     ) -> BeatAnswer:
         """Heartbeat and batch renewal; status KILLED is a goodbye.
+
+        `conditions` replace what the agent said before.
 
         Raises:
             NotFoundError: the agent.
@@ -142,7 +143,7 @@ class Leases:
 
         def work(tx: Tx) -> BeatAnswer:
             agent = self._context.agent(tx, principal, agent_id, lock=True)
-            return renew(tx, self._context, agent, session, status, leases)
+            return renew(tx, self._context, agent, session, status, leases, conditions)
 
         return await self._context.database.write(work)
 

@@ -24,7 +24,7 @@ def topic_log(item_id: str) -> str:
 
 
 def topic_agent(agent_id: str) -> str:
-    """The agent was asked to leave, or taken over."""
+    """The agent was asked to leave or to stop a job, or was taken over."""
     return f"agent:{agent_id}"
 
 

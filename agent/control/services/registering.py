@@ -107,6 +107,7 @@ def _stored(tx: Tx, principal: Principal, entity: str, hello: Registration) -> A
         },
         "config": hello.config,
         "status": "POLLING",
+        "conditions": None,
     }
     known = agents.by_identity(tx, entity, hello.identity)
     if known is None:

@@ -10,6 +10,7 @@ from agent.control.services.transitions import remark, requeue
 from agent.control.store import agents, items
 from agent.control.store.records import BeatAnswer, Verdict
 from agent.control.store.tx import AnyRow, Tx
+from agent.model.condition import Condition
 from agent.model.errors import InvalidInputError
 from agent.model.phase import UNSTARTED_HELD, Phase
 from agent.model.work import Lease
@@ -18,7 +19,13 @@ STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
 
 
 def renew(
-    tx: Tx, context: Context, agent: AnyRow, session: str, status: str, leases: Sequence[Lease]
+    tx: Tx,
+    context: Context,
+    agent: AnyRow,
+    session: str,
+    status: str,
+    leases: Sequence[Lease],
+    conditions: Sequence[Condition],
 ) -> BeatAnswer:
     """See `Leases.renew`; the agent's row is locked.
 
@@ -28,8 +35,9 @@ def renew(
     current = agent.session == session
     verdicts = _extend(tx, context, agent, leases)
     if current:
-        agents.beat(tx, agent.id, status)
-        if agent.status != status:
+        told = agents.stored_conditions(conditions if status != "KILLED" else ())
+        agents.beat(tx, agent.id, status, told)
+        if (agent.status, agent.conditions) != (status, told):
             tx.ring(topic_entity(agent.entity))
         if status == "KILLED":
             hand_back(tx, agent)

@@ -1,5 +1,6 @@
 """A stop request: at once where nobody holds the item, else through its holder."""
 
+from agent.control.services.notices import topic_agent
 from agent.control.services.transitions import end, remark
 from agent.control.store import items, runs
 from agent.control.store.records import Dialect
@@ -18,6 +19,8 @@ def request_stop(tx: Tx, seen: AnyRow, actor: str) -> None:
         end(tx, seen, Phase.STOPPED, Cause.STOPPED_BY_USER, message, actor=actor)
         return
     remark(tx, seen, "stop requested", actor=actor, stop_requested=True)
+    if seen.agent_id is not None:
+        tx.ring(topic_agent(seen.agent_id))
     if seen.dialect == Dialect.WANDB and seen.run_name is not None:
         # W&B's agents ask after the run, never after the item.
         _stop_run(tx, items.sure(tx, seen.id))

@@ -1,6 +1,7 @@
 """Agents and the queues they serve."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
@@ -10,6 +11,7 @@ from agent.control.store.records import AgentRecord, Dialect
 from agent.control.store.tables import agent_queues, agents, items, queues
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
+from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import HELD
 
 _BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
@@ -20,7 +22,7 @@ _LOCKED: Final = _BY_ID.with_for_update()
 _RENEW: Final = (
     update(agents)
     .where(agents.c.id == bindparam("agent"))
-    .values(heartbeat_at=bindparam("beat"), status=bindparam("said"))
+    .values(heartbeat_at=bindparam("beat"), status=bindparam("said"), conditions=bindparam("told"))
 )
 
 
@@ -91,9 +93,16 @@ def change(tx: Tx, agent_id: str, values: dict[str, Any]) -> None:
     tx.run(update(agents).where(agents.c.id == agent_id).values(values))
 
 
-def beat(tx: Tx, agent_id: str, status: str) -> None:
-    """A sign of life."""
-    tx.run(_RENEW, {"agent": agent_id, "beat": tx.now, "said": status})
+def beat(
+    tx: Tx, agent_id: str, status: str, conditions: list[dict[str, Any]] | None = None
+) -> None:
+    """A sign of life; `conditions` as `stored_conditions` makes them."""
+    tx.run(_RENEW, {"agent": agent_id, "beat": tx.now, "said": status, "told": conditions})
+
+
+def stored_conditions(conditions: Iterable[Condition]) -> list[dict[str, Any]] | None:
+    """As the column has them; nothing where nothing is wrong."""
+    return [asdict(one) for one in conditions] or None
 
 
 def serve(tx: Tx, agent_id: str, queue_ids: Iterable[str]) -> None:
@@ -135,6 +144,7 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
         resources=tuple(one.resources),
         capacity=_capacity(one.capacity),
         config=one.config,
+        conditions=tuple(map(_condition, one.conditions or ())),
         queue_ids=tuple(queue_id for queue_id, _ in served),
         queue_names=tuple(name for _, name in served),
         heartbeat_at=moment(one.heartbeat_at),
@@ -145,6 +155,10 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
 def is_lost(one: AnyRow, silent_since: float) -> bool:
     """No sign of life since then, and no goodbye."""
     return bool(one.heartbeat_at < silent_since and one.status != "KILLED")
+
+
+def _condition(stored: dict[str, Any]) -> Condition:
+    return Condition(ConditionKind(stored["kind"]), stored["message"], stored["resource"])
 
 
 def _capacity(stored: dict[str, Any] | None) -> Capacity | None:

@@ -5,7 +5,18 @@ from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Select, bindparam, delete, func, or_, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    bindparam,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 
 from agent.control.store.artifact_tables import artifacts
 from agent.control.store.moments import moment
@@ -49,19 +60,34 @@ _CLAIMED: Final = _LEAN.where(
 ).order_by(*_PLACE)
 
 
+_TO_STOP: Final = (
+    select(items.c.id, items.c.attempt)
+    .where(
+        text(HELD_ONLY),
+        items.c.agent_id == bindparam("holder"),
+        items.c.stop_requested.is_(True),
+    )
+    .order_by(items.c.id)
+)
+
+
 @cache
-def _fitting(resources: int) -> Select[Any]:
+def _fitting(resources: int, *, unnamed: bool) -> Select[Any]:
     """The first queued item that fits an agent with so many resources, `offered_0` and on.
 
-    Made once per number: a list of any length would be spelled out anew with every claim.
+    With `unnamed` also items that name no resource. Made once per number: a list of any
+    length would be spelled out anew with every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)
     ]
+    suited = [items.c.resource == one for one in offered]
+    if unnamed:
+        suited.append(items.c.resource.is_(None))
     where = (
         text(QUEUED_ONLY),
         items.c.queue_id == bindparam("in_queue"),
-        or_(items.c.resource.is_(None), *(items.c.resource == one for one in offered)),
+        or_(false(), *suited),
         items.c.demand_cpus <= bindparam("cpus"),
         items.c.demand_memory <= bindparam("memory"),
         items.c.demand_gpus <= bindparam("gpus"),
@@ -70,12 +96,12 @@ def _fitting(resources: int) -> Select[Any]:
 
 
 @cache
-def _taking(resources: int) -> Select[Any]:
+def _taking(resources: int, *, unnamed: bool) -> Select[Any]:
     """The one query that differs by database: others' candidates are skipped, not waited for.
 
     SQLite has one writer and leaves the clause out.
     """
-    return _fitting(resources).with_for_update(skip_locked=True)
+    return _fitting(resources, unnamed=unnamed).with_for_update(skip_locked=True)
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -124,8 +150,18 @@ def specs(tx: Tx, item_id: str) -> AnyRow:
     return tx.sure(_SPECS, item=item_id)
 
 
-def take(tx: Tx, queue_ids: Sequence[str], offered: Sequence[str], free: Capacity) -> str | None:
-    """The id of the first queued item that fits, over several queues; locked."""
+def take(
+    tx: Tx,
+    queue_ids: Sequence[str],
+    offered: Sequence[str],
+    free: Capacity,
+    *,
+    unnamed: bool = True,
+) -> str | None:
+    """The id of the first queued item that fits, over several queues; locked.
+
+    `unnamed`: items that name no resource fit, too.
+    """
     fitting = {
         **{f"offered_{index}": one for index, one in enumerate(offered)},
         "cpus": _PLENTY_CPUS if free.cpus is None else free.cpus,
@@ -133,8 +169,8 @@ def take(tx: Tx, queue_ids: Sequence[str], offered: Sequence[str], free: Capacit
         "gpus": len(free.gpus),
     }
     count = len(offered)
-    for queue_id in _by_head(tx, queue_ids, _fitting(count), fitting):
-        found = tx.one(_taking(count), in_queue=queue_id, **fitting)
+    for queue_id in _by_head(tx, queue_ids, _fitting(count, unnamed=unnamed), fitting):
+        found = tx.one(_taking(count, unnamed=unnamed), in_queue=queue_id, **fitting)
         if found is not None:
             return str(found.id)
     return None
@@ -193,6 +229,11 @@ def held_by(tx: Tx, agent_id: str, *, lock: bool = False) -> Sequence[AnyRow]:
     """Items an agent holds, oldest first."""
     query = _LEAN.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
+
+
+def to_stop(tx: Tx, agent_id: str) -> Sequence[AnyRow]:
+    """`id` and `attempt` of items an agent holds and is to stop, in the order of their ids."""
+    return tx.all(_TO_STOP, holder=agent_id)
 
 
 def claimed_by(tx: Tx, agent_id: str, request_id: str) -> Sequence[AnyRow]:

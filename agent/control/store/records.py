@@ -11,6 +11,7 @@ from typing import Generic, Literal, TypeVar
 
 from agent.model.capacity import Capacity, Demand, Granted
 from agent.model.cause import Cause
+from agent.model.condition import Condition
 from agent.model.phase import Phase, wire_state
 from agent.model.spec import Json
 from agent.model.work import Lease
@@ -259,6 +260,8 @@ class AgentRecord:
     resources: tuple[str, ...]
     capacity: Capacity | None
     config: Json
+    #: What keeps it from claiming, as it said last.
+    conditions: tuple[Condition, ...]
     queue_ids: tuple[str, ...]
     queue_names: tuple[str, ...]
     heartbeat_at: datetime

@@ -203,6 +203,8 @@ agents: Final = Table(
     Column("stop", PlainText),
     Column("heartbeat_at", Double, nullable=False),
     Column("created_at", Double, nullable=False),
+    #: What keeps it from claiming, as it said last; `NULL` where nothing does.
+    Column("conditions", JsonText),
     Index(None, "entity", "name"),
     Index(None, "entity", "identity"),
 )

@@ -15,6 +15,7 @@ from agent.control.web.job_present import job_of
 from agent.control.web.pages import show
 from agent.control.web.plain import plain_text
 from agent.control.web.timeline import steps
+from agent.model.phase import Phase
 
 _CHANNELS: Final = (("setup", "Setup"), ("job", "Job"))
 #: What a page without scripts shows of a log.
@@ -43,7 +44,8 @@ async def item(request: web.Request) -> web.StreamResponse:
     return show(
         request,
         "item.html",
-        urlencode({"item": record.id}),
+        # What an item waits for happens elsewhere, to its queue and to agents.
+        urlencode({"item": record.id} | ({"beat": "1"} if record.phase is Phase.QUEUED else {})),
         item=record,
         queue_path=queue_address(record.entity, record.queue),
         timeline=steps(record.phase, history),

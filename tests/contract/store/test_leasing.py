@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from sqlalchemy import text
 
 from agent.control.store.records import Verdict
 from agent.model.capacity import Capacity
@@ -65,7 +66,7 @@ async def test_a_job_goes_from_the_queue_to_its_outcome(world: World) -> None:
 async def test_a_waiting_claim_is_woken_by_a_submission(world: World) -> None:
     agent = await world.agent()
     waiting = asyncio.create_task(agent.claim(wait=25.0))
-    await _listening(world)
+    await world.somebody_waits()
     item = await world.submit()
     async with asyncio.timeout(4):  # less than the slow poll behind the notice
         (claim,) = await waiting
@@ -78,7 +79,7 @@ async def test_a_waiting_claim_is_woken_by_a_queue_that_resumes(world: World) ->
     await world.submit()
     assert await agent.claim() == ()
     waiting = asyncio.create_task(agent.claim(wait=25.0))
-    await _listening(world)
+    await world.somebody_waits()
     await world.plane.queues.pause(world.me, None, "default", paused=False)
     async with asyncio.timeout(4):
         assert len(await waiting) == 1
@@ -100,9 +101,9 @@ async def test_a_repeated_claim_gets_the_same_leases(world: World) -> None:
 async def test_a_claim_whose_reply_was_cut_while_it_waited_loses_nothing(world: World) -> None:
     agent = await world.agent()
     cut = asyncio.create_task(agent.claim("the-request", wait=25.0))
-    await _listening(world)
+    await world.somebody_waits()
     repeated = asyncio.create_task(agent.claim("the-request", wait=25.0))
-    await _listening(world, 2)
+    await world.somebody_waits(2)
     item = await world.submit()
     async with asyncio.timeout(10):
         first, second = await asyncio.gather(cut, repeated)
@@ -372,9 +373,34 @@ def _any_lease():
     return Lease("none", 1, 1)
 
 
-async def _listening(world: World, number: int = 1) -> None:
-    """Wait until that many claims wait to be woken, their first look behind them."""
-    notices = world.plane.notices
-    async with asyncio.timeout(10):
-        while sum(bell.waiting for bells in notices._listeners.values() for bell in bells) < number:
-            await asyncio.sleep(0)
+BOTH_RESOURCES = ("local-container", "local-process")
+
+
+async def test_a_claim_may_leave_out_what_cannot_run_at_present(world: World) -> None:
+    for resource in BOTH_RESOURCES:
+        await world.queue(resource, resource=resource)
+    agent = await world.agent(queues=BOTH_RESOURCES, resources=BOTH_RESOURCES)
+    container, process = [await world.submit(queue=resource) for resource in BOTH_RESOURCES]
+    (claim,) = await agent.claim(most=10, resources=("local-process",))
+    assert (claim.lease.item_id, claim.resource) == (process.id, "local-process")
+    assert await agent.claim(resources=("local-process", "kubernetes")) == ()
+    assert await agent.claim(resources=()) == ()
+    assert (await agent.claim_one()).lease.item_id == container.id
+
+
+async def test_a_job_that_names_no_resource_waits_for_what_the_agent_offers_first(
+    world: World,
+) -> None:
+    agent = await world.agent(resources=BOTH_RESOURCES)
+    item = await world.submit()
+    await world.plane.database.write(lambda tx: tx.run(text("UPDATE items SET resource = NULL")))
+    assert await agent.claim(resources=("local-process",)) == ()
+    claim = await agent.claim_one(resources=("local-container",))
+    assert (claim.lease.item_id, claim.resource) == (item.id, "local-container")
+
+
+async def test_a_repeated_claim_gives_back_what_it_leaves_out_by_now(world: World) -> None:
+    agent = await world.agent(resources=BOTH_RESOURCES)
+    await world.submit()
+    first = await agent.claim("the-request")
+    assert await agent.claim("the-request", resources=("local-process",)) == first

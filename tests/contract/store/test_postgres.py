@@ -17,6 +17,7 @@ from agent.control.services.notices import topic_queue
 from agent.control.services.plane import open_plane
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
+from agent.control.store.records import Verdict
 from agent.model.errors import ConfigError, UnreachableError
 from tests.contract.store.world import World, open_world
 
@@ -112,6 +113,20 @@ async def test_a_submission_to_one_replica_wakes_a_claim_at_another(config) -> N
         async with asyncio.timeout(4):
             (claim,) = await waiting
         assert claim.lease.item_id == item.id
+
+
+async def test_a_stop_asked_of_one_replica_is_heard_by_an_agent_at_another(config) -> None:
+    async with replicas(config) as (one, other):
+        await _heard_of(other, one)
+        agent = await other.agent()
+        item = await one.submit()
+        claim = await agent.claim_one()
+        waiting = asyncio.create_task(agent.orders(await agent.orders(), wait=25.0))
+        await other.somebody_waits()
+        await one.plane.items.stop(one.me, item.id)
+        async with asyncio.timeout(10):
+            await waiting
+        assert (await agent.beat(claim)).verdicts == {item.id: Verdict.STOP}
 
 
 async def test_replicas_that_start_at_once_agree(config) -> None:

@@ -146,7 +146,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
         compiled = (
-            items._taking(1)
+            items._taking(1, unnamed=True)
             .params(values)
             .compile(
                 tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}

@@ -1,5 +1,6 @@
 """A control plane without a wire, and short ways to do what people and agents do with it."""
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +22,7 @@ from agent.control.store.records import (
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
+from agent.model.condition import Condition
 from agent.model.phase import Phase, may_follow
 
 IMAGE = {"docker": {"docker_image": "busybox"}}
@@ -52,6 +54,7 @@ class Agent:
         free: Capacity = PLENTY,
         most: int = 1,
         queues: tuple[str, ...] | None = None,
+        resources: tuple[str, ...] | None = None,
         wait: float = 0.0,
     ) -> tuple[ClaimRecord, ...]:
         return await self.world.plane.leases.claim(
@@ -61,6 +64,7 @@ class Agent:
             request or f"request-{next(self.world.numbers)}",
             free=free,
             queues=queues,
+            resources=resources,
             max_items=most,
             wait_seconds=wait,
         )
@@ -99,10 +103,20 @@ class Agent:
     async def release(self, claim: ClaimRecord) -> Verdict:
         return await self.world.plane.leases.release(self.world.me, self.id, claim.lease)
 
-    async def beat(self, *claims: ClaimRecord, status: str = "POLLING") -> Any:
+    async def beat(
+        self,
+        *claims: ClaimRecord,
+        status: str = "POLLING",
+        conditions: tuple[Condition, ...] = (),
+    ) -> Any:
         leases = [claim.lease for claim in claims]
         return await self.world.plane.leases.renew(
-            self.world.me, self.id, self.session, status, leases
+            self.world.me, self.id, self.session, status, leases, conditions=conditions
+        )
+
+    async def orders(self, seen: str | None = None, wait: float = 0.0) -> str:
+        return await self.world.plane.agents.orders(
+            self.world.me, self.id, self.session, seen, wait_seconds=wait
         )
 
     async def start(self, claim: ClaimRecord) -> None:
@@ -186,6 +200,13 @@ class World:
 
         await self.plane.database.write(work)
         return await self.plane.reaper.reap_once() if reap else None
+
+    async def somebody_waits(self, number: int = 1) -> None:
+        """So many wait to be woken by now, their first look behind them."""
+        listeners = self.plane.notices._listeners.values
+        async with asyncio.timeout(10):
+            while sum(bell.waiting for bells in listeners() for bell in bells) < number:
+                await asyncio.sleep(0)
 
     async def history(self, item: ItemRecord | str) -> list[Phase]:
         """The phases of an item, proven to be a path of the transition table."""

@@ -127,6 +127,84 @@ async def test_renewal_tells_each_lease_what_became_of_it(wire):
     assert await wire.ann.code(text, input=given | {"status": "SLEEPING"}) == "INVALID_INPUT"
 
 
+ORDERS = """query ($a: ID!, $s: String!, $m: String, $w: Int) {
+  launchOrders(agentId: $a, session: $s, seen: $m, waitSeconds: $w) }"""
+BEAT = """mutation ($input: RenewLaunchLeasesInput!) { renewLaunchLeases(input: $input) {
+  current } }"""
+
+
+async def _orders(agent, mark=None, wait=0):
+    data = await agent.caller.data(ORDERS, a=agent.id, s=agent.session, m=mark, w=wait)
+    return data["launchOrders"]
+
+
+async def test_a_stop_ends_the_wait_for_orders(wire):
+    item = await _submit(wire.ann)
+    agent = await Agent.register(wire.ann, "ann", "default")
+    await agent.claim()
+    mark = await _orders(agent)
+    assert await _orders(agent, mark) == mark
+    waiting = asyncio.create_task(_orders(agent, mark, wait=30))
+    await _connected(wire)
+    await wire.ann.data(
+        "mutation ($id: ID!) { stopLaunchItem(id: $id) { stopRequested } }", id=item["id"]
+    )
+    async with asyncio.timeout(20):
+        assert await waiting != mark
+    assert await wire.ann.code(ORDERS, a="nope", s="s") == "NOT_FOUND"
+
+
+async def test_an_agent_that_leaves_ends_its_wait_for_orders(wire):
+    agent = await Agent.register(wire.ann, "ann", "default")
+    waiting = asyncio.create_task(_orders(agent, await _orders(agent), wait=30))
+    handler = await _connected(wire)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(10):
+        while handler._running:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_stops_answers_those_who_wait_for_orders(tmp_path):
+    async with open_wire(tmp_path) as wire:
+        agent = await Agent.register(wire.ann, "ann", "default")
+        mark = await _orders(agent)
+        waiting = asyncio.create_task(_orders(agent, mark, wait=30))
+        await _connected(wire)
+        async with asyncio.timeout(10):
+            await wire.server.stop()
+            assert await waiting == mark
+
+
+async def test_a_claim_that_leaves_a_resource_out_does_not_get_its_jobs(wire):
+    await _submit(wire.ann)
+    agent = await Agent.register(wire.ann, "ann", "default")
+    for resources, number in ((["local-container"], 0), ([], 0), (["local-process"], 1)):
+        given = agent.claim_input("r", resources=resources)
+        assert len((await wire.ann.data(CLAIM, input=given))["claimLaunchItems"]) == number
+
+
+async def test_what_is_wrong_with_an_agent_is_shown_and_explains_what_waits(wire):
+    item = await _submit(wire.ann)
+    agent = await Agent.register(wire.ann, "ann", "default")
+    shown = {"kind": "ENGINE_SILENT", "message": "no answer.", "resource": "local-process"}
+    given = {"agentId": agent.id, "session": agent.session, "status": "POLLING", "leases": []}
+    newer = {"kind": "MOON_IN_THE_WAY", "message": "a word that comes with a later agent"}
+    long = {"kind": "DISK_LOW", "message": "x" * 10_000}
+    told = {"conditions": [newer, shown, long]}
+    assert (await wire.ann.data(BEAT, input=given | told))["renewLaunchLeases"]["current"]
+    fields = "{ launchAgents { conditions { kind message resource } } }"
+    (seen,) = (await wire.ann.data(fields))["launchAgents"]
+    assert seen["conditions"][0] == shown
+    assert [one["kind"] for one in seen["conditions"]] == ["ENGINE_SILENT", "DISK_LOW"]
+    assert len(seen["conditions"][1]["message"]) == 500
+    assert (await _item(wire.ann, item["id"]))["explanation"]["cause"] == "SCHEDULE_ENGINE"
+    await wire.ann.data(BEAT, input=given)
+    (seen,) = (await wire.ann.data(fields))["launchAgents"]
+    assert seen["conditions"] == []
+
+
 async def test_an_item_is_handed_back(wire):
     item = await _submit(wire.ann)
     agent = await Agent.register(wire.ann, "ann", "default")

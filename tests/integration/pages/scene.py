@@ -24,6 +24,7 @@ from agent.control.store.records import (
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
+from agent.model.condition import Condition
 from agent.model.phase import Phase
 
 SESSION = "session-1"
@@ -85,6 +86,12 @@ class Scene:
         )
         welcome = await self.plane.agents.register(self.ada.principal, registration)
         return welcome.agent
+
+    async def beat(self, agent: AgentRecord, *conditions: Condition) -> None:
+        """A heartbeat that tells what is wrong."""
+        await self.plane.leases.renew(
+            self.ada.principal, agent.id, SESSION, "POLLING", [], conditions=conditions
+        )
 
     async def claim(self, agent: AgentRecord) -> ClaimRecord:
         """What the agent takes next; it is then being prepared."""

@@ -9,6 +9,7 @@ import pytest
 
 from agent.control.store.records import Role
 from agent.model.cause import Cause
+from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import Phase
 
 CORPUS = [
@@ -269,6 +270,25 @@ async def test_an_agent_has_a_page(scene, sign_in):
     assert "box POLLING" in text
     assert "16 GiB" in text
     assert "preparing train default" in text
+
+
+async def test_what_is_wrong_with_an_agent_is_on_its_page_and_with_what_waits(scene, sign_in):
+    item = await scene.submit("train")
+    agent = await scene.agent()
+    message = "1.0 GiB are free on the disk, and 2.0 GiB must stay free."
+    condition = Condition(ConditionKind.DISK_LOW, message)
+    await scene.beat(agent, condition)
+    session = await sign_in(scene.ada)
+
+    own = words(await page(session, f"/launch/agents/{agent.id}"))
+    tab = words(await page(session, "/launch/queues/ada/default?tab=agents"))
+    waiting = words(await page(session, f"/launch/items/{item.id}"))
+
+    assert "box POLLING disk low" in own
+    assert f"Nothing is claimed: {message}" in own
+    assert "POLLING disk low" in tab
+    assert "SCHEDULE_DISK" in waiting
+    assert f"Agent box cannot take it now: {message}" in waiting
 
 
 @pytest.mark.parametrize(

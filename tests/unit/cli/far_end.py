@@ -107,6 +107,10 @@ class FarEnd:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
+    def forget(self, kind: str, field: str) -> None:
+        """Be a server that does not know this field yet."""
+        del self._schema.type_map[kind].fields[field]
+
     def last(self, field: str) -> Json:
         """Variables of the last call of a field."""
         return [variables for name, variables in self.asked if name == field][-1]

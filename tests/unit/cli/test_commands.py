@@ -309,6 +309,28 @@ def test_agents_are_listed_shown_drained_and_stopped(run: Run, far_end: FarEnd) 
     assert (told.code, "Did you mean `desk`?" in told.err) == (1, True)
 
 
+CONDITION = {"kind": "DISK_LOW", "message": "1.0 GiB are free.", "resource": None}
+
+
+def test_what_is_wrong_with_an_agent_is_listed_and_shown(run: Run, far_end: FarEnd) -> None:
+    far_end.jobs.features.append("LAUNCH_CONDITIONS")
+    gone = agent("old", lost=True, conditions=[CONDITION])
+    far_end.answers["launchAgents"] = [agent(conditions=[CONDITION]), gone]
+    listed = words(run("agent", "list").out)
+    assert "desk default POLLING, disk low 0" in listed
+    assert "old default lost 0" in listed
+    assert "1.0 GiB are free." in run("agent", "show", "desk").out
+    assert json.loads(run("agent", "show", "desk", "--json").out)["conditions"] == [CONDITION]
+
+
+def test_an_older_server_is_not_asked_what_is_wrong_with_its_agents(
+    run: Run, far_end: FarEnd
+) -> None:
+    far_end.forget("LaunchAgent", "conditions")
+    assert run("agent", "list").code == 0
+    assert "trouble" not in run("agent", "show", "desk").out
+
+
 def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
     told = run("explain", "abcdefghijkl")
     assert "is queued: SCHEDULE_NO_AGENT" in told.out

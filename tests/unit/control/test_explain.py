@@ -9,6 +9,7 @@ from agent.control.services.explain import Surroundings, explain
 from agent.control.store.records import AgentRecord, Dialect, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand
 from agent.model.cause import Cause
+from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import TERMINAL, Phase
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -64,6 +65,7 @@ AGENT = AgentRecord(
     resources=("local-container",),
     capacity=Capacity(4, 4.0, 8 * 1024**3, ("0",)),
     config={},
+    conditions=(),
     queue_ids=("q",),
     queue_names=("gpu",),
     heartbeat_at=NOW,
@@ -201,3 +203,46 @@ def test_how_it_ended(phase: Phase) -> None:
 
 def test_an_end_without_a_cause_is_ours() -> None:
     assert told(replace(ITEM, phase=Phase.ERRORED)).cause is Cause.INTERNAL
+
+
+DISK = Condition(ConditionKind.DISK_LOW, "1.0 GiB are free.")
+ENGINE = Condition(ConditionKind.ENGINE_SILENT, "no answer.", "local-container")
+
+
+def agent(name: str, *conditions: Condition, **other) -> AgentRecord:
+    return replace(AGENT, id=name, name=name, conditions=conditions, **other)
+
+
+@pytest.mark.parametrize(
+    ("condition", "cause"),
+    [(DISK, Cause.SCHEDULE_DISK), (ENGINE, Cause.SCHEDULE_ENGINE)],
+)
+def test_what_is_wrong_at_every_agent_is_the_cause(condition: Condition, cause: Cause) -> None:
+    answer = told(ITEM, agent("a", condition), agent("b", condition))
+    assert answer.cause is cause
+    assert answer.details == tuple(
+        f"Agent {name} cannot take it now: {condition.message}" for name in "ab"
+    )
+
+
+def test_one_agent_without_trouble_decides_and_the_other_is_named() -> None:
+    answer = told(ITEM, agent("a", DISK), agent("b", status="RUNNING"))
+    assert answer.cause is Cause.SCHEDULE_BUSY
+    assert answer.details == ("Agent a cannot take it now: 1.0 GiB are free.",)
+
+
+def test_an_engine_bars_the_jobs_of_its_resource_alone() -> None:
+    both = agent("a", ENGINE, resources=("local-container", "local-process"))
+    assert told(ITEM, both).cause is Cause.SCHEDULE_ENGINE
+    assert told(replace(ITEM, resource=None), both).cause is Cause.SCHEDULE_ENGINE
+    process = told(replace(ITEM, resource="local-process"), both)
+    assert (process.cause, process.details) == (Cause.SCHEDULE_WAITING, ())
+
+
+def test_what_an_agent_lacks_comes_before_what_is_wrong_with_it() -> None:
+    small = agent("a", DISK)
+    assert told(replace(ITEM, demand=Demand(cpus=8)), small).cause is Cause.SCHEDULE_CAPACITY
+
+
+def test_what_an_agent_that_is_gone_said_counts_no_more() -> None:
+    assert told(ITEM, agent("a", DISK, lost=True)).cause is Cause.SCHEDULE_NO_AGENT

@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,5 +40,6 @@ def test_nonsense_is_refused(text: str) -> None:
     assert read(KEY, text) is None
 
 
-def test_forty_characters_that_are_no_base64_are_refused() -> None:
-    assert read(KEY, PREFIX + "!" * 40) is None
+@pytest.mark.parametrize("letter", ["!", "\x80"])
+def test_forty_characters_that_are_no_base64_are_refused(letter: str) -> None:
+    assert read(KEY, PREFIX + letter * 40) is None

@@ -1,6 +1,7 @@
 """The queue port over HTTP: documents that the schema knows, answers as values."""
 
 import importlib.resources
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from graphql import build_schema, parse, validate
 
 from agent.model.capacity import Capacity, Granted
 from agent.model.cause import Cause
+from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import FencedError, PermissionDeniedError, ServerError
 from agent.model.outcome import Failed
 from agent.model.phase import Phase
@@ -202,3 +204,59 @@ async def test_a_log_answer_without_an_end(queue: RemoteQueue, end: FarEnd, answ
         await queue.append_log(LEASE, "job", 0, b"x")
     with pytest.raises(ServerError):
         await queue.log_end(LEASE, "job")
+
+
+NEWER = data(
+    serverInfo={
+        "features": [
+            {"name": name, "isEnabled": True}
+            for name in (
+                "LAUNCH_LEASES", "LAUNCH_ORDERS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
+            )
+        ]
+    }
+)  # fmt: skip
+REGISTERED = data(
+    registerLaunchAgent={
+        "agent": {"id": "a1", "name": "agent", "entityName": "me"},
+        "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [],
+    }
+)  # fmt: skip
+TROUBLE = Condition(ConditionKind.ENGINE_SILENT, "no answer", "local-container")
+
+
+@pytest.mark.parametrize("offered", [FEATURES, NEWER])
+async def test_what_older_servers_lack_is_read_from_the_features(
+    queue: RemoteQueue, end: FarEnd, offered: Any
+) -> None:
+    end.then(offered, REGISTERED)
+    welcome = await queue.register(HELLO)
+    assert welcome.tells_orders == welcome.narrows_claims == (offered is NEWER)
+    end.then(data(renewLaunchLeases={"leases": [], "current": True, "stop": None}))
+    end.answers.pop(0)
+    await queue.renew(Beat("a", "s", "POLLING", (), (TROUBLE,)))
+    told = {"kind": "ENGINE_SILENT", "message": "no answer", "resource": "local-container"}
+    seen = end.asked()["variables"]["input"].get("conditions")
+    assert seen == ([told] if offered is NEWER else None)
+
+
+async def test_a_claim_names_resources_only_to_leave_some_out(
+    queue: RemoteQueue, end: FarEnd
+) -> None:
+    end.then(data(claimLaunchItems=[]))
+    whole = ClaimRequest("a", "s", "r", Capacity(), ("q",))
+    await queue.claim(whole)
+    assert "resources" not in end.asked()["variables"]["input"]
+    await queue.claim(replace(whole, resources=("local-process",)))
+    assert end.asked()["variables"]["input"]["resources"] == ["local-process"]
+
+
+async def test_orders_are_waited_for_by_their_mark(queue: RemoteQueue, end: FarEnd) -> None:
+    end.then(reply(502, b""), data(launchOrders="m2"))
+    assert await queue.orders("a", "s", "m1", 25.0) == "m2"
+    asked = {"agentId": "a", "session": "s", "seen": "m1", "waitSeconds": 25}
+    assert end.asked()["variables"] == asked
+    end.then(data())
+    end.answers.pop(0)
+    with pytest.raises(ServerError, match="launchOrders"):
+        await queue.orders("a", "s", None, 25.0)

@@ -47,6 +47,7 @@ AGENT = AgentRecord(
     resources=("local-process",),
     capacity=Capacity(slots=2, cpus=1.5, memory=3 * 1024**3, gpus=("0", "1")),
     config={},
+    conditions=(),
     queue_ids=("q1",),
     queue_names=("default",),
     heartbeat_at=NOW,
