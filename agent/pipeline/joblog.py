@@ -16,7 +16,7 @@ from agent.model.units import format_size
 from agent.model.work import Lease
 from agent.pipeline.insist import Backoff, Sleep
 from agent.pipeline.record import Record
-from agent.pipeline.shipping import RewoundError, Shipper
+from agent.pipeline.shipping import RewoundError, Shipper, patiently
 from agent.pipeline.tasks import end
 from agent.ports.runner import LogPiece, RunnerPort, Workload
 
@@ -48,17 +48,10 @@ class JobLog:
     async def finished(self, stall: float) -> bool:
         """Wait until all has been shipped, for as long as something moves.
 
-        False when the runner's stream gave nothing for `stall` seconds although the far end
-        took bytes; the rest is then missing.
+        False when, for `stall` seconds, the runner's stream gave nothing although the far end
+        took bytes, or the far end took none although it answers; the rest is then missing.
         """
-        task = self._task
-        while task is not None and not task.done():
-            before = self._shipper.acknowledged
-            await asyncio.wait({task}, timeout=stall)
-            moved = self._shipper.acknowledged != before or self._shipper.away
-            if not task.done() and not moved:
-                return False
-        return True
+        return self._task is None or await patiently(self._task, self._shipper, stall)
 
     async def close(self) -> None:
         """Stop following; the runner keeps what was not read. Legal twice."""

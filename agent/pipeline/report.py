@@ -136,16 +136,21 @@ class Report:
         self._finishing = True
         self._wake.set()
         await self._idle.wait()
-        await self.setup.flush()
+        if not await self.setup.finished(log_stall):
+            self._note_missing("the log of the preparation", self._setup_shipper)
         if self._job_log is not None and not await self._job_log.finished(log_stall):
-            self._log().warning("the job's log did not end; the rest of it is missing")
-            self.note(warning="The end of the job's log is missing: it did not end.")
-            await self._idle.wait()
+            self._note_missing("the job's log", self._job_shipper)
+        await self._idle.wait()
         return await insist(
             lambda: self._queue.finish(self._lease, outcome, self._facts),
             "outcome",
             self._sleep,
         )
+
+    def _note_missing(self, what: str, shipper: Shipper | None) -> None:
+        why = (shipper.refusal if shipper else None) or "It did not end."
+        self._log().warning("the end of a log is missing", log=what, why=why)
+        self.note(warning=f"The end of {what} is missing. {why}")
 
     async def close(self) -> None:
         """End everything that runs here; nothing more is told. Legal twice."""

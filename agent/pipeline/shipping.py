@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from agent.model.errors import FencedError, LaunchError
+from agent.model.errors import FencedError, LaunchError, UnreachableError
 from agent.model.work import Lease
 from agent.pipeline.insist import Backoff, Sleep
 from agent.pipeline.recall import Recall, Recalls
@@ -60,8 +60,10 @@ class Shipper:
         self._rewound = False
         self._fenced = False
         self._closing = False
-        #: Set while the far end does not take bytes.
+        #: Set while the far end does not answer.
         self.away = False
+        #: Why it takes no bytes although it answers, as with a full disk.
+        self.refusal: str | None = None
         #: Set by whoever changes what the sender waits for.
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
@@ -143,13 +145,13 @@ class Shipper:
             except LaunchError as error:
                 # Whatever it is, the bytes stay where they are until it has passed; an
                 # attempt that the server forgot is fenced by its next renewal.
-                self._say_away(error)
+                self._say_stuck(error)
                 await self._sleep(backoff.pause())
                 continue
             else:
                 self._acknowledge(end, len(batch))
                 backoff.reset()
-            self.away = False
+            self.away, self.refusal = False, None
             self._emptied.set()
 
     async def _gathered(self) -> None:
@@ -177,11 +179,12 @@ class Shipper:
             self._start = await self._queue.log_end(self._lease, self._channel)
             self._base = self._start
 
-    def _say_away(self, error: LaunchError) -> None:
-        if not self.away:
+    def _say_stuck(self, error: LaunchError) -> None:
+        if not self.away and self.refusal is None:
             log = structlog.get_logger().bind(item=self._lease.item_id)
             log.warning("log bytes wait for the control plane", error=str(error))
-        self.away = True
+        self.away = isinstance(error, UnreachableError)
+        self.refusal = None if self.away else error.message
 
     def _acknowledge(self, end: int, sent: int) -> None:
         if end < self._base:
@@ -191,6 +194,21 @@ class Shipper:
             # Never more than was sent: what came in the meantime is new.
             del self._buffer[: min(end - self._base, sent)]
         self._base = end
+
+
+async def patiently(task: asyncio.Future[None], shipper: Shipper, stall: float) -> bool:
+    """Wait for what a shipper is needed for; whether it was done.
+
+    A far end that is away is waited for, since the outcome cannot reach it either; one that
+    answers and takes nothing for `stall` seconds must not hold the outcome back.
+    """
+    while not task.done():
+        before = shipper.acknowledged
+        await asyncio.wait({task}, timeout=stall)
+        moved = shipper.acknowledged != before or shipper.away
+        if not task.done() and not moved:
+            return False
+    return True
 
 
 class SetupLog:
@@ -206,7 +224,14 @@ class SetupLog:
         except RewoundError:
             await self._shipper.write(b"launch: an earlier part of this log was lost\n" + data)
 
-    async def flush(self) -> None:
-        """Wait until the far end has everything."""
+    async def finished(self, stall: float) -> bool:
+        """Wait until the far end has everything; false when it takes no more of it."""
+        flushing = asyncio.create_task(self._flush(), name="flush-setup")
+        try:
+            return await patiently(flushing, self._shipper, stall)
+        finally:
+            await end(flushing)
+
+    async def _flush(self) -> None:
         with suppress(RewoundError):
             await self._shipper.flush()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.model.errors import ConflictError, FencedError, UnreachableError
+from agent.model.errors import ConflictError, FencedError, ServerError, UnreachableError
 from agent.model.outcome import Succeeded
 from agent.model.phase import Phase
 from agent.testing.scripted_runner import Play
@@ -142,6 +142,18 @@ async def test_a_far_end_that_is_away_delays_and_loses_nothing(bench: Bench) -> 
         await bench.until_over(item)
     assert item.outcome == Succeeded()
     assert bytes(item.logs["job"]) == b"first\n" + b"while away\n" * 200_000
+
+
+async def test_a_control_plane_without_room_for_logs_hears_the_outcome(bench: Bench) -> None:
+    """The disk of its logs is full; its database still takes what matters most."""
+    bench.engine.default = Play(output=b"some\n")
+    for _ in range(10_000):
+        bench.plane.fail_next("append_log", ServerError("No space is left on its disk."))
+    item = bench.plane.submit(IMAGE_JOB)
+    async with bench.running():
+        await bench.until_over(item)
+    assert item.outcome == Succeeded()
+    assert any(text.endswith("No space is left on its disk.") for text in item.warnings)
 
 
 async def test_leaving_while_the_far_end_is_away_keeps_the_outcome_for_the_next_process(

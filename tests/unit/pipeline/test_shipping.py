@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.model.errors import FencedError, UnreachableError
+from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.work import Lease
 from agent.pipeline.joblog import JobLog
@@ -36,6 +36,8 @@ class Far:
         fault = self.faults.pop(0) if self.faults else "fine"
         if fault == "refuse":
             raise UnreachableError("away")
+        if fault == "full":
+            raise ServerError("No space is left.")
         if fault == "fence":
             raise FencedError("not yours")
         if fault == "forget":
@@ -143,6 +145,18 @@ async def test_a_log_that_never_ends_is_given_up() -> None:
     assert bytes(far.stored) == b"some\n"
 
 
+async def test_a_far_end_that_answers_and_takes_nothing_is_given_up() -> None:
+    done, _ = await _follow(Far(["full"] * 10_000), Printer(b"some\n"), stall=0.3)
+    assert not done
+
+
+async def test_a_far_end_that_has_room_again_gets_everything() -> None:
+    far = Far(["full"] * 5)
+    done, _ = await _follow(far, Printer(b"some\n"))
+    assert done
+    assert bytes(far.stored) == b"some\n"
+
+
 async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
     far = Far(["refuse"] * 1000)
     shipper = Shipper(far, WORKLOAD.lease, "job", Recalls(), start=0, sleep=scaled)
@@ -174,18 +188,18 @@ async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     shipper = Shipper(far, WORKLOAD.lease, "setup", Recalls(), start=0, sleep=scaled)
     log = SetupLog(shipper)
     await log.write(b"first line\n")
-    await log.flush()
+    assert await log.finished(5.0)
     await log.write(b"second line\n")
-    await log.flush()
+    assert await log.finished(5.0)
     await log.write(b"third line\n")
-    await log.flush()
+    assert await log.finished(5.0)
     far.faults = ["forget"]
     await log.write(b"fourth\n")
     while len(far.batches) < 4:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0)
     await log.write(b"fifth\n")
-    await log.flush()
+    assert await log.finished(5.0)
     await shipper.close()
     assert b"earlier part of this log was lost" in far.stored
     assert far.stored.endswith(b"fifth\n")
