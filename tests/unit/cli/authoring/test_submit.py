@@ -81,6 +81,15 @@ async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> N
     assert spec(far)["project"] == "default"
 
 
+async def test_a_file_needs_no_entry_point_for_it_is_what_is_run(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    said = await cli("submit", "-u", str(folder / "main.py"), "-q")
+    assert said.code == 0, said.err
+    assert far.submitted
+    assert far.versions
+
+
 async def test_a_source_becomes_a_job_and_the_job_is_queued(
     cli: Cli, far: Plane, folder: Path
 ) -> None:
