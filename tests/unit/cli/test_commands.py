@@ -351,6 +351,8 @@ def test_agents_are_listed_shown_drained_and_stopped(run: Run, far_end: FarEnd) 
     assert far_end.last("stopLaunchAgent") == {"id": "id-desk", "mode": "DRAIN"}
     assert run("agent", "stop", "id-desk").code == 0
     assert far_end.last("stopLaunchAgent")["mode"] == "STOP"
+    far_end.answers["stopLaunchAgent"] = agent(draining=True, lost=True)
+    assert "hears so if it comes back" in run("agent", "stop", "desk").out
     told = run("agent", "stop", "dsk")
     assert (told.code, "Did you mean `desk`?" in told.err) == (1, True)
 
@@ -375,6 +377,14 @@ def test_an_older_server_is_not_asked_what_is_wrong_with_its_agents(
     far_end.forget("LaunchAgent", "conditions")
     assert run("agent", "list").code == 0
     assert "trouble" not in run("agent", "show", "desk").out
+
+
+def test_an_agent_that_left_is_shown_so_and_not_asked_to_leave(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchAgents"] = [agent(agentStatus="KILLED")]
+    assert "desk default left" in words(run("agent", "list").out)
+    told = run("agent", "drain", "desk")
+    assert (told.code, "The agent `desk` left" in told.err) == (1, True)
+    assert not [field for field, _ in far_end.asked if field == "stopLaunchAgent"]
 
 
 def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
