@@ -116,6 +116,8 @@ async def _accompany(
 def _announce(item: Json, *, waits: bool) -> None:
     title = f"`{item['name']}`" if item["name"] else "The job"
     line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
+    for warning in item["warnings"]:
+        say(f"launch: {warning}")
     if waits:
         say(f"launch: {line}")
         return

@@ -78,7 +78,7 @@ def author(wishes: Wishes) -> Authored:
         spec["job"] = wishes.job
     if wishes.docker_image is not None:
         spec["source"] = {"type": "image", "image": wishes.docker_image}
-        spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
+        spec["docker"] = {**(spec.get("docker") or {}), "docker_image": wishes.docker_image}
     _add_plain(spec, wishes)
     _add_nested(spec, wishes)
     if folder is None:

@@ -56,7 +56,7 @@ def compose(
         layers={"queue": template, "job": layer, "submitter": submitted},
         resource=resource,
         demand=spec.demand(resource or ""),
-        warnings=_ignored(queue, asked),
+        warnings=(*_ignored(queue, asked), *_idle_arguments(resource, submitted)),
     )
 
 
@@ -88,6 +88,16 @@ def check_priority(queue: QueueRecord, asked: int | None) -> int:
             hint="Leave the priority out, or let an administrator switch priorities on.",
         )
     return priority
+
+
+def _idle_arguments(resource: str | None, submitted: Json) -> tuple[str, ...]:
+    """Arguments are looked up by resource: those for another one have no effect."""
+    given = submitted.get("resource_args") or {}
+    others = sorted(name for name, arguments in given.items() if arguments)
+    if resource is None or not others or given.get(resource):
+        return ()
+    names = ", ".join(others)
+    return (f"The job runs on {resource}; the submitted arguments for {names} were not used.",)
 
 
 def _ignored(queue: QueueRecord, asked: Any) -> tuple[str, ...]:

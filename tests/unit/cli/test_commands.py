@@ -232,6 +232,12 @@ def test_waiting_ends_as_the_job_does(
     assert json.loads(told.out)["phase"] == answer["phase"]
 
 
+def test_what_of_a_submission_does_not_count_is_told(run: Run, far_end: FarEnd) -> None:
+    warning = "The queue runs local-container; the submitted resource local-process was not used."
+    far_end.answers["submitLaunchItem"] = item(warnings=[warning])
+    assert warning in run("submit", "-q", "-d", "image", "-r", "local-process").err
+
+
 def test_items_are_listed_in_pages_and_filtered(run: Run, far_end: FarEnd) -> None:
     pages = iter([("c1", True, "one"), (None, False, "two")])
 

@@ -38,6 +38,8 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "-j", "e/p/n:v0", "-B", "b:1"), "--base-image belongs to --uri"),
     (("-q",), "The job has no source"),
     (("-q", "q", "-c", '{"overrides": {"args": "text"}}', *IMAGE), "`overrides.args`"),
+    (("-q", "q", "-c", '{"docker": 3}', *IMAGE), "Launch spec: `docker`"),
+    (("-q", "q", "-c", '{"overrides": "x"}', "-u", "."), "Launch spec: `overrides`"),
     (("-q", "q", "-P", "urgent", *IMAGE), "«urgent» is not a priority"),
     (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),
     (("-q", "q", "--diff", *IMAGE), "--source and --diff belong to --uri"),
@@ -73,6 +75,13 @@ async def test_template_variables_are_compared_with_the_queues(cli: Cli, far: Pl
     assert said.code == 0, said.err
     assert far.submitted[-1]["templateVariables"] == {"gpus": 2}
     assert far.submitted[-1]["priority"] == 1
+
+
+async def test_a_key_of_a_spec_that_looks_mistyped_is_remarked(cli: Cli, far: Plane) -> None:
+    said = await cli("submit", "-q", "-c", '{"timout": "3s", "docker": null, "newer": 1}', *IMAGE)
+    assert said.code == 0, said.err
+    assert "`timout` is not known and has no effect. Is `timeout` meant?" in said.err
+    assert "newer" not in said.err
 
 
 async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> None:
