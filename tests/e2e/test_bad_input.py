@@ -47,7 +47,10 @@ async def test_an_unreachable_server_is_named(home: Home) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     key = "launch-" + "x" * 40
     done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=key)
-    told(done, 3, url)
+    told(done, 3, f"{url} cannot be reached", "Connection refused", "Check the address")
+    for name in ("http://nohost.invalid", "https://nohost.invalid:8443"):
+        done = await home.launch("queue", "list", LAUNCH_SERVER=name, LAUNCH_API_KEY=key)
+        told(done, 3, name, "Check the address")
 
 
 async def test_missing_and_bad_keys_are_told_apart(home: Home) -> None:
