@@ -4,11 +4,13 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from agent.cli.connect import Target, json_option, on_server
+from agent.cli.follow import copy_log
 from agent.cli.output import ago, between, phase_word, print_json, print_pairs, print_table, say
 from agent.cli.top import show_error
 from agent.cli.values import PRIORITIES, priority_from
@@ -105,12 +107,13 @@ def logs(
 
     async def work(console: "Console") -> None:
         number = attempt or await _last_attempt(console, item_id, follow=follow)
-        empty = True
-        async for piece in console.log(item_id, number, channel, follow=follow):
-            empty = False
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-        if empty:
+        output = _Output()
+        if follow:
+            await copy_log(console, item_id, (number, channel), output.write)
+        else:
+            async for piece in console.log(item_id, number, channel):
+                output.write(channel, piece)
+        if not output.length:
             say(_why_empty(await console.glance(item_id), channel))
 
     target.call(work)
@@ -216,6 +219,18 @@ async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> in
             message = f"The item `{item_id}` has no log yet: it is {phase_word(found)}."
             raise NotFoundError(message, hint=f"See `launch explain {item_id}`, or add --follow.")
         await asyncio.sleep(0.5)
+
+
+@dataclass(slots=True)
+class _Output:
+    """Standard output, byte for byte."""
+
+    length: int = 0
+
+    def write(self, _channel: str, piece: bytes) -> None:
+        self.length += len(piece)
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
 
 
 def _why_empty(found: Json, channel: str) -> str:
