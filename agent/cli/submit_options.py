@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
@@ -15,6 +14,7 @@ from agent.jobs.author import (
     Wishes,
     check_combination,
     check_directory,
+    check_entry_point,
     check_git_url,
     is_git,
     job_project,
@@ -176,13 +176,7 @@ def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
             message = "--source and --diff belong to --uri."
             raise InvalidInputError(message, hint="A job that exists has its source.")
         return
-    overrides = (wishes.base or {}).get("overrides") or {}
-    commands = (wishes.entry_point, wishes.dockerfile, overrides.get("entry_point"))
-    is_file = Path(wishes.uri).expanduser().is_file()
-    if not any(commands) and not is_file and not overrides.get("dockerfile"):
-        message = "--uri needs --entry-point, which says what to run."
-        hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
-        raise InvalidInputError(message, hint=hint)
+    check_entry_point(wishes)
     named = wishes.job or (wishes.base or {}).get("job")
     if named is not None:
         message = f"--uri and --job exclude each other: --uri makes a job, «{named}» is one."

@@ -16,7 +16,7 @@ from agent.control.services.composing import Composed, compose
 from agent.control.services.templates import parse_variables, resolve_values
 from agent.control.store.records import QueueRecord
 from agent.jobs.author import Wishes, author
-from agent.jobs.variables import typed_variables
+from agent.jobs.variables import schema_of, typed_variables
 from agent.model.capacity import Granted
 from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import for_file
@@ -93,10 +93,7 @@ def _local(wishes: Wishes) -> tuple[Wishes, Path | None]:
 
 async def _queue(console: Console, name: str | None) -> QueueRecord:
     found: Json = {} if name is None else await console.queue(name)
-    variables = [
-        {key: each[key] for key in ("name", "schema", "description") if each.get(key) is not None}
-        for each in found.get("templateVariables") or ()
-    ]
+    variables = {each["name"]: _variable(each) for each in found.get("templateVariables") or ()}
     return QueueRecord(
         id="",
         entity=str(found.get("entityName") or ""),
@@ -105,13 +102,20 @@ async def _queue(console: Console, name: str | None) -> QueueRecord:
         created_by="",
         resource=found.get("resource"),
         config=found.get("config") or {},
-        template_variables=parse_variables({each.pop("name"): each for each in variables}),
+        template_variables=parse_variables(variables),
         prioritization="DISABLED",
         external_links=None,
         resource_config_id=None,
         paused=False,
         created_at=datetime.now(UTC),
     )
+
+
+def _variable(given: Json) -> Json:
+    """One of the wire's variables, whose schema is JSON text, as queues keep it."""
+    described = given.get("description")
+    schema = schema_of(given)
+    return {"schema": schema, **({} if described is None else {"description": described})}
 
 
 async def _claim(

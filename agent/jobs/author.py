@@ -9,7 +9,9 @@ from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.git_remote import stored_remote
-from agent.model.spec import parse_spec
+from agent.model.job.image_reference import parse_image
+from agent.model.job.reference import project_in
+from agent.model.spec import LaunchSpec, parse_spec
 
 Json = dict[str, Any]
 
@@ -82,9 +84,7 @@ def author(wishes: Wishes) -> Authored:
     _add_nested(spec, wishes)
     if folder is None:
         _check_source(spec)
-    source = parse_spec(spec).source
-    if source is not None and source.type == "git":
-        _check_password(source.url, "`source.url`")
+    _check_names(parse_spec(spec))
     return Authored(spec, folder)
 
 
@@ -109,18 +109,33 @@ def check_combination(wishes: Wishes) -> None:
     if wishes.base_image is not None and wishes.docker_image is not None:
         message = "--base-image and --docker-image exclude each other."
         raise InvalidInputError(message, hint="A ready image is run as it is.")
-    if wishes.uri is not None and wishes.entry_point is None and wishes.dockerfile is None:
-        given = (wishes.base or {}).get("overrides") or {}
-        if not given.get("entry_point") and not given.get("dockerfile"):
-            message = "--uri needs --entry-point, which says what to run."
-            hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
-            raise InvalidInputError(message, hint=hint)
+    check_entry_point(wishes)
     if wishes.uri is None:
         _refuse_extras(wishes)
         _check_source({**given, **({"job": job} if job else {}), "docker": {"docker_image": image}})
     if wishes.git_version is not None and wishes.uri is None and not wishes.base:
         message = "--git-version belongs to a git repository, and there is no --uri."
         raise InvalidInputError(message)
+
+
+def check_entry_point(wishes: Wishes) -> None:
+    """Refuse a source of which nothing says what to run; a file is run itself.
+
+    Raises:
+        InvalidInputError: says what to add.
+    """
+    given = (wishes.base or {}).get("overrides") or {}
+    said = (
+        wishes.entry_point,
+        wishes.dockerfile,
+        given.get("entry_point"),
+        given.get("dockerfile"),
+    )
+    if wishes.uri is None or any(said) or Path(wishes.uri).expanduser().is_file():
+        return
+    message = "--uri needs --entry-point, which says what to run."
+    hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
+    raise InvalidInputError(message, hint=hint)
 
 
 def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
@@ -146,9 +161,8 @@ def _refuse_extras(wishes: Wishes) -> None:
 
 def job_project(wishes: Wishes) -> str | None:
     """The project that a submission speaks of without naming one: its job's."""
-    job = wishes.job or (wishes.base or {}).get("job")
-    parts = str(job or "").split("/")
-    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
+    job = str(wishes.job or (wishes.base or {}).get("job") or "")
+    return project_in(job) or None
 
 
 def is_git(uri: str) -> bool:
@@ -228,6 +242,17 @@ def _add_plain(spec: Json, wishes: Wishes) -> None:
         "on_lost": wishes.on_lost,
     }
     spec.update({key: value for key, value in given.items() if value is not None})
+
+
+def _check_names(spec: LaunchSpec) -> None:
+    """Refuse what is known to be wrong before anything is queued: images, passwords in URLs."""
+    source = spec.effective_source()
+    if source is not None and source.type == "git":
+        _check_password(source.url, "`source.url`")
+    if source is not None and source.type == "image":
+        parse_image(source.image)
+    if spec.build.base_image:
+        parse_image(spec.build.base_image)
 
 
 def _add_nested(spec: Json, wishes: Wishes) -> None:

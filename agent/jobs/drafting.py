@@ -34,11 +34,18 @@ def draft_image(wanted: NewJob) -> Draft:
         raise InvalidInputError(message, hint="Leave it out.")
     parse_image(wanted.path)
     named = names.image_job_name(wanted.path)
+    remarks = []
+    if named.alias is not None and names.version_of(named.alias) is not None:
+        remarks.append(
+            f"The tag `{named.alias}` is the name of a version and does not become an alias."
+        )
     ignored = {"--runtime": wanted.runtime, "--entry-point": wanted.entry_point}
-    remarks = tuple(
+    remarks += [
         f"{flag} is ignored: the image brings its own." for flag, said in ignored.items() if said
+    ]
+    return Draft(
+        wanted.name or named.job, (), None, image_alias=named.alias, remarks=tuple(remarks)
     )
-    return Draft(wanted.name or named.job, (), None, image_alias=named.alias, remarks=remarks)
 
 
 def draft_code(wanted: NewJob) -> Draft:
@@ -71,6 +78,8 @@ def draft_tree(wanted: NewJob, root: Path, words: tuple[str, ...]) -> Runtime:
             runtime or requirements is malformed (file, line, accepted forms).
     """
     entry_points.check_words(words)
+    if wanted.base_image:
+        parse_image(wanted.base_image)
     context = build_context(wanted, root)
     if wanted.dockerfile:
         _check_dockerfile(root, context, wanted.dockerfile)

@@ -73,3 +73,29 @@ async def test_what_a_run_would_refuse_ends_with_its_message(
     done = await served.launch("render", *words)
     assert done.code != 0
     assert message in done.err
+
+
+async def test_the_values_of_a_queues_variables_are_in_what_is_shown(served: Home) -> None:
+    (served.root / "queue.yaml").write_text(
+        "name: sized\n"
+        "resource: local-container\n"
+        "resource_args: {local-container: {memory: '{{memory}}'}}\n"
+        "template_variables: {memory: {schema: {type: string, enum: [1g, 2g]}}}\n"
+    )
+    made = await served.launch("queue", "create", "-f", "queue.yaml")
+    assert made.code == 0, made.err
+    words = ("submit", *WORDS[:-1], "sized", "--dry-run")
+    done = await served.launch(*words, "-v", "memory=2g", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["container"]["HostConfig"]["Memory"] == 2 << 30
+    wrong = await served.launch(*words, "-v", "memory=3g")
+    assert wrong.code == 2
+    assert "`memory`: '3g' breaks the rule `enum:" in wrong.err
+    none = await served.launch(*words)
+    assert "Template variable `memory` has no value" in none.err
+
+
+async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
+    done = await served.launch("submit", "--uri", "job/main.py", "-q", "gpu", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]

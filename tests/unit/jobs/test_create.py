@@ -223,6 +223,14 @@ async def test_what_an_image_brings_itself_is_ignored_aloud(bench: Workbench) ->
     assert [each.split()[0] for each in made.remarks] == ["--runtime", "--entry-point"]
 
 
+async def test_a_tag_that_is_the_name_of_a_version_is_no_alias_and_that_is_said(
+    bench: Workbench,
+) -> None:
+    made = await create_job(bench, wanted("image", "a/b:v3"))
+    assert made.aliases == ("latest",)
+    assert "`v3` is the name of a version and does not become an alias" in made.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("image", "part"),
     [("Org/App:1", "upper-case"), ("a/b:bad tag", "white space"), ("a/b@sha256:12", "sha256")],
