@@ -50,7 +50,7 @@ def show(target: Target, asked: Asked, *, as_json: bool) -> None:
         from agent.compose.rendering import Submission, render_submission
         from agent.config.load import load
 
-        submission = Submission(asked.queue, asked.wishes, asked.variables)
+        submission = Submission(asked.queue, asked.wishes, asked.variables, asked.priority)
         config = load(os.environ).config
         return await render_submission(console, config, submission, _Remarks(quiet=as_json))
 

@@ -99,3 +99,23 @@ async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
     done = await served.launch("submit", "--uri", "job/main.py", "-q", "gpu", "--dry-run", "--json")
     assert done.code == 0, done.err
     assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]
+
+
+async def test_what_a_submission_would_refuse_is_refused(served: Home) -> None:
+    (served.root / "schema.json").write_text('{"properties": {"lr": {"maximum": 1}}}')
+    made = await served.launch(
+        "job", "create", "-p", "demo", "-n", "train", "--schema", "schema.json", "code", "job"
+    )
+    assert made.code == 0, made.err
+    words = ("submit", "--job", "demo/train", "-q", "gpu", "--dry-run")
+    fine = await served.launch(*words, "-c", '{"overrides": {"run_config": {"lr": 1}}}')
+    assert fine.code == 0, fine.err
+    wrong = await served.launch(*words, "-c", '{"overrides": {"run_config": {"lr": 3}}}')
+    assert wrong.code == 2
+    assert "`overrides.run_config.lr`: 3 breaks the rule `maximum: 1`" in wrong.err
+    flat = await served.launch(
+        "queue", "create", "flat", "-r", "local-container", "--no-prioritization"
+    )
+    assert flat.code == 0, flat.err
+    high = await served.launch(*words[:-2], "flat", "--dry-run", "-P", "high")
+    assert (high.code, "no priorities, and `high` was" in high.err) == (2, True)
