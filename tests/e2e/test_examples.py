@@ -3,7 +3,6 @@
 import re
 import shlex
 import shutil
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -29,11 +28,11 @@ PRINTED = {
 
 
 @pytest.fixture
-async def at_desk(home: Home, docker_engine: DockerFacts) -> AsyncIterator[Home]:
+async def at_desk(home: Home, docker_engine: DockerFacts) -> Home:
     home.configure(quick())
     home.env["LAUNCH_CONFIG"] = str(home.config)
     await home.start("launch-agent", "--queue", "default")
-    yield home
+    return home
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
