@@ -62,7 +62,7 @@ async def test_it_is_stored_in_little_memory_and_arrives_whole(
     folder = home.root / "code"
     folder.mkdir()
     size = fill(folder, amount) + (folder / "main.py").write_text(COUNTING)
-    create = "launch job create -p P -n N code code".split()
+    create = shlex.split("launch job create -p P -n N code code")
     made = await home.run(sys.executable, "-c", MEASURED, *create)
     assert made.code == 0, made.err
     assert int(made.out.rpartition("peak ")[2]) <= PEAK_MIB + files * PER_FILE_KIB // 1024
