@@ -143,7 +143,7 @@ def conclude(item: Json, *, explained: bool = True) -> None:
     ended = f"exit code {code}" if code is not None else item["cause"]
     say(f"launch: {str(item['phase']).lower()}: {ended}")
     if item["phase"] != "SUCCEEDED":
-        if item["message"] and item["message"].rstrip(".") != ended:
+        if item["message"]:
             say(f"launch: {item['message']}")
         if explained:
             say(f"launch: see `launch explain {item['id']}`")

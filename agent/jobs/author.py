@@ -11,7 +11,7 @@ from agent.model.errors import InvalidInputError
 from agent.model.job.git_remote import stored_remote
 from agent.model.job.image_reference import parse_image
 from agent.model.job.reference import project_in
-from agent.model.spec import LaunchSpec, parse_spec
+from agent.model.spec import parse_spec
 
 Json = dict[str, Any]
 
@@ -79,17 +79,24 @@ def author(wishes: Wishes) -> Authored:
         spec["job"] = wishes.job
     if wishes.docker_image is not None:
         spec["source"] = {"type": "image", "image": wishes.docker_image}
-        spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
+        spec["docker"] = {**(spec.get("docker") or {}), "docker_image": wishes.docker_image}
     _add_plain(spec, wishes)
     _add_nested(spec, wishes)
+    base_image = (spec.get("build") or {}).get("base_image")
+    if isinstance(base_image, str) and base_image:
+        parse_image(base_image)
     if folder is None:
         _check_source(spec)
-    _check_names(parse_spec(spec))
+    source = parse_spec(spec).effective_source()
+    if source is not None and source.type == "git":
+        _check_password(source.url, "`source.url`")
+    if source is not None and source.type == "image":
+        parse_image(source.image)
     return Authored(spec, folder)
 
 
 def check_combination(wishes: Wishes) -> None:
-    """Refuse wishes that exclude or need each other; nothing is looked at or asked.
+    """Refuse wishes that exclude or need each other; nothing is asked of anybody.
 
     Raises:
         InvalidInputError: names them.
@@ -122,20 +129,17 @@ def check_entry_point(wishes: Wishes) -> None:
     """Refuse a source of which nothing says what to run; a file is run itself.
 
     Raises:
-        InvalidInputError: says what to add.
+        InvalidInputError
     """
-    given = (wishes.base or {}).get("overrides") or {}
-    said = (
-        wishes.entry_point,
-        wishes.dockerfile,
-        given.get("entry_point"),
-        given.get("dockerfile"),
-    )
-    if wishes.uri is None or any(said) or Path(wishes.uri).expanduser().is_file():
+    if wishes.uri is None or wishes.entry_point or wishes.dockerfile:
         return
-    message = "--uri needs --entry-point, which says what to run."
-    hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
-    raise InvalidInputError(message, hint=hint)
+    overrides = (wishes.base or {}).get("overrides") or {}
+    if overrides.get("entry_point") or overrides.get("dockerfile"):
+        return
+    if is_git(wishes.uri) or not Path(wishes.uri).expanduser().is_file():
+        message = "--uri needs --entry-point, which says what to run."
+        hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
+        raise InvalidInputError(message, hint=hint)
 
 
 def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
@@ -242,17 +246,6 @@ def _add_plain(spec: Json, wishes: Wishes) -> None:
         "on_lost": wishes.on_lost,
     }
     spec.update({key: value for key, value in given.items() if value is not None})
-
-
-def _check_names(spec: LaunchSpec) -> None:
-    """Refuse what is known to be wrong before anything is queued: images, passwords in URLs."""
-    source = spec.effective_source()
-    if source is not None and source.type == "git":
-        _check_password(source.url, "`source.url`")
-    if source is not None and source.type == "image":
-        parse_image(source.image)
-    if spec.build.base_image:
-        parse_image(spec.build.base_image)
 
 
 def _add_nested(spec: Json, wishes: Wishes) -> None:

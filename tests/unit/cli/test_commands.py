@@ -218,7 +218,6 @@ def test_waiting_ends_as_the_job_does(
     done = run("submit", "-q", "-d", "image", flag)
     assert done.code == code
     assert answer["phase"].lower() in done.err
-    assert "\nlaunch: exit code" not in done.err
     if flag == "--follow":
         assert done.out == "job\n"
         assert "setup\n" in done.err
