@@ -45,6 +45,8 @@ def show(target: Target, asked: Asked, *, as_json: bool) -> None:
     Raises:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
+    if asked.source == "git" and not as_json:
+        say("launch: shown is the directory; its repository is asked when the job is made.")
 
     async def work(console: "Console") -> "Rendering":
         from agent.compose.rendering import Submission, render_submission

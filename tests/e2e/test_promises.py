@@ -1,6 +1,6 @@
 """What the documents promise, by its numbers; the commands stand here word for word.
 
-P6, P10, P13, P16, P18, P20, P28 and P33 need W&B's own client and are tested with it.
+P6, P10, P13, P16, P18, P20, P28 and P33 need W&B's own client and are no part of this suite.
 """
 
 import shlex

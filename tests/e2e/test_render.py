@@ -99,6 +99,8 @@ async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
     done = await served.launch("submit", "--uri", "job/main.py", "-q", "gpu", "--dry-run", "--json")
     assert done.code == 0, done.err
     assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]
+    told = await served.launch("render", *WORDS, "--source", "git")
+    assert (told.code, "its repository is asked when the job is made" in told.err) == (0, True)
 
 
 async def test_what_a_submission_would_refuse_is_refused(served: Home) -> None:
