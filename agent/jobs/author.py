@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from agent.model.errors import InvalidInputError
 from agent.model.job.git_remote import stored_remote
 from agent.model.job.image_reference import parse_image
+from agent.model.job.reference import project_in
 from agent.model.spec import parse_spec
 
 Json = dict[str, Any]
@@ -81,6 +82,9 @@ def author(wishes: Wishes) -> Authored:
         spec["docker"] = {**(spec.get("docker") or {}), "docker_image": wishes.docker_image}
     _add_plain(spec, wishes)
     _add_nested(spec, wishes)
+    base_image = (spec.get("build") or {}).get("base_image")
+    if isinstance(base_image, str) and base_image:
+        parse_image(base_image)
     if folder is None:
         _check_source(spec)
     source = parse_spec(spec).effective_source()
@@ -161,9 +165,8 @@ def _refuse_extras(wishes: Wishes) -> None:
 
 def job_project(wishes: Wishes) -> str | None:
     """The project that a submission speaks of without naming one: its job's."""
-    job = wishes.job or (wishes.base or {}).get("job")
-    parts = str(job or "").split("/")
-    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
+    job = str(wishes.job or (wishes.base or {}).get("job") or "")
+    return project_in(job) or None
 
 
 def is_git(uri: str) -> bool:

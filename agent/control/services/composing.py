@@ -11,7 +11,8 @@ from agent.model.spec import Json, LaunchSpec, parse_spec
 
 DEFAULT_PRIORITY: Final = 2
 LOWEST_PRIORITY: Final = 3
-_WORDS: Final = "0 critical, 1 high, 2 medium, 3 low"
+_NAMES: Final = ("critical", "high", "medium", "low")
+_WORDS: Final = ", ".join(f"{number} {name}" for number, name in enumerate(_NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def check_priority(queue: QueueRecord, asked: int | None) -> int:
         raise InvalidInputError(f"There is no priority {priority}.", hint=f"Use {_WORDS}.")
     if queue.prioritization == "DISABLED" and priority != DEFAULT_PRIORITY:
         raise InvalidInputError(
-            f"Queue «{queue.name}» has no priorities, and {priority} was asked for.",
+            f"Queue «{queue.name}» has no priorities, and `{_NAMES[priority]}` was asked for.",
             hint="Leave the priority out, or let an administrator switch priorities on.",
         )
     return priority

@@ -202,7 +202,7 @@ def test_a_spec_comes_from_a_file_or_from_json(run: Run, far_end: FarEnd, tmp_pa
     missing = run("submit", "-q", "-c", "nowhere.yaml")
     assert (missing.code, "there is no file nowhere.yaml" in missing.err) == (2, True)
     broken = run("submit", "-q", "-c", "{a: [")
-    assert (broken.code, "--config:1: not valid YAML" in broken.err) == (2, True)
+    assert (broken.code, "--config:1: not valid JSON" in broken.err) == (2, True)
 
 
 @pytest.mark.parametrize(
