@@ -1,17 +1,21 @@
 """`launch agent`: list, show, drain, stop."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.output import ago, between, print_json, print_pairs, print_table
+from agent.model.errors import ConflictError
 from agent.model.units import format_size
 
 if TYPE_CHECKING:
     from agent.remote.console import Console
 
 Json = dict[str, Any]
+
+#: W&B's word for an agent that said goodbye.
+_GONE: Final = "KILLED"
 
 
 @click.group()
@@ -69,6 +73,9 @@ def stop(target: Target, name: str, *, as_json: bool) -> None:
 def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
     async def work(console: "Console") -> Json:
         found = await console.agent(name)
+        if found["agentStatus"] == _GONE:
+            message = f"The agent `{found['name']}` left {ago(found['heartbeatAt'])}."
+            raise ConflictError(message, hint="There is nothing to stop; `launch agent list`.")
         return await console.stop_agent(found["id"], mode)
 
     asked = target.call(work)
@@ -76,13 +83,16 @@ def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
         print_json(asked)
         return
     what = "finish its jobs and leave" if mode == "DRAIN" else "stop its jobs and leave"
-    print(f"The agent `{asked['name']}` was asked to {what}.")
+    heard = f"; it was last heard of {ago(asked['heartbeatAt'])}, and hears so if it comes back"
+    print(f"The agent `{asked['name']}` was asked to {what}{heard if asked['lost'] else ''}.")
 
 
 def state_of(each: Json) -> str:
-    """`lost`, `draining`, else the status as the agent last reported it."""
+    """`lost`, `left`, `DRAINING`, else the status as the agent last reported it."""
     if each["lost"]:
         return "lost"
+    if each["agentStatus"] == _GONE:
+        return "left"
     return "DRAINING" if each["draining"] else str(each["agentStatus"])
 
 

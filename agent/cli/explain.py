@@ -30,8 +30,9 @@ def explanation_lines(found: dict[str, Any]) -> list[str]:
     title = f" ({found['name']})" if found["name"] else ""
     lines = [f"{found['id']}{title} is {phase_word(found)}: {told['cause']}", told["summary"]]
     over = Phase(found["phase"]) in TERMINAL
-    said = str(found["message"] or "").splitlines() if over else []
-    known = {_plain(line) for line in said}
+    message = str(found["message"] or "") if over else ""
+    said = [line for line in message.splitlines() if _plain(line) not in _plain(told["summary"])]
+    known = {_plain(line) for line in message.splitlines()}
     details = [line for detail in told["details"] for line in detail.splitlines()]
     lines += said + [f"  {line}" for line in details if _plain(line) not in known]
     return [*lines, f"What to do: {told['remedy']}"]

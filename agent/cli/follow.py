@@ -63,7 +63,7 @@ async def follow(
             for channel in ("setup", "job"):
                 key = (int(attempt["number"]), channel)
                 if key not in streams:
-                    copying = _copy(console, item_id, key, write)
+                    copying = copy_log(console, item_id, key, write)
                     streams[key] = asyncio.create_task(copying, name=f"log {key}")
 
     try:
@@ -76,8 +76,12 @@ async def follow(
     return item
 
 
-async def _copy(console: "Console", item_id: str, key: tuple[int, str], write: Write) -> None:
-    """One channel of one attempt to its end; a cut connection is taken up where it broke."""
+async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write: Write) -> None:
+    """One channel of one attempt to its end; a cut connection is taken up where it broke.
+
+    Raises:
+        UnreachableError: the server was away for five minutes.
+    """
     number, channel = key
     offset = 0
     deadline = time.monotonic() + _PATIENCE

@@ -4,14 +4,24 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from agent.cli.connect import Target, json_option, on_server
-from agent.cli.output import ago, between, phase_word, print_json, print_pairs, print_table
+from agent.cli.follow import copy_log
+from agent.cli.output import ago, between, phase_word, print_json, print_pairs, print_table, say
+from agent.cli.top import show_error
 from agent.cli.values import PRIORITIES, priority_from
-from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.cause import Cause
+from agent.model.errors import (
+    ConflictError,
+    InvalidInputError,
+    LaunchError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from agent.model.nearest import did_you_mean
 from agent.model.phase import TERMINAL, Phase
 
@@ -97,9 +107,14 @@ def logs(
 
     async def work(console: "Console") -> None:
         number = attempt or await _last_attempt(console, item_id, follow=follow)
-        async for piece in console.log(item_id, number, channel, follow=follow):
-            sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
+        output = _Output()
+        if follow:
+            await copy_log(console, item_id, (number, channel), output.write)
+        else:
+            async for piece in console.log(item_id, number, channel):
+                output.write(channel, piece)
+        if not output.length:
+            say(_why_empty(await console.glance(item_id), channel))
 
     target.call(work)
 
@@ -160,12 +175,33 @@ def _each(
     *,
     as_json: bool,
 ) -> None:
-    async def work(console: "Console") -> list[Json]:
-        return [await change(console, one) for one in item_ids]
+    """One that is refused keeps nobody from the others; the command then ends as it would alone."""
+    refused: list[LaunchError] = []
 
-    changed = target.call(work)
-    if as_json:
-        print_json(changed if len(item_ids) > 1 else changed[0])
+    async def work(console: "Console") -> list[Json]:
+        changed = []
+        for one in item_ids:
+            try:
+                changed.append(await change(console, one))
+            except (
+                ConflictError,
+                InvalidInputError,
+                NotFoundError,
+                PermissionDeniedError,
+            ) as error:
+                refused.append(error)
+        return changed
+
+    _show_changed(target.call(work), many=len(item_ids) > 1, as_json=as_json)
+    for error in refused[:-1]:
+        show_error(error)
+    if refused:
+        raise refused[-1]
+
+
+def _show_changed(changed: list[Json], *, many: bool, as_json: bool) -> None:
+    if as_json and (many or changed):
+        print_json(changed if many else changed[0])
         return
     for each in changed:
         asked = ", stop requested" if each["stopRequested"] and not _over(each) else ""
@@ -185,6 +221,26 @@ async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> in
         await asyncio.sleep(0.5)
 
 
+@dataclass(slots=True)
+class _Output:
+    """Standard output, byte for byte."""
+
+    length: int = 0
+
+    def write(self, _channel: str, piece: bytes) -> None:
+        self.length += len(piece)
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _why_empty(found: Json, channel: str) -> str:
+    """A remark in place of a log without a byte, which would look like a failure of ours."""
+    told = f"launch: nothing in this log; the item is {phase_word(found)}."
+    if channel == "job" and any(int(each["setupLogBytes"]) for each in found["attempts"]):
+        told += " `--channel setup` shows what resolving and building wrote."
+    return told
+
+
 def _over(found: Json) -> bool:
     return Phase(found["phase"]) in TERMINAL
 
@@ -199,11 +255,16 @@ def _phase(text: str) -> str:
 
 
 def result_of(found: Json) -> str:
-    """`exit 0`, `exit 1`, else the cause; for what has not ended, what is being done."""
+    """`exit 0`, `exit 1`, else the cause; for what has not ended, what is being done.
+
+    An exit code that the job did not choose, such as that of a job at its deadline, is not its
+    result.
+    """
     if not _over(found):
         return found["activity"] or ""
-    code = found["exitCode"]
-    return f"exit {code}" if code is not None else str(found["cause"] or "")
+    code, cause = found["exitCode"], found["cause"]
+    by_itself = cause in {None, Cause.SUCCEEDED, Cause.RUN_EXIT_CODE}
+    return f"exit {code}" if code is not None and by_itself else str(cause or "")
 
 
 def _row(each: Json) -> tuple[object, ...]:

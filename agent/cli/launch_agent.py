@@ -49,7 +49,7 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
     type=click.Path(path_type=Path),
     help="Configuration file, ours or W&B's launch-config.yaml.",
 )
-@click.option("-v", "verbosity", count=True, help="Log more; -vv logs most.")
+@click.option("-v", "--verbose", "verbosity", count=True, help="Log more; -vv logs most.")
 @click.option("--name", help="Name of this agent; the host's name by default.")
 @click.option("--embedded", is_flag=True, help="Bring a control plane, whatever names a server.")
 @click.option("--server", metavar="URL", help="Control plane to serve.")

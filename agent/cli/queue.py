@@ -85,6 +85,9 @@ def update(
 ) -> None:
     """Change a queue; what is not given stays."""
     described = read_queue_file(file, config, resource, prioritization=prioritization)
+    if not described.fields():
+        message = f"Nothing was said about the queue `{name}` that could be changed."
+        raise InvalidInputError(message, hint="Give --resource, --config, --prioritization or -f.")
 
     async def work(console: Any) -> Json:
         known = await console.queue(name)

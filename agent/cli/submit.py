@@ -116,6 +116,8 @@ async def _accompany(
 def _announce(item: Json, *, waits: bool) -> None:
     title = f"`{item['name']}`" if item["name"] else "The job"
     line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
+    for warning in item["warnings"]:
+        say(f"launch: {warning}")
     if waits:
         say(f"launch: {line}")
         return
@@ -139,11 +141,12 @@ async def follow_item(console: "Console", item_id: str, *, quiet: bool) -> Json:
 
 def conclude(item: Json, *, explained: bool = True) -> None:
     """How it ended, and where to read more, if there is a plane that still answers."""
-    code = item["exitCode"]
-    ended = f"exit code {code}" if code is not None else item["cause"]
+    code, message = item["exitCode"], item["message"]
+    by_itself = code is not None and item["cause"] in {"SUCCEEDED", "RUN_EXIT_CODE"}
+    ended = f"exit code {code}" if by_itself else item["cause"]
     say(f"launch: {str(item['phase']).lower()}: {ended}")
     if item["phase"] != "SUCCEEDED":
-        if item["message"]:
-            say(f"launch: {item['message']}")
+        if message and message != ended:
+            say(f"launch: {message}")
         if explained:
             say(f"launch: see `launch explain {item['id']}`")

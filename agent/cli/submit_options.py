@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
@@ -15,12 +14,15 @@ from agent.jobs.author import (
     Wishes,
     check_combination,
     check_directory,
+    check_entry_point,
     check_git_url,
     is_git,
     job_project,
 )
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
+from agent.model.nearest import nearest
+from agent.model.spec import LaunchSpec, parse_spec
 
 if TYPE_CHECKING:
     from agent.jobs.new_job import Kind, NewJob
@@ -31,6 +33,8 @@ Command = Callable[..., Any]
 DEFAULT_PROJECT: Final = "default"
 #: Where W&B keeps queues; ours have no project.
 _QUEUES: Final = "model-registry"
+#: How much a key has to look like a known one to be taken for a mistake.
+_MISTYPED: Final = 0.8
 
 WISHES: Final = (
     click.option("-u", "--uri", help="A directory of code, or the URL of a git repository."),
@@ -145,7 +149,7 @@ def read_flags(entity: str | None, flags: dict[str, Any]) -> Asked:
         raise InvalidInputError(message, hint="Name a queue, or leave --priority out.")
     config, resource_args = flags.pop("config"), flags.pop("resource_args")
     args = mapping_from(resource_args, "--resource-args") if resource_args else None
-    base = mapping_from(config, "--config") if config else None
+    base = _spec_from(config) if config else None
     if build and queue is None:
         message = "--build needs --queue."
         raise InvalidInputError(message, hint="A direct run builds what it needs by itself.")
@@ -170,19 +174,26 @@ def read_flags(entity: str | None, flags: dict[str, Any]) -> Asked:
     )
 
 
+def _spec_from(config: str) -> Json:
+    """The launch spec of `--config`; of the whole, its shape is looked at first."""
+    base = mapping_from(config, "--config")
+    parse_spec(base)
+    known = LaunchSpec.model_fields
+    for key in base:
+        # Keys that we do not know are kept, since newer clients send more.
+        near = None if key in known else nearest(key, known, cutoff=_MISTYPED)
+        if near is not None:
+            say(f"launch: --config: `{key}` is not known and has no effect. Is `{near}` meant?")
+    return base
+
+
 def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
     if wishes.uri is None:
         if source != "auto" or with_diff:
             message = "--source and --diff belong to --uri."
             raise InvalidInputError(message, hint="A job that exists has its source.")
         return
-    overrides = (wishes.base or {}).get("overrides") or {}
-    commands = (wishes.entry_point, wishes.dockerfile, overrides.get("entry_point"))
-    is_file = Path(wishes.uri).expanduser().is_file()
-    if not any(commands) and not is_file and not overrides.get("dockerfile"):
-        message = "--uri needs --entry-point, which says what to run."
-        hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
-        raise InvalidInputError(message, hint=hint)
+    check_entry_point(wishes)
     named = wishes.job or (wishes.base or {}).get("job")
     if named is not None:
         message = f"--uri and --job exclude each other: --uri makes a job, «{named}» is one."

@@ -194,6 +194,7 @@ def _remarks(shop: Shop) -> list[str]:
     far = shop.plane is None and not shop.config.runners.local_container.host_network
     if CONTAINERS in shop.resources and far and urlsplit(shop.url).hostname in _LOOPBACK:
         found.append(
-            f"Jobs in containers cannot reach {shop.url}: inside them it means the container."
+            f"Jobs in containers cannot reach {shop.url}: inside them it means the container. "
+            "Name the server by an address of this machine, if they use its API."
         )
     return found

@@ -1,5 +1,6 @@
 """`launch render`: what a submission would become on this machine's agent; nothing is queued."""
 
+import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -12,14 +13,16 @@ from typing import Any, Final
 
 from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
-from agent.control.services.composing import Composed, compose
+from agent.control.services.composing import Composed, check_priority, compose
+from agent.control.services.job_inputs import check_inputs
 from agent.control.services.templates import parse_variables, resolve_values
 from agent.control.store.records import QueueRecord
 from agent.jobs.author import Wishes, author
-from agent.jobs.variables import typed_variables
+from agent.jobs.variables import schema_of, typed_variables
 from agent.model.capacity import Granted
 from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import for_file
+from agent.model.job.reference import parse_reference
 from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json
@@ -29,8 +32,10 @@ from agent.pipeline.render import OPEN, Rendering, Rules, render
 from agent.pipeline.stored import read_job
 from agent.ports.log import LogSink
 from agent.remote.artifact_reader import RemoteArtifacts
+from agent.remote.artifacts import Artifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.console import Console
+from agent.remote.transfers import Transfers
 from agent.sources.artifact import ArtifactFetcher
 from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
@@ -49,6 +54,7 @@ class Submission:
     queue: str | None
     wishes: Wishes
     variables: Mapping[str, str]
+    priority: int | None = None
 
 
 async def render_submission(
@@ -61,6 +67,8 @@ async def render_submission(
     """
     wishes, local = _local(asked.wishes)
     queue = await _queue(console, asked.queue)
+    if asked.queue is not None:
+        check_priority(queue, asked.priority)
     entity = await console.acting_entity()
     values = await typed_variables(console, queue.name, asked.variables) if asked.variables else {}
     authored = author(wishes)
@@ -73,6 +81,7 @@ async def render_submission(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="launch-render-")))
         bench = _workbench(console, config, threads, local)
         claim = await _claim(bench, queue, spec, values, entity)
+        await _check_inputs(console, claim)
         lane = await stack.enter_async_context(
             _lane(claim.resource, config, folder, threads, console)
         )
@@ -93,10 +102,7 @@ def _local(wishes: Wishes) -> tuple[Wishes, Path | None]:
 
 async def _queue(console: Console, name: str | None) -> QueueRecord:
     found: Json = {} if name is None else await console.queue(name)
-    variables = [
-        {key: each[key] for key in ("name", "schema", "description") if each.get(key) is not None}
-        for each in found.get("templateVariables") or ()
-    ]
+    variables = {each["name"]: _variable(each) for each in found.get("templateVariables") or ()}
     return QueueRecord(
         id="",
         entity=str(found.get("entityName") or ""),
@@ -105,13 +111,20 @@ async def _queue(console: Console, name: str | None) -> QueueRecord:
         created_by="",
         resource=found.get("resource"),
         config=found.get("config") or {},
-        template_variables=parse_variables({each.pop("name"): each for each in variables}),
-        prioritization="DISABLED",
+        template_variables=parse_variables(variables),
+        prioritization=found.get("prioritizationMode") or "DISABLED",
         external_links=None,
         resource_config_id=None,
         paused=False,
         created_at=datetime.now(UTC),
     )
+
+
+def _variable(given: Json) -> Json:
+    """One of the wire's variables, whose schema is JSON text, as queues keep it."""
+    described = given.get("description")
+    schema = schema_of(given)
+    return {"schema": schema, **({} if described is None else {"description": described})}
 
 
 async def _claim(
@@ -127,6 +140,17 @@ async def _claim(
         layer = {**stored.fields(), "job": str(stored.reference)}
         claim = _made(queue, compose(queue, spec, values, places, layer), places)
     return claim
+
+
+async def _check_inputs(console: Console, claim: Claim) -> None:
+    """Hold the values against the job's schemas, as the control plane does."""
+    if claim.spec.job is None:
+        return
+    named = parse_reference(claim.spec.job)
+    version = await Artifacts(console.client, Transfers()).version(named)
+    said = json.loads(version.get("metadata") or "{}").get("input_schemas")
+    schemas: Json = said if isinstance(said, dict) else {}
+    check_inputs(schemas, claim.spec.overrides.model_dump())
 
 
 def _made(queue: QueueRecord, composed: Composed, places: Json) -> Claim:

@@ -11,6 +11,11 @@ from agent.model.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 _MERGE_TAG: Final = "tag:yaml.org,2002:merge"
+#: What a text is meant to be (JSON is read as the YAML that it is), and what breaks it.
+_KINDS: Final = {
+    False: ("YAML", "indentation, quotes and colons"),
+    True: ("JSON", "brackets, quotes and commas"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +59,9 @@ def parse_document(text: str, name: str) -> Document:
         return _parse(text, name)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        message = f"{name}:{line}: not valid YAML: {error.problem or error}."
-        hint = "Check indentation, quotes and colons there and in the line before."
-        raise ConfigError(message, hint=hint) from None
+        kind, marks = _KINDS[name.endswith(".json") or text.lstrip().startswith("{")]
+        message = f"{name}:{line}: not valid {kind}: {error.problem or error}."
+        raise ConfigError(message, hint=f"Check {marks} there and in the line before.") from None
     except RecursionError:
         message = f"{name}: not valid here: an alias that contains itself."
         raise ConfigError(message) from None

@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.git_remote import stored_remote
+from agent.model.job.image_reference import parse_image
+from agent.model.job.reference import project_in
 from agent.model.spec import parse_spec
 
 Json = dict[str, Any]
@@ -77,19 +79,24 @@ def author(wishes: Wishes) -> Authored:
         spec["job"] = wishes.job
     if wishes.docker_image is not None:
         spec["source"] = {"type": "image", "image": wishes.docker_image}
-        spec["docker"] = {**spec.get("docker", {}), "docker_image": wishes.docker_image}
+        spec["docker"] = {**(spec.get("docker") or {}), "docker_image": wishes.docker_image}
     _add_plain(spec, wishes)
     _add_nested(spec, wishes)
+    base_image = (spec.get("build") or {}).get("base_image")
+    if isinstance(base_image, str) and base_image:
+        parse_image(base_image)
     if folder is None:
         _check_source(spec)
-    source = parse_spec(spec).source
+    source = parse_spec(spec).effective_source()
     if source is not None and source.type == "git":
         _check_password(source.url, "`source.url`")
+    if source is not None and source.type == "image":
+        parse_image(source.image)
     return Authored(spec, folder)
 
 
 def check_combination(wishes: Wishes) -> None:
-    """Refuse wishes that exclude or need each other; nothing is looked at or asked.
+    """Refuse wishes that exclude or need each other; nothing is asked of anybody.
 
     Raises:
         InvalidInputError: names them.
@@ -109,18 +116,30 @@ def check_combination(wishes: Wishes) -> None:
     if wishes.base_image is not None and wishes.docker_image is not None:
         message = "--base-image and --docker-image exclude each other."
         raise InvalidInputError(message, hint="A ready image is run as it is.")
-    if wishes.uri is not None and wishes.entry_point is None and wishes.dockerfile is None:
-        given = (wishes.base or {}).get("overrides") or {}
-        if not given.get("entry_point") and not given.get("dockerfile"):
-            message = "--uri needs --entry-point, which says what to run."
-            hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
-            raise InvalidInputError(message, hint=hint)
+    check_entry_point(wishes)
     if wishes.uri is None:
         _refuse_extras(wishes)
         _check_source({**given, **({"job": job} if job else {}), "docker": {"docker_image": image}})
     if wishes.git_version is not None and wishes.uri is None and not wishes.base:
         message = "--git-version belongs to a git repository, and there is no --uri."
         raise InvalidInputError(message)
+
+
+def check_entry_point(wishes: Wishes) -> None:
+    """Refuse a source of which nothing says what to run; a file is run itself.
+
+    Raises:
+        InvalidInputError
+    """
+    if wishes.uri is None or wishes.entry_point or wishes.dockerfile:
+        return
+    overrides = (wishes.base or {}).get("overrides") or {}
+    if overrides.get("entry_point") or overrides.get("dockerfile"):
+        return
+    if is_git(wishes.uri) or not Path(wishes.uri).expanduser().is_file():
+        message = "--uri needs --entry-point, which says what to run."
+        hint = 'For example --entry-point "python main.py"; or give a --dockerfile.'
+        raise InvalidInputError(message, hint=hint)
 
 
 def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
@@ -146,9 +165,8 @@ def _refuse_extras(wishes: Wishes) -> None:
 
 def job_project(wishes: Wishes) -> str | None:
     """The project that a submission speaks of without naming one: its job's."""
-    job = wishes.job or (wishes.base or {}).get("job")
-    parts = str(job or "").split("/")
-    return parts[1] if len(parts) == 3 and parts[1] else None  # noqa: PLR2004 -- entity/project/name
+    job = str(wishes.job or (wishes.base or {}).get("job") or "")
+    return project_in(job) or None
 
 
 def is_git(uri: str) -> bool:

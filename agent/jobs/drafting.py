@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +22,9 @@ from agent.model.nearest import did_you_mean
 #: What W&B's command line takes when nothing is said, word for word.
 _DEFAULT_PROGRAM: Final = "main.py"
 _LARGEST_TEXT: Final = 4 << 20
+#: Of a source in which a near miss is looked for.
+_LOOKED_AT: Final = 20_000
+_OFFERED: Final = 5
 
 
 def draft_image(wanted: NewJob) -> Draft:
@@ -34,11 +38,18 @@ def draft_image(wanted: NewJob) -> Draft:
         raise InvalidInputError(message, hint="Leave it out.")
     parse_image(wanted.path)
     named = names.image_job_name(wanted.path)
+    remarks = []
+    if named.alias is not None and names.version_of(named.alias) is not None:
+        remarks.append(
+            f"The tag `{named.alias}` is the name of a version and does not become an alias."
+        )
     ignored = {"--runtime": wanted.runtime, "--entry-point": wanted.entry_point}
-    remarks = tuple(
+    remarks += [
         f"{flag} is ignored: the image brings its own." for flag, said in ignored.items() if said
+    ]
+    return Draft(
+        wanted.name or named.job, (), None, image_alias=named.alias, remarks=tuple(remarks)
     )
-    return Draft(wanted.name or named.job, (), None, image_alias=named.alias, remarks=remarks)
 
 
 def draft_code(wanted: NewJob) -> Draft:
@@ -71,6 +82,8 @@ def draft_tree(wanted: NewJob, root: Path, words: tuple[str, ...]) -> Runtime:
             runtime or requirements is malformed (file, line, accepted forms).
     """
     entry_points.check_words(words)
+    if wanted.base_image:
+        parse_image(wanted.base_image)
     context = build_context(wanted, root)
     if wanted.dockerfile:
         _check_dockerfile(root, context, wanted.dockerfile)
@@ -92,7 +105,9 @@ def build_context(wanted: NewJob, root: Path) -> str:
     context = inside(wanted.build_context, "build context")
     if _within(root, context, "build context").is_dir():
         return context
-    folders = [str(each.relative_to(root)) for each in root.glob("*/") if each.is_dir()]
+    around = root / Path(context).parent
+    beside = around if around.is_dir() else root
+    folders = [str(each.relative_to(root)) for each in beside.glob("*/") if each.is_dir()]
     message = f"The build context «{wanted.build_context}» is no folder of the source."
     raise InvalidInputError(message, hint=did_you_mean(context, folders, "folder"))
 
@@ -156,10 +171,18 @@ def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
         return
     folder = root / context
     suffix = Path(path).suffix
-    known = [str(each.relative_to(folder)) for each in folder.glob(f"*{suffix}")]
+    # Of its name anywhere, else of its kind beside where it should be.
+    known = [str(each.relative_to(folder)) for each in _named(folder, Path(path).name)]
+    known = known or [str(each.relative_to(folder)) for each in folder.glob(f"*{suffix}")]
     message = f"The entry point's file «{script}» is not in the source."
     hint = did_you_mean(path, known, "file of its kind")
     raise InvalidInputError(message, hint=hint)
+
+
+def _named(folder: Path, name: str) -> list[Path]:
+    """A few files of a name, wherever they lie; only a message depends on it."""
+    seen = islice(folder.rglob("*"), _LOOKED_AT)
+    return [each for each in seen if each.name == name and each.is_file()][:_OFFERED]
 
 
 def _check_dependencies(root: Path, context: str) -> None:

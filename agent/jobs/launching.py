@@ -53,7 +53,7 @@ async def launch(console: Console, asked: Launch, told: "Callable[[Made], None]"
         told(made)
         wishes = _of_job(wishes, str(made.reference))
     elif wishes.job is not None:
-        wishes = replace(wishes, job=await _existing(console, wishes.job))
+        wishes = replace(wishes, job=await _existing(console, wishes.job, wishes.project))
     authored = await asyncio.to_thread(author, wishes)
     return await console.submit(asked.queue, authored.spec, **given)
 
@@ -81,12 +81,15 @@ def _of_job(wishes: Wishes, reference: str) -> Wishes:
     )
 
 
-async def _existing(console: Console, text: str) -> str:
-    """The reference in full, once the server has said that there is such a version."""
+async def _existing(console: Console, text: str, project: str | None) -> str:
+    """The reference in full, once the server has said that there is such a version.
+
+    A bare name is looked for in the run's project, as the control plane does it.
+    """
     from agent.remote.artifacts import Artifacts
     from agent.remote.transfers import Transfers
 
     entity = await console.acting_entity() if text.count("/") < 2 else None  # noqa: PLR2004 -- two slashes name everything
-    reference = parse_reference(text, entity=entity)
+    reference = parse_reference(text, entity=entity, project=project)
     await Artifacts(console.client, Transfers()).version(reference)
     return str(reference)

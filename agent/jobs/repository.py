@@ -178,7 +178,8 @@ async def look_at(repositories: Repositories, directory: str) -> Checkout | str:
     if not remotes:
         return "its repository has no remote"
     chosen = "origin" if "origin" in remotes else remotes[0]
-    remote = await ask("remote", "get-url", chosen)
+    # Not `remote get-url`, which refuses an address with a password in it.
+    remote = await ask("config", "--get", f"remote.{chosen}.url")
     with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
         patch = Path(scratch) / FILE_NAME
         changed = await ask(*_AS_AUTHOR, "diff", "--no-ext-diff", "--no-color",
@@ -209,14 +210,15 @@ async def _why_not_fetchable(
     repositories: Repositories, asked: NewJob, found: Checkout
 ) -> str | None:
     """Why an agent could not fetch the commit; that the far end is away is the caller's error."""
+    remote = stored_remote(found.remote)
+    config = repositories.config
     git = GitFetcher(
-        repositories.config,
+        config if remote == found.remote else _with_credential(config, found.remote),
         repositories.cache,
         embedded=True,
         threads=repositories.threads,
         environment=repositories.environment,
     )
-    remote = stored_remote(found.remote)
     with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
         try:
             source = GitSource(url=remote, ref=found.commit)

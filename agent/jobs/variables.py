@@ -21,14 +21,15 @@ async def typed_variables(console: "Console", queue: str, given: Mapping[str, st
         if name not in known:
             message = f"The queue `{queue}` has no template variable `{name}`."
             raise NotFoundError(message, hint=did_you_mean(name, known, "variable"))
-        typed[name] = _typed(name, text, _type_of(known[name]["schema"]))
+        typed[name] = _typed(name, text, str(schema_of(known[name]).get("type", "string")))
     return typed
 
 
-def _type_of(schema: str | Mapping[str, Any]) -> str:
-
-    parsed = json.loads(schema) if isinstance(schema, str) else schema
-    return str(parsed.get("type", "string"))
+def schema_of(variable: Mapping[str, Any]) -> Json:
+    """The schema of one of the wire's variables, which sends it as JSON text."""
+    given = variable["schema"]
+    parsed: Json = json.loads(given) if isinstance(given, str) else dict(given)
+    return parsed
 
 
 def _typed(name: str, text: str, kind: str) -> object:

@@ -38,7 +38,7 @@ def _read(parse: Callable[[str], float], text: str) -> float:
         raise ValueError(str(error)) from None
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
 Bytes = Annotated[int, BeforeValidator(_bytes), Field(gt=0)]
 
 

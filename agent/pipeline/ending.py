@@ -1,7 +1,9 @@
 """Pure rules: from how a workload ended, or how we failed, to the outcome of the attempt."""
 
 import errno
+import signal
 from enum import Enum, auto
+from pathlib import Path
 from typing import Final
 
 from agent.model.cause import Cause
@@ -14,6 +16,8 @@ from agent.ports.runner import Ending
 _CANNOT_EXECUTE: Final = frozenset({126, 127})
 #: Causes that mean: it may have run, and nobody can say how it ended.
 _LOST: Final = frozenset({Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE})
+#: As shells and engines report SIGKILL.
+_KILLED: Final = 128 + signal.SIGKILL
 _DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -30,13 +34,13 @@ def outcome_of(ending: Ending, why: Why | None, timeout: float | None) -> Outcom
     code = ending.exit_code
     match why:
         case Why.USER:
-            return Stopped(f"stopped on request; {_ended(ending)}", exit_code=code)
+            return Stopped(f"stopped on request; {_stopped(ending)}", exit_code=code)
         case Why.AGENT:
-            message = f"the agent was told to stop its jobs; {_ended(ending)}"
+            message = f"the agent was told to stop its jobs; {_stopped(ending)}"
             return Stopped(message, Cause.STOPPED_BY_AGENT, code)
         case Why.DEADLINE:
             limit = format_duration(timeout or 0.0)
-            message = f"stopped after its timeout of {limit}; {_ended(ending)}"
+            message = f"stopped after its timeout of {limit}; {_stopped(ending)}"
             return Failed(Cause.RUN_DEADLINE, message, code)
         case None:
             return _by_itself(ending)
@@ -57,7 +61,20 @@ def _by_itself(ending: Ending) -> Outcome:
         return Failed(Cause.RUN_SIGNAL, f"ended by signal {ending.signal}", code)
     if code is None:
         return Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")
-    return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
+    return _with_exit_code(code, ending.full_disk)
+
+
+def _with_exit_code(code: int, full_disk: Path | None) -> Failed:
+    if full_disk is None:
+        return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
+    message = f"exit code {code}, and no space was left on the disk of {full_disk}"
+    return Failed(Cause.DISK_FULL, message, code)
+
+
+def _stopped(ending: Ending) -> str:
+    killed = ending.signal == signal.SIGKILL or ending.exit_code == _KILLED
+    prefix = "it did not end on SIGTERM within its grace and was killed, " if killed else ""
+    return prefix + _ended(ending)
 
 
 def _ended(ending: Ending) -> str:

@@ -91,6 +91,8 @@ class Ending:
     #: The engine's own words, for starts that fail late.
     error: str | None = None
     finished_at: datetime | None = None
+    #: A folder of the job whose disk had no room left, if the runner looks after its disk.
+    full_disk: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

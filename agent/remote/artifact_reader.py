@@ -55,6 +55,8 @@ class RemoteArtifacts:
         self._sleep = sleep
         #: Addresses of files by artifact; asked for once, and anew when one has expired.
         self._urls: dict[str, Mapping[str, str]] = {}
+        #: Held while asking: files are read many at a time, and one answer serves them all.
+        self._asking = asyncio.Lock()
 
     async def find(self, reference: JobReference) -> Artifact:
         """See `ArtifactPort`. A job that is not there is told with its nearest neighbours."""
@@ -80,8 +82,10 @@ class RemoteArtifacts:
         entry = artifact.entries[path]
         digest, sent = hashlib.md5(usedforsecurity=False), 0
         for remaining in reversed(range(_TRIES)):
+            urls: Mapping[str, str] | None = None
             try:
-                async with aclosing(self._once(artifact, entry, sent)) as pieces:
+                urls = await self._urls_of(artifact)
+                async with aclosing(self._once(artifact, entry, sent, urls)) as pieces:
                     async for piece in pieces:
                         digest.update(piece)
                         sent += len(piece)
@@ -90,7 +94,8 @@ class RemoteArtifacts:
             except UnreachableError as error:
                 if not remaining:
                     raise _unreadable(entry, error) from error
-                self._urls.pop(artifact.id, None)
+                if self._urls.get(artifact.id) is urls:
+                    self._urls.pop(artifact.id, None)
                 await self._sleep(1.0)
             except JobError:
                 raise
@@ -104,9 +109,8 @@ class RemoteArtifacts:
     # ------------------------------------------------------------------ inside
 
     async def _once(
-        self, artifact: Artifact, entry: Entry, skip: int
+        self, artifact: Artifact, entry: Entry, skip: int, urls: Mapping[str, str]
     ) -> AsyncGenerator[bytes, None]:
-        urls = await self._urls_of(artifact)
         if entry.path not in urls:
             message = f"The server has no file «{entry.path}» of {artifact.reference}."
             raise JobError(Cause.SOURCE_NOT_FOUND, message, hint="Create the job again.")
@@ -122,13 +126,14 @@ class RemoteArtifacts:
                     yield fresh
 
     async def _urls_of(self, artifact: Artifact) -> Mapping[str, str]:
-        known = self._urls.get(artifact.id)
-        if known is None:
-            known = await lookup.file_urls(self._client, artifact.reference)
-            # Few artifacts are read at once; the oldest are asked for again if need be.
-            while len(self._urls) >= 16:  # noqa: PLR2004
-                self._urls.pop(next(iter(self._urls)))
-            self._urls[artifact.id] = known
+        async with self._asking:
+            known = self._urls.get(artifact.id)
+            if known is None:
+                known = await lookup.file_urls(self._client, artifact.reference)
+                # Few artifacts are read at once; the oldest are asked for again if need be.
+                while len(self._urls) >= 16:  # noqa: PLR2004
+                    self._urls.pop(next(iter(self._urls)))
+                self._urls[artifact.id] = known
         return known
 
     async def _whole(self, facts: Json, version: JobReference) -> Artifact:

@@ -29,6 +29,7 @@ from agent.remote.failures import (
     error_of_code,
     error_of_status,
     rule_for,
+    words_of,
 )
 
 #: Seconds for a call that does not wait on purpose.
@@ -272,7 +273,7 @@ class GraphQLClient:
 
     def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> UnansweredError:
         rule = rule_for(error)
-        seen = str(error) or type(error).__name__
+        seen = words_of(error)
         message = f"{self._base} cannot be reached: {rule.reason} ({seen})."
         return UnansweredError(message, rule, hint="Check the address, and that it is up.")
 

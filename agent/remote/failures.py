@@ -1,6 +1,7 @@
 """Which failed requests may be sent again: decided here, once, with reasons."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -125,6 +126,16 @@ def rule_for(error: BaseException) -> Rule:
         if isinstance(error, kind):
             return rule
     raise KeyError(type(error))
+
+
+def words_of(error: BaseException) -> str:
+    """What was seen: the system's own words where no connection was made, else the library's."""
+    cause = getattr(error, "os_error", None)
+    if not isinstance(cause, OSError):
+        return str(error) or type(error).__name__
+    if cause.errno is not None and cause.errno > 0:
+        return os.strerror(cause.errno)
+    return cause.strerror or str(cause)
 
 
 def error_of_code(code: str | None, message: str, hint: str | None = None) -> LaunchError:

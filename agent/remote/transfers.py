@@ -25,6 +25,7 @@ from agent.remote.failures import (
     UnansweredError,
     error_of_status,
     rule_for,
+    words_of,
 )
 from agent.remote.reading import PIECE, Content, Extent, Reading
 
@@ -175,7 +176,7 @@ class Transfers:
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             rule = rule_for(error)
-            seen = str(error) or type(error).__name__
+            seen = words_of(error)
             message = f"{target.origin()} cannot be reached: {rule.reason} ({seen})."
             raise UnansweredError(message, rule) from error
 

@@ -86,16 +86,17 @@ class ArtifactFetcher:
         return files
 
     async def _all(self, found: Artifact, files: Iterable[Entry], into: Path, cache: Path) -> None:
-        room = asyncio.Semaphore(_AT_ONCE)
+        left = iter(files)
 
-        async def one(entry: Entry) -> None:
-            async with room:
+        async def some() -> None:
+            for entry in left:
                 await self._one(found, entry, into / entry.path, cache)
 
         try:
             async with asyncio.TaskGroup() as tasks:
-                for entry in files:
-                    tasks.create_task(one(entry))
+                # A task a file would hold up the loop, and leases with it, where files are many.
+                for _ in range(_AT_ONCE):
+                    tasks.create_task(some())
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 

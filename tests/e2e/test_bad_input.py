@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home, Result
+from tests.e2e.harness.jobs import Processes
 from tests.e2e.test_tour import git_settings
 from tests.infrastructure.state import DockerFacts, GitFacts, RegistryFacts
 
@@ -46,7 +47,10 @@ async def test_an_unreachable_server_is_named(home: Home) -> None:
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     key = "launch-" + "x" * 40
     done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=key)
-    told(done, 3, url)
+    told(done, 3, f"{url} cannot be reached", "Connection refused", "Check the address")
+    for name in ("http://nohost.invalid", "https://nohost.invalid:8443"):
+        done = await home.launch("queue", "list", LAUNCH_SERVER=name, LAUNCH_API_KEY=key)
+        told(done, 3, name, "Check the address")
 
 
 async def test_missing_and_bad_keys_are_told_apart(home: Home) -> None:
@@ -89,6 +93,22 @@ async def test_configuration_mistakes_name_file_line_key_and_remedy(home: Home) 
         told(done, 2, *parts)
 
 
+async def test_flags_with_a_wrong_unit_or_name_are_refused_before_anything_is_queued(
+    home: Home,
+) -> None:
+    await home.start("launch-agent", "--queue", "default")
+    image = ("-d", "some/image:1")
+    for flags, parts in {
+        ("--timeout", "30 parsecs", *image): ("`timeout`", "«30 parsecs»", "30s, 10m"),
+        ("--timeout", "0s", *image): ("`timeout`", "greater than 0"),
+        ("--memory", "5 bananas", *image): ("`resources.memory`", "«5 bananas»", "512MiB"),
+        ("-P", "urgent", *image): ("«urgent»", "critical, high, medium or low"),
+        ("-d", "some image"): ("«some image»", "no image reference"),
+    }.items():
+        told(await home.launch("submit", "-q", "default", *flags), 2, *parts)
+    assert (await home.launch("item", "list", "--json")).json() == []
+
+
 async def test_a_malformed_queue_file_names_the_line(home: Home) -> None:
     await home.start("launch-agent", "--queue", "default")
     (home.root / "queue.yaml").write_text("name: big\nresource: [local\n")
@@ -97,11 +117,17 @@ async def test_a_malformed_queue_file_names_the_line(home: Home) -> None:
 
 async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) -> None:
     await home.start("launch-agent", "--queue", "default")
-    for url in ("ext::sh -c touch% marker", "--upload-pack=touch marker", "ftp://host/repo.git"):
-        done = await home.launch("submit", f"--uri={url}", "-E", "python main.py")
-        assert done.code in {1, 2}, done.err
-        assert "Traceback" not in done.err
+    for url, said in {
+        "ext::sh -c touch% marker": "nor the URL of a git repository",
+        "--upload-pack=touch marker": "nor the URL of a git repository",
+        "ftp://host/repo.git": "`ftp` is not a protocol of git sources",
+        "file:///srv/repo.git": "protocol `file` is not allowed (allowed: https, ssh)",
+    }.items():
+        done = await home.launch("submit", "-q", f"--uri={url}", "-E", "python main.py")
+        told(done, 2, *([] if "ftp" in url else [url]), said)
         assert not (home.root / "marker").exists()
+    option = ("--uri=https://host/repo.git", "-g", "--upload-pack=touch marker", "-E", "true")
+    told(await home.launch("submit", "-q", *option), 2, "«--upload-pack=touch marker»", "option")
     url = "https://user:hunter2@127.0.0.1:9/r.git"
     secret = await home.launch("submit", "-q", "--uri", url, "-E", "python main.py")
     told(secret, 2, "https://127.0.0.1:9/r.git")
@@ -209,10 +235,12 @@ async def test_builds_that_fail_name_the_package_or_the_step(home: Home) -> None
     cause, message, _ = await cause_of(home, *run)
     assert cause == "BUILD_REQUIREMENTS"
     assert "no-such-package-of-ours" in message
-    code(home, Dockerfile="FROM python:3.11-slim\nRUN echo about to break && false\n")
+    step = "RUN echo $((40 + 2)) steps && false"
+    code(home, Dockerfile=f"FROM python:3.11-slim\n{step}\n")
     cause, message, _ = await cause_of(home, *run, "--dockerfile", "Dockerfile")
     assert cause == "BUILD_DOCKERFILE"
-    assert "RUN echo about to break && false" in message
+    assert step in message
+    assert "42 steps" in message
 
 
 @pytest.mark.docker
@@ -238,17 +266,29 @@ async def test_images_that_cannot_be_run_each_have_their_cause(
     assert "no-such-program" in message
 
 
+STUBBORN = "trap '' TERM; echo armed; while :; do sleep 1; done\n"
+
+
 @pytest.mark.docker
-async def test_a_job_that_ignores_sigterm_is_killed_after_its_grace(
+async def test_a_container_that_ignores_sigterm_is_killed_after_its_grace(
     home: Home, docker_engine: DockerFacts
 ) -> None:
     home.configure(quick(stopped_run_timeout="1s"))
     await home.start("launch-agent", "--queue", "default")
-    stubborn = shlex.join(["sh", "-c", "trap '' TERM; echo armed; while :; do sleep 1; done"])
-    image = ("-d", docker_engine.shell_image, "-E", stubborn)
+    image = ("-d", docker_engine.shell_image, "-E", shlex.join(["sh", "-c", STUBBORN]))
     cause, message, _ = await cause_of(home, *image, "--timeout", "2s")
     assert cause == "RUN_DEADLINE"
-    assert "2.0 s" in message or "2 s" in message
+    assert "stopped after its timeout of 2.0 s" in message
+    assert "did not end on SIGTERM within its grace and was killed" in message
+
+
+async def test_a_process_that_ignores_sigterm_is_killed_after_its_grace(home: Home) -> None:
+    home.configure(quick(stopped_run_timeout="1s", **Processes.make(home.root).settings))
+    await home.start("launch-agent", "--queue", "default")
+    run = ("--uri", code(home, job__sh=STUBBORN), "-E", "sh job.sh")
+    cause, message, _ = await cause_of(home, *run, "--timeout", "2s")
+    assert cause == "RUN_DEADLINE"
+    assert "did not end on SIGTERM within its grace and was killed" in message
 
 
 @pytest.mark.docker

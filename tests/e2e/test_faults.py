@@ -1,7 +1,10 @@
 """Faults between the agent and its surroundings: cut replies, a full disk, a stopped engine."""
 
 import json
+import os
 import shlex
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -9,10 +12,11 @@ import pytest
 
 from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home
-from tests.e2e.harness.jobs import Backend, submit, until
+from tests.e2e.harness.jobs import Backend, Processes, submit, until
 from tests.e2e.harness.proxy import Proxy
 from tests.e2e.test_kills import assert_ended_well, pair, phase, show
 from tests.infrastructure.engine import Engine
+from tests.infrastructure.mounts import unmount_below
 from tests.infrastructure.state import DockerFacts
 
 
@@ -55,6 +59,44 @@ async def test_below_the_floor_of_free_disk_nothing_is_claimed_and_the_agent_say
     assert "min_free_disk" in daemon.output()
 
 
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """The state folder of the home, on a disk of 16 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root mounts a disk")
+    folder = tmp_path / "state"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], check=True)
+    yield folder
+    unmount_below(folder)
+
+
+async def test_a_disk_that_is_full_is_told_and_the_agent_goes_on_once_there_is_room(
+    small_disk: Path, home: Home
+) -> None:
+    processes = Processes.make(home.root)
+    home.configure(quick(min_free_disk="0B", **processes.settings))
+    daemon = await home.start("launch-agent", "--queue", "default")
+    code = home.root / "writer"
+    code.mkdir()
+    (code / "main.py").write_text("for _ in range(64): print('x' * 2**20)\n")
+    flags = ("--uri", str(code), "-E", "python main.py")
+    done = await home.launch("submit", "--queue", "default", "--wait", *flags)
+    assert done.code in {1, 120}, done.err  # as Python ends whose output cannot be written
+    assert "launch: failed: DISK_FULL" in done.err
+    assert f"no space was left on the disk of {small_disk}" in done.err
+    (item,) = (await home.launch("item", "list", "--json")).json()
+    assert "Free space" in (await home.launch("explain", item["id"])).out
+
+    async def forgotten() -> bool:
+        return not any((small_disk / "processes").glob("launch-*"))
+
+    await until(forgotten, "the job's folder to be removed")
+    (code / "main.py").write_text("print('room')\n")
+    assert (await home.launch("submit", "--queue", "default", "--wait", *flags)).code == 0
+    assert await daemon.terminate() == 0
+
+
 @pytest.mark.docker
 async def test_an_engine_that_is_stopped_under_a_job_is_a_cause_of_its_own(
     home: Home, docker_engine: DockerFacts, tmp_path: Path
@@ -73,6 +115,7 @@ async def test_an_engine_that_is_stopped_under_a_job_is_a_cause_of_its_own(
         engine.start()
         shown = await phase(home, item, "LOST")
         assert shown["cause"] == "LOST_ENGINE"
+        assert "The job" in shown["message"]
         explained = await home.launch("explain", item)
         assert "engine" in explained.out
     finally:

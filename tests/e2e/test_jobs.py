@@ -125,6 +125,29 @@ async def test_a_repository_is_pinned_with_the_credentials_of_its_urls_form(
     assert "hello from v1.2" in (await ok(home, "item", "logs", item["id"])).out
 
 
+@pytest.mark.git_servers
+async def test_a_checkout_with_a_password_in_its_remote_becomes_a_git_job_without_it(
+    home: Home, git_servers: GitFacts
+) -> None:
+    settings = git_settings(git_servers)
+    del settings["sources"]["git"]["credentials"]
+    home.configure(quick(**PROCESSES, **settings))
+    home.env["LAUNCH_CONFIG"] = str(home.config)
+    await home.start("launch-agent", "--queue", "default")
+    login = f"{git_servers.https_username}:{git_servers.https_password}@"
+    url = git_servers.https_url.replace("https://", f"https://{login}")
+    clone = ("git", "-c", "transfer.credentialsInUrl=allow", "clone", "--quiet", url, "checkout")
+    cloned = await home.run(*clone, GIT_SSL_CAINFO=git_servers.https_ca_file)
+    assert cloned.code == 0, cloned.err
+    made = await ok(home, "job", "create", "-p", "P", "-n", "N", "--source", "git", "code",
+                    "checkout/jobs/hello_world", "-E", "python job.py")  # fmt: skip
+    assert "becomes a Git job of https://" in made.err
+    source = (await ok(home, "job", "describe", "P/N", "--json")).json()["job"]["source"]
+    assert source["git"]["commit"] == git_servers.commits["main"]
+    assert source["build_context"] == "jobs/hello_world"
+    assert git_servers.https_password not in made.out + made.err + json.dumps(source)
+
+
 async def test_a_job_that_does_not_exist_queues_nothing(plane: Home, code: Path) -> None:
     await ok(plane, "job", "create", "-p", "P", "-n", "train", "code", "path/to/code.py")
     entity = (await ok(plane, "job", "versions", "train", "-p", "P", "--json")).json()

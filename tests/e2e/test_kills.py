@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import signal
 from typing import Any
 
@@ -91,10 +92,21 @@ async def test_a_control_plane_killed_under_a_job_finds_it_again(
     agent = await home.start("launch-agent", "--queue", "default", **await pair(home))
     item = await backend.submit(home)
     await phase(home, item, "STARTED")
-    await server.kill()
-    await backend.open_gate(item)
-    await home.start("launch", "server")
-    await assert_ended_well(home, item, backend)
+    followed = home.root / "followed"
+
+    async def begun() -> bool:
+        return followed.exists() and followed.stat().st_size > 0
+
+    follow = f"exec launch item logs {item} --follow > {shlex.quote(str(followed))}"
+    async with asyncio.TaskGroup() as tasks:
+        following = tasks.create_task(home.run("sh", "-c", follow))
+        await until(begun, "a follower of the log to have read something")
+        await server.kill()
+        await backend.open_gate(item)
+        await home.start("launch", "server")
+        await assert_ended_well(home, item, backend)
+    assert following.result().code == 0, following.result().err
+    assert followed.read_text().splitlines() == expected_lines()
     assert agent.process.returncode is None
 
 

@@ -1,12 +1,13 @@
 """What the documents promise, by its numbers; the commands stand here word for word.
 
-P6, P10, P13, P16, P18, P20, P28 and P33 need W&B's own client and are tested with it.
+P6, P10, P13, P16, P18, P20, P28 and P33 need W&B's own client and are no part of this suite.
 """
 
 import shlex
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -243,7 +244,9 @@ async def test_a_repository_is_run_here_with_its_submodules_and_large_files(
 
 
 async def test_p15_details_are_on_the_jobs_page_and_in_describe(user: User) -> None:
-    await user.launch("job create -p P -e {E} --name N image repo/name:tag")
+    made = await user.launch("job create -p P -e {E} --name N image repo/name:tag")
+    address = made.out.split("Look at it: ")[1].split()[0]
+    assert ">N</a>" in await user.page(urlsplit(address).path)
     described = (await user.launch("job describe {E}/P/N:tag")).out
     page = await user.page(f"/launch/jobs/{user.entity}/P/N")
     for text in ("repo/name:tag", "image", "v0"):

@@ -73,3 +73,51 @@ async def test_what_a_run_would_refuse_ends_with_its_message(
     done = await served.launch("render", *words)
     assert done.code != 0
     assert message in done.err
+
+
+async def test_the_values_of_a_queues_variables_are_in_what_is_shown(served: Home) -> None:
+    (served.root / "queue.yaml").write_text(
+        "name: sized\n"
+        "resource: local-container\n"
+        "resource_args: {local-container: {memory: '{{memory}}'}}\n"
+        "template_variables: {memory: {schema: {type: string, enum: [1g, 2g]}}}\n"
+    )
+    made = await served.launch("queue", "create", "-f", "queue.yaml")
+    assert made.code == 0, made.err
+    words = ("submit", *WORDS[:-1], "sized", "--dry-run")
+    done = await served.launch(*words, "-v", "memory=2g", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["container"]["HostConfig"]["Memory"] == 2 << 30
+    wrong = await served.launch(*words, "-v", "memory=3g")
+    assert wrong.code == 2
+    assert "`memory`: '3g' breaks the rule `enum:" in wrong.err
+    none = await served.launch(*words)
+    assert "Template variable `memory` has no value" in none.err
+
+
+async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
+    done = await served.launch("submit", "--uri", "job/main.py", "-q", "gpu", "--dry-run", "--json")
+    assert done.code == 0, done.err
+    assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]
+    told = await served.launch("render", *WORDS, "--source", "git")
+    assert (told.code, "its repository is asked when the job is made" in told.err) == (0, True)
+
+
+async def test_what_a_submission_would_refuse_is_refused(served: Home) -> None:
+    (served.root / "schema.json").write_text('{"properties": {"lr": {"maximum": 1}}}')
+    made = await served.launch(
+        "job", "create", "-p", "demo", "-n", "train", "--schema", "schema.json", "code", "job"
+    )
+    assert made.code == 0, made.err
+    words = ("submit", "--job", "demo/train", "-q", "gpu", "--dry-run")
+    fine = await served.launch(*words, "-c", '{"overrides": {"run_config": {"lr": 1}}}')
+    assert fine.code == 0, fine.err
+    wrong = await served.launch(*words, "-c", '{"overrides": {"run_config": {"lr": 3}}}')
+    assert wrong.code == 2
+    assert "`overrides.run_config.lr`: 3 breaks the rule `maximum: 1`" in wrong.err
+    flat = await served.launch(
+        "queue", "create", "flat", "-r", "local-container", "--no-prioritization"
+    )
+    assert flat.code == 0, flat.err
+    high = await served.launch(*words[:-2], "flat", "--dry-run", "-P", "high")
+    assert (high.code, "no priorities, and `high` was" in high.err) == (2, True)

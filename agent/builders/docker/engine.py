@@ -204,7 +204,14 @@ class Engine:
         except TimeoutError:
             raise
         except (aiohttp.ClientError, OSError) as error:
-            raise EngineAwayError(str(error)) from None
+            raise EngineAwayError(self._reason(error)) from None
+
+    def _reason(self, error: Exception) -> str:
+        """The system's own words where no connection was made; aiohttp's speak of its insides."""
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+        if cause is None:
+            return str(error)
+        return f"{self.host}: {cause.strerror or cause}"
 
 
 async def _message(answer: aiohttp.ClientResponse) -> str:

@@ -30,6 +30,8 @@ _EXACT: Final = {
     "/logout": Access.PUBLIC,
     "/sdk/otel/{path}": Access.PUBLIC,
     "/graphql": Access.KEY,
+    # Where W&B's clients, and our commands, say that a project's jobs are.
+    "/{entity}/{project}/jobs": Access.PAGE,
     "/launch/sign-in-links": Access.KEY,
     "/launch/blobs/{entity}/{digest}": Access.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,

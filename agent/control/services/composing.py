@@ -11,7 +11,8 @@ from agent.model.spec import Json, LaunchSpec, parse_spec
 
 DEFAULT_PRIORITY: Final = 2
 LOWEST_PRIORITY: Final = 3
-_WORDS: Final = "0 critical, 1 high, 2 medium, 3 low"
+_NAMES: Final = ("critical", "high", "medium", "low")
+_WORDS: Final = ", ".join(f"{number} {name}" for number, name in enumerate(_NAMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def compose(
         layers={"queue": template, "job": layer, "submitter": submitted},
         resource=resource,
         demand=spec.demand(resource or ""),
-        warnings=_ignored(queue, asked),
+        warnings=(*_ignored(queue, asked), *_idle_arguments(resource, submitted)),
     )
 
 
@@ -84,10 +85,20 @@ def check_priority(queue: QueueRecord, asked: int | None) -> int:
         raise InvalidInputError(f"There is no priority {priority}.", hint=f"Use {_WORDS}.")
     if queue.prioritization == "DISABLED" and priority != DEFAULT_PRIORITY:
         raise InvalidInputError(
-            f"Queue «{queue.name}» has no priorities, and {priority} was asked for.",
+            f"Queue «{queue.name}» has no priorities, and `{_NAMES[priority]}` was asked for.",
             hint="Leave the priority out, or let an administrator switch priorities on.",
         )
     return priority
+
+
+def _idle_arguments(resource: str | None, submitted: Json) -> tuple[str, ...]:
+    """Arguments are looked up by resource: those for another one have no effect."""
+    given = submitted.get("resource_args") or {}
+    others = sorted(name for name, arguments in given.items() if arguments)
+    if resource is None or not others or given.get(resource):
+        return ()
+    names = ", ".join(others)
+    return (f"The job runs on {resource}; the submitted arguments for {names} were not used.",)
 
 
 def _ignored(queue: QueueRecord, asked: Any) -> tuple[str, ...]:

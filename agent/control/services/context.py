@@ -18,6 +18,9 @@ from agent.model.nearest import did_you_mean
 
 #: What clients ask for at most.
 PAGE_LIMIT = 5_000
+_NO_QUEUE = (
+    "There is no queue yet: `launch queue create NAME` makes one, and `default` is made on demand."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class Context:
         """
         found = queues.by_name(tx, entity, name)
         if found is None:
-            hint = did_you_mean(name, queues.names(tx, entity), "queue")
+            known = queues.names(tx, entity)
+            hint = did_you_mean(name, known, "queue") if known else _NO_QUEUE
             raise NotFoundError(f"There is no queue «{name}» in «{entity}».", hint=hint)
         return found
 

@@ -159,9 +159,10 @@ class Items:
             row = self._context.item_to_change(tx, principal, item_id)
             phase = Phase(row.phase)
             if phase not in TERMINAL or phase is Phase.SUCCEEDED:
+                over = phase is Phase.SUCCEEDED
                 raise ConflictError(
                     f"Item {item_id} is {phase.word}: only what ended badly can be retried.",
-                    hint="Submit it again to run it once more.",
+                    hint="Submit it again to run it once more." if over else "Stop it first.",
                 )
             if row.queue_id is None:
                 raise ConflictError(
@@ -240,7 +241,8 @@ def _room(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:
 
 def _must_be_queued(item_id: str, phase: Phase, what: str) -> None:
     if phase is not Phase.QUEUED:
+        over = phase in TERMINAL
         raise ConflictError(
             f"Item {item_id} is {phase.word}: only queued items can be {what}.",
-            hint="Stop it and submit it again.",
+            hint="Submit it again." if over else "Stop it and submit it again.",
         )

@@ -13,6 +13,7 @@ from agent.control.services.context import Context, serves
 from agent.control.services.granting import Wish, claim_record, grant_items
 from agent.control.services.notices import topic_agent, topic_queue
 from agent.control.services.policy import Principal
+from agent.control.services.registering import join_queues
 from agent.control.services.renewing import check_status, renew
 from agent.control.store import items
 from agent.control.store.queues import of_agent as queue_rows
@@ -22,7 +23,6 @@ from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.condition import Condition
 from agent.model.errors import FencedError, InvalidInputError, NotFoundError
-from agent.model.nearest import did_you_mean
 from agent.model.phase import Phase
 from agent.model.spec import Json
 from agent.model.work import Lease
@@ -60,7 +60,7 @@ class Leases:
         leave and a paused queue get nothing.
 
         Raises:
-            NotFoundError: the agent, or a queue it did not register for.
+            NotFoundError: the agent, or all queues that it names.
             FencedError: a newer session took the agent over.
             AuthenticationError: the key was revoked while the claim waited.
         """
@@ -98,16 +98,25 @@ class Leases:
     def _served(
         self, tx: Tx, principal: Principal, agent: AnyRow, wanted: Sequence[str] | None
     ) -> list[AnyRow]:
-        """The queues to claim from, paused ones included: they may be resumed."""
+        """The queues to claim from, paused ones included: they may be resumed.
+
+        One that was removed keeps nobody from the others, and is served again once there is
+        a queue of its name.
+        """
         registered = {row.name: row for row in queue_rows(tx, agent.id)}
         names = registered if wanted is None else wanted
         for name in names:
             serves(principal, name)
-            if name not in registered:
-                hint = did_you_mean(name, registered, "queue")
-                message = f"Agent «{agent.name}» did not register for the queue «{name}»."
-                raise NotFoundError(message, hint=hint)
-        return [registered[name] for name in names]
+        fresh = [name for name in names if name not in registered]
+        if fresh and join_queues(tx, agent, fresh):
+            registered = {row.name: row for row in queue_rows(tx, agent.id)}
+        served = [registered[name] for name in names if name in registered]
+        if not served:
+            raise NotFoundError(
+                f"None of the queues that agent «{agent.name}» serves exists: {', '.join(names)}.",
+                hint="Create one: `launch queue create NAME`; the agent takes it up by itself.",
+            )
+        return served
 
     def _claim(
         self, tx: Tx, agent: AnyRow, wish: Wish, served: Sequence[AnyRow]

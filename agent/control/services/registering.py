@@ -88,6 +88,19 @@ def _queues(
     return found
 
 
+def join_queues(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
+    """Let a registered agent serve further queues; false when none of them exists."""
+    found = [queues.by_name(tx, agent.entity, name) for name in names]
+    joined = [queue for queue in found if queue is not None]
+    for queue in joined:
+        agents.join(tx, agent.id, queue.id)
+        if agent.resources:
+            queues.fill_resource(tx, queue.id, agent.resources[0])
+    if joined:
+        tx.ring(topic_entity(agent.entity))
+    return bool(joined)
+
+
 def _stored(tx: Tx, principal: Principal, entity: str, hello: Registration) -> AnyRow:
     """The agent's row, under the new session."""
     capacity = hello.capacity

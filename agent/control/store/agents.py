@@ -112,6 +112,11 @@ def serve(tx: Tx, agent_id: str, queue_ids: Iterable[str]) -> None:
     tx.run(agent_queues.insert(), rows)
 
 
+def join(tx: Tx, agent_id: str, queue_id: str) -> None:
+    """Add a queue to those that an agent serves."""
+    tx.insert_new(agent_queues, {"agent_id": agent_id, "queue_id": queue_id})
+
+
 def begin_anew(tx: Tx, timeout: float) -> None:
     """Count who was alive when the last heartbeat came as heard of just now."""
     newest = tx.run(select(func.max(agents.c.heartbeat_at))).scalar_one()

@@ -20,6 +20,8 @@ from agent.control.store.migrate import migrate
 from agent.control.store.tx import T, Tx
 from agent.model.errors import ConfigError, UnreachableError
 
+_PORT: Final = 5432
+_CHECK: Final = "Check `control.database_url` and the server."
 _CHANNEL: Final = "launch"
 #: A notification carries less than 8,000 bytes.
 _PAYLOAD: Final = 7_500
@@ -30,6 +32,8 @@ _MIGRATION_LOCK: Final = 4_615_043
 #: Classes of what the server says when it cannot serve now: no connection, too many of them
 #: or no space, starting or stopping, its own files.
 _UNABLE: Final = ("08", "53", "57", "58")
+#: And when it knows neither our name nor the database's.
+_REFUSALS: Final = ("28", "3D")
 #: Seconds between tries to listen again.
 _RECONNECT: Final = 1.0
 #: Seconds without a notice after which the listening connection is asked whether it lives,
@@ -102,13 +106,13 @@ async def open_postgres(
         UnreachableError: nothing answers there.
     """
     try:
-        address = make_url(url).set(drivername="postgresql+asyncpg")
+        address = _address(url)
     except ArgumentError:
         raise ConfigError(
-            "`control.database_url` is not an address of a database.",
-            hint="Write postgresql://user:password@host:5432/name.",
+            "`control.database_url` is not an address of a PostgreSQL database.",
+            hint="Write postgresql://user:password@host:5432/name; leave it out for SQLite.",
         ) from None
-    await _migrated(address)
+    await _begin(address)
     engine = create_async_engine(
         address, pool_size=10, max_overflow=10, pool_pre_ping=True,
         connect_args={"timeout": _CONNECT, "command_timeout": _STATEMENT},
@@ -130,6 +134,13 @@ async def open_postgres(
 async def _migrated(address: URL) -> None:
     engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": _CONNECT})
     await PostgresDatabase(engine, lambda _: None).write(_migrate)
+
+
+def _address(url: str) -> URL:
+    address = make_url(url)
+    if address.get_backend_name() not in {"postgresql", "postgres"}:
+        raise ArgumentError(address.drivername)
+    return address.set(drivername="postgresql+asyncpg")
 
 
 def _migrate(tx: Tx) -> None:
@@ -154,7 +165,25 @@ def _notify(connection: Connection, topics: tuple[str, ...]) -> None:
         connection.execute(select(func.pg_notify(_CHANNEL, json.dumps(chunk))))
 
 
-def _sqlstate(error: Exception) -> str:
+async def _begin(address: URL) -> None:
+    """The first transaction: who starts a server is told whom it asked and what was answered."""
+    try:
+        await _migrated(address)
+    except (UnreachableError, DBAPIError) as error:
+        seen = error.__cause__ if isinstance(error, UnreachableError) else error
+        host = f"{address.host}:{address.port or _PORT}"
+        if _sqlstate(seen)[:2] in {*_UNABLE, *_REFUSALS}:
+            words = str(getattr(seen, "orig", seen)).rstrip(".")
+            message = f"The database server {host} refuses the connection: {words}."
+        elif isinstance(error, UnreachableError):
+            reason = f" ({seen.strerror or seen})" if isinstance(seen, OSError) else ""
+            message = f"The database server {host} does not answer{reason}."
+        else:
+            raise
+        raise UnreachableError(message, hint=_CHECK) from seen
+
+
+def _sqlstate(error: BaseException | None) -> str:
     return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
@@ -164,9 +193,7 @@ def _translated(error: Exception) -> Exception:
     unable = getattr(error, "connection_invalidated", False) or _sqlstate(error)[:2] in _UNABLE
     if not away and not unable:
         return error
-    return UnreachableError(
-        "The database server does not answer.", hint="Check `control.database_url` and the server."
-    )
+    return UnreachableError("The database server does not answer.", hint=_CHECK)
 
 
 async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy.pool import QueuePool
 
 from agent.control.store.migrate import migrate
 from agent.control.store.tx import T, Tx
-from agent.model.errors import ConflictError, ServerError
+from agent.model.errors import ConfigError, ConflictError, ServerError
 
 #: Milliseconds that a connection waits for a lock: only a foreign tool may hold one.
 _BUSY: Final = 5_000
@@ -125,10 +125,18 @@ async def open_sqlite(
     """Open a file, making it if need be, with its schema up to date.
 
     Raises:
+        ConfigError: its folder cannot be made.
         ConflictError: another process owns it; names its process id.
         ServerError: not a database, not readable, or the disk is full; names the file.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(
+            f"The data folder {path.parent} cannot be used: {reason}.",
+            hint="Name another one by `control.data_dir`.",
+        ) from None
     with _owned(path):
         database = SqliteDatabase(
             _engine(path, connections=1, read_only=False),

@@ -76,6 +76,12 @@ async def jobs(request: web.Request) -> web.StreamResponse:
     return _jobs(request, entity=entity, project=project, entities=[], places=places)
 
 
+async def wandb_jobs(request: web.Request) -> web.StreamResponse:
+    """The address that W&B's clients print for a project's jobs."""
+    place = request.match_info
+    raise web.HTTPSeeOther(job_address(place["entity"], place["project"]))
+
+
 async def _places(plane: Plane, principal: Principal, entity: str) -> list[Place]:
     page = await plane.projects.list(principal, entity, after=None, first=_PROJECTS)
     found = [

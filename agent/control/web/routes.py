@@ -44,3 +44,4 @@ def add_web_routes(app: web.Application) -> None:
         app.router.add_post(path, as_page(handler))
     app.router.add_get("/launch/{entity}/{queue}", as_page(pages.short_queue))
     app.router.add_get("/launch/{rest:.*}", as_page(no_such_page))
+    app.router.add_get("/{entity}/{project}/jobs", as_page(job_pages.wandb_jobs))

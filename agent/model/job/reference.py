@@ -77,6 +77,12 @@ def parse_reference(
     return JobReference(*named)
 
 
+def project_in(text: str) -> str:
+    """The project that a reference names; empty when it names none. The entity may be left out."""
+    path = text.strip().removeprefix(_SCHEME).partition(":")[0].split("/")
+    return path[-2] if 1 < len(path) <= _PARTS else ""
+
+
 def parse_code_reference(text: str) -> CodeReference:
     """Read the `artifact` key of a stored job.
 

@@ -41,6 +41,8 @@ _YOUNG: Final = 0.01
 _YOUNG_LOOKS: Final = 1000
 #: Seconds for a supervisor to write the exit code after its job was killed.
 _LAST_WORDS: Final = 5.0
+#: Bytes; a disk with less is full.
+_NO_ROOM: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ class ProcessRunner:
             message = f"The supervisor of «{workload.name}» vanished without an exit code."
             hint = "It was killed from outside, or the machine was restarted."
             raise JobError(Cause.LOST_WORKLOAD, message, hint=hint)
-        return _ending(status)
+        ending = _ending(status)
+        if ending.exit_code and await self._in_thread(lambda: _is_full(folder.path)):
+            return replace(ending, full_disk=folder.path)
+        return ending
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port."""
@@ -305,6 +310,12 @@ def _seen(folder: Folder) -> Workload | None:
 def _ending(status: Status) -> Ending:
     code = status.exit_code
     return Ending(code, signal=signal_of(code), finished_at=status.finished_at)
+
+
+def _is_full(folder: Path) -> bool:
+    """Whether its disk has no room; the log is there, and the job runs there."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize < _NO_ROOM
 
 
 def _signal(group: int, number: signal.Signals) -> None:

@@ -103,6 +103,17 @@ async def test_the_queues_resource_wins_and_says_so(world: World) -> None:
     assert "local-container was not used" in item.warnings[0]
 
 
+async def test_arguments_for_another_resource_are_told_to_have_no_effect(world: World) -> None:
+    await world.queue("here", resource="local-container")
+    elsewhere = {"kubernetes": {"namespace": "ml"}}
+    item = await world.submit({"resource_args": elsewhere}, queue="here")
+    assert item.warnings == (
+        "The job runs on local-container; the submitted arguments for kubernetes were not used.",
+    )
+    both = {**elsewhere, "local-container": {"memory": "1g"}}
+    assert (await world.submit({"resource_args": both}, queue="here")).warnings == ()
+
+
 async def test_an_idempotency_key_gives_the_same_item_back(world: World) -> None:
     one = await world.submit(key="k")
     assert await world.submit(key="k") == one

@@ -345,7 +345,7 @@ async def test_a_stop_request_reaches_the_holder_by_every_answer(world: World) -
 
 async def test_a_claim_wants_a_known_agent_queue_and_session(world: World) -> None:
     agent = await world.agent(identity="one")
-    with pytest.raises(NotFoundError, match="did not register"):
+    with pytest.raises(NotFoundError, match="exists: other"):
         await agent.claim(queues=("other",))
     with pytest.raises(InvalidInputError):
         await agent.claim(most=0)
@@ -356,6 +356,28 @@ async def test_a_claim_wants_a_known_agent_queue_and_session(world: World) -> No
         await world.plane.leases.permit(world.me, "nobody", _any_lease())
     with pytest.raises(InvalidInputError, match="SLEEPING"):
         await agent.beat(status="SLEEPING")
+
+
+async def test_a_removed_queue_keeps_no_agent_from_its_others(world: World) -> None:
+    await world.queue("gpu")
+    agent = await world.agent(queues=("default", "gpu"))
+    await world.plane.queues.delete(world.me, None, "gpu")
+    item = await world.submit()
+    (claim,) = await agent.claim(queues=("default", "gpu"))
+    assert claim.lease.item_id == item.id
+
+
+async def test_a_queue_made_anew_is_served_by_who_served_it_before(world: World) -> None:
+    agent = await world.agent(queues=("default",))
+    await world.plane.queues.delete(world.me, None, "default")
+    with pytest.raises(NotFoundError, match="None of the queues"):
+        await agent.claim(queues=("default",))
+    item = await world.submit()
+    (claim,) = await agent.claim(queues=("default",))
+    assert claim.lease.item_id == item.id
+    (shown,) = await world.plane.agents.list(world.me)
+    assert shown.queue_names == ("default",)
+    assert (await world.plane.queues.get(world.me, None, "default")).resource == "local-container"
 
 
 async def test_an_unknown_item_is_fenced(world: World) -> None:

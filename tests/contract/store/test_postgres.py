@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from agent.config.control import ControlConfig
 from agent.control.services.notices import topic_queue
@@ -247,13 +247,29 @@ async def test_calls_after_a_cut_connection_succeed(config) -> None:
 
 async def test_a_server_that_is_away_is_unreachable(tmp_path: Path) -> None:
     gone = ControlConfig(data_dir=tmp_path, database_url="postgresql://x:y@127.0.0.1:9/none")
-    with pytest.raises(UnreachableError):
+    with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
         async with open_plane(gone):
             pass
 
 
-async def test_an_address_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    wrong = ControlConfig(data_dir=tmp_path, database_url="not an address")
+async def test_a_server_that_refuses_us_is_named_with_its_words(config, tmp_path: Path) -> None:
+    assert config.database_url is not None
+    address = make_url(config.database_url.get_secret_value())
+    for change, words in (
+        ({"database": "no_such_database"}, "no_such_database"),
+        ({"username": "no_such_user", "password": "hunter2"}, "no_such_user"),
+    ):
+        url = address.set(**change).render_as_string(hide_password=False)
+        with pytest.raises(UnreachableError, match=words) as caught:
+            async with open_plane(ControlConfig(data_dir=tmp_path, database_url=url)):
+                pass
+        assert "refuses the connection" in caught.value.message
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["not an address", "mysql://user:pw@localhost/launch"])
+async def test_an_address_that_cannot_be_read_is_named(tmp_path: Path, url: str) -> None:
+    wrong = ControlConfig(data_dir=tmp_path, database_url=url)
     with pytest.raises(ConfigError, match="database_url"):
         async with open_plane(wrong):
             pass

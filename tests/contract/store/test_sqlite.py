@@ -16,7 +16,7 @@ from agent.config.control import ControlConfig
 from agent.control.services.plane import DATABASE_FILE, open_plane
 from agent.control.store import migrations
 from agent.control.store.migrate import HEAD
-from agent.model.errors import ConflictError, ServerError
+from agent.model.errors import ConfigError, ConflictError, ServerError
 from agent.model.phase import Phase
 from tests.contract.store.world import open_world
 
@@ -122,6 +122,14 @@ async def test_a_transaction_that_fails_changes_nothing(tmp_path: Path) -> None:
         assert await plane.database.read(
             lambda tx: tx.connection.exec_driver_sql("SELECT count(*) FROM installation").scalar()
         )
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    taken = tmp_path / "file"
+    taken.write_text("")
+    with pytest.raises(ConfigError, match=f"data folder {taken} cannot be used: File exists"):
+        async with open_plane(ControlConfig(data_dir=taken)):
+            pass
 
 
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

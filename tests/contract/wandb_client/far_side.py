@@ -112,7 +112,28 @@ def file_digest(path):
     return md5_file_b64(path)
 
 
+def flags(words):
+    """Every parameter of one command, hidden ones too: its names, and how it is written."""
+    from wandb.cli.cli import cli
+
+    command = cli
+    for word in words:
+        command = command.commands[word]
+    return [
+        {
+            "names": sorted(each.opts),
+            "option": each.param_type_name == "option",
+            "repeated": bool(getattr(each, "multiple", False) or getattr(each, "count", False)),
+            "alone": bool(getattr(each, "is_flag", False)),
+            "bare": value if isinstance(value := getattr(each, "flag_value", None), str) else None,
+            "envvar": each.envvar,
+        }
+        for each in command.params
+    ]
+
+
 FUNCTIONS = {
+    "flags": flags,
     "create": create,
     "from_run": from_run,
     "safe_name": make_artifact_name_safe,

@@ -96,6 +96,8 @@ class Home:
             "NO_COLOR": "1",
             **(extra or {}),
         }
+        #: Seconds that a command may take.
+        self.patience = COMMAND_SECONDS
         self._daemons: list[Daemon] = []
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -116,7 +118,7 @@ class Home:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(stdin), COMMAND_SECONDS)
+            out, err = await asyncio.wait_for(process.communicate(stdin), self.patience)
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -67,6 +67,16 @@ async def test_a_project_lists_its_jobs_with_source_versions_aliases_and_last_ru
     assert f'href="/launch/items/{item.id}"' in markup
 
 
+async def test_the_address_that_clients_print_leads_to_the_projects_jobs(scene, sign_in):
+    await stored_job(scene, "picture", IMAGE)
+    session = await sign_in(scene.ada)
+    async with session.get("/ada/default/jobs") as answer:
+        assert (answer.status, answer.url.path) == (200, "/launch/jobs/ada/default")
+        assert ">picture</a>" in await answer.text()
+    async with session.get("/ada/nothing/jobs") as answer:
+        assert answer.status == 404
+
+
 async def test_all_jobs_are_grouped_by_project_and_narrowed_to_an_entity(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     await stored_job(scene, "train", project="one")

@@ -79,6 +79,14 @@ async def test_an_engine_that_cannot_be_reached_is_away():
             await engine.platform()
 
 
+async def test_an_engine_that_is_not_there_is_named_in_the_system_s_words(tmp_path):
+    host = f"unix://{tmp_path}/none.sock"
+    async with Engine(host, {}) as engine:
+        with pytest.raises(EngineAwayError) as caught:
+            await engine.platform()
+    assert str(caught.value) == f"{host}: No such file or directory"
+
+
 async def test_a_refusal_keeps_its_words(fake, engine):
     fake.refuse["/version"] = (500, "out of order")
     with pytest.raises(EngineRefusedError, match="out of order"):

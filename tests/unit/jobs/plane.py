@@ -285,6 +285,7 @@ class Plane:
             "name": variables["input"]["runSpec"].get("name"),
             "queueName": variables["input"]["queueName"],
             "phase": "QUEUED",
+            "warnings": [],
         }
         return {"submitLaunchItem": item}
 

@@ -223,6 +223,14 @@ async def test_what_an_image_brings_itself_is_ignored_aloud(bench: Workbench) ->
     assert [each.split()[0] for each in made.remarks] == ["--runtime", "--entry-point"]
 
 
+async def test_a_tag_that_is_the_name_of_a_version_is_no_alias_and_that_is_said(
+    bench: Workbench,
+) -> None:
+    made = await create_job(bench, wanted("image", "a/b:v3"))
+    assert made.aliases == ("latest",)
+    assert "`v3` is the name of a version and does not become an alias" in made.remarks[0]
+
+
 @pytest.mark.parametrize(
     ("image", "part"),
     [("Org/App:1", "upper-case"), ("a/b:bad tag", "white space"), ("a/b@sha256:12", "sha256")],
@@ -394,6 +402,9 @@ BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"build_context": "../x"}, {}, r"build context «\.\./x»"),
     ({"build_context": "/x"}, {}, "build context «/x» is an absolute"),
     ({"build_context": "job"}, {"jobs__x": ""}, "«job» is no folder.*`jobs`"),
+    ({"build_context": "jobs/hello"}, {"jobs__hello_world__x": ""}, "`jobs/hello_world`"),
+    ({"entry_point": "python job.py"}, {"jobs__a__job.py": ""}, "`jobs/a/job.py`"),
+    ({"base_image": "Org/Base:1"}, {}, "«Org/Base:1».*`org/base:1`"),
     ({"dockerfile": "../Dockerfile"}, {}, "Dockerfile «../Dockerfile»"),
     ({"dockerfile": "/Dockerfile"}, {}, "absolute"),
     ({"dockerfile": "Dockerfile.wand"}, {"Dockerfile.wandb": ""}, "`Dockerfile.wandb`"),

@@ -225,6 +225,16 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
     [
         (Ending(0), None, Succeeded()),
         (Ending(3), None, Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3)),
+        (
+            Ending(120, full_disk=Path("/jobs/a")),
+            None,
+            Failed(
+                Cause.DISK_FULL,
+                "exit code 120, and no space was left on the disk of /jobs/a",
+                120,
+            ),
+        ),
+        (Ending(0, full_disk=Path("/jobs/a")), None, Succeeded()),
         (Ending(137, signal=9), None, Failed(Cause.RUN_SIGNAL, "ended by signal 9", 137)),
         (Ending(None), None, Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")),
         (Ending(127, error="no such file"), None, Errored(Cause.START_ENTRYPOINT, "no such file")),
@@ -233,12 +243,27 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
         (
             Ending(None, signal=9),
             Why.AGENT,
-            Stopped("the agent was told to stop its jobs; signal 9", Cause.STOPPED_BY_AGENT),
+            Stopped(
+                "the agent was told to stop its jobs; "
+                "it did not end on SIGTERM within its grace and was killed, signal 9",
+                Cause.STOPPED_BY_AGENT,
+            ),
         ),
         (
             Ending(None),
             Why.DEADLINE,
             Failed(Cause.RUN_DEADLINE, "stopped after its timeout of 5.0 s; no exit code"),
+        ),
+        (Ending(143), Why.USER, Stopped("stopped on request; exit code 143", exit_code=143)),
+        (
+            Ending(137),
+            Why.DEADLINE,
+            Failed(
+                Cause.RUN_DEADLINE,
+                "stopped after its timeout of 5.0 s; "
+                "it did not end on SIGTERM within its grace and was killed, exit code 137",
+                137,
+            ),
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """Reading artifacts by W&B's own operations: pinned to a version, verified, taken up again."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -111,6 +112,19 @@ async def test_an_alias_is_pinned_to_its_version_and_files_arrive(
     urls = [asked for name, asked in store.asked if name == "GetArtifactMembershipFileUrls"]
     assert [each["cursor"] for each in urls] == [None, "1"]
     assert {each["alias"] for each in urls} == {"v3"}
+
+
+async def test_many_files_at_once_ask_for_their_addresses_once(
+    artifacts: RemoteArtifacts, end: FarEnd
+) -> None:
+    files = {f"{number}.txt": b"x" for number in range(20)}
+    store = Store(end, files)
+    found = await artifacts.find(JOB)
+    read = await asyncio.gather(*(content(artifacts, found, name) for name in files))
+    assert read == [b"x"] * len(files)
+    asked = [name for name, _ in store.asked]
+    # One file a page.
+    assert asked.count("GetArtifactMembershipFileUrls") == len(files)
 
 
 async def test_code_is_found_by_id_and_knows_its_place(

@@ -51,6 +51,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-p", "p", "-s", "=never", "code", "."), "NAME=POLICY"),
     (("-p", "p", "-s", "a=b", "code", "."), "«b» is no policy"),
     (("-p", "p", "--schema", "none.json", "code", "."), "--schema: there is no file"),
+    (("-p", "p", "--schema", "{bad", "code", "."), "--schema:1: not valid JSON"),
     (("-p", "p", "--schema", '{"type": 3}', "code", "."), "--schema: it is no JSON schema"),
     (("-p", "p", "-g", "main", "code", "."), "--git-hash belongs to Git jobs"),
     (("-p", "p", "--lfs", "code", "."), "--lfs belongs to Git jobs"),

@@ -38,6 +38,8 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "-j", "e/p/n:v0", "-B", "b:1"), "--base-image belongs to --uri"),
     (("-q",), "The job has no source"),
     (("-q", "q", "-c", '{"overrides": {"args": "text"}}', *IMAGE), "`overrides.args`"),
+    (("-q", "q", "-c", '{"docker": 3}', *IMAGE), "Launch spec: `docker`"),
+    (("-q", "q", "-c", '{"overrides": "x"}', "-u", "."), "Launch spec: `overrides`"),
     (("-q", "q", "-P", "urgent", *IMAGE), "«urgent» is not a priority"),
     (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),
     (("-q", "q", "--diff", *IMAGE), "--source and --diff belong to --uri"),
@@ -48,6 +50,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "--no-submodules", *IMAGE), "--submodules belongs to --uri"),
     (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
     (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "«a b» cannot be a job's name"),
+    (("-q", "-d", "Org/App:1"), "Did you mean `org/app:1`?"),
+    (("-q", "-d", "org/app:"), "the tag «» is none"),
+    (("-q", "-c", '{"docker": {"docker_image": "org/App"}}'), "no upper-case letters"),
+    (("-q", "-u", ".", "-E", "python x.py", "-B", "Org/Base"), "Did you mean `org/base`?"),
 ]
 
 
@@ -75,10 +81,26 @@ async def test_template_variables_are_compared_with_the_queues(cli: Cli, far: Pl
     assert far.submitted[-1]["priority"] == 1
 
 
+async def test_a_key_of_a_spec_that_looks_mistyped_is_remarked(cli: Cli, far: Plane) -> None:
+    said = await cli("submit", "-q", "-c", '{"timout": "3s", "docker": null, "newer": 1}', *IMAGE)
+    assert said.code == 0, said.err
+    assert "`timout` is not known and has no effect. Is `timeout` meant?" in said.err
+    assert "newer" not in said.err
+
+
 async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> None:
     assert (await cli("submit", "-q", *IMAGE)).code == 0
     assert far.submitted[-1]["queueName"] == "default"
     assert spec(far)["project"] == "default"
+
+
+async def test_a_file_needs_no_entry_point_for_it_is_what_is_run(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    said = await cli("submit", "-u", str(folder / "main.py"), "-q")
+    assert said.code == 0, said.err
+    assert far.submitted
+    assert far.versions
 
 
 async def test_a_source_becomes_a_job_and_the_job_is_queued(
@@ -104,6 +126,33 @@ async def test_a_source_becomes_a_job_and_the_job_is_queued(
         "entry_point": ["python", "main.py"],
     }
     assert spec(far)["name"] == "hello"
+
+
+async def test_a_file_is_what_is_run_and_its_directory_the_source(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    said = await cli("submit", "-u", str(folder / "main.py"), "-J", "hello", "-q")
+    assert said.code == 0, said.err
+    assert "Created job: team/default/hello:v0" in said.out
+    source = json.loads(far.files(far.committed("hello")[-1])["wandb-job.json"])["source"]
+    assert source["entrypoint"] == ["python", "main.py"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "reference", "project"),
+    [
+        (("-j", "demo/train:latest"), "team/demo/train:latest", "demo"),
+        (("-j", "demo/train", "-p", "other"), "team/demo/train:latest", "other"),
+        (("-j", "train:latest", "-p", "demo"), "team/demo/train:latest", "demo"),
+    ],
+)
+async def test_what_a_reference_leaves_out_is_the_callers(
+    cli: Cli, far: Plane, folder: Path, flags: tuple[str, ...], reference: str, project: str
+) -> None:
+    await cli("job", "create", "-p", "demo", "-n", "train", "code", str(folder))
+    said = await cli("submit", "-q", *flags)
+    assert said.code == 0, said.err
+    assert (spec(far)["job"], spec(far)["project"]) == (reference, project)
 
 
 async def test_an_unknown_queue_is_told_before_a_job_is_made(
