@@ -103,7 +103,7 @@ async def test_a_death_around_a_write_of_the_journal(
 async def test_a_running_job_ends_while_its_agent_is_dead(bench: Bench) -> None:
     bench.engine.default = Play(output=b"x", exit_code=5, waits=True)
     item = bench.plane.submit(IMAGE_JOB)
-    left = await bench.die(Crash("advance", "after"))
+    left = await bench.die(Crash("start", "after"))
     bench.engine.release(bench.name(item))
     async with bench.running(state=left):
         await bench.until_over(item)
@@ -135,7 +135,7 @@ async def test_what_vanished_after_the_start_is_never_run_again(bench: Bench) ->
 async def test_a_stop_that_was_asked_for_while_the_agent_was_dead_is_obeyed(bench: Bench) -> None:
     bench.engine.default = Play(waits=True)
     item = bench.plane.submit(IMAGE_JOB)
-    left = await bench.die(Crash("advance", "after"))
+    left = await bench.die(Crash("start", "after"))
     bench.plane.request_stop(item)
     async with bench.running(state=left):
         await bench.until_over(item)
@@ -175,7 +175,7 @@ async def test_leftovers_are_swept_only_when_their_attempt_is_over(bench: Bench)
 async def test_an_engine_that_does_not_answer_delays_adoption(bench: Bench) -> None:
     bench.engine.default = Play(waits=True)
     item = bench.plane.submit(IMAGE_JOB)
-    left = await bench.die(Crash("advance", "after"))
+    left = await bench.die(Crash("start", "after"))
     bench.engine.go_away()
     process = asyncio.create_task(bench.daemon(state=left).run())
     await bench.plane.until_called("register", 2)

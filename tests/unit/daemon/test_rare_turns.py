@@ -125,7 +125,7 @@ async def test_what_was_started_already_is_followed_and_not_started(bench: Bench
     """The plane was restored from a backup: it forgot the permit of a running job."""
     bench.engine.default = Play(output=b"out\n", waits=True)
     item = bench.plane.submit(IMAGE_JOB)
-    left = await bench.die(Crash("advance", "after"))
+    left = await bench.die(Crash("start", "after"))
     item.phase = Phase.PREPARING
     async with bench.running(state=left):
         await bench.plane.until_called("permit", 2)
