@@ -8,7 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
-from agent.control.files import artifact_routes, blob_routes, log_routes
+from agent.control.files import artifact_routes, blob_routes, content_batches, log_routes
 from agent.control.files.blobs import BlobStore
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
@@ -95,6 +95,7 @@ def _add_routes(app: web.Application) -> None:
 
 
 def _add_artifact_routes(app: web.Application) -> None:
+    app.router.add_post(content_batches.PATH, content_batches.put_contents)
     app.router.add_put(CONTENT_PATH, artifact_routes.put_content)
     app.router.add_get(CONTENT_PATH, artifact_routes.get_content)
     app.router.add_options(CONTENT_PATH, artifact_routes.options)

@@ -15,7 +15,6 @@ from agent.model.job.frozen import frozen_text
 from agent.model.job.image_reference import parse_image
 from agent.model.job.places import below, candidates, inside
 from agent.model.job.pyproject import read_pyproject
-from agent.model.job.requirements import project_dependencies, read_requirements
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.nearest import did_you_mean
 
@@ -188,6 +187,9 @@ def _named(folder: Path, name: str) -> list[Path]:
 def _check_dependencies(root: Path, context: str) -> None:
     """The file that the generated Dockerfile would install, read before anything is sent."""
     for path, text in _texts(root, candidates(("requirements.txt", "pyproject.toml"), context)):
+        # Its grammar takes a tenth of the command's time to load; many directories have neither.
+        from agent.model.job.requirements import project_dependencies, read_requirements
+
         if path.endswith("requirements.txt"):
             read_requirements(text, path)
             return

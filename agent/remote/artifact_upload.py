@@ -11,7 +11,7 @@ import hashlib
 import json
 import secrets
 import string
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,7 +21,8 @@ from agent.model.errors import LaunchError, ServerError
 from agent.model.job.digest import encoded, manifest_digest
 from agent.remote import artifact_documents as documents
 from agent.remote.client import GraphQLClient
-from agent.remote.features import LEASES, features
+from agent.remote.content_batches import Addressed, batches
+from agent.remote.features import CONTENT_BATCHES, LEASES, features
 from agent.remote.part_upload import Parted, PartUploads
 from agent.remote.parts import Parting, announced, cut
 from agent.remote.reading import Content, Extent
@@ -90,8 +91,8 @@ class Uploads:
         self._parts = PartUploads(client, transfers, self._free)
         self._run_name = _random(8)
         self._run_id: str | None = None
-        #: Whether the server is W&B's; not known before the first upload.
-        self._foreign: bool | None = None
+        #: What the server offers; not known before the first upload.
+        self._features: frozenset[str] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -177,10 +178,15 @@ class Uploads:
         )
         return sent
 
+    @property
+    def _foreign(self) -> bool:
+        """Whether the server is W&B's."""
+        return LEASES not in (self._features or ())
+
     async def _prepare_run(self, wanted: NewVersion) -> None:
-        if self._foreign is not None:
+        if self._features is not None:
             return
-        self._foreign = LEASES not in await features(self._client)
+        self._features = await features(self._client)
         if not self._foreign:
             return
         given = {
@@ -234,19 +240,34 @@ class Uploads:
                 headers = place.get("uploadHeaders") or []
                 await self._transfers.put(file.content, place["uploadUrl"], headers)
 
-        missing = []
-        for file, place in zip(files, await asked(files), strict=True):
+        places = await asked(files)
+        for file, place in zip(files, places, strict=True):
             births[file.content.path] = (place.get("artifact") or {}).get("id") or artifact_id
-            if place["uploadUrl"] is not None:
-                missing.append((file, place))
+        missing = [pair for pair in zip(files, places, strict=True) if pair[1]["uploadUrl"]]
+        small = self._small(missing)
+        together = {file.content.path for file in small}
         try:
             async with asyncio.TaskGroup() as group:
+                for several in batches(small):
+                    group.create_task(self._put_batch(several), name="upload small files")
                 for file, place in missing:
-                    group.create_task(one(file, place), name=f"upload {file.content.path}")
+                    if file.content.path not in together:
+                        group.create_task(one(file, place), name=f"upload {file.content.path}")
         except ExceptionGroup as failed:
             # One reason is enough for people; the others mostly are the same.
             raise failed.exceptions[0] from None
         return [file.content for file, _ in missing]
+
+    def _small(self, missing: Iterable[tuple[Parted, Json]]) -> list[Addressed]:
+        """What this server takes together with others."""
+        if CONTENT_BATCHES not in (self._features or ()):
+            return []
+        files = (Addressed(file.content, str(place["uploadUrl"])) for file, place in missing)
+        return [file for file in files if file.is_small]
+
+    async def _put_batch(self, batch: Sequence[Addressed]) -> None:
+        async with self._free:
+            await self._transfers.put_batch(batch)
 
     async def _parts_of(self, content: Content) -> tuple[Extent, ...]:
         return await cut(content, self._parting) if self._foreign else ()

@@ -16,6 +16,7 @@ LEASES: Final = "LAUNCH_LEASES"
 ORDERS: Final = "LAUNCH_ORDERS"
 CLAIM_RESOURCES: Final = "LAUNCH_CLAIM_RESOURCES"
 CONDITIONS: Final = "LAUNCH_CONDITIONS"
+CONTENT_BATCHES: Final = "LAUNCH_CONTENT_BATCHES"
 
 
 async def features(client: GraphQLClient) -> frozenset[str]:

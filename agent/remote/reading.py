@@ -56,6 +56,27 @@ class Content:
         return InvalidInputError(message)
 
 
+def read_whole(content: Content, extent: Extent) -> bytes:
+    """A small extent at once, compared with its digest. Blocks.
+
+    Raises:
+        InvalidInputError: it changed since it was hashed, or cannot be read any more.
+    """
+    if isinstance(content.origin, bytes):
+        return content.origin[extent.offset : extent.end]
+    try:
+        with content.origin.open("rb") as file:
+            file.seek(extent.offset)
+            # One byte more tells a file that grew.
+            data = file.read(extent.size + int(extent.end == content.size))
+    except OSError as error:
+        raise content.unreadable(error) from None
+    seen = hashlib.md5(data, usedforsecurity=False)
+    if len(data) != extent.size or encoded(seen.digest()) != extent.digest:
+        raise content.changed()
+    return data
+
+
 class Reading:
     """An extent, hashed while it is read: what was promised is what is sent."""
 
@@ -76,19 +97,7 @@ class Reading:
             return origin[self._extent.offset : self._extent.end]
         if self._extent.size > PIECE:
             return self._pieces(origin)
-        try:
-            return await asyncio.to_thread(self._small, origin)
-        except OSError as error:
-            raise self._content.unreadable(error) from None
-
-    def _small(self, origin: Path) -> bytes:
-        with origin.open("rb") as file:
-            file.seek(self._extent.offset)
-            data = file.read(self._extent.size + self._beyond)
-        seen = hashlib.md5(data, usedforsecurity=False)
-        if len(data) != self._extent.size or encoded(seen.digest()) != self._extent.digest:
-            raise self._content.changed()
-        return data
+        return await asyncio.to_thread(read_whole, self._content, self._extent)
 
     async def _pieces(self, origin: Path) -> AsyncIterator[bytes]:
         try:
@@ -102,16 +111,13 @@ class Reading:
             self.failure = error
             raise
 
-    @property
-    def _beyond(self) -> int:
-        """One byte beyond the end of the content tells a file that grew."""
-        return int(self._extent.end == self._content.size)
-
     async def _of(self, file: BufferedReader) -> AsyncIterator[bytes]:
         total = hashlib.md5(usedforsecurity=False)
         left = self._extent.size
+        # One byte beyond the end of the content tells a file that grew.
+        beyond = int(self._extent.end == self._content.size)
         await asyncio.to_thread(file.seek, self._extent.offset)
-        while piece := await asyncio.to_thread(file.read, _next(left + self._beyond)):
+        while piece := await asyncio.to_thread(file.read, _next(left + beyond)):
             total.update(piece)
             left -= len(piece)
             # Before the last piece goes out, so that a changed file is never whole there.

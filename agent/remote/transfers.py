@@ -6,7 +6,7 @@ Contents are streamed and hashed on the way; nothing is held in memory whole.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -19,6 +19,7 @@ from tenacity.wait import wait_random_exponential
 from yarl import URL
 
 from agent.model.errors import ServerError
+from agent.remote.content_batches import Addressed, batch_url
 from agent.remote.failures import (
     STATUS_RULES,
     AddressRefusedError,
@@ -27,7 +28,7 @@ from agent.remote.failures import (
     rule_for,
     words_of,
 )
-from agent.remote.reading import PIECE, Content, Extent, Reading
+from agent.remote.reading import PIECE, Content, Extent, Reading, read_whole
 
 Result = TypeVar("Result")
 
@@ -110,6 +111,25 @@ class Transfers:
             raise ServerError(message, hint="A store behind W&B's servers always gives one.")
         return tag
 
+    async def put_batch(self, batch: Sequence[Addressed]) -> None:
+        """Send small files in one request.
+
+        Raises:
+            InvalidInputError, UnreachableError, LaunchError: as `put`.
+        """
+
+        async def once() -> None:
+            bodies = await asyncio.to_thread(_read_all, batch)
+            with aiohttp.MultipartWriter("mixed") as parts:
+                for file, body in zip(batch, bodies, strict=True):
+                    size = str(len(body))
+                    parts.append(body, {"Content-Location": file.url, "Content-Length": size})
+                headers = {"Content-Type": parts.headers["Content-Type"]}
+                async with self._open("POST", batch_url(batch), headers, parts) as response:
+                    await response.read()
+
+        await self._repeat(once, batch[0].content.path)
+
     async def _send(
         self, content: Content, extent: Extent, url: str, headers: dict[str, str]
     ) -> str:
@@ -156,7 +176,7 @@ class Transfers:
         method: str,
         url: str,
         headers: dict[str, str],
-        body: bytes | AsyncIterator[bytes] | None,
+        body: bytes | AsyncIterator[bytes] | aiohttp.MultipartWriter | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             message = "Transfers is used outside its `async with`."
@@ -195,6 +215,10 @@ class Transfers:
             message = f"«{path}» could not be transferred: {error.message}"
             hint = "Run the command again: what has arrived is not sent a second time."
             raise UnansweredError(message, error.rule, hint=hint) from error
+
+
+def _read_all(batch: Sequence[Addressed]) -> list[bytes]:
+    return [read_whole(file.content, file.content.whole) for file in batch]
 
 
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:

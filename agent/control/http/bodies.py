@@ -2,14 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from aiohttp import ClientError, web
+from aiohttp import BodyPartReader, ClientError, MultipartReader, web
+from aiohttp.hdrs import CONTENT_LOCATION
 
 from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
+
+Arrived = TypeVar("Arrived")
 
 #: Seconds for a whole body, and for the next piece of a stream.
 _PATIENCE: Final = 60.0
@@ -81,6 +84,52 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         if not piece:
             return
         yield piece
+
+
+async def parts(request: web.Request, limit: int, most: int) -> AsyncIterator[tuple[str, bytes]]:
+    """The parts of a multipart body as they arrive: `Content-Location`, and the bytes.
+
+    Raises:
+        InvalidInputError: no such body, more than `most` parts, or one without a place.
+        TooLargeError: a part of more than `limit` bytes.
+        BrokenOffError: as `pieces`.
+    """
+    reader = await _multipart(request)
+    for _ in range(most):
+        part = await _arrived(reader.next())
+        if part is None:
+            return
+        if not isinstance(part, BodyPartReader) or CONTENT_LOCATION not in part.headers:
+            raise InvalidInputError(
+                "A part of the body does not say by Content-Location what it is."
+            )
+        data = bytearray()
+        while piece := await _arrived(part.read_chunk(_PIECE)):
+            data += piece
+            if len(data) > limit:
+                raise _too_large(limit)
+        yield part.headers[CONTENT_LOCATION], bytes(data)
+    if await _arrived(reader.next()) is not None:
+        raise InvalidInputError(f"The body has more than {most} parts.")
+
+
+async def _multipart(request: web.Request) -> MultipartReader:
+    if not request.content_type.startswith("multipart/"):
+        message = f"The body is declared as {request.content_type}."
+        raise InvalidInputError(message, hint="Send Content-Type: multipart/mixed.")
+    try:
+        return await request.multipart()
+    except ValueError as error:
+        raise InvalidInputError(f"The body's parts cannot be told apart: {error}.") from None
+
+
+async def _arrived(arriving: Awaitable[Arrived]) -> Arrived:
+    try:
+        with _arriving():
+            async with asyncio.timeout(_PATIENCE):
+                return await arriving
+    except ValueError as error:
+        raise InvalidInputError(f"The body's parts cannot be told apart: {error}.") from None
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -1,0 +1,78 @@
+"""Many small contents in one request: stored as alone, each by its own address."""
+
+import io
+
+import aiohttp
+import pytest
+
+from tests.integration.control_wire.uploading import Upload
+
+FILES = {f"lib/{number}.py": f"N = {number}\n".encode() * number for number in range(60)}
+
+
+async def _post(wire, addresses: list[str], contents: list[bytes]) -> tuple[int, str]:
+    with aiohttp.MultipartWriter("mixed") as parts:
+        for address, content in zip(addresses, contents, strict=True):
+            parts.append(io.BytesIO(content), {"Content-Location": address})
+    async with wire.http.post(f"{wire.server.url}/storage/contents", data=parts) as answer:
+        return answer.status, await answer.text()
+
+
+async def _announced(wire, files: dict[str, bytes]) -> tuple[Upload, list[str]]:
+    upload = await Upload(wire.ann, "c", files).create()
+    return upload, [node["uploadUrl"] for node in (await upload.announce()).values()]
+
+
+async def test_all_parts_are_stored_and_the_version_can_be_made(wire):
+    upload, addresses = await _announced(wire, FILES)
+    assert await _post(wire, addresses, list(FILES.values())) == (200, '{"stored": 60}')
+    assert {node["uploadUrl"] for node in (await upload.announce()).values()} == {None}
+    await upload.send_manifest()
+    assert "errors" not in await upload.commit()
+
+
+async def test_one_wrong_part_is_refused_and_the_others_count(wire):
+    upload, addresses = await _announced(wire, {"a": b"a", "b": b"b"})
+    status, text = await _post(wire, addresses, [b"a", b"other"])
+    assert status == 422
+    assert "DIGEST_MISMATCH" in text
+    places = await upload.announce()
+    assert places["b"]["uploadUrl"] is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (lambda url: url.replace("/ann/", "/bob/"), 403),
+        (lambda url: url.replace("signature=", "signature=x"), 403),
+        (lambda url: url.partition("?")[0], 403),
+        (lambda url: url.replace("/storage/contents/", "/storage/run-files/"), 400),
+        (lambda url: "http://[", 400),
+        (lambda url: "", 400),
+    ],
+)
+async def test_each_part_needs_the_address_that_was_made_for_it(wire, change, status):
+    upload, (address,) = await _announced(wire, {"a": b"a"})
+    assert (await _post(wire, [change(address)], [b"a"]))[0] == status
+    assert (await upload.announce())["a"]["uploadUrl"] is not None
+
+
+async def test_what_is_no_batch_is_refused(wire):
+    url = f"{wire.server.url}/storage/contents"
+    async with wire.http.post(url, data=b"x") as answer:
+        assert answer.status == 400
+        assert "multipart/mixed" in await answer.text()
+    kind = {"Content-Type": "multipart/mixed"}
+    async with wire.http.post(url, data=b"x", headers=kind) as answer:
+        assert answer.status == 400
+    kind = {"Content-Type": "multipart/mixed; boundary=b"}
+    for body in (b"x", b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n"):
+        async with wire.http.post(url, data=body, headers=kind) as answer:
+            assert answer.status == 400, await answer.text()
+
+
+async def test_a_part_has_a_limit_and_so_has_their_number(wire):
+    _, (address,) = await _announced(wire, {"big": bytes(1024 * 1024 + 1)})
+    assert (await _post(wire, [address], [bytes(1024 * 1024 + 1)]))[0] == 413
+    _, (address,) = await _announced(wire, {"a": b"a"})
+    assert (await _post(wire, [address] * 1001, [b"a"] * 1001))[0] == 400
