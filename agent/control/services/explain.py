@@ -41,8 +41,9 @@ def explain(item: ItemRecord, around: Surroundings) -> Explanation:
 def _over(item: ItemRecord) -> Explanation:
     cause = item.cause or Cause.INTERNAL
     details = [item.message or "", *item.warnings]
-    if item.exit_code is not None and cause is not Cause.SUCCEEDED:
-        details.append(f"Exit code {item.exit_code}.")
+    told = f"exit code {item.exit_code}"
+    if item.exit_code is not None and told not in (item.message or ""):
+        details.append(f"{told.capitalize()}.")
     if item.agent_name:
         details.append(f"Attempt {item.attempt}, on agent {item.agent_name}.")
     return _told(item, cause, details)

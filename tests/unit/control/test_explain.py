@@ -197,8 +197,13 @@ def test_how_it_ended(phase: Phase) -> None:
     )
     answer = told(item)
     assert answer.cause is Cause.RUN_EXIT_CODE
-    assert answer.details == ("exit code 3", "Exit code 3.", "Attempt 1, on agent alpha.")
+    assert answer.details == ("exit code 3", "Attempt 1, on agent alpha.")
     assert answer.remedy == "Read the job's log: `launch item logs abc`."
+
+
+def test_an_exit_code_that_the_message_does_not_tell_is_told() -> None:
+    item = replace(ITEM, phase=Phase.STOPPED, message="stopped on request", exit_code=143)
+    assert told(item).details == ("stopped on request", "Exit code 143.")
 
 
 def test_an_end_without_a_cause_is_ours() -> None:
