@@ -153,13 +153,12 @@ class ProcessRunner:
             self._reap(name)
 
     async def destroy(self, workload: Workload) -> None:
-        """See the port."""
-        folder = self._folder(workload.name)
-        job = await self._in_thread(folder.job)
-        if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
-            return  # another agent on this root made it since, for a later grant
-        await self.stop(workload, 0)
-        await self._in_thread(folder.remove)
+        """See the port. What has ended, as most have, goes in one switch of threads."""
+        gone = await self._in_thread(lambda: self._removed(workload))
+        self._reap(workload.name)
+        if not gone:
+            await self.stop(workload, 0)
+            await self._in_thread(self._folder(workload.name).remove)
 
     async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
         _signal(session, signal.SIGTERM)
@@ -256,6 +255,19 @@ class ProcessRunner:
         status = folder.status()
         started = status.started_at if status else None
         return replace(workload, state=WorkloadState.RUNNING, started_at=started)
+
+    def _removed(self, workload: Workload) -> bool:
+        """Remove it unless something of it may still run; whether there is nothing left to do."""
+        folder = self._folder(workload.name)
+        job, status = folder.job(), folder.status()
+        if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
+            return True  # another agent on this root made it since, for a later grant
+        if status is not None and (
+            status.alive or status.pid is None or not group_is_empty(status.pid)
+        ):
+            return False
+        folder.remove()
+        return True
 
     def _owned(self) -> list[Workload]:
         found = [self._mine(folder) for folder in folders(self._root)]
