@@ -6,7 +6,7 @@ from typing import Final
 from agent.control.services.context import Context, no_such_item
 from agent.control.services.notices import topic_log
 from agent.control.services.policy import Action, Kind, Principal
-from agent.control.store import history, items
+from agent.control.store import history
 from agent.control.store.records import Channel, LogState
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import FencedError, NotFoundError
@@ -42,8 +42,8 @@ class AttemptLogs:
         """
 
         def work(tx: Tx) -> str:
-            item, attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
-            self._context.policy.require(principal, item.entity, Action.RUN_AGENT)
+            attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
+            self._context.policy.require(principal, attempt.entity, Action.RUN_AGENT)
             if attempt.agent_id is not None and principal.kind is Kind.AGENT:
                 self._context.may_speak(tx, principal, attempt.agent_id)
             over = attempt.finished_at
@@ -52,7 +52,7 @@ class AttemptLogs:
                 raise FencedError(
                     f"Attempt {lease.attempt} of item {lease.item_id} is not held by this agent."
                 )
-            return str(item.entity)
+            return str(attempt.entity)
 
         return await self._context.database.read(work)
 
@@ -84,24 +84,21 @@ class AttemptLogs:
         """
 
         def work(tx: Tx) -> LogState:
-            item, row = self._attempt(tx, principal, item_id, attempt)
+            row = self._attempt(tx, principal, item_id, attempt)
             end = max(_length(row, channel), self._ends.get((item_id, attempt, channel), 0))
-            return LogState(end, Phase(row.phase) in TERMINAL, item.entity)
+            return LogState(end, Phase(row.phase) in TERMINAL, row.entity)
 
         return await self._context.database.read(work)
 
-    def _attempt(
-        self, tx: Tx, principal: Principal, item_id: str, number: int
-    ) -> tuple[AnyRow, AnyRow]:
-        item = items.row(tx, item_id)
-        if item is None or not self._context.policy.allows(principal, item.entity, Action.READ):
+    def _attempt(self, tx: Tx, principal: Principal, item_id: str, number: int) -> AnyRow:
+        row = history.placed_attempt(tx, item_id, number)
+        if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
             raise no_such_item(item_id)
-        row = history.attempt(tx, item_id, number)
-        if row is None:
+        if row.number is None:
             raise NotFoundError(
-                f"Item {item_id} has no attempt {number}.", hint=f"It has 1 to {item.attempt}."
+                f"Item {item_id} has no attempt {number}.", hint=f"It has 1 to {row.last}."
             )
-        return item, row
+        return row
 
     async def _write(self, ends: dict[_Key, int]) -> None:
         def work(tx: Tx) -> list[_Key]:

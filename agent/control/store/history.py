@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import and_, bindparam, insert, select, update
 
 from agent.control.store.moments import moment
 from agent.control.store.records import AttemptRecord, EventRecord
@@ -19,6 +19,16 @@ _CHANGE_ATTEMPT: Final = update(attempts).where(
     attempts.c.item_id == bindparam("of_item"), attempts.c.number == bindparam("of_number")
 )
 _NEW_EVENT: Final = insert(events)
+_PLACED: Final = (
+    select(items.c.entity, items.c.attempt.label("last"), attempts)
+    .join_from(
+        items,
+        attempts,
+        and_(attempts.c.item_id == items.c.id, attempts.c.number == bindparam("nth")),
+        isouter=True,
+    )
+    .where(items.c.id == bindparam("item"))
+)
 _BY_TOKEN: Final = (
     select(
         attempts.c.item_id,
@@ -57,6 +67,14 @@ def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) ->
 def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     """The bare row of an attempt."""
     return tx.one(_ATTEMPT, item=item_id, nth=number)
+
+
+def placed_attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
+    """An attempt with its item's `entity` and `last` attempt; without that item `None`.
+
+    Where there is no such attempt, its `number` is `None`.
+    """
+    return tx.one(_PLACED, item=item_id, nth=number)
 
 
 def sure_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
