@@ -26,6 +26,17 @@ class DamagedError(ServerError):
     code = "DAMAGED"
 
 
+def check_digest(algorithm: str, promised: str, seen: "hashlib._Hash", size: int) -> None:
+    """Compare what arrived with what was promised, in hexadecimal.
+
+    Raises:
+        DigestMismatchError: tells both.
+    """
+    if seen.hexdigest() != promised:
+        message = f"{size} bytes arrived whose digest is {algorithm}:{seen.hexdigest()}."
+        raise DigestMismatchError(f"{message} Promised was {algorithm}:{promised}.")
+
+
 class Verified:
     """Passes chunks on and raises at their end when they are not what was promised."""
 
@@ -65,11 +76,7 @@ class Verified:
             seen.update(chunk)
             yield chunk
             self._pull = asyncio.current_task()
-        if seen.hexdigest() != self._promised:
-            arrived = f"{self._algorithm}:{seen.hexdigest()}"
-            message = f"{self.size} bytes arrived whose digest is {arrived}."
-            promised = f"{self._algorithm}:{self._promised}"
-            raise DigestMismatchError(f"{message} Promised was {promised}.")
+        check_digest(self._algorithm, self._promised, seen, self.size)
 
 
 async def undamaged(chunks: AsyncIterator[bytes], md5: str) -> AsyncIterator[bytes]:

@@ -1,7 +1,7 @@
 """Which bytes are stored, under which names; the bytes themselves are `control/files`'."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -48,6 +48,12 @@ class Contents:
         async with self._writing:
             return turn.counts or await self._record(turn)
 
+    async def stored_all(
+        self, new: Sequence[ContentRecord]
+    ) -> dict[tuple[str, str], ContentRecord]:
+        """As `stored`, for several at once: what counts, by entity and MD5."""
+        return await self._context.database.write(lambda tx: _inserted(tx, new))
+
     async def _record(self, own: _Turn) -> ContentRecord:
         """Write all that waits; when it fails, the others try it themselves."""
         batch, self._waiting = self._waiting, []
@@ -90,7 +96,7 @@ class Contents:
         return await self._context.database.read(lambda tx: artifact_files.content_keys(tx, keys))
 
 
-def _inserted(tx: Tx, new: list[ContentRecord]) -> dict[tuple[str, str], ContentRecord]:
+def _inserted(tx: Tx, new: Sequence[ContentRecord]) -> dict[tuple[str, str], ContentRecord]:
     artifact_files.insert_contents(tx, new)
     found: dict[tuple[str, str], ContentRecord] = {}
     for entity in {one.entity for one in new}:
