@@ -38,5 +38,5 @@ def machine() -> str:
     )
     return (
         f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"Linux {platform.release()}, Python {platform.python_version()}."
+        f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}."
     )
