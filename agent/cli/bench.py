@@ -26,7 +26,7 @@ async def open_bench(
     """
     from agent.jobs.create import Workbench
     from agent.jobs.repository import Repositories
-    from agent.remote.transfers import Transfers
+    from agent.remote.artifacts.transfers import Transfers
 
     config = load(environment).config
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="work") as threads:

@@ -23,8 +23,8 @@ from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.pipeline.equipment import Limits, Sources
 from agent.ports.queue import Hello, Welcome
-from agent.remote.artifact_memory import RememberedArtifacts
-from agent.remote.artifact_reader import RemoteArtifacts
+from agent.remote.artifacts.memory import RememberedArtifacts
+from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.queue import RemoteQueue

@@ -31,11 +31,11 @@ from agent.pipeline.equipment import Lane, Sources, Workbench
 from agent.pipeline.render import OPEN, Rendering, Rules, render
 from agent.pipeline.stored import read_job
 from agent.ports.log import LogSink
-from agent.remote.artifact_reader import RemoteArtifacts
-from agent.remote.artifacts import Artifacts
+from agent.remote.artifacts.reader import RemoteArtifacts
+from agent.remote.artifacts.transfers import Transfers
+from agent.remote.artifacts.versions import Artifacts
 from agent.remote.blobs import RemoteBlobs
 from agent.remote.console import Console
-from agent.remote.transfers import Transfers
 from agent.sources.artifact import ArtifactFetcher
 from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher

@@ -14,12 +14,12 @@ from agent.model.job import frozen, job_file, names
 from agent.model.job.entry_point import notebook_of
 from agent.model.job.git_remote import stored_remote
 from agent.model.job.reference import CodeReference, JobReference
-from agent.remote import artifact_documents as documents
-from agent.remote.artifact_lookup import JOB
-from agent.remote.artifact_upload import NewVersion, Stored, Uploads
-from agent.remote.artifacts import Artifacts
+from agent.remote.artifacts import documents
+from agent.remote.artifacts.lookup import JOB
+from agent.remote.artifacts.transfers import Transfers
+from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
+from agent.remote.artifacts.versions import Artifacts
 from agent.remote.client import GraphQLClient
-from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 

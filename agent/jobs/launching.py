@@ -86,8 +86,8 @@ async def _existing(console: Console, text: str, project: str | None) -> str:
 
     A bare name is looked for in the run's project, as the control plane does it.
     """
-    from agent.remote.artifacts import Artifacts
-    from agent.remote.transfers import Transfers
+    from agent.remote.artifacts.transfers import Transfers
+    from agent.remote.artifacts.versions import Artifacts
 
     entity = await console.acting_entity() if text.count("/") < 2 else None  # noqa: PLR2004 -- two slashes name everything
     reference = parse_reference(text, entity=entity, project=project)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.reference import JobReference
-from agent.remote.reading import Content
+from agent.remote.artifacts.reading import Content
 
 Kind = Literal["git", "code", "image"]
 

@@ -16,8 +16,8 @@ from agent.config.execution import GitConfig
 from agent.jobs.create import Workbench, create_job
 from agent.jobs.new_job import Kind, Made, NewJob
 from agent.jobs.repository import Repositories
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
-from agent.remote.transfers import Transfers
 from tests.contract.wandb_client.environment import WandbClient
 from tests.contract.wandb_client.test_jobs import (
     CODE,

@@ -7,8 +7,8 @@ import pytest
 from agent.config.execution import GitConfig
 from agent.jobs.create import Workbench
 from agent.jobs.repository import Repositories
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
-from agent.remote.transfers import Transfers
 from tests.unit.jobs.plane import Plane, plane
 
 KEY = "launch-" + "k" * 40

@@ -9,13 +9,13 @@ import pytest
 
 from agent.model.errors import InvalidInputError, PermissionDeniedError, ServerError
 from agent.model.job.digest import entry_digest
-from agent.remote.artifact_upload import NewVersion, Stored, Uploads
+from agent.remote.artifacts.parts import Parting
+from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.transfers import Transfers
+from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
 from agent.remote.client import Endpoint, GraphQLClient
-from agent.remote.parts import Parting
-from agent.remote.reading import Content
-from agent.remote.transfers import Transfers
 from tests.unit.jobs.plane import serving
-from tests.unit.remote.part_store import PartStore
+from tests.unit.remote.artifacts.part_store import PartStore
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes, no two parts alike
 RULES = Parting(threshold=4000, size=3000)

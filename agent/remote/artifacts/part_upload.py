@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agent.model.errors import ServerError
-from agent.remote import artifact_documents as documents
+from agent.remote.artifacts import documents
+from agent.remote.artifacts.reading import Content, Extent
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import AddressRefusedError
-from agent.remote.reading import Content, Extent
-from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 

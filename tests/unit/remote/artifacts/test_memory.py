@@ -6,11 +6,11 @@ import pytest
 
 from agent.model.errors import JobError, NotFoundError
 from agent.model.job.reference import CodeReference, JobReference
-from agent.remote.artifact_memory import RememberedArtifacts
-from agent.remote.artifact_reader import RemoteArtifacts
+from agent.remote.artifacts.memory import RememberedArtifacts
+from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.client import GraphQLClient
+from tests.unit.remote.artifacts.test_reader import FILES, JOB, Store, content
 from tests.unit.remote.far_end import FarEnd, pieces, reply
-from tests.unit.remote.test_artifact_reader import FILES, JOB, Store, content
 
 VERSION = JobReference("team", "things", "train", "v3")
 CODE = CodeReference(id="QQ==")

@@ -8,8 +8,8 @@ import pytest
 
 from agent.model.errors import InvalidInputError, ServerError, UnreachableError
 from agent.model.job.digest import encoded
-from agent.remote.reading import Content
-from agent.remote.transfers import Transfers
+from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.transfers import Transfers
 from tests.unit.remote.far_end import FarEnd, cut, pieces, reply
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agent.model.errors import NotFoundError
 from agent.model.job.reference import JobReference, no_such_job, no_such_version
-from agent.remote import artifact_documents as documents
+from agent.remote.artifacts import documents
 from agent.remote.client import GraphQLClient
 
 Json = dict[str, Any]

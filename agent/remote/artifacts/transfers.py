@@ -19,7 +19,8 @@ from tenacity.wait import wait_random_exponential
 from yarl import URL
 
 from agent.model.errors import ServerError
-from agent.remote.content_batches import Addressed, batch_url
+from agent.remote.artifacts.batches import Addressed, batch_url
+from agent.remote.artifacts.reading import PIECE, Content, Extent, Reading, read_whole
 from agent.remote.failures import (
     STATUS_RULES,
     AddressRefusedError,
@@ -28,7 +29,6 @@ from agent.remote.failures import (
     rule_for,
     words_of,
 )
-from agent.remote.reading import PIECE, Content, Extent, Reading, read_whole
 
 Result = TypeVar("Result")
 

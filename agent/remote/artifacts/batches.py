@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from agent.remote.reading import Content
+from agent.remote.artifacts.reading import Content
 
 #: Bytes of a file that is small, and of one request; files of one request.
 _SMALL: Final = 256 * 1024

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import decoded, encoded
-from agent.remote.reading import PIECE, Content, Extent
+from agent.remote.artifacts.reading import PIECE, Content, Extent
 
 #: A part of more than the usual size is a multiple of this many bytes.
 _BLOCK: Final = 4096

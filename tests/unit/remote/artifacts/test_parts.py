@@ -8,8 +8,8 @@ import pytest
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import entry_digest
-from agent.remote.parts import Parting, announced, cut
-from agent.remote.reading import Content
+from agent.remote.artifacts.parts import Parting, announced, cut
+from agent.remote.artifacts.reading import Content
 
 GIB = 1 << 30
 SMALL = Parting(threshold=10, size=4)

@@ -10,11 +10,10 @@ from typing import Any, Final
 from agent.model.errors import NotFoundError, ServerError
 from agent.model.job.digest import entry_digest
 from agent.model.job.reference import JobReference
-from agent.remote import artifact_documents as documents
-from agent.remote import artifact_lookup as lookup
-from agent.remote.artifact_lookup import JOB
+from agent.remote.artifacts import documents, lookup
+from agent.remote.artifacts.lookup import JOB
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
-from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, ServerError
 from agent.model.job.reference import CodeReference, JobReference
-from agent.remote.artifact_reader import RemoteArtifacts
+from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.client import GraphQLClient
 from tests.unit.remote.far_end import FarEnd, cut, far_end, pieces, reply
 

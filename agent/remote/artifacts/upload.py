@@ -19,14 +19,14 @@ from typing import Any, Final, Self
 
 from agent.model.errors import LaunchError, ServerError
 from agent.model.job.digest import encoded, manifest_digest
-from agent.remote import artifact_documents as documents
+from agent.remote.artifacts import documents
+from agent.remote.artifacts.batches import Addressed, batches
+from agent.remote.artifacts.part_upload import Parted, PartUploads
+from agent.remote.artifacts.parts import Parting, announced, cut
+from agent.remote.artifacts.reading import Content, Extent
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
-from agent.remote.content_batches import Addressed, batches
 from agent.remote.features import CONTENT_BATCHES, LEASES, features
-from agent.remote.part_upload import Parted, PartUploads
-from agent.remote.parts import Parting, announced, cut
-from agent.remote.reading import Content, Extent
-from agent.remote.transfers import Transfers
 
 Json = dict[str, Any]
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
-from agent.remote.content_batches import Addressed, batch_url, batches
-from agent.remote.reading import Content
-from agent.remote.transfers import Transfers
+from agent.remote.artifacts.batches import Addressed, batch_url, batches
+from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.transfers import Transfers
 from tests.unit.remote.far_end import FarEnd, cut, reply
 
 PLACE = "/base/storage/contents/me/0123/f?expires=1&signature=a_b-c"

@@ -20,7 +20,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, NotFoundError, ServerError, UnreachableError
 from agent.model.job.reference import CodeReference, JobReference
 from agent.ports.artifact import Artifact, Entry
-from agent.remote import artifact_lookup as lookup
+from agent.remote.artifacts import lookup
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import UnansweredError, rule_for
 
@@ -29,7 +29,7 @@ _PIECE: Final = 256 * 1024
 _SILENCE: Final = 60.0
 _TRIES: Final = 4
 
-#: As `BY_ID` of `artifact_documents`, with the place of the artifact.
+#: As `BY_ID` of `documents`, with the place of the artifact.
 _BY_ID: Final = """
 query ArtifactByID($id: ID!) {
   artifact(id: $id) {

@@ -1,0 +1,1 @@
+"""Artifacts over W&B's operations: looked up, read, remembered, and stored."""
