@@ -222,7 +222,7 @@ async def rebuild(root: Path) -> list[Row]:
     async with system(root, [QUEUE]) as ours:
         for change in ("first", "code", "nothing"):
             if change == "code":
-                (code / "main.py").write_text("import six; print('changed')\n")
+                (code / "main.py").write_text(f"import six; print('changed', '{root}')\n")
             submitted = await home.launch(
                 "submit", "--uri", str(code), "-E", "python main.py", "-q", QUEUE, "--json"
             )
