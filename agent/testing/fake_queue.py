@@ -11,15 +11,14 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from agent.model.capacity import fits, grant, minus
 from agent.model.condition import Condition
-from agent.model.errors import ConflictError, FencedError, UnreachableError
+from agent.model.errors import FencedError, UnreachableError
 from agent.model.outcome import Outcome, phase_of
-from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase, may_follow
+from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
 from agent.ports.queue import (
@@ -32,47 +31,9 @@ from agent.ports.queue import (
     Standing,
     Welcome,
 )
+from agent.testing.fake_item import FakeItem
 
 CONTROL_PLANE: Final = "fake0plane"
-
-
-@dataclass
-class FakeItem:
-    """One item, as the far end knows it."""
-
-    id: str
-    spec: Json
-    resource: str
-    queue: str
-    layers: dict[str, Json]
-    phase: Phase = Phase.QUEUED
-    attempt: int = 1
-    epoch: int = 0
-    #: Identity of the holder, and the request that it was given to.
-    holder: str | None = None
-    request_id: str | None = None
-    stop_requested: bool = False
-    outcome: Outcome | None = None
-    facts: Json = field(default_factory=dict)
-    activity: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    #: Every phase it was in, in order.
-    history: list[Phase] = field(default_factory=lambda: [Phase.QUEUED])
-    logs: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
-    granted: Any = None
-
-    @property
-    def lease(self) -> Lease:
-        """What its holder writes with."""
-        return Lease(self.id, self.attempt, self.epoch)
-
-    def move(self, phase: Phase) -> None:
-        """Change the phase; the transition table decides."""
-        if not may_follow(self.phase, phase):
-            raise ConflictError(f"Item {self.id} is {self.phase.word}, not to be {phase.word}.")
-        if self.phase is not phase:
-            self.history.append(phase)
-        self.phase = phase
 
 
 class Gate:

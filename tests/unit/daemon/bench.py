@@ -22,7 +22,8 @@ from agent.pipeline.equipment import Lane, Limits, Sources
 from agent.ports.builder import BuildRequest
 from agent.ports.log import LogSink, say
 from agent.ports.queue import Hello, Welcome
-from agent.testing.fake_queue import CONTROL_PLANE, FakeItem, FakePlane, FakeQueue
+from agent.testing.fake_item import FakeItem
+from agent.testing.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
 from agent.testing.scripted_runner import ScriptedEngine, ScriptedRunner
 
 IMAGE_JOB = {"docker": {"docker_image": "repo/name:tag"}}

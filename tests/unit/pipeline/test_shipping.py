@@ -14,7 +14,8 @@ from agent.pipeline.joblog import JobLog
 from agent.pipeline.recall import Recall, Recalls
 from agent.pipeline.shipping import ROOM, RewoundError, SetupLog, Shipper
 from agent.ports.runner import Ending, LogPiece, Workload, WorkloadState
-from agent.testing.fake_queue import FakeItem, FakePlane, FakeQueue
+from agent.testing.fake_item import FakeItem
+from agent.testing.fake_queue import FakePlane, FakeQueue
 
 WORKLOAD = Workload("name", "id", Lease("item", 1, 1), WorkloadState.RUNNING)
 
