@@ -4,12 +4,12 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
-
-from agent.config.load import load
 
 if TYPE_CHECKING:
     from agent.jobs.create import Workbench
+    from agent.jobs.repository import Repositories
     from agent.remote.console import Console
 
 _THREADS: Final = 4
@@ -25,14 +25,18 @@ async def open_bench(
     same credentials and, on one machine, the same mirrors.
     """
     from agent.jobs.create import Workbench
-    from agent.jobs.repository import Repositories
     from agent.remote.artifacts.transfers import Transfers
 
-    config = load(environment).config
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="work") as threads:
-        repositories = Repositories(
-            config.sources.git, config.state_dir / "cache" / "git", environment, threads
-        )
-        client = console.client
+        client, repositories = console.client, partial(_repositories, environment, threads)
         async with Transfers(client.endpoint.ca_bundle, proxied=client.proxied) as transfers:
             yield Workbench(client, transfers, repositories)
+
+
+def _repositories(environment: Mapping[str, str], threads: ThreadPoolExecutor) -> "Repositories":
+    from agent.config.load import load
+    from agent.jobs.repository import Repositories
+
+    config = load(environment).config
+    cache = config.state_dir / "cache" / "git"
+    return Repositories(config.sources.git, cache, environment, threads)

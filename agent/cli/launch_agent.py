@@ -9,7 +9,7 @@ from typing import Any, Final
 import click
 
 from agent import __version__
-from agent.cli.lean import import_lean
+from agent.cli.lean import collect_rarely, import_lean
 from agent.cli.top import debug_option, run_command
 from agent.config.document import KeyPath
 from agent.config.layers import Setting
@@ -114,6 +114,7 @@ def _settings(flags: dict[str, Any]) -> Iterator[Setting]:
 
 def main() -> None:
     """Entry point of the console script."""
+    collect_rarely()
     import_lean()
     sys.exit(run_command(launch_agent, "launch-agent"))
 

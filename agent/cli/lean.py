@@ -1,6 +1,24 @@
-"""Keeps daemons small: what a library imports in passing, and never uses here, stays out."""
+"""Keeps daemons small and commands quick: no imports in passing, no needless collections."""
 
+import atexit
+import gc
 import sys
+from typing import Final
+
+#: Objects that are made before the young are looked through, and how many such rounds before
+#: the older are.
+_RARELY: Final = (20_000, 20, 20)
+
+
+def collect_rarely() -> None:
+    """Let the garbage collector run seldom, and not at the end.
+
+    What imports make stays, and hardly anything here is a cycle; by default the collector looks
+    for some every 700 objects, and through everything once more before the process ends. That
+    is a fifth of a short command's time.
+    """
+    gc.set_threshold(*_RARELY)
+    atexit.register(gc.freeze)
 
 
 def import_lean() -> None:

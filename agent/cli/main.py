@@ -6,6 +6,7 @@ import click
 
 from agent import __version__
 from agent.cli.lazy import Later, LazyGroup
+from agent.cli.lean import collect_rarely
 from agent.cli.top import debug_option, run_command
 
 COMMANDS = {
@@ -45,6 +46,7 @@ def launch() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    collect_rarely()
     sys.exit(run_command(launch, "launch"))
 
 

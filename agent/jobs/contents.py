@@ -9,10 +9,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
@@ -28,10 +27,9 @@ _SHARE: Final = 64
 _LOOP: Final = 40
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     path: str
-    file: Path
+    file: str
 
 
 def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
@@ -78,7 +76,7 @@ def _files(root: Path, folder: Path, prefix: str, depth: int = 0) -> Iterator[_F
             if entry.is_symlink():
                 yield from _linked(root, Path(entry), path, depth)
             elif not entry.is_dir(follow_symlinks=False):
-                yield _Found(path, Path(entry))
+                yield _Found(path, entry.path)
     except OSError as error:
         message = f"Code directory: «{error.filename}» cannot be read ({error.strerror})."
         raise InvalidInputError(message) from None
@@ -98,7 +96,7 @@ def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
         )
     arrived = link.resolve()
     if not arrived.is_dir():
-        yield _Found(path, arrived)
+        yield _Found(path, str(arrived))
         return
     if depth >= _LOOP or link.parent.resolve().is_relative_to(arrived):
         raise InvalidInputError(
@@ -116,15 +114,16 @@ def _hash_all(share: Iterable[_Found]) -> list[Content]:
 def _hashed(found: _Found, buffer: memoryview) -> Content:
     try:
         # Looked at before it is opened: a pipe would wait for its other end.
-        if not stat.S_ISREG(found.file.lstat().st_mode):
+        file = Path(found.file)
+        if not stat.S_ISREG(file.lstat().st_mode):
             raise InvalidInputError(
                 f"Code directory: «{found.path}» is a socket, pipe or device.",
                 hint="Remove it, or submit a directory without it.",
             )
         total = hashlib.md5(usedforsecurity=False)
         size = 0
-        with found.file.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
+        with file.open("rb", buffering=0) as opened:
+            while count := opened.readinto(buffer):
                 total.update(buffer[:count])
                 size += count
     except OSError as error:

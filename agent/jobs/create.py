@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from agent.jobs.contents import small_content, text_content
 from agent.jobs.drafting import draft_code, draft_image
 from agent.jobs.new_job import Draft, Made, NewJob
-from agent.jobs.repository import Repositories, draft_checkout
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import frozen, job_file, names
 from agent.model.job.entry_point import notebook_of
@@ -21,6 +20,9 @@ from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
 from agent.remote.artifacts.versions import Artifacts
 from agent.remote.client import GraphQLClient
 
+if TYPE_CHECKING:
+    from agent.jobs.repository import Repositories
+
 Json = dict[str, Any]
 
 DIFF: str = "diff.patch"
@@ -32,7 +34,8 @@ class Workbench:
 
     client: GraphQLClient
     transfers: Transfers
-    repositories: Repositories
+    #: Opened when a job has one: most have none, and git is a lot to import.
+    repositories: Callable[[], "Repositories"]
 
     @property
     def artifacts(self) -> Artifacts:
@@ -80,7 +83,7 @@ async def _draft(
         case "image":
             return draft_image(wanted), wanted
         case "git":
-            return await bench.repositories.draft(wanted), wanted
+            return await bench.repositories().draft(wanted), wanted
         case "code":
             return await _draft_directory(bench, wanted, source, with_diff=with_diff)
         case _:
@@ -92,7 +95,9 @@ async def _draft_directory(
 ) -> tuple[Draft, NewJob]:
     remark = f"«{wanted.path}» becomes a code job."
     if source == "git":
-        found = await draft_checkout(bench.repositories, wanted, with_diff=with_diff)
+        from agent.jobs.repository import draft_checkout
+
+        found = await draft_checkout(bench.repositories(), wanted, with_diff=with_diff)
         if not isinstance(found, str):
             draft, asked = found
             told = f"«{wanted.path}» becomes a Git job of {stored_remote(asked.path)}."

@@ -21,7 +21,7 @@ from tests.e2e.harness.home import BIN, Home
 
 _QUEUE = "default"
 _FILES, _BYTES = 1000, 100_000
-_SUBMISSIONS = 10
+_ROUNDS, _SUBMISSIONS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,8 @@ def _measured(home: Home, argv: list[str]) -> Measured:
 
 
 def _tree(code: Path) -> None:
-    code.mkdir()
+    """New bytes in every file, each time."""
+    code.mkdir(exist_ok=True)
     (code / "main.py").write_text("print('hello')\n")
     for number in range(_FILES):
         folder = code / f"folder-{number % 50}"
@@ -70,11 +71,14 @@ def _yardstick(code: Path, copy: Path) -> float:
 async def authoring(root: Path) -> list[Row]:
     """`launch job create code` of 100 MB in 1,000 files, again without a change, and submitting."""
     code, home = root / "code", Home(root)
-    _tree(code)
     create = ("job", "create", "-p", "bench", "-n", "big", "code", "code", "-E", "python main.py")
     async with system(root, [_QUEUE]):
-        bare = await asyncio.to_thread(_yardstick, code, root / "copy")
-        first = await measured(home, *create)
+        rounds = []
+        for number in range(_ROUNDS):
+            await asyncio.to_thread(_tree, code)
+            bare = await asyncio.to_thread(_yardstick, code, root / f"copy-{number}")
+            rounds.append((await measured(home, *create), bare))
+        first, bare = sorted(rounds, key=lambda each: each[0].seconds / each[1])[_ROUNDS // 2]
         again = await measured(home, *create)
         assert "No changes detected" in again.out
         submit = ("submit", "--job", "bench/big:latest", "--queue", "parked")
@@ -83,7 +87,7 @@ async def authoring(root: Path) -> list[Row]:
     submitted = statistics.median(times)
     return [
         Row(
-            "launch job create code, 1,000 files, 100 MB",
+            f"launch job create code, 1,000 files, 100 MB, median of {_ROUNDS}",
             f"{first.seconds:.2f} s",
             f"md5sum and copy {bare:.2f} s",
             f"≤ 4 × (here {first.seconds / bare:.1f} ×)",

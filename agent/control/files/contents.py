@@ -24,6 +24,11 @@ _PARTS: Final = 2
 #: a thousand of them: clients ask which are missing before they send any.
 _SMALL: Final = 1024 * 1024
 
+#: Small contents, or bytes, that are written together, and how many such groups at a time.
+_GROUP: Final = 128
+_GROUP_BYTES: Final = 3 * 1024 * 1024
+_AT_ONCE: Final = 2
+
 
 @dataclass(frozen=True, slots=True)
 class SmallContent:
@@ -72,15 +77,40 @@ class ContentStore:
             await self.delete(key)
         return counted.size
 
-    async def put_all(self, arrived: Sequence[SmallContent]) -> None:
-        """Store small contents together: in one switch of threads and one transaction.
+    async def put_all(self, arriving: AsyncIterator[SmallContent]) -> int:
+        """Store small contents as they arrive; returns how many they were.
+
+        They are written in groups, by one switch of threads each, and recorded together. What
+        was written before one that is wrong stays.
 
         Raises:
-            DigestMismatchError, StorageFullError: as `put`; none of them is stored then.
+            DigestMismatchError, StorageFullError: as `put`.
         """
-        records = await asyncio.to_thread(self._write_all, arrived)
-        counting = await self._ledger.stored_all(records)
-        for record in records:
+        written: list[ContentRecord] = []
+        room = asyncio.Semaphore(_AT_ONCE)
+
+        async def write(group: Sequence[SmallContent]) -> None:
+            try:
+                written.extend(await asyncio.to_thread(self._write_all, group))
+            finally:
+                room.release()
+
+        try:
+            async with asyncio.TaskGroup() as writing:
+                async for group in _groups(arriving):
+                    await room.acquire()
+                    writing.create_task(write(group), name="store contents")
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        finally:
+            await self._record_all(written)
+        return len(written)
+
+    async def _record_all(self, written: Sequence[ContentRecord]) -> None:
+        if not written:
+            return
+        counting = await self._ledger.stored_all(written)
+        for record in written:
             if counting[record.entity, record.md5].key != record.key:
                 await self.delete(record.key)
 
@@ -152,3 +182,16 @@ class ContentStore:
                     await self.delete(key)
                 removed += len(orphans)
         return removed
+
+
+async def _groups(arriving: AsyncIterator[SmallContent]) -> AsyncIterator[list[SmallContent]]:
+    group: list[SmallContent] = []
+    size = 0
+    async for one in arriving:
+        group.append(one)
+        size += len(one.data)
+        if len(group) == _GROUP or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group

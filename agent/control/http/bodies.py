@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from aiohttp import BodyPartReader, ClientError, MultipartReader, web
-from aiohttp.hdrs import CONTENT_LOCATION
+from aiohttp import ClientError, web
+from aiohttp.http_exceptions import LineTooLong
 
 from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
@@ -17,6 +18,7 @@ Arrived = TypeVar("Arrived")
 #: Seconds for a whole body, and for the next piece of a stream.
 _PATIENCE: Final = 60.0
 _PIECE: Final = 256 * 1024
+_FRAME: Final = re.compile(rb"([0-9]{1,15}) ([!-~]+)\n")
 
 
 class BrokenOffError(LaunchError):
@@ -86,41 +88,33 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def parts(request: web.Request, limit: int, most: int) -> AsyncIterator[tuple[str, bytes]]:
-    """The parts of a multipart body as they arrive: `Content-Location`, and the bytes.
+async def framed(request: web.Request, limit: int, most: int) -> AsyncIterator[tuple[str, bytes]]:
+    """Many contents in one body, as they arrive: each behind a line `SIZE NAME`.
 
     Raises:
-        InvalidInputError: no such body, more than `most` parts, or one without a place.
-        TooLargeError: a part of more than `limit` bytes.
+        InvalidInputError: no such line where one must be, or more than `most` contents.
+        TooLargeError: a content of more than `limit` bytes.
         BrokenOffError: as `pieces`.
     """
-    reader = await _multipart(request)
     for _ in range(most):
-        part = await _arrived(reader.next())
-        if part is None:
+        line = await _arrived(request.content.readuntil())
+        if not line:
             return
-        if not isinstance(part, BodyPartReader) or CONTENT_LOCATION not in part.headers:
-            raise InvalidInputError(
-                "A part of the body does not say by Content-Location what it is."
-            )
-        data = bytearray()
-        while piece := await _arrived(part.read_chunk(_PIECE)):
-            data += piece
-            if len(data) > limit:
-                raise _too_large(limit)
-        yield part.headers[CONTENT_LOCATION], bytes(data)
-    if await _arrived(reader.next()) is not None:
-        raise InvalidInputError(f"The body has more than {most} parts.")
+        size, name = _frame(line)
+        if size > limit:
+            raise _too_large(limit)
+        yield name, await _arrived(request.content.readexactly(size))
+    if await _arrived(request.content.read(1)):
+        raise InvalidInputError(f"The body has more than {most} contents.")
 
 
-async def _multipart(request: web.Request) -> MultipartReader:
-    if not request.content_type.startswith("multipart/"):
-        message = f"The body is declared as {request.content_type}."
-        raise InvalidInputError(message, hint="Send Content-Type: multipart/mixed.")
-    try:
-        return await request.multipart()
-    except ValueError as error:
-        raise InvalidInputError(f"The body's parts cannot be told apart: {error}.") from None
+def _frame(line: bytes) -> tuple[int, str]:
+    found = _FRAME.fullmatch(line)
+    if found is None:
+        shown = line[:80].decode("ascii", "replace")
+        message = f"The body has «{shown}» where a line with size and address must be."
+        raise InvalidInputError(message)
+    return int(found[1]), found[2].decode()
 
 
 async def _arrived(arriving: Awaitable[Arrived]) -> Arrived:
@@ -128,8 +122,10 @@ async def _arrived(arriving: Awaitable[Arrived]) -> Arrived:
         with _arriving():
             async with asyncio.timeout(_PATIENCE):
                 return await arriving
-    except ValueError as error:
-        raise InvalidInputError(f"The body's parts cannot be told apart: {error}.") from None
+    except asyncio.IncompleteReadError:
+        raise InvalidInputError("The body ends in the middle of a content.") from None
+    except LineTooLong:
+        raise InvalidInputError("The body has an endless line.") from None
 
 
 def _too_large(limit: int) -> TooLargeError:

@@ -61,7 +61,7 @@ async def cut(content: Content, rules: Parting) -> tuple[Extent, ...]:
     for offset in range(0, content.size, size):
         # One call for each part, so that a cancelled upload does not go on hashing.
         stretch = (offset, min(size, content.size - offset))
-        digest = await asyncio.to_thread(_hash, content, content.origin, stretch, whole)
+        digest = await asyncio.to_thread(_hash, content, Path(content.origin), stretch, whole)
         parts.append(Extent(*stretch, digest))
     if encoded(whole.digest()) != content.digest:
         raise content.changed()

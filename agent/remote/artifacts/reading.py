@@ -37,8 +37,8 @@ class Content:
     #: Base64 of the MD5 of the content.
     digest: str
     size: int
-    #: Where the content lies; a file, or the bytes themselves.
-    origin: Path | bytes
+    #: Where the content lies: a file's path, as text since there may be very many; or the bytes.
+    origin: str | bytes
 
     @property
     def whole(self) -> Extent:
@@ -57,22 +57,33 @@ class Content:
 
 
 def read_whole(content: Content, extent: Extent) -> bytes:
-    """A small extent at once, compared with its digest. Blocks.
+    """A small extent at once. Blocks.
 
     Raises:
-        InvalidInputError: it changed since it was hashed, or cannot be read any more.
+        InvalidInputError: its size changed since it was hashed, or it cannot be read any more.
     """
     if isinstance(content.origin, bytes):
         return content.origin[extent.offset : extent.end]
     try:
-        with content.origin.open("rb") as file:
+        with Path(content.origin).open("rb") as file:
             file.seek(extent.offset)
             # One byte more tells a file that grew.
             data = file.read(extent.size + int(extent.end == content.size))
     except OSError as error:
         raise content.unreadable(error) from None
-    seen = hashlib.md5(data, usedforsecurity=False)
-    if len(data) != extent.size or encoded(seen.digest()) != extent.digest:
+    if len(data) != extent.size:
+        raise content.changed()
+    return data
+
+
+def verified(content: Content, extent: Extent) -> bytes:
+    """As `read_whole`, compared with its digest. Blocks.
+
+    Raises:
+        InvalidInputError: it changed since it was hashed, or cannot be read any more.
+    """
+    data = read_whole(content, extent)
+    if encoded(hashlib.md5(data, usedforsecurity=False).digest()) != extent.digest:
         raise content.changed()
     return data
 
@@ -97,11 +108,11 @@ class Reading:
             return origin[self._extent.offset : self._extent.end]
         if self._extent.size > PIECE:
             return self._pieces(origin)
-        return await asyncio.to_thread(read_whole, self._content, self._extent)
+        return await asyncio.to_thread(verified, self._content, self._extent)
 
-    async def _pieces(self, origin: Path) -> AsyncIterator[bytes]:
+    async def _pieces(self, origin: str) -> AsyncIterator[bytes]:
         try:
-            with await asyncio.to_thread(origin.open, "rb") as file:
+            with await asyncio.to_thread(Path(origin).open, "rb") as file:
                 async for piece in self._of(file):
                     yield piece
         except OSError as error:

@@ -18,9 +18,10 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 from tenacity.wait import wait_random_exponential
 from yarl import URL
 
-from agent.model.errors import ServerError
-from agent.remote.artifacts.batches import Addressed, batch_url
-from agent.remote.artifacts.reading import PIECE, Content, Extent, Reading, read_whole
+from agent.model.errors import InvalidInputError, ServerError
+from agent.remote.artifacts import batches
+from agent.remote.artifacts.batches import Addressed, BatchReading
+from agent.remote.artifacts.reading import PIECE, Content, Extent, Reading
 from agent.remote.failures import (
     STATUS_RULES,
     AddressRefusedError,
@@ -87,7 +88,7 @@ class Transfers:
         """
         given = {"Content-Type": "application/octet-stream"}
         given |= dict(_header(text) for text in headers)
-        await self._send(content, content.whole, url, given)
+        await self._put(content, content.whole, url, given)
 
     async def put_part(
         self, content: Content, extent: Extent, url: str, headers: Iterable[str]
@@ -105,7 +106,7 @@ class Transfers:
         given = {"Content-MD5": extent.digest}
         if "content-type" in named:
             given["Content-Type"] = named["content-type"]
-        tag = await self._send(content, extent, url, given)
+        tag = await self._put(content, extent, url, given)
         if not tag:
             message = f"{_target(url).origin()} took a part of «{content.path}» without an ETag."
             raise ServerError(message, hint="A store behind W&B's servers always gives one.")
@@ -117,29 +118,39 @@ class Transfers:
         Raises:
             InvalidInputError, UnreachableError, LaunchError: as `put`.
         """
+        size, first = str(batches.body_size(batch)), batch[0].content.path
+        headers = {"Content-Type": batches.TYPE, "Content-Length": size}
+        url = batches.batch_url(batch)
+        try:
+            await self._send("POST", url, headers, lambda: BatchReading(batch), first)
+        except InvalidInputError:
+            # The server knows it by its digest; people want the name.
+            changed = await asyncio.to_thread(batches.changed_in, batch)
+            if changed is None:
+                raise
+            raise changed from None
 
-        async def once() -> None:
-            bodies = await asyncio.to_thread(_read_all, batch)
-            with aiohttp.MultipartWriter("mixed") as parts:
-                for file, body in zip(batch, bodies, strict=True):
-                    size = str(len(body))
-                    parts.append(body, {"Content-Location": file.url, "Content-Length": size})
-                headers = {"Content-Type": parts.headers["Content-Type"]}
-                async with self._open("POST", batch_url(batch), headers, parts) as response:
-                    await response.read()
-
-        await self._repeat(once, batch[0].content.path)
-
-    async def _send(
+    async def _put(
         self, content: Content, extent: Extent, url: str, headers: dict[str, str]
     ) -> str:
         given = {**headers, "Content-Length": str(extent.size)}
+        return await self._send("PUT", url, given, lambda: Reading(content, extent), content.path)
+
+    async def _send(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        read: Callable[[], Reading | BatchReading],
+        path: str,
+    ) -> str:
+        """Send what `read` begins to read anew for each try; gives the `ETag`."""
 
         async def once() -> str:
-            reading = Reading(content, extent)
+            reading = read()
             body = await reading.body()
             try:
-                async with self._open("PUT", url, given, body) as response:
+                async with self._open(method, url, headers, body) as response:
                     await response.read()
                     return response.headers.get("ETag", "")
             except UnansweredError:
@@ -148,7 +159,7 @@ class Transfers:
                     raise reading.failure from None
                 raise
 
-        return await self._repeat(once, content.path)
+        return await self._repeat(once, path)
 
     async def read(self, url: str, limit: int) -> bytes:
         """A small file, whole; `limit` is in bytes.
@@ -176,7 +187,7 @@ class Transfers:
         method: str,
         url: str,
         headers: dict[str, str],
-        body: bytes | AsyncIterator[bytes] | aiohttp.MultipartWriter | None,
+        body: bytes | AsyncIterator[bytes] | None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             message = "Transfers is used outside its `async with`."
@@ -215,10 +226,6 @@ class Transfers:
             message = f"«{path}» could not be transferred: {error.message}"
             hint = "Run the command again: what has arrived is not sent a second time."
             raise UnansweredError(message, error.rule, hint=hint) from error
-
-
-def _read_all(batch: Sequence[Addressed]) -> list[bytes]:
-    return [read_whole(file.content, file.content.whole) for file in batch]
 
 
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:

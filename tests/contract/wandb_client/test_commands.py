@@ -61,7 +61,7 @@ async def bench(far: Plane, tmp_path: Path) -> AsyncIterator[Workbench]:
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
             config = GitConfig(protocols=("https", "ssh", "file"))
             repositories = Repositories(config, cache, environment, threads)
-            yield Workbench(client, transfers, repositories)
+            yield Workbench(client, transfers, lambda: repositories)
 
 
 async def made_by_us(bench: Workbench, kind: Kind, path: str, case: dict[str, Any]) -> Made:

@@ -2,19 +2,24 @@
 
 import io
 
-import aiohttp
 import pytest
 
 from tests.integration.control_wire.uploading import Upload
 
+KIND = "application/vnd.launch.contents"
 FILES = {f"lib/{number}.py": f"N = {number}\n".encode() * number for number in range(60)}
 
 
 async def _post(wire, addresses: list[str], contents: list[bytes]) -> tuple[int, str]:
-    with aiohttp.MultipartWriter("mixed") as parts:
-        for address, content in zip(addresses, contents, strict=True):
-            parts.append(io.BytesIO(content), {"Content-Location": address})
-    async with wire.http.post(f"{wire.server.url}/storage/contents", data=parts) as answer:
+    pairs = zip(addresses, contents, strict=True)
+    return await _send(
+        wire, b"".join(f"{len(data)} {address}\n".encode() + data for address, data in pairs)
+    )
+
+
+async def _send(wire, body: bytes, kind: str = KIND) -> tuple[int, str]:
+    url, headers = f"{wire.server.url}/storage/contents", {"Content-Type": kind}
+    async with wire.http.post(url, data=io.BytesIO(body), headers=headers) as answer:
         return answer.status, await answer.text()
 
 
@@ -45,7 +50,7 @@ async def test_one_wrong_part_is_refused_and_the_others_count(wire):
     [
         (lambda url: url.replace("/ann/", "/bob/"), 403),
         (lambda url: url.replace("signature=", "signature=x"), 403),
-        (lambda url: url.partition("?")[0], 403),
+        (lambda url: url.partition("?")[0], 400),
         (lambda url: url.replace("/storage/contents/", "/storage/run-files/"), 400),
         (lambda url: "http://[", 400),
         (lambda url: "", 400),
@@ -58,17 +63,27 @@ async def test_each_part_needs_the_address_that_was_made_for_it(wire, change, st
 
 
 async def test_what_is_no_batch_is_refused(wire):
-    url = f"{wire.server.url}/storage/contents"
-    async with wire.http.post(url, data=b"x") as answer:
-        assert answer.status == 400
-        assert "multipart/mixed" in await answer.text()
-    kind = {"Content-Type": "multipart/mixed"}
-    async with wire.http.post(url, data=b"x", headers=kind) as answer:
-        assert answer.status == 400
-    kind = {"Content-Type": "multipart/mixed; boundary=b"}
-    for body in (b"x", b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n"):
-        async with wire.http.post(url, data=body, headers=kind) as answer:
-            assert answer.status == 400, await answer.text()
+    status, text = await _send(wire, b"x", "application/octet-stream")
+    assert (status, KIND in text) == (400, True)
+    for body in (
+        b"x",
+        b"x\n",
+        b"1\nx",
+        b"1 \nx",
+        b"-1 /a\nx",
+        b"1 /\xff\nx",
+        b"1 " + b"a" * 300_000,
+    ):
+        status, text = await _send(wire, body)
+        assert status == 400, text
+        assert "INVALID_INPUT" in text
+
+
+async def test_a_body_that_ends_too_early_is_told(wire):
+    _, (address,) = await _announced(wire, {"b": b"bbb"})
+    status, text = await _send(wire, f"3 {address}\nbb".encode())
+    assert status == 400
+    assert "ends in the middle" in text
 
 
 async def test_a_part_has_a_limit_and_so_has_their_number(wire):

@@ -33,4 +33,4 @@ async def bench(far: Plane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         async with client, Transfers(sleep=no_wait) as transfers:
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache)}
             repositories = Repositories(git, cache, environment, threads)
-            yield Workbench(client, transfers, repositories)
+            yield Workbench(client, transfers, lambda: repositories)

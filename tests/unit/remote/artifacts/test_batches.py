@@ -24,7 +24,7 @@ def addressed(size: int, url: str = f"http://h{PLACE}") -> Addressed:
 def file(folder: Path, name: str, data: bytes, base: str) -> Addressed:
     (folder / name).write_bytes(data)
     digest = encoded(hashlib.md5(data).digest())
-    return Addressed(Content(name, digest, len(data), folder / name), f"{base}{PLACE}")
+    return Addressed(Content(name, digest, len(data), str(folder / name)), f"{base}{PLACE}")
 
 
 async def no_sleep(_: float) -> None:
@@ -36,8 +36,8 @@ def test_every_file_is_in_one_batch_in_its_order(sizes: list[int]) -> None:
     files = [addressed(size) for size in sizes]
     found = batches(files)
     assert [one for batch in found for one in batch] == files
-    assert all(1 <= len(batch) <= 100 for batch in found)
-    assert all(sum(one.content.size for one in b) <= 2 * 1024**2 for b in found)
+    assert all(1 <= len(batch) <= 500 for batch in found)
+    assert all(sum(one.content.size for one in b) <= 16 * 1024**2 for b in found)
 
 
 def test_only_small_files_and_the_server_s_own_addresses_go_together() -> None:
@@ -47,7 +47,7 @@ def test_only_small_files_and_the_server_s_own_addresses_go_together() -> None:
     assert batch_url([addressed(1)]) == "http://h/base/storage/contents"
 
 
-async def test_a_request_names_the_address_of_each_part(end: FarEnd, tmp_path: Path) -> None:
+async def test_each_file_stands_behind_its_size_and_address(end: FarEnd, tmp_path: Path) -> None:
     end.then(cut, reply(503), reply(200))
     files = [file(tmp_path, name, data, end.url) for name, data in (("a", b"A" * 9), ("b", b""))]
     async with Transfers(sleep=no_sleep) as transfers:
@@ -55,19 +55,58 @@ async def test_a_request_names_the_address_of_each_part(end: FarEnd, tmp_path: P
     assert [(method, path) for method, path, _ in end.seen] == [
         ("POST", "/base/storage/contents")
     ] * 3
-    body = end.seen[-1][2]
-    assert body.count(f"Content-Location: {end.url}{PLACE}".encode()) == 2
-    assert b"AAAAAAAAA" in body
-    assert end.headers[-1]["Content-Type"].startswith("multipart/mixed")
+    address = f"{end.url}{PLACE}"
+    assert end.seen[-1][2].decode() == f"9 {address}\nAAAAAAAAA0 {address}\n"
+    assert end.headers[-1]["Content-Type"] == "application/vnd.launch.contents"
+    assert end.headers[-1]["Content-Length"] == str(len(end.seen[-1][2]))
     assert "Authorization" not in end.headers[-1]
 
 
-async def test_a_file_that_changed_is_named_and_nothing_is_sent(
-    end: FarEnd, tmp_path: Path
+async def test_many_files_arrive_whole(end: FarEnd, tmp_path: Path) -> None:
+    """More than one piece of reading."""
+    end.then(reply(200))
+    bodies = [bytes([number]) * 200_000 for number in range(20)]
+    files = [file(tmp_path, str(number), body, end.url) for number, body in enumerate(bodies)]
+    async with Transfers(sleep=no_sleep) as transfers:
+        await transfers.put_batch(files)
+    line = f"200000 {end.url}{PLACE}\n".encode()
+    assert end.seen[0][2] == b"".join(line + body for body in bodies)
+
+
+@pytest.mark.parametrize("grown", [b"", b"yy"])
+async def test_a_file_whose_size_changed_is_named(
+    end: FarEnd, tmp_path: Path, grown: bytes
 ) -> None:
+    end.then(reply(200))
+    files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
+    (tmp_path / "other").write_bytes(grown)
+    async with Transfers(sleep=no_sleep) as transfers:
+        with pytest.raises(InvalidInputError, match="«other» changed while it was being sent"):
+            await transfers.put_batch(files)
+
+
+async def test_a_file_that_the_server_finds_changed_is_named(end: FarEnd, tmp_path: Path) -> None:
+    end.then(reply(422, b"DIGEST_MISMATCH"))
     files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
     (tmp_path / "other").write_bytes(b"y")
     async with Transfers(sleep=no_sleep) as transfers:
         with pytest.raises(InvalidInputError, match="«other» changed while it was being sent"):
             await transfers.put_batch(files)
-    assert end.seen == []
+
+
+async def test_what_else_the_server_refuses_is_told_in_its_words(
+    end: FarEnd, tmp_path: Path
+) -> None:
+    end.then(reply(413, b"too large"))
+    async with Transfers(sleep=no_sleep) as transfers:
+        with pytest.raises(InvalidInputError, match=r"413 .*too large"):
+            await transfers.put_batch([file(tmp_path, "a", b"x", end.url)])
+
+
+async def test_a_file_that_is_gone_is_named(end: FarEnd, tmp_path: Path) -> None:
+    end.then(reply(200))
+    files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
+    (tmp_path / "other").unlink()
+    async with Transfers(sleep=no_sleep) as transfers:
+        with pytest.raises(InvalidInputError, match="«other» cannot be read any more: No such"):
+            await transfers.put_batch(files)

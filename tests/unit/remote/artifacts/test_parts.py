@@ -46,7 +46,7 @@ def test_parts_are_those_that_w_and_b_s_client_announced() -> None:
 
 def content(file: Path, data: bytes) -> Content:
     file.write_bytes(data)
-    return Content("data/big", entry_digest([data]), len(data), file)
+    return Content("data/big", entry_digest([data]), len(data), str(file))
 
 
 async def test_parts_follow_each_other_and_know_their_digests(tmp_path: Path) -> None:

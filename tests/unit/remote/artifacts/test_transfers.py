@@ -25,7 +25,7 @@ async def transfers() -> AsyncIterator[Transfers]:
 def content(file: Path, data: bytes) -> Content:
     file.write_bytes(data)
     md5 = hashlib.md5(data, usedforsecurity=False).digest()
-    return Content("dir/file", encoded(md5), len(data), file)
+    return Content("dir/file", encoded(md5), len(data), str(file))
 
 
 async def test_a_file_arrives_with_the_headers_that_were_asked_for(
