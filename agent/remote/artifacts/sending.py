@@ -100,7 +100,7 @@ class Sending:
     async def _announced(
         self, batch: Sequence[Content], target: Unfinished, sent: Sent
     ) -> list[Placed]:
-        """Ask for places; gives those of the files that are missing."""
+        """Ask for places, which tell what is missing."""
         files = [Parted(content, await self._parts_of(content)) for content in batch]
         places = await self._places(files, target)
         for file, place in zip(files, places, strict=True):
