@@ -31,6 +31,7 @@ class Cause(StrEnum):
     SCHEDULE_CAPACITY = "SCHEDULE_CAPACITY"
     SCHEDULE_DISK = "SCHEDULE_DISK"
     SCHEDULE_ENGINE = "SCHEDULE_ENGINE"
+    SCHEDULE_BACKOFF = "SCHEDULE_BACKOFF"
     SCHEDULE_WAITING = "SCHEDULE_WAITING"
     START_ENTRYPOINT = "START_ENTRYPOINT"
     START_FAILED = "START_FAILED"
@@ -142,6 +143,10 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.SCHEDULE_ENGINE: Meaning(
         "The engine that would run the job does not answer.",
         "Start it on the agent's machine: the agent sees by itself that it is back.",
+    ),
+    Cause.SCHEDULE_BACKOFF: Meaning(
+        "The item waits a little before it is tried again.",
+        "Nothing needs to be done; `launch item show ID` tells how the last try ended.",
     ),
     Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
     Cause.START_ENTRYPOINT: Meaning(

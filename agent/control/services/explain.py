@@ -72,6 +72,9 @@ def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
         details.append(f"Agents fell silent while preparing it: {item.lease_losses} so far.")
     if around.queue is not None and around.queue.paused:
         return _told(item, Cause.SCHEDULE_PAUSED, details)
+    if item.not_before is not None:
+        details.append(f"It may be taken from {item.not_before:%Y-%m-%d %H:%M:%S} UTC on.")
+        return _told(item, Cause.SCHEDULE_BACKOFF, details)
     live = [agent for agent in around.agents if agent.live]
     if not live:
         return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, *_silent(around.agents)])

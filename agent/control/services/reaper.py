@@ -1,4 +1,4 @@
-"""Time's consequences: expired leases, silent agents, retention."""
+"""Time's consequences: expired leases, silent agents, waits that are over, retention."""
 
 import asyncio
 import time
@@ -9,6 +9,7 @@ import structlog
 
 from agent.control.services.context import Context
 from agent.control.services.logs import AttemptLogs
+from agent.control.services.notices import topic_queue
 from agent.control.services.transitions import end, remark, requeue
 from agent.control.store import agents, idempotency, items
 from agent.control.store.records import Dialect
@@ -97,6 +98,7 @@ class Reaper:
 
 
 def _expire(tx: Tx, context: Context) -> tuple[int, int, int, int]:
+    tx.ring(*(topic_queue(queue_id) for queue_id in items.end_waits(tx)))
     requeued = poisoned = out_of_contact = lost = 0
     for row in items.expired(tx, _AT_ONCE):
         if Phase(row.phase) not in MAY_RUN:

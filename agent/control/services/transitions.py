@@ -18,6 +18,9 @@ from agent.model.phase import TERMINAL, Phase, may_follow
 
 #: New attempts that `on_lost: retry` opens, unless `retries` allows more.
 LOST_RETRIES: Final = 5
+#: Seconds before the first new attempt after an error; each further one waits twice as long.
+_FIRST_WAIT: Final = 5.0
+_LONGEST_WAIT: Final = 300.0
 
 #: Columns that an attempt keeps as well.
 _OF_ATTEMPT: Final = frozenset(
@@ -143,9 +146,21 @@ def end(
     }
     move(tx, seen, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
     if may_try_again(seen, phase, cause):
-        number = seen.retried + 1
-        ended = items.sure(tx, seen.id)
-        reopen(tx, ended, f"another try by policy, number {number}", retried=number)
+        _try_again(tx, items.sure(tx, seen.id), phase)
+
+
+def _try_again(tx: Tx, ended: AnyRow, phase: Phase) -> None:
+    """Open an attempt by policy: at once where the machine went away, else after a wait.
+
+    What an error comes from, a registry or a disk, is seldom mended within seconds.
+    """
+    number = ended.retried + 1
+    text = f"another try by policy, number {number}"
+    if phase is Phase.ERRORED:
+        wait = min(_FIRST_WAIT * 2.0 ** (number - 1), _LONGEST_WAIT)
+        reopen(tx, ended, f"{text}, after {wait:g} s", retried=number, not_before=tx.now + wait)
+    else:
+        reopen(tx, ended, text, retried=number)
 
 
 def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
@@ -162,11 +177,25 @@ def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
     return bool(item.retried < allowed)
 
 
-def reopen(tx: Tx, ended: AnyRow, text: str, *, retried: int = 0, actor: str | None = None) -> None:
-    """Open a new attempt at the end of the queue."""
+def reopen(
+    tx: Tx,
+    ended: AnyRow,
+    text: str,
+    *,
+    retried: int = 0,
+    not_before: float | None = None,
+    actor: str | None = None,
+) -> None:
+    """Open a new attempt at the end of the queue, which nobody takes before that time."""
     number = ended.attempt + 1
     history.open_attempt(tx, ended.id, number)
-    fresh = {"attempt": number, "enqueued_at": tx.now, "lease_losses": 0, "retried": retried}
+    fresh = {
+        "attempt": number,
+        "enqueued_at": tx.now if not_before is None else not_before,
+        "not_before": not_before,
+        "lease_losses": 0,
+        "retried": retried,
+    }
     move(tx, ended, Phase.QUEUED, actor=actor, text=text, changes={**_AFRESH, **fresh})
 
 

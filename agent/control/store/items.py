@@ -21,7 +21,7 @@ from sqlalchemy import (
 from agent.control.store.artifact_tables import artifacts
 from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
-from agent.control.store.tables import HELD_ONLY, QUEUED_ONLY, attempts, items
+from agent.control.store.tables import DEFERRED_ONLY, HELD_ONLY, QUEUED_ONLY, attempts, items
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity, Demand, Granted
 from agent.model.cause import Cause
@@ -87,6 +87,7 @@ def _fitting(resources: int, *, unnamed: bool) -> Select[Any]:
     where = (
         text(QUEUED_ONLY),
         items.c.queue_id == bindparam("in_queue"),
+        items.c.not_before.is_(None),
         or_(false(), *suited),
         items.c.demand_cpus <= bindparam("cpus"),
         items.c.demand_memory <= bindparam("memory"),
@@ -189,9 +190,18 @@ def _by_head(
 
 def take_any(tx: Tx, queue_id: str) -> str | None:
     """The id of the first queued item, whatever it asks for; locked."""
-    query = select(items.c.id).where(text(QUEUED_ONLY), items.c.queue_id == queue_id)
+    query = select(items.c.id).where(
+        text(QUEUED_ONLY), items.c.queue_id == queue_id, items.c.not_before.is_(None)
+    )
     found = tx.one(query.order_by(*_PLACE).limit(1).with_for_update(skip_locked=True))
     return None if found is None else str(found.id)
+
+
+def end_waits(tx: Tx) -> set[str]:
+    """Let items be taken whose time to wait is over; the ids of their queues."""
+    due = (text(DEFERRED_ONLY), items.c.not_before <= tx.now)
+    statement = update(items).where(*due).values(not_before=None).returning(items.c.queue_id)
+    return {row.queue_id for row in tx.run(statement) if row.queue_id is not None}
 
 
 def change(tx: Tx, seen: AnyRow, values: dict[str, Any]) -> bool:
@@ -277,7 +287,8 @@ def level_priorities(tx: Tx, queue_id: str, priority: int) -> None:
 
 def ahead(tx: Tx, item: ItemRecord) -> int:
     """How many queued items of the same queue come before a queued one."""
-    query = select(func.count()).select_from(items).where(text(QUEUED_ONLY))
+    query = select(func.count()).select_from(items)
+    query = query.where(text(QUEUED_ONLY), items.c.not_before.is_(None))
     same = query.where(items.c.queue_id == item.queue_id, items.c.id != item.id)
     place = item.enqueued_at.timestamp()
     earlier = (items.c.priority == item.priority) & (items.c.enqueued_at < place)
@@ -390,6 +401,7 @@ def _record(one: AnyRow) -> ItemRecord:
         retries=one.retries,
         on_lost=one.on_lost,
         enqueued_at=moment(one.enqueued_at),
+        not_before=moment(one.not_before),
         created_at=moment(one.created_at),
         updated_at=moment(one.updated_at),
         started_at=moment(one.started_at),

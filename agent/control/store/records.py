@@ -198,6 +198,8 @@ class ItemRecord:
     retries: int
     on_lost: Literal["fail", "retry"]
     enqueued_at: datetime
+    #: Nobody takes it before then.
+    not_before: datetime | None
     created_at: datetime
     updated_at: datetime
     started_at: datetime | None

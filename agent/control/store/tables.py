@@ -268,6 +268,8 @@ items: Final = Table(
     Column("exit_code", Integer),
     #: Decides who is first within a priority; a move or a new attempt goes to the end.
     Column("enqueued_at", Double, nullable=False),
+    #: Nobody may take it before then; `NULL` where it may be taken at once.
+    Column("not_before", Double),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("started_at", Double),
@@ -283,6 +285,7 @@ items: Final = Table(
 
 #: SQLite uses a partial index only where the query repeats its condition literally.
 QUEUED_ONLY: Final = f"phase = '{Phase.QUEUED}'"
+DEFERRED_ONLY: Final = "not_before IS NOT NULL"
 HELD_ONLY: Final = "phase IN ({})".format(", ".join(f"'{phase}'" for phase in sorted(HELD)))
 
 Index(
@@ -293,6 +296,12 @@ Index(
     items.c.seq,
     sqlite_where=text(QUEUED_ONLY),
     postgresql_where=text(QUEUED_ONLY),
+)
+Index(
+    "ix_items_deferred",
+    items.c.not_before,
+    sqlite_where=text(DEFERRED_ONLY),
+    postgresql_where=text(DEFERRED_ONLY),
 )
 Index(
     "ix_items_held_by",

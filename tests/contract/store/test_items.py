@@ -213,6 +213,7 @@ async def test_a_person_retrying_renews_the_tries_that_policy_has(world: World) 
         claim = await agent.claim_one()
         assert claim.lease.attempt == attempt
         await agent.finish(claim, Phase.ERRORED, Cause.IMAGE_UNAVAILABLE, "no")
+        await world.pass_time(5)
     await world.plane.items.retry(world.me, item.id)
     claim = await agent.claim_one()
     await agent.finish(claim, Phase.ERRORED, Cause.IMAGE_UNAVAILABLE, "no")

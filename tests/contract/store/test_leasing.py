@@ -249,6 +249,7 @@ async def test_an_outcome_repeated_after_policy_opened_a_new_attempt_is_kept(wor
     assert await agent.finish(claim, **outcome) is Verdict.KEPT
     again = await world.item(item)
     assert (again.phase, again.attempt) == (Phase.QUEUED, 2)
+    await world.pass_time(5)
     second = await agent.claim_one()
     assert second.lease.attempt == 2
     assert second.run_token != claim.run_token

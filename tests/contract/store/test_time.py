@@ -94,6 +94,54 @@ async def test_on_lost_retry_opens_new_attempts_within_bounds(world: World) -> N
     await world.history(item)
 
 
+async def test_tries_after_an_error_wait_longer_each_time(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": 8})
+    for wait in (5, 10, 20, 40, 80, 160, 300, 300):
+        await agent.finish(
+            await agent.claim_one(), Phase.ERRORED, Cause.IMAGE_UNAVAILABLE, "refused"
+        )
+        await world.pass_time(wait - 1)
+        assert await agent.claim() == ()
+        await world.pass_time(1)
+    await agent.claim_one()
+    told = [event.text for event in await world.plane.items.events(world.me, item.id)]
+    assert "another try by policy, number 2, after 10 s" in told
+
+
+async def test_an_item_that_waits_holds_up_nobody(world: World) -> None:
+    agent = await world.agent()
+    waiting = await world.submit({"retries": 1}, priority=0)
+    await agent.finish(await agent.claim_one(), Phase.ERRORED, Cause.DISK_FULL, "full")
+    other = await world.submit()
+    explained = await world.plane.items.explain(world.me, other.id)
+    assert not [line for line in explained.details if "come first" in line]
+    assert (await agent.claim_one()).lease.item_id == other.id
+    explained = await world.plane.items.explain(world.me, waiting.id)
+    assert explained.cause is Cause.SCHEDULE_BACKOFF
+    assert "It may be taken from" in explained.details[-1]
+
+
+async def test_a_claim_that_waits_is_woken_when_the_wait_of_an_item_is_over(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": 1})
+    await agent.finish(await agent.claim_one(), Phase.ERRORED, Cause.START_FAILED, "no")
+    claiming = asyncio.create_task(agent.claim(wait=30))
+    await world.somebody_waits()
+    await world.pass_time(5)
+    (claim,) = await claiming
+    assert (claim.lease.item_id, claim.lease.attempt) == (item.id, 2)
+
+
+async def test_a_person_need_not_wait(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": 1})
+    await agent.finish(await agent.claim_one(), Phase.ERRORED, Cause.START_FAILED, "no")
+    await world.plane.items.stop(world.me, item.id)
+    await world.plane.items.retry(world.me, item.id)
+    assert (await agent.claim_one()).lease.attempt == 3
+
+
 async def test_contact_regained_ends_the_countdown(world: World) -> None:
     agent = await world.agent()
     item = await world.submit()

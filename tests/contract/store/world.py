@@ -28,7 +28,7 @@ from agent.model.phase import Phase, may_follow
 IMAGE = {"docker": {"docker_image": "busybox"}}
 PLENTY = Capacity(slots=100)
 _TIMES = {
-    "items": ("lease_expires_at", "lost_contact_at", "finished_at"),
+    "items": ("lease_expires_at", "lost_contact_at", "finished_at", "not_before"),
     "attempts": ("finished_at",),
     "agents": ("heartbeat_at",),
     "idempotency_keys": ("created_at",),

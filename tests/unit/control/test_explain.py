@@ -45,6 +45,7 @@ ITEM = ItemRecord(
     retries=0,
     on_lost="fail",
     enqueued_at=NOW,
+    not_before=None,
     created_at=NOW,
     updated_at=NOW,
     started_at=None,
