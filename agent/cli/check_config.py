@@ -1,5 +1,6 @@
 """`launch-agent --check-config`: every value that would count, and where it was written."""
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,13 +13,20 @@ from agent.config.complaints import dotted
 from agent.config.document import KeyPath
 from agent.config.load import Loaded
 from agent.config.server import Embedded, Remote
-from agent.config.shape import annotation_at, describe, fields_of
+from agent.config.shape import annotation_at, describe, values_of
+from agent.config.unready import unready
 from agent.model.redact import MASK, Redactor
 from agent.model.units import format_size
+from agent.runners.docker.arguments import allowance
 
 
 def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
-    """Print the file that was read, the server that was chosen, and all values."""
+    """Print the file that was read, the server that was chosen, and all values.
+
+    Raises:
+        ConfigError: what only a runner can tell of its options.
+    """
+    allowance(loaded.config.runners.local_container.allow)
     print(f"file:    {loaded.file or 'none'}")
     if isinstance(choice, Remote):
         print(f"server:  {choice.url} (from {choice.origin}), key {MASK}")
@@ -30,13 +38,14 @@ def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
         for path, value in _leaves((), loaded.config)
     ]
     print_table(("KEY", "VALUE", "FROM"), rows, "")
+    for remark in unready(loaded.config, os.environ):
+        print(f"note:    {remark}")
 
 
 def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
     if isinstance(value, Model):
-        for key in fields_of(type(value)):
-            attribute = _attribute(value, key)
-            yield from _leaves((*path, key), getattr(value, attribute))
+        for key, inner in values_of(value):
+            yield from _leaves((*path, key), inner)
     elif isinstance(value, dict) and value:
         for key, item in value.items():
             yield from _leaves((*path, key), item)
@@ -45,11 +54,6 @@ def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
             yield from _leaves((*path, index), item)
     else:
         yield path, value
-
-
-def _attribute(model: Model, key: str) -> str:
-    names = {field.alias or name: name for name, field in type(model).model_fields.items()}
-    return names[key]
 
 
 def _shown(path: KeyPath, value: Any) -> str:

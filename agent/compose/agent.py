@@ -18,6 +18,7 @@ from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resour
 from agent.config.agent import AgentConfig
 from agent.config.load import Loaded
 from agent.config.server import Embedded, Remote
+from agent.config.unready import unready
 from agent.daemon.identity import held_state_dir
 from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
@@ -188,7 +189,7 @@ def _settings(shop: Shop) -> Settings:
 
 def _remarks(shop: Shop) -> list[str]:
     """What people should know before they rely on it."""
-    found = []
+    found = list(unready(shop.config, shop.environment))
     if PROCESSES in shop.resources and not shop.config.runners.local_process.user:
         found.append(_UNGUARDED)
     far = shop.plane is None and not shop.config.runners.local_container.host_network

@@ -17,6 +17,12 @@ def fields_of(model: type[Model]) -> dict[str, FieldInfo]:
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
+def values_of(model: Model) -> Iterator[tuple[str, Any]]:
+    """Each value with the name under which files write it."""
+    for name, field in type(model).model_fields.items():
+        yield field.alias or name, getattr(model, name)
+
+
 def annotation_at(model: type[Model], path: KeyPath) -> Any:
     """The annotation of a value in a file; `None` when no such key can be."""
     current: Any = model

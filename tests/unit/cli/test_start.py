@@ -95,6 +95,7 @@ def test_the_effective_configuration_is_shown_with_its_origins(
         (("-u", "x"), 2, "-u/--url is gone"),
         (("-q", "a", "--server", "https://x"), 4, "no API key for the server https://x"),
         (("-q", "a", "--server", "https://x", "--embedded"), 2, "exclude each other"),
+        (("-c", "allow.yaml", "--check-config"), 2, "there is no option «volumes»"),
         (("-q", "a", "-j", "-5"), 2, "--max-jobs: `max_jobs`: seen `-5`"),
     ],
 )
@@ -105,7 +106,9 @@ def test_what_keeps_an_agent_from_starting_is_told(
     args: tuple[str, ...],
     code: int,
     says: str,
+    tmp_path: Path,
 ) -> None:
+    (tmp_path / "allow.yaml").write_text("runners: {local-container: {allow: [volumes]}}\n")
     monkeypatch.setattr("sys.argv", ["launch-agent", *args])
     assert run_command(launch_agent, "launch-agent") == code
     assert says in capfdbinary.readouterr().err.decode()

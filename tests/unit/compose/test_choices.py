@@ -184,6 +184,8 @@ def test_people_are_warned_of_what_is_no_boundary_and_what_is_out_of_reach(
     assert _remarks(shop(guarded, threads)) == []
     (far,) = _remarks(shop(config(), threads, ("local-container",)))
     assert "cannot reach http://127.0.0.1:1" in far
+    lacking = config(secrets={"a": {"env": "NOT_SET", "as_env": "A"}})
+    assert "NOT_SET" in _remarks(shop(lacking, threads))[0]
 
 
 # ---- plugins

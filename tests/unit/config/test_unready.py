@@ -1,0 +1,43 @@
+"""What the configuration names and the machine lacks is told, and nothing else."""
+
+from pathlib import Path
+
+from agent.config.agent import AgentConfig
+from agent.config.unready import unready
+
+
+def told(document: dict[str, object], **environ: str) -> tuple[str, ...]:
+    return unready(AgentConfig.model_validate(document), environ)
+
+
+def test_the_defaults_name_nothing_that_could_be_missing() -> None:
+    assert told({}) == ()
+
+
+def test_each_secret_that_cannot_be_read_is_named_by_its_key(tmp_path: Path) -> None:
+    (tmp_path / "there").write_text("verborgen")
+    secrets = {
+        "a": {"file": tmp_path / "gone", "as_env": "A"},
+        "b": {"env": "NOT_SET", "as_env": "B"},
+        "c": {"file": tmp_path / "there", "as_env": "C"},
+        "d": {"env": "SET", "as_env": "D"},
+        "e": {"value": "x", "as_env": "E"},
+    }
+    one, two = told({"secrets": secrets}, SET="verborgen")
+    assert one.startswith("`secrets.a`: The secret file ")
+    assert "gone cannot be read: No such file or directory." in one
+    assert two.startswith("`secrets.b`: The environment variable NOT_SET, ")
+
+
+def test_secrets_in_lists_and_files_that_are_read_are_looked_at(tmp_path: Path) -> None:
+    git = {
+        "known_hosts": tmp_path / "hosts",
+        "credentials": [{"url": "https://g/", "username": "u", "password": {"env": "NO"}}],
+    }
+    mounts = {"data": {"source": tmp_path, "target": "/d"}}
+    said = told({"sources": {"git": git}, "mounts": mounts, "state_dir": tmp_path / "made-later"})
+    assert [line.partition(":")[0] for line in said] == [
+        "`sources.git.credentials[0].password`",
+        "`sources.git.known_hosts`",
+    ]
+    assert said[1].endswith("hosts does not exist.")
