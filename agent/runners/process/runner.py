@@ -33,6 +33,7 @@ from agent.runners.process.status import Status
 from agent.runners.process.user import JobUser
 from agent.runners.process.watch import Watch
 from agent.runners.signals import signal_of
+from agent.system.child import signal_group
 
 T = TypeVar("T")
 
@@ -161,8 +162,8 @@ class ProcessRunner:
             await self._in_thread(self._folder(workload.name).remove)
 
     async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
-        _signal(session, signal.SIGTERM)
-        _signal(session, signal.SIGCONT)  # a suspended job could not act on it
+        signal_group(session, signal.SIGTERM)
+        signal_group(session, signal.SIGCONT)  # a suspended job could not act on it
         if not await watch.wait(grace):
             # The supervisor is spared: it still has to write the exit code.
             await self._kill(name, session, spared=session)
@@ -328,11 +329,6 @@ def _is_full(folder: Path) -> bool:
     """Whether its disk has no room; the log is there, and the job runs there."""
     disk = os.statvfs(folder)
     return disk.f_bavail * disk.f_frsize < _NO_ROOM
-
-
-def _signal(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
 
 
 def _identity(root: Path) -> str:
