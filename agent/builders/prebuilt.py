@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from agent.builders.docker.credentials import engine_auth
 from agent.builders.docker.engine import (
@@ -99,7 +99,7 @@ class ReadyImages:
         query = {"fromImage": reference.repository, "tag": reference.pulled_as}
         stream = self._engine.events("/images/create", auth=auth, idle=self._idle, **query)
         try:
-            async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as events:
+            async with aclosing(stream) as events:
                 async for event in events:
                     if "error" in event:
                         raise _pull_error(reference, str(event["error"]))

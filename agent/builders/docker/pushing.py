@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final
 
 from agent.builders.docker.credentials import ANONYMOUS, engine_auth
 from agent.builders.docker.engine import Engine, EngineRefusedError
@@ -92,7 +91,7 @@ class Shelf:
         # Without a login the engine still wants the header.
         stream = engine.events(path, auth=auth or ANONYMOUS, idle=_IDLE, tag=tag)
         digest: str | None = None
-        async with aclosing(cast("AsyncGenerator[dict[str, object], None]", stream)) as events:
+        async with aclosing(stream) as events:
             async for event in events:
                 if "error" in event:
                     raise self.failed(str(event["error"]))
@@ -108,7 +107,7 @@ class Shelf:
         )
 
 
-def _digest(event: dict[str, object]) -> str | None:
+def _digest(event: dict[str, Any]) -> str | None:
     aux = event.get("aux")
     if isinstance(aux, dict) and "Digest" in aux:
         return str(aux["Digest"])

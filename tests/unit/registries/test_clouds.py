@@ -14,9 +14,9 @@ from aiohttp.test_utils import TestServer
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.registries.acr import AcrLogins, exchange
-from agent.registries.ecr import EcrLogins
-from agent.registries.google import GoogleLogins
+from agent.registries.acr import acr_logins, exchange
+from agent.registries.ecr import ecr_logins
+from agent.registries.google import google_logins
 
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GOOGLE = "europe-west1-docker.pkg.dev"
@@ -32,9 +32,9 @@ def threads():
 @pytest.fixture
 def sources(threads):
     return {
-        "aws": (EcrLogins(ECR, "eu-central-1", threads), ECR, "boto3"),
-        "gcp": (GoogleLogins(GOOGLE, threads), GOOGLE, "google-auth"),
-        "azure": (AcrLogins(ACR, threads), ACR, "azure-identity"),
+        "aws": (ecr_logins(ECR, "eu-central-1", threads), ECR, "boto3"),
+        "gcp": (google_logins(GOOGLE, threads), GOOGLE, "google-auth"),
+        "azure": (acr_logins(ACR, threads), ACR, "azure-identity"),
     }
 
 
