@@ -45,6 +45,8 @@ _AGENT: Final = """
 _CONDITIONS: Final = " conditions { kind message resource } "
 
 _PAGE: Final = 500
+#: Seconds without a byte of a log.
+_SILENCE: Final = 90.0
 
 
 class Console:
@@ -316,12 +318,14 @@ class Console:
 
         Raises:
             NotFoundError: no such item or attempt.
+            UnreachableError: the connection broke, or brought nothing for so long that it may
+                be dead; ask again from where it ended.
         """
         path = f"/launch/items/{quote(item_id)}/attempts/{attempt}/logs/{channel}"
         params: dict[str, str | int] = {"offset": offset}
         if follow:
             params["follow"] = 1
-        async with self._client.stream("GET", path, params=params) as response:
+        async with self._client.stream("GET", path, params=params, silence=_SILENCE) as response:
             async for piece in response.content.iter_any():
                 yield piece
 
