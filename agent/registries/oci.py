@@ -97,7 +97,7 @@ class OciRegistry:
         self, method: str, image: ImageReference, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         base = base_url(image.host)
-        url = f"{base}/v2/{_path(image)}/manifests/{image.digest or image.tag or 'latest'}"
+        url = f"{base}/v2/{_path(image)}/manifests/{image.pulled_as}"
         answer = await self._connections.session.request(
             method,
             url,

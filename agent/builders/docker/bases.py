@@ -2,7 +2,7 @@
 
 from agent.builders.docker.engine import Engine
 from agent.builders.docker.pushing import Shelf
-from agent.builders.docker.reference import parse_reference
+from agent.builders.docker.reference import familiar, read_reference
 from agent.model.errors import JobError
 
 
@@ -18,8 +18,7 @@ async def base_content(engine: Engine, shelf: Shelf | None, base: str) -> str:
     facts = await engine.image(base)
     if facts is None:
         return await _far(shelf, base) or "not here"
-    reference = parse_reference(base)
-    prefix = f"{reference.familiar if reference else base}@"
+    prefix = f"{familiar(read_reference(base))}@"
     pulled = (name for name in facts.digests if name.startswith(prefix))
     return next((name.removeprefix(prefix) for name in pulled), facts.id)
 
