@@ -1,8 +1,6 @@
 """The engine's API: what is asked, and what its refusals become."""
 
 import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -18,20 +16,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.system.engine_address import DEFAULT
 from agent.testing.builder_suite import RecordingLog
-from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
-
-
-@pytest.fixture
-async def fake():
-    with tempfile.TemporaryDirectory() as folder:
-        async with serving(Path(folder)) as made:
-            yield made
-
-
-@pytest.fixture
-async def engine(fake):
-    async with Engine(fake.host, {}) as made:
-        yield made
+from tests.unit.builders.fake_engine import DIGEST, ID, image
 
 
 class Registry:

@@ -5,7 +5,6 @@ The libraries are extras and need not be here; they stand as modules that answer
 
 import base64
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -21,12 +20,6 @@ from agent.registries.google import google_logins
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GOOGLE = "europe-west1-docker.pkg.dev"
 ACR = "launch.azurecr.io"
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
 
 
 @pytest.fixture
