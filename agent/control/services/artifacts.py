@@ -13,7 +13,7 @@ from agent.control.services.artifact_naming import (
 from agent.control.services.context import Context, cursor, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
-from agent.control.store import aliases, artifact_files, artifacts, runs
+from agent.control.store import aliases, artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_records import (
     ArtifactChange,
     ArtifactRecord,
@@ -51,7 +51,7 @@ class Artifacts:
 
         def work(tx: Tx) -> ArtifactRecord | None:
             place = entity or principal.default_entity
-            collection = artifacts.collection(tx, place, project, collection_name)
+            collection = collections.by_name(tx, place, project, collection_name)
             return None if collection is None else find(tx, collection.id, alias)
 
         return visible(self._context, principal, await self._read(work))
@@ -77,13 +77,13 @@ class Artifacts:
         place = entity or principal.default_entity
         if not self._context.policy.allows(principal, place, Action.READ):
             return None
-        return await self._read(lambda tx: artifacts.collection(tx, place, project, name))
+        return await self._read(lambda tx: collections.by_name(tx, place, project, name))
 
     async def collection_by_id(
         self, principal: Principal, collection_id: str
     ) -> CollectionRecord | None:
         """A collection by id; `None` when it is absent or hidden."""
-        found = await self._read(lambda tx: artifacts.collection_by_id(tx, collection_id))
+        found = await self._read(lambda tx: collections.by_id(tx, collection_id))
         if found is None or not self._context.policy.allows(principal, found.entity, Action.READ):
             return None
         return found
@@ -107,7 +107,7 @@ class Artifacts:
 
         def work(tx: Tx) -> Page[CollectionRecord]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            found, total = artifacts.collections(
+            found, total = collections.page(
                 tx, place, project, kind=kind, after=after_seq, limit=size + 1
             )
             rows = found[:size]
@@ -123,7 +123,7 @@ class Artifacts:
 
         def work(tx: Tx) -> tuple[Json, ...]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            found = artifacts.types(tx, place, project)
+            found = collections.types(tx, place, project)
             return tuple({"name": name, "created_at": moment(first)} for name, first in found)
 
         return await self._read(work)
@@ -269,7 +269,7 @@ class Artifacts:
             found = writable(tx, self._context, principal, artifact_id)
             artifacts.change(tx, found.id, _columns(found, change))
             if change.aliases is not None:
-                artifacts.lock_collection(tx, found.collection.id)
+                collections.lock(tx, found.collection.id)
                 gone = set(found.aliases) - set(change.aliases)
                 aliases.take(tx, found.id, gone)
                 give_aliases(tx, found.collection.id, found.id, change.aliases)
@@ -290,7 +290,7 @@ class Artifacts:
             if found.state is not ArtifactState.COMMITTED:
                 message = f"The artifact «{found.collection.name}» is {found.state.lower()}."
                 raise ConflictError(message, hint="Only a complete version can have aliases.")
-            artifacts.lock_collection(tx, found.collection.id)
+            collections.lock(tx, found.collection.id)
             for name in names:
                 check_aliases((name,))
             give_aliases(tx, found.collection.id, found.id, names)
@@ -325,7 +325,7 @@ class Artifacts:
 
         def work(tx: Tx) -> ArtifactRecord:
             found = writable(tx, self._context, principal, artifact_id)
-            artifacts.lock_collection(tx, found.collection.id)
+            collections.lock(tx, found.collection.id)
             if found.aliases and not with_aliases:
                 names = ", ".join(f"`{alias}`" for alias in found.aliases)
                 message = f"{found.reference} has the aliases {names}."
