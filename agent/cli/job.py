@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.job_create import create
 from agent.cli.output import ago, print_json, print_pairs, print_table, say
+from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import checked_alias, version_of
@@ -46,7 +46,7 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
 
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity()
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             return await bench.artifacts.jobs(entity, project)
 
     found = target.call(work)
@@ -70,7 +70,7 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
 
     async def work(console: "Console") -> tuple[JobReference, Json, str]:
         named = await console.job_reference(reference, project)
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             version = await bench.artifacts.version(named)
             text = await bench.artifacts.text(named, version["id"], FILE_NAME)
         return named, version, text
@@ -101,7 +101,7 @@ def versions(target: Target, reference: str, project: str | None, *, as_json: bo
 
     async def work(console: "Console") -> list[Json]:
         named = await console.job_reference(reference, project)
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             return await bench.artifacts.versions(named)
 
     found = target.call(work)
@@ -135,7 +135,7 @@ def alias(
 
     async def work(console: "Console") -> tuple[JobReference, Json]:
         named = await console.job_reference(reference, project)
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             version = await bench.artifacts.version(named)
             if remove:
                 _refuse_absent(named, aliases, version["aliases"])
@@ -167,7 +167,7 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
 
     async def work(console: "Console") -> list[str]:
         named = await console.job_reference(reference, project)
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             chosen = (
                 await bench.artifacts.versions(named)
                 if all_versions
