@@ -10,7 +10,8 @@ from agent.control.services.artifact_naming import (
     give_aliases,
     split_name,
 )
-from agent.control.services.context import Context, cursor, page_size
+from agent.control.services.context import Context
+from agent.control.services.paging import cursor, numbered_page, page_of, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
 from agent.control.store import aliases, artifact_files, artifacts, collections, runs
@@ -110,9 +111,7 @@ class Artifacts:
             found, total = collections.page(
                 tx, place, project, kind=kind, after=after_seq, limit=size + 1
             )
-            rows = found[:size]
-            last = str(rows[-1][0]) if rows else None
-            return Page(tuple(row for _, row in rows), last, len(found) > size, total)
+            return numbered_page(found, size, total)
 
         return await self._read(work)
 
@@ -146,9 +145,7 @@ class Artifacts:
 
         def work(tx: Tx) -> Page[ArtifactRecord]:
             found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
-            rows = tuple(found[:size])
-            last = str(rows[-1].version) if rows else None
-            return Page(rows, last, len(found) > size, total)
+            return page_of(found, size, total, lambda record: record.version)
 
         return await self._read(work)
 
@@ -173,8 +170,7 @@ class Artifacts:
             found, total = artifact_files.entries(
                 tx, artifact.id, names=names, after=after or "", limit=size + 1
             )
-            rows = tuple(found[:size])
-            return Page(rows, rows[-1].path if rows else None, len(found) > size, total)
+            return page_of(found, size, total, lambda entry: entry.path)
 
         return await self._read(work)
 

@@ -4,7 +4,8 @@ import base64
 import binascii
 from typing import Any, Final
 
-from agent.control.services.context import Context, cursor, page_size
+from agent.control.services.context import Context
+from agent.control.services.paging import cursor, numbered_page, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.running import (
     RunChange,
@@ -105,9 +106,7 @@ class Runs:
                 after=after_seq,
                 limit=size + 1,
             )
-            rows = found[:size]
-            last = str(rows[-1][0]) if rows else None
-            return Page(tuple(run for _, run in rows), last, len(found) > size, total)
+            return numbered_page(found, size, total)
 
         return await self._context.database.read(work)
 
