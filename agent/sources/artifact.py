@@ -4,7 +4,6 @@ A content that this agent has read before is copied from its cache, which is kep
 each entity: an MD5 can be forged, and must not bring one team's file into another's job.
 """
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -30,6 +29,7 @@ from agent.ports.log import LogSink, say
 from agent.system.cache import FRESH
 from agent.system.disk import is_full
 from agent.system.threads import Stop, in_thread
+from agent.system.together import together
 
 _AT_ONCE: Final = 8
 _BATCH: Final = 1024 * 1024
@@ -92,13 +92,10 @@ class ArtifactFetcher:
             for entry in left:
                 await self._one(found, entry, into / entry.path, cache)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                # A task a file would hold up the loop, and leases with it, where files are many.
-                for _ in range(_AT_ONCE):
-                    tasks.create_task(some())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            # A task a file would hold up the loop, and leases with it, where files are many.
+            for _ in range(_AT_ONCE):
+                tasks.create_task(some())
 
     async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
         kept = _kept(cache, entry)

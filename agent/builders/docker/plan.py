@@ -11,6 +11,7 @@ from agent.builders.context import check_paths
 from agent.builders.docker.dockerfile import Recipe, dockerfile
 from agent.builders.docker.reference import is_reference, read_reference
 from agent.builders.ignore import whole_text, withheld
+from agent.builders.pythons import no_version
 from agent.builders.requirements import LocalPackage, Requirements, find_requirements
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -113,11 +114,7 @@ def _base_image(request: BuildRequest, config: BuilderConfig) -> tuple[str, bool
 def _python(version: str) -> str:
     match = _PYTHON.fullmatch(version.strip())
     if match is None:
-        raise JobError(
-            Cause.SOURCE_INVALID,
-            f"Python version «{version}» cannot be read.",
-            hint="Write it as 3.11 or 3.11.4.",
-        )
+        raise no_version(version)
     return match[1]
 
 
