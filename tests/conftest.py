@@ -4,6 +4,7 @@ import asyncio
 import os
 from asyncio import runners
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -55,6 +56,13 @@ def postgres_server(services: state.Facts) -> state.PostgresFacts:
 def git_servers(services: state.Facts) -> state.GitFacts:
     assert services.git is not None
     return services.git
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """The pool that an agent lends to its parts for what blocks."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ cache or configuration. `pylock.toml` is handed on whole, since uv installs from
 import re
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -76,14 +76,14 @@ def from_poetry(text: str, pyproject: str | None) -> Locked:
     grouped = [each for each in packages if "groups" in each]
     if grouped:
         main = [each for each in grouped if "main" in each["groups"]]
-        return Locked(_lines(_pin(each) + _markers(each) for each in main), exact=True)
+        return Locked(as_text(_pin(each) + _markers(each) for each in main), exact=True)
     direct = [] if pyproject is None else list(_direct(_table(pyproject)))
     if not direct:
         unmarked = [each for each in packages if each.get("category", "main") == "main"]
-        return Locked(_lines(_pin(each) for each in unmarked), exact=True)
+        return Locked(as_text(_pin(each) for each in unmarked), exact=True)
     asked = [_with_pin(name, extras, pins) for name, extras in direct]
     constraints = (pin for name, pin in pins.items() if "==" in pin and name)
-    return Locked(_lines(asked), _lines(constraints))
+    return Locked(as_text(asked), as_text(constraints))
 
 
 def _table(text: str) -> dict[str, Any]:
@@ -140,5 +140,6 @@ def _with_pin(name: str, more: str, pins: dict[str, str]) -> str:
     return pin if pin and "==" not in pin else f"{name}{more}"
 
 
-def _lines(lines: Iterator[str] | list[str]) -> str:
+def as_text(lines: Iterable[str]) -> str:
+    """The text of a requirements file with these lines."""
     return "".join(f"{line}\n" for line in lines)

@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal
 
 from agent.builders.docker.credentials import engine_auth
 from agent.builders.docker.engine import (
@@ -15,9 +15,10 @@ from agent.builders.docker.engine import (
     ImageFacts,
     Platform,
 )
-from agent.builders.docker.reference import NAMESPACE, Reference, parse_reference, what_is_wrong
+from agent.builders.docker.reference import NAMESPACE, familiar, local_name, read_reference
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.job.image_reference import ImageReference
 from agent.model.redact import Redactor
 from agent.model.units import format_size
 from agent.model.work import Image
@@ -55,12 +56,7 @@ class ReadyImages:
 
     async def resolve(self, reference: str, log: LogSink) -> Image:
         """See `ImagePort`. Equal references are pulled once at a time."""
-        parsed = parse_reference(reference.strip())
-        if parsed is None:
-            raise JobError(
-                Cause.SOURCE_INVALID,
-                f"«{reference}» is not an image reference: {what_is_wrong(reference)}.",
-            )
+        parsed = read_reference(reference.strip())
         if parsed.repository.startswith(NAMESPACE):
             raise _not_found(parsed, "images that an agent built are found by their source only")
         try:
@@ -73,8 +69,8 @@ class ReadyImages:
         await say(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
         return image
 
-    async def _here(self, reference: Reference, log: LogSink) -> tuple[ImageFacts, bool]:
-        facts = await self._engine.image(reference.local)
+    async def _here(self, reference: ImageReference, log: LogSink) -> tuple[ImageFacts, bool]:
+        facts = await self._engine.image(local_name(reference))
         fixed = reference.digest is not None
         if facts is not None and (fixed or self._pull_when != "always"):
             return facts, True
@@ -87,19 +83,19 @@ class ReadyImages:
                 raise
             await say(log, f"{error.message} Using the image that is here.")
             return facts, True
-        pulled = await self._engine.image(reference.local)
+        pulled = await self._engine.image(local_name(reference))
         if pulled is None:
             raise _not_found(reference, "the engine does not have it after the pull")
         return pulled, False
 
-    async def _pull(self, reference: Reference, log: LogSink) -> None:
+    async def _pull(self, reference: ImageReference, log: LogSink) -> None:
         auth = engine_auth(await self._registry.credentials(reference.repository))
         await say(log, f"pulling {reference}")
         progress = _PullProgress(log)
         query = {"fromImage": reference.repository, "tag": reference.pulled_as}
         stream = self._engine.events("/images/create", auth=auth, idle=self._idle, **query)
         try:
-            async with aclosing(cast("AsyncGenerator[dict[str, Any], None]", stream)) as events:
+            async with aclosing(stream) as events:
                 async for event in events:
                     if "error" in event:
                         raise _pull_error(reference, str(event["error"]))
@@ -112,7 +108,7 @@ class ReadyImages:
                 f"Image «{reference}»: the registry sent nothing for {self._idle:g} s.",
             ) from None
 
-    async def _check_platform(self, reference: Reference, facts: ImageFacts) -> None:
+    async def _check_platform(self, reference: ImageReference, facts: ImageFacts) -> None:
         if self._platform is not None and _runs_on(facts, self._platform):
             return
         engine = self._platform = await self._engine.platform()
@@ -178,13 +174,13 @@ class _PullProgress:
         return f"{len(self._done)} layers done, {format_size(current)} of {format_size(total)}"
 
 
-def _pinned(reference: Reference, facts: ImageFacts, *, reused: bool) -> Image:
+def _pinned(reference: ImageReference, facts: ImageFacts, *, reused: bool) -> Image:
     """By the registry's digest where the image came from there, else by its id."""
     name = str(reference)
     if reference.digest is not None:
-        return Image(f"{reference.familiar}@{reference.digest}", "digest", reused, name)
+        return Image(f"{familiar(reference)}@{reference.digest}", "digest", reused, name)
     for digest in facts.digests:
-        if digest.startswith(f"{reference.familiar}@"):
+        if digest.startswith(f"{familiar(reference)}@"):
             return Image(digest, "digest", reused, name)
     return Image(facts.id, "image-id", reused, name)
 
@@ -211,7 +207,7 @@ _PULL_ERRORS: Final = (
 )  # fmt: skip
 
 
-def _pull_error(reference: Reference, words: str) -> JobError:
+def _pull_error(reference: ImageReference, words: str) -> JobError:
     cause, sentence = next(
         (cause, sentence)
         for pattern, cause, sentence in _PULL_ERRORS
@@ -222,7 +218,7 @@ def _pull_error(reference: Reference, words: str) -> JobError:
     return JobError(cause, f"Image «{reference}»: {sentence} (the engine says: {said}).", hint=hint)
 
 
-def _not_found(reference: Reference, why: str) -> JobError:
+def _not_found(reference: ImageReference, why: str) -> JobError:
     return JobError(Cause.IMAGE_NOT_FOUND, f"Image «{reference}» cannot be used: {why}.")
 
 

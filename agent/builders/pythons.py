@@ -38,11 +38,7 @@ async def find_interpreter(wanted: str | None, env: Mapping[str, str]) -> Interp
     if wanted is None or own == wanted or own.startswith(f"{wanted}."):
         return _interpreter(sys.executable, own)
     if not _VERSION.fullmatch(wanted):
-        raise JobError(
-            Cause.SOURCE_INVALID,
-            f"Python version «{wanted}» cannot be read.",
-            hint="Write it as 3.11 or 3.11.4.",
-        )
+        raise no_version(wanted)
     output, errors = Tail(), Tail()
     argv = (str(uv_program()), "python", "find", "--no-project", "--no-config", "--", wanted)
     if await run(Command(argv, env), output, errors) != 0:
@@ -52,6 +48,15 @@ async def find_interpreter(wanted: str | None, env: Mapping[str, str]) -> Interp
             hint=f"Install Python {wanted} there, or submit with another `--runtime`.",
         )
     return _interpreter(output.text.strip(), wanted)
+
+
+def no_version(text: str) -> JobError:
+    """The error for a version of Python that cannot be read."""
+    return JobError(
+        Cause.SOURCE_INVALID,
+        f"Python version «{text}» cannot be read.",
+        hint="Write it as 3.11 or 3.11.4.",
+    )
 
 
 def _interpreter(path: str, version: str) -> Interpreter:

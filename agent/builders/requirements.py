@@ -9,7 +9,7 @@ install from the source itself (`-e .`, `./package`) are set apart, since they n
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -156,8 +156,8 @@ class _Reader:
     def result(self, found_in: Path, *, exact: bool = False) -> Requirements:
         return Requirements(
             shown(found_in, self.root),
-            _joined(self.packages),
-            _joined(self.constraints),
+            locks.as_text(self.packages),
+            locks.as_text(self.constraints),
             tuple(self.local),
             exact=exact,
         )
@@ -199,7 +199,7 @@ def _of_pylock(file: Path, root: Path) -> Requirements:
 
 def _of_project(file: Path, root: Path) -> Requirements | None:
     listed = project_dependencies(read_text(file, root), shown(file, root))
-    packages = _joined(" ".join(each.text.split()) for each in listed)
+    packages = locks.as_text(" ".join(each.text.split()) for each in listed)
     return Requirements(shown(file, root), packages) if packages else None
 
 
@@ -209,7 +209,7 @@ def _of_frozen(file: Path, root: Path) -> Requirements | None:
         return None
     return Requirements(
         shown(file, root),
-        _joined(found.plain),
+        locks.as_text(found.plain),
         exact=True,
         lenient=True,
         variants=found.variants,
@@ -247,10 +247,6 @@ def read_text(file: Path, root: Path, *, largest: int = _LARGEST) -> str:
 def shown(file: Path, root: Path) -> str:
     """A file's path for messages."""
     return file.resolve().relative_to(root.resolve()).as_posix()
-
-
-def _joined(lines: Iterable[str]) -> str:
-    return "".join(f"{line}\n" for line in lines)
 
 
 def _logical_lines(text: str) -> Iterator[str]:

@@ -197,10 +197,9 @@ class VirtualenvBuilder:
         requirements: Requirements | None,
         log: LogSink,
     ) -> None:
-        output = Tail(then=log.write)
-        command = Command((str(uv_program()), *arguments), self._uv_environment(), request.context)
-        if await run(command, output, output) != 0:
-            raise install_error(output.text, requirements)
+        output = await self._tried(arguments, request, log)
+        if output is not None:
+            raise install_error(output, requirements)
 
     def _uv_environment(self) -> dict[str, str]:
         given = self._environment

@@ -21,6 +21,8 @@ Remark = Callable[[Json], None]
 _LOOK_EVERY: Final = 0.3
 #: A control plane may restart under a running job; so long we wait for it.
 _PATIENCE: Final = 300.0
+#: Seconds; a connection that could not be made has failed before.
+_STOOD: Final = 10.0
 
 
 async def wait_for(
@@ -84,15 +86,19 @@ async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write
     """
     number, channel = key
     offset = 0
-    deadline = time.monotonic() + _PATIENCE
+    seen = time.monotonic()
     while True:
+        began = time.monotonic()
         try:
             async for piece in console.log(item_id, number, channel, offset, follow=True):
                 offset += len(piece)
                 write(channel, piece)
-                deadline = time.monotonic() + _PATIENCE
+                seen = time.monotonic()
         except UnreachableError:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            # A job may say nothing for hours: a connection that stood was one to a server.
+            seen = now if now - began > _STOOD else seen
+            if now - seen > _PATIENCE:
                 raise
             await asyncio.sleep(1.0)
         else:

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.job_create import create
 from agent.cli.output import ago, print_json, print_pairs, print_table, say
+from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import checked_alias, version_of
-from agent.model.job.reference import JobReference, parse_reference
+from agent.model.job.reference import JobReference
 from agent.model.nearest import did_you_mean
 from agent.model.units import format_size
 
@@ -46,7 +46,7 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
 
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity()
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             return await bench.artifacts.jobs(entity, project)
 
     found = target.call(work)
@@ -69,8 +69,8 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
     """Show one version of a job: where its code comes from, how it is built and started."""
 
     async def work(console: "Console") -> tuple[JobReference, Json, str]:
-        named = await _named(console, reference, project)
-        async with open_bench(console) as bench:
+        named = await console.job_reference(reference, project)
+        async with open_workbench(console) as bench:
             version = await bench.artifacts.version(named)
             text = await bench.artifacts.text(named, version["id"], FILE_NAME)
         return named, version, text
@@ -100,8 +100,8 @@ def versions(target: Target, reference: str, project: str | None, *, as_json: bo
     """List the versions of a job, newest first."""
 
     async def work(console: "Console") -> list[Json]:
-        named = await _named(console, reference, project)
-        async with open_bench(console) as bench:
+        named = await console.job_reference(reference, project)
+        async with open_workbench(console) as bench:
             return await bench.artifacts.versions(named)
 
     found = target.call(work)
@@ -134,8 +134,8 @@ def alias(
         checked_alias(each)
 
     async def work(console: "Console") -> tuple[JobReference, Json]:
-        named = await _named(console, reference, project)
-        async with open_bench(console) as bench:
+        named = await console.job_reference(reference, project)
+        async with open_workbench(console) as bench:
             version = await bench.artifacts.version(named)
             if remove:
                 _refuse_absent(named, aliases, version["aliases"])
@@ -166,8 +166,8 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         raise InvalidInputError(message, hint="Write JOB:v3, or JOB --all-versions.")
 
     async def work(console: "Console") -> list[str]:
-        named = await _named(console, reference, project)
-        async with open_bench(console) as bench:
+        named = await console.job_reference(reference, project)
+        async with open_workbench(console) as bench:
             chosen = (
                 await bench.artifacts.versions(named)
                 if all_versions
@@ -179,12 +179,6 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
 
     for name in target.call(work):
         print(f"Deleted {name}")
-
-
-async def _named(console: "Console", reference: str, project: str | None) -> JobReference:
-    """The reference; entity and project may be left out where they are known."""
-    entity = await console.acting_entity() if reference.count("/") < 2 else None  # noqa: PLR2004 -- two slashes name everything
-    return parse_reference(reference, entity=entity, project=project)
 
 
 def _refuse_absent(named: JobReference, aliases: tuple[str, ...], there: list[str]) -> None:

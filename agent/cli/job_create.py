@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
-from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.output import print_json, safe, say
 from agent.cli.values import mapping_from
+from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
 
@@ -119,7 +119,7 @@ def create(
 
         entity = await console.acting_entity()
         wanted = NewJob(kind=kind, path=path, entity=entity, project=project, **said)
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             return await create_job(
                 bench, wanted, source=source, with_diff=with_diff, progress=tell_progress
             )

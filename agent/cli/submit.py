@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.bench import open_bench
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.follow import Screen, exit_code_for, follow, wait_for
 from agent.cli.job_create import announce, tell_progress, with_options
 from agent.cli.output import print_json, safe, say
 from agent.cli.submit_options import QUEUEING, WISHES, Asked, read_flags
+from agent.cli.workbench import open_workbench
 
 if TYPE_CHECKING:
     from agent.jobs.new_job import Made
@@ -77,7 +77,7 @@ async def push(console: "Console", queue: str, asked: Asked, options: Json, *, q
     async def make_job(entity: str) -> "Made":
         from agent.jobs.create import create_job
 
-        async with open_bench(console) as bench:
+        async with open_workbench(console) as bench:
             wanted = asked.new_job(entity)
             return await create_job(
                 bench, wanted, source=asked.source, with_diff=asked.with_diff,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Final, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from agent import __version__, plugins
@@ -16,6 +17,7 @@ from agent.compose.logs import start_log
 from agent.compose.plane import Announcement, serving
 from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resources
 from agent.config.agent import AgentConfig
+from agent.config.control import ControlConfig
 from agent.config.load import Loaded
 from agent.config.server import Embedded, Remote
 from agent.config.unready import unready
@@ -33,6 +35,9 @@ from agent.sources.artifact import ArtifactFetcher
 from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.system import machine
+
+if TYPE_CHECKING:
+    from agent.control.server import ControlPlane
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _UNGUARDED: Final = (
@@ -69,24 +74,56 @@ async def _run_agent(
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
         resources = await offered_resources(config, os.environ)
-        remote, plane, sign_in = choice, None, None
-        if isinstance(remote, Embedded):
-            served = await stack.enter_async_context(
-                serving(config.control, config.state_dir, f"embedded: {remote.origin}")
-            )
-            remote, plane, sign_in = served.remote, served.plane, served.sign_in
-        key = remote.api_key.get_secret_value()
-        redactor.add(key)
-        shop = Shop(config, os.environ, threads, remote.url, plane, resources)
-        client = await stack.enter_async_context(
-            GraphQLClient(
-                Endpoint(remote.url, key, remote.ca_bundle),
-                user_agent=f"launch-agent/{__version__}",
-            )
-        )
-        daemon = await make_daemon(stack, shop, client, identity)
-        announce(Announcement(remote.url, remote.origin, sign_in, resources, tuple(_remarks(shop))))
+        far = await connect(
+            stack, choice, config.control, config.state_dir,
+            origin=f"embedded: {choice.origin}", program="launch-agent",
+        )  # fmt: skip
+        redactor.add(far.remote.api_key.get_secret_value())
+        shop = Shop(config, os.environ, threads, far.remote.url, far.plane, resources)
+        daemon = await make_daemon(stack, shop, far.client, identity)
+        url, origin = far.remote.url, far.remote.origin
+        announce(Announcement(url, origin, far.sign_in, resources, tuple(_remarks(shop))))
         return await daemon.run()
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A session with a control plane, and the plane itself where it is this process's own."""
+
+    remote: Remote
+    client: GraphQLClient
+    plane: "ControlPlane | None" = None
+    #: See `Announcement`.
+    sign_in: str | None = None
+
+
+async def connect(
+    stack: AsyncExitStack,
+    choice: Remote | Embedded,
+    control: ControlConfig,
+    state_dir: Path,
+    *,
+    origin: str,
+    program: str,
+) -> Connected:
+    """Speak with the chosen plane; one to be embedded is served first. `stack` closes both.
+
+    `origin` is what people are told of an embedded one, `program` what the plane is told of us.
+
+    Raises:
+        ConfigError, ConflictError: see `serving`.
+    """
+    if isinstance(choice, Embedded):
+        served = await stack.enter_async_context(serving(control, state_dir, origin))
+        client = await _session(stack, served.remote, program)
+        return Connected(served.remote, client, served.plane, served.sign_in)
+    return Connected(choice, await _session(stack, choice, program))
+
+
+async def _session(stack: AsyncExitStack, remote: Remote, program: str) -> GraphQLClient:
+    endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
+    client = GraphQLClient(endpoint, user_agent=f"{program}/{__version__}")
+    return await stack.enter_async_context(client)
 
 
 async def make_daemon(

@@ -12,16 +12,14 @@ import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from agent import __version__
-from agent.compose.agent import make_daemon
+from agent.compose.agent import connect, make_daemon
 from agent.compose.lanes import Shop
 from agent.compose.logs import start_log
-from agent.compose.plane import serving
 from agent.compose.survey import offered_resources
 from agent.config.agent import AgentConfig, HealthConfig
 from agent.config.embedded import read_embedded
@@ -31,7 +29,6 @@ from agent.daemon.identity import held_state_dir
 from agent.daemon.service import AgentDaemon
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
 from agent.model.nearest import did_you_mean
-from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.console import Console
 from agent.system import machine
 
@@ -86,30 +83,23 @@ async def _run_direct(
         redactor = start_log(ours)
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
-        remote, plane = choice, None
-        if isinstance(remote, Embedded):
-            # Nobody knows its address beforehand, and its usual port may be another user's.
-            control = config.control.model_copy(update={"port": 0})
-            served = await stack.enter_async_context(
-                serving(control, config.state_dir, "embedded for this run")
-            )
-            remote, plane = served.remote, served.plane
-        key = remote.api_key.get_secret_value()
-        redactor.add(key)
-        client = await stack.enter_async_context(
-            GraphQLClient(
-                Endpoint(remote.url, key, remote.ca_bundle), user_agent=f"launch/{__version__}"
-            )
-        )
-        console = Console(client, entity)
+        # Nobody knows an embedded one's address beforehand, and its usual port may be another
+        # user's.
+        control = config.control.model_copy(update={"port": 0})
+        far = await connect(
+            stack, choice, control, config.state_dir,
+            origin="embedded for this run", program="launch",
+        )  # fmt: skip
+        redactor.add(far.remote.api_key.get_secret_value())
+        console = Console(far.client, entity)
         shop = Shop(
-            ours, os.environ, threads, remote.url, plane, resources,
-            neighbour=_is_neighbour(config.state_dir, remote),
+            ours, os.environ, threads, far.remote.url, far.plane, resources,
+            neighbour=_is_neighbour(config.state_dir, far.remote),
         )  # fmt: skip
         await console.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, console, queue)
-        daemon = await make_daemon(stack, shop, client, identity)
-        here = Here(console, queue, remote.url, remote.origin)
+        daemon = await make_daemon(stack, shop, far.client, identity)
+        here = Here(console, queue, far.remote.url, far.remote.origin)
         async with _working(daemon) as broken:
             return await _unless(broken, work(here))
 
@@ -136,16 +126,13 @@ def _slot(folder: Path) -> Iterator[tuple[Path, str]]:
     """The first state folder that no other direct run holds, and its identity."""
     for number in range(_SLOTS):
         slot = folder / str(number)
-        held = held_state_dir(slot)
-        try:
-            identity = held.__enter__()
-        except ConflictError:
-            continue
-        try:
+        with ExitStack() as held:
+            try:
+                identity = held.enter_context(held_state_dir(slot))
+            except ConflictError:
+                continue
             yield slot, identity
-        finally:
-            held.__exit__(None, None, None)
-        return
+            return
     message = f"{_SLOTS} direct runs are going on on this machine."
     raise ConflictError(message, hint="Wait for one to end, or use a queue.")
 

@@ -76,16 +76,16 @@ def _cloud_logins(destination: Destination, threads: Executor) -> list["LoginSou
         case "oci":
             return []
         case "ecr":
-            from agent.registries.ecr import EcrLogins
+            from agent.registries.ecr import ecr_logins
 
-            return [EcrLogins(destination.host, destination.region, threads)]
+            return [ecr_logins(destination.host, destination.region, threads)]
         case "google":
-            from agent.registries.google import GoogleLogins
+            from agent.registries.google import google_logins
 
-            return [GoogleLogins(destination.host, threads)]
+            return [google_logins(destination.host, threads)]
         case "acr":
-            from agent.registries.acr import AcrLogins
+            from agent.registries.acr import acr_logins
 
-            return [AcrLogins(destination.host, threads)]
+            return [acr_logins(destination.host, threads)]
         case _:
             assert_never(destination.kind)

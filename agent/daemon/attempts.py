@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
@@ -17,14 +17,9 @@ from agent.pipeline.attempt import Begin, run_attempt
 from agent.pipeline.equipment import Equipment, Lane
 from agent.pipeline.insist import insist
 from agent.pipeline.job import Job
-from agent.pipeline.recall import Recall, Recalls
+from agent.pipeline.recall import RECALLS, Recall, Recalls
 from agent.pipeline.report import Report
 from agent.ports.queue import Answer
-
-_RECALLS: Final[Mapping[Answer, Recall]] = {
-    Answer.STOP: Recall.STOP,
-    Answer.FENCED: Recall.FENCED,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +77,7 @@ class Attempts:
     def deliver(self, answers: Mapping[str, Answer]) -> None:
         """What the queue answered to the renewal."""
         for item, answer in answers.items():
-            one, recall = self._under.get(item), _RECALLS.get(answer)
+            one, recall = self._under.get(item), RECALLS.get(answer)
             if recall is Recall.FENCED:
                 self._undecided.pop(item, None)
             if one is not None and recall is not None:

@@ -22,7 +22,7 @@ from agent.model.units import format_size
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
 from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.tasks import end
+from agent.pipeline.tasks import unless
 from agent.ports.queue import ClaimRequest, QueuePort
 
 #: Seconds of one long poll.
@@ -138,15 +138,7 @@ class ClaimLoop:
 
     async def _unless_changed(self, request: ClaimRequest) -> tuple[Claim, ...] | None:
         """The poll's answer; `None` when what it asked for is no longer what can be run."""
-        polling = asyncio.ensure_future(self._queue.claim(request))
-        changes = [asyncio.ensure_future(change) for change in self._changes(request)]
-        try:
-            await asyncio.wait({polling, *changes}, return_when=asyncio.FIRST_COMPLETED)
-            return polling.result() if polling.done() else None
-        finally:
-            for task in (polling, *changes):
-                if not task.done():
-                    await end(task)
+        return await unless(self._queue.claim(request), *self._changes(request))
 
     def _changes(self, request: ClaimRequest) -> tuple[Coroutine[Any, Any, None], ...]:
         """Another free slot is no reason to ask again: the open poll has room for one."""

@@ -11,7 +11,7 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.tasks import end
+from agent.pipeline.tasks import unless
 from agent.ports.queue import Beat, BeatAnswer, QueuePort
 
 Orders = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
@@ -58,22 +58,13 @@ class Heartbeat:
             self._hastened.clear()
             if await self.beat():
                 backoff.reset()
-                await self._due()
+                await unless(self._hastened.wait(), self._sleep(self._interval))
             else:
                 await self._sleep(backoff.pause())
 
     def hasten(self) -> None:
         """Beat at once; while a beat is under way, once more after it."""
         self._hastened.set()
-
-    async def _due(self) -> None:
-        interval = asyncio.ensure_future(self._sleep(self._interval))
-        hastened = asyncio.ensure_future(self._hastened.wait())
-        try:
-            await asyncio.wait({interval, hastened}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end(interval)
-            await end(hastened)
 
     async def beat(self, status: str | None = None) -> bool:
         """One beat; false when it was not answered."""

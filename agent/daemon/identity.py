@@ -1,6 +1,5 @@
 """Who this installation is, and that only one process of it works at a time."""
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.model.errors import ConfigError, ConflictError
+from agent.system.locks import take
 
 _LOCK: Final = "agent.lock"
 _IDENTITY: Final = "agent.id"
@@ -38,13 +38,11 @@ def held_state_dir(state_dir: Path) -> Iterator[str]:
 
 
 def _take(descriptor: int, state_dir: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not take(descriptor):
         pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         message = f"Another launch-agent (pid {pid}) works in {state_dir}."
         hint = "Stop it, or give this one a folder of its own by `state_dir`."
-        raise ConflictError(message, hint=hint) from None
+        raise ConflictError(message, hint=hint)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 

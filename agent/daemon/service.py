@@ -10,7 +10,7 @@ from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -33,10 +33,8 @@ from agent.pipeline.build import Builds
 from agent.pipeline.equipment import Equipment, Lane, Limits, Sources
 from agent.pipeline.insist import Sleep
 from agent.pipeline.recall import Recall
-from agent.pipeline.tasks import end
+from agent.pipeline.tasks import end, unless
 from agent.ports.queue import Hello, QueuePort, Welcome
-
-Result = TypeVar("Result")
 
 #: Seconds that attempts get to detach, and that stopped jobs get beyond their grace.
 _DETACH: Final = 10.0
@@ -133,7 +131,7 @@ class AgentDaemon:
             stack.enter_context(self._leaving.signals())
             journal = await Journal.open(self._settings.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            running = await self._unless_asked(self._begin(journal))
+            running = await unless(self._begin(journal), self._leaving.wanted())
             if running is None:
                 return EXIT_CODES[await self._leaving.wanted()]
             structlog.contextvars.bind_contextvars(agent=running.welcome.agent_name)
@@ -143,18 +141,6 @@ class AgentDaemon:
             )  # fmt: skip
             await stack.enter_async_context(serving(self._settings.health, vitals))
             return await self._work(running)
-
-    async def _unless_asked(self, beginning: Coroutine[Any, Any, Result]) -> Result | None:
-        """The result, or `None` when we are asked to leave before there is one."""
-        begun = asyncio.ensure_future(beginning)
-        asked = asyncio.ensure_future(self._leaving.wanted())
-        try:
-            await asyncio.wait({begun, asked}, return_when=asyncio.FIRST_COMPLETED)
-            return begun.result() if begun.done() else None
-        finally:
-            await end(asked)
-            if not begun.done():
-                await end(begun)
 
     async def _begin(self, journal: Journal) -> _Running:
         welcome = await self._queue.register(self._hello)
@@ -248,13 +234,7 @@ class AgentDaemon:
             structlog.get_logger().info(
                 "waiting for jobs; a second signal stops them", jobs=len(attempts)
             )
-        ended = asyncio.ensure_future(attempts.all_ended())
-        hurry = asyncio.ensure_future(self._leaving.hurry())
-        try:
-            await asyncio.wait({ended, hurry}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            await end(hurry)
-            await end(ended)
+        await unless(attempts.all_ended(), self._leaving.hurry())
         if not len(attempts):
             return
         superseded = self._leaving.reason is Leave.SUPERSEDED

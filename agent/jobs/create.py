@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-DIFF: str = "diff.patch"
-
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -145,7 +143,7 @@ def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
         text_content(frozen.FILE_NAME, draft.frozen),
     ]
     if draft.diff is not None:
-        contents.append(small_content(DIFF, draft.diff))
+        contents.append(small_content(job_file.PATCH_NAME, draft.diff))
     schema = wanted.schema
     return NewVersion(
         entity=wanted.entity,

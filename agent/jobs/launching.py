@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.jobs.author import Wishes, author
 from agent.jobs.variables import typed_variables
-from agent.model.job.reference import parse_reference
 from agent.remote.console import Console
 
 if TYPE_CHECKING:
@@ -89,7 +88,6 @@ async def _existing(console: Console, text: str, project: str | None) -> str:
     from agent.remote.artifacts.transfers import Transfers
     from agent.remote.artifacts.versions import Artifacts
 
-    entity = await console.acting_entity() if text.count("/") < 2 else None  # noqa: PLR2004 -- two slashes name everything
-    reference = parse_reference(text, entity=entity, project=project)
+    reference = await console.job_reference(text, project)
     await Artifacts(console.client, Transfers()).version(reference)
     return str(reference)

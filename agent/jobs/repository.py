@@ -19,12 +19,13 @@ from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import names
 from agent.model.job.entry_point import program_of
 from agent.model.job.git_remote import stored_remote
+from agent.model.job.job_file import PATCH_NAME
 from agent.model.job.places import inside
 from agent.model.spec import GitSource
 from agent.sources.git.command import GitProgram
 from agent.sources.git.failures import CorruptMirrorError
 from agent.sources.git.source import GitFetcher
-from agent.sources.patch import FILE_NAME, apply_patch
+from agent.sources.patch import apply_patch
 from agent.system.threads import in_thread
 
 _LONGEST_DIFF: Final = 32 << 20
@@ -102,7 +103,7 @@ class Repositories:
     async def _apply(self, changes: bytes, root: Path) -> None:
         if not changes:
             return
-        patch = root.parent / FILE_NAME
+        patch = root.parent / PATCH_NAME
         await in_thread(self.threads, lambda _: patch.write_bytes(changes))
         try:
             await apply_patch(root, patch, self.threads, Quiet())
@@ -181,7 +182,7 @@ async def look_at(repositories: Repositories, directory: str) -> Checkout | str:
     # Not `remote get-url`, which refuses an address with a password in it.
     remote = await ask("config", "--get", f"remote.{chosen}.url")
     with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
-        patch = Path(scratch) / FILE_NAME
+        patch = Path(scratch) / PATCH_NAME
         changed = await ask(*_AS_AUTHOR, "diff", "--no-ext-diff", "--no-color",
                             "--no-textconv", "--binary", f"--output={patch}", "HEAD", "--"
                             )  # fmt: skip

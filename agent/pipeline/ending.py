@@ -1,6 +1,5 @@
 """Pure rules: from how a workload ended, or how we failed, to the outcome of the attempt."""
 
-import errno
 import signal
 from enum import Enum, auto
 from pathlib import Path
@@ -11,6 +10,7 @@ from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyE
 from agent.model.outcome import Errored, Failed, Lost, Outcome, Refused, Stopped, Succeeded
 from agent.model.units import format_duration
 from agent.ports.runner import Ending
+from agent.system.disk import is_full
 
 #: What shells and engines answer for a command that cannot be executed or does not exist.
 _CANNOT_EXECUTE: Final = frozenset({126, 127})
@@ -18,7 +18,6 @@ _CANNOT_EXECUTE: Final = frozenset({126, 127})
 _LOST: Final = frozenset({Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE})
 #: As shells and engines report SIGKILL.
 _KILLED: Final = 128 + signal.SIGKILL
-_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Why(Enum):
@@ -103,7 +102,7 @@ def outcome_of_failure(error: Exception, reference: str) -> Outcome:
 
 
 def _fault(error: Exception, reference: str) -> Errored:
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and is_full(error):
         where = f" ({error.filename})" if error.filename else ""
         return Errored(Cause.DISK_FULL, f"no space left on the agent's disk{where}")
     kind = type(error).__name__
@@ -114,5 +113,5 @@ def _fault(error: Exception, reference: str) -> Errored:
 def is_foreseen(error: Exception) -> bool:
     """Whether the outcome tells all there is to tell, so that no traceback is needed."""
     if isinstance(error, OSError):
-        return error.errno in _DISK_FULL
+        return is_full(error)
     return isinstance(error, JobError | InvalidInputError)

@@ -7,12 +7,12 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
-from agent.model.job import frozen, runtime
+from agent.model.job import frozen, job_file, runtime
 from agent.model.job.entry_point import notebook_of
 from agent.model.job.places import inside as path_inside
 from agent.model.spec import LaunchSpec
 from agent.pipeline.equipment import Workbench
-from agent.pipeline.stored import PATCH, StoredJob
+from agent.pipeline.stored import StoredJob
 from agent.ports.log import LogSink, say
 from agent.sources.notebook import notebook_to_script
 from agent.sources.patch import apply_patch
@@ -43,7 +43,7 @@ async def furnish(
             that cannot be read; `DISK_FULL`.
     """
     if stored is not None and stored.patch is not None:
-        patch = root.parent / PATCH
+        patch = root.parent / job_file.PATCH_NAME
         await equipment.in_thread(patch.write_bytes, stored.patch)
         await apply_patch(root, patch, equipment.executor, log)
     try:

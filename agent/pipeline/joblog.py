@@ -65,10 +65,14 @@ class JobLog:
             try:
                 await self._read_all(workload)
             except RewoundError as error:
-                self._log().warning("the control plane lost log bytes; read again", end=error.end)
+                structlog.get_logger().warning(
+                    "the control plane lost log bytes; read again", end=error.end
+                )
             except (LaunchError, OSError) as error:
                 if str(error) != complained:
-                    self._log().warning("the job's log broke off; read again", error=str(error))
+                    structlog.get_logger().warning(
+                        "the job's log broke off; read again", error=str(error)
+                    )
                 complained = str(error)
                 await self._sleep(backoff.pause())
             else:
@@ -81,7 +85,7 @@ class JobLog:
         except JobError as error:
             if error.cause is not Cause.LOST_WORKLOAD:
                 raise
-            self._log().warning("the rest of the job's log is gone", error=str(error))
+            structlog.get_logger().warning("the rest of the job's log is gone", error=str(error))
         await self._shipper.flush()
 
     async def _read(self, workload: Workload) -> None:
@@ -103,12 +107,6 @@ class JobLog:
             self._record.log_shifted(self._lease, self._shift)
             await self._shipper.write(line)
         await self._shipper.write(piece.data)
-
-    def _log(self) -> structlog.BoundLogger:
-        logger: structlog.BoundLogger = structlog.get_logger().bind(
-            item=self._lease.item_id, attempt=self._lease.attempt
-        )
-        return logger
 
 
 async def _close(pieces: AsyncIterator[LogPiece]) -> None:

@@ -3,16 +3,16 @@
 Only the queue's layer may name them; a job or a submitter may at most narrow the list.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from agent.config.base import Secret
+import structlog
+
 from agent.config.execution import JobSecret, MountConfig
 from agent.model.cause import Cause
-from agent.model.errors import JobError, PolicyError
+from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.spec import Json
 from agent.model.work import Claim
 from agent.ports.runner import Mount
@@ -65,7 +65,7 @@ def offered(
     places: list[Mount] = []
     for name in named(claim, SECRETS):
         secret = _known(secrets, name, SECRETS)
-        value = read_secret(name, secret)
+        value = _read(name, secret)
         if secret.as_env:
             environment[secret.as_env] = value
         if secret.as_file:
@@ -76,25 +76,15 @@ def offered(
     return Offered(environment, tuple(places))
 
 
-def read_secret(name: str, secret: Secret) -> str:
-    """The value of a secret, by whichever of its three ways is configured.
-
-    Raises:
-        JobError: `INTERNAL`: not configured, or not there.
-    """
-    if secret.value is not None:
-        return secret.value.get_secret_value()
-    if secret.env is not None and secret.env in os.environ:
-        return os.environ[secret.env]
-    if secret.file is not None:
-        try:
-            return secret.file.read_text().removesuffix("\n")
-        except (OSError, ValueError) as error:
-            message = f"The secret «{name}» cannot be read: {type(error).__name__}."
-            raise JobError(Cause.INTERNAL, message) from error
-    message = f"The secret «{name}» has no value on this agent."
-    hint = "Give it `value`, `env` or `file` in the agent's configuration."
-    raise JobError(Cause.INTERNAL, message, hint=hint)
+def _read(name: str, secret: JobSecret) -> str:
+    try:
+        return secret.read().get_secret_value()
+    except ConfigError as error:
+        # Where it should be is the administrator's to know, not the submitter's.
+        structlog.get_logger().error("a job's secret cannot be read", name=name, error=str(error))
+        message = f"The secret «{name}» cannot be read on this agent."
+        hint = f"See `{SECRETS}.{name}` in the agent's configuration; its log says more."
+        raise JobError(Cause.INTERNAL, message, hint=hint) from error
 
 
 def _names(arguments: Json, kind: str) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ between its steps.
 """
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
 from agent.pipeline.tasks import end
+from agent.ports.queue import Answer
 
 Result = TypeVar("Result")
 
@@ -30,6 +31,11 @@ class Recall(IntEnum):
     FENCED = 5
 
 
+#: What the queue's answers mean for the attempt.
+RECALLS: Final[Mapping[Answer, Recall]] = {
+    Answer.STOP: Recall.STOP,
+    Answer.FENCED: Recall.FENCED,
+}
 #: Before the permit nothing has run: every cause ends the stage.
 ANY: Final = frozenset(Recall)
 #: With the permit asked for and unanswered, a user's stop waits for the answer.

@@ -13,11 +13,11 @@ from agent.model.phase import Phase
 from agent.model.work import Lease
 from agent.pipeline.insist import Sleep, insist
 from agent.pipeline.joblog import JobLog
-from agent.pipeline.recall import WHILE_CONCLUDING, WHILE_PERMITTING, Recall, Recalls
+from agent.pipeline.recall import RECALLS, WHILE_CONCLUDING, WHILE_PERMITTING, Recalls
 from agent.pipeline.record import Record
 from agent.pipeline.shipping import SetupLog, Shipper
 from agent.pipeline.tasks import end
-from agent.ports.queue import Answer, QueuePort
+from agent.ports.queue import Answer, Channel, QueuePort
 from agent.ports.runner import RunnerPort
 
 #: Seconds that progress waits for more of it. Stages of a job whose image is there take
@@ -62,9 +62,7 @@ class Report:
         self._recalls = recalls
         self._record = record
         self._sleep = sleep
-        # The first lease of an item finds nothing stored; a later one has to ask.
-        first = 0 if lease.epoch == 1 else None
-        self._setup_shipper = Shipper(queue, lease, "setup", recalls, start=first, sleep=sleep)
+        self._setup_shipper = self._shipper("setup")
         self._job_shipper: Shipper | None = None
         self._job_log: JobLog | None = None
         self._news = _News()
@@ -109,10 +107,7 @@ class Report:
 
     def follow(self, runner: RunnerPort) -> JobLog:
         """The job's log, to be begun by the caller."""
-        first = 0 if self._lease.epoch == 1 else None
-        shipper = Shipper(
-            self._queue, self._lease, "job", self._recalls, start=first, sleep=self._sleep
-        )
+        shipper = self._shipper("job")
         log = JobLog(runner, self._lease, shipper, self._record, self._sleep)
         self._job_shipper, self._job_log = shipper, log
         return log
@@ -128,7 +123,7 @@ class Report:
             await self._record.concluded(self._lease, outcome, self._facts)
         except LaunchError as error:
             # A full disk must not keep the outcome from being told.
-            self._log().error("the outcome is not in the journal", error=str(error))
+            structlog.get_logger().error("the outcome is not in the journal", error=str(error))
         finishing = self._finish(outcome, log_stall)
         return await self._recalls.guard(finishing, WHILE_CONCLUDING, mercy=_LAST_CALLS)
 
@@ -149,7 +144,7 @@ class Report:
 
     def _note_missing(self, what: str, shipper: Shipper | None) -> None:
         why = (shipper.refusal if shipper else None) or "It did not end."
-        self._log().warning("the end of a log is missing", log=what, why=why)
+        structlog.get_logger().warning("the end of a log is missing", log=what, why=why)
         self.note(warning=f"The end of {what} is missing. {why}")
 
     async def close(self) -> None:
@@ -199,19 +194,19 @@ class Report:
             answer = Answer.FENCED
         except LaunchError as error:
             # Progress that the far end refuses is lost; the outcome is what counts.
-            self._log().warning("progress was refused", error=str(error))
+            structlog.get_logger().warning("progress was refused", error=str(error))
             return
         self.obey(answer)
 
     def obey(self, answer: Answer) -> None:
         """Turn an answer into a recall."""
-        if answer is Answer.STOP:
-            self._recalls.send(Recall.STOP)
-        elif answer is Answer.FENCED:
-            self._recalls.send(Recall.FENCED)
+        recall = RECALLS.get(answer)
+        if recall is not None:
+            self._recalls.send(recall)
 
-    def _log(self) -> structlog.BoundLogger:
-        logger: structlog.BoundLogger = structlog.get_logger().bind(
-            item=self._lease.item_id, attempt=self._lease.attempt
+    def _shipper(self, channel: Channel) -> Shipper:
+        # The first lease of an item finds nothing stored; a later one has to ask.
+        first = 0 if self._lease.epoch == 1 else None
+        return Shipper(
+            self._queue, self._lease, channel, self._recalls, start=first, sleep=self._sleep
         )
-        return logger

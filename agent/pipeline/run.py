@@ -115,8 +115,7 @@ async def _inspect(job: Job) -> Workload | Outcome:
 
 async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Workload | Outcome:
     """The engine went away under a start: look what became of it before anything else."""
-    log = structlog.get_logger().bind(item=job.lease.item_id)
-    log.warning("the engine went away under a start; looking", error=str(error))
+    structlog.get_logger().warning("the engine went away under a start; looking", error=str(error))
     waited, unstarted = 0.0, 0.0
     while waited < job.equipment.limits.engine:
         try:

@@ -181,8 +181,7 @@ class Shipper:
 
     def _say_stuck(self, error: LaunchError) -> None:
         if not self.away and self.refusal is None:
-            log = structlog.get_logger().bind(item=self._lease.item_id)
-            log.warning("log bytes wait for the control plane", error=str(error))
+            structlog.get_logger().warning("log bytes wait for the control plane", error=str(error))
         self.away = isinstance(error, UnreachableError)
         self.refusal = None if self.away else error.message
 

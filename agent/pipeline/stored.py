@@ -12,7 +12,6 @@ from agent.model.spec import ArtifactSource, GitSource, ImageSource, Json, Sourc
 from agent.model.work import Claim
 from agent.ports.artifact import Artifact, ArtifactPort
 
-PATCH: Final = "diff.patch"
 _LARGEST_JOB: Final = 16 * 1024**2
 _LARGEST_PATCH: Final = 512 * 1024**2
 
@@ -68,7 +67,7 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     listed = await _content(artifacts, found, frozen.FILE_NAME, _LARGEST_JOB)
-    patch = await _content(artifacts, found, PATCH, _LARGEST_PATCH)
+    patch = await _content(artifacts, found, job_file.PATCH_NAME, _LARGEST_PATCH)
     return StoredJob(found.reference, reading, _text(listed or b"", found), patch or None)
 
 

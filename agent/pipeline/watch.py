@@ -105,7 +105,7 @@ class Watch:
             try:
                 return await self._runner.stop(self._workload, self._limits.grace)
             except LaunchError as error:
-                self._log().warning("stopping the job failed; again", error=str(error))
+                structlog.get_logger().warning("stopping the job failed; again", error=str(error))
                 await self._sleep(backoff.pause())
 
     async def _deadline(self, remaining: float | None) -> None:
@@ -122,7 +122,7 @@ class Watch:
             except JobError as error:
                 if error.cause is not Cause.LOST_ENGINE:
                     raise
-                self._log().warning("the engine went away under a job", error=str(error))
+                structlog.get_logger().warning("the engine went away under a job", error=str(error))
                 self._workload = await self._find_again(error)
 
     async def _find_again(self, lost: JobError) -> Workload:
@@ -147,9 +147,3 @@ class Watch:
         code = found.ending.exit_code if found.ending else None
         message = f"{lost.message} The job had ended when it came back (exit code {code})."
         return JobError(Cause.LOST_ENGINE, message)
-
-    def _log(self) -> structlog.BoundLogger:
-        logger: structlog.BoundLogger = structlog.get_logger().bind(
-            item=self._workload.lease.item_id, workload=self._workload.name
-        )
-        return logger

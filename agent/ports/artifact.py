@@ -6,7 +6,7 @@ again, and callers may keep contents by digest. Digests are MD5: they tell that 
 is complete, and prove nothing about who made it.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,8 +57,8 @@ class ArtifactPort(Protocol):
             NotFoundError: deleted, or never there.
         """
 
-    def read(self, artifact: Artifact, path: str) -> AsyncIterator[bytes]:
-        """Stream one file.
+    def read(self, artifact: Artifact, path: str) -> AsyncGenerator[bytes, None]:
+        """Stream one file; whoever leaves early closes the generator.
 
         Raises:
             JobError: `SOURCE_NOT_FOUND`, `SOURCE_UNREACHABLE`, `SOURCE_INVALID` for content

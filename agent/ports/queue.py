@@ -16,7 +16,7 @@ Nothing here retries for ever: loops that must (renewal, the outcome outbox) do 
 themselves.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol
@@ -190,8 +190,8 @@ class QueuePort(Protocol):
 class BlobPort(Protocol):
     """Reads what submitters stored by digest."""
 
-    def read_blob(self, entity: str, digest: str) -> AsyncIterator[bytes]:
-        """Stream a blob.
+    def read_blob(self, entity: str, digest: str) -> AsyncGenerator[bytes, None]:
+        """Stream a blob; whoever leaves early closes the generator.
 
         Raises:
             JobError: `SOURCE_NOT_FOUND` when it is not there, `SOURCE_UNREACHABLE`.

@@ -9,9 +9,8 @@ from typing import Final
 
 import aiohttp
 
-from agent.model.errors import JobError
 from agent.ports.registry import Credentials
-from agent.registries.login import missing_extra, refused
+from agent.registries.login import HostLogins, missing_extra, refused
 from agent.system.threads import in_thread
 
 _SERVICE: Final = "Azure's Container Registry"
@@ -21,19 +20,14 @@ _PATIENCE: Final = aiohttp.ClientTimeout(total=30)
 _OK: Final = 200
 
 
-class AcrLogins:
-    """`LoginSource` for one registry, with Azure's default credential."""
+def acr_logins(host: str, threads: Executor) -> HostLogins:
+    """Logins for one registry, with Azure's default credential; they hold for three hours."""
 
-    def __init__(self, host: str, threads: Executor) -> None:
-        self._host = host
-        self._threads = threads
+    async def ask() -> Credentials:
+        directory_token = await in_thread(threads, lambda _: _directory_token())
+        return await exchange(f"https://{host}", host, directory_token)
 
-    async def login(self, repository: str) -> Credentials | None:
-        """See `LoginSource`. The registry's tokens hold for three hours."""
-        if repository.partition("/")[0] != self._host:
-            return None
-        directory_token = await in_thread(self._threads, lambda _: _directory_token())
-        return await exchange(f"https://{self._host}", self._host, directory_token)
+    return HostLogins(host, ask)
 
 
 def _directory_token() -> str:
@@ -62,15 +56,11 @@ async def exchange(base: str, server: str, directory_token: str) -> Credentials:
             session.post(f"{base}/oauth2/exchange", data=form, allow_redirects=False) as answer,
         ):
             if answer.status != _OK:
-                raise _no_exchange(f"it answers {answer.status} {answer.reason}")
+                raise refused(_SERVICE, f"it answers {answer.status} {answer.reason}")
             body = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise _no_exchange(str(error) or "no answer") from None
+        raise refused(_SERVICE, str(error) or "no answer") from None
     token = body.get("refresh_token") if isinstance(body, dict) else None
     if not token:
-        raise _no_exchange("its answer holds no token")
+        raise refused(_SERVICE, "its answer holds no token")
     return Credentials(server, _USER, str(token))
-
-
-def _no_exchange(why: str) -> JobError:
-    return refused(_SERVICE, why)

@@ -1,5 +1,7 @@
 """Ways to a login, asked one after the other."""
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from agent.model.cause import Cause
@@ -19,6 +21,18 @@ class LoginSource(Protocol):
         Raises:
             JobError: `IMAGE_AUTH`.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class HostLogins:
+    """`LoginSource` for the repositories of one host; `ask` gets what a cloud gives for it."""
+
+    host: str
+    ask: Callable[[], Awaitable[Credentials]]
+
+    async def login(self, repository: str) -> Credentials | None:
+        """See `LoginSource`."""
+        return await self.ask() if repository.partition("/")[0] == self.host else None
 
 
 def missing_extra(service: str, package: str, extra: str) -> JobError:

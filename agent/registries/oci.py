@@ -19,8 +19,9 @@ from agent.model.job.image_reference import ImageReference, parse_image
 from agent.ports.registry import Credentials
 from agent.registries.challenge import Challenge, basic, read_challenge
 from agent.registries.login import LoginSource
-from agent.registries.route import base_url, proxy_for
+from agent.registries.route import base_url, is_hub, proxy_for
 from agent.registries.token import fetch_token
+from agent.system.connections import Connections
 
 _TYPES: Final = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -54,13 +55,11 @@ class OciRegistry:
         self._environment = environment
         self._ca_bundle = ca_bundle
         self._timeout = aiohttp.ClientTimeout(total=patience)
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(self._open)
 
     async def close(self) -> None:
         """Close all connections; legal twice."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._connections.close()
 
     async def credentials(self, repository: str) -> Credentials | None:
         """See `RegistryPort`."""
@@ -98,8 +97,8 @@ class OciRegistry:
         self, method: str, image: ImageReference, headers: Mapping[str, str]
     ) -> aiohttp.ClientResponse:
         base = base_url(image.host)
-        url = f"{base}/v2/{_path(image)}/manifests/{image.digest or image.tag or 'latest'}"
-        answer = await self._opened().request(
+        url = f"{base}/v2/{_path(image)}/manifests/{image.pulled_as}"
+        answer = await self._connections.session.request(
             method,
             url,
             headers={"Accept": _TYPES, **headers},
@@ -127,26 +126,27 @@ class OciRegistry:
                 raise _no_entry(image)
             return {"Authorization": basic(login.username, login.password)}
         token = await fetch_token(
-            self._opened(), challenge, login, _path(image), base_url(image.host), self._environment
+            self._connections.session,
+            challenge,
+            login,
+            _path(image),
+            base_url(image.host),
+            self._environment,
         )
         if token is None:
             raise _no_entry(image)
         return {"Authorization": f"Bearer {token}"}
 
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            tls = ssl.create_default_context()
-            if self._ca_bundle is not None:
-                tls.load_verify_locations(cafile=str(self._ca_bundle))
-            self._session = aiohttp.ClientSession(
-                timeout=self._timeout, connector=aiohttp.TCPConnector(ssl=tls)
-            )
-        return self._session
+    def _open(self) -> aiohttp.ClientSession:
+        tls = ssl.create_default_context()
+        if self._ca_bundle is not None:
+            tls.load_verify_locations(cafile=str(self._ca_bundle))
+        return aiohttp.ClientSession(timeout=self._timeout, connector=aiohttp.TCPConnector(ssl=tls))
 
 
 def _path(image: ImageReference) -> str:
     """Docker Hub keeps its own images below `library`."""
-    if image.host in {None, "docker.io", "index.docker.io"} and "/" not in image.path:
+    if is_hub(image.host) and "/" not in image.path:
         return f"library/{image.path}"
     return image.path
 

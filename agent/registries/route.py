@@ -10,9 +10,14 @@ from urllib.request import proxy_bypass
 _HUB: Final = "https://registry-1.docker.io"
 
 
+def is_hub(host: str | None) -> bool:
+    """Whether a reference's host means Docker Hub, as one without a host does."""
+    return host in {None, "docker.io", "index.docker.io"}
+
+
 def base_url(host: str | None) -> str:
     """Scheme and host of a registry's API."""
-    if host in {None, "docker.io", "index.docker.io"}:
+    if is_hub(host):
         return _HUB
     return f"{'http' if _loopback(host or '') else 'https'}://{host}"
 

@@ -1,19 +1,15 @@
 """Blobs over HTTP: archives that submitters stored by digest, read by agents."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
-
-import aiohttp
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, NotFoundError, UnreachableError
-from agent.remote.client import GraphQLClient
-from agent.remote.failures import UnansweredError, rule_for
+from agent.remote.client import GraphQLClient, pieces_of
 
 #: Seconds without a byte.
 _SILENCE: Final = 60.0
-_PIECE: Final = 256 * 1024
 _TRIES: Final = 4
 
 
@@ -29,7 +25,7 @@ class RemoteBlobs:
         self._client = client
         self._sleep = sleep
 
-    async def read_blob(self, entity: str, digest: str) -> AsyncIterator[bytes]:
+    async def read_blob(self, entity: str, digest: str) -> AsyncGenerator[bytes, None]:
         """Stream a blob; a cut connection is taken up again, since content never changes."""
         sent = 0
         for remaining in reversed(range(_TRIES)):
@@ -53,19 +49,13 @@ class RemoteBlobs:
             else:
                 return
 
-    async def _read(self, entity: str, digest: str, skip: int) -> AsyncIterator[bytes]:
+    async def _read(self, entity: str, digest: str, skip: int) -> AsyncGenerator[bytes, None]:
         path = _path(entity, digest)
         async with self._client.stream("GET", path, silence=_SILENCE) as response:
-            try:
-                async for piece in response.content.iter_chunked(_PIECE):
-                    fresh = piece[skip:]
-                    skip = max(0, skip - len(piece))
-                    if fresh:
-                        yield fresh
-            except (aiohttp.ClientError, TimeoutError) as error:
-                seen = error or type(error).__name__
-                message = f"the transfer broke ({seen})"
-                raise UnansweredError(message, rule_for(error)) from error
+            async for piece in pieces_of(response):
+                fresh, skip = piece[skip:], max(0, skip - len(piece))
+                if fresh:
+                    yield fresh
 
 
 def _path(entity: str, digest: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
+from agent.model.job.reference import JobReference, parse_reference
 from agent.model.nearest import did_you_mean
 from agent.remote.client import GraphQLClient
 from agent.remote.features import CONDITIONS, features
@@ -45,6 +46,8 @@ _AGENT: Final = """
 _CONDITIONS: Final = " conditions { kind message resource } "
 
 _PAGE: Final = 500
+#: Seconds without a byte of a log.
+_SILENCE: Final = 90.0
 
 
 class Console:
@@ -81,6 +84,16 @@ class Console:
             viewer = await self.viewer()
             self.entity = str(viewer.get("entity") or viewer.get("username") or "")
         return self.entity
+
+    async def job_reference(self, text: str, project: str | None = None) -> JobReference:
+        """A job's reference in full; entity and project may be left out where they are known.
+
+        Raises:
+            InvalidInputError: no reference, or one without a project.
+        """
+        # Two slashes name everything.
+        entity = await self.acting_entity() if text.count("/") < 2 else None  # noqa: PLR2004
+        return parse_reference(text, entity=entity, project=project)
 
     # ------------------------------------------------------------------ queues
 
@@ -186,13 +199,7 @@ class Console:
         Raises:
             NotFoundError: there is none of that id.
         """
-        data = await self._client.execute(
-            "query Item($id: ID!) { launchItem(id: $id) {" + _ITEM_WHOLE + "} }", {"id": item_id}
-        )
-        item: Json | None = data.get("launchItem")
-        if item is None:
-            raise _no_item(item_id)
-        return item
+        return await self._item(item_id, _ITEM_WHOLE)
 
     async def glance(self, item_id: str) -> Json:
         """One item in short, for those who ask often.
@@ -200,16 +207,7 @@ class Console:
         Raises:
             NotFoundError: there is none of that id.
         """
-        data = await self._client.execute(
-            "query Glance($id: ID!) { launchItem(id: $id) {"
-            + _ITEM
-            + " attempts { number setupLogBytes jobLogBytes } } }",
-            {"id": item_id},
-        )
-        item: Json | None = data.get("launchItem")
-        if item is None:
-            raise _no_item(item_id)
-        return item
+        return await self._item(item_id, _ITEM + " attempts { number setupLogBytes jobLogBytes }")
 
     async def submit(self, queue: str, spec: Json, **options: Any) -> Json:
         """Put one item on a queue; repeats are harmless with an `idempotencyKey`.
@@ -316,12 +314,14 @@ class Console:
 
         Raises:
             NotFoundError: no such item or attempt.
+            UnreachableError: the connection broke, or brought nothing for so long that it may
+                be dead; ask again from where it ended.
         """
         path = f"/launch/items/{quote(item_id)}/attempts/{attempt}/logs/{channel}"
         params: dict[str, str | int] = {"offset": offset}
         if follow:
             params["follow"] = 1
-        async with self._client.stream("GET", path, params=params) as response:
+        async with self._client.stream("GET", path, params=params, silence=_SILENCE) as response:
             async for piece in response.content.iter_any():
                 yield piece
 
@@ -346,6 +346,15 @@ class Console:
             newer = CONDITIONS in await features(self._client)
             self._agent_fields = _AGENT + (_CONDITIONS if newer else "")
         return self._agent_fields
+
+    async def _item(self, item_id: str, fields: str) -> Json:
+        data = await self._client.execute(
+            "query Item($id: ID!) { launchItem(id: $id) {" + fields + "} }", {"id": item_id}
+        )
+        item: Json | None = data.get("launchItem")
+        if item is None:
+            raise _no_item(item_id)
+        return item
 
     async def _item_mutation(
         self, name: str, item_id: str, extra: tuple[str, str, Any] | None = None

@@ -4,17 +4,15 @@ A content that this agent has read before is copied from its cache, which is kep
 each entity: an MD5 can be forged, and must not bring one team's file into another's job.
 """
 
-import asyncio
-import errno
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from concurrent.futures import Executor
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from agent.config.execution import CodeConfig
 from agent.model.cause import Cause
@@ -29,7 +27,9 @@ from agent.model.work import SourceTree
 from agent.ports.artifact import Artifact, ArtifactPort, Entry
 from agent.ports.log import LogSink, say
 from agent.system.cache import FRESH
+from agent.system.disk import is_full
 from agent.system.threads import Stop, in_thread
+from agent.system.together import together
 
 _AT_ONCE: Final = 8
 _BATCH: Final = 1024 * 1024
@@ -92,13 +92,10 @@ class ArtifactFetcher:
             for entry in left:
                 await self._one(found, entry, into / entry.path, cache)
 
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                # A task a file would hold up the loop, and leases with it, where files are many.
-                for _ in range(_AT_ONCE):
-                    tasks.create_task(some())
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            # A task a file would hold up the loop, and leases with it, where files are many.
+            for _ in range(_AT_ONCE):
+                tasks.create_task(some())
 
     async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
         kept = _kept(cache, entry)
@@ -119,10 +116,8 @@ class ArtifactFetcher:
             await in_thread(self._threads, lambda _: Path(part).unlink(missing_ok=True))
 
     async def _stream(self, found: Artifact, entry: Entry, file: BinaryIO) -> None:
-        # A generator of the port's; any other iterator needs no closing.
-        stream = cast("AsyncGenerator[bytes, None]", self._artifacts.read(found, entry.path))
         gathered = bytearray()
-        async with aclosing(stream) as pieces:
+        async with aclosing(self._artifacts.read(found, entry.path)) as pieces:
             async for piece in pieces:
                 gathered += piece
                 if len(gathered) >= _BATCH:
@@ -213,7 +208,7 @@ def _safe(entity: str) -> str:
 
 
 def _write_error(entry: Entry, error: OSError) -> JobError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_full(error):
         return JobError(Cause.DISK_FULL, f"No space is left for the code ({error.strerror}).")
     message = f"«{entry.path}» of the code cannot be written: {error.strerror or error}."
     return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")

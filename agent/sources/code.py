@@ -1,6 +1,5 @@
 """The code-directory source: an archive by digest from the blob store, checked and unpacked."""
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -19,6 +18,7 @@ from agent.model.work import SourceTree
 from agent.ports.log import LogSink, say
 from agent.ports.queue import BlobPort
 from agent.sources.unpack import Limits, unpack
+from agent.system.disk import is_full
 from agent.system.threads import in_thread
 
 #: Bytes gathered before a thread writes and hashes them.
@@ -56,8 +56,7 @@ class CodeFetcher:
 
     async def _download(self, source: CodeSource, entity: str, archive: BinaryIO) -> None:
         received = _Received(archive, source)
-        # A generator of the port's; any other iterator needs no closing.
-        stream = cast("AsyncGenerator[bytes, None]", self._blobs.read_blob(entity, source.digest))
+        stream = self._blobs.read_blob(entity, source.digest)
         async with aclosing(stream) as pieces, aclosing(_batches(pieces)) as batches:
             async for batch in batches:
                 await in_thread(self._threads, lambda _stop, data=batch: received.take(data))  # type: ignore[misc]
@@ -117,11 +116,9 @@ def _nameless_file(folder: Path) -> BinaryIO:
 
 
 def _write_error(error: OSError) -> JobError:
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    cause = Cause.DISK_FULL if is_full(error) else Cause.INTERNAL
     reason = os.strerror(error.errno or 0)
-    return JobError(
-        Cause.DISK_FULL if full else Cause.INTERNAL, f"The code cannot be stored: {reason}."
-    )
+    return JobError(cause, f"The code cannot be stored: {reason}.")
 
 
 def _invalid(source: CodeSource, what: str) -> JobError:

@@ -7,12 +7,12 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.job.job_file import PATCH_NAME
 from agent.model.redact import Redactor
 from agent.ports.log import LogSink, say
 from agent.sources.git.checkout import refuse_leaving_links
 from agent.system.child import Command, Tail, run
 
-FILE_NAME: Final = "diff.patch"
 _QUOTED: Final = 3
 
 
@@ -42,7 +42,7 @@ async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) 
         raise JobError(Cause.INTERNAL, message, hint="Install it there.") from None
     if code != 0:
         lines = Redactor().text(errors.text).strip().splitlines()[:_QUOTED]
-        message = f"The job's {FILE_NAME} cannot be applied to its commit: {' '.join(lines)}"
+        message = f"The job's {PATCH_NAME} cannot be applied to its commit: {' '.join(lines)}"
         raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
-    await refuse_leaving_links(FILE_NAME, root, threads)
-    await say(log, f"applied {FILE_NAME}: the author's uncommitted changes")
+    await refuse_leaving_links(PATCH_NAME, root, threads)
+    await say(log, f"applied {PATCH_NAME}: the author's uncommitted changes")

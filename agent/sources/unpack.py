@@ -6,7 +6,6 @@ a member may only lie in folders that this walk made, hence never behind a link.
 made last, and each is followed to its end before it counts as harmless.
 """
 
-import errno
 import gzip
 import os
 import tarfile
@@ -20,6 +19,7 @@ from agent.model.errors import JobError
 from agent.model.tree import leaving_link
 from agent.model.units import format_size
 from agent.sources.forward import ForwardReader, LimitError
+from agent.system.disk import is_full
 from agent.system.threads import Stop
 
 _COPY: Final = 256 * 1024
@@ -178,6 +178,6 @@ def _invalid(what: str) -> JobError:
 
 
 def _disk_error(error: OSError) -> JobError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if is_full(error):
         return JobError(Cause.DISK_FULL, f"No space is left to unpack the code ({error.strerror}).")
     return _invalid(f"{error.strerror or error}")

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.system.together import together
+
 Consumer = Callable[[bytes], Awaitable[None]]
 
 _CHUNK: Final = 64 * 1024
@@ -86,7 +88,7 @@ async def _follow(
     process: asyncio.subprocess.Process, idle: float | None, stdout: Consumer, stderr: Consumer
 ) -> int:
     try:
-        async with asyncio.timeout(idle) as limit, asyncio.TaskGroup() as pumps:
+        async with asyncio.timeout(idle) as limit, together() as pumps:
             pulse = _Pulse(limit, idle)
             pumps.create_task(_pump(process.stdout, stdout, pulse))
             pumps.create_task(_pump(process.stderr, stderr, pulse))
@@ -95,8 +97,6 @@ async def _follow(
         if limit.expired():
             raise SilentError from None
         raise
-    except ExceptionGroup as group:
-        raise group.exceptions[0] from None
 
 
 class _Pulse:
@@ -139,15 +139,16 @@ async def _until_ended(process: asyncio.subprocess.Process) -> None:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    _signal_group(process.pid, signal.SIGTERM)
+    signal_group(process.pid, signal.SIGTERM)
     with suppress(TimeoutError):
         async with asyncio.timeout(_GRACE):
             await process.wait()
             return
-    _signal_group(process.pid, signal.SIGKILL)
+    signal_group(process.pid, signal.SIGKILL)
     await process.wait()
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
+def signal_group(group: int, number: signal.Signals) -> None:
+    """Send a signal to a process group; legal for one that is gone."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)

@@ -19,7 +19,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
     descriptor = _open(path)
     try:
         wait = _FIRST_WAIT
-        while not _take(descriptor):
+        while not take(descriptor):
             await asyncio.sleep(wait)
             wait = min(_LONGEST_WAIT, wait * 2)
         yield
@@ -32,7 +32,7 @@ def locked_if_free(path: Path) -> Iterator[bool]:
     """Hold the lock if nobody else does; says whether."""
     descriptor = _open(path)
     try:
-        yield _take(descriptor)
+        yield take(descriptor)
     finally:
         os.close(descriptor)
 
@@ -42,9 +42,11 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def _take(descriptor: int) -> bool:
+def take(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file if nobody else does; says whether. Closing it gives the lock back."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

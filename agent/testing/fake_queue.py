@@ -9,8 +9,7 @@ so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -32,16 +31,9 @@ from agent.ports.queue import (
     Welcome,
 )
 from agent.testing.fake_item import FakeItem
+from agent.testing.gates import Gate, Gates
 
 CONTROL_PLANE: Final = "fake0plane"
-
-
-class Gate:
-    """Holds one kind of call back: `reached` tells that a call waits, `open` lets it go on."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.open = asyncio.Event()
 
 
 class FakePlane:
@@ -71,7 +63,7 @@ class FakePlane:
         self._away = False
         self._cuts: Counter[str] = Counter()
         self._failures: defaultdict[str, list[Exception]] = defaultdict(list)
-        self._gates: dict[str, Gate] = {}
+        self._gates = Gates()
         self._changed = asyncio.Event()
 
     # ------------------------------------------------------------ for tests: the world
@@ -153,25 +145,16 @@ class FakePlane:
         """The next call raises, without effect."""
         self._failures[call].append(error)
 
-    @contextmanager
-    def hold(self, call: str) -> Iterator[Gate]:
+    def hold(self, call: str) -> AbstractContextManager[Gate]:
         """Hold calls of one kind back before they take effect."""
-        gate = self._gates[call] = Gate()
-        try:
-            yield gate
-        finally:
-            gate.open.set()
-            del self._gates[call]
+        return self._gates.hold(call)
 
     async def arrive(self, call: str, item: str = "") -> None:
         """A call arrives."""
         self._check_away()
         self.calls.append((call, item))
         self.ring()
-        gate = self._gates.get(call)
-        if gate is not None:
-            gate.reached.set()
-            await gate.open.wait()
+        await self._gates.passed(call)
         self._check_away()
         if self._failures[call]:
             raise self._failures[call].pop(0)

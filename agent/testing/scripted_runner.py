@@ -8,8 +8,8 @@ conformance suite runs against it as it does against the real runners.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,6 +26,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
+from agent.testing.gates import Gate, Gates
 
 _KILLED: Final = 137
 _TERMINATED: Final = 143
@@ -53,14 +54,6 @@ class Play:
     log_lost: int = 0
     #: The log never ends and yields nothing more after the output.
     log_hangs: bool = False
-
-
-class Gate:
-    """Holds one kind of call back: `reached` tells that a call waits, `open` lets it go on."""
-
-    def __init__(self) -> None:
-        self.reached = asyncio.Event()
-        self.open = asyncio.Event()
 
 
 @dataclass
@@ -111,7 +104,7 @@ class ScriptedEngine:
         self.graces: dict[str, float] = {}
         self.workloads: dict[str, _Running] = {}
         self._starts: defaultdict[str, int] = defaultdict(int)
-        self._gates: dict[str, Gate] = {}
+        self._gates = Gates()
         self._away = False
         self._back = asyncio.Event()
 
@@ -119,15 +112,9 @@ class ScriptedEngine:
         """How often a workload really began to run."""
         return self._starts[name]
 
-    @contextmanager
-    def hold(self, call: str) -> Iterator[Gate]:
+    def hold(self, call: str) -> AbstractContextManager[Gate]:
         """Hold calls of one kind (`create`, `start`, …): a slow engine."""
-        gate = self._gates[call] = Gate()
-        try:
-            yield gate
-        finally:
-            gate.open.set()
-            del self._gates[call]
+        return self._gates.hold(call)
 
     def release(self, name: str) -> None:
         """Let a waiting job end as its play says."""
@@ -167,10 +154,7 @@ class ScriptedEngine:
             JobError: `LOST_ENGINE` while the engine is away.
         """
         self.answer()
-        gate = self._gates.get(call)
-        if gate is not None:
-            gate.reached.set()
-            await gate.open.wait()
+        await self._gates.passed(call)
         self.answer()
         self.calls.append((call, name))
 

@@ -2,7 +2,6 @@
 
 import os
 import textwrap
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,12 +61,6 @@ def request(folder, dockerfile=None, label="conformance"):
         base_image=None, python=None, command=("python", "main.py"), user_id=1000,
         title=f"launch-test/{label}", labels={"launch-test.suite": "builders"},
     )  # fmt: skip
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 class TestVirtualenv(BuilderSuite):

@@ -1,6 +1,6 @@
 """The runner suite on every runner: containers, processes, and the scripted fake."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,12 +9,6 @@ import pytest
 from agent.testing.runner_suite import RunnerSuite
 from tests.contract.runner_stages import DockerStage, ProcessStage, ScriptedStage
 from tests.infrastructure.state import DockerFacts
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 class TestScriptedRunner(RunnerSuite):

@@ -1,6 +1,5 @@
 """Homes for the end-to-end tests; each is torn down with everything that ran in it."""
 
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import Backend, Containers, Processes
+from tests.infrastructure.process import free_port
 from tests.infrastructure.state import Facts
 
 #: Patience of test daemons: everything as in production, a twentieth of the time.
@@ -25,9 +25,7 @@ QUICK: dict[str, Any] = {
 
 def quick(**more: Any) -> dict[str, Any]:
     """Quick settings with a port of their own, which a restarted control plane keeps."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    return QUICK | {"control": QUICK["control"] | {"port": port}} | more
+    return QUICK | {"control": QUICK["control"] | {"port": free_port()}} | more
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home, Result
 from tests.e2e.harness.jobs import Processes
 from tests.e2e.test_tour import git_settings
+from tests.infrastructure.process import free_port
 from tests.infrastructure.state import DockerFacts, GitFacts, RegistryFacts
 
 
@@ -43,8 +44,7 @@ async def test_without_any_server_the_way_to_one_is_told(home: Home) -> None:
 
 
 async def test_an_unreachable_server_is_named(home: Home) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     key = "launch-" + "x" * 40
     done = await home.launch("queue", "list", LAUNCH_SERVER=url, LAUNCH_API_KEY=key)
     told(done, 3, f"{url} cannot be reached", "Connection refused", "Check the address")

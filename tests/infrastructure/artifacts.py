@@ -1,17 +1,17 @@
 """Artifacts in memory, for whoever reads them through the port."""
 
-import base64
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from agent.model.errors import NotFoundError
+from agent.model.job.digest import encoded
 from agent.model.job.reference import CodeReference, JobReference, no_such_job
 from agent.ports.artifact import Artifact, Entry
 
 
 def md5(content: bytes) -> str:
-    return base64.b64encode(hashlib.md5(content).digest()).decode()
+    return encoded(hashlib.md5(content).digest())
 
 
 @dataclass

@@ -1,12 +1,12 @@
 """Which content a base image's name stands for just now: a part of every key."""
 
 from agent.builders.docker.engine import Engine
-from agent.builders.docker.pushing import Shelf
-from agent.builders.docker.reference import parse_reference
+from agent.builders.docker.pushing import ImageRepository
+from agent.builders.docker.reference import familiar, read_reference
 from agent.model.errors import JobError
 
 
-async def base_content(engine: Engine, shelf: Shelf | None, base: str) -> str:
+async def base_content(engine: Engine, repository: ImageRepository | None, base: str) -> str:
     """Its registry's digest where one is known, else its id in the engine.
 
     Digests are the same on every machine, so that agents who share a destination find each
@@ -17,18 +17,17 @@ async def base_content(engine: Engine, shelf: Shelf | None, base: str) -> str:
     """
     facts = await engine.image(base)
     if facts is None:
-        return await _far(shelf, base) or "not here"
-    reference = parse_reference(base)
-    prefix = f"{reference.familiar if reference else base}@"
+        return await _far(repository, base) or "not here"
+    prefix = f"{familiar(read_reference(base))}@"
     pulled = (name for name in facts.digests if name.startswith(prefix))
     return next((name.removeprefix(prefix) for name in pulled), facts.id)
 
 
-async def _far(shelf: Shelf | None, base: str) -> str | None:
+async def _far(repository: ImageRepository | None, base: str) -> str | None:
     """A registry that does not tell stops no build: BuildKit may know better, or says why."""
-    if shelf is None:
+    if repository is None:
         return None
     try:
-        return await shelf.registry.exists(base)
+        return await repository.registry.exists(base)
     except JobError:
         return None

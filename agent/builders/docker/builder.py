@@ -25,7 +25,7 @@ from agent.builders.docker.failures import Attempt, engine_away
 from agent.builders.docker.ladder import Rung, probe
 from agent.builders.docker.plan import Plan, launch_context, make_plan
 from agent.builders.docker.pruning import prune_images, tidy
-from agent.builders.docker.pushing import Shelf
+from agent.builders.docker.pushing import ImageRepository
 from agent.builders.docker.reference import NAMESPACE
 from agent.builders.ignore import Ignore
 from agent.builders.uv import indexes, uv_version
@@ -67,7 +67,7 @@ class DockerBuilder:
     ) -> None:
         self._config = config
         self._engine = engine
-        self._shelf = _shelf(config, registry)
+        self._repository = _image_repository(config, registry)
         self._rung: Rung | None = None
         self._probing = asyncio.Lock()
         self._cache = cache
@@ -80,7 +80,7 @@ class DockerBuilder:
         try:
             parts["platform"] = self._config.platform or str(await self._engine.platform())
             for base in parts["bases"]:
-                parts[f"base {base}"] = await base_content(self._engine, self._shelf, base)
+                parts[f"base {base}"] = await base_content(self._engine, self._repository, base)
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
         return content_key(parts)
@@ -109,9 +109,9 @@ class DockerBuilder:
         """See `BuilderPort`: here, else in the registry. Finding renews the last use here."""
         try:
             found = await self._find_here(key)
-            if found is not None or self._shelf is None:
+            if found is not None or self._repository is None:
                 return found
-            return await self._note(key, await self._shelf.find(key))
+            return await self._note(key, await self._repository.find(key))
         except EngineAwayError as error:
             raise engine_away(str(error)) from None
         except EngineRefusedError as error:
@@ -153,16 +153,16 @@ class DockerBuilder:
         tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_TAG]}"
         invocation = await self._invocation(plan, request, key, rung, tag)
         digest = await self._run(invocation, request.title, log)
-        if self._shelf is not None and invocation.pushed_as is not None:
+        if self._repository is not None and invocation.pushed_as is not None:
             if digest is None:
-                raise self._shelf.failed("BuildKit told no digest")
+                raise self._repository.failed("BuildKit told no digest")
             await say(log, f"pushed to {invocation.pushed_as} ({digest})")
-            pushed = self._shelf.image(digest, key, reused=False)
+            pushed = self._repository.image(digest, key, reused=False)
             return replace(pushed, built_by=rung.words)
         facts = await self._engine.image(tag)
-        if facts is not None and self._shelf is not None:
-            digest = await self._shelf.push(self._engine, facts.id, key, log)
-            pushed = self._shelf.image(digest, key, reused=False)
+        if facts is not None and self._repository is not None:
+            digest = await self._repository.push(self._engine, facts.id, key, log)
+            pushed = self._repository.image(digest, key, reused=False)
             return replace(pushed, name=tag, here=True, built_by=rung.words)
         image = self._image(facts, tag, reused=False) if facts else None
         if image is None:
@@ -189,15 +189,15 @@ class DockerBuilder:
         )
         labels = {**request.labels, LABEL_BUILD_KEY: key, LABEL_KIND: "image"}
         invocation = Invocation(plan, tag, labels, values, files, found.proxies, rung)
-        shelf = self._shelf
-        if shelf is None or not (rung.pushes or rung.registry_cache):
+        repository = self._repository
+        if repository is None or not (rung.pushes or rung.registry_cache):
             return invocation
-        cache = await in_thread(self._threads, lambda _: shelf.cache(request, plan))
+        cache = await in_thread(self._threads, lambda _: repository.cache(request, plan))
         return replace(
             invocation,
-            pushed_as=shelf.reference(key) if rung.pushes else None,
+            pushed_as=repository.reference(key) if rung.pushes else None,
             cache=cache if rung.registry_cache else None,
-            login=await shelf.registry.credentials(shelf.repository),
+            login=await repository.registry.credentials(repository.name),
         )
 
     async def _run(self, invocation: Invocation, title: str, log: LogSink) -> str | None:
@@ -221,11 +221,11 @@ class DockerBuilder:
 
     def _image(self, facts: ImageFacts, tag: str, *, reused: bool) -> Image | None:
         """By digest where the store has one, else by id; pushed images by the registry's."""
-        repository = self._shelf.repository if self._shelf else tag.rpartition(":")[0]
+        repository = self._repository.name if self._repository else tag.rpartition(":")[0]
         pinned = next((each for each in facts.digests if each.startswith(f"{repository}@")), None)
         if pinned is not None:
             return Image(pinned, "digest", reused, tag)
-        return None if self._shelf else Image(facts.id, "image-id", reused, tag)
+        return None if self._repository else Image(facts.id, "image-id", reused, tag)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """See `BuilderPort`: images of ours by their last use; containers protect theirs."""
@@ -243,13 +243,15 @@ class DockerBuilder:
             return 0
 
 
-def _shelf(config: BuilderConfig, registry: RegistryPort | None) -> Shelf | None:
+def _image_repository(
+    config: BuilderConfig, registry: RegistryPort | None
+) -> ImageRepository | None:
     if config.destination is None:
         return None
     if registry is None:
         message = f"Nothing speaks with the registry of {config.destination}."
         raise ConfigError(message, hint="Make the builder with a registry.")
-    return Shelf(config.destination, registry)
+    return ImageRepository(config.destination, registry)
 
 
 async def _announce(plan: Plan, request: BuildRequest, rung: Rung, log: LogSink) -> None:

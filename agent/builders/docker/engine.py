@@ -1,7 +1,7 @@
 """The part of the engine's API that images need, over its own socket, without threads."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -9,6 +9,7 @@ from typing import Any, Final, Self
 
 import aiohttp
 
+from agent.system.connections import Connections
 from agent.system.engine_address import address_of
 
 #: Seconds for an answer; streams have their own limit.
@@ -65,7 +66,7 @@ class Engine:
 
     def __init__(self, host: str | None, environment: Mapping[str, str]) -> None:
         self._address = address_of(host, environment)
-        self._session: aiohttp.ClientSession | None = None
+        self._connections = Connections(self._address.session)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,9 +81,7 @@ class Engine:
 
     async def close(self) -> None:
         """Close all connections; legal twice, and before the first call."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._connections.close()
 
     @property
     def host(self) -> str:
@@ -161,7 +160,7 @@ class Engine:
 
     async def events(
         self, path: str, *, auth: str | None, idle: float, **query: str
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """POST and read the answer's JSON lines; `idle` seconds of silence end it.
 
         Raises:
@@ -192,10 +191,9 @@ class Engine:
         headers: Mapping[str, str],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 -- aiohttp's own, for its parts
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        if self._session is None:
-            self._session = self._address.session()
+        session = self._connections.session
         try:
-            async with self._session.request(
+            async with session.request(
                 method, self._address.url + path, params=query, headers=headers, timeout=timeout
             ) as answer:
                 if answer.status >= _FAILED:

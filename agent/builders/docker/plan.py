@@ -9,8 +9,9 @@ from typing import Final
 
 from agent.builders.context import check_paths
 from agent.builders.docker.dockerfile import Recipe, dockerfile
-from agent.builders.docker.reference import parse_reference
+from agent.builders.docker.reference import is_reference, read_reference
 from agent.builders.ignore import whole_text, withheld
+from agent.builders.pythons import no_version
 from agent.builders.requirements import LocalPackage, Requirements, find_requirements
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -62,7 +63,7 @@ def make_plan(request: BuildRequest, config: BuilderConfig) -> Plan:
     check_paths(request)
     if request.dockerfile is not None:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
-        bases = tuple(name for name in _FROM.findall(text) if parse_reference(name))
+        bases = tuple(name for name in _FROM.findall(text) if is_reference(name))
         ignore = whole_text(_own_ignore(request.context, request.dockerfile))
         kept_back = withheld(request.context, ignore)
         return Plan(request.context, request.dockerfile, None, bases, text, ignore, kept_back)
@@ -106,19 +107,14 @@ def _base_image(request: BuildRequest, config: BuilderConfig) -> tuple[str, bool
         given, accelerated = config.accelerator.base_image, True
     if given is None:
         return f"python:{_python(request.python or config.python)}-slim", False
-    if parse_reference(given) is None:
-        raise JobError(Cause.SOURCE_INVALID, f"Base image «{given}» is not an image reference.")
+    read_reference(given)
     return given, accelerated
 
 
 def _python(version: str) -> str:
     match = _PYTHON.fullmatch(version.strip())
     if match is None:
-        raise JobError(
-            Cause.SOURCE_INVALID,
-            f"Python version «{version}» cannot be read.",
-            hint="Write it as 3.11 or 3.11.4.",
-        )
+        raise no_version(version)
     return match[1]
 
 

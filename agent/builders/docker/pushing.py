@@ -2,10 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final
 
 from agent.builders.docker.credentials import ANONYMOUS, engine_auth
 from agent.builders.docker.engine import Engine, EngineRefusedError
@@ -25,15 +24,16 @@ _WORDS: Final = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class ImageRepository:
     """One repository in one registry."""
 
-    repository: str
+    #: With its host, without tag and digest.
+    name: str
     registry: RegistryPort
 
     def reference(self, key: str) -> str:
         """Where the image of a key lies."""
-        return f"{self.repository}:{key[:_TAG]}"
+        return f"{self.name}:{key[:_TAG]}"
 
     def cache(self, request: BuildRequest, plan: Plan) -> str:
         """Where its build cache lies: one for all code with the same recipe and packages.
@@ -47,7 +47,7 @@ class Shelf:
             texts = launch_context(plan.generated) if plan.generated is not None else {}
             recipe = repr((plan.bases, sorted(texts.items())))
         digest = hashlib.sha256(f"{entity}\0{recipe}".encode("utf-8", "replace")).hexdigest()
-        return f"{self.repository}:launch-cache-{digest[:_TAG]}"
+        return f"{self.name}:launch-cache-{digest[:_TAG]}"
 
     async def find(self, key: str) -> Image | None:
         """The image of a key in the registry, by its digest.
@@ -62,7 +62,7 @@ class Shelf:
 
     def image(self, digest: str, key: str, *, reused: bool) -> Image:
         """An image that the registry has, and the engine perhaps not."""
-        reference = f"{self.repository}@{digest}"
+        reference = f"{self.name}@{digest}"
         return Image(reference, "digest", reused, self.reference(key), here=False)
 
     async def push(self, engine: Engine, image_id: str, key: str, log: LogSink) -> str:
@@ -72,12 +72,12 @@ class Shelf:
             JobError: `BUILD_FAILED`, with the registry's words; `IMAGE_AUTH`.
             EngineAwayError: the engine went away.
         """
-        auth = engine_auth(await self.registry.credentials(self.repository))
+        auth = engine_auth(await self.registry.credentials(self.name))
         reference = self.reference(key)
         tag = reference.rpartition(":")[2]
         await say(log, f"pushing to {reference}")
         try:
-            await engine.tag(image_id, self.repository, tag)
+            await engine.tag(image_id, self.name, tag)
             digest = await self._follow(engine, tag, auth)
         except EngineRefusedError as error:
             raise self.failed(error.message) from None
@@ -88,11 +88,11 @@ class Shelf:
         return digest
 
     async def _follow(self, engine: Engine, tag: str, auth: str | None) -> str | None:
-        path = f"/images/{self.repository}/push"
+        path = f"/images/{self.name}/push"
         # Without a login the engine still wants the header.
         stream = engine.events(path, auth=auth or ANONYMOUS, idle=_IDLE, tag=tag)
         digest: str | None = None
-        async with aclosing(cast("AsyncGenerator[dict[str, object], None]", stream)) as events:
+        async with aclosing(stream) as events:
             async for event in events:
                 if "error" in event:
                     raise self.failed(str(event["error"]))
@@ -103,12 +103,12 @@ class Shelf:
         """The registry did not take it."""
         return JobError(
             Cause.BUILD_FAILED,
-            f"The image cannot be pushed to {self.repository}: {why.rstrip('.')}.",
+            f"The image cannot be pushed to {self.name}: {why.rstrip('.')}.",
             hint="Check `builder.destination` and log the agent's machine in with `docker login`.",
         )
 
 
-def _digest(event: dict[str, object]) -> str | None:
+def _digest(event: dict[str, Any]) -> str | None:
     aux = event.get("aux")
     if isinstance(aux, dict) and "Digest" in aux:
         return str(aux["Digest"])

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.bench import open_bench
 from agent.cli.demo.daemon import Daemon, daemon_environment, demo_environment
 from agent.cli.demo.jobs import DemoJob, demo_jobs
 from agent.cli.demo.results import print_results
 from agent.cli.demo.view import make_view
 from agent.cli.follow import follow
+from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def _demo(examples: Path, folder: Path, *, keep: bool) -> int:
         resource = "local-container" if containers else "local-process"
         await console.save_queue("EITHER", name="default", resource=resource)
         jobs = await demo_jobs(examples, folder, containers=containers)
-        async with open_bench(console, daemon_environment(folder)) as bench:
+        async with open_workbench(console, daemon_environment(folder)) as bench:
             rows = await _run_all(console, bench, jobs)
         print_results(rows, daemon.url)
         succeeded = all(row.item["phase"] == "SUCCEEDED" for row in rows)

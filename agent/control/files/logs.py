@@ -19,8 +19,6 @@ from obstore.store import ObjectStore
 from agent.control.files.extents import Extent, chain, mergeable
 from agent.control.files.storage import delete_below, names_below, storage_errors
 
-CHANNELS: Final = ("setup", "job")
-
 #: Channels whose list of objects is kept in memory, at about 130 bytes per MiB of log.
 _REMEMBERED: Final = 128
 _READ: Final = 256 * 1024

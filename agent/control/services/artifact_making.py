@@ -7,7 +7,7 @@ from agent.control.services.artifact_naming import give_aliases, make_collection
 from agent.control.services.context import Context
 from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
-from agent.control.store import artifact_files, artifacts, projects
+from agent.control.store import artifact_files, artifacts, collections, projects
 from agent.control.store.artifact_records import (
     ArtifactRecord,
     ArtifactState,
@@ -35,7 +35,7 @@ def create(tx: Tx, context: Context, principal: Principal, wanted: NewArtifact) 
         raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
     projects.ensure(tx, entity, wanted.project)
     collection = make_collection(tx, entity, wanted)
-    artifacts.lock_collection(tx, collection.id)
+    collections.lock(tx, collection.id)
     known = _known(tx, collection, wanted)
     if known is None:
         known = _insert(tx, principal, collection, wanted)
@@ -56,7 +56,7 @@ def commit(
         ConflictError: a file was never uploaded, or the artifact was deleted.
     """
     collection = found.collection
-    artifacts.lock_collection(tx, collection.id)
+    collections.lock(tx, collection.id)
     now = artifacts.by_id(tx, found.id)
     if now is None or now.state is ArtifactState.DELETED:
         message = f"The artifact «{collection.name}» was deleted before it was complete."
@@ -70,7 +70,7 @@ def commit(
     size, files = totals
     values: dict[str, Any] = {
         "state": ArtifactState.COMMITTED.value,
-        "version": artifacts.take_version(tx, collection.id),
+        "version": collections.take_version(tx, collection.id),
         "size": size,
         "file_count": files,
         "job_file": job[0],
@@ -79,7 +79,7 @@ def commit(
     artifacts.change(tx, found.id, values)
     wanted = artifacts.wanted_aliases(tx, found.id)
     give_aliases(tx, collection.id, found.id, (*wanted, LATEST))
-    artifacts.touch_collection(tx, collection.id)
+    collections.touch(tx, collection.id)
 
 
 def _known(tx: Tx, collection: CollectionRecord, wanted: NewArtifact) -> ArtifactRecord | None:

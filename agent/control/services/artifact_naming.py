@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from agent.control.store import aliases, artifacts
+from agent.control.store import aliases, artifacts, collections
 from agent.control.store.artifact_records import ArtifactRecord, CollectionRecord, NewArtifact
 from agent.control.store.ids import new_id
 from agent.control.store.tx import Tx
@@ -23,10 +23,10 @@ def make_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRecor
     """
     name, kind = _checked(wanted.name, "name"), _checked(wanted.type, "type")
     place = {"entity": entity, "project": wanted.project, "name": name}
-    found = artifacts.collection(tx, **place)
+    found = collections.by_name(tx, **place)
     if found is None:
-        artifacts.insert_collection(tx, {"id": new_id(), "type": kind, **place})
-        found = artifacts.sure_collection(tx, **place)
+        collections.insert(tx, {"id": new_id(), "type": kind, **place})
+        found = collections.sure(tx, **place)
     if found.type != kind:
         raise ConflictError(
             f"«{name}» in {entity}/{wanted.project} is an artifact of type `{found.type}`, "

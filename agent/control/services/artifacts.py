@@ -10,10 +10,11 @@ from agent.control.services.artifact_naming import (
     give_aliases,
     split_name,
 )
-from agent.control.services.context import Context, cursor, page_size
+from agent.control.services.context import Context
+from agent.control.services.paging import cursor, numbered_page, page_of, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
-from agent.control.store import aliases, artifact_files, artifacts, runs
+from agent.control.store import aliases, artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_records import (
     ArtifactChange,
     ArtifactRecord,
@@ -51,7 +52,7 @@ class Artifacts:
 
         def work(tx: Tx) -> ArtifactRecord | None:
             place = entity or principal.default_entity
-            collection = artifacts.collection(tx, place, project, collection_name)
+            collection = collections.by_name(tx, place, project, collection_name)
             return None if collection is None else find(tx, collection.id, alias)
 
         return visible(self._context, principal, await self._read(work))
@@ -77,13 +78,13 @@ class Artifacts:
         place = entity or principal.default_entity
         if not self._context.policy.allows(principal, place, Action.READ):
             return None
-        return await self._read(lambda tx: artifacts.collection(tx, place, project, name))
+        return await self._read(lambda tx: collections.by_name(tx, place, project, name))
 
     async def collection_by_id(
         self, principal: Principal, collection_id: str
     ) -> CollectionRecord | None:
         """A collection by id; `None` when it is absent or hidden."""
-        found = await self._read(lambda tx: artifacts.collection_by_id(tx, collection_id))
+        found = await self._read(lambda tx: collections.by_id(tx, collection_id))
         if found is None or not self._context.policy.allows(principal, found.entity, Action.READ):
             return None
         return found
@@ -107,12 +108,10 @@ class Artifacts:
 
         def work(tx: Tx) -> Page[CollectionRecord]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            found, total = artifacts.collections(
+            found, total = collections.page(
                 tx, place, project, kind=kind, after=after_seq, limit=size + 1
             )
-            rows = found[:size]
-            last = str(rows[-1][0]) if rows else None
-            return Page(tuple(row for _, row in rows), last, len(found) > size, total)
+            return numbered_page(found, size, total)
 
         return await self._read(work)
 
@@ -123,7 +122,7 @@ class Artifacts:
 
         def work(tx: Tx) -> tuple[Json, ...]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            found = artifacts.types(tx, place, project)
+            found = collections.types(tx, place, project)
             return tuple({"name": name, "created_at": moment(first)} for name, first in found)
 
         return await self._read(work)
@@ -146,9 +145,7 @@ class Artifacts:
 
         def work(tx: Tx) -> Page[ArtifactRecord]:
             found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
-            rows = tuple(found[:size])
-            last = str(rows[-1].version) if rows else None
-            return Page(rows, last, len(found) > size, total)
+            return page_of(found, size, total, lambda record: record.version)
 
         return await self._read(work)
 
@@ -173,8 +170,7 @@ class Artifacts:
             found, total = artifact_files.entries(
                 tx, artifact.id, names=names, after=after or "", limit=size + 1
             )
-            rows = tuple(found[:size])
-            return Page(rows, rows[-1].path if rows else None, len(found) > size, total)
+            return page_of(found, size, total, lambda entry: entry.path)
 
         return await self._read(work)
 
@@ -269,7 +265,7 @@ class Artifacts:
             found = writable(tx, self._context, principal, artifact_id)
             artifacts.change(tx, found.id, _columns(found, change))
             if change.aliases is not None:
-                artifacts.lock_collection(tx, found.collection.id)
+                collections.lock(tx, found.collection.id)
                 gone = set(found.aliases) - set(change.aliases)
                 aliases.take(tx, found.id, gone)
                 give_aliases(tx, found.collection.id, found.id, change.aliases)
@@ -290,7 +286,7 @@ class Artifacts:
             if found.state is not ArtifactState.COMMITTED:
                 message = f"The artifact «{found.collection.name}» is {found.state.lower()}."
                 raise ConflictError(message, hint="Only a complete version can have aliases.")
-            artifacts.lock_collection(tx, found.collection.id)
+            collections.lock(tx, found.collection.id)
             for name in names:
                 check_aliases((name,))
             give_aliases(tx, found.collection.id, found.id, names)
@@ -325,7 +321,7 @@ class Artifacts:
 
         def work(tx: Tx) -> ArtifactRecord:
             found = writable(tx, self._context, principal, artifact_id)
-            artifacts.lock_collection(tx, found.collection.id)
+            collections.lock(tx, found.collection.id)
             if found.aliases and not with_aliases:
                 names = ", ".join(f"`{alias}`" for alias in found.aliases)
                 message = f"{found.reference} has the aliases {names}."

@@ -10,14 +10,11 @@ from agent.control.store.records import ItemRecord, QueueRecord
 from agent.control.store.tx import AnyRow, Database, Tx
 from agent.model.errors import (
     AuthenticationError,
-    InvalidInputError,
     NotFoundError,
     PermissionDeniedError,
 )
 from agent.model.nearest import did_you_mean
 
-#: What clients ask for at most.
-PAGE_LIMIT = 5_000
 _NO_QUEUE = (
     "There is no queue yet: `launch queue create NAME` makes one, and `default` is made on demand."
 )
@@ -169,29 +166,3 @@ def no_such_agent(agent_id: str) -> NotFoundError:
         f"There is no agent «{agent_id}», or this key may not read it.",
         hint="`launch agent list` shows them.",
     )
-
-
-def page_size(first: int) -> int:
-    """A page's size.
-
-    Raises:
-        InvalidInputError: not 1 to 5,000.
-    """
-    if not 1 <= first <= PAGE_LIMIT:
-        raise InvalidInputError(
-            f"`first` is {first}.", hint=f"Ask for 1 to {PAGE_LIMIT} at a time."
-        )
-    return first
-
-
-def cursor(text: str | None) -> int | None:
-    """A cursor of an earlier page.
-
-    Raises:
-        InvalidInputError: not one of ours.
-    """
-    if text is None or text == "":
-        return None
-    if not text.isdigit():
-        raise InvalidInputError(f"`after` is «{text}», which is no cursor of an earlier page.")
-    return int(text)

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from agent.control.services.composing import check_priority
-from agent.control.services.context import Context, cursor, no_such_agent, page_size
+from agent.control.services.context import Context, no_such_agent
 from agent.control.services.explain import Surroundings, explain
 from agent.control.services.notices import topic_entity, topic_item, topic_queue
+from agent.control.services.paging import cursor, numbered_page, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.stopping import request_stop
 from agent.control.services.submitting import recompose, submit
@@ -85,9 +86,7 @@ class Items:
             found, total = items.page(
                 tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1
             )
-            rows = found[:size]
-            last = str(rows[-1][0]) if rows else None
-            return Page(tuple(row for _, row in rows), last, len(found) > size, total)
+            return numbered_page(found, size, total)
 
         return await self._context.database.read(work)
 

@@ -9,7 +9,7 @@ from agent.control.services.context import Context
 from agent.control.services.job_inputs import check_inputs
 from agent.control.services.job_layer import job_layer, job_version
 from agent.control.services.policy import Action, Principal
-from agent.control.store import aliases, artifacts, items
+from agent.control.store import aliases, artifacts, collections, items
 from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
@@ -62,9 +62,7 @@ class Jobs:
 
         def work(tx: Tx) -> tuple[JobRecord, ...]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            found, _ = artifacts.collections(
-                tx, place, project, kind=JOB_TYPE, after=None, limit=_MANY
-            )
+            found, _ = collections.page(tx, place, project, kind=JOB_TYPE, after=None, limit=_MANY)
             ids = [collection.id for _, collection in found]
             counts, newest = artifacts.version_counts(tx, ids), artifacts.newest_of(tx, ids)
             last = items.last_of_jobs(tx, ids)
@@ -94,7 +92,7 @@ class Jobs:
 
         def work(tx: Tx) -> tuple[JobVersion, ...]:
             place = self._context.existing(tx, principal, entity, Action.READ)
-            collection = artifacts.collection(tx, place, project, name)
+            collection = collections.by_name(tx, place, project, name)
             if collection is None or collection.type != JOB_TYPE:
                 raise _no_such_job(tx, JobReference(place, project, name))
             rows, _ = artifacts.versions(tx, collection.id, before=None, limit=_MANY)
@@ -143,7 +141,7 @@ def _version(
 ) -> ArtifactRecord:
     context.existing(tx, principal, reference.entity, Action.READ)
     place = (reference.entity, reference.project, reference.name)
-    collection = artifacts.collection(tx, *place)
+    collection = collections.by_name(tx, *place)
     if collection is None:
         raise _no_such_job(tx, reference)
     if collection.type != JOB_TYPE:
@@ -161,5 +159,5 @@ def _version(
 
 def _no_such_job(tx: Tx, reference: JobReference) -> Exception:
     return no_such_job(
-        reference, artifacts.names(tx, reference.entity, reference.project, JOB_TYPE)
+        reference, collections.names(tx, reference.entity, reference.project, JOB_TYPE)
     )

@@ -2,7 +2,8 @@
 
 from typing import Any, Final
 
-from agent.control.services.context import Context, page_size
+from agent.control.services.context import Context
+from agent.control.services.paging import page_of, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.templates import check_resource, parse_config, parse_variables
 from agent.control.store import projects
@@ -43,9 +44,7 @@ class Projects:
         def work(tx: Tx) -> Page[ProjectRecord]:
             place = self._context.existing(tx, principal, entity, Action.READ)
             rows, total = projects.page(tx, place, after or "", size + 1)
-            shown = tuple(rows[:size])
-            last = shown[-1].name if shown else None
-            return Page(shown, last, len(rows) > size, total)
+            return page_of(rows, size, total, lambda project: project.name)
 
         return await self._context.database.read(work)
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from agent.control.services.composing import DEFAULT_PRIORITY
 from agent.control.services.context import Context
 from agent.control.services.notices import topic_entity, topic_queue
-from agent.control.services.policy import Action, Principal, no_such_entity
-from agent.control.services.queueing import DEFAULT_QUEUE, check_queue_name, insert_queue
+from agent.control.services.policy import Action, Principal
+from agent.control.services.queueing import check_queue_name, insert_queue
 from agent.control.services.stopping import request_stop
 from agent.control.services.templates import (
     check_resource,
@@ -15,7 +15,7 @@ from agent.control.services.templates import (
     parse_config,
     parse_variables,
 )
-from agent.control.store import items, people, projects, queues
+from agent.control.store import items, projects, queues
 from agent.control.store.records import Access, Prioritization, QueueRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
@@ -212,21 +212,6 @@ class Queues:
             return queues.counts(tx, queue_ids)
 
         return await self._context.database.read(work)
-
-    async def ensure_default(self, entity: str, resource: str) -> QueueRecord:
-        """For the embedded plane: the queue `default` exists and has a resource."""
-
-        def work(tx: Tx) -> QueueRecord:
-            if people.entity(tx, entity) is None:
-                raise no_such_entity(entity)
-            found = queues.by_name(tx, entity, DEFAULT_QUEUE)
-            if found is None:
-                values = {"resource": check_resource(resource)}
-                return insert_queue(tx, entity, DEFAULT_QUEUE, entity, values)
-            queues.fill_resource(tx, found.id, resource)
-            return self._context.queue(tx, entity, DEFAULT_QUEUE)
-
-        return await self._context.database.write(work)
 
 
 def _template(

@@ -4,7 +4,8 @@ import base64
 import binascii
 from typing import Any, Final
 
-from agent.control.services.context import Context, cursor, page_size
+from agent.control.services.context import Context
+from agent.control.services.paging import cursor, numbered_page, page_size
 from agent.control.services.policy import Action, Principal
 from agent.control.services.running import (
     RunChange,
@@ -55,7 +56,9 @@ class Runs:
 
         def work(tx: Tx) -> tuple[RunRecord, bool]:
             if run_id is not None:
-                run = self._writable(tx, principal, run_id)
+                run = self._to_write(tx, principal, run_id)
+                if run is None:
+                    raise NotFoundError(f"There is no run with the id «{run_id}».")
                 return change_run(tx, self._context, run, change), False
             place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
             where = project or UNNAMED_PROJECT
@@ -105,9 +108,7 @@ class Runs:
                 after=after_seq,
                 limit=size + 1,
             )
-            rows = found[:size]
-            last = str(rows[-1][0]) if rows else None
-            return Page(tuple(run for _, run in rows), last, len(found) > size, total)
+            return numbered_page(found, size, total)
 
         return await self._context.database.read(work)
 
@@ -122,10 +123,9 @@ class Runs:
         """
 
         def work(tx: Tx) -> bool:
-            run = self._found(tx, principal, run_id)
+            run = self._to_write(tx, principal, run_id)
             if run is None:
                 return False
-            self._may_write(principal, run)
             item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
             if item is not None and item.run_name == run.name:
                 self._may_stop(tx, principal, item)
@@ -140,10 +140,9 @@ class Runs:
         check_state(state)
 
         def work(tx: Tx) -> bool:
-            run = self._found(tx, principal, run_id)
+            run = self._to_write(tx, principal, run_id)
             if run is None:
                 return False
-            self._may_write(principal, run)
             change_run(tx, self._context, run, RunChange(state=state))
             return True
 
@@ -157,10 +156,9 @@ class Runs:
         """Remove a run, by id or storage id; its artifacts stay. False for an unknown one."""
 
         def work(tx: Tx) -> bool:
-            run = self._found(tx, principal, run_id)
+            run = self._to_write(tx, principal, run_id)
             if run is None:
                 return False
-            self._may_write(principal, run)
             runs.delete_run(tx, run.id)
             return True
 
@@ -172,9 +170,7 @@ class Runs:
         """A sign of life of a run; `None` when there is none."""
 
         def work(tx: Tx) -> RunRecord | None:
-            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            check_scope(principal, project)
-            run = runs.by_name(tx, place, project, name)
+            run = self._named(tx, principal, entity, project, name)
             return None if run is None else change_run(tx, self._context, run, RunChange())
 
         return await self._context.database.write(work)
@@ -189,11 +185,9 @@ class Runs:
         """
 
         def work(tx: Tx) -> None:
-            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            check_scope(principal, project)
-            run = runs.by_name(tx, place, project, name)
+            run = self._named(tx, principal, entity, project, name)
             if run is None:
-                raise NotFoundError(f"There is no run «{name}» in «{place}/{project}».")
+                raise NotFoundError(f"There is no run «{name}» in «{entity}/{project}».")
             state = "finished" if exit_code == 0 else "failed"
             runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
             end_of_run(tx, run, exit_code)
@@ -207,22 +201,27 @@ class Runs:
             return None
         return run
 
-    def _writable(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord:
+    def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
+        """As `_found`, of a run that the caller may write."""
         run = self._found(tx, principal, run_id)
-        if run is None:
-            raise NotFoundError(f"There is no run with the id «{run_id}».")
-        self._may_write(principal, run)
+        if run is not None:
+            self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
+            check_scope(principal, run.project)
         return run
+
+    def _named(
+        self, tx: Tx, principal: Principal, entity: str, project: str, name: str
+    ) -> RunRecord | None:
+        """A run of a project that the caller may write to."""
+        place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        check_scope(principal, project)
+        return runs.by_name(tx, place, project, name)
 
     def _may_stop(self, tx: Tx, principal: Principal, item: AnyRow) -> None:
         """A job may stop itself and, as sweeps do, what its author launched beside it."""
         launcher = None if principal.run is None else items.row(tx, principal.run.item_id)
         if launcher is None or launcher.author_id != item.author_id:
             self._context.may_change(principal, item)
-
-    def _may_write(self, principal: Principal, run: RunRecord) -> None:
-        self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
-        check_scope(principal, run.project)
 
 
 def storage_id(run: RunRecord) -> str:

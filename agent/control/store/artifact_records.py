@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
 
 from agent.control.store.records import ItemRecord
 from agent.model.spec import Json
-
-ManifestType = Literal["FULL", "PATCH", "INCREMENTAL"]
 
 
 class ArtifactState(StrEnum):

@@ -1,11 +1,12 @@
-"""Collections and versions of artifacts: looking them up, making and changing them."""
+"""Versions of artifacts: looking them up, making and changing them."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
-from agent.control.store.artifact_records import ArtifactRecord, ArtifactState, CollectionRecord
+from agent.control.store import collections
+from agent.control.store.artifact_records import ArtifactRecord, ArtifactState
 from agent.control.store.artifact_tables import (
     artifact_aliases,
     artifact_clients,
@@ -16,11 +17,6 @@ from agent.control.store.moments import moment
 from agent.control.store.tables import projects
 from agent.control.store.tx import AnyRow, Tx
 
-_COLLECTIONS: Final = select(artifact_collections, projects.c.number).join(
-    projects,
-    (projects.c.entity == artifact_collections.c.entity)
-    & (projects.c.name == artifact_collections.c.project),
-)
 #: Its id is a column of the artifact's already.
 _PLACE: Final = [
     column.label(f"collection_{column.name}")
@@ -30,93 +26,9 @@ _PLACE: Final = [
 _ARTIFACTS: Final = (
     select(artifacts, *_PLACE, projects.c.number)
     .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
-    .join(
-        projects,
-        (projects.c.entity == artifact_collections.c.entity)
-        & (projects.c.name == artifact_collections.c.project),
-    )
+    .join(projects, collections.IN_PROJECT)
 )
 _COMMITTED: Final = artifacts.c.state == ArtifactState.COMMITTED.value
-
-
-def collection(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | None:
-    """A collection by its place."""
-    table = artifact_collections.c
-    where = (table.entity == entity, table.project == project, table.name == name)
-    row = tx.one(_COLLECTIONS.where(*where))
-    return _collection(row) if row else None
-
-
-def sure_collection(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord:
-    """As `collection`, of one that exists."""
-    table = artifact_collections.c
-    where = (table.entity == entity, table.project == project, table.name == name)
-    return _collection(tx.sure(_COLLECTIONS.where(*where)))
-
-
-def collection_by_id(tx: Tx, collection_id: str) -> CollectionRecord | None:
-    """A collection by id."""
-    row = tx.one(_COLLECTIONS.where(artifact_collections.c.id == collection_id))
-    return _collection(row) if row else None
-
-
-def insert_collection(tx: Tx, values: dict[str, Any]) -> bool:
-    """False when the project has an artifact of that name."""
-    times = {"created_at": tx.now, "updated_at": tx.now}
-    return tx.insert_new(artifact_collections, {"next_version": 0, **times, **values})
-
-
-def lock_collection(tx: Tx, collection_id: str) -> None:
-    """Make others wait who create, commit or move aliases in it, until the end."""
-    query = select(artifact_collections.c.seq).where(artifact_collections.c.id == collection_id)
-    tx.run(query.with_for_update()).all()
-
-
-def take_version(tx: Tx, collection_id: str) -> int:
-    """The next number of a locked collection; each is given once."""
-    where = artifact_collections.c.id == collection_id
-    number = tx.sure(select(artifact_collections.c.next_version).where(where)).next_version
-    tx.run(update(artifact_collections).where(where).values(next_version=number + 1))
-    return int(number)
-
-
-def touch_collection(tx: Tx, collection_id: str) -> None:
-    """Something of it changed."""
-    where = artifact_collections.c.id == collection_id
-    tx.run(update(artifact_collections).where(where).values(updated_at=tx.now))
-
-
-def collections(
-    tx: Tx, entity: str, project: str, *, kind: str | None, after: int | None, limit: int
-) -> tuple[list[tuple[int, CollectionRecord]], int]:
-    """Collections of a project in the order of their making, with their numbers and the total."""
-    table = artifact_collections.c
-
-    def narrowed(query: Select[Any]) -> Select[Any]:
-        query = query.where(table.entity == entity, table.project == project)
-        return query if kind is None else query.where(table.type == kind)
-
-    total = tx.run(narrowed(select(func.count()).select_from(artifact_collections))).scalar_one()
-    query = narrowed(_COLLECTIONS).order_by(table.seq).limit(limit)
-    if after is not None:
-        query = query.where(table.seq > after)
-    return [(row.seq, _collection(row)) for row in tx.all(query)], total
-
-
-def types(tx: Tx, entity: str, project: str) -> Sequence[tuple[str, float]]:
-    """Types in use in a project, and when each was first used."""
-    table = artifact_collections.c
-    query = select(table.type, func.min(table.created_at).label("first"))
-    query = query.where(table.entity == entity, table.project == project)
-    rows = tx.all(query.group_by(table.type).order_by(table.type))
-    return [(row.type, row.first) for row in rows]
-
-
-def names(tx: Tx, entity: str, project: str, kind: str) -> Sequence[str]:
-    """Names of the collections of a type."""
-    table = artifact_collections.c
-    where = (table.entity == entity, table.project == project, table.type == kind)
-    return [row.name for row in tx.all(select(table.name).where(*where).order_by(table.name))]
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -274,34 +186,10 @@ def _records(tx: Tx, rows: Sequence[AnyRow]) -> list[ArtifactRecord]:
     return [_artifact(row, tuple(found.get(row.id, ()))) for row in rows]
 
 
-def _collection(row: AnyRow) -> CollectionRecord:
-    return CollectionRecord(
-        id=row.id,
-        entity=row.entity,
-        project=row.project,
-        project_number=row.number,
-        name=row.name,
-        type=row.type,
-        description=row.description,
-        created_at=moment(row.created_at),
-        updated_at=moment(row.updated_at),
-    )
-
-
 def _artifact(row: AnyRow, aliases: tuple[str, ...]) -> ArtifactRecord:
     return ArtifactRecord(
         id=row.id,
-        collection=CollectionRecord(
-            id=row.collection_id,
-            entity=row.collection_entity,
-            project=row.collection_project,
-            project_number=row.number,
-            name=row.collection_name,
-            type=row.collection_type,
-            description=row.collection_description,
-            created_at=moment(row.collection_created_at),
-            updated_at=moment(row.collection_updated_at),
-        ),
+        collection=collections.record(row, "collection_"),
         state=ArtifactState(row.state),
         version=row.version,
         digest=row.digest,

@@ -23,6 +23,7 @@ _KNOWN_DIGESTS: Final = {
     "sha512": re.compile(r"sha512:[0-9a-f]{128}"),
 }
 _IDENTIFIER: Final = re.compile(r"[0-9a-f]{64}")
+_IMAGE_ID: Final = _KNOWN_DIGESTS["sha256"]
 _MAX_NAME: Final = 255
 #: Name, tag and the longest digest together stay below it.
 _MAX_TEXT: Final = 600
@@ -46,9 +47,9 @@ class ImageReference:
         return f"{self.host}/{self.path}" if self.host else self.path
 
     @property
-    def pinned(self) -> bool:
-        """Whether a digest decides; a tag beside it then only tells people something."""
-        return self.digest is not None
+    def pulled_as(self) -> str:
+        """What a registry is asked for: a tag beside a digest only tells people something."""
+        return self.digest or self.tag or "latest"
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
@@ -71,6 +72,8 @@ def parse_image(text: str) -> ImageReference:
     if host is not None:
         _check_host(text, host)
     _check_path(text, host, path, named)
+    if _IMAGE_ID.fullmatch(text):
+        _refuse(text, "it is an image's id, not its name")
     if colon and not _TAG.fullmatch(tag):
         reason = f"the tag «{tag}» is none: 1 to 128 of letters, digits, `_`, `.`, `-`"
         _refuse(text, f"{reason}, not beginning with `.` or `-`")

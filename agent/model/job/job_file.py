@@ -21,6 +21,8 @@ from agent.model.job.type_tree import Tree, type_tree
 from agent.model.nearest import did_you_mean
 
 FILE_NAME: Final = "wandb-job.json"
+#: Uncommitted changes of the author, which lie beside it.
+PATCH_NAME: Final = "diff.patch"
 #: The form of jobs without a build context or Dockerfile, and of those with one.
 PLAIN_VERSION: Final = "v0"
 BUILD_VERSION: Final = "0.17.0"

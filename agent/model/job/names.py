@@ -71,11 +71,6 @@ def code_job_name(directory: str, entry_point: str) -> str:
     return code_artifact_name(directory, entry_point).replace("code", "job")
 
 
-def logged_code_job_name(code_artifact: str) -> str:
-    """The default name of a job made from a run that logged its code: `job-<artifact>`."""
-    return safe_name(f"job-{code_artifact.split(':', maxsplit=1)[0]}")
-
-
 def image_job_name(image: str) -> ImageName:
     """`job-<image>` without its tag, made safe, and the tag.
 

@@ -6,9 +6,9 @@ after a minute. Aliases move, and are never remembered.
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Final, cast
+from typing import Final
 
 from cachetools import TTLCache
 
@@ -55,7 +55,7 @@ class RememberedArtifacts:
             self._remember(reference, found)
         return found
 
-    async def read(self, artifact: Artifact, path: str) -> AsyncIterator[bytes]:
+    async def read(self, artifact: Artifact, path: str) -> AsyncGenerator[bytes, None]:
         """See `ArtifactPort`."""
         key = artifact.id, path
         known = self._contents.get(key)
@@ -64,9 +64,7 @@ class RememberedArtifacts:
             return
         kept = bytearray()
         small = artifact.entries[path].size <= _SMALL
-        # A generator of the port's: whoever leaves early closes it.
-        stream = cast("AsyncGenerator[bytes, None]", self._origin.read(artifact, path))
-        async with aclosing(stream) as pieces:
+        async with aclosing(self._origin.read(artifact, path)) as pieces:
             async for piece in pieces:
                 if small:
                     kept += piece

@@ -15,6 +15,7 @@ from agent.remote.artifacts.reading import Content, Extent
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import AddressRefusedError
+from agent.system.together import together
 
 Json = dict[str, Any]
 
@@ -95,13 +96,10 @@ class PartUploads:
                     refused.append(error)
 
         missing = [pair for pair in enumerate(file.parts, start=1) if pair[0] not in upload.tags]
-        try:
-            async with asyncio.TaskGroup() as group:
-                for number, part in missing:
-                    name = f"upload {file.content.path}, part {number}"
-                    group.create_task(one(number, part), name=name)
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        async with together() as group:
+            for number, part in missing:
+                name = f"upload {file.content.path}, part {number}"
+                group.create_task(one(number, part), name=name)
         return refused[0] if refused else None
 
     async def _complete(self, file: Parted, place: Json, upload: _Upload) -> None:

@@ -21,11 +21,9 @@ from agent.model.errors import JobError, LaunchError, NotFoundError, ServerError
 from agent.model.job.reference import CodeReference, JobReference
 from agent.ports.artifact import Artifact, Entry
 from agent.remote.artifacts import lookup
-from agent.remote.client import GraphQLClient
-from agent.remote.failures import UnansweredError, rule_for
+from agent.remote.client import GraphQLClient, pieces_of
 
 _LARGEST_MANIFEST: Final = 256 * 1024 * 1024
-_PIECE: Final = 256 * 1024
 _SILENCE: Final = 60.0
 _TRIES: Final = 4
 
@@ -77,7 +75,7 @@ class RemoteArtifacts:
             raise NotFoundError(message, hint="Create the job again.")
         return await self._whole(facts, _place(facts))
 
-    async def read(self, artifact: Artifact, path: str) -> AsyncIterator[bytes]:
+    async def read(self, artifact: Artifact, path: str) -> AsyncGenerator[bytes, None]:
         """See `ArtifactPort`. What was read counts only once the stream ended without error."""
         entry = artifact.entries[path]
         digest, sent = hashlib.md5(usedforsecurity=False), 0
@@ -176,10 +174,10 @@ class RemoteArtifacts:
         if url.startswith(("/", f"{base}/")):
             path = url.removeprefix(base)
             async with self._client.stream("GET", path, silence=_SILENCE) as response:
-                yield _pieces(response)
+                yield pieces_of(response)
             return
         async with _foreign(url) as response:
-            yield _pieces(response)
+            yield pieces_of(response)
 
 
 @asynccontextmanager
@@ -201,15 +199,6 @@ async def _foreign(url: str) -> AsyncIterator[aiohttp.ClientResponse]:
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         message = f"The store cannot be reached ({type(error).__name__})."
         raise UnreachableError(message) from error
-
-
-async def _pieces(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    try:
-        async for piece in response.content.iter_chunked(_PIECE):
-            yield piece
-    except (aiohttp.ClientError, TimeoutError) as error:
-        message = f"the transfer broke ({error or type(error).__name__})"
-        raise UnansweredError(message, rule_for(error)) from error
 
 
 def _place(facts: Json) -> JobReference:

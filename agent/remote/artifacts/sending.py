@@ -18,6 +18,7 @@ from agent.remote.artifacts.reading import Content, Extent
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from agent.remote.features import CONTENT_BATCHES, LEASES
+from agent.system.together import together
 
 Json = dict[str, Any]
 Placed = tuple[Parted, Json]
@@ -86,15 +87,11 @@ class Sending:
             there += len(batch)
             progress(there, len(contents))
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for files in _batches(contents, self._parting):
-                    await room.acquire()
-                    placed = await self._announced(files, target, sent)
-                    group.create_task(one(placed), name="upload a batch of files")
-        except ExceptionGroup as failed:
-            # One reason is enough for people; the others mostly are the same.
-            raise failed.exceptions[0] from None
+        async with together() as group:
+            for files in _batches(contents, self._parting):
+                await room.acquire()
+                placed = await self._announced(files, target, sent)
+                group.create_task(one(placed), name="upload a batch of files")
         return sent
 
     async def _announced(
@@ -112,17 +109,14 @@ class Sending:
     async def _send_missing(self, batch: Iterable[Placed], target: Unfinished, sent: Sent) -> None:
         missing = [pair for pair in batch if pair[1]["uploadUrl"]]
         small = self._small(missing)
-        together = {file.content.path for file in small}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for several in batches(small):
-                    group.create_task(self._put_many(several), name="upload small files")
-                for file, place in missing:
-                    if file.content.path not in together:
-                        task = self._put_one(file, place, target)
-                        group.create_task(task, name=f"upload {file.content.path}")
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+        with_others = {file.content.path for file in small}
+        async with together() as group:
+            for several in batches(small):
+                group.create_task(self._put_many(several), name="upload small files")
+            for file, place in missing:
+                if file.content.path not in with_others:
+                    task = self._put_one(file, place, target)
+                    group.create_task(task, name=f"upload {file.content.path}")
         sent.files += len(missing)
         sent.bytes += sum(file.content.size for file, _ in missing)
 

@@ -10,6 +10,7 @@ import aiohttp
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.system.connections import Connections
 from agent.system.engine_address import Address
 
 #: Seconds for one call. Generous: a start on a slow disk takes its time, and a call that is
@@ -52,7 +53,8 @@ class Engine:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._session: aiohttp.ClientSession | None = None
+        # Every running job holds two connections (wait, logs).
+        self._connections = Connections(address.session)
 
     async def call(
         self,
@@ -70,7 +72,7 @@ class Engine:
         """
         timeout = aiohttp.ClientTimeout(total=limit, sock_connect=_CONNECT)
         url = self.address.url + path
-        session = self._opened()
+        session = self._connections.session
         try:
             async with session.request(
                 method, url, params=params, json=body, timeout=timeout
@@ -107,7 +109,7 @@ class Engine:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT)
         url = self.address.url + path
-        session = self._opened()
+        session = self._connections.session
         try:
             async with session.get(url, params=params, timeout=timeout) as response:
                 yield response
@@ -126,9 +128,7 @@ class Engine:
 
     async def close(self) -> None:
         """Close all connections."""
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        await self._connections.close()
 
     def away(self, error: BaseException) -> EngineAwayError:
         """The error for a broken connection."""
@@ -140,9 +140,3 @@ class Engine:
             return (await self.call("GET", "/_ping", limit=5.0)).ok
         except EngineAwayError:
             return False
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            # Every running job holds two connections (wait, logs).
-            self._session = self.address.session()
-        return self._session

@@ -6,7 +6,6 @@ sees the same jobs.
 """
 
 import asyncio
-import errno
 import os
 import signal
 import uuid
@@ -33,6 +32,8 @@ from agent.runners.process.status import Status
 from agent.runners.process.user import JobUser
 from agent.runners.process.watch import Watch
 from agent.runners.signals import signal_of
+from agent.system.child import signal_group
+from agent.system.disk import is_full
 
 T = TypeVar("T")
 
@@ -161,8 +162,8 @@ class ProcessRunner:
             await self._in_thread(self._folder(workload.name).remove)
 
     async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
-        _signal(session, signal.SIGTERM)
-        _signal(session, signal.SIGCONT)  # a suspended job could not act on it
+        signal_group(session, signal.SIGTERM)
+        signal_group(session, signal.SIGCONT)  # a suspended job could not act on it
         if not await watch.wait(grace):
             # The supervisor is spared: it still has to write the exit code.
             await self._kill(name, session, spared=session)
@@ -330,11 +331,6 @@ def _is_full(folder: Path) -> bool:
     return disk.f_bavail * disk.f_frsize < _NO_ROOM
 
 
-def _signal(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
 def _identity(root: Path) -> str:
     """Made once per root; the link is the fence between two makers."""
     path = root / "backend-id"
@@ -349,8 +345,7 @@ def _identity(root: Path) -> str:
 
 
 def _not_created(name: str, error: OSError) -> JobError:
-    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-    cause = Cause.DISK_FULL if full else Cause.START_FAILED
+    cause = Cause.DISK_FULL if is_full(error) else Cause.START_FAILED
     message = f"The folder of «{name}» could not be written: {error.strerror or error}."
     return JobError(cause, message)
 

@@ -6,11 +6,12 @@ was tried. It holds up to three lines: `start <seconds since 1970>` by the start
 holds a lock on it while it lives, which no reuse of process ids can imitate.
 """
 
-import fcntl
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from agent.system.locks import take
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ def read_status(path: Path) -> Status | None:
         return None
     try:
         # First the lock, then the text: a supervisor that ends between the two has written.
-        alive = not _lock_is_free(descriptor)
+        alive = not take(descriptor, shared=True)
         facts = os.fstat(descriptor)
         text = os.pread(descriptor, 4096, 0).decode("ascii", "replace")
     finally:
@@ -50,12 +51,3 @@ def read_status(path: Path) -> Status | None:
         finished_at=None if code is None else changed,
         alive=alive,
     )
-
-
-def _lock_is_free(descriptor: int) -> bool:
-    """Ask without keeping it: closing the descriptor gives the lock back."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

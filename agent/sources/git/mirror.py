@@ -120,15 +120,16 @@ class MirrorCache:
         key = hashlib.sha256(f"{entity}\n{remote.url}".encode()).hexdigest()[:40]
         async with locked(self._lock(key)):
             mirror = Mirror(self.root / key, self.program)
-            await in_thread(self.threads, lambda _: _tidy(mirror))
-            await self.program.local(
-                "init", "--quiet", "--bare", "--template=", "--", str(mirror.repository)
-            )
+            await self._make(mirror)
             yield mirror
 
     async def renew(self, mirror: Mirror) -> None:
         """Throw a damaged mirror away and make it anew; the caller holds its lock."""
         await in_thread(self.threads, lambda _: shutil.rmtree(mirror.folder, ignore_errors=True))
+        await self._make(mirror)
+
+    async def _make(self, mirror: Mirror) -> None:
+        """A repository that git can fetch into; one that is there stays."""
         await in_thread(self.threads, lambda _: _tidy(mirror))
         await self.program.local(
             "init", "--quiet", "--bare", "--template=", "--", str(mirror.repository)

@@ -32,7 +32,7 @@ class Stock:
 
 
 async def stock(world: World) -> Stock:
-    queue = await world.plane.queues.ensure_default("ann", "local-container")
+    queue = await world.plane.queues.save(world.me, "ann", "default", resource="local-container")
     made = await world.plane.wandb.create_agent(
         world.me, "ann", [queue.id], "host", config={"max_jobs": 1}, version="wandb@0.31.0"
     )

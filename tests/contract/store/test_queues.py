@@ -131,14 +131,6 @@ async def test_items_are_counted_by_queue_and_phase(world: World) -> None:
     assert counts == {queue.id: {Phase.QUEUED: 2, Phase.LEASED: 1}}
 
 
-async def test_the_embedded_plane_gives_default_a_resource_once(world: World) -> None:
-    first = await world.plane.queues.ensure_default("ann", "local-process")
-    again = await world.plane.queues.ensure_default("ann", "local-container")
-    assert (first.resource, again) == ("local-process", first)
-    with pytest.raises(NotFoundError):
-        await world.plane.queues.ensure_default("nobody", "local-process")
-
-
 async def test_projects_are_found_made_and_listed(world: World) -> None:
     projects = world.plane.projects
     made, inserted = await projects.upsert(world.me, None, "vision")

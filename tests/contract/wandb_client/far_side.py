@@ -83,7 +83,7 @@ def create(**arguments):
     }
 
 
-def from_run(files, metadata, code_artifact=None, settings=None):
+def from_run(files, metadata, settings=None):
     """The job builder's name and source for a run with these files and metadata."""
     for name, content in {"wandb-metadata.json": json.dumps(metadata), **files}.items():
         Path(name).write_text(content, encoding="utf-8")
@@ -91,8 +91,6 @@ def from_run(files, metadata, code_artifact=None, settings=None):
     builder = JobBuilder(settings=chosen, files_dir=".")
     builder.set_config({})
     builder.set_summary({})
-    if code_artifact:
-        builder._logged_code_artifact = {"id": CODE_ID, "name": code_artifact}
     artifact = builder.build(None)
     return {
         "name": artifact.name.partition(":")[0],

@@ -120,17 +120,6 @@ def test_a_password_leaves_the_name_as_in_a_run(wandb_client: WandbClient, remot
     assert names.git_job_name(remote, "x.py") == names.git_job_name(recorded, "x.py")
 
 
-@pytest.mark.parametrize("artifact", ["source-p-train.py", "source-p-train.py:v3", "ä:latest"])
-def test_a_run_that_logged_its_code_names_the_job_alike(wandb_client: WandbClient, artifact: str):
-    theirs = wandb_client.call(
-        "from_run",
-        files={"requirements.txt": ""},
-        metadata={"python": "3.11.7", "codePath": "train.py"},
-        code_artifact=artifact,
-    )
-    assert names.logged_code_job_name(artifact) == theirs["name"]
-
-
 @pytest.mark.parametrize(
     "words",
     [

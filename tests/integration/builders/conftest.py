@@ -1,7 +1,6 @@
 import base64
 import json
 import os
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,17 +8,9 @@ from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import Engine
 from agent.config.execution import BuilderConfig
 from agent.ports.builder import BuildRequest
-from agent.registries.docker_config import DockerLogins
-from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 
 LABEL = "launch-test.builders"
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
 
 
 @pytest.fixture
@@ -52,20 +43,6 @@ def request_for(tmp_path):
         return BuildRequest(**facts)
 
     return make
-
-
-@pytest.fixture
-async def registry(threads):
-    """Opens one for an environment; all are closed."""
-    opened = []
-
-    def make(environment):
-        opened.append(OciRegistry([DockerLogins(environment, threads)], environment))
-        return opened[-1]
-
-    yield make
-    for each in opened:
-        await each.close()
 
 
 @pytest.fixture

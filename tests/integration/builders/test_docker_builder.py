@@ -13,6 +13,7 @@ from agent.config.base import Secret
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from tests.integration.builders.refusing import refused
 
 pytestmark = pytest.mark.docker
 
@@ -23,12 +24,6 @@ def run(image, *command):
         ["docker", "run", "--rm", *entry, image.reference, *command[1:]],
         check=True, capture_output=True, text=True,
     ).stdout  # fmt: skip
-
-
-async def refused(builder, request, build):
-    with pytest.raises(JobError) as caught:
-        await build(builder, request)
-    return caught.value
 
 
 async def test_a_job_is_built_and_runs_as_a_user_of_its_own(builder, request_for, build, job):

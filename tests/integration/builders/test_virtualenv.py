@@ -13,6 +13,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.testing.builder_suite import RecordingLog
+from tests.integration.builders.refusing import refused
 
 
 @pytest.fixture
@@ -29,12 +30,6 @@ def virtualenvs(tmp_path, threads):
 def python(image, code):
     program = image.environment / "bin/python"
     return subprocess.run([program, "-c", code], check=True, capture_output=True, text=True).stdout
-
-
-async def refused(builder, request, build):
-    with pytest.raises(JobError) as caught:
-        await build(builder, request)
-    return caught.value
 
 
 async def test_packages_are_there_and_the_code_does_not_count(virtualenvs, request_for, build, job):

@@ -1,20 +1,16 @@
 """Makes artifacts as W&B's client does: create, manifest, files, PUT, manifest, commit."""
 
-import hashlib
 import io
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from agent.model.job.digest import encoded, manifest_digest
+from agent.model.job.digest import manifest_digest
+from tests.infrastructure.artifacts import md5
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.wire import Caller
 
 PLACE = {"entityName": "ann", "projectName": "demo"}
-
-
-def md5(content: bytes) -> str:
-    return encoded(hashlib.md5(content).digest())
 
 
 @dataclass

@@ -105,7 +105,8 @@ async def open_wire(folder: Path, **settings: Any) -> AsyncIterator[Wire]:
     ):
         accounts = server.services.accounts
         account = await accounts.bootstrap_local("ann")
-        await server.services.queues.ensure_default("ann", "local-process")
-        wire = Wire(server, http, await accounts.authenticate(account.api_key))
+        ann = await accounts.authenticate(account.api_key)
+        await server.services.queues.save(ann, "ann", "default", resource="local-process")
+        wire = Wire(server, http, ann)
         wire.ann = wire.caller(account.api_key)
         yield wire

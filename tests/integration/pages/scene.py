@@ -142,5 +142,5 @@ async def open_scene(folder: Path, port: int = 0, key: str | None = None) -> Asy
         plane = server.services
         account = await plane.accounts.bootstrap_local("ada", key)
         principal = await plane.accounts.authenticate(account.api_key)
-        await plane.queues.ensure_default("ada", "local-process")
+        await plane.queues.save(principal, "ada", "default", resource="local-process")
         yield Scene(server, plane, Person(account.api_key, principal), folder)

@@ -4,14 +4,11 @@ import base64
 import json
 import os
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.registries.docker_config import DockerLogins
-from agent.registries.oci import OciRegistry
 
 pytestmark = [pytest.mark.docker, pytest.mark.registry]
 
@@ -31,20 +28,6 @@ def config(tmp_path):
         return {**os.environ, "DOCKER_CONFIG": str(tmp_path)}
 
     return write
-
-
-@pytest.fixture
-async def registry():
-    opened = []
-    with ThreadPoolExecutor(1) as threads:
-
-        def make(environment):
-            opened.append(OciRegistry([DockerLogins(environment, threads)], environment))
-            return opened[-1]
-
-        yield make
-        for each in opened:
-            await each.close()
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Stages for tests of one runner alone."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,12 +8,6 @@ import pytest
 
 from tests.contract.runner_stages import DockerStage, ProcessStage
 from tests.infrastructure.state import DockerFacts
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 @pytest.fixture

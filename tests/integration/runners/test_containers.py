@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from agent.testing.runner_suite import launched, raised, read_all
 from agent.testing.scripted_runner import Play
 from tests.contract.runner_stages import TEST_LABEL, DockerStage
 from tests.infrastructure.state import DockerFacts
+from tests.integration.runners.reading import read_whole
 
 pytestmark = pytest.mark.docker
 
@@ -286,14 +286,9 @@ async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
     script = "head -c 100000000 /dev/zero"
     workload = await launched(runner, containers.running("line", "sh", "-c", script))
     await runner.wait(workload)
-    before = resident()
-    total = most = 0
-    async for piece in runner.logs(workload, 0):
-        assert piece.offset == total
-        total += len(piece.data)
-        most = max(most, resident())
+    total, taken = await read_whole(runner, workload)
     assert total == 100_000_000
-    assert most - before < 32 * 1024**2
+    assert taken < 32 * 1024**2
 
 
 async def rotated(stage: DockerStage, size: int, lines: int) -> tuple[list[LogPiece], bytes]:
@@ -430,8 +425,3 @@ async def test_values_of_arguments_are_checked_before_anything_is_made(
 ) -> None:
     with pytest.raises(PolicyError, match="`ulimit`"):
         containers.runner().check({"ulimit": "many"})
-
-
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")

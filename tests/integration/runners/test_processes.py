@@ -28,6 +28,7 @@ from agent.runners.process.members import members
 from agent.testing.runner_suite import first_piece, launched, raised, read_all
 from agent.testing.scripted_runner import Play
 from tests.contract.runner_stages import ProcessStage
+from tests.integration.runners.reading import read_whole
 
 ECHO = """
 import json, os, sys
@@ -330,16 +331,6 @@ async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
     runner = processes.runner()
     script = "head -c 100000000 /dev/zero"
     workload = await launched(runner, processes.running("line", "sh", "-c", script))
-    before = resident()
-    total = most = 0
-    async for piece in runner.logs(workload, 0):
-        assert piece.offset == total
-        total += len(piece.data)
-        most = max(most, resident())
+    total, taken = await read_whole(runner, workload)
     assert total == 100_000_000
-    assert most - before < 16 * 1024**2
-
-
-def resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    assert taken < 16 * 1024**2

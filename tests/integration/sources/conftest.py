@@ -12,12 +12,6 @@ from agent.sources.git.source import GitFetcher
 from agent.testing.builder_suite import RecordingLog
 
 
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
-
-
 class Bench:
     """A fetcher with a cache of its own, and a fresh folder for every fetch."""
 
@@ -57,6 +51,14 @@ class Bench:
 @pytest.fixture
 def bench(tmp_path, threads):
     return Bench(tmp_path, threads)
+
+
+@pytest.fixture(params=["https", "ssh", "ssh_scp"])
+def url(request, git_servers):
+    found = getattr(git_servers, f"{request.param}_url")
+    if not found:
+        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
+    return found
 
 
 @pytest.fixture

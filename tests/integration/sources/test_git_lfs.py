@@ -24,14 +24,6 @@ pytestmark = pytest.mark.git_servers
 FILE = "jobs/weights/weights.bin"
 
 
-@pytest.fixture(params=["https", "ssh", "ssh_scp"])
-def url(request, git_servers):
-    found = getattr(git_servers, f"{request.param}_url")
-    if not found:
-        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
-    return found
-
-
 def pointer(content: bytes) -> str:
     digest = hashlib.sha256(content).hexdigest()
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize {len(content)}\n"

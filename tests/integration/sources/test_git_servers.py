@@ -21,14 +21,6 @@ pytestmark = pytest.mark.git_servers
 JOB = "jobs/hello_world/job.py"
 
 
-@pytest.fixture(params=["https", "ssh", "ssh_scp"])
-def url(request, git_servers):
-    found = getattr(git_servers, f"{request.param}_url")
-    if not found:
-        pytest.skip("port 22 is taken on every loopback address, and the short form needs it")
-    return found
-
-
 def greeting(tree):
     return re.search(r'GREETING = "(.*)"', (tree.root / JOB).read_text())[1]
 

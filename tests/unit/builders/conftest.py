@@ -1,9 +1,21 @@
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from agent.builders.docker.engine import Engine
+from tests.unit.builders.fake_engine import serving
+
 
 @pytest.fixture
-def threads():
-    with ThreadPoolExecutor(4) as pool:
-        yield pool
+async def fake():
+    # Paths of sockets are short.
+    with tempfile.TemporaryDirectory() as folder:
+        async with serving(Path(folder)) as made:
+            yield made
+
+
+@pytest.fixture
+async def engine(fake):
+    async with Engine(fake.host, {}) as made:
+        yield made

@@ -1,8 +1,6 @@
 """The engine's API: what is asked, and what its refusals become."""
 
 import os
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -11,27 +9,14 @@ from agent.builders.docker.bases import base_content
 from agent.builders.docker.builder import DockerBuilder
 from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError
 from agent.builders.docker.pruning import _time, tidy
-from agent.builders.docker.pushing import Shelf
+from agent.builders.docker.pushing import ImageRepository
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.system.engine_address import DEFAULT
 from agent.testing.builder_suite import RecordingLog
-from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
-
-
-@pytest.fixture
-async def fake():
-    with tempfile.TemporaryDirectory() as folder:
-        async with serving(Path(folder)) as made:
-            yield made
-
-
-@pytest.fixture
-async def engine(fake):
-    async with Engine(fake.host, {}) as made:
-        yield made
+from tests.unit.builders.fake_engine import DIGEST, ID, image
 
 
 class Registry:
@@ -205,13 +190,13 @@ async def test_names_of_the_destination_go_from_here_with_the_image(
 async def test_a_base_counts_by_what_every_machine_knows_it_by(fake, engine):
     """Pulled: by its digest; only in the registry: the same; made here: by its id."""
     registry = Registry(**{"3": DIGEST})
-    shelf = Shelf("reg.example/x", registry)
+    repository = ImageRepository("reg.example/x", registry)
     name = "python:3"
-    assert await base_content(engine, shelf, name) == DIGEST
+    assert await base_content(engine, repository, name) == DIGEST
     fake.images[name] = image(RepoDigests=[f"other@sha256:{'0' * 64}", f"python@{DIGEST}"])
-    assert await base_content(engine, shelf, name) == DIGEST
+    assert await base_content(engine, repository, name) == DIGEST
     fake.images[name] = image()
-    assert await base_content(engine, shelf, name) == ID
+    assert await base_content(engine, repository, name) == ID
     assert registry.asked == [name]
 
 
@@ -220,8 +205,8 @@ async def test_a_base_that_nobody_knows_stops_no_build(engine):
         async def exists(self, reference):
             raise JobError(Cause.IMAGE_AUTH, "no entry")
 
-    assert await base_content(engine, Shelf("r/x", Shut()), "python:3") == "not here"
-    assert await base_content(engine, Shelf("r/x", Registry()), "python:3") == "not here"
+    assert await base_content(engine, ImageRepository("r/x", Shut()), "python:3") == "not here"
+    assert await base_content(engine, ImageRepository("r/x", Registry()), "python:3") == "not here"
     assert await base_content(engine, None, "python:3") == "not here"
 
 
@@ -288,7 +273,9 @@ def test_a_time_that_cannot_be_read_counts_as_now():
 
 async def push(fake, threads):
     async with Engine(fake.host, {}) as engine:
-        return await Shelf("reg.example/x", Registry()).push(engine, ID, KEY, RecordingLog())
+        return await ImageRepository("reg.example/x", Registry()).push(
+            engine, ID, KEY, RecordingLog()
+        )
 
 
 async def test_a_push_gives_the_registry_s_digest(fake, threads):

@@ -2,8 +2,6 @@
 
 import asyncio
 import json
-import tempfile
-from pathlib import Path
 
 import pytest
 
@@ -14,23 +12,9 @@ from agent.model.errors import JobError
 from agent.registries.docker_config import DockerLogins
 from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
-from tests.unit.builders.fake_engine import DIGEST, ID, image, serving
+from tests.unit.builders.fake_engine import DIGEST, ID, image
 
 NAME = "shelf/tool:1"
-
-
-@pytest.fixture
-async def fake():
-    # Paths of sockets are short.
-    with tempfile.TemporaryDirectory() as folder:
-        async with serving(Path(folder)) as made:
-            yield made
-
-
-@pytest.fixture
-async def engine(fake):
-    async with Engine(fake.host, {}) as made:
-        yield made
 
 
 @pytest.fixture

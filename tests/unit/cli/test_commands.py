@@ -2,12 +2,12 @@
 
 import io
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.infrastructure.process import free_port
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.far_end import KEY, WHEN, FarEnd, RefusalError, agent, ended, item, queue, words
 
@@ -475,8 +475,7 @@ def test_a_wrong_key_ends_with_4(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_unreachable_server_is_named_and_ends_with_3(
     bare: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("LAUNCH_SERVER", url)
     monkeypatch.setenv("LAUNCH_API_KEY", KEY)
     told = bare("queue", "list")

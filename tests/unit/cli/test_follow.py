@@ -80,6 +80,51 @@ async def test_a_cut_log_goes_on_where_it_broke() -> None:
     assert written == b"first\n"
 
 
+class Clock:
+    """Time that passes as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Quiet(Script):
+    """Its first connections stand for so many seconds without a byte, then break."""
+
+    def __init__(self, clock: Clock, *stood: float) -> None:
+        super().__init__(attempts(1))
+        self._clock, self._stood = clock, list(stood)
+
+    async def log(self, *given: Any, **more: Any) -> AsyncIterator[bytes]:
+        if self._stood:
+            self._clock.now += self._stood.pop(0)
+            raise UnreachableError("quiet for too long")
+        async for piece in super().log(*given, **more):
+            yield piece
+
+
+async def test_a_job_that_is_quiet_for_long_is_followed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(following, "time", clock)
+    written: list[bytes] = []
+    script: Any = Quiet(clock, 3600.0, 90.0)
+    await following.copy_log(script, "i", (1, "job"), lambda _, piece: written.append(piece))
+    assert b"".join(written) == b"first\n"
+
+
+async def test_a_log_of_a_server_that_stays_away_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(following, "time", clock)
+    script: Any = Quiet(clock, *[5.0] * 100)
+    with pytest.raises(UnreachableError):
+        await following.copy_log(script, "i", (1, "job"), lambda *_: None)
+    assert 300.0 < clock.now < 400.0
+
+
 async def test_a_server_that_is_away_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     away = UnreachableError("gone for a moment.")
     last = await wait_for(Script(item(), away, away, ended()), "i")  # type: ignore[arg-type]

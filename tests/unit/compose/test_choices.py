@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from importlib.metadata import EntryPoint, EntryPoints
@@ -108,12 +108,6 @@ async def test_capacity_is_configured_or_measured() -> None:
     assert measured.cpus
     assert measured.memory
     assert await survey.capacity(config().resources, 1) == Capacity(1, None, None, ())
-
-
-@pytest.fixture
-def threads() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(1) as threads:
-        yield threads
 
 
 def shop(

@@ -25,11 +25,11 @@ def config(**given):
 @pytest.mark.parametrize(
     ("destination", "names"),
     [
-        (None, ["DockerLogins"]),
-        ("reg.example/x", ["DockerLogins"]),
-        (ECR, ["DockerLogins", "EcrLogins"]),
-        ("europe-west1-docker.pkg.dev/p/r/i", ["DockerLogins", "GoogleLogins"]),
-        ("launch.azurecr.io/x", ["DockerLogins", "AcrLogins"]),
+        (None, ["docker_config"]),
+        ("reg.example/x", ["docker_config"]),
+        (ECR, ["docker_config", "ecr"]),
+        ("europe-west1-docker.pkg.dev/p/r/i", ["docker_config", "google"]),
+        ("launch.azurecr.io/x", ["docker_config", "acr"]),
     ],
 )
 async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
@@ -37,7 +37,8 @@ async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
     with ThreadPoolExecutor(1) as threads:
         async with AsyncExitStack() as stack:
             made = await open_registry(stack, given, destination_of(given), threads, {})
-            assert [type(source).__name__ for source in made._logins] == names
+            asked = [getattr(source, "ask", source.login) for source in made._logins]
+            assert [one.__module__.rpartition(".")[2] for one in asked] == names
 
 
 def test_the_builder_s_destination_wins_over_w_b_s_block():

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from tests.infrastructure.web import serving as listening
+
 Json = dict[str, Any]
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _OPERATION = re.compile(r"\b(?:query|mutation)\s+(\w+)")
@@ -331,12 +333,5 @@ async def serving(end: Far) -> AsyncIterator[Far]:
     """The far end at an address of its own."""
     app = web.Application(client_max_size=1 << 30)
     end.add_routes(app)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        end.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with listening(app) as end.url:
         yield end
-    finally:
-        await runner.cleanup()

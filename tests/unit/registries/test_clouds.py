@@ -5,7 +5,6 @@ The libraries are extras and need not be here; they stand as modules that answer
 
 import base64
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -14,9 +13,9 @@ from aiohttp.test_utils import TestServer
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.registries.acr import AcrLogins, exchange
-from agent.registries.ecr import EcrLogins
-from agent.registries.google import GoogleLogins
+from agent.registries.acr import acr_logins, exchange
+from agent.registries.ecr import ecr_logins
+from agent.registries.google import google_logins
 
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GOOGLE = "europe-west1-docker.pkg.dev"
@@ -24,17 +23,11 @@ ACR = "launch.azurecr.io"
 
 
 @pytest.fixture
-def threads():
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
-
-
-@pytest.fixture
 def sources(threads):
     return {
-        "aws": (EcrLogins(ECR, "eu-central-1", threads), ECR, "boto3"),
-        "gcp": (GoogleLogins(GOOGLE, threads), GOOGLE, "google-auth"),
-        "azure": (AcrLogins(ACR, threads), ACR, "azure-identity"),
+        "aws": (ecr_logins(ECR, "eu-central-1", threads), ECR, "boto3"),
+        "gcp": (google_logins(GOOGLE, threads), GOOGLE, "google-auth"),
+        "azure": (acr_logins(ACR, threads), ACR, "azure-identity"),
     }
 
 

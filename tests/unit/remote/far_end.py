@@ -8,6 +8,8 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.infrastructure.web import serving as listening
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -80,12 +82,5 @@ async def far_end() -> AsyncIterator[FarEnd]:
     end = FarEnd()
     app = web.Application(client_max_size=1 << 30)
     app.router.add_route("*", "/{path:.*}", end.handle)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        end.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with listening(app) as end.url:
         yield end
-    finally:
-        await runner.cleanup()

@@ -1,7 +1,6 @@
 """The transport: what is repeated, what is not, and what errors become."""
 
 import asyncio
-import socket
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +21,7 @@ from agent.model.errors import (
 )
 from agent.remote.client import Endpoint, GraphQLClient, Patience
 from agent.remote.failures import STATUS_RULES, Repeat, rule_for
+from tests.infrastructure.process import free_port
 from tests.unit.remote.far_end import FarEnd, cut, data, error, reply
 
 QUERY = "query Q { viewer { id } }"
@@ -174,9 +174,7 @@ async def test_a_call_has_a_deadline_of_its_own(client: GraphQLClient, end: FarE
 
 
 async def test_nobody_listens() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     patience = Patience(total=0.0)
     async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), patience=patience) as client:
         with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}") as caught:

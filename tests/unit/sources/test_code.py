@@ -3,7 +3,6 @@
 import hashlib
 import io
 import tarfile
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -40,12 +39,6 @@ class Blobs:
         self.asked.append((entity, digest))
         for start in range(0, len(self.data), self.piece):
             yield self.data[start : start + self.piece]
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Which hosts a source may make the agent reach: a table of forms, and nothing is connected to."""
 
 import socket
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -9,12 +8,6 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.git.addresses import AddressPolicy, system_resolver
 from agent.sources.git.remote import parse_remote
-
-
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(1) as pool:
-        yield pool
 
 
 def policy(*addresses, private=(), embedded=False):

@@ -12,12 +12,6 @@ from agent.system.locks import locked, locked_if_free
 from agent.system.threads import StoppedError, in_thread
 
 
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
 async def test_work_gives_its_result_and_its_error(threads):
     assert await in_thread(threads, lambda _: 7) == 7
     with pytest.raises(KeyError):

@@ -31,6 +31,13 @@ async def far() -> AsyncIterator[Plane]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Code that could be a job."""
+    (tmp_path / "main.py").write_text("print(1)\n")
+    return tmp_path
+
+
+@pytest.fixture
 def cli(
     far: Plane,
     tmp_path_factory: pytest.TempPathFactory,

@@ -9,12 +9,6 @@ from tests.unit.cli.authoring.conftest import Cli
 from tests.unit.jobs.plane import Plane
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "main.py").write_text("print(1)\n")
-    return tmp_path
-
-
 async def test_creating_says_created_updated_no_changes(cli: Cli, folder: Path, far: Plane) -> None:
     command = (
         *("job", "create", "--project", "p", "-e", "team", "--name", "n", "-a", "best"),

@@ -17,12 +17,6 @@ def spec(far: Plane) -> dict[str, Any]:
     return found
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "main.py").write_text("print(1)\n")
-    return tmp_path
-
-
 REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("--async", "-q", "q", "-P", "high", *IMAGE), "--async and --queue exclude each other"),
     (("-P", "high", "-c", "{not json", *IMAGE), "--priority needs --queue"),

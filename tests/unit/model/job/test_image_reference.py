@@ -37,8 +37,9 @@ def test_references_are_taken_apart_and_put_together(text: str, expected: ImageR
 
 
 def test_a_digest_decides_also_beside_a_tag():
-    assert parse_image(f"img:1.0@{SHA}").pinned
-    assert not parse_image("img:1.0").pinned
+    assert parse_image(f"img:1.0@{SHA}").pulled_as == SHA
+    assert parse_image("img:1.0").pulled_as == "1.0"
+    assert parse_image("img").pulled_as == "latest"
     assert parse_image(f"h:1/img:1.0@{SHA}").repository == "h:1/img"
 
 
@@ -69,6 +70,7 @@ def test_a_digest_decides_also_beside_a_tag():
         (f"img@{SHA}@{SHA}", "is no digest"),
         ("img@", "«» is no digest"),
         ("0a" * 32, "an image's id, not its name"),
+        (SHA, "an image's id, not its name"),
         ("a/" * 127 + "bb", "longer than 255"),
         ("a/" * 500 + "b", "longer than 600"),
     ],

@@ -39,7 +39,6 @@ def test_every_default_name_is_safe_whatever_the_source(one: str, two: str, thre
         names.code_artifact_name(one, two),
         names.code_artifact_name(one, two, three),
         names.code_job_name(one, two),
-        names.logged_code_job_name(one),
         names.image_job_name(one).job,
     ]
     assert all(SAFE.fullmatch(name) for name in found)

@@ -1,8 +1,6 @@
 """Reading artifacts by W&B's own operations: pinned to a version, verified, taken up again."""
 
 import asyncio
-import base64
-import hashlib
 import json
 from typing import Any
 
@@ -14,14 +12,11 @@ from agent.model.errors import JobError, NotFoundError, ServerError
 from agent.model.job.reference import CodeReference, JobReference
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.client import GraphQLClient
+from tests.infrastructure.artifacts import md5
 from tests.unit.remote.far_end import FarEnd, cut, far_end, pieces, reply
 
 JOB = JobReference("team", "things", "train", "prod")
 FILES = {"wandb-job.json": b'{"a": 1}', "pkg/data.bin": bytes(range(256)) * 2000}
-
-
-def md5(content: bytes) -> str:
-    return base64.b64encode(hashlib.md5(content).digest()).decode()
 
 
 PROJECT = {"name": "things", "entity": {"name": "team"}}

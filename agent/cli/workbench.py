@@ -16,7 +16,7 @@ _THREADS: Final = 4
 
 
 @asynccontextmanager
-async def open_bench(
+async def open_workbench(
     console: "Console", environment: Mapping[str, str] = os.environ
 ) -> AsyncIterator["Workbench"]:
     """A workbench on the console's control plane.
