@@ -43,6 +43,9 @@ def test_entries_come_by_path_and_references_have_no_content():
         (manifest(a={"digest": EMPTY, "size": -1}), "nothing usable of «a»"),
         (manifest(a={"digest": EMPTY, "size": True}), "nothing usable of «a»"),
         (manifest(a=[]), "nothing usable of «a»"),
+        (manifest(a={"digest": EMPTY, "size": 1 << 63}), "nothing usable of «a»"),
+        (manifest(a={"digest": "\ud800", "ref": "s3://x"}), "nothing usable of «a»"),
+        (manifest(**{"a\ud800": {"digest": EMPTY}}), "is no path"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_by_the_path(text, message):
