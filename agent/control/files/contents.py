@@ -169,11 +169,13 @@ class ContentStore:
         First those that the ledger forgets, then bytes that it never came to know: a process
         that was killed between writing and recording leaves such.
         """
-        removed = 0
-        while unused := await self._ledger.forget_unused(before):
-            for one in unused:
+        removed, last = 0, None
+        while unused := await self._ledger.unused(before, last):
+            last = unused[-1]
+            forgotten = await self._ledger.forget(unused, before)
+            for one in forgotten:
                 await self.delete(one.key)
-            removed += len(unused)
+            removed += len(forgotten)
         with storage_errors("Listing contents"):
             async for batch in self._store.list(f"{_FOLDER}/"):
                 old = [meta["path"] for meta in batch if meta["last_modified"] < before]

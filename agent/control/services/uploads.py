@@ -137,7 +137,7 @@ class Uploads:
         _check_digest(found, entries)
         for start in range(0, len(entries), _BATCH):
             batch = entries[start : start + _BATCH]
-            await database.write(_inserting(found.id, batch))
+            await database.write(_inserting(found, batch))
         totals = (sum(entry.size for entry in entries), len(entries))
 
         def work(tx: Tx) -> ArtifactRecord:
@@ -154,8 +154,14 @@ class Uploads:
         return found
 
 
-def _inserting(artifact_id: str, batch: Sequence[EntryRecord]) -> Callable[[Tx], None]:
-    return lambda tx: artifact_files.insert_entries(tx, artifact_id, batch)
+def _inserting(found: ArtifactRecord, batch: Sequence[EntryRecord]) -> Callable[[Tx], None]:
+    def work(tx: Tx) -> None:
+        artifact_files.insert_entries(tx, found.id, batch)
+        # A sweep that is under way saw none of the entries: it must find the rows touched.
+        md5s = {entry.md5 for entry in batch if entry.md5 is not None}
+        artifact_files.touch_contents(tx, found.collection.entity, md5s)
+
+    return work
 
 
 def _check_digest(found: ArtifactRecord, entries: Sequence[EntryRecord]) -> None:
