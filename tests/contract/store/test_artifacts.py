@@ -250,6 +250,16 @@ async def test_the_sweep_waits_for_who_is_about_to_count_on_a_content(world, sto
     assert await world.plane.contents.find(world.me.default_entity, files[0].md5) is not None
 
 
+async def test_what_was_deleted_before_its_commit_holds_no_content(world):
+    files = entries("gone")
+    artifact = await world.plane.uploads.create(world.me, wanted("c", files))
+    await store(world, files)
+    await world.plane.artifacts.delete(world.me, artifact.id)
+    with pytest.raises(ConflictError, match="«c» is deleted already"):
+        await world.plane.uploads.commit(world.me, artifact.id, files)
+    assert await forgotten(world) == ["gone"]
+
+
 async def test_what_is_never_committed_is_forgotten(world):
     artifact = await world.plane.uploads.create(world.me, wanted("c", entries("x")))
     later = datetime.now(UTC) + timedelta(hours=1)
