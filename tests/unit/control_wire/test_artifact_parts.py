@@ -86,6 +86,11 @@ def test_a_name_that_paths_swallow_is_replaced(path):
     assert urlsplit(address).path.endswith("/file")
 
 
+def test_half_a_character_in_a_name_is_replaced():
+    address = Links(b"k", "http://plane", 60.0).content("read", "ann", "0" * 32, "a\ud800")
+    assert urlsplit(address).path.endswith("/a%3F")
+
+
 def test_ids_of_artifacts_can_stand_in_paths():
     ids = {new_artifact_id() for _ in range(500)}
     assert len(ids) == 500
