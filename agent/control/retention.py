@@ -82,9 +82,8 @@ class Retention:
         # Items of all entities: one on a team's queue may have its run, and its code, elsewhere.
         used = set[str]().union(*[await self._referred_to(entity) for entity in entities])
         unused = [(entity, digest) for entity, digest in old if digest not in used]
-        for entity, digest in unused:
-            await self._blobs.delete(entity, digest)
-        return len(unused)
+        gone = [await self._blobs.delete_old(*blob, before) for blob in unused]
+        return sum(gone)
 
     async def _referred_to(self, entity: str) -> set[str]:
         """Digests that any item of the entity names as its source; a retry reads them again."""

@@ -159,7 +159,7 @@ def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[
         target = into / entry.path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not _from_cache(_kept(cache, entry), target):
+            if not _from_cache(_kept(cache, entry), entry.size, target):
                 missing.append(entry)
         except OSError as error:
             raise _write_error(entry, error) from None
@@ -170,8 +170,11 @@ def _kept(cache: Path, entry: Entry) -> Path:
     return cache / decoded(entry.digest).hex()
 
 
-def _from_cache(kept: Path, target: Path) -> bool:
+def _from_cache(kept: Path, size: int, target: Path) -> bool:
+    """Whether the cache had it, in the size that counted for the limits."""
     try:
+        if kept.stat().st_size != size:
+            return False
         os.utime(kept)
         _copy(kept, target)
     except FileNotFoundError:

@@ -1,9 +1,10 @@
 """Blobs by digest: code archives that submitters pack and agents unpack."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from obstore.store import ObjectStore
@@ -20,19 +21,37 @@ _PARTS: Final = 2
 
 
 class BlobStore:
-    """Blobs of an entity. A blob is there wholly, with the bytes of its digest, or not at all."""
+    """Blobs of an entity. A blob is there wholly, with the bytes of its digest, or not at all.
 
-    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
+    Who is told that one is there may count on it as if it were stored then. That is kept in
+    memory: only one control plane uses a folder, and after its start it sweeps late.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        max_bytes: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._store = store
         self._max = max_bytes
+        self._clock = clock
+        #: When somebody was last told of a blob, by path.
+        self._told: dict[str, datetime] = {}
+        #: Held to look and tell, and to look whether anybody was told and delete.
+        self._telling = asyncio.Lock()
 
     async def size(self, entity: str, digest: str) -> int | None:
         """Bytes of a blob; `None` when it is not there."""
-        with storage_errors(f"Looking for {digest}"):
-            try:
-                return (await self._store.head_async(_path(entity, digest)))["size"]
-            except FileNotFoundError:
-                return None
+        path = _path(entity, digest)
+        async with self._telling:
+            with storage_errors(f"Looking for {digest}"):
+                try:
+                    size = (await self._store.head_async(path))["size"]
+                except FileNotFoundError:
+                    return None
+            self._told[path] = self._clock()
+        return size
 
     async def put(self, entity: str, digest: str, chunks: AsyncIterator[bytes]) -> int:
         """Store what arrives, once all of it has arrived and its digest is right.
@@ -67,18 +86,26 @@ class BlobStore:
                 return None
         return found.meta["size"], found.stream(_CHUNK)
 
-    async def delete(self, entity: str, digest: str) -> None:
-        """Remove a blob; one that is not there is no error."""
-        with storage_errors(f"Removing {digest}"), suppress(FileNotFoundError):
-            await self._store.delete_async(_path(entity, digest))
+    async def delete_old(self, entity: str, digest: str, moment: datetime) -> bool:
+        """Remove a blob, unless somebody was told of it since; one that is gone is no error."""
+        path = _path(entity, digest)
+        async with self._telling:
+            if path in self._told and self._told[path] >= moment:
+                return False
+            with storage_errors(f"Removing {digest}"), suppress(FileNotFoundError):
+                await self._store.delete_async(path)
+        return True
 
     async def older_than(self, entity: str, moment: datetime) -> list[str]:
-        """Digests of an entity's blobs that were stored before a moment."""
+        """Digests of an entity's blobs that were stored, and told of, before a moment."""
         found: list[str] = []
+        self._told = {path: told for path, told in self._told.items() if told >= moment}
         with storage_errors(f"Listing the blobs of {entity}"):
             async for batch in self._store.list(f"blobs/{entity}/"):
                 old = (meta["path"] for meta in batch if meta["last_modified"] < moment)
-                found.extend(f"sha256:{path.rsplit('/', 1)[1]}" for path in old)
+                found.extend(
+                    f"sha256:{path.rsplit('/', 1)[1]}" for path in old if path not in self._told
+                )
         return sorted(found)
 
 

@@ -35,5 +35,5 @@ async def put_contents(request: web.Request) -> web.Response:
 async def _contents(request: web.Request) -> AsyncIterator[SmallContent]:
     config, plane = request.app[CONFIG], request.app[PLANE]
     links = Links(plane.signing_key, "", config.link_lifetime)
-    async for address, data in framed(request, _LARGEST, _MOST):
-        yield SmallContent(*links.written_content(address), data)
+    async for place, data in framed(request, _LARGEST, _MOST, links.written_content):
+        yield SmallContent(*place, data)

@@ -87,22 +87,16 @@ class ContentStore:
             DigestMismatchError, StorageFullError: as `put`.
         """
         written: list[ContentRecord] = []
-        room = asyncio.Semaphore(_AT_ONCE)
-
-        async def write(group: Sequence[SmallContent]) -> None:
-            try:
-                written.extend(await asyncio.to_thread(self._write_all, group))
-            finally:
-                room.release()
-
+        writing: set[asyncio.Task[None]] = set()
         try:
-            async with asyncio.TaskGroup() as writing:
-                async for group in _groups(arriving):
-                    await room.acquire()
-                    writing.create_task(write(group), name="store contents")
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None
+            async for group in _groups(arriving):
+                writing = await _fewer_than(_AT_ONCE, writing)
+                work = asyncio.to_thread(self._write_all, group, written)
+                writing.add(asyncio.create_task(work, name="store contents"))
+            await _fewer_than(1, writing)
         finally:
+            # Also when the connection was cut: a thread goes on, and what it writes must count.
+            await asyncio.gather(*writing, return_exceptions=True)
             await self._record_all(written)
         return len(written)
 
@@ -114,18 +108,15 @@ class ContentStore:
             if counting[record.entity, record.md5].key != record.key:
                 await self.delete(record.key)
 
-    def _write_all(self, arrived: Sequence[SmallContent]) -> list[ContentRecord]:
+    def _write_all(self, arrived: Sequence[SmallContent], written: list[ContentRecord]) -> None:
+        """Write one after the other, each told in `written` as soon as it is there. Blocks."""
         for one in arrived:
-            check_digest(
-                "md5", one.md5, hashlib.md5(one.data, usedforsecurity=False), len(one.data)
-            )
-        records = []
-        with storage_errors(f"Storing {len(arrived)} contents"):
-            for one in arrived:
-                key = f"{_FOLDER}/{one.entity}/{secrets.token_hex(16)}"
+            size = len(one.data)
+            check_digest("md5", one.md5, hashlib.md5(one.data, usedforsecurity=False), size)
+            key = f"{_FOLDER}/{one.entity}/{secrets.token_hex(16)}"
+            with storage_errors(f"Storing {one.md5}"):
                 self._store.put(key, one.data)
-                records.append(ContentRecord(one.entity, one.md5, key, len(one.data)))
-        return records
+            written.append(ContentRecord(one.entity, one.md5, key, size))
 
     async def _stream(self, key: str, counted: Verified) -> None:
         try:
@@ -169,11 +160,13 @@ class ContentStore:
         First those that the ledger forgets, then bytes that it never came to know: a process
         that was killed between writing and recording leaves such.
         """
-        removed = 0
-        while unused := await self._ledger.forget_unused(before):
-            for one in unused:
+        removed, last = 0, None
+        while unused := await self._ledger.unused(before, last):
+            last = unused[-1]
+            forgotten = await self._ledger.forget(unused, before)
+            for one in forgotten:
                 await self.delete(one.key)
-            removed += len(unused)
+            removed += len(forgotten)
         with storage_errors("Listing contents"):
             async for batch in self._store.list(f"{_FOLDER}/"):
                 old = [meta["path"] for meta in batch if meta["last_modified"] < before]
@@ -182,6 +175,15 @@ class ContentStore:
                     await self.delete(key)
                 removed += len(orphans)
         return removed
+
+
+async def _fewer_than(most: int, tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
+    """Those that are left once fewer are under way; raises what ended one of the others."""
+    while len(tasks) >= most:
+        done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    return tasks
 
 
 async def _groups(arriving: AsyncIterator[SmallContent]) -> AsyncIterator[list[SmallContent]]:

@@ -34,7 +34,7 @@ class Links:
         """The address of a content; the path's last part is told for people and programs."""
         last = path.rsplit("/", 1)[-1]
         name = "file" if last in {"", ".", ".."} else last
-        where = f"/storage/contents/{quote(entity)}/{md5}/{quote(name, safe='')}"
+        where = f"/storage/contents/{quote(entity)}/{md5}/{quote(name, safe='', errors='replace')}"
         return self._signed(where, (verb, "content", entity, md5))
 
     def run_file(self, verb: Verb, entity: str, run: str, name: str) -> str:

@@ -9,6 +9,8 @@ from agent.model.job.digest import decoded
 from agent.model.job.places import leads_upward
 
 _LONGEST_PATH: Final = 4096
+#: Bytes; the sum of a hundred thousand such still is a number for the database.
+_LARGEST: Final = 1 << 46
 
 
 def parse_manifest(text: bytes) -> list[EntryRecord]:
@@ -28,7 +30,7 @@ def parse_manifest(text: bytes) -> list[EntryRecord]:
 
 
 def _entry(path: str, raw: Any) -> EntryRecord:
-    if not path or len(path) > _LONGEST_PATH or "\0" in path:
+    if not path or len(path) > _LONGEST_PATH or "\0" in path or not _is_text(path):
         raise InvalidInputError(f"The artifact's manifest lists {path[:100]!r}, which is no path.")
     if path.startswith(("/", "\\")) or leads_upward(path):
         message = f"The artifact's manifest lists «{path}», which leads out of the artifact."
@@ -38,9 +40,18 @@ def _entry(path: str, raw: Any) -> EntryRecord:
         if isinstance(raw, dict)
         else (None, None, None)
     )
-    whole = isinstance(size, int) and not isinstance(size, bool) and size >= 0
-    if not isinstance(digest, str) or not (whole or size is None):
+    whole = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST
+    if not isinstance(digest, str) or not _is_text(digest) or not (whole or size is None):
         raise InvalidInputError(f"The artifact's manifest says nothing usable of «{path}».")
     if isinstance(ref, str) and ref:
         return EntryRecord(path, digest, None, size or 0, ref)
     return EntryRecord(path, digest, decoded(digest).hex(), size or 0)
+
+
+def _is_text(written: str) -> bool:
+    """Whether it has no half characters, which JSON can write and nothing can store."""
+    try:
+        written.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

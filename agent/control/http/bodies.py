@@ -3,17 +3,17 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
-from aiohttp import ClientError, web
+from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
 from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
 
-Arrived = TypeVar("Arrived")
+Place = TypeVar("Place")
 
 #: Seconds for a whole body, and for the next piece of a stream.
 _PATIENCE: Final = 60.0
@@ -88,8 +88,12 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def framed(request: web.Request, limit: int, most: int) -> AsyncIterator[tuple[str, bytes]]:
+async def framed(
+    request: web.Request, limit: int, most: int, place: Callable[[str], Place]
+) -> AsyncIterator[tuple[Place, bytes]]:
     """Many contents in one body, as they arrive: each behind a line `SIZE NAME`.
+
+    `place` tells what a name stands for; what it raises comes before any byte is waited for.
 
     Raises:
         InvalidInputError: no such line where one must be, or more than `most` contents.
@@ -103,7 +107,7 @@ async def framed(request: web.Request, limit: int, most: int) -> AsyncIterator[t
         size, name = _frame(line)
         if size > limit:
             raise _too_large(limit)
-        yield name, await _arrived(request.content.readexactly(size))
+        yield place(name), await _exactly(request.content, size)
     if await _arrived(request.content.read(1)):
         raise InvalidInputError(f"The body has more than {most} contents.")
 
@@ -117,14 +121,23 @@ def _frame(line: bytes) -> tuple[int, str]:
     return int(found[1]), found[2].decode()
 
 
-async def _arrived(arriving: Awaitable[Arrived]) -> Arrived:
+async def _exactly(stream: StreamReader, size: int) -> bytes:
+    """So many bytes, however slowly they come."""
+    data = bytearray()
+    while len(data) < size:
+        piece = await _arrived(stream.read(size - len(data)))
+        if not piece:
+            raise InvalidInputError("The body ends in the middle of a content.")
+        data += piece
+    return bytes(data)
+
+
+async def _arrived(arriving: Awaitable[bytes]) -> bytes:
     try:
         with _arriving():
             async with asyncio.timeout(_PATIENCE):
                 return await arriving
-    except asyncio.IncompleteReadError:
-        raise InvalidInputError("The body ends in the middle of a content.") from None
-    except LineTooLong:
+    except (LineTooLong, ValueError):  # the latter by older versions of aiohttp
         raise InvalidInputError("The body has an endless line.") from None
 
 

@@ -73,21 +73,32 @@ class Contents:
         moment = before.timestamp()
         return await self._context.database.write(lambda tx: artifacts.forget_abandoned(tx, moment))
 
-    async def forget_unused(self, before: datetime) -> list[ContentRecord]:
-        """Forget contents that no artifact refers to and nobody asked for since; up to 1,000.
+    async def unused(
+        self, before: datetime, after: ContentRecord | None = None
+    ) -> list[ContentRecord]:
+        """Contents behind that one that no file refers to and nobody asked for since.
+
+        Up to 1,000, by entity and MD5; manifests are among them.
+        """
+        moment, last = before.timestamp(), (after.entity, after.md5) if after else ("", "")
+        return await self._context.database.read(
+            lambda tx: artifact_files.unused_contents(tx, moment, last, _ROUND)
+        )
+
+    async def forget(
+        self, unused: Sequence[ContentRecord], before: datetime
+    ) -> list[ContentRecord]:
+        """Forget those that are unused even now; gives them.
 
         Their bytes are the caller's to remove, now that no new artifact can count on them.
         """
         moment = before.timestamp()
 
         def work(tx: Tx) -> list[ContentRecord]:
-            found = artifact_files.unused_contents(tx, moment, _ROUND)
-            digests = {encoded(bytes.fromhex(one.md5)): one for one in found}
+            digests = {encoded(bytes.fromhex(one.md5)): one for one in unused}
             manifests = artifact_files.manifest_digests(tx, digests)
-            gone = [one for digest, one in digests.items() if digest not in manifests]
-            for one in gone:
-                artifact_files.delete_content(tx, one)
-            return gone
+            keys = [one.key for digest, one in digests.items() if digest not in manifests]
+            return artifact_files.delete_unused(tx, keys, moment)
 
         return await self._context.database.write(work)
 
@@ -97,7 +108,7 @@ class Contents:
 
 
 def _inserted(tx: Tx, new: Sequence[ContentRecord]) -> dict[tuple[str, str], ContentRecord]:
-    artifact_files.insert_contents(tx, new)
+    artifact_files.save_contents(tx, new)
     found: dict[tuple[str, str], ContentRecord] = {}
     for entity in {one.entity for one in new}:
         md5s = [one.md5 for one in new if one.entity == entity]

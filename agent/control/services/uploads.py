@@ -3,6 +3,7 @@
 Bytes pass through `control/files`; here is what the database knows of them.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
@@ -134,10 +135,12 @@ class Uploads:
         found = await database.read(lambda tx: writable(tx, self._context, principal, artifact_id))
         if found.state is ArtifactState.COMMITTED:
             return found
-        _check_digest(found, entries)
+        _check_pending(found)
+        # Not on the event loop: a version may have a hundred thousand files.
+        await asyncio.to_thread(_check_digest, found, entries)
         for start in range(0, len(entries), _BATCH):
             batch = entries[start : start + _BATCH]
-            await database.write(_inserting(found.id, batch))
+            await database.write(_inserting(found, batch))
         totals = (sum(entry.size for entry in entries), len(entries))
 
         def work(tx: Tx) -> ArtifactRecord:
@@ -148,14 +151,24 @@ class Uploads:
 
     def _pending(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord:
         found = writable(tx, self._context, principal, artifact_id)
-        if found.state is not ArtifactState.PENDING:
-            message = f"The artifact «{found.collection.name}» is {found.state.lower()} already."
-            raise ConflictError(message, hint="Create a new version.")
+        _check_pending(found)
         return found
 
 
-def _inserting(artifact_id: str, batch: Sequence[EntryRecord]) -> Callable[[Tx], None]:
-    return lambda tx: artifact_files.insert_entries(tx, artifact_id, batch)
+def _check_pending(found: ArtifactRecord) -> None:
+    if found.state is not ArtifactState.PENDING:
+        message = f"The artifact «{found.collection.name}» is {found.state.lower()} already."
+        raise ConflictError(message, hint="Create a new version.")
+
+
+def _inserting(found: ArtifactRecord, batch: Sequence[EntryRecord]) -> Callable[[Tx], None]:
+    def work(tx: Tx) -> None:
+        artifact_files.insert_entries(tx, found.id, batch)
+        # A sweep that is under way saw none of the entries: it must find the rows touched.
+        md5s = {entry.md5 for entry in batch if entry.md5 is not None}
+        artifact_files.touch_contents(tx, found.collection.entity, md5s)
+
+    return work
 
 
 def _check_digest(found: ArtifactRecord, entries: Sequence[EntryRecord]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 
 from agent.control.store.artifact_records import ContentRecord, EntryRecord, ManifestRecord
 from agent.control.store.artifact_tables import (
@@ -97,10 +97,11 @@ def entries(
 
 def first_without_content(tx: Tx, entity: str, artifact_id: str) -> str | None:
     """Path of a file whose bytes are not stored in the entity."""
-    stored = select(contents.c.md5).where(contents.c.entity == entity)
     table = artifact_entries.c
+    # One look for each file: an entity may have a million contents.
+    stored = select(contents.c.md5).where(contents.c.entity == entity, contents.c.md5 == table.md5)
     query = select(table.path).where(
-        table.artifact_id == artifact_id, table.md5.is_not(None), table.md5.not_in(stored)
+        table.artifact_id == artifact_id, table.md5.is_not(None), ~stored.exists()
     )
     row = tx.one(query.order_by(table.path).limit(1))
     return None if row is None else str(row.path)
@@ -128,8 +129,11 @@ def content(tx: Tx, entity: str, md5: str) -> ContentRecord | None:
     return _content(row) if row else None
 
 
-def insert_contents(tx: Tx, stored: Sequence[ContentRecord]) -> None:
-    """Record bytes that were stored; those recorded before keep their name."""
+def save_contents(tx: Tx, stored: Sequence[ContentRecord]) -> None:
+    """Record bytes that were stored; those recorded before keep their name, and are touched.
+
+    In one order everywhere: two uploads of the same contents wait for each other's rows.
+    """
     rows = [
         {
             "entity": one.entity,
@@ -138,9 +142,9 @@ def insert_contents(tx: Tx, stored: Sequence[ContentRecord]) -> None:
             "size": one.size,
             "touched_at": tx.now,
         }
-        for one in stored
+        for one in sorted(stored, key=lambda one: (one.entity, one.md5))
     ]
-    tx.insert_all_new(contents, rows)
+    tx.insert_or_update(contents, rows, "touched_at")
 
 
 def contents_of(tx: Tx, entity: str, md5s: Collection[str]) -> dict[str, ContentRecord]:
@@ -161,12 +165,32 @@ def touch_contents(tx: Tx, entity: str, md5s: Collection[str]) -> None:
         tx.run(update(contents).where(*where).values(touched_at=tx.now))
 
 
-def unused_contents(tx: Tx, before: float, limit: int) -> list[ContentRecord]:
-    """Contents that no entry refers to and nobody asked for since; manifests may be among them."""
-    used = select(artifact_entries.c.md5).where(artifact_entries.c.md5 == contents.c.md5)
-    query = select(contents).where(contents.c.touched_at < before, ~used.exists())
-    rows = tx.all(query.order_by(contents.c.touched_at, contents.c.md5).limit(limit))
+def unused_contents(
+    tx: Tx, before: float, after: tuple[str, str], limit: int
+) -> list[ContentRecord]:
+    """Contents that no entry refers to and nobody asked for since; manifests may be among them.
+
+    In the order of entity and MD5, behind that pair.
+    """
+    place = tuple_(contents.c.entity, contents.c.md5)
+    query = select(contents).where(place > tuple_(*after), *_unused(before))
+    rows = tx.all(query.order_by(contents.c.entity, contents.c.md5).limit(limit))
     return [_content(row) for row in rows]
+
+
+def delete_unused(tx: Tx, keys: Collection[str], before: float) -> list[ContentRecord]:
+    """Forget those of the stored bytes that are unused still; gives them.
+
+    Who comes to count on a content touches its row. On PostgreSQL that may happen while this
+    waits for it, and only what is asked of the row itself is asked again then.
+    """
+    query = delete(contents).where(contents.c.key.in_(sorted(keys)), *_unused(before))
+    return [_content(row) for row in tx.all(query.returning(contents))]
+
+
+def _unused(before: float) -> tuple[ColumnElement[bool], ...]:
+    used = select(artifact_entries.c.md5).where(artifact_entries.c.md5 == contents.c.md5)
+    return contents.c.touched_at < before, ~used.exists()
 
 
 def manifest_digests(tx: Tx, digests: Collection[str]) -> set[str]:
@@ -174,11 +198,6 @@ def manifest_digests(tx: Tx, digests: Collection[str]) -> set[str]:
     table = artifact_manifests.c
     wanted = sorted(digests)
     return {row.digest for row in tx.all(select(table.digest).where(table.digest.in_(wanted)))}
-
-
-def delete_content(tx: Tx, one: ContentRecord) -> None:
-    """Forget stored bytes."""
-    tx.run(delete(contents).where(contents.c.key == one.key))
 
 
 def content_keys(tx: Tx, keys: Collection[str]) -> set[str]:

@@ -65,20 +65,33 @@ class Tx:
         if rows:
             self.run(_insert_or_nothing(self.connection, table), rows)
 
+    def insert_or_update(self, table: Table, rows: Sequence[Mapping[str, Any]], name: str) -> None:
+        """Insert many; rows whose key exists take the new value of one column."""
+        statement = _insert(self.connection, table)
+        fresh = {name: statement.excluded[name]}
+        keys = list(table.primary_key.columns)
+        if rows:
+            self.run(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
+
     def ring(self, *topics: str) -> None:
         """Wake those who listen to these topics, once this is committed."""
         self.topics.update(dict.fromkeys(topics))
 
 
-def _insert_or_nothing(connection: Connection, table: Table) -> Insert:
+def _insert(connection: Connection, table: Table) -> Any:
     """The statement in the database's own words; the other database's are not imported."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
-        return postgresql.insert(table).on_conflict_do_nothing()
+        return postgresql.insert(table)
     from sqlalchemy.dialects import sqlite
 
-    return sqlite.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table)
+
+
+def _insert_or_nothing(connection: Connection, table: Table) -> Insert:
+    statement: Insert = _insert(connection, table).on_conflict_do_nothing()
+    return statement
 
 
 class Database(Protocol):

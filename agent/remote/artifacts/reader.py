@@ -17,7 +17,14 @@ import aiohttp
 from yarl import URL
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError, LaunchError, NotFoundError, ServerError, UnreachableError
+from agent.model.errors import (
+    JobError,
+    LaunchError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+    UnreachableError,
+)
 from agent.model.job.reference import CodeReference, JobReference
 from agent.ports.artifact import Artifact, Entry
 from agent.remote.artifacts import lookup
@@ -89,7 +96,8 @@ class RemoteArtifacts:
                         sent += len(piece)
                         yield piece
                 break
-            except UnreachableError as error:
+            except (UnreachableError, PermissionDeniedError) as error:
+                # Refused: the address was good for a while only, and a daemon runs for weeks.
                 if not remaining:
                     raise _unreadable(entry, error) from error
                 if self._urls.get(artifact.id) is urls:

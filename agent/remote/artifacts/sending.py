@@ -5,7 +5,7 @@ very many files needs little memory.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from agent.remote.artifacts.parts import Parting, announced, cut
 from agent.remote.artifacts.reading import Content, Extent
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
+from agent.remote.failures import AddressRefusedError
 from agent.remote.features import CONTENT_BATCHES, LEASES
 from agent.system.together import together
 
@@ -133,8 +134,17 @@ class Sending:
 
     async def _put_one(self, file: Parted, place: Json, target: Unfinished) -> None:
         if file.parts and place.get("uploadMultipartUrls"):
-            await self._parts.send(file, place, lambda: _first(self._places([file], target)))
+            await self._parts.send(file, place, lambda: self._place(file, target))
             return
+        try:
+            await self._put_whole(file, place)
+        except AddressRefusedError:
+            # It waited behind others of its batch, on a slow link for hours.
+            renewed = await self._place(file, target)
+            if renewed["uploadUrl"]:
+                await self._put_whole(file, renewed)
+
+    async def _put_whole(self, file: Parted, place: Json) -> None:
         async with self._free:
             headers = place.get("uploadHeaders") or []
             await self._transfers.put(file.content, place["uploadUrl"], headers)
@@ -142,6 +152,9 @@ class Sending:
     async def _parts_of(self, content: Content) -> tuple[Extent, ...]:
         """Our own control plane takes any size in one request."""
         return () if LEASES in self._features else await cut(content, self._parting)
+
+    async def _place(self, file: Parted, target: Unfinished) -> Json:
+        return (await self._places([file], target))[0]
 
     async def _places(self, files: Sequence[Parted], target: Unfinished) -> list[Json]:
         asked = [
@@ -164,10 +177,6 @@ class Sending:
             message = f"The server made places for {len(places)} of {len(files)} files."
             raise ServerError(message)
         return places
-
-
-async def _first(places: Awaitable[list[Json]]) -> Json:
-    return (await places)[0]
 
 
 def _batches(contents: Sequence[Content], rules: Parting) -> Iterator[Sequence[Content]]:

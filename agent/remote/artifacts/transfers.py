@@ -5,6 +5,7 @@ Contents are streamed and hashed on the way; nothing is held in memory whole.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -60,7 +61,9 @@ class Transfers:
     async def __aenter__(self) -> Self:
         tls = ssl.create_default_context(cafile=self._ca_bundle) if self._ca_bundle else True
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=tls, limit=0, keepalive_timeout=60),
+            connector=aiohttp.TCPConnector(
+                ssl=tls, limit=0, keepalive_timeout=60, socket_factory=_impatient_socket
+            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE),
             auto_decompress=False,
@@ -81,14 +84,14 @@ class Transfers:
     async def put(self, content: Content, url: str, headers: Iterable[str]) -> None:
         """Send one file; `headers` are `Name:value` texts that the server wants to see.
 
+        No others are sent, as by W&B's client: a signature may cover them.
+
         Raises:
             InvalidInputError: the file changed since it was hashed, or cannot be read any more.
             UnreachableError: the connection failed, again and again.
             LaunchError: what the far end's status stands for.
         """
-        given = {"Content-Type": "application/octet-stream"}
-        given |= dict(_header(text) for text in headers)
-        await self._put(content, content.whole, url, given)
+        await self._put(content, content.whole, url, dict(map(_header, headers)))
 
     async def put_part(
         self, content: Content, extent: Extent, url: str, headers: Iterable[str]
@@ -240,6 +243,18 @@ async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     ):
         raise AddressRefusedError(message)
     raise error_of_status(response.status, message)
+
+
+def _impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """One whose connection breaks when the far end takes nothing for too long.
+
+    aiohttp's own limits begin when all is sent.
+    """
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(_SILENCE * 1000))
+    return made
 
 
 def _target(url: str) -> URL:

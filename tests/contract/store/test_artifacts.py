@@ -7,23 +7,29 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+import asyncpg
 import pytest
 import sqlalchemy as sa
 
+from agent.control.services import contents as contents_module
 from agent.control.services.contents import Contents
 from agent.control.services.jobs import JOB_TYPE
-from agent.control.store import migrate
+from agent.control.store import artifact_files, migrate
 from agent.control.store.artifact_records import (
     ArtifactRecord,
     ContentRecord,
     EntryRecord,
     NewArtifact,
 )
+from agent.control.store.artifact_tables import contents as stored
 from agent.control.store.artifact_tables import metadata
 from agent.control.store.records import Role, Submission
+from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
 from agent.model.job.digest import encoded, manifest_digest
+from tests.contract.store.conftest import BOTH
 
+NAMES = ("kept", "gone", "gone a", "gone b", "gone c")
 GIT = {"git": {"remote": "https://host.example/o/r.git", "commit": "c0ffee" * 6 + "abcd"}}
 
 
@@ -45,6 +51,23 @@ async def store(world, files: list[EntryRecord], key: str = "") -> None:
     for file in files:
         new = ContentRecord(world.me.default_entity, file.md5, key or f"key-{file.md5}", file.size)
         await world.plane.contents.stored(new)
+
+
+async def all_are_old(world) -> datetime:
+    """As if nobody had asked for a content since; the moment before which they are old."""
+    await world.plane.database.write(lambda tx: tx.run(sa.update(stored).values(touched_at=1.0)))
+    return datetime.fromtimestamp(2, UTC)
+
+
+async def forgotten(world, before: datetime | None = None) -> list[str]:
+    """What the sweep forgets, by names under which `entries` makes them, else by MD5."""
+    names = {hashlib.md5(name.encode()).hexdigest(): name for name in NAMES}
+    contents, last, gone = world.plane.contents, None, []
+    before = before or datetime.now(UTC) + timedelta(hours=1)
+    while found := await contents.unused(before, last):
+        last = found[-1]
+        gone += await contents.forget(found, before)
+    return [names.get(each.md5, each.md5) for each in gone]
 
 
 async def made(world, name: str, *contents: str, job: Any = None, **how: Any) -> ArtifactRecord:
@@ -142,16 +165,99 @@ async def test_nothing_is_committed_while_a_content_is_missing(world):
     assert known == {files[0].md5}
 
 
+async def test_what_is_missing_is_looked_for_file_by_file(world):
+    """Not by a list of all contents of the entity, which PostgreSQL goes through for each file."""
+
+    def plan(tx: Tx) -> str:
+        asked = []
+        tx.one = asked.append
+        artifact_files.first_without_content(tx, "ann", "id")
+        query = asked[0].compile(tx.connection, compile_kwargs={"literal_binds": True})
+        how = "" if tx.connection.dialect.name == "postgresql" else "QUERY PLAN "
+        return "\n".join(str(row) for row in tx.all(sa.text(f"EXPLAIN {how}{query}")))
+
+    told = await world.plane.database.read(plan)
+    assert "SubPlan" not in told
+    assert "LIST SUBQUERY" not in told
+    assert "contents" in told
+
+
 async def test_contents_are_forgotten_when_nothing_refers_to_them(world):
     kept = await made(world, "c", "kept")
     gone = await made(world, "d", "gone")
     await world.plane.artifacts.delete(world.me, gone.id, with_aliases=True)
-    contents = world.plane.contents
-    assert await contents.forget_unused(datetime.now(UTC) - timedelta(hours=1)) == []
-    forgotten = await contents.forget_unused(datetime.now(UTC) + timedelta(hours=1))
-    assert [each.md5 for each in forgotten] == [entries("gone")[0].md5]
+    assert await forgotten(world, datetime.now(UTC) - timedelta(hours=1)) == []
+    assert await forgotten(world) == ["gone"]
     (file,) = (await world.plane.artifacts.entries(world.me, kept)).rows
-    assert await contents.find(world.me.default_entity, file.md5) is not None
+    assert await world.plane.contents.find(world.me.default_entity, file.md5) is not None
+
+
+async def test_manifests_that_are_in_use_do_not_hide_what_is_not(world, monkeypatch):
+    """No entry refers to a manifest; a thousand of them once filled every round."""
+    monkeypatch.setattr(contents_module, "_ROUND", 1)
+    for name in ("a", "b", "c"):
+        artifact = await made(world, name, "kept", f"gone {name}")
+        await world.plane.artifacts.delete(world.me, artifact.id, with_aliases=True)
+        pending = await world.plane.uploads.create(world.me, wanted(name, entries(name)))
+        (manifest,) = entries(f"manifest {name}")
+        await store(world, [manifest])
+        await world.plane.uploads.save_manifest(world.me, pending.id, "m", manifest.digest)
+    await made(world, "d", "kept")
+    assert sorted(await forgotten(world)) == ["gone a", "gone b", "gone c"]
+
+
+@pytest.mark.parametrize("counted_on_by", ["an announcement", "an upload", "a commit"])
+async def test_what_somebody_counts_on_meanwhile_is_not_forgotten(world, counted_on_by):
+    """The sweep looks first and forgets then, for the whole of a day nobody had asked."""
+    files, contents = entries("x"), world.plane.contents
+    await store(world, files)
+    artifact = await world.plane.uploads.create(world.me, wanted("c", files))
+    before = await all_are_old(world)
+    found = await contents.unused(before)
+    assert [each.md5 for each in found] == [files[0].md5]
+    match counted_on_by:
+        case "an announcement":
+            await world.plane.uploads.stored(world.me, artifact.id, [files[0].md5])
+        case "an upload":
+            await store(world, files, "again")
+        case "a commit":
+            await world.plane.uploads.commit(world.me, artifact.id, files)
+    assert await contents.forget(found, before) == []
+    assert await contents.find(world.me.default_entity, files[0].md5) == found[0]
+    assert await contents.unused(before) == []
+
+
+@pytest.mark.parametrize("store_config", [BOTH[1]], indirect=True)
+async def test_the_sweep_waits_for_who_is_about_to_count_on_a_content(world, store_config):
+    """PostgreSQL lets both be under way: it is who comes second that has to look again."""
+    files = entries("x")
+    await store(world, files)
+    before = await all_are_old(world)
+    other = await asyncpg.connect(store_config.database_url.get_secret_value())
+    try:
+        announcing = other.transaction()
+        await announcing.start()
+        await other.execute("UPDATE contents SET touched_at = extract(epoch FROM now())")
+        sweeping = asyncio.create_task(forgotten(world, before))
+        waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        async with asyncio.timeout(10):
+            while not await world.plane.database.read(lambda tx: tx.run(sa.text(waits)).scalar()):
+                await asyncio.sleep(0.01)
+        await announcing.commit()
+        assert await sweeping == []
+    finally:
+        await other.close()
+    assert await world.plane.contents.find(world.me.default_entity, files[0].md5) is not None
+
+
+async def test_what_was_deleted_before_its_commit_holds_no_content(world):
+    files = entries("gone")
+    artifact = await world.plane.uploads.create(world.me, wanted("c", files))
+    await store(world, files)
+    await world.plane.artifacts.delete(world.me, artifact.id)
+    with pytest.raises(ConflictError, match="«c» is deleted already"):
+        await world.plane.uploads.commit(world.me, artifact.id, files)
+    assert await forgotten(world) == ["gone"]
 
 
 async def test_what_is_never_committed_is_forgotten(world):

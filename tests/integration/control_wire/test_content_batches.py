@@ -1,9 +1,12 @@
 """Many small contents in one request: stored as alone, each by its own address."""
 
+import asyncio
 import io
+from contextlib import asynccontextmanager
 
 import pytest
 
+from agent.control.http import bodies
 from tests.integration.control_wire.uploading import Upload
 
 KIND = "application/vnd.launch.contents"
@@ -91,3 +94,32 @@ async def test_a_part_has_a_limit_and_so_has_their_number(wire):
     assert (await _post(wire, [address], [bytes(1024 * 1024 + 1)]))[0] == 413
     _, (address,) = await _announced(wire, {"a": b"a"})
     assert (await _post(wire, [address] * 1001, [b"a"] * 1001))[0] == 400
+
+
+@asynccontextmanager
+async def _begun(wire, line: str):
+    """A request whose body begins with that line, and is far from whole."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", wire.server.port)
+    head = f"POST /storage/contents HTTP/1.1\r\nHost: localhost\r\nContent-Type: {KIND}\r\n"
+    writer.write(f"{head}Content-Length: {len(line) + 12}\r\n\r\n{line}".encode())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_without_the_right_no_byte_is_waited_for(wire):
+    _, (address,) = await _announced(wire, {"a": b"a" * 12})
+    async with _begun(wire, f"12 {address}x\n") as (reader, _):
+        assert b"403" in await reader.readline()
+
+
+async def test_a_slow_link_may_take_longer_than_a_silent_one(wire, monkeypatch):
+    monkeypatch.setattr(bodies, "_PATIENCE", 1.0)
+    _, (address,) = await _announced(wire, {"a": b"a" * 12})
+    async with _begun(wire, f"12 {address}\n") as (reader, writer):
+        for _ in range(12):
+            await asyncio.sleep(0.15)
+            writer.write(b"a")
+        assert b"200" in await reader.readline()

@@ -43,6 +43,9 @@ def test_entries_come_by_path_and_references_have_no_content():
         (manifest(a={"digest": EMPTY, "size": -1}), "nothing usable of «a»"),
         (manifest(a={"digest": EMPTY, "size": True}), "nothing usable of «a»"),
         (manifest(a=[]), "nothing usable of «a»"),
+        (manifest(a={"digest": EMPTY, "size": 1 << 63}), "nothing usable of «a»"),
+        (manifest(a={"digest": "\ud800", "ref": "s3://x"}), "nothing usable of «a»"),
+        (manifest(**{"a\ud800": {"digest": EMPTY}}), "is no path"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_by_the_path(text, message):
@@ -81,6 +84,11 @@ def test_an_old_address_is_good_no_more():
 def test_a_name_that_paths_swallow_is_replaced(path):
     address = Links(b"k", "http://plane", 60.0).content("read", "ann", "0" * 32, path)
     assert urlsplit(address).path.endswith("/file")
+
+
+def test_half_a_character_in_a_name_is_replaced():
+    address = Links(b"k", "http://plane", 60.0).content("read", "ann", "0" * 32, "a\ud800")
+    assert urlsplit(address).path.endswith("/a%3F")
 
 
 def test_ids_of_artifacts_can_stand_in_paths():

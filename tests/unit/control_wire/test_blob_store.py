@@ -104,8 +104,9 @@ async def test_too_many_bytes_are_refused(tmp_path):
 
 async def test_a_deleted_blob_is_gone(blobs):
     await blobs.put("ann", DIGEST, _chunks(DATA))
-    await blobs.delete("ann", DIGEST)
-    await blobs.delete("ann", DIGEST)
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    assert await blobs.delete_old("ann", DIGEST, later)
+    assert await blobs.delete_old("ann", DIGEST, later)
     assert await blobs.size("ann", DIGEST) is None
 
 
@@ -122,3 +123,29 @@ async def test_what_a_killed_upload_left_is_swept_at_the_next_start(tmp_path):
     kept.write_bytes(b"whole")
     await open_folder(tmp_path)
     assert _files(tmp_path) == [kept]
+
+
+@pytest.mark.parametrize("again", ["looked up", "stored"])
+async def test_a_blob_that_somebody_counts_on_stays(blobs, again):
+    """Who finds it there does not send it, and submits what names it a moment later."""
+    await blobs.put("ann", DIGEST, _chunks(DATA))
+    before = datetime.now(UTC) + timedelta(minutes=1)
+    assert await blobs.older_than("ann", before) == [DIGEST]
+    future = before + timedelta(minutes=1)
+    blobs._clock = lambda: future
+    if again == "looked up":
+        assert await blobs.size("ann", DIGEST) == 4000
+    else:
+        await blobs.put("ann", DIGEST, _chunks(DATA))
+    assert not await blobs.delete_old("ann", DIGEST, before)
+    assert await blobs.size("ann", DIGEST) == 4000
+    assert await blobs.older_than("ann", before) == []
+
+
+async def test_who_asks_while_a_blob_goes_hears_that_it_is_gone(blobs):
+    await blobs.put("ann", DIGEST, _chunks(DATA))
+    later = datetime.now(UTC) + timedelta(minutes=1)
+    going = asyncio.create_task(blobs.delete_old("ann", DIGEST, later))
+    await asyncio.sleep(0)
+    assert await blobs.size("ann", DIGEST) is None
+    assert await going

@@ -68,6 +68,8 @@ class Plane:
     calls: list[tuple[str, Json]] = field(default_factory=list)
     #: Uploads of these names are cut after a few bytes, so often.
     cuts: dict[str, int] = field(default_factory=dict)
+    #: Addresses of these names are refused as expired, so often.
+    expired: dict[str, int] = field(default_factory=dict)
     puts: list[str] = field(default_factory=list)
     put_headers: list[dict[str, str]] = field(default_factory=list)
     submitted: list[Json] = field(default_factory=list)
@@ -119,6 +121,9 @@ class Plane:
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
+        if self.expired.get(name, 0):
+            self.expired[name] -= 1
+            return web.Response(status=403, text="<Message>Request has expired</Message>")
         if not self.keep(request.match_info["digest"], await request.read()):
             return web.Response(status=422, text="digest mismatch")
         return web.Response()

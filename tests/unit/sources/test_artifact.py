@@ -105,6 +105,23 @@ async def test_limits_references_and_foreign_digests_are_named(shelf, fetch):
         await fetch(made.id)
 
 
+async def test_a_kept_content_is_no_larger_than_its_entry_says(shelf, fetch, tmp_path):
+    """Else a version could list a large one many times as empty, and fill the disk."""
+    await fetch(shelf.put("code-train", {"big": b"x" * 5000}, "code").id)
+    made = shelf.put("code-evil", {"a": b"x" * 5000}, "code")
+    lying = {path: Entry(path, md5(b"x" * 5000), 0) for path in ("a", "b")}
+    shelf.by_id[made.id] = replace(made, entries=lying)
+
+    async def longer(artifact, path):
+        raise JobError(Cause.SOURCE_INVALID, f"«{path}» is longer than the 0 bytes recorded.")
+        yield b""
+
+    shelf.read = longer
+    with pytest.raises(JobError, match="is longer than the 0 bytes recorded"):
+        await fetch(made.id, max_size=6000)
+    assert [path for path in (tmp_path / "into1").rglob("*") if path.is_file()] == []
+
+
 async def test_a_file_that_is_also_a_folder_is_refused(shelf, fetch):
     made = shelf.put("code-train", {"a": b"x", "a/b": b"y"}, "code")
     with pytest.raises(JobError, match="«a» of the code cannot be written"):

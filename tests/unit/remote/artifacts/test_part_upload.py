@@ -114,6 +114,23 @@ async def test_a_new_upload_of_the_store_gets_all_parts(far, store) -> None:
     assert sorted(far.uploads["upload-1"].tags) == [1, 2, 3, 4]
 
 
+async def test_the_address_of_a_whole_file_is_renewed_too(far, store) -> None:
+    """On a slow link it may wait for hours behind the others of its batch."""
+    far.expired = {"small": 1}
+    await store(small=b"few bytes", other=b"x")
+    assert far.puts.count("small") == 2
+    assert far.operations().count("CreateArtifactFiles") == 2
+    assert far.files(far.committed("big")[0])["small"] == b"few bytes"
+
+
+async def test_an_address_of_a_whole_file_that_is_always_refused_is_told(far, store) -> None:
+    far.expired = {"small": 9}
+    with pytest.raises(PermissionDeniedError, match=r"403 Forbidden.*Request has expired"):
+        await store(small=b"few bytes")
+    assert far.puts == ["small"] * 2
+    assert far.committed("big") == []
+
+
 async def test_an_address_that_is_always_refused_is_told(far, store) -> None:
     far.faults[1] = [403] * 9
     with pytest.raises(PermissionDeniedError, match=r"403 Forbidden.*Request has expired"):

@@ -161,6 +161,28 @@ async def test_a_cut_transfer_is_taken_up_where_it_broke(
     assert slept
 
 
+async def test_addresses_that_have_expired_are_asked_for_anew(
+    artifacts: RemoteArtifacts, end: FarEnd
+) -> None:
+    """A daemon reads a version again days later; our own plane says 403 then."""
+    store = Store(end)
+    found = await artifacts.find(JOB)
+    await content(artifacts, found, "wandb-job.json")
+    store.asked.clear()
+    store.downloads = [reply(403, {"errors": [{"extensions": {"code": "FORBIDDEN"}}]})]
+    assert await content(artifacts, found, "wandb-job.json") == FILES["wandb-job.json"]
+    assert {name for name, _ in store.asked} == {"GetArtifactMembershipFileUrls"}
+
+
+async def test_a_refusal_that_stays_is_told(artifacts: RemoteArtifacts, end: FarEnd) -> None:
+    store = Store(end)
+    found = await artifacts.find(JOB)
+    refusal = {"errors": [{"message": "not yours", "extensions": {"code": "FORBIDDEN"}}]}
+    store.downloads = [reply(403, refusal)] * 9
+    with pytest.raises(JobError, match="could not be read: not yours"):
+        await content(artifacts, found, "wandb-job.json")
+
+
 async def test_other_bytes_under_the_digest_are_refused(
     artifacts: RemoteArtifacts, end: FarEnd
 ) -> None:

@@ -1,5 +1,6 @@
 """Transfers to signed URLs: streamed, verified, repeated where that is harmless."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from agent.model.errors import InvalidInputError, ServerError, UnreachableError
 from agent.model.job.digest import encoded
+from agent.remote.artifacts import transfers as module
 from agent.remote.artifacts.reading import Content
 from agent.remote.artifacts.transfers import Transfers
 from tests.unit.remote.far_end import FarEnd, cut, pieces, reply
@@ -38,6 +40,7 @@ async def test_a_file_arrives_with_the_headers_that_were_asked_for(
     assert end.headers[0]["X-Sign"] == "a:b"
     assert end.headers[0]["Content-Length"] == str(len(data))
     assert "Authorization" not in end.headers[0]
+    assert "Content-Type" not in end.headers[0], "a signature may cover it: none but what was asked"
 
 
 async def test_a_proxy_of_the_environment_counts_only_where_it_does_for_the_server(
@@ -86,6 +89,30 @@ async def test_a_file_that_is_gone_is_named(
     (tmp_path / "f").unlink()
     with pytest.raises(InvalidInputError, match="«dir/file» cannot be read any more"):
         await transfers.put(promised, f"{end.url}/u", [])
+
+
+async def test_a_far_end_that_takes_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "_SILENCE", 0.2)
+    tried: list[asyncio.StreamWriter] = []
+
+    async def take_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.append(writer)
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+
+    async def no_wait(_: float) -> None:
+        """No wait."""
+
+    server = await asyncio.start_server(take_nothing, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/u"
+    large = content(tmp_path / "f", bytes(32 << 20))
+    async with server, Transfers(sleep=no_wait) as stalled:
+        with pytest.raises(UnreachableError, match="«dir/file» could not be transferred"):
+            await stalled.put(large, url, [])
+        for writer in tried:
+            writer.transport.abort()
+    assert len(tried) > 1, "it was tried again"
 
 
 async def test_an_address_that_is_no_url_is_the_servers_fault(
