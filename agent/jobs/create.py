@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from agent.jobs.contents import small_content, text_content
-from agent.jobs.drafting import draft_code, draft_image
+from agent.jobs.drafting import draft_code, draft_image, place_and_command
 from agent.jobs.new_job import Draft, Made, NewJob
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import frozen, job_file, names
@@ -97,7 +97,9 @@ async def _draft_directory(
     if source == "git":
         from agent.jobs.repository import draft_checkout
 
-        found = await draft_checkout(bench.repositories(), wanted, with_diff=with_diff)
+        directory, said = await asyncio.to_thread(place_and_command, wanted)
+        placed = replace(wanted, path=directory, entry_point=said)
+        found = await draft_checkout(bench.repositories(), placed, with_diff=with_diff)
         if not isinstance(found, str):
             draft, asked = found
             told = f"«{wanted.path}» becomes a Git job of {stored_remote(asked.path)}."

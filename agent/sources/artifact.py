@@ -20,7 +20,7 @@ from agent.config.execution import CodeConfig
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job.digest import decoded
-from agent.model.job.places import inside
+from agent.model.job.places import stored
 from agent.model.job.reference import parse_code_reference
 from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded
@@ -136,7 +136,7 @@ def _check_entry(found: Artifact, entry: Entry) -> None:
     if entry.reference is not None:
         raise _invalid(found, f"«{entry.path}» is kept elsewhere (a reference), and is not fetched")
     try:
-        shortest = inside(entry.path, "path")
+        shortest = stored(entry.path)
         decoded(entry.digest)
     except InvalidInputError as error:
         raise _invalid(found, error.message.rstrip(".")) from None

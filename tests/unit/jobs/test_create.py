@@ -343,6 +343,17 @@ async def test_a_folder_of_a_checkout_becomes_the_build_context(
     assert stored(far, "n")[2]["source"]["build_context"] == "jobs/hello"
 
 
+async def test_a_file_of_a_checkout_is_the_entry_point_of_a_git_job(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    made = await create_job(
+        bench, wanted("code", checkout / "jobs/hello/job.py", name="n"), source="git"
+    )
+    assert "becomes a Git job" in made.remarks[0]
+    source = stored(far, "n")[2]["source"]
+    assert (source["entrypoint"], source["build_context"]) == (["python", "job.py"], "jobs/hello")
+
+
 async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request(
     bench: Workbench, far: Plane, checkout: Path
 ) -> None:
@@ -355,7 +366,7 @@ async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request
     _, files, job = stored(far, "n")
     assert job["source_type"] == "repo"
     assert b"+print('local')" in files["diff.patch"]
-    assert "1 untracked files" in " ".join(made.remarks)
+    assert "1 untracked file is" in " ".join(made.remarks)
 
 
 async def test_changes_need_not_be_utf_8(bench: Workbench, far: Plane, checkout: Path) -> None:
@@ -465,3 +476,13 @@ async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None
 def test_services_are_checked(text: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         services_from((text,))
+
+
+async def test_a_mistyped_script_in_a_folder_is_offered_its_neighbour(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    code(tmp_path, jobs__train__main_loop__py="")
+    (tmp_path / "jobs/train/job.py").write_text("")
+    with pytest.raises(InvalidInputError, match="is not in the source") as refused:
+        await create_job(bench, wanted("code", tmp_path, entry_point="python jobs/train/jbo.py"))
+    assert refused.value.hint == "Did you mean `jobs/train/job.py`?"

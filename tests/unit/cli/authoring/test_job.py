@@ -57,6 +57,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-p", "p", "--lfs", "code", "."), "--lfs belongs to Git jobs"),
     (("-p", "p", "--no-submodules", "image", "a/b:1"), "--submodules belongs to Git jobs"),
     (("-p", "p", "zip", "."), "'zip' is not one of"),
+    (("-p", "p", "code", ""), "The path is empty, which would mean the current directory"),
+    (("-p", "p", "code", "/dev/null"), "«/dev/null» is a device, pipe or socket"),
+    (("-p", "p", "--source", "git", "image", "a/b:1"), "--source says what a directory becomes"),
+    (("-p", "p", "--source", "code", "git", "https://h/r"), "--source says what a directory"),
 ]
 
 
