@@ -58,7 +58,8 @@ class ArtifactFetcher:
             raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
         files = self._checked(found)
         size = format_size(sum(entry.size for entry in files))
-        await say(log, f"fetching code {found.reference} ({len(files)} files, {size})")
+        many = "1 file" if len(files) == 1 else f"{len(files)} files"
+        await say(log, f"fetching code {found.reference} ({many}, {size})")
         cache = self._cache / _safe(entity)
         missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
         await self._all(found, missing, into, cache)
