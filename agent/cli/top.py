@@ -21,7 +21,7 @@ def run_command(command: click.Command, name: str) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is wrong, and nothing can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
     except LaunchError as error:
         return show_error(error)
@@ -46,8 +46,16 @@ def _run(command: click.Command, name: str) -> int:
         sys.stdout, sys.stderr = output, errors
         raise BrokenPipeError from None
     # What is printed at the very end may meet a closed pipe as well.
-    output.flush()
+    try:
+        output.flush()
+    except BrokenPipeError:
+        _silence()
     return result if isinstance(result, int) else 0
+
+
+def _silence() -> None:
+    """What is still unwritten goes nowhere, without a word at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _of_system(error: Exception) -> LaunchError | None:

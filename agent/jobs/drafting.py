@@ -18,6 +18,7 @@ from agent.model.job.pyproject import read_pyproject
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.nearest import did_you_mean
 from agent.model.tree import walk
+from agent.sources.notebook import notebook_to_script
 
 #: What W&B's command line takes when nothing is said, word for word.
 _DEFAULT_PROGRAM: Final = "main.py"
@@ -43,7 +44,12 @@ def draft_image(wanted: NewJob) -> Draft:
         remarks.append(
             f"The tag `{named.alias}` is the name of a version and does not become an alias."
         )
-    ignored = {"--runtime": wanted.runtime, "--entry-point": wanted.entry_point}
+    ignored = {
+        "--runtime": wanted.runtime,
+        "--entry-point": wanted.entry_point,
+        "--build-context": wanted.build_context,
+        "--dockerfile": wanted.dockerfile,
+    }
     remarks += [
         f"{flag} is ignored: the image brings its own." for flag, said in ignored.items() if said
     ]
@@ -179,16 +185,28 @@ def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
     if script is None:
         return
     path = inside(script, "entry point's file")
-    folders = dict.fromkeys((context, ""))
-    if any((root / folder / path).exists() for folder in folders):
-        return
+    # There alone: it is the folder that the job runs in.
     folder = root / context
+    if (folder / path).exists():
+        if path.endswith(".ipynb"):
+            _check_notebook(folder / path, script)
+        return
     found = [str(each.relative_to(folder)) for each in _of_kind(folder, Path(path).suffix)]
     # Of its name anywhere, else of its kind.
     known = [each for each in found if Path(each).name == Path(path).name][:_OFFERED] or found
-    message = f"The entry point's file «{script}» is not in the source."
+    where = f"build context «{context}»" if context else "source"
+    message = f"The entry point's file «{script}» is not in the {where}."
     hint = did_you_mean(path, known, "file of its kind")
     raise InvalidInputError(message, hint=hint)
+
+
+def _check_notebook(file: Path, shown: str) -> None:
+    """Convert it now: what cannot be would only fail once it is built."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"The notebook «{shown}» is no UTF-8 text: {error}.") from None
+    notebook_to_script(text, shown)
 
 
 def _of_kind(folder: Path, suffix: str) -> list[Path]:

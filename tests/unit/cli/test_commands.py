@@ -533,10 +533,22 @@ def test_what_the_system_says_of_a_path_is_told_with_the_path(
     assert "unforeseen" not in told.err
 
 
-@pytest.mark.parametrize("words", [("--help",), ("queue", "list")])
-def test_a_closed_pipe_is_no_error(far_end: FarEnd, tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Whoever says `launch … | head -1` under `pipefail` has not met an error."""
+FOLLOWING = ("submit", "-d", "org/app:1", "-q", "default", "--follow")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(("--help",), 0), (("queue", "list"), 0), (FOLLOWING, 141)]
+)
+def test_a_closed_pipe_is_no_error_and_no_success_of_a_job(
+    far_end: FarEnd, tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    """Whoever says `launch … | head -1` under `pipefail` has not met an error.
+
+    How a followed job ends, which is the command's own exit code, is not known then.
+    """
     far_end.answers["launchQueues"] = [queue()]
+    far_end.answers["submitLaunchItem"] = item()
+    far_end.answers["launchItem"] = ended()
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
@@ -547,4 +559,4 @@ def test_a_closed_pipe_is_no_error(far_end: FarEnd, tmp_path: Path, words: tuple
         check=False,
     )
     os.close(writing)
-    assert (done.returncode, done.stderr) == (0, b"")
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False)

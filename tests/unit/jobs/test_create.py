@@ -481,8 +481,38 @@ def test_services_are_checked(text: str, message: str) -> None:
 async def test_a_mistyped_script_in_a_folder_is_offered_its_neighbour(
     bench: Workbench, tmp_path: Path
 ) -> None:
-    code(tmp_path, jobs__train__main_loop__py="")
-    (tmp_path / "jobs/train/job.py").write_text("")
+    code(tmp_path, **{"jobs__train__job.py": ""})
     with pytest.raises(InvalidInputError, match="is not in the source") as refused:
         await create_job(bench, wanted("code", tmp_path, entry_point="python jobs/train/jbo.py"))
     assert refused.value.hint == "Did you mean `jobs/train/job.py`?"
+
+
+async def test_a_script_outside_the_build_context_is_refused_now(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    """The job would run in the build context, where there is no such path."""
+    code(tmp_path, **{"jobs__train__job.py": ""})
+    asked = wanted(
+        "code", tmp_path, build_context="jobs/train", entry_point="python jobs/train/job.py"
+    )
+    with pytest.raises(InvalidInputError, match="is not in the build context «jobs/train»") as said:
+        await create_job(bench, asked)
+    assert said.value.hint == "Known: `job.py`."
+    assert far.versions == []
+
+
+async def test_a_broken_notebook_is_refused_now(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    (tmp_path / "book.ipynb").write_text("{bad")
+    with pytest.raises(InvalidInputError, match="is no Jupyter notebook"):
+        await create_job(bench, wanted("code", tmp_path / "book.ipynb", name="n"))
+    assert far.versions == []
+
+
+async def test_what_an_image_job_does_not_use_is_told(bench: Workbench) -> None:
+    made = await create_job(
+        bench, wanted("image", "org/app:1", build_context="x", dockerfile="Dockerfile")
+    )
+    assert "--build-context is ignored" in " ".join(made.remarks)
+    assert "--dockerfile is ignored" in " ".join(made.remarks)
