@@ -7,11 +7,11 @@ import click
 
 from agent.cli.connect import Target, json_option, on_server
 from agent.cli.job_create import create
-from agent.cli.output import ago, print_json, print_pairs, print_table, say
+from agent.cli.output import ago, print_json, print_pairs, print_table, safe, say
 from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
-from agent.model.job.names import checked_alias, version_of
+from agent.model.job.names import LATEST, checked_alias, version_of
 from agent.model.job.reference import JobReference
 from agent.model.nearest import did_you_mean
 from agent.model.units import format_size
@@ -47,7 +47,10 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity()
         async with open_workbench(console) as bench:
-            return await bench.artifacts.jobs(entity, project)
+            jobs = await bench.artifacts.jobs(entity, project)
+        if jobs is None:
+            say(f"launch: there is no project `{project}` in `{entity}`.")
+        return jobs or []
 
     found = target.call(work)
     if as_json:
@@ -175,10 +178,17 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
             )
             for each in chosen:
                 await bench.artifacts.delete(each["id"])
-        return [f"{named.job}:v{each['versionIndex']}" for each in chosen]
+        return [_deleted(named, each) for each in chosen]
 
-    for name in target.call(work):
-        print(f"Deleted {name}")
+    for line in target.call(work):
+        print(safe(line))
+
+
+def _deleted(named: JobReference, version: Json) -> str:
+    # `latest` moves to the newest that is left.
+    free = [a for a in version["aliases"] if version_of(a) is None and a != LATEST]
+    aliases = f", and with it {', '.join(f'`{each}`' for each in free)}" if free else ""
+    return f"Deleted {named.job}:v{version['versionIndex']}{aliases}"
 
 
 def _refuse_absent(named: JobReference, aliases: tuple[str, ...], there: list[str]) -> None:

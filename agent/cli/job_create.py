@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal
+from urllib.parse import quote
 
 import click
 
@@ -12,6 +13,7 @@ from agent.cli.values import mapping_from
 from agent.cli.workbench import open_workbench
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
+from agent.model.units import format_size
 
 if TYPE_CHECKING:
     from agent.jobs.new_job import Made
@@ -130,11 +132,15 @@ def create(
         return
     announce(made)
     base = target.remote().url
-    print(safe(f"  Look at it: {base}/{made.reference.entity}/{made.reference.project}/jobs"))
+    place = quote(f"{made.reference.entity}/{made.reference.project}")
+    print(f"  Look at it: {base}/{place}/jobs")
 
 
 def _check_git_flags(kind: str, source: str, fields: Json) -> None:
     """Flags of repositories are refused for what is none."""
+    if source != "auto" and kind not in {"code", source}:
+        message = f"--source says what a directory becomes, and this is a job of type {kind}."
+        raise InvalidInputError(message, hint="Leave it out.")
     may_be_git = kind == "git" or (kind == "code" and source == "git")
     for flag, said, fits in (
         ("--git-hash", fields["git_version"], kind == "git"),
@@ -160,7 +166,8 @@ def announce(made: "Made") -> None:
     named = f", with {plural} {', '.join(made.aliases)}" if made.aliases else ""
     print(safe(f"{made.action} job: {made.reference}{named}"))
     if made.sent_files:
-        say(f"launch: {made.sent_files} files were sent, {made.sent_bytes} bytes.")
+        sent = "1 file was" if made.sent_files == 1 else f"{made.sent_files} files were"
+        say(f"launch: {sent} sent, {format_size(made.sent_bytes)}.")
 
 
 def schema_from(text: str) -> Json:

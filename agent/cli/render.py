@@ -45,14 +45,17 @@ def show(target: Target, asked: Asked, *, as_json: bool) -> None:
     Raises:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
-    if asked.source == "git" and not as_json:
-        say("launch: shown is the directory; its repository is asked when the job is made.")
 
     async def work(console: "Console") -> "Rendering":
+        from agent.compose.drafted import Making
         from agent.compose.rendering import Submission, render_submission
         from agent.config.load import load
 
-        submission = Submission(asked.queue, asked.wishes, asked.variables, asked.priority)
+        making = None
+        if asked.makes_job:
+            wanted = asked.new_job(await console.acting_entity())
+            making = Making(wanted, asked.source, asked.with_diff)
+        submission = Submission(asked.queue, asked.wishes, asked.variables, asked.priority, making)
         config = load(os.environ).config
         return await render_submission(console, config, submission, _Remarks(quiet=as_json))
 

@@ -2,7 +2,7 @@
 
 import sys
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from agent.remote.console import Console
 
 Json = dict[str, Any]
+
+#: As shells report a program ended by SIGPIPE.
+_PIPE_CLOSED: Final = 141
 
 
 @click.command("submit")
@@ -134,6 +137,9 @@ async def follow_item(console: "Console", item_id: str, *, quiet: bool) -> Json:
         if quiet:
             return await wait_for(console, item_id)
         return await follow(console, item_id, screen.remark, screen.write)
+    except BrokenPipeError:
+        # Not 0: how the job ends is not known, or could not be told.
+        raise click.exceptions.Exit(_PIPE_CLOSED) from None
     except BaseException:
         say(f"launch: the job goes on without this window; `launch item stop {item_id}` stops it.")
         raise

@@ -200,6 +200,9 @@ def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
         raise InvalidInputError(message, hint="Leave one of them out.")
     if is_git(wishes.uri):
         check_git_url(wishes.uri, wishes.git_version)
+        if source == "code":
+            message = f"--source code is for a directory, and «{wishes.uri}» is a repository."
+            raise InvalidInputError(message, hint="Leave it out, or give a directory.")
         return
     check_directory(wishes.uri)
     if wishes.git_version is not None:

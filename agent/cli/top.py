@@ -6,7 +6,7 @@ import traceback
 
 import click
 
-from agent.model.errors import LaunchError
+from agent.model.errors import InvalidInputError, LaunchError
 
 #: As shells report a program ended by SIGINT.
 INTERRUPTED = 130
@@ -21,15 +21,17 @@ def run_command(command: click.Command, name: str) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # Whoever read the output has gone; nothing is wrong, and nothing can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence()
         return 0
     except LaunchError as error:
         return show_error(error)
     except Exception as error:  # noqa: BLE001 -- people get a sentence, not a traceback
-        return _show_unexpected(error, name)
+        told = _of_system(error)
+        return _show_unexpected(error, name) if told is None else show_error(told)
 
 
 def _run(command: click.Command, name: str) -> int:
+    output, errors = sys.stdout, sys.stderr
     try:
         result = command.main(prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as end:
@@ -37,7 +39,33 @@ def _run(command: click.Command, name: str) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except SystemExit:
+        # Click wraps both streams and ends with 1 when a pipe is closed.
+        if sys.stdout is output:
+            raise
+        sys.stdout, sys.stderr = output, errors
+        raise BrokenPipeError from None
+    # What is printed at the very end may meet a closed pipe as well.
+    try:
+        output.flush()
+    except BrokenPipeError:
+        _silence()
     return result if isinstance(result, int) else 0
+
+
+def _silence() -> None:
+    """What is still unwritten goes nowhere, without a word at the interpreter's end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _of_system(error: Exception) -> LaunchError | None:
+    """What the system says about a path, which was named by the user or by a setting."""
+    if not isinstance(error, OSError) or not isinstance(error.filename, (str, bytes)):
+        return None
+    message = f"«{os.fsdecode(error.filename)}» cannot be used: {error.strerror}."
+    told = InvalidInputError(message, hint="Check the path, and who may use it.")
+    told.__cause__ = error
+    return told
 
 
 def show_error(error: LaunchError) -> int:

@@ -1,16 +1,18 @@
 """`launch render`: what a submission would become on this machine's agent; nothing is queued."""
 
+import asyncio
 import json
 import os
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from agent.compose.drafted import DraftedJob, Making, draft
 from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
 from agent.control.services.composing import Composed, check_priority, compose
@@ -18,10 +20,10 @@ from agent.control.services.job_inputs import check_inputs
 from agent.control.services.templates import parse_variables, resolve_values
 from agent.control.store.records import QueueRecord
 from agent.jobs.author import Wishes, author
+from agent.jobs.launching import of_job
 from agent.jobs.variables import schema_of, typed_variables
 from agent.model.capacity import Granted
 from agent.model.errors import InvalidInputError
-from agent.model.job.entry_point import for_file
 from agent.model.job.reference import parse_reference
 from agent.model.phase import Phase
 from agent.model.redact import MASK
@@ -30,7 +32,7 @@ from agent.model.work import Claim, Image, Lease
 from agent.pipeline.equipment import Lane, Sources, Workbench
 from agent.pipeline.render import OPEN, Rendering, Rules, render
 from agent.pipeline.stored import read_job
-from agent.ports.log import LogSink
+from agent.ports.log import LogSink, say
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import Artifacts
@@ -41,8 +43,6 @@ from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.sources.local import LocalFolder
 
-#: Stands for a folder that was not packed.
-_UNPACKED: Final = "sha256:" + "0" * 64
 _THREADS: Final = 4
 
 
@@ -55,6 +55,8 @@ class Submission:
     wishes: Wishes
     variables: Mapping[str, str]
     priority: int | None = None
+    #: The job that would be made first.
+    making: Making | None = None
 
 
 async def render_submission(
@@ -65,23 +67,22 @@ async def render_submission(
     Raises:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
-    wishes, local = _local(asked.wishes)
     queue = await _queue(console, asked.queue)
     if asked.queue is not None:
         check_priority(queue, asked.priority)
     entity = await console.acting_entity()
     values = await typed_variables(console, queue.name, asked.variables) if asked.variables else {}
-    authored = author(wishes)
-    spec = authored.spec
-    if authored.folder is not None:
-        named = {"type": "code", "digest": _UNPACKED, "size": 0, "name": authored.folder.name}
-        spec = {**spec, "source": named}
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="launch-render-")))
-        bench = _workbench(console, config, threads, local)
+        wishes, drafted = asked.wishes, await _drafted(console, config, threads, asked, log)
+        if drafted is not None:
+            wishes = of_job(wishes, str(drafted.reference))
+        spec = (await asyncio.to_thread(author, wishes)).spec
+        bench = _workbench(console, config, threads, drafted, asked.making)
         claim = await _claim(bench, queue, spec, values, entity)
-        await _check_inputs(console, claim)
+        if drafted is None:
+            await _check_inputs(console, claim)
         lane = await stack.enter_async_context(
             _lane(claim.resource, config, folder, threads, console)
         )
@@ -89,15 +90,19 @@ async def render_submission(
         return await render(claim, lane, bench, folder, rules, log)
 
 
-def _local(wishes: Wishes) -> tuple[Wishes, Path | None]:
-    """A directory here, or the directory of a file here, which then is what is run."""
-    path = Path(wishes.uri or "").expanduser()
-    if wishes.uri is None or not path.exists():
-        return wishes, None
-    if path.is_dir():
-        return wishes, path.resolve()
-    entry = wishes.entry_point or for_file(path.name)
-    return replace(wishes, uri=str(path.parent), entry_point=entry), path.parent.resolve()
+async def _drafted(
+    console: Console,
+    config: AgentConfig,
+    threads: ThreadPoolExecutor,
+    asked: Submission,
+    log: LogSink,
+) -> DraftedJob | None:
+    if asked.making is None:
+        return None
+    drafted = await draft(console, config, threads, asked.making)
+    for remark in drafted.remarks:
+        await say(log, remark)
+    return drafted
 
 
 async def _queue(console: Console, name: str | None) -> QueueRecord:
@@ -175,22 +180,32 @@ def _made(queue: QueueRecord, composed: Composed, places: Json) -> Claim:
 
 
 def _workbench(
-    console: Console, config: AgentConfig, threads: ThreadPoolExecutor, local: Path | None
+    console: Console,
+    config: AgentConfig,
+    threads: ThreadPoolExecutor,
+    drafted: DraftedJob | None,
+    making: Making | None,
 ) -> Workbench:
-    """The same sources as an agent of this user has, with the same caches."""
+    """The same sources as an agent of this user has, with the same caches.
+
+    What would be sent is read where it lies.
+    """
     cache = config.state_dir / "cache"
     jobs = RemoteArtifacts(console.client)
     limits = config.sources.code
     git = GitFetcher(
         config.sources.git, cache / "git", embedded=True, threads=threads, environment=os.environ
     )
-    remote = CodeFetcher(RemoteBlobs(console.client), limits, threads)
     return Workbench(
         sources=Sources(
             git=git,
-            code=remote if local is None else LocalFolder(local, threads),
-            artifact=ArtifactFetcher(jobs, limits, cache / "code", threads),
-            jobs=jobs,
+            code=CodeFetcher(RemoteBlobs(console.client), limits, threads),
+            artifact=(
+                ArtifactFetcher(jobs, limits, cache / "code", threads)
+                if making is None
+                else LocalFolder(making.folder, threads)
+            ),
+            jobs=drafted or jobs,
         ),
         executor=threads,
     )

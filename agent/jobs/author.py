@@ -193,14 +193,14 @@ def git_source(url: str, ref: str | None) -> Json:
     Raises:
         InvalidInputError: a scheme that git sources do not have, or a password in the URL.
     """
-    for text, flag in ((url, "--uri"), (ref or "", "--git-version")):
+    for text in (url, ref or ""):
         if text.startswith("-"):
-            message = f"{flag}: «{text}» looks like an option of git, and is not taken."
+            message = f"«{text}» looks like an option of git, and is not taken."
             raise InvalidInputError(message)
     if _URL.match(url):
         scheme = url.partition("://")[0]
         if scheme.lower() not in _GIT_SCHEMES:
-            message = f"--uri: `{scheme}` is not a protocol of git sources."
+            message = f"«{url}»: `{scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
         _check_password(url, "--uri")
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
@@ -219,6 +219,9 @@ def check_directory(uri: str) -> None:
     Raises:
         InvalidInputError: names it.
     """
+    if not uri.strip():
+        message = "--uri is empty, which would mean the current directory."
+        raise InvalidInputError(message, hint="Write `.` if that is meant.")
     if not Path(uri).expanduser().exists():
         _directory(uri)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from agent.jobs.contents import small_content, text_content
-from agent.jobs.drafting import draft_code, draft_image
+from agent.jobs.drafting import draft_code, draft_image, place_and_command
 from agent.jobs.new_job import Draft, Made, NewJob
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import frozen, job_file, names
@@ -15,6 +15,7 @@ from agent.model.job.git_remote import stored_remote
 from agent.model.job.reference import CodeReference, JobReference
 from agent.remote.artifacts import documents
 from agent.remote.artifacts.lookup import JOB
+from agent.remote.artifacts.reading import Content
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
 from agent.remote.artifacts.versions import Artifacts
@@ -60,15 +61,30 @@ async def create_job(
         AlreadyExistsError: the name is taken by an artifact of another type.
         UnreachableError: the connection failed for too long; no version is left behind.
     """
+    draft, wanted = await draft_job(bench, wanted, source=source, with_diff=with_diff)
+    async with Uploads(bench.client, bench.transfers, progress) as uploads:
+        code = await _store_code(uploads, wanted, draft)
+        stored = await uploads.store(_version(wanted, draft, code))
+    return await _made(bench, wanted, draft, code, stored)
+
+
+async def draft_job(
+    bench: Workbench,
+    wanted: NewJob,
+    *,
+    source: Literal["auto", "git", "code"] = "auto",
+    with_diff: bool = False,
+) -> tuple[Draft, NewJob]:
+    """All that can be refused, looked at; a checkout's job comes back as that of its repository.
+
+    Raises: as `create_job`; nothing is sent.
+    """
     for alias in wanted.aliases:
         if alias != names.LATEST:
             names.checked_alias(alias)
     draft, wanted = await _draft(bench, wanted, source, with_diff=with_diff)
     await _check_types(bench, wanted, draft)
-    async with Uploads(bench.client, bench.transfers, progress) as uploads:
-        code = await _store_code(uploads, wanted, draft)
-        stored = await uploads.store(_version(wanted, draft, code))
-    return await _made(bench, wanted, draft, code, stored)
+    return draft, wanted
 
 
 async def _draft(
@@ -95,7 +111,9 @@ async def _draft_directory(
     if source == "git":
         from agent.jobs.repository import draft_checkout
 
-        found = await draft_checkout(bench.repositories(), wanted, with_diff=with_diff)
+        directory, said = await asyncio.to_thread(place_and_command, wanted)
+        placed = replace(wanted, path=directory, entry_point=said)
+        found = await draft_checkout(bench.repositories(), placed, with_diff=with_diff)
         if not isinstance(found, str):
             draft, asked = found
             told = f"«{wanted.path}» becomes a Git job of {stored_remote(asked.path)}."
@@ -134,9 +152,10 @@ async def _store_code(uploads: Uploads, wanted: NewJob, draft: Draft) -> Stored 
     )
 
 
-def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
+def job_contents(wanted: NewJob, draft: Draft, code_id: str | None) -> list[Content]:
+    """The files of a job's artifact; `code_id` is that of its code, if it has any."""
     stored = job_file.job_file(
-        _source(wanted, draft, code), runtime=draft.runtime, services=wanted.services
+        _source(wanted, draft, code_id), runtime=draft.runtime, services=wanted.services
     )
     contents = [
         text_content(job_file.FILE_NAME, job_file.write_job_file(stored)),
@@ -144,13 +163,17 @@ def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
     ]
     if draft.diff is not None:
         contents.append(small_content(job_file.PATCH_NAME, draft.diff))
+    return contents
+
+
+def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
     schema = wanted.schema
     return NewVersion(
         entity=wanted.entity,
         project=wanted.project,
         type=JOB,
         collection=draft.name,
-        contents=contents,
+        contents=job_contents(wanted, draft, code.id if code else None),
         aliases=names.aliases_of(wanted.aliases, draft.image_alias),
         description=wanted.description,
         metadata=(
@@ -161,8 +184,8 @@ def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
     )
 
 
-def _source(wanted: NewJob, draft: Draft, code: Stored | None) -> job_file.JobSource:
-    if draft.pinned is None and code is None:
+def _source(wanted: NewJob, draft: Draft, code_id: str | None) -> job_file.JobSource:
+    if draft.pinned is None and code_id is None:
         return job_file.ImageSource(image=wanted.path)
     built: Json = {
         "entrypoint": list(draft.words),
@@ -171,8 +194,8 @@ def _source(wanted: NewJob, draft: Draft, code: Stored | None) -> job_file.JobSo
         "dockerfile": wanted.dockerfile,
         "base_image": wanted.base_image,
     }
-    if code is not None:
-        return job_file.ArtifactSource(artifact=str(CodeReference(id=code.id)), **built)
+    if code_id is not None:
+        return job_file.ArtifactSource(artifact=str(CodeReference(id=code_id)), **built)
     remote, commit = draft.pinned or ("", "")
     git = job_file.Git(
         remote=remote, commit=commit, submodules=wanted.submodules, lfs=wanted.lfs or None

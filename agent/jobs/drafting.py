@@ -17,6 +17,8 @@ from agent.model.job.places import below, candidates, inside
 from agent.model.job.pyproject import read_pyproject
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.nearest import did_you_mean
+from agent.model.tree import walk
+from agent.sources.notebook import notebook_to_script
 
 #: What W&B's command line takes when nothing is said, word for word.
 _DEFAULT_PROGRAM: Final = "main.py"
@@ -42,7 +44,12 @@ def draft_image(wanted: NewJob) -> Draft:
         remarks.append(
             f"The tag `{named.alias}` is the name of a version and does not become an alias."
         )
-    ignored = {"--runtime": wanted.runtime, "--entry-point": wanted.entry_point}
+    ignored = {
+        "--runtime": wanted.runtime,
+        "--entry-point": wanted.entry_point,
+        "--build-context": wanted.build_context,
+        "--dockerfile": wanted.dockerfile,
+    }
     remarks += [
         f"{flag} is ignored: the image brings its own." for flag, said in ignored.items() if said
     ]
@@ -57,7 +64,7 @@ def draft_code(wanted: NewJob) -> Draft:
     Raises:
         InvalidInputError: names the path, link or file that cannot be used, and why.
     """
-    directory, said = _place_and_command(wanted)
+    directory, said = place_and_command(wanted)
     root = Path(directory).expanduser()
     words, remarks = command_words(said, wanted.dockerfile)
     text = said or _DEFAULT_PROGRAM
@@ -113,10 +120,10 @@ def build_context(wanted: NewJob, root: Path) -> str:
 
 def command_words(said: str | None, dockerfile: str | None) -> tuple[tuple[str, ...], list[str]]:
     """The words of an entry point, and remarks; a Dockerfile may bring its own."""
-    if said is None and dockerfile:
+    if not said and dockerfile:
         return (), ["No entry point is given: the Dockerfile's own is run."]
     remarks = []
-    if said is None:
+    if not said:
         remarks.append(f"No entry point is given, `{_DEFAULT_PROGRAM}` is taken.")
     words = entry_points.split(said or _DEFAULT_PROGRAM)
     if len(words) == 1 and words[0].endswith(".py"):
@@ -127,17 +134,30 @@ def command_words(said: str | None, dockerfile: str | None) -> tuple[tuple[str, 
     return words, remarks
 
 
-def _place_and_command(wanted: NewJob) -> tuple[str, str | None]:
-    """The directory as it was written, and the entry point, also from a file's name."""
+def place_and_command(wanted: NewJob) -> tuple[str, str | None]:
+    """The directory as it was written, and the entry point, also from a file's name.
+
+    Raises:
+        InvalidInputError: there is no such directory or file, or nobody knows how to run it.
+    """
     path = Path(wanted.path).expanduser()
+    if not wanted.path.strip():
+        message = "The path is empty, which would mean the current directory."
+        raise InvalidInputError(message, hint="Write `.` if that is meant.")
     if path.is_dir():
-        return wanted.path, wanted.entry_point
+        return wanted.path, wanted.entry_point or None
     if not path.is_file():
-        message = f"«{wanted.path}» is neither a directory nor a file here."
-        parent = path.parent
-        known = [each.name for each in parent.iterdir()] if parent.is_dir() else []
-        raise InvalidInputError(message, hint=did_you_mean(path.name, known, "file"))
+        raise _no_place(wanted.path, path)
     return str(Path(wanted.path).parent), wanted.entry_point or entry_points.for_file(path.name)
+
+
+def _no_place(said: str, path: Path) -> InvalidInputError:
+    if path.exists():
+        return InvalidInputError(f"«{said}» is a device, pipe or socket, and holds no code.")
+    message = f"«{said}» is neither a directory nor a file here."
+    parent = path.parent
+    known = [each.name for each in parent.iterdir()] if parent.is_dir() else []
+    return InvalidInputError(message, hint=did_you_mean(path.name, known, "file"))
 
 
 def _within(root: Path, path: str, what: str) -> Path:
@@ -165,23 +185,34 @@ def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
     if script is None:
         return
     path = inside(script, "entry point's file")
-    folders = dict.fromkeys((context, ""))
-    if any((root / folder / path).exists() for folder in folders):
-        return
+    # There alone: it is the folder that the job runs in.
     folder = root / context
-    suffix = Path(path).suffix
-    # Of its name anywhere, else of its kind beside where it should be.
-    known = [str(each.relative_to(folder)) for each in _named(folder, Path(path).name)]
-    known = known or [str(each.relative_to(folder)) for each in folder.glob(f"*{suffix}")]
-    message = f"The entry point's file «{script}» is not in the source."
+    if (folder / path).exists():
+        if path.endswith(".ipynb"):
+            _check_notebook(folder / path, script)
+        return
+    found = [str(each.relative_to(folder)) for each in _of_kind(folder, Path(path).suffix)]
+    # Of its name anywhere, else of its kind.
+    known = [each for each in found if Path(each).name == Path(path).name][:_OFFERED] or found
+    where = f"build context «{context}»" if context else "source"
+    message = f"The entry point's file «{script}» is not in the {where}."
     hint = did_you_mean(path, known, "file of its kind")
     raise InvalidInputError(message, hint=hint)
 
 
-def _named(folder: Path, name: str) -> list[Path]:
-    """A few files of a name, wherever they lie; only a message depends on it."""
-    seen = islice(folder.rglob("*"), _LOOKED_AT)
-    return [each for each in seen if each.name == name and each.is_file()][:_OFFERED]
+def _check_notebook(file: Path, shown: str) -> None:
+    """Convert it now: what cannot be would only fail once it is built."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"The notebook «{shown}» is no UTF-8 text: {error}.") from None
+    notebook_to_script(text, shown)
+
+
+def _of_kind(folder: Path, suffix: str) -> list[Path]:
+    """Files of a kind, wherever they lie; only a message depends on it."""
+    seen = (Path(each) for each in islice(walk(folder), _LOOKED_AT))
+    return [each for each in seen if each.suffix == suffix and each.is_file()]
 
 
 def _check_dependencies(root: Path, context: str) -> None:

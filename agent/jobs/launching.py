@@ -50,14 +50,14 @@ async def launch(console: Console, asked: Launch, told: "Callable[[Made], None]"
     if asked.make_job is not None:
         made = await asked.make_job(await console.acting_entity())
         told(made)
-        wishes = _of_job(wishes, str(made.reference))
+        wishes = of_job(wishes, str(made.reference))
     elif wishes.job is not None:
         wishes = replace(wishes, job=await _existing(console, wishes.job, wishes.project))
     authored = await asyncio.to_thread(author, wishes)
     return await console.submit(asked.queue, authored.spec, **given)
 
 
-def _of_job(wishes: Wishes, reference: str) -> Wishes:
+def of_job(wishes: Wishes, reference: str) -> Wishes:
     """What is left to say about a run once its job holds the rest, as W&B's client says it.
 
     The Dockerfile travels in `overrides` as well; W&B's agents look there first.

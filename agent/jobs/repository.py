@@ -154,7 +154,9 @@ async def draft_checkout(
     if found.diff:
         remarks.append("Uncommitted changes are stored as `diff.patch` and applied when built.")
     if found.untracked:
-        remarks.append(f"{found.untracked} untracked files are not part of the job.")
+        many = found.untracked
+        told = "1 untracked file is" if many == 1 else f"{many} untracked files are"
+        remarks.append(f"{told} not part of the job.")
     return replace(draft, diff=found.diff or None, remarks=tuple(remarks)), asked
 
 

@@ -18,7 +18,7 @@ from agent.config.execution import CodeConfig
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job.digest import decoded
-from agent.model.job.places import inside
+from agent.model.job.places import stored
 from agent.model.job.reference import parse_code_reference
 from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded
@@ -58,7 +58,8 @@ class ArtifactFetcher:
             raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
         files = self._checked(found)
         size = format_size(sum(entry.size for entry in files))
-        await say(log, f"fetching code {found.reference} ({len(files)} files, {size})")
+        many = "1 file" if len(files) == 1 else f"{len(files)} files"
+        await say(log, f"fetching code {found.reference} ({many}, {size})")
         cache = self._cache / _safe(entity)
         missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
         await self._all(found, missing, into, cache)
@@ -131,7 +132,7 @@ def _check_entry(found: Artifact, entry: Entry) -> None:
     if entry.reference is not None:
         raise _invalid(found, f"«{entry.path}» is kept elsewhere (a reference), and is not fetched")
     try:
-        shortest = inside(entry.path, "path")
+        shortest = stored(entry.path)
         decoded(entry.digest)
     except InvalidInputError as error:
         raise _invalid(found, error.message.rstrip(".")) from None

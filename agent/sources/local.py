@@ -8,7 +8,7 @@ from pathlib import Path
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.spec import CodeSource
+from agent.model.spec import ArtifactSource
 from agent.model.tree import leaving_link, walk
 from agent.model.work import SourceTree
 from agent.ports.log import LogSink
@@ -16,13 +16,15 @@ from agent.system.threads import Stop, in_thread
 
 
 class LocalFolder:
-    """`SourcePort` whose every code source is one directory, not packed and not sent."""
+    """`SourcePort` whose every code artifact is one directory, not sent."""
 
     def __init__(self, folder: Path, threads: Executor) -> None:
         self._folder = folder
         self._threads = threads
 
-    async def fetch(self, source: CodeSource, entity: str, into: Path, log: LogSink) -> SourceTree:
+    async def fetch(
+        self, source: ArtifactSource, entity: str, into: Path, log: LogSink
+    ) -> SourceTree:
         """See `SourcePort`. Files are linked, not copied: nobody writes to them in place."""
         del source, entity, log
         await in_thread(self._threads, lambda stop: self._link(into, stop))

@@ -70,6 +70,22 @@ async def test_uncommitted_changes_go_along_on_request_and_are_applied(
     assert "hello from my desk" in again
 
 
+async def test_a_dry_run_shows_the_repository_and_its_changes(
+    user: User, checkout: Path, git_servers: GitFacts
+) -> None:
+    commit = git_servers.commits["main"]
+    clean = await user.launch(f"{LINE} --source git --dry-run")
+    assert f"becomes a Git job of {git_servers.ssh_url}" in clean.err
+    assert f"@{commit}" in clean.out
+    (checkout / "jobs/hello_world/runtime.txt").write_text("3.12\n")
+    await git(user, git_servers, "-C", "checkout", "add", ".")
+    changed = await user.launch(f"{LINE} --source git --diff --dry-run --json -r local-container")
+    assert changed.json()["facts"]["commit"] == commit
+    assert (await user.fails(f"{LINE} --source git --dry-run -g v1")).code == 2
+    listed = await user.json("job list -p default")
+    assert (listed, await user.items()) == ([], [])
+
+
 async def test_contents_of_git_lfs_are_no_changes(user: User, git_servers: GitFacts) -> None:
     lfs = ("-c", "filter.lfs.smudge=git-lfs smudge -- %f", "-c", "filter.lfs.required=true")
     clone = (*lfs, "clone", "--quiet", "--branch", "with-lfs", git_servers.ssh_url, "checkout")

@@ -82,6 +82,13 @@ async def test_unchanged_changed_aliased_described_deleted(plane: Home, code: Pa
     await ok(plane, "job", "delete", f"{job}:v0")
     await ok(plane, "job", "delete", job, "--all-versions")
     assert (await ok(plane, "job", "list", "-p", "P")).out == "No jobs found\n"
+    nowhere = await ok(plane, "job", "list", "-p", "nowhere")
+    assert (nowhere.out, "there is no project `nowhere`" in nowhere.err) == (
+        "No jobs found\n",
+        True,
+    )
+    absent = await plane.launch("job", "describe", job.replace("/P/", "/nowhere/"))
+    assert (absent.code, "has no such project" in absent.err) == (1, True)
 
 
 async def test_a_directory_as_the_documents_launch_it(plane: Home) -> None:

@@ -60,7 +60,10 @@ async def test_a_ready_image_has_no_dockerfile(served: Home) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--uri", "./job", "-E", "python nope.py", "--queue", "gpu"), "«nope.py», which does not"),
+        (
+            ("--uri", "./job", "-E", "python nope.py", "--queue", "gpu"),
+            "«nope.py» is not in the source",
+        ),
         ((*WORDS, "--build-context", "../x"), "leads out of the source by `..`"),
         ((*WORDS, "-R", '{"local-container": {"privileged": true}}'), "privileged"),
         ((*WORDS[:-1], "gup"), "There is no queue `gup`"),
@@ -100,7 +103,19 @@ async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
     assert done.code == 0, done.err
     assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]
     told = await served.launch("render", *WORDS, "--source", "git")
-    assert (told.code, "its repository is asked when the job is made" in told.err) == (0, True)
+    assert (told.code, "a code job, not a Git job: it is no checkout" in told.err) == (0, True)
+    assert "/default/job-job_main.py:latest" in told.out
+
+
+async def test_a_dry_run_makes_the_jobs_python_and_name_as_the_submission_would(
+    served: Home,
+) -> None:
+    (served.root / "job/runtime.txt").write_text("python-3.12.1\n")
+    words = ("submit", *WORDS, "-J", "train")
+    shown = (await served.launch(*words, "--dry-run", "--json")).json()
+    assert "FROM python:3.12-slim" in shown["dockerfile"]
+    assert shown["facts"]["job"].endswith("/default/train:latest")
+    assert (await served.launch("job", "list", "-p", "default", "--json")).json() == []
 
 
 async def test_what_a_submission_would_refuse_is_refused(served: Home) -> None:

@@ -18,6 +18,7 @@ from agent.control.store.ids import new_artifact_id
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.names import LATEST
+from agent.model.project import checked_project
 from agent.model.spec import Json
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
@@ -33,7 +34,7 @@ def create(tx: Tx, context: Context, principal: Principal, wanted: NewArtifact) 
     if not _DIGEST.fullmatch(wanted.digest):
         message = f"The artifact's digest is «{wanted.digest[:64]}»."
         raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
-    projects.ensure(tx, entity, wanted.project)
+    projects.ensure(tx, entity, checked_project(wanted.project))
     collection = make_collection(tx, entity, wanted)
     collections.lock(tx, collection.id)
     known = _known(tx, collection, wanted)

@@ -6,6 +6,7 @@ from typing import Final
 
 from agent.control.services.artifact_naming import find
 from agent.control.services.context import Context
+from agent.control.services.job_code import with_code
 from agent.control.services.job_inputs import check_inputs
 from agent.control.services.job_layer import job_layer, job_version
 from agent.control.services.policy import Action, Principal
@@ -66,15 +67,11 @@ class Jobs:
             ids = [collection.id for _, collection in found]
             counts, newest = artifacts.version_counts(tx, ids), artifacts.newest_of(tx, ids)
             last = items.last_of_jobs(tx, ids)
+            versions = [job_version(each) for each in newest.values()]
             records = [
-                JobRecord(
-                    collection,
-                    counts[collection.id],
-                    job_version(newest[collection.id]),
-                    last.get(collection.id),
-                )
-                for _, collection in found
-                if collection.id in newest
+                JobRecord(job.artifact.collection, counts[key], job, last.get(key))
+                for job in with_code(tx, self._context, principal, versions)
+                for key in [job.artifact.collection.id]
             ]
             ordered = sorted(records, key=lambda job: job.collection.updated_at, reverse=True)
             return tuple(ordered)
@@ -96,7 +93,8 @@ class Jobs:
             if collection is None or collection.type != JOB_TYPE:
                 raise _no_such_job(tx, JobReference(place, project, name))
             rows, _ = artifacts.versions(tx, collection.id, before=None, limit=_MANY)
-            return tuple(job_version(row) for row in rows)
+            versions = [job_version(row) for row in rows]
+            return with_code(tx, self._context, principal, versions)
 
         return await self._context.database.read(work)
 
@@ -110,7 +108,8 @@ class Jobs:
 
         def work(tx: Tx) -> JobVersion:
             wanted = parse_reference(reference, entity=principal.default_entity)
-            return job_version(_version(tx, self._context, principal, wanted))
+            found = job_version(_version(tx, self._context, principal, wanted))
+            return with_code(tx, self._context, principal, [found])[0]
 
         return await self._context.database.read(work)
 

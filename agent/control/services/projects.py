@@ -1,6 +1,6 @@
 """Projects, and W&B's default resource configs."""
 
-from typing import Any, Final
+from typing import Any
 
 from agent.control.services.context import Context
 from agent.control.services.paging import page_of, page_size
@@ -10,10 +10,8 @@ from agent.control.store import projects
 from agent.control.store.ids import new_id
 from agent.control.store.records import Page, ProjectRecord, ResourceConfigRecord
 from agent.control.store.tx import Tx
-from agent.model.errors import InvalidInputError
+from agent.model.project import checked_project
 from agent.model.spec import Json
-
-_LONGEST_NAME: Final = 128
 
 
 class Projects:
@@ -51,12 +49,12 @@ class Projects:
     async def upsert(
         self, principal: Principal, entity: str | None, name: str
     ) -> tuple[ProjectRecord, bool]:
-        """Make sure that a project exists; true when it was inserted now."""
-        if not 0 < len(name) <= _LONGEST_NAME or "/" in name:
-            raise InvalidInputError(
-                f"«{name}» cannot be the name of a project.",
-                hint=f"1 to {_LONGEST_NAME} characters, without `/`.",
-            )
+        """Make sure that a project exists; true when it was inserted now.
+
+        Raises:
+            InvalidInputError: no project may have that name.
+        """
+        checked_project(name)
 
         def work(tx: Tx) -> tuple[ProjectRecord, bool]:
             place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)

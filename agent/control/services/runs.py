@@ -20,6 +20,7 @@ from agent.control.store import items, projects, runs
 from agent.control.store.records import Page, RunRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import NotFoundError, PermissionDeniedError
+from agent.model.project import checked_project
 
 __all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "check_scope", "storage_id"]
 
@@ -49,7 +50,7 @@ class Runs:
 
         Raises:
             NotFoundError: a run id that does not exist, or the entity.
-            InvalidInputError: state or name.
+            InvalidInputError: state, name, or the name of a project that is not there yet.
             PermissionDeniedError: a run token and another project.
         """
         check_state(change.state)
@@ -66,7 +67,7 @@ class Runs:
             found = runs.by_name(tx, place, where, name) if name else None
             if found is not None:
                 return change_run(tx, self._context, found, change), False
-            projects.ensure(tx, place, where)
+            projects.ensure(tx, place, checked_project(where))
             made = make_run(tx, principal, place, where, check_run_name(name))
             return change_run(tx, self._context, made, change), True
 

@@ -19,6 +19,7 @@ from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.reference import parse_code_reference
 from agent.model.phase import Phase
+from agent.model.project import checked_project
 from agent.model.spec import ArtifactSource, LaunchSpec
 
 DEFAULT_PROJECT: Final = "default"
@@ -44,7 +45,7 @@ def submit(tx: Tx, context: Context, principal: Principal, wanted: Submission) -
     if job is not None:
         job.check(composed.run_spec.get("overrides") or {})
     _check_code(tx, context, principal, composed.spec)
-    projects.ensure(tx, run_entity, str(project))
+    projects.ensure(tx, run_entity, checked_project(str(project)))
     job_id = None if job is None else job.artifact_id
     item_id = _insert(tx, principal, queue, composed, wanted, job_id)
     if wanted.idempotency_key is not None:

@@ -150,6 +150,8 @@ class JobVersion:
     source_type: str | None
     #: The source in a few words, for people.
     summary: str
+    #: The artifact that a code job's files are in; `None` for other jobs, and where it is hidden.
+    code: ArtifactRecord | None = None
 
     @property
     def reference(self) -> str:

@@ -94,7 +94,7 @@ def _value(field: Field) -> Any:
         case "text":
             return field.text
         case "integer":
-            return int(text)
+            return _integer(text)
         case "number":
             return _number(text)
         case "choices":
@@ -103,6 +103,13 @@ def _value(field: Field) -> Any:
             return _chosen(field, text)
         case "json":
             return _loaded(text)
+
+
+def _integer(text: str) -> int:
+    """Digits as everybody writes them; `1_000` and foreign digits are likelier mistakes."""
+    if text.isascii() and "_" not in text:
+        return int(text)
+    raise ValueError(text)
 
 
 def _number(text: str) -> int | float:

@@ -158,8 +158,9 @@ async def _job(
     request: web.Request, shown: Shown, form: job_launch.Form | None, status: int = 200
 ) -> web.Response:
     plane, principal = request.app[PLANE], principal_of(request)
-    artifact = shown.version.artifact
+    artifact, code = shown.version.artifact, shown.version.code
     files = await plane.artifacts.entries(principal, artifact, first=_FILES)
+    of_code = code and await plane.artifacts.entries(principal, code, first=_FILES)
     return show(
         request,
         "job.html",
@@ -171,8 +172,8 @@ async def _job(
         version=shown.version,
         versions=shown.versions,
         described=described(shown.version),
-        files=files.rows,
-        more_files=max(0, files.total - len(files.rows)),
+        files=files,
+        code_files=of_code if of_code and of_code.rows else None,
         last_item=shown.last_item,
         form=form,
     )

@@ -65,7 +65,11 @@ def described(version: JobVersion) -> tuple[tuple[str, str], ...]:
     """What `launch job describe` tells of a version, name and value."""
     job = version.artifact.job_file or {}
     source = job.get("source")
-    told = _flat(source if isinstance(source, dict) else {})
+    known = source if isinstance(source, dict) else {}
+    if version.code is not None:
+        # An id tells people nothing.
+        known = known | {"artifact": version.summary}
+    told = _flat(known)
     rows = [("Source", source_word(version)), *told, ("Python", str(job.get("runtime") or ""))]
     services = job.get("services")
     rows += [("Services", _text(services))] if services else []

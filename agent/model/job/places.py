@@ -31,6 +31,24 @@ def inside(path: str, what: str) -> str:
     return "" if shortest == "." else shortest
 
 
+def stored(path: str) -> str:
+    """The path of a file that lies in an artifact, in its shortest form.
+
+    It is a name on this machine, where only `/` separates: a backslash, `~` or a colon in it are
+    characters like others, and people do have such files.
+
+    Raises:
+        InvalidInputError: absolute, leading upward, or no path at all.
+    """
+    parts = path.split("/")
+    shortest = PurePosixPath(path).as_posix()
+    if not path or "\0" in path or shortest == ".":
+        raise InvalidInputError(f"The path {path!r} is not a path.")
+    if path.startswith("/") or ".." in parts:
+        raise InvalidInputError(f"The path «{path}» leads out of the artifact.")
+    return shortest
+
+
 def leads_upward(path: str) -> bool:
     """Whether `..` is one of the path's parts, by either kind of slash."""
     return ".." in path.replace("\\", "/").split("/")

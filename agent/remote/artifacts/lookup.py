@@ -30,8 +30,8 @@ async def membership(client: GraphQLClient, reference: JobReference) -> Json | N
     return found
 
 
-async def jobs(client: GraphQLClient, entity: str, project: str) -> list[Json]:
-    """Jobs of a project by name: `name`, and `versions`, newest first."""
+async def jobs(client: GraphQLClient, entity: str, project: str) -> list[Json] | None:
+    """Jobs of a project by name: `name`, and `versions`, newest first; `None`: no such project."""
     found: list[Json] = []
     after: str | None = None
     while True:
@@ -44,7 +44,9 @@ async def jobs(client: GraphQLClient, entity: str, project: str) -> list[Json]:
                 "after": after,
             },
         )
-        kind = (data.get("project") or {}).get("artifactType") or {}
+        if data.get("project") is None:
+            return None
+        kind = data["project"].get("artifactType") or {}
         page = kind.get("artifactCollections")
         if page is None:
             return found
@@ -56,7 +58,11 @@ async def jobs(client: GraphQLClient, entity: str, project: str) -> list[Json]:
 
 async def missing(client: GraphQLClient, reference: JobReference) -> NotFoundError:
     """The error for a job or version that is not there, with near misses."""
-    known = {job["name"]: job for job in await jobs(client, reference.entity, reference.project)}
+    listed = await jobs(client, reference.entity, reference.project)
+    if listed is None:
+        message = f"There is no job {reference.job}: `{reference.entity}` has no such project."
+        return NotFoundError(message, hint="Check the project's name; capitals count.")
+    known = {job["name"]: job for job in listed}
     if reference.name not in known:
         return no_such_job(reference, known)
     versions = known[reference.name]["versions"]

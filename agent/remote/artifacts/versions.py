@@ -58,8 +58,8 @@ class Artifacts:
         found: str | None = (artifact.get("artifactType") or {}).get("name")
         return found
 
-    async def jobs(self, entity: str, project: str) -> list[Json]:
-        """Jobs of a project by name: `name`, and `versions`, newest first."""
+    async def jobs(self, entity: str, project: str) -> list[Json] | None:
+        """Jobs of a project by name: `name`, and `versions`, newest first; `None`: no project."""
         return await lookup.jobs(self._client, entity, project)
 
     async def versions(self, reference: JobReference) -> list[Json]:

@@ -103,3 +103,16 @@ async def test_a_large_page_of_versions_shares_its_look_ups(wire):
     many = " ".join(f"x{number}: {look}" for number in range(10))
     data = await wire.ann.data(f'{{ project(name: "demo") {{ {many} }} }}')
     assert {found["artifacts"]["totalCount"] for found in data["project"].values()} == {30}
+
+
+async def test_a_project_that_no_reference_could_name_is_refused(wire):
+    for name in ("a/b", "..", "a:b"):
+        answer = await wire.ann.ask(
+            SUBMIT,
+            i={
+                "queueName": "default",
+                "projectName": name,
+                "runSpec": {"docker": {"docker_image": "x"}},
+            },
+        )
+        assert "cannot be the name of a project" in answer["errors"][0]["message"]

@@ -68,3 +68,37 @@ async def stored_job(
     entry = EntryRecord("wandb-job.json", digest, md5.hexdigest(), len(text))
     job = (None, problem) if problem else (content, None)
     return await uploads.commit(ada, made.id, [entry], job)
+
+
+async def stored_code(
+    scene: Scene, name: str, text: str = "print(1)\n", *, entity: str = "ada"
+) -> ArtifactRecord:
+    """A new version of a code artifact with one file, `main.py`."""
+    content = text.encode()
+    md5 = hashlib.md5(content, usedforsecurity=False)
+    digest = encoded(md5.digest())
+    stored = ContentRecord(entity, md5.hexdigest(), f"code-{md5.hexdigest()}", len(content))
+    await scene.plane.contents.stored(stored)
+    ada, uploads = scene.ada.principal, scene.plane.uploads
+    made = await uploads.create(
+        ada,
+        NewArtifact(
+            entity=entity,
+            project="default",
+            type="code",
+            name=name,
+            digest=manifest_digest({"main.py": digest}),
+        ),
+    )
+    entry = EntryRecord("main.py", digest, md5.hexdigest(), len(content))
+    return await uploads.commit(ada, made.id, [entry])
+
+
+def of_code(artifact: ArtifactRecord) -> dict[str, Any]:
+    """The job file of a job of that code."""
+    source = {
+        "artifact": f"wandb-artifact://_id/{artifact.id}",
+        "entrypoint": ["python", "main.py"],
+        "notebook": False,
+    }
+    return GIT | {"_version": "v0", "source_type": "artifact", "source": source}

@@ -8,7 +8,7 @@ import aiohttp
 from agent.control.store.records import Role
 from agent.model.cause import Cause
 from agent.model.phase import Phase
-from tests.integration.pages.jobs import GIT, IMAGE, stored_job
+from tests.integration.pages.jobs import GIT, IMAGE, of_code, stored_code, stored_job
 from tests.integration.pages.test_pages import CORPUS, page, words
 
 PATH = "/launch/jobs/ada/default/train"
@@ -116,6 +116,42 @@ async def test_a_job_shows_what_describe_tells_its_files_and_its_versions(scene,
     assert "Python 3.11" in text
     assert re.search(r"Files .* wandb-job.json [\d.]+ bytes", text)
     assert re.search(r"Versions .* v1 .* v0 ", text)
+
+
+async def test_a_code_job_is_shown_with_the_name_the_version_and_the_files_of_its_code(
+    scene, sign_in
+):
+    await stored_code(scene, "code-train", "print(0)\n")
+    code = await stored_code(scene, "code-train")
+    await stored_job(scene, "train", of_code(code))
+    session = await sign_in(scene.ada)
+
+    markup = await page(session, PATH)
+    listed = await page(session, "/launch/jobs/ada/default")
+
+    assert "Code artifact code-train:v1 Entry point python main.py" in words(markup)
+    assert re.search(r"Code code-train:v1 .* main.py 9 bytes", words(markup))
+    assert "train code code-train:v1 1 v0" in words(listed)
+    assert "wandb-artifact" not in markup + listed
+
+    await scene.plane.artifacts.delete(scene.ada.principal, code.id, with_aliases=True)
+    gone = words(await page(session, PATH))
+    assert "Code artifact code-train:v1 (deleted)" in gone
+    assert "main.py 9 bytes" not in gone
+
+
+async def test_code_of_others_keeps_its_id(scene, sign_in):
+    await scene.plane.accounts.create_team(scene.ada.principal, "vision")
+    secret = await stored_code(scene, "code-secret", entity="vision")
+    bob = await scene.person("bob", "ada", Role.VIEWER)
+    await stored_job(scene, "train", of_code(secret))
+
+    hidden = await page(await sign_in(bob), PATH)
+    shown = await page(await sign_in(scene.ada), PATH)
+
+    assert "code-secret" not in hidden
+    assert f"wandb-artifact://_id/{secret.id}" in hidden
+    assert "Code artifact vision/default/code-secret:v0" in words(shown)
 
 
 async def test_a_version_is_looked_at_by_number_and_by_alias(scene, sign_in):

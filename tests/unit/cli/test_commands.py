@@ -2,6 +2,9 @@
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -512,3 +515,47 @@ def test_usage_errors_end_with_2_and_name_the_nearest_command(bare: Run) -> None
     assert (told.code, "Did you mean `queue`?" in told.err) == (2, True)
     assert bare("item", "list", "--nonsense").code == 2
     assert bare("--help").code == 0
+
+
+@pytest.mark.parametrize("flags", [(), ("--uri",)])
+def test_what_the_system_says_of_a_path_is_told_with_the_path(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
+) -> None:
+    def closed(path: Path, **_: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", closed)
+    words = ("submit", "-E", "python main.py", *flags) if flags else ("job", "create", "-p", "p")
+    told = run(*words, *(() if flags else ("code",)), "closed", *(("-q", "q") if flags else ()))
+    assert told.code == 2
+    assert "cannot be used: Permission denied." in told.err
+    assert "unforeseen" not in told.err
+
+
+FOLLOWING = ("submit", "-d", "org/app:1", "-q", "default", "--follow")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [(("--help",), 0), (("queue", "list"), 0), (FOLLOWING, 141)]
+)
+def test_a_closed_pipe_is_no_error_and_no_success_of_a_job(
+    far_end: FarEnd, tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    """Whoever says `launch … | head -1` under `pipefail` has not met an error.
+
+    How a followed job ends, which is the command's own exit code, is not known then.
+    """
+    far_end.answers["launchQueues"] = [queue()]
+    far_end.answers["submitLaunchItem"] = item()
+    far_end.answers["launchItem"] = ended()
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "agent.cli.main", *words],
+        env={"HOME": str(tmp_path), "LAUNCH_SERVER": far_end.url, "LAUNCH_API_KEY": KEY},
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writing)
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False)

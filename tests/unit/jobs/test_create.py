@@ -343,6 +343,17 @@ async def test_a_folder_of_a_checkout_becomes_the_build_context(
     assert stored(far, "n")[2]["source"]["build_context"] == "jobs/hello"
 
 
+async def test_a_file_of_a_checkout_is_the_entry_point_of_a_git_job(
+    bench: Workbench, far: Plane, checkout: Path
+) -> None:
+    made = await create_job(
+        bench, wanted("code", checkout / "jobs/hello/job.py", name="n"), source="git"
+    )
+    assert "becomes a Git job" in made.remarks[0]
+    source = stored(far, "n")[2]["source"]
+    assert (source["entrypoint"], source["build_context"]) == (["python", "job.py"], "jobs/hello")
+
+
 async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request(
     bench: Workbench, far: Plane, checkout: Path
 ) -> None:
@@ -355,7 +366,7 @@ async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request
     _, files, job = stored(far, "n")
     assert job["source_type"] == "repo"
     assert b"+print('local')" in files["diff.patch"]
-    assert "1 untracked files" in " ".join(made.remarks)
+    assert "1 untracked file is" in " ".join(made.remarks)
 
 
 async def test_changes_need_not_be_utf_8(bench: Workbench, far: Plane, checkout: Path) -> None:
@@ -465,3 +476,43 @@ async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None
 def test_services_are_checked(text: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         services_from((text,))
+
+
+async def test_a_mistyped_script_in_a_folder_is_offered_its_neighbour(
+    bench: Workbench, tmp_path: Path
+) -> None:
+    code(tmp_path, **{"jobs__train__job.py": ""})
+    with pytest.raises(InvalidInputError, match="is not in the source") as refused:
+        await create_job(bench, wanted("code", tmp_path, entry_point="python jobs/train/jbo.py"))
+    assert refused.value.hint == "Did you mean `jobs/train/job.py`?"
+
+
+async def test_a_script_outside_the_build_context_is_refused_now(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    """The job would run in the build context, where there is no such path."""
+    code(tmp_path, **{"jobs__train__job.py": ""})
+    asked = wanted(
+        "code", tmp_path, build_context="jobs/train", entry_point="python jobs/train/job.py"
+    )
+    with pytest.raises(InvalidInputError, match="is not in the build context «jobs/train»") as said:
+        await create_job(bench, asked)
+    assert said.value.hint == "Known: `job.py`."
+    assert far.versions == []
+
+
+async def test_a_broken_notebook_is_refused_now(
+    bench: Workbench, far: Plane, tmp_path: Path
+) -> None:
+    (tmp_path / "book.ipynb").write_text("{bad")
+    with pytest.raises(InvalidInputError, match="is no Jupyter notebook"):
+        await create_job(bench, wanted("code", tmp_path / "book.ipynb", name="n"))
+    assert far.versions == []
+
+
+async def test_what_an_image_job_does_not_use_is_told(bench: Workbench) -> None:
+    made = await create_job(
+        bench, wanted("image", "org/app:1", build_context="x", dockerfile="Dockerfile")
+    )
+    assert "--build-context is ignored" in " ".join(made.remarks)
+    assert "--dockerfile is ignored" in " ".join(made.remarks)

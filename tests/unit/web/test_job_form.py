@@ -71,6 +71,8 @@ def test_a_text_becomes_a_value_of_its_fields_kind(kind: Any, text: str, value: 
         ("json", "{"),
         ("json", "[" * 100_000),
         ("choice", '"c"'),
+        ("integer", "1_000"),
+        ("integer", "\uff11\uff12"),
     ],
 )
 def test_what_is_no_value_of_its_kind_is_told_beside_the_field(kind: Any, text: str) -> None:

@@ -51,6 +51,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-p", "p", "--lfs", "code", "."), "--lfs belongs to Git jobs"),
     (("-p", "p", "--no-submodules", "image", "a/b:1"), "--submodules belongs to Git jobs"),
     (("-p", "p", "zip", "."), "'zip' is not one of"),
+    (("-p", "p", "code", ""), "The path is empty, which would mean the current directory"),
+    (("-p", "p", "code", "/dev/null"), "«/dev/null» is a device, pipe or socket"),
+    (("-p", "p", "--source", "git", "image", "a/b:1"), "--source says what a directory becomes"),
+    (("-p", "p", "--source", "code", "git", "https://h/r"), "--source says what a directory"),
 ]
 
 
@@ -120,8 +124,10 @@ async def test_a_version_and_a_whole_job_are_deleted(cli: Cli, folder: Path, far
     unclear = await cli("job", "delete", "team/p/one")
     assert (unclear.code, "names no version" in unclear.err) == (2, True)
     assert (await cli("job", "delete", "team/p/one:v1")).out == "Deleted team/p/one:v1\n"
+    await cli("job", "alias", "team/p/one:v0", "best")
     assert len(far.committed("one")) == 1
-    assert (await cli("job", "delete", "team/p/one", "--all-versions")).code == 0
+    told = await cli("job", "delete", "team/p/one", "--all-versions")
+    assert (told.code, told.out) == (0, "Deleted team/p/one:v0, and with it `best`\n")
     assert far.committed("one") == []
     gone = await cli("job", "versions", "team/p/one")
     assert (gone.code, "no job `one`" in gone.err) == (1, True)
