@@ -6,14 +6,22 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.keys import PLANE, principal_of
+from agent.control.files.links import Links
+from agent.control.keys import CONFIG, PLANE, principal_of
 from agent.control.services.plane import Plane
 from agent.control.services.policy import Action, Policy, Principal
-from agent.control.store.artifact_records import JobRecord, JobVersion
+from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
 from agent.control.store.records import ItemRecord
 from agent.control.web import job_launch
 from agent.control.web.job_form import Sent
-from agent.control.web.job_present import by_name, described, job_address, source_word
+from agent.control.web.job_present import (
+    Files,
+    by_name,
+    described,
+    job_address,
+    listed,
+    source_word,
+)
 from agent.control.web.pages import show
 from agent.model.errors import NotFoundError
 from agent.model.job.reference import JobReference, no_such_version
@@ -154,13 +162,18 @@ async def _queues(plane: Plane, principal: Principal, shown: Shown) -> tuple[str
     return tuple(queue.name for queue in await plane.queues.list(principal, entity))
 
 
+async def _files(request: web.Request, artifact: ArtifactRecord) -> Files:
+    plane, config = request.app[PLANE], request.app[CONFIG]
+    page = await plane.artifacts.entries(principal_of(request), artifact, first=_FILES)
+    return listed(artifact, page, Links(plane.signing_key, "", config.link_lifetime))
+
+
 async def _job(
     request: web.Request, shown: Shown, form: job_launch.Form | None, status: int = 200
 ) -> web.Response:
-    plane, principal = request.app[PLANE], principal_of(request)
     artifact, code = shown.version.artifact, shown.version.code
-    files = await plane.artifacts.entries(principal, artifact, first=_FILES)
-    of_code = code and await plane.artifacts.entries(principal, code, first=_FILES)
+    files = await _files(request, artifact)
+    of_code = await _files(request, code) if code else None
     return show(
         request,
         "job.html",

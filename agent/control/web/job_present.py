@@ -1,12 +1,19 @@
 """Jobs as pages show them: pure, and without a trace of markup."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
+from agent.control.files.links import Links
 from agent.control.services.job_inputs import CONFIG_KEY, standard
-from agent.control.store.artifact_records import JobRecord, JobVersion
-from agent.control.store.records import ItemRecord
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    EntryRecord,
+    JobRecord,
+    JobVersion,
+)
+from agent.control.store.records import ItemRecord, Page
 from agent.control.web.present import pretty
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import version_of
@@ -29,6 +36,25 @@ _NAMES: Final = {
     "base_image": "Base image",
     "notebook": "Notebook",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The first files of an artifact, each with the address of its bytes if they are kept here."""
+
+    rows: tuple[tuple[EntryRecord, str | None], ...]
+    #: How many there are beyond these.
+    more: int
+
+
+def listed(artifact: ArtifactRecord, page: Page[EntryRecord], links: Links) -> Files:
+    """Files to show; the addresses are good for a while."""
+    entity = artifact.collection.entity
+    rows = tuple(
+        (each, links.content("read", entity, each.md5, each.path) if each.md5 else None)
+        for each in page.rows
+    )
+    return Files(rows, page.total - len(rows))
 
 
 def job_address(entity: str, project: str, name: str | None = None) -> str:

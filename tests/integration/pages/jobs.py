@@ -2,14 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    ContentRecord,
-    EntryRecord,
-    NewArtifact,
-)
+from agent.control.keys import CONTENTS
+from agent.control.store.artifact_records import ArtifactRecord, EntryRecord, NewArtifact
 from agent.model.job.digest import encoded, manifest_digest
 from tests.integration.pages.scene import Scene
 
@@ -47,11 +44,7 @@ async def stored_job(
     problem: str | None = None,
 ) -> ArtifactRecord:
     """A new version of a job."""
-    text = json.dumps(content).encode()
-    md5 = hashlib.md5(text, usedforsecurity=False)
-    digest = encoded(md5.digest())
-    key = f"{name}-{md5.hexdigest()}"
-    await scene.plane.contents.stored(ContentRecord(entity, md5.hexdigest(), key, len(text)))
+    entry = await _stored(scene, entity, "wandb-job.json", json.dumps(content).encode())
     ada, uploads = scene.ada.principal, scene.plane.uploads
     made = await uploads.create(
         ada,
@@ -60,12 +53,11 @@ async def stored_job(
             project=project,
             type="job",
             name=name,
-            digest=manifest_digest({"wandb-job.json": digest}),
+            digest=manifest_digest({entry.path: entry.digest}),
             aliases=aliases,
             metadata=metadata,
         ),
     )
-    entry = EntryRecord("wandb-job.json", digest, md5.hexdigest(), len(text))
     job = (None, problem) if problem else (content, None)
     return await uploads.commit(ada, made.id, [entry], job)
 
@@ -74,11 +66,7 @@ async def stored_code(
     scene: Scene, name: str, text: str = "print(1)\n", *, entity: str = "ada"
 ) -> ArtifactRecord:
     """A new version of a code artifact with one file, `main.py`."""
-    content = text.encode()
-    md5 = hashlib.md5(content, usedforsecurity=False)
-    digest = encoded(md5.digest())
-    stored = ContentRecord(entity, md5.hexdigest(), f"code-{md5.hexdigest()}", len(content))
-    await scene.plane.contents.stored(stored)
+    entry = await _stored(scene, entity, "main.py", text.encode())
     ada, uploads = scene.ada.principal, scene.plane.uploads
     made = await uploads.create(
         ada,
@@ -87,11 +75,19 @@ async def stored_code(
             project="default",
             type="code",
             name=name,
-            digest=manifest_digest({"main.py": digest}),
+            digest=manifest_digest({entry.path: entry.digest}),
         ),
     )
-    entry = EntryRecord("main.py", digest, md5.hexdigest(), len(content))
     return await uploads.commit(ada, made.id, [entry])
+
+
+async def _stored(scene: Scene, entity: str, path: str, content: bytes) -> EntryRecord:
+    async def arriving() -> AsyncIterator[bytes]:
+        yield content
+
+    md5 = hashlib.md5(content, usedforsecurity=False)
+    await scene.server.app[CONTENTS].put(entity, md5.hexdigest(), arriving(), len(content))
+    return EntryRecord(path, encoded(md5.digest()), md5.hexdigest(), len(content))
 
 
 def of_code(artifact: ArtifactRecord) -> dict[str, Any]:

@@ -140,6 +140,19 @@ async def test_a_code_job_is_shown_with_the_name_the_version_and_the_files_of_it
     assert "main.py 9 bytes" not in gone
 
 
+async def test_files_of_a_version_can_be_fetched_and_never_run_in_the_browser(scene, sign_in):
+    code = await stored_code(scene, "code-train", "print(0)\n")
+    await stored_job(scene, "train", of_code(code))
+    session = await sign_in(scene.ada)
+    markup = await page(session, PATH)
+    (address,) = re.findall(r'<a href="([^"]+)">main.py</a>', markup)
+    async with session.get(html.unescape(address)) as answer:
+        assert await answer.text() == "print(0)\n"
+        assert answer.headers["Content-Disposition"] == "attachment"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert re.search(r'<a href="[^"]+">wandb-job.json</a>', markup)
+
+
 async def test_code_of_others_keeps_its_id(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     secret = await stored_code(scene, "code-secret", entity="vision")
