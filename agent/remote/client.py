@@ -29,6 +29,7 @@ from agent.remote.failures import (
     error_of_code,
     error_of_status,
     rule_for,
+    told_in,
     words_of,
 )
 
@@ -264,7 +265,7 @@ class GraphQLClient:
             where = response.headers.get("Location", "elsewhere")
             message = f"{self._base} redirects to {where}, and redirects are not followed."
             raise ServerError(message, hint="Give the final address.")
-        text, code, hint = _told(await response.read())
+        text, code, hint = told_in(await response.read())
         message = text or f"{self._base} answered {response.status} {response.reason}."
         rule = STATUS_RULES.get(response.status)
         if rule is not None:
@@ -341,20 +342,10 @@ def _data(answer: Answer) -> dict[str, Any]:
         message = "The server's GraphQL answer is not an object."
         raise ServerError(message, hint="Is this the address of a control plane?")
     if reply.get("errors"):
-        text, code, hint = _told(answer.body)
+        text, code, hint = told_in(answer.body)
         raise error_of_code(code, text or "The server reports an error without a message.", hint)
     data = reply.get("data")
     return data if isinstance(data, dict) else {}
-
-
-def _told(body: bytes) -> tuple[str | None, str | None, str | None]:
-    """Message, code and hint of the first error in a body, as far as it has them."""
-    try:
-        first = json.loads(body)["errors"][0]
-        extensions = first.get("extensions") or {}
-        return first.get("message"), extensions.get("code"), extensions.get("hint")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return None, None, None
 
 
 def _retry_after(text: str | None) -> float | None:

@@ -1,6 +1,7 @@
 """Which failed requests may be sent again: decided here, once, with reasons."""
 
 import asyncio
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -118,6 +119,16 @@ class UnansweredError(UnreachableError):
         self.rule = rule
         #: Seconds that the server asked us to wait.
         self.retry_after = retry_after
+
+
+def told_in(body: bytes) -> tuple[str | None, str | None, str | None]:
+    """Message, code and hint of the first error in an answer, as far as it has them."""
+    try:
+        first = json.loads(body)["errors"][0]
+        extensions = first.get("extensions") or {}
+        return first.get("message"), extensions.get("code"), extensions.get("hint")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None, None, None
 
 
 def rule_for(error: BaseException) -> Rule:

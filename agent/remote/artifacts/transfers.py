@@ -29,6 +29,7 @@ from agent.remote.failures import (
     UnansweredError,
     error_of_status,
     rule_for,
+    told_in,
     words_of,
 )
 
@@ -37,6 +38,8 @@ Result = TypeVar("Result")
 #: Seconds without a byte moving, in either direction.
 _SILENCE: Final = 60.0
 _TRIES: Final = 5
+#: Bytes of a refusal that are read.
+_LONGEST_REFUSAL: Final = 4096
 _GOOD: Final = range(200, 300)
 
 
@@ -232,17 +235,19 @@ class Transfers:
 
 
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
-    said = (await response.content.read(500)).decode("utf-8", "replace").strip()
-    message = f"{target.origin()} answered {response.status} {response.reason}. {said}".strip()
+    body = await response.content.read(_LONGEST_REFUSAL)
+    text, code, hint = told_in(body)
+    said = body[:500].decode("utf-8", "replace").strip()
+    message = text or f"{target.origin()} answered {response.status} {response.reason}. {said}"
     rule = STATUS_RULES.get(response.status)
     if rule is not None:
-        raise UnansweredError(message, rule)
+        raise UnansweredError(message, rule, hint=hint)
     # Google's store says 400 of an address that has expired, the others 403.
     if response.status == HTTPStatus.FORBIDDEN or (
         response.status == HTTPStatus.BAD_REQUEST and "expired" in said.lower()
     ):
-        raise AddressRefusedError(message)
-    raise error_of_status(response.status, message)
+        raise AddressRefusedError(message, hint=hint)
+    raise error_of_status(response.status, message, code=code, hint=hint)
 
 
 def _impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:

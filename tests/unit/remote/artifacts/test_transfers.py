@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -67,6 +68,17 @@ async def test_a_refusal_is_not_repeated(transfers: Transfers, end: FarEnd, tmp_
     with pytest.raises(InvalidInputError, match=r"422 Unprocessable Entity.*digest mismatch"):
         await transfers.put(content(tmp_path / "f", b"data"), f"{end.url}/u", [])
     assert len(end.seen) == 1
+
+
+async def test_a_control_planes_refusal_is_told_in_its_words(
+    transfers: Transfers, end: FarEnd, tmp_path: Path
+) -> None:
+    extensions = {"code": "SERVER_ERROR", "hint": "Free space."}
+    told = {"errors": [{"message": "The disk is full.", "extensions": extensions}]}
+    end.then(reply(507, json.dumps(told).encode()))
+    with pytest.raises(ServerError) as caught:
+        await transfers.put(content(tmp_path / "f", b"data"), f"{end.url}/u", [])
+    assert str(caught.value) == "The disk is full. Free space."
 
 
 @pytest.mark.parametrize("other", [b"DATA", b"dat", b"data and more"])
