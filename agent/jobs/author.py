@@ -198,11 +198,12 @@ def git_source(url: str, ref: str | None) -> Json:
             message = f"«{text}» looks like an option of git, and is not taken."
             raise InvalidInputError(message)
     if _URL.match(url):
+        # First, so that no message shows it.
+        _check_password(url, "--uri")
         scheme = url.partition("://")[0]
         if scheme.lower() not in _GIT_SCHEMES:
             message = f"«{url}»: `{scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
-        _check_password(url, "--uri")
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
 
 

@@ -53,8 +53,10 @@ def ledger() -> Ledger:
     return Ledger()
 
 
-def recorded(ledger: Ledger) -> set[str]:
-    return {one.key for one in ledger.kept.values()}
+def check_kept(disk: Disk, ledger: Ledger, number: int) -> None:
+    """So many lie on the disk, and each of them counts."""
+    assert len(disk.keys) == number
+    assert {one.key for one in ledger.kept.values()} == disk.keys
 
 
 async def arriving(*contents: SmallContent):
@@ -67,8 +69,7 @@ async def test_on_a_full_disk_what_was_written_counts_and_nothing_else_lies_ther
     contents = [small(b"%d" % number) for number in range(5)]
     with pytest.raises(StorageFullError, match="disk of the control plane is full"):
         await ContentStore(disk, ledger, 100).put_all(arriving(*contents))
-    assert len(disk.keys) == 3
-    assert recorded(ledger) == disk.keys
+    check_kept(disk, ledger, 3)
 
 
 async def test_what_came_before_a_wrong_one_counts(ledger, monkeypatch):
@@ -77,8 +78,7 @@ async def test_what_came_before_a_wrong_one_counts(ledger, monkeypatch):
     contents = [*(small(b"%d" % number) for number in range(4)), small(b"x", "0" * 32)]
     with pytest.raises(DigestMismatchError):
         await ContentStore(disk, ledger, 100).put_all(arriving(*contents))
-    assert len(disk.keys) == 4
-    assert recorded(ledger) == disk.keys
+    check_kept(disk, ledger, 4)
 
 
 async def test_what_was_under_way_when_the_connection_was_cut_counts(ledger, monkeypatch):
@@ -98,12 +98,10 @@ async def test_what_was_under_way_when_the_connection_was_cut_counts(ledger, mon
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
-    assert len(disk.keys) == 4
-    assert recorded(ledger) == disk.keys
+    check_kept(disk, ledger, 4)
 
 
 async def test_the_same_content_twice_is_kept_once(ledger):
     disk = Disk(room=100)
     assert await ContentStore(disk, ledger, 100).put_all(arriving(small(b""), small(b""))) == 2
-    assert len(disk.keys) == 1
-    assert recorded(ledger) == disk.keys
+    check_kept(disk, ledger, 1)

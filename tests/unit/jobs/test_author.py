@@ -84,6 +84,7 @@ def test_flags_win_over_the_spec_they_start_from() -> None:
         (Wishes(uri="https://h/r.git"), "needs --entry-point"),
         (Wishes(uri="./nowhere", entry_point="x"), "./nowhere is neither a directory here nor"),
         (Wishes(uri="ftp://h/r", entry_point="x"), "`ftp` is not a protocol"),
+        (Wishes(uri="ftp://u:pw@h:port/r", entry_point="x"), "the URL holds a password"),
         (Wishes(uri="https://u:pw@h/r.git", entry_point="x"), "the URL holds a password"),
         (Wishes(uri="https://:pw@h/r.git", entry_point="x"), "the URL holds a password"),
         (Wishes(uri="https://u:pw@h:port/r.git", entry_point="x"), "the URL holds a password"),
