@@ -30,17 +30,17 @@ def check_paths(request: BuildRequest) -> None:
     context = request.context.resolve()
     shown = os.path.relpath(request.context, request.root)
     if not context.is_relative_to(root):
-        raise _invalid(f"Build context «{shown}» leads out of the source")
+        raise _invalid(f"Build context '{shown}' leads out of the source")
     if not context.is_dir():
-        raise _invalid(f"Build context «{shown}» is no folder of the source")
+        raise _invalid(f"Build context '{shown}' is no folder of the source")
     if request.dockerfile is None:
         return
     dockerfile = request.dockerfile.resolve()
     shown = os.path.relpath(request.dockerfile, request.context)
     if not dockerfile.is_relative_to(context):
-        raise _invalid(f"Dockerfile «{shown}» leads out of the build context")
+        raise _invalid(f"Dockerfile '{shown}' leads out of the build context")
     if not dockerfile.is_file():
-        raise _invalid(f"Dockerfile «{shown}» does not exist in the build context")
+        raise _invalid(f"Dockerfile '{shown}' does not exist in the build context")
 
 
 def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | None = None) -> str:
@@ -65,9 +65,9 @@ def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | 
         try:
             line = _describe(entry)
         except OSError as error:
-            raise _invalid(f"«{path}» cannot be read ({error.strerror})") from None
+            raise _invalid(f"'{path}' cannot be read ({error.strerror})") from None
         if line is None:
-            raise _invalid(f"«{path}» is neither file, folder nor link")
+            raise _invalid(f"'{path}' is neither file, folder nor link")
         total.update(os.fsencode(path) + b"\0" + line.encode() + b"\n")
     return total.hexdigest()
 

@@ -96,13 +96,13 @@ def _table(text: str) -> dict[str, Any]:
 def _pin(package: dict[str, Any]) -> str:
     name, version = str(package.get("name")), str(package.get("version"))
     if not _NAME.fullmatch(name) or not re.fullmatch(r"[A-Za-z0-9.!+_-]+", version):
-        raise LockError(f"«{name[:80]} {version[:80]}» is no package with a version")
+        raise LockError(f"'{name[:80]} {version[:80]}' is no package with a version")
     source = package.get("source") or {}
     kind, url = source.get("type"), str(source.get("url", ""))
     if kind not in _SOURCES:
         return f"{name}=={version}"
     if re.search(r"\s", url):
-        raise LockError(f"«{url[:80]}» is no address of {name}")
+        raise LockError(f"'{url[:80]}' is no address of {name}")
     if kind in {"directory", "file"}:
         return f"./{url}" if not url.startswith((".", "/")) else url
     commit = source.get("resolved_reference")

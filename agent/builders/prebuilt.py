@@ -105,7 +105,7 @@ class ReadyImages:
         except TimeoutError:
             raise JobError(
                 Cause.IMAGE_UNAVAILABLE,
-                f"Image «{reference}»: the registry sent nothing for {self._idle:g} s.",
+                f"Image '{reference}': the registry sent nothing for {self._idle:g} s.",
             ) from None
 
     async def _check_platform(self, reference: ImageReference, facts: ImageFacts) -> None:
@@ -115,7 +115,7 @@ class ReadyImages:
         if not _runs_on(facts, engine):
             raise JobError(
                 Cause.IMAGE_PLATFORM,
-                f"Image «{reference}» is for {facts.os}/{facts.architecture}, and the agent's "
+                f"Image '{reference}' is for {facts.os}/{facts.architecture}, and the agent's "
                 f"machine is {engine}.",
                 hint=f"Build it for {engine}, or send the job to an agent on such a machine.",
             )
@@ -215,11 +215,11 @@ def _pull_error(reference: ImageReference, words: str) -> JobError:
     )
     said = Redactor().text(words.strip().rstrip("."))
     hint = "Log the agent's machine in with `docker login`." if cause is Cause.IMAGE_AUTH else None
-    return JobError(cause, f"Image «{reference}»: {sentence} (the engine says: {said}).", hint=hint)
+    return JobError(cause, f"Image '{reference}': {sentence} (the engine says: {said}).", hint=hint)
 
 
 def _not_found(reference: ImageReference, why: str) -> JobError:
-    return JobError(Cause.IMAGE_NOT_FOUND, f"Image «{reference}» cannot be used: {why}.")
+    return JobError(Cause.IMAGE_NOT_FOUND, f"Image '{reference}' cannot be used: {why}.")
 
 
 def _away(detail: str) -> JobError:

@@ -54,7 +54,7 @@ def no_version(text: str) -> JobError:
     """The error for a version of Python that cannot be read."""
     return JobError(
         Cause.SOURCE_INVALID,
-        f"Python version «{text}» cannot be read.",
+        f"Python version '{text}' cannot be read.",
         hint="Write it as 3.11 or 3.11.4.",
     )
 

@@ -135,10 +135,10 @@ class _Reader:
         target = file.parent / name
         if "://" in name or not _inside(target, self.root):
             raise _invalid(
-                shown(file, self.root), f"it includes «{name}», which is not in the source"
+                shown(file, self.root), f"it includes '{name}', which is not in the source"
             )
         if not target.is_file():
-            raise _invalid(shown(file, self.root), f"it includes «{name}», which does not exist")
+            raise _invalid(shown(file, self.root), f"it includes '{name}', which does not exist")
         return target
 
     def _as_local(self, line: str, file: Path) -> LocalPackage | None:
@@ -150,7 +150,7 @@ class _Reader:
         bare, bracket, extras = path.partition("[")
         where = file.parent / bare
         if bare.startswith("/") or not _inside(where, self.root):
-            raise _invalid(shown(file, self.root), f"«{line}» points out of the source")
+            raise _invalid(shown(file, self.root), f"'{line}' points out of the source")
         return LocalPackage(where.resolve(), bracket + extras, editable is not None)
 
     def result(self, found_in: Path, *, exact: bool = False) -> Requirements:

@@ -248,7 +248,7 @@ def _over(found: Json) -> bool:
 def _phase(text: str) -> str:
     names = [phase.value for phase in Phase]
     if text.upper() not in names:
-        message = f"«{text}» is not a phase."
+        message = f"'{text}' is not a phase."
         words = [name.lower() for name in names]
         raise InvalidInputError(message, hint=did_you_mean(text, words, "phase"))
     return text.upper()

@@ -161,7 +161,7 @@ def alias(
 def delete(target: Target, reference: str, project: str | None, *, all_versions: bool) -> None:
     """Delete one version of a job, or the whole job."""
     if all_versions == (":" in reference.rpartition("/")[2]):
-        message = f"«{reference}» " + (
+        message = f"'{reference}' " + (
             "names a version, and --all-versions means the whole job."
             if all_versions
             else "names no version."

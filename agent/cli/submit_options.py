@@ -196,21 +196,21 @@ def _check_uri(wishes: Wishes, source: str, *, with_diff: bool) -> None:
     check_entry_point(wishes)
     named = wishes.job or (wishes.base or {}).get("job")
     if named is not None:
-        message = f"--uri and --job exclude each other: --uri makes a job, «{named}» is one."
+        message = f"--uri and --job exclude each other: --uri makes a job, '{named}' is one."
         raise InvalidInputError(message, hint="Leave one of them out.")
     if is_git(wishes.uri):
         check_git_url(wishes.uri, wishes.git_version)
         if source == "code":
-            message = f"--source code is for a directory, and «{wishes.uri}» is a repository."
+            message = f"--source code is for a directory, and '{wishes.uri}' is a repository."
             raise InvalidInputError(message, hint="Leave it out, or give a directory.")
         return
     check_directory(wishes.uri)
     if wishes.git_version is not None:
-        message = f"--git-version belongs to a git repository, and «{wishes.uri}» is a directory."
+        message = f"--git-version belongs to a git repository, and '{wishes.uri}' is a directory."
         raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
     for flag, said in (("--submodules", wishes.submodules), ("--lfs", wishes.lfs)):
         if said is not None and source != "git":
-            message = f"{flag} belongs to a git repository, and «{wishes.uri}» is a directory."
+            message = f"{flag} belongs to a git repository, and '{wishes.uri}' is a directory."
             hint = "Leave it out: what lies in the directory is taken; or add --source git."
             raise InvalidInputError(message, hint=hint)
 

@@ -62,7 +62,7 @@ def _of_system(error: Exception) -> LaunchError | None:
     """What the system says about a path, which was named by the user or by a setting."""
     if not isinstance(error, OSError) or not isinstance(error.filename, (str, bytes)):
         return None
-    message = f"«{os.fsdecode(error.filename)}» cannot be used: {error.strerror}."
+    message = f"'{os.fsdecode(error.filename)}' cannot be used: {error.strerror}."
     told = InvalidInputError(message, hint="Check the path, and who may use it.")
     told.__cause__ = error
     return told

@@ -37,7 +37,7 @@ def priority_from(text: str) -> int:
         return PRIORITIES.index(word)
     if word.isdigit() and int(word) < len(PRIORITIES):
         return int(word)
-    message = f"«{text}» is not a priority."
+    message = f"'{text}' is not a priority."
     raise InvalidInputError(message, hint="Write critical, high, medium or low (or 0 to 3).")
 
 
@@ -51,7 +51,7 @@ def pairs_from(texts: tuple[str, ...], flag: str) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key.strip():
-            message = f"{flag}: «{text}» is not of the form KEY=VALUE."
+            message = f"{flag}: '{text}' is not of the form KEY=VALUE."
             raise InvalidInputError(message)
         pairs[key.strip()] = value
     return pairs

@@ -7,7 +7,7 @@ server never loads the control plane.
 - `agent`: the agent, from its configuration to `AgentDaemon.run`
 - `direct`: an agent for one run, here and now
 - `rendering`: what a submission would become, without an agent
-- `lanes`: one runner with its builder for each resource
+- `backends`: one runner with its builder for each resource
 - `registries`: where images are pushed to, and who lets the agent in
 - `plane`: the control plane, embedded or served
 - `survey`: what this machine offers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from agent import __version__, plugins
-from agent.compose.lanes import Shop, open_workshop
+from agent.compose.backends import Shop, open_workshop
 from agent.compose.logs import start_log
 from agent.compose.plane import Announcement, serving
 from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resources
@@ -24,8 +24,8 @@ from agent.config.unready import unready
 from agent.daemon.identity import held_state_dir
 from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
+from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.equipment import Limits, Sources
-from agent.ports.queue import Hello, Welcome
 from agent.remote.artifacts.memory import RememberedArtifacts
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.blobs import RemoteBlobs
@@ -132,7 +132,7 @@ async def make_daemon(
     """An agent on an open session; `stack` closes what it opens when it runs."""
     fetchers = _fetchers(shop, client)
 
-    async def workshop(welcome: Welcome) -> Workshop:
+    async def workshop(welcome: RegisteredAgent) -> Workshop:
         return await open_workshop(stack, shop, welcome.control_plane_id, fetchers.pruners)
 
     return AgentDaemon(
@@ -145,10 +145,10 @@ async def make_daemon(
     )
 
 
-async def _hello(shop: Shop, identity: str) -> Hello:
+async def _hello(shop: Shop, identity: str) -> AgentRegistration:
     config = shop.config
     host = machine.host_name()
-    return Hello(
+    return AgentRegistration(
         entity=config.entity,
         name=config.name or host,
         hostname=host,

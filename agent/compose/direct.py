@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from agent.compose.agent import connect, make_daemon
-from agent.compose.lanes import Shop
+from agent.compose.backends import Shop
 from agent.compose.logs import start_log
 from agent.compose.survey import offered_resources
 from agent.config.agent import AgentConfig, HealthConfig

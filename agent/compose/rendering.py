@@ -22,14 +22,14 @@ from agent.control.store.records import QueueRecord
 from agent.jobs.author import Wishes, author
 from agent.jobs.launching import of_job
 from agent.jobs.variables import schema_of, typed_variables
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.errors import InvalidInputError
 from agent.model.job.reference import parse_reference
 from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Lease
-from agent.pipeline.equipment import Lane, Sources, Workbench
+from agent.pipeline.equipment import Backend, Sources, Workbench
 from agent.pipeline.render import OPEN, Rendering, Rules, render
 from agent.pipeline.stored import read_job
 from agent.ports.log import LogSink, say
@@ -83,11 +83,11 @@ async def render_submission(
         claim = await _claim(bench, queue, spec, values, entity)
         if drafted is None:
             await _check_inputs(console, claim)
-        lane = await stack.enter_async_context(
+        backend = await stack.enter_async_context(
             _lane(claim.resource, config, folder, threads, console)
         )
         rules = Rules(config.builder, config.runners.local_container)
-        return await render(claim, lane, bench, folder, rules, log)
+        return await render(claim, backend, bench, folder, rules, log)
 
 
 async def _drafted(
@@ -172,7 +172,7 @@ def _made(queue: QueueRecord, composed: Composed, places: Json) -> Claim:
         resource=composed.resource or CONTAINERS,
         spec=composed.spec,
         layers=composed.layers,
-        granted=Granted(cpus=composed.demand.cpus, memory=composed.demand.memory, gpus=()),
+        allocation=Allocation(cpus=composed.demand.cpus, memory=composed.demand.memory, gpus=()),
         run_token=MASK,
         stop_requested=False,
         created_at=datetime.now(UTC),
@@ -214,19 +214,19 @@ def _workbench(
 @asynccontextmanager
 async def _lane(
     resource: str, config: AgentConfig, folder: Path, threads: ThreadPoolExecutor, console: Console
-) -> AsyncIterator[Lane]:
+) -> AsyncIterator[Backend]:
     """A runner that is asked about arguments only; no engine is called."""
     url = console.client.endpoint.url
     if resource == CONTAINERS:
         from agent.runners.docker.runner import DockerRunner
 
         async with DockerRunner("", config.runners.local_container, threads) as runner:
-            yield Lane(runner, None, _NoImages(), url)
+            yield Backend(runner, None, _NoImages(), url)
     elif resource == PROCESSES:
         from agent.runners.process.runner import ProcessRunner
 
         local = config.runners.local_process
-        yield Lane(
+        yield Backend(
             ProcessRunner(folder / "processes", "", local, threads, os.environ), None, None, url
         )
     else:

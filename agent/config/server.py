@@ -119,7 +119,7 @@ def _remote(
     environ: Mapping[str, str], loaded: Loaded, url: str, key: SecretStr | None, origin: str
 ) -> Remote:
     if not url.startswith(("http://", "https://")):
-        message = f"The server address «{url}» from {origin} is not an http or https address."
+        message = f"The server address '{url}' from {origin} is not an http or https address."
         raise ConfigError(message, hint="Write it as https://launch.example.org.")
     key = key or _embedded_key(loaded, url)
     if key is None or not key.get_secret_value():

@@ -12,14 +12,14 @@ from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.names import workload_name
 from agent.model.outcome import Refused
+from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, run_attempt
-from agent.pipeline.equipment import Equipment, Lane
+from agent.pipeline.equipment import Backend, Equipment
 from agent.pipeline.insist import insist
 from agent.pipeline.job import Job
 from agent.pipeline.recall import RECALLS, Recall, Recalls
 from agent.pipeline.report import Report
-from agent.ports.queue import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Attempts:
         """Begin one attempt; what it needs counts as taken from here on."""
         lease = claim.lease
         self._undecided.pop(lease.item_id, None)
-        self._ledger.take(lease, claim.granted)
+        self._ledger.take(lease, claim.allocation)
         recalls = Recalls()
         if claim.stop_requested:
             recalls.send(Recall.STOP)
@@ -74,7 +74,7 @@ class Attempts:
         self._under[lease.item_id] = _Under(claim, recalls, task)
         task.add_done_callback(lambda done: self._over(lease, done))
 
-    def deliver(self, answers: Mapping[str, Answer]) -> None:
+    def deliver(self, answers: Mapping[str, LeaseStatus]) -> None:
         """What the queue answered to the renewal."""
         for item, answer in answers.items():
             one, recall = self._under.get(item), RECALLS.get(answer)
@@ -111,20 +111,20 @@ class Attempts:
             # fenced. Both would use one workload name, so the first ends first.
             before.recalls.send(Recall.FENCED)
             await asyncio.wait({before.task})
-        lane = self._equipment.lanes.get(claim.resource)
-        if lane is None:
+        backend = self._equipment.backends.get(claim.resource)
+        if backend is None:
             await self._refuse(claim)
         else:
-            await run_attempt(self._job(claim, lane, recalls), begin)
+            await run_attempt(self._job(claim, backend, recalls), begin)
 
-    def _job(self, claim: Claim, lane: Lane, recalls: Recalls) -> Job:
+    def _job(self, claim: Claim, backend: Backend, recalls: Recalls) -> Job:
         equipment, lease = self._equipment, claim.lease
         name = self._name(lease)
         report = Report(equipment.queue, lease, recalls, equipment.record, equipment.sleep)
         return Job(
             claim=claim,
             name=name,
-            lane=lane,
+            backend=backend,
             equipment=equipment,
             recalls=recalls,
             report=report,
@@ -136,7 +136,7 @@ class Attempts:
         return workload_name(self._equipment.control_plane_id, lease.item_id, lease.attempt)
 
     async def _refuse(self, claim: Claim) -> None:
-        served = ", ".join(sorted(self._equipment.lanes)) or "nothing"
+        served = ", ".join(sorted(self._equipment.backends)) or "nothing"
         message = f"This agent serves {served}, and the job needs {claim.resource}."
         outcome = Refused(Cause.POLICY_RESOURCE, message)
         queue = self._equipment.queue

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from agent.model.capacity import Capacity, Granted, minus
+from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.work import Lease
 
 
@@ -11,7 +11,7 @@ class Ledger:
 
     def __init__(self, total: Capacity) -> None:
         self._total = total
-        self._grants: dict[Lease, Granted] = {}
+        self._grants: dict[Lease, Allocation] = {}
         #: Set, and replaced, whenever something came back.
         self._returned = asyncio.Event()
 
@@ -19,8 +19,8 @@ class Ledger:
     def free(self) -> Capacity:
         """What a claim may name; slots may be below zero after adoptions."""
         free = self._total
-        for granted in self._grants.values():
-            free = minus(free, granted)
+        for allocation in self._grants.values():
+            free = minus(free, allocation)
         return free
 
     @property
@@ -40,14 +40,14 @@ class Ledger:
         slots = self.free.slots
         return slots is None or slots > 0
 
-    def conflict(self, granted: Granted) -> tuple[str, ...]:
+    def conflict(self, allocation: Allocation) -> tuple[str, ...]:
         """Devices of a grant that are not free."""
         free = self.free.gpus
-        return tuple(gpu for gpu in granted.gpus if gpu not in free)
+        return tuple(gpu for gpu in allocation.gpus if gpu not in free)
 
-    def take(self, lease: Lease, granted: Granted) -> None:
+    def take(self, lease: Lease, allocation: Allocation) -> None:
         """Set aside for an attempt."""
-        self._grants[lease] = granted
+        self._grants[lease] = allocation
 
     def give_back(self, lease: Lease) -> None:
         """The attempt needs it no longer; legal twice."""

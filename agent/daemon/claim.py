@@ -18,12 +18,13 @@ from agent.daemon.conditions import Conditions
 from agent.daemon.engines import EngineWatch
 from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
+from agent.model.protocol import ClaimRequest
 from agent.model.units import format_size
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
 from agent.pipeline.insist import Backoff, Sleep
 from agent.pipeline.tasks import unless
-from agent.ports.queue import ClaimRequest, QueuePort
+from agent.ports.queue import QueuePort
 
 #: Seconds of one long poll.
 _WAIT: Final = 25.0
@@ -151,7 +152,7 @@ class ClaimLoop:
             with suppress(LaunchError):
                 await self._queue.release(claim.lease, f"{claim.resource} does not answer")
             return
-        twice = self._ledger.conflict(claim.granted)
+        twice = self._ledger.conflict(claim.allocation)
         if not twice:
             self._attempts.begin(claim, Prepare())
             return

@@ -9,7 +9,7 @@ import structlog
 from agent.daemon.conditions import Conditions
 from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
-from agent.pipeline.equipment import Lane
+from agent.pipeline.equipment import Backend
 from agent.ports.runner import RunnerPort
 
 #: Seconds between looks, and for one.
@@ -27,13 +27,13 @@ class EngineWatch:
 
     def __init__(
         self,
-        lanes: Mapping[str, Lane],
+        backends: Mapping[str, Backend],
         conditions: Conditions,
         *,
         narrow: bool,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._lanes = lanes
+        self._lanes = backends
         self._conditions = conditions
         self._narrow = narrow
         self._sleep = sleep
@@ -56,8 +56,8 @@ class EngineWatch:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            for resource, lane in self._lanes.items():
-                self._note(resource, await self._complaint(lane.runner))
+            for resource, backend in self._lanes.items():
+                self._note(resource, await self._complaint(backend.runner))
             await self._sleep(_INTERVAL)
 
     async def one_usable(self) -> None:

@@ -13,7 +13,7 @@ from agent.config.agent import HealthConfig
 from agent.daemon.attempts import Attempts
 from agent.daemon.capacity import Ledger
 from agent.daemon.engines import EngineWatch
-from agent.daemon.heartbeat import Heartbeat
+from agent.daemon.heartbeat import HeartbeatLoop
 from agent.daemon.tally import Tally
 from agent.model.condition import ConditionKind
 from agent.model.errors import ConfigError
@@ -29,7 +29,7 @@ class Vitals:
     attempts: Attempts
     ledger: Ledger
     engines: EngineWatch
-    heartbeat: Heartbeat
+    heartbeat: HeartbeatLoop
     tally: Tally
     lease_seconds: float
 

@@ -10,14 +10,15 @@ import structlog
 from agent.daemon.attempts import Attempts
 from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
+from agent.model.protocol import Heartbeat, HeartbeatReply
 from agent.pipeline.insist import Backoff, Sleep
 from agent.pipeline.tasks import unless
-from agent.ports.queue import Beat, BeatAnswer, QueuePort
+from agent.ports.queue import QueuePort
 
-Orders = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
+Commands = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
 
 
-class Heartbeat:
+class HeartbeatLoop:
     """One call every `interval` seconds renews everything, and one at once when hastened.
 
     After a sleep of the whole process (SIGSTOP, a suspended machine) the first thing that
@@ -32,7 +33,7 @@ class Heartbeat:
         agent_id: str,
         session: str,
         interval: float,
-        orders: Orders,
+        commands: Commands,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -40,7 +41,7 @@ class Heartbeat:
         self._agent_id = agent_id
         self._session = session
         self._interval = interval
-        self._orders = orders
+        self._commands = commands
         self._sleep = sleep
         self._away = False
         self._hastened = asyncio.Event()
@@ -52,7 +53,7 @@ class Heartbeat:
         self.answered_at = time.monotonic()
 
     async def run(self) -> None:
-        """Beat for ever."""
+        """Heartbeat for ever."""
         backoff = Backoff(first=1.0, longest=self._interval)
         while True:
             self._hastened.clear()
@@ -63,12 +64,12 @@ class Heartbeat:
                 await self._sleep(backoff.pause())
 
     def hasten(self) -> None:
-        """Beat at once; while a beat is under way, once more after it."""
+        """Heartbeat at once; while a beat is under way, once more after it."""
         self._hastened.set()
 
     async def beat(self, status: str | None = None) -> bool:
         """One beat; false when it was not answered."""
-        beat = Beat(
+        beat = Heartbeat(
             self._agent_id,
             self._session,
             status or self._status(),
@@ -85,13 +86,13 @@ class Heartbeat:
         self._obey(answer)
         return True
 
-    def _obey(self, answer: BeatAnswer) -> None:
+    def _obey(self, answer: HeartbeatReply) -> None:
         if not answer.current:
-            self._orders("SUPERSEDED")
+            self._commands("SUPERSEDED")
             return
         self._attempts.deliver(answer.answers)
         if answer.stop is not None:
-            self._orders(answer.stop)
+            self._commands(answer.stop)
 
     def _status(self) -> str:
         if self.draining:

@@ -14,18 +14,19 @@ from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.outcome import Lost
 from agent.model.phase import Phase
+from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
-from agent.pipeline.equipment import Lane
+from agent.pipeline.equipment import Backend
 from agent.pipeline.insist import insist
-from agent.ports.queue import QueuePort, Standing
+from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
 
 _PHASES: Final = {Phase.PERMITTED: Server.PERMITTED, Phase.STARTED: Server.STARTED}
 _STANDINGS: Final = {
-    Standing.OVER: Server.OVER,
-    Standing.OPEN: Server.ELSEWHERE,
-    Standing.UNKNOWN: Server.UNKNOWN,
+    AttemptStatus.ENDED: Server.OVER,
+    AttemptStatus.ACTIVE: Server.ELSEWHERE,
+    AttemptStatus.UNKNOWN: Server.UNKNOWN,
 }
 _STATES: Final = {
     WorkloadState.CREATED: Seen.CREATED,
@@ -57,7 +58,7 @@ class Recovery:
         self,
         queue: QueuePort,
         journal: Journal,
-        lanes: Mapping[str, Lane],
+        backends: Mapping[str, Backend],
         attempts: Attempts,
         *,
         grace: float,
@@ -65,7 +66,7 @@ class Recovery:
     ) -> None:
         self._queue = queue
         self._journal = journal
-        self._lanes = lanes
+        self._lanes = backends
         self._attempts = attempts
         self._grace = grace
         self._sleep = sleep
@@ -103,8 +104,8 @@ class Recovery:
 
     async def _found(self) -> dict[Key, Found]:
         found: dict[Key, Found] = {}
-        for lane in self._lanes.values():
-            runner = lane.runner
+        for backend in self._lanes.values():
+            runner = backend.runner
             owned = await insist(
                 runner.owned, f"list of jobs of {runner.resource}", self._sleep, _ANY_FAILURE
             )
@@ -121,7 +122,7 @@ class Recovery:
                 log.warning("not swept", error=str(error))
 
     async def _sweep_one(self, one: Found, entry: Entry | None) -> None:
-        standing = await self._queue.standing(one.workload.lease)
+        standing = await self._queue.attempt_status(one.workload.lease)
         seen = _STATES[one.workload.state]
         if decide(_STANDINGS[standing], _noted(entry), seen) is not Action.SWEEP:
             return

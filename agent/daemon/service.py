@@ -19,22 +19,23 @@ from agent.config.execution import JobSecret, MountConfig
 from agent.daemon.attempts import Attempts
 from agent.daemon.capacity import Ledger
 from agent.daemon.claim import ClaimLoop, Floor
+from agent.daemon.commands import CommandLoop
 from agent.daemon.engines import EngineWatch
 from agent.daemon.health import Vitals, serving
-from agent.daemon.heartbeat import Heartbeat
+from agent.daemon.heartbeat import HeartbeatLoop
 from agent.daemon.journal import Journal
 from agent.daemon.leaving import EXIT_CODES, Leave, Leaving
 from agent.daemon.notify import Notifier
-from agent.daemon.orders import OrdersLoop
 from agent.daemon.prune import AttemptFolders, PruneLoop, Pruner
 from agent.daemon.recover import Recovery
 from agent.daemon.tally import Tally
+from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
-from agent.pipeline.equipment import Equipment, Lane, Limits, Sources
+from agent.pipeline.equipment import Backend, Equipment, Limits, Sources
 from agent.pipeline.insist import Sleep
 from agent.pipeline.recall import Recall
 from agent.pipeline.tasks import end, unless
-from agent.ports.queue import Hello, QueuePort, Welcome
+from agent.ports.queue import QueuePort
 
 #: Seconds that attempts get to detach, and that stopped jobs get beyond their grace.
 _DETACH: Final = 10.0
@@ -46,7 +47,7 @@ _GOODBYE: Final = 3.0
 class Workshop:
     """What is opened once the control plane is known, since labels name it."""
 
-    lanes: Mapping[str, Lane]
+    backends: Mapping[str, Backend]
     pruners: Sequence[Pruner] = ()
 
 
@@ -74,11 +75,11 @@ class Settings:
 class _Running:
     """The parts of a daemon that has registered."""
 
-    welcome: Welcome
+    welcome: RegisteredAgent
     attempts: Attempts
     ledger: Ledger
     engines: EngineWatch
-    heartbeat: Heartbeat
+    heartbeat: HeartbeatLoop
     claims: ClaimLoop
     recovery: Recovery
     pruning: PruneLoop
@@ -97,13 +98,13 @@ class AgentDaemon:
         self,
         *,
         queue: QueuePort,
-        hello: Hello,
-        open_workshop: Callable[[Welcome], Awaitable[Workshop]],
+        hello: AgentRegistration,
+        open_workshop: Callable[[RegisteredAgent], Awaitable[Workshop]],
         sources: Sources,
         settings: Settings,
         executor: Executor,
         notifier: Notifier | None = None,
-        on_ready: Callable[[Welcome], None] = lambda _: None,
+        on_ready: Callable[[RegisteredAgent], None] = lambda _: None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -150,12 +151,15 @@ class AgentDaemon:
         attempts = Attempts(equipment, ledger)
         attempts.hold(welcome.held)
         recovery = Recovery(
-            self._queue, journal, workshop.lanes, attempts,
+            self._queue, journal, workshop.backends, attempts,
             grace=self._settings.limits.grace, sleep=self._sleep,
         )  # fmt: skip
         heartbeat = self._heartbeat(welcome, attempts)
         engines = EngineWatch(
-            workshop.lanes, heartbeat.conditions, narrow=welcome.narrows_claims, sleep=self._sleep
+            workshop.backends,
+            heartbeat.conditions,
+            narrow=welcome.narrows_claims,
+            sleep=self._sleep,
         )
         return _Running(
             welcome=welcome,
@@ -177,8 +181,8 @@ class AgentDaemon:
             "engines": self._supervised("engines", running.engines.run()),
             "prune": self._supervised("prune", running.pruning.run()),
         }
-        if running.welcome.tells_orders:
-            loops["orders"] = self._supervised("orders", self._orders(running).run())
+        if running.welcome.has_commands:
+            loops["commands"] = self._supervised("commands", self._commands(running).run())
         try:
             reason = await self._leaving.wanted()
             self._notifier.stopping("leaving")
@@ -245,12 +249,12 @@ class AgentDaemon:
             await _at_most(_DETACH, attempts.all_ended())
 
     def _equipment(
-        self, welcome: Welcome, workshop: Workshop, journal: Journal, tally: Tally
+        self, welcome: RegisteredAgent, workshop: Workshop, journal: Journal, tally: Tally
     ) -> Equipment:
         settings = self._settings
         return Equipment(
             queue=self._queue,
-            lanes=workshop.lanes,
+            backends=workshop.backends,
             sources=self._sources,
             builds=Builds(timeout=settings.build_timeout, concurrency=settings.build_concurrency),
             record=journal,
@@ -268,19 +272,19 @@ class AgentDaemon:
     def _attempts_dir(self) -> Path:
         return self._settings.state_dir / "attempts"
 
-    def _heartbeat(self, welcome: Welcome, attempts: Attempts) -> Heartbeat:
-        return Heartbeat(
+    def _heartbeat(self, welcome: RegisteredAgent, attempts: Attempts) -> HeartbeatLoop:
+        return HeartbeatLoop(
             self._queue,
             attempts,
             agent_id=welcome.agent_id,
             session=self._hello.session,
             interval=welcome.heartbeat_seconds,
-            orders=self._leaving.order,
+            commands=self._leaving.order,
             sleep=self._sleep,
         )
 
-    def _orders(self, running: _Running) -> OrdersLoop:
-        return OrdersLoop(
+    def _commands(self, running: _Running) -> CommandLoop:
+        return CommandLoop(
             self._queue,
             running.heartbeat.hasten,
             agent_id=running.welcome.agent_id,
@@ -290,11 +294,11 @@ class AgentDaemon:
 
     def _claims(
         self,
-        welcome: Welcome,
+        welcome: RegisteredAgent,
         attempts: Attempts,
         ledger: Ledger,
         engines: EngineWatch,
-        heartbeat: Heartbeat,
+        heartbeat: HeartbeatLoop,
     ) -> ClaimLoop:
         settings = self._settings
         return ClaimLoop(
@@ -313,7 +317,7 @@ class AgentDaemon:
     def _pruning(
         self, workshop: Workshop, recovery: Recovery, journal: Journal, attempts: Attempts
     ) -> PruneLoop:
-        runners = [lane.runner for lane in workshop.lanes.values()]
+        runners = [backend.runner for backend in workshop.backends.values()]
         folders = AttemptFolders(self._attempts_dir, attempts, runners, self._executor)
         return PruneLoop(
             workshop.pruners,

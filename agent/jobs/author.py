@@ -147,7 +147,7 @@ def _add_uri(spec: Json, wishes: Wishes, uri: str) -> Path | None:
         spec["source"] = git_source(uri, wishes.git_version) | _extras(wishes)
         return None
     if wishes.git_version is not None:
-        message = f"--git-version belongs to a git repository, and «{uri}» is a directory."
+        message = f"--git-version belongs to a git repository, and '{uri}' is a directory."
         raise InvalidInputError(message, hint="Leave it out, or give the repository's URL.")
     return _directory(uri)
 
@@ -181,7 +181,7 @@ def check_git_url(url: str, ref: str | None = None) -> None:
         InvalidInputError: no URL, or a scheme that git sources do not have.
     """
     if not is_git(url):
-        message = f"«{url}» is not the URL of a git repository."
+        message = f"'{url}' is not the URL of a git repository."
         hint = "Use https://, ssh:// or user@host:path; a directory becomes a code job."
         raise InvalidInputError(message, hint=hint)
     git_source(stored_remote(url), ref)
@@ -195,14 +195,14 @@ def git_source(url: str, ref: str | None) -> Json:
     """
     for text in (url, ref or ""):
         if text.startswith("-"):
-            message = f"«{text}» looks like an option of git, and is not taken."
+            message = f"'{text}' looks like an option of git, and is not taken."
             raise InvalidInputError(message)
     if _URL.match(url):
         # First, so that no message shows it.
         _check_password(url, "--uri")
         scheme = url.partition("://")[0]
         if scheme.lower() not in _GIT_SCHEMES:
-            message = f"«{url}»: `{scheme}` is not a protocol of git sources."
+            message = f"'{url}': `{scheme}` is not a protocol of git sources."
             raise InvalidInputError(message, hint="Use https://, ssh:// or user@host:path.")
     return {"type": "git", "url": url, **({"ref": ref} if ref else {})}
 
@@ -279,7 +279,7 @@ def _words(command: str | None) -> list[str] | None:
     try:
         return shlex.split(command)
     except ValueError as error:
-        message = f"--entry-point: «{command}» cannot be split into words: {error}."
+        message = f"--entry-point: '{command}' cannot be split into words: {error}."
         raise InvalidInputError(message.replace("..", "."), hint="Check its quotes.") from None
 
 

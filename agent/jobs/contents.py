@@ -46,7 +46,7 @@ def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
     if len(found) > max_files:
         raise _too_many(directory, found, max_files)
     if not found:
-        message = f"Code directory: «{directory}» holds no file."
+        message = f"Code directory: '{directory}' holds no file."
         raise InvalidInputError(message, hint="Name the directory that your code is in.")
     shares = (found[start : start + _SHARE] for start in range(0, len(found), _SHARE))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as threads:
@@ -78,7 +78,7 @@ def _files(root: Path, folder: Path, prefix: str, depth: int = 0) -> Iterator[_F
             elif not entry.is_dir(follow_symlinks=False):
                 yield _Found(path, entry.path)
     except OSError as error:
-        message = f"Code directory: «{error.filename}» cannot be read ({error.strerror})."
+        message = f"Code directory: '{error.filename}' cannot be read ({error.strerror})."
         raise InvalidInputError(message) from None
 
 
@@ -86,12 +86,12 @@ def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
     target = leaving_link(root, link)
     if target is not None:
         raise InvalidInputError(
-            f"Code directory: «{path}» is a link out of it (to «{target}»).",
+            f"Code directory: '{path}' is a link out of it (to '{target}').",
             hint="Replace it by the file itself, or by a relative link within the directory.",
         )
     if not link.exists():
         raise InvalidInputError(
-            f"Code directory: «{path}» is a link to nothing (to «{link.readlink()}»).",
+            f"Code directory: '{path}' is a link to nothing (to '{link.readlink()}').",
             hint="Remove it.",
         )
     arrived = link.resolve()
@@ -100,7 +100,7 @@ def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
         return
     if depth >= _LOOP or link.parent.resolve().is_relative_to(arrived):
         raise InvalidInputError(
-            f"Code directory: «{path}» is a link to a folder that it lies in.",
+            f"Code directory: '{path}' is a link to a folder that it lies in.",
             hint="Remove it: it has no end.",
         )
     yield from _files(root, arrived, f"{path}/", depth + 1)
@@ -117,7 +117,7 @@ def _hashed(found: _Found, buffer: memoryview) -> Content:
         file = Path(found.file)
         if not stat.S_ISREG(file.lstat().st_mode):
             raise InvalidInputError(
-                f"Code directory: «{found.path}» is a socket, pipe or device.",
+                f"Code directory: '{found.path}' is a socket, pipe or device.",
                 hint="Remove it, or submit a directory without it.",
             )
         total = hashlib.md5(usedforsecurity=False)
@@ -127,7 +127,7 @@ def _hashed(found: _Found, buffer: memoryview) -> Content:
                 total.update(buffer[:count])
                 size += count
     except OSError as error:
-        message = f"Code directory: «{found.path}» cannot be read: {error.strerror}."
+        message = f"Code directory: '{found.path}' cannot be read: {error.strerror}."
         raise InvalidInputError(message) from None
     return Content(_shown(found.path), encoded(total.digest()), size, found.file)
 
@@ -137,7 +137,7 @@ def _shown(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         shown = path.encode(errors="surrogateescape").decode(errors="replace")
-        message = f"Code directory: the name «{shown}» is no UTF-8."
+        message = f"Code directory: the name '{shown}' is no UTF-8."
         raise InvalidInputError(message, hint="Rename it.") from None
     return path
 
@@ -149,8 +149,8 @@ def _too_many(directory: Path, found: list[_Found], max_files: int) -> InvalidIn
         counts[top] = counts.get(top, 0) + 1
     largest = max(counts, key=lambda top: counts[top])
     message = (
-        f"Code directory: «{directory}» holds more than {max_files} files, of them at least "
-        f"{counts[largest]} in «{largest}»."
+        f"Code directory: '{directory}' holds more than {max_files} files, of them at least "
+        f"{counts[largest]} in '{largest}'."
     )
     hint = "Name the directory of the code alone; data belongs elsewhere."
     return InvalidInputError(message, hint=hint)

@@ -107,7 +107,7 @@ async def _draft(
 async def _draft_directory(
     bench: Workbench, wanted: NewJob, source: str, *, with_diff: bool
 ) -> tuple[Draft, NewJob]:
-    remark = f"«{wanted.path}» becomes a code job."
+    remark = f"'{wanted.path}' becomes a code job."
     if source == "git":
         from agent.jobs.repository import draft_checkout
 
@@ -116,9 +116,9 @@ async def _draft_directory(
         found = await draft_checkout(bench.repositories(), placed, with_diff=with_diff)
         if not isinstance(found, str):
             draft, asked = found
-            told = f"«{wanted.path}» becomes a Git job of {stored_remote(asked.path)}."
+            told = f"'{wanted.path}' becomes a Git job of {stored_remote(asked.path)}."
             return replace(draft, remarks=(told, *draft.remarks)), asked
-        remark = f"«{wanted.path}» becomes a code job, not a Git job: {found}."
+        remark = f"'{wanted.path}' becomes a code job, not a Git job: {found}."
     draft = await asyncio.to_thread(draft_code, wanted)
     return replace(draft, remarks=(remark, *draft.remarks)), wanted
 
@@ -132,7 +132,7 @@ async def _check_types(bench: Workbench, wanted: NewJob, draft: Draft) -> None:
     for (name, kind), there in zip(kinds.items(), found, strict=True):
         if there not in {None, kind}:
             message = (
-                f"The name «{name}» is taken in {wanted.entity}/{wanted.project} by an artifact "
+                f"The name '{name}' is taken in {wanted.entity}/{wanted.project} by an artifact "
                 f"of type `{there}`; a {kind} artifact cannot have it, too."
             )
             raise AlreadyExistsError(message, hint="Choose another name by --name.")

@@ -114,7 +114,7 @@ def build_context(wanted: NewJob, root: Path) -> str:
     around = root / Path(context).parent
     beside = around if around.is_dir() else root
     folders = [str(each.relative_to(root)) for each in beside.glob("*/") if each.is_dir()]
-    message = f"The build context «{wanted.build_context}» is no folder of the source."
+    message = f"The build context '{wanted.build_context}' is no folder of the source."
     raise InvalidInputError(message, hint=did_you_mean(context, folders, "folder"))
 
 
@@ -130,7 +130,7 @@ def command_words(said: str | None, dockerfile: str | None) -> tuple[tuple[str, 
         remarks.append(f"`{words[0]}` stands alone and is run by `python`.")
     notebook = entry_points.notebook_of(words)
     if notebook is not None:
-        remarks.append(f"The notebook «{notebook}» is converted to a script when it is built.")
+        remarks.append(f"The notebook '{notebook}' is converted to a script when it is built.")
     return words, remarks
 
 
@@ -153,8 +153,8 @@ def place_and_command(wanted: NewJob) -> tuple[str, str | None]:
 
 def _no_place(said: str, path: Path) -> InvalidInputError:
     if path.exists():
-        return InvalidInputError(f"«{said}» is a device, pipe or socket, and holds no code.")
-    message = f"«{said}» is neither a directory nor a file here."
+        return InvalidInputError(f"'{said}' is a device, pipe or socket, and holds no code.")
+    message = f"'{said}' is neither a directory nor a file here."
     parent = path.parent
     known = [each.name for each in parent.iterdir()] if parent.is_dir() else []
     return InvalidInputError(message, hint=did_you_mean(path.name, known, "file"))
@@ -164,7 +164,7 @@ def _within(root: Path, path: str, what: str) -> Path:
     """A path of the source; also its links stay there."""
     whole = root / path
     if not whole.resolve().is_relative_to(root.resolve()):
-        message = f"The {what} «{path}» leads out of the source by a link."
+        message = f"The {what} '{path}' leads out of the source by a link."
         raise InvalidInputError(message, hint="Name what lies inside the source.")
     return whole
 
@@ -176,7 +176,7 @@ def _check_dockerfile(root: Path, context: str, dockerfile: str) -> None:
     folder = root / context
     known = [str(each.relative_to(folder)) for each in folder.glob("Dockerfile*")]
     known += [str(each.relative_to(folder)) for each in folder.glob("*.Dockerfile")]
-    message = f"There is no Dockerfile «{dockerfile}» in the build context «{context or '.'}»."
+    message = f"There is no Dockerfile '{dockerfile}' in the build context '{context or '.'}'."
     raise InvalidInputError(message, hint=did_you_mean(dockerfile, known, "Dockerfile"))
 
 
@@ -194,8 +194,8 @@ def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
     found = [str(each.relative_to(folder)) for each in _of_kind(folder, Path(path).suffix)]
     # Of its name anywhere, else of its kind.
     known = [each for each in found if Path(each).name == Path(path).name][:_OFFERED] or found
-    where = f"build context «{context}»" if context else "source"
-    message = f"The entry point's file «{script}» is not in the {where}."
+    where = f"build context '{context}'" if context else "source"
+    message = f"The entry point's file '{script}' is not in the {where}."
     hint = did_you_mean(path, known, "file of its kind")
     raise InvalidInputError(message, hint=hint)
 
@@ -205,7 +205,7 @@ def _check_notebook(file: Path, shown: str) -> None:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"The notebook «{shown}» is no UTF-8 text: {error}.") from None
+        raise InvalidInputError(f"The notebook '{shown}' is no UTF-8 text: {error}.") from None
     notebook_to_script(text, shown)
 
 

@@ -84,10 +84,10 @@ def services_from(texts: tuple[str, ...]) -> dict[str, str]:
     for text in texts:
         name, equals, policy = text.partition("=")
         if not equals or not name.strip():
-            message = f"--service: «{text}» is not of the form NAME=POLICY."
+            message = f"--service: '{text}' is not of the form NAME=POLICY."
             raise InvalidInputError(message, hint="For example: --service proxy=always.")
         if policy not in {"always", "never"}:
-            message = f"--service {name}: «{policy}» is no policy."
+            message = f"--service {name}: '{policy}' is no policy."
             raise InvalidInputError(message, hint="Write `always` or `never`.")
         services[name.strip()] = policy
     return services

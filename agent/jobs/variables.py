@@ -45,5 +45,5 @@ def _typed(name: str, text: str, kind: str) -> object:
                 return text
     except (ValueError, KeyError):
         article = "an" if kind == "integer" else "a"
-        message = f"--set-var {name}: «{text}» is not {article} {kind}."
+        message = f"--set-var {name}: '{text}' is not {article} {kind}."
         raise InvalidInputError(message) from None

@@ -30,7 +30,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class Allocation:
     """What was set aside for one job."""
 
     cpus: float | None = None
@@ -48,21 +48,21 @@ def fits(demand: Demand, free: Capacity) -> bool:
     )
 
 
-def grant(demand: Demand, free: Capacity) -> Granted:
+def grant(demand: Demand, free: Capacity) -> Allocation:
     """Set aside what is asked; the first free devices are pinned.
 
     Call only where `fits` holds.
     """
-    return Granted(demand.cpus, demand.memory, free.gpus[: demand.gpus])
+    return Allocation(demand.cpus, demand.memory, free.gpus[: demand.gpus])
 
 
-def minus(free: Capacity, granted: Granted) -> Capacity:
+def minus(free: Capacity, allocation: Allocation) -> Capacity:
     """What stays free after a grant and its slot are taken."""
     return Capacity(
         slots=None if free.slots is None else free.slots - 1,
-        cpus=_less(free.cpus, granted.cpus),
-        memory=_less(free.memory, granted.memory),
-        gpus=tuple(gpu for gpu in free.gpus if gpu not in granted.gpus),
+        cpus=_less(free.cpus, allocation.cpus),
+        memory=_less(free.memory, allocation.memory),
+        gpus=tuple(gpu for gpu in free.gpus if gpu not in allocation.gpus),
     )
 
 

@@ -19,6 +19,6 @@ def checked_project(name: str) -> str:
         return name
     shown = "".join(c if c.isprintable() else "�" for c in name[:_LONGEST])
     raise InvalidInputError(
-        f"«{shown}» cannot be the name of a project.",
+        f"'{shown}' cannot be the name of a project.",
         hint=f"1 to {_LONGEST} characters, without `/ \\ # ? % :` and no blank at either end.",
     )

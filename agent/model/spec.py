@@ -238,5 +238,5 @@ def _gpus(args: Json) -> int:
         return len(value.removeprefix("device=").split(","))
     if value.isdigit():
         return int(value)
-    message = f"Resource argument `gpus`: «{value}» is neither a count, `all` nor `device=…`."
+    message = f"Resource argument `gpus`: '{value}' is neither a count, `all` nor `device=…`."
     raise InvalidInputError(message)

@@ -32,7 +32,7 @@ def parse_duration(text: str) -> float:
         return 0.0
     parts = _PART.findall(compact)
     if not parts or _PART.sub("", compact).strip():
-        message = f"«{text}» is not a duration."
+        message = f"'{text}' is not a duration."
         raise InvalidInputError(message, hint="Write a number with a unit: 30s, 10m, 2h, 1h30m.")
     return sum(float(number) * _DURATIONS[unit] for number, unit in parts)
 
@@ -46,11 +46,11 @@ def parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     factor = _SIZES.get(match[2].lower()) if match else None
     if match is None or factor is None:
-        message = f"«{text}» is not a size."
+        message = f"'{text}' is not a size."
         raise InvalidInputError(message, hint="Write a number with a unit: 512MiB, 2GiB, 10GB.")
     size = float(match[1]) * factor
     if size == math.inf:
-        raise InvalidInputError(f"«{text[:20]}…» is not a size: it has {len(text)} characters.")
+        raise InvalidInputError(f"'{text[:20]}…' is not a size: it has {len(text)} characters.")
     return int(size)
 
 

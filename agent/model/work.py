@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.phase import Phase
 from agent.model.spec import Json, LaunchSpec
 
@@ -38,7 +38,7 @@ class Claim:
     spec: LaunchSpec
     #: `queue`, `job`, `submitter`: who set what; from W&B's servers all is the submitter's.
     layers: dict[str, Json]
-    granted: Granted
+    allocation: Allocation
     #: Credential for the job itself.
     run_token: str = field(repr=False)
     stop_requested: bool

@@ -12,13 +12,13 @@ import structlog
 from agent.model.errors import FencedError, LaunchError
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import UNSTARTED_HELD, Phase
+from agent.model.protocol import LeaseStatus
 from agent.pipeline.ending import is_foreseen, outcome_of_failure
 from agent.pipeline.findings import BuildFindings
 from agent.pipeline.job import Job
 from agent.pipeline.recall import Recall, RecalledError
 from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, watch
-from agent.ports.queue import Answer
 from agent.ports.runner import Workload
 
 #: Seconds. An item that cannot be handed back in time returns when its lease lapses.
@@ -114,7 +114,7 @@ class _Line:
             case Deliver(outcome=outcome, workload=workload, log_shift=shift):
                 self._workload, self._may_run = workload, True
                 if workload is not None:
-                    self._job.report.follow(self._job.lane.runner).begin(workload, shift)
+                    self._job.report.follow(self._job.backend.runner).begin(workload, shift)
                 return outcome
             case _:
                 assert_never(begin)
@@ -125,11 +125,13 @@ class _Line:
         equipment.record.opened(job.lease, job.name, job.claim.resource)
         job.report.note(phase=Phase.PREPARING, activity="fetching the source")
         await equipment.in_thread(_fresh, job.folder)
-        resolved = await job.recalls.guard(resolve(job.claim, job.lane, equipment, job.folder, log))
+        resolved = await job.recalls.guard(
+            resolve(job.claim, job.backend, equipment, job.folder, log)
+        )
         job.report.note(activity="preparing the image", facts=dict(resolved.facts))
         findings = BuildFindings(log)
         image = await job.recalls.guard(
-            equipment.builds.image(resolved, job.lane.builder, job.lane.images, findings)
+            equipment.builds.image(resolved, job.backend.builder, job.backend.images, findings)
         )
         if findings.warning is not None:
             job.report.note(warning=findings.warning)
@@ -192,11 +194,11 @@ class _Line:
                 job.equipment.record.dropped(job.lease)
             return
         except FencedError:
-            answer = Answer.FENCED
+            answer = LeaseStatus.FENCED
         except LaunchError as error:
             log.warning("the outcome was refused; its evidence stays", error=str(error))
             return
-        if answer is Answer.FENCED:
+        if answer is LeaseStatus.FENCED:
             job.equipment.record.dropped(job.lease)
             return
         job.equipment.record.acknowledged(job.lease)
@@ -213,7 +215,7 @@ class _Line:
         if self._workload is None:
             return
         try:
-            await self._job.lane.runner.destroy(self._workload)
+            await self._job.backend.runner.destroy(self._workload)
         except LaunchError as error:
             structlog.get_logger().warning("not removed; will be swept", error=str(error))
 

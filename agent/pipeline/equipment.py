@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
+class Backend:
     """One resource: how its jobs are built and run."""
 
     runner: RunnerPort
@@ -82,7 +82,7 @@ class Equipment(Workbench):
     """Everything that is not the attempt's own."""
 
     queue: QueuePort
-    lanes: Mapping[str, Lane]
+    backends: Mapping[str, Backend]
     builds: Builds
     record: Record
     control_plane_id: str

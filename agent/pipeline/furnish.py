@@ -87,7 +87,7 @@ def _remove(target: Path) -> None:
     try:
         target.unlink()
     except OSError as error:
-        message = f"«{target.name}» of the source is no file ({error.strerror})."
+        message = f"'{target.name}' of the source is no file ({error.strerror})."
         raise InvalidInputError(message) from None
 
 
@@ -96,7 +96,7 @@ def _convert(root: Path, context: Path, notebook: str) -> str:
     file = context / notebook
     text = _read(root, file, notebook, _LARGEST_NOTEBOOK)
     if text is None:
-        message = f"The entry point names «{notebook}», which does not exist in the source."
+        message = f"The entry point names '{notebook}', which does not exist in the source."
         raise InvalidInputError(message, hint="Check --entry-point.")
     script = PurePosixPath(notebook).with_suffix(".py")
     if (context / script).exists() or (context / script).is_symlink():
@@ -122,10 +122,10 @@ def _read(root: Path, file: Path, shown: str, largest: int) -> str | None:
     if not file.is_file():
         return None
     if not file.resolve().is_relative_to(root.resolve()):
-        raise InvalidInputError(f"«{shown}» is a link out of the source.")
+        raise InvalidInputError(f"'{shown}' is a link out of the source.")
     if file.stat().st_size > largest:
-        raise InvalidInputError(f"«{shown}» is larger than {largest} bytes.")
+        raise InvalidInputError(f"'{shown}' is larger than {largest} bytes.")
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"«{shown}» cannot be read: {error}.") from None
+        raise InvalidInputError(f"'{shown}' cannot be read: {error}.") from None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agent.model.work import Claim, Lease
-from agent.pipeline.equipment import Equipment, Lane
+from agent.pipeline.equipment import Backend, Equipment
 from agent.pipeline.recall import Recalls
 from agent.pipeline.report import Report
 
@@ -17,7 +17,7 @@ class Job:
     claim: Claim
     #: Of its workload and its folder.
     name: str
-    lane: Lane
+    backend: Backend
     equipment: Equipment
     recalls: Recalls
     report: Report

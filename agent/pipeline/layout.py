@@ -37,7 +37,7 @@ def layout_of(
     """
     context = inside(root, spec.build.build_context or ".", "build context")
     if not context.is_dir():
-        message = f"The build context «{spec.build.build_context}» is no folder of the source."
+        message = f"The build context '{spec.build.build_context}' is no folder of the source."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     relative = context.relative_to(root.resolve()).as_posix()
     words = tuple(spec.overrides.entry_point) if command is None else command
@@ -50,7 +50,7 @@ def layout_of(
         return beside or _with_script(context, layout)
     dockerfile = inside(context, asked, "Dockerfile")
     if not dockerfile.is_file():
-        message = f"The Dockerfile «{asked}» does not exist in the build context."
+        message = f"The Dockerfile '{asked}' does not exist in the build context."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     return replace(layout, dockerfile=dockerfile.relative_to(context).as_posix())
 
@@ -64,7 +64,7 @@ def inside(root: Path, path: str, what: str) -> Path:
     base = root.resolve()
     target = (base / path).resolve() if "\0" not in path else None
     if target is None or not target.is_relative_to(base):
-        message = f"The {what} «{path}» lies outside the source."
+        message = f"The {what} '{path}' lies outside the source."
         raise JobError(Cause.SOURCE_INVALID, message, hint="Name a path inside it.")
     return target
 
@@ -90,7 +90,7 @@ def _with_script(context: Path, layout: Layout) -> Layout:
         return layout
     if not script.endswith(".py") or inside(context, script, "entry point").exists():
         return layout
-    message = f"The entry point names «{script}», which does not exist in the source."
+    message = f"The entry point names '{script}', which does not exist in the source."
     raise JobError(Cause.START_ENTRYPOINT, message, hint="Check --entry-point.")
 
 

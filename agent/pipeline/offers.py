@@ -43,7 +43,7 @@ def named(claim: Claim, kind: str) -> tuple[str, ...]:
     allowed = _names((template.get("resource_args") or {}).get(claim.resource) or {}, kind)
     for name in wanted:
         if name not in allowed:
-            message = f"`{kind}`: «{name}» is not named by the template of queue {claim.queue}."
+            message = f"`{kind}`: '{name}' is not named by the template of queue {claim.queue}."
             hint = "Only a queue's template may name secrets and mounts."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
     return wanted
@@ -82,7 +82,7 @@ def _read(name: str, secret: JobSecret) -> str:
     except ConfigError as error:
         # Where it should be is the administrator's to know, not the submitter's.
         structlog.get_logger().error("a job's secret cannot be read", name=name, error=str(error))
-        message = f"The secret «{name}» cannot be read on this agent."
+        message = f"The secret '{name}' cannot be read on this agent."
         hint = f"See `{SECRETS}.{name}` in the agent's configuration; its log says more."
         raise JobError(Cause.INTERNAL, message, hint=hint) from error
 
@@ -98,7 +98,7 @@ def _names(arguments: Json, kind: str) -> tuple[str, ...]:
 def _known(offers: Mapping[str, Offer], name: str, kind: str) -> Offer:
     if name in offers:
         return offers[name]
-    message = f"`{kind}`: the agent offers nothing called «{name}»."
+    message = f"`{kind}`: the agent offers nothing called '{name}'."
     hint = f"The administrator names it under `{kind}:` in the agent's configuration."
     raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
 

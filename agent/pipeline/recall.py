@@ -10,8 +10,8 @@ from collections.abc import Coroutine, Mapping
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
+from agent.model.protocol import LeaseStatus
 from agent.pipeline.tasks import end
-from agent.ports.queue import Answer
 
 Result = TypeVar("Result")
 
@@ -32,9 +32,9 @@ class Recall(IntEnum):
 
 
 #: What the queue's answers mean for the attempt.
-RECALLS: Final[Mapping[Answer, Recall]] = {
-    Answer.STOP: Recall.STOP,
-    Answer.FENCED: Recall.FENCED,
+RECALLS: Final[Mapping[LeaseStatus, Recall]] = {
+    LeaseStatus.STOP: Recall.STOP,
+    LeaseStatus.FENCED: Recall.FENCED,
 }
 #: Before the permit nothing has run: every cause ends the stage.
 ANY: Final = frozenset(Recall)

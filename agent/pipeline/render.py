@@ -13,7 +13,7 @@ from agent.config.execution import BuilderConfig, DockerRunnerConfig
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Resolved
 from agent.pipeline.build import build_request
-from agent.pipeline.equipment import Lane, Workbench
+from agent.pipeline.equipment import Backend, Workbench
 from agent.pipeline.masking import masked, masked_value
 from agent.pipeline.offers import MOUNTS, SECRETS, Offered, named
 from agent.pipeline.parameters import parameters_of
@@ -58,15 +58,15 @@ class Rendering:
 
 
 async def render(
-    claim: Claim, lane: Lane, bench: Workbench, folder: Path, rules: Rules, log: LogSink
+    claim: Claim, backend: Backend, bench: Workbench, folder: Path, rules: Rules, log: LogSink
 ) -> Rendering:
     """Look everything up below `folder`, which is the caller's to remove.
 
     Raises:
         LaunchError: what would refuse the run, in the same words.
     """
-    resolved = await resolve(claim, lane, bench, folder, log)
-    containers = lane.images is not None
+    resolved = await resolve(claim, backend, bench, folder, log)
+    containers = backend.images is not None
     plan: Plan | None = None
     if containers and resolved.tree is not None:
         plan = await bench.in_thread(make_plan, build_request(resolved), rules.builder)

@@ -10,6 +10,7 @@ import structlog
 from agent.model.errors import FencedError, LaunchError
 from agent.model.outcome import Outcome
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.work import Lease
 from agent.pipeline.insist import Sleep, insist
 from agent.pipeline.joblog import JobLog
@@ -17,7 +18,7 @@ from agent.pipeline.recall import RECALLS, WHILE_CONCLUDING, WHILE_PERMITTING, R
 from agent.pipeline.record import Record
 from agent.pipeline.shipping import SetupLog, Shipper
 from agent.pipeline.tasks import end
-from agent.ports.queue import Answer, Channel, QueuePort
+from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
 
 #: Seconds that progress waits for more of it. Stages of a job whose image is there take
@@ -92,7 +93,7 @@ class Report:
             name = f"report-{self._lease.item_id}"
             self._sender = asyncio.create_task(self._send_news(), name=name)
 
-    async def permit(self) -> Answer:
+    async def permit(self) -> LeaseStatus:
         """Ask for the start permit until it is answered.
 
         Raises:
@@ -112,7 +113,7 @@ class Report:
         self._job_shipper, self._job_log = shipper, log
         return log
 
-    async def finish(self, outcome: Outcome, log_stall: float) -> Answer:
+    async def finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         """All log bytes, then the outcome, until it is answered.
 
         Raises:
@@ -127,7 +128,7 @@ class Report:
         finishing = self._finish(outcome, log_stall)
         return await self._recalls.guard(finishing, WHILE_CONCLUDING, mercy=_LAST_CALLS)
 
-    async def _finish(self, outcome: Outcome, log_stall: float) -> Answer:
+    async def _finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         self._finishing = True
         self._wake.set()
         await self._idle.wait()
@@ -191,14 +192,14 @@ class Report:
                 self._sleep,
             )
         except FencedError:
-            answer = Answer.FENCED
+            answer = LeaseStatus.FENCED
         except LaunchError as error:
             # Progress that the far end refuses is lost; the outcome is what counts.
             structlog.get_logger().warning("progress was refused", error=str(error))
             return
         self.obey(answer)
 
-    def obey(self, answer: Answer) -> None:
+    def obey(self, answer: LeaseStatus) -> None:
         """Turn an answer into a recall."""
         recall = RECALLS.get(answer)
         if recall is not None:

@@ -18,7 +18,7 @@ from agent.model.spec import (
 )
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.environment import environment_of
-from agent.pipeline.equipment import Lane, Workbench
+from agent.pipeline.equipment import Backend, Workbench
 from agent.pipeline.furnish import Furnished, furnish
 from agent.pipeline.layout import Layout, layout_of
 from agent.pipeline.macros import expand, macros_of
@@ -31,7 +31,7 @@ _OURS = frozenset({SECRETS, MOUNTS, "builder"})
 
 
 async def resolve(
-    claim: Claim, lane: Lane, equipment: Workbench, folder: Path, log: LogSink
+    claim: Claim, backend: Backend, equipment: Workbench, folder: Path, log: LogSink
 ) -> Resolved:
     """Look everything up; `folder` is the attempt's own and exists.
 
@@ -46,17 +46,17 @@ async def resolve(
     command = checked_command(claim.spec)
     named(claim, SECRETS)
     named(claim, MOUNTS)
-    lane.runner.check(arguments_of(claim, {}))
+    backend.runner.check(arguments_of(claim, {}))
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
-        return _ready_image(claim, lane, source.image, command)
+        return _ready_image(claim, backend, source.image, command)
     tree = await _fetched(claim, source, equipment, folder, log)
     furnished = await furnish(tree.root, claim.spec, stored, equipment, log)
-    containers = lane.images is not None
+    containers = backend.images is not None
     layout = await equipment.in_thread(
         layout_of, tree.root, claim.spec, containers=containers, command=furnished.command
     )
-    return _from_source(claim, lane, tree, layout, furnished)
+    return _from_source(claim, backend, tree, layout, furnished)
 
 
 async def _stored(claim: Claim, equipment: Workbench, log: LogSink) -> StoredJob:
@@ -124,8 +124,8 @@ def _check_paths(command: tuple[str, ...]) -> None:
         raise PolicyError(Cause.POLICY_SPEC, error.message, hint=error.hint) from None
 
 
-def _ready_image(claim: Claim, lane: Lane, image: str, command: tuple[str, ...]) -> Resolved:
-    if lane.images is None:
+def _ready_image(claim: Claim, backend: Backend, image: str, command: tuple[str, ...]) -> Resolved:
+    if backend.images is None:
         message = f"{claim.resource} runs no container images, and the job brings {image}."
         hint = "Put it on a queue whose resource is local-container."
         raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
@@ -139,13 +139,13 @@ def _ready_image(claim: Claim, lane: Lane, image: str, command: tuple[str, ...])
         dockerfile=None,
         base_image=None,
         python=None,
-        environment=environment_of(claim, lane.job_url, image),
+        environment=environment_of(claim, backend.job_url, image),
         facts={"source": image} | ({"job": claim.spec.job} if claim.spec.job else {}),
     )
 
 
 def _from_source(
-    claim: Claim, lane: Lane, tree: SourceTree, layout: Layout, furnished: Furnished
+    claim: Claim, backend: Backend, tree: SourceTree, layout: Layout, furnished: Furnished
 ) -> Resolved:
     if not layout.command and layout.dockerfile is None:
         message = "The job has neither an entry point nor a Dockerfile."
@@ -167,7 +167,7 @@ def _from_source(
         base_image=base.image,
         accelerated=base.accelerated,
         python=furnished.python,
-        environment=environment_of(claim, lane.job_url, None),
+        environment=environment_of(claim, backend.job_url, None),
         facts=facts,
     )
 

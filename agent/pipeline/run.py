@@ -11,6 +11,7 @@ from agent.model.errors import JobError
 from agent.model.names import workload_labels
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved
 from agent.pipeline.ending import outcome_of
 from agent.pipeline.job import Job
@@ -20,7 +21,6 @@ from agent.pipeline.recall import Recall, RecalledError
 from agent.pipeline.resolve import arguments_of
 from agent.pipeline.tasks import end
 from agent.pipeline.watch import Watch
-from agent.ports.queue import Answer
 from agent.ports.runner import AlreadyStartedError, RunRequest, Workload, WorkloadState
 
 #: Seconds between looks at an engine that went away under a start.
@@ -39,7 +39,7 @@ async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
     """
     request = await _request(job, resolved, image)
     job.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
-    return await job.lane.runner.create(request)
+    return await job.backend.runner.create(request)
 
 
 async def permit_and_start(job: Job, workload: Workload) -> Workload | Outcome:
@@ -61,10 +61,10 @@ async def permit_and_start(job: Job, workload: Workload) -> Workload | Outcome:
     finally:
         if not permit.done():
             await end(permit)
-    if answer is Answer.FENCED:
+    if answer is LeaseStatus.FENCED:
         job.recalls.send(Recall.FENCED)
         raise RecalledError(Recall.FENCED)
-    if answer is Answer.STOP or job.recalls.strongest(frozenset({Recall.STOP})):
+    if answer is LeaseStatus.STOP or job.recalls.strongest(frozenset({Recall.STOP})):
         return Stopped("stopped on request before it started")
     started = await _start_once(job, workload)
     if isinstance(started, Workload):
@@ -78,7 +78,7 @@ async def watch(job: Job, workload: Workload, *, log_shift: int = 0) -> Outcome:
     Raises:
         RecalledError: detached or fenced; the workload goes on.
     """
-    runner, timeout = job.lane.runner, job.claim.spec.timeout
+    runner, timeout = job.backend.runner, job.claim.spec.timeout
     job.report.note(phase=Phase.STARTED, activity="running", facts={"workload": workload.name})
     job.report.follow(runner).begin(workload, log_shift)
     watching = Watch(runner, workload, job.recalls, job.equipment.limits, job.equipment.sleep)
@@ -93,7 +93,7 @@ async def watch(job: Job, workload: Workload, *, log_shift: int = 0) -> Outcome:
 async def _start_once(job: Job, workload: Workload) -> Workload | Outcome:
     # A start that was sent cannot be called back; cutting our end of it would only hide
     # what it did. So it runs to its end, whoever cancels.
-    starting = asyncio.ensure_future(job.lane.runner.start(workload))
+    starting = asyncio.ensure_future(job.backend.runner.start(workload))
     try:
         return await asyncio.shield(starting)
     except AlreadyStartedError:
@@ -109,7 +109,7 @@ async def _start_once(job: Job, workload: Workload) -> Workload | Outcome:
 
 
 async def _inspect(job: Job) -> Workload | Outcome:
-    found = await job.lane.runner.find(job.name)
+    found = await job.backend.runner.find(job.name)
     return found or Lost(Cause.LOST_WORKLOAD, f"{job.name} was started and has vanished")
 
 
@@ -119,14 +119,14 @@ async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Wo
     waited, unstarted = 0.0, 0.0
     while waited < job.equipment.limits.engine:
         try:
-            found = await job.lane.runner.find(job.name)
+            found = await job.backend.runner.find(job.name)
         except JobError:
             found = None
         else:
             if found is None or found.state is not WorkloadState.CREATED:
                 return found or Lost(Cause.LOST_ENGINE, str(error))
             if unstarted >= _ON_ITS_WAY:
-                return await job.lane.runner.start(workload)
+                return await job.backend.runner.start(workload)
         await job.equipment.sleep(_LOOK)
         waited += _LOOK
         unstarted = unstarted + _LOOK if found is not None else 0.0
@@ -142,7 +142,7 @@ def _offer(job: Job) -> Offered:
     """The administrator's offers and the job's parameters together. Blocks."""
     equipment, claim = job.equipment, job.claim
     offer = offered(claim, equipment.secrets, equipment.mounts, job.folder)
-    parameters = parameters_of(claim, job.folder, containers=job.lane.images is not None)
+    parameters = parameters_of(claim, job.folder, containers=job.backend.images is not None)
     return Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
 
 
@@ -165,7 +165,7 @@ def run_request(
         args=resolved.args,
         environment=resolved.environment | offer.environment,
         arguments=arguments,
-        granted=claim.granted,
+        allocation=claim.allocation,
         workdir=None if tree is None else tree.root / resolved.build_context,
         mounts=offer.mounts,
     )

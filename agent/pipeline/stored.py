@@ -58,7 +58,7 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
         reference = parse_reference(text, entity=claim.entity, project=claim.project)
         found = await artifacts.find(reference)
         if found.type != "job":
-            message = f"{found.reference} is an artifact of type «{found.type}», not a job."
+            message = f"{found.reference} is an artifact of type '{found.type}', not a job."
             raise JobError(Cause.SOURCE_INVALID, message)
         content = await _content(artifacts, found, job_file.FILE_NAME, _LARGEST_JOB)
         reading = job_file.read_job_file(_text(content or b"", found))
@@ -117,7 +117,7 @@ async def _content(
     if entry is None:
         return None
     if entry.size > largest:
-        message = f"«{name}» of {found.reference} has {entry.size} bytes, more than {largest}."
+        message = f"'{name}' of {found.reference} has {entry.size} bytes, more than {largest}."
         raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
     return b"".join([piece async for piece in artifacts.read(found, name)])
 

@@ -30,7 +30,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.errors import LaunchError
 from agent.model.work import Image, Lease
 
@@ -74,7 +74,7 @@ class RunRequest:
     environment: dict[str, str] = field(repr=False)
     #: The runner's own arguments, checked by `check`.
     arguments: dict[str, Any]
-    granted: Granted
+    allocation: Allocation
     #: Folder to run in: the process runner's copy of the source.
     workdir: Path | None = None
     mounts: tuple[Mount, ...] = ()

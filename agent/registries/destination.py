@@ -53,7 +53,7 @@ def read_destination(text: str, where: str = _WHERE) -> Destination:
     except InvalidInputError as error:
         raise ConfigError(f"`{where}`: {error.message}", hint=error.hint) from None
     if reference.tag or reference.digest:
-        message = f"`{where}`: «{text}» has a tag or digest, and the agent gives its own."
+        message = f"`{where}`: '{text}' has a tag or digest, and the agent gives its own."
         raise ConfigError(message, hint=f"Write `{reference.repository}`.")
     host = reference.host or ""
     if match := _ECR.fullmatch(host):
@@ -84,12 +84,12 @@ def read_registry(
         return None
     kind = _TYPES.get(str(named))
     if kind is None:
-        message = f"`registry.type`: «{named}» is not known."
+        message = f"`registry.type`: '{named}' is not known."
         raise ConfigError(message, hint="Known are ecr, gcr, acr and local.")
     uri = block.get("uri") or _put_together(kind, block, environment or {})
     found = read_destination(str(uri), "registry.uri")
     if found.kind != kind:
-        message = f"`registry.uri`: «{uri}» is no address of a registry of type {named}."
+        message = f"`registry.uri`: '{uri}' is no address of a registry of type {named}."
         raise ConfigError(message, hint="Mend `registry.type`, or use `builder.destination`.")
     return found
 
@@ -125,4 +125,4 @@ def _region(region: object) -> str:
 
 
 def _not_as(where: str, text: str, service: str, form: str) -> ConfigError:
-    return ConfigError(f"`{where}`: «{text}» is not as {service} has it.", hint=f"Write `{form}`.")
+    return ConfigError(f"`{where}`: '{text}' is not as {service} has it.", hint=f"Write `{form}`.")

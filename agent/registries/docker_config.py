@@ -39,7 +39,7 @@ def docker_login(repository: str, environment: Mapping[str, str]) -> Credentials
     except docker.errors.DockerException as error:
         raise JobError(
             Cause.IMAGE_AUTH,
-            f"The login for the registry of «{repository}» cannot be read ({error}).",
+            f"The login for the registry of '{repository}' cannot be read ({error}).",
             hint="Check `~/.docker/config.json` and its credential helper on the agent's machine.",
         ) from None
     if not found:

@@ -154,7 +154,7 @@ def _path(image: ImageReference) -> str:
 def _no_entry(image: ImageReference) -> JobError:
     return JobError(
         Cause.IMAGE_AUTH,
-        f"The registry of «{image.repository}» does not let the agent in.",
+        f"The registry of '{image.repository}' does not let the agent in.",
         hint="Log the agent's machine in with `docker login`.",
     )
 
@@ -162,6 +162,6 @@ def _no_entry(image: ImageReference) -> JobError:
 def _away(image: ImageReference, why: str) -> JobError:
     return JobError(
         Cause.IMAGE_UNAVAILABLE,
-        f"The registry of «{image.repository}» cannot be asked: {why.rstrip('.')}.",
+        f"The registry of '{image.repository}' cannot be asked: {why.rstrip('.')}.",
         hint="Check `builder.destination` and the network of the agent's machine.",
     )

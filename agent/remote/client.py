@@ -80,7 +80,7 @@ class Answer:
             return json.loads(self.body)
         except ValueError:
             shown = self.body[:80].decode("utf-8", "replace")
-            message = f"The server answered with something other than JSON: «{shown}»."
+            message = f"The server answered with something other than JSON: '{shown}'."
             raise ServerError(message, hint="Is this the address of a control plane?") from None
 
 
@@ -328,7 +328,7 @@ async def pieces_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, N
 def _base_url(text: str) -> URL:
     url = URL(text.strip().rstrip("/"))
     if url.scheme not in {"http", "https"} or not url.host:
-        message = f"«{text}» is not the address of a server."
+        message = f"'{text}' is not the address of a server."
         raise ConfigError(message, hint="Write http://HOST:PORT or https://HOST.")
     if url.user or url.password:
         message = "The server's address holds a user name or password."

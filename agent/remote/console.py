@@ -382,7 +382,7 @@ class Console:
 
 def _no_item(item_id: str) -> LaunchError:
     if not item_id.isalnum():
-        message = f"«{item_id}» is not the id of an item: 12 letters and digits."
+        message = f"'{item_id}' is not the id of an item: 12 letters and digits."
         return InvalidInputError(message, hint="`launch item list` shows the ids.")
     message = f"There is no item `{item_id}`, or the key may not read it."
     return NotFoundError(message, hint="`launch item list` shows the ids.")

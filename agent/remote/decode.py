@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from agent.model.capacity import Capacity, Granted
+from agent.model.capacity import Allocation, Capacity
 from agent.model.errors import ServerError
 from agent.model.phase import Phase
 from agent.model.spec import Json, parse_spec
@@ -45,7 +45,7 @@ def claim_of(raw: Json) -> Claim:
             resource=raw["resource"],
             spec=spec,
             layers=raw.get("layers") or {},
-            granted=_granted(raw),
+            allocation=_allocation(raw),
             run_token=raw["runToken"],
             stop_requested=bool(raw["stopRequested"]),
             created_at=datetime.fromisoformat(raw["createdAt"]),
@@ -64,9 +64,9 @@ def capacity_input(capacity: Capacity) -> dict[str, Any]:
     }
 
 
-def _granted(raw: Json) -> Granted:
+def _allocation(raw: Json) -> Allocation:
     memory = raw.get("memory")
-    return Granted(
+    return Allocation(
         cpus=raw.get("cpus"),
         memory=None if memory is None else int(memory),
         gpus=tuple(raw.get("gpus") or ()),

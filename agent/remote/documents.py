@@ -37,9 +37,9 @@ mutation RenewLeases($input: RenewLaunchLeasesInput!) {
 }
 """
 
-ORDERS: Final = """
+COMMANDS: Final = """
 query AgentOrders($agentId: ID!, $session: String!, $seen: String, $waitSeconds: Int) {
-  launchOrders(agentId: $agentId, session: $session, seen: $seen, waitSeconds: $waitSeconds)
+  launchCommands(agentId: $agentId, session: $session, seen: $seen, waitSeconds: $waitSeconds)
 }
 """
 

@@ -13,7 +13,7 @@ from agent.remote.client import GraphQLClient
 from agent.remote.documents import FEATURES
 
 LEASES: Final = "LAUNCH_LEASES"
-ORDERS: Final = "LAUNCH_ORDERS"
+COMMANDS: Final = "LAUNCH_COMMANDS"
 CLAIM_RESOURCES: Final = "LAUNCH_CLAIM_RESOURCES"
 CONDITIONS: Final = "LAUNCH_CONDITIONS"
 CONTENT_BATCHES: Final = "LAUNCH_CONTENT_BATCHES"

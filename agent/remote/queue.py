@@ -9,22 +9,22 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, LaunchError, ServerError
 from agent.model.outcome import Outcome, Refused, exit_code_of, phase_of
 from agent.model.phase import TERMINAL, Phase
+from agent.model.protocol import (
+    AgentRegistration,
+    AttemptStatus,
+    ClaimRequest,
+    Heartbeat,
+    HeartbeatReply,
+    LeaseStatus,
+    RegisteredAgent,
+)
 from agent.model.spec import Json
 from agent.model.work import Claim, Lease
-from agent.ports.queue import (
-    Answer,
-    Beat,
-    BeatAnswer,
-    Channel,
-    ClaimRequest,
-    Hello,
-    Standing,
-    Welcome,
-)
+from agent.ports.queue import Channel
 from agent.remote import documents
 from agent.remote.client import GraphQLClient
 from agent.remote.decode import capacity_input, claim_of, lease_of
-from agent.remote.features import CLAIM_RESOURCES, CONDITIONS, ORDERS, require_leases
+from agent.remote.features import CLAIM_RESOURCES, COMMANDS, CONDITIONS, require_leases
 from agent.remote.logs import append_log, log_end
 
 #: Seconds. A renewal that takes longer is worth less than the next one.
@@ -43,7 +43,7 @@ class RemoteQueue:
         self._agent_id = ""
         self._features: frozenset[str] = frozenset()
 
-    async def register(self, hello: Hello) -> Welcome:
+    async def register(self, hello: AgentRegistration) -> RegisteredAgent:
         """Announce this process, after a look at what the server offers."""
         self._features = await require_leases(self._client)
         payload = await self._mutate(
@@ -65,7 +65,7 @@ class RemoteQueue:
         )
         agent = payload["agent"]
         self._agent_id = agent["id"]
-        return Welcome(
+        return RegisteredAgent(
             agent_id=agent["id"],
             agent_name=agent["name"],
             entity=agent["entityName"],
@@ -73,7 +73,7 @@ class RemoteQueue:
             heartbeat_seconds=float(payload["heartbeatSeconds"]),
             lease_seconds=float(payload["leaseSeconds"]),
             held=await self._claims(payload["held"]),
-            tells_orders=ORDERS in self._features,
+            has_commands=COMMANDS in self._features,
             narrows_claims=CLAIM_RESOURCES in self._features,
         )
 
@@ -97,7 +97,7 @@ class RemoteQueue:
         )
         return await self._claims(raw)
 
-    async def renew(self, beat: Beat) -> BeatAnswer:
+    async def renew(self, beat: Heartbeat) -> HeartbeatReply:
         """Renew all leases in one call."""
         payload = await self._mutate(
             documents.RENEW,
@@ -111,20 +111,20 @@ class RemoteQueue:
             },
             deadline=_RENEW,
         )
-        answers = {one["itemId"]: Answer(one["answer"]) for one in payload["leases"]}
-        return BeatAnswer(answers, bool(payload["current"]), _stop(payload.get("stop")))
+        answers = {one["itemId"]: LeaseStatus(one["answer"]) for one in payload["leases"]}
+        return HeartbeatReply(answers, bool(payload["current"]), _stop(payload.get("stop")))
 
-    async def orders(
+    async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float
     ) -> str:
         """Wait for a reason to renew at once."""
         given = {"agentId": agent_id, "session": session, "seen": seen}
         data = await self._client.execute(
-            documents.ORDERS,
+            documents.COMMANDS,
             {**given, "waitSeconds": round(wait_seconds)},
             deadline=wait_seconds + _POLL_MARGIN,
         )
-        return str(_answer(data, "launchOrders"))
+        return str(_answer(data, "launchCommands"))
 
     async def advance(
         self,
@@ -134,17 +134,17 @@ class RemoteQueue:
         activity: str | None = None,
         facts: dict[str, Any] | None = None,
         warning: str | None = None,
-    ) -> Answer:
+    ) -> LeaseStatus:
         """Report progress."""
         said = {"phase": phase, "activity": activity, "facts": facts, "warning": warning}
         told = {key: value for key, value in said.items() if value is not None}
         return await self._write(documents.ADVANCE, "advanceLaunchItem", lease, told)
 
-    async def permit(self, lease: Lease) -> Answer:
+    async def permit(self, lease: Lease) -> LeaseStatus:
         """Ask for the start permit."""
         return await self._write(documents.PERMIT, "permitLaunchStart", lease, {})
 
-    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> Answer:
+    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
         """Report the outcome."""
         told = {
             "phase": phase_of(outcome),
@@ -155,7 +155,7 @@ class RemoteQueue:
         }
         return await self._write(documents.FINISH, "finishLaunchItem", lease, told)
 
-    async def release(self, lease: Lease, reason: str) -> Answer:
+    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
         """Hand an item back."""
         return await self._write(documents.RELEASE, "releaseLaunchItem", lease, {"reason": reason})
 
@@ -167,16 +167,20 @@ class RemoteQueue:
         """How much of a log is stored."""
         return await log_end(self._client, lease.item_id, lease.attempt, channel)
 
-    async def standing(self, lease: Lease) -> Standing:
+    async def attempt_status(self, lease: Lease) -> AttemptStatus:
         """Whether an attempt is over."""
         data = await self._client.execute(documents.STANDING, {"id": lease.item_id})
         item = data.get("launchItem")
         if item is None:
-            return Standing.UNKNOWN
+            return AttemptStatus.UNKNOWN
         later = int(item["attempt"]) > lease.attempt
-        return Standing.OVER if later or Phase(item["phase"]) in TERMINAL else Standing.OPEN
+        return (
+            AttemptStatus.ENDED
+            if later or Phase(item["phase"]) in TERMINAL
+            else AttemptStatus.ACTIVE
+        )
 
-    def _conditions(self, beat: Beat) -> dict[str, Any]:
+    def _conditions(self, beat: Heartbeat) -> dict[str, Any]:
         if CONDITIONS not in self._features:
             return {}
         told = [
@@ -187,10 +191,10 @@ class RemoteQueue:
 
     async def _write(
         self, document: str, name: str, lease: Lease, told: Mapping[str, Any]
-    ) -> Answer:
+    ) -> LeaseStatus:
         given = {"agentId": self._agent_id, **_lease_ref(lease), **told}
         verdict = await self._mutate(document, name, given, deadline=_WRITE)
-        return Answer(verdict["answer"])
+        return LeaseStatus(verdict["answer"])
 
     async def _mutate(
         self, document: str, name: str, given: Mapping[str, Any], *, deadline: float = 30.0

@@ -27,6 +27,6 @@ def is_void(found: Workload, wanted: Lease) -> bool:
         FencedError: a later grant created it: it is not ours to use or to remove.
     """
     if found.lease.epoch > wanted.epoch:
-        message = f"«{found.name}» was created for a later grant of the same attempt."
+        message = f"'{found.name}' was created for a later grant of the same attempt."
         raise FencedError(message)
     return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch

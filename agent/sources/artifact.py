@@ -130,14 +130,14 @@ class ArtifactFetcher:
 
 def _check_entry(found: Artifact, entry: Entry) -> None:
     if entry.reference is not None:
-        raise _invalid(found, f"«{entry.path}» is kept elsewhere (a reference), and is not fetched")
+        raise _invalid(found, f"'{entry.path}' is kept elsewhere (a reference), and is not fetched")
     try:
         shortest = stored(entry.path)
         decoded(entry.digest)
     except InvalidInputError as error:
         raise _invalid(found, error.message.rstrip(".")) from None
     if shortest != entry.path:
-        raise _invalid(found, f"the path «{entry.path}» is not in its shortest form")
+        raise _invalid(found, f"the path '{entry.path}' is not in its shortest form")
 
 
 def _left_out(path: str) -> bool:
@@ -214,7 +214,7 @@ def _safe(entity: str) -> str:
 def _write_error(entry: Entry, error: OSError) -> JobError:
     if is_full(error):
         return JobError(Cause.DISK_FULL, f"No space is left for the code ({error.strerror}).")
-    message = f"«{entry.path}» of the code cannot be written: {error.strerror or error}."
+    message = f"'{entry.path}' of the code cannot be written: {error.strerror or error}."
     return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
 
 

@@ -44,7 +44,7 @@ class CodeFetcher:
                 f"it has {format_size(source.size)}, and this agent takes at most "
                 f"{format_size(self._limits.max_bytes)} (`sources.code.max_size`)",
             )
-        await say(log, f"fetching code «{source.name}» ({format_size(source.size)})")
+        await say(log, f"fetching code '{source.name}' ({format_size(source.size)})")
         with _nameless_file(into.parent) as archive:
             await self._download(source, entity, archive)
             archive.seek(0)
@@ -124,6 +124,6 @@ def _write_error(error: OSError) -> JobError:
 def _invalid(source: CodeSource, what: str) -> JobError:
     return JobError(
         Cause.SOURCE_INVALID,
-        f"Code «{source.name}» ({source.digest}) cannot be used: {what}.",
+        f"Code '{source.name}' ({source.digest}) cannot be used: {what}.",
         hint="Submit the directory again.",
     )

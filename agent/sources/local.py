@@ -45,7 +45,7 @@ class LocalFolder:
         outside = leaving_link(self._folder, link)
         if outside is not None:
             name = link.relative_to(self._folder)
-            message = f"Code directory: «{name}» is a link out of it (to «{outside}»)."
+            message = f"Code directory: '{name}' is a link out of it (to '{outside}')."
             raise JobError(Cause.SOURCE_INVALID, message, hint="Replace it by the file itself.")
         target.symlink_to(link.readlink())
 

@@ -31,10 +31,10 @@ def _cells(text: str, name: str) -> list[dict[str, Any]]:
         cells = document["cells"]
         language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"«{name}» is no Jupyter notebook ({type(error).__name__}: {error})."
+        message = f"'{name}' is no Jupyter notebook ({type(error).__name__}: {error})."
         raise InvalidInputError(message, hint="Save it in format 4, or give a script.") from None
     if language.lower() != "python":
-        message = f"«{name}» is written in {language}; only notebooks in Python are converted."
+        message = f"'{name}' is written in {language}; only notebooks in Python are converted."
         raise InvalidInputError(message)
     return [cell for cell in cells if isinstance(cell, dict)]
 

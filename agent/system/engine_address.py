@@ -81,7 +81,7 @@ def address_of(configured: str | None, environment: Mapping[str, str] = os.envir
         case "tcp" | "http" | "https" if parts.hostname:
             return _network_address(given, environment)
         case _:
-            message = f"The engine's address «{given}» cannot be used."
+            message = f"The engine's address '{given}' cannot be used."
             raise ConfigError(message, hint="Give unix:///path or tcp://host:port.")
 
 

@@ -34,7 +34,7 @@ class FakeItem:
     #: Every phase it was in, in order.
     history: list[Phase] = field(default_factory=lambda: [Phase.QUEUED])
     logs: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
-    granted: Any = None
+    allocation: Any = None
 
     @property
     def lease(self) -> Lease:

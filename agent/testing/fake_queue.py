@@ -3,7 +3,7 @@
 `FakePlane` is the far end and outlives agents; `FakeQueue` is one agent's line to it, so
 that a second one with the same identity is the agent that came back. Leases, epochs,
 permits and guarded writes work as design.md §5 demands; time passes only when a test says
-so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `orders`,
+so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `commands`,
 `advance`, `permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
 """
 
@@ -18,18 +18,18 @@ from agent.model.condition import Condition
 from agent.model.errors import FencedError, UnreachableError
 from agent.model.outcome import Outcome, phase_of
 from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase
+from agent.model.protocol import (
+    AgentRegistration,
+    AttemptStatus,
+    ClaimRequest,
+    Heartbeat,
+    HeartbeatReply,
+    LeaseStatus,
+    RegisteredAgent,
+)
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
-from agent.ports.queue import (
-    Answer,
-    Beat,
-    BeatAnswer,
-    Channel,
-    ClaimRequest,
-    Hello,
-    Standing,
-    Welcome,
-)
+from agent.ports.queue import Channel
 from agent.testing.fake_item import FakeItem
 from agent.testing.gates import Gate, Gates
 
@@ -53,12 +53,12 @@ class FakePlane:
         self.agent_stop: Literal["DRAIN", "STOP"] | None = None
         #: Every claim request that arrived.
         self.requests: list[ClaimRequest] = []
-        self.hellos: list[Hello] = []
+        self.hellos: list[AgentRegistration] = []
         #: Ids that `standing` does not know.
         self.hidden: set[str] = set()
         self.heartbeat_seconds = 10.0
         #: What servers had not always; without, a claim's resources count for nothing.
-        self.tells_orders = True
+        self.has_commands = True
         self.narrows_claims = True
         self._away = False
         self._cuts: Counter[str] = Counter()
@@ -128,12 +128,12 @@ class FakePlane:
     # ------------------------------------------------------------ for tests: the faults
 
     def go_away(self) -> None:
-        """Answer nothing; nothing takes effect."""
+        """LeaseStatus nothing; nothing takes effect."""
         self._away = True
         self.ring()
 
     def come_back(self) -> None:
-        """Answer again."""
+        """LeaseStatus again."""
         self._away = False
         self.ring()
 
@@ -206,8 +206,8 @@ class FakePlane:
             wanted = wanted and self.asked_for(item.resource, request)
             if not wanted or not fits(demand, free):
                 continue
-            item.granted = grant(demand, free)
-            free = minus(free, item.granted)
+            item.allocation = grant(demand, free)
+            free = minus(free, item.allocation)
             item.move(Phase.LEASED)
             item.epoch += 1
             item.holder, item.request_id = identity, request.request_id
@@ -223,7 +223,7 @@ class FakeQueue:
         self._identity = ""
         self._session = ""
 
-    async def register(self, hello: Hello) -> Welcome:
+    async def register(self, hello: AgentRegistration) -> RegisteredAgent:
         """See the port."""
         plane = self._plane
         await plane.arrive("register")
@@ -235,14 +235,14 @@ class FakeQueue:
             item.epoch += 1
             item.request_id = None
         plane.leave("register")
-        return Welcome(
+        return RegisteredAgent(
             agent_id=f"agent-{hello.identity}",
             agent_name=hello.name,
             entity=hello.entity or "people",
             control_plane_id=CONTROL_PLANE,
             heartbeat_seconds=plane.heartbeat_seconds,
             lease_seconds=45.0,
-            tells_orders=plane.tells_orders,
+            has_commands=plane.has_commands,
             narrows_claims=plane.narrows_claims,
             held=tuple(_claim(item) for item in held),
         )
@@ -258,7 +258,7 @@ class FakeQueue:
         plane.leave("claim")
         return tuple(_claim(item) for item in given)
 
-    async def renew(self, beat: Beat) -> BeatAnswer:
+    async def renew(self, beat: Heartbeat) -> HeartbeatReply:
         """See the port."""
         plane = self._plane
         await plane.arrive("renew")
@@ -267,9 +267,9 @@ class FakeQueue:
         answers = {lease.item_id: self._answer(lease) for lease in beat.leases}
         current = plane.sessions.get(self._identity) == beat.session
         plane.leave("renew")
-        return BeatAnswer(answers, current, plane.agent_stop)
+        return HeartbeatReply(answers, current, plane.agent_stop)
 
-    async def orders(
+    async def commands(
         self,
         agent_id: str,  # noqa: ARG002 -- the port
         session: str,
@@ -278,11 +278,11 @@ class FakeQueue:
     ) -> str:
         """See the port; waits for as long as a test takes."""
         plane = self._plane
-        await plane.arrive("orders")
+        await plane.arrive("commands")
         while (mark := plane.mark(self._identity, session)) == seen:
             await plane.changed()
             plane._check_away()  # noqa: SLF001 -- two halves of one fake
-        plane.leave("orders")
+        plane.leave("commands")
         return mark
 
     async def advance(
@@ -293,7 +293,7 @@ class FakeQueue:
         activity: str | None = None,
         facts: dict[str, Any] | None = None,
         warning: str | None = None,
-    ) -> Answer:
+    ) -> LeaseStatus:
         """See the port."""
         await self._plane.arrive("advance", lease.item_id)
         item = self._plane.owned(lease, self._identity)
@@ -307,34 +307,34 @@ class FakeQueue:
         self._plane.leave("advance")
         return self._answer(lease)
 
-    async def permit(self, lease: Lease) -> Answer:
+    async def permit(self, lease: Lease) -> LeaseStatus:
         """See the port."""
         await self._plane.arrive("permit", lease.item_id)
         answer, item = self._answer(lease), self._plane.owned(lease, self._identity)
-        if answer is Answer.KEPT and item is not None and item.phase is not Phase.PERMITTED:
+        if answer is LeaseStatus.HELD and item is not None and item.phase is not Phase.PERMITTED:
             if item.phase is Phase.LEASED:
                 item.move(Phase.PREPARING)
             item.move(Phase.PERMITTED)
         self._plane.leave("permit")
         return answer
 
-    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> Answer:
+    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
         """See the port."""
         await self._plane.arrive("finish", lease.item_id)
         item = self._plane.owned(lease, self._identity)
         known = self._plane.items.get(lease.item_id)
-        answer = Answer.FENCED
+        answer = LeaseStatus.FENCED
         if item is not None:
             item.move(phase_of(outcome))
             item.outcome = outcome
             item.facts |= facts
-            answer = Answer.KEPT
+            answer = LeaseStatus.HELD
         elif known is not None and (known.lease, known.outcome) == (lease, outcome):
-            answer = Answer.KEPT
+            answer = LeaseStatus.HELD
         self._plane.leave("finish")
         return answer
 
-    async def release(self, lease: Lease, reason: str) -> Answer:  # noqa: ARG002 -- the port
+    async def release(self, lease: Lease, reason: str) -> LeaseStatus:  # noqa: ARG002 -- the port
         """See the port."""
         await self._plane.arrive("release", lease.item_id)
         item = self._plane.owned(lease, self._identity)
@@ -342,7 +342,7 @@ class FakeQueue:
             item.move(Phase.QUEUED)
             item.holder = None
         self._plane.leave("release")
-        return Answer.FENCED if item is None else Answer.KEPT
+        return LeaseStatus.FENCED if item is None else LeaseStatus.HELD
 
     async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
         """See the port."""
@@ -361,20 +361,20 @@ class FakeQueue:
         await self._plane.arrive("log_end", lease.item_id)
         return len(self._plane.items[lease.item_id].logs[channel])
 
-    async def standing(self, lease: Lease) -> Standing:
+    async def attempt_status(self, lease: Lease) -> AttemptStatus:
         """See the port."""
         await self._plane.arrive("standing", lease.item_id)
         item = self._plane.items.get(lease.item_id)
         if item is None or item.id in self._plane.hidden:
-            return Standing.UNKNOWN
+            return AttemptStatus.UNKNOWN
         over = item.attempt > lease.attempt or item.phase in TERMINAL
-        return Standing.OVER if over else Standing.OPEN
+        return AttemptStatus.ENDED if over else AttemptStatus.ACTIVE
 
-    def _answer(self, lease: Lease) -> Answer:
+    def _answer(self, lease: Lease) -> LeaseStatus:
         item = self._plane.owned(lease, self._identity)
         if item is None:
-            return Answer.FENCED
-        return Answer.STOP if item.stop_requested else Answer.KEPT
+            return LeaseStatus.FENCED
+        return LeaseStatus.STOP if item.stop_requested else LeaseStatus.HELD
 
 
 def _claim(item: FakeItem) -> Claim:
@@ -391,7 +391,7 @@ def _claim(item: FakeItem) -> Claim:
         resource=item.resource,
         spec=parse_spec(item.spec),
         layers=item.layers,
-        granted=item.granted,
+        allocation=item.allocation,
         run_token="launchrun-token",  # noqa: S106 -- made for tests
         stop_requested=item.stop_requested,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

@@ -144,7 +144,7 @@ class ScriptedEngine:
             job.touch()
 
     def come_back(self) -> None:
-        """Answer again."""
+        """LeaseStatus again."""
         self._away = False
 
     async def reach(self, call: str, name: str) -> None:
@@ -227,12 +227,12 @@ class ScriptedRunner:
         await self._engine.reach("start", workload.name)
         job = self._job(workload)
         if job.started_at is not None:
-            raise AlreadyStartedError(f"«{workload.name}» has started already.")
+            raise AlreadyStartedError(f"'{workload.name}' has started already.")
         if job.play.start_error is not None:
             raise job.play.start_error
         self._engine.begin(job)
         if job.play.start_answer_cut:
-            message = f"The answer to the start of «{workload.name}» was cut."
+            message = f"The answer to the start of '{workload.name}' was cut."
             raise JobError(Cause.LOST_ENGINE, message)
         return replace(job.seen(), state=WorkloadState.RUNNING, ending=None)
 
@@ -310,14 +310,14 @@ def _adopted(existing: _Running, request: RunRequest) -> Workload:
     ours = request.labels.get(LABEL_CONTROL_PLANE)
     same_plane = existing.request.labels.get(LABEL_CONTROL_PLANE) == ours
     if theirs is None or not same_plane or _attempt(theirs) != _attempt(request.lease):
-        message = f"The name «{request.name}» is taken by a workload that is not ours."
+        message = f"The name '{request.name}' is taken by a workload that is not ours."
         raise JobError(Cause.START_FAILED, message, hint="Remove it, then retry the item.")
     return existing.seen()
 
 
 def _is_void(found: Workload, wanted: Lease) -> bool:
     if found.lease.epoch > wanted.epoch:
-        raise FencedError(f"«{found.name}» was created for a later grant.")
+        raise FencedError(f"'{found.name}' was created for a later grant.")
     return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch
 
 
@@ -332,5 +332,5 @@ def _ending(play: Play) -> Ending:
 
 
 def _vanished(workload: Workload) -> JobError:
-    message = f"«{workload.name}» vanished without an exit code."
+    message = f"'{workload.name}' vanished without an exit code."
     return JobError(Cause.LOST_WORKLOAD, message)

@@ -14,7 +14,7 @@ from docker.api.client import APIClient
 from docker.errors import NotFound
 
 from agent.config.execution import DockerRunnerConfig, ProcessRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.names import LABEL_CONTROL_PLANE, workload_labels, workload_name
 from agent.model.work import Image, Lease
 from agent.ports.runner import Mount, RunRequest, Workload
@@ -56,7 +56,7 @@ class Scenes:
         self, lease: Lease, name: str, image: Image, command: tuple[str, ...], **more: object
     ) -> RunRequest:
         labels = workload_labels(self.control_plane_id, lease)
-        given = {"environment": {}, "arguments": {}, "granted": Granted(), "args": ()} | more
+        given = {"environment": {}, "arguments": {}, "allocation": Allocation(), "args": ()} | more
         return RunRequest(lease, name, labels, image, command, **given)
 
     def release(self, name: str) -> None:

@@ -69,7 +69,7 @@ async def test_unknown_queues_and_entities_are_named_with_near_misses(home: Home
     await home.start("launch-agent", "--queue", "default")
     await home.launch("queue", "create", "training", "--resource", "local-process")
     flags = ("--docker-image", "some/image:1")
-    told(await home.launch("submit", "-q", "trainin", *flags), 1, "«trainin»", "`training`")
+    told(await home.launch("submit", "-q", "trainin", *flags), 1, "'trainin'", "`training`")
     told(await home.launch("queue", "list", "--entity", "nobody"), 1, "nobody")
 
 
@@ -78,7 +78,7 @@ async def test_paths_that_are_nothing_and_programs_that_are_not_there_are_named(
     (home.root / "file.txt").write_text("text")
     flags = ("-E", "python main.py", "-q")
     told(await home.launch("submit", "--uri", "./nowhere", *flags), 2, "nowhere")
-    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "«main.py»")
+    told(await home.launch("submit", "--uri", "./file.txt", *flags), 2, "'main.py'")
 
 
 async def test_configuration_mistakes_name_file_line_key_and_remedy(home: Home) -> None:
@@ -99,11 +99,11 @@ async def test_flags_with_a_wrong_unit_or_name_are_refused_before_anything_is_qu
     await home.start("launch-agent", "--queue", "default")
     image = ("-d", "some/image:1")
     for flags, parts in {
-        ("--timeout", "30 parsecs", *image): ("`timeout`", "«30 parsecs»", "30s, 10m"),
+        ("--timeout", "30 parsecs", *image): ("`timeout`", "'30 parsecs'", "30s, 10m"),
         ("--timeout", "0s", *image): ("`timeout`", "greater than 0"),
-        ("--memory", "5 bananas", *image): ("`resources.memory`", "«5 bananas»", "512MiB"),
-        ("-P", "urgent", *image): ("«urgent»", "critical, high, medium or low"),
-        ("-d", "some image"): ("«some image»", "no image reference"),
+        ("--memory", "5 bananas", *image): ("`resources.memory`", "'5 bananas'", "512MiB"),
+        ("-P", "urgent", *image): ("'urgent'", "critical, high, medium or low"),
+        ("-d", "some image"): ("'some image'", "no image reference"),
     }.items():
         told(await home.launch("submit", "-q", "default", *flags), 2, *parts)
     assert (await home.launch("item", "list", "--json")).json() == []
@@ -127,7 +127,7 @@ async def test_git_urls_with_options_or_other_protocols_are_refused(home: Home) 
         told(done, 2, *([] if "ftp" in url else [url]), said)
         assert not (home.root / "marker").exists()
     option = ("--uri=https://host/repo.git", "-g", "--upload-pack=touch marker", "-E", "true")
-    told(await home.launch("submit", "-q", *option), 2, "«--upload-pack=touch marker»", "option")
+    told(await home.launch("submit", "-q", *option), 2, "'--upload-pack=touch marker'", "option")
     url = "https://user:hunter2@127.0.0.1:9/r.git"
     secret = await home.launch("submit", "-q", "--uri", url, "-E", "python main.py")
     told(secret, 2, "https://127.0.0.1:9/r.git")
@@ -164,7 +164,7 @@ async def test_two_agents_with_one_name_are_told_who_the_other_is(home: Home) ->
         LAUNCH_SERVER=found["url"],
         LAUNCH_API_KEY=found["api_key"],
     )
-    told(second, 1, "«desk»", "--name")
+    told(second, 1, "'desk'", "--name")
 
 
 # ---- what ends an item

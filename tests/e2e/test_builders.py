@@ -131,7 +131,7 @@ async def test_w_b_s_words_kaniko_and_registry_build_here_and_push_there(
     ("settings", "words"),
     [
         ({"builder": {"destination": "reg.example/x:tag"}}, "`builder.destination`"),
-        ({"registry": {"type": "quay", "uri": "q.example/x"}}, "`registry.type`: «quay»"),
+        ({"registry": {"type": "quay", "uri": "q.example/x"}}, "`registry.type`: 'quay'"),
     ],
 )
 async def test_a_destination_that_cannot_be_read_is_an_error_at_start(

@@ -62,7 +62,7 @@ async def test_a_ready_image_has_no_dockerfile(served: Home) -> None:
     [
         (
             ("--uri", "./job", "-E", "python nope.py", "--queue", "gpu"),
-            "«nope.py» is not in the source",
+            "'nope.py' is not in the source",
         ),
         ((*WORDS, "--build-context", "../x"), "leads out of the source by `..`"),
         ((*WORDS, "-R", '{"local-container": {"privileged": true}}'), "privileged"),

@@ -67,14 +67,14 @@ def _dockerfile_error(dockerfile: str, progress: BuildProgress) -> JobError:
     if not step:
         return JobError(
             Cause.BUILD_DOCKERFILE,
-            f"Dockerfile «{dockerfile}» cannot be built: {_clean(progress.error)}.",
+            f"Dockerfile '{dockerfile}' cannot be built: {_clean(progress.error)}.",
         )
     output = progress.failed_output
     cause, reason = blame(output, None)
     named = f" ({reason})" if reason != UNEXPLAINED and cause is Cause.BUILD_REQUIREMENTS else ""
     return JobError(
         Cause.BUILD_DOCKERFILE,
-        f"Dockerfile «{dockerfile}», step {_clean(step)} failed: {_clean(progress.error)}{named}."
+        f"Dockerfile '{dockerfile}', step {_clean(step)} failed: {_clean(progress.error)}{named}."
         f"\n{last_lines(output)}".rstrip(),
     )
 
@@ -84,17 +84,17 @@ def _base_error(progress: BuildProgress) -> JobError:
     shown = image.removeprefix("docker.io/library/")
     if _NO_PLATFORM.search(progress.error):
         return JobError(
-            Cause.BUILD_FAILED, f"Base image «{shown}» does not exist for this machine's platform."
+            Cause.BUILD_FAILED, f"Base image '{shown}' does not exist for this machine's platform."
         )
     if _NOT_THERE.search(progress.error):
         return JobError(
             Cause.BUILD_FAILED,
-            f"Base image «{shown}» does not exist, or needs a login ({_clean(progress.error)}).",
+            f"Base image '{shown}' does not exist, or needs a login ({_clean(progress.error)}).",
             hint="Check `--base-image`, `builder.base_image` or the Dockerfile's FROM.",
         )
     return JobError(
         Cause.BUILD_UNAVAILABLE,
-        f"Base image «{shown}» cannot be pulled ({_clean(progress.error)}).",
+        f"Base image '{shown}' cannot be pulled ({_clean(progress.error)}).",
     )
 
 

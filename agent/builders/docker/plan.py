@@ -124,7 +124,7 @@ def _local_words(package: LocalPackage, context: Path) -> tuple[str, ...]:
     if not package.path.is_relative_to(root):
         raise JobError(
             Cause.SOURCE_INVALID,
-            f"Local package «{package.path.name}» lies outside the build context.",
+            f"Local package '{package.path.name}' lies outside the build context.",
             hint="Choose a build context that holds it.",
         )
     path = package.path.relative_to(root).as_posix()

@@ -57,7 +57,7 @@ async def get_entry(request: web.Request) -> web.StreamResponse:
         principal, collection, info["md5"]
     )
     if collection is None or not known:
-        message = f"There is no file «{info['name']}» with that content in {'/'.join(place)}."
+        message = f"There is no file '{info['name']}' with that content in {'/'.join(place)}."
         raise NotFoundError(message)
     return await _send(request, collection.entity, info["md5"])
 
@@ -88,7 +88,7 @@ async def file_stream(request: web.Request) -> web.Response:
     place = (info["entity"], info["project"], info["run"])
     run = await plane.runs.beat(principal, *place)
     if run is None:
-        raise NotFoundError(f"There is no run «{info['run']}» in «{place[0]}/{place[1]}».")
+        raise NotFoundError(f"There is no run '{info['run']}' in '{place[0]}/{place[1]}'.")
     if body.get("complete") is True:
         code = body.get("exitcode")
         failed = code if isinstance(code, int) else int(body.get("failed") is True)
@@ -116,7 +116,7 @@ async def _send(request: web.Request, entity: str, md5: str) -> web.StreamRespon
     """Stream a content. A damaged one is cut, so that nobody takes it for whole."""
     found = await request.app[CONTENTS].read(entity, md5)
     if found is None:
-        raise NotFoundError(f"There is no content {md5} in «{entity}».")
+        raise NotFoundError(f"There is no content {md5} in '{entity}'.")
     size, chunks = found
     response = web.StreamResponse(headers={"ETag": f'"{md5}"'})
     response.content_type = "application/octet-stream"

@@ -29,7 +29,7 @@ async def get_blob(request: web.Request) -> web.StreamResponse:
     size = await blobs.size(entity, digest)
     found = None if request.method == "HEAD" or size is None else await blobs.read(entity, digest)
     if size is None:
-        raise NotFoundError(f"There is no blob {digest} in «{entity}».")
+        raise NotFoundError(f"There is no blob {digest} in '{entity}'.")
     response = web.StreamResponse(headers={"ETag": f'"{digest}"'})
     response.content_type = "application/octet-stream"
     response.content_length = size
@@ -45,7 +45,7 @@ async def _allowed(request: web.Request, action: Action) -> tuple[str, str]:
     """Entity and digest of the path, once both are well-formed and the action is allowed."""
     entity, digest = request.match_info["entity"], request.match_info["digest"]
     if not _ENTITY.fullmatch(entity) or not DIGEST.fullmatch(digest):
-        message = f"«{entity}/{digest}» is not an entity and a digest."
+        message = f"'{entity}/{digest}' is not an entity and a digest."
         raise InvalidInputError(message, hint="Write /launch/blobs/<entity>/sha256:<64 hex>.")
     principal = principal_of(request)
     known = await request.app[PLANE].accounts.entity(principal, entity)

@@ -116,5 +116,5 @@ def _path(entity: str, digest: str) -> str:
 def _hexadecimal(digest: str) -> str:
     match = DIGEST.fullmatch(digest)
     if match is None:
-        raise InvalidInputError(f"«{digest}» is not a digest.", hint="Write sha256:<64 hex>.")
+        raise InvalidInputError(f"'{digest}' is not a digest.", hint="Write sha256:<64 hex>.")
     return match[1]

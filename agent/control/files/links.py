@@ -51,7 +51,7 @@ class Links:
         """
         found = _CONTENT.fullmatch(address)
         if found is None:
-            message = f"«{address[:80]}» is not the signed address of a content."
+            message = f"'{address[:80]}' is not the signed address of a content."
             raise InvalidInputError(message, hint="Use the `uploadUrl` of the file as it is.")
         entity, md5 = unquote(found[1]), found[2]
         self.check(("write", "content", entity, md5), found[3], found[4])

@@ -33,7 +33,7 @@ def _entry(path: str, raw: Any) -> EntryRecord:
     if not path or len(path) > _LONGEST_PATH or "\0" in path or not _is_text(path):
         raise InvalidInputError(f"The artifact's manifest lists {path[:100]!r}, which is no path.")
     if path.startswith(("/", "\\")) or leads_upward(path):
-        message = f"The artifact's manifest lists «{path}», which leads out of the artifact."
+        message = f"The artifact's manifest lists '{path}', which leads out of the artifact."
         raise InvalidInputError(message)
     digest, size, ref = (
         (raw.get(key) for key in ("digest", "size", "ref"))
@@ -42,7 +42,7 @@ def _entry(path: str, raw: Any) -> EntryRecord:
     )
     whole = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST
     if not isinstance(digest, str) or not _is_text(digest) or not (whole or size is None):
-        raise InvalidInputError(f"The artifact's manifest says nothing usable of «{path}».")
+        raise InvalidInputError(f"The artifact's manifest says nothing usable of '{path}'.")
     if isinstance(ref, str) and ref:
         return EntryRecord(path, digest, None, size or 0, ref)
     return EntryRecord(path, digest, decoded(digest).hex(), size or 0)

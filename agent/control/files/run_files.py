@@ -46,7 +46,7 @@ def checked_run_file(name: str) -> str:
         InvalidInputError: it leads elsewhere.
     """
     if inside(name, "run's file") == "":
-        raise InvalidInputError(f"«{name}» is no file of a run.")
+        raise InvalidInputError(f"'{name}' is no file of a run.")
     return name
 
 

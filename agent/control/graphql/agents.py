@@ -5,7 +5,7 @@ from typing import Final
 from ariadne import ObjectType
 
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.store.records import AgentRecord, ItemRecord, Registration, Welcome
+from agent.control.store.records import AgentRecord, ItemRecord, RegisteredAgent, Registration
 from agent.model.capacity import Capacity
 from agent.model.spec import Json
 
@@ -22,7 +22,7 @@ async def _stop(context: Context, args: Args) -> AgentRecord:
     return await context.plane.agents.stop(context.principal, args["id"], args["mode"])
 
 
-async def _register(context: Context, args: Args) -> Welcome:
+async def _register(context: Context, args: Args) -> RegisteredAgent:
     registration = Registration(
         entity=args.get("entity_name"),
         name=args["name"],
@@ -89,12 +89,12 @@ _WELCOME: Final = ObjectType("RegisterLaunchAgentPayload")
 
 
 @_WELCOME.field("heartbeatSeconds")
-def _heartbeat(welcome: Welcome, _info: Info) -> int:
+def _heartbeat(welcome: RegisteredAgent, _info: Info) -> int:
     return max(1, round(welcome.heartbeat_seconds))
 
 
 @_WELCOME.field("leaseSeconds")
-def _lease(welcome: Welcome, _info: Info) -> int:
+def _lease(welcome: RegisteredAgent, _info: Info) -> int:
     return max(1, round(welcome.lease_seconds))
 
 

@@ -97,7 +97,7 @@ async def _complete_multipart(context: Context, args: Args) -> Json:
 async def _commit(context: Context, args: Args) -> Json:
     artifact = await context.plane.artifacts.get(context.principal, args["artifact_id"])
     if artifact is None:
-        raise NotFoundError(f"There is no artifact with the id «{args['artifact_id']}».")
+        raise NotFoundError(f"There is no artifact with the id '{args['artifact_id']}'.")
     if artifact.state is ArtifactState.COMMITTED:
         return {"artifact": artifact}
     entries = await _entries(context, artifact)
@@ -114,7 +114,7 @@ async def _entries(context: Context, artifact: ArtifactRecord) -> list[EntryReco
         entity = artifact.collection.entity
         text = await context.contents.whole(entity, md5, context.max_manifest)
     if text is None:
-        message = f"The manifest of the artifact «{artifact.collection.name}» was never uploaded."
+        message = f"The manifest of the artifact '{artifact.collection.name}' was never uploaded."
         raise ConflictError(message, hint="Run the command again: what is there is not sent twice.")
     return await asyncio.to_thread(parse_manifest, text)
 
@@ -147,7 +147,7 @@ def _md5(spec: Json) -> str:
     """
     digest = spec.get("md5") or spec.get("digest")
     if not digest:
-        raise InvalidInputError(f"No MD5 was given for the file «{spec['name']}».")
+        raise InvalidInputError(f"No MD5 was given for the file '{spec['name']}'.")
     return decoded(digest).hex()
 
 

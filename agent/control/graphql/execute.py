@@ -54,7 +54,7 @@ class Executor:
             checked = self.documents.get(request.query)
             operation = checked.operation(request.operation_name)
             if operation is None:
-                message = f"The document has no single operation «{request.operation_name or ''}»."
+                message = f"The document has no single operation '{request.operation_name or ''}'."
                 raise GraphQLError(message)
             variables = declared_only(self._schema, operation, request.variables)
         except GraphQLError as error:

@@ -1,4 +1,4 @@
-"""Our agents' dialect: claim, renew, orders, advance, permit, finish, release."""
+"""Our agents' dialect: claim, renew, commands, advance, permit, finish, release."""
 
 import asyncio
 import time
@@ -9,11 +9,12 @@ from ariadne import ObjectType
 
 from agent.control.graphql.agents import capacity_of
 from agent.control.graphql.context import Args, Context, Info, as_object
-from agent.control.store.records import ClaimRecord, Verdict
+from agent.control.store.records import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -48,10 +49,10 @@ async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
     return claims
 
 
-async def _orders(context: Context, args: Args) -> str:
+async def _commands(context: Context, args: Args) -> str:
     context.waited = True
     seen = args.get("seen")
-    polling = context.plane.agents.orders(
+    polling = context.plane.agents.commands(
         context.principal, args["agent_id"], args["session"], seen, wait_seconds=_wait(args)
     )
     return await _unless_unwanted(context, polling) or seen or ""
@@ -95,8 +96,8 @@ async def _renew(context: Context, args: Args) -> Json:
         leases,
         conditions=_conditions(args.get("conditions") or ()),
     )
-    verdicts = [_verdict(item, verdict) for item, verdict in answer.verdicts.items()]
-    return {"leases": verdicts, "current": answer.current, "stop": answer.stop}
+    statuses = [_verdict(item, status) for item, status in answer.statuses.items()]
+    return {"leases": statuses, "current": answer.current, "stop": answer.stop}
 
 
 def _conditions(given: Sequence[Args]) -> list[Condition]:
@@ -110,7 +111,7 @@ def _conditions(given: Sequence[Args]) -> list[Condition]:
 
 async def _advance(context: Context, args: Args) -> Json:
     phase, facts = args.get("phase"), args.get("facts")
-    verdict = await context.plane.leases.advance(
+    status = await context.plane.leases.advance(
         context.principal,
         args["agent_id"],
         _lease(args),
@@ -119,17 +120,17 @@ async def _advance(context: Context, args: Args) -> Json:
         facts=None if facts is None else as_object(facts, "facts"),
         warning=args.get("warning"),
     )
-    return _verdict(args["item_id"], verdict)
+    return _verdict(args["item_id"], status)
 
 
 async def _permit(context: Context, args: Args) -> Json:
-    verdict = await context.plane.leases.permit(context.principal, args["agent_id"], _lease(args))
-    return _verdict(args["item_id"], verdict)
+    status = await context.plane.leases.permit(context.principal, args["agent_id"], _lease(args))
+    return _verdict(args["item_id"], status)
 
 
 async def _finish(context: Context, args: Args) -> Json:
     facts = args.get("facts")
-    verdict = await context.plane.leases.finish(
+    status = await context.plane.leases.finish(
         context.principal,
         args["agent_id"],
         _lease(args),
@@ -139,14 +140,14 @@ async def _finish(context: Context, args: Args) -> Json:
         exit_code=args.get("exit_code"),
         facts=None if facts is None else as_object(facts, "facts"),
     )
-    return _verdict(args["item_id"], verdict)
+    return _verdict(args["item_id"], status)
 
 
 async def _release(context: Context, args: Args) -> Json:
-    verdict = await context.plane.leases.release(
+    status = await context.plane.leases.release(
         context.principal, args["agent_id"], _lease(args), args.get("reason")
     )
-    return _verdict(args["item_id"], verdict)
+    return _verdict(args["item_id"], status)
 
 
 def _lease(args: Args) -> Lease:
@@ -157,12 +158,12 @@ def _cause(text: str) -> Cause:
     try:
         return Cause(text)
     except ValueError:
-        message = f"«{text}» is not a cause code."
+        message = f"'{text}' is not a cause code."
         raise InvalidInputError(message, hint="docs/causes.md lists them all.") from None
 
 
-def _verdict(item_id: str, verdict: Verdict) -> Json:
-    return {"item_id": item_id, "answer": verdict.value}
+def _verdict(item_id: str, status: LeaseStatus) -> Json:
+    return {"item_id": item_id, "answer": status.value}
 
 
 _CLAIM: Final = ObjectType("LaunchClaim")
@@ -173,15 +174,15 @@ for _field, _path in {
     "entityName": "entity",
     "projectName": "project",
     "queueName": "queue",
-    "cpus": "granted.cpus",
-    "memory": "granted.memory",
+    "cpus": "allocation.cpus",
+    "memory": "allocation.memory",
 }.items():
     _CLAIM.set_alias(_field, _path)
 
 
 @_CLAIM.field("gpus")
 def _gpus(claim: ClaimRecord, _info: Info) -> list[str]:
-    return list(claim.granted.gpus)
+    return list(claim.allocation.gpus)
 
 
 @_CLAIM.field("leaseSeconds")
@@ -189,7 +190,7 @@ def _lease_seconds(claim: ClaimRecord, _info: Info) -> int:
     return max(1, round(claim.lease_seconds))
 
 
-QUERIES: Final = {"launchOrders": _orders}
+QUERIES: Final = {"launchCommands": _commands}
 MUTATIONS: Final = {
     "claimLaunchItems": _claim,
     "renewLaunchLeases": _renew,

@@ -36,7 +36,7 @@ FIELDS: Final[Mapping[str, Action | None]] = {
     "Query.launchItems": Action.READ,
     "Query.launchItem": Action.READ,
     "Query.launchAgents": Action.READ,
-    "Query.launchOrders": Action.RUN_AGENT,
+    "Query.launchCommands": Action.RUN_AGENT,
     "Query.launchEntities": Action.READ,
     "Query.launchMembers": Action.READ,
     "Query.launchKeys": Action.MANAGE_MEMBERS,

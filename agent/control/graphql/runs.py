@@ -75,7 +75,7 @@ async def _run_of(context: Context, args: Args) -> RunRecord:
     entity, project, name = args["entity_name"], args["project_name"], args["run_name"]
     run = await context.plane.runs.beat(context.principal, entity, project, name)
     if run is None:
-        raise NotFoundError(f"There is no run «{name}» in «{entity}/{project}».")
+        raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
     return run
 
 

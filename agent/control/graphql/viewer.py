@@ -18,7 +18,7 @@ _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
 _FEATURES: Final = tuple(
     {"name": name, "is_enabled": True}
     for name in (
-        "LAUNCH_LEASES", "LAUNCH_ORDERS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
+        "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
         "LAUNCH_CONTENT_BATCHES",
     )
 )  # fmt: skip

@@ -116,7 +116,7 @@ def _frame(line: bytes) -> tuple[int, str]:
     found = _FRAME.fullmatch(line)
     if found is None:
         shown = line[:80].decode("ascii", "replace")
-        message = f"The body has «{shown}» where a line with size and address must be."
+        message = f"The body has '{shown}' where a line with size and address must be."
         raise InvalidInputError(message)
     return int(found[1]), found[2].decode()
 

@@ -30,7 +30,7 @@ async def check_host(request: web.Request, handler: Handler) -> web.StreamRespon
         request,
         _MISDIRECTED,
         "MISDIRECTED",
-        f"This server is not called «{called}».",
+        f"This server is not called '{called}'.",
         hint="If it is, add the name to `control.allowed_hosts` or set `control.external_url`.",
     )
 

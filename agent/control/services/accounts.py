@@ -160,7 +160,7 @@ class Accounts:
             people.entity(tx, place, lock=True)
             member = people.user(tx, user)
             if member is None:
-                raise NotFoundError(f"There is no user «{user}».", hint="Check the spelling.")
+                raise NotFoundError(f"There is no user '{user}'.", hint="Check the spelling.")
             _keep_an_administrator(tx, place, member, role)
             people.set_role(tx, place, member.id, role)
 
@@ -177,7 +177,7 @@ class Accounts:
         def work(tx: Tx) -> NewKey:
             owner = people.user(tx, user or principal.name)
             if owner is None:
-                raise NotFoundError(f"There is no user «{user}».", hint="Check the spelling.")
+                raise NotFoundError(f"There is no user '{user}'.", hint="Check the spelling.")
             return make_key(tx, "user", name, user_id=owner.id)
 
         return await self._context.database.write(work)
@@ -216,7 +216,7 @@ class Accounts:
         def work(tx: Tx) -> None:
             found = people.key(tx, key_id)
             if found is None or not self._may_revoke(principal, found):
-                raise NotFoundError(f"There is no key «{key_id}», or it is not yours to revoke.")
+                raise NotFoundError(f"There is no key '{key_id}', or it is not yours to revoke.")
             people.revoke_key(tx, key_id)
 
         await self._context.database.write(work)
@@ -247,7 +247,7 @@ def _keep_an_administrator(tx: Tx, entity: str, member: UserRecord, role: Role |
     if role is Role.ADMIN:
         return
     if member.entity == entity:
-        raise ConflictError(f"«{entity}» is the personal entity of «{member.name}».")
+        raise ConflictError(f"'{entity}' is the personal entity of '{member.name}'.")
     others = [
         one
         for one in people.member_list(tx, entity)
@@ -255,6 +255,6 @@ def _keep_an_administrator(tx: Tx, entity: str, member: UserRecord, role: Role |
     ]
     if not others:
         raise ConflictError(
-            f"«{member.name}» is the last administrator of «{entity}».",
+            f"'{member.name}' is the last administrator of '{entity}'.",
             hint="Make somebody else an administrator first.",
         )

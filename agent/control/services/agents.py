@@ -3,13 +3,13 @@
 from time import monotonic
 from typing import Final
 
+from agent.control.services.commands import mark
 from agent.control.services.context import Context, no_such_agent
 from agent.control.services.notices import topic_agent, topic_entity
-from agent.control.services.orders import mark
 from agent.control.services.policy import Action, Principal
 from agent.control.services.registering import register
 from agent.control.store import agents
-from agent.control.store.records import AgentRecord, Registration, StopMode, Welcome
+from agent.control.store.records import AgentRecord, RegisteredAgent, Registration, StopMode
 from agent.control.store.tx import AnyRow, Tx
 
 _LONGEST_WAIT: Final = 30.0
@@ -21,7 +21,7 @@ class Agents:
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    async def register(self, principal: Principal, registration: Registration) -> Welcome:
+    async def register(self, principal: Principal, registration: Registration) -> RegisteredAgent:
         """Announce a process.
 
         The same identity supersedes its older session and gets what it held back, under a
@@ -65,7 +65,7 @@ class Agents:
         return await self._context.database.read(work)
 
     async def stop(self, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
-        """Ask an agent to leave; it hears so by `orders`, else with its next heartbeat.
+        """Ask an agent to leave; it hears so by `commands`, else with its next heartbeat.
 
         Raises:
             NotFoundError: absent or hidden.
@@ -82,7 +82,7 @@ class Agents:
 
         return await self._context.database.write(work)
 
-    async def orders(
+    async def commands(
         self,
         principal: Principal,
         agent_id: str,

@@ -35,5 +35,5 @@ def writable(tx: Tx, context: Context, principal: Principal, artifact_id: str) -
 
 def absent(artifact_id: str) -> NotFoundError:
     """The one answer for an artifact that is absent or hidden."""
-    message = f"There is no artifact with the id «{artifact_id}», or this key may not read it."
+    message = f"There is no artifact with the id '{artifact_id}', or this key may not read it."
     return NotFoundError(message)

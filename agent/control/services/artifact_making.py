@@ -32,7 +32,7 @@ def create(tx: Tx, context: Context, principal: Principal, wanted: NewArtifact) 
     entity = context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
     check_scope(principal, wanted.project)
     if not _DIGEST.fullmatch(wanted.digest):
-        message = f"The artifact's digest is «{wanted.digest[:64]}»."
+        message = f"The artifact's digest is '{wanted.digest[:64]}'."
         raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
     projects.ensure(tx, entity, checked_project(wanted.project))
     collection = make_collection(tx, entity, wanted)
@@ -60,13 +60,13 @@ def commit(
     collections.lock(tx, collection.id)
     now = artifacts.by_id(tx, found.id)
     if now is None or now.state is ArtifactState.DELETED:
-        message = f"The artifact «{collection.name}» was deleted before it was complete."
+        message = f"The artifact '{collection.name}' was deleted before it was complete."
         raise ConflictError(message, hint="Create it again.")
     if now.state is ArtifactState.COMMITTED:
         return
     missing = artifact_files.first_without_content(tx, collection.entity, found.id)
     if missing is not None:
-        message = f"The file «{missing}» of the artifact «{collection.name}» was never uploaded."
+        message = f"The file '{missing}' of the artifact '{collection.name}' was never uploaded."
         raise ConflictError(message, hint="Run the command again: what is there is not sent twice.")
     size, files = totals
     values: dict[str, Any] = {

@@ -29,7 +29,7 @@ def make_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRecor
         found = collections.sure(tx, **place)
     if found.type != kind:
         raise ConflictError(
-            f"«{name}» in {entity}/{wanted.project} is an artifact of type `{found.type}`, "
+            f"'{name}' in {entity}/{wanted.project} is an artifact of type `{found.type}`, "
             f"not of type `{kind}`.",
             hint=f"Choose another name, for example `{safe_name(f'{name}-{kind}')}`.",
         )
@@ -73,6 +73,6 @@ def _checked(name: str, what: str) -> str:
     if 0 < len(name) <= _LONGEST and name.strip() == name and not _FORBIDDEN & set(name):
         return name
     raise InvalidInputError(
-        f"«{name[:_LONGEST]}» cannot be the {what} of an artifact.",
+        f"'{name[:_LONGEST]}' cannot be the {what} of an artifact.",
         hint=f"1 to {_LONGEST} characters without `/ \\ : ? # %`.",
     )

@@ -284,7 +284,7 @@ class Artifacts:
         def work(tx: Tx) -> ArtifactRecord:
             found = writable(tx, self._context, principal, artifact_id)
             if found.state is not ArtifactState.COMMITTED:
-                message = f"The artifact «{found.collection.name}» is {found.state.lower()}."
+                message = f"The artifact '{found.collection.name}' is {found.state.lower()}."
                 raise ConflictError(message, hint="Only a complete version can have aliases.")
             collections.lock(tx, found.collection.id)
             for name in names:

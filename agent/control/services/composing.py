@@ -85,7 +85,7 @@ def check_priority(queue: QueueRecord, asked: int | None) -> int:
         raise InvalidInputError(f"There is no priority {priority}.", hint=f"Use {_WORDS}.")
     if queue.prioritization == "DISABLED" and priority != DEFAULT_PRIORITY:
         raise InvalidInputError(
-            f"Queue «{queue.name}» has no priorities, and `{_NAMES[priority]}` was asked for.",
+            f"Queue '{queue.name}' has no priorities, and `{_NAMES[priority]}` was asked for.",
             hint="Leave the priority out, or let an administrator switch priorities on.",
         )
     return priority

@@ -67,7 +67,7 @@ class Context:
         if found is None:
             known = queues.names(tx, entity)
             hint = did_you_mean(name, known, "queue") if known else _NO_QUEUE
-            raise NotFoundError(f"There is no queue «{name}» in «{entity}».", hint=hint)
+            raise NotFoundError(f"There is no queue '{name}' in '{entity}'.", hint=hint)
         return found
 
     def queue_by_id(
@@ -76,7 +76,7 @@ class Context:
         """A queue by id, once the caller may do this in its entity."""
         found = queues.by_id(tx, queue_id)
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
-            raise NotFoundError(f"There is no queue with the id «{queue_id}».")
+            raise NotFoundError(f"There is no queue with the id '{queue_id}'.")
         self.policy.require(principal, found.entity, action)
         return found
 
@@ -133,7 +133,7 @@ class Context:
         self.policy.require(principal, found.entity, Action.RUN_AGENT)
         if principal.kind is Kind.AGENT and found.key_id != principal.key_id:
             raise PermissionDeniedError(
-                f"Agent «{found.name}» registered with another key.",
+                f"Agent '{found.name}' registered with another key.",
                 hint="Register again, or use the key it was registered with.",
             )
         return found
@@ -148,14 +148,14 @@ def serves(principal: Principal, queue: str) -> None:
     if principal.queues is not None and queue not in principal.queues:
         bound = ", ".join(principal.queues)
         raise PermissionDeniedError(
-            f"This agent key does not serve the queue «{queue}».", hint=f"It serves: {bound}."
+            f"This agent key does not serve the queue '{queue}'.", hint=f"It serves: {bound}."
         )
 
 
 def no_such_item(item_id: str) -> NotFoundError:
     """The one answer for an item that is absent or hidden."""
     return NotFoundError(
-        f"There is no item «{item_id}», or this key may not read it.",
+        f"There is no item '{item_id}', or this key may not read it.",
         hint="`launch item list` shows the newest.",
     )
 
@@ -163,6 +163,6 @@ def no_such_item(item_id: str) -> NotFoundError:
 def no_such_agent(agent_id: str) -> NotFoundError:
     """The one answer for an agent that is absent or hidden."""
     return NotFoundError(
-        f"There is no agent «{agent_id}», or this key may not read it.",
+        f"There is no agent '{agent_id}', or this key may not read it.",
         hint="`launch agent list` shows them.",
     )

@@ -25,7 +25,7 @@ def check_name(name: str, what: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
-            f"«{name}» cannot be the name of a {what}.",
+            f"'{name}' cannot be the name of a {what}.",
             hint="1 to 64 lower-case letters, digits, `_`, `-`; first a letter or digit.",
         )
     return name
@@ -38,7 +38,7 @@ def found_entity(tx: Tx, name: str, *, is_team: bool) -> EntityRecord:
         AlreadyExistsError
     """
     if not people.insert_entity(tx, name, new_id(), is_team=is_team):
-        raise AlreadyExistsError(f"There is an entity «{name}» already.", hint="Take another name.")
+        raise AlreadyExistsError(f"There is an entity '{name}' already.", hint="Take another name.")
     for project in (QUEUE_PROJECT, FIRST_PROJECT):
         projects.ensure(tx, name, project)
     return people.sure_entity(tx, name)
@@ -53,7 +53,7 @@ def found_user(tx: Tx, name: str, *, email: str | None, admin: bool) -> UserReco
     found_entity(tx, check_name(name, "user"), is_team=False)
     made = people.insert_user(tx, new_id(), name, email=email, admin=admin)
     if made is None:
-        raise AlreadyExistsError(f"There is a user «{name}» already.", hint="Take another name.")
+        raise AlreadyExistsError(f"There is a user '{name}' already.", hint="Take another name.")
     people.set_role(tx, made.entity, made.id, Role.ADMIN)
     return made
 

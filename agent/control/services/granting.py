@@ -10,7 +10,7 @@ from agent.control.store import history, items
 from agent.control.store.ids import new_run_name
 from agent.control.store.records import ClaimRecord, Dialect
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.capacity import Capacity, Demand, Granted, fits, grant, minus
+from agent.model.capacity import Allocation, Capacity, Demand, fits, grant, minus
 from agent.model.phase import Phase
 from agent.model.work import Lease
 
@@ -45,17 +45,17 @@ def grant_items(
     offered = [one for one in agent.resources if wish.takes(one)]
     unnamed = offered[:1] == agent.resources[:1]
     room = _not_handed_out(tx, agent, wish.free)
-    granted: list[ClaimRecord] = []
-    while offered and len(granted) < wish.max_items and fits(Demand(), room):
+    allocation: list[ClaimRecord] = []
+    while offered and len(allocation) < wish.max_items and fits(Demand(), room):
         item_id = items.take(tx, queue_ids, offered, room, unnamed=unnamed)
         if item_id is None:
             break
         seen = items.sure(tx, item_id)
         share = grant(_demand(seen), room)
         _lease(tx, context, seen, agent, wish.request_id, share)
-        granted.append(claim_record(tx, context, item_id))
+        allocation.append(claim_record(tx, context, item_id))
         room = minus(room, share)
-    return tuple(granted)
+    return tuple(allocation)
 
 
 def adopt(tx: Tx, context: Context, seen: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
@@ -96,7 +96,7 @@ def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
         resource=seen.resource,
         run_spec=seen.run_spec,
         layers=seen.layers,
-        granted=items.granted_from(seen.granted) or Granted(),
+        allocation=items.allocation_from(seen.allocation) or Allocation(),
         run_token=mint(context.signing_key, token),
         lease_seconds=context.config.lease,
         stop_requested=seen.stop_requested,
@@ -110,7 +110,7 @@ def _lease(
     seen: AnyRow,
     agent: AnyRow,
     request_id: str,
-    share: Granted,
+    share: Allocation,
 ) -> None:
     epoch = seen.epoch + 1
     changes = {
@@ -120,7 +120,7 @@ def _lease(
         "dialect": Dialect.LAUNCH.value,
         "request_id": request_id,
         "lease_expires_at": tx.now + context.config.lease,
-        "granted": {"cpus": share.cpus, "memory": share.memory, "gpus": list(share.gpus)},
+        "allocation": {"cpus": share.cpus, "memory": share.memory, "gpus": list(share.gpus)},
         "resource": seen.resource or agent.resources[0],
         "run_name": seen.run_name or new_run_name(),
     }
@@ -135,8 +135,8 @@ def _not_handed_out(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
     """
     if not free.gpus:
         return free
-    held = [items.granted_from(row.granted) for row in items.held_by(tx, agent.id)]
-    pinned = {gpu for granted in held if granted is not None for gpu in granted.gpus}
+    held = [items.allocation_from(row.allocation) for row in items.held_by(tx, agent.id)]
+    pinned = {gpu for allocation in held if allocation is not None for gpu in allocation.gpus}
     return replace(free, gpus=tuple(gpu for gpu in free.gpus if gpu not in pinned))
 
 

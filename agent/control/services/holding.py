@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from agent.control.services.transitions import end, move, requeue, ring
 from agent.control.store import history, items
-from agent.control.store.records import Verdict
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.phase import HELD, MAY_RUN, TERMINAL, UNSTARTED_HELD, Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -35,13 +35,13 @@ def is_holder(row: AnyRow, agent_id: str, lease: Lease) -> bool:
     return named == (agent_id, lease.attempt, lease.epoch) and Phase(row.phase) in HELD
 
 
-def permit(tx: Tx, agent_id: str, lease: Lease) -> Verdict:
+def permit(tx: Tx, agent_id: str, lease: Lease) -> LeaseStatus:
     """See `Leases.permit`."""
     row = held(tx, agent_id, lease)
     if row is None:
-        return Verdict.FENCED
+        return LeaseStatus.FENCED
     if row.stop_requested:
-        return Verdict.STOP
+        return LeaseStatus.STOP
     phase = Phase(row.phase)
     if phase is Phase.STARTED:
         raise ConflictError(
@@ -52,7 +52,7 @@ def permit(tx: Tx, agent_id: str, lease: Lease) -> Verdict:
         through = Phase.PREPARING if phase is Phase.LEASED else None
         changes = {"lease_losses": 0}
         move(tx, row, Phase.PERMITTED, through=through, actor=row.agent_name, changes=changes)
-    return Verdict.KEPT
+    return LeaseStatus.HELD
 
 
 def advance(
@@ -64,20 +64,20 @@ def advance(
     activity: str | None,
     facts: Json | None,
     warning: str | None,
-) -> Verdict:
+) -> LeaseStatus:
     """See `Leases.advance`."""
     if phase not in {None, Phase.PREPARING, Phase.STARTED}:
         raise InvalidInputError(f"An item cannot be advanced to {phase}.")
     row = held(tx, agent_id, lease)
     if row is None:
-        return Verdict.FENCED
+        return LeaseStatus.FENCED
     changes = _progress(row, activity, facts, warning)
     if phase is None or _is_behind(Phase(row.phase), phase):
         _write(tx, row, changes)
     else:
         started = {"started_at": tx.now} if phase is Phase.STARTED else {}
         move(tx, row, phase, actor=row.agent_name, changes={**changes, **started})
-    return Verdict.STOP if row.stop_requested else Verdict.KEPT
+    return LeaseStatus.STOP if row.stop_requested else LeaseStatus.HELD
 
 
 def finish(
@@ -90,14 +90,14 @@ def finish(
     message: str,
     exit_code: int | None,
     facts: Json | None,
-) -> Verdict:
+) -> LeaseStatus:
     """See `Leases.finish`."""
     if phase not in TERMINAL:
         raise InvalidInputError(f"{phase} is no outcome.")
     row = held(tx, agent_id, lease)
     if row is None:
         replayed = _is_replay(tx, agent_id, lease, phase, cause, exit_code)
-        return Verdict.KEPT if replayed else Verdict.FENCED
+        return LeaseStatus.HELD if replayed else LeaseStatus.FENCED
     end(
         tx,
         row,
@@ -108,20 +108,20 @@ def finish(
         actor=row.agent_name,
         changes=_progress(row, None, facts, None),
     )
-    return Verdict.KEPT
+    return LeaseStatus.HELD
 
 
-def release(tx: Tx, agent_id: str, lease: Lease, reason: str | None) -> Verdict:
+def release(tx: Tx, agent_id: str, lease: Lease, reason: str | None) -> LeaseStatus:
     """See `Leases.release`."""
     row = held(tx, agent_id, lease)
     if row is None:
-        return Verdict.KEPT if _was_released(tx, lease) else Verdict.FENCED
+        return LeaseStatus.HELD if _was_released(tx, lease) else LeaseStatus.FENCED
     if Phase(row.phase) not in UNSTARTED_HELD:
         raise ConflictError(
             f"Item {row.id} has a start permit: it may be running and cannot be handed back."
         )
     requeue(tx, row, reason or "handed back", actor=row.agent_name, losses=row.lease_losses)
-    return Verdict.KEPT
+    return LeaseStatus.HELD
 
 
 def add_warning(row: AnyRow, warning: str) -> list[str]:

@@ -21,7 +21,7 @@ from agent.control.store.records import (
     Submission,
 )
 from agent.control.store.tx import Tx
-from agent.model.capacity import Capacity, Granted, minus
+from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase
 
@@ -165,7 +165,7 @@ class Items:
                 )
             if row.queue_id is None:
                 raise ConflictError(
-                    f"The queue «{row.queue}» of item {item_id} was deleted.",
+                    f"The queue '{row.queue}' of item {item_id} was deleted.",
                     hint="Submit the job again, to another queue.",
                 )
             reopen(tx, row, "retried", actor=principal.name)
@@ -234,7 +234,7 @@ class Items:
 def _room(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:
     """What an agent has left beside the items it holds."""
     for row in items.held_by(tx, agent_id):
-        capacity = minus(capacity, items.granted_from(row.granted) or Granted())
+        capacity = minus(capacity, items.allocation_from(row.allocation) or Allocation())
     return capacity
 
 

@@ -128,7 +128,7 @@ def choose_job(
     if not named:
         return None
     if submitted.get("source"):
-        message = f"The submission names the job «{named}» and a source of its own."
+        message = f"The submission names the job '{named}' and a source of its own."
         raise InvalidInputError(message, hint="Leave out one of `job` and `source`.")
     reference = parse_reference(str(named), entity=principal.default_entity, project=project)
     found = _version(tx, context, principal, reference)

@@ -1,7 +1,7 @@
 """Leases: how agents take items, keep them and report about them.
 
 Every write names item, attempt and epoch, and the agent that holds them; the store changes
-the row only if all four match. Zero rows changed is `Verdict.FENCED`, never an exception.
+the row only if all four match. Zero rows changed is `LeaseStatus.FENCED`, never an exception.
 """
 
 from collections.abc import Sequence
@@ -17,13 +17,14 @@ from agent.control.services.registering import join_queues
 from agent.control.services.renewing import check_status, renew
 from agent.control.store import items
 from agent.control.store.queues import of_agent as queue_rows
-from agent.control.store.records import BeatAnswer, ClaimRecord, Verdict
+from agent.control.store.records import ClaimRecord, HeartbeatReply
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.condition import Condition
 from agent.model.errors import FencedError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -72,7 +73,7 @@ class Leases:
         def work(tx: Tx) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
             agent = self._context.agent(tx, principal, agent_id, lock=True)
             if agent.session != session:
-                raise FencedError(f"A newer process speaks for the agent «{agent.name}».")
+                raise FencedError(f"A newer process speaks for the agent '{agent.name}'.")
             served = self._served(tx, principal, agent, queues)
             return self._claim(tx, agent, wish, served), served
 
@@ -113,7 +114,7 @@ class Leases:
         served = [registered[name] for name in names if name in registered]
         if not served:
             raise NotFoundError(
-                f"None of the queues that agent «{agent.name}» serves exists: {', '.join(names)}.",
+                f"None of the queues that agent '{agent.name}' serves exists: {', '.join(names)}.",
                 hint="Create one: `launch queue create NAME`; the agent takes it up by itself.",
             )
         return served
@@ -139,7 +140,7 @@ class Leases:
         leases: Sequence[Lease],
         *,
         conditions: Sequence[Condition] = (),
-    ) -> BeatAnswer:
+    ) -> HeartbeatReply:
         """Heartbeat and batch renewal; status KILLED is a goodbye.
 
         `conditions` replace what the agent said before.
@@ -150,7 +151,7 @@ class Leases:
         """
         check_status(status)
 
-        def work(tx: Tx) -> BeatAnswer:
+        def work(tx: Tx) -> HeartbeatReply:
             agent = self._context.agent(tx, principal, agent_id, lock=True)
             return renew(tx, self._context, agent, session, status, leases, conditions)
 
@@ -166,7 +167,7 @@ class Leases:
         activity: str | None = None,
         facts: Json | None = None,
         warning: str | None = None,
-    ) -> Verdict:
+    ) -> LeaseStatus:
         """Report progress. A phase that is behind already changes nothing.
 
         Raises:
@@ -174,7 +175,7 @@ class Leases:
             ConflictError: STARTED without a permit.
         """
 
-        def work(tx: Tx) -> Verdict:
+        def work(tx: Tx) -> LeaseStatus:
             self._context.may_speak(tx, principal, agent_id)
             return holding.advance(
                 tx, agent_id, lease, phase=phase, activity=activity, facts=facts, warning=warning
@@ -182,8 +183,8 @@ class Leases:
 
         return await self._context.database.write(work)
 
-    async def permit(self, principal: Principal, agent_id: str, lease: Lease) -> Verdict:
-        """Grant the one permit to start; KEPT again to the holder until it says STARTED.
+    async def permit(self, principal: Principal, agent_id: str, lease: Lease) -> LeaseStatus:
+        """Grant the one permit to start; HELD again to the holder until it says STARTED.
 
         An item still LEASED passes PREPARING on the way.
 
@@ -191,7 +192,7 @@ class Leases:
             ConflictError: the attempt has been started already.
         """
 
-        def work(tx: Tx) -> Verdict:
+        def work(tx: Tx) -> LeaseStatus:
             self._context.may_speak(tx, principal, agent_id)
             return holding.permit(tx, agent_id, lease)
 
@@ -208,15 +209,15 @@ class Leases:
         message: str,
         exit_code: int | None = None,
         facts: Json | None = None,
-    ) -> Verdict:
-        """Store the outcome; repeating it is KEPT. May open a new attempt by policy.
+    ) -> LeaseStatus:
+        """Store the outcome; repeating it is HELD. May open a new attempt by policy.
 
         Raises:
             InvalidInputError: not a terminal phase.
             ConflictError: the transition table has no such edge.
         """
 
-        def work(tx: Tx) -> Verdict:
+        def work(tx: Tx) -> LeaseStatus:
             self._context.may_speak(tx, principal, agent_id)
             return holding.finish(
                 tx,
@@ -233,14 +234,14 @@ class Leases:
 
     async def release(
         self, principal: Principal, agent_id: str, lease: Lease, reason: str | None = None
-    ) -> Verdict:
+    ) -> LeaseStatus:
         """Hand an item back that was not permitted; it keeps its place and its attempt.
 
         Raises:
             ConflictError: it was permitted.
         """
 
-        def work(tx: Tx) -> Verdict:
+        def work(tx: Tx) -> LeaseStatus:
             self._context.may_speak(tx, principal, agent_id)
             return holding.release(tx, agent_id, lease, reason)
 

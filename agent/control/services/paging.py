@@ -37,7 +37,7 @@ def cursor(text: str | None) -> int | None:
     if text is None or text == "":
         return None
     if not text.isdigit():
-        raise InvalidInputError(f"`after` is «{text}», which is no cursor of an earlier page.")
+        raise InvalidInputError(f"`after` is '{text}', which is no cursor of an earlier page.")
     return int(text)
 
 

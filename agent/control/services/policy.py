@@ -119,14 +119,14 @@ class Policy:
             return
         if not self.allows(principal, entity, Action.READ):
             raise no_such_entity(entity)
-        message = f"{principal.name} may not {action.value} in «{entity}»."
+        message = f"{principal.name} may not {action.value} in '{entity}'."
         raise PermissionDeniedError(message, hint=_remedy(principal, entity, action))
 
 
 def no_such_entity(name: str) -> NotFoundError:
     """The one answer for an entity that is absent or hidden."""
     return NotFoundError(
-        f"There is no entity «{name}», or this key may not read it.",
+        f"There is no entity '{name}', or this key may not read it.",
         hint="Check the spelling; `launch entity list` shows yours.",
     )
 
@@ -135,5 +135,5 @@ def _remedy(principal: Principal, entity: str, action: Action) -> str:
     if action is Action.RUN_AGENT and entity in principal.teams:
         return "In a team, agents run with an agent key; ask an administrator for one."
     if principal.kind is Kind.USER:
-        return f"Ask an administrator of «{entity}» for another role."
+        return f"Ask an administrator of '{entity}' for another role."
     return "Use a user's key."

@@ -24,7 +24,7 @@ def check_queue_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
-            f"«{name}» cannot be the name of a queue.",
+            f"'{name}' cannot be the name of a queue.",
             hint="1 to 64 letters, digits, blanks, `.`, `_`, `-`; first a letter or digit.",
         )
     return name
@@ -55,7 +55,7 @@ def insert_queue(
     made = queues.by_name(tx, entity, name)
     if not inserted or made is None:
         raise AlreadyExistsError(
-            f"There is a queue «{name}» in «{entity}» already.",
+            f"There is a queue '{name}' in '{entity}' already.",
             hint="Take another name, or change that one: `launch queue update`.",
         )
     tx.ring(topic_entity(entity))

@@ -256,7 +256,7 @@ def _refuse(wrong: tuple[str, ...]) -> None:
 def _from_config(tx: Tx, entity: str, config_id: str) -> dict[str, Any]:
     found = projects.config(tx, entity, config_id)
     if found is None:
-        raise NotFoundError(f"«{entity}» has no default resource config «{config_id}».")
+        raise NotFoundError(f"'{entity}' has no default resource config '{config_id}'.")
     return {
         "resource": found.resource,
         "config": found.config,
@@ -269,7 +269,7 @@ def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
     alive = items.alive_in(tx, queue.id)
     if alive and not force:
         raise ConflictError(
-            f"Queue «{queue.name}» has {len(alive)} items that are not over.",
+            f"Queue '{queue.name}' has {len(alive)} items that are not over.",
             hint="Wait for them, stop them, or delete with force, which stops them.",
         )
     for row in alive:

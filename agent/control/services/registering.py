@@ -16,8 +16,8 @@ from agent.control.store.records import (
     ClaimRecord,
     Dialect,
     QueueRecord,
+    RegisteredAgent,
     Registration,
-    Welcome,
 )
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
@@ -26,7 +26,9 @@ from agent.model.phase import MAY_RUN, Phase
 _LONGEST: Final = 128
 
 
-def register(tx: Tx, context: Context, principal: Principal, hello: Registration) -> Welcome:
+def register(
+    tx: Tx, context: Context, principal: Principal, hello: Registration
+) -> RegisteredAgent:
     """See `Agents.register`. The entity's row is locked: names are decided one at a time."""
     _check(hello)
     entity = context.existing(tx, principal, hello.entity, Action.RUN_AGENT)
@@ -37,7 +39,7 @@ def register(tx: Tx, context: Context, principal: Principal, hello: Registration
     agents.serve(tx, agent.id, [queue.id for queue in served])
     held = _held(tx, context, principal, agent)
     tx.ring(topic_entity(entity), topic_agent(agent.id))
-    return Welcome(
+    return RegisteredAgent(
         agent=_record(tx, context, agent.id),
         control_plane_id=context.control_plane_id,
         heartbeat_seconds=context.config.heartbeat,
@@ -48,7 +50,7 @@ def register(tx: Tx, context: Context, principal: Principal, hello: Registration
 
 def _check(hello: Registration) -> None:
     if not 0 < len(hello.name) <= _LONGEST:
-        raise InvalidInputError(f"«{hello.name}» cannot be the name of an agent.")
+        raise InvalidInputError(f"'{hello.name}' cannot be the name of an agent.")
     if not hello.identity or not hello.session:
         raise InvalidInputError("An agent needs an identity and a session.")
     if not hello.queues:
@@ -57,7 +59,7 @@ def _check(hello: Registration) -> None:
         )
     if not hello.resources:
         raise InvalidInputError(
-            f"Agent «{hello.name}» offers no runner.",
+            f"Agent '{hello.name}' offers no runner.",
             hint="Start a container engine, or enable `runners.local-process`.",
         )
 
@@ -70,7 +72,7 @@ def _refuse_rival(tx: Tx, context: Context, entity: str, hello: Registration) ->
             continue
         seen = f"{moment(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"
         raise ConflictError(
-            f"Another agent called «{hello.name}» is alive, on {rival.hostname}; "
+            f"Another agent called '{hello.name}' is alive, on {rival.hostname}; "
             f"its last heartbeat came at {seen}.",
             hint="Give this one another name (`--name`), or stop that one.",
         )

@@ -8,11 +8,12 @@ from agent.control.services.holding import is_holder
 from agent.control.services.notices import topic_entity
 from agent.control.services.transitions import remark, requeue
 from agent.control.store import agents, items
-from agent.control.store.records import BeatAnswer, Verdict
+from agent.control.store.records import HeartbeatReply
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.condition import Condition
 from agent.model.errors import InvalidInputError
 from agent.model.phase import UNSTARTED_HELD, Phase
+from agent.model.protocol import LeaseStatus
 from agent.model.work import Lease
 
 STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
@@ -26,14 +27,14 @@ def renew(
     status: str,
     leases: Sequence[Lease],
     conditions: Sequence[Condition],
-) -> BeatAnswer:
+) -> HeartbeatReply:
     """See `Leases.renew`; the agent's row is locked.
 
     A superseded session only hears about its leases, which are fenced by their epochs: its
     heartbeat must not keep the new session's agent alive.
     """
     current = agent.session == session
-    verdicts = _extend(tx, context, agent, leases)
+    statuses = _extend(tx, context, agent, leases)
     if current:
         told = agents.stored_conditions(conditions if status != "KILLED" else ())
         agents.beat(tx, agent.id, status, told)
@@ -41,7 +42,7 @@ def renew(
             tx.ring(topic_entity(agent.entity))
         if status == "KILLED":
             hand_back(tx, agent)
-    return BeatAnswer(verdicts=verdicts, current=current, stop=agent.stop)
+    return HeartbeatReply(statuses=statuses, current=current, stop=agent.stop)
 
 
 def check_status(status: str) -> str:
@@ -52,7 +53,7 @@ def check_status(status: str) -> str:
     """
     if status not in STATUSES:
         known = ", ".join(STATUSES)
-        raise InvalidInputError(f"An agent cannot be «{status}».", hint=f"Use {known}.")
+        raise InvalidInputError(f"An agent cannot be '{status}'.", hint=f"Use {known}.")
     return status
 
 
@@ -64,19 +65,21 @@ def hand_back(tx: Tx, agent: AnyRow) -> None:
             requeue(tx, row, text, actor=agent.name, losses=row.lease_losses)
 
 
-def _extend(tx: Tx, context: Context, agent: AnyRow, leases: Sequence[Lease]) -> dict[str, Verdict]:
+def _extend(
+    tx: Tx, context: Context, agent: AnyRow, leases: Sequence[Lease]
+) -> dict[str, LeaseStatus]:
     found = {row.id: row for row in items.rows(tx, {one.item_id for one in leases}, lock=True)}
-    verdicts: dict[str, Verdict] = {}
+    statuses: dict[str, LeaseStatus] = {}
     kept: list[AnyRow] = []
     for lease in leases:
         row = found.get(lease.item_id)
         if row is None or not is_holder(row, agent.id, lease):
-            verdicts[lease.item_id] = Verdict.FENCED
+            statuses[lease.item_id] = LeaseStatus.FENCED
             continue
-        verdicts[lease.item_id] = Verdict.STOP if row.stop_requested else Verdict.KEPT
+        statuses[lease.item_id] = LeaseStatus.STOP if row.stop_requested else LeaseStatus.HELD
         kept.append(row)
     items.extend_leases(tx, [row.id for row in kept], tx.now + context.config.lease)
     for row in kept:
         if row.lost_contact_at is not None:
             remark(tx, row, "contact regained", actor=agent.name, lost_contact_at=None)
-    return verdicts
+    return statuses

@@ -64,7 +64,7 @@ def check_state(state: str | None) -> None:
         InvalidInputError
     """
     if state is not None and state not in STATES:
-        raise InvalidInputError(f"A run cannot be «{state}».", hint=f"Use {', '.join(STATES)}.")
+        raise InvalidInputError(f"A run cannot be '{state}'.", hint=f"Use {', '.join(STATES)}.")
 
 
 def check_run_name(name: str | None) -> str:
@@ -77,7 +77,7 @@ def check_run_name(name: str | None) -> str:
         return new_run_name()
     if not _NAME.fullmatch(name):
         raise InvalidInputError(
-            f"«{name}» cannot be the id of a run.",
+            f"'{name}' cannot be the id of a run.",
             hint="1 to 128 characters without `/ \\ # ? % :`.",
         )
     return name

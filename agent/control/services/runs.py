@@ -59,7 +59,7 @@ class Runs:
             if run_id is not None:
                 run = self._to_write(tx, principal, run_id)
                 if run is None:
-                    raise NotFoundError(f"There is no run with the id «{run_id}».")
+                    raise NotFoundError(f"There is no run with the id '{run_id}'.")
                 return change_run(tx, self._context, run, change), False
             place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
             where = project or UNNAMED_PROJECT
@@ -188,7 +188,7 @@ class Runs:
         def work(tx: Tx) -> None:
             run = self._named(tx, principal, entity, project, name)
             if run is None:
-                raise NotFoundError(f"There is no run «{name}» in «{entity}/{project}».")
+                raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
             state = "finished" if exit_code == 0 else "failed"
             runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
             end_of_run(tx, run, exit_code)
@@ -238,7 +238,7 @@ def check_scope(principal: Principal, project: str) -> None:
     """
     if principal.run is not None and principal.run.project != project:
         raise PermissionDeniedError(
-            f"The token of {principal.name} writes runs of «{principal.run.project}» only.",
+            f"The token of {principal.name} writes runs of '{principal.run.project}' only.",
             hint="Leave the project as the launcher has set it.",
         )
 

@@ -164,7 +164,7 @@ def _reserved(tx: Tx, entity: str, wanted: Submission) -> str | None:
         return None
     if stored.fingerprint != fingerprint:
         raise ConflictError(
-            f"The idempotency key «{key}» was used for another submission.",
+            f"The idempotency key '{key}' was used for another submission.",
             hint="Use a new key for each submission.",
         )
     return str(stored.reply)

@@ -64,7 +64,7 @@ def check_resource(name: str, path: str = "resource") -> str:
     """
     if name not in RESOURCES:
         hint = did_you_mean(name, RESOURCES, "resource")
-        raise InvalidInputError(f"`{path}`: there is no resource «{name}».", hint=hint)
+        raise InvalidInputError(f"`{path}`: there is no resource '{name}'.", hint=hint)
     return name
 
 
@@ -96,7 +96,7 @@ def resolve_values(variables: Mapping[str, Json], given: Any) -> Json:
     for name in values:
         if name not in variables:
             hint = did_you_mean(name, variables, "template variable")
-            raise InvalidInputError(f"The queue has no template variable «{name}».", hint=hint)
+            raise InvalidInputError(f"The queue has no template variable '{name}'.", hint=hint)
     resolved = {name: _value(name, one["schema"], values) for name, one in variables.items()}
     for name, value in resolved.items():
         _check(name, value, variables[name]["schema"])

@@ -32,7 +32,7 @@ _NOBODY: Final[Mapping[str, Any]] = {
     "dialect": None,
     "request_id": None,
     "lease_expires_at": None,
-    "granted": None,
+    "allocation": None,
     "activity": None,
     "lost_contact_at": None,
 }

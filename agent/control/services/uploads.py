@@ -87,7 +87,7 @@ class Uploads:
         def work(tx: Tx) -> ManifestRecord:
             found = artifact_files.manifest(tx, manifest_id)
             if found is None:
-                raise NotFoundError(f"There is no manifest with the id «{manifest_id}».")
+                raise NotFoundError(f"There is no manifest with the id '{manifest_id}'.")
             self._pending(tx, principal, found.artifact_id)
             decoded(digest)
             artifact_files.set_manifest_digest(tx, manifest_id, digest)
@@ -157,7 +157,7 @@ class Uploads:
 
 def _check_pending(found: ArtifactRecord) -> None:
     if found.state is not ArtifactState.PENDING:
-        message = f"The artifact «{found.collection.name}» is {found.state.lower()} already."
+        message = f"The artifact '{found.collection.name}' is {found.state.lower()} already."
         raise ConflictError(message, hint="Create a new version.")
 
 
@@ -178,7 +178,7 @@ def _check_digest(found: ArtifactRecord, entries: Sequence[EntryRecord]) -> None
     listed = manifest_digest({entry.path: entry.digest for entry in entries})
     if listed != found.digest:
         raise ConflictError(
-            f"The manifest of «{found.collection.name}» lists other files than announced: "
+            f"The manifest of '{found.collection.name}' lists other files than announced: "
             f"its digest is {listed}, {found.digest} was announced.",
             hint="Create the artifact again.",
         )

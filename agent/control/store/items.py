@@ -23,7 +23,7 @@ from agent.control.store.moments import moment
 from agent.control.store.records import Dialect, ItemRecord
 from agent.control.store.tables import DEFERRED_ONLY, HELD_ONLY, QUEUED_ONLY, attempts, items
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.capacity import Capacity, Demand, Granted
+from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.phase import MAY_RUN, Phase
 from agent.model.spec import Json
@@ -355,11 +355,11 @@ def masked(run_spec: Json) -> Json:
     return {**run_spec, **hidden}
 
 
-def granted_from(stored: dict[str, Any] | None) -> Granted | None:
+def allocation_from(stored: dict[str, Any] | None) -> Allocation | None:
     """What was set aside, as stored."""
     if stored is None:
         return None
-    return Granted(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
+    return Allocation(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
 
 
 def created(one: AnyRow) -> datetime:
@@ -384,7 +384,7 @@ def _record(one: AnyRow) -> ItemRecord:
         priority=one.priority,
         resource=one.resource,
         demand=Demand(one.demand_cpus or None, one.demand_memory or None, one.demand_gpus),
-        granted=granted_from(one.granted),
+        allocation=allocation_from(one.allocation),
         run_spec=masked(one.run_spec),
         facts=one.facts,
         warnings=tuple(one.warnings),

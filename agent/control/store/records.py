@@ -9,10 +9,11 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, Literal, TypeVar
 
-from agent.model.capacity import Capacity, Demand, Granted
+from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.condition import Condition
 from agent.model.phase import Phase, wire_state
+from agent.model.protocol import LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -30,18 +31,6 @@ class Role(StrEnum):
     VIEWER = "viewer"
     MEMBER = "member"
     ADMIN = "admin"
-
-
-class Verdict(StrEnum):
-    """What a write about a lease is answered.
-
-    KEPT: done, go on. FENCED: somebody else owns the attempt; stop and touch nothing.
-    STOP: the lease is kept, and somebody wants the item stopped.
-    """
-
-    KEPT = "KEPT"
-    FENCED = "FENCED"
-    STOP = "STOP"
 
 
 class Dialect(StrEnum):
@@ -179,7 +168,7 @@ class ItemRecord:
     priority: int
     resource: str | None
     demand: Demand
-    granted: Granted | None
+    allocation: Allocation | None
     run_spec: Json
     facts: Json
     warnings: tuple[str, ...]
@@ -277,7 +266,7 @@ class AgentRecord:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """An agent process introduces itself; see `agent.ports.queue.Hello`."""
+    """An agent process introduces itself; see `agent.ports.queue.AgentRegistration`."""
 
     entity: str | None
     name: str
@@ -310,7 +299,7 @@ class ClaimRecord:
     run_spec: Json = field(repr=False)
     #: `queue`, `job`, `submitter`: who set what.
     layers: dict[str, Json] = field(repr=False)
-    granted: Granted
+    allocation: Allocation
     run_token: str = field(repr=False)
     lease_seconds: float
     stop_requested: bool
@@ -318,7 +307,7 @@ class ClaimRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
+class RegisteredAgent:
     """The answer to a registration."""
 
     agent: AgentRecord
@@ -329,10 +318,10 @@ class Welcome:
 
 
 @dataclass(frozen=True, slots=True)
-class BeatAnswer:
-    """The answer to a heartbeat; `verdicts` by item id."""
+class HeartbeatReply:
+    """The answer to a heartbeat; `statuses` by item id."""
 
-    verdicts: dict[str, Verdict]
+    statuses: dict[str, LeaseStatus]
     #: False once a newer session of the same identity took over.
     current: bool
     stop: StopMode | None

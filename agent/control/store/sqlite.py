@@ -65,9 +65,9 @@ class SqliteDatabase:
         """See `Database.read`."""
         return await self._on(self._reading, lambda: self._reading.transact(work)[0])
 
-    async def _on(self, lane: "_Lane", transact: Callable[[], T]) -> T:
+    async def _on(self, backend: "_Lane", transact: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(lane.threads, transact)
+            return await asyncio.get_running_loop().run_in_executor(backend.threads, transact)
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise
@@ -96,7 +96,7 @@ class _Lane:
         self._opened: list[Connection] = []
 
     def transact(self, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
-        """Run one transaction, on a thread of this lane; its result, and whom to ring."""
+        """Run one transaction, on a thread of this backend; its result, and whom to ring."""
         connection = self._connection()
         with connection.begin():
             tx = Tx(connection, _clock)

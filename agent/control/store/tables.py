@@ -255,7 +255,7 @@ items: Final = Table(
     #: Of the claim that took it: a repeated claim finds it by this.
     Column("request_id", PlainText),
     Column("lease_expires_at", Double),
-    Column("granted", JsonText),
+    Column("allocation", JsonText),
     Column("lease_losses", Integer, nullable=False),
     Column("stop_requested", Boolean, nullable=False),
     #: When the holder of a permitted attempt was found silent.

@@ -77,12 +77,12 @@ def _put(config: Json, field: Field) -> Field:
         value = _value(field)
     except (ValueError, RecursionError):
         wanted = _WANTED.get(field.kind, "one of the choices")
-        return replace(field, error=f"«{field.text}» is not {wanted}.")
+        return replace(field, error=f"'{field.text}' is not {wanted}.")
     inner = config
     for key in field.path[:-1]:
         below = inner.setdefault(key, {})
         if not isinstance(below, dict):
-            return replace(field, error=f"«{key}» is given below, and is no object there.")
+            return replace(field, error=f"'{key}' is given below, and is no object there.")
         inner = below
     inner[field.path[-1]] = value
     return field

@@ -79,7 +79,7 @@ async def jobs(request: web.Request) -> web.StreamResponse:
     entity, project = request.match_info["entity"], request.match_info["project"]
     found = by_name(await plane.jobs.list(principal, entity, project))
     if not found and await plane.projects.get(principal, entity, project) is None:
-        raise NotFoundError(f"There is no project «{project}» in «{entity}».")
+        raise NotFoundError(f"There is no project '{project}' in '{entity}'.")
     places = [Place(entity, project, found)] if found else []
     return _jobs(request, entity=entity, project=project, entities=[], places=places)
 

@@ -121,7 +121,7 @@ def _phases(words: Sequence[str]) -> list[Phase] | None:
         return [Phase(word.upper()) for word in words] or None
     except ValueError:
         known = ", ".join(phase.word for phase in Phase)
-        message = f"There is no phase «{' '.join(words)}»."
+        message = f"There is no phase '{' '.join(words)}'."
         raise InvalidInputError(message, hint=f"The phases are {known}.") from None
 
 
@@ -149,7 +149,7 @@ async def agent(request: web.Request) -> web.StreamResponse:
     plane, principal = request.app[PLANE], principal_of(request)
     record = await plane.agents.get(principal, request.match_info["id"])
     if record is None:
-        message = f"There is no agent «{request.match_info['id']}», or you may not see it."
+        message = f"There is no agent '{request.match_info['id']}', or you may not see it."
         raise NotFoundError(message)
     return show(
         request,

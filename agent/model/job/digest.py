@@ -48,6 +48,6 @@ def decoded(digest: str) -> bytes:
     except (binascii.Error, ValueError):
         md5 = b""
     if len(md5) != _MD5_BYTES or encoded(md5) != digest:
-        message = f"«{digest[:64]}» is no digest of an artifact's file."
+        message = f"'{digest[:64]}' is no digest of an artifact's file."
         raise InvalidInputError(message, hint="It is the base64 form of 16 bytes of MD5.")
     return md5

@@ -32,7 +32,7 @@ def split(text: str) -> tuple[str, ...]:
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
-        message = f"The entry point «{text}» cannot be split into words: {error}."
+        message = f"The entry point '{text}' cannot be split into words: {error}."
         raise InvalidInputError(message, hint="Check its quotes.") from None
     if not words or not words[0] or "\0" in text:
         message = f"The entry point {text!r} names no program."
@@ -48,7 +48,7 @@ def for_file(name: str) -> str:
     """
     interpreter = INTERPRETERS.get(PurePosixPath(name).suffix)
     if interpreter is None:
-        message = f"It is unknown how to start «{name}»."
+        message = f"It is unknown how to start '{name}'."
         raise InvalidInputError(message, hint="Name the command by --entry-point.")
     return shlex.join((interpreter, name))
 
@@ -105,7 +105,7 @@ def check_words(words: Sequence[str]) -> None:
     """
     for word in words:
         if leads_upward(word.rpartition("=")[2]):
-            message = f"The entry point's word «{word}» leads out of the source by `..`."
+            message = f"The entry point's word '{word}' leads out of the source by `..`."
             hint = "Paths are relative to the build context; what lies outside is not there."
             raise InvalidInputError(message, hint=hint)
     script = script_of(words)

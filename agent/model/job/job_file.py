@@ -180,7 +180,7 @@ def _repaired(raw: dict[str, Any], repairs: list[str]) -> dict[str, Any]:
     if isinstance(runtime, str):
         job["runtime"] = repaired_runtime(runtime)
         if runtime.strip() and job["runtime"] != runtime:
-            repairs.append(f"runtime «{runtime}» is read as {job['runtime']}")
+            repairs.append(f"runtime '{runtime}' is read as {job['runtime']}")
     elif runtime is not None:
         raise InvalidInputError(f"{FILE_NAME}: `runtime` is {_shown(runtime)}, not a text.")
     if isinstance(job.get("source"), dict):
@@ -191,13 +191,13 @@ def _repaired(raw: dict[str, Any], repairs: list[str]) -> dict[str, Any]:
 
 def _repaired_words(words: object, repairs: list[str]) -> dict[str, Any]:
     if isinstance(words, str) and words:
-        repairs.append(f"entry point «{words}» is split into words")
+        repairs.append(f"entry point '{words}' is split into words")
         words = list(split(words))
     if not isinstance(words, list) or not words or not isinstance(words[0], str):
         return {}
     first = repaired_word(words[0])
     if first != words[0]:
-        repairs.append(f"entry point's word «{words[0]}» is read as {first}")
+        repairs.append(f"entry point's word '{words[0]}' is read as {first}")
     return {"entrypoint": [first, *words[1:]]}
 
 

@@ -108,7 +108,7 @@ def checked_name(name: str, *, source: str | None = None) -> str:
     found = f" (from {source})" if source else ""
     shown = name if len(name) <= MAX_LENGTH else f"{name[:_KEPT]}…"
     message = (
-        f"«{shown}»{found} cannot be a job's name: only letters, digits, `-`, `_` and `.` may "
+        f"'{shown}'{found} cannot be a job's name: only letters, digits, `-`, `_` and `.` may "
         f"stand in it, at least one letter or digit, at most {MAX_LENGTH} characters."
     )
     hint = f"Did you mean `{safe}`?" if safe.strip("._-") else "For example: `train-resnet`."
@@ -127,10 +127,10 @@ def checked_alias(alias: str) -> str:
         InvalidInputError: empty, too long, with `/` or `:`, or the name of a version.
     """
     if version_of(alias) is not None:
-        message = f"The alias «{alias}» is the name of a version and cannot be moved."
+        message = f"The alias '{alias}' is the name of a version and cannot be moved."
         raise InvalidInputError(message, hint=f"For example: `release-{alias[1:]}`.")
     if not alias.strip() or len(alias) > MAX_LENGTH or any(c in "/:" for c in alias):
-        message = f"«{alias[:MAX_LENGTH]}» cannot be an alias: `/` and `:` may not stand in it, "
+        message = f"'{alias[:MAX_LENGTH]}' cannot be an alias: `/` and `:` may not stand in it, "
         message += f"and it has 1 to {MAX_LENGTH} characters."
         raise InvalidInputError(message, hint=f"Did you mean `{safe_name(alias) or LATEST}`?")
     return alias

@@ -24,9 +24,9 @@ def inside(path: str, what: str) -> str:
         raise InvalidInputError(f"The {what} {path!r} is not a path.", hint=_INSIDE)
     shortest = PurePosixPath(path).as_posix()
     if any(_ABSOLUTE.match(form) for form in (path, shortest)):
-        raise InvalidInputError(f"The {what} «{path}» is an absolute path.", hint=_INSIDE)
+        raise InvalidInputError(f"The {what} '{path}' is an absolute path.", hint=_INSIDE)
     if leads_upward(path):
-        message = f"The {what} «{path}» leads out of the source by `..`."
+        message = f"The {what} '{path}' leads out of the source by `..`."
         raise InvalidInputError(message, hint=_INSIDE)
     return "" if shortest == "." else shortest
 
@@ -45,7 +45,7 @@ def stored(path: str) -> str:
     if not path or "\0" in path or shortest == ".":
         raise InvalidInputError(f"The path {path!r} is not a path.")
     if path.startswith("/") or ".." in parts:
-        raise InvalidInputError(f"The path «{path}» leads out of the artifact.")
+        raise InvalidInputError(f"The path '{path}' leads out of the artifact.")
     return shortest
 
 

@@ -67,12 +67,12 @@ def parse_reference(
     defaults = [entity, project][: _PARTS - len(parts)]
     leading = [part for part in defaults if part is not None]
     if len(leading) < len(defaults):
-        message = f"The job reference «{text}» names no {_NOUNS[defaults.index(None)]}."
+        message = f"The job reference '{text}' names no {_NOUNS[defaults.index(None)]}."
         raise InvalidInputError(message, hint=_FORM)
     named = [*leading, *parts, alias if colon else LATEST]
     for noun, part in zip(_NOUNS, named, strict=True):
         if not _PART.fullmatch(part) or part in {".", ".."}:
-            message = f"The job reference «{text}»: «{part}» is no name of {_article(noun)}."
+            message = f"The job reference '{text}': '{part}' is no name of {_article(noun)}."
             raise InvalidInputError(message, hint=_FORM)
     return JobReference(*named)
 
@@ -95,7 +95,7 @@ def parse_code_reference(text: str) -> CodeReference:
             return CodeReference(id=parts[1])
     elif text.startswith(_SCHEME):
         return CodeReference(name=parse_reference(text))
-    message = f"«{text[:200]}» does not refer to a code artifact."
+    message = f"'{text[:200]}' does not refer to a code artifact."
     raise InvalidInputError(message, hint=f"The form is `{_SCHEME}_id/<id>`.")
 
 
@@ -116,7 +116,7 @@ def no_such_version(reference: JobReference, known: Iterable[str]) -> NotFoundEr
 def _refuse_shape(text: str, parts: list[str]) -> NoReturn:
     likely = _likely(text, [part for part in parts if part])
     hint = f"Did you mean `{likely}`?" if likely else _FORM
-    message = f"«{text}» is no job reference: it has {len(parts)} parts between slashes, not 3."
+    message = f"'{text}' is no job reference: it has {len(parts)} parts between slashes, not 3."
     raise InvalidInputError(message, hint=hint)
 
 

@@ -155,7 +155,7 @@ def _option(line: str, path: str, number: int) -> Option:
         return Option(_VALUED[name], value, number)
     where = f"{path}, line {number}"
     if name in _FLAGS:
-        raise InvalidInputError(f"{where}: the option `{name}` takes no value (seen: «{value}»).")
+        raise InvalidInputError(f"{where}: the option `{name}` takes no value (seen: '{value}').")
     if name in _VALUED:
         raise InvalidInputError(f"{where}: the option `{name}` lacks its value.")
     raise _unknown_option(name, where, {*_FLAGS, *_VALUED})
@@ -166,7 +166,7 @@ def _name_and_value(line: str, path: str, number: int) -> tuple[str, str | None]
     try:
         words = shlex.split(line)
     except ValueError as error:
-        message = f"{path}, line {number}: «{line[:_SHOWN]}»: {error}."
+        message = f"{path}, line {number}: '{line[:_SHOWN]}': {error}."
         raise InvalidInputError(message, hint="Check the quotes.") from None
     head, rest = words[0], " ".join(words[1:])
     if head.startswith("--"):
@@ -212,5 +212,5 @@ def _no_requirement(
     text: str, path: str, line: int, error: InvalidRequirement
 ) -> InvalidInputError:
     reason = str(error).splitlines()[0].rstrip(".")
-    message = f"{path}, line {line}: «{text[:_SHOWN]}» is no requirement: {reason}."
+    message = f"{path}, line {line}: '{text[:_SHOWN]}' is no requirement: {reason}."
     return InvalidInputError(message, hint="For example: `numpy>=2,<3`.")

@@ -47,7 +47,7 @@ def parse_python(text: str, where: str = "--runtime") -> str:
     match = _FORM.fullmatch(text.strip())
     if match is None or (match["platform"] and not text.strip().lower().startswith("cpython-")):
         shown = text.strip()[:80]
-        raise InvalidInputError(f"{where}: «{shown}» is no version of Python 3.", hint=ACCEPTED)
+        raise InvalidInputError(f"{where}: '{shown}' is no version of Python 3.", hint=ACCEPTED)
     return f"3.{match['minor']}"
 
 
@@ -105,7 +105,7 @@ def _from_runtime_txt(path: str, text: str, _current: str) -> Runtime:
     lines = _content(path, text)
     if len(lines) > 1:
         number, line = lines[1]
-        message = f"{path}, line {number}: «{line[:80]}» is one line too many."
+        message = f"{path}, line {number}: '{line[:80]}' is one line too many."
         raise InvalidInputError(message, hint=f"One version only. {ACCEPTED}")
     return _from_first(path, lines)
 
@@ -145,7 +145,7 @@ def _from_pyproject(path: str, text: str, current: str) -> Runtime | None:
         raise InvalidInputError(message, hint=hint) from None
     python = _nearest(admitted, current)
     if python is None:
-        message = f"{where}: `requires-python` is «{wanted}», which admits no Python 3."
+        message = f"{where}: `requires-python` is '{wanted}', which admits no Python 3."
         raise InvalidInputError(message, hint=hint)
     return Runtime(python, where)
 

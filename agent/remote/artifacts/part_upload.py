@@ -123,7 +123,7 @@ def _addresses(file: Parted, given: Json) -> dict[int, str]:
     addresses = {part["partNumber"]: part["uploadUrl"] for part in given["uploadUrlParts"]}
     if sorted(addresses) != list(range(1, len(file.parts) + 1)):
         message = (
-            f"The server gave places for {len(addresses)} parts of «{file.content.path}», "
+            f"The server gave places for {len(addresses)} parts of '{file.content.path}', "
             f"which has {len(file.parts)}, or numbered them otherwise."
         )
         raise ServerError(message)

@@ -53,7 +53,7 @@ async def cut(content: Content, rules: Parting) -> tuple[Extent, ...]:
     if count == 0 or isinstance(content.origin, bytes):
         return ()
     if content.size > rules.largest:
-        message = f"«{content.path}» has {content.size} bytes; {rules.largest} is the most."
+        message = f"'{content.path}' has {content.size} bytes; {rules.largest} is the most."
         raise InvalidInputError(message, hint="Split it, or refer to it where it lies.")
     size = rules.size_for(content.size)
     whole = hashlib.md5(usedforsecurity=False)

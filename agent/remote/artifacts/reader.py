@@ -109,7 +109,7 @@ class RemoteArtifacts:
                 raise _unreadable(entry, error) from error
         seen = base64.b64encode(digest.digest()).decode()
         if seen != entry.digest:
-            message = f"«{path}» arrived with the digest {seen}, and is recorded as {entry.digest}."
+            message = f"'{path}' arrived with the digest {seen}, and is recorded as {entry.digest}."
             raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
 
     # ------------------------------------------------------------------ inside
@@ -118,14 +118,14 @@ class RemoteArtifacts:
         self, artifact: Artifact, entry: Entry, skip: int, urls: Mapping[str, str]
     ) -> AsyncGenerator[bytes, None]:
         if entry.path not in urls:
-            message = f"The server has no file «{entry.path}» of {artifact.reference}."
+            message = f"The server has no file '{entry.path}' of {artifact.reference}."
             raise JobError(Cause.SOURCE_NOT_FOUND, message, hint="Create the job again.")
         received = 0
         async with self._open(urls[entry.path]) as content:
             async for piece in content:
                 received += len(piece)
                 if received > entry.size:
-                    message = f"«{entry.path}» is longer than the {entry.size} bytes recorded."
+                    message = f"'{entry.path}' is longer than the {entry.size} bytes recorded."
                     raise JobError(Cause.SOURCE_INVALID, message)
                 fresh, skip = piece[skip:], max(0, skip - len(piece))
                 if fresh:
@@ -242,7 +242,7 @@ def _metadata(facts: Json) -> Json:
 
 
 def _unreadable(entry: Entry, error: LaunchError) -> JobError:
-    message = f"The artifact's file «{entry.path}» could not be read: {error.message}"
+    message = f"The artifact's file '{entry.path}' could not be read: {error.message}"
     return JobError(Cause.SOURCE_UNREACHABLE, message)
 
 

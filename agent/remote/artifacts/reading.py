@@ -47,12 +47,12 @@ class Content:
 
     def changed(self) -> InvalidInputError:
         """What is told when the file is no longer the one that was hashed."""
-        message = f"«{self.path}» changed while it was being sent."
+        message = f"'{self.path}' changed while it was being sent."
         return InvalidInputError(message, hint="Run the command again when nothing writes to it.")
 
     def unreadable(self, error: OSError) -> InvalidInputError:
         """What is told when the file can no longer be read."""
-        message = f"«{self.path}» cannot be read any more: {error.strerror}."
+        message = f"'{self.path}' cannot be read any more: {error.strerror}."
         return InvalidInputError(message)
 
 

@@ -114,7 +114,7 @@ class Transfers:
             given["Content-Type"] = named["content-type"]
         tag = await self._put(content, extent, url, given)
         if not tag:
-            message = f"{_target(url).origin()} took a part of «{content.path}» without an ETag."
+            message = f"{_target(url).origin()} took a part of '{content.path}' without an ETag."
             raise ServerError(message, hint="A store behind W&B's servers always gives one.")
         return tag
 
@@ -229,7 +229,7 @@ class Transfers:
         try:
             return await tries(once)
         except UnansweredError as error:
-            message = f"«{path}» could not be transferred: {error.message}"
+            message = f"'{path}' could not be transferred: {error.message}"
             hint = "Run the command again: what has arrived is not sent a second time."
             raise UnansweredError(message, error.rule, hint=hint) from error
 
@@ -266,7 +266,7 @@ def _target(url: str) -> URL:
     # A signature covers the address as it stands; only what no address may hold is encoded.
     parsed = URL(url, encoded=url.isascii() and " " not in url)
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        message = f"The server gave «{url[:80]}» as the address of a file, which is no URL."
+        message = f"The server gave '{url[:80]}' as the address of a file, which is no URL."
         raise ServerError(message, hint="Its `external_url` may be set wrongly.")
     return parsed
 

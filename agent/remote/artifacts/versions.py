@@ -92,14 +92,14 @@ class Artifacts:
         """
         entries = await self.manifest(artifact_id)
         if path not in entries:
-            message = f"The version {reference} has no file «{path}»."
+            message = f"The version {reference} has no file '{path}'."
             raise NotFoundError(message, hint="Create the job again.")
         url = (await lookup.file_urls(self._client, reference)).get(path)
         if url is None:
-            raise ServerError(f"The server lists no address for «{path}» of {reference}.")
+            raise ServerError(f"The server lists no address for '{path}' of {reference}.")
         content = await self._transfers.read(url, _FILE_LIMIT)
         if entry_digest([content]) != entries[path]["digest"]:
-            message = f"«{path}» of {reference} is not what its manifest promises."
+            message = f"'{path}' of {reference} is not what its manifest promises."
             raise ServerError(message, hint="It was damaged on its way or where it is stored.")
         return content.decode("utf-8", "replace")
 

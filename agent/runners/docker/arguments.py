@@ -118,7 +118,7 @@ def allowance(names: Collection[str]) -> frozenset[str]:
     """
     allowed = frozenset(canonical(name) for name in names)
     for name in sorted(allowed - _HARMLESS - _DANGEROUS):
-        message = f"`runners.local-container.allow`: there is no option «{name}»."
+        message = f"`runners.local-container.allow`: there is no option '{name}'."
         raise ConfigError(message, hint=f"Known: {', '.join(sorted(_DANGEROUS))}.")
     return allowed
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.config.execution import DockerRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.errors import InvalidInputError
 from agent.model.names import LABEL_KIND
 from agent.model.units import parse_size
@@ -81,11 +81,11 @@ def _environment(request: RunRequest, options: Options) -> list[str]:
         name, equals, value = pair.partition("=")
         if not name or not equals:
             hint = "Variables of the agent itself are not handed on."
-            raise refused("env", f"«{pair}» is not `NAME=value`", hint)
+            raise refused("env", f"'{pair}' is not `NAME=value`", hint)
         variables[name] = value
     variables |= request.environment
     # With DeviceRequests the engine sets it; without, images that ask for all get none.
-    if not request.granted.gpus:
+    if not request.allocation.gpus:
         variables["NVIDIA_VISIBLE_DEVICES"] = "void"
     return [f"{name}={value}" for name, value in variables.items()]
 
@@ -112,10 +112,10 @@ def _host_config(request: RunRequest, options: Options, around: Surroundings) ->
             for mount in request.mounts
         ],
     }
-    host |= _processor(request.granted, options) | _memory(request.granted, options)
+    host |= _processor(request.allocation, options) | _memory(request.allocation, options)
     host |= _simple(options) | _structured(options, around.config)
-    if request.granted.gpus:
-        devices = {"DeviceIDs": list(request.granted.gpus), "Capabilities": [["gpu"]]}
+    if request.allocation.gpus:
+        devices = {"DeviceIDs": list(request.allocation.gpus), "Capabilities": [["gpu"]]}
         host["DeviceRequests"] = [{"Driver": "nvidia", **devices}]
     return host
 
@@ -137,18 +137,18 @@ def _extra_hosts(options: Options, around: Surroundings) -> list[str]:
     return [f"host.docker.internal:{gateway}", *options.all("add-host")]
 
 
-def _processor(granted: Granted, options: Options) -> dict[str, Any]:
+def _processor(allocation: Allocation, options: Options) -> dict[str, Any]:
     period, quota = options.one("cpu-period"), options.one("cpu-quota")
-    if granted.cpus is None and (period or quota):
+    if allocation.cpus is None and (period or quota):
         pairs = (("cpu-period", "CpuPeriod", period), ("cpu-quota", "CpuQuota", quota))
         return {key: _whole(name, value) for name, key, value in pairs if value is not None}
     asked = options.one("cpus")
-    cpus = granted.cpus if granted.cpus is not None else _cores(asked)
+    cpus = allocation.cpus if allocation.cpus is not None else _cores(asked)
     return {} if cpus is None else {"NanoCpus": round(cpus * _NANO)}
 
 
-def _memory(granted: Granted, options: Options) -> dict[str, Any]:
-    memory = granted.memory
+def _memory(allocation: Allocation, options: Options) -> dict[str, Any]:
+    memory = allocation.memory
     if memory is None:
         memory = _size("memory", options.one("memory"))
     swap = options.one("memory-swap")
@@ -205,7 +205,7 @@ def _ulimit(text: str) -> dict[str, Any]:
     name, equals, limits = text.partition("=")
     soft, _, hard = limits.partition(":")
     if not name or not equals:
-        raise refused("ulimit", f"«{text}» is not `name=soft[:hard]`")
+        raise refused("ulimit", f"'{text}' is not `name=soft[:hard]`")
     low = _whole("ulimit", soft)
     return {"Name": name, "Soft": low, "Hard": _whole("ulimit", hard) if hard else low}
 
@@ -226,14 +226,14 @@ def _cores(text: str | None) -> float | None:
     try:
         return float(text)
     except ValueError:
-        raise refused("cpus", f"«{text}» is not a number of cores") from None
+        raise refused("cpus", f"'{text}' is not a number of cores") from None
 
 
 def _whole(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise refused(name, f"«{text}» is not a whole number") from None
+        raise refused(name, f"'{text}' is not a whole number") from None
 
 
 def _size(name: str, text: str | None) -> int | None:

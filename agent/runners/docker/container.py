@@ -7,7 +7,7 @@ from agent.model.names import lease_from_labels
 from agent.ports.runner import Ending, Workload, WorkloadState
 from agent.runners.signals import signal_of
 
-#: How the engine writes «never».
+#: How the engine writes 'never'.
 _NEVER: Final = "0001-"
 _LIVE: Final = frozenset({"running", "paused", "restarting"})
 

@@ -50,7 +50,7 @@ def init_failure(name: str, log: bytes) -> JobError | None:
     if not line.startswith(_INIT) or b"\n" in line:
         return None
     words = line.partition(b"] ")[2].decode("utf-8", "replace")
-    return refusal(f"«{name}» could not run its command", Answer(0, {"message": _plain(words)}))
+    return refusal(f"'{name}' could not run its command", Answer(0, {"message": _plain(words)}))
 
 
 def _plain(words: str) -> str:
@@ -61,6 +61,6 @@ def _plain(words: str) -> str:
 
 
 def _last_words(message: str) -> str:
-    """What stands behind the chain of «failed to …: failed to …»."""
+    """What stands behind the chain of 'failed to …: failed to …'."""
     kept = message.removesuffix(": unknown").rpartition("container process: ")[2]
     return kept.rstrip(".")

@@ -75,7 +75,7 @@ def _create(client: "APIClient", name: str) -> None:
     except APIError as error:
         # Another agent on this engine may have made it a moment ago.
         if error.status_code != _CONFLICT:
-            message = f"The network «{name}» cannot be made: {error.explanation}."
+            message = f"The network '{name}' cannot be made: {error.explanation}."
             raise JobError(Cause.START_FAILED, message) from error
 
 
@@ -86,7 +86,7 @@ def _gateway(name: str, network: dict[str, Any]) -> str:
     gateways.sort(key=lambda address: ":" in address)
     if network.get("Driver") != "bridge" or not gateways:
         message = (
-            f"`runners.local-container.network`: «{name}» is a {network.get('Driver')} network "
+            f"`runners.local-container.network`: '{name}' is a {network.get('Driver')} network "
             "without the host's address on it."
         )
         raise ConfigError(message, hint="Name a bridge network, or one that does not exist yet.")

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from agent.config.execution import DockerRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.names import LABEL_CONTROL_PLANE
@@ -120,7 +120,7 @@ class DockerRunner:
     def check(self, arguments: dict[str, Any]) -> None:
         """See the port."""
         nobody = RunRequest(
-            Lease("", 0, 0), "", {}, Image("", "", reused=True), (), (), {}, arguments, Granted()
+            Lease("", 0, 0), "", {}, Image("", "", reused=True), (), (), {}, arguments, Allocation()
         )
         self._body(nobody)
 
@@ -146,7 +146,7 @@ class DockerRunner:
             if adopted is not None:
                 await self._remove_unstarted(adopted)
             await asyncio.sleep(_CREATE_PAUSE)
-        raise refusal(f"The container «{request.name}» could not be created", answer)
+        raise refusal(f"The container '{request.name}' could not be created", answer)
 
     async def start(self, workload: Workload) -> Workload:
         """See the port. The start time is this machine's clock."""
@@ -164,7 +164,7 @@ class DockerRunner:
         if answer.status == _NOT_MODIFIED:
             raise _already(workload)
         if not answer.ok:
-            raise refusal(f"The container «{workload.name}» could not be started", answer)
+            raise refusal(f"The container '{workload.name}' could not be started", answer)
         return replace(workload, state=WorkloadState.RUNNING, started_at=datetime.now(UTC))
 
     async def find(self, name: str) -> Workload | None:
@@ -221,7 +221,7 @@ class DockerRunner:
             limit=seconds + _KILL,
         )
         if not answer.ok and answer.status not in {_NOT_MODIFIED, _NOT_FOUND}:
-            message = f"The container «{workload.name}» could not be stopped: {answer.message}."
+            message = f"The container '{workload.name}' could not be stopped: {answer.message}."
             raise JobError(Cause.INTERNAL, message)
 
     async def destroy(self, workload: Workload) -> None:
@@ -231,7 +231,7 @@ class DockerRunner:
             "DELETE", f"/containers/{workload.id}", params={"force": "1", "v": "1"}
         )
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
-            message = f"The container «{workload.name}» could not be removed: {answer.message}."
+            message = f"The container '{workload.name}' could not be removed: {answer.message}."
             raise JobError(Cause.INTERNAL, message)
         marks = self._marks_file(workload)
         if marks is not None:
@@ -248,7 +248,7 @@ class DockerRunner:
         self._fresh.discard(workload.id)
         answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params={"v": "1"})
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
-            raise refusal(f"The container «{workload.name}» could not be replaced", answer)
+            raise refusal(f"The container '{workload.name}' could not be replaced", answer)
 
     async def _start(self, workload: Workload) -> Answer:
         return await self._engine.call("POST", f"/containers/{workload.id}/start")
@@ -257,7 +257,7 @@ class DockerRunner:
         """Look before starting: an exited container would run a second time."""
         inspected = await self._watcher.inspect(workload.id)
         if inspected is None:
-            message = f"The container «{workload.name}» has been removed."
+            message = f"The container '{workload.name}' has been removed."
             raise JobError(Cause.LOST_WORKLOAD, message)
         if started_at(inspected) is not None:
             raise _already(workload)
@@ -277,12 +277,12 @@ class DockerRunner:
 def _adopted(existing: dict[str, Any], request: RunRequest) -> Workload:
     workload = workload_of(existing)
     if workload is None or not same_attempt(labels_of(existing), request.labels):
-        message = f"The name «{request.name}» is taken by a container that is not ours."
+        message = f"The name '{request.name}' is taken by a container that is not ours."
         hint = f"Remove it (`docker rm {request.name}`), then retry the item."
         raise JobError(Cause.START_FAILED, message, hint=hint)
     return workload
 
 
 def _already(workload: Workload) -> AlreadyStartedError:
-    message = f"The container «{workload.name}» has been started before; it is not started again."
+    message = f"The container '{workload.name}' has been started before; it is not started again."
     return AlreadyStartedError(message)

@@ -71,7 +71,7 @@ class Watcher:
         if inspected is None:
             raise _vanished(workload, engine_was_away=away_since is not None)
         if started_at(inspected) is None:
-            message = f"The container «{workload.name}» was never started."
+            message = f"The container '{workload.name}' was never started."
             raise JobError(Cause.LOST_WORKLOAD, message)
         ending = ending_of(inspected)
         if away_since is not None and await self._ended_by_engine(ending, away_since):
@@ -135,16 +135,16 @@ def _may_be_memory(ending: Ending, inspected: dict[str, Any]) -> bool:
 
 def _vanished(workload: Workload, *, engine_was_away: bool) -> JobError:
     if engine_was_away:
-        message = f"The container engine came back without the container «{workload.name}»."
+        message = f"The container engine came back without the container '{workload.name}'."
         return JobError(Cause.LOST_ENGINE, message)
-    message = f"The container «{workload.name}» was removed before its end was seen."
+    message = f"The container '{workload.name}' was removed before its end was seen."
     hint = "See who else manages containers on that machine."
     return JobError(Cause.LOST_WORKLOAD, message, hint=hint)
 
 
 def _ended_with_engine(workload: Workload, ending: Ending) -> JobError:
     message = (
-        f"The container engine was stopped under the container «{workload.name}» "
+        f"The container engine was stopped under the container '{workload.name}' "
         f"(exit code {ending.exit_code} seen afterwards)."
     )
     hint = "Start the job again; with `live-restore` the engine leaves containers running."

@@ -41,7 +41,7 @@ def environment_of(
         path = variables.get("PATH")
         variables["PATH"] = f"{folder}/bin:{path}" if path else f"{folder}/bin"
         variables["VIRTUAL_ENV"] = folder
-    devices = ",".join(request.granted.gpus)
+    devices = ",".join(request.allocation.gpus)
     # Empty hides all devices: what was not granted belongs to another job.
     variables["CUDA_VISIBLE_DEVICES"] = variables["NVIDIA_VISIBLE_DEVICES"] = devices
     variables[MARKER] = request.name
@@ -52,11 +52,11 @@ def environment_of(
 def _check(variables: Mapping[str, str]) -> None:
     for name, value in variables.items():
         if not _NAME.fullmatch(name):
-            message = f"The environment variable «{name}» has a name that a shell cannot pass on."
+            message = f"The environment variable '{name}' has a name that a shell cannot pass on."
             hint = "Use letters, digits and underscores."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
         if not is_passable(value):
-            message = f"The value of the environment variable «{name}» is no text."
+            message = f"The value of the environment variable '{name}' is no text."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
 
 

@@ -132,7 +132,7 @@ class ProcessRunner:
                     await self._kill(name, supervisor.pid if supervisor.lived else None)
         status = await self._in_thread(folder.status)
         if status is None or status.exit_code is None:
-            message = f"The supervisor of «{workload.name}» vanished without an exit code."
+            message = f"The supervisor of '{workload.name}' vanished without an exit code."
             hint = "It was killed from outside, or the machine was restarted."
             raise JobError(Cause.LOST_WORKLOAD, message, hint=hint)
         ending = _ending(status)
@@ -346,10 +346,10 @@ def _identity(root: Path) -> str:
 
 def _not_created(name: str, error: OSError) -> JobError:
     cause = Cause.DISK_FULL if is_full(error) else Cause.START_FAILED
-    message = f"The folder of «{name}» could not be written: {error.strerror or error}."
+    message = f"The folder of '{name}' could not be written: {error.strerror or error}."
     return JobError(cause, message)
 
 
 def _gone(name: str) -> JobError:
-    message = f"The folder of «{name}» has been removed."
+    message = f"The folder of '{name}' has been removed."
     return JobError(Cause.LOST_WORKLOAD, message)

@@ -59,7 +59,7 @@ def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int
         finally:
             os.close(status)
     except OSError as error:
-        message = f"«{job.name}» could not be started: {error.strerror or error}."
+        message = f"'{job.name}' could not be started: {error.strerror or error}."
         raise JobError(Cause.START_FAILED, message) from error
 
 
@@ -136,11 +136,11 @@ def _program(job: Job, environment: dict[str, str]) -> str:
 
 
 def _entry_point(command: str, what: str) -> JobError:
-    message = f"The command «{command}» {what}."
+    message = f"The command '{command}' {what}."
     hint = "Check --entry-point and the job's requirements."
     return JobError(Cause.START_ENTRYPOINT, message, hint=hint)
 
 
 def _already(job: Job) -> AlreadyStartedError:
-    message = f"«{job.name}» has been started before; it is not started again."
+    message = f"'{job.name}' has been started before; it is not started again."
     return AlreadyStartedError(message)

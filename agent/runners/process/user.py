@@ -29,10 +29,10 @@ class JobUser:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            message = f"`runners.local-process.user`: there is no user «{name}»."
+            message = f"`runners.local-process.user`: there is no user '{name}'."
             raise ConfigError(message, hint="Create the user, or name another.") from None
         if os.geteuid() != 0 and entry.pw_uid != os.geteuid():
-            message = f"`runners.local-process.user`: only root can run jobs as «{name}»."
+            message = f"`runners.local-process.user`: only root can run jobs as '{name}'."
             raise ConfigError(message, hint="Start the agent as root, or leave `user` out.")
         groups = tuple(os.getgrouplist(name, entry.pw_gid))
         return cls(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
@@ -50,7 +50,7 @@ class JobUser:
         """
         for parent in reversed(folder.parents):
             if not self._may_enter(parent):
-                message = f"User «{self.name}» may not enter {parent}, where its job lies."
+                message = f"User '{self.name}' may not enter {parent}, where its job lies."
                 hint = "Set `state_dir` to a folder that this user can reach."
                 raise JobError(Cause.START_FAILED, message, hint=hint)
         for place, _, names in os.walk(folder):

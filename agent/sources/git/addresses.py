@@ -60,7 +60,7 @@ class AddressPolicy:
         except OSError as error:
             raise JobError(
                 Cause.SOURCE_UNREACHABLE,
-                f"Host «{remote.host}» of {remote.url} cannot be resolved ({error.strerror}).",
+                f"Host '{remote.host}' of {remote.url} cannot be resolved ({error.strerror}).",
                 hint="Check its spelling and the agent's name server.",
             ) from None
         parsed = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
@@ -134,5 +134,5 @@ def _matches(entry: str, host: str, address: Address) -> bool:
 def _refused(remote: Remote, address: object, why: str) -> PolicyError:
     return PolicyError(
         Cause.POLICY_SOURCE,
-        f"Git URL «{remote.url}» leads to {address}, which is not allowed: {why}.",
+        f"Git URL '{remote.url}' leads to {address}, which is not allowed: {why}.",
     )

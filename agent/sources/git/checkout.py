@@ -72,7 +72,7 @@ async def submodules(mirror: Mirror, commit: str, remote: Remote) -> list[Submod
         if path not in urls:
             raise JobError(
                 Cause.SOURCE_INVALID,
-                f"Git: {remote.url}: submodule «{path}» has no URL in `.gitmodules`.",
+                f"Git: {remote.url}: submodule '{path}' has no URL in `.gitmodules`.",
             )
     return [
         Submodule(path, absolute_url(remote, urls[path]), commit) for path, commit in links.items()

@@ -62,7 +62,7 @@ def check_ref(url: str, ref: str | None) -> None:
     if not ref or ref.startswith("-") or _FORBIDDEN.search(ref):
         raise JobError(
             Cause.SOURCE_INVALID,
-            f"Git: {url}: «{ref}» cannot be a branch, tag or commit.",
+            f"Git: {url}: '{ref}' cannot be a branch, tag or commit.",
             hint="Write its name as `git branch`, `git tag` or `git log` shows it.",
         )
 
@@ -124,7 +124,7 @@ def not_found(url: str, ref: str | None, listing: Listing) -> JobError:
         )
     return JobError(
         Cause.SOURCE_NOT_FOUND,
-        f"Git: {url}: there is no branch, tag or commit «{ref}».",
+        f"Git: {url}: there is no branch, tag or commit '{ref}'.",
         hint=did_you_mean(ref, listing.names, "branch"),
     )
 

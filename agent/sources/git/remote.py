@@ -125,13 +125,13 @@ def without_credentials(text: str) -> str:
 
 def _invalid(text: str, why: str, hint: str | None = None) -> JobError:
     shown = without_credentials(text)
-    return JobError(Cause.SOURCE_INVALID, f"Git URL «{shown!s}» cannot be used: {why}.", hint=hint)
+    return JobError(Cause.SOURCE_INVALID, f"Git URL '{shown!s}' cannot be used: {why}.", hint=hint)
 
 
 def _refused(text: str, protocol: str, protocols: tuple[str, ...]) -> PolicyError:
     return PolicyError(
         Cause.POLICY_SOURCE,
-        f"Git URL «{without_credentials(text)}»: protocol `{protocol}` is not allowed "
+        f"Git URL '{without_credentials(text)}': protocol `{protocol}` is not allowed "
         f"(allowed: {', '.join(protocols)}).",
         hint="The administrator can allow it with `sources.git.protocols`.",
     )

@@ -163,7 +163,7 @@ class _Fetch:
         commit = await mirror.commit(pin.commit)
         if commit is None:
             raise JobError(
-                Cause.SOURCE_NOT_FOUND, f"Git: {url}: «{ref or 'HEAD'}» does not name a commit."
+                Cause.SOURCE_NOT_FOUND, f"Git: {url}: '{ref or 'HEAD'}' does not name a commit."
             )
         return Pin(commit, pin.found_as)
 

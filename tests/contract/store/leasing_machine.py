@@ -9,10 +9,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import text
 
 from agent.config.control import ControlConfig
-from agent.control.store.records import ClaimRecord, ItemRecord, Verdict
+from agent.control.store.records import ClaimRecord, ItemRecord
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError
 from agent.model.phase import HELD, MAY_RUN, TERMINAL, Phase
+from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import Agent, World, open_world
 
 OUTCOMES = [
@@ -28,7 +29,7 @@ _ANY = st.integers(min_value=0, max_value=10_000)
 
 
 class LeasingMachine(RuleBasedStateMachine):
-    """One control plane; two installations of agents; items; all leases ever granted."""
+    """One control plane; two installations of agents; items; all leases ever allocation."""
 
     runner: ClassVar[asyncio.Runner]
     world: ClassVar[World]
@@ -38,7 +39,7 @@ class LeasingMachine(RuleBasedStateMachine):
         self.agents: dict[str, Agent] = {}
         self.items: list[str] = []
         self.keys: dict[str, str] = {}
-        self.granted: list[tuple[Agent, ClaimRecord]] = []
+        self.allocation: list[tuple[Agent, ClaimRecord]] = []
         self.requests: list[tuple[Agent, str, tuple[ClaimRecord, ...]]] = []
         self.permits: dict[tuple[str, int], set[int]] = {}
         self.adopted: set[tuple[str, int, int]] = set()
@@ -76,7 +77,7 @@ class LeasingMachine(RuleBasedStateMachine):
         """Every grant and every adoption has an epoch that no earlier one had."""
         assert claim.lease.epoch > self.epochs.get(claim.lease.item_id, 0)
         self.epochs[claim.lease.item_id] = claim.lease.epoch
-        self.granted.append((agent, claim))
+        self.allocation.append((agent, claim))
 
     # What people do.
 
@@ -146,84 +147,84 @@ class LeasingMachine(RuleBasedStateMachine):
             for claim in again:
                 self.note_grant(agent, claim)
 
-    @precondition(lambda self: self.granted)
+    @precondition(lambda self: self.allocation)
     @rule(which=_ANY)
     def permit(self, which: int) -> None:
         agent, claim = self.lease(which)
         before, current = self.before(agent, claim)
         try:
-            verdict = self.run(agent.permit(claim))
+            status = self.run(agent.permit(claim))
         except ConflictError:
             assert before.phase is Phase.STARTED
             return
-        self.check(before, current, verdict)
-        if verdict is Verdict.KEPT:
+        self.check(before, current, status)
+        if status is LeaseStatus.HELD:
             lease = claim.lease
             assert not before.stop_requested
             self.permits.setdefault((lease.item_id, lease.attempt), set()).add(lease.epoch)
 
-    @precondition(lambda self: self.granted)
+    @precondition(lambda self: self.allocation)
     @rule(which=_ANY, phase=st.sampled_from([None, Phase.PREPARING, Phase.STARTED]))
     def advance(self, which: int, phase: Phase | None) -> None:
         agent, claim = self.lease(which)
         before, current = self.before(agent, claim)
         try:
-            verdict = self.run(agent.advance(claim, phase, activity="busy"))
+            status = self.run(agent.advance(claim, phase, activity="busy"))
         except ConflictError:
             assert phase is Phase.STARTED
             assert before.phase in {Phase.LEASED, Phase.PREPARING}
             return
-        self.check(before, current, verdict)
+        self.check(before, current, status)
 
-    @precondition(lambda self: self.granted)
+    @precondition(lambda self: self.allocation)
     @rule(which=_ANY, outcome=st.sampled_from(OUTCOMES), twice=st.booleans())
     def finish(self, which: int, outcome: tuple[Phase, Cause, int | None], twice: bool) -> None:
         agent, claim = self.lease(which)
         before, current = self.before(agent, claim)
         phase, cause, code = outcome
         try:
-            verdict = self.run(agent.finish(claim, phase, cause, "over", code))
+            status = self.run(agent.finish(claim, phase, cause, "over", code))
         except ConflictError:
             assert current
             assert phase in {Phase.SUCCEEDED, Phase.FAILED, Phase.REFUSED}
             return
         if current:
-            assert verdict is Verdict.KEPT
-        elif verdict is Verdict.KEPT:  # a replay
+            assert status is LeaseStatus.HELD
+        elif status is LeaseStatus.HELD:  # a replay
             assert self.run(self.world.item(before.id)) == before
-        if twice and verdict is Verdict.KEPT:
+        if twice and status is LeaseStatus.HELD:
             settled = self.run(self.world.item(before.id))
-            assert self.run(agent.finish(claim, phase, cause, "over", code)) is Verdict.KEPT
+            assert self.run(agent.finish(claim, phase, cause, "over", code)) is LeaseStatus.HELD
             assert self.run(self.world.item(before.id)) == settled
 
-    @precondition(lambda self: self.granted)
+    @precondition(lambda self: self.allocation)
     @rule(which=_ANY)
     def release(self, which: int) -> None:
         agent, claim = self.lease(which)
         before, current = self.before(agent, claim)
         try:
-            verdict = self.run(agent.release(claim))
+            status = self.run(agent.release(claim))
         except ConflictError:
             assert before.phase in {Phase.PERMITTED, Phase.STARTED}
             return
         if not current:
             assert self.run(self.world.item(before.id)) == before
         else:
-            assert verdict is Verdict.KEPT
+            assert status is LeaseStatus.HELD
 
     @rule(name=st.sampled_from(["alpha", "beta"]), status=st.sampled_from(["RUNNING", "KILLED"]))
     def beat(self, name: str, status: str) -> None:
         agent = self.agents[name]
-        mine = [claim for owner, claim in self.granted if owner.id == agent.id]
+        mine = [claim for owner, claim in self.allocation if owner.id == agent.id]
         expected = {claim.lease.item_id: self.is_held(agent, claim) for claim in mine}
         newest = {claim.lease.item_id: claim for claim in mine}
         answer = self.run(agent.beat(*newest.values(), status=status))
         self.silence[name] = None if status == "KILLED" else 0
         for item_id, claim in newest.items():
             held = expected[item_id] if claim is mine[-1] else None
-            verdict = answer.verdicts[item_id]
+            status = answer.statuses[item_id]
             if held is False:
-                assert verdict is Verdict.FENCED
+                assert status is LeaseStatus.FENCED
 
     @rule(name=st.sampled_from(["alpha", "beta"]))
     def restart(self, name: str) -> None:
@@ -267,14 +268,14 @@ class LeasingMachine(RuleBasedStateMachine):
         return self.run(self.world.item(self.items[which % len(self.items)]))
 
     def lease(self, which: int) -> tuple[Agent, ClaimRecord]:
-        """One of all leases ever granted; more often one that is held."""
+        """One of all leases ever allocation; more often one that is held."""
         items = {item.id: item for item in self.all_items()}
         held = [
             (agent, claim)
-            for agent, claim in self.granted
+            for agent, claim in self.allocation
             if self._holds(agent, claim, items[claim.lease.item_id])
         ]
-        choice = held if held and which % 2 else self.granted
+        choice = held if held and which % 2 else self.allocation
         return choice[which // 2 % len(choice)]
 
     def before(self, agent: Agent, claim: ClaimRecord) -> tuple[ItemRecord, bool]:
@@ -290,11 +291,11 @@ class LeasingMachine(RuleBasedStateMachine):
         named = (item.agent_id, item.attempt, item.epoch)
         return named == (agent.id, lease.attempt, lease.epoch) and item.phase in HELD
 
-    def check(self, before: ItemRecord, current: bool, verdict: Verdict) -> None:
+    def check(self, before: ItemRecord, current: bool, status: LeaseStatus) -> None:
         if current:
-            assert verdict is (Verdict.STOP if before.stop_requested else Verdict.KEPT)
+            assert status is (LeaseStatus.STOP if before.stop_requested else LeaseStatus.HELD)
         else:
-            assert verdict is Verdict.FENCED
+            assert status is LeaseStatus.FENCED
             assert self.run(self.world.item(before.id)) == before
 
 

@@ -119,7 +119,7 @@ async def test_only_administrators_make_users_and_keys_for_others(world: World) 
 async def test_entities_that_may_not_be_read_do_not_exist(world: World, team: Team) -> None:
     accounts = world.plane.accounts
     for name in ("team", "ann", "nobody"):
-        with pytest.raises(NotFoundError, match=f"no entity «{name}»"):
+        with pytest.raises(NotFoundError, match=f"no entity '{name}'"):
             await accounts.entity(team.stranger, name)
     with pytest.raises(NotFoundError):
         await accounts.entity(world.me, "nobody")
@@ -167,7 +167,7 @@ async def test_viewers_look_members_submit_administrators_manage(world: World, t
     mine = await plane.items.submit(team.member, wanted())
     other = await plane.items.submit(team.admin, wanted())
     assert (await plane.items.get(team.viewer, mine.id)).author == "worker"
-    with pytest.raises(PermissionDeniedError, match="guest may not submit items in «team»"):
+    with pytest.raises(PermissionDeniedError, match="guest may not submit items in 'team'"):
         await plane.items.submit(team.viewer, wanted())
     with pytest.raises(PermissionDeniedError):
         await plane.items.stop(team.viewer, mine.id)

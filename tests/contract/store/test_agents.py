@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from agent.control.store.records import Verdict
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World
 
 
@@ -23,10 +23,10 @@ async def test_a_new_process_of_the_same_installation_gets_back_what_it_held(wor
     assert (adopted.phase, adopted.lease.epoch) == (Phase.STARTED, running.lease.epoch + 1)
     assert adopted.run_token == running.run_token
     assert held[prepared.lease.item_id].phase is Phase.LEASED
-    assert await old.finish(running) is Verdict.FENCED
+    assert await old.finish(running) is LeaseStatus.FENCED
     beat = await old.beat(running)
-    assert (beat.current, beat.verdicts) == (False, {running.lease.item_id: Verdict.FENCED})
-    assert await new.finish(adopted) is Verdict.KEPT
+    assert (beat.current, beat.statuses) == (False, {running.lease.item_id: LeaseStatus.FENCED})
+    assert await new.finish(adopted) is LeaseStatus.HELD
     await world.history(running.lease.item_id)
 
 
@@ -37,14 +37,14 @@ async def test_an_adopted_permit_stays_good_for_its_new_epoch(world: World) -> N
     await old.permit(claim)
     new = await world.agent(identity="i")
     (adopted,) = new.welcome.held
-    assert await new.permit(adopted) is Verdict.KEPT
-    assert await old.permit(claim) is Verdict.FENCED
+    assert await new.permit(adopted) is LeaseStatus.HELD
+    assert await old.permit(claim) is LeaseStatus.FENCED
     assert (await world.history(item)).count(Phase.PREPARING) == 1
 
 
 async def test_two_live_agents_of_one_name_are_a_conflict_that_says_where(world: World) -> None:
     await world.agent("alpha", identity="one")
-    with pytest.raises(ConflictError, match=r"«alpha» is alive, on alpha\.example.*heartbeat"):
+    with pytest.raises(ConflictError, match=r"'alpha' is alive, on alpha\.example.*heartbeat"):
         await world.agent("alpha", identity="two")
 
 
@@ -77,7 +77,7 @@ async def test_another_agent_of_the_backend_adopts_what_a_lost_one_left_running(
     await world.pass_time(46, reap=False)
     new = await world.agent("new", backend="engine")
     assert [claim.lease.item_id for claim in new.welcome.held] == [running.id]
-    assert await new.finish(new.welcome.held[0]) is Verdict.KEPT
+    assert await new.finish(new.welcome.held[0]) is LeaseStatus.HELD
 
 
 async def test_queues_must_exist_and_be_named(world: World) -> None:

@@ -159,7 +159,7 @@ async def test_nothing_is_committed_while_a_content_is_missing(world):
     files = entries("x", "y")
     artifact = await world.plane.uploads.create(world.me, wanted("c", files))
     await store(world, files[:1])
-    with pytest.raises(ConflictError, match="«f1» of the artifact «c» was never uploaded"):
+    with pytest.raises(ConflictError, match="'f1' of the artifact 'c' was never uploaded"):
         await world.plane.uploads.commit(world.me, artifact.id, files)
     _, known = await world.plane.uploads.stored(world.me, artifact.id, [file.md5 for file in files])
     assert known == {files[0].md5}
@@ -255,7 +255,7 @@ async def test_what_was_deleted_before_its_commit_holds_no_content(world):
     artifact = await world.plane.uploads.create(world.me, wanted("c", files))
     await store(world, files)
     await world.plane.artifacts.delete(world.me, artifact.id)
-    with pytest.raises(ConflictError, match="«c» is deleted already"):
+    with pytest.raises(ConflictError, match="'c' is deleted already"):
         await world.plane.uploads.commit(world.me, artifact.id, files)
     assert await forgotten(world) == ["gone"]
 
@@ -340,7 +340,7 @@ async def test_a_job_that_does_not_exist_is_refused_with_near_misses(world):
         f"{place}/train-resnet:stabel": (NotFoundError, "Did you mean `stable`"),
         f"{place}/train-resnet:v7": (NotFoundError, "has no version `v7`"),
         f"{place}/code-x:latest": (ConflictError, "of type `code`, and no job"),
-        f"nobody/{place}": (NotFoundError, "no entity «nobody»"),
+        f"nobody/{place}": (NotFoundError, "no entity 'nobody'"),
         "a/b/c/d:e": (InvalidInputError, "4 parts"),
     }
     for reference, (kind, text) in cases.items():

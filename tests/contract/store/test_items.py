@@ -49,7 +49,7 @@ async def test_a_claim_carries_who_set_what(world: World) -> None:
     [
         ({"gpus": 9}, r"`gpus`: 9 breaks the rule `maximum: 4`"),
         ({"gpus": "two"}, r"`gpus`: 'two' breaks the rule `type: \"integer\"`"),
-        ({"gpu": 1}, r"no template variable «gpu».*Did you mean `gpus`"),
+        ({"gpu": 1}, r"no template variable 'gpu'.*Did you mean `gpus`"),
     ],
 )
 async def test_wrong_template_variables_are_named(world: World, variables, message) -> None:
@@ -76,14 +76,14 @@ async def test_a_wrong_spec_is_refused_and_leaves_nothing(world: World, spec, me
 async def test_an_unknown_queue_is_an_error_that_offers_near_misses(world: World) -> None:
     await world.queue("training")
     with pytest.raises(
-        NotFoundError, match=r"no queue «trainig» in «ann». Did you mean `training`"
+        NotFoundError, match=r"no queue 'trainig' in 'ann'. Did you mean `training`"
     ):
         await world.submit(queue="trainig")
 
 
 async def test_an_unknown_entity_is_an_error(world: World) -> None:
     wanted = Submission(entity="nobody", project=None, queue="default", run_spec=IMAGE)
-    with pytest.raises(NotFoundError, match="no entity «nobody»"):
+    with pytest.raises(NotFoundError, match="no entity 'nobody'"):
         await world.plane.items.submit(world.me, wanted)
 
 

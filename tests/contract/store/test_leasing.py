@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from agent.control.store.records import Verdict
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, FencedError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World
 
 
@@ -21,11 +21,11 @@ async def test_an_outcome_arrives_whatever_its_message_holds(world: World, text:
     claim = await agent.claim_one()
     await agent.start(claim)
     assert await agent.advance(claim, activity=text, warning=text, facts={"a": text}) is (
-        Verdict.KEPT
+        LeaseStatus.HELD
     )
     for _ in range(2):
         said = await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, text, 1)
-        assert said is Verdict.KEPT
+        assert said is LeaseStatus.HELD
     over = await world.item(item)
     assert over.phase is Phase.FAILED
     assert over.message is not None
@@ -41,11 +41,11 @@ async def test_a_job_goes_from_the_queue_to_its_outcome(world: World) -> None:
     claim = await agent.claim_one()
     assert (claim.lease.item_id, claim.lease.attempt, claim.lease.epoch) == (item.id, 1, 1)
     assert (claim.phase, claim.resource, claim.name) == (Phase.LEASED, "local-container", "hello")
-    assert await agent.advance(claim, Phase.PREPARING, activity="building") is Verdict.KEPT
+    assert await agent.advance(claim, Phase.PREPARING, activity="building") is LeaseStatus.HELD
     assert (await world.item(item)).activity == "building"
     await agent.start(claim)
-    verdict = await agent.finish(claim, exit_code=0, facts={"image": "sha256:1"})
-    assert verdict is Verdict.KEPT
+    status = await agent.finish(claim, exit_code=0, facts={"image": "sha256:1"})
+    assert status is LeaseStatus.HELD
     done = await world.item(item)
     assert (done.phase, done.cause, done.exit_code) == (Phase.SUCCEEDED, Cause.SUCCEEDED, 0)
     assert (done.facts, done.activity) == ({"image": "sha256:1"}, None)
@@ -139,7 +139,7 @@ async def test_a_claim_gets_only_what_fits(world: World) -> None:
     room = Capacity(slots=5, cpus=4.0, memory=2 * 1024**3)
     (claim,) = await agent.claim(free=room, most=5)
     assert claim.lease.item_id == small.id
-    assert (claim.granted.cpus, claim.granted.memory) == (2.0, 1024**3)
+    assert (claim.allocation.cpus, claim.allocation.memory) == (2.0, 1024**3)
     assert (await world.item(large)).phase is Phase.QUEUED
 
 
@@ -158,10 +158,10 @@ async def test_gpus_are_pinned_and_never_handed_out_twice(world: World) -> None:
         await world.submit({"resources": {"gpus": 1}})
     inventory = Capacity(slots=9, gpus=("0", "1"))
     (lost,) = await agent.claim("lost-reply", free=inventory)
-    assert lost.granted.gpus == ("0",)
+    assert lost.allocation.gpus == ("0",)
     # The agent did not hear of it and still counts both as free.
     (second,) = await agent.claim("next", free=inventory, most=5)
-    assert second.granted.gpus == ("1",)
+    assert second.allocation.gpus == ("1",)
 
 
 async def test_an_item_for_another_runner_is_left_alone(world: World) -> None:
@@ -187,10 +187,10 @@ async def test_the_permit_is_granted_again_to_the_same_epoch_only(world: World) 
     stale = await old.claim_one()
     await world.pass_time(46)
     fresh = await new.claim_one()
-    assert await old.permit(stale) is Verdict.FENCED
-    assert await new.permit(fresh) is Verdict.KEPT
-    assert await new.permit(fresh) is Verdict.KEPT
-    assert await old.permit(stale) is Verdict.FENCED
+    assert await old.permit(stale) is LeaseStatus.FENCED
+    assert await new.permit(fresh) is LeaseStatus.HELD
+    assert await new.permit(fresh) is LeaseStatus.HELD
+    assert await old.permit(stale) is LeaseStatus.FENCED
     await world.history(item)
 
 
@@ -211,11 +211,11 @@ async def test_a_stale_epoch_changes_nothing(world: World) -> None:
     fresh = await new.claim_one()
     assert fresh.lease.epoch == stale.lease.epoch + 1
     before = await world.item(item)
-    assert await old.advance(stale, Phase.PREPARING, activity="mine") is Verdict.FENCED
-    assert await old.permit(stale) is Verdict.FENCED
-    assert await old.finish(stale) is Verdict.FENCED
-    assert await old.release(stale) is Verdict.FENCED
-    assert (await old.beat(stale)).verdicts == {item.id: Verdict.FENCED}
+    assert await old.advance(stale, Phase.PREPARING, activity="mine") is LeaseStatus.FENCED
+    assert await old.permit(stale) is LeaseStatus.FENCED
+    assert await old.finish(stale) is LeaseStatus.FENCED
+    assert await old.release(stale) is LeaseStatus.FENCED
+    assert (await old.beat(stale)).statuses == {item.id: LeaseStatus.FENCED}
     assert await world.item(item) == before
 
 
@@ -223,8 +223,8 @@ async def test_nobody_may_write_with_the_lease_of_another_agent(world: World) ->
     holder, other = await world.agent("holder"), await world.agent("other")
     await world.submit()
     claim = await holder.claim_one()
-    assert await other.finish(claim) is Verdict.FENCED
-    assert await other.permit(claim) is Verdict.FENCED
+    assert await other.finish(claim) is LeaseStatus.FENCED
+    assert await other.permit(claim) is LeaseStatus.FENCED
 
 
 async def test_the_same_outcome_twice_is_kept_and_another_one_is_fenced(world: World) -> None:
@@ -233,9 +233,9 @@ async def test_the_same_outcome_twice_is_kept_and_another_one_is_fenced(world: W
     claim = await agent.claim_one()
     await agent.start(claim)
     failed = {"phase": Phase.FAILED, "cause": Cause.RUN_EXIT_CODE, "exit_code": 3}
-    assert await agent.finish(claim, **failed) is Verdict.KEPT
-    assert await agent.finish(claim, **failed) is Verdict.KEPT
-    assert await agent.finish(claim) is Verdict.FENCED
+    assert await agent.finish(claim, **failed) is LeaseStatus.HELD
+    assert await agent.finish(claim, **failed) is LeaseStatus.HELD
+    assert await agent.finish(claim) is LeaseStatus.FENCED
     assert (await world.history(item)).count(Phase.FAILED) == 1
 
 
@@ -245,15 +245,15 @@ async def test_an_outcome_repeated_after_policy_opened_a_new_attempt_is_kept(wor
     claim = await agent.claim_one()
     await agent.permit(claim)
     outcome = {"phase": Phase.ERRORED, "cause": Cause.START_FAILED, "message": "no"}
-    assert await agent.finish(claim, **outcome) is Verdict.KEPT
-    assert await agent.finish(claim, **outcome) is Verdict.KEPT
+    assert await agent.finish(claim, **outcome) is LeaseStatus.HELD
+    assert await agent.finish(claim, **outcome) is LeaseStatus.HELD
     again = await world.item(item)
     assert (again.phase, again.attempt) == (Phase.QUEUED, 2)
     await world.pass_time(5)
     second = await agent.claim_one()
     assert second.lease.attempt == 2
     assert second.run_token != claim.run_token
-    assert await agent.finish(second, **outcome) is Verdict.KEPT
+    assert await agent.finish(second, **outcome) is LeaseStatus.HELD
     assert (await world.item(item)).phase is Phase.ERRORED
 
 
@@ -280,11 +280,11 @@ async def test_a_released_item_keeps_its_place_and_its_attempt(world: World) -> 
     agent = await world.agent()
     first, _ = await world.submit(), await world.submit()
     claim = await agent.claim_one()
-    assert await agent.release(claim) is Verdict.KEPT
-    assert await agent.release(claim) is Verdict.KEPT
+    assert await agent.release(claim) is LeaseStatus.HELD
+    assert await agent.release(claim) is LeaseStatus.HELD
     again = await agent.claim_one()
     assert (again.lease.item_id, again.lease.attempt, again.lease.epoch) == (first.id, 1, 2)
-    assert await agent.release(claim) is Verdict.FENCED
+    assert await agent.release(claim) is LeaseStatus.FENCED
 
 
 async def test_a_permitted_item_cannot_be_handed_back(world: World) -> None:
@@ -301,7 +301,7 @@ async def test_progress_that_comes_late_changes_no_phase(world: World) -> None:
     item = await world.submit()
     claim = await agent.claim_one()
     await agent.permit(claim)
-    assert await agent.advance(claim, Phase.PREPARING) is Verdict.KEPT
+    assert await agent.advance(claim, Phase.PREPARING) is LeaseStatus.HELD
     assert (await world.item(item)).phase is Phase.PERMITTED
 
 
@@ -337,10 +337,10 @@ async def test_a_stop_request_reaches_the_holder_by_every_answer(world: World) -
     claim = await agent.claim_one()
     asked = await world.plane.items.stop(world.me, item.id)
     assert (asked.phase, asked.stop_requested) == (Phase.LEASED, True)
-    assert (await agent.beat(claim)).verdicts == {item.id: Verdict.STOP}
-    assert await agent.advance(claim, Phase.PREPARING) is Verdict.STOP
-    assert await agent.permit(claim) is Verdict.STOP
-    assert await agent.finish(claim, Phase.STOPPED, Cause.STOPPED_BY_USER, "ok") is Verdict.KEPT
+    assert (await agent.beat(claim)).statuses == {item.id: LeaseStatus.STOP}
+    assert await agent.advance(claim, Phase.PREPARING) is LeaseStatus.STOP
+    assert await agent.permit(claim) is LeaseStatus.STOP
+    assert await agent.finish(claim, Phase.STOPPED, Cause.STOPPED_BY_USER, "ok") is LeaseStatus.HELD
     assert Phase.PERMITTED not in await world.history(item)
 
 
@@ -384,10 +384,10 @@ async def test_a_queue_made_anew_is_served_by_who_served_it_before(world: World)
 async def test_an_unknown_item_is_fenced(world: World) -> None:
     agent = await world.agent()
     leases = world.plane.leases
-    assert await leases.permit(world.me, agent.id, _any_lease()) is Verdict.FENCED
-    assert await leases.release(world.me, agent.id, _any_lease()) is Verdict.FENCED
+    assert await leases.permit(world.me, agent.id, _any_lease()) is LeaseStatus.FENCED
+    assert await leases.release(world.me, agent.id, _any_lease()) is LeaseStatus.FENCED
     outcome = {"phase": Phase.LOST, "cause": Cause.LOST_AGENT, "message": ""}
-    assert await leases.finish(world.me, agent.id, _any_lease(), **outcome) is Verdict.FENCED
+    assert await leases.finish(world.me, agent.id, _any_lease(), **outcome) is LeaseStatus.FENCED
 
 
 def _any_lease():

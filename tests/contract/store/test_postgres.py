@@ -17,8 +17,8 @@ from agent.control.services.notices import topic_queue
 from agent.control.services.plane import open_plane
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
-from agent.control.store.records import Verdict
 from agent.model.errors import ConfigError, UnreachableError
+from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World, open_world
 
 pytestmark = pytest.mark.postgres
@@ -121,12 +121,12 @@ async def test_a_stop_asked_of_one_replica_is_heard_by_an_agent_at_another(confi
         agent = await other.agent()
         item = await one.submit()
         claim = await agent.claim_one()
-        waiting = asyncio.create_task(agent.orders(await agent.orders(), wait=25.0))
+        waiting = asyncio.create_task(agent.commands(await agent.commands(), wait=25.0))
         await other.somebody_waits()
         await one.plane.items.stop(one.me, item.id)
         async with asyncio.timeout(10):
             await waiting
-        assert (await agent.beat(claim)).verdicts == {item.id: Verdict.STOP}
+        assert (await agent.beat(claim)).statuses == {item.id: LeaseStatus.STOP}
 
 
 async def test_replicas_that_start_at_once_agree(config) -> None:

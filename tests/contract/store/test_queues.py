@@ -28,7 +28,7 @@ async def test_saving_again_changes_what_is_given(world: World) -> None:
     links = {"links": [{"label": "docs", "url": "https://example.org"}]}
     second = await world.queue("train", external_links=links, prioritization="DISABLED")
     assert (second.id, second.config, second.external_links) == (first.id, CONFIG, links)
-    with pytest.raises(AlreadyExistsError, match="queue «train»"):
+    with pytest.raises(AlreadyExistsError, match="queue 'train'"):
         await world.queue("train", mode="CREATE")
     with pytest.raises(NotFoundError, match="Did you mean `train`"):
         await world.queue("trian", mode="UPDATE")
@@ -45,10 +45,10 @@ async def test_switching_priorities_off_levels_what_is_queued(world: World) -> N
     [
         ({"name": "-"}, "cannot be the name"),
         ({"name": "x" * 65}, "cannot be the name"),
-        ({"resource": "local"}, "no resource «local»"),
+        ({"resource": "local"}, "no resource 'local'"),
         ({"config": []}, "`config` is a list"),
         ({"config": {"resource_args": 1}}, "`config.resource_args` is a int"),
-        ({"config": {"resource_args": {"x": {}}}}, "config.resource_args.*«x»"),
+        ({"config": {"resource_args": {"x": {}}}}, "config.resource_args.*'x'"),
         ({"config": {"resource_args": {"kubernetes": []}}}, "kubernetes` is a list"),
         ({"config": {"resource_args": {"kubernetes": {}}}}, "the queue's resource is"),
         ({"config": CONFIG}, "does not declare"),

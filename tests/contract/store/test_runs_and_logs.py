@@ -44,7 +44,7 @@ async def test_a_run_is_made_once_and_then_changed(world: World) -> None:
 
 async def test_runs_that_cannot_be(world: World) -> None:
     runs = world.plane.runs
-    with pytest.raises(InvalidInputError, match="cannot be «dancing»"):
+    with pytest.raises(InvalidInputError, match="cannot be 'dancing'"):
         await runs.upsert(world.me, RunChange(state="dancing"))
     with pytest.raises(InvalidInputError):
         await runs.upsert(world.me, RunChange(), name="a/b")
@@ -85,7 +85,7 @@ async def test_a_run_token_writes_only_runs_of_its_project(world: World) -> None
     runs = world.plane.runs
     run, _ = await runs.upsert(job, RunChange(), project="vision", name=claim.run_name)
     assert (run.item_id, run.user) == (item.id, None)
-    with pytest.raises(PermissionDeniedError, match="runs of «vision» only"):
+    with pytest.raises(PermissionDeniedError, match="runs of 'vision' only"):
         await runs.upsert(job, RunChange(), project="other", name="x")
     foreign, _ = await runs.upsert(world.me, RunChange(), project="other", name="x")
     with pytest.raises(PermissionDeniedError):

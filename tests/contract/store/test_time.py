@@ -7,10 +7,10 @@ import pytest
 from agent.control.services import reaper
 from agent.control.services.transitions import move
 from agent.control.store import items
-from agent.control.store.records import Verdict
 from agent.model.cause import Cause
 from agent.model.errors import AuthenticationError, ConflictError, NotFoundError, UnreachableError
 from agent.model.phase import Phase
+from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World
 
 
@@ -37,7 +37,7 @@ async def test_renewal_keeps_a_lease(world: World) -> None:
     claim = await agent.claim_one()
     for _ in range(5):
         await world.pass_time(30)
-        assert (await agent.beat(claim)).verdicts == {item.id: Verdict.KEPT}
+        assert (await agent.beat(claim)).statuses == {item.id: LeaseStatus.HELD}
     assert (await world.item(item)).phase is Phase.LEASED
 
 
@@ -78,7 +78,7 @@ async def test_a_permitted_item_of_a_silent_agent_is_shown_and_then_lost(world: 
         Cause.LOST_AGENT,
         False,
     )
-    assert await agent.finish(claim) is Verdict.FENCED
+    assert await agent.finish(claim) is LeaseStatus.FENCED
 
 
 async def test_on_lost_retry_opens_new_attempts_within_bounds(world: World) -> None:
@@ -148,7 +148,7 @@ async def test_contact_regained_ends_the_countdown(world: World) -> None:
     claim = await agent.claim_one()
     await agent.start(claim)
     await world.pass_time(300)
-    assert (await agent.beat(claim)).verdicts == {item.id: Verdict.KEPT}
+    assert (await agent.beat(claim)).statuses == {item.id: LeaseStatus.HELD}
     assert not (await world.item(item)).lost_contact
     await world.pass_time(44)
     assert not (await world.item(item)).lost_contact

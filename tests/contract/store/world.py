@@ -15,15 +15,15 @@ from agent.control.services.policy import Principal
 from agent.control.store.records import (
     ClaimRecord,
     ItemRecord,
+    RegisteredAgent,
     Registration,
     Submission,
-    Verdict,
-    Welcome,
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.condition import Condition
 from agent.model.phase import Phase, may_follow
+from agent.model.protocol import LeaseStatus
 
 IMAGE = {"docker": {"docker_image": "busybox"}}
 PLENTY = Capacity(slots=100)
@@ -40,7 +40,7 @@ class Agent:
     """One process of an agent, as the control plane knows it."""
 
     world: "World"
-    welcome: Welcome
+    welcome: RegisteredAgent
     session: str
 
     @property
@@ -73,10 +73,12 @@ class Agent:
         (claim,) = await self.claim(**how)
         return claim
 
-    async def permit(self, claim: ClaimRecord) -> Verdict:
+    async def permit(self, claim: ClaimRecord) -> LeaseStatus:
         return await self.world.plane.leases.permit(self.world.me, self.id, claim.lease)
 
-    async def advance(self, claim: ClaimRecord, phase: Phase | None = None, **how: Any) -> Verdict:
+    async def advance(
+        self, claim: ClaimRecord, phase: Phase | None = None, **how: Any
+    ) -> LeaseStatus:
         leases = self.world.plane.leases
         return await leases.advance(self.world.me, self.id, claim.lease, phase=phase, **how)
 
@@ -88,7 +90,7 @@ class Agent:
         message: str = "exit code 0",
         exit_code: int | None = None,
         facts: dict[str, Any] | None = None,
-    ) -> Verdict:
+    ) -> LeaseStatus:
         return await self.world.plane.leases.finish(
             self.world.me,
             self.id,
@@ -100,7 +102,7 @@ class Agent:
             facts=facts,
         )
 
-    async def release(self, claim: ClaimRecord) -> Verdict:
+    async def release(self, claim: ClaimRecord) -> LeaseStatus:
         return await self.world.plane.leases.release(self.world.me, self.id, claim.lease)
 
     async def beat(
@@ -114,14 +116,14 @@ class Agent:
             self.world.me, self.id, self.session, status, leases, conditions=conditions
         )
 
-    async def orders(self, seen: str | None = None, wait: float = 0.0) -> str:
-        return await self.world.plane.agents.orders(
+    async def commands(self, seen: str | None = None, wait: float = 0.0) -> str:
+        return await self.world.plane.agents.commands(
             self.world.me, self.id, self.session, seen, wait_seconds=wait
         )
 
     async def start(self, claim: ClaimRecord) -> None:
-        assert await self.permit(claim) is Verdict.KEPT
-        assert await self.advance(claim, Phase.STARTED) is Verdict.KEPT
+        assert await self.permit(claim) is LeaseStatus.HELD
+        assert await self.advance(claim, Phase.STARTED) is LeaseStatus.HELD
 
 
 @dataclass

@@ -148,7 +148,7 @@ async def test_a_base_image_that_is_not_there_is_named(
     base = f"{registries.address}/no-such-base:1"
     error = await refused(builder(), request_for(job, base_image=base), build)
     assert error.cause is Cause.BUILD_FAILED
-    assert f"Base image «{base}» does not exist" in error.message
+    assert f"Base image '{base}' does not exist" in error.message
 
 
 async def test_build_secrets_are_usable_and_stay_out_of_the_image(

@@ -84,7 +84,7 @@ async def test_no_version_comes_of_an_upload_that_was_cut_and_the_rest_can_be_se
     assert await cut.put(nodes["main.py"], FILES["main.py"]) == 200
     await cut.send_manifest()
     answer = await cut.commit()
-    assert "«empty»" in answer["errors"][0]["message"]
+    assert "'empty'" in answer["errors"][0]["message"]
     assert answer["errors"][0]["extensions"]["code"] == "CONFLICT"
     assert await cut.member("latest") is None
     later = await Upload(wire.ann, "c", FILES).create()
@@ -211,7 +211,7 @@ async def test_a_name_belongs_to_one_type(wire):
         "digestAlgorithm": "MANIFEST_MD5",
     }
     answer = await wire.ann.ask(documents.CREATE, input=wanted)
-    message = "«c» in ann/demo is an artifact of type `code`, not of type `job`."
+    message = "'c' in ann/demo is an artifact of type `code`, not of type `job`."
     assert answer["errors"][0]["message"] == message
     asked = {"entity": "ann", "project": "demo", "name": "c:latest"}
     data = await wire.ann.data(documents.ARTIFACT_TYPE, **asked)

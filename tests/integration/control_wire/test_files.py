@@ -124,10 +124,10 @@ async def _append(wire, claim, offset, data, channel="job"):
 
 
 async def _finish(agent, claim):
-    assert await agent.write("permitLaunchStart", "LeaseInput", claim) == "KEPT"
+    assert await agent.write("permitLaunchStart", "LeaseInput", claim) == "HELD"
     outcome = {"phase": "SUCCEEDED", "cause": "SUCCEEDED", "message": "exit code 0", "exitCode": 0}
     answer = await agent.write("finishLaunchItem", "FinishLaunchItemInput", claim, **outcome)
-    assert answer == "KEPT"
+    assert answer == "HELD"
 
 
 async def test_a_log_is_appended_looked_up_and_read(wire, held):

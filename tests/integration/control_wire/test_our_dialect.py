@@ -50,11 +50,11 @@ async def test_an_items_whole_life(wire):
             facts={"commit": "abc"},
             warning="slow",
         )
-        == "KEPT"
+        == "HELD"
     )
-    assert await agent.write("permitLaunchStart", "LeaseInput", claim) == "KEPT"
+    assert await agent.write("permitLaunchStart", "LeaseInput", claim) == "HELD"
     advance = ("advanceLaunchItem", "AdvanceLaunchItemInput")
-    assert await agent.write(*advance, claim, phase="STARTED") == "KEPT"
+    assert await agent.write(*advance, claim, phase="STARTED") == "HELD"
     shown = await _item(wire.ann, item["id"])
     assert shown["phase"] == "STARTED"
     assert shown["activity"] == "fetching"
@@ -81,8 +81,8 @@ async def test_an_items_whole_life(wire):
         "facts": {"container": "c"},
     }
     finish = ("finishLaunchItem", "FinishLaunchItemInput")
-    assert await agent.write(*finish, claim, **outcome) == "KEPT"
-    assert await agent.write(*finish, claim, **outcome) == "KEPT"
+    assert await agent.write(*finish, claim, **outcome) == "HELD"
+    assert await agent.write(*finish, claim, **outcome) == "HELD"
     shown = await _item(wire.ann, item["id"])
     assert (shown["phase"], shown["exitCode"], shown["cause"]) == ("FAILED", 3, "RUN_EXIT_CODE")
     assert shown["explanation"]["cause"] == "RUN_EXIT_CODE"
@@ -92,7 +92,7 @@ async def test_an_items_whole_life(wire):
         "mutation ($id: ID!) { retryLaunchItem(id: $id) { phase attempt } }", id=item["id"]
     )
     assert retried["retryLaunchItem"] == {"phase": "QUEUED", "attempt": 2}
-    assert await agent.write(*finish, claim, **outcome) == "KEPT"
+    assert await agent.write(*finish, claim, **outcome) == "HELD"
     other = outcome | {"phase": "SUCCEEDED", "cause": "SUCCEEDED", "exitCode": 0}
     assert await agent.write(*finish, claim, **other) == "FENCED"
 
@@ -113,7 +113,7 @@ async def test_renewal_tells_each_lease_what_became_of_it(wire):
     }
     answer = (await wire.ann.data(text, input=given))["renewLaunchLeases"]
     assert {one["itemId"]: one["answer"] for one in answer["leases"]} == {
-        item["id"]: "KEPT",
+        item["id"]: "HELD",
         "aaaaaaaaaaaa": "FENCED",
     }
     assert answer["current"] is True
@@ -127,36 +127,36 @@ async def test_renewal_tells_each_lease_what_became_of_it(wire):
     assert await wire.ann.code(text, input=given | {"status": "SLEEPING"}) == "INVALID_INPUT"
 
 
-ORDERS = """query ($a: ID!, $s: String!, $m: String, $w: Int) {
-  launchOrders(agentId: $a, session: $s, seen: $m, waitSeconds: $w) }"""
+COMMANDS = """query ($a: ID!, $s: String!, $m: String, $w: Int) {
+  launchCommands(agentId: $a, session: $s, seen: $m, waitSeconds: $w) }"""
 BEAT = """mutation ($input: RenewLaunchLeasesInput!) { renewLaunchLeases(input: $input) {
   current } }"""
 
 
-async def _orders(agent, mark=None, wait=0):
-    data = await agent.caller.data(ORDERS, a=agent.id, s=agent.session, m=mark, w=wait)
-    return data["launchOrders"]
+async def _commands(agent, mark=None, wait=0):
+    data = await agent.caller.data(COMMANDS, a=agent.id, s=agent.session, m=mark, w=wait)
+    return data["launchCommands"]
 
 
 async def test_a_stop_ends_the_wait_for_orders(wire):
     item = await _submit(wire.ann)
     agent = await Agent.register(wire.ann, "ann", "default")
     await agent.claim()
-    mark = await _orders(agent)
-    assert await _orders(agent, mark) == mark
-    waiting = asyncio.create_task(_orders(agent, mark, wait=30))
+    mark = await _commands(agent)
+    assert await _commands(agent, mark) == mark
+    waiting = asyncio.create_task(_commands(agent, mark, wait=30))
     await _connected(wire)
     await wire.ann.data(
         "mutation ($id: ID!) { stopLaunchItem(id: $id) { stopRequested } }", id=item["id"]
     )
     async with asyncio.timeout(20):
         assert await waiting != mark
-    assert await wire.ann.code(ORDERS, a="nope", s="s") == "NOT_FOUND"
+    assert await wire.ann.code(COMMANDS, a="nope", s="s") == "NOT_FOUND"
 
 
 async def test_an_agent_that_leaves_ends_its_wait_for_orders(wire):
     agent = await Agent.register(wire.ann, "ann", "default")
-    waiting = asyncio.create_task(_orders(agent, await _orders(agent), wait=30))
+    waiting = asyncio.create_task(_commands(agent, await _commands(agent), wait=30))
     handler = await _connected(wire)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -169,8 +169,8 @@ async def test_an_agent_that_leaves_ends_its_wait_for_orders(wire):
 async def test_a_server_that_stops_answers_those_who_wait_for_orders(tmp_path):
     async with open_wire(tmp_path) as wire:
         agent = await Agent.register(wire.ann, "ann", "default")
-        mark = await _orders(agent)
-        waiting = asyncio.create_task(_orders(agent, mark, wait=30))
+        mark = await _commands(agent)
+        waiting = asyncio.create_task(_commands(agent, mark, wait=30))
         await _connected(wire)
         async with asyncio.timeout(10):
             await wire.server.stop()
@@ -210,7 +210,7 @@ async def test_an_item_is_handed_back(wire):
     agent = await Agent.register(wire.ann, "ann", "default")
     (claim,) = await agent.claim()
     release = ("releaseLaunchItem", "ReleaseLaunchItemInput")
-    assert await agent.write(*release, claim, reason="leaving") == "KEPT"
+    assert await agent.write(*release, claim, reason="leaving") == "HELD"
     assert (await _item(wire.ann, item["id"]))["phase"] == "QUEUED"
 
 

@@ -161,7 +161,7 @@ async def stage(wire):
     return callers, values
 
 
-def _granted(path: str, kind: str) -> bool:
+def _allocation(path: str, kind: str) -> bool:
     action = FIELDS[path]
     return action is None or action in GRANTED[kind]
 
@@ -190,7 +190,7 @@ async def test_what_the_table_does_not_grant_is_refused(stage):
     for path in sorted(FIELDS):
         text, variables = _asked(path, values)
         for kind, caller in callers.items():
-            if _granted(path, kind) or (path in OWN and kind != "robot"):
+            if _allocation(path, kind) or (path in OWN and kind != "robot"):
                 continue
             answer = await caller.ask(text, **variables)
             if not _is_refusal(path, answer):
@@ -210,7 +210,7 @@ async def test_what_the_table_grants_is_not_refused_for_the_key(stage):
         )
         text, variables = _asked(path, values)
         for kind, caller in callers.items():
-            if not _granted(path, kind):
+            if not _allocation(path, kind):
                 continue
             answer = await caller.ask(text, **variables)
             codes = {error["extensions"]["code"] for error in answer.get("errors", ())}

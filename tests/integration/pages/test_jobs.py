@@ -29,7 +29,7 @@ def field(label: str, markup: str) -> str:
     """The name in the form of the field with that label."""
     pattern = rf'<label for="([^"]+)">{re.escape(label)}\b.*?id="\1"[^>]*?name="([^"]+)"'
     found = re.search(pattern, markup, re.DOTALL)
-    assert found, f"no field «{label}»"
+    assert found, f"no field '{label}'"
     return html.unescape(found.group(2))
 
 
@@ -37,7 +37,7 @@ def beside(label: str, markup: str) -> str:
     """What the form says is wrong with the field of that label."""
     pattern = rf'<label for="([^"]+)">{re.escape(label)}\b.*?id="\1-error">(.*?)</p>'
     found = re.search(pattern, markup, re.DOTALL)
-    assert found, f"nothing beside «{label}»"
+    assert found, f"nothing beside '{label}'"
     return html.unescape(found.group(2))
 
 
@@ -100,7 +100,7 @@ async def test_a_project_that_does_not_exist_is_not_found(scene, sign_in):
     session = await sign_in(scene.ada)
     async with session.get("/launch/jobs/ada/nowhere") as answer:
         assert answer.status == 404
-        assert "There is no project «nowhere»" in words(await answer.text())
+        assert "There is no project 'nowhere'" in words(await answer.text())
 
 
 async def test_a_job_shows_what_describe_tells_its_files_and_its_versions(scene, sign_in):
@@ -236,7 +236,7 @@ async def test_what_breaks_the_schema_is_told_beside_its_field_and_stays_typed(s
     assert [high[0], word[0], other[0]] == [422, 422, 422]
     assert beside("Epochs", high[2]) == "12 breaks the rule `maximum: 9`."
     assert 'value="12"' in high[2]
-    assert beside("Epochs", word[2]) == "«many» is not a whole number."
+    assert beside("Epochs", word[2]) == "'many' is not a whole number."
     assert beside("lr", word[2]) == "A value must be given."
     assert "not a JSON object" in beside("Further parameters", other[2])
     assert (await scene.plane.items.list(scene.ada.principal, "ada")).total == 0
@@ -290,7 +290,7 @@ async def test_what_the_control_plane_refuses_is_told_above_the_form(scene, sign
     status, _, markup = await send(session, PATH, {"queue": "defalt"})
 
     assert status == 422
-    assert "There is no queue «defalt»" in words(markup)
+    assert "There is no queue 'defalt'" in words(markup)
 
 
 async def test_who_may_only_read_sees_no_form_and_cannot_launch(scene, sign_in):

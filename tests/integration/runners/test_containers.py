@@ -11,7 +11,7 @@ import pytest
 from docker.api.client import APIClient
 
 from agent.config.execution import DockerRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
@@ -169,10 +169,10 @@ async def test_jobs_that_need_more_memory_than_they_have(containers: DockerStage
     """Several at once: the engine's own notice of it is lost at times."""
     runner = containers.runner()
     eat = "a=xxxxxxxxxx; while :; do a=$a$a; done"
-    granted = Granted(memory=16 * 1024**2)
+    allocation = Allocation(memory=16 * 1024**2)
 
     async def eaten(number: int) -> Ending:
-        request = containers.running(f"oom-{number}", "sh", "-c", eat, granted=granted)
+        request = containers.running(f"oom-{number}", "sh", "-c", eat, allocation=allocation)
         return await runner.wait(await launched(runner, request))
 
     endings = await asyncio.gather(*(eaten(number) for number in range(6)))
@@ -184,8 +184,8 @@ async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
     containers: DockerStage,
 ) -> None:
     runner = containers.runner()
-    granted = Granted(memory=64 * 1024**2)
-    request = containers.running("killed", "sleep", "1000", granted=granted)
+    allocation = Allocation(memory=64 * 1024**2)
+    request = containers.running("killed", "sleep", "1000", allocation=allocation)
     workload = await launched(runner, request)
     containers.client.kill(workload.id)
     ending = await runner.wait(workload)
@@ -194,7 +194,7 @@ async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
 
 async def test_a_device_that_the_engine_cannot_give(containers: DockerStage) -> None:
     runner = containers.runner()
-    request = containers.running("gpu", "true", granted=Granted(gpus=("0",)))
+    request = containers.running("gpu", "true", allocation=Allocation(gpus=("0",)))
     created = await runner.create(request)
     error = await raised(JobError, runner.start(created))
     assert error.cause is Cause.START_FAILED
@@ -397,7 +397,7 @@ async def test_a_network_without_the_hosts_address_is_a_configuration_error(
 ) -> None:
     config = DockerRunnerConfig(host=containers.config.host, network="none")
     error = await raised(ConfigError, containers.runner(config).ensure_network())
-    assert "«none»" in error.message
+    assert "'none'" in error.message
 
 
 # The fence.

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config.execution import ProcessRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
@@ -104,7 +104,7 @@ async def test_a_job_sees_few_variables_of_the_agent_and_no_device_that_it_was_n
         "env",
         environment={"A": "1"},
         arguments={"env": ["A=theirs", "B=2"]},
-        granted=Granted(gpus=("0", "2")),
+        allocation=Allocation(gpus=("0", "2")),
     )
     image = Image("e", "environment", reused=True, environment=folder)
     workload = await launched(runner, replace(request, image=image))
@@ -221,10 +221,10 @@ async def test_a_start_that_was_cut_between_fence_and_fork_is_lost_not_repeated(
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        (("no-such-program",), "«no-such-program» does not exist on the job's PATH"),
-        (("./missing.sh",), "«./missing.sh» does not exist"),
-        (("/etc/passwd",), "«/etc/passwd» cannot be executed"),
-        (("/etc",), "«/etc» cannot be executed"),
+        (("no-such-program",), "'no-such-program' does not exist on the job's PATH"),
+        (("./missing.sh",), "'./missing.sh' does not exist"),
+        (("/etc/passwd",), "'/etc/passwd' cannot be executed"),
+        (("/etc",), "'/etc' cannot be executed"),
     ],
 )
 async def test_a_command_that_cannot_run_is_named(
@@ -247,13 +247,13 @@ async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessStage
             processes.running("name", "true", environment={"a.b": "1"}),
             PolicyError,
             Cause.POLICY_SPEC,
-            "«a.b»",
+            "'a.b'",
         ),
         (
             processes.running("value", "true", environment={"A": "\0"}),
             PolicyError,
             Cause.POLICY_SPEC,
-            "«A»",
+            "'A'",
         ),
         (
             processes.running("mount", "true", mounts=(Mount(Path("/srv"), "/data"),)),
@@ -316,12 +316,12 @@ async def test_a_users_job_in_a_closed_folder_is_refused(
     runner = processes.runner(ProcessRunnerConfig(user="nobody"))
     request = processes.running("closed", "true", workdir=closed / "source")
     error = await raised(JobError, runner.create(request))
-    assert "«nobody» may not enter" in error.message
+    assert "'nobody' may not enter" in error.message
     assert str(closed) in error.message
 
 
 def test_an_unknown_user_is_a_configuration_error(processes: ProcessStage) -> None:
-    with pytest.raises(ConfigError, match="no user «nobody-of-this-name»"):
+    with pytest.raises(ConfigError, match="no user 'nobody-of-this-name'"):
         processes.runner(ProcessRunnerConfig(user="nobody-of-this-name"))
 
 

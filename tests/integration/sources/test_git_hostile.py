@@ -168,7 +168,7 @@ async def test_a_submodule_that_is_not_described_is_named(bench, repository):
     modules = repository.blob('[submodule "s"]\n\tpath = other\n\turl = https://h/x\n')
     repository.raw_tree(f"100644 blob {modules}\t.gitmodules\n160000 commit {commit}\ts\n")
     error = await refused(bench, repository.url, submodules=True)
-    assert "submodule «s» has no URL" in error.message
+    assert "submodule 's' has no URL" in error.message
 
 
 async def test_submodules_without_end_are_stopped(bench, tmp_path):

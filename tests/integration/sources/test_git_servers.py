@@ -282,7 +282,7 @@ async def test_a_missing_repository_is_told(bench, git_config, git_servers, kind
 
 
 async def test_a_missing_reference_is_told_with_the_nearest(bench, git_config, url):
-    with pytest.raises(JobError, match=r"no branch, tag or commit «v1\.3»") as caught:
+    with pytest.raises(JobError, match=r"no branch, tag or commit 'v1\.3'") as caught:
         await bench.fetch(git_config, url, "v1.3")
     assert caught.value.cause is Cause.SOURCE_NOT_FOUND
     assert caught.value.hint == "Did you mean `v1.2`?"

@@ -67,7 +67,7 @@ def test_what_is_never_sent_counts_only_on_request(root):
 def test_what_is_no_file_is_named(root):
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(root / "sock"))
-        with pytest.raises(JobError, match="«sock» is neither"):
+        with pytest.raises(JobError, match="'sock' is neither"):
             digest(root)
 
 
@@ -76,7 +76,7 @@ def test_what_cannot_be_read_is_named(root, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("agent.builders.context._file_digest", refuse)
-    with pytest.raises(JobError, match=r"«main\.py» cannot be read \(Permission denied\)"):
+    with pytest.raises(JobError, match=r"'main\.py' cannot be read \(Permission denied\)"):
         digest(root)
 
 
@@ -100,14 +100,14 @@ def test_good_paths_pass(root):
 @pytest.mark.parametrize(
     ("context", "dockerfile", "words"),
     [
-        ("..", None, "Build context «..» leads out of the source"),
+        ("..", None, "Build context '..' leads out of the source"),
         ("out", None, "leads out of the source"),
-        ("none", None, "Build context «none» is no folder"),
+        ("none", None, "Build context 'none' is no folder"),
         ("main.py", None, "is no folder"),
-        (".", "../x", "Dockerfile «../x» leads out of the build context"),
+        (".", "../x", "Dockerfile '../x' leads out of the build context"),
         (".", "away", "leads out of the build context"),
         ("pkg", "../main.py", "leads out of the build context"),
-        (".", "none", "Dockerfile «none» does not exist in the build context"),
+        (".", "none", "Dockerfile 'none' does not exist in the build context"),
         (".", "pkg", "does not exist in the build context"),
     ],
 )

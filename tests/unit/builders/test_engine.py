@@ -54,7 +54,7 @@ async def test_closing_is_legal_at_any_time():
 
 
 def test_an_address_that_is_not_supported_is_told():
-    with pytest.raises(ConfigError, match="«ssh://h» cannot be used"):
+    with pytest.raises(ConfigError, match="'ssh://h' cannot be used"):
         Engine("ssh://h", {})
 
 

@@ -125,7 +125,7 @@ async def test_a_failed_pull_has_a_cause(fake, ready, words, cause, early):
         fake.lines = [{"error": words}]
     error = await refused(ready())
     assert error.cause is cause
-    assert f"«{NAME}»" in error.message
+    assert f"'{NAME}'" in error.message
     assert words in error.message
 
 

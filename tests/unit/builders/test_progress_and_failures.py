@@ -51,7 +51,7 @@ def test_the_failed_step_and_its_lines_are_found_however_the_output_is_cut():
 def test_a_failed_step_of_a_dockerfile_is_shown_with_its_last_lines():
     error = build_error(OWN, read(FAILED_RUN))
     assert error.cause is Cause.BUILD_DOCKERFILE
-    assert "Dockerfile «Dockerfile», step [3/3] RUN ./configure && make failed" in error.message
+    assert "Dockerfile 'Dockerfile', step [3/3] RUN ./configure && make failed" in error.message
     assert error.message.endswith("checking\nboom red")
 
 
@@ -107,7 +107,7 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
         ),
         (
             step(METADATA, "docker.io/library/nothing:1: not found"),
-            GENERATED, Cause.BUILD_FAILED, "«nothing:1» does not exist, or needs a login",
+            GENERATED, Cause.BUILD_FAILED, "'nothing:1' does not exist, or needs a login",
         ),
         (
             step(METADATA, "no match for platform in manifest: not found"),
@@ -115,7 +115,7 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
         ),
         (
             step(METADATA, "dial tcp: lookup r: no such host"),
-            OWN, Cause.BUILD_UNAVAILABLE, "Base image «nothing:1» cannot be pulled",
+            OWN, Cause.BUILD_UNAVAILABLE, "Base image 'nothing:1' cannot be pulled",
         ),
         (
             step("[2/2] RUN x", "write /x: no space left on device"),

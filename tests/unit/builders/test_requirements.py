@@ -111,7 +111,7 @@ def test_packages_in_the_code_are_set_apart(root):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("-r missing.txt\n", "includes «missing.txt», which does not exist"),
+        ("-r missing.txt\n", "includes 'missing.txt', which does not exist"),
         ("-r ../../etc/passwd\n", "not in the source"),
         ("-r https://h/r.txt\n", "not in the source"),
         ("-e ../other\n", "points out of the source"),
@@ -159,7 +159,7 @@ def test_a_project_file_that_cannot_be_read_is_named(root, text, words):
     ("text", "words"),
     [
         ("six\n--indx-url x\n", "requirements.txt, line 2: unknown option `--indx-url`"),
-        ("six\nnum py==2\n", "requirements.txt, line 2: «num py==2» is no requirement"),
+        ("six\nnum py==2\n", "requirements.txt, line 2: 'num py==2' is no requirement"),
         ("six --frobnicate\n", "line 1: unknown option `--frobnicate`"),
     ],
 )

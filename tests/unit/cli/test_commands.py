@@ -186,7 +186,7 @@ def test_template_variables_get_the_types_that_the_queue_declares(
     asked = far_end.last("submitLaunchItem")["input"]["templateVariables"]
     assert asked == {"n": 3, "x": 0.5, "s": "a=b", "b": True}
     for flag, says in {
-        "n=x": "«x» is not an integer",
+        "n=x": "'x' is not an integer",
         "b=1": "not a boolean",
         "m=1": "no template variable `m`",
         "n": "not of the form KEY=VALUE",
@@ -342,7 +342,7 @@ def test_the_result_is_the_cause_where_the_job_did_not_end_by_itself(
 
 
 def test_what_is_no_priority_or_item_is_told(run: Run, far_end: FarEnd) -> None:
-    assert "«urgent» is not a priority" in run("item", "priority", "i", "urgent").err
+    assert "'urgent' is not a priority" in run("item", "priority", "i", "urgent").err
     far_end.answers["launchItem"] = None
     assert run("item", "show", "nothere").code == 1
     assert run("item", "show", "no-id!").code == 2

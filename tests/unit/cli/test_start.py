@@ -38,7 +38,7 @@ def test_the_version_and_the_help_load_nothing_heavy(args: list[str]) -> None:
 def test_an_agent_loads_neither_a_control_plane_nor_the_engines_sdk() -> None:
     code = (
         "from agent.cli.lean import import_lean\nimport_lean()\n"
-        "import agent.cli.launch_agent, agent.compose.agent, agent.compose.lanes"
+        "import agent.cli.launch_agent, agent.compose.agent, agent.compose.backends"
     )
     absent = {"docker", "kubernetes", "sqlalchemy", "alembic", "ariadne", "jinja2", "rich"}
     assert loaded(code) & absent == set()
@@ -95,7 +95,7 @@ def test_the_effective_configuration_is_shown_with_its_origins(
         (("-u", "x"), 2, "-u/--url is gone"),
         (("-q", "a", "--server", "https://x"), 4, "no API key for the server https://x"),
         (("-q", "a", "--server", "https://x", "--embedded"), 2, "exclude each other"),
-        (("-c", "allow.yaml", "--check-config"), 2, "there is no option «volumes»"),
+        (("-c", "allow.yaml", "--check-config"), 2, "there is no option 'volumes'"),
         (("-q", "a", "-j", "-5"), 2, "--max-jobs: `max_jobs`: seen `-5`"),
     ],
 )

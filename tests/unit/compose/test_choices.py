@@ -14,9 +14,9 @@ from aiohttp import web
 
 from agent import plugins
 from agent.builders.nothing import NoBuilder
-from agent.compose import lanes, survey
+from agent.compose import backends, survey
 from agent.compose.agent import _remarks
-from agent.compose.lanes import Shop, open_workshop
+from agent.compose.backends import Shop, open_workshop
 from agent.compose.logs import start_log
 from agent.compose.registries import open_registry
 from agent.config.agent import AgentConfig
@@ -136,12 +136,12 @@ async def test_processes_get_environments_whatever_builds_images(
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:
         workshop = await open_workshop(stack, shop(settings, threads), "plane", ())
-    lane = workshop.lanes["local-process"]
-    assert lane.builder is not None
-    assert lane.builder.name == built_by
-    assert isinstance(lane.builder, NoBuilder) == (builder == "noop")
-    assert lane.images is None
-    assert lane.job_url == "http://127.0.0.1:1"
+    backend = workshop.backends["local-process"]
+    assert backend.builder is not None
+    assert backend.builder.name == built_by
+    assert isinstance(backend.builder, NoBuilder) == (builder == "noop")
+    assert backend.images is None
+    assert backend.job_url == "http://127.0.0.1:1"
     assert [pruner.name for pruner in workshop.pruners] == ["environments"]
 
 
@@ -165,7 +165,7 @@ async def test_containers_get_images_from_one_builder(
         opened = await stack.enter_async_context(Engine(engine, {}))
         registry = await open_registry(stack, settings, None, threads, {})
         offered = shop(settings, threads)
-        made = lanes._container_builder(offered, opened, settings.builder, registry)
+        made = backends._container_builder(offered, opened, settings.builder, registry)
     assert made.name == built_by
     assert isinstance(made, NoBuilder) == (built_by != "docker")
 
@@ -218,11 +218,11 @@ async def test_runners_and_builders_of_others_make_a_lane(
     assert resources == ("slurm",)
     async with AsyncExitStack() as stack:
         workshop = await open_workshop(stack, shop(settings, threads, resources), "plane", ())
-    lane = workshop.lanes["slurm"]
-    assert isinstance(lane.runner, Runner)
-    assert lane.runner.context.control_plane_id == "plane"
-    assert lane.builder is not None
-    assert lane.builder.name == "special"
+    backend = workshop.backends["slurm"]
+    assert isinstance(backend.runner, Runner)
+    assert backend.runner.context.control_plane_id == "plane"
+    assert backend.builder is not None
+    assert backend.builder.name == "special"
 
 
 def test_two_plugins_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,7 @@ def test_personal_agents_in_teams_are_a_switch() -> None:
 
 
 def test_what_may_not_be_read_does_not_exist() -> None:
-    with pytest.raises(NotFoundError, match="no entity «e»"):
+    with pytest.raises(NotFoundError, match="no entity 'e'"):
         Policy().require(user(None), "e", Action.READ)
     Policy().require(user(Role.VIEWER), "e", Action.READ)
 

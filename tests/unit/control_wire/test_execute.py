@@ -22,7 +22,7 @@ def executor():
 
     @query.field("missing")
     async def missing(*_args):
-        raise NotFoundError("There is no queue «gpu».", hint="Did you mean «gpus»?")
+        raise NotFoundError("There is no queue 'gpu'.", hint="Did you mean 'gpus'?")
 
     return Executor(
         make_executable_schema(
@@ -47,9 +47,9 @@ async def test_our_errors_carry_code_and_hint(executor):
     assert answer["data"] == {"missing": None, "plain": "yes"}
     assert answer["errors"] == [
         {
-            "message": "There is no queue «gpu».",
+            "message": "There is no queue 'gpu'.",
             "path": ["missing"],
-            "extensions": {"code": "NOT_FOUND", "hint": "Did you mean «gpus»?"},
+            "extensions": {"code": "NOT_FOUND", "hint": "Did you mean 'gpus'?"},
         }
     ]
 

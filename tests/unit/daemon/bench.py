@@ -17,11 +17,11 @@ from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.model.capacity import Capacity
 from agent.model.names import workload_name
 from agent.model.phase import Phase
+from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree
-from agent.pipeline.equipment import Lane, Limits, Sources
+from agent.pipeline.equipment import Backend, Limits, Sources
 from agent.ports.builder import BuildRequest
 from agent.ports.log import LogSink, say
-from agent.ports.queue import Hello, Welcome
 from agent.testing.fake_item import FakeItem
 from agent.testing.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
 from agent.testing.scripted_runner import ScriptedEngine, ScriptedRunner
@@ -177,7 +177,7 @@ class Bench:
     environ: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=lambda: Limits(5.0, engine=0.5, log_stall=0.2))
     pruners: tuple[Pruner, ...] = ()
-    lanes: Callable[[dict[str, Lane]], dict[str, Lane]] = dict
+    backends: Callable[[dict[str, Backend]], dict[str, Backend]] = dict
     sessions: Any = field(default_factory=lambda: itertools.count(1))
     identity: str = "installation"
     last: AgentDaemon | None = None
@@ -190,25 +190,25 @@ class Bench:
         *,
         state: Path | None = None,
         crash: Crash | None = None,
-        on_ready: Callable[[Welcome], None] = lambda _: None,
+        on_ready: Callable[[RegisteredAgent], None] = lambda _: None,
     ) -> AgentDaemon:
         state_dir = state or self.root / "state"
         state_dir.mkdir(parents=True, exist_ok=True)
 
-        async def open_workshop(welcome: Welcome) -> Workshop:
+        async def open_workshop(welcome: RegisteredAgent) -> Workshop:
             runner = ScriptedRunner(self.engine, welcome.control_plane_id)
-            lane = Lane(
+            backend = Backend(
                 runner=Mortal(runner, crash) if crash else runner,
                 builder=self.builder,
                 images=self.images,
                 job_url="http://plane.test",
             )
-            return Workshop(self.lanes({"local-container": lane}), self.pruners)
+            return Workshop(self.backends({"local-container": backend}), self.pruners)
 
         queue = FakeQueue(self.plane)
         self.last = AgentDaemon(
             queue=Mortal(queue, crash) if crash else queue,
-            hello=Hello(
+            hello=AgentRegistration(
                 entity="people",
                 name="agent",
                 hostname="host",

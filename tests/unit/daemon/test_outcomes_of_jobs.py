@@ -253,7 +253,7 @@ async def test_gpus_are_pinned_and_never_handed_out_twice(bench: Bench) -> None:
     async with bench.running():
         await bench.until_running(items[0])
         await bench.until_running(items[1])
-        given = sorted(request.granted.gpus for request in bench.engine.created)
+        given = sorted(request.allocation.gpus for request in bench.engine.created)
         assert given == [("0",), ("1",)]
         bench.engine.release(bench.name(items[0]))
         await bench.until_running(items[2])

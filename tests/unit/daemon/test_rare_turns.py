@@ -13,7 +13,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.outcome import Errored, Lost, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.equipment import Lane, Limits
+from agent.pipeline.equipment import Backend, Limits
 from agent.ports.runner import Workload
 from agent.testing.scripted_runner import Play, ScriptedRunner
 from tests.unit.daemon.bench import CODE_JOB, IMAGE_JOB, Bench, Crash
@@ -31,13 +31,13 @@ class Meddling:
 
 
 def meddle(bench: Bench, **calls: Any) -> None:
-    def lanes(made: dict[str, Lane]) -> dict[str, Lane]:
+    def backends(made: dict[str, Backend]) -> dict[str, Backend]:
         return {
-            name: replace(lane, runner=Meddling(lane.runner, **calls))
-            for name, lane in made.items()
+            name: replace(backend, runner=Meddling(backend.runner, **calls))
+            for name, backend in made.items()
         }
 
-    bench.lanes = lanes
+    bench.backends = backends
 
 
 @pytest.mark.parametrize(("started", "kind"), [(True, Succeeded), (False, Succeeded)])
@@ -234,7 +234,7 @@ async def test_what_cannot_be_removed_is_left_to_the_sweeper(bench: Bench) -> No
     async with bench.running():
         pass
     assert again in bench.engine.workloads
-    bench.lanes = dict
+    bench.backends = dict
     async with bench.running():
         while again in bench.engine.workloads:
             await asyncio.sleep(0.001)
@@ -268,7 +268,9 @@ async def test_bytes_that_the_engine_dropped_are_marked_across_restarts(bench: B
 
 
 async def test_an_image_for_a_resource_that_runs_none_is_refused(bench: Bench) -> None:
-    bench.lanes = lambda made: {name: replace(lane, images=None) for name, lane in made.items()}
+    bench.backends = lambda made: {
+        name: replace(backend, images=None) for name, backend in made.items()
+    }
     item = bench.plane.submit(IMAGE_JOB)
     async with bench.running():
         await bench.until_over(item)

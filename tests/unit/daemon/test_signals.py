@@ -14,7 +14,7 @@ from agent.model.condition import ConditionKind
 from agent.model.errors import JobError, UnreachableError
 from agent.model.outcome import Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.equipment import Lane
+from agent.pipeline.equipment import Backend
 from agent.testing.scripted_runner import Play
 from tests.unit.daemon.bench import IMAGE_JOB, Bench
 
@@ -59,9 +59,9 @@ async def test_a_stop_while_a_renewal_is_under_way_is_heard_by_the_next(rare: Be
         with rare.plane.hold("renew") as gate:
             rare.plane.request_stop(first)
             await gate.reached.wait()
-            polls = rare.plane.calls.count(("orders", ""))
+            polls = rare.plane.calls.count(("commands", ""))
             rare.plane.request_stop(second)
-            await rare.plane.until_called("orders", polls + 1)
+            await rare.plane.until_called("commands", polls + 1)
         await rare.until_over(first)
         await rare.until_over(second)
 
@@ -85,15 +85,15 @@ async def test_an_idle_agent_that_is_superseded_leaves_before_the_next_heartbeat
     rare: Bench,
 ) -> None:
     async with rare.running() as process:
-        await rare.plane.until_called("orders", 2)
+        await rare.plane.until_called("commands", 2)
         rare.plane.sessions[rare.identity] = "a newer one"
         rare.plane.ring()
         assert await process == 1
 
 
 async def test_orders_that_fail_or_are_cut_are_asked_for_again(rare: Bench) -> None:
-    rare.plane.fail_next("orders", UnreachableError("away"))
-    rare.plane.cut_next("orders", 2)
+    rare.plane.fail_next("commands", UnreachableError("away"))
+    rare.plane.cut_next("commands", 2)
     item = rare.plane.submit(IMAGE_JOB)
     async with rare.running():
         await rare.until_running(item)
@@ -103,7 +103,7 @@ async def test_orders_that_fail_or_are_cut_are_asked_for_again(rare: Bench) -> N
 
 
 async def test_without_orders_a_stop_comes_with_the_heartbeat(bench: Bench) -> None:
-    bench.plane.tells_orders = False
+    bench.plane.has_commands = False
     bench.engine.default = Play(waits=True)
     item = bench.plane.submit(IMAGE_JOB)
     async with bench.running():
@@ -111,7 +111,7 @@ async def test_without_orders_a_stop_comes_with_the_heartbeat(bench: Bench) -> N
         bench.plane.request_stop(item)
         await bench.until_over(item)
     assert isinstance(item.outcome, Stopped)
-    assert not [call for call, _ in bench.plane.calls if call == "orders"]
+    assert not [call for call, _ in bench.plane.calls if call == "commands"]
 
 
 async def test_what_is_wrong_and_what_is_right_again_is_told_at_once(rare: Bench) -> None:
@@ -169,13 +169,13 @@ def silent(bench: Bench) -> Callable[[str], Silent]:
     """Two resources; the one that is named can fall silent."""
     runners: dict[str, Silent] = {}
 
-    def lanes(made: dict[str, Lane]) -> dict[str, Lane]:
-        (lane,) = made.values()
+    def backends(made: dict[str, Backend]) -> dict[str, Backend]:
+        (backend,) = made.values()
         for resource in ("local-container", "local-process"):
-            runners[resource] = Silent(lane.runner)
-        return {name: replace(lane, runner=runner) for name, runner in runners.items()}
+            runners[resource] = Silent(backend.runner)
+        return {name: replace(backend, runner=runner) for name, runner in runners.items()}
 
-    bench.lanes = lanes
+    bench.backends = backends
     return runners.__getitem__
 
 

@@ -109,10 +109,10 @@ def test_devices_are_never_granted_twice_and_all_come_back(
     for number, (gpus, cpus, release) in enumerate(wishes):
         lease, demand = Lease("i", 1, number), Demand(cpus=cpus, gpus=gpus)
         if fits(demand, ledger.free):
-            granted = grant(demand, ledger.free)
-            assert not ledger.conflict(granted)
-            ledger.take(lease, granted)
-            held[lease] = granted.gpus
+            allocation = grant(demand, ledger.free)
+            assert not ledger.conflict(allocation)
+            ledger.take(lease, allocation)
+            held[lease] = allocation.gpus
             flat = [gpu for gpus_ in held.values() for gpu in gpus_]
             assert len(flat) == len(set(flat))
         if release and held:
@@ -147,12 +147,12 @@ async def test_a_device_that_is_in_use_is_not_taken_again(bench: Bench) -> None:
         def doubly(request: object, identity: str) -> object:
             given = whole(request, identity)
             for item in given:
-                item.granted = first.granted
+                item.allocation = first.allocation
             bench.plane.grant = whole
             return given
 
         bench.plane.grant = doubly
-        second.granted = None
+        second.allocation = None
         await bench.plane.until_called("release")
 
 

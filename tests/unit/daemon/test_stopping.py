@@ -1,4 +1,4 @@
-"""Two levels of stop, orders of operators, and other reasons to leave."""
+"""Two levels of stop, commands of operators, and other reasons to leave."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from agent.daemon.claim import ClaimLoop
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
 from agent.model.outcome import Stopped, Succeeded
@@ -145,7 +145,7 @@ async def test_a_loop_that_fails_stops_the_daemon_and_leaves_jobs_running(
 
 
 async def test_it_cannot_begin_where_registration_is_refused(bench: Bench) -> None:
-    bench.plane.fail_next("register", NotFoundError("No queue «default»."))
+    bench.plane.fail_next("register", NotFoundError("No queue 'default'."))
     with pytest.raises(NotFoundError, match="No queue"):
         await bench.daemon().run()
 
@@ -168,7 +168,7 @@ async def test_what_a_cut_poll_was_given_is_handed_back_on_leaving(bench: Bench)
             # The far end gives it to the open poll, and the answer never comes.
             item.move(Phase.LEASED)
             item.epoch, item.holder, item.request_id = 1, bench.identity, first.request_id
-            item.granted = Granted()
+            item.allocation = Allocation()
             bench.last.stop()
             await gate.reached.wait()
             assert bench.plane.requests[-1].request_id == first.request_id

@@ -37,9 +37,9 @@ def test_links_within_are_stored_as_what_they_point_at(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("/etc/passwd", "is a link out of it (to «/etc/passwd»)"),
-        ("../outside", "is a link out of it (to «../outside»)"),
-        ("nothing", "is a link to nothing (to «nothing»)"),
+        ("/etc/passwd", "is a link out of it (to '/etc/passwd')"),
+        ("../outside", "is a link out of it (to '../outside')"),
+        ("nothing", "is a link to nothing (to 'nothing')"),
         (".", "is a link to a folder that it lies in"),
         ("../sub", "is a link to a folder that it lies in"),
     ],
@@ -61,13 +61,13 @@ def test_sockets_and_pipes_are_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidInputError, match="«pipe» is a socket, pipe or device"):
+    with pytest.raises(InvalidInputError, match="'pipe' is a socket, pipe or device"):
         code_contents(tmp_path)
     (tmp_path / "pipe").unlink()
     with socket.socket(socket.AF_UNIX) as made:
         monkeypatch.chdir(tmp_path)
         made.bind("s")
-        with pytest.raises(InvalidInputError, match="«s» is a socket, pipe or device"):
+        with pytest.raises(InvalidInputError, match="'s' is a socket, pipe or device"):
             code_contents(tmp_path)
 
 
@@ -82,7 +82,7 @@ def test_too_many_files_are_counted_and_their_folder_named(tmp_path: Path) -> No
     for number in range(12):
         (tmp_path / "data" / str(number)).write_text("")
     (tmp_path / "main.py").write_text("")
-    with pytest.raises(InvalidInputError, match=r"more than 10 files.*in «data»"):
+    with pytest.raises(InvalidInputError, match=r"more than 10 files.*in 'data'"):
         code_contents(tmp_path, max_files=10)
     assert len(code_contents(tmp_path, max_files=13)) == 13
 

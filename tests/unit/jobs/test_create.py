@@ -162,7 +162,7 @@ async def test_a_connection_that_stays_cut_leaves_no_version_and_the_next_try_go
 ) -> None:
     far.cuts["main.py"] = 99
     asked = wanted("code", code(tmp_path, other="x"), name="n")
-    with pytest.raises(UnreachableError, match=r"«main\.py» could not be transferred.*again"):
+    with pytest.raises(UnreachableError, match=r"'main\.py' could not be transferred.*again"):
         await create_job(bench, asked)
     assert far.committed("code-n") == far.committed("n") == []
     far.cuts.clear()
@@ -299,7 +299,7 @@ async def test_an_unknown_reference_is_named_with_a_near_miss(
     bench: Workbench, repository: Path
 ) -> None:
     asked = wanted("git", f"file://{repository}", git_version="maim", entry_point="python main.py")
-    with pytest.raises(InvalidInputError, match=r"«maim».*`main`"):
+    with pytest.raises(InvalidInputError, match=r"'maim'.*`main`"):
         await create_job(bench, asked)
 
 
@@ -409,26 +409,26 @@ async def test_a_folder_without_a_repository_makes_a_code_job(
 
 
 BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
-    ({"entry_point": "python ../evil.py"}, {}, r"«\.\./evil\.py».*`\.\.`"),
+    ({"entry_point": "python ../evil.py"}, {}, r"'\.\./evil\.py'.*`\.\.`"),
     ({"entry_point": "python /etc/x.py"}, {}, "absolute"),
-    ({"entry_point": "python mian.py"}, {}, r"«mian\.py» is not in the source.*`main\.py`"),
+    ({"entry_point": "python mian.py"}, {}, r"'mian\.py' is not in the source.*`main\.py`"),
     ({"entry_point": "python 'x"}, {}, "quote"),
-    ({"build_context": "../x"}, {}, r"build context «\.\./x»"),
-    ({"build_context": "/x"}, {}, "build context «/x» is an absolute"),
-    ({"build_context": "job"}, {"jobs__x": ""}, "«job» is no folder.*`jobs`"),
+    ({"build_context": "../x"}, {}, r"build context '\.\./x'"),
+    ({"build_context": "/x"}, {}, "build context '/x' is an absolute"),
+    ({"build_context": "job"}, {"jobs__x": ""}, "'job' is no folder.*`jobs`"),
     ({"build_context": "jobs/hello"}, {"jobs__hello_world__x": ""}, "`jobs/hello_world`"),
     ({"entry_point": "python job.py"}, {"jobs__a__job.py": ""}, "`jobs/a/job.py`"),
-    ({"base_image": "Org/Base:1"}, {}, "«Org/Base:1».*`org/base:1`"),
-    ({"dockerfile": "../Dockerfile"}, {}, "Dockerfile «../Dockerfile»"),
+    ({"base_image": "Org/Base:1"}, {}, "'Org/Base:1'.*`org/base:1`"),
+    ({"dockerfile": "../Dockerfile"}, {}, "Dockerfile '../Dockerfile'"),
     ({"dockerfile": "/Dockerfile"}, {}, "absolute"),
     ({"dockerfile": "Dockerfile.wand"}, {"Dockerfile.wandb": ""}, "`Dockerfile.wandb`"),
-    ({"runtime": "2.7"}, {}, "--runtime: «2.7».*Accepted"),
-    ({}, {"runtime.txt": "three\n"}, "runtime.txt, line 1: «three».*Accepted"),
+    ({"runtime": "2.7"}, {}, "--runtime: '2.7'.*Accepted"),
+    ({}, {"runtime.txt": "three\n"}, "runtime.txt, line 1: 'three'.*Accepted"),
     ({}, {".python-version": "\n\npypy\n"}, r"\.python-version, line 3.*Accepted"),
     ({}, {"pyproject.toml": "[project\n"}, "pyproject.toml is not TOML"),
     ({}, {"requirements.txt": "a\n--wrong-option\n"}, "requirements.txt, line 2"),
-    ({"aliases": ("v3",)}, {}, "«v3» is the name of a version"),
-    ({"aliases": ("a:b",)}, {}, "«a:b» cannot be an alias"),
+    ({"aliases": ("v3",)}, {}, "'v3' is the name of a version"),
+    ({"aliases": ("a:b",)}, {}, "'a:b' cannot be an alias"),
 ]
 
 
@@ -448,7 +448,7 @@ async def test_a_name_taken_by_another_type_is_refused(
     far.versions.append(
         Version("a", "taken", "model", "d", None, None, [], state="COMMITTED", index=0)
     )
-    with pytest.raises(AlreadyExistsError, match=r"«taken».*`model`"):
+    with pytest.raises(AlreadyExistsError, match=r"'taken'.*`model`"):
         await create_job(bench, wanted("code", code(tmp_path), name="taken"))
     assert far.puts == []
 
@@ -470,7 +470,7 @@ async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None
     [
         ("proxy", "NAME=POLICY"),
         ("=always", "NAME=POLICY"),
-        ("proxy=sometimes", "«sometimes» is no policy"),
+        ("proxy=sometimes", "'sometimes' is no policy"),
     ],
 )
 def test_services_are_checked(text: str, message: str) -> None:
@@ -495,7 +495,7 @@ async def test_a_script_outside_the_build_context_is_refused_now(
     asked = wanted(
         "code", tmp_path, build_context="jobs/train", entry_point="python jobs/train/job.py"
     )
-    with pytest.raises(InvalidInputError, match="is not in the build context «jobs/train»") as said:
+    with pytest.raises(InvalidInputError, match="is not in the build context 'jobs/train'") as said:
         await create_job(bench, asked)
     assert said.value.hint == "Known: `job.py`."
     assert far.versions == []

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.phase import Phase
 from agent.model.spec import parse_spec
 from agent.model.work import Claim, Lease
@@ -24,7 +24,7 @@ def claim(spec: dict[str, Any] | None = None, **changes: Any) -> Claim:
         resource="local-container",
         spec=parse_spec(spec or {}),
         layers={},
-        granted=Granted(),
+        allocation=Allocation(),
         run_token="launchrun-token",
         stop_requested=False,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),

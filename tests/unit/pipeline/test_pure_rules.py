@@ -138,7 +138,7 @@ def test_nobody_but_the_queue_names_secrets(wanted: object, allowed: object) -> 
 
 
 def test_what_the_administrator_does_not_offer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="nothing called «a»"):
+    with pytest.raises(PolicyError, match="nothing called 'a'"):
         offered(claim(**_offer(["a"], ["a"])), {}, {}, tmp_path)
 
 
@@ -147,7 +147,7 @@ def test_what_the_administrator_does_not_offer_is_refused(tmp_path: Path) -> Non
     [JobSecret(env="NOT_SET_ANYWHERE", as_env="A"), JobSecret(file=Path("/nowhere"), as_env="A")],
 )
 def test_a_secret_without_a_value_is_named(tmp_path: Path, secret: JobSecret) -> None:
-    with pytest.raises(JobError, match="«a»"):
+    with pytest.raises(JobError, match="'a'"):
         offered(claim(**_offer(["a"], ["a"])), {"a": secret}, {}, tmp_path)
 
 

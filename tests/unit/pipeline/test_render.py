@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.execution import Accelerator, BuilderConfig, DockerRunnerConfig
 from agent.model.errors import PolicyError
-from agent.pipeline.equipment import Lane, Sources, Workbench
+from agent.pipeline.equipment import Backend, Sources, Workbench
 from agent.pipeline.masking import masked, masked_value
 from agent.pipeline.provenance import Setting, settings_of
 from agent.pipeline.render import Rendering, Rules, render
@@ -34,7 +34,7 @@ def show(tmp_path: Path) -> Any:
 
         async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Rendering:
             builder = BuilderConfig(**given.pop("builder", {}))
-            lane = Lane(
+            backend = Backend(
                 SimpleNamespace(check=check),
                 None,
                 SimpleNamespace() if images else None,
@@ -43,7 +43,7 @@ def show(tmp_path: Path) -> Any:
             asked = claim({"job": "train:latest", **spec}, **given)
             folder = Path(tempfile.mkdtemp(dir=tmp_path))
             rules = Rules(builder, DockerRunnerConfig())
-            return await render(asked, lane, bench, folder, rules, RecordingLog())
+            return await render(asked, backend, bench, folder, rules, RecordingLog())
 
         yield run
 
@@ -126,7 +126,7 @@ async def test_the_base_image_and_who_chose_it(
 async def test_what_a_run_would_refuse_is_refused_in_the_same_words(show: Any) -> None:
     with pytest.raises(PolicyError, match="privileged"):
         await show({"resource_args": {RESOURCE: {"privileged": True}}})
-    with pytest.raises(PolicyError, match="«s» is not named by the template"):
+    with pytest.raises(PolicyError, match="'s' is not named by the template"):
         await show({"resource_args": {RESOURCE: {"secrets": ["s"]}}})
 
 

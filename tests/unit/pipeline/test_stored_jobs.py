@@ -16,7 +16,7 @@ from agent.model.errors import JobError
 from agent.model.spec import GitSource
 from agent.model.work import Resolved, SourceTree
 from agent.pipeline.build import build_request
-from agent.pipeline.equipment import Equipment, Lane, Sources
+from agent.pipeline.equipment import Backend, Equipment, Sources
 from agent.pipeline.resolve import resolve
 from agent.sources.artifact import ArtifactFetcher
 from agent.testing.builder_suite import RecordingLog
@@ -68,9 +68,9 @@ class Scene:
 
     async def resolve(self, spec: dict[str, Any] | None = None, images: bool = True) -> Resolved:
         runner = SimpleNamespace(check=lambda _: None)
-        lane = Lane(runner, None, SimpleNamespace() if images else None, "http://plane")
+        backend = Backend(runner, None, SimpleNamespace() if images else None, "http://plane")
         asked = claim({"job": "people/things/train:latest", **(spec or {})})
-        return await resolve(asked, lane, self.equipment, self.folder, self.log)
+        return await resolve(asked, backend, self.equipment, self.folder, self.log)
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def scene(tmp_path: Path) -> Any:
     with ThreadPoolExecutor(2) as threads:
         code = ArtifactFetcher(shelf, CodeConfig(), tmp_path / "cache", threads)
         equipment = Equipment(
-            queue=None, lanes={}, record=None, builds=None, control_plane_id="plane",
+            queue=None, backends={}, record=None, builds=None, control_plane_id="plane",
             sources=Sources(git=repository, code=None, artifact=code, jobs=shelf),
             attempts_dir=tmp_path, executor=threads,
         )  # fmt: skip
@@ -197,7 +197,7 @@ async def test_without_a_runtime_the_source_decides(scene: Scene) -> None:
 async def test_the_build_context_s_runtime_comes_first_and_faults_are_placed(scene: Scene) -> None:
     scene.repository.files["jobs/hello/.python-version"] = b"three\n"
     scene.job("repo", {**GIT, "build_context": "jobs/hello", "entrypoint": ["job.py"]}, runtime="")
-    with pytest.raises(JobError, match=r"jobs/hello/\.python-version, line 1: «three»"):
+    with pytest.raises(JobError, match=r"jobs/hello/\.python-version, line 1: 'three'"):
         await scene.resolve()
 
 
@@ -215,12 +215,12 @@ async def test_a_notebook_is_converted_beside_itself(scene: Scene) -> None:
 @pytest.mark.parametrize(
     ("build", "words"),
     [
-        ({"build_context": "../x"}, "«../x» leads out of the source by `..`"),
-        ({"build_context": "/etc"}, "«/etc» is an absolute path"),
-        ({"build_context": "nowhere"}, "«nowhere» is no folder of the source"),
-        ({"dockerfile": "../Dockerfile"}, "Dockerfile «../Dockerfile»"),
-        ({"dockerfile": "/etc/passwd"}, "Dockerfile «/etc/passwd»"),
-        ({"dockerfile": "nope"}, "Dockerfile «nope» does not exist"),
+        ({"build_context": "../x"}, "'../x' leads out of the source by `..`"),
+        ({"build_context": "/etc"}, "'/etc' is an absolute path"),
+        ({"build_context": "nowhere"}, "'nowhere' is no folder of the source"),
+        ({"dockerfile": "../Dockerfile"}, "Dockerfile '../Dockerfile'"),
+        ({"dockerfile": "/etc/passwd"}, "Dockerfile '/etc/passwd'"),
+        ({"dockerfile": "nope"}, "Dockerfile 'nope' does not exist"),
     ],
 )
 async def test_paths_out_of_the_source_are_named(
@@ -237,7 +237,7 @@ async def test_paths_out_of_the_source_are_named(
     [
         (["python", "../x.py"], "leads out of the source by `..`"),
         (["python", "/etc/x.py"], "is an absolute path"),
-        (["python", "nope.py"], "«nope.py», which does not exist"),
+        (["python", "nope.py"], "'nope.py', which does not exist"),
     ],
 )
 async def test_entry_points_out_of_the_source_are_named(
@@ -264,7 +264,7 @@ async def test_a_job_file_that_is_none_and_an_artifact_of_another_type_are_named
     with pytest.raises(JobError, match=r"wandb-job\.json is not JSON"):
         await scene.resolve({"job": "broken:latest"})
     scene.shelf.put("data", {"x": b""}, "dataset")
-    with pytest.raises(JobError, match="of type «dataset», not a job"):
+    with pytest.raises(JobError, match="of type 'dataset', not a job"):
         await scene.resolve({"job": "data:latest"})
 
 

@@ -35,7 +35,7 @@ def test_docker_hub_is_where_no_host_is_given():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (f"{ECR}:tag", "«" + ECR + ":tag» has a tag or digest"),
+        (f"{ECR}:tag", "'" + ECR + ":tag' has a tag or digest"),
         ("reg.example/x@sha256:" + "a" * 64, "has a tag or digest"),
         ("europe-west1-docker.pkg.dev/project/repository", "not as Google's Artifact Registry"),
         ("launch.azurecr.io/a/b", "not as Azure's Container Registry"),
@@ -92,7 +92,7 @@ def test_a_local_registry_pushes_nowhere(block):
 @pytest.mark.parametrize(
     ("block", "words"),
     [
-        ({"type": "quay"}, "«quay» is not known"),
+        ({"type": "quay"}, "'quay' is not known"),
         ({"type": "ecr", "uri": ACR}, "no address of a registry of type ecr"),
         ({"type": "acr"}, "`uri` is not given"),
         ({"type": "ecr", "account_id": "123456789012", "repository": "x"}, "no `region`"),

@@ -68,10 +68,10 @@ async def test_one_connection_serves_many_calls(client: GraphQLClient, end: FarE
 async def test_a_code_of_the_wire_becomes_its_error(
     client: GraphQLClient, end: FarEnd, code: str | None, kind: type[LaunchError]
 ) -> None:
-    end.then(error(code, "No queue «q».", "Make one."))
+    end.then(error(code, "No queue 'q'.", "Make one."))
     with pytest.raises(kind) as caught:
         await client.execute(QUERY)
-    assert caught.value.message == "No queue «q»."
+    assert caught.value.message == "No queue 'q'."
     assert caught.value.hint == ("Make one." if code else None)
     assert len(end.seen) == 1
 

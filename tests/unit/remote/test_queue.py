@@ -7,21 +7,27 @@ from typing import Any
 import pytest
 from graphql import build_schema, parse, validate
 
-from agent.model.capacity import Capacity, Granted
+from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import FencedError, PermissionDeniedError, ServerError
 from agent.model.outcome import Failed
 from agent.model.phase import Phase
+from agent.model.protocol import (
+    AgentRegistration,
+    AttemptStatus,
+    ClaimRequest,
+    Heartbeat,
+    LeaseStatus,
+)
 from agent.model.work import Lease
-from agent.ports.queue import Answer, Beat, ClaimRequest, Hello, Standing
 from agent.remote import documents
 from agent.remote.client import GraphQLClient
 from agent.remote.queue import RemoteQueue
 from tests.unit.remote.far_end import FarEnd, data, error, reply
 
 LEASE = Lease("item", 1, 2)
-HELLO = Hello(
+HELLO = AgentRegistration(
     "me", "agent", "host", "1", ("q",), "identity", "session", "backend",
     ("local-container",), Capacity(2, 4.0, 100, ("0",)), {},
 )  # fmt: skip
@@ -54,15 +60,15 @@ async def test_registration_tells_what_was_held(queue: RemoteQueue, end: FarEnd)
         "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [CLAIM],
     }  # fmt: skip
     end.then(
-        FEATURES, data(registerLaunchAgent=payload), data(permitLaunchStart={"answer": "KEPT"})
+        FEATURES, data(registerLaunchAgent=payload), data(permitLaunchStart={"answer": "HELD"})
     )
     welcome = await queue.register(HELLO)
     (claim,) = welcome.held
     assert claim.lease == LEASE
-    assert claim.granted == Granted(1.5, 1024, ("0",))
+    assert claim.allocation == Allocation(1.5, 1024, ("0",))
     assert claim.spec.retries == 1
     assert "launchrun" not in repr(claim)
-    assert await queue.permit(LEASE) is Answer.KEPT
+    assert await queue.permit(LEASE) is LeaseStatus.HELD
     assert end.asked()["variables"]["input"] == {
         "agentId": "a1", "itemId": "item", "attempt": 1, "epoch": 2,
     }  # fmt: skip
@@ -104,7 +110,7 @@ async def test_a_claim_that_cannot_be_read_is_refused_at_once(
     queue: RemoteQueue, end: FarEnd
 ) -> None:
     broken = {**CLAIM, "runSpec": {"retries": "many"}}
-    end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"answer": "KEPT"}))
+    end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"answer": "HELD"}))
     claims = await queue.claim(ClaimRequest("a", "s", "r", Capacity(), ("q",)))
     assert [claim.lease for claim in claims] == [LEASE]
     told = end.asked()["variables"]["input"]
@@ -136,14 +142,14 @@ async def test_a_claim_against_the_schema_is_the_servers_fault(
 async def test_a_renewal_answers_by_item(queue: RemoteQueue, end: FarEnd, stop: Any) -> None:
     leases = [{"itemId": "item", "answer": "STOP"}, {"itemId": "other", "answer": "FENCED"}]
     end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
-    answer = await queue.renew(Beat("a", "s", "RUNNING", (LEASE,)))
-    assert answer.answers == {"item": Answer.STOP, "other": Answer.FENCED}
+    answer = await queue.renew(Heartbeat("a", "s", "RUNNING", (LEASE,)))
+    assert answer.answers == {"item": LeaseStatus.STOP, "other": LeaseStatus.FENCED}
     assert answer.current
     assert answer.stop == stop
 
 
 async def test_progress_tells_only_what_is_new(queue: RemoteQueue, end: FarEnd) -> None:
-    end.then(data(advanceLaunchItem={"answer": "KEPT"}))
+    end.then(data(advanceLaunchItem={"answer": "HELD"}))
     await queue.advance(LEASE, phase=Phase.STARTED, facts={"image": "x"})
     told = end.asked()["variables"]["input"]
     assert told["phase"] == "STARTED"
@@ -153,12 +159,12 @@ async def test_progress_tells_only_what_is_new(queue: RemoteQueue, end: FarEnd) 
 
 async def test_an_outcome_and_a_release(queue: RemoteQueue, end: FarEnd) -> None:
     end.then(
-        data(finishLaunchItem={"answer": "KEPT"}), data(releaseLaunchItem={"answer": "FENCED"})
+        data(finishLaunchItem={"answer": "HELD"}), data(releaseLaunchItem={"answer": "FENCED"})
     )
     outcome = Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3)
-    assert await queue.finish(LEASE, outcome, {}) is Answer.KEPT
+    assert await queue.finish(LEASE, outcome, {}) is LeaseStatus.HELD
     assert end.asked()["variables"]["input"]["exitCode"] == 3
-    assert await queue.release(LEASE, "leaving") is Answer.FENCED
+    assert await queue.release(LEASE, "leaving") is LeaseStatus.FENCED
 
 
 async def test_an_answer_without_its_field(queue: RemoteQueue, end: FarEnd) -> None:
@@ -170,17 +176,17 @@ async def test_an_answer_without_its_field(queue: RemoteQueue, end: FarEnd) -> N
 @pytest.mark.parametrize(
     ("item", "standing"),
     [
-        (None, Standing.UNKNOWN),
-        ({"attempt": 1, "phase": "STARTED"}, Standing.OPEN),
-        ({"attempt": 1, "phase": "FAILED"}, Standing.OVER),
-        ({"attempt": 2, "phase": "QUEUED"}, Standing.OVER),
+        (None, AttemptStatus.UNKNOWN),
+        ({"attempt": 1, "phase": "STARTED"}, AttemptStatus.ACTIVE),
+        ({"attempt": 1, "phase": "FAILED"}, AttemptStatus.ENDED),
+        ({"attempt": 2, "phase": "QUEUED"}, AttemptStatus.ENDED),
     ],
 )
 async def test_where_an_attempt_stands(
-    queue: RemoteQueue, end: FarEnd, item: Any, standing: Standing
+    queue: RemoteQueue, end: FarEnd, item: Any, standing: AttemptStatus
 ) -> None:
     end.then(data(launchItem=item))
-    assert await queue.standing(LEASE) is standing
+    assert await queue.attempt_status(LEASE) is standing
 
 
 async def test_log_bytes_go_by_offset(queue: RemoteQueue, end: FarEnd) -> None:
@@ -211,7 +217,7 @@ NEWER = data(
         "features": [
             {"name": name, "isEnabled": True}
             for name in (
-                "LAUNCH_LEASES", "LAUNCH_ORDERS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
+                "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
             )
         ]
     }
@@ -231,10 +237,10 @@ async def test_what_older_servers_lack_is_read_from_the_features(
 ) -> None:
     end.then(offered, REGISTERED)
     welcome = await queue.register(HELLO)
-    assert welcome.tells_orders == welcome.narrows_claims == (offered is NEWER)
+    assert welcome.has_commands == welcome.narrows_claims == (offered is NEWER)
     end.then(data(renewLaunchLeases={"leases": [], "current": True, "stop": None}))
     end.answers.pop(0)
-    await queue.renew(Beat("a", "s", "POLLING", (), (TROUBLE,)))
+    await queue.renew(Heartbeat("a", "s", "POLLING", (), (TROUBLE,)))
     told = {"kind": "ENGINE_SILENT", "message": "no answer", "resource": "local-container"}
     seen = end.asked()["variables"]["input"].get("conditions")
     assert seen == ([told] if offered is NEWER else None)
@@ -252,11 +258,11 @@ async def test_a_claim_names_resources_only_to_leave_some_out(
 
 
 async def test_orders_are_waited_for_by_their_mark(queue: RemoteQueue, end: FarEnd) -> None:
-    end.then(reply(502, b""), data(launchOrders="m2"))
-    assert await queue.orders("a", "s", "m1", 25.0) == "m2"
+    end.then(reply(502, b""), data(launchCommands="m2"))
+    assert await queue.commands("a", "s", "m1", 25.0) == "m2"
     asked = {"agentId": "a", "session": "s", "seen": "m1", "waitSeconds": 25}
     assert end.asked()["variables"] == asked
     end.then(data())
     end.answers.pop(0)
-    with pytest.raises(ServerError, match="launchOrders"):
-        await queue.orders("a", "s", None, 25.0)
+    with pytest.raises(ServerError, match="launchCommands"):
+        await queue.commands("a", "s", None, 25.0)

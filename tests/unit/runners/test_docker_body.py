@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agent.config.execution import DockerRunnerConfig
-from agent.model.capacity import Granted
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, PolicyError
 from agent.model.work import Image, Lease
@@ -29,7 +29,7 @@ def body_of(
         "args": (),
         "environment": {},
         "arguments": arguments or {},
-        "granted": Granted(),
+        "allocation": Allocation(),
         **more,
     }
     request = RunRequest(lease=LEASE, name="job", labels={"a": "b"}, image=IMAGE, **given)
@@ -86,14 +86,14 @@ def test_the_agents_variables_replace_the_submitters() -> None:
 
 
 def test_what_was_granted_replaces_what_was_asked() -> None:
-    granted = Granted(cpus=1.5, memory=512 * 1024**2, gpus=("GPU-1", "GPU-3"))
+    allocation = Allocation(cpus=1.5, memory=512 * 1024**2, gpus=("GPU-1", "GPU-3"))
     asked = {"cpus": 8, "memory": "64g", "gpus": "all", "cpu-quota": 900000}
-    host = host_of(asked, granted=granted)
+    host = host_of(asked, allocation=allocation)
     assert host["NanoCpus"] == 1_500_000_000
     assert "CpuQuota" not in host
     assert host["Memory"] == host["MemorySwap"] == 512 * 1024**2
     assert host["DeviceRequests"][0]["DeviceIDs"] == ["GPU-1", "GPU-3"]
-    assert "NVIDIA_VISIBLE_DEVICES=void" not in body_of(asked, granted=granted)["Env"]
+    assert "NVIDIA_VISIBLE_DEVICES=void" not in body_of(asked, allocation=allocation)["Env"]
 
 
 def test_every_option_of_wandbs_list_is_taken() -> None:
@@ -185,11 +185,11 @@ def test_user_and_hostname_when_allowed() -> None:
         ({"memory": ["1g"]}, "`memory`: a list"),
         ({"env": []}, "`env`: a list"),
         ({"env": [["A=1"]]}, "`env`: .* is neither"),
-        ({"env": "SECRET"}, "«SECRET» is not `NAME=value`"),
-        ({"cpus": "two"}, "«two» is not a number of cores"),
-        ({"memory": "much"}, "`memory`: «much» is not a size"),
-        ({"cpu-shares": "x"}, "`cpu-shares`: «x» is not a whole number"),
-        ({"ulimit": "nofile"}, "`ulimit`: «nofile»"),
+        ({"env": "SECRET"}, "'SECRET' is not `NAME=value`"),
+        ({"cpus": "two"}, "'two' is not a number of cores"),
+        ({"memory": "much"}, "`memory`: 'much' is not a size"),
+        ({"cpu-shares": "x"}, "`cpu-shares`: 'x' is not a whole number"),
+        ({"ulimit": "nofile"}, "`ulimit`: 'nofile'"),
         ({"pids-limit": -1}, "`pids-limit`: -1 is more than the 32768"),
         ({"pids-limit": 99999}, "`pids-limit`: 99999 is more than the 32768"),
     ],
@@ -201,7 +201,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], words: str) -> None:
 
 
 def test_an_unknown_name_in_allow_is_a_configuration_error() -> None:
-    with pytest.raises(ConfigError, match="«volumes»"):
+    with pytest.raises(ConfigError, match="'volumes'"):
         allowance(("volumes",))
 
 

@@ -24,9 +24,9 @@ from agent.runners.docker.failures import init_failure, refusal
     ],
 )
 def test_refusals_have_causes(status: int, words: str, cause: Cause) -> None:
-    error = refusal("The container «x» could not be started", Answer(status, {"message": words}))
+    error = refusal("The container 'x' could not be started", Answer(status, {"message": words}))
     assert error.cause is cause
-    assert error.message.startswith("The container «x» could not be started: ")
+    assert error.message.startswith("The container 'x' could not be started: ")
 
 
 @pytest.mark.parametrize(

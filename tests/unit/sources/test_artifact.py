@@ -98,7 +98,7 @@ async def test_limits_references_and_foreign_digests_are_named(shelf, fetch):
         await fetch(made.id, max_files=1)
     elsewhere = replace(made, entries={"a": Entry("a", "etag", 2, "s3://bucket/a")})
     shelf.by_id[made.id] = elsewhere
-    with pytest.raises(JobError, match="«a» is kept elsewhere"):
+    with pytest.raises(JobError, match="'a' is kept elsewhere"):
         await fetch(made.id)
     shelf.by_id[made.id] = replace(made, entries={"a": Entry("a", "etag", 2)})
     with pytest.raises(JobError, match="is no digest"):
@@ -113,7 +113,7 @@ async def test_a_kept_content_is_no_larger_than_its_entry_says(shelf, fetch, tmp
     shelf.by_id[made.id] = replace(made, entries=lying)
 
     async def longer(artifact, path):
-        raise JobError(Cause.SOURCE_INVALID, f"«{path}» is longer than the 0 bytes recorded.")
+        raise JobError(Cause.SOURCE_INVALID, f"'{path}' is longer than the 0 bytes recorded.")
         yield b""
 
     shelf.read = longer
@@ -124,7 +124,7 @@ async def test_a_kept_content_is_no_larger_than_its_entry_says(shelf, fetch, tmp
 
 async def test_a_file_that_is_also_a_folder_is_refused(shelf, fetch):
     made = shelf.put("code-train", {"a": b"x", "a/b": b"y"}, "code")
-    with pytest.raises(JobError, match="«a» of the code cannot be written"):
+    with pytest.raises(JobError, match="'a' of the code cannot be written"):
         await fetch(made.id)
 
 

@@ -102,7 +102,7 @@ async def test_a_name_nobody_knows_is_unreachable(threads):
     def resolver(_host, _port):
         raise socket.gaierror(-2, "Name or service not known")
 
-    with pytest.raises(JobError, match=r"«git\.example» of .* cannot be resolved") as caught:
+    with pytest.raises(JobError, match=r"'git\.example' of .* cannot be resolved") as caught:
         await judged(AddressPolicy((), False, resolver), threads)
     assert caught.value.cause is Cause.SOURCE_UNREACHABLE
 

@@ -97,7 +97,7 @@ def test_commits_are_recognised():
 
 def test_the_nearest_name_is_offered():
     error = not_found("https://h/r", "mian", parse_listing(LISTED))
-    assert "no branch, tag or commit «mian»" in error.message
+    assert "no branch, tag or commit 'mian'" in error.message
     assert error.hint == "Did you mean `main`?"
     assert "is empty" in not_found("https://h/r", "x", Listing({}, None)).message
     assert "no default branch" in not_found("u", None, Listing({"refs/heads/x": A}, None)).message

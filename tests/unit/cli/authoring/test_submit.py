@@ -26,7 +26,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-u", ".", "-j", "e/p/n:v0"), "--uri needs --entry-point"),
     (("-u", ".", "-j", "e/p/n:v0", "-E", "python main.py"), "--uri and --job exclude each other"),
     (("-v", "a=1", *IMAGE), "--set-var needs --queue"),
-    (("-q", "q", "-v", "novalue", *IMAGE), "--set-var: «novalue» is not of the form KEY=VALUE"),
+    (("-q", "q", "-v", "novalue", *IMAGE), "--set-var: 'novalue' is not of the form KEY=VALUE"),
     (("-q", "q", "-j", "e/p/n:v0", *IMAGE), "exclude each other"),
     (("-q", "q", *IMAGE, "-B", "org/base:1"), "--base-image and --docker-image exclude"),
     (("-q", "q", "-j", "e/p/n:v0", "-B", "b:1"), "--base-image belongs to --uri"),
@@ -34,7 +34,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "-c", '{"overrides": {"args": "text"}}', *IMAGE), "`overrides.args`"),
     (("-q", "q", "-c", '{"docker": 3}', *IMAGE), "Launch spec: `docker`"),
     (("-q", "q", "-c", '{"overrides": "x"}', "-u", "."), "Launch spec: `overrides`"),
-    (("-q", "q", "-P", "urgent", *IMAGE), "«urgent» is not a priority"),
+    (("-q", "q", "-P", "urgent", *IMAGE), "'urgent' is not a priority"),
     (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),
     (("-q", "q", "--diff", *IMAGE), "--source and --diff belong to --uri"),
     (("-q", "-u", ".", "-E", "x", "-g", "main"), "--git-version belongs to a git repository"),
@@ -43,9 +43,9 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "q", "-j", "e/p/n:v0", "--lfs"), "--lfs belongs to --uri"),
     (("-q", "q", "--no-submodules", *IMAGE), "--submodules belongs to --uri"),
     (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
-    (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "«a b» cannot be a job's name"),
+    (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "'a b' cannot be a job's name"),
     (("-q", "-d", "Org/App:1"), "Did you mean `org/app:1`?"),
-    (("-q", "-d", "org/app:"), "the tag «» is none"),
+    (("-q", "-d", "org/app:"), "the tag '' is none"),
     (("-q", "-c", '{"docker": {"docker_image": "org/App"}}'), "no upper-case letters"),
     (("-q", "-u", ".", "-E", "python x.py", "-B", "Org/Base"), "Did you mean `org/base`?"),
 ]
@@ -68,7 +68,7 @@ async def test_template_variables_are_compared_with_the_queues(cli: Cli, far: Pl
     said = await cli("submit", "-q", "q", "-v", "gpu=2", *IMAGE)
     assert (said.code, "`gpu`" in said.err, "`gpus`" in said.err) == (1, True, True)
     said = await cli("submit", "-q", "q", "-v", "gpus=two", *IMAGE)
-    assert (said.code, "«two» is not an integer" in said.err) == (2, True)
+    assert (said.code, "'two' is not an integer" in said.err) == (2, True)
     said = await cli("submit", "-q", "q", "-v", "gpus=2", "-P", "high", *IMAGE)
     assert said.code == 0, said.err
     assert far.submitted[-1]["templateVariables"] == {"gpus": 2}
@@ -105,7 +105,7 @@ async def test_a_source_becomes_a_job_and_the_job_is_queued(
         *("--entry-point", "python main.py", "-q", "-D", "Dockerfile", "-e", "team"),
     )
     assert said.code == 2
-    assert "no Dockerfile «Dockerfile»" in said.err
+    assert "no Dockerfile 'Dockerfile'" in said.err
     (folder / "Dockerfile").write_text("FROM scratch\n")
     said = await cli(
         *("submit", "--uri", str(folder), "--job-name", "hello", "--project", "demo"),

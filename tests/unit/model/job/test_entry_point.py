@@ -91,7 +91,7 @@ def test_notebooks_are_seen():
 def test_a_file_tells_its_own_entry_point():
     assert entry_point.for_file("code.py") == "python code.py"
     assert entry_point.for_file("my run.sh") == "bash 'my run.sh'"
-    with pytest.raises(InvalidInputError, match=r"unknown how to start «data\.csv».*--entry-point"):
+    with pytest.raises(InvalidInputError, match=r"unknown how to start 'data\.csv'.*--entry-point"):
         entry_point.for_file("data.csv")
 
 

@@ -38,8 +38,8 @@ def test_known_faults_are_mended_and_said():
     assert reading.job.source.entrypoint == ["python3.11", "train.py"]
     assert reading.job.input_types == type_tree({"lr": 0.1})
     assert reading.repairs == (
-        "runtime «CPython 3.11.7» is read as 3.11",
-        "entry point's word «pythonCPython 3.11» is read as python3.11",
+        "runtime 'CPython 3.11.7' is read as 3.11",
+        "entry point's word 'pythonCPython 3.11' is read as python3.11",
     )
 
 
@@ -85,7 +85,7 @@ def test_an_entry_point_in_one_text_is_split():
     reading = read_job_file(stored("artifact", source))
     assert isinstance(reading.job.source, ArtifactSource)
     assert reading.job.source.entrypoint == ["python", "train.py"]
-    assert reading.repairs == ("entry point «python train.py» is split into words",)
+    assert reading.repairs == ("entry point 'python train.py' is split into words",)
 
 
 def test_unknown_keys_and_marks_are_kept():
@@ -127,18 +127,18 @@ def test_services():
         (stored("repo", {"git": {"remote": REMOTE}}), r"`source\.git\.commit`: Field required"),
         (stored("repo", 3), "`source`: .*seen: 3"),
         (stored("artifact", {}), r"`source\.artifact`: Field required"),
-        (stored("artifact", {"artifact": "x"}), "«x» does not refer to a code artifact"),
+        (stored("artifact", {"artifact": "x"}), "'x' does not refer to a code artifact"),
         (stored("image", {}), r"`source\.image`: Field required"),
         (stored("image", {"image": ""}), r"`source\.image`: .*at least 1"),
         (stored("repo", {"git": GIT, "entrypoint": [1]}), r"`source\.entrypoint\.0`"),
         (stored("image", {"image": "x"}, runtime=3.11), r"`runtime` is 3\.11, not a text"),
-        (stored("image", {"image": "x"}, runtime="new"), "The job's runtime: «new»"),
+        (stored("image", {"image": "x"}, runtime="new"), "The job's runtime: 'new'"),
         (stored("image", {"image": "x"}, input_types=[]), "`input_types`"),
-        (stored("repo", {"git": GIT, "build_context": "../x"}), "build context «../x» leads out"),
-        (stored("repo", {"git": GIT, "dockerfile": "/D"}), "Dockerfile «/D» is an absolute path"),
+        (stored("repo", {"git": GIT, "build_context": "../x"}), "build context '../x' leads out"),
+        (stored("repo", {"git": GIT, "dockerfile": "/D"}), "Dockerfile '/D' is an absolute path"),
         (
             stored("repo", {"git": GIT, "entrypoint": ["python", "/etc/x.py"]}),
-            "entry point's file «/etc/x.py» is an absolute path",
+            "entry point's file '/etc/x.py' is an absolute path",
         ),
     ],
 )

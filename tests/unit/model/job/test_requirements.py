@@ -84,11 +84,11 @@ def test_a_comment_ends_a_continued_line():
         ("-z", r"line 1: unknown option `-z`\. Known: "),
         ("--index-url", "the option `--index-url` lacks its value"),
         ("-r", "the option `-r` lacks its value"),
-        ("--pre=yes", r"the option `--pre` takes no value \(seen: «yes»\)"),
+        ("--pre=yes", r"the option `--pre` takes no value \(seen: 'yes'\)"),
         ("numpy --hsah=sha256:00", "unknown option `--hsah`.*`--hash`"),
         ("numpy -r x.txt", "unknown option `-r`"),
-        ("a\n\nnumpy=>2", r"app/requirements\.txt, line 3: «numpy=>2» is no requirement"),
-        ("two words", "line 1: «two words» is no requirement.*For example"),
+        ("a\n\nnumpy=>2", r"app/requirements\.txt, line 3: 'numpy=>2' is no requirement"),
+        ("two words", "line 1: 'two words' is no requirement.*For example"),
         ("-r 'open", "line 1: .*Check the quotes"),
     ],
 )
@@ -134,7 +134,7 @@ def test_a_project_without_dependencies_lists_none(text: str):
     [
         ("[project]\ndependencies = 3", r"line 2: `project\.dependencies` is no list of texts"),
         ("[project]\ndependencies = [3]", "is no list of texts"),
-        ('[project]\ndependencies = [\n"ok",\n"not ok"]', "line 4: «not ok» is no requirement"),
+        ('[project]\ndependencies = [\n"ok",\n"not ok"]', "line 4: 'not ok' is no requirement"),
         ("[project", r"pyproject\.toml is not TOML"),
         ("project = []", r"`project` is \[\], not a table"),
     ],

@@ -74,7 +74,7 @@ def test_stored_runtimes_are_repaired(stored: str | None, read: str | None):
 
 
 def test_a_stored_runtime_without_a_version_is_refused():
-    with pytest.raises(InvalidInputError, match="The job's runtime: «snake» is no version"):
+    with pytest.raises(InvalidInputError, match="The job's runtime: 'snake' is no version"):
         runtime.repaired_runtime("snake")
 
 
@@ -157,8 +157,8 @@ def test_comments_blank_lines_and_further_versions_of_pyenv():
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("app/runtime.txt", "\n\nsnake 3\n", r"app/runtime\.txt, line 3: «snake 3».*Accepted"),
-        ("runtime.txt", "3.11\n3.12\n", r"runtime\.txt, line 2: «3\.12» is one line too many"),
+        ("app/runtime.txt", "\n\nsnake 3\n", r"app/runtime\.txt, line 3: 'snake 3'.*Accepted"),
+        ("runtime.txt", "3.11\n3.12\n", r"runtime\.txt, line 2: '3\.12' is one line too many"),
         ("runtime.txt", "\n# nothing\n", r"runtime\.txt, line 1: the file names no version"),
         (".python-version", "", r"\.python-version, line 1: the file names no version"),
         (".python-version", "pypy3.10-7.3.12", r"\.python-version, line 1: .*Accepted"),

@@ -81,7 +81,7 @@ async def test_a_file_whose_size_changed_is_named(
     files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
     (tmp_path / "other").write_bytes(grown)
     async with Transfers(sleep=no_sleep) as transfers:
-        with pytest.raises(InvalidInputError, match="«other» changed while it was being sent"):
+        with pytest.raises(InvalidInputError, match="'other' changed while it was being sent"):
             await transfers.put_batch(files)
 
 
@@ -90,7 +90,7 @@ async def test_a_file_that_the_server_finds_changed_is_named(end: FarEnd, tmp_pa
     files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
     (tmp_path / "other").write_bytes(b"y")
     async with Transfers(sleep=no_sleep) as transfers:
-        with pytest.raises(InvalidInputError, match="«other» changed while it was being sent"):
+        with pytest.raises(InvalidInputError, match="'other' changed while it was being sent"):
             await transfers.put_batch(files)
 
 
@@ -108,5 +108,5 @@ async def test_a_file_that_is_gone_is_named(end: FarEnd, tmp_path: Path) -> None
     files = [file(tmp_path, name, b"x", end.url) for name in ("same", "other")]
     (tmp_path / "other").unlink()
     async with Transfers(sleep=no_sleep) as transfers:
-        with pytest.raises(InvalidInputError, match="«other» cannot be read any more: No such"):
+        with pytest.raises(InvalidInputError, match="'other' cannot be read any more: No such"):
             await transfers.put_batch(files)

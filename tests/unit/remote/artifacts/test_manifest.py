@@ -11,7 +11,7 @@ from agent.model.job.digest import entry_digest
 from agent.remote.artifacts import manifest
 from agent.remote.artifacts.reading import Content
 
-FILES = [Content("a «ü»\n.py", "d1", 3, "/a"), Content("b", "d2", 0, b"")]
+FILES = [Content("a 'ü'\n.py", "d1", 3, "/a"), Content("b", "d2", 0, b"")]
 
 
 def test_it_names_every_file_and_who_brought_it() -> None:
@@ -23,7 +23,7 @@ def test_it_names_every_file_and_who_brought_it() -> None:
         "storagePolicy": "wandb-storage-policy-v1",
         "storagePolicyConfig": {"storageLayout": "V2"},
         "contents": {
-            "a «ü»\n.py": {"digest": "d1", "size": 3, "birthArtifactID": "mine"},
+            "a 'ü'\n.py": {"digest": "d1", "size": 3, "birthArtifactID": "mine"},
             "b": {"digest": "d2", "size": 0, "birthArtifactID": "theirs"},
         },
     }

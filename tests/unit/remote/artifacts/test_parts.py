@@ -71,18 +71,18 @@ async def test_a_file_that_changed_since_it_was_hashed_is_told(
 ) -> None:
     promised = content(tmp_path / "f", b"0123456789")
     (tmp_path / "f").write_bytes(other)
-    with pytest.raises(InvalidInputError, match="«data/big» changed"):
+    with pytest.raises(InvalidInputError, match="'data/big' changed"):
         await cut(promised, SMALL)
 
 
 async def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     promised = content(tmp_path / "f", b"0123456789")
     (tmp_path / "f").unlink()
-    with pytest.raises(InvalidInputError, match="«data/big» cannot be read any more"):
+    with pytest.raises(InvalidInputError, match="'data/big' cannot be read any more"):
         await cut(promised, SMALL)
 
 
 async def test_more_than_a_store_takes_is_refused(tmp_path: Path) -> None:
     rules = Parting(threshold=10, size=4, largest=10)
-    with pytest.raises(InvalidInputError, match="«data/big» has 11 bytes; 10 is the most"):
+    with pytest.raises(InvalidInputError, match="'data/big' has 11 bytes; 10 is the most"):
         await cut(content(tmp_path / "f", b"0123456789a"), rules)

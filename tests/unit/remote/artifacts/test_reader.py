@@ -201,7 +201,7 @@ async def test_a_file_that_vanished_is_named(artifacts: RemoteArtifacts, end: Fa
     store = Store(end)
     found = await artifacts.find(JOB)
     del store.links["wandb-job.json"]
-    with pytest.raises(JobError, match=r"no file «wandb-job\.json» of team/things/train:v3"):
+    with pytest.raises(JobError, match=r"no file 'wandb-job\.json' of team/things/train:v3"):
         await content(artifacts, found, "wandb-job.json")
 
 

@@ -88,7 +88,7 @@ async def test_a_file_that_changed_is_never_whole_at_the_far_end(
     end.then(reply(200))
     promised = content(tmp_path / "f", b"data")
     (tmp_path / "f").write_bytes(other)
-    with pytest.raises(InvalidInputError, match="«dir/file» changed while it was being sent"):
+    with pytest.raises(InvalidInputError, match="'dir/file' changed while it was being sent"):
         await transfers.put(promised, f"{end.url}/u", [])
     assert end.seen == []
 
@@ -99,7 +99,7 @@ async def test_a_file_that_is_gone_is_named(
     end.then(reply(200))
     promised = content(tmp_path / "f", b"data")
     (tmp_path / "f").unlink()
-    with pytest.raises(InvalidInputError, match="«dir/file» cannot be read any more"):
+    with pytest.raises(InvalidInputError, match="'dir/file' cannot be read any more"):
         await transfers.put(promised, f"{end.url}/u", [])
 
 
@@ -120,7 +120,7 @@ async def test_a_far_end_that_takes_nothing_is_given_up(
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/u"
     large = content(tmp_path / "f", bytes(32 << 20))
     async with server, Transfers(sleep=no_wait) as stalled:
-        with pytest.raises(UnreachableError, match="«dir/file» could not be transferred"):
+        with pytest.raises(UnreachableError, match="'dir/file' could not be transferred"):
             await stalled.put(large, url, [])
         for writer in tried:
             writer.transport.abort()
@@ -130,7 +130,7 @@ async def test_a_far_end_that_takes_nothing_is_given_up(
 async def test_an_address_that_is_no_url_is_the_servers_fault(
     transfers: Transfers, tmp_path: Path
 ) -> None:
-    with pytest.raises(ServerError, match=r"«/storage/x».*no URL"):
+    with pytest.raises(ServerError, match=r"'/storage/x'.*no URL"):
         await transfers.put(content(tmp_path / "f", b""), "/storage/x", [])
 
 

@@ -195,7 +195,7 @@ def upgrade() -> None:
     sa.Column('dialect', sa.Text(), nullable=True),
     sa.Column('request_id', sa.Text(), nullable=True),
     sa.Column('lease_expires_at', sa.Double(), nullable=True),
-    sa.Column('granted', sa.Text(), nullable=True),
+    sa.Column('allocation', sa.Text(), nullable=True),
     sa.Column('lease_losses', sa.Integer(), nullable=False),
     sa.Column('stop_requested', sa.Boolean(), nullable=False),
     sa.Column('lost_contact_at', sa.Double(), nullable=True),

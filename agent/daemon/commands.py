@@ -11,7 +11,7 @@ from agent.ports.queue import QueuePort
 _WAIT: Final = 25.0
 
 
-class OrdersLoop:
+class CommandLoop:
     """One long poll is always open; whatever it hears of makes the heartbeat come at once.
 
     The renewal alone says what is to be done. So a poll that is cut, late or refused costs
@@ -40,7 +40,7 @@ class OrdersLoop:
         backoff = Backoff(longest=10.0)
         while True:
             try:
-                heard = await self._queue.orders(self._agent_id, self._session, seen, _WAIT)
+                heard = await self._queue.commands(self._agent_id, self._session, seen, _WAIT)
             except LaunchError:
                 # Whether the far end is away is for the heartbeat to say.
                 await self._sleep(backoff.pause())

@@ -1,4 +1,4 @@
-"""One lane for each resource: its runner, what builds for it, and how its jobs call home."""
+"""One backend for each resource: its runner, what builds for it, and how its jobs call home."""
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -23,7 +23,7 @@ from agent.config.execution import BuilderConfig
 from agent.daemon.prune import Pruner
 from agent.daemon.service import Workshop
 from agent.model.errors import ConfigError
-from agent.pipeline.equipment import Lane
+from agent.pipeline.equipment import Backend
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 
@@ -63,16 +63,16 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    lane: Lane
+    backend: Backend
     pruners: tuple[Pruner, ...] = ()
 
 
 async def open_workshop(
     stack: AsyncExitStack, shop: Shop, control_plane_id: str, pruners: tuple[Pruner, ...]
 ) -> Workshop:
-    """Open engines and make a lane for every resource; `stack` closes them.
+    """Open engines and make a backend for every resource; `stack` closes them.
 
-    `pruners` are those of parts that belong to no lane.
+    `pruners` are those of parts that belong to no backend.
 
     Raises:
         JobError: `LOST_ENGINE`: the engine went away since it was looked for.
@@ -84,10 +84,10 @@ async def open_workshop(
         one = await _made(stack, shop, control_plane_id, resource)
         if resource in builders:
             builder = builders[resource](shop.plugin_context(control_plane_id, resource))
-            one = replace(one, lane=replace(one.lane, builder=builder))
+            one = replace(one, backend=replace(one.backend, builder=builder))
         made[resource] = one
     every = [*pruners, *(pruner for one in made.values() for pruner in one.pruners)]
-    return Workshop({resource: one.lane for resource, one in made.items()}, every)
+    return Workshop({resource: one.backend for resource, one in made.items()}, every)
 
 
 async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resource: str) -> _Made:
@@ -97,7 +97,7 @@ async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resour
         return _processes(shop, control_plane_id)
     factory = plugins.find(plugins.RUNNERS)[resource]
     runner = factory(shop.plugin_context(control_plane_id, resource))
-    return _Made(Lane(runner, None, None, shop.url))
+    return _Made(Backend(runner, None, None, shop.url))
 
 
 async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) -> _Made:
@@ -116,8 +116,8 @@ async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) 
     registry = await open_registry(stack, shop.config, destination, shop.threads, shop.environment)
     images = ReadyImages(engine, pull=config.pull, registry=registry)
     builder = _container_builder(shop, engine, builder_config(shop.config, destination), registry)
-    lane = Lane(runner, builder, images, await _address_for(shop, gateway))
-    return _Made(lane, _image_pruners(shop, builder))
+    backend = Backend(runner, builder, images, await _address_for(shop, gateway))
+    return _Made(backend, _image_pruners(shop, builder))
 
 
 async def _address_for(shop: Shop, gateway: str) -> str:
@@ -190,7 +190,7 @@ def _processes(shop: Shop, control_plane_id: str) -> _Made:
     if shop.config.builder.type == "noop":
         builder = NoBuilder("noop")
     pruner = Pruner("environments", shop.config.prune.environments, environments.prune)
-    return _Made(Lane(runner, builder, None, shop.url), (pruner,))
+    return _Made(Backend(runner, builder, None, shop.url), (pruner,))
 
 
 def _environments(shop: Shop) -> "VirtualenvBuilder":

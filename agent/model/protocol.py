@@ -1,0 +1,105 @@
+"""Values of the protocol between agent and control plane; both halves use these classes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from agent.model.capacity import Capacity
+from agent.model.condition import Condition
+from agent.model.work import Claim, Lease
+
+
+class LeaseStatus(StrEnum):
+    """The control plane's answer to every write that names a lease."""
+
+    #: Accepted; the lease is still held.
+    HELD = "HELD"
+    #: The attempt belongs to somebody else: stop, and touch nothing.
+    FENCED = "FENCED"
+    #: Accepted; the lease is held, and the item is to be stopped.
+    STOP = "STOP"
+
+
+class AttemptStatus(StrEnum):
+    """What the queue knows about an attempt that this process does not hold."""
+
+    #: It has an outcome, or a later attempt was opened: what is left of it may be swept.
+    ENDED = "ENDED"
+    #: It waits, or somebody else holds it: leave its workload alone.
+    ACTIVE = "ACTIVE"
+    #: No such item, or none that this key may read.
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRegistration:
+    """An agent introduces one process of itself."""
+
+    entity: str | None
+    name: str
+    hostname: str
+    version: str
+    queues: tuple[str, ...]
+    #: Stable across restarts of one installation.
+    identity: str
+    #: New for every process.
+    session: str
+    #: Id of the engine behind it; who shares it may adopt.
+    backend: str | None
+    resources: tuple[str, ...]
+    capacity: Capacity
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredAgent:
+    """What a registered process needs to know."""
+
+    agent_id: str
+    agent_name: str
+    entity: str
+    control_plane_id: str
+    heartbeat_seconds: float
+    lease_seconds: float
+    held: tuple[Claim, ...]
+    #: The far end has `commands`; without, all of that comes with the next renewal.
+    has_commands: bool = False
+    #: A claim may name `resources`; without, they are ignored.
+    narrows_claims: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """One long poll; repeat it with the same `request_id` until it was answered."""
+
+    agent_id: str
+    session: str
+    request_id: str
+    free: Capacity
+    queues: tuple[str, ...]
+    max_items: int = 1
+    wait_seconds: float = 25.0
+    #: What can be run now, of what was registered; `None`: all of it.
+    resources: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Heartbeat and renewal. `status`: POLLING, RUNNING, DRAINING or KILLED (goodbye)."""
+
+    agent_id: str
+    session: str
+    status: str
+    leases: tuple[Lease, ...]
+    #: All that keeps the agent from claiming now.
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatReply:
+    """`answers` by item id. `current` is false once a newer session took over."""
+
+    answers: dict[str, LeaseStatus]
+    current: bool
+    #: An operator asked the agent to leave.
+    stop: Literal["DRAIN", "STOP"] | None
