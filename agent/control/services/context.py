@@ -1,6 +1,9 @@
-"""What every service is given, and the checks that all of them begin with."""
+"""What every service is given, its transactions, and the checks that all of them begin with."""
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
 from agent.control.services.notices import Notices
@@ -14,6 +17,10 @@ from agent.model.errors import (
     PermissionDeniedError,
 )
 from agent.model.nearest import did_you_mean
+
+P = ParamSpec("P")
+T = TypeVar("T")
+S = TypeVar("S", bound="Service")
 
 _NO_QUEUE = (
     "There is no queue yet: `launch queue create NAME` makes one, and `default` is made on demand."
@@ -137,6 +144,46 @@ class Context:
                 hint="Register again, or use the key it was registered with.",
             )
         return found
+
+
+class Service:
+    """Base of the services; their public methods are decorated with `read` or `write`.
+
+    A decorated method is written as a plain function with the transaction as its first
+    parameter, `def get(self, tx, principal, item_id)`, and called without it:
+    `await items.get(principal, item_id)`. It cannot await anything, and may run again after a
+    deadlock, so it changes nothing but the store. What several methods share is a plain
+    function or method with a `Tx`.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+
+def read(
+    method: Callable[Concatenate[S, Tx, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Run a service method in a transaction that changes nothing; see `Service`."""
+
+    @wraps(method)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        database = self._context.database
+        return await database.read(lambda tx: method(self, tx, *args, **kwargs))
+
+    return run
+
+
+def write(
+    method: Callable[Concatenate[S, Tx, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Run a service method in a transaction, commit, then notify; see `Service`."""
+
+    @wraps(method)
+    async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        database = self._context.database
+        return await database.write(lambda tx: method(self, tx, *args, **kwargs))
+
+    return run
 
 
 def serves(principal: Principal, queue: str) -> None:

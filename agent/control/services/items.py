@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from agent.control.services.composing import check_priority
-from agent.control.services.context import Context, no_such_agent
+from agent.control.services.context import Service, no_such_agent, read
 from agent.control.services.explain import Surroundings, explain
 from agent.control.services.notices import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import cursor, numbered_page, page_size
@@ -26,11 +26,8 @@ from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase
 
 
-class Items:
+class Items(Service):
     """All but what agents do; that is `Leases`."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
 
     async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
@@ -51,15 +48,14 @@ class Items:
 
         return await self._context.database.write(work)
 
-    async def get(self, principal: Principal, item_id: str) -> ItemRecord:
+    @read
+    def get(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
         """One item.
 
         Raises:
             NotFoundError: absent or hidden.
         """
-        return await self._context.database.read(
-            lambda tx: self._context.item(tx, principal, item_id)
-        )
+        return self._context.item(tx, principal, item_id)
 
     async def list(
         self,
