@@ -16,7 +16,7 @@ class ControlConfig(Model):
     port: Annotated[int, Field(ge=0, le=65535)] = 8450
     #: Further addresses to listen on; the embedded plane adds its job network's gateway.
     also_listen: tuple[str, ...] = ()
-    #: Database (SQLite), blobs, logs, keys.
+    #: Database (SQLite), artifacts, logs, keys.
     data_dir: UserPath = Path("~/.local/share/launch-agent").expanduser()
     #: `postgresql://…`; `None` means SQLite in `data_dir`.
     database_url: SecretStr | None = None
@@ -34,7 +34,6 @@ class ControlConfig(Model):
     #: Run tokens stay valid so long after the attempt ended.
     token_grace: Duration = 300.0
     max_body: Size = 32 * 1024**2
-    max_blob: Size = 4 * 1024**3
     #: One file of an artifact.
     max_file: Size = 16 * 1024**3
     #: The list of an artifact's files.
@@ -43,5 +42,5 @@ class ControlConfig(Model):
     link_lifetime: Duration = 86400.0
     #: Whether members of a team may run agents with their personal key.
     personal_agents_in_teams: bool = False
-    #: Finished items, their logs and unreferenced code.
+    #: How long finished items and their logs are kept.
     keep_items: Duration = 90 * 86400.0

@@ -27,7 +27,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 
 def data_dir(environ: Mapping[str, str]) -> Path:
-    """Database, blobs, logs and keys of the embedded control plane."""
+    """Database, artifacts, logs and keys of the embedded control plane."""
     if environ.get("LAUNCH_DATA_DIR"):
         return Path(environ["LAUNCH_DATA_DIR"]).expanduser()
     return _base(environ, "XDG_DATA_HOME", ".local/share") / APPLICATION

@@ -1,1 +1,1 @@
-"""The control plane: keeps queues, items, agents, runs, blobs and logs."""
+"""The control plane: keeps queues, items, agents, runs, artifacts and logs."""

@@ -8,8 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
-from agent.control.files import artifact_routes, blob_routes, content_batches, log_routes
-from agent.control.files.blobs import BlobStore
+from agent.control.files import artifact_routes, content_batches, log_routes
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.logs import LogStore
@@ -26,7 +25,6 @@ from agent.control.http.policies import undeclared
 from agent.control.http.sessions import Sessions
 from agent.control.http.throttle import Throttle
 from agent.control.keys import (
-    BLOBS,
     CONFIG,
     CONTENTS,
     HOSTS,
@@ -86,8 +84,6 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/login/link", signin.sign_in_by_link, allow_head=False)
     app.router.add_post("/logout", signin.sign_out)
     app.router.add_post("/launch/sign-in-links", signin.make_link)
-    app.router.add_put(blob_routes.PATH, blob_routes.put_blob)
-    app.router.add_get(blob_routes.PATH, blob_routes.get_blob)
     app.router.add_post(log_routes.PATH, log_routes.append_log)
     app.router.add_get(log_routes.PATH, log_routes.read_log)
     _add_artifact_routes(app)
@@ -108,7 +104,6 @@ def _add_artifact_routes(app: web.Application) -> None:
 
 async def _storage(app: web.Application) -> AsyncIterator[None]:
     folder = await open_folder(app[CONFIG].data_dir)
-    app[BLOBS] = BlobStore(folder, app[CONFIG].max_blob)
     app[CONTENTS] = ContentStore(folder, app[PLANE].contents, app[CONFIG].max_file)
     app[RUN_FILES] = RunFileStore(folder, app[CONFIG].max_file)
     app[LOGS] = LogStore(folder)
@@ -129,7 +124,7 @@ async def _keeping_up(app: web.Application) -> AsyncIterator[None]:
     """What goes on beside the requests: expired leases, lost agents, bytes without an owner."""
     plane = app[PLANE]
     await plane.reaper.start()
-    retention = Retention(plane, app[BLOBS], app[LOGS], app[CONTENTS])
+    retention = Retention(plane, app[LOGS], app[CONTENTS])
     tasks = (
         asyncio.create_task(plane.reaper.run(), name="reaper"),
         asyncio.create_task(retention.run(), name="retention"),

@@ -6,7 +6,6 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
-from agent.control.files.blobs import BlobStore
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
@@ -20,7 +19,6 @@ from agent.control.services.policy import Principal
 CONFIG: Final = web.AppKey("config", ControlConfig)
 #: The services; set once the store is open, before the first request.
 PLANE: Final = web.AppKey("plane", Plane)
-BLOBS: Final = web.AppKey("blobs", BlobStore)
 CONTENTS: Final = web.AppKey("contents", ContentStore)
 RUN_FILES: Final = web.AppKey("run_files", RunFileStore)
 LOGS: Final = web.AppKey("logs", LogStore)

@@ -4,8 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from agent.control.itself import ITSELF
 from agent.control.services.plane import Plane
+from agent.control.services.policy import SYSTEM
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -45,16 +45,16 @@ class Metrics:
         """The text that Prometheus reads; gauges are read from the store now."""
         self._items.clear()
         self._agents.clear()
-        for entity in await plane.accounts.entities(ITSELF):
+        for entity in await plane.accounts.entities(SYSTEM):
             await self._read(plane, entity.name)
         return generate_latest(self._registry)
 
     async def _read(self, plane: Plane, entity: str) -> None:
-        queues = {queue.id: queue.name for queue in await plane.queues.list(ITSELF, entity)}
-        counts = await plane.queues.counts(ITSELF, list(queues))
+        queues = {queue.id: queue.name for queue in await plane.queues.list(SYSTEM, entity)}
+        counts = await plane.queues.counts(SYSTEM, list(queues))
         for queue_id, phases in counts.items():
             for phase, count in phases.items():
                 self._items.labels(entity, queues[queue_id], phase.word).set(count)
-        for agent in await plane.agents.list(ITSELF, entity):
+        for agent in await plane.agents.list(SYSTEM, entity):
             status = "lost" if agent.lost else agent.status.lower()
             self._agents.labels(entity, status).inc()

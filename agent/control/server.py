@@ -34,7 +34,7 @@ class ControlPlane:
             shutdown_timeout=_GRACE,
             # A client that leaves ends its long poll; see `GraphQLHandler`.
             handler_cancellation=True,
-            # Blobs may be compressed archives: bodies are taken as they are.
+            # Contents are stored as the bytes that arrive, whatever `Content-Encoding` says.
             auto_decompress=False,
         )
         self._addresses: list[tuple[str, int]] = []

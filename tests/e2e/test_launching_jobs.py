@@ -1,11 +1,7 @@
 """Jobs that are stored, launched again with other parameters, as processes of this machine."""
 
-import hashlib
-import io
 import json
-import tarfile
 
-import aiohttp
 import pytest
 
 from tests.e2e.conftest import quick
@@ -50,25 +46,6 @@ async def test_a_code_job_runs_twice_with_other_parameters(served: Home, entry: 
     assert shown.code == 0, shown.err
     layers = {each["path"]: each["layer"] for each in shown.json()["settings"]}
     assert layers["overrides.entry_point"] in {"job", "submitter"}
-
-
-async def test_a_program_submits_an_archive_that_it_stored(served: Home) -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:gz") as tar:
-        tar.add(served.root / "job", ".")
-    digest = f"sha256:{hashlib.sha256(archive.getvalue()).hexdigest()}"
-    plane = json.loads((served.root / "state/embedded.json").read_text())
-    key = {"Authorization": aiohttp.encode_basic_auth("api", plane["api_key"])}
-    async with aiohttp.ClientSession(plane["url"], headers=key) as session:
-        blob = f"/launch/blobs/{plane['entity']}/{digest}"
-        async with session.put(blob, data=archive.getvalue()) as stored:
-            assert stored.status == 201, await stored.text()
-    source = {"type": "code", "digest": digest, "size": len(archive.getvalue()), "name": "mine"}
-    command = ["python", "-c", "import os; print(sorted(os.listdir()))"]
-    spec = {"source": source, "overrides": {"entry_point": command}}
-    done = await served.launch("submit", "-q", "default", "-c", json.dumps(spec), "--follow")
-    assert done.code == 0, done.out + done.err
-    assert "['main.py', 'note.ipynb']" in done.out
 
 
 @pytest.mark.docker

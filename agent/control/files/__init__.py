@@ -1,1 +1,1 @@
-"""The bytes half of the wire: blobs and logs."""
+"""Stored bytes and their routes: contents of artifacts, files of runs, logs."""

@@ -12,7 +12,12 @@ from typing import Final
 from obstore.store import ObjectStore
 
 from agent.control.files.storage import storage_errors
-from agent.control.files.verifying import TooLargeError, Verified, check_digest, undamaged
+from agent.control.files.verifying import (
+    TooLargeError,
+    VerifiedUpload,
+    check_md5,
+    verified_download,
+)
 from agent.control.services.contents import Contents
 from agent.control.store.artifact_records import ContentRecord
 
@@ -61,7 +66,7 @@ class ContentStore:
             TooLargeError: more than the control plane takes.
             StorageFullError: no space.
         """
-        counted = Verified(chunks, "md5", md5, self._max)
+        counted = VerifiedUpload(chunks, md5, self._max)
         key = f"{_FOLDER}/{entity}/{secrets.token_hex(16)}"
         with storage_errors(f"Storing {md5}"):
             if announced is not None and announced <= _SMALL:
@@ -112,17 +117,17 @@ class ContentStore:
         """Write one after the other, each told in `written` as soon as it is there. Blocks."""
         for one in arrived:
             size = len(one.data)
-            check_digest("md5", one.md5, hashlib.md5(one.data, usedforsecurity=False), size)
+            check_md5(one.md5, hashlib.md5(one.data, usedforsecurity=False), size)
             key = f"{_FOLDER}/{one.entity}/{secrets.token_hex(16)}"
             with storage_errors(f"Storing {one.md5}"):
                 self._store.put(key, one.data)
             written.append(ContentRecord(one.entity, one.md5, key, size))
 
-    async def _stream(self, key: str, counted: Verified) -> None:
+    async def _stream(self, key: str, counted: VerifiedUpload) -> None:
         try:
             await self._store.put_async(key, aiter(counted), max_concurrency=_PARTS)
         finally:
-            await counted.let_go()
+            await counted.cancel_pull()
 
     async def read(self, entity: str, md5: str) -> tuple[int, AsyncIterator[bytes]] | None:
         """Size and stream of a content, verified as it is read; `None` when it is not there."""
@@ -134,7 +139,7 @@ class ContentStore:
                 found = await self._store.get_async(known.key)
             except FileNotFoundError:
                 return None
-        return found.meta["size"], undamaged(found.stream(_CHUNK), md5)
+        return found.meta["size"], verified_download(found.stream(_CHUNK), md5)
 
     async def whole(self, entity: str, md5: str, limit: int) -> bytes | None:
         """All of a small content; `None` when it is not there.

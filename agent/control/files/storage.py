@@ -1,4 +1,4 @@
-"""The object store below blobs and logs: a folder today, a bucket by URL later."""
+"""The object store below contents, run files and logs: a local folder."""
 
 import asyncio
 import re
@@ -16,7 +16,7 @@ _STAGED = re.compile(r".#\d+$")
 
 
 class StorageFullError(ServerError):
-    """No space is left where blobs and logs are kept."""
+    """No space is left in the object store."""
 
     code = "STORAGE_FULL"
 

@@ -1,63 +1,56 @@
-"""Streams that prove, at their end, to be what was promised."""
+"""Streams whose MD5 is checked while they pass."""
 
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from typing import Any, Literal
+from typing import Any
 
 from agent.model.errors import InvalidInputError, ServerError
 
 
 class DigestMismatchError(InvalidInputError):
-    """The bytes that arrived are not those that their name promises."""
+    """The bytes that arrived do not have the announced MD5."""
 
     code = "DIGEST_MISMATCH"
 
 
 class TooLargeError(InvalidInputError):
-    """More bytes than the control plane takes."""
+    """More bytes than the control plane accepts."""
 
     code = "TOO_LARGE"
 
 
 class DamagedError(ServerError):
-    """The bytes in the store are not those that were stored."""
+    """The bytes in the object store are not those that were stored."""
 
     code = "DAMAGED"
 
 
-def check_digest(algorithm: str, promised: str, seen: "hashlib._Hash", size: int) -> None:
-    """Compare what arrived with what was promised, in hexadecimal.
+def check_md5(announced: str, received: "hashlib._Hash", size: int) -> None:
+    """Compare the MD5 of received bytes with the announced one, in hexadecimal.
 
     Raises:
-        DigestMismatchError: tells both.
+        DigestMismatchError: names both.
     """
-    if seen.hexdigest() != promised:
-        message = f"{size} bytes arrived whose digest is {algorithm}:{seen.hexdigest()}."
-        raise DigestMismatchError(f"{message} Promised was {algorithm}:{promised}.")
+    if received.hexdigest() != announced:
+        message = f"{size} bytes arrived whose MD5 is {received.hexdigest()}"
+        raise DigestMismatchError(f"{message}; {announced} was announced.")
 
 
-class Verified:
-    """Passes chunks on and raises at their end when they are not what was promised."""
+class VerifiedUpload:
+    """Passes chunks on and raises behind the last one when size or MD5 is not as announced."""
 
-    def __init__(
-        self,
-        chunks: AsyncIterator[bytes],
-        algorithm: Literal["sha256", "md5"],
-        hexadecimal: str,
-        limit: int,
-    ) -> None:
+    def __init__(self, chunks: AsyncIterator[bytes], md5: str, limit: int) -> None:
         self._chunks = chunks
-        self._algorithm = algorithm
-        self._promised = hexadecimal
+        self._md5 = md5
         self._limit = limit
         self._pull: asyncio.Task[Any] | None = None
         self.size = 0
 
-    async def let_go(self) -> None:
-        """End a pull that goes on although nobody wants its chunk any more.
+    async def cancel_pull(self) -> None:
+        """Cancel the task in which the object store waits for the next chunk.
 
-        The store pulls each chunk in a task of its own, and leaves that task to itself when
+        The store pulls each chunk in a task of its own, and does not cancel that task when
         the call that stores is cancelled.
         """
         pull = self._pull
@@ -66,24 +59,24 @@ class Verified:
             await asyncio.wait((pull,))
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        seen = hashlib.new(self._algorithm, usedforsecurity=False)
+        received = hashlib.md5(usedforsecurity=False)
         self._pull = asyncio.current_task()
         async for chunk in self._chunks:
             self.size += len(chunk)
             if self.size > self._limit:
                 message = f"The upload is larger than the {self._limit} bytes that are allowed."
                 raise TooLargeError(message, hint="Leave data out of the code directory.")
-            seen.update(chunk)
+            received.update(chunk)
             yield chunk
             self._pull = asyncio.current_task()
-        check_digest(self._algorithm, self._promised, seen, self.size)
+        check_md5(self._md5, received, self.size)
 
 
-async def undamaged(chunks: AsyncIterator[bytes], md5: str) -> AsyncIterator[bytes]:
-    """What is read from the store; the last chunk comes only when all were right.
+async def verified_download(chunks: AsyncIterator[bytes], md5: str) -> AsyncIterator[bytes]:
+    """The stored bytes; the last chunk is yielded only when the MD5 of all is right.
 
     Raises:
-        DamagedError: before the last chunk, so that the reader misses bytes.
+        DamagedError: before the last chunk, so that the reader receives too few bytes.
     """
     seen = hashlib.md5(usedforsecurity=False)
     held: bytes | None = None

@@ -67,7 +67,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
             raise
         return refuse(request, error.status, _code(error), error.reason)
     except ClientConnectionResetError:
-        # The reader of a blob or a log left; nobody reads this, and it is no failure of ours.
+        # The client closed the connection while a file or a log was sent to it.
         return refuse(request, 408, "BROKEN_OFF", "The connection broke off.")
     except Exception as error:  # noqa: BLE001 -- the last line: nothing unmasked passes
         return refuse(request, 500, "SERVER_ERROR", masked(error, path=request.path))

@@ -33,7 +33,6 @@ _EXACT: Final = {
     # Where W&B's clients, and our commands, say that a project's jobs are.
     "/{entity}/{project}/jobs": Access.PAGE,
     "/launch/sign-in-links": Access.KEY,
-    "/launch/blobs/{entity}/{digest}": Access.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,
 }
 #: Longest first.

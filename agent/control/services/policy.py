@@ -72,6 +72,12 @@ class Principal:
     run: RunScope | None = None
 
 
+#: The control plane as a caller of its own services, for metrics and retention: reads every
+#: entity. No key and no cookie authenticates as it.
+SYSTEM: Final = Principal(
+    kind=Kind.USER, key_id="", name="control plane", default_entity="", admin=True
+)
+
 _MEMBER: Final = frozenset(
     {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT}
 )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.keys import BLOBS, CONTENTS, LOGS
+from agent.control.keys import CONTENTS, LOGS
 from agent.control.retention import Retention
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.uploading import PLACE, Upload, md5
@@ -320,7 +320,7 @@ async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire,
     assert len([path for path in folder.rglob("*") if path.is_file()]) == len(FILES) + 3
     app = wire.server.app
     (folder / "ann" / "leftover").write_bytes(b"of a process that was killed")
-    retention = Retention(wire.server.services, app[BLOBS], app[LOGS], app[CONTENTS])
+    retention = Retention(wire.server.services, app[LOGS], app[CONTENTS])
     assert (await retention.sweep(datetime.now(UTC) - timedelta(days=1))).contents == 0
     await wire.ann.data(documents.DELETE, artifactID=first.id, deleteAliases=True)
     await (pending := Upload(wire.ann, "e", {"never": b"committed"})).create()

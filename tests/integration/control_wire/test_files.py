@@ -1,4 +1,4 @@
-"""Blobs and logs over HTTP."""
+"""Logs over HTTP."""
 
 import asyncio
 import contextlib
@@ -8,94 +8,8 @@ import io
 import aiohttp
 import pytest
 
-from agent.control.keys import CONFIG
-from agent.control.store.records import Role
 from tests.integration.control_wire.agents import Agent
-from tests.integration.control_wire.wire import SPEC, open_wire
-
-DATA = bytes(range(256)) * 40_000
-DIGEST = f"sha256:{hashlib.sha256(DATA).hexdigest()}"
-BLOB = f"/launch/blobs/ann/{DIGEST}"
-
-
-def _files(wire, folder="blobs"):
-    root = wire.server.app[CONFIG].data_dir / folder
-    return [path for path in root.rglob("*") if path.is_file()]
-
-
-async def _chunks():
-    for start in range(0, len(DATA), 100_000):
-        yield DATA[start : start + 100_000]
-
-
-async def test_a_blob_is_stored_looked_up_and_read(wire):
-    assert await wire.ann.status("HEAD", BLOB) == 404
-    assert await wire.ann.status("GET", BLOB) == 404
-    for _ in range(2):
-        assert await wire.ann.status("PUT", BLOB, data=_chunks()) == 201
-    async with wire.ann.request("HEAD", BLOB) as answer:
-        assert answer.status == 200
-        assert answer.content_length == len(DATA)
-    async with wire.ann.request("GET", BLOB) as answer:
-        assert await answer.read() == DATA
-        assert answer.headers["ETag"] == f'"{DIGEST}"'
-
-
-async def test_wrong_bytes_are_refused_with_422(wire):
-    async with wire.ann.request("PUT", BLOB, data=b"else") as answer:
-        assert answer.status == 422
-        assert (await answer.json())["errors"][0]["extensions"]["code"] == "DIGEST_MISMATCH"
-    assert _files(wire) == []
-
-
-@pytest.mark.parametrize("announced", [True, False])
-async def test_an_upload_cut_in_the_middle_leaves_nothing(wire, announced):
-    reader, writer = await asyncio.open_connection("127.0.0.1", wire.server.port)
-    length = f"Content-Length: {len(DATA)}" if announced else "Transfer-Encoding: chunked"
-    authorization = wire.ann.headers["Authorization"]
-    writer.write(
-        f"PUT {BLOB} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\n"
-        f"{length}\r\n\r\n".encode()
-    )
-    body = DATA[: len(DATA) // 2]
-    writer.write(body if announced else f"{len(body):x}\r\n".encode() + body + b"\r\n")
-    await writer.drain()
-    async with asyncio.timeout(10):
-        while not _files(wire):
-            await asyncio.sleep(0.01)
-    writer.transport.abort()
-    async with asyncio.timeout(10):
-        while _files(wire):
-            await asyncio.sleep(0.01)
-    assert await wire.ann.status("HEAD", BLOB) == 404
-    del reader
-
-
-async def test_a_blob_beyond_the_limit_is_refused(tmp_path):
-    async with open_wire(tmp_path, max_blob=1000) as wire:
-        assert await wire.ann.status("PUT", BLOB, data=_chunks()) == 413
-
-
-@pytest.mark.parametrize(
-    "path", ["ann/sha256:abc", "ann/md5:" + "0" * 64, "..%2f/" + DIGEST, "-/" + DIGEST]
-)
-async def test_a_malformed_address_is_refused(wire, path):
-    assert await wire.ann.status("GET", f"/launch/blobs/{path}") in {400, 404}
-
-
-async def test_blobs_follow_the_roles(wire):
-    callers = {name: await wire.user(name) for name in ("stranger", "viewer", "member")}
-    await wire.team("team", viewer=Role.VIEWER, member=Role.MEMBER)
-    robot = await wire.agent_key("team")
-    path = f"/launch/blobs/team/{DIGEST}"
-    assert await callers["stranger"].status("PUT", path, data=io.BytesIO(DATA)) == 404
-    assert await callers["viewer"].status("PUT", path, data=io.BytesIO(DATA)) == 403
-    assert await robot.status("PUT", path, data=io.BytesIO(DATA)) == 403
-    assert await callers["member"].status("PUT", path, data=io.BytesIO(DATA)) == 201
-    for name, status in (("stranger", 404), ("viewer", 200), ("member", 200)):
-        assert await callers[name].status("GET", path) == status
-    assert await robot.status("GET", path) == 200
-    assert await wire.nobody.status("GET", path) == 401
+from tests.integration.control_wire.wire import SPEC
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ async def test_a_failed_start_releases_the_database(tmp_path, taken):
 
 async def test_a_second_server_on_one_folder_is_refused_and_touches_nothing(wire):
     folder = wire.server.app[CONFIG].data_dir
-    staged = folder / "blobs" / "ann" / "being-written#1"
+    staged = folder / "contents" / "ann" / "being-written#1"
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"half")
     with pytest.raises(ConflictError):

@@ -1,4 +1,4 @@
-"""Small contents stored together: what was written is recorded, whatever happens then."""
+"""Contents: what was written is recorded, what is incomplete leaves nothing behind."""
 
 import asyncio
 import hashlib
@@ -7,8 +7,9 @@ import pytest
 from obstore.store import MemoryStore
 
 from agent.control.files.contents import ContentStore, SmallContent
-from agent.control.files.storage import StorageFullError
+from agent.control.files.storage import StorageFullError, open_folder
 from agent.control.files.verifying import DigestMismatchError
+from agent.control.http.bodies import BrokenOffError
 from agent.control.store.artifact_records import ContentRecord
 
 
@@ -25,6 +26,12 @@ class Ledger:
     async def stored_all(self, new):
         return {(one.entity, one.md5): self.kept.setdefault((one.entity, one.md5), one)
                 for one in new}  # fmt: skip
+
+    async def find(self, entity, md5):
+        return self.kept.get((entity, md5))
+
+    async def stored(self, new):
+        return self.kept.setdefault((new.entity, new.md5), new)
 
 
 class Disk:
@@ -105,3 +112,53 @@ async def test_the_same_content_twice_is_kept_once(ledger):
     disk = Disk(room=100)
     assert await ContentStore(disk, ledger, 100).put_all(arriving(small(b""), small(b""))) == 2
     check_kept(disk, ledger, 1)
+
+
+def _files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def _pieces(data: bytes, cut_at: int):
+    for start in range(0, len(data), 1000):
+        if start >= cut_at:
+            raise BrokenOffError("cut")
+        yield data[start : start + 1000]
+
+
+@pytest.mark.parametrize("length", [4000, 12_000_000])
+async def test_a_cut_upload_leaves_nothing(ledger, tmp_path, length):
+    data = b"x" * length
+    store = ContentStore(await open_folder(tmp_path), ledger, 20_000_000)
+    with pytest.raises(BrokenOffError):
+        await store.put("ann", hashlib.md5(data).hexdigest(), _pieces(data, length // 2), None)
+    assert _files(tmp_path) == []
+    assert not ledger.kept
+
+
+async def test_a_cancelled_upload_leaves_nothing(ledger, tmp_path):
+    store = ContentStore(await open_folder(tmp_path), ledger, 20_000_000)
+    began = asyncio.Event()
+
+    async def endless():
+        yield b"x" * 6_000_000
+        began.set()
+        await asyncio.Event().wait()
+
+    upload = asyncio.create_task(store.put("ann", "0" * 32, endless(), None))
+    await began.wait()
+    upload.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await upload
+    async with asyncio.timeout(10):
+        while _files(tmp_path):
+            await asyncio.sleep(0.01)
+
+
+async def test_what_a_killed_upload_left_is_removed_at_the_next_start(tmp_path):
+    folder = tmp_path / "contents" / "ann"
+    folder.mkdir(parents=True)
+    (folder / f"{'a' * 32}#1").write_bytes(b"half")
+    kept = folder / ("b" * 32)
+    kept.write_bytes(b"whole")
+    await open_folder(tmp_path)
+    assert _files(tmp_path) == [kept]
