@@ -8,14 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from agent.builders.docker.credentials import engine_auth
-from agent.builders.docker.engine import (
-    Engine,
-    EngineAwayError,
-    EngineRefusedError,
-    ImageFacts,
-    Platform,
-)
 from agent.builders.docker.reference import NAMESPACE, familiar, local_name, read_reference
+from agent.docker.client import Engine
+from agent.docker.errors import EngineError, EngineRefusedError
+from agent.docker.images import EngineImages, LocalImage, Platform
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.image_reference import ImageReference
@@ -47,6 +43,7 @@ class ReadyImages:
         idle: float = _IDLE,
     ) -> None:
         self._engine = engine
+        self._images = EngineImages(engine)
         self._pull_when = pull
         self._registry = registry
         self._idle = idle
@@ -63,14 +60,14 @@ class ReadyImages:
             async with self._alone(str(parsed)):
                 facts, reused = await self._here(parsed, log)
             await self._check_platform(parsed, facts)
-        except EngineAwayError as error:
-            raise _away(str(error)) from None
+        except EngineError as error:
+            raise _away(error.detail) from None
         image = _pinned(parsed, facts, reused=reused)
         await say(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
         return image
 
-    async def _here(self, reference: ImageReference, log: LogSink) -> tuple[ImageFacts, bool]:
-        facts = await self._engine.image(local_name(reference))
+    async def _here(self, reference: ImageReference, log: LogSink) -> tuple[LocalImage, bool]:
+        facts = await self._images.inspect(local_name(reference))
         fixed = reference.digest is not None
         if facts is not None and (fixed or self._pull_when != "always"):
             return facts, True
@@ -83,7 +80,7 @@ class ReadyImages:
                 raise
             await say(log, f"{error.message} Using the image that is here.")
             return facts, True
-        pulled = await self._engine.image(local_name(reference))
+        pulled = await self._images.inspect(local_name(reference))
         if pulled is None:
             raise _not_found(reference, "the engine does not have it after the pull")
         return pulled, False
@@ -93,7 +90,7 @@ class ReadyImages:
         await say(log, f"pulling {reference}")
         progress = _PullProgress(log)
         query = {"fromImage": reference.repository, "tag": reference.pulled_as}
-        stream = self._engine.events("/images/create", auth=auth, idle=self._idle, **query)
+        stream = self._engine.events("/images/create", query, auth=auth, idle=self._idle)
         try:
             async with aclosing(stream) as events:
                 async for event in events:
@@ -101,17 +98,17 @@ class ReadyImages:
                         raise _pull_error(reference, str(event["error"]))
                     await progress.take(event)
         except EngineRefusedError as error:
-            raise _pull_error(reference, error.message) from None
+            raise _pull_error(reference, error.reason) from None
         except TimeoutError:
             raise JobError(
                 Cause.IMAGE_UNAVAILABLE,
                 f"Image '{reference}': the registry sent nothing for {self._idle:g} s.",
             ) from None
 
-    async def _check_platform(self, reference: ImageReference, facts: ImageFacts) -> None:
+    async def _check_platform(self, reference: ImageReference, facts: LocalImage) -> None:
         if self._platform is not None and _runs_on(facts, self._platform):
             return
-        engine = self._platform = await self._engine.platform()
+        engine = self._platform = await self._images.platform()
         if not _runs_on(facts, engine):
             raise JobError(
                 Cause.IMAGE_PLATFORM,
@@ -134,7 +131,7 @@ class ReadyImages:
                 self._flights.pop(key, None)
 
 
-def _runs_on(facts: ImageFacts, engine: Platform) -> bool:
+def _runs_on(facts: LocalImage, engine: Platform) -> bool:
     runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
     return facts.os == engine.os and facts.architecture in runs
 
@@ -174,7 +171,7 @@ class _PullProgress:
         return f"{len(self._done)} layers done, {format_size(current)} of {format_size(total)}"
 
 
-def _pinned(reference: ImageReference, facts: ImageFacts, *, reused: bool) -> Image:
+def _pinned(reference: ImageReference, facts: LocalImage, *, reused: bool) -> Image:
     """By the registry's digest where the image came from there, else by its id."""
     name = str(reference)
     if reference.digest is not None:

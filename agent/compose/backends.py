@@ -29,10 +29,10 @@ from agent.ports.registry import RegistryPort
 
 if TYPE_CHECKING:
     from agent.builders.docker.builder import DockerBuilder
-    from agent.builders.docker.engine import Engine
     from agent.builders.nothing import NoBuilder
     from agent.builders.virtualenv import VirtualenvBuilder
     from agent.control.server import ControlPlane
+    from agent.docker.client import Engine
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +101,8 @@ async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resour
 
 
 async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) -> _Made:
-    from agent.builders.docker.engine import Engine
     from agent.builders.prebuilt import ReadyImages
+    from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
     config = shop.config.runners.local_container

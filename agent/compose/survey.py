@@ -58,14 +58,17 @@ async def _containers(config: AgentConfig, environment: Mapping[str, str]) -> bo
 
 async def engine_complaint(host: str | None, environment: Mapping[str, str]) -> str | None:
     """Why no container engine can be used; `None` when one answers."""
-    from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError
+    from agent.docker.client import Engine
+    from agent.docker.errors import EngineError
 
     try:
         async with asyncio.timeout(_PATIENCE), Engine(host, environment) as engine:
-            await engine.platform()
+            await engine.get("/version")
     except TimeoutError:
         return f"no answer within {_PATIENCE:.0f} s"
-    except (EngineAwayError, EngineRefusedError, ConfigError) as error:
+    except EngineError as error:
+        return error.detail
+    except ConfigError as error:
         return str(error).rstrip(".")
     return None
 

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
+from agent.docker.images import EngineImages
 from agent.ports.builder import BuildRequest
 from agent.registries.docker_config import DockerLogins
 from agent.registries.oci import OciRegistry
@@ -35,9 +36,10 @@ async def _builder(root: Path, destination: str | None) -> AsyncIterator[DockerB
                 threads=threads, environment=environment, registry=registry,
             )  # fmt: skip
             await registry.close()
-            for listed in await engine.labelled(f"{_LABEL}={root.name}"):
+            images = EngineImages(engine)
+            for listed in await images.labelled(f"{_LABEL}={root.name}"):
                 for tag in listed["RepoTags"] or ():
-                    await engine.remove(tag)
+                    await images.remove(tag)
 
 
 def _hello(root: Path, text: str) -> BuildRequest:

@@ -6,10 +6,11 @@ import textwrap
 import pytest
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine
 from agent.builders.docker.reference import NAMESPACE
 from agent.builders.virtualenv import VirtualenvBuilder
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
+from agent.docker.images import EngineImages
 from agent.ports.builder import BuildRequest
 from agent.testing.builder_suite import BuilderSuite
 
@@ -105,10 +106,11 @@ class TestDocker(BuilderSuite):
                 BuilderConfig(), engine, tmp_path / "cache", threads=threads,
                 environment=environment,
             )  # fmt: skip
-            for listed in await engine.labelled("launch-test.suite=builders"):
+            images = EngineImages(engine)
+            for listed in await images.labelled("launch-test.suite=builders"):
                 for tag in listed["RepoTags"] or ():
                     if tag.startswith(f"{NAMESPACE}launch-test/"):
-                        await engine.remove(tag)
+                        await images.remove(tag)
 
     @pytest.fixture
     def project(self, tmp_path):

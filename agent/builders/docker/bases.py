@@ -1,21 +1,21 @@
 """Which content a base image's name stands for just now: a part of every key."""
 
-from agent.builders.docker.engine import Engine
 from agent.builders.docker.pushing import ImageRepository
 from agent.builders.docker.reference import familiar, read_reference
+from agent.docker.images import EngineImages
 from agent.model.errors import JobError
 
 
-async def base_content(engine: Engine, repository: ImageRepository | None, base: str) -> str:
+async def base_content(images: EngineImages, repository: ImageRepository | None, base: str) -> str:
     """Its registry's digest where one is known, else its id in the engine.
 
     Digests are the same on every machine, so that agents who share a destination find each
     other's images. Without a destination nothing leaves this machine, and no registry is asked.
 
     Raises:
-        EngineAwayError: the engine went away.
+        EngineUnavailableError: the engine went away.
     """
-    facts = await engine.image(base)
+    facts = await images.inspect(base)
     if facts is None:
         return await _far(repository, base) or "not here"
     prefix = f"{familiar(read_reference(base))}@"

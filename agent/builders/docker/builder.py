@@ -20,7 +20,6 @@ from agent.builders.docker.buildx import (
     workspace,
 )
 from agent.builders.docker.credentials import write_docker_config
-from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError, ImageFacts
 from agent.builders.docker.failures import Attempt, engine_away
 from agent.builders.docker.ladder import Rung, probe
 from agent.builders.docker.plan import Plan, launch_context, make_plan
@@ -30,6 +29,9 @@ from agent.builders.docker.reference import NAMESPACE
 from agent.builders.ignore import Ignore
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
+from agent.docker.errors import EngineError, EngineRefusedError
+from agent.docker.images import EngineImages, LocalImage
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.model.names import LABEL_BUILD_KEY, LABEL_KIND, safe_image_name
@@ -66,7 +68,8 @@ class DockerBuilder:
         registry: RegistryPort | None = None,
     ) -> None:
         self._config = config
-        self._engine = engine
+        self._host = engine.address.given
+        self._images = EngineImages(engine)
         self._repository = _image_repository(config, registry)
         self._rung: Rung | None = None
         self._probing = asyncio.Lock()
@@ -78,11 +81,11 @@ class DockerBuilder:
         """See `BuilderPort`. A base image counts by its content, not by its name."""
         parts = await in_thread(self._threads, lambda stop: self._parts(request, stop))
         try:
-            parts["platform"] = self._config.platform or str(await self._engine.platform())
+            parts["platform"] = self._config.platform or str(await self._images.platform())
             for base in parts["bases"]:
-                parts[f"base {base}"] = await base_content(self._engine, self._repository, base)
-        except EngineAwayError as error:
-            raise engine_away(str(error)) from None
+                parts[f"base {base}"] = await base_content(self._images, self._repository, base)
+        except EngineError as error:
+            raise engine_away(error.detail) from None
         return content_key(parts)
 
     def _parts(self, request: BuildRequest, stop: Stop) -> dict[str, Any]:
@@ -112,29 +115,27 @@ class DockerBuilder:
             if found is not None or self._repository is None:
                 return found
             return await self._note(key, await self._repository.find(key))
-        except EngineAwayError as error:
-            raise engine_away(str(error)) from None
-        except EngineRefusedError as error:
-            # Removed between two calls: it is not there.
-            if error.status != 404:  # noqa: PLR2004
-                raise engine_away(str(error)) from None
+        except EngineError as error:
+            # 404: removed between two calls.
+            if not isinstance(error, EngineRefusedError) or error.status != 404:  # noqa: PLR2004
+                raise engine_away(error.detail) from None
         return None
 
     async def _find_here(self, key: str) -> Image | None:
-        for listed in await self._engine.labelled(f"{LABEL_BUILD_KEY}={key}"):
+        for listed in await self._images.labelled(f"{LABEL_BUILD_KEY}={key}"):
             tag = _own_tag(listed, key)
-            facts = await self._engine.image(listed["Id"]) if tag else None
+            facts = await self._images.inspect(listed["Id"]) if tag else None
             if tag and facts and (image := self._image(facts, tag, reused=True)):
-                await self._engine.tag(facts.id, *_split(tag))
+                await self._images.tag(facts.id, *_split(tag))
                 return image
         return None
 
     async def _note(self, key: str, image: Image | None) -> Image | None:
         """One that was pulled gets a name of ours: found here from now on, and pruned."""
-        facts = None if image is None else await self._engine.image(image.reference)
+        facts = None if image is None else await self._images.inspect(image.reference)
         if image is None or facts is None:
             return image
-        await self._engine.tag(facts.id, _PULLED, key[:_TAG])
+        await self._images.tag(facts.id, _PULLED, key[:_TAG])
         return replace(image, here=True)
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
@@ -144,8 +145,8 @@ class DockerBuilder:
             rung = await self._best_rung()
             await _announce(plan, request, rung, log)
             return await self._build(plan, request, key, rung, log)
-        except EngineAwayError as error:
-            raise engine_away(str(error)) from None
+        except EngineError as error:
+            raise engine_away(error.detail) from None
 
     async def _build(
         self, plan: Plan, request: BuildRequest, key: str, rung: Rung, log: LogSink
@@ -159,9 +160,9 @@ class DockerBuilder:
             await say(log, f"pushed to {invocation.pushed_as} ({digest})")
             pushed = self._repository.image(digest, key, reused=False)
             return replace(pushed, built_by=rung.words)
-        facts = await self._engine.image(tag)
+        facts = await self._images.inspect(tag)
         if facts is not None and self._repository is not None:
-            digest = await self._repository.push(self._engine, facts.id, key, log)
+            digest = await self._repository.push(self._images, facts.id, key, log)
             pushed = self._repository.image(digest, key, reused=False)
             return replace(pushed, name=tag, here=True, built_by=rung.words)
         image = self._image(facts, tag, reused=False) if facts else None
@@ -176,8 +177,8 @@ class DockerBuilder:
         """Probed by the first build; a failure is not remembered."""
         async with self._probing:
             if self._rung is None:
-                env = docker_environment(self._engine.host, self._cache, self._environment)
-                self._rung = await probe(self._engine, self._config, env)
+                env = docker_environment(self._host, self._cache, self._environment)
+                self._rung = await probe(self._images, self._config, env)
             return self._rung
 
     async def _invocation(
@@ -205,7 +206,7 @@ class DockerBuilder:
         plan = invocation.plan
         requirements = plan.generated.requirements if plan.generated else None
         attempt = Attempt(title, plan.shown_dockerfile, requirements)
-        base = docker_environment(self._engine.host, self._cache, self._environment)
+        base = docker_environment(self._host, self._cache, self._environment)
         with ExitStack() as stack:
             context = workspace(self._cache, plan)
             work = await in_thread(self._threads, lambda _: stack.enter_context(context))
@@ -219,7 +220,7 @@ class DockerBuilder:
             await build(arguments(work, invocation, self._config), env, attempt, log)
             return await in_thread(self._threads, lambda _: work.digest())
 
-    def _image(self, facts: ImageFacts, tag: str, *, reused: bool) -> Image | None:
+    def _image(self, facts: LocalImage, tag: str, *, reused: bool) -> Image | None:
         """By digest where the store has one, else by id; pushed images by the registry's."""
         repository = self._repository.name if self._repository else tag.rpartition(":")[0]
         pinned = next((each for each in facts.digests if each.startswith(f"{repository}@")), None)
@@ -231,15 +232,15 @@ class DockerBuilder:
         """See `BuilderPort`: images of ours by their last use; containers protect theirs."""
         await in_thread(self._threads, lambda _: tidy(self._cache))
         try:
-            return await prune_images(self._engine, self._config.destination, max_age, max_bytes)
-        except (EngineAwayError, EngineRefusedError):
+            return await prune_images(self._images, self._config.destination, max_age, max_bytes)
+        except EngineError:
             return 0
 
     async def prune_cache(self, max_age: float, max_bytes: int) -> int:
         """The same for BuildKit's cache, which is one for the whole engine."""
         try:
-            return await self._engine.prune_build_cache(max_age, max_bytes)
-        except (EngineAwayError, EngineRefusedError):
+            return await self._images.prune_build_cache(max_age, max_bytes)
+        except EngineError:
             return 0
 
 

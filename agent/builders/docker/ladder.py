@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.builders.docker.engine import Engine
 from agent.config.execution import BuilderConfig
+from agent.docker.images import EngineImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.redact import Redactor
 from agent.system.child import Command, SilentError, Tail, run
 
-_CONTAINERD: Final = "io.containerd.snapshotter.v1"
 #: Seconds without a word from buildx.
 _PATIENCE: Final = 60.0
 
@@ -44,16 +43,16 @@ CLASSIC: Final = Rung("the engine's BuildKit, classic store", "default", False, 
 CONTAINERD: Final = Rung("the engine's BuildKit, containerd store", "default", False, True)
 
 
-async def probe(engine: Engine, config: BuilderConfig, env: Mapping[str, str]) -> Rung:
+async def probe(images: EngineImages, config: BuilderConfig, env: Mapping[str, str]) -> Rung:
     """The best that there is. `env` is the docker program's.
 
     Raises:
         JobError: `BUILD_UNAVAILABLE`: the configured `buildkitd` does not answer.
-        EngineAwayError: the engine does not answer.
+        EngineUnavailableError: the engine does not answer.
     """
     if config.buildkit is not None:
         return await _remote(config.buildkit, config.buildkit_certs, env)
-    return CONTAINERD if _CONTAINERD in await engine.driver_status() else CLASSIC
+    return CONTAINERD if await images.uses_containerd() else CLASSIC
 
 
 def buildx_folder(cache: Path) -> Path:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from agent.builders.docker.engine import Engine
 from agent.builders.docker.ladder import buildx_folder
 from agent.builders.docker.reference import NAMESPACE
+from agent.docker.images import EngineImages
 from agent.model.names import LABEL_BUILD_KEY
 from agent.system.cache import Entry, surplus
 
@@ -19,7 +19,7 @@ _ABANDONED: Final = 7 * 86400.0
 
 
 async def prune_images(
-    engine: Engine, repository: str | None, max_age: float, max_bytes: int
+    images: EngineImages, repository: str | None, max_age: float, max_bytes: int
 ) -> int:
     """Remove images of ours by their last use; give the bytes freed.
 
@@ -27,23 +27,23 @@ async def prune_images(
     Containers protect theirs.
 
     Raises:
-        EngineAwayError, EngineRefusedError: see `Engine`.
+        EngineError: see `EngineImages`.
     """
     now = datetime.now(UTC)
     names: dict[Path, list[str]] = {}
     found: list[Entry] = []
-    for listed in await engine.labelled(LABEL_BUILD_KEY):
+    for listed in await images.labelled(LABEL_BUILD_KEY):
         ours = _names(listed, repository)
         if not ours:
             continue
-        idle = now - _time(await engine.last_tagged(listed["Id"]), now)
+        idle = now - _time(await images.last_tagged(listed["Id"]), now)
         image = Path(listed["Id"])
         names[image] = ours
         found.append(Entry(image, idle.total_seconds(), listed.get("Size") or 0))
     found.sort(key=lambda entry: -entry.idle)
     freed = 0
     for entry in surplus(found, max_age, max_bytes):
-        removed = [await engine.remove(name) for name in names[entry.folder]]
+        removed = [await images.remove(name) for name in names[entry.folder]]
         freed += entry.size if removed[-1] else 0
     return freed
 

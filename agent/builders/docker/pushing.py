@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.builders.docker.credentials import ANONYMOUS, engine_auth
-from agent.builders.docker.engine import Engine, EngineRefusedError
 from agent.builders.docker.plan import Plan, launch_context
+from agent.docker.client import Engine
+from agent.docker.errors import EngineRefusedError
+from agent.docker.images import EngineImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
@@ -65,22 +67,22 @@ class ImageRepository:
         reference = f"{self.name}@{digest}"
         return Image(reference, "digest", reused, self.reference(key), here=False)
 
-    async def push(self, engine: Engine, image_id: str, key: str, log: LogSink) -> str:
+    async def push(self, images: EngineImages, image_id: str, key: str, log: LogSink) -> str:
         """Push an image of the engine; give the digest that the registry has it under.
 
         Raises:
             JobError: `BUILD_FAILED`, with the registry's words; `IMAGE_AUTH`.
-            EngineAwayError: the engine went away.
+            EngineUnavailableError: the engine went away.
         """
         auth = engine_auth(await self.registry.credentials(self.name))
         reference = self.reference(key)
         tag = reference.rpartition(":")[2]
         await say(log, f"pushing to {reference}")
         try:
-            await engine.tag(image_id, self.name, tag)
-            digest = await self._follow(engine, tag, auth)
+            await images.tag(image_id, self.name, tag)
+            digest = await self._follow(images.engine, tag, auth)
         except EngineRefusedError as error:
-            raise self.failed(error.message) from None
+            raise self.failed(error.reason) from None
         except TimeoutError:
             raise self.failed(f"no progress for {_IDLE:g} s") from None
         if digest is None:
@@ -90,7 +92,7 @@ class ImageRepository:
     async def _follow(self, engine: Engine, tag: str, auth: str | None) -> str | None:
         path = f"/images/{self.name}/push"
         # Without a login the engine still wants the header.
-        stream = engine.events(path, auth=auth or ANONYMOUS, idle=_IDLE, tag=tag)
+        stream = engine.events(path, {"tag": tag}, auth=auth or ANONYMOUS, idle=_IDLE)
         digest: str | None = None
         async with aclosing(stream) as events:
             async for event in events:

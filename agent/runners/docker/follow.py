@@ -6,9 +6,10 @@ from concurrent.futures import Executor
 from contextlib import aclosing
 from typing import Final
 
+from agent.docker.client import Engine
+from agent.docker.errors import EngineError, EngineUnavailableError
+from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.ports.runner import LogPiece
-from agent.runners.docker.engine import Engine, EngineAwayError
-from agent.runners.docker.frames import Entry, Frames
 from agent.runners.docker.marks import Marks
 from agent.runners.docker.position import Position
 
@@ -54,20 +55,20 @@ class Follower:
                 if not await self._is_running():
                     return
                 await asyncio.sleep(_AGAIN)
-            except EngineAwayError:
-                if not await self._engine.until_back(self._patience):
+            except EngineError:
+                if not await self._engine.wait_until_reachable(self._patience):
                     raise
 
     async def _read(self, offset: int) -> AsyncGenerator[LogPiece, None]:
         """One stream, from the beginning of what the engine has."""
         position = Position(self._marks, offset)
-        frames = Frames()
+        frames = LogFrameDecoder()
         path = f"/containers/{self._container}/logs"
         async with self._engine.stream(path, _PARAMS) as response:
             if response.status == _NOT_FOUND:
                 return
             if response.status >= 300:  # noqa: PLR2004
-                raise EngineAwayError(self._engine.address.given, await response.text())
+                raise EngineUnavailableError(self._engine.address.given, await response.text())
             while chunk := await response.content.read(_CHUNK):
                 pieces = list(_taken(frames.feed(chunk), position))
                 if self._marks.unsaved:
@@ -79,7 +80,7 @@ class Follower:
         await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _taken(entries: Iterator[Entry], position: Position) -> Iterator[LogPiece]:
+def _taken(entries: Iterator[FramePart], position: Position) -> Iterator[LogPiece]:
     """Wanted parts of one chunk, neighbours joined."""
     joined: list[LogPiece] = []
     for entry in entries:

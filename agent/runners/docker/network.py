@@ -5,11 +5,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.config.execution import DockerRunnerConfig
+from agent.docker.client import Engine
+from agent.docker.sdk import DockerSdk
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.model.names import LABEL_KIND
-from agent.runners.docker.engine import Engine
-from agent.runners.docker.sdk import Sdk
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
@@ -26,7 +26,7 @@ class JobNetwork:
     A bridge of that name that somebody else made is used as it is.
     """
 
-    def __init__(self, config: DockerRunnerConfig, engine: Engine, sdk: Sdk) -> None:
+    def __init__(self, config: DockerRunnerConfig, engine: Engine, sdk: DockerSdk) -> None:
         self._config = config
         self._engine = engine
         self._sdk = sdk
@@ -60,7 +60,7 @@ class JobNetwork:
     async def _look(self) -> dict[str, Any] | None:
         """By exact name; the engine's own filter also finds names that only contain it."""
         filters = json.dumps({"name": [self._config.network]})
-        listed = await self._engine.asked("/networks", {"filters": filters})
+        listed = await self._engine.get("/networks", {"filters": filters})
         named = (row for row in listed.rows if row["Name"] == self._config.network)
         return next(named, None)
 

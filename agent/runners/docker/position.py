@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from agent.docker.log_frames import FramePart
 from agent.ports.runner import LogPiece
-from agent.runners.docker.frames import Entry
 from agent.runners.docker.marks import Marks
 
 #: Reported as missing where a loss is certain and its size is not.
@@ -26,7 +26,7 @@ class Position:
     _at: int | None = None
     _begun: bool = False
 
-    def take(self, entry: Entry) -> LogPiece | None:
+    def take(self, entry: FramePart) -> LogPiece | None:
         """The part of an entry that is wanted."""
         if entry.first:
             if self._at is None:

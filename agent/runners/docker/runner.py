@@ -17,6 +17,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from agent.config.execution import DockerRunnerConfig
+from agent.docker.client import Engine, EngineResponse
+from agent.docker.errors import refusal
+from agent.docker.sdk import DockerSdk
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -33,15 +36,11 @@ from agent.ports.runner import (
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import Surroundings, container_body
 from agent.runners.docker.container import is_running, labels_of, started_at, workload_of
-from agent.runners.docker.engine import Answer, Engine
-from agent.runners.docker.failures import refusal
 from agent.runners.docker.follow import Follower
 from agent.runners.docker.marks import Marks
 from agent.runners.docker.network import JobNetwork
-from agent.runners.docker.sdk import Sdk
 from agent.runners.docker.watch import Watcher
 from agent.runners.ownership import is_void, same_attempt
-from agent.system.engine_address import Address, address_of
 
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404
@@ -70,7 +69,6 @@ class DockerRunner:
         threads: Executor,
         *,
         state_dir: Path | None = None,
-        address: Address | None = None,
         patience: float = 60.0,
     ) -> None:
         self._control_plane_id = control_plane_id
@@ -79,9 +77,8 @@ class DockerRunner:
         self._allowed = allowance(config.allow)
         self._state_dir = state_dir
         self._patience = patience
-        where = address or address_of(config.host)
-        self._engine = Engine(where)
-        self._sdk = Sdk(self._engine, threads)
+        self._engine = Engine(config.host)
+        self._sdk = DockerSdk(self._engine, threads)
         self._network = JobNetwork(config, self._engine, self._sdk)
         self._watcher = Watcher(self._engine, self._sdk, patience)
         #: Ids that this process created and never sent a start for.
@@ -114,7 +111,7 @@ class DockerRunner:
 
     async def backend_id(self) -> str:
         """See the port."""
-        info = (await self._engine.asked("/info")).body
+        info = (await self._engine.get("/info")).body
         return str(info.get("ID") or info.get("Name"))
 
     def check(self, arguments: dict[str, Any]) -> None:
@@ -146,7 +143,7 @@ class DockerRunner:
             if adopted is not None:
                 await self._remove_unstarted(adopted)
             await asyncio.sleep(_CREATE_PAUSE)
-        raise refusal(f"The container '{request.name}' could not be created", answer)
+        raise _refused(f"The container '{request.name}' could not be created", answer)
 
     async def start(self, workload: Workload) -> Workload:
         """See the port. The start time is this machine's clock."""
@@ -164,7 +161,7 @@ class DockerRunner:
         if answer.status == _NOT_MODIFIED:
             raise _already(workload)
         if not answer.ok:
-            raise refusal(f"The container '{workload.name}' could not be started", answer)
+            raise _refused(f"The container '{workload.name}' could not be started", answer)
         return replace(workload, state=WorkloadState.RUNNING, started_at=datetime.now(UTC))
 
     async def find(self, name: str) -> Workload | None:
@@ -178,7 +175,7 @@ class DockerRunner:
         """See the port."""
         filters = {"label": [f"{LABEL_CONTROL_PLANE}={self._control_plane_id}"]}
         params = {"all": "1", "filters": json.dumps(filters)}
-        listed = await self._engine.asked("/containers/json", params)
+        listed = await self._engine.get("/containers/json", params)
         found = [await self._watcher.inspect(str(entry["Id"])) for entry in listed.rows]
         workloads = [workload_of(inspected) for inspected in found if inspected is not None]
         return [workload for workload in workloads if workload is not None]
@@ -238,7 +235,7 @@ class DockerRunner:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._threads, lambda: marks.unlink(missing_ok=True))
 
-    def _created(self, request: RunRequest, answer: Answer) -> Workload:
+    def _created(self, request: RunRequest, answer: EngineResponse) -> Workload:
         container = str(answer.body["Id"])
         self._fresh.add(container)
         return Workload(request.name, container, request.lease, WorkloadState.CREATED)
@@ -248,9 +245,9 @@ class DockerRunner:
         self._fresh.discard(workload.id)
         answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params={"v": "1"})
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
-            raise refusal(f"The container '{workload.name}' could not be replaced", answer)
+            raise _refused(f"The container '{workload.name}' could not be replaced", answer)
 
-    async def _start(self, workload: Workload) -> Answer:
+    async def _start(self, workload: Workload) -> EngineResponse:
         return await self._engine.call("POST", f"/containers/{workload.id}/start")
 
     async def _refuse_started(self, workload: Workload) -> None:
@@ -281,6 +278,10 @@ def _adopted(existing: dict[str, Any], request: RunRequest) -> Workload:
         hint = f"Remove it (`docker rm {request.name}`), then retry the item."
         raise JobError(Cause.START_FAILED, message, hint=hint)
     return workload
+
+
+def _refused(what: str, answer: EngineResponse) -> JobError:
+    return refusal(what, answer.status, answer.message)
 
 
 def _already(workload: Workload) -> AlreadyStartedError:

@@ -6,14 +6,14 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from agent.docker.client import Engine
+from agent.docker.errors import EngineError, EngineRefusedError, refusal
+from agent.docker.log_frames import LogFrameDecoder
+from agent.docker.sdk import DockerSdk
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.ports.runner import Ending, Workload
 from agent.runners.docker.container import ending_of, is_running, started_at
-from agent.runners.docker.engine import Engine, EngineAwayError
-from agent.runners.docker.failures import init_failure, may_be_init
-from agent.runners.docker.frames import Frames
-from agent.runners.docker.sdk import Sdk
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
@@ -25,6 +25,10 @@ _SLACK: Final = timedelta(seconds=2)
 _SHORTLY: Final = timedelta(seconds=10)
 #: Seconds before a wait is repeated that ended under a running container.
 _AGAIN: Final = 0.2
+#: How the engine's init (tini) reports, as the job's only output, that it could not run the
+#: command, and the exit codes that it then ends with.
+_INIT: Final = b"[FATAL tini"
+_INIT_CODES: Final = frozenset({1, 126, 127})
 #: Bytes of a log in which the engine's init would tell of its failure.
 _FIRST_LINES: Final = 4096
 
@@ -32,7 +36,7 @@ _FIRST_LINES: Final = 4096
 class Watcher:
     """Waits on one engine. It may stay away for `patience` seconds."""
 
-    def __init__(self, engine: Engine, sdk: Sdk, patience: float) -> None:
+    def __init__(self, engine: Engine, sdk: DockerSdk, patience: float) -> None:
         self._engine = engine
         self._sdk = sdk
         self._patience = patience
@@ -47,7 +51,7 @@ class Watcher:
         if answer.status == _NOT_FOUND:
             return None
         if not answer.ok:
-            raise EngineAwayError(self._engine.address.given, answer.message)
+            raise EngineRefusedError(self._engine.address.given, answer.status, answer.message)
         return answer.body
 
     async def wait(self, workload: Workload) -> Ending:
@@ -64,9 +68,9 @@ class Watcher:
             try:
                 inspected = await self._ended(workload)
                 break
-            except EngineAwayError:
+            except EngineError:
                 away_since = away_since or datetime.now(UTC)
-                if not await self._engine.until_back(self._patience):
+                if not await self._engine.wait_until_reachable(self._patience):
                     raise
         if inspected is None:
             raise _vanished(workload, engine_was_away=away_since is not None)
@@ -78,7 +82,7 @@ class Watcher:
             raise _ended_with_engine(workload, ending)
         if _may_be_memory(ending, inspected) and not await self._was_killed(workload, ending):
             return replace(ending, out_of_memory=True)
-        if may_be_init(ending.exit_code):
+        if ending.exit_code in _INIT_CODES:
             failure = init_failure(workload.name, await self._first_lines(workload))
             if failure is not None:
                 raise failure
@@ -96,7 +100,7 @@ class Watcher:
     async def _ended_by_engine(self, ending: Ending, away_since: datetime) -> bool:
         if ending.finished_at is not None and ending.finished_at < away_since - _SLACK:
             return False
-        info = await self._engine.asked("/info")
+        info = await self._engine.get("/info")
         return not info.body.get("LiveRestoreEnabled")
 
     async def _was_killed(self, workload: Workload, ending: Ending) -> bool:
@@ -120,7 +124,7 @@ class Watcher:
         path = f"/containers/{workload.id}/logs"
         async with self._engine.stream(path, params) as response:
             start = await response.content.read(_FIRST_LINES)
-        return b"".join(entry.data for entry in Frames().feed(start))
+        return b"".join(entry.data for entry in LogFrameDecoder().feed(start))
 
 
 def _may_be_memory(ending: Ending, inspected: dict[str, Any]) -> bool:
@@ -149,3 +153,15 @@ def _ended_with_engine(workload: Workload, ending: Ending) -> JobError:
     )
     hint = "Start the job again; with `live-restore` the engine leaves containers running."
     return JobError(Cause.LOST_ENGINE, message, hint=hint)
+
+
+def init_failure(name: str, log: bytes) -> JobError | None:
+    """The error behind an exit code of the engine's init, if the log shows that it is one."""
+    line = log.rstrip(b"\n")
+    if not line.startswith(_INIT) or b"\n" in line:
+        return None
+    message = line.partition(b"] ")[2].decode("utf-8", "replace")
+    if "exec format error" not in message.lower():
+        # As the engine itself words it, so that one table reads both.
+        message = f"unable to start container process: {message}"
+    return refusal(f"'{name}' could not run its command", 0, message)

@@ -5,8 +5,9 @@ import os
 import pytest
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
+from agent.docker.images import EngineImages
 from agent.ports.builder import BuildRequest
 from agent.testing.builder_suite import RecordingLog
 
@@ -18,9 +19,10 @@ async def engine(docker_engine, tmp_path):
     """The engine; images of the test go away with it."""
     async with Engine(docker_engine.host, dict(os.environ)) as made:
         yield made
-        for listed in await made.labelled(f"{LABEL}={tmp_path.name}"):
+        images = EngineImages(made)
+        for listed in await images.labelled(f"{LABEL}={tmp_path.name}"):
             for tag in listed["RepoTags"] or [listed["Id"]]:
-                await made.remove(tag)
+                await images.remove(tag)
 
 
 @pytest.fixture

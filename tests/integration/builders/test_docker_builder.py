@@ -8,9 +8,9 @@ import uuid
 import pytest
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine
 from agent.config.base import Secret
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from tests.integration.builders.refusing import refused

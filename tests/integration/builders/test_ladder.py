@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine
 from agent.builders.docker.reference import NAMESPACE
 from agent.builders.prebuilt import ReadyImages
 from agent.config.execution import BuilderConfig
+from agent.docker.client import Engine
+from agent.docker.images import EngineImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.testing.builder_suite import RecordingLog
@@ -92,10 +93,11 @@ def on(on_way, way):
 
 async def forget(engine, name):
     """Remove every trace of the test from an engine."""
-    for listed in await engine.labelled(f"launch-test.builders={name}"):
+    images = EngineImages(engine)
+    for listed in await images.labelled(f"launch-test.builders={name}"):
         every = [*(listed["RepoTags"] or ()), *(listed["RepoDigests"] or ())]
         for reference in [each for each in every if "<none>" not in each] or [listed["Id"]]:
-            await engine.remove(reference)
+            await images.remove(reference)
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pytest
 from docker.api.client import APIClient
 
 from agent.config.execution import DockerRunnerConfig
+from agent.docker.client import Engine
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
 from agent.ports.runner import AlreadyStartedError, Ending, LogPiece, Mount, WorkloadState
-from agent.runners.docker.engine import Engine
 from agent.testing.runner_suite import launched, raised, read_all
 from agent.testing.scripted_runner import Play
 from tests.contract.runner_stages import TEST_LABEL, DockerStage

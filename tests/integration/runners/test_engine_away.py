@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.docker.client import Engine as Client
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.runners.docker.engine import Engine as Client
-from agent.system.engine_address import address_of
 from agent.testing.runner_suite import first_piece, launched, raised, read_all
 from agent.testing.scripted_runner import Play
 from tests.contract.runner_stages import DockerStage
@@ -102,7 +101,7 @@ async def test_a_killed_engine_comes_back_to_what_it_finds(
 
 
 async def test_an_engine_that_was_never_there_is_named() -> None:
-    client = Client(address_of("unix:///run/no-engine-here.sock"))
+    client = Client("unix:///run/no-engine-here.sock")
     error = await raised(JobError, client.call("GET", "/_ping"))
     assert error.cause is Cause.LOST_ENGINE
     assert "no-engine-here.sock" in error.message

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.docker.engine import Engine
+from agent.docker.client import Engine
 from tests.unit.builders.fake_engine import serving
 
 

@@ -7,14 +7,16 @@ import pytest
 from agent.builders.docker import pushing
 from agent.builders.docker.bases import base_content
 from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.engine import Engine, EngineAwayError, EngineRefusedError
 from agent.builders.docker.pruning import _time, tidy
 from agent.builders.docker.pushing import ImageRepository
 from agent.builders.docker.reference import NAMESPACE
 from agent.config.execution import BuilderConfig
+from agent.docker.address import DEFAULT
+from agent.docker.client import Engine
+from agent.docker.errors import EngineRefusedError, EngineUnavailableError
+from agent.docker.images import EngineImages
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.system.engine_address import DEFAULT
 from agent.testing.builder_suite import RecordingLog
 from tests.unit.builders.fake_engine import DIGEST, ID, image
 
@@ -42,9 +44,9 @@ def builder(engine, threads, tmp_path, registry=None, **config):
 
 
 def test_the_engine_is_the_configured_one_else_docker_s():
-    assert Engine(None, {}).host == DEFAULT
-    assert Engine(None, {"DOCKER_HOST": "tcp://h:1"}).host == "tcp://h:1"
-    assert Engine("unix:///x", {"DOCKER_HOST": "tcp://h:1"}).host == "unix:///x"
+    assert Engine(None, {}).address.given == DEFAULT
+    assert Engine(None, {"DOCKER_HOST": "tcp://h:1"}).address.given == "tcp://h:1"
+    assert Engine("unix:///x", {"DOCKER_HOST": "tcp://h:1"}).address.given == "unix:///x"
 
 
 async def test_closing_is_legal_at_any_time():
@@ -60,35 +62,35 @@ def test_an_address_that_is_not_supported_is_told():
 
 async def test_an_engine_that_cannot_be_reached_is_away():
     async with Engine("tcp://127.0.0.1:1", {}) as engine:
-        with pytest.raises(EngineAwayError):
-            await engine.platform()
+        with pytest.raises(EngineUnavailableError):
+            await EngineImages(engine).platform()
 
 
 async def test_an_engine_that_is_not_there_is_named_in_the_system_s_words(tmp_path):
     host = f"unix://{tmp_path}/none.sock"
     async with Engine(host, {}) as engine:
-        with pytest.raises(EngineAwayError) as caught:
-            await engine.platform()
-    assert str(caught.value) == f"{host}: No such file or directory"
+        with pytest.raises(EngineUnavailableError) as caught:
+            await EngineImages(engine).platform()
+    assert caught.value.detail == f"{host}: No such file or directory"
 
 
 async def test_a_refusal_keeps_its_words(fake, engine):
     fake.refuse["/version"] = (500, "out of order")
     with pytest.raises(EngineRefusedError, match="out of order"):
-        await engine.platform()
+        await EngineImages(engine).platform()
     fake.refuse["/images/x/json"] = (500, "broken")
     with pytest.raises(EngineRefusedError):
-        await engine.image("x")
+        await EngineImages(engine).inspect("x")
 
 
 async def test_removing_tells_whether_it_was_possible(fake, engine):
-    assert await engine.remove("x")
+    assert await EngineImages(engine).remove("x")
     for status, possible in ((404, False), (409, False)):
         fake.refuse["/images/x"] = (status, "conflict")
-        assert await engine.remove("x") is possible
+        assert await EngineImages(engine).remove("x") is possible
     fake.refuse["/images/x"] = (500, "broken")
     with pytest.raises(EngineRefusedError):
-        await engine.remove("x")
+        await EngineImages(engine).remove("x")
 
 
 async def test_the_build_cache_is_pruned_by_age_and_size(fake, engine, threads, tmp_path):
@@ -192,11 +194,11 @@ async def test_a_base_counts_by_what_every_machine_knows_it_by(fake, engine):
     registry = Registry(**{"3": DIGEST})
     repository = ImageRepository("reg.example/x", registry)
     name = "python:3"
-    assert await base_content(engine, repository, name) == DIGEST
+    assert await base_content(EngineImages(engine), repository, name) == DIGEST
     fake.images[name] = image(RepoDigests=[f"other@sha256:{'0' * 64}", f"python@{DIGEST}"])
-    assert await base_content(engine, repository, name) == DIGEST
+    assert await base_content(EngineImages(engine), repository, name) == DIGEST
     fake.images[name] = image()
-    assert await base_content(engine, repository, name) == ID
+    assert await base_content(EngineImages(engine), repository, name) == ID
     assert registry.asked == [name]
 
 
@@ -205,9 +207,15 @@ async def test_a_base_that_nobody_knows_stops_no_build(engine):
         async def exists(self, reference):
             raise JobError(Cause.IMAGE_AUTH, "no entry")
 
-    assert await base_content(engine, ImageRepository("r/x", Shut()), "python:3") == "not here"
-    assert await base_content(engine, ImageRepository("r/x", Registry()), "python:3") == "not here"
-    assert await base_content(engine, None, "python:3") == "not here"
+    assert (
+        await base_content(EngineImages(engine), ImageRepository("r/x", Shut()), "python:3")
+        == "not here"
+    )
+    assert (
+        await base_content(EngineImages(engine), ImageRepository("r/x", Registry()), "python:3")
+        == "not here"
+    )
+    assert await base_content(EngineImages(engine), None, "python:3") == "not here"
 
 
 async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
@@ -274,7 +282,7 @@ def test_a_time_that_cannot_be_read_counts_as_now():
 async def push(fake, threads):
     async with Engine(fake.host, {}) as engine:
         return await ImageRepository("reg.example/x", Registry()).push(
-            engine, ID, KEY, RecordingLog()
+            EngineImages(engine), ID, KEY, RecordingLog()
         )
 
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from agent.builders.docker.engine import Engine
 from agent.builders.prebuilt import ReadyImages
+from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.registries.docker_config import DockerLogins

@@ -158,7 +158,7 @@ async def test_processes_get_environments_whatever_builds_images(
 async def test_containers_get_images_from_one_builder(
     tmp_path: Path, threads: ThreadPoolExecutor, engine: str, builder: str, built_by: str
 ) -> None:
-    from agent.builders.docker.engine import Engine
+    from agent.docker.client import Engine
 
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:

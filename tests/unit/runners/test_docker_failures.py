@@ -2,9 +2,9 @@
 
 import pytest
 
+from agent.docker.errors import refusal
 from agent.model.cause import Cause
-from agent.runners.docker.engine import Answer
-from agent.runners.docker.failures import init_failure, refusal
+from agent.runners.docker.watch import init_failure
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from agent.runners.docker.failures import init_failure, refusal
     ],
 )
 def test_refusals_have_causes(status: int, words: str, cause: Cause) -> None:
-    error = refusal("The container 'x' could not be started", Answer(status, {"message": words}))
+    error = refusal("The container 'x' could not be started", status, words)
     assert error.cause is cause
     assert error.message.startswith("The container 'x' could not be started: ")
 

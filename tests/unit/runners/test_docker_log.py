@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.model.errors import JobError
-from agent.runners.docker.frames import Entry, Frames
 from agent.runners.docker.marks import Marks
 from agent.runners.docker.position import Position
 
@@ -34,7 +34,7 @@ def test_frames_are_the_same_however_the_stream_is_cut(
     lines: list[bytes], places: list[int]
 ) -> None:
     stream = b"".join(frame(number, line) for number, line in enumerate(lines))
-    frames = Frames()
+    frames = LogFrameDecoder()
     entries = [entry for chunk in cut(stream, places) for entry in frames.feed(chunk)]
     assert b"".join(entry.data for entry in entries) == b"".join(lines)
     assert [entry.stamp for entry in entries if entry.first] == [
@@ -43,7 +43,7 @@ def test_frames_are_the_same_however_the_stream_is_cut(
 
 
 def test_a_frame_of_any_size_is_passed_on_as_it_comes() -> None:
-    frames = Frames()
+    frames = LogFrameDecoder()
     head, rest = frame(1, b"x" * MIB)[:100], frame(1, b"x" * MIB)[100:]
     assert sum(len(entry.data) for entry in frames.feed(head)) == 100 - 39
     assert sum(len(entry.data) for entry in frames.feed(rest)) == MIB - 61
@@ -51,11 +51,11 @@ def test_a_frame_of_any_size_is_passed_on_as_it_comes() -> None:
 
 def test_a_stream_without_time_stamps_is_an_error() -> None:
     with pytest.raises(JobError, match="cannot be read"):
-        list(Frames().feed(b"\x01\0\0\0\0\0\0\x05hello" * 10))
+        list(LogFrameDecoder().feed(b"\x01\0\0\0\0\0\0\x05hello" * 10))
 
 
 def taken(position: Position, frames: list[tuple[int, bytes]]) -> list[tuple[int, bytes, int]]:
-    pieces = [position.take(Entry(stamp(number), data, first=True)) for number, data in frames]
+    pieces = [position.take(FramePart(stamp(number), data, first=True)) for number, data in frames]
     return [(piece.offset, piece.data, piece.missing) for piece in pieces if piece]
 
 

@@ -1,4 +1,4 @@
-"""Where the container engine is, for builders and runners alike: `DOCKER_HOST` and companions."""
+"""Where the container engine is: configuration, `DOCKER_HOST` and its companions."""
 
 import os
 import ssl
@@ -19,8 +19,8 @@ _TLS_PORT: Final = 2376
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """An engine's address, as both clients take it."""
+class EngineAddress:
+    """An engine's address and its TLS settings."""
 
     #: As given: `unix:///…`, `tcp://host:port`.
     given: str
@@ -67,7 +67,9 @@ class Address:
         return aiohttp.ClientSession(connector=connector)
 
 
-def address_of(configured: str | None, environment: Mapping[str, str] = os.environ) -> Address:
+def engine_address(
+    configured: str | None, environment: Mapping[str, str] = os.environ
+) -> EngineAddress:
     """The configured address, else `DOCKER_HOST`, else the default socket.
 
     Raises:
@@ -77,7 +79,7 @@ def address_of(configured: str | None, environment: Mapping[str, str] = os.envir
     parts = urlsplit(given)
     match parts.scheme:
         case "unix":
-            return Address(given, parts.path, "http://engine")
+            return EngineAddress(given, parts.path, "http://engine")
         case "tcp" | "http" | "https" if parts.hostname:
             return _network_address(given, environment)
         case _:
@@ -85,7 +87,7 @@ def address_of(configured: str | None, environment: Mapping[str, str] = os.envir
             raise ConfigError(message, hint="Give unix:///path or tcp://host:port.")
 
 
-def _network_address(given: str, environment: Mapping[str, str]) -> Address:
+def _network_address(given: str, environment: Mapping[str, str]) -> EngineAddress:
     parts = urlsplit(given)
     verify = environment.get("DOCKER_TLS_VERIFY", "")
     folder = environment.get("DOCKER_CERT_PATH")
@@ -94,7 +96,7 @@ def _network_address(given: str, environment: Mapping[str, str]) -> Address:
         folder = str(Path("~/.docker").expanduser())
     port = parts.port or (_TLS_PORT if secure else _PLAIN_PORT)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-    return Address(
+    return EngineAddress(
         given,
         None,
         f"{'https' if secure else 'http'}://{host}:{port}",

@@ -1,7 +1,7 @@
 """The docker SDK, in the thread pool and imported when first needed.
 
-It serves what happens seldom: making the network, looking back at events. It costs 10 MiB, so
-what every agent asks at its start, and what every job needs, goes over `engine`.
+For rare calls: creating the network, reading past events. It costs 10 MiB of memory, so what
+every agent asks at its start, and what every job needs, goes over `client`.
 """
 
 import asyncio
@@ -10,20 +10,21 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from agent.docker.client import Engine
+from agent.docker.errors import EngineUnavailableError
 from agent.model.errors import ConfigError
-from agent.runners.docker.engine import Engine, EngineAwayError
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient
 
 T = TypeVar("T")
 
-#: Seconds for a call, and for the engine to show that it is there.
-_PATIENCE: Final = 60
+#: Seconds for a call, and for a ping before it.
+_CALL: Final = 60
 _PING: Final = 10.0
 
 
-class Sdk:
+class DockerSdk:
     """Runs calls on one low-level client of the SDK.
 
     The client is made once; the lock keeps two threads from making two. Its calls share a
@@ -40,17 +41,17 @@ class Sdk:
     async def call(self, work: Callable[["APIClient"], T]) -> T:
         """Run `work` with the client in a thread.
 
-        Errors that the engine answers pass through as the SDK's own (`docker.errors`).
+        Error statuses of the engine are raised as the SDK's own `docker.errors.APIError`.
 
         Raises:
-            EngineAwayError: it cannot be reached.
+            EngineUnavailableError: it cannot be reached.
         """
-        # The SDK leaves a socket open for each connection that fails: ask over ours first.
+        # The SDK leaks a socket for each connection that fails: ping with our client first.
         await self._engine.call("GET", "/_ping", limit=_PING)
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._run, work)
 
     def close(self) -> None:
-        """Close its connections."""
+        """Close its connections. Blocks."""
         with self._lock:
             client, self._client = self._client, None
         if client is not None:
@@ -61,13 +62,13 @@ class Sdk:
         from requests.exceptions import RequestException
 
         try:
-            return work(self._opened())
+            return work(self._opened_client())
         except APIError:
             raise
         except (DockerException, RequestException, OSError) as error:
-            raise EngineAwayError(self._address.given, str(error)) from error
+            raise EngineUnavailableError(self._address.given, str(error)) from error
 
-    def _opened(self) -> "APIClient":
+    def _opened_client(self) -> "APIClient":
         from docker.api.client import APIClient
 
         with self._lock:
@@ -75,7 +76,7 @@ class Sdk:
                 self._client = APIClient(
                     base_url=self._address.given,
                     version="auto",
-                    timeout=_PATIENCE,
+                    timeout=_CALL,
                     tls=self._tls(),
                 )
             return self._client

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from agent.docker.address import engine_address
 from agent.model.errors import ConfigError
-from agent.system.engine_address import address_of
 
 
 def test_configuration_comes_before_docker_host_and_both_before_the_default() -> None:
     environment = {"DOCKER_HOST": "unix:///run/other.sock"}
-    assert address_of("unix:///run/mine.sock", environment).socket == "/run/mine.sock"
-    assert address_of(None, environment).socket == "/run/other.sock"
-    assert address_of(None, {}).socket == "/var/run/docker.sock"
+    assert engine_address("unix:///run/mine.sock", environment).socket == "/run/mine.sock"
+    assert engine_address(None, environment).socket == "/run/other.sock"
+    assert engine_address(None, {}).socket == "/var/run/docker.sock"
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_configuration_comes_before_docker_host_and_both_before_the_default() ->
     ],
 )
 def test_network_addresses(given: str, environment: dict[str, str], url: str) -> None:
-    address = address_of(given, environment)
+    address = engine_address(given, environment)
     assert (address.socket, address.url) == (None, url)
     assert (address.certificates is not None) == url.startswith("https")
 
@@ -33,10 +33,10 @@ def test_network_addresses(given: str, environment: dict[str, str], url: str) ->
 @pytest.mark.parametrize("given", ["ssh://host", "engine", "tcp://"])
 def test_other_addresses_are_refused(given: str) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
-        address_of(given, {})
+        engine_address(given, {})
 
 
 def test_unreadable_certificates_are_a_configuration_error(tmp_path: Path) -> None:
     environment = {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
     with pytest.raises(ConfigError, match="DOCKER_CERT_PATH"):
-        address_of("tcp://engine", environment).tls()
+        engine_address("tcp://engine", environment).tls()
