@@ -54,7 +54,7 @@ class Metrics:
         counts = await plane.queues.counts(SYSTEM, list(queues))
         for queue_id, phases in counts.items():
             for phase, count in phases.items():
-                self._items.labels(entity, queues[queue_id], phase.word).set(count)
+                self._items.labels(entity, queues[queue_id], phase.value.lower()).set(count)
         for agent in await plane.agents.list(SYSTEM, entity):
             status = "lost" if agent.lost else agent.status.lower()
             self._agents.labels(entity, status).inc()

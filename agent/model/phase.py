@@ -1,8 +1,8 @@
-"""The phases of an item and the only ways between them.
+"""The phases of an item, the transitions between them, and the words that users see.
 
-The store, the wire, the pages and the command line use these very names. ``PERMITTED`` is
-the hinge: before it nothing has run and an item may go back to its queue; after it nothing
-runs again except as a new attempt.
+The store and the wire use the names of `Phase`; pages, the command line and messages show
+`Phase.word`. ``PERMITTED`` is the deciding point: before it nothing has run and an item may
+go back to its queue; after it nothing runs again except as a new attempt.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class Phase(StrEnum):
-    """Where an item is; see the transition table below."""
+    """The state of an item; see `TRANSITIONS`."""
 
     QUEUED = "QUEUED"
     LEASED = "LEASED"
@@ -28,8 +28,38 @@ class Phase(StrEnum):
 
     @property
     def word(self) -> str:
-        """The name as people read it."""
-        return self.value.lower()
+        """The word that users see; `docs/glossary.md` has the same table."""
+        return _WORDS[self]
+
+
+#: `leased` and `preparing` are one to users: an agent has the item, and nothing runs yet.
+_WORDS: Final[Mapping[Phase, str]] = {
+    Phase.QUEUED: "waiting",
+    Phase.LEASED: "preparing",
+    Phase.PREPARING: "preparing",
+    Phase.PERMITTED: "pending",
+    Phase.STARTED: "running",
+    Phase.SUCCEEDED: "succeeded",
+    Phase.FAILED: "failed",
+    Phase.STOPPED: "stopped",
+    Phase.PREEMPTED: "preempted",
+    Phase.LOST: "lost",
+    Phase.REFUSED: "refused",
+    Phase.ERRORED: "error",
+}
+
+#: Every word once, in the order of an item's life.
+PHASE_WORDS: Final = tuple(dict.fromkeys(_WORDS.values()))
+
+
+def phases_named(text: str) -> tuple[Phase, ...]:
+    """The phases that a user means by a word of `PHASE_WORDS` or by a name of `Phase`.
+
+    Capital letters do not matter. Empty when it is neither.
+    """
+    wanted = text.lower()
+    shown = tuple(phase for phase in Phase if phase.word == wanted)
+    return shown or tuple(phase for phase in Phase if phase.value.lower() == wanted)
 
 
 TERMINAL: Final = frozenset(

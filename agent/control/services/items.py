@@ -238,6 +238,6 @@ def _must_be_queued(item_id: str, phase: Phase, what: str) -> None:
     if phase is not Phase.QUEUED:
         over = phase in TERMINAL
         raise ConflictError(
-            f"Item {item_id} is {phase.word}: only queued items can be {what}.",
+            f"Item {item_id} is {phase.word}: only waiting items can be {what}.",
             hint="Submit it again." if over else "Stop it and submit it again.",
         )

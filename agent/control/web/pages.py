@@ -15,7 +15,7 @@ from agent.control.web import present
 from agent.control.web.filters import queue_address
 from agent.control.web.keys import RENDERER, viewer_name
 from agent.model.errors import InvalidInputError, NotFoundError
-from agent.model.phase import Phase
+from agent.model.phase import PHASE_WORDS, Phase, phases_named
 
 _PAGE: Final = 50
 _TABS: Final = (("items", "Items"), ("agents", "Agents"), ("settings", "Settings"))
@@ -94,15 +94,21 @@ async def _items_tab(
     phases = _phases(request.query.getall("phase", []))
     after = request.query.get("after") or None
     page = await plane.items.list(
-        principal, record.entity, queue_id=record.id, phases=phases, after=after, first=_PAGE
+        principal,
+        record.entity,
+        queue_id=record.id,
+        phases=phases or None,
+        after=after,
+        first=_PAGE,
     )
     counts = await plane.queues.counts(principal, [record.id])
     agents = await plane.agents.list(principal, record.entity, queue_id=record.id)
-    filters = [("phase", phase.word) for phase in phases or ()]
+    words = tuple(dict.fromkeys(phase.word for phase in phases))
+    filters = [("phase", word) for word in words]
     older = [*filters, ("after", page.end_cursor or "")]
     return {
         "items": page.rows,
-        "phases": phases or (),
+        "words": words,
         "counts": present.ordered(counts.get(record.id, {})),
         "served": any(agent.live for agent in agents),
         "after": after,
@@ -111,18 +117,18 @@ async def _items_tab(
     }
 
 
-def _phases(words: Sequence[str]) -> list[Phase] | None:
-    """The phases to show; `None` means all.
+def _phases(words: Sequence[str]) -> list[Phase]:
+    """The phases to show; none means all.
 
     Raises:
         InvalidInputError: there is no such phase.
     """
-    try:
-        return [Phase(word.upper()) for word in words] or None
-    except ValueError:
-        known = ", ".join(phase.word for phase in Phase)
-        message = f"There is no phase '{' '.join(words)}'."
-        raise InvalidInputError(message, hint=f"The phases are {known}.") from None
+    found = {word: phases_named(word) for word in words}
+    for word, phases in found.items():
+        if not phases:
+            hint = f"The phases are {', '.join(PHASE_WORDS)}."
+            raise InvalidInputError(f"There is no phase '{word}'.", hint=hint)
+    return [phase for phases in found.values() for phase in phases]
 
 
 async def _agents_tab(plane: Plane, principal: Principal, record: QueueRecord) -> dict[str, Any]:

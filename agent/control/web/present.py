@@ -1,6 +1,7 @@
 """Records as pages show them: pure, and without a trace of markup."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,6 +25,7 @@ class QueueRow:
     """A queue in the table of an entity."""
 
     queue: QueueRecord
+    #: `(first phase, number of items)` for each word that users see.
     counts: tuple[tuple[Phase, int], ...]
     agents: tuple[AgentRecord, ...]
 
@@ -56,8 +58,16 @@ class LogChoice:
 
 
 def ordered(counts: Mapping[Phase, int]) -> tuple[tuple[Phase, int], ...]:
-    """Phases that occur, in the order of an item's life."""
-    return tuple((phase, counts[phase]) for phase in Phase if counts.get(phase))
+    """The number of items by users' word, in the order of an item's life, without zeros.
+
+    Each word is stood for by the first phase that it names.
+    """
+    first: dict[str, Phase] = {}
+    totals: Counter[str] = Counter()
+    for phase in Phase:
+        first.setdefault(phase.word, phase)
+        totals[phase.word] += counts.get(phase, 0)
+    return tuple((first[word], number) for word, number in totals.items() if number)
 
 
 def recent(agents: Iterable[AgentRecord], now: datetime) -> tuple[AgentRecord, ...]:

@@ -1,4 +1,4 @@
-"""An item's way from its queue to its end, as a short row of steps."""
+"""The progress of an item, from its queue to its end, as a row of steps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,48 +9,47 @@ from agent.control.store.records import EventRecord
 from agent.control.web.filters import tone
 from agent.model.phase import TERMINAL, Phase
 
-_WAY: Final = (Phase.QUEUED, Phase.LEASED, Phase.PREPARING, Phase.PERMITTED, Phase.STARTED)
+#: The phase that stands for each step; `LEASED` and `PREPARING` are one step, "preparing".
+_STEPS: Final = (Phase.QUEUED, Phase.PREPARING, Phase.PERMITTED, Phase.STARTED)
+_WORDS: Final = tuple(phase.word for phase in _STEPS)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One station; `at` is when it was reached in the latest attempt."""
+    """One step; `at` is when the latest attempt reached it."""
 
     text: str
     at: datetime | None
-    #: `done`, `now`, `ahead`, or `end` for the phase that an item ended in.
+    #: `end` is the phase that an item ended in.
     kind: Literal["done", "now", "ahead", "end"]
     tone: str
 
 
 def steps(phase: Phase, events: Sequence[EventRecord]) -> tuple[Step, ...]:
-    """The stations of the latest attempt; `events` is the item's history, oldest first."""
+    """The steps of the latest attempt; `events` is the item's history, oldest first."""
     reached = _reached(events)
-    on_the_way = tuple(_step(station, phase, reached) for station in _WAY)
-    return (*on_the_way, _end(phase, reached))
+    if phase in TERMINAL:
+        end = Step(phase.word, reached.get(phase.word), "end", tone(phase))
+    else:
+        end = Step("ended", None, "ahead", "idle")
+    return (*(_step(each, phase, reached) for each in _STEPS), end)
 
 
-def _reached(events: Sequence[EventRecord]) -> dict[Phase, datetime]:
-    """When each phase began, since the item was last put on its queue."""
-    reached: dict[Phase, datetime] = {}
+def _reached(events: Sequence[EventRecord]) -> dict[str, datetime]:
+    """When each word became true, since the item was last put on its queue."""
+    reached: dict[str, datetime] = {}
     previous: Phase | None = None
     for event in events:
         if event.phase is Phase.QUEUED and previous is not Phase.QUEUED:
             reached = {}
-        reached.setdefault(event.phase, event.at)
+        reached.setdefault(event.phase.word, event.at)
         previous = event.phase
     return reached
 
 
-def _step(station: Phase, phase: Phase, reached: dict[Phase, datetime]) -> Step:
-    at = reached.get(station)
-    if station is phase:
-        return Step(station.word, at, "now", tone(station))
-    passed = phase in _WAY and _WAY.index(station) < _WAY.index(phase)
-    return Step(station.word, at, "done" if at or passed else "ahead", "idle")
-
-
-def _end(phase: Phase, reached: dict[Phase, datetime]) -> Step:
-    if phase in TERMINAL:
-        return Step(phase.word, reached.get(phase), "end", tone(phase))
-    return Step("ended", None, "ahead", "idle")
+def _step(step: Phase, phase: Phase, reached: dict[str, datetime]) -> Step:
+    word, at = step.word, reached.get(step.word)
+    if word == phase.word:
+        return Step(word, at, "now", tone(step))
+    passed = phase.word in _WORDS and _WORDS.index(word) < _WORDS.index(phase.word)
+    return Step(word, at, "done" if at or passed else "ahead", "idle")

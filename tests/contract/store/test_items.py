@@ -188,7 +188,7 @@ async def test_a_queued_item_is_stopped_at_once_and_stopping_twice_is_legal(worl
 async def test_what_ended_badly_can_be_retried(world: World) -> None:
     agent = await world.agent()
     item = await world.submit()
-    with pytest.raises(ConflictError, match="queued: only what ended badly"):
+    with pytest.raises(ConflictError, match="waiting: only what ended badly"):
         await world.plane.items.retry(world.me, item.id)
     claim = await agent.claim_one()
     await agent.start(claim)
@@ -232,7 +232,7 @@ async def test_moving_applies_the_other_queues_template(world: World) -> None:
     room = Capacity(slots=9, gpus=("0", "1"))
     order = [claim.lease.item_id for claim in await agent.claim(free=room, most=9)]
     assert order == [before.id, item.id]
-    with pytest.raises(ConflictError, match="only queued items can be moved"):
+    with pytest.raises(ConflictError, match="only waiting items can be moved"):
         await world.plane.items.move(world.me, item.id, "default")
     await world.history(item)
 

@@ -90,7 +90,7 @@ async def test_an_item_is_followed_from_its_queue_to_its_end(scene, browser):
     await scene.log(claim, b"installing requirements\n", "setup")
     await browser.until("document.querySelector('.log').innerText.includes('installing')")
     await scene.start(agent, claim)
-    await browser.until(f"{state} === 'started'")
+    await browser.until(f"{state} === 'running'")
     await scene.log(claim, b"the job speaks\n")
     await browser.until("document.querySelector('.log').innerText.includes('the job speaks')")
     await scene.finish(agent, claim, Phase.SUCCEEDED, Cause.SUCCEEDED, "exit code 0", 0)

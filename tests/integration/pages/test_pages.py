@@ -104,7 +104,7 @@ async def test_launch_shows_counts_and_agents_of_a_queue(scene, sign_in):
 
     text = words(await page(await sign_in(scene.ada), "/launch"))
 
-    assert "1 queued" in text
+    assert "1 waiting" in text
     assert "1 preparing" in text
     assert "box POLLING" in text
 
@@ -128,14 +128,14 @@ async def test_a_queue_lists_its_items_and_filters_them_by_phase(scene, sign_in)
     session = await sign_in(scene.ada)
 
     everything = words(await page(session, "/launch/queues/ada/default"))
-    queued = words(await page(session, "/launch/queues/ada/default?phase=queued"))
-    started = words(await page(session, "/launch/queues/ada/default?phase=started"))
+    waiting = words(await page(session, "/launch/queues/ada/default?phase=waiting"))
+    running = words(await page(session, "/launch/queues/ada/default?phase=started"))
 
     assert claim.name == "one"
     assert re.search(r"preparing one medium ada .*? box", everything)
-    assert "two" in queued
-    assert " one " not in queued
-    assert "No item is started." in started
+    assert "two" in waiting
+    assert " one " not in waiting
+    assert "No item is running." in running
 
 
 async def test_older_items_are_a_page_away(scene, sign_in):
@@ -156,7 +156,7 @@ async def test_an_unknown_phase_is_refused_with_the_known_ones(scene, sign_in):
 
     async with session.get("/launch/queues/ada/default?phase=flying") as answer:
         assert answer.status == 400
-        assert "The phases are queued" in await answer.text()
+        assert "The phases are waiting" in await answer.text()
 
 
 async def test_the_agents_tab_shows_id_status_jobs_and_heartbeat(scene, sign_in):
@@ -200,7 +200,8 @@ async def test_an_item_shows_its_way_its_log_and_why(scene, sign_in):
 
     text = words(await page(session, f"/launch/items/{item.id}"))
 
-    assert re.search(r"queued [\d:]+ leased [\d:]+ preparing [\d:]+ permitted [\d:]+", text)
+    steps = ("waiting", "preparing", "pending", "running", "failed")
+    assert re.search(" ".join(rf"{step} [\d:]+" for step in steps), text)
     assert "RUN_EXIT_CODE" in text
     assert "The job ended with an exit code other than 0." in text
     assert "Exit code 3" in text
@@ -242,7 +243,7 @@ async def test_stop_and_retry_are_forms(scene, sign_in):
         assert answer.url.path == f"/launch/items/{item.id}"
         assert "STOPPED_BY_USER" in await answer.text()
     async with session.post(f"/launch/items/{item.id}/retry") as answer:
-        assert "queued" in await answer.text()
+        assert "waiting" in await answer.text()
 
     record = await scene.plane.items.get(scene.ada.principal, item.id)
     assert record.phase is Phase.QUEUED

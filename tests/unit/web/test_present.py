@@ -128,9 +128,15 @@ def test_agents_that_went_long_ago_are_not_shown_and_live_ones_come_first():
 
 
 def test_counts_come_in_the_order_of_an_items_life():
-    counts = {Phase.FAILED: 1, Phase.QUEUED: 2, Phase.STARTED: 0}
+    counts = {
+        Phase.FAILED: 1,
+        Phase.QUEUED: 2,
+        Phase.STARTED: 0,
+        Phase.PREPARING: 1,
+        Phase.LEASED: 3,
+    }
 
-    assert present.ordered(counts) == ((Phase.QUEUED, 2), (Phase.FAILED, 1))
+    assert present.ordered(counts) == ((Phase.QUEUED, 2), (Phase.LEASED, 4), (Phase.FAILED, 1))
 
 
 def test_a_queue_row_has_only_its_own_agents():
