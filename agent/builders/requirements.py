@@ -18,7 +18,7 @@ from agent.builders import locks
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import frozen
-from agent.model.job.places import candidates
+from agent.model.job.paths import candidates
 from agent.model.job.requirements import project_dependencies, read_requirements
 
 _INCLUDE: Final = re.compile(

@@ -22,7 +22,7 @@ from agent.model.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.model.phase import TERMINAL, Phase
 
 if TYPE_CHECKING:

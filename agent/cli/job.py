@@ -13,7 +13,7 @@ from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import LATEST, checked_alias, version_of
 from agent.model.job.reference import JobReference
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.model.units import format_size
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from agent.model.nearest import nearest
+from agent.model.names import nearest
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from agent.cli.values import mapping_from
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 Json = dict[str, Any]
 

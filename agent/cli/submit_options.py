@@ -21,7 +21,7 @@ from agent.jobs.author import (
 )
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
-from agent.model.nearest import nearest
+from agent.model.names import nearest
 from agent.model.spec import LaunchSpec, parse_spec
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from agent.config.server import Embedded, Remote, same_server
 from agent.daemon.identity import held_state_dir
 from agent.daemon.service import AgentDaemon
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.remote.console import Console
 from agent.system import machine
 

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from agent.config.base import Model
 from agent.config.document import KeyPath
 from agent.config.shape import annotation_at, describe, keys_at
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 Place = Callable[[KeyPath], str]
 

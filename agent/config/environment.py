@@ -14,7 +14,7 @@ from agent.config.base import Model
 from agent.config.layers import Setting
 from agent.config.shape import annotation_at, describe, key_paths
 from agent.model.errors import ConfigError
-from agent.model.nearest import nearest
+from agent.model.names import nearest
 
 _PREFIX: Final = "LAUNCH_"
 

@@ -16,9 +16,8 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.capacity import Ledger
 from agent.daemon.conditions import Conditions
 from agent.daemon.engines import EngineWatch
-from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
-from agent.model.protocol import ClaimRequest
+from agent.model.protocol import ClaimRequest, ConditionKind
 from agent.model.units import format_size
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare

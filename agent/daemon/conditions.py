@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from agent.model.condition import Condition, ConditionKind
+from agent.model.protocol import Condition, ConditionKind
 
 
 class Conditions:

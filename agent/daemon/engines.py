@@ -7,8 +7,8 @@ from typing import Final
 import structlog
 
 from agent.daemon.conditions import Conditions
-from agent.model.condition import ConditionKind
 from agent.model.errors import LaunchError
+from agent.model.protocol import ConditionKind
 from agent.pipeline.equipment import Backend
 from agent.ports.runner import RunnerPort
 

@@ -15,8 +15,8 @@ from agent.daemon.capacity import Ledger
 from agent.daemon.engines import EngineWatch
 from agent.daemon.heartbeat import HeartbeatLoop
 from agent.daemon.tally import Tally
-from agent.model.condition import ConditionKind
 from agent.model.errors import ConfigError
+from agent.model.protocol import ConditionKind
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric

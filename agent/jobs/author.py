@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.git_remote import stored_remote
 from agent.model.job.image_reference import parse_image
+from agent.model.job.names import stored_remote
 from agent.model.job.reference import project_in
 from agent.model.spec import parse_spec
 

@@ -11,7 +11,7 @@ from agent.jobs.new_job import Draft, Made, NewJob
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import frozen, job_file, names
 from agent.model.job.entry_point import notebook_of
-from agent.model.job.git_remote import stored_remote
+from agent.model.job.names import stored_remote
 from agent.model.job.reference import CodeReference, JobReference
 from agent.remote.artifacts import documents
 from agent.remote.artifacts.lookup import JOB
@@ -186,7 +186,7 @@ def _version(wanted: NewJob, draft: Draft, code: Stored | None) -> NewVersion:
 
 def _source(wanted: NewJob, draft: Draft, code_id: str | None) -> job_file.JobSource:
     if draft.pinned is None and code_id is None:
-        return job_file.ImageSource(image=wanted.path)
+        return job_file.JobImageSource(image=wanted.path)
     built: Json = {
         "entrypoint": list(draft.words),
         "notebook": notebook_of(draft.words) is not None,
@@ -195,12 +195,12 @@ def _source(wanted: NewJob, draft: Draft, code_id: str | None) -> job_file.JobSo
         "base_image": wanted.base_image,
     }
     if code_id is not None:
-        return job_file.ArtifactSource(artifact=str(CodeReference(id=code_id)), **built)
+        return job_file.JobArtifactSource(artifact=str(CodeReference(id=code_id)), **built)
     remote, commit = draft.pinned or ("", "")
     git = job_file.Git(
         remote=remote, commit=commit, submodules=wanted.submodules, lfs=wanted.lfs or None
     )
-    return job_file.RepoSource(git=git, **built)
+    return job_file.JobRepoSource(git=git, **built)
 
 
 async def _made(

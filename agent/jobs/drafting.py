@@ -13,10 +13,10 @@ from agent.model.job import entry_point as entry_points
 from agent.model.job import names
 from agent.model.job.frozen import frozen_text
 from agent.model.job.image_reference import parse_image
-from agent.model.job.places import below, candidates, inside
+from agent.model.job.paths import below, candidates, inside
 from agent.model.job.pyproject import read_pyproject
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.model.tree import walk
 from agent.sources.notebook import notebook_to_script
 

@@ -18,9 +18,9 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import names
 from agent.model.job.entry_point import program_of
-from agent.model.job.git_remote import stored_remote
 from agent.model.job.job_file import PATCH_NAME
-from agent.model.job.places import inside
+from agent.model.job.names import stored_remote
+from agent.model.job.paths import inside
 from agent.model.spec import GitSource
 from agent.sources.git.command import GitProgram
 from agent.sources.git.failures import CorruptMirrorError

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.model.errors import InvalidInputError, NotFoundError
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 if TYPE_CHECKING:
     from agent.remote.console import Console

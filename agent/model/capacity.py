@@ -48,7 +48,7 @@ def fits(demand: Demand, free: Capacity) -> bool:
     )
 
 
-def grant(demand: Demand, free: Capacity) -> Allocation:
+def allocate(demand: Demand, free: Capacity) -> Allocation:
     """Set aside what is asked; the first free devices are pinned.
 
     Call only where `fits` holds.

@@ -1,12 +1,11 @@
-"""Deterministic names and labels: what makes a second creation visible.
-
-Names come from the control plane, the item and the attempt, and from nothing else, so that
-whoever tries again arrives at the same name.
-"""
+"""Names: of workloads and images, of projects, and suggestions for mistyped ones."""
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Final
 
+from agent.model.errors import InvalidInputError
 from agent.model.work import Lease
 
 LABEL_PREFIX: Final = "launch-agent"
@@ -17,6 +16,9 @@ LABEL_EPOCH: Final = f"{LABEL_PREFIX}.epoch"
 LABEL_BUILD_KEY: Final = f"{LABEL_PREFIX}.build-key"
 #: `network`, `image`, `container`: what a pruner may remove.
 LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"
+
+_LONGEST_PROJECT: Final = 128
+_FORBIDDEN_IN_PROJECTS: Final = frozenset("/\\#?%:")
 
 
 def workload_name(control_plane_id: str, item_id: str, attempt: int) -> str:
@@ -48,3 +50,39 @@ def safe_image_name(text: str) -> str:
     parts = [re.sub(r"^[._-]+|[._-]+$", "", part) for part in lowered.split("/")]
     kept = [re.sub(r"[._-]{2,}", "-", part) for part in parts if part]
     return "/".join(kept)[:200] or "image"
+
+
+def checked_project(name: str) -> str:
+    """`name`, if a project may have it.
+
+    Raises:
+        InvalidInputError: a reference or an address with it could not be read.
+    """
+    fits = 0 < len(name) <= _LONGEST_PROJECT and name == name.strip() and name not in {".", ".."}
+    if fits and not _FORBIDDEN_IN_PROJECTS & set(name) and name.isprintable():
+        return name
+    shown = "".join(c if c.isprintable() else "�" for c in name[:_LONGEST_PROJECT])
+    hint = f"1 to {_LONGEST_PROJECT} characters, without `/ \\ # ? % :` and no blank at either end."
+    raise InvalidInputError(f"'{shown}' cannot be the name of a project.", hint=hint)
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known name that looks most like the given one, if any looks alike at all."""
+    by_folded = {_folded(candidate): candidate for candidate in known}
+    matches = get_close_matches(_folded(name), by_folded, n=1, cutoff=cutoff)
+    return by_folded[matches[0]] if matches else None
+
+
+def did_you_mean(name: str, known: Iterable[str], noun: str) -> str:
+    """A sentence: the nearest name, else all there are, else that there are none."""
+    names = sorted(known)
+    match = nearest(name, names)
+    if match is not None:
+        return f"Did you mean `{match}`?"
+    if not names:
+        return f"There is no {noun} yet."
+    return f"Known: {', '.join(f'`{each}`' for each in names[:20])}."
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("_", "-")

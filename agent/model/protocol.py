@@ -5,7 +5,6 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from agent.model.capacity import Capacity
-from agent.model.condition import Condition
 from agent.model.work import Claim, Lease
 
 
@@ -29,6 +28,34 @@ class AttemptStatus(StrEnum):
     ACTIVE = "ACTIVE"
     #: No such item, or none that this key may read.
     UNKNOWN = "UNKNOWN"
+
+
+class ConditionKind(StrEnum):
+    """What keeps a live agent from claiming."""
+
+    #: Less free space than `min_free_disk`: nothing is claimed.
+    DISK_LOW = "DISK_LOW"
+    #: The engine behind a resource does not answer: nothing is claimed for that resource.
+    ENGINE_SILENT = "ENGINE_SILENT"
+
+    @property
+    def word(self) -> str:
+        """As users read it."""
+        return self.value.replace("_", " ").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One reason not to claim, with a sentence for users."""
+
+    kind: ConditionKind
+    message: str
+    #: The resource concerned; `None`: all of them.
+    resource: str | None = None
+
+    def bars(self, resource: str | None) -> bool:
+        """Whether jobs for this resource are not claimed meanwhile."""
+        return self.resource is None or self.resource == resource
 
 
 @dataclass(frozen=True, slots=True)

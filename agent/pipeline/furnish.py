@@ -9,7 +9,7 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import frozen, job_file, runtime
 from agent.model.job.entry_point import notebook_of
-from agent.model.job.places import inside as path_inside
+from agent.model.job.paths import inside as path_inside
 from agent.model.spec import LaunchSpec
 from agent.pipeline.equipment import Workbench
 from agent.pipeline.stored import StoredJob

@@ -6,7 +6,7 @@ from typing import Final
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job import frozen, job_file
-from agent.model.job.job_file import Reading
+from agent.model.job.job_file import ParsedJobFile
 from agent.model.job.reference import JobReference, parse_reference
 from agent.model.spec import ArtifactSource, GitSource, ImageSource, Json, Source
 from agent.model.work import Claim
@@ -22,7 +22,7 @@ class StoredJob:
 
     #: By version number, whatever alias was asked for.
     reference: JobReference
-    reading: Reading
+    reading: ParsedJobFile
     #: Text of `requirements.frozen.txt`; empty when there is none.
     frozen: str = ""
     #: Uncommitted changes of its author.
@@ -97,15 +97,15 @@ def laid_under(claim: Claim, stored: StoredJob) -> Claim:
     return replace(claim, spec=merged, layers={**claim.layers, "job": said})
 
 
-def _source(reading: Reading) -> Source:
+def _source(reading: ParsedJobFile) -> Source:
     match reading.job.source:
-        case job_file.RepoSource(git=git):
+        case job_file.JobRepoSource(git=git):
             # W&B's agent always fetches submodules; a job may say that it needs none.
             wants = git.submodules is not False
             return GitSource(url=git.remote, ref=git.commit, submodules=wants, lfs=git.lfs is True)
-        case job_file.ArtifactSource(artifact=artifact):
+        case job_file.JobArtifactSource(artifact=artifact):
             return ArtifactSource(artifact=artifact)
-        case job_file.ImageSource(image=image):
+        case job_file.JobImageSource(image=image):
             return ImageSource(image=image)
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.job.reference import JobReference, parse_reference
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.remote.client import GraphQLClient
 from agent.remote.features import CONDITIONS, features
 

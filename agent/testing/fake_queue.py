@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from agent.model.capacity import fits, grant, minus
-from agent.model.condition import Condition
+from agent.model.capacity import allocate, fits, minus
 from agent.model.errors import FencedError, UnreachableError
 from agent.model.outcome import Outcome, phase_of
 from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase
@@ -22,6 +21,7 @@ from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,
     ClaimRequest,
+    Condition,
     Heartbeat,
     HeartbeatReply,
     LeaseStatus,
@@ -206,7 +206,7 @@ class FakePlane:
             wanted = wanted and self.asked_for(item.resource, request)
             if not wanted or not fits(demand, free):
                 continue
-            item.allocation = grant(demand, free)
+            item.allocation = allocate(demand, free)
             free = minus(free, item.allocation)
             item.move(Phase.LEASED)
             item.epoch += 1

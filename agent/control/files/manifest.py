@@ -6,7 +6,7 @@ from typing import Any, Final
 from agent.control.store.artifact_records import EntryRecord
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import decoded
-from agent.model.job.places import leads_upward
+from agent.model.job.paths import leads_upward
 
 _LONGEST_PATH: Final = 4096
 #: Bytes; the sum of a hundred thousand such still is a number for the database.

@@ -9,7 +9,7 @@ from obstore.store import ObjectStore
 from agent.control.files.storage import delete_below, storage_errors
 from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError
-from agent.model.job.places import inside
+from agent.model.job.paths import inside
 
 _FOLDER: Final = "run-files"
 _PARTS: Final = 2

@@ -11,10 +11,9 @@ from agent.control.graphql.agents import capacity_of
 from agent.control.graphql.context import Args, Context, Info, as_object
 from agent.control.store.records import ClaimRecord
 from agent.model.cause import Cause
-from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase
-from agent.model.protocol import LeaseStatus
+from agent.model.protocol import Condition, ConditionKind, LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 

@@ -18,7 +18,7 @@ from agent.control.store.ids import new_artifact_id
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.names import LATEST
-from agent.model.project import checked_project
+from agent.model.names import checked_project
 from agent.model.spec import Json
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")

@@ -16,7 +16,7 @@ from agent.model.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 P = ParamSpec("P")
 T = TypeVar("T")

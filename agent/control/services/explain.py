@@ -8,8 +8,8 @@ from typing import Final
 from agent.control.store.records import AgentRecord, Explanation, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand, fits
 from agent.model.cause import MEANINGS, Cause
-from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import TERMINAL, Phase
+from agent.model.protocol import Condition, ConditionKind
 from agent.model.units import format_size
 
 _HINDRANCES: Final = {

@@ -10,7 +10,7 @@ from agent.control.store import history, items
 from agent.control.store.ids import new_run_name
 from agent.control.store.records import ClaimRecord, Dialect
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.capacity import Allocation, Capacity, Demand, fits, grant, minus
+from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus
 from agent.model.phase import Phase
 from agent.model.work import Lease
 
@@ -51,7 +51,7 @@ def grant_items(
         if item_id is None:
             break
         seen = items.sure(tx, item_id)
-        share = grant(_demand(seen), room)
+        share = allocate(_demand(seen), room)
         _lease(tx, context, seen, agent, wish.request_id, share)
         allocation.append(claim_record(tx, context, item_id))
         room = minus(room, share)

@@ -7,11 +7,11 @@ from agent.control.store.artifact_records import ArtifactRecord, JobVersion
 from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import script_of
 from agent.model.job.job_file import (
-    ArtifactSource,
-    ImageSource,
+    JobArtifactSource,
     JobFile,
+    JobImageSource,
+    JobRepoSource,
     JobSource,
-    RepoSource,
     read_job_file,
 )
 from agent.model.spec import Json
@@ -55,19 +55,19 @@ def _read(artifact: ArtifactRecord) -> JobFile:
 
 def _source(source: JobSource) -> Json:
     match source:
-        case RepoSource(git=git):
+        case JobRepoSource(git=git):
             said = {"submodules": git.submodules, "lfs": git.lfs}
             asked = {key: value for key, value in said.items() if value is not None}
             return {"type": "git", "url": git.remote, "ref": git.commit, **asked}
-        case ArtifactSource(artifact=artifact):
+        case JobArtifactSource(artifact=artifact):
             return {"type": "artifact", "artifact": artifact}
-        case ImageSource(image=image):
+        case JobImageSource(image=image):
             return {"type": "image", "image": image}
 
 
 def _build(job: JobFile) -> Json:
     source = job.source
-    if isinstance(source, ImageSource):
+    if isinstance(source, JobImageSource):
         return {}
     found: dict[str, Any] = {
         "build_context": source.build_context,
@@ -82,23 +82,23 @@ def _overrides(source: JobSource) -> Json:
     found: Json = {}
     if source.entrypoint and not _notebook(source):
         found["entry_point"] = list(source.entrypoint)
-    if isinstance(source, ImageSource) and source.args:
+    if isinstance(source, JobImageSource) and source.args:
         found["args"] = list(source.args)
     return found
 
 
 def _notebook(source: JobSource) -> bool:
     """Whether the entry point has to be converted first, so that its words are not final."""
-    if isinstance(source, ImageSource):
+    if isinstance(source, JobImageSource):
         return False
     return source.notebook or (script_of(source.entrypoint) or "").endswith(".ipynb")
 
 
 def _summary(source: JobSource) -> str:
     match source:
-        case RepoSource(git=git):
+        case JobRepoSource(git=git):
             return f"{git.remote} at {git.commit[:_COMMIT_SHOWN]}"
-        case ArtifactSource(artifact=artifact):
+        case JobArtifactSource(artifact=artifact):
             return artifact
-        case ImageSource(image=image):
+        case JobImageSource(image=image):
             return image

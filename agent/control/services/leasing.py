@@ -21,10 +21,9 @@ from agent.control.store.records import ClaimRecord, HeartbeatReply
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
-from agent.model.condition import Condition
 from agent.model.errors import FencedError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
-from agent.model.protocol import LeaseStatus
+from agent.model.protocol import Condition, LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 

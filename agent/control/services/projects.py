@@ -10,7 +10,7 @@ from agent.control.store import projects
 from agent.control.store.ids import new_id
 from agent.control.store.records import Page, ProjectRecord, ResourceConfigRecord
 from agent.control.store.tx import Tx
-from agent.model.project import checked_project
+from agent.model.names import checked_project
 from agent.model.spec import Json
 
 

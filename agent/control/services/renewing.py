@@ -10,10 +10,9 @@ from agent.control.services.transitions import remark, requeue
 from agent.control.store import agents, items
 from agent.control.store.records import HeartbeatReply
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.condition import Condition
 from agent.model.errors import InvalidInputError
 from agent.model.phase import UNSTARTED_HELD, Phase
-from agent.model.protocol import LeaseStatus
+from agent.model.protocol import Condition, LeaseStatus
 from agent.model.work import Lease
 
 STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")

@@ -20,7 +20,7 @@ from agent.control.store import items, projects, runs
 from agent.control.store.records import Page, RunRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import NotFoundError, PermissionDeniedError
-from agent.model.project import checked_project
+from agent.model.names import checked_project
 
 __all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "check_scope", "storage_id"]
 

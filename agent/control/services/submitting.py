@@ -18,8 +18,8 @@ from agent.control.store.records import QueueRecord, Submission
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.reference import parse_code_reference
+from agent.model.names import checked_project
 from agent.model.phase import Phase
-from agent.model.project import checked_project
 from agent.model.spec import ArtifactSource, LaunchSpec
 
 DEFAULT_PROJECT: Final = "default"

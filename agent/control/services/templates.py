@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from agent.model.errors import InvalidInputError
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 from agent.model.spec import Json
 
 #: What W&B's clients know; the control plane keeps queues for runners it has none for itself.

@@ -11,8 +11,8 @@ from agent.control.store.records import AgentRecord, Dialect
 from agent.control.store.tables import agent_queues, agents, items, queues
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
-from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import HELD
+from agent.model.protocol import Condition, ConditionKind
 
 _BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
 _OWNER: Final = select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key_id).where(

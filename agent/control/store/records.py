@@ -11,9 +11,8 @@ from typing import Generic, Literal, TypeVar
 
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
-from agent.model.condition import Condition
 from agent.model.phase import Phase, wire_state
-from agent.model.protocol import LeaseStatus
+from agent.model.protocol import Condition, LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 

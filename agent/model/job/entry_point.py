@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.places import below, inside, leads_upward
+from agent.model.job.paths import below, inside, leads_upward
 
 #: Suffix of a script that may stand alone → the program that runs it.
 INTERPRETERS: Final = {".py": "python", ".ipynb": "python", ".sh": "bash"}

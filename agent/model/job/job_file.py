@@ -13,12 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import script_of, split
-from agent.model.job.git_remote import stored_remote
-from agent.model.job.places import inside
+from agent.model.job.names import stored_remote
+from agent.model.job.paths import inside
 from agent.model.job.reference import parse_code_reference
 from agent.model.job.runtime import repaired_runtime, repaired_word
-from agent.model.job.type_tree import Tree, type_tree
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 FILE_NAME: Final = "wandb-job.json"
 #: Uncommitted changes of the author, which lie beside it.
@@ -29,6 +28,13 @@ BUILD_VERSION: Final = "0.17.0"
 
 _SOURCE_TYPES: Final = ("repo", "artifact", "image")
 _MAX_SHOWN: Final = 80
+
+Tree = dict[str, Any]
+
+#: W&B's client keeps notes of its own under this key of a configuration.
+_NOTES: Final = "_wandb"
+#: Deeper values are `unknown`, so that the recursion is bounded.
+_DEEPEST: Final = 100
 
 
 class _Stored(BaseModel):
@@ -62,20 +68,20 @@ class _Built(_Stored):
     base_image: str | None = None
 
 
-class RepoSource(_Built):
+class JobRepoSource(_Built):
     """Code of a Git repository."""
 
     git: Git
 
 
-class ArtifactSource(_Built):
+class JobArtifactSource(_Built):
     """Code of a directory, in an artifact of type `code`."""
 
     #: `wandb-artifact://_id/<id>`.
     artifact: str
 
 
-class ImageSource(_Stored):
+class JobImageSource(_Stored):
     """A ready image; without `entrypoint` its own is used."""
 
     image: Annotated[str, Field(min_length=1)]
@@ -83,7 +89,7 @@ class ImageSource(_Stored):
     entrypoint: list[str] | None = None
 
 
-JobSource = RepoSource | ArtifactSource | ImageSource
+JobSource = JobRepoSource | JobArtifactSource | JobImageSource
 
 
 class JobFile(_Stored):
@@ -102,7 +108,7 @@ class JobFile(_Stored):
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ParsedJobFile:
     """A stored job, and what had to be mended in it, in words for people."""
 
     job: JobFile
@@ -117,7 +123,9 @@ def job_file(
     Raises:
         InvalidInputError: a path of the source leads outside, or a service's policy is unknown.
     """
-    kind = {RepoSource: "repo", ArtifactSource: "artifact", ImageSource: "image"}[type(source)]
+    kind = {JobRepoSource: "repo", JobArtifactSource: "artifact", JobImageSource: "image"}[
+        type(source)
+    ]
     raw = {"source_type": kind, "runtime": runtime, "services": dict(services or {}) or None}
     return _validated({**raw, "source": source.model_dump(exclude_none=True)})
 
@@ -147,15 +155,15 @@ def write_job_file(job: JobFile) -> str:
 
 def _leading_keys(source: JobSource) -> tuple[str, ...]:
     match source:
-        case RepoSource():
+        case JobRepoSource():
             return ("git",)
-        case ArtifactSource():
+        case JobArtifactSource():
             return ("entrypoint", "notebook", "artifact")
-        case ImageSource():
+        case JobImageSource():
             return ("image",)
 
 
-def read_job_file(text: str) -> Reading:
+def read_job_file(text: str) -> ParsedJobFile:
     """Read a stored job of any client.
 
     Raises:
@@ -170,7 +178,7 @@ def read_job_file(text: str) -> Reading:
     if not isinstance(raw, dict):
         raise InvalidInputError(f"{FILE_NAME} holds {_shown(raw)}, not an object.")
     repairs: list[str] = []
-    return Reading(_validated(_repaired(raw, repairs)), tuple(repairs))
+    return ParsedJobFile(_validated(_repaired(raw, repairs)), tuple(repairs))
 
 
 def _repaired(raw: dict[str, Any], repairs: list[str]) -> dict[str, Any]:
@@ -204,9 +212,9 @@ def _repaired_words(words: object, repairs: list[str]) -> dict[str, Any]:
 def _validated(raw: dict[str, Any]) -> JobFile:
     kind = raw.get("source_type")
     models: dict[str, type[JobSource]] = {
-        "repo": RepoSource,
-        "artifact": ArtifactSource,
-        "image": ImageSource,
+        "repo": JobRepoSource,
+        "artifact": JobArtifactSource,
+        "image": JobImageSource,
     }
     if not isinstance(kind, str) or kind not in models:
         message = f"{FILE_NAME}: `source_type` is {_shown(kind)}."
@@ -226,13 +234,13 @@ def _validated(raw: dict[str, Any]) -> JobFile:
 def _checked(source: JobSource) -> JobSource:
     """Paths inside, code referred to rightly, no password kept."""
     match source:
-        case ImageSource():
+        case JobImageSource():
             return source
-        case RepoSource(git=git):
+        case JobRepoSource(git=git):
             bare = git.model_copy(update={"remote": stored_remote(git.remote)})
             _check_paths(source)
             return source.model_copy(update={"git": bare})
-        case ArtifactSource(artifact=artifact):
+        case JobArtifactSource(artifact=artifact):
             parse_code_reference(artifact)
             _check_paths(source)
             return source
@@ -251,3 +259,56 @@ def _check_paths(source: _Built) -> None:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
+
+
+def type_tree(value: object) -> Tree:
+    """What kind of value stands where in a run's configuration or summary.
+
+        {"wb_type": "typedDict", "params": {"type_map": {"lr": {"wb_type": "number"}}}}
+
+    Built as W&B's client builds them at a run's end. A list of several kinds becomes a union;
+    the client writes its members in no order, here they are sorted by kind. What is not JSON
+    or lies too deep is `unknown`.
+    """
+    return _tree(value, 0)
+
+
+def _tree(value: object, depth: int) -> Tree:
+    match value:
+        case dict() | list() | tuple() if depth >= _DEEPEST:
+            return {"wb_type": "unknown"}
+        case dict():
+            named = ((str(key), each) for key, each in value.items() if key != _NOTES)
+            types = {key: _tree(each, depth + 1) for key, each in named}
+            return {"wb_type": "typedDict", "params": {"type_map": types}}
+        case list() | tuple():
+            element = _element([_tree(each, depth + 1) for each in value])
+            return {"wb_type": "list", "params": {"element_type": element, "length": len(value)}}
+        case _:
+            return {"wb_type": _kind(value)}
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "boolean"
+        case int() | float():
+            return "number"
+        case str():
+            return "string"
+        case _:
+            return "unknown"
+
+
+def _element(trees: list[Tree]) -> Tree:
+    """Of one kind: the last value's tree; of several: a union with one tree for each."""
+    kinds = {tree["wb_type"]: tree for tree in trees}
+    match [kinds[kind] for kind in sorted(kinds)]:
+        case []:
+            return {"wb_type": "unknown"}
+        case [only]:
+            return only
+        case allowed:
+            return {"wb_type": "union", "params": {"allowed_types": allowed}}

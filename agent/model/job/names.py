@@ -1,4 +1,4 @@
-"""Names and aliases of jobs, as W&B's clients make them, so that both name a job alike.
+"""Names and aliases of jobs, as W&B's clients make them, and the Git remotes in them.
 
 Facts from W&B's client 0.31.0: `make_artifact_name_safe`, `JobBuilder`, `create_job`.
 """
@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import SplitResult, urlsplit
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.git_remote import named_remote
 
 MAX_LENGTH: Final = 128
 LATEST: Final = "latest"
@@ -140,3 +140,39 @@ def aliases_of(own: Iterable[str], image_alias: str | None = None) -> list[str]:
     """A new version's aliases: the user's, the image's tag, and `latest`; each once."""
     found = [*own, *([image_alias] if image_alias else []), LATEST]
     return list(dict.fromkeys(found))
+
+
+def stored_remote(remote: str) -> str:
+    """The remote as a job stores it: with its user, without its password.
+
+    Everybody who may read the job could read a stored password; the agent that builds the
+    job has credentials of its own.
+    """
+    parts = _with_password(remote)
+    if parts is None:
+        return remote
+    user, _, _ = parts.netloc.rpartition("@")[0].partition(":")
+    host = parts.netloc.rpartition("@")[2]
+    return parts._replace(netloc=f"{user}@{host}" if user else host).geturl()
+
+
+def named_remote(remote: str) -> str:
+    """The remote as W&B's library writes it into names of jobs: `user:@host` for a password."""
+    parts = _with_password(remote)
+    if parts is None:
+        return remote
+    user = parts.username
+    host = parts.hostname or ""
+    port = f":{parts.port}" if parts.port is not None else ""
+    return parts._replace(netloc=f"{user}:@{host}{port}").geturl()
+
+
+def _with_password(remote: str) -> SplitResult | None:
+    """The parts of a URL that carries a password; `None` for every other remote."""
+    try:
+        parts = urlsplit(remote)
+        carries = parts.hostname is not None and parts.password is not None
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if carries else None

@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.names import LATEST, version_of
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 _FORM: Final = "The form is `entity/project/name:alias`, for example `acme/demo/train:latest`."
 _SCHEME: Final = "wandb-artifact://"

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.pyproject import PyProject, read_pyproject
-from agent.model.nearest import nearest
+from agent.model.names import nearest
 
 #: Options of a whole file that take a value, then those that take none.
 _VALUED: Final = {

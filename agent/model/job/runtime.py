@@ -13,7 +13,7 @@ from typing import Final
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.places import candidates
+from agent.model.job.paths import candidates
 from agent.model.job.pyproject import read_pyproject
 
 ACCEPTED: Final = "Accepted: `3.11`, `3.11.4`, `python-3.11.4`, `CPython 3.11.4`."

@@ -6,7 +6,7 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.nearest import did_you_mean
+from agent.model.names import did_you_mean
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _SHORT: Final = re.compile(r"[0-9a-f]{4,39}")

@@ -2,7 +2,7 @@
 
 from agent.control.services.notices import topic_entity
 from agent.model.cause import Cause
-from agent.model.condition import Condition, ConditionKind
+from agent.model.protocol import Condition, ConditionKind
 from tests.contract.store.world import Agent, World
 
 DISK = Condition(ConditionKind.DISK_LOW, "1.0 GiB are free, and 2.0 GiB must stay free.")

@@ -21,9 +21,8 @@ from agent.control.store.records import (
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
-from agent.model.condition import Condition
 from agent.model.phase import Phase, may_follow
-from agent.model.protocol import LeaseStatus
+from agent.model.protocol import Condition, LeaseStatus
 
 IMAGE = {"docker": {"docker_image": "busybox"}}
 PLENTY = Capacity(slots=100)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from agent.model.job import digest, entry_point, frozen, image_reference, job_file, names, runtime
-from agent.model.job.places import below, candidates, inside
+from agent.model.job.paths import below, candidates, inside
 from tests.contract.wandb_client.environment import WandbClient
 
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
@@ -80,7 +80,7 @@ def test_code_jobs_are_the_same(
     theirs = wandb_client.call("create", job_type="code", path=str(tmp_path), **case)
 
     words = entry_point.split(case["entrypoint"])
-    source = job_file.ArtifactSource(artifact=CODE, entrypoint=list(words), **build_keys(case))
+    source = job_file.JobArtifactSource(artifact=CODE, entrypoint=list(words), **build_keys(case))
     python = runtime.choose_runtime(case.get("runtime"), [], CURRENT).python
     mine = ours(source, python, requirements, services=case.get("services"))
     assert_same_artifact(mine, theirs["job"])
@@ -125,7 +125,7 @@ def test_code_directories_have_the_same_digest(wandb_client: WandbClient, tmp_pa
 def test_image_jobs_are_the_same(wandb_client: WandbClient, image: str, own: str | None):
     theirs = wandb_client.call("create", job_type="image", path=image, name=own, aliases=["mine"])
     assert str(image_reference.parse_image(image)) == image
-    assert_same_artifact(ours(job_file.ImageSource(image=image), None, None), theirs["job"])
+    assert_same_artifact(ours(job_file.JobImageSource(image=image), None, None), theirs["job"])
     named = names.image_job_name(image)
     assert theirs["name"] == (own or named.job)
     assert theirs["aliases"] == names.aliases_of(["mine"], named.alias)
@@ -206,7 +206,7 @@ def test_git_jobs_with_an_own_name_are_the_same(
     theirs = wandb_client.call("create", job_type="git", path=remote, name="own", **case)
 
     words = entry_point.split(case["entrypoint"])
-    source = job_file.RepoSource(
+    source = job_file.JobRepoSource(
         git=job_file.Git(remote=remote, commit=head), entrypoint=list(words), **build_keys(case)
     )
     python = our_runtime(repository, case.get("runtime"))

@@ -5,8 +5,8 @@ import string
 
 import pytest
 
-from agent.model.job import digest, entry_point, git_remote, names
-from agent.model.job.type_tree import type_tree
+from agent.model.job import digest, entry_point, names
+from agent.model.job.job_file import type_tree
 from tests.contract.wandb_client.environment import WandbClient
 
 TEXTS = [
@@ -116,7 +116,7 @@ def test_git_jobs_are_named_as_a_run_in_a_checkout_names_them(
 )
 def test_a_password_leaves_the_name_as_in_a_run(wandb_client: WandbClient, remote: str):
     recorded = wandb_client.call("without_password", url=remote)
-    assert git_remote.named_remote(remote) == recorded
+    assert names.named_remote(remote) == recorded
     assert names.git_job_name(remote, "x.py") == names.git_job_name(recorded, "x.py")
 
 

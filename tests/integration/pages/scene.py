@@ -24,8 +24,8 @@ from agent.control.store.records import (
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
-from agent.model.condition import Condition
 from agent.model.phase import Phase
+from agent.model.protocol import Condition
 
 SESSION = "session-1"
 

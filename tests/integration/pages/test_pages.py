@@ -9,8 +9,8 @@ import pytest
 
 from agent.control.store.records import Role
 from agent.model.cause import Cause
-from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import Phase
+from agent.model.protocol import Condition, ConditionKind
 
 CORPUS = [
     "<script>alert(1)</script>",

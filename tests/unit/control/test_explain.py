@@ -9,8 +9,8 @@ from agent.control.services.explain import Surroundings, explain
 from agent.control.store.records import AgentRecord, Dialect, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand
 from agent.model.cause import Cause
-from agent.model.condition import Condition, ConditionKind
 from agent.model.phase import TERMINAL, Phase
+from agent.model.protocol import Condition, ConditionKind
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 ITEM = ItemRecord(

@@ -10,10 +10,10 @@ from agent.config.agent import HealthConfig
 from agent.daemon import service
 from agent.daemon.health import Vitals
 from agent.model.cause import Cause
-from agent.model.condition import ConditionKind
 from agent.model.errors import JobError, UnreachableError
 from agent.model.outcome import Stopped, Succeeded
 from agent.model.phase import Phase
+from agent.model.protocol import ConditionKind
 from agent.pipeline.equipment import Backend
 from agent.testing.scripted_runner import Play
 from tests.unit.daemon.bench import IMAGE_JOB, Bench

@@ -21,7 +21,7 @@ from agent.daemon.capacity import Ledger
 from agent.daemon.identity import held_state_dir
 from agent.daemon.notify import Notifier
 from agent.daemon.prune import Pruner
-from agent.model.capacity import Capacity, Demand, fits, grant
+from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
 from agent.testing.scripted_runner import Play
@@ -109,7 +109,7 @@ def test_devices_are_never_granted_twice_and_all_come_back(
     for number, (gpus, cpus, release) in enumerate(wishes):
         lease, demand = Lease("i", 1, number), Demand(cpus=cpus, gpus=gpus)
         if fits(demand, ledger.free):
-            allocation = grant(demand, ledger.free)
+            allocation = allocate(demand, ledger.free)
             assert not ledger.conflict(allocation)
             ledger.take(lease, allocation)
             held[lease] = allocation.gpus

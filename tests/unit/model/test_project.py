@@ -3,7 +3,7 @@
 import pytest
 
 from agent.model.errors import InvalidInputError
-from agent.model.project import checked_project
+from agent.model.names import checked_project
 
 
 @pytest.mark.parametrize("name", ["demo", "Ünï x", "a.b-c_d", "x" * 128])

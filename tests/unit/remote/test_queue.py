@@ -9,7 +9,6 @@ from graphql import build_schema, parse, validate
 
 from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
-from agent.model.condition import Condition, ConditionKind
 from agent.model.errors import FencedError, PermissionDeniedError, ServerError
 from agent.model.outcome import Failed
 from agent.model.phase import Phase
@@ -17,6 +16,8 @@ from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,
     ClaimRequest,
+    Condition,
+    ConditionKind,
     Heartbeat,
     LeaseStatus,
 )

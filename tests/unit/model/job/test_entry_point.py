@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
-from agent.model.job import entry_point, places
+from agent.model.job import entry_point, paths
 
 
 def test_words_are_split_as_a_shell_would():
@@ -131,7 +131,7 @@ def test_any_words_have_an_answer(words: list[str]):
     ("path", "shortest"), [(".", ""), ("./", ""), ("a", "a"), ("./a//b/", "a/b"), ("a/./b", "a/b")]
 )
 def test_paths_inside_in_shortest_form(path: str, shortest: str):
-    assert places.inside(path, "build context") == shortest
+    assert paths.inside(path, "build context") == shortest
 
 
 @pytest.mark.parametrize(
@@ -139,20 +139,20 @@ def test_paths_inside_in_shortest_form(path: str, shortest: str):
 )
 def test_paths_outside_are_refused_by_their_role(path: str):
     with pytest.raises(InvalidInputError, match="The build context"):
-        places.inside(path, "build context")
+        paths.inside(path, "build context")
 
 
 @given(st.text("./ab\\", max_size=12))
 def test_a_path_that_is_let_in_stays_in(path: str):
     try:
-        shortest = places.inside(path, "path")
+        shortest = paths.inside(path, "path")
     except InvalidInputError:
         return
     assert not shortest.startswith("/")
     assert ".." not in shortest.split("/")
-    assert shortest == "" or places.inside(shortest, "path") == shortest
+    assert shortest == "" or paths.inside(shortest, "path") == shortest
 
 
 def test_candidates_go_from_the_build_context_to_the_root():
-    assert places.candidates(["x", "y"], "a/b") == ["a/b/x", "a/b/y", "x", "y"]
-    assert places.candidates(["x", "y"]) == ["x", "y"]
+    assert paths.candidates(["x", "y"], "a/b") == ["a/b/x", "a/b/y", "x", "y"]
+    assert paths.candidates(["x", "y"]) == ["x", "y"]

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
 from agent.model.job import job_file
-from agent.model.job.job_file import ArtifactSource, Git, ImageSource, RepoSource, read_job_file
-from agent.model.job.type_tree import type_tree
+from agent.model.job.job_file import (
+    Git,
+    JobArtifactSource,
+    JobImageSource,
+    JobRepoSource,
+    read_job_file,
+    type_tree,
+)
 
 COMMIT = "933a265b7f8a83b90c4a3a7f8aa1c7ea256fc02b"
 REMOTE = "https://git.example/acme/demo.git"
@@ -34,7 +40,7 @@ RECORDED = stored(
 def test_known_faults_are_mended_and_said():
     reading = read_job_file(RECORDED)
     assert reading.job.runtime == "3.11"
-    assert isinstance(reading.job.source, RepoSource)
+    assert isinstance(reading.job.source, JobRepoSource)
     assert reading.job.source.entrypoint == ["python3.11", "train.py"]
     assert reading.job.input_types == type_tree({"lr": 0.1})
     assert reading.repairs == (
@@ -44,7 +50,7 @@ def test_known_faults_are_mended_and_said():
 
 
 def test_a_clean_job_needs_no_repair_and_is_written_back_byte_by_byte():
-    source = RepoSource(git=Git(remote=REMOTE, commit=COMMIT), entrypoint=["python", "a.py"])
+    source = JobRepoSource(git=Git(remote=REMOTE, commit=COMMIT), entrypoint=["python", "a.py"])
     text = job_file.write_job_file(job_file.job_file(source, runtime="3.11"))
     reading = read_job_file(text)
     assert reading.repairs == ()
@@ -55,7 +61,7 @@ def test_the_version_tells_of_build_keys():
     git = Git(remote=REMOTE, commit=COMMIT)
 
     def version(**keys: str) -> str:
-        source = RepoSource(git=git, entrypoint=["python", "a.py"], **keys)
+        source = JobRepoSource(git=git, entrypoint=["python", "a.py"], **keys)
         text = job_file.write_job_file(job_file.job_file(source, runtime="3.11"))
         found: str = json.loads(text)["_version"]
         return found
@@ -65,7 +71,7 @@ def test_the_version_tells_of_build_keys():
 
 
 def test_image_jobs():
-    source = ImageSource(image="org/app:1", entrypoint=["python", "/opt/x.py"])
+    source = JobImageSource(image="org/app:1", entrypoint=["python", "/opt/x.py"])
     text = job_file.write_job_file(job_file.job_file(source, runtime=None))
     assert json.loads(text)["runtime"] == ""
     read = read_job_file(text).job
@@ -75,7 +81,7 @@ def test_image_jobs():
 
 def test_missing_and_empty_keys_have_defaults():
     read = read_job_file(stored("artifact", {"artifact": CODE, "notebook": None}, runtime=None)).job
-    assert read.source == ArtifactSource(artifact=CODE)
+    assert read.source == JobArtifactSource(artifact=CODE)
     assert read.runtime is None
     assert read.input_types == read.output_types == type_tree({})
 
@@ -83,7 +89,7 @@ def test_missing_and_empty_keys_have_defaults():
 def test_an_entry_point_in_one_text_is_split():
     source = {"artifact": CODE, "entrypoint": "python train.py"}
     reading = read_job_file(stored("artifact", source))
-    assert isinstance(reading.job.source, ArtifactSource)
+    assert isinstance(reading.job.source, JobArtifactSource)
     assert reading.job.source.entrypoint == ["python", "train.py"]
     assert reading.repairs == ("entry point 'python train.py' is split into words",)
 
@@ -101,12 +107,12 @@ def test_passwords_are_not_kept():
     source = {"git": GIT | {"remote": "https://u:secret@git.example/r.git"}}
     read = read_job_file(stored("repo", source)).job
     assert "secret" not in job_file.write_job_file(read)
-    assert isinstance(read.source, RepoSource)
+    assert isinstance(read.source, JobRepoSource)
     assert read.source.git.remote == "https://u@git.example/r.git"
 
 
 def test_services():
-    source = ImageSource(image="x")
+    source = JobImageSource(image="x")
     text = job_file.write_job_file(
         job_file.job_file(source, runtime=None, services={"a": "always", "b": "never"})
     )
@@ -149,7 +155,7 @@ def test_what_is_wrong_is_named_by_its_path(text: str, message: str):
 
 def test_a_new_job_is_checked_as_a_stored_one_is():
     with pytest.raises(InvalidInputError, match="build context"):
-        job_file.job_file(ArtifactSource(artifact=CODE, build_context=".."), runtime="3.11")
+        job_file.job_file(JobArtifactSource(artifact=CODE, build_context=".."), runtime="3.11")
 
 
 @given(st.text(max_size=30))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
 from agent.model.job import names
-from agent.model.job.git_remote import named_remote, stored_remote
+from agent.model.job.names import named_remote, stored_remote
 
 SAFE = re.compile(r"[A-Za-z0-9_.-]{0,128}")
 LONG = st.text(max_size=400) | st.text("abc/", min_size=100, max_size=400)

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.model.job.type_tree import type_tree
+from agent.model.job.job_file import type_tree
 
 NUMBER = {"wb_type": "number"}
 JSON = st.recursive(
