@@ -7,7 +7,7 @@ That starts jobs that cannot work, hence they are refused here before anything r
 from agent.model.cause import Cause
 from agent.model.errors import PolicyError
 from agent.model.work import Image
-from agent.ports.builder import BuildRequest
+from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink
 
 
@@ -16,6 +16,14 @@ class NoBuilder:
 
     def __init__(self, kind: str) -> None:
         self.name = kind
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        """Refuse.
+
+        Raises:
+            PolicyError: always, `POLICY_SOURCE`.
+        """
+        raise self._refusal(request)
 
     async def key(self, request: BuildRequest) -> str:
         """Refuse.

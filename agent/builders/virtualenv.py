@@ -22,7 +22,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
-from agent.ports.builder import BuildRequest
+from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 from agent.system import cache
 from agent.system.child import Command, Tail, run
@@ -67,6 +67,12 @@ class VirtualenvBuilder:
         self._threads = threads
         self._environment = environment
         self._processes = processes
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        """See `BuilderPort`."""
+        _refuse_images(request)
+        found = (await self._inputs(request)).requirements
+        return BuildPreview(requirements=None if found is None else found.found_in)
 
     async def key(self, request: BuildRequest) -> str:
         """See `BuilderPort`. Code counts only where packages are installed from it."""

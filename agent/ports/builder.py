@@ -43,11 +43,34 @@ class BuildRequest:
     accelerated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BuildPreview:
+    """What `build` would do with a request, decided without an engine or registry."""
+
+    #: Text of the Dockerfile; `None` where no image is built.
+    dockerfile: str | None = None
+    #: The job's own Dockerfile, relative to the build context; `None` when it is generated.
+    own_dockerfile: str | None = None
+    #: File of the source that the packages come from.
+    requirements: str | None = None
+    #: Base image of a generated Dockerfile.
+    base_image: str | None = None
+    #: The agent's configuration chose the base image.
+    base_image_configured: bool = False
+
+
 class BuilderPort(Protocol):
     """One way to build."""
 
     #: Name in configuration and messages.
     name: str
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        """What would be built; reads the source and calls no engine.
+
+        Raises:
+            JobError: `SOURCE_INVALID`, as `key`.
+        """
 
     async def key(self, request: BuildRequest) -> str:
         """Content key, lower-case hex.

@@ -36,7 +36,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.model.names import LABEL_BUILD_KEY, LABEL_KIND, safe_image_name
 from agent.model.work import Image
-from agent.ports.builder import BuildRequest
+from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 from agent.ports.registry import RegistryPort
 from agent.system.threads import Stop, in_thread
@@ -76,6 +76,19 @@ class DockerBuilder:
         self._cache = cache
         self._threads = threads
         self._environment = environment
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        """See `BuilderPort`."""
+        plan = await in_thread(self._threads, lambda _: make_plan(request, self._config))
+        generated = plan.generated
+        found = None if generated is None else generated.requirements
+        return BuildPreview(
+            dockerfile=plan.text,
+            own_dockerfile=plan.shown_dockerfile,
+            requirements=None if found is None else found.found_in,
+            base_image=None if generated is None else plan.bases[0],
+            base_image_configured=bool(self._config.base_image or self._config.accelerator),
+        )
 
     async def key(self, request: BuildRequest) -> str:
         """See `BuilderPort`. A base image counts by its content, not by its name."""

@@ -13,7 +13,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.plugins import PluginContext
-from agent.ports.builder import BuildRequest
+from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 
 
@@ -24,6 +24,10 @@ class ToolsBuilder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        """Nothing to show before it is built."""
+        return BuildPreview()
 
     async def key(self, request: BuildRequest) -> str:
         """A digest over the names and contents of the tools."""

@@ -20,7 +20,7 @@ from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree
 from agent.pipeline.equipment import Backend, Limits, Sources
-from agent.ports.builder import BuildRequest
+from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 from agent.testing.fake_item import FakeItem
 from agent.testing.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
@@ -68,6 +68,9 @@ class FakeBuilder:
         self.reached = asyncio.Event()
         self.cancelled = 0
         self.pruned: list[tuple[float, int]] = []
+
+    async def preview(self, request: BuildRequest) -> BuildPreview:
+        return BuildPreview()
 
     async def key(self, request: BuildRequest) -> str:
         self.requests.append(request)
