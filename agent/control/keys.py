@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Principal
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
@@ -14,7 +15,6 @@ from agent.control.http.sessions import Sessions
 from agent.control.http.throttle import Throttle
 from agent.control.metrics import Metrics
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Principal
 
 CONFIG: Final = web.AppKey("config", ControlConfig)
 #: The services; set once the store is open, before the first request.

@@ -4,8 +4,8 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from agent.control.auth.policy import SYSTEM
 from agent.control.services.plane import Plane
-from agent.control.services.policy import SYSTEM
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -7,10 +7,10 @@ from typing import Final
 
 import structlog
 
+from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.services.plane import Plane
-from agent.control.services.policy import SYSTEM
 from agent.model.errors import NotFoundError
 
 #: Seconds between two rounds, and before the first, so that it does not slow the start.

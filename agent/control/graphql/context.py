@@ -7,12 +7,12 @@ from typing import Any, Final, TypeVar
 
 from graphql import GraphQLResolveInfo
 
+from agent.control.auth.policy import Principal
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import Links
 from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Principal
 from agent.model.errors import InvalidInputError
 
 T = TypeVar("T")

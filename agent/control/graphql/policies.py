@@ -8,7 +8,7 @@ is missing here keeps the schema from being built.
 from collections.abc import Mapping
 from typing import Final
 
-from agent.control.services.policy import Action, Kind, Principal
+from agent.control.auth.policy import Action, Kind, Principal
 from agent.model.errors import PermissionDeniedError
 
 _EVERYBODY: Final = frozenset(Kind)

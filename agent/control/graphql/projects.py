@@ -7,17 +7,15 @@ from ariadne import ObjectType
 from agent.control.graphql.connections import connection
 from agent.control.graphql.context import Args, Context, Info, as_object, context_of, nested
 from agent.control.graphql.limits import check_page
+from agent.control.services.accounts import QUEUE_PROJECT
+from agent.control.services.runs import UNNAMED_PROJECT
 from agent.control.store.records import EntityRecord, ProjectRecord, QueueRecord, RunRecord
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
-#: The one project under which W&B's clients look for queues.
-QUEUE_PROJECT: Final = "model-registry"
-_UNNAMED: Final = "uncategorized"
-
 
 async def _project(context: Context, args: Args) -> ProjectRecord | None:
-    name, entity = args.get("name") or _UNNAMED, args.get("entity_name")
+    name, entity = args.get("name") or UNNAMED_PROJECT, args.get("entity_name")
     return await context.plane.projects.get(context.principal, entity, name)
 
 
@@ -35,7 +33,7 @@ async def _models(context: Context, args: Args) -> Json | None:
 
 
 async def _upsert_model(context: Context, args: Args) -> Json:
-    name, entity = args.get("name") or _UNNAMED, args.get("entity_name")
+    name, entity = args.get("name") or UNNAMED_PROJECT, args.get("entity_name")
     record, inserted = await context.plane.projects.upsert(context.principal, entity, name)
     return {"project": record, "model": record, "inserted": inserted}
 

@@ -7,12 +7,12 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from agent.control.auth.policy import Kind
 from agent.control.http.addresses import is_loopback, peer_address
 from agent.control.http.answers import refuse
 from agent.control.http.origins import is_foreign
 from agent.control.http.policies import Access, access_of
 from agent.control.keys import BY_HEADER, HOSTS, PLANE, PRINCIPAL, SESSIONS, THROTTLE
-from agent.control.services.policy import Kind
 from agent.model.errors import AuthenticationError
 
 _MISDIRECTED: Final = 421

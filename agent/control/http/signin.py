@@ -5,9 +5,9 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from agent.control.auth.policy import Kind
 from agent.control.http.addresses import base_url, peer_address
 from agent.control.keys import CONFIG, PLANE, SESSIONS, THROTTLE, principal_of
-from agent.control.services.policy import Kind
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 
 _WEEK: Final = 7 * 86400

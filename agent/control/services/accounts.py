@@ -1,13 +1,16 @@
-"""Keys, users, entities and members."""
+"""Users, entities, members and API keys."""
 
+import re
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Final
+from functools import wraps
+from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
-from agent.control.services.authenticating import Authenticator, digest
-from agent.control.services.context import Context
-from agent.control.services.founding import check_name, found_entity, found_user, make_key
-from agent.control.services.policy import Action, Kind, Principal, no_such_entity
-from agent.control.store import people
+from agent.control.auth.authentication import Authenticator, hash_key
+from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
+from agent.control.services.context import read, write
+from agent.control.store import accounts, projects
+from agent.control.store.ids import new_api_key, new_id
 from agent.control.store.records import (
     EntityRecord,
     KeyRecord,
@@ -17,96 +20,106 @@ from agent.control.store.records import (
     UserRecord,
 )
 from agent.control.store.tx import Tx
-from agent.model.errors import ConflictError, NotFoundError, PermissionDeniedError
+from agent.model.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+#: The project under which W&B's clients look for an entity's queues.
+QUEUE_PROJECT: Final = "model-registry"
+_FIRST_PROJECT: Final = "default"
+#: Name of the keys that `bootstrap_local` makes.
 _EMBEDDED: Final = "embedded"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_HINT_LENGTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LocalAccount:
-    """What the embedded plane writes into its 0600 file for the CLI of the same user."""
+    """What the embedded control plane writes into its 0600 file for the same user's CLI."""
 
     user: str
     entity: str
     api_key: str = field(repr=False)
 
 
-class Accounts:
-    """Who is who. Every method but the bootstrap takes the caller first."""
+def _changes_access(
+    method: Callable[Concatenate["Accounts", P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["Accounts", P], Coroutine[Any, Any, T]]:
+    """Clear the cache of principals once the method's transaction is committed."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._authenticator = Authenticator(context)
+    @wraps(method)
+    async def run(self: "Accounts", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        result = await method(self, *args, **kwargs)
+        self.clear_cache()
+        return result
 
-    async def authenticate(self, key: str) -> Principal:
-        """Find out who shows this key: a user's, an agent's, or a run token.
+    return run
 
-        Answers are remembered for at most a second, so that a revocation counts soon.
 
-        Raises:
-            AuthenticationError: unknown, revoked, or a token whose attempt is over.
+class Accounts(Authenticator):
+    """Users, entities, members and keys; `authenticate` and `resume` tell who is calling."""
+
+    @_changes_access
+    @write
+    def bootstrap_local(self, tx: Tx, name: str, api_key: str | None = None) -> LocalAccount:
+        """Ensure a user of this name, who administers this server, with entity and projects.
+
+        A valid `api_key` of an earlier start is kept; otherwise a new one replaces those that
+        earlier calls made.
         """
-        return await self._authenticator.authenticate(key)
+        user = accounts.user(tx, name)
+        if user is None:
+            user = _insert_user(tx, name, email=None, admin=True)
+        accounts.make_admin(tx, user.id)
+        row = None if api_key is None else accounts.key_by_hash(tx, hash_key(api_key))
+        if api_key is not None and row is not None and row.user_id == user.id:
+            return LocalAccount(user.name, user.entity, api_key)
+        for old in accounts.key_list(tx, user_id=user.id):
+            if old.name == _EMBEDDED:
+                accounts.revoke_key(tx, old.id)
+        made = _insert_key(tx, "user", _EMBEDDED, user_id=user.id)
+        return LocalAccount(user.name, user.entity, made.secret)
 
-    async def resume(self, key_id: str) -> Principal:
-        """The user whose key, by its id, signed in a browser earlier (a signed cookie says so).
+    @read
+    def viewer(self, tx: Tx, principal: Principal) -> UserRecord | None:
+        """The user behind a key; `None` for agent keys and run tokens."""
+        return accounts.user(tx, principal.name) if principal.kind is Kind.USER else None
 
-        Remembered as `authenticate` does, for at most a second.
-
-        Raises:
-            AuthenticationError: unknown, revoked, or not a user's key.
-        """
-        return await self._authenticator.resume(key_id)
-
-    async def bootstrap_local(self, name: str, api_key: str | None = None) -> LocalAccount:
-        """Make sure that a user of this name, its entity and `default` project exist.
-
-        A valid `api_key` of an earlier start is kept; otherwise a new one replaces those
-        that earlier bootstraps made. The user administers this server.
-        """
-
-        def work(tx: Tx) -> LocalAccount:
-            user = people.user(tx, name)
-            if user is None:
-                user = found_user(tx, name, email=None, admin=True)
-            people.make_admin(tx, user.id)
-            if api_key is not None and _is_key_of(tx, api_key, user.id):
-                return LocalAccount(user.name, user.entity, api_key)
-            for old in people.key_list(tx, user_id=user.id):
-                if old.name == _EMBEDDED:
-                    people.revoke_key(tx, old.id)
-            made = make_key(tx, "user", _EMBEDDED, user_id=user.id)
-            return LocalAccount(user.name, user.entity, made.secret)
-
-        account = await self._context.database.write(work)
-        self._authenticator.forget()
-        return account
-
-    async def viewer(self, principal: Principal) -> UserRecord | None:
-        """The user behind a key; `None` for agent keys and run tokens of no user."""
-        if principal.kind is not Kind.USER:
-            return None
-        return await self._context.database.read(lambda tx: people.user(tx, principal.name))
-
-    async def entity(self, principal: Principal, name: str | None = None) -> EntityRecord:
+    @read
+    def entity(self, tx: Tx, principal: Principal, name: str | None = None) -> EntityRecord:
         """An entity the caller may read; the default one for `None`.
 
         Raises:
             NotFoundError: absent or hidden.
         """
-        place = self._context.entity_of(principal, name, Action.READ)
-        found = await self._context.database.read(lambda tx: people.entity(tx, place))
+        name = self._context.entity_of(principal, name, Action.READ)
+        found = accounts.entity(tx, name)
         if found is None:
-            raise no_such_entity(place)
+            raise no_such_entity(name)
         return found
 
-    async def entities(self, principal: Principal) -> tuple[EntityRecord, ...]:
+    @read
+    def entities(self, tx: Tx, principal: Principal) -> tuple[EntityRecord, ...]:
         """All entities the caller may read, by name."""
-        mine = None if principal.admin else [*principal.roles, principal.default_entity]
-        return await self._context.database.read(lambda tx: people.entity_list(tx, mine))
+        readable = None if principal.admin else [*principal.roles, principal.default_entity]
+        return accounts.entity_list(tx, readable)
 
-    async def create_user(
-        self, principal: Principal, name: str, *, email: str | None = None, admin: bool = False
+    @write
+    def create_user(
+        self,
+        tx: Tx,
+        principal: Principal,
+        name: str,
+        *,
+        email: str | None = None,
+        admin: bool = False,
     ) -> UserRecord:
         """Make a user and the personal entity of the same name; server administrators only.
 
@@ -114,11 +127,11 @@ class Accounts:
             AlreadyExistsError, InvalidInputError, PermissionDeniedError
         """
         _administrators_only(principal, "make users")
-        return await self._context.database.write(
-            lambda tx: found_user(tx, name, email=email, admin=admin)
-        )
+        return _insert_user(tx, name, email=email, admin=admin)
 
-    async def create_team(self, principal: Principal, name: str) -> EntityRecord:
+    @_changes_access
+    @write
+    def create_team(self, tx: Tx, principal: Principal, name: str) -> EntityRecord:
         """Make a team; the caller becomes its administrator.
 
         Raises:
@@ -126,101 +139,80 @@ class Accounts:
         """
         if principal.kind is not Kind.USER:
             raise PermissionDeniedError(f"{principal.name} may not make teams: use a user's key.")
-
-        def work(tx: Tx) -> EntityRecord:
-            made = found_entity(tx, check_name(name, "team"), is_team=True)
-            people.set_role(tx, name, str(principal.user_id), Role.ADMIN)
-            return made
-
-        made = await self._context.database.write(work)
-        self._authenticator.forget()
+        made = _insert_entity(tx, _checked_name(name, "team"), is_team=True)
+        accounts.set_role(tx, name, str(principal.user_id), Role.ADMIN)
         return made
 
-    async def members(self, principal: Principal, entity: str) -> tuple[MemberRecord, ...]:
+    @read
+    def members(self, tx: Tx, principal: Principal, entity: str) -> tuple[MemberRecord, ...]:
         """Members of an entity, by name."""
+        return accounts.member_list(tx, self._context.existing(tx, principal, entity, Action.READ))
 
-        def work(tx: Tx) -> tuple[MemberRecord, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            return people.member_list(tx, place)
-
-        return await self._context.database.read(work)
-
-    async def set_member(
-        self, principal: Principal, entity: str, user: str, role: Role | None
+    @_changes_access
+    @write
+    def set_member(
+        self, tx: Tx, principal: Principal, entity: str, user: str, role: Role | None
     ) -> None:
-        """Give a role, or with `None` take membership away.
+        """Give a role, or with `None` end the membership.
 
         Raises:
             NotFoundError, PermissionDeniedError
             ConflictError: the personal entity's own user, or a team's last administrator.
         """
+        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        accounts.entity(tx, entity, lock=True)
+        member = _existing_user(tx, user)
+        if role is not Role.ADMIN:
+            _check_not_last_administrator(tx, entity, member)
+        accounts.set_role(tx, entity, member.id, role)
 
-        def work(tx: Tx) -> None:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
-            people.entity(tx, place, lock=True)
-            member = people.user(tx, user)
-            if member is None:
-                raise NotFoundError(f"There is no user '{user}'.", hint="Check the spelling.")
-            _keep_an_administrator(tx, place, member, role)
-            people.set_role(tx, place, member.id, role)
-
-        await self._context.database.write(work)
-        self._authenticator.forget()
-
-    async def create_key(
-        self, principal: Principal, name: str, *, user: str | None = None
+    @write
+    def create_key(
+        self, tx: Tx, principal: Principal, name: str, *, user: str | None = None
     ) -> NewKey:
         """Make a key for the caller; a server administrator may make one for another user."""
         if principal.kind is not Kind.USER or user not in {None, principal.name}:
             _administrators_only(principal, "make keys for others")
+        owner = _existing_user(tx, user or principal.name)
+        return _insert_key(tx, "user", name, user_id=owner.id)
 
-        def work(tx: Tx) -> NewKey:
-            owner = people.user(tx, user or principal.name)
-            if owner is None:
-                raise NotFoundError(f"There is no user '{user}'.", hint="Check the spelling.")
-            return make_key(tx, "user", name, user_id=owner.id)
-
-        return await self._context.database.write(work)
-
-    async def create_agent_key(
-        self, principal: Principal, entity: str, name: str, queues: tuple[str, ...] | None
+    @write
+    def create_agent_key(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str,
+        name: str,
+        queues: tuple[str, ...] | None,
     ) -> NewKey:
         """Make a service key for agents; `queues=None` allows every queue of the entity."""
+        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        for queue in queues or ():
+            self._context.queue(tx, entity, queue)
+        return _insert_key(tx, "agent", name, entity=entity, queues=queues)
 
-        def work(tx: Tx) -> NewKey:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
-            for queue in queues or ():
-                self._context.queue(tx, place, queue)
-            return make_key(tx, "agent", name, entity=place, queues=queues)
-
-        return await self._context.database.write(work)
-
-    async def keys(self, principal: Principal, entity: str | None = None) -> tuple[KeyRecord, ...]:
+    @read
+    def keys(
+        self, tx: Tx, principal: Principal, entity: str | None = None
+    ) -> tuple[KeyRecord, ...]:
         """The caller's own keys, or with `entity` the agent keys of that entity."""
+        if entity is None:
+            return accounts.key_list(tx, user_id=principal.user_id or "")
+        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        return accounts.key_list(tx, entity_name=entity)
 
-        def work(tx: Tx) -> tuple[KeyRecord, ...]:
-            if entity is None:
-                return people.key_list(tx, user_id=principal.user_id or "")
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
-            return people.key_list(tx, entity_name=place)
-
-        return await self._context.database.read(work)
-
-    async def revoke_key(self, principal: Principal, key_id: str) -> None:
-        """End a key's validity, within a second everywhere.
+    @_changes_access
+    @write
+    def revoke_key(self, tx: Tx, principal: Principal, key_id: str) -> None:
+        """End a key's validity: at once in this process, within a second in other replicas.
 
         Raises:
             NotFoundError: no such key, or not the caller's to revoke.
         """
-
-        def work(tx: Tx) -> None:
-            found = people.key(tx, key_id)
-            if found is None or not self._may_revoke(principal, found):
-                raise NotFoundError(f"There is no key '{key_id}', or it is not yours to revoke.")
-            people.revoke_key(tx, key_id)
-
-        await self._context.database.write(work)
-        self._authenticator.forget()
+        found = accounts.key(tx, key_id)
+        if found is None or not self._may_revoke(principal, found):
+            raise NotFoundError(f"There is no key '{key_id}', or it is not yours to revoke.")
+        accounts.revoke_key(tx, key_id)
 
     def _may_revoke(self, principal: Principal, key: KeyRecord) -> bool:
         if principal.kind is not Kind.USER:
@@ -237,24 +229,75 @@ def _administrators_only(principal: Principal, what: str) -> None:
         )
 
 
-def _is_key_of(tx: Tx, api_key: str, user_id: str) -> bool:
-    row = people.key_by_hash(tx, digest(api_key))
-    return row is not None and row.user_id == user_id
+def _existing_user(tx: Tx, name: str) -> UserRecord:
+    found = accounts.user(tx, name)
+    if found is None:
+        raise NotFoundError(f"There is no user '{name}'.", hint="Check the spelling.")
+    return found
 
 
-def _keep_an_administrator(tx: Tx, entity: str, member: UserRecord, role: Role | None) -> None:
-    """A personal entity stays its user's, and no entity is left without an administrator."""
-    if role is Role.ADMIN:
-        return
+def _check_not_last_administrator(tx: Tx, entity: str, member: UserRecord) -> None:
+    """A user administers the personal entity, and every team has an administrator."""
     if member.entity == entity:
         raise ConflictError(f"'{entity}' is the personal entity of '{member.name}'.")
-    others = [
-        one
-        for one in people.member_list(tx, entity)
-        if one.role is Role.ADMIN and one.user != member.name
-    ]
-    if not others:
+    members = accounts.member_list(tx, entity)
+    if not any(each.role is Role.ADMIN and each.user != member.name for each in members):
         raise ConflictError(
             f"'{member.name}' is the last administrator of '{entity}'.",
             hint="Make somebody else an administrator first.",
         )
+
+
+def _checked_name(name: str, what: str) -> str:
+    """A name for a user or an entity: it becomes part of URLs and paths."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"'{name}' cannot be the name of a {what}.",
+            hint="1 to 64 lower-case letters, digits, `_`, `-`; first a letter or digit.",
+        )
+    return name
+
+
+def _insert_entity(tx: Tx, name: str, *, is_team: bool) -> EntityRecord:
+    """Make an entity with the projects that clients expect."""
+    made = accounts.insert_entity(tx, name, new_id(), is_team=is_team)
+    if made is None:
+        raise AlreadyExistsError(
+            f"There is an entity '{name}' already.", hint="Choose another name."
+        )
+    for project in (QUEUE_PROJECT, _FIRST_PROJECT):
+        projects.ensure(tx, name, project)
+    return made
+
+
+def _insert_user(tx: Tx, name: str, *, email: str | None, admin: bool) -> UserRecord:
+    """Make a user, the personal entity, and the membership between them."""
+    _insert_entity(tx, _checked_name(name, "user"), is_team=False)
+    made = accounts.insert_user(tx, new_id(), name, email=email, admin=admin)
+    if made is None:
+        raise AlreadyExistsError(f"There is a user '{name}' already.", hint="Choose another name.")
+    accounts.set_role(tx, made.entity, made.id, Role.ADMIN)
+    return made
+
+
+def _insert_key(
+    tx: Tx,
+    kind: Literal["user", "agent"],
+    name: str,
+    *,
+    user_id: str | None = None,
+    entity: str | None = None,
+    queues: tuple[str, ...] | None = None,
+) -> NewKey:
+    secret = new_api_key()
+    values = {
+        "id": new_id(),
+        "hash": hash_key(secret),
+        "kind": kind,
+        "name": name,
+        "hint": secret[-_HINT_LENGTH:],
+        "user_id": user_id,
+        "entity": entity,
+        "queues": None if queues is None else list(queues),
+    }
+    return NewKey(accounts.insert_key(tx, values), secret)

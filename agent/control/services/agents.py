@@ -3,10 +3,10 @@
 from time import monotonic
 from typing import Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.commands import mark
 from agent.control.services.context import Context, no_such_agent
 from agent.control.services.notices import topic_agent, topic_entity
-from agent.control.services.policy import Action, Principal
 from agent.control.services.registering import register
 from agent.control.store import agents
 from agent.control.store.records import AgentRecord, RegisteredAgent, Registration, StopMode

@@ -1,7 +1,7 @@
 """Which artifacts a caller may see and change."""
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context
-from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
 from agent.control.store import artifacts
 from agent.control.store.artifact_records import ArtifactRecord

@@ -3,9 +3,9 @@
 import re
 from typing import Any, Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifact_naming import give_aliases, make_collection
 from agent.control.services.context import Context
-from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, projects
 from agent.control.store.artifact_records import (

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import TypeVar
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifact_access import absent, visible, writable
 from agent.control.services.artifact_naming import (
     check_aliases,
@@ -12,7 +13,6 @@ from agent.control.services.artifact_naming import (
 )
 from agent.control.services.context import Context
 from agent.control.services.paging import cursor, numbered_page, page_of, page_size
-from agent.control.services.policy import Action, Principal
 from agent.control.services.runs import check_scope
 from agent.control.store import aliases, artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_records import (

@@ -6,9 +6,9 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
 from agent.control.services.notices import Notices
-from agent.control.services.policy import Action, Kind, Policy, Principal, no_such_entity
-from agent.control.store import agents, items, people, queues
+from agent.control.store import accounts, agents, items, queues
 from agent.control.store.records import ItemRecord, QueueRecord
 from agent.control.store.tx import AnyRow, Database, Tx
 from agent.model.errors import (
@@ -54,13 +54,13 @@ class Context:
         Raises:
             AuthenticationError
         """
-        if people.key_by_id(tx, principal.key_id) is None:
+        if accounts.key_by_id(tx, principal.key_id) is None:
             raise AuthenticationError(f"The key of {principal.name} was revoked.")
 
     def existing(self, tx: Tx, principal: Principal, name: str | None, action: Action) -> str:
         """As `entity_of`, and it exists: administrators may name any."""
         entity = self.entity_of(principal, name, action)
-        if principal.admin and people.entity(tx, entity) is None:
+        if principal.admin and accounts.entity(tx, entity) is None:
             raise no_such_entity(entity)
         return entity
 

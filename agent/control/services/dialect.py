@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, serves
 from agent.control.services.notices import topic_entity
-from agent.control.services.policy import Action, Principal
 from agent.control.services.popping import acknowledge, alive, fail, pop, warn
 from agent.control.services.renewing import check_status, hand_back
 from agent.control.store import agents, items

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from agent.control.auth.tokens import RunToken, mint
 from agent.control.services.context import Context
-from agent.control.services.tokens import RunToken, mint
 from agent.control.services.transitions import move, remark
 from agent.control.store import history, items
 from agent.control.store.ids import new_run_name

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.composing import check_priority
 from agent.control.services.context import Service, no_such_agent, read
 from agent.control.services.explain import Surroundings, explain
 from agent.control.services.notices import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import cursor, numbered_page, page_size
-from agent.control.services.policy import Action, Principal
 from agent.control.services.stopping import request_stop
 from agent.control.services.submitting import recompose, submit
 from agent.control.services.transitions import remark, reopen

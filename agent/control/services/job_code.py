@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifact_naming import find
 from agent.control.services.context import Context
-from agent.control.services.policy import Action, Principal
 from agent.control.store import artifacts, collections
 from agent.control.store.artifact_records import ArtifactRecord, ArtifactState, JobVersion
 from agent.control.store.tx import Tx

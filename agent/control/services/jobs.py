@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifact_naming import find
 from agent.control.services.context import Context
 from agent.control.services.job_code import with_code
 from agent.control.services.job_inputs import check_inputs
 from agent.control.services.job_layer import job_layer, job_version
-from agent.control.services.policy import Action, Principal
 from agent.control.store import aliases, artifacts, collections, items
 from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
 from agent.control.store.tx import Tx

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Final
 
+from agent.control.auth.policy import Principal
 from agent.control.services import holding
 from agent.control.services.context import Context, serves
 from agent.control.services.granting import Wish, claim_record, grant_items
 from agent.control.services.notices import topic_agent, topic_queue
-from agent.control.services.policy import Principal
 from agent.control.services.registering import join_queues
 from agent.control.services.renewing import check_status, renew
 from agent.control.store import items

@@ -3,9 +3,9 @@
 from time import monotonic
 from typing import Final
 
+from agent.control.auth.policy import Action, Kind, Principal
 from agent.control.services.context import Context, no_such_item
 from agent.control.services.notices import topic_log
-from agent.control.services.policy import Action, Kind, Principal
 from agent.control.store import history
 from agent.control.store.records import Channel, LogState
 from agent.control.store.tx import AnyRow, Tx

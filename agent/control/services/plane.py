@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Policy
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
 from agent.control.services.artifacts import Artifacts
@@ -18,15 +19,14 @@ from agent.control.services.jobs import Jobs
 from agent.control.services.leasing import Leases
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notices import Notices
-from agent.control.services.policy import Policy
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
 from agent.control.services.uploads import Uploads
-from agent.control.store import people
+from agent.control.store import accounts
 from agent.control.store.ids import new_id
-from agent.control.store.tx import AnyRow, Database, Tx
+from agent.control.store.tx import Database
 
 DATABASE_FILE: Final = "launch.db"
 _KEY_BYTES: Final = 32
@@ -63,7 +63,7 @@ class Plane:
         Raises:
             UnreachableError: the database server is away.
         """
-        await self.database.read(people.installation_row)
+        await self.database.read(accounts.installation_row)
 
 
 @asynccontextmanager
@@ -79,7 +79,8 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
     """
     notices = Notices()
     async with _database(config, notices) as database:
-        installed = await database.write(_installation)
+        identity = (new_id(), secrets.token_bytes(_KEY_BYTES))
+        installed = await database.write(lambda tx: accounts.ensure_installation(tx, *identity))
         context = Context(
             database=database,
             notices=notices,
@@ -128,9 +129,3 @@ def _database(config: ControlConfig, notices: Notices) -> AbstractAsyncContextMa
     from agent.control.store.sqlite import open_sqlite
 
     return open_sqlite(config.data_dir / DATABASE_FILE, notices.publish)
-
-
-def _installation(tx: Tx) -> AnyRow:
-    if people.installation_row(tx) is None:
-        people.insert_installation(tx, new_id(), secrets.token_bytes(_KEY_BYTES))
-    return people.sure_installation(tx)

@@ -3,9 +3,9 @@
 import re
 from typing import Any, Final
 
+from agent.control.auth.policy import Principal
 from agent.control.services.context import Context
 from agent.control.services.notices import topic_entity
-from agent.control.services.policy import Principal
 from agent.control.store import queues
 from agent.control.store.ids import new_id
 from agent.control.store.records import QueueRecord

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.composing import DEFAULT_PRIORITY
 from agent.control.services.context import Context
 from agent.control.services.notices import topic_entity, topic_queue
-from agent.control.services.policy import Action, Principal
 from agent.control.services.queueing import check_queue_name, insert_queue
 from agent.control.services.stopping import request_stop
 from agent.control.services.templates import (

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any, Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, serves
 from agent.control.services.granting import adopt
 from agent.control.services.notices import topic_agent, topic_entity
-from agent.control.services.policy import Action, Principal
 from agent.control.services.queueing import queue_on_demand
-from agent.control.store import agents, items, people, queues
+from agent.control.store import accounts, agents, items, queues
 from agent.control.store.ids import new_id
 from agent.control.store.moments import moment
 from agent.control.store.records import (
@@ -32,7 +32,7 @@ def register(
     """See `Agents.register`. The entity's row is locked: names are decided one at a time."""
     _check(hello)
     entity = context.existing(tx, principal, hello.entity, Action.RUN_AGENT)
-    people.entity(tx, entity, lock=True)
+    accounts.entity(tx, entity, lock=True)
     _refuse_rival(tx, context, entity, hello)
     served = _queues(tx, context, principal, entity, hello)
     agent = _stored(tx, principal, entity, hello)

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agent.control.auth.policy import Principal
 from agent.control.services.context import Context
-from agent.control.services.policy import Principal
 from agent.control.services.transitions import end, move
 from agent.control.store import items, runs
 from agent.control.store.ids import new_id, new_run_name

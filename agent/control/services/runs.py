@@ -4,9 +4,9 @@ import base64
 import binascii
 from typing import Any, Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context
 from agent.control.services.paging import cursor, numbered_page, page_size
-from agent.control.services.policy import Action, Principal
 from agent.control.services.running import (
     RunChange,
     change_run,

@@ -5,12 +5,12 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
+from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifact_access import absent, visible
 from agent.control.services.composing import Composed, check_priority, compose
 from agent.control.services.context import Context
 from agent.control.services.jobs import choose_job
 from agent.control.services.notices import topic_entity, topic_queue
-from agent.control.services.policy import Action, Principal
 from agent.control.services.queueing import queue_on_demand
 from agent.control.store import artifacts, history, idempotency, items, projects
 from agent.control.store.ids import new_id

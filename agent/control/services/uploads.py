@@ -7,11 +7,11 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from agent.control.auth.policy import Principal
 from agent.control.services import artifact_making
 from agent.control.services.artifact_access import writable
 from agent.control.services.artifact_naming import check_aliases
 from agent.control.services.context import Context
-from agent.control.services.policy import Principal
 from agent.control.store import artifact_files, artifacts
 from agent.control.store.artifact_records import (
     ArtifactRecord,

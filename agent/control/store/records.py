@@ -25,7 +25,7 @@ StopMode = Literal["DRAIN", "STOP"]
 
 
 class Role(StrEnum):
-    """What a member of an entity may do; see `agent.control.services.policy`."""
+    """What a member of an entity may do; see `agent.control.auth.policy`."""
 
     VIEWER = "viewer"
     MEMBER = "member"

@@ -6,8 +6,8 @@ import secrets
 from dataclasses import dataclass, replace
 from typing import Final
 
+from agent.control.auth.policy import Principal
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Principal
 from agent.control.store.artifact_records import JobVersion
 from agent.control.store.records import ItemRecord, Submission
 from agent.control.web.job_fields import Field, fields_of, without_fields

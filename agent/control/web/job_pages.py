@@ -6,10 +6,10 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.links import Links
 from agent.control.keys import CONFIG, PLANE, principal_of
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Action, Policy, Principal
 from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
 from agent.control.store.records import ItemRecord
 from agent.control.web import job_launch

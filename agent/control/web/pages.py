@@ -7,9 +7,9 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from agent.control.auth.policy import Principal
 from agent.control.keys import PLANE, principal_of
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Principal
 from agent.control.store.records import AgentRecord, ItemRecord, QueueRecord
 from agent.control.web import present
 from agent.control.web.filters import queue_address

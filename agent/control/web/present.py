@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import yaml
 
-from agent.control.services.policy import Action, Policy, Principal
+from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.store.records import AgentRecord, AttemptRecord, ItemRecord, QueueRecord
 from agent.model.phase import TERMINAL, Phase
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.control.services.policy import Kind, Principal
+from agent.control.auth.policy import Kind, Principal
 from agent.control.services.running import RunChange
 from agent.control.store.records import Role, Submission
 from agent.model.errors import (
@@ -356,7 +356,7 @@ async def test_a_submitter_writes_runs_only_where_they_may(world: World, team: T
 
 async def test_answers_are_remembered_but_not_for_long(world: World, monkeypatch) -> None:
     accounts = world.plane.accounts
-    monkeypatch.setattr("agent.control.services.authenticating._MOST_REMEMBERED", 1)
+    monkeypatch.setattr("agent.control.auth.authentication._CACHE_SIZE", 1)
     made = await accounts.create_key(world.me, "laptop")
     both = await asyncio.gather(*(accounts.authenticate(made.secret) for _ in range(3)))
     assert len(set(map(id, both))) <= 3

@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import text
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Principal
 from agent.control.services.plane import Plane, open_plane
-from agent.control.services.policy import Principal
 from agent.control.store.records import (
     ClaimRecord,
     ItemRecord,

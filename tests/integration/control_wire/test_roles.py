@@ -11,10 +11,10 @@ from graphql import (
     is_leaf_type,
 )
 
+from agent.control.auth.policy import Action
 from agent.control.graphql import schema as schema_module
 from agent.control.graphql.policies import FIELDS
 from agent.control.graphql.schema import build_schema
-from agent.control.services.policy import Action
 from agent.control.store.records import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC

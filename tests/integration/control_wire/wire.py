@@ -10,8 +10,8 @@ from typing import Any
 import aiohttp
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Principal
 from agent.control.server import ControlPlane
-from agent.control.services.policy import Principal
 from agent.control.store.records import Role
 
 SPEC = {"docker": {"docker_image": "repo/name:tag"}, "project": "demo", "overrides": {"args": []}}

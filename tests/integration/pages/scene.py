@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.control import ControlConfig
+from agent.control.auth.policy import Principal
 from agent.control.files.logs import LogKey
 from agent.control.keys import LOGS
 from agent.control.server import ControlPlane
 from agent.control.services.notices import topic_log
 from agent.control.services.plane import Plane
-from agent.control.services.policy import Principal
 from agent.control.store.records import (
     AgentRecord,
     Channel,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.control.services.policy import Action, Kind, Policy, Principal
+from agent.control.auth.policy import Action, Kind, Policy, Principal
 from agent.control.store.records import Role
 from agent.model.errors import NotFoundError, PermissionDeniedError
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.services.tokens import PREFIX, RunToken, mint, read
+from agent.control.auth.tokens import PREFIX, RunToken, mint, read
 
 KEY = b"k" * 32
 TOKENS = st.builds(RunToken, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.services.policy import Kind, Principal
+from agent.control.auth.policy import Kind, Principal
 from agent.control.store.records import (
     AgentRecord,
     AttemptRecord,

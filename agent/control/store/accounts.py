@@ -1,4 +1,4 @@
-"""Users, entities, members, keys, and the installation itself."""
+"""Users, entities, members, keys, and the row that identifies the installation."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -25,19 +25,18 @@ _ROLES: Final = (
 
 
 def installation_row(tx: Tx) -> AnyRow | None:
-    """The one row that names this installation."""
+    """`control_plane_id` and `signing_key` of this installation; `None` before the first start."""
     return tx.one(select(installation))
 
 
-def sure_installation(tx: Tx) -> AnyRow:
-    """As `installation_row`, once it is there."""
-    return tx.sure(select(installation))
-
-
-def insert_installation(tx: Tx, control_plane_id: str, signing_key: bytes) -> None:
-    """Name the installation; of two replicas that start at once the first one wins."""
-    values = {"control_plane_id": control_plane_id, "signing_key": signing_key}
-    tx.insert_new(installation, {"id": 1, "created_at": tx.now, **values})
+def ensure_installation(tx: Tx, control_plane_id: str, signing_key: bytes) -> AnyRow:
+    """As `installation_row`, inserted if need be; of two replicas that start at once one wins."""
+    found = installation_row(tx)
+    if found is None:
+        values = {"control_plane_id": control_plane_id, "signing_key": signing_key}
+        tx.insert_new(installation, {"id": 1, "created_at": tx.now, **values})
+        found = tx.sure(select(installation))
+    return found
 
 
 def key_by_hash(tx: Tx, digest: bytes) -> AnyRow | None:
@@ -56,15 +55,10 @@ def roles_of(tx: Tx, user_id: str) -> Sequence[AnyRow]:
 
 
 def entity(tx: Tx, name: str, *, lock: bool = False) -> EntityRecord | None:
-    """An entity by name; a lock makes changes of its members or agents wait."""
+    """An entity by name; `lock` serialises changes of its members or agents."""
     query = select(entities).where(entities.c.name == name)
     row = tx.one(query.with_for_update() if lock else query)
     return _entity(row) if row else None
-
-
-def sure_entity(tx: Tx, name: str) -> EntityRecord:
-    """As `entity`, of one that exists."""
-    return _entity(tx.sure(select(entities).where(entities.c.name == name)))
 
 
 def entity_list(tx: Tx, names: Sequence[str] | None) -> tuple[EntityRecord, ...]:
@@ -75,10 +69,10 @@ def entity_list(tx: Tx, names: Sequence[str] | None) -> tuple[EntityRecord, ...]
     return tuple(_entity(row) for row in tx.all(query))
 
 
-def insert_entity(tx: Tx, name: str, ident: str, *, is_team: bool) -> bool:
-    """False when the name is taken."""
+def insert_entity(tx: Tx, name: str, ident: str, *, is_team: bool) -> EntityRecord | None:
+    """A new entity; `None` when the name is taken."""
     values = {"name": name, "id": ident, "is_team": is_team, "created_at": tx.now}
-    return tx.insert_new(entities, values)
+    return entity(tx, name) if tx.insert_new(entities, values) else None
 
 
 def insert_user(
@@ -114,7 +108,7 @@ def member_list(tx: Tx, entity_name: str) -> tuple[MemberRecord, ...]:
 
 
 def set_role(tx: Tx, entity_name: str, user_id: str, role: Role | None) -> None:
-    """Set or take away a membership."""
+    """Set a member's role; `None` removes the member."""
     where = (members.c.entity == entity_name, members.c.user_id == user_id)
     tx.run(delete(members).where(*where))
     if role is not None:
@@ -123,7 +117,7 @@ def set_role(tx: Tx, entity_name: str, user_id: str, role: Role | None) -> None:
 
 
 def insert_key(tx: Tx, values: dict[str, Any]) -> KeyRecord:
-    """Store a key's hash and what it is good for."""
+    """A new key, stored by its hash."""
     tx.run(api_keys.insert().values(created_at=tx.now, **values))
     return _key(tx.sure(_KEYS.where(api_keys.c.id == values["id"])))
 
@@ -147,7 +141,7 @@ def key_list(
 
 
 def revoke_key(tx: Tx, key_id: str) -> None:
-    """End a key; the first time counts."""
+    """Revoke a key; the time of the first revocation stays."""
     stamp = func.coalesce(api_keys.c.revoked_at, tx.now)
     tx.run(update(api_keys).where(api_keys.c.id == key_id).values(revoked_at=stamp))
 
