@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.daemon.bench import Bench
+from tests.unit.daemon.harness import Harness
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+def harness(tmp_path: Path) -> Iterator[Harness]:
+    made = Harness(tmp_path)
     yield made
     made.executor.shutdown()

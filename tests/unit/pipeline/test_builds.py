@@ -13,7 +13,7 @@ from agent.pipeline.build import Builds
 from agent.pipeline.insist import insist
 from agent.pipeline.recall import Recall, RecalledError, Recalls
 from agent.ports.log import LogSink
-from tests.unit.daemon.bench import FakeBuilder, FakeImages
+from tests.unit.daemon.harness import FakeBuilder, FakeImages
 from tests.unit.pipeline.claims import claim
 
 

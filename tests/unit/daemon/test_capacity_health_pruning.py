@@ -25,7 +25,7 @@ from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
 from agent.testing.scripted_runner import Play
-from tests.unit.daemon.bench import IMAGE_JOB, Bench
+from tests.unit.daemon.harness import IMAGE_JOB, Harness, eventually
 
 
 def test_an_installation_keeps_its_identity(tmp_path: Path) -> None:
@@ -63,20 +63,20 @@ def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("abstract", [False, True])
 async def test_systemd_hears_ready_watchdog_and_stopping(
-    bench: Bench, tmp_path: Path, abstract: bool
+    harness: Harness, tmp_path: Path, abstract: bool
 ) -> None:
     address = f"\0launch-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
         line.bind(address)
         line.setblocking(False)
-        bench.environ = {
+        harness.environ = {
             "NOTIFY_SOCKET": address.replace("\0", "@"),
             "WATCHDOG_USEC": "2000",
             "WATCHDOG_PID": str(os.getpid()),
         }
         heard: list[str] = []
         loop = asyncio.get_running_loop()
-        async with bench.running():
+        async with harness.running():
             while not {"READY=1", "WATCHDOG=1"} <= {text.split("\n")[0] for text in heard}:
                 heard.append((await loop.sock_recv(line, 4096)).decode())
         while not any(text.startswith("STOPPING=1") for text in heard):
@@ -124,43 +124,43 @@ def test_devices_are_never_granted_twice_and_all_come_back(
     assert ledger.free == total
 
 
-async def test_room_comes_back_with_a_job(bench: Bench) -> None:
-    bench.capacity = Capacity(slots=1)
-    bench.engine.default = Play(waits=True)
-    first, second = bench.plane.submit(IMAGE_JOB), bench.plane.submit(IMAGE_JOB)
-    async with bench.running():
-        await bench.until_running(first)
+async def test_room_comes_back_with_a_job(harness: Harness) -> None:
+    harness.capacity = Capacity(slots=1)
+    harness.engine.default = Play(waits=True)
+    first, second = harness.plane.submit(IMAGE_JOB), harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(first)
         assert second.epoch == 0
-        bench.engine.release(bench.name(first))
-        await bench.until_running(second)
+        harness.engine.release(harness.name(first))
+        await harness.until_running(second)
 
 
-async def test_a_device_that_is_in_use_is_not_taken_again(bench: Bench) -> None:
-    bench.capacity = Capacity(slots=2, gpus=("0",))
-    bench.engine.default = Play(waits=True)
-    first = bench.plane.submit({**IMAGE_JOB, "resources": {"gpus": 1}})
-    async with bench.running():
-        await bench.until_running(first)
-        second = bench.plane.submit(IMAGE_JOB)
-        whole = bench.plane.grant
+async def test_a_device_that_is_in_use_is_not_taken_again(harness: Harness) -> None:
+    harness.capacity = Capacity(slots=2, gpus=("0",))
+    harness.engine.default = Play(waits=True)
+    first = harness.plane.submit({**IMAGE_JOB, "resources": {"gpus": 1}})
+    async with harness.running():
+        await harness.until_running(first)
+        second = harness.plane.submit(IMAGE_JOB)
+        whole = harness.plane.grant
 
         def doubly(request: object, identity: str) -> object:
             given = whole(request, identity)
             for item in given:
                 item.allocation = first.allocation
-            bench.plane.grant = whole
+            harness.plane.grant = whole
             return given
 
-        bench.plane.grant = doubly
+        harness.plane.grant = doubly
         second.allocation = None
-        await bench.plane.until_called("release")
+        await harness.plane.until_called("release")
 
 
-async def test_health_tells_ready_and_why_not(bench: Bench) -> None:
-    bench.settings = {"health": HealthConfig(port=0)}
+async def test_health_tells_ready_and_why_not(harness: Harness) -> None:
+    harness.settings = {"health": HealthConfig(port=0)}
     ports: list[int] = []
-    bench.engine.default = Play(exit_code=3)
-    item = bench.plane.submit(IMAGE_JOB)
+    harness.engine.default = Play(exit_code=3)
+    item = harness.plane.submit(IMAGE_JOB)
     whole = service.serving
 
     def spying(config: HealthConfig, vitals: object) -> object:
@@ -174,8 +174,8 @@ async def test_health_tells_ready_and_why_not(bench: Bench) -> None:
 
     service.serving = spying
     try:
-        async with bench.running(), aiohttp.ClientSession() as session:
-            await bench.until_over(item)
+        async with harness.running(), aiohttp.ClientSession() as session:
+            await harness.until_over(item)
             base = f"http://127.0.0.1:{ports[0]}"
             assert (await _get(session, f"{base}/healthz")) == (200, "ok\n")
             assert (await _get(session, f"{base}/readyz")) == (200, "ok\n")
@@ -184,23 +184,23 @@ async def test_health_tells_ready_and_why_not(bench: Bench) -> None:
                 'launch_agent_outcomes_total{cause="RUN_EXIT_CODE",outcome="failed"} 1' in metrics
             )
             assert "launch_agent_free_slots 4" in metrics
-            bench.engine.go_away()
+            harness.engine.go_away()
             while (await _get(session, f"{base}/readyz"))[0] != 503:
                 await asyncio.sleep(0.001)
             _, text = await _get(session, f"{base}/readyz")
             assert text.startswith("local-container: ")
-            bench.engine.come_back()
+            harness.engine.come_back()
     finally:
         service.serving = whole
 
 
-async def test_a_port_in_use_is_named(bench: Bench) -> None:
+async def test_a_port_in_use_is_named(harness: Harness) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        bench.settings = {"health": HealthConfig(port=taken.getsockname()[1])}
+        harness.settings = {"health": HealthConfig(port=taken.getsockname()[1])}
         with pytest.raises(ConfigError, match=str(taken.getsockname()[1])):
-            await bench.daemon().run()
+            await harness.daemon().run()
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
@@ -208,29 +208,28 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-async def test_the_pruner_goes_through_all_kinds_and_spares_what_is_used(bench: Bench) -> None:
+async def test_the_pruner_goes_through_all_kinds_and_spares_what_is_used(harness: Harness) -> None:
     async def broken(max_age: float, max_bytes: int) -> int:
         raise OSError("no such disk")
 
-    bench.settings = {"prune_interval": 5.0}
-    bench.pruners = (
+    harness.settings = {"prune_interval": 5.0}
+    harness.pruners = (
         Pruner("broken", PruneRule(max_age=1.0, max_size=1), broken),
-        Pruner("images", PruneRule(max_age=2.0, max_size=3), bench.builder.prune),
+        Pruner("images", PruneRule(max_age=2.0, max_size=3), harness.builder.prune),
     )
-    bench.engine.default = Play(waits=True)
-    attempts = bench.root / "state" / "attempts"
+    harness.engine.default = Play(waits=True)
+    attempts = harness.root / "state" / "attempts"
     old = time.time() - 7200
     (attempts / "left-over").mkdir(parents=True)
-    item = bench.plane.submit(IMAGE_JOB)
-    async with bench.running():
-        await bench.until_running(item)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
         for folder in attempts.iterdir():
             os.utime(folder, (old, old))
-        while len(bench.builder.pruned) < 2 or (attempts / "left-over").exists():
-            await asyncio.sleep(0.001)
-        assert [folder.name for folder in attempts.iterdir()] == [bench.name(item)]
-        bench.plane.take_over(item)
+        await eventually(lambda: len(harness.builder.pruned) >= 2)
+        await eventually(lambda: not (attempts / "left-over").exists())
+        assert [folder.name for folder in attempts.iterdir()] == [harness.name(item)]
+        harness.plane.take_over(item)
         item.phase = item.phase.SUCCEEDED
-        while bench.name(item) in bench.engine.workloads:
-            await asyncio.sleep(0.001)
-    assert bench.builder.pruned[0] == (2.0, 3)
+        await eventually(lambda: harness.name(item) not in harness.engine.workloads)
+    assert harness.builder.pruned[0] == (2.0, 3)

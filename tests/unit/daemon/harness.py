@@ -117,29 +117,45 @@ class FakeSource:
         return SourceTree(into, f"fake:{source.type}", self.commit)
 
 
-class Mortal:
-    """A port through which a dead process reaches nobody any more.
+class ObservedPort:
+    """A port whose calls are recorded, and at which the process can die.
 
-    `crash` names a call; around it the process dies: before it takes effect, or after.
+    `crash` names a call around which the process dies: before it takes effect, or after. From
+    then on no call of the dead process reaches anything.
     """
 
-    def __init__(self, inner: Any, crash: "Crash | None") -> None:
+    def __init__(self, inner: Any, calls: "Calls", crash: "Crash | None") -> None:
         self._inner = inner
+        self._calls = calls
         self._crash = crash
 
     def __getattr__(self, name: str) -> Any:
         thing = getattr(self._inner, name)
-        crash = self._crash
-        if crash is None or not asyncio.iscoroutinefunction(thing):
+        if not asyncio.iscoroutinefunction(thing):
             return thing
 
         async def call(*args: Any, **kwargs: Any) -> Any:
-            await crash.around(name, "before")
-            result = await thing(*args, **kwargs)
-            await crash.around(name, "after")
+            if self._crash is not None:
+                await self._crash.around(name, "before")
+            try:
+                result = await thing(*args, **kwargs)
+            except Exception:
+                self._calls.failed.add(name)
+                raise
+            self._calls.returned.add(name)
+            if self._crash is not None:
+                await self._crash.around(name, "after")
             return result
 
         return call
+
+
+@dataclass
+class Calls:
+    """Names of the calls that returned, and of those that raised, so far."""
+
+    returned: set[str] = field(default_factory=set)
+    failed: set[str] = field(default_factory=set)
 
 
 @dataclass
@@ -158,12 +174,18 @@ class Crash:
 
 
 async def scaled(seconds: float) -> None:
-    """A thousand times faster."""
+    """Sleep, a thousand times shorter."""
     await asyncio.sleep(seconds / 1000)
 
 
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for something that sends no signal; the test's own timeout is the only limit."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
 @dataclass
-class Bench:
+class Harness:
     """Everything around one installation; `daemon` makes processes of it."""
 
     root: Path
@@ -178,12 +200,13 @@ class Bench:
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=lambda: Limits(5.0, engine=0.5, log_stall=0.2))
+    limits: Limits = field(default_factory=lambda: Limits(5.0, engine=0.5))
     pruners: tuple[Pruner, ...] = ()
     backends: Callable[[dict[str, Backend]], dict[str, Backend]] = dict
     sessions: Any = field(default_factory=lambda: itertools.count(1))
     identity: str = "installation"
     last: AgentDaemon | None = None
+    calls: Calls = field(default_factory=Calls)
 
     def name(self, item: FakeItem) -> str:
         return workload_name(CONTROL_PLANE, item.id, item.attempt)
@@ -201,7 +224,7 @@ class Bench:
         async def open_workshop(welcome: RegisteredAgent) -> Workshop:
             runner = ScriptedRunner(self.engine, welcome.control_plane_id)
             backend = Backend(
-                runner=Mortal(runner, crash) if crash else runner,
+                runner=ObservedPort(runner, self.calls, crash),
                 builder=self.builder,
                 images=self.images,
                 job_url="http://plane.test",
@@ -210,7 +233,7 @@ class Bench:
 
         queue = FakeQueue(self.plane)
         self.last = AgentDaemon(
-            queue=Mortal(queue, crash) if crash else queue,
+            queue=ObservedPort(queue, self.calls, crash),
             hello=AgentRegistration(
                 entity="people",
                 name="agent",
@@ -276,5 +299,22 @@ class Bench:
     async def until_over(self, item: FakeItem) -> None:
         """It has its outcome, and nothing is left of it."""
         await self.plane.until_phase(item)
-        while self.name(item) in self.engine.workloads:
-            await asyncio.sleep(0.001)
+        await eventually(lambda: self.name(item) not in self.engine.workloads)
+
+    async def plane_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the agent tells the control plane."""
+        while not condition():
+            await self.plane.changed()
+
+    async def renewals(self, number: int) -> None:
+        """Wait for so many further heartbeats."""
+        seen = len(self.plane.statuses)
+        await self.plane_until(lambda: len(self.plane.statuses) >= seen + number)
+
+    async def until_call_failed(self, name: str) -> None:
+        """A call of the agent raised."""
+        await eventually(lambda: name in self.calls.failed)
+
+    async def until_call_returned(self, name: str) -> None:
+        """A call of the agent returned."""
+        await eventually(lambda: name in self.calls.returned)

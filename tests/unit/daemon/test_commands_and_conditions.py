@@ -1,0 +1,280 @@
+"""Commands of the server, and conditions of the agent that keep it from claiming."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.config.agent import HealthConfig
+from agent.daemon import service
+from agent.daemon.health import Vitals
+from agent.model.cause import Cause
+from agent.model.errors import JobError, UnreachableError
+from agent.model.outcome import Stopped, Succeeded
+from agent.model.phase import Phase
+from agent.model.protocol import ConditionKind
+from agent.pipeline.equipment import Backend
+from agent.testing.scripted_runner import Play
+from tests.unit.daemon.harness import IMAGE_JOB, Harness
+
+#: Seconds; even a thousand times faster it is days.
+NEVER = 1e9
+
+
+@pytest.fixture
+def no_heartbeat(harness: Harness) -> Harness:
+    """Periodic heartbeats are too rare to carry anything during the test."""
+    harness.plane.heartbeat_seconds = NEVER
+    harness.engine.default = Play(waits=True)
+    return harness
+
+
+async def test_a_stop_reaches_a_running_job_before_a_heartbeat(
+    no_heartbeat: Harness,
+) -> None:
+    item = no_heartbeat.plane.submit(IMAGE_JOB)
+    async with no_heartbeat.running():
+        await no_heartbeat.until_running(item)
+        no_heartbeat.plane.request_stop(item)
+        await no_heartbeat.until_over(item)
+    assert isinstance(item.outcome, Stopped)
+    assert item.outcome.cause is Cause.STOPPED_BY_USER
+
+
+async def test_stops_one_after_the_other_are_all_heard(no_heartbeat: Harness) -> None:
+    items = [no_heartbeat.plane.submit(IMAGE_JOB) for _ in range(3)]
+    async with no_heartbeat.running():
+        for item in items:
+            await no_heartbeat.until_running(item)
+        for item in items:
+            no_heartbeat.plane.request_stop(item)
+            await no_heartbeat.plane.until_phase(item)
+    assert all(isinstance(item.outcome, Stopped) for item in items)
+
+
+async def test_a_stop_during_a_renewal_comes_with_the_next(
+    no_heartbeat: Harness,
+) -> None:
+    first, second = no_heartbeat.plane.submit(IMAGE_JOB), no_heartbeat.plane.submit(IMAGE_JOB)
+    async with no_heartbeat.running():
+        await no_heartbeat.until_running(first)
+        await no_heartbeat.until_running(second)
+        with no_heartbeat.plane.hold("renew") as gate:
+            no_heartbeat.plane.request_stop(first)
+            await gate.reached.wait()
+            polls = no_heartbeat.plane.calls.count(("commands", ""))
+            no_heartbeat.plane.request_stop(second)
+            await no_heartbeat.plane.until_called("commands", polls + 1)
+        await no_heartbeat.until_over(first)
+        await no_heartbeat.until_over(second)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("DRAIN", Succeeded), ("STOP", Stopped)])
+async def test_an_operator_is_heard_before_the_next_heartbeat(
+    no_heartbeat: Harness, mode: Any, kind: type
+) -> None:
+    item = no_heartbeat.plane.submit(IMAGE_JOB)
+    async with no_heartbeat.running() as process:
+        await no_heartbeat.until_running(item)
+        no_heartbeat.plane.ask_to_leave(mode)
+        await no_heartbeat.last._leaving.wanted()
+        if mode == "DRAIN":
+            no_heartbeat.engine.release(no_heartbeat.name(item))
+        assert await process == 0
+    assert isinstance(item.outcome, kind)
+
+
+async def test_an_idle_agent_that_is_superseded_leaves_before_the_next_heartbeat(
+    no_heartbeat: Harness,
+) -> None:
+    async with no_heartbeat.running() as process:
+        await no_heartbeat.plane.until_called("commands", 2)
+        no_heartbeat.plane.sessions[no_heartbeat.identity] = "a newer one"
+        no_heartbeat.plane.ring()
+        assert await process == 1
+
+
+async def test_commands_that_fail_or_are_cut_are_asked_for_again(no_heartbeat: Harness) -> None:
+    no_heartbeat.plane.fail_next("commands", UnreachableError("away"))
+    no_heartbeat.plane.cut_next("commands", 2)
+    item = no_heartbeat.plane.submit(IMAGE_JOB)
+    async with no_heartbeat.running():
+        await no_heartbeat.until_running(item)
+        no_heartbeat.plane.request_stop(item)
+        await no_heartbeat.until_over(item)
+    assert isinstance(item.outcome, Stopped)
+
+
+async def test_without_commands_a_stop_comes_with_the_heartbeat(harness: Harness) -> None:
+    harness.plane.has_commands = False
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        harness.plane.request_stop(item)
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Stopped)
+    assert not [call for call, _ in harness.plane.calls if call == "commands"]
+
+
+async def test_what_is_wrong_and_what_is_right_again_is_told_at_once(no_heartbeat: Harness) -> None:
+    async with no_heartbeat.running():
+        no_heartbeat.engine.go_away()
+        await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
+        (condition,) = no_heartbeat.plane.conditions
+        assert condition.kind is ConditionKind.ENGINE_SILENT
+        assert condition.resource == "local-container"
+        assert condition.message.startswith("the engine behind local-container does not answer")
+        no_heartbeat.engine.come_back()
+        await no_heartbeat.plane_until(lambda: not no_heartbeat.plane.conditions)
+
+
+async def test_a_full_disk_is_told_with_its_figures_until_there_is_room(
+    no_heartbeat: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 1 << 30
+
+    async def seen(_: object) -> int:
+        return free
+
+    monkeypatch.setattr("agent.daemon.claim.Floor.seen", seen)
+    no_heartbeat.settings = {"min_free_disk": 1 << 31}
+    async with no_heartbeat.running():
+        await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
+        (condition,) = no_heartbeat.plane.conditions
+        assert condition.kind is ConditionKind.DISK_LOW
+        assert "1.0 GiB are free" in condition.message
+        assert "2.0 GiB must stay free" in condition.message
+        assert not no_heartbeat.plane.requests
+        free = 1 << 32
+        await no_heartbeat.plane_until(lambda: not no_heartbeat.plane.conditions)
+        await no_heartbeat.plane.until_called("claim")
+
+
+class Silent:
+    """A runner whose engine can fall silent while others answer."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+        self.down = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def find(self, name: str) -> Any:
+        if self.down:
+            raise JobError(Cause.LOST_ENGINE, "nothing listens on the socket.")
+        return await self._inner.find(name)
+
+
+@pytest.fixture
+def silent(harness: Harness) -> Callable[[str], Silent]:
+    """Two resources; the one that is named can fall silent."""
+    runners: dict[str, Silent] = {}
+
+    def backends(made: dict[str, Backend]) -> dict[str, Backend]:
+        (backend,) = made.values()
+        for resource in ("local-container", "local-process"):
+            runners[resource] = Silent(backend.runner)
+        return {name: replace(backend, runner=runner) for name, runner in runners.items()}
+
+    harness.backends = backends
+    return runners.__getitem__
+
+
+async def test_one_silent_engine_leaves_the_others_at_work(
+    harness: Harness, silent: Callable[[str], Silent]
+) -> None:
+    async with harness.running():
+        for down, up in (
+            ("local-container", "local-process"),
+            ("local-process", "local-container"),
+        ):
+            silent(down).down = True
+            await harness.plane_until(lambda: bool(harness.plane.conditions))
+            waiting = harness.plane.submit(IMAGE_JOB, resource=down)
+            taken = harness.plane.submit(IMAGE_JOB, resource=up)
+            await harness.until_over(taken)
+            assert taken.outcome == Succeeded()
+            assert waiting.phase is Phase.QUEUED
+            assert harness.plane.requests[-1].resources == (up,)
+            silent(down).down = False
+            await harness.until_over(waiting)
+            await harness.plane_until(lambda: not harness.plane.conditions)
+
+
+async def test_with_every_engine_silent_nothing_is_asked_for(
+    harness: Harness, silent: Callable[[str], Silent]
+) -> None:
+    async with harness.running():
+        for resource in ("local-container", "local-process"):
+            silent(resource).down = True
+        await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
+        asked = len(harness.plane.requests)
+        harness.plane.submit(IMAGE_JOB)
+        await harness.renewals(3)
+        assert len(harness.plane.requests) == asked
+
+
+async def test_a_server_that_cannot_leave_resources_out_is_asked_for_nothing(
+    harness: Harness, silent: Callable[[str], Silent]
+) -> None:
+    harness.plane.narrows_claims = False
+    async with harness.running():
+        silent("local-container").down = True
+        await harness.plane_until(lambda: bool(harness.plane.conditions))
+        item = harness.plane.submit(IMAGE_JOB, resource="local-process")
+        await harness.renewals(3)
+        assert item.phase is Phase.QUEUED
+        silent("local-container").down = False
+        await harness.until_over(item)
+
+
+async def test_what_a_cut_poll_was_given_for_a_silent_engine_is_handed_back(
+    harness: Harness, silent: Callable[[str], Silent]
+) -> None:
+    """1. A poll is given a job. 2. Its engine falls silent, and the poll is cut."""
+    with harness.plane.hold("claim") as gate:
+        async with harness.running():
+            await gate.reached.wait()
+            item = harness.plane.submit(IMAGE_JOB)
+            assert harness.plane.grant(harness.plane.requests[-1], harness.identity) == [item]
+            silent("local-container").down = True
+            await harness.plane_until(lambda: bool(harness.plane.conditions))
+            gate.open.set()
+            await harness.plane.until_called("release")
+            await harness.plane_until(lambda: item.phase is Phase.QUEUED)
+            assert not harness.engine.created
+            silent("local-container").down = False
+            await harness.until_over(item)
+    assert item.outcome == Succeeded()
+
+
+async def test_it_is_ready_while_one_engine_answers_and_there_is_room(
+    harness: Harness, silent: Callable[[str], Silent], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Vitals] = []
+    whole = service.serving
+
+    def serving(config: HealthConfig, vitals: Vitals) -> Any:
+        seen.append(vitals)
+        return whole(config, vitals)
+
+    monkeypatch.setattr(service, "serving", serving)
+    async with harness.running():
+        (vitals,) = seen
+        silent("local-container").down = True
+        await harness.plane_until(lambda: bool(harness.plane.conditions))
+        assert vitals.complaints() == []
+        silent("local-process").down = True
+        await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
+        assert [text.partition(":")[0] for text in vitals.complaints()] == [
+            "local-container",
+            "local-process",
+        ]
+        for resource in ("local-container", "local-process"):
+            silent(resource).down = False
+        await harness.plane_until(lambda: not harness.plane.conditions)
+        vitals.heartbeat.conditions.note(ConditionKind.DISK_LOW, "no room.")
+        assert vitals.complaints() == ["no room."]

@@ -1,0 +1,404 @@
+"""Interleavings that occur seldom: lost answers of the engine, late effects, full disks."""
+
+import asyncio
+import sqlite3
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from agent.daemon import service
+from agent.daemon.journal import Journal
+from agent.model.cause import Cause
+from agent.model.errors import ConflictError, JobError, UnreachableError
+from agent.model.outcome import Errored, Lost, Refused, Stopped, Succeeded
+from agent.model.phase import Phase
+from agent.pipeline.equipment import Backend, Limits
+from agent.ports.runner import Workload
+from agent.testing.scripted_runner import Play, ScriptedRunner
+from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
+
+
+class OverriddenRunner:
+    """A runner with some calls replaced."""
+
+    def __init__(self, inner: Any, **calls: Any) -> None:
+        self._inner = inner
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return self._calls.get(name) or getattr(self._inner, name)
+
+
+def override(harness: Harness, **calls: Any) -> None:
+    def backends(made: dict[str, Backend]) -> dict[str, Backend]:
+        return {
+            name: replace(backend, runner=OverriddenRunner(backend.runner, **calls))
+            for name, backend in made.items()
+        }
+
+    harness.backends = backends
+
+
+@pytest.mark.parametrize(("started", "kind"), [(True, Succeeded), (False, Succeeded)])
+async def test_an_engine_lost_under_a_start_is_asked_what_became_of_it(
+    harness: Harness, started: bool, kind: type
+) -> None:
+    harness.limits = Limits(grace=5.0, engine=600.0)
+    runner = ScriptedRunner(harness.engine, "fake0plane")
+    sent = 0
+
+    async def start(workload: Workload) -> Workload:
+        nonlocal sent
+        sent += 1
+        if sent == 1 and not started:
+            raise JobError(Cause.LOST_ENGINE, "gone before it looked")
+        result = await runner.start(workload)
+        if sent == 1:
+            raise JobError(Cause.LOST_ENGINE, "gone after it looked")
+        return result
+
+    override(harness, start=start)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, kind)
+    assert harness.engine.starts(harness.name(item)) == 1
+    assert sent == (1 if started else 2)
+
+
+async def test_a_start_that_takes_effect_late_is_not_sent_again(harness: Harness) -> None:
+    """1. The connection breaks. 2. The engine still executes the start. 3. `find` sees it."""
+    harness.limits = Limits(grace=5.0, engine=600.0)
+    runner = ScriptedRunner(harness.engine, "fake0plane")
+    item = harness.plane.submit(IMAGE_JOB)
+    lookups = sent = 0
+
+    async def start(workload: Workload) -> Workload:
+        nonlocal sent
+        sent += 1
+        raise JobError(Cause.LOST_ENGINE, "cut")
+
+    async def find(name: str) -> Workload | None:
+        # Counted for this workload only: the health check of the backend calls `find` too.
+        nonlocal lookups
+        found = await runner.find(name)
+        if found is not None and name == harness.name(item):
+            lookups += 1
+            if lookups == 3:
+                await runner.start(found)
+        return found
+
+    override(harness, start=start, find=find)
+    async with harness.running():
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert (sent, harness.engine.starts(harness.name(item))) == (1, 1)
+
+
+async def test_an_engine_that_stays_away_under_a_start_leaves_it_lost(harness: Harness) -> None:
+    async def start(workload: Workload) -> Workload:
+        harness.engine.go_away()
+        raise JobError(Cause.LOST_ENGINE, "gone.")
+
+    override(harness, start=start)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.plane.until_phase(item)
+        harness.engine.come_back()
+    assert isinstance(item.outcome, Lost)
+    assert "may have been started" in item.outcome.message
+
+
+async def test_a_workload_that_vanished_under_a_start_is_lost(harness: Harness) -> None:
+    async def start(workload: Workload) -> Workload:
+        harness.engine.vanish(workload.name)
+        raise JobError(Cause.LOST_ENGINE, "gone.")
+
+    override(harness, start=start)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.plane.until_phase(item)
+    assert isinstance(item.outcome, Lost)
+
+
+async def test_what_was_started_already_is_followed_and_not_started(harness: Harness) -> None:
+    """The plane was restored from a backup: it forgot the permit of a running job."""
+    harness.engine.default = Play(output=b"out\n", waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    left = await harness.die(Crash("start", "after"))
+    item.phase = Phase.PREPARING
+    async with harness.running(state=left):
+        await harness.plane.until_called("permit", 2)
+        harness.engine.release(harness.name(item))
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+async def test_a_created_workload_that_runs_after_all_is_followed(harness: Harness) -> None:
+    runner = ScriptedRunner(harness.engine, "fake0plane")
+
+    async def create(request: Any) -> Workload:
+        made = await runner.create(request)
+        await runner.start(made)
+        return made
+
+    override(harness, create=create)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+async def test_stopping_is_tried_until_the_engine_obeys(harness: Harness) -> None:
+    runner = ScriptedRunner(harness.engine, "fake0plane")
+    tries = 0
+
+    async def stop(workload: Workload, grace: float) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise JobError(Cause.LOST_ENGINE, "busy")
+        await runner.stop(workload, grace)
+
+    override(harness, stop=stop)
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit({**IMAGE_JOB, "timeout": 5.0})
+    async with harness.running():
+        await harness.until_over(item)
+    assert item.outcome is not None
+    assert item.outcome.cause is Cause.RUN_DEADLINE
+    assert tries == 3
+
+
+async def test_what_vanishes_while_it_is_stopped_was_stopped(harness: Harness) -> None:
+    async def stop(workload: Workload, grace: float) -> None:
+        harness.engine.vanish(workload.name)
+
+    override(harness, stop=stop)
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        harness.plane.request_stop(item)
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Stopped)
+
+
+async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
+    harness: Harness,
+) -> None:
+    harness.limits = Limits(grace=5.0, engine=600.0)
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        harness.engine.go_away()
+        await harness.until_call_failed("wait")
+        harness.engine.release(harness.name(item))
+        harness.engine.come_back()
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Lost)
+    assert item.outcome.cause is Cause.LOST_ENGINE
+
+
+async def test_a_job_that_is_gone_with_its_engine_is_lost(harness: Harness) -> None:
+    harness.limits = Limits(grace=5.0, engine=600.0)
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        harness.engine.go_away()
+        await harness.until_call_failed("wait")
+        harness.engine.vanish(harness.name(item))
+        harness.engine.come_back()
+        await harness.plane.until_phase(item)
+    assert isinstance(item.outcome, Lost)
+
+
+async def test_what_cannot_be_removed_is_left_to_the_sweeper(harness: Harness) -> None:
+    async def destroy(workload: Workload) -> None:
+        raise JobError(Cause.LOST_ENGINE, "busy")
+
+    override(harness, destroy=destroy)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.plane.until_phase(item)
+        folder = harness.root / "state" / "attempts"
+        await eventually(lambda: not list(folder.iterdir()))
+    assert harness.name(item) in harness.engine.workloads
+    again = harness.name(item)
+    async with harness.running():
+        pass
+    assert again in harness.engine.workloads
+    harness.backends = dict
+    async with harness.running():
+        await eventually(lambda: again not in harness.engine.workloads)
+
+
+async def test_a_log_that_does_not_end_is_said_so_and_does_not_keep_the_outcome(
+    harness: Harness,
+) -> None:
+    harness.limits = replace(harness.limits, log_stall=0.2)
+    harness.engine.default = Play(output=b"some\n", log_hangs=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert any("end of the job's log is missing" in text for text in item.warnings)
+
+
+async def test_bytes_that_the_engine_dropped_are_marked_across_restarts(harness: Harness) -> None:
+    harness.engine.default = Play(output=b"0123456789" * 10, waits=True, log_lost=90)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        while not item.logs["job"].endswith(b"0123456789"):
+            await harness.plane.changed()
+    async with harness.running():
+        harness.engine.write(harness.name(item), b"tail")
+        harness.engine.release(harness.name(item))
+        await harness.until_over(item)
+    text = bytes(item.logs["job"]).decode()
+    assert text.count("missing here") == 1
+    assert text.endswith("\n0123456789tail")
+
+
+async def test_an_image_for_a_resource_that_runs_none_is_refused(harness: Harness) -> None:
+    harness.backends = lambda made: {
+        name: replace(backend, images=None) for name, backend in made.items()
+    }
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Refused)
+    assert "local-container" in (item.outcome.message)
+
+
+async def test_code_without_entry_point_or_dockerfile_is_refused(harness: Harness) -> None:
+    item = harness.plane.submit({"source": CODE_JOB["source"]})
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Refused)
+    assert item.outcome.cause is Cause.POLICY_SPEC
+
+
+@pytest.mark.parametrize(
+    ("builder", "base"),
+    [
+        ({"accelerator": {"base_image": "cuda"}}, "cuda"),
+        ({"cuda": {"base_image": "old"}}, "old"),
+        ({"base_image": "plain"}, "plain"),
+        ({"base_image": 3}, None),
+        ("text", None),
+    ],
+)
+async def test_base_images_come_from_where_wandb_puts_them(
+    harness: Harness, builder: Any, base: str | None
+) -> None:
+    spec = {**CODE_JOB, "resource_args": {"local-container": {"builder": builder}}}
+    item = harness.plane.submit(spec)
+    async with harness.running():
+        await harness.until_over(item)
+    assert harness.builder.requests[0].base_image == base
+
+
+async def test_what_cannot_be_handed_back_lapses(harness: Harness) -> None:
+    harness.images.hold = asyncio.Event()
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running() as process:
+        await harness.images.reached.wait()
+        harness.plane.fail_next("release", UnreachableError("away"))
+        harness.last.stop()
+        assert await process == 0
+    assert item.holder == harness.identity
+
+
+async def test_a_refusal_that_is_refused_harms_nobody(harness: Harness) -> None:
+    item = harness.plane.submit(IMAGE_JOB, resource="kubernetes")
+    harness.plane.fail_next("finish", ConflictError("no"))
+    other = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(other)
+    assert item.outcome is None
+
+
+async def test_a_bug_of_ours_in_an_attempt_ends_the_attempt_alone(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: Journal, *args: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Journal, "start_intended", broken)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Errored)
+    assert item.outcome.cause is Cause.INTERNAL
+    assert harness.engine.starts(harness.name(item)) == 0
+
+
+async def test_a_full_disk_under_the_journal_means_no_start_and_the_outcome_arrives(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Journal, batch: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Journal, "_commit", full)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Errored)
+    assert item.outcome.cause is Cause.DISK_FULL
+    assert harness.engine.starts(harness.name(item)) == 0
+
+
+async def test_an_outcome_on_its_way_gets_a_last_second(harness: Harness) -> None:
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running() as process:
+        with harness.plane.hold("finish") as gate:
+            await gate.reached.wait()
+            harness.last.stop()
+            while "DRAINING" not in harness.plane.statuses:
+                await harness.plane.changed()
+            gate.open.set()
+            assert await process == 0
+    assert item.outcome == Succeeded()
+
+
+async def test_a_permit_that_is_not_answered_is_left_to_the_next_process(harness: Harness) -> None:
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running() as process:
+        with harness.plane.hold("permit") as gate:
+            await gate.reached.wait()
+            harness.last.stop()
+            assert await process == 0
+    assert item.phase in {Phase.LEASED, Phase.PREPARING}
+    assert harness.name(item) in harness.engine.workloads
+    async with harness.running():
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert len(harness.engine.created) == 1
+
+
+async def test_jobs_that_do_not_die_do_not_keep_a_hurried_agent(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_AFTER_GRACE", 0.05)
+    harness.limits = Limits(grace=0.0)
+    harness.on_stop = "wait"
+
+    async def stop(workload: Workload, grace: float) -> None:
+        await asyncio.Event().wait()
+
+    override(harness, stop=stop)
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running() as process:
+        await harness.until_running(item)
+        harness.last.stop()
+        harness.last.stop()
+        assert await process == 0
+    assert harness.engine.workloads[harness.name(item)].ending is None
