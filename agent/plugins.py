@@ -6,7 +6,7 @@ An entry point names a callable that takes a `PluginContext`:
   `RunnerPort`;
 - group `launch_agent.builders`, named after the resource whose jobs it builds for: gives a
   `BuilderPort`;
-- group `launch_agent.sources`, named `git` or `code`: gives a `SourcePort` that replaces ours.
+- group `launch_agent.sources`, named `git` or `artifact`: gives a `SourcePort` that replaces ours.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -28,11 +28,9 @@ from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.equipment import Limits, Sources
 from agent.remote.artifacts.memory import RememberedArtifacts
 from agent.remote.artifacts.reader import RemoteArtifacts
-from agent.remote.blobs import RemoteBlobs
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.queue import RemoteQueue
 from agent.sources.artifact import ArtifactFetcher
-from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.system import machine
 
@@ -189,14 +187,12 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
         threads=shop.threads,
         environment=shop.environment,
     )
-    code = CodeFetcher(RemoteBlobs(client), config.sources.code, shop.threads)
     jobs = RememberedArtifacts(RemoteArtifacts(client))
     artifact = ArtifactFetcher(jobs, config.sources.code, shop.cache / "code", shop.threads)
     context = shop.plugin_context("", "sources")
     sources = Sources(
         git=given["git"](context) if "git" in given else git,
-        code=given["code"](context) if "code" in given else code,
-        artifact=artifact,
+        artifact=given["artifact"](context) if "artifact" in given else artifact,
         jobs=jobs,
     )
     pruners = (

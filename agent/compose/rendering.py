@@ -36,10 +36,8 @@ from agent.ports.log import LogSink, say
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import Artifacts
-from agent.remote.blobs import RemoteBlobs
 from agent.remote.console import Console
 from agent.sources.artifact import ArtifactFetcher
-from agent.sources.code import CodeFetcher
 from agent.sources.git.source import GitFetcher
 from agent.sources.local import LocalFolder
 
@@ -142,8 +140,7 @@ async def _claim(
     claim = _made(queue, composed, places)
     if composed.spec.job and bench.sources.jobs is not None:
         stored = await read_job(bench.sources.jobs, composed.spec.job, claim)
-        layer = {**stored.fields(), "job": str(stored.reference)}
-        claim = _made(queue, compose(queue, spec, values, places, layer), places)
+        claim = _made(queue, compose(queue, spec, values, places, stored.layer()), places)
     return claim
 
 
@@ -199,7 +196,6 @@ def _workbench(
     return Workbench(
         sources=Sources(
             git=git,
-            code=CodeFetcher(RemoteBlobs(console.client), limits, threads),
             artifact=(
                 ArtifactFetcher(jobs, limits, cache / "code", threads)
                 if making is None

@@ -36,7 +36,7 @@ class GitConfig(Model):
 
 
 class CodeConfig(Model):
-    """The code-directory source: limits while unpacking."""
+    """The source of stored code (artifacts): limits of one job's files."""
 
     max_size: Size = 4 * 1024**3
     max_files: Annotated[int, Field(gt=0)] = 100_000

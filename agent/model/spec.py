@@ -62,17 +62,6 @@ class GitSource(_Value):
     lfs: bool = False
 
 
-class CodeSource(_Value):
-    """A directory, packed at submission and stored by its digest."""
-
-    type: Literal["code"] = "code"
-    #: `sha256:<hex>` of the archive in the control plane's blob store.
-    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-    size: int
-    #: The directory's name, for people.
-    name: str = "code"
-
-
 class ImageSource(_Value):
     """A ready image; resolved to a digest by the agent."""
 
@@ -88,9 +77,7 @@ class ArtifactSource(_Value):
     artifact: str
 
 
-Source = Annotated[
-    GitSource | CodeSource | ArtifactSource | ImageSource, Field(discriminator="type")
-]
+Source = Annotated[GitSource | ArtifactSource | ImageSource, Field(discriminator="type")]
 
 
 class BuildSpec(_Value):

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret, MountConfig
 from agent.model.outcome import Outcome
-from agent.model.spec import ArtifactSource, CodeSource, GitSource
+from agent.model.spec import ArtifactSource, GitSource
 from agent.pipeline.build import Builds
 from agent.pipeline.record import Record
 from agent.ports.artifact import ArtifactPort
@@ -41,7 +41,6 @@ class Sources:
     """One port for each kind of source that has files, and where jobs are read."""
 
     git: SourcePort[GitSource]
-    code: SourcePort[CodeSource]
     #: `None`: this agent reads no artifacts, hence no stored jobs.
     artifact: SourcePort[ArtifactSource] | None = None
     jobs: ArtifactPort | None = None

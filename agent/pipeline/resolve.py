@@ -9,7 +9,6 @@ from agent.model.errors import InvalidInputError, PolicyError
 from agent.model.job.entry_point import check_words
 from agent.model.spec import (
     ArtifactSource,
-    CodeSource,
     GitSource,
     ImageSource,
     Json,
@@ -78,8 +77,6 @@ async def _fetched(
         case GitSource():
             await say(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
             return await sources.git.fetch(source, entity, await _empty(equipment, folder), log)
-        case CodeSource():
-            return await sources.code.fetch(source, entity, await _empty(equipment, folder), log)
         case ArtifactSource() if sources.artifact is not None:
             into = await _empty(equipment, folder)
             return await sources.artifact.fetch(source, entity, into, log)

@@ -7,8 +7,9 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job import frozen, job_file
 from agent.model.job.job_file import ParsedJobFile
+from agent.model.job.launch_layer import launch_layer
 from agent.model.job.reference import JobReference, parse_reference
-from agent.model.spec import ArtifactSource, GitSource, ImageSource, Json, Source
+from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim
 from agent.ports.artifact import Artifact, ArtifactPort
 
@@ -28,24 +29,9 @@ class StoredJob:
     #: Uncommitted changes of its author.
     patch: bytes | None = None
 
-    def fields(self) -> Json:
-        """The job's layer: what it says about a launch, by the launch spec's own paths."""
-        source = self.reading.job.source
-        build = {
-            "build_context": getattr(source, "build_context", None),
-            "dockerfile": getattr(source, "dockerfile", None),
-            "base_image": getattr(source, "base_image", None),
-            "python": self.reading.job.runtime,
-        }
-        overrides = {
-            "entry_point": list(getattr(source, "entrypoint", None) or ()),
-            "args": list(getattr(source, "args", None) or ()),
-        }
-        return {
-            "source": _source(self.reading).model_dump(exclude_none=True),
-            "build": {key: value for key, value in build.items() if value},
-            "overrides": {key: value for key, value in overrides.items() if value},
-        }
+    def layer(self) -> Json:
+        """What the job says about a launch, by the launch spec's own paths."""
+        return launch_layer(self.reading.job, str(self.reference))
 
 
 async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJob:
@@ -77,36 +63,26 @@ def laid_under(claim: Claim, stored: StoredJob) -> Claim:
     The source is the job's: our control plane has put the same there already, others leave it
     out, and neither takes a job and a source of the submitter's together.
     """
-    spec, said = claim.spec, stored.fields()
+    spec, layer = claim.spec, stored.layer()
+    source = stored.reading.job.source
     given = {key: value for key, value in spec.build.model_dump().items() if value is not None}
     asked = spec.overrides
     overrides = asked.model_copy(
         update={
-            "entry_point": asked.entry_point or said["overrides"].get("entry_point", []),
-            "args": asked.args or said["overrides"].get("args", []),
+            # Not from the layer, which leaves out a notebook's.
+            "entry_point": asked.entry_point or list(source.entrypoint or ()),
+            "args": asked.args or layer.get("overrides", {}).get("args", []),
         }
     )
     merged = spec.model_copy(
         update={
-            "job": str(stored.reference),
-            "source": _source(stored.reading),
-            "build": spec.build.model_copy(update={**said["build"], **given}),
+            "job": layer["job"],
+            "source": parse_spec(layer).source,
+            "build": spec.build.model_copy(update={**layer.get("build", {}), **given}),
             "overrides": overrides,
         }
     )
-    return replace(claim, spec=merged, layers={**claim.layers, "job": said})
-
-
-def _source(reading: ParsedJobFile) -> Source:
-    match reading.job.source:
-        case job_file.JobRepoSource(git=git):
-            # W&B's agent always fetches submodules; a job may say that it needs none.
-            wants = git.submodules is not False
-            return GitSource(url=git.remote, ref=git.commit, submodules=wants, lfs=git.lfs is True)
-        case job_file.JobArtifactSource(artifact=artifact):
-            return ArtifactSource(artifact=artifact)
-        case job_file.JobImageSource(image=image):
-            return ImageSource(image=image)
+    return replace(claim, spec=merged, layers={**claim.layers, "job": layer})
 
 
 async def _content(

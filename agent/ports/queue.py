@@ -16,7 +16,6 @@ Nothing here retries for ever: loops that must (renewal, the outcome outbox) do 
 themselves.
 """
 
-from collections.abc import AsyncGenerator
 from typing import Any, Literal, Protocol
 
 from agent.model.outcome import Outcome
@@ -97,14 +96,3 @@ class QueuePort(Protocol):
 
     async def attempt_status(self, lease: Lease) -> AttemptStatus:
         """Whether an attempt that is not ours any more is over; used before sweeping."""
-
-
-class BlobPort(Protocol):
-    """Reads what submitters stored by digest."""
-
-    def read_blob(self, entity: str, digest: str) -> AsyncGenerator[bytes, None]:
-        """Stream a blob; whoever leaves early closes the generator.
-
-        Raises:
-            JobError: `SOURCE_NOT_FOUND` when it is not there, `SOURCE_UNREACHABLE`.
-        """

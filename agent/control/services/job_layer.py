@@ -1,11 +1,9 @@
 """From a stored job to a layer of the launch spec, and to a few words for people. Pure."""
 
 import json
-from typing import Any
 
 from agent.control.store.artifact_records import ArtifactRecord, JobVersion
 from agent.model.errors import InvalidInputError
-from agent.model.job.entry_point import script_of
 from agent.model.job.job_file import (
     JobArtifactSource,
     JobFile,
@@ -14,6 +12,7 @@ from agent.model.job.job_file import (
     JobSource,
     read_job_file,
 )
+from agent.model.job.launch_layer import launch_layer
 from agent.model.spec import Json
 
 _COMMIT_SHOWN = 12
@@ -34,15 +33,7 @@ def job_layer(artifact: ArtifactRecord) -> Json:
     Raises:
         InvalidInputError: its job file cannot be read.
     """
-    job = _read(artifact)
-    layer: Json = {"job": artifact.reference, "source": _source(job.source)}
-    build = _build(job)
-    if build:
-        layer["build"] = build
-    overrides = _overrides(job.source)
-    if overrides:
-        layer["overrides"] = overrides
-    return layer
+    return launch_layer(_read(artifact), artifact.reference)
 
 
 def _read(artifact: ArtifactRecord) -> JobFile:
@@ -51,47 +42,6 @@ def _read(artifact: ArtifactRecord) -> JobFile:
         problem = artifact.job_problem or "It has no `wandb-job.json`."
         raise InvalidInputError(f"{message} {problem}", hint="Create the job again.")
     return read_job_file(json.dumps(artifact.job_file)).job
-
-
-def _source(source: JobSource) -> Json:
-    match source:
-        case JobRepoSource(git=git):
-            said = {"submodules": git.submodules, "lfs": git.lfs}
-            asked = {key: value for key, value in said.items() if value is not None}
-            return {"type": "git", "url": git.remote, "ref": git.commit, **asked}
-        case JobArtifactSource(artifact=artifact):
-            return {"type": "artifact", "artifact": artifact}
-        case JobImageSource(image=image):
-            return {"type": "image", "image": image}
-
-
-def _build(job: JobFile) -> Json:
-    source = job.source
-    if isinstance(source, JobImageSource):
-        return {}
-    found: dict[str, Any] = {
-        "build_context": source.build_context,
-        "dockerfile": source.dockerfile,
-        "base_image": source.base_image,
-        "python": job.runtime,
-    }
-    return {key: value for key, value in found.items() if value}
-
-
-def _overrides(source: JobSource) -> Json:
-    found: Json = {}
-    if source.entrypoint and not _notebook(source):
-        found["entry_point"] = list(source.entrypoint)
-    if isinstance(source, JobImageSource) and source.args:
-        found["args"] = list(source.args)
-    return found
-
-
-def _notebook(source: JobSource) -> bool:
-    """Whether the entry point has to be converted first, so that its words are not final."""
-    if isinstance(source, JobImageSource):
-        return False
-    return source.notebook or (script_of(source.entrypoint) or "").endswith(".ipynb")
 
 
 def _summary(source: JobSource) -> str:

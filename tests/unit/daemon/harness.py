@@ -28,7 +28,7 @@ from agent.testing.scripted_runner import ScriptedEngine, ScriptedRunner
 
 IMAGE_JOB = {"docker": {"docker_image": "repo/name:tag"}}
 CODE_JOB = {
-    "source": {"type": "code", "digest": "sha256:" + "0" * 64, "size": 1},
+    "source": {"type": "artifact", "artifact": "wandb-artifact://_id/code"},
     "overrides": {"entry_point": ["python", "main.py"]},
 }
 GIT_JOB = {
@@ -248,7 +248,7 @@ class Harness:
                 config={},
             ),
             open_workshop=open_workshop,
-            sources=Sources(git=self.git, code=self.code),
+            sources=Sources(git=self.git, artifact=self.code),
             settings=replace(
                 Settings(state_dir=state_dir, on_stop=self.on_stop, limits=self.limits),
                 **self.settings,

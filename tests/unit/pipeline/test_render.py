@@ -29,7 +29,7 @@ def show(tmp_path: Path) -> Any:
     scene = Scene(shelf, repository, None, tmp_path)
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
     with ThreadPoolExecutor(2) as threads:
-        bench = Workbench(sources=Sources(git=repository, code=None, jobs=shelf), executor=threads)
+        bench = Workbench(sources=Sources(git=repository, jobs=shelf), executor=threads)
         check = lambda arguments: read_options(arguments, allowance(()))  # noqa: E731
 
         async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Rendering:

@@ -80,7 +80,7 @@ def scene(tmp_path: Path) -> Any:
         code = ArtifactFetcher(shelf, CodeConfig(), tmp_path / "cache", threads)
         equipment = Equipment(
             queue=None, backends={}, record=None, builds=None, control_plane_id="plane",
-            sources=Sources(git=repository, code=None, artifact=code, jobs=shelf),
+            sources=Sources(git=repository, artifact=code, jobs=shelf),
             attempts_dir=tmp_path, executor=threads,
         )  # fmt: skip
         folder = tmp_path / "attempt"
