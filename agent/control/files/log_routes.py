@@ -8,7 +8,7 @@ from aiohttp import web
 from agent.control.files.logs import LogKey
 from agent.control.http.bodies import read_bytes
 from agent.control.keys import LOGS, PLANE, STOPPING, WAITED, principal_of
-from agent.control.services.notices import Bell, topic_log
+from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.records import Channel, LogState
 from agent.model.errors import InvalidInputError
 from agent.model.work import Lease
@@ -75,28 +75,28 @@ async def _follow(
 ) -> None:
     """Send what comes until the attempt is over, all has been sent, or the server stops.
 
-    The bell is taken before looking, so that what happens between a look and a wait rings.
+    It subscribes before it reads, so that a change between a read and a wait is not missed.
     """
     stopping = asyncio.create_task(request.app[STOPPING].wait())
     try:
-        with request.app[PLANE].notices.listen([topic_log(key.item_id)]) as bell:
+        with request.app[PLANE].notifications.subscribe([topic_log(key.item_id)]) as subscription:
             while not stopping.done():
                 state = await _state(request, key, channel)
                 offset += await _copy(request, response, key, offset, state.end - offset)
                 if state.complete and offset >= state.end:
                     return
-                await _wait(bell, stopping)
+                await _wait(subscription, stopping)
     finally:
         stopping.cancel()
 
 
-async def _wait(bell: Bell, stopping: asyncio.Task[bool]) -> None:
-    """Wait for a ring or the stop; a reader that leaves meanwhile leaves no task behind."""
-    ring = asyncio.create_task(bell.wait(_LOOK))
+async def _wait(subscription: Subscription, stopping: asyncio.Task[bool]) -> None:
+    """Wait for a notification or the stop; a reader that leaves meanwhile leaves no task behind."""
+    waiting = asyncio.create_task(subscription.wait(_LOOK))
     try:
-        await asyncio.wait((ring, stopping), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        ring.cancel()
+        waiting.cancel()
 
 
 async def _copy(

@@ -6,7 +6,7 @@ from typing import Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.commands import mark
 from agent.control.services.context import Context, no_such_agent
-from agent.control.services.notices import topic_agent, topic_entity
+from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.registering import register
 from agent.control.store import agents
 from agent.control.store.records import AgentRecord, RegisteredAgent, Registration, StopMode
@@ -77,8 +77,8 @@ class Agents:
                 raise no_such_agent(agent_id)
             self._context.policy.require(principal, row.entity, Action.MANAGE_AGENTS)
             agents.change(tx, agent_id, {"stop": mode})
-            tx.ring(topic_agent(agent_id), topic_entity(row.entity))
-            return self._record(tx, agents.sure(tx, agent_id))
+            tx.notify(topic_agent(agent_id), topic_entity(row.entity))
+            return self._record(tx, agents.require(tx, agent_id))
 
         return await self._context.database.write(work)
 
@@ -104,11 +104,11 @@ class Agents:
         def look(tx: Tx) -> str:
             return mark(tx, self._context.agent(tx, principal, agent_id), session)
 
-        with self._context.notices.listen([topic_agent(agent_id)]) as bell:
+        with self._context.notifications.subscribe([topic_agent(agent_id)]) as subscription:
             while (now := await self._context.database.read(look)) == seen:
                 if (left := deadline - monotonic()) <= 0:
                     break
-                await bell.wait(left)
+                await subscription.wait(left)
         return now
 
     def _visible(self, principal: Principal, row: AnyRow) -> bool:

@@ -117,4 +117,4 @@ def _insert(
         "run_name": wanted.run_name,
     }
     artifacts.insert(tx, values)
-    return artifacts.sure(tx, values["id"])
+    return artifacts.require(tx, values["id"])

@@ -26,7 +26,7 @@ def make_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRecor
     found = collections.by_name(tx, **place)
     if found is None:
         collections.insert(tx, {"id": new_id(), "type": kind, **place})
-        found = collections.sure(tx, **place)
+        found = collections.require(tx, **place)
     if found.type != kind:
         raise ConflictError(
             f"'{name}' in {entity}/{wanted.project} is an artifact of type `{found.type}`, "

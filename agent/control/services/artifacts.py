@@ -23,8 +23,8 @@ from agent.control.store.artifact_records import (
     EntryRecord,
     ManifestRecord,
 )
-from agent.control.store.moments import moment
 from agent.control.store.records import Page, RunRecord
+from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError
 from agent.model.job.names import LATEST
@@ -123,7 +123,7 @@ class Artifacts:
         def work(tx: Tx) -> tuple[Json, ...]:
             place = self._context.existing(tx, principal, entity, Action.READ)
             found = collections.types(tx, place, project)
-            return tuple({"name": name, "created_at": moment(first)} for name, first in found)
+            return tuple({"name": name, "created_at": to_datetime(first)} for name, first in found)
 
         return await self._read(work)
 
@@ -269,7 +269,7 @@ class Artifacts:
                 gone = set(found.aliases) - set(change.aliases)
                 aliases.take(tx, found.id, gone)
                 give_aliases(tx, found.collection.id, found.id, change.aliases)
-            return artifacts.sure(tx, found.id)
+            return artifacts.require(tx, found.id)
 
         return await self._context.database.write(work)
 
@@ -290,7 +290,7 @@ class Artifacts:
             for name in names:
                 check_aliases((name,))
             give_aliases(tx, found.collection.id, found.id, names)
-            return artifacts.sure(tx, found.id)
+            return artifacts.require(tx, found.id)
 
         return await self._context.database.write(work)
 
@@ -305,7 +305,7 @@ class Artifacts:
         def work(tx: Tx) -> ArtifactRecord:
             found = writable(tx, self._context, principal, artifact_id)
             aliases.take(tx, found.id, names)
-            return artifacts.sure(tx, found.id)
+            return artifacts.require(tx, found.id)
 
         return await self._context.database.write(work)
 
@@ -332,7 +332,7 @@ class Artifacts:
             left = artifacts.newest(tx, found.collection.id)
             if left is not None and LATEST in found.aliases:
                 give_aliases(tx, left.collection.id, left.id, (LATEST,))
-            return artifacts.sure(tx, found.id)
+            return artifacts.require(tx, found.id)
 
         return await self._context.database.write(work)
 

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
-from agent.control.services.notices import Notices
+from agent.control.services.notifications import Notifications
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.records import ItemRecord, QueueRecord
 from agent.control.store.tx import AnyRow, Database, Tx
@@ -32,7 +32,7 @@ class Context:
     """The store and the rules; immutable and shared by all services."""
 
     database: Database
-    notices: Notices
+    notifications: Notifications
     policy: Policy
     config: ControlConfig
     control_plane_id: str

@@ -1,16 +1,16 @@
-"""W&B's dialect: pop, acknowledge, fail. An acknowledgement counts as the permit."""
+"""W&B's protocol: pop, acknowledge, fail. An acknowledgement counts as the permit."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, serves
-from agent.control.services.notices import topic_entity
+from agent.control.services.notifications import topic_entity
 from agent.control.services.popping import acknowledge, alive, fail, pop, warn
 from agent.control.services.renewing import check_status, hand_back
 from agent.control.store import agents, items
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.records import AgentRecord, Dialect, PoppedItem
+from agent.control.store.records import AgentProtocol, AgentRecord, PoppedItem
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import InvalidInputError
 from agent.model.spec import Json
@@ -120,7 +120,7 @@ class WandbDialect:
                 "name": f"agent-{new_run_name()}",
                 "hostname": hostname,
                 "version": version,
-                "dialect": Dialect.WANDB.value,
+                "protocol": AgentProtocol.WANDB.value,
                 "key_id": principal.key_id,
                 "resources": [],
                 "config": config or {},
@@ -128,7 +128,7 @@ class WandbDialect:
             }
             agents.insert(tx, values)
             agents.serve(tx, agent_id, queue_ids)
-            tx.ring(topic_entity(place))
+            tx.notify(topic_entity(place))
             return self._record(tx, agent_id)
 
         return await self._context.database.write(work)
@@ -153,7 +153,7 @@ class WandbDialect:
             row = agents.row(tx, agent_id)
             if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
                 return None
-            if row.dialect == Dialect.WANDB and row.key_id == principal.key_id:
+            if row.protocol == AgentProtocol.WANDB and row.key_id == principal.key_id:
                 self._heard(tx, row, row.status)
             return self._record(tx, agent_id)
 
@@ -165,7 +165,7 @@ class WandbDialect:
         if status == "KILLED":
             hand_back(tx, row)
         if row.status != status:
-            tx.ring(topic_entity(row.entity))
+            tx.notify(topic_entity(row.entity))
 
     def _item(self, tx: Tx, principal: Principal, item_id: str) -> AnyRow | None:
         """An item, locked, whose queue the caller may serve; `None` when absent or hidden."""
@@ -177,5 +177,5 @@ class WandbDialect:
         return row
 
     def _record(self, tx: Tx, agent_id: str) -> AgentRecord:
-        rows = [agents.sure(tx, agent_id)]
+        rows = [agents.require(tx, agent_id)]
         return agents.records(tx, rows, self._context.config.agent_timeout)[0]

@@ -8,7 +8,7 @@ from agent.control.services.context import Context
 from agent.control.services.transitions import move, remark
 from agent.control.store import history, items
 from agent.control.store.ids import new_run_name
-from agent.control.store.records import ClaimRecord, Dialect
+from agent.control.store.records import AgentProtocol, ClaimRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus
 from agent.model.phase import Phase
@@ -50,7 +50,7 @@ def grant_items(
         item_id = items.take(tx, queue_ids, offered, room, unnamed=unnamed)
         if item_id is None:
             break
-        seen = items.sure(tx, item_id)
+        seen = items.require(tx, item_id)
         share = allocate(_demand(seen), room)
         _lease(tx, context, seen, agent, wish.request_id, share)
         allocation.append(claim_record(tx, context, item_id))
@@ -67,7 +67,7 @@ def adopt(tx: Tx, context: Context, seen: AnyRow, agent: AnyRow, text: str) -> C
         "epoch": seen.epoch + 1,
         "agent_id": agent.id,
         "agent_name": agent.name,
-        "dialect": Dialect.LAUNCH.value,
+        "protocol": AgentProtocol.LAUNCH.value,
         "request_id": None,
         "lease_expires_at": tx.now + context.config.lease,
         "lost_contact_at": None,
@@ -81,7 +81,7 @@ def adopt(tx: Tx, context: Context, seen: AnyRow, agent: AnyRow, text: str) -> C
 def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
     """What an agent gets to know about a held item; the same again for a repeated claim."""
     seen = items.whole(tx, item_id)
-    attempt = history.sure_attempt(tx, seen.id, seen.attempt)
+    attempt = history.require_attempt(tx, seen.id, seen.attempt)
     token = RunToken(attempt.id, attempt.token_epoch)
     return ClaimRecord(
         lease=Lease(seen.id, seen.attempt, seen.epoch),
@@ -117,7 +117,7 @@ def _lease(
         "epoch": epoch,
         "agent_id": agent.id,
         "agent_name": agent.name,
-        "dialect": Dialect.LAUNCH.value,
+        "protocol": AgentProtocol.LAUNCH.value,
         "request_id": request_id,
         "lease_expires_at": tx.now + context.config.lease,
         "allocation": {"cpus": share.cpus, "memory": share.memory, "gpus": list(share.gpus)},

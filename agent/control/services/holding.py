@@ -7,7 +7,7 @@ still held: `held` looks under a lock, and everything below works on what it fou
 import json
 from typing import Any, Final
 
-from agent.control.services.transitions import end, move, requeue, ring
+from agent.control.services.transitions import end, move, notify_watchers, requeue
 from agent.control.store import history, items
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
@@ -157,7 +157,7 @@ def _progress(
 def _write(tx: Tx, row: AnyRow, changes: dict[str, Any]) -> None:
     if changes:
         items.change(tx, row, {**changes, "updated_at": tx.now})
-        ring(tx, row)
+        notify_watchers(tx, row)
 
 
 def _is_replay(

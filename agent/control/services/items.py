@@ -6,7 +6,7 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.composing import check_priority
 from agent.control.services.context import Service, no_such_agent, read
 from agent.control.services.explain import Surroundings, explain
-from agent.control.services.notices import topic_entity, topic_item, topic_queue
+from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import cursor, numbered_page, page_size
 from agent.control.services.stopping import request_stop
 from agent.control.services.submitting import recompose, submit
@@ -189,7 +189,7 @@ class Items(Service):
             text = f"moved from {row.queue} to {target.name}"
             place = {"enqueued_at": tx.now, "priority": priority}
             remark(tx, row, text, actor=principal.name, **changes, **place)
-            tx.ring(topic_queue(target.id))
+            tx.notify(topic_queue(target.id))
             return self._context.item(tx, principal, item_id)
 
         return await self._context.database.write(work)
@@ -221,7 +221,7 @@ class Items(Service):
                 return False
             locked = self._context.item_to_change(tx, principal, item_id)
             request_stop(tx, locked, principal.name)
-            tx.ring(topic_item(item_id), topic_entity(row.entity))
+            tx.notify(topic_item(item_id), topic_entity(row.entity))
             return True
 
         return await self._context.database.write(work)

@@ -12,7 +12,7 @@ from agent.control.auth.policy import Principal
 from agent.control.services import holding
 from agent.control.services.context import Context, serves
 from agent.control.services.granting import Wish, claim_record, grant_items
-from agent.control.services.notices import topic_agent, topic_queue
+from agent.control.services.notifications import topic_agent, topic_queue
 from agent.control.services.registering import join_queues
 from agent.control.services.renewing import check_status, renew
 from agent.control.store import items
@@ -87,12 +87,12 @@ class Leases:
         if claims:
             return claims
         topics = [topic_agent(agent_id), *(topic_queue(row.id) for row in served)]
-        with self._context.notices.listen(topics) as bell:
+        with self._context.notifications.subscribe(topics) as subscription:
             while (left := deadline - monotonic()) > 0:
                 claims, _ = await self._context.database.write(look_again)
                 if claims:
                     break
-                await bell.wait(min(left, _SLOW_POLL))
+                await subscription.wait(min(left, _SLOW_POLL))
         return claims
 
     def _served(

@@ -5,7 +5,7 @@ from typing import Final
 
 from agent.control.auth.policy import Action, Kind, Principal
 from agent.control.services.context import Context, no_such_item
-from agent.control.services.notices import topic_log
+from agent.control.services.notifications import topic_log
 from agent.control.store import history
 from agent.control.store.records import Channel, LogState
 from agent.control.store.tx import AnyRow, Tx
@@ -63,7 +63,7 @@ class AttemptLogs:
         """
         key = (lease.item_id, lease.attempt, channel)
         self._ends[key] = max(end, self._ends.get(key, 0))
-        self._context.notices.publish([topic_log(lease.item_id)])
+        self._context.notifications.publish([topic_log(lease.item_id)])
         if monotonic() - self._written.setdefault(key, monotonic()) >= _WRITE_EVERY:
             self._written[key] = monotonic()
             await self._write({key: self._ends[key]})
@@ -77,7 +77,7 @@ class AttemptLogs:
     ) -> LogState:
         """How much there is, and whether more may come.
 
-        Wake-ups for followers: `Notices.listen([topic_log(item_id)])`.
+        Wake-ups for followers: `Notifications.listen([topic_log(item_id)])`.
 
         Raises:
             NotFoundError: item or attempt, absent or hidden.

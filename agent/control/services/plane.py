@@ -18,7 +18,7 @@ from agent.control.services.items import Items
 from agent.control.services.jobs import Jobs
 from agent.control.services.leasing import Leases
 from agent.control.services.logs import AttemptLogs
-from agent.control.services.notices import Notices
+from agent.control.services.notifications import Notifications
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
@@ -54,7 +54,7 @@ class Plane:
     jobs: Jobs
     logs: AttemptLogs
     reaper: Reaper
-    notices: Notices
+    notifications: Notifications
     database: Database
 
     async def ready(self) -> None:
@@ -77,13 +77,13 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
         UnreachableError: the database server does not answer.
         ConfigError: the address of the database cannot be read.
     """
-    notices = Notices()
-    async with _database(config, notices) as database:
+    notifications = Notifications()
+    async with _database(config, notifications) as database:
         identity = (new_id(), secrets.token_bytes(_KEY_BYTES))
         installed = await database.write(lambda tx: accounts.ensure_installation(tx, *identity))
         context = Context(
             database=database,
-            notices=notices,
+            notifications=notifications,
             policy=Policy(config.personal_agents_in_teams),
             config=config,
             control_plane_id=installed.control_plane_id,
@@ -115,17 +115,19 @@ def assemble(context: Context) -> Plane:
         jobs=Jobs(context),
         logs=logs,
         reaper=Reaper(context, logs),
-        notices=context.notices,
+        notifications=context.notifications,
         database=context.database,
     )
 
 
-def _database(config: ControlConfig, notices: Notices) -> AbstractAsyncContextManager[Database]:
+def _database(
+    config: ControlConfig, notifications: Notifications
+) -> AbstractAsyncContextManager[Database]:
     """Drivers are imported only when they are used."""
     if config.database_url is not None:
         from agent.control.store.postgres import open_postgres
 
-        return open_postgres(config.database_url.get_secret_value(), notices.publish)
+        return open_postgres(config.database_url.get_secret_value(), notifications.publish)
     from agent.control.store.sqlite import open_sqlite
 
-    return open_sqlite(config.data_dir / DATABASE_FILE, notices.publish)
+    return open_sqlite(config.data_dir / DATABASE_FILE, notifications.publish)

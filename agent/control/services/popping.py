@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from agent.control.services.context import Context
 from agent.control.services.holding import add_warning
-from agent.control.services.transitions import end, move, ring
+from agent.control.services.transitions import end, move, notify_watchers
 from agent.control.store import items
-from agent.control.store.records import Dialect, PoppedItem
+from agent.control.store.records import AgentProtocol, PoppedItem
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.phase import HELD, MAY_RUN, Phase
@@ -24,13 +24,13 @@ def pop(tx: Tx, context: Context, queue_id: str, agent: AnyRow | None) -> Popped
     item_id = items.take_any(tx, queue_id)
     if item_id is None:
         return None
-    seen = items.sure(tx, item_id)
+    seen = items.require(tx, item_id)
     name = None if agent is None else agent.name
     changes: dict[str, Any] = {
         "epoch": seen.epoch + 1,
         "agent_id": None if agent is None else agent.id,
         "agent_name": name,
-        "dialect": Dialect.WANDB.value,
+        "protocol": AgentProtocol.WANDB.value,
         "lease_expires_at": tx.now + context.config.pop_lease,
     }
     move(tx, seen, Phase.LEASED, actor=name, text="popped", changes=changes)
@@ -39,7 +39,7 @@ def pop(tx: Tx, context: Context, queue_id: str, agent: AnyRow | None) -> Popped
 
 def acknowledge(tx: Tx, context: Context, seen: AnyRow, run_name: str) -> bool:
     """Name the run and permit the start, or see that this was done before."""
-    if seen.dialect != Dialect.WANDB:
+    if seen.protocol != AgentProtocol.WANDB:
         return False
     phase = Phase(seen.phase)
     if phase in MAY_RUN:
@@ -52,7 +52,7 @@ def acknowledge(tx: Tx, context: Context, seen: AnyRow, run_name: str) -> bool:
     # An agent that cannot be heard of, because the pop named none, cannot fall silent either.
     silent_after = None if seen.agent_id is None else tx.now + context.config.agent_timeout
     changes = {"run_name": run_name, "lease_expires_at": silent_after}
-    move(tx, items.sure(tx, seen.id), Phase.PERMITTED, actor=actor, changes=changes)
+    move(tx, items.require(tx, seen.id), Phase.PERMITTED, actor=actor, changes=changes)
     return True
 
 
@@ -61,7 +61,7 @@ def fail(tx: Tx, seen: AnyRow, message: str, stage: str, file_paths: list[str]) 
     phase = Phase(seen.phase)
     if phase is Phase.ERRORED:
         return True
-    if seen.dialect != Dialect.WANDB or phase not in HELD:
+    if seen.protocol != AgentProtocol.WANDB or phase not in HELD:
         return False
     cause = _STAGES.get(stage, Cause.INTERNAL)
     facts = {**seen.facts, "files": file_paths} if file_paths else seen.facts
@@ -79,12 +79,12 @@ def warn(tx: Tx, seen: AnyRow, message: str) -> bool:
     if Phase(seen.phase) not in HELD:
         return False
     items.change(tx, seen, {"warnings": add_warning(seen, message), "updated_at": tx.now})
-    ring(tx, seen)
+    notify_watchers(tx, seen)
     return True
 
 
 def alive(tx: Tx, context: Context, agent_id: str) -> None:
     """An agent of W&B's was heard of: what it acknowledged is in contact again."""
-    ids = items.permitted_to(tx, agent_id, Dialect.WANDB)
+    ids = items.permitted_to(tx, agent_id, AgentProtocol.WANDB)
     items.extend_leases(tx, ids, tx.now + context.config.agent_timeout)
     items.regain_contact(tx, ids)

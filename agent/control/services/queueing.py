@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Principal
 from agent.control.services.context import Context
-from agent.control.services.notices import topic_entity
+from agent.control.services.notifications import topic_entity
 from agent.control.store import queues
 from agent.control.store.ids import new_id
 from agent.control.store.records import QueueRecord
@@ -58,7 +58,7 @@ def insert_queue(
             f"There is a queue '{name}' in '{entity}' already.",
             hint="Take another name, or change that one: `launch queue update`.",
         )
-    tx.ring(topic_entity(entity))
+    tx.notify(topic_entity(entity))
     return made
 
 

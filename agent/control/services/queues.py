@@ -6,7 +6,7 @@ from typing import Any, Literal
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.composing import DEFAULT_PRIORITY
 from agent.control.services.context import Context
-from agent.control.services.notices import topic_entity, topic_queue
+from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.queueing import check_queue_name, insert_queue
 from agent.control.services.stopping import request_stop
 from agent.control.services.templates import (
@@ -170,7 +170,7 @@ class Queues:
             place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
             found = self._context.queue(tx, place, name)
             queues.change(tx, found.id, {"paused": paused})
-            tx.ring(topic_queue(found.id), topic_entity(place))
+            tx.notify(topic_queue(found.id), topic_entity(place))
             return self._context.queue(tx, place, name)
 
         return await self._context.database.write(work)
@@ -243,7 +243,7 @@ def _change(tx: Tx, found: QueueRecord, values: dict[str, Any], *, strict: bool)
     queues.change(tx, found.id, values)
     if values.get("prioritization") == "DISABLED":
         items.level_priorities(tx, found.id, DEFAULT_PRIORITY)
-    tx.ring(topic_entity(found.entity), topic_queue(found.id))
+    tx.notify(topic_entity(found.entity), topic_queue(found.id))
 
 
 def _refuse(wrong: tuple[str, ...]) -> None:
@@ -275,4 +275,4 @@ def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
     for row in alive:
         request_stop(tx, row, actor)
     queues.remove(tx, queue.id)
-    tx.ring(topic_entity(queue.entity), topic_queue(queue.id))
+    tx.notify(topic_entity(queue.entity), topic_queue(queue.id))

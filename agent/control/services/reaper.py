@@ -9,10 +9,10 @@ import structlog
 
 from agent.control.services.context import Context
 from agent.control.services.logs import AttemptLogs
-from agent.control.services.notices import topic_queue
+from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import end, remark, requeue
 from agent.control.store import agents, idempotency, items
-from agent.control.store.records import Dialect
+from agent.control.store.records import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
@@ -98,7 +98,7 @@ class Reaper:
 
 
 def _expire(tx: Tx, context: Context) -> tuple[int, int, int, int]:
-    tx.ring(*(topic_queue(queue_id) for queue_id in items.end_waits(tx)))
+    tx.notify(*(topic_queue(queue_id) for queue_id in items.end_waits(tx)))
     requeued = poisoned = out_of_contact = lost = 0
     for row in items.expired(tx, _AT_ONCE):
         if Phase(row.phase) not in MAY_RUN:
@@ -121,7 +121,7 @@ def _lease_lost(tx: Tx, row: AnyRow) -> bool:
 
     W&B's agents let leases lapse on purpose, so these never count.
     """
-    losses = row.lease_losses + (row.dialect != Dialect.WANDB)
+    losses = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
     if losses >= _POISON and not row.stop_requested:
         text = f"{losses} agents in a row fell silent while preparing it, {row.agent_name} last"
         end(tx, row, Phase.ERRORED, Cause.LOST_POISON, text)

@@ -6,19 +6,19 @@ from typing import Any, Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, serves
 from agent.control.services.granting import adopt
-from agent.control.services.notices import topic_agent, topic_entity
+from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.queueing import queue_on_demand
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.ids import new_id
-from agent.control.store.moments import moment
 from agent.control.store.records import (
+    AgentProtocol,
     AgentRecord,
     ClaimRecord,
-    Dialect,
     QueueRecord,
     RegisteredAgent,
     Registration,
 )
+from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.phase import MAY_RUN, Phase
@@ -38,7 +38,7 @@ def register(
     agent = _stored(tx, principal, entity, hello)
     agents.serve(tx, agent.id, [queue.id for queue in served])
     held = _held(tx, context, principal, agent)
-    tx.ring(topic_entity(entity), topic_agent(agent.id))
+    tx.notify(topic_entity(entity), topic_agent(agent.id))
     return RegisteredAgent(
         agent=_record(tx, context, agent.id),
         control_plane_id=context.control_plane_id,
@@ -70,7 +70,7 @@ def _refuse_rival(tx: Tx, context: Context, entity: str, hello: Registration) ->
     for rival in agents.rivals(tx, entity, hello.name, hello.identity):
         if rival.status == "KILLED" or agents.is_lost(rival, silent_since):
             continue
-        seen = f"{moment(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"
+        seen = f"{to_datetime(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"
         raise ConflictError(
             f"Another agent called '{hello.name}' is alive, on {rival.hostname}; "
             f"its last heartbeat came at {seen}.",
@@ -99,7 +99,7 @@ def join_queues(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
         if agent.resources:
             queues.fill_resource(tx, queue.id, agent.resources[0])
     if joined:
-        tx.ring(topic_entity(agent.entity))
+        tx.notify(topic_entity(agent.entity))
     return bool(joined)
 
 
@@ -128,13 +128,13 @@ def _stored(tx: Tx, principal: Principal, entity: str, hello: Registration) -> A
     if known is None:
         agent_id = new_id()
         fixed = {"id": agent_id, "entity": entity, "identity": hello.identity}
-        agents.insert(tx, {**values, **fixed, "dialect": Dialect.LAUNCH.value})
+        agents.insert(tx, {**values, **fixed, "protocol": AgentProtocol.LAUNCH.value})
     else:
         agent_id = known.id
         # A repetition by the same process must not forget that it was asked to leave.
         stop = known.stop if known.session == hello.session else None
         agents.change(tx, agent_id, {**values, "stop": stop, "heartbeat_at": tx.now})
-    return agents.sure(tx, agent_id)
+    return agents.require(tx, agent_id)
 
 
 def _held(tx: Tx, context: Context, principal: Principal, agent: AnyRow) -> tuple[ClaimRecord, ...]:
@@ -165,5 +165,5 @@ def _held_from(tx: Tx, principal: Principal, agent_id: str) -> list[AnyRow]:
 
 
 def _record(tx: Tx, context: Context, agent_id: str) -> AgentRecord:
-    rows = [agents.sure(tx, agent_id)]
+    rows = [agents.require(tx, agent_id)]
     return agents.records(tx, rows, context.config.agent_timeout)[0]

@@ -5,7 +5,7 @@ from typing import Final
 
 from agent.control.services.context import Context
 from agent.control.services.holding import is_holder
-from agent.control.services.notices import topic_entity
+from agent.control.services.notifications import topic_entity
 from agent.control.services.transitions import remark, requeue
 from agent.control.store import agents, items
 from agent.control.store.records import HeartbeatReply
@@ -38,7 +38,7 @@ def renew(
         told = agents.stored_conditions(conditions if status != "KILLED" else ())
         agents.beat(tx, agent.id, status, told)
         if (agent.status, agent.conditions) != (status, told):
-            tx.ring(topic_entity(agent.entity))
+            tx.notify(topic_entity(agent.entity))
         if status == "KILLED":
             hand_back(tx, agent)
     return HeartbeatReply(statuses=statuses, current=current, stop=agent.stop)

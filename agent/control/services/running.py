@@ -13,7 +13,7 @@ from agent.control.services.context import Context
 from agent.control.services.transitions import end, move
 from agent.control.store import items, runs
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.records import Dialect, RunRecord
+from agent.control.store.records import AgentProtocol, RunRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError
@@ -101,7 +101,7 @@ def make_run(tx: Tx, principal: Principal, entity: str, project: str, name: str)
         "item_id": None if item is None else item.id,
     }
     runs.insert(tx, values)
-    return runs.sure(tx, entity, project, name)
+    return runs.require(tx, entity, project, name)
 
 
 def change_run(tx: Tx, context: Context, run: RunRecord, change: RunChange) -> RunRecord:
@@ -112,7 +112,7 @@ def change_run(tx: Tx, context: Context, run: RunRecord, change: RunChange) -> R
     _has_started(tx, context, run, change.state)
     if change.state in _OVER:
         end_of_run(tx, run, _OVER[change.state])
-    return runs.sure(tx, run.entity, run.project, run.name)
+    return runs.require(tx, run.entity, run.project, run.name)
 
 
 def end_of_run(tx: Tx, run: RunRecord, exit_code: int) -> None:
@@ -147,6 +147,6 @@ def _has_started(tx: Tx, context: Context, run: RunRecord, state: str | None) ->
 def _launched(tx: Tx, run: RunRecord) -> AnyRow | None:
     """The item, locked, that launched a run through W&B's agent and may be running."""
     item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
-    if item is None or item.dialect != Dialect.WANDB or item.run_name != run.name:
+    if item is None or item.protocol != AgentProtocol.WANDB or item.run_name != run.name:
         return None
     return item if Phase(item.phase) in MAY_RUN else None

@@ -1,9 +1,9 @@
 """A stop request: at once where nobody holds the item, else through its holder."""
 
-from agent.control.services.notices import topic_agent
+from agent.control.services.notifications import topic_agent
 from agent.control.services.transitions import end, remark
 from agent.control.store import items, runs
-from agent.control.store.records import Dialect
+from agent.control.store.records import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.phase import TERMINAL, Phase
@@ -20,10 +20,10 @@ def request_stop(tx: Tx, seen: AnyRow, actor: str) -> None:
         return
     remark(tx, seen, "stop requested", actor=actor, stop_requested=True)
     if seen.agent_id is not None:
-        tx.ring(topic_agent(seen.agent_id))
-    if seen.dialect == Dialect.WANDB and seen.run_name is not None:
+        tx.notify(topic_agent(seen.agent_id))
+    if seen.protocol == AgentProtocol.WANDB and seen.run_name is not None:
         # W&B's agents ask after the run, never after the item.
-        _stop_run(tx, items.sure(tx, seen.id))
+        _stop_run(tx, items.require(tx, seen.id))
 
 
 def _stop_run(tx: Tx, item: AnyRow) -> None:

@@ -10,7 +10,7 @@ from agent.control.services.artifact_access import absent, visible
 from agent.control.services.composing import Composed, check_priority, compose
 from agent.control.services.context import Context
 from agent.control.services.jobs import choose_job
-from agent.control.services.notices import topic_entity, topic_queue
+from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.queueing import queue_on_demand
 from agent.control.store import artifacts, history, idempotency, items, projects
 from agent.control.store.ids import new_id
@@ -50,7 +50,7 @@ def submit(tx: Tx, context: Context, principal: Principal, wanted: Submission) -
     item_id = _insert(tx, principal, queue, composed, wanted, job_id)
     if wanted.idempotency_key is not None:
         idempotency.keep_reply(tx, entity, wanted.idempotency_key, item_id)
-    tx.ring(topic_queue(queue.id), topic_entity(entity))
+    tx.notify(topic_queue(queue.id), topic_entity(entity))
     return item_id
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from agent.control.services.notices import topic_entity, topic_item, topic_log, topic_queue
+from agent.control.services.notifications import topic_entity, topic_item, topic_log, topic_queue
 from agent.control.store import history, items
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause, is_infrastructure
@@ -29,7 +29,7 @@ _OF_ATTEMPT: Final = frozenset(
 _NOBODY: Final[Mapping[str, Any]] = {
     "agent_id": None,
     "agent_name": None,
-    "dialect": None,
+    "protocol": None,
     "request_id": None,
     "lease_expires_at": None,
     "allocation": None,
@@ -79,11 +79,11 @@ def move(
     if through is not None:
         _note(tx, seen, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
     _note(tx, seen, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
-    ring(tx, seen)
+    notify_watchers(tx, seen)
     if after is Phase.QUEUED and seen.queue_id is not None:
-        tx.ring(topic_queue(seen.queue_id))
+        tx.notify(topic_queue(seen.queue_id))
     if after in TERMINAL:
-        tx.ring(topic_log(seen.id))
+        tx.notify(topic_log(seen.id))
 
 
 def _check_steps(seen: AnyRow, phases: tuple[Phase, ...]) -> None:
@@ -97,12 +97,12 @@ def remark(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, **chang
     items.change(tx, seen, {"updated_at": tx.now, **changes})
     phase = Phase(seen.phase)
     _note(tx, seen, phase, attempt=seen.attempt, epoch=seen.epoch, actor=actor, text=text)
-    ring(tx, seen)
+    notify_watchers(tx, seen)
 
 
-def ring(tx: Tx, seen: AnyRow) -> None:
+def notify_watchers(tx: Tx, seen: AnyRow) -> None:
     """Let those who look at the item look again."""
-    tx.ring(topic_item(seen.id), topic_entity(seen.entity))
+    tx.notify(topic_item(seen.id), topic_entity(seen.entity))
 
 
 def requeue(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
@@ -146,7 +146,7 @@ def end(
     }
     move(tx, seen, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
     if may_try_again(seen, phase, cause):
-        _try_again(tx, items.sure(tx, seen.id), phase)
+        _try_again(tx, items.require(tx, seen.id), phase)
 
 
 def _try_again(tx: Tx, ended: AnyRow, phase: Phase) -> None:

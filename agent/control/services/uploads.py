@@ -72,7 +72,7 @@ class Uploads:
             values = {"artifact_id": found.id, "name": name, "digest": digest, "type": kind}
             manifest_id = artifact_files.save_manifest(tx, {"id": new_id(), **values})
             artifacts.change(tx, found.id, {})
-            return artifact_files.sure_manifest(tx, manifest_id)
+            return artifact_files.require_manifest(tx, manifest_id)
 
         return await self._context.database.write(work)
 
@@ -91,7 +91,7 @@ class Uploads:
             self._pending(tx, principal, found.artifact_id)
             decoded(digest)
             artifact_files.set_manifest_digest(tx, manifest_id, digest)
-            return artifact_files.sure_manifest(tx, manifest_id)
+            return artifact_files.require_manifest(tx, manifest_id)
 
         return await self._context.database.write(work)
 
@@ -145,7 +145,7 @@ class Uploads:
 
         def work(tx: Tx) -> ArtifactRecord:
             artifact_making.commit(tx, found, totals, job)
-            return artifacts.sure(tx, found.id)
+            return artifacts.require(tx, found.id)
 
         return await database.write(work)
 

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.moments import moment
 from agent.control.store.records import EntityRecord, KeyRecord, MemberRecord, Role, UserRecord
-from agent.control.store.tables import api_keys, entities, installation, members, users
+from agent.control.store.tables import api_keys, entities, installation, members, to_datetime, users
 from agent.control.store.tx import AnyRow, Tx
 
 _VALID_KEY: Final = (
@@ -35,7 +34,7 @@ def ensure_installation(tx: Tx, control_plane_id: str, signing_key: bytes) -> An
     if found is None:
         values = {"control_plane_id": control_plane_id, "signing_key": signing_key}
         tx.insert_new(installation, {"id": 1, "created_at": tx.now, **values})
-        found = tx.sure(select(installation))
+        found = tx.require(select(installation))
     return found
 
 
@@ -119,7 +118,7 @@ def set_role(tx: Tx, entity_name: str, user_id: str, role: Role | None) -> None:
 def insert_key(tx: Tx, values: dict[str, Any]) -> KeyRecord:
     """A new key, stored by its hash."""
     tx.run(api_keys.insert().values(created_at=tx.now, **values))
-    return _key(tx.sure(_KEYS.where(api_keys.c.id == values["id"])))
+    return _key(tx.require(_KEYS.where(api_keys.c.id == values["id"])))
 
 
 def key(tx: Tx, key_id: str) -> KeyRecord | None:
@@ -152,11 +151,13 @@ _KEYS: Final = select(api_keys, users.c.name.label("user")).outerjoin(
 
 
 def _entity(row: AnyRow) -> EntityRecord:
-    return EntityRecord(row.id, row.name, row.is_team, moment(row.created_at))
+    return EntityRecord(row.id, row.name, row.is_team, to_datetime(row.created_at))
 
 
 def _user(row: AnyRow) -> UserRecord:
-    return UserRecord(row.id, row.name, row.email, row.admin, row.entity, moment(row.created_at))
+    return UserRecord(
+        row.id, row.name, row.email, row.admin, row.entity, to_datetime(row.created_at)
+    )
 
 
 def _key(row: AnyRow) -> KeyRecord:
@@ -168,6 +169,6 @@ def _key(row: AnyRow) -> KeyRecord:
         user=row.user,
         entity=row.entity,
         queues=None if row.queues is None else tuple(row.queues),
-        created_at=moment(row.created_at),
-        revoked_at=moment(row.revoked_at),
+        created_at=to_datetime(row.created_at),
+        revoked_at=to_datetime(row.revoked_at),
     )

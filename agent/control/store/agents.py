@@ -6,9 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.moments import moment
-from agent.control.store.records import AgentRecord, Dialect
-from agent.control.store.tables import agent_queues, agents, items, queues
+from agent.control.store.records import AgentProtocol, AgentRecord
+from agent.control.store.tables import agent_queues, agents, items, queues, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.phase import HELD
@@ -36,9 +35,9 @@ def owner(tx: Tx, agent_id: str) -> AnyRow | None:
     return tx.one(_OWNER, agent=agent_id)
 
 
-def sure(tx: Tx, agent_id: str) -> AnyRow:
+def require(tx: Tx, agent_id: str) -> AnyRow:
     """As `row`, of an agent that exists."""
-    return tx.sure(_BY_ID, agent=agent_id)
+    return tx.require(_BY_ID, agent=agent_id)
 
 
 def records(tx: Tx, rows: Sequence[AnyRow], silence: float) -> tuple[AgentRecord, ...]:
@@ -141,7 +140,7 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
         name=one.name,
         hostname=one.hostname,
         version=one.version,
-        dialect=Dialect(one.dialect),
+        protocol=AgentProtocol(one.protocol),
         status=one.status,
         lost=is_lost(one, silent_since),
         stop=one.stop,
@@ -152,8 +151,8 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
         conditions=tuple(map(_condition, one.conditions or ())),
         queue_ids=tuple(queue_id for queue_id, _ in served),
         queue_names=tuple(name for _, name in served),
-        heartbeat_at=moment(one.heartbeat_at),
-        created_at=moment(one.created_at),
+        heartbeat_at=to_datetime(one.heartbeat_at),
+        created_at=to_datetime(one.created_at),
     )
 
 

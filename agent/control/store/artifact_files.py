@@ -31,9 +31,9 @@ def manifest(tx: Tx, manifest_id: str) -> ManifestRecord | None:
     return _manifest(row) if row else None
 
 
-def sure_manifest(tx: Tx, manifest_id: str) -> ManifestRecord:
+def require_manifest(tx: Tx, manifest_id: str) -> ManifestRecord:
     """As `manifest`, of one that exists."""
-    return _manifest(tx.sure(_MANIFESTS.where(artifact_manifests.c.id == manifest_id)))
+    return _manifest(tx.require(_MANIFESTS.where(artifact_manifests.c.id == manifest_id)))
 
 
 def manifest_of(tx: Tx, artifact_id: str) -> ManifestRecord | None:
@@ -56,7 +56,7 @@ def save_manifest(tx: Tx, values: dict[str, Any]) -> str:
     if values["digest"]:
         fresh = {"digest": values["digest"], "type": values["type"]}
         tx.run(update(artifact_manifests).where(*where).values(fresh))
-    return str(tx.sure(select(table.id).where(*where)).id)
+    return str(tx.require(select(table.id).where(*where)).id)
 
 
 def set_manifest_digest(tx: Tx, manifest_id: str, digest: str) -> None:

@@ -13,8 +13,7 @@ from agent.control.store.artifact_tables import (
     artifact_collections,
     artifacts,
 )
-from agent.control.store.moments import moment
-from agent.control.store.tables import projects
+from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
 #: Its id is a column of the artifact's already.
@@ -48,15 +47,15 @@ def by_id(tx: Tx, artifact_id: str) -> ArtifactRecord | None:
     return _first(tx, _ARTIFACTS.where(artifacts.c.id == artifact_id))
 
 
-def sure(tx: Tx, artifact_id: str) -> ArtifactRecord:
+def require(tx: Tx, artifact_id: str) -> ArtifactRecord:
     """As `by_id`, of one that exists."""
-    return _records(tx, [tx.sure(_ARTIFACTS.where(artifacts.c.id == artifact_id))])[0]
+    return _records(tx, [tx.require(_ARTIFACTS.where(artifacts.c.id == artifact_id))])[0]
 
 
 def wanted_aliases(tx: Tx, artifact_id: str) -> list[str]:
     """Aliases that an artifact takes when it is committed."""
     query = select(artifacts.c.wanted_aliases).where(artifacts.c.id == artifact_id)
-    return list(tx.sure(query).wanted_aliases)
+    return list(tx.require(query).wanted_aliases)
 
 
 def by_client(tx: Tx, collection_id: str, client_id: str) -> ArtifactRecord | None:
@@ -206,6 +205,6 @@ def _artifact(row: AnyRow, aliases: tuple[str, ...]) -> ArtifactRecord:
         run_name=row.run_name,
         job_file=row.job_file,
         job_problem=row.job_problem,
-        created_at=moment(row.created_at),
-        updated_at=moment(row.updated_at),
+        created_at=to_datetime(row.created_at),
+        updated_at=to_datetime(row.updated_at),
     )

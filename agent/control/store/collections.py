@@ -7,8 +7,7 @@ from sqlalchemy import Select, func, select, update
 
 from agent.control.store.artifact_records import CollectionRecord
 from agent.control.store.artifact_tables import artifact_collections
-from agent.control.store.moments import moment
-from agent.control.store.tables import projects
+from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
 #: Joins a collection with its project.
@@ -24,9 +23,9 @@ def by_name(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | 
     return record(row) if row else None
 
 
-def sure(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord:
+def require(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord:
     """As `by_name`, of one that exists."""
-    return record(tx.sure(_named(entity, project, name)))
+    return record(tx.require(_named(entity, project, name)))
 
 
 def by_id(tx: Tx, collection_id: str) -> CollectionRecord | None:
@@ -50,7 +49,7 @@ def lock(tx: Tx, collection_id: str) -> None:
 def take_version(tx: Tx, collection_id: str) -> int:
     """The next number of a locked collection; each is given once."""
     where = artifact_collections.c.id == collection_id
-    number = tx.sure(select(artifact_collections.c.next_version).where(where)).next_version
+    number = tx.require(select(artifact_collections.c.next_version).where(where)).next_version
     tx.run(update(artifact_collections).where(where).values(next_version=number + 1))
     return int(number)
 
@@ -108,8 +107,8 @@ def record(row: AnyRow, prefix: str = "") -> CollectionRecord:
         name=column("name"),
         type=column("type"),
         description=column("description"),
-        created_at=moment(column("created_at")),
-        updated_at=moment(column("updated_at")),
+        created_at=to_datetime(column("created_at")),
+        updated_at=to_datetime(column("updated_at")),
     )
 
 

@@ -4,9 +4,8 @@ from typing import Any, Final
 
 from sqlalchemy import and_, bindparam, insert, select, update
 
-from agent.control.store.moments import moment
 from agent.control.store.records import AttemptRecord, EventRecord
-from agent.control.store.tables import attempts, events, items
+from agent.control.store.tables import attempts, events, items, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.phase import Phase
@@ -77,9 +76,9 @@ def placed_attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     return tx.one(_PLACED, item=item_id, nth=number)
 
 
-def sure_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
+def require_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
     """As `attempt`, of one that exists."""
-    return tx.sure(_ATTEMPT, item=item_id, nth=number)
+    return tx.require(_ATTEMPT, item=item_id, nth=number)
 
 
 def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
@@ -102,7 +101,9 @@ def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
     """The history, oldest first."""
     query = select(events).where(events.c.item_id == item_id).order_by(events.c.id)
     return tuple(
-        EventRecord(moment(row.at), Phase(row.phase), row.attempt, row.epoch, row.actor, row.text)
+        EventRecord(
+            to_datetime(row.at), Phase(row.phase), row.attempt, row.epoch, row.actor, row.text
+        )
         for row in tx.all(query)
     )
 
@@ -117,8 +118,8 @@ def _attempt(row: AnyRow) -> AttemptRecord:
         cause=None if row.cause is None else Cause(row.cause),
         message=row.message,
         exit_code=row.exit_code,
-        started_at=moment(row.started_at),
-        finished_at=moment(row.finished_at),
+        started_at=to_datetime(row.started_at),
+        finished_at=to_datetime(row.finished_at),
         setup_log_bytes=row.setup_log_bytes,
         job_log_bytes=row.job_log_bytes,
     )

@@ -19,9 +19,15 @@ from sqlalchemy import (
 )
 
 from agent.control.store.artifact_tables import artifacts
-from agent.control.store.moments import moment
-from agent.control.store.records import Dialect, ItemRecord
-from agent.control.store.tables import DEFERRED_ONLY, HELD_ONLY, QUEUED_ONLY, attempts, items
+from agent.control.store.records import AgentProtocol, ItemRecord
+from agent.control.store.tables import (
+    DEFERRED_ONLY,
+    HELD_ONLY,
+    QUEUED_ONLY,
+    attempts,
+    items,
+    to_datetime,
+)
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
@@ -115,14 +121,14 @@ def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
     return tx.one(_LEAN_LOCKED if lock else _LEAN_BY_ID, item=item_id)
 
 
-def sure(tx: Tx, item_id: str) -> AnyRow:
+def require(tx: Tx, item_id: str) -> AnyRow:
     """As `row`, of an item that exists."""
-    return tx.sure(_LEAN_BY_ID, item=item_id)
+    return tx.require(_LEAN_BY_ID, item=item_id)
 
 
 def whole(tx: Tx, item_id: str) -> AnyRow:
     """An item that exists, with its specs."""
-    return tx.sure(_WHOLE_BY_ID, item=item_id)
+    return tx.require(_WHOLE_BY_ID, item=item_id)
 
 
 def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
@@ -148,7 +154,7 @@ def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecor
 
 def specs(tx: Tx, item_id: str) -> AnyRow:
     """`run_spec`, `layers`, `template_values` of an item that exists."""
-    return tx.sure(_SPECS, item=item_id)
+    return tx.require(_SPECS, item=item_id)
 
 
 def take(
@@ -251,10 +257,10 @@ def claimed_by(tx: Tx, agent_id: str, request_id: str) -> Sequence[AnyRow]:
     return tx.all(_CLAIMED, holder=agent_id, request=request_id)
 
 
-def permitted_to(tx: Tx, agent_id: str, dialect: Dialect) -> list[str]:
-    """Ids of items of that dialect which an agent may have running."""
+def permitted_to(tx: Tx, agent_id: str, protocol: AgentProtocol) -> list[str]:
+    """Ids of items of that protocol which an agent may have running."""
     where = (text(HELD_ONLY), items.c.agent_id == agent_id, items.c.phase.in_(sorted(MAY_RUN)))
-    query = select(items.c.id).where(*where, items.c.dialect == dialect.value)
+    query = select(items.c.id).where(*where, items.c.protocol == protocol.value)
     return [found.id for found in tx.all(query)]
 
 
@@ -364,7 +370,7 @@ def allocation_from(stored: dict[str, Any] | None) -> Allocation | None:
 
 def created(one: AnyRow) -> datetime:
     """When an item was submitted."""
-    at: datetime = moment(one.created_at)
+    at: datetime = to_datetime(one.created_at)
     return at
 
 
@@ -391,7 +397,7 @@ def _record(one: AnyRow) -> ItemRecord:
         activity=one.activity,
         agent_id=one.agent_id,
         agent_name=one.agent_name,
-        dialect=None if one.dialect is None else Dialect(one.dialect),
+        protocol=None if one.protocol is None else AgentProtocol(one.protocol),
         cause=None if one.cause is None else Cause(one.cause),
         message=one.message,
         exit_code=one.exit_code,
@@ -400,10 +406,10 @@ def _record(one: AnyRow) -> ItemRecord:
         lease_losses=one.lease_losses,
         retries=one.retries,
         on_lost=one.on_lost,
-        enqueued_at=moment(one.enqueued_at),
-        not_before=moment(one.not_before),
-        created_at=moment(one.created_at),
-        updated_at=moment(one.updated_at),
-        started_at=moment(one.started_at),
-        finished_at=moment(one.finished_at),
+        enqueued_at=to_datetime(one.enqueued_at),
+        not_before=to_datetime(one.not_before),
+        created_at=to_datetime(one.created_at),
+        updated_at=to_datetime(one.updated_at),
+        started_at=to_datetime(one.started_at),
+        finished_at=to_datetime(one.finished_at),
     )

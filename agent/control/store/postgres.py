@@ -1,6 +1,6 @@
 """PostgreSQL: several replicas of the control plane over one database.
 
-Notices travel with the commit that caused them (`NOTIFY`), and one connection listens for
+Notifications travel with the commit that caused them (`NOTIFY`), and one connection listens for
 those of other replicas. A transaction that the server ends for a deadlock is run again.
 """
 
@@ -199,7 +199,7 @@ def _translated(error: Exception) -> Exception:
 async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
     """Pass on what other replicas notify; a lost connection is made again for ever.
 
-    Notices missed meanwhile are made up for by the slow poll of those who wait.
+    Notifications missed meanwhile are made up for by the slow poll of those who wait.
     """
     import asyncpg  # type: ignore[import-untyped]
 

@@ -5,9 +5,8 @@ from typing import Any
 
 from sqlalchemy import func, select
 
-from agent.control.store.moments import moment
 from agent.control.store.records import ProjectRecord, ResourceConfigRecord
-from agent.control.store.tables import projects, resource_configs
+from agent.control.store.tables import projects, resource_configs, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
 
@@ -25,7 +24,7 @@ def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
     values = {"entity": entity, "name": name, "created_at": tx.now}
     inserted = tx.insert_new(projects, values)
     query = select(projects).where(projects.c.entity == entity, projects.c.name == name)
-    return _project(tx.sure(query)), inserted
+    return _project(tx.require(query)), inserted
 
 
 def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectRecord], int]:
@@ -40,7 +39,9 @@ def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectR
 def insert_config(tx: Tx, values: dict[str, Any]) -> ResourceConfigRecord:
     """Store a resource config."""
     tx.run(resource_configs.insert().values(created_at=tx.now, **values))
-    return _config(tx.sure(select(resource_configs).where(resource_configs.c.id == values["id"])))
+    return _config(
+        tx.require(select(resource_configs).where(resource_configs.c.id == values["id"]))
+    )
 
 
 def config(tx: Tx, entity: str, config_id: str) -> ResourceConfigRecord | None:
@@ -57,4 +58,4 @@ def _config(row: AnyRow) -> ResourceConfigRecord:
 
 
 def _project(row: AnyRow) -> ProjectRecord:
-    return ProjectRecord(row.number, row.name, row.entity, moment(row.created_at))
+    return ProjectRecord(row.number, row.name, row.entity, to_datetime(row.created_at))

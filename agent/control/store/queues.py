@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.moments import moment
 from agent.control.store.records import QueueRecord
-from agent.control.store.tables import agent_queues, items, queues
+from agent.control.store.tables import agent_queues, items, queues, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.phase import Phase
 
@@ -99,5 +98,5 @@ def _record(row: AnyRow) -> QueueRecord:
         external_links=row.external_links,
         resource_config_id=row.resource_config_id,
         paused=row.paused,
-        created_at=moment(row.created_at),
+        created_at=to_datetime(row.created_at),
     )

@@ -32,8 +32,8 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-class Dialect(StrEnum):
-    """How an agent speaks: with leases (ours), or pop and acknowledge (W&B's)."""
+class AgentProtocol(StrEnum):
+    """What an agent talks to the control plane in: leases (ours), or pop and ack (W&B's)."""
 
     LAUNCH = "launch"
     WANDB = "wandb"
@@ -174,7 +174,7 @@ class ItemRecord:
     activity: str | None
     agent_id: str | None
     agent_name: str | None
-    dialect: Dialect | None
+    protocol: AgentProtocol | None
     cause: Cause | None
     message: str | None
     exit_code: int | None
@@ -239,7 +239,7 @@ class AgentRecord:
     name: str
     hostname: str
     version: str | None
-    dialect: Dialect
+    protocol: AgentProtocol
     #: POLLING, RUNNING, DRAINING or KILLED, as the agent said last.
     status: str
     #: No heartbeat for `agent_timeout`, and no goodbye.

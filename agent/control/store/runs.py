@@ -5,9 +5,8 @@ from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
-from agent.control.store.moments import moment
 from agent.control.store.records import RunRecord
-from agent.control.store.tables import projects, runs
+from agent.control.store.tables import projects, runs, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
 _WITH_PROJECT: Final = select(runs, projects.c.number).join(
@@ -28,10 +27,10 @@ def by_name(tx: Tx, entity: str, project: str, name: str) -> RunRecord | None:
     return _record(row) if row else None
 
 
-def sure(tx: Tx, entity: str, project: str, name: str) -> RunRecord:
+def require(tx: Tx, entity: str, project: str, name: str) -> RunRecord:
     """As `by_name`, of a run that exists."""
     where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
-    return _record(tx.sure(_WITH_PROJECT.where(*where)))
+    return _record(tx.require(_WITH_PROJECT.where(*where)))
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> bool:
@@ -102,6 +101,6 @@ def _record(row: AnyRow) -> RunRecord:
         sweep=row.sweep,
         user=row.user_name,
         item_id=row.item_id,
-        created_at=moment(row.created_at),
-        heartbeat_at=moment(row.heartbeat_at),
+        created_at=to_datetime(row.created_at),
+        heartbeat_at=to_datetime(row.heartbeat_at),
     )

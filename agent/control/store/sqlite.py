@@ -96,7 +96,7 @@ class _Lane:
         self._opened: list[Connection] = []
 
     def transact(self, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
-        """Run one transaction, on a thread of this backend; its result, and whom to ring."""
+        """Run one transaction, on a thread of this backend; its result and topics."""
         connection = self._connection()
         with connection.begin():
             tx = Tx(connection, _clock)

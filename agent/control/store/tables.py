@@ -6,7 +6,8 @@ since 1970 by the store's clock (`Tx.now`). JSON is kept as text, because client
 """
 
 import json
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, overload
 
 from sqlalchemy import (
     BigInteger,
@@ -62,6 +63,15 @@ class JsonText(TypeDecorator[Any]):
         """Read back."""
         del dialect
         return None if value is None else json.loads(value)
+
+
+@overload
+def to_datetime(seconds: float) -> datetime: ...
+@overload
+def to_datetime(seconds: float | None) -> datetime | None: ...
+def to_datetime(seconds: float | None) -> datetime | None:
+    """A stored time as an aware one in UTC."""
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 #: SQLite only numbers rows by itself when the column is an `INTEGER`.
@@ -188,7 +198,7 @@ agents: Final = Table(
     Column("name", PlainText, nullable=False),
     Column("hostname", PlainText, nullable=False),
     Column("version", PlainText),
-    Column("dialect", PlainText, nullable=False),
+    Column("protocol", PlainText, nullable=False),
     #: Of the installation; `NULL` for W&B's agents.
     Column("identity", PlainText),
     #: Of the process.
@@ -251,7 +261,7 @@ items: Final = Table(
     Column("epoch", Integer, nullable=False),
     Column("agent_id", PlainText),
     Column("agent_name", PlainText),
-    Column("dialect", PlainText),
+    Column("protocol", PlainText),
     #: Of the claim that took it: a repeated claim finds it by this.
     Column("request_id", PlainText),
     Column("lease_expires_at", Double),

@@ -40,7 +40,7 @@ class Tx:
         """The first row, if there is one."""
         return self.run(statement, values).first()
 
-    def sure(self, statement: Executable, **values: Any) -> AnyRow:
+    def require(self, statement: Executable, **values: Any) -> AnyRow:
         """The one row that must be there."""
         return self.run(statement, values).one()
 
@@ -73,8 +73,8 @@ class Tx:
         if rows:
             self.run(statement.on_conflict_do_update(index_elements=keys, set_=fresh), rows)
 
-    def ring(self, *topics: str) -> None:
-        """Wake those who listen to these topics, once this is committed."""
+    def notify(self, *topics: str) -> None:
+        """Notify subscribers of these topics once this is committed."""
         self.topics.update(dict.fromkeys(topics))
 
 
@@ -103,7 +103,7 @@ class Database(Protocol):
     """
 
     async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run in a transaction, commit, then ring."""
+        """Run in a transaction, commit, then notify."""
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run in a transaction that changes nothing."""

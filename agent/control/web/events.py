@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from agent.control.keys import PLANE, STOPPING, principal_of
-from agent.control.services.notices import Notices, topic_entity, topic_item
+from agent.control.services.notifications import Notifications, topic_entity, topic_item
 
 #: So often something is sent, be it only a comment: a dead connection shows when written to.
 HEARTBEAT_SECONDS: Final = 10.0
@@ -38,7 +38,9 @@ async def events(request: web.Request) -> web.StreamResponse:
     )
     await response.prepare(request)
     beat = request.query.get("beat") == "1"
-    telling = asyncio.create_task(_tell(response, request.app[PLANE].notices, topics, beat=beat))
+    telling = asyncio.create_task(
+        _tell(response, request.app[PLANE].notifications, topics, beat=beat)
+    )
     stopping = asyncio.create_task(request.app[STOPPING].wait())
     try:
         await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -62,14 +64,14 @@ async def _topics(request: web.Request) -> list[str]:
 
 
 async def _tell(
-    response: web.StreamResponse, notices: Notices, topics: Iterable[str], *, beat: bool
+    response: web.StreamResponse, notifications: Notifications, topics: Iterable[str], *, beat: bool
 ) -> None:
-    with notices.listen(topics) as bell:
+    with notifications.subscribe(topics) as subscription:
         try:
             await response.write(_RETRY + _CHANGED)
             while True:
-                rang = await bell.wait(HEARTBEAT_SECONDS)
-                await response.write(_CHANGED if rang or beat else _ALIVE)
+                notified = await subscription.wait(HEARTBEAT_SECONDS)
+                await response.write(_CHANGED if notified or beat else _ALIVE)
                 await asyncio.sleep(_PAUSE_SECONDS)
         except ConnectionError:
             return

@@ -275,7 +275,7 @@ async def test_a_key_that_is_revoked_while_its_claim_waits_gets_nothing(
     world.me = await accounts.authenticate(made.secret)
     agent = await world.agent(entity="team", queues=("shared",))
     waiting = asyncio.create_task(agent.claim(wait=25.0))
-    while not world.plane.notices._listeners:
+    while not world.plane.notifications._subscriptions:
         await asyncio.sleep(0.01)
     await accounts.revoke_key(team.admin, made.record.id)
     item = await world.plane.items.submit(team.member, wanted())

@@ -1,6 +1,6 @@
 """What keeps agents from claiming: kept with them, and told to those who wait."""
 
-from agent.control.services.notices import topic_entity
+from agent.control.services.notifications import topic_entity
 from agent.model.cause import Cause
 from agent.model.protocol import Condition, ConditionKind
 from tests.contract.store.world import Agent, World
@@ -39,11 +39,11 @@ async def test_a_new_process_begins_without_conditions(world: World) -> None:
 
 async def test_pages_hear_of_a_change(world: World) -> None:
     agent = await world.agent()
-    with world.plane.notices.listen([topic_entity("ann")]) as bell:
+    with world.plane.notifications.subscribe([topic_entity("ann")]) as subscription:
         await agent.beat(conditions=(DISK,))
-        assert await bell.wait(10)
+        assert await subscription.wait(10)
         await agent.beat()
-        assert await bell.wait(10)
+        assert await subscription.wait(10)
 
 
 async def test_a_waiting_item_is_explained_by_them(world: World) -> None:

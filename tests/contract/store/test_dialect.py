@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agent.control.services.runs import RunChange, storage_id
-from agent.control.store.records import Dialect
+from agent.control.store.records import AgentProtocol
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.phase import Phase
@@ -36,7 +36,7 @@ async def stock(world: World) -> Stock:
     made = await world.plane.wandb.create_agent(
         world.me, "ann", [queue.id], "host", config={"max_jobs": 1}, version="wandb@0.31.0"
     )
-    assert (made.dialect, made.queue_ids) == (Dialect.WANDB, (queue.id,))
+    assert (made.protocol, made.queue_ids) == (AgentProtocol.WANDB, (queue.id,))
     return Stock(world, made.id)
 
 

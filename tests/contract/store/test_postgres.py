@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: replicas, notices between them, a server that goes away."""
+"""What is particular to PostgreSQL: replicas, their notifications, a server that goes away."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from agent.config.control import ControlConfig
-from agent.control.services.notices import topic_queue
+from agent.control.services.notifications import topic_queue
 from agent.control.services.plane import open_plane
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
@@ -98,10 +98,10 @@ async def wire_to(config: ControlConfig) -> AsyncIterator[tuple[Wire, ControlCon
 
 async def _heard_of(listener: World, speaker: World) -> None:
     """Wait until a notice of one replica reaches the other."""
-    with listener.plane.notices.listen(["test"]) as bell:
+    with listener.plane.notifications.subscribe(["test"]) as subscription:
         async with asyncio.timeout(20):
-            while not await bell.wait(0.05):
-                await speaker.plane.database.write(lambda tx: tx.ring("test"))
+            while not await subscription.wait(0.05):
+                await speaker.plane.database.write(lambda tx: tx.notify("test"))
 
 
 async def test_a_submission_to_one_replica_wakes_a_claim_at_another(config) -> None:
@@ -304,9 +304,9 @@ async def test_many_topics_travel_in_several_notifications(config) -> None:
     async with replicas(config) as (one, other):
         await _heard_of(other, one)
         topics = [topic_queue(f"{'x' * 40}{number}") for number in range(400)]
-        listen = other.plane.notices.listen
-        with listen(topics[:1]) as first, listen(topics[-1:]) as last:
-            await one.plane.database.write(lambda tx: tx.ring(*topics))
+        subscribe = other.plane.notifications.subscribe
+        with subscribe(topics[:1]) as first, subscribe(topics[-1:]) as last:
+            await one.plane.database.write(lambda tx: tx.notify(*topics))
             assert await first.wait(10)
             assert await last.wait(10)
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from agent.control.services.notices import topic_log
+from agent.control.services.notifications import topic_log
 from agent.control.services.runs import RunChange, storage_id
 from agent.model.cause import Cause
 from agent.model.errors import (
@@ -156,10 +156,10 @@ async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> No
     item = await world.submit()
     claim = await agent.claim_one()
     logs = world.plane.logs
-    with world.plane.notices.listen([topic_log(item.id)]) as bell:
+    with world.plane.notifications.subscribe([topic_log(item.id)]) as subscription:
         for end in (5, 9, 7):
             await logs.stored(claim.lease, "job", end)
-        assert await bell.wait(0)
+        assert await subscription.wait(0)
     state = await logs.state(world.me, item.id, 1, "job")
     assert (state.end, state.complete, state.entity) == (9, False, "ann")
     await logs.stored(claim.lease, "setup", 3)

@@ -176,18 +176,18 @@ async def test_who_waits_hears_of_a_change_whose_caller_went_away(tmp_path: Path
         inside, go_on = threading.Event(), threading.Event()
 
         def work(tx):
-            tx.ring("topic")
+            tx.notify("topic")
             inside.set()
             go_on.wait()
 
-        with plane.notices.listen(["topic"]) as bell:
+        with plane.notifications.subscribe(["topic"]) as subscription:
             call = asyncio.create_task(plane.database.write(work))
             await asyncio.to_thread(inside.wait)
             call.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await call
             go_on.set()
-            assert await bell.wait(20)
+            assert await subscription.wait(20)
 
 
 async def test_a_broken_rule_of_ours_is_no_trouble_with_the_file(tmp_path: Path) -> None:

@@ -245,7 +245,7 @@ async def test_reaping_goes_on_after_a_round_that_failed(world: World, monkeypat
 async def test_a_step_on_what_has_changed_meanwhile_changes_nothing(world: World) -> None:
     agent = await world.agent()
     item = await world.submit()
-    seen = await world.plane.database.read(lambda tx: items.sure(tx, item.id))
+    seen = await world.plane.database.read(lambda tx: items.require(tx, item.id))
     await agent.claim_one()
     before = await world.item(item)
     with pytest.raises(ConflictError, match="changed by somebody else"):

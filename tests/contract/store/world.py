@@ -204,9 +204,9 @@ class World:
 
     async def somebody_waits(self, number: int = 1) -> None:
         """So many wait to be woken by now, their first look behind them."""
-        listeners = self.plane.notices._listeners.values
+        subscriptions = self.plane.notifications._subscriptions.values
         async with asyncio.timeout(10):
-            while sum(bell.waiting for bells in listeners() for bell in bells) < number:
+            while sum(one.waiting for each in subscriptions() for one in each) < number:
                 await asyncio.sleep(0)
 
     async def history(self, item: ItemRecord | str) -> list[Phase]:

@@ -11,7 +11,7 @@ from agent.control.auth.policy import Principal
 from agent.control.files.logs import LogKey
 from agent.control.keys import LOGS
 from agent.control.server import ControlPlane
-from agent.control.services.notices import topic_log
+from agent.control.services.notifications import topic_log
 from agent.control.services.plane import Plane
 from agent.control.store.records import (
     AgentRecord,
@@ -131,7 +131,7 @@ class Scene:
         logs = self.server.app[LOGS]
         end = await logs.append(key, await logs.end(key), data)
         await self.plane.logs.stored(claim.lease, channel, end)
-        self.plane.notices.publish([topic_log(claim.lease.item_id)])
+        self.plane.notifications.publish([topic_log(claim.lease.item_id)])
 
 
 @asynccontextmanager

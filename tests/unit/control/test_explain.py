@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.control.services.explain import Surroundings, explain
-from agent.control.store.records import AgentRecord, Dialect, ItemRecord, QueueRecord
+from agent.control.store.records import AgentProtocol, AgentRecord, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.phase import TERMINAL, Phase
@@ -35,7 +35,7 @@ ITEM = ItemRecord(
     activity=None,
     agent_id=None,
     agent_name=None,
-    dialect=None,
+    protocol=None,
     cause=None,
     message=None,
     exit_code=None,
@@ -58,7 +58,7 @@ AGENT = AgentRecord(
     name="alpha",
     hostname="host",
     version="1",
-    dialect=Dialect.LAUNCH,
+    protocol=AgentProtocol.LAUNCH,
     status="POLLING",
     lost=False,
     stop=None,

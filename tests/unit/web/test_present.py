@@ -5,9 +5,9 @@ import pytest
 
 from agent.control.auth.policy import Kind, Principal
 from agent.control.store.records import (
+    AgentProtocol,
     AgentRecord,
     AttemptRecord,
-    Dialect,
     ItemRecord,
     QueueRecord,
     Role,
@@ -39,7 +39,7 @@ AGENT = AgentRecord(
     name="box",
     hostname="box",
     version=None,
-    dialect=Dialect.LAUNCH,
+    protocol=AgentProtocol.LAUNCH,
     status="POLLING",
     lost=False,
     stop=None,
@@ -75,7 +75,7 @@ ITEM = ItemRecord(
     activity=None,
     agent_id=None,
     agent_name=None,
-    dialect=None,
+    protocol=None,
     cause=None,
     message=None,
     exit_code=None,

@@ -5,12 +5,12 @@ from typing import Any, Literal
 from alembic import context
 
 from agent.control.store.artifact_tables import metadata
-from agent.control.store.tables import JsonText
+from agent.control.store.tables import JsonText, PlainText
 
 
 def render(kind: str, value: Any, _: object) -> str | Literal[False]:
     """Write plain types into new migrations: they must outlive the classes of today."""
-    return "sa.Text()" if kind == "type" and isinstance(value, JsonText) else False
+    return "sa.Text()" if kind == "type" and isinstance(value, JsonText | PlainText) else False
 
 
 context.configure(

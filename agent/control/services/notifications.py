@@ -1,0 +1,90 @@
+"""In-process publish/subscribe, so that long polls and pages need not poll the store.
+
+A notification carries no data and may come without a change: subscribers read the store again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+def topic_queue(queue_id: str) -> str:
+    """Items may be there to be claimed."""
+    return f"queue:{queue_id}"
+
+
+def topic_item(item_id: str) -> str:
+    """Something about the item changed: phase, activity, facts."""
+    return f"item:{item_id}"
+
+
+def topic_log(item_id: str) -> str:
+    """Bytes were stored, or the attempt ended."""
+    return f"log:{item_id}"
+
+
+def topic_agent(agent_id: str) -> str:
+    """The agent was asked to shut down or to stop a job, or a newer session registered."""
+    return f"agent:{agent_id}"
+
+
+def topic_entity(entity: str) -> str:
+    """Anything that pages show of the entity, given by name, changed."""
+    return f"entity:{entity}"
+
+
+class Subscription:
+    """Wakes its subscriber; notifications between two waits are kept, as one."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        #: Whether the subscriber waits now.
+        self.waiting = False
+
+    def notify(self) -> None:
+        """End the wait under way, or else the next one."""
+        self._event.set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait for a notification; false after that many seconds without one."""
+        self.waiting = True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self.waiting = False
+        self._event.clear()
+        return True
+
+
+class Notifications:
+    """Topics and their subscribers in this process; for one event loop."""
+
+    def __init__(self) -> None:
+        self._subscriptions: dict[str, set[Subscription]] = {}
+
+    @contextmanager
+    def subscribe(self, topics: Iterable[str]) -> Iterator[Subscription]:
+        """Subscribe first, then read the store, then wait: no change is missed."""
+        subscription, wanted = Subscription(), tuple(topics)
+        for topic in wanted:
+            self._subscriptions.setdefault(topic, set()).add(subscription)
+        try:
+            yield subscription
+        finally:
+            for topic in wanted:
+                self._remove(topic, subscription)
+
+    def publish(self, topics: Iterable[str]) -> None:
+        """Notify all subscribers of the topics."""
+        for topic in topics:
+            for subscription in self._subscriptions.get(topic, ()):
+                subscription.notify()
+
+    def _remove(self, topic: str, subscription: Subscription) -> None:
+        subscriptions = self._subscriptions.get(topic, set())
+        subscriptions.discard(subscription)
+        if not subscriptions:
+            self._subscriptions.pop(topic, None)
