@@ -86,9 +86,7 @@ async def file_stream(request: web.Request) -> web.Response:
         raise InvalidInputError("The body must be one JSON object.")
     info, plane, principal = request.match_info, request.app[PLANE], principal_of(request)
     place = (info["entity"], info["project"], info["run"])
-    run = await plane.runs.beat(principal, *place)
-    if run is None:
-        raise NotFoundError(f"There is no run '{info['run']}' in '{place[0]}/{place[1]}'.")
+    run = await plane.runs.heartbeat(principal, *place)
     if body.get("complete") is True:
         code = body.get("exitcode")
         failed = code if isinstance(code, int) else int(body.get("failed") is True)

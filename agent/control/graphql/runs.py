@@ -1,6 +1,5 @@
 """Minimal runs: what `wandb.init()` inside a job and W&B's agents need."""
 
-import base64
 from typing import Any, Final
 
 from ariadne import ObjectType
@@ -8,9 +7,8 @@ from ariadne import ObjectType
 from agent.control.files.run_files import checked_run_file
 from agent.control.graphql.artifact_links import run_file
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.services.runs import RunChange
+from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.records import ProjectRecord, RunRecord
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 
@@ -52,11 +50,10 @@ async def _stop(context: Context, args: Args) -> Json:
 
 async def _delete(context: Context, args: Args) -> Json:
     """The run and its files; artifacts that it made outlive it."""
-    run = await context.plane.runs.find(context.principal, args["id"])
-    done = run is not None and await context.plane.runs.delete(context.principal, args["id"])
-    if run is not None and done:
+    run = await context.plane.runs.delete(context.principal, args["id"])
+    if run is not None:
         await context.run_files.delete_run(run.id)
-    return {"success": done}
+    return {"success": run is not None}
 
 
 async def _create_files(context: Context, args: Args) -> Json:
@@ -73,21 +70,12 @@ async def _mark_uploaded(context: Context, args: Args) -> Json:
 
 async def _run_of(context: Context, args: Args) -> RunRecord:
     entity, project, name = args["entity_name"], args["project_name"], args["run_name"]
-    run = await context.plane.runs.beat(context.principal, entity, project, name)
-    if run is None:
-        raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
-    return run
+    return await context.plane.runs.heartbeat(context.principal, entity, project, name)
 
 
 async def _set_state(context: Context, args: Args) -> Json:
     done = await context.plane.runs.set_state(context.principal, args["id"], args["state"])
     return {"success": done}
-
-
-def storage_id(run: RunRecord) -> str:
-    """W&B's form of a run's id, which its sweep scheduler also builds by itself."""
-    text = f"Run:v1:{run.name}:{run.project}:{run.entity}"
-    return base64.b64encode(text.encode()).decode()
 
 
 _RUN: Final = ObjectType("Run")

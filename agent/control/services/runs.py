@@ -1,40 +1,80 @@
-"""W&B runs, as far as launching needs them."""
+"""W&B runs, as far as launching needs them.
+
+Our own agents report how their items proceed. An item that W&B's agent acknowledged is only
+known by its run: the run's first write means that the job has started, its end that the item
+is over.
+"""
 
 import base64
 import binascii
+import re
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.context import Context
+from agent.control.services.context import Service, read, write
 from agent.control.services.paging import cursor, numbered_page, page_size
-from agent.control.services.running import (
-    RunChange,
-    change_run,
-    check_run_name,
-    check_state,
-    end_of_run,
-    make_run,
-)
 from agent.control.services.stopping import request_stop
+from agent.control.services.transitions import end, move
 from agent.control.store import items, projects, runs
-from agent.control.store.records import Page, RunRecord
+from agent.control.store.ids import new_id, new_run_name
+from agent.control.store.records import AgentProtocol, Page, RunRecord
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.errors import NotFoundError, PermissionDeniedError
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from agent.model.names import checked_project
+from agent.model.phase import MAY_RUN, Phase
+from agent.model.spec import Json
 
-__all__ = ["UNNAMED_PROJECT", "RunChange", "Runs", "check_scope", "storage_id"]
-
+#: The project of runs that name none, as W&B calls it.
 UNNAMED_PROJECT: Final = "uncategorized"
+STATES: Final = (
+    "pending",
+    "running",
+    "finished",
+    "failed",
+    "crashed",
+    "killed",
+    "preempting",
+    "preempted",
+)
+#: Final states, each with the exit code that it stands for.
+_EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
+_NAME: Final = re.compile(r"[^/\\#?%:]{1,128}")
+#: Fields of `RunChange` whose columns are named otherwise, because SQL reserves the word.
+_COLUMNS: Final = {"group": "group_name", "commit": "commit_hash"}
 
 
-class Runs:
-    """Runs of projects. A run token may only write runs of its own project."""
+@dataclass(frozen=True, slots=True)
+class RunChange:
+    """Fields of `upsertBucket`; `None` leaves a field as it is."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    display_name: str | None = None
+    description: str | None = None
+    notes: str | None = None
+    tags: tuple[str, ...] | None = None
+    group: str | None = None
+    job_type: str | None = None
+    commit: str | None = None
+    #: The complete config: replaces the old one.
+    config: Json | None = None
+    summary: Json | None = None
+    state: str | None = None
+    host: str | None = None
+    program: str | None = None
+    sweep: str | None = None
 
-    async def upsert(
+
+class Runs(Service):
+    """Runs of projects. A run token may only write runs of its own project.
+
+    Methods with a `run_id` take our id or W&B's storage id.
+    """
+
+    @write
+    def upsert(
         self,
+        tx: Tx,
         principal: Principal,
         change: RunChange,
         *,
@@ -43,47 +83,45 @@ class Runs:
         project: str | None = None,
         name: str | None = None,
     ) -> tuple[RunRecord, bool]:
-        """Change a run, found by id or by project and name; make it when there is none.
+        """Change a run, found by id or by project and name, or insert it.
 
-        Returns the run and whether it was inserted. The first write of a run that W&B's
-        agent launched tells that its item has started.
+        Returns the run and whether it was inserted.
 
         Raises:
             NotFoundError: a run id that does not exist, or the entity.
             InvalidInputError: state, name, or the name of a project that is not there yet.
             PermissionDeniedError: a run token and another project.
         """
-        check_state(change.state)
+        _check_state(change.state)
+        if run_id is not None:
+            run = self._to_write(tx, principal, run_id)
+            if run is None:
+                raise NotFoundError(f"There is no run with the id '{run_id}'.")
+            return self._change(tx, run, change), False
+        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        project = project or UNNAMED_PROJECT
+        check_scope(principal, project)
+        found = runs.by_name(tx, entity, project, name) if name else None
+        if found is not None:
+            return self._change(tx, found, change), False
+        projects.ensure(tx, entity, checked_project(project))
+        made = _insert(tx, principal, entity, project, name or new_run_name())
+        return self._change(tx, made, change), True
 
-        def work(tx: Tx) -> tuple[RunRecord, bool]:
-            if run_id is not None:
-                run = self._to_write(tx, principal, run_id)
-                if run is None:
-                    raise NotFoundError(f"There is no run with the id '{run_id}'.")
-                return change_run(tx, self._context, run, change), False
-            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            where = project or UNNAMED_PROJECT
-            check_scope(principal, where)
-            found = runs.by_name(tx, place, where, name) if name else None
-            if found is not None:
-                return change_run(tx, self._context, found, change), False
-            projects.ensure(tx, place, checked_project(where))
-            made = make_run(tx, principal, place, where, check_run_name(name))
-            return change_run(tx, self._context, made, change), True
-
-        return await self._context.database.write(work)
-
-    async def get(
-        self, principal: Principal, entity: str | None, project: str, name: str
+    @read
+    def get(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str, name: str
     ) -> RunRecord | None:
         """A run; `None` when it does not exist or is hidden."""
-        place = entity or principal.default_entity
-        if not self._context.policy.allows(principal, place, Action.READ):
+        entity = entity or principal.default_entity
+        if not self._context.policy.allows(principal, entity, Action.READ):
             return None
-        return await self._context.database.read(lambda tx: runs.by_name(tx, place, project, name))
+        return runs.by_name(tx, entity, project, name)
 
-    async def list(
+    @read
+    def list(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str | None,
         project: str,
@@ -95,139 +133,150 @@ class Runs:
     ) -> Page[RunRecord]:
         """Runs, newest first unless `order` is `+created_at`; filters on state and name."""
         size, after_seq = page_size(first), cursor(after)
-        states, names = _wanted(filters)
+        conditions = filters if isinstance(filters, dict) else {}
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        found, total = runs.page(
+            tx,
+            entity,
+            project,
+            states=_values(conditions.get("state")),
+            names=_values(conditions.get("name")),
+            oldest_first=(order or "").lstrip("+") in {"created_at", "createdAt"},
+            after=after_seq,
+            limit=size + 1,
+        )
+        return numbered_page(found, size, total)
 
-        def work(tx: Tx) -> Page[RunRecord]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            found, total = runs.page(
-                tx,
-                place,
-                project,
-                states=states,
-                names=names,
-                oldest_first=(order or "").lstrip("+") in {"created_at", "createdAt"},
-                after=after_seq,
-                limit=size + 1,
-            )
-            return numbered_page(found, size, total)
+    @write
+    def stop(self, tx: Tx, principal: Principal, run_id: str) -> bool:
+        """Ask a run to stop; false for an unknown run.
 
-        return await self._context.database.read(work)
-
-    async def stop(self, principal: Principal, run_id: str) -> bool:
-        """Ask a run to stop, by id or by W&B's storage id `base64("Run:v1:name:project:entity")`.
-
-        The item that launched it is stopped with it, so it takes the right to stop that item;
-        a run token has it over what its own author submitted. False for an unknown run.
+        The item that launched it is stopped with it, which takes the right to stop that item;
+        a run token has that right for what its own author submitted.
 
         Raises:
             PermissionDeniedError: the run, or its item, is somebody else's.
         """
+        run = self._to_write(tx, principal, run_id)
+        if run is None:
+            return False
+        item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
+        if item is not None and item.run_name == run.name:
+            self._check_may_stop(tx, principal, item)
+            request_stop(tx, item, principal.name)
+        runs.change(tx, run.id, {"stopped": True})
+        return True
 
-        def work(tx: Tx) -> bool:
-            run = self._to_write(tx, principal, run_id)
-            if run is None:
-                return False
-            item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
-            if item is not None and item.run_name == run.name:
-                self._may_stop(tx, principal, item)
-                request_stop(tx, item, principal.name)
-            runs.change(tx, run.id, {"stopped": True})
-            return True
-
-        return await self._context.database.write(work)
-
-    async def set_state(self, principal: Principal, run_id: str, state: str) -> bool:
+    @write
+    def set_state(self, tx: Tx, principal: Principal, run_id: str, state: str) -> bool:
         """W&B's `updateRunState`; false for an unknown run."""
-        check_state(state)
+        _check_state(state)
+        run = self._to_write(tx, principal, run_id)
+        if run is None:
+            return False
+        self._change(tx, run, RunChange(state=state))
+        return True
 
-        def work(tx: Tx) -> bool:
-            run = self._to_write(tx, principal, run_id)
-            if run is None:
-                return False
-            change_run(tx, self._context, run, RunChange(state=state))
-            return True
-
-        return await self._context.database.write(work)
-
-    async def find(self, principal: Principal, run_id: str) -> RunRecord | None:
-        """A run by id or storage id; `None` when it is absent or hidden."""
-        return await self._context.database.read(lambda tx: self._found(tx, principal, run_id))
-
-    async def delete(self, principal: Principal, run_id: str) -> bool:
-        """Remove a run, by id or storage id; its artifacts stay. False for an unknown one."""
-
-        def work(tx: Tx) -> bool:
-            run = self._to_write(tx, principal, run_id)
-            if run is None:
-                return False
+    @write
+    def delete(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
+        """Remove a run, but not its artifacts; returns it, or `None` for an unknown one."""
+        run = self._to_write(tx, principal, run_id)
+        if run is not None:
             runs.delete_run(tx, run.id)
-            return True
+        return run
 
-        return await self._context.database.write(work)
-
-    async def beat(
-        self, principal: Principal, entity: str, project: str, name: str
-    ) -> RunRecord | None:
-        """A sign of life of a run; `None` when there is none."""
-
-        def work(tx: Tx) -> RunRecord | None:
-            run = self._named(tx, principal, entity, project, name)
-            return None if run is None else change_run(tx, self._context, run, RunChange())
-
-        return await self._context.database.write(work)
-
-    async def complete(
-        self, principal: Principal, entity: str, project: str, name: str, exit_code: int
-    ) -> None:
-        """The client said that the run is over; ends the item of a W&B agent as well.
+    @write
+    def heartbeat(
+        self, tx: Tx, principal: Principal, entity: str, project: str, name: str
+    ) -> RunRecord:
+        """Note that a run is alive.
 
         Raises:
             NotFoundError: the run, or the entity.
         """
+        return self._change(tx, self._named(tx, principal, entity, project, name), RunChange())
 
-        def work(tx: Tx) -> None:
-            run = self._named(tx, principal, entity, project, name)
-            if run is None:
-                raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
-            state = "finished" if exit_code == 0 else "failed"
-            runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
-            end_of_run(tx, run, exit_code)
+    @write
+    def complete(
+        self, tx: Tx, principal: Principal, entity: str, project: str, name: str, exit_code: int
+    ) -> None:
+        """The client reported the end of the run; ends the item of a W&B agent as well.
 
-        await self._context.database.write(work)
+        Raises:
+            NotFoundError: the run, or the entity.
+        """
+        run = self._named(tx, principal, entity, project, name)
+        state = "finished" if exit_code == 0 else "failed"
+        runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
+        _end_item(tx, run, exit_code)
 
-    def _found(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
-        place = _storage_place(run_id)
+    def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
+        """A run that the caller may write; `None` when it is absent or hidden."""
+        place = _parse_storage_id(run_id)
         run = runs.by_id(tx, run_id) if place is None else runs.by_name(tx, *place)
         if run is None or not self._context.policy.allows(principal, run.entity, Action.READ):
             return None
-        return run
-
-    def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
-        """As `_found`, of a run that the caller may write."""
-        run = self._found(tx, principal, run_id)
-        if run is not None:
-            self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
-            check_scope(principal, run.project)
+        self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
+        check_scope(principal, run.project)
         return run
 
     def _named(
         self, tx: Tx, principal: Principal, entity: str, project: str, name: str
-    ) -> RunRecord | None:
+    ) -> RunRecord:
         """A run of a project that the caller may write to."""
-        place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
         check_scope(principal, project)
-        return runs.by_name(tx, place, project, name)
+        run = runs.by_name(tx, entity, project, name)
+        if run is None:
+            raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
+        return run
 
-    def _may_stop(self, tx: Tx, principal: Principal, item: AnyRow) -> None:
-        """A job may stop itself and, as sweeps do, what its author launched beside it."""
+    def _check_may_stop(self, tx: Tx, principal: Principal, item: AnyRow) -> None:
+        """A job may stop itself and, as sweeps do, other items of the same author."""
         launcher = None if principal.run is None else items.row(tx, principal.run.item_id)
         if launcher is None or launcher.author_id != item.author_id:
             self._context.may_change(principal, item)
+
+    def _change(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
+        """Write the fields that are given; any write means that the run is alive."""
+        given = {key: getattr(change, key) for key in RunChange.__slots__}
+        values = {_COLUMNS.get(key, key): one for key, one in given.items() if one is not None}
+        runs.change(tx, run.id, values)
+        if change.state != "pending":
+            self._mark_started(tx, run)
+        if change.state in _EXIT_CODES:
+            _end_item(tx, run, _EXIT_CODES[change.state])
+        return runs.require(tx, run.id)
+
+    def _mark_started(self, tx: Tx, run: RunRecord) -> None:
+        """A run that is written runs, even if its agent no longer sends heartbeats."""
+        item = _running_item(tx, run)
+        if item is None:
+            return
+        fresh: dict[str, Any] = {"lost_contact_at": None}
+        if item.lease_expires_at is not None:
+            fresh["lease_expires_at"] = tx.now + self._context.config.agent_timeout
+        if Phase(item.phase) is Phase.PERMITTED:
+            changes = {**fresh, "started_at": tx.now}
+            move(tx, item, Phase.STARTED, text="its run has begun", changes=changes)
+        else:
+            items.change(tx, item, fresh)
 
 
 def storage_id(run: RunRecord) -> str:
     """W&B's id of a run: `base64("Run:v1:name:project:entity")`."""
     return base64.b64encode(f"Run:v1:{run.name}:{run.project}:{run.entity}".encode()).decode()
+
+
+def _parse_storage_id(run_id: str) -> tuple[str, str, str] | None:
+    """Entity, project and name in W&B's id of a run; `None` for another kind of id."""
+    try:
+        kind, version, name, project, entity = (
+            base64.b64decode(run_id, validate=True).decode().split(":")
+        )
+    except (binascii.Error, ValueError):
+        return None
+    return (entity, project, name) if (kind, version) == ("Run", "v1") else None
 
 
 def check_scope(principal: Principal, project: str) -> None:
@@ -243,27 +292,63 @@ def check_scope(principal: Principal, project: str) -> None:
         )
 
 
-def _storage_place(run_id: str) -> tuple[str, str, str] | None:
-    """Entity, project and name in W&B's id of a run; `None` for another kind of id."""
-    try:
-        kind, version, name, project, entity = (
-            base64.b64decode(run_id, validate=True).decode().split(":")
-        )
-    except (binascii.Error, ValueError):
-        return None
-    return (entity, project, name) if (kind, version) == ("Run", "v1") else None
-
-
-def _wanted(filters: Any) -> tuple[set[str] | None, set[str] | None]:
-    """States and names of W&B's filter documents, as far as launching needs them."""
-    if not isinstance(filters, dict):
-        return None, None
-    return _values(filters.get("state")), _values(filters.get("name"))
+def _check_state(state: str | None) -> None:
+    if state is not None and state not in STATES:
+        raise InvalidInputError(f"A run cannot be '{state}'.", hint=f"Use {', '.join(STATES)}.")
 
 
 def _values(condition: Any) -> set[str] | None:
+    """The values that one condition of W&B's filter documents admits; `None` for all."""
     if isinstance(condition, str):
         return {condition}
     if isinstance(condition, dict) and isinstance(condition.get("$in"), list):
         return {str(value) for value in condition["$in"]}
     return None
+
+
+def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) -> RunRecord:
+    """A new run, tied to the item that launched it."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"'{name}' cannot be the id of a run.",
+            hint="1 to 128 characters without `/ \\ # ? % :`.",
+        )
+    item = items.by_run(tx, entity, project, name)
+    values: dict[str, Any] = {
+        "id": new_id(),
+        "entity": entity,
+        "project": project,
+        "name": name,
+        "display_name": name,
+        "tags": [],
+        "config": {},
+        "summary": {},
+        "state": "running",
+        "stopped": item is not None and item.stop_requested,
+        "user_name": principal.name if principal.user_id else None,
+        "item_id": None if item is None else item.id,
+    }
+    # Two clients may insert the same run at once: the one of the other is as good.
+    return runs.insert(tx, values)
+
+
+def _running_item(tx: Tx, run: RunRecord) -> AnyRow | None:
+    """The item, locked, that launched a run through W&B's agent and may be running."""
+    item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
+    if item is None or item.protocol != AgentProtocol.WANDB or item.run_name != run.name:
+        return None
+    return item if Phase(item.phase) in MAY_RUN else None
+
+
+def _end_item(tx: Tx, run: RunRecord, exit_code: int) -> None:
+    """The run of an item that W&B's agent took is over, and with it the item."""
+    item = _running_item(tx, run)
+    if item is None:
+        return
+    text = f"the run ended with exit code {exit_code}"
+    if item.stop_requested:
+        end(tx, item, Phase.STOPPED, Cause.STOPPED_BY_USER, text, exit_code=exit_code)
+    elif exit_code == 0:
+        end(tx, item, Phase.SUCCEEDED, Cause.SUCCEEDED, text, exit_code=0)
+    else:
+        end(tx, item, Phase.FAILED, Cause.RUN_EXIT_CODE, text, exit_code=exit_code)

@@ -21,25 +21,26 @@ def by_id(tx: Tx, run_id: str) -> RunRecord | None:
 
 
 def by_name(tx: Tx, entity: str, project: str, name: str) -> RunRecord | None:
-    """A run by its place."""
+    """A run by entity, project and name."""
     where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
     row = tx.one(_WITH_PROJECT.where(*where))
     return _record(row) if row else None
 
 
-def require(tx: Tx, entity: str, project: str, name: str) -> RunRecord:
-    """As `by_name`, of a run that exists."""
-    where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
+def require(tx: Tx, run_id: str) -> RunRecord:
+    """As `by_id`, of a run that exists."""
+    return _record(tx.require(_WITH_PROJECT.where(runs.c.id == run_id)))
+
+
+def insert(tx: Tx, values: dict[str, Any]) -> RunRecord:
+    """A new run, or the one of that name that another client inserted meanwhile."""
+    tx.insert_new(runs, {"created_at": tx.now, "heartbeat_at": tx.now, **values})
+    where = [runs.c[key] == values[key] for key in ("entity", "project", "name")]
     return _record(tx.require(_WITH_PROJECT.where(*where)))
 
 
-def insert(tx: Tx, values: dict[str, Any]) -> bool:
-    """False when the project has a run of that name."""
-    return tx.insert_new(runs, {"created_at": tx.now, "heartbeat_at": tx.now, **values})
-
-
 def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
-    """Change columns; counts as a sign of life."""
+    """Change columns and the time of the last heartbeat."""
     tx.run(update(runs).where(runs.c.id == run_id).values(heartbeat_at=tx.now, **values))
 
 
@@ -59,7 +60,7 @@ def page(
     after: int | None,
     limit: int,
 ) -> tuple[list[tuple[int, RunRecord]], int]:
-    """Runs with their numbers, which later pages are asked by, and the total."""
+    """Runs with their sequence numbers, which are the cursors of pages, and the total."""
 
     def narrowed(query: Select[Any]) -> Select[Any]:
         query = query.where(runs.c.entity == entity, runs.c.project == project)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from agent.control.auth.policy import Kind, Principal
-from agent.control.services.running import RunChange
+from agent.control.services.runs import RunChange
 from agent.control.store.records import Role, Submission
 from agent.model.errors import (
     AlreadyExistsError,
@@ -193,21 +193,21 @@ async def test_stopping_a_run_takes_the_right_to_stop_its_item(world: World, tea
     second = await robot.claim_one()
     runs = [
         (await plane.runs.upsert(team.member, RunChange(), entity="team", project="default",
-                                 name=claim.run_name))[0].id
+                                 name=claim.run_name))[0]
         for claim in (first, second)
     ]  # fmt: skip
     job = await plane.accounts.authenticate(second.run_token)
     for caller in (team.member, job):
         with pytest.raises(PermissionDeniedError):
-            await plane.runs.stop(caller, runs[0])
-        found = await plane.runs.find(team.member, runs[0])
+            await plane.runs.stop(caller, runs[0].id)
+        found = await plane.runs.get(team.member, "team", "default", runs[0].name)
         assert found is not None
         assert not found.stopped
     assert not (await plane.items.get(team.member, theirs.id)).stop_requested
-    assert await plane.runs.stop(job, runs[1])
-    assert await plane.runs.stop(team.member, runs[1])
+    assert await plane.runs.stop(job, runs[1].id)
+    assert await plane.runs.stop(team.member, runs[1].id)
     assert (await plane.items.get(team.member, mine.id)).stop_requested
-    assert await plane.runs.stop(team.admin, runs[0])
+    assert await plane.runs.stop(team.admin, runs[0].id)
 
 
 async def test_an_entity_keeps_an_administrator(world: World, team: Team) -> None:
@@ -354,7 +354,7 @@ async def test_a_submitter_writes_runs_only_where_they_may(world: World, team: T
         await world.plane.items.submit(team.admin, elsewhere)
 
 
-async def test_answers_are_remembered_but_not_for_long(world: World, monkeypatch) -> None:
+async def test_principals_are_cached_briefly(world: World, monkeypatch) -> None:
     accounts = world.plane.accounts
     monkeypatch.setattr("agent.control.auth.authentication._CACHE_SIZE", 1)
     made = await accounts.create_key(world.me, "laptop")
@@ -362,9 +362,9 @@ async def test_answers_are_remembered_but_not_for_long(world: World, monkeypatch
     assert len(set(map(id, both))) <= 3
     assert await accounts.authenticate(made.secret) is await accounts.authenticate(made.secret)
     await accounts.authenticate(world.key)
-    assert len(accounts._authenticator._known) == 1
+    assert len(accounts._cache) == 1
 
 
 async def _forgotten(world: World) -> None:
     """As if a second had passed since the last look."""
-    world.plane.accounts._authenticator.forget()
+    world.plane.accounts.clear_cache()
