@@ -25,7 +25,7 @@ from agent.daemon.identity import held_state_dir
 from agent.daemon.prune import Pruner
 from agent.daemon.service import AgentDaemon, Settings, Workshop
 from agent.model.protocol import AgentRegistration, RegisteredAgent
-from agent.pipeline.equipment import Limits, Sources
+from agent.pipeline.dependencies import Limits, Sources
 from agent.remote.artifacts.memory import RememberedArtifacts
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.client import Endpoint, GraphQLClient

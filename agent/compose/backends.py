@@ -23,7 +23,7 @@ from agent.config.execution import BuilderConfig
 from agent.daemon.prune import Pruner
 from agent.daemon.service import Workshop
 from agent.model.errors import ConfigError
-from agent.pipeline.equipment import Backend
+from agent.pipeline.dependencies import Backend
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 

@@ -29,7 +29,7 @@ from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Lease
-from agent.pipeline.equipment import Backend, Sources, Workbench
+from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
 from agent.pipeline.render import OPEN, Rendering, Rules, render
 from agent.pipeline.stored import read_job
 from agent.ports.log import LogSink, say
@@ -131,7 +131,7 @@ def _variable(given: Json) -> Json:
 
 
 async def _claim(
-    bench: Workbench, queue: QueueRecord, spec: Json, values: Any, entity: str
+    bench: ResolveDependencies, queue: QueueRecord, spec: Json, values: Any, entity: str
 ) -> Claim:
     """The claim that an agent would get; the job's layer as the control plane lays it."""
     places = {"entity": spec.get("entity") or entity, "project": spec.get("project") or "default"}
@@ -182,7 +182,7 @@ def _workbench(
     threads: ThreadPoolExecutor,
     drafted: DraftedJob | None,
     making: Making | None,
-) -> Workbench:
+) -> ResolveDependencies:
     """The same sources as an agent of this user has, with the same caches.
 
     What would be sent is read where it lies.
@@ -193,7 +193,7 @@ def _workbench(
     git = GitFetcher(
         config.sources.git, cache / "git", embedded=True, threads=threads, environment=os.environ
     )
-    return Workbench(
+    return ResolveDependencies(
         sources=Sources(
             git=git,
             artifact=(

@@ -15,11 +15,10 @@ from agent.model.outcome import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, run_attempt
-from agent.pipeline.equipment import Backend, Equipment
-from agent.pipeline.insist import insist
-from agent.pipeline.job import Job
-from agent.pipeline.recall import RECALLS, Recall, Recalls
+from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
+from agent.pipeline.dependencies import AttemptContext, Backend, Dependencies
 from agent.pipeline.report import Report
+from agent.pipeline.retry import retry_until_answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +26,15 @@ class _Under:
     """One attempt under way."""
 
     claim: Claim
-    recalls: Recalls
+    cancellation: Cancellation
     task: asyncio.Task[None]
 
 
 class Attempts:
-    """Begins attempts, hands recalls to them, and knows when none is left."""
+    """Begins attempts, hands cancellation to them, and knows when none is left."""
 
-    def __init__(self, equipment: Equipment, ledger: Ledger) -> None:
-        self._equipment = equipment
+    def __init__(self, dependencies: Dependencies, ledger: Ledger) -> None:
+        self._dependencies = dependencies
         self._ledger = ledger
         self._under: dict[str, _Under] = {}
         #: Held, and not decided about yet: their leases want to be renewed all the same.
@@ -65,28 +64,28 @@ class Attempts:
         lease = claim.lease
         self._undecided.pop(lease.item_id, None)
         self._ledger.take(lease, claim.allocation)
-        recalls = Recalls()
+        cancellation = Cancellation()
         if claim.stop_requested:
-            recalls.send(Recall.STOP)
+            cancellation.send(CancelReason.STOP)
         before = self._under.get(lease.item_id)
-        work = self._work(claim, begin, recalls, before)
+        work = self._work(claim, begin, cancellation, before)
         task = asyncio.create_task(work, name=f"attempt-{lease.item_id}")
-        self._under[lease.item_id] = _Under(claim, recalls, task)
+        self._under[lease.item_id] = _Under(claim, cancellation, task)
         task.add_done_callback(lambda done: self._over(lease, done))
 
     def deliver(self, answers: Mapping[str, LeaseStatus]) -> None:
         """What the queue answered to the renewal."""
         for item, answer in answers.items():
-            one, recall = self._under.get(item), RECALLS.get(answer)
-            if recall is Recall.FENCED:
+            one, reason = self._under.get(item), CANCEL_REASONS.get(answer)
+            if reason is CancelReason.FENCED:
                 self._undecided.pop(item, None)
-            if one is not None and recall is not None:
-                one.recalls.send(recall)
+            if one is not None and reason is not None:
+                one.cancellation.send(reason)
 
-    def recall_all(self, cause: Recall) -> None:
+    def cancel_all(self, cause: CancelReason) -> None:
         """Recall every attempt."""
         for one in self._under.values():
-            one.recalls.send(cause)
+            one.cancellation.send(cause)
 
     async def all_ended(self) -> None:
         """Wait until none is left."""
@@ -103,46 +102,48 @@ class Attempts:
             await asyncio.wait(tasks)
 
     async def _work(
-        self, claim: Claim, begin: Begin, recalls: Recalls, before: _Under | None
+        self, claim: Claim, begin: Begin, cancellation: Cancellation, before: _Under | None
     ) -> None:
         if before is not None:
             # 1. This process slept past its lease. 2. The item went back to its queue.
             # 3. We claimed it anew before a renewal told the first attempt that it is
             # fenced. Both would use one workload name, so the first ends first.
-            before.recalls.send(Recall.FENCED)
+            before.cancellation.send(CancelReason.FENCED)
             await asyncio.wait({before.task})
-        backend = self._equipment.backends.get(claim.resource)
+        backend = self._dependencies.backends.get(claim.resource)
         if backend is None:
             await self._refuse(claim)
         else:
-            await run_attempt(self._job(claim, backend, recalls), begin)
+            await run_attempt(self._job(claim, backend, cancellation), begin)
 
-    def _job(self, claim: Claim, backend: Backend, recalls: Recalls) -> Job:
-        equipment, lease = self._equipment, claim.lease
+    def _job(self, claim: Claim, backend: Backend, cancellation: Cancellation) -> AttemptContext:
+        dependencies, lease = self._dependencies, claim.lease
         name = self._name(lease)
-        report = Report(equipment.queue, lease, recalls, equipment.record, equipment.sleep)
-        return Job(
+        report = Report(
+            dependencies.queue, lease, cancellation, dependencies.journal, dependencies.sleep
+        )
+        return AttemptContext(
             claim=claim,
             name=name,
             backend=backend,
-            equipment=equipment,
-            recalls=recalls,
+            dependencies=dependencies,
+            cancellation=cancellation,
             report=report,
-            folder=equipment.attempts_dir / name,
+            folder=dependencies.attempts_dir / name,
             free=lambda: self._ledger.give_back(lease),
         )
 
     def _name(self, lease: Lease) -> str:
-        return workload_name(self._equipment.control_plane_id, lease.item_id, lease.attempt)
+        return workload_name(self._dependencies.control_plane_id, lease.item_id, lease.attempt)
 
     async def _refuse(self, claim: Claim) -> None:
-        served = ", ".join(sorted(self._equipment.backends)) or "nothing"
+        served = ", ".join(sorted(self._dependencies.backends)) or "nothing"
         message = f"This agent serves {served}, and the job needs {claim.resource}."
         outcome = Refused(Cause.POLICY_RESOURCE, message)
-        queue = self._equipment.queue
+        queue = self._dependencies.queue
         try:
-            await insist(
-                lambda: queue.finish(claim.lease, outcome, {}), "refusal", self._equipment.sleep
+            await retry_until_answered(
+                lambda: queue.finish(claim.lease, outcome, {}), "refusal", self._dependencies.sleep
             )
         except LaunchError as error:
             structlog.get_logger().warning("a refusal was refused", error=str(error))

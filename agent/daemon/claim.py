@@ -21,8 +21,8 @@ from agent.model.protocol import ClaimRequest, ConditionKind
 from agent.model.units import format_size
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
-from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.tasks import unless
+from agent.pipeline.cancellation import race
+from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 #: Seconds of one long poll.
@@ -138,7 +138,7 @@ class ClaimLoop:
 
     async def _unless_changed(self, request: ClaimRequest) -> tuple[Claim, ...] | None:
         """The poll's answer; `None` when what it asked for is no longer what can be run."""
-        return await unless(self._queue.claim(request), *self._changes(request))
+        return await race(self._queue.claim(request), *self._changes(request))
 
     def _changes(self, request: ClaimRequest) -> tuple[Coroutine[Any, Any, None], ...]:
         """Another free slot is no reason to ask again: the open poll has room for one."""

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.model.errors import LaunchError
-from agent.pipeline.insist import Backoff, Sleep
+from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 #: Seconds of one long poll.

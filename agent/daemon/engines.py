@@ -9,7 +9,7 @@ import structlog
 from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import ConditionKind
-from agent.pipeline.equipment import Backend
+from agent.pipeline.dependencies import Backend
 from agent.ports.runner import RunnerPort
 
 #: Seconds between looks, and for one.

@@ -11,8 +11,8 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import Heartbeat, HeartbeatReply
-from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.tasks import unless
+from agent.pipeline.cancellation import race
+from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 Commands = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
@@ -59,7 +59,7 @@ class HeartbeatLoop:
             self._hastened.clear()
             if await self.beat():
                 backoff.reset()
-                await unless(self._hastened.wait(), self._sleep(self._interval))
+                await race(self._hastened.wait(), self._sleep(self._interval))
             else:
                 await self._sleep(backoff.pause())
 

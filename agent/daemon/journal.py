@@ -76,7 +76,7 @@ class _Write:
 
 
 class Journal:
-    """`agent.pipeline.record.Record` on disk. Open with `Journal.open`, end with `close`."""
+    """`agent.ports.journal.AttemptJournal` on disk. Open with `Journal.open`, end with `close`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

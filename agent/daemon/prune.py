@@ -17,7 +17,7 @@ from agent.daemon.journal import Journal
 from agent.daemon.recover import Recovery
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
-from agent.pipeline.insist import Sleep
+from agent.pipeline.retry import Sleep
 from agent.ports.runner import RunnerPort
 
 #: Seconds. A folder younger than this may belong to an attempt that is just being made.

@@ -17,8 +17,8 @@ from agent.model.phase import Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
-from agent.pipeline.equipment import Backend
-from agent.pipeline.insist import insist
+from agent.pipeline.dependencies import Backend
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
 
@@ -106,7 +106,7 @@ class Recovery:
         found: dict[Key, Found] = {}
         for backend in self._lanes.values():
             runner = backend.runner
-            owned = await insist(
+            owned = await retry_until_answered(
                 runner.owned, f"list of jobs of {runner.resource}", self._sleep, _ANY_FAILURE
             )
             found |= {_key(workload.lease): Found(runner, workload) for workload in owned}

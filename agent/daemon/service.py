@@ -31,10 +31,9 @@ from agent.daemon.recover import Recovery
 from agent.daemon.tally import Tally
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
-from agent.pipeline.equipment import Backend, Equipment, Limits, Sources
-from agent.pipeline.insist import Sleep
-from agent.pipeline.recall import Recall
-from agent.pipeline.tasks import end, unless
+from agent.pipeline.cancellation import CancelReason, cancel_task, race
+from agent.pipeline.dependencies import Backend, Dependencies, Limits, Sources
+from agent.pipeline.retry import Sleep
 from agent.ports.queue import QueuePort
 
 #: Seconds that attempts get to detach, and that stopped jobs get beyond their grace.
@@ -132,7 +131,7 @@ class AgentDaemon:
             stack.enter_context(self._leaving.signals())
             journal = await Journal.open(self._settings.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            running = await unless(self._begin(journal), self._leaving.wanted())
+            running = await race(self._begin(journal), self._leaving.wanted())
             if running is None:
                 return EXIT_CODES[await self._leaving.wanted()]
             structlog.contextvars.bind_contextvars(agent=running.welcome.agent_name)
@@ -147,8 +146,8 @@ class AgentDaemon:
         welcome = await self._queue.register(self._hello)
         workshop = await self._open_workshop(welcome)
         tally, ledger = Tally(), Ledger(self._hello.capacity)
-        equipment = self._equipment(welcome, workshop, journal, tally)
-        attempts = Attempts(equipment, ledger)
+        dependencies = self._dependencies(welcome, workshop, journal, tally)
+        attempts = Attempts(dependencies, ledger)
         attempts.hold(welcome.held)
         recovery = Recovery(
             self._queue, journal, workshop.backends, attempts,
@@ -189,13 +188,13 @@ class AgentDaemon:
             structlog.get_logger().info("leaving", reason=reason.name.lower())
             running.heartbeat.draining = True
             for name in ("work", "engines", "prune"):
-                await end(loops[name])
+                await cancel_task(loops[name])
             await self._leave(running, reason)
             return EXIT_CODES[self._leaving.reason or reason]
         finally:
             await running.attempts.cancel()
             for loop in loops.values():
-                await end(loop)
+                await cancel_task(loop)
 
     async def _adopt_then_claim(self, running: _Running) -> None:
         await running.recovery.adopt(running.welcome.held)
@@ -219,11 +218,11 @@ class AgentDaemon:
         """Hand back what is not started; then what the reason says about the rest."""
         attempts = running.attempts
         if reason is Leave.SUPERSEDED:
-            attempts.recall_all(Recall.FENCED)
+            attempts.cancel_all(CancelReason.FENCED)
             await _at_most(_DETACH, attempts.all_ended())
             return
         detach = reason in {Leave.DETACH, Leave.BROKEN}
-        attempts.recall_all(Recall.DETACH if detach else Recall.HAND_BACK)
+        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.HAND_BACK)
         await running.claims.settle()
         if detach:
             await _at_most(_DETACH, attempts.all_ended())
@@ -238,26 +237,26 @@ class AgentDaemon:
             structlog.get_logger().info(
                 "waiting for jobs; a second signal stops them", jobs=len(attempts)
             )
-        await unless(attempts.all_ended(), self._leaving.hurry())
+        await race(attempts.all_ended(), self._leaving.hurry())
         if not len(attempts):
             return
         superseded = self._leaving.reason is Leave.SUPERSEDED
-        attempts.recall_all(Recall.FENCED if superseded else Recall.ABORT)
+        attempts.cancel_all(CancelReason.FENCED if superseded else CancelReason.ABORT)
         patience = self._settings.limits.grace + _AFTER_GRACE
         if not await _at_most(patience, attempts.all_ended()):
-            attempts.recall_all(Recall.DETACH)
+            attempts.cancel_all(CancelReason.DETACH)
             await _at_most(_DETACH, attempts.all_ended())
 
-    def _equipment(
+    def _dependencies(
         self, welcome: RegisteredAgent, workshop: Workshop, journal: Journal, tally: Tally
-    ) -> Equipment:
+    ) -> Dependencies:
         settings = self._settings
-        return Equipment(
+        return Dependencies(
             queue=self._queue,
             backends=workshop.backends,
             sources=self._sources,
             builds=Builds(timeout=settings.build_timeout, concurrency=settings.build_concurrency),
-            record=journal,
+            journal=journal,
             control_plane_id=welcome.control_plane_id,
             attempts_dir=self._attempts_dir,
             executor=self._executor,

@@ -13,10 +13,10 @@ from agent.model.errors import FencedError, LaunchError
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import UNSTARTED_HELD, Phase
 from agent.model.protocol import LeaseStatus
-from agent.pipeline.ending import is_foreseen, outcome_of_failure
+from agent.pipeline.cancellation import AttemptCancelledError, CancelReason
+from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.findings import BuildFindings
-from agent.pipeline.job import Job
-from agent.pipeline.recall import Recall, RecalledError
+from agent.pipeline.outcome import is_foreseen, outcome_of_failure
 from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, watch
 from agent.ports.runner import Workload
@@ -59,8 +59,8 @@ class Deliver:
 Begin = Prepare | Start | Follow | Deliver
 
 
-async def run_attempt(job: Job, begin: Begin) -> None:
-    """One attempt to its acknowledged outcome, or to where it was recalled.
+async def run_attempt(job: AttemptContext, begin: Begin) -> None:
+    """One attempt to its acknowledged outcome, or to where it was cancelled.
 
     Never raises for what happens to the job. When cancelled it detaches: what runs goes on.
     """
@@ -79,7 +79,7 @@ async def run_attempt(job: Job, begin: Begin) -> None:
 class _Line:
     """The line of one attempt; knows how far it came."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AttemptContext) -> None:
         self._job = job
         self._workload: Workload | None = None
         #: Set before the permit is asked for: from then on it may run.
@@ -90,10 +90,10 @@ class _Line:
         outcome: Outcome | None
         try:
             outcome = await self._journey(begin)
-        except RecalledError as recalled:
-            outcome = await self._leave(recalled.cause)
+        except AttemptCancelledError as cancelled:
+            outcome = await self._leave(cancelled.reason)
         except FencedError:
-            outcome = await self._leave(Recall.FENCED)
+            outcome = await self._leave(CancelReason.FENCED)
         except Exception as error:  # noqa: BLE001 -- whatever fails ends as an outcome
             outcome = self._failed(error)
         if outcome is not None:
@@ -120,25 +120,25 @@ class _Line:
                 assert_never(begin)
 
     async def _prepare(self) -> Workload:
-        job, equipment, log = self._job, self._job.equipment, self._job.report.setup
+        job, dependencies, log = self._job, self._job.dependencies, self._job.report.setup
         # Early, so that the disk is done with it when the start's intent has to be written.
-        equipment.record.opened(job.lease, job.name, job.claim.resource)
+        dependencies.journal.opened(job.lease, job.name, job.claim.resource)
         job.report.note(phase=Phase.PREPARING, activity="fetching the source")
-        await equipment.in_thread(_fresh, job.folder)
-        resolved = await job.recalls.guard(
-            resolve(job.claim, job.backend, equipment, job.folder, log)
+        await dependencies.in_thread(_fresh, job.folder)
+        resolved = await job.cancellation.guard(
+            resolve(job.claim, job.backend, dependencies, job.folder, log)
         )
         job.report.note(activity="preparing the image", facts=dict(resolved.facts))
         findings = BuildFindings(log)
-        image = await job.recalls.guard(
-            equipment.builds.image(resolved, job.backend.builder, job.backend.images, findings)
+        image = await job.cancellation.guard(
+            dependencies.builds.image(resolved, job.backend.builder, job.backend.images, findings)
         )
         if findings.warning is not None:
             job.report.note(warning=findings.warning)
         return await create(job, resolved, image)
 
     async def _start_and_watch(self, workload: Workload) -> Outcome:
-        self._job.recalls.check()
+        self._job.cancellation.check()
         self._may_run = True
         started = await permit_and_start(self._job, workload)
         if not isinstance(started, Workload):
@@ -154,16 +154,16 @@ class _Line:
             self._job.report.obey(answer)
         return await watch(self._job, workload, log_shift=log_shift)
 
-    async def _leave(self, cause: Recall) -> Outcome | None:
+    async def _leave(self, cause: CancelReason) -> Outcome | None:
         """End without an outcome, except where a stop request wants one."""
-        if cause is Recall.FENCED:
+        if cause is CancelReason.FENCED:
             structlog.get_logger().warning("somebody else owns the attempt; left alone")
-            self._job.equipment.record.dropped(self._job.lease)
+            self._job.dependencies.journal.dropped(self._job.lease)
             return None
         if self._may_run:
             structlog.get_logger().info("detached; the next process of this agent adopts it")
             return None
-        if cause is Recall.STOP:
+        if cause is CancelReason.STOP:
             return Stopped("stopped on request before it started")
         await self._hand_back()
         return None
@@ -175,23 +175,23 @@ class _Line:
         await self._destroy()
         try:
             async with asyncio.timeout(_HAND_BACK):
-                await job.equipment.queue.release(job.lease, "the agent leaves")
+                await job.dependencies.queue.release(job.lease, "the agent leaves")
         except (LaunchError, TimeoutError) as error:
             structlog.get_logger().warning("not handed back; its lease lapses", error=str(error))
-        job.equipment.record.dropped(job.lease)
+        job.dependencies.journal.dropped(job.lease)
         await self._remove_folder()
 
     async def _conclude(self, outcome: Outcome) -> None:
         """Report before reap: nothing is removed until the outcome is acknowledged."""
         job = self._job
         log = structlog.get_logger().bind(cause=outcome.cause)
-        job.equipment.observe(outcome)
+        job.dependencies.observe(outcome)
         log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
         try:
             answer = await job.report.finish(outcome, self._log_stall(outcome))
-        except RecalledError as recalled:
-            if recalled.cause is Recall.FENCED:
-                job.equipment.record.dropped(job.lease)
+        except AttemptCancelledError as cancelled:
+            if cancelled.reason is CancelReason.FENCED:
+                job.dependencies.journal.dropped(job.lease)
             return
         except FencedError:
             answer = LeaseStatus.FENCED
@@ -199,16 +199,16 @@ class _Line:
             log.warning("the outcome was refused; its evidence stays", error=str(error))
             return
         if answer is LeaseStatus.FENCED:
-            job.equipment.record.dropped(job.lease)
+            job.dependencies.journal.dropped(job.lease)
             return
-        job.equipment.record.acknowledged(job.lease)
+        job.dependencies.journal.acknowledged(job.lease)
         await job.report.close()
         await self._destroy()
         await self._remove_folder()
 
     def _log_stall(self, outcome: Outcome) -> float:
         """What is lost has most likely taken its log along; the news does not wait for it."""
-        stall = self._job.equipment.limits.log_stall
+        stall = self._job.dependencies.limits.log_stall
         return min(stall, _LOST_LOG) if isinstance(outcome, Lost) else stall
 
     async def _destroy(self) -> None:
@@ -220,7 +220,7 @@ class _Line:
             structlog.get_logger().warning("not removed; will be swept", error=str(error))
 
     async def _remove_folder(self) -> None:
-        await self._job.equipment.in_thread(shutil.rmtree, self._job.folder, ignore_errors=True)
+        await self._job.dependencies.in_thread(shutil.rmtree, self._job.folder, ignore_errors=True)
 
     def _failed(self, error: Exception) -> Outcome:
         reference = uuid.uuid4().hex[:8]

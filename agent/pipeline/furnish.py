@@ -11,7 +11,7 @@ from agent.model.job import frozen, job_file, runtime
 from agent.model.job.entry_point import notebook_of
 from agent.model.job.paths import inside as path_inside
 from agent.model.spec import LaunchSpec
-from agent.pipeline.equipment import Workbench
+from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored import StoredJob
 from agent.ports.log import LogSink, say
 from agent.sources.notebook import notebook_to_script
@@ -34,7 +34,11 @@ class Furnished:
 
 
 async def furnish(
-    root: Path, spec: LaunchSpec, stored: StoredJob | None, equipment: Workbench, log: LogSink
+    root: Path,
+    spec: LaunchSpec,
+    stored: StoredJob | None,
+    dependencies: ResolveDependencies,
+    log: LogSink,
 ) -> Furnished:
     """Make a fetched tree ready for building.
 
@@ -44,10 +48,10 @@ async def furnish(
     """
     if stored is not None and stored.patch is not None:
         patch = root.parent / job_file.PATCH_NAME
-        await equipment.in_thread(patch.write_bytes, stored.patch)
-        await apply_patch(root, patch, equipment.executor, log)
+        await dependencies.in_thread(patch.write_bytes, stored.patch)
+        await apply_patch(root, patch, dependencies.executor, log)
     try:
-        furnished = await equipment.in_thread(_furnish, root, spec, stored)
+        furnished = await dependencies.in_thread(_furnish, root, spec, stored)
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     if furnished.command != tuple(spec.overrides.entry_point):

@@ -14,10 +14,10 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError
 from agent.model.units import format_size
 from agent.model.work import Lease
-from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.record import Record
+from agent.pipeline.cancellation import cancel_task
+from agent.pipeline.retry import Backoff, Sleep
 from agent.pipeline.shipping import RewoundError, Shipper, patiently
-from agent.pipeline.tasks import end
+from agent.ports.journal import AttemptJournal
 from agent.ports.runner import LogPiece, RunnerPort, Workload
 
 
@@ -29,12 +29,17 @@ class JobLog:
     """
 
     def __init__(
-        self, runner: RunnerPort, lease: Lease, shipper: Shipper, record: Record, sleep: Sleep
+        self,
+        runner: RunnerPort,
+        lease: Lease,
+        shipper: Shipper,
+        journal: AttemptJournal,
+        sleep: Sleep,
     ) -> None:
         self._runner = runner
         self._lease = lease
         self._shipper = shipper
-        self._record = record
+        self._journal = journal
         self._sleep = sleep
         self._shift = 0
         self._task: asyncio.Task[None] | None = None
@@ -56,7 +61,7 @@ class JobLog:
     async def close(self) -> None:
         """Stop following; the runner keeps what was not read. Legal twice."""
         task, self._task = self._task, None
-        await end(task)
+        await cancel_task(task)
 
     async def _follow(self, workload: Workload) -> None:
         backoff = Backoff()
@@ -104,7 +109,7 @@ class JobLog:
             text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
             line = text.encode()
             self._shift = self._shipper.end + len(line) - piece.offset
-            self._record.log_shifted(self._lease, self._shift)
+            self._journal.log_shifted(self._lease, self._shift)
             await self._shipper.write(line)
         await self._shipper.write(piece.data)
 

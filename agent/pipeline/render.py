@@ -13,7 +13,7 @@ from agent.config.execution import BuilderConfig, DockerRunnerConfig
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Resolved
 from agent.pipeline.build import build_request
-from agent.pipeline.equipment import Backend, Workbench
+from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.masking import masked, masked_value
 from agent.pipeline.offers import MOUNTS, SECRETS, Offered, named
 from agent.pipeline.parameters import parameters_of
@@ -58,7 +58,12 @@ class Rendering:
 
 
 async def render(
-    claim: Claim, backend: Backend, bench: Workbench, folder: Path, rules: Rules, log: LogSink
+    claim: Claim,
+    backend: Backend,
+    bench: ResolveDependencies,
+    folder: Path,
+    rules: Rules,
+    log: LogSink,
 ) -> Rendering:
     """Look everything up below `folder`, which is the caller's to remove.
 

@@ -12,12 +12,17 @@ from agent.model.outcome import Outcome
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Lease
-from agent.pipeline.insist import Sleep, insist
+from agent.pipeline.cancellation import (
+    CANCEL_REASONS,
+    WHILE_CONCLUDING,
+    WHILE_PERMITTING,
+    Cancellation,
+    cancel_task,
+)
 from agent.pipeline.joblog import JobLog
-from agent.pipeline.recall import RECALLS, WHILE_CONCLUDING, WHILE_PERMITTING, Recalls
-from agent.pipeline.record import Record
+from agent.pipeline.retry import Sleep, retry_until_answered
 from agent.pipeline.shipping import SetupLog, Shipper
-from agent.pipeline.tasks import end
+from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
 
@@ -52,16 +57,21 @@ class Report:
 
     Progress (`note`) is collected and sent by a task of its own, so that no stage waits for
     it; `permit` and `finish` are waited for. A far end that is away delays all of them and
-    fails none. Answers that concern the attempt (stop, fenced) reach it as recalls.
+    fails none. Answers that concern the attempt (stop, fenced) reach it as cancellation.
     """
 
     def __init__(
-        self, queue: QueuePort, lease: Lease, recalls: Recalls, record: Record, sleep: Sleep
+        self,
+        queue: QueuePort,
+        lease: Lease,
+        cancellation: Cancellation,
+        journal: AttemptJournal,
+        sleep: Sleep,
     ) -> None:
         self._queue = queue
         self._lease = lease
-        self._recalls = recalls
-        self._record = record
+        self._cancellation = cancellation
+        self._journal = journal
         self._sleep = sleep
         self._setup_shipper = self._shipper("setup")
         self._job_shipper: Shipper | None = None
@@ -97,10 +107,12 @@ class Report:
         """Ask for the start permit until it is answered.
 
         Raises:
-            RecalledError: the answer is not known and will not be waited for.
+            AttemptCancelledError: the answer is not known and will not be waited for.
         """
-        asked = insist(lambda: self._queue.permit(self._lease), "start permit", self._sleep)
-        answer = await self._recalls.guard(asked, WHILE_PERMITTING)
+        asked = retry_until_answered(
+            lambda: self._queue.permit(self._lease), "start permit", self._sleep
+        )
+        answer = await self._cancellation.guard(asked, WHILE_PERMITTING)
         # The permit implies PREPARING; what is still unsent of it would now be refused.
         if self._news.phase is Phase.PREPARING:
             self._news.phase = None
@@ -109,7 +121,7 @@ class Report:
     def follow(self, runner: RunnerPort) -> JobLog:
         """The job's log, to be begun by the caller."""
         shipper = self._shipper("job")
-        log = JobLog(runner, self._lease, shipper, self._record, self._sleep)
+        log = JobLog(runner, self._lease, shipper, self._journal, self._sleep)
         self._job_shipper, self._job_log = shipper, log
         return log
 
@@ -117,16 +129,16 @@ class Report:
         """All log bytes, then the outcome, until it is answered.
 
         Raises:
-            RecalledError: detached or fenced before the answer came.
+            AttemptCancelledError: detached or fenced before the answer came.
             LaunchError: the far end will never take it.
         """
         try:
-            await self._record.concluded(self._lease, outcome, self._facts)
+            await self._journal.concluded(self._lease, outcome, self._facts)
         except LaunchError as error:
             # A full disk must not keep the outcome from being told.
             structlog.get_logger().error("the outcome is not in the journal", error=str(error))
         finishing = self._finish(outcome, log_stall)
-        return await self._recalls.guard(finishing, WHILE_CONCLUDING, mercy=_LAST_CALLS)
+        return await self._cancellation.guard(finishing, WHILE_CONCLUDING, detach_delay=_LAST_CALLS)
 
     async def _finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         self._finishing = True
@@ -137,7 +149,7 @@ class Report:
         if self._job_log is not None and not await self._job_log.finished(log_stall):
             self._note_missing("the job's log", self._job_shipper)
         await self._idle.wait()
-        return await insist(
+        return await retry_until_answered(
             lambda: self._queue.finish(self._lease, outcome, self._facts),
             "outcome",
             self._sleep,
@@ -156,7 +168,7 @@ class Report:
             if shipper is not None:
                 await shipper.close()
         sender, self._sender = self._sender, None
-        await end(sender)
+        await cancel_task(sender)
 
     async def _send_news(self) -> None:
         try:
@@ -180,7 +192,7 @@ class Report:
     async def _send(self, news: _News) -> None:
         warning = " ".join(news.warnings) or None
         try:
-            answer = await insist(
+            answer = await retry_until_answered(
                 lambda: self._queue.advance(
                     self._lease,
                     phase=news.phase,
@@ -200,14 +212,14 @@ class Report:
         self.obey(answer)
 
     def obey(self, answer: LeaseStatus) -> None:
-        """Turn an answer into a recall."""
-        recall = RECALLS.get(answer)
-        if recall is not None:
-            self._recalls.send(recall)
+        """Turn an answer into a reason."""
+        reason = CANCEL_REASONS.get(answer)
+        if reason is not None:
+            self._cancellation.send(reason)
 
     def _shipper(self, channel: Channel) -> Shipper:
         # The first lease of an item finds nothing stored; a later one has to ask.
         first = 0 if self._lease.epoch == 1 else None
         return Shipper(
-            self._queue, self._lease, channel, self._recalls, start=first, sleep=self._sleep
+            self._queue, self._lease, channel, self._cancellation, start=first, sleep=self._sleep
         )

@@ -16,8 +16,8 @@ from agent.model.spec import (
     Source,
 )
 from agent.model.work import Claim, Resolved, SourceTree
+from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.environment import environment_of
-from agent.pipeline.equipment import Backend, Workbench
 from agent.pipeline.furnish import Furnished, furnish
 from agent.pipeline.layout import Layout, layout_of
 from agent.pipeline.macros import expand, macros_of
@@ -30,7 +30,7 @@ _OURS = frozenset({SECRETS, MOUNTS, "builder"})
 
 
 async def resolve(
-    claim: Claim, backend: Backend, equipment: Workbench, folder: Path, log: LogSink
+    claim: Claim, backend: Backend, dependencies: ResolveDependencies, folder: Path, log: LogSink
 ) -> Resolved:
     """Look everything up; `folder` is the attempt's own and exists.
 
@@ -40,7 +40,7 @@ async def resolve(
     """
     stored = None
     if claim.spec.job:
-        stored = await _stored(claim, equipment, log)
+        stored = await _stored(claim, dependencies, log)
         claim = laid_under(claim, stored)
     command = checked_command(claim.spec)
     named(claim, SECRETS)
@@ -49,20 +49,20 @@ async def resolve(
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
         return _ready_image(claim, backend, source.image, command)
-    tree = await _fetched(claim, source, equipment, folder, log)
-    furnished = await furnish(tree.root, claim.spec, stored, equipment, log)
+    tree = await _fetched(claim, source, dependencies, folder, log)
+    furnished = await furnish(tree.root, claim.spec, stored, dependencies, log)
     containers = backend.images is not None
-    layout = await equipment.in_thread(
+    layout = await dependencies.in_thread(
         layout_of, tree.root, claim.spec, containers=containers, command=furnished.command
     )
     return _from_source(claim, backend, tree, layout, furnished)
 
 
-async def _stored(claim: Claim, equipment: Workbench, log: LogSink) -> StoredJob:
-    if equipment.sources.jobs is None:
+async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink) -> StoredJob:
+    if dependencies.sources.jobs is None:
         message = f"This agent reads no stored jobs, and the spec names {claim.spec.job}."
         raise PolicyError(Cause.POLICY_SPEC, message)
-    stored = await read_job(equipment.sources.jobs, str(claim.spec.job), claim)
+    stored = await read_job(dependencies.sources.jobs, str(claim.spec.job), claim)
     await say(log, f"job {stored.reference}")
     for repair in stored.reading.repairs:
         await say(log, f"job {stored.reference}: {repair}")
@@ -70,15 +70,19 @@ async def _stored(claim: Claim, equipment: Workbench, log: LogSink) -> StoredJob
 
 
 async def _fetched(
-    claim: Claim, source: Source | None, equipment: Workbench, folder: Path, log: LogSink
+    claim: Claim,
+    source: Source | None,
+    dependencies: ResolveDependencies,
+    folder: Path,
+    log: LogSink,
 ) -> SourceTree:
-    sources, entity = equipment.sources, claim.entity
+    sources, entity = dependencies.sources, claim.entity
     match source:
         case GitSource():
             await say(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
-            return await sources.git.fetch(source, entity, await _empty(equipment, folder), log)
+            return await sources.git.fetch(source, entity, await _empty(dependencies, folder), log)
         case ArtifactSource() if sources.artifact is not None:
-            into = await _empty(equipment, folder)
+            into = await _empty(dependencies, folder)
             return await sources.artifact.fetch(source, entity, into, log)
         case ArtifactSource():
             message = "This agent reads no artifacts, and the job's code is one."
@@ -200,7 +204,7 @@ def base_image_of(claim: Claim) -> BaseImage:
     return BaseImage(None)
 
 
-async def _empty(equipment: Workbench, folder: Path) -> Path:
+async def _empty(dependencies: ResolveDependencies, folder: Path) -> Path:
     into = folder / "source"
-    await equipment.in_thread(into.mkdir, parents=True)
+    await dependencies.in_thread(into.mkdir, parents=True)
     return into

@@ -13,13 +13,12 @@ from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved
-from agent.pipeline.ending import outcome_of
-from agent.pipeline.job import Job
+from agent.pipeline.cancellation import AttemptCancelledError, CancelReason, cancel_task
+from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.offers import Offered, offered
+from agent.pipeline.outcome import outcome_of
 from agent.pipeline.parameters import parameters_of
-from agent.pipeline.recall import Recall, RecalledError
 from agent.pipeline.resolve import arguments_of
-from agent.pipeline.tasks import end
 from agent.pipeline.watch import Watch
 from agent.ports.runner import AlreadyStartedError, RunRequest, Workload, WorkloadState
 
@@ -30,7 +29,7 @@ _LOOK: Final = 1.0
 _ON_ITS_WAY: Final = 10.0
 
 
-async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
+async def create(job: AttemptContext, resolved: Resolved, image: Image) -> Workload:
     """Create the workload, or adopt what an earlier try created.
 
     Raises:
@@ -42,46 +41,48 @@ async def create(job: Job, resolved: Resolved, image: Image) -> Workload:
     return await job.backend.runner.create(request)
 
 
-async def permit_and_start(job: Job, workload: Workload) -> Workload | Outcome:
+async def permit_and_start(job: AttemptContext, workload: Workload) -> Workload | Outcome:
     """Obtain the one permit, then send the one start.
 
     An outcome instead of a workload when the item is to be stopped, or when nobody can say
     whether the start took place.
 
     Raises:
-        RecalledError: fenced, or left while the permit was not answered.
+        AttemptCancelledError: fenced, or left while the permit was not answered.
         JobError: `START_*`, `DISK_FULL`.
     """
     # The intent may become durable while the permit is on its way: without a permit no
     # start is sent, so an intent without one claims too much and never too little.
     permit = asyncio.create_task(job.report.permit(), name=f"permit-{job.lease.item_id}")
     try:
-        await job.equipment.record.start_intended(job.lease)
+        await job.dependencies.journal.start_intended(job.lease)
         answer = await permit
     finally:
         if not permit.done():
-            await end(permit)
+            await cancel_task(permit)
     if answer is LeaseStatus.FENCED:
-        job.recalls.send(Recall.FENCED)
-        raise RecalledError(Recall.FENCED)
-    if answer is LeaseStatus.STOP or job.recalls.strongest(frozenset({Recall.STOP})):
+        job.cancellation.send(CancelReason.FENCED)
+        raise AttemptCancelledError(CancelReason.FENCED)
+    if answer is LeaseStatus.STOP or job.cancellation.strongest(frozenset({CancelReason.STOP})):
         return Stopped("stopped on request before it started")
     started = await _start_once(job, workload)
     if isinstance(started, Workload):
-        job.equipment.record.started(job.lease)
+        job.dependencies.journal.started(job.lease)
     return started
 
 
-async def watch(job: Job, workload: Workload, *, log_shift: int = 0) -> Outcome:
+async def watch(job: AttemptContext, workload: Workload, *, log_shift: int = 0) -> Outcome:
     """Follow a started workload to its end.
 
     Raises:
-        RecalledError: detached or fenced; the workload goes on.
+        AttemptCancelledError: detached or fenced; the workload goes on.
     """
     runner, timeout = job.backend.runner, job.claim.spec.timeout
     job.report.note(phase=Phase.STARTED, activity="running", facts={"workload": workload.name})
     job.report.follow(runner).begin(workload, log_shift)
-    watching = Watch(runner, workload, job.recalls, job.equipment.limits, job.equipment.sleep)
+    watching = Watch(
+        runner, workload, job.cancellation, job.dependencies.limits, job.dependencies.sleep
+    )
     try:
         ending, why = await watching.until_ended(_remaining(workload, timeout))
     finally:
@@ -90,7 +91,7 @@ async def watch(job: Job, workload: Workload, *, log_shift: int = 0) -> Outcome:
     return outcome_of(ending, why, timeout)
 
 
-async def _start_once(job: Job, workload: Workload) -> Workload | Outcome:
+async def _start_once(job: AttemptContext, workload: Workload) -> Workload | Outcome:
     # A start that was sent cannot be called back; cutting our end of it would only hide
     # what it did. So it runs to its end, whoever cancels.
     starting = asyncio.ensure_future(job.backend.runner.start(workload))
@@ -103,21 +104,23 @@ async def _start_once(job: Job, workload: Workload) -> Workload | Outcome:
             raise
         return await _after_lost_start(job, workload, error)
     except asyncio.CancelledError:
-        await asyncio.wait({starting}, timeout=job.equipment.limits.engine)
-        await end(starting)
+        await asyncio.wait({starting}, timeout=job.dependencies.limits.engine)
+        await cancel_task(starting)
         raise
 
 
-async def _inspect(job: Job) -> Workload | Outcome:
+async def _inspect(job: AttemptContext) -> Workload | Outcome:
     found = await job.backend.runner.find(job.name)
     return found or Lost(Cause.LOST_WORKLOAD, f"{job.name} was started and has vanished")
 
 
-async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Workload | Outcome:
+async def _after_lost_start(
+    job: AttemptContext, workload: Workload, error: JobError
+) -> Workload | Outcome:
     """The engine went away under a start: look what became of it before anything else."""
     structlog.get_logger().warning("the engine went away under a start; looking", error=str(error))
     waited, unstarted = 0.0, 0.0
-    while waited < job.equipment.limits.engine:
+    while waited < job.dependencies.limits.engine:
         try:
             found = await job.backend.runner.find(job.name)
         except JobError:
@@ -127,21 +130,21 @@ async def _after_lost_start(job: Job, workload: Workload, error: JobError) -> Wo
                 return found or Lost(Cause.LOST_ENGINE, str(error))
             if unstarted >= _ON_ITS_WAY:
                 return await job.backend.runner.start(workload)
-        await job.equipment.sleep(_LOOK)
+        await job.dependencies.sleep(_LOOK)
         waited += _LOOK
         unstarted = unstarted + _LOOK if found is not None else 0.0
     return Lost(Cause.LOST_ENGINE, f"{error} It may have been started.")
 
 
-async def _request(job: Job, resolved: Resolved, image: Image) -> RunRequest:
-    every = await job.equipment.in_thread(_offer, job)
-    return run_request(resolved, image, every, job.name, job.equipment.control_plane_id)
+async def _request(job: AttemptContext, resolved: Resolved, image: Image) -> RunRequest:
+    every = await job.dependencies.in_thread(_offer, job)
+    return run_request(resolved, image, every, job.name, job.dependencies.control_plane_id)
 
 
-def _offer(job: Job) -> Offered:
+def _offer(job: AttemptContext) -> Offered:
     """The administrator's offers and the job's parameters together. Blocks."""
-    equipment, claim = job.equipment, job.claim
-    offer = offered(claim, equipment.secrets, equipment.mounts, job.folder)
+    dependencies, claim = job.dependencies, job.claim
+    offer = offered(claim, dependencies.secrets, dependencies.mounts, job.folder)
     parameters = parameters_of(claim, job.folder, containers=job.backend.images is not None)
     return Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
 

@@ -8,9 +8,8 @@ import structlog
 
 from agent.model.errors import FencedError, LaunchError, UnreachableError
 from agent.model.work import Lease
-from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.recall import Recall, Recalls
-from agent.pipeline.tasks import end
+from agent.pipeline.cancellation import Cancellation, CancelReason, cancel_task
+from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import Channel, QueuePort
 
 #: Bytes that wait at most; a writer beyond that waits itself.
@@ -44,7 +43,7 @@ class Shipper:
         queue: QueuePort,
         lease: Lease,
         channel: Channel,
-        recalls: Recalls,
+        cancellation: Cancellation,
         *,
         start: int | None,
         sleep: Sleep,
@@ -52,7 +51,7 @@ class Shipper:
         self._queue = queue
         self._lease = lease
         self._channel = channel
-        self._recalls = recalls
+        self._cancellation = cancellation
         self._sleep = sleep
         self._start = start
         self._base = start or 0
@@ -62,7 +61,7 @@ class Shipper:
         self._closing = False
         #: Set while the far end does not answer.
         self.away = False
-        #: Why it takes no bytes although it answers, as with a full disk.
+        #: StoppedBy it takes no bytes although it answers, as with a full disk.
         self.refusal: str | None = None
         #: Set by whoever changes what the sender waits for.
         self._filled = asyncio.Event()
@@ -114,7 +113,7 @@ class Shipper:
     async def close(self) -> None:
         """End the sender; what is not sent is dropped. Legal twice."""
         task, self._task = self._task, None
-        await end(task)
+        await cancel_task(task)
 
     def _wake(self) -> None:
         if self._task is None:
@@ -141,7 +140,7 @@ class Shipper:
                 end = await self._queue.append_log(self._lease, self._channel, self._base, batch)
             except FencedError:
                 self._fenced = True
-                self._recalls.send(Recall.FENCED)
+                self._cancellation.send(CancelReason.FENCED)
             except LaunchError as error:
                 # Whatever it is, the bytes stay where they are until it has passed; an
                 # attempt that the server forgot is fenced by its next renewal.
@@ -229,7 +228,7 @@ class SetupLog:
         try:
             return await patiently(flushing, self._shipper, stall)
         finally:
-            await end(flushing)
+            await cancel_task(flushing)
 
     async def _flush(self) -> None:
         with suppress(RewoundError):

@@ -7,14 +7,19 @@ import structlog
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError
-from agent.pipeline.ending import Why
-from agent.pipeline.equipment import Limits
-from agent.pipeline.insist import Backoff, Sleep
-from agent.pipeline.recall import WHILE_CONCLUDING, Recall, RecalledError, Recalls
-from agent.pipeline.tasks import end
+from agent.pipeline.cancellation import (
+    WHILE_CONCLUDING,
+    AttemptCancelledError,
+    Cancellation,
+    CancelReason,
+    cancel_task,
+)
+from agent.pipeline.dependencies import Limits
+from agent.pipeline.outcome import StoppedBy
+from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.runner import Ending, RunnerPort, Workload, WorkloadState
 
-_STOPS: Final = {Recall.STOP: Why.USER, Recall.ABORT: Why.AGENT}
+_STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
 #: What ends or leaves a running workload; being handed back does not.
 _MATTERS: Final = WHILE_CONCLUDING | frozenset(_STOPS)
 
@@ -26,23 +31,23 @@ class Watch:
         self,
         runner: RunnerPort,
         workload: Workload,
-        recalls: Recalls,
+        cancellation: Cancellation,
         limits: Limits,
         sleep: Sleep,
     ) -> None:
         self._runner = runner
         self._workload = workload
-        self._recalls = recalls
+        self._cancellation = cancellation
         self._limits = limits
         self._sleep = sleep
-        self._why: Why | None = None
+        self._why: StoppedBy | None = None
         self._stopping: asyncio.Task[None] | None = None
 
-    async def until_ended(self, remaining: float | None) -> tuple[Ending, Why | None]:
+    async def until_ended(self, remaining: float | None) -> tuple[Ending, StoppedBy | None]:
         """How it ended, and who ended it if we did; `remaining` seconds to its deadline.
 
         Raises:
-            RecalledError: detached or fenced; the workload goes on.
+            AttemptCancelledError: detached or fenced; the workload goes on.
             JobError: `LOST_WORKLOAD`, `LOST_ENGINE`.
         """
         name = f"wait-{self._workload.name}"
@@ -54,10 +59,10 @@ class Watch:
             await self._stopped()
             return self._ending(waiting), self._why
         finally:
-            await end(self._stopping)
-            await end(deadline)
+            await cancel_task(self._stopping)
+            await cancel_task(deadline)
             if not waiting.done():
-                await end(waiting)
+                await cancel_task(waiting)
 
     async def _stopped(self) -> None:
         """The first process has ended; what it leaves behind is killed before we go on."""
@@ -76,7 +81,7 @@ class Watch:
     async def _next(self, waiting: asyncio.Task[Ending], deadline: asyncio.Task[None]) -> None:
         """Wait for one thing to happen, and act on it."""
         among = WHILE_CONCLUDING if self._why else _MATTERS
-        alarm = asyncio.create_task(self._recalls.wait(among))
+        alarm = asyncio.create_task(self._cancellation.wait(among))
         timer = {deadline} if self._why is None else set()
         try:
             await asyncio.wait({waiting, alarm, *timer}, return_when=asyncio.FIRST_COMPLETED)
@@ -85,17 +90,17 @@ class Watch:
             if alarm.done():
                 self._recall(alarm.result())
             else:
-                self._stop(Why.DEADLINE)
+                self._stop(StoppedBy.DEADLINE)
         finally:
-            await end(alarm)
+            await cancel_task(alarm)
 
-    def _recall(self, cause: Recall) -> None:
+    def _recall(self, cause: CancelReason) -> None:
         why = _STOPS.get(cause)
         if why is None:
-            raise RecalledError(cause)
+            raise AttemptCancelledError(cause)
         self._stop(why)
 
-    def _stop(self, why: Why) -> None:
+    def _stop(self, why: StoppedBy) -> None:
         self._why = why
         self._stopping = asyncio.create_task(self._stop_surely(), name="stop")
 

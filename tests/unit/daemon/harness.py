@@ -19,7 +19,7 @@ from agent.model.names import workload_name
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree
-from agent.pipeline.equipment import Backend, Limits, Sources
+from agent.pipeline.dependencies import Backend, Limits, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 from agent.testing.fake_item import FakeItem

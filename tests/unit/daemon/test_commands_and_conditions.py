@@ -14,7 +14,7 @@ from agent.model.errors import JobError, UnreachableError
 from agent.model.outcome import Stopped, Succeeded
 from agent.model.phase import Phase
 from agent.model.protocol import ConditionKind
-from agent.pipeline.equipment import Backend
+from agent.pipeline.dependencies import Backend
 from agent.testing.scripted_runner import Play
 from tests.unit.daemon.harness import IMAGE_JOB, Harness
 

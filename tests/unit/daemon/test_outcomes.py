@@ -10,7 +10,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.equipment import Limits
+from agent.pipeline.dependencies import Limits
 from agent.testing.scripted_runner import Play
 from tests.unit.daemon.harness import CODE_JOB, GIT_JOB, IMAGE_JOB, Harness, eventually
 

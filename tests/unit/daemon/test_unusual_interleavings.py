@@ -13,7 +13,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.outcome import Errored, Lost, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.equipment import Backend, Limits
+from agent.pipeline.dependencies import Backend, Limits
 from agent.ports.runner import Workload
 from agent.testing.scripted_runner import Play, ScriptedRunner
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually

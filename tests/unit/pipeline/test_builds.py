@@ -10,8 +10,8 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, UnreachableError
 from agent.model.work import Image, Resolved, SourceTree
 from agent.pipeline.build import Builds
-from agent.pipeline.insist import insist
-from agent.pipeline.recall import Recall, RecalledError, Recalls
+from agent.pipeline.cancellation import AttemptCancelledError, Cancellation, CancelReason
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.log import LogSink
 from tests.unit.daemon.harness import FakeBuilder, FakeImages
 from tests.unit.pipeline.claims import claim
@@ -136,7 +136,7 @@ async def test_without_a_builder_only_images_run() -> None:
 
 
 async def test_a_guarded_stage_ends_before_the_recall_is_told() -> None:
-    recalls, ended = Recalls(), asyncio.Event()
+    cancellation, ended = Cancellation(), asyncio.Event()
 
     async def stage() -> None:
         try:
@@ -144,18 +144,18 @@ async def test_a_guarded_stage_ends_before_the_recall_is_told() -> None:
         finally:
             ended.set()
 
-    guarded = asyncio.create_task(recalls.guard(stage()))
+    guarded = asyncio.create_task(cancellation.guard(stage()))
     await asyncio.sleep(0)
-    recalls.send(Recall.STOP)
-    recalls.send(Recall.STOP)
-    with pytest.raises(RecalledError):
+    cancellation.send(CancelReason.STOP)
+    cancellation.send(CancelReason.STOP)
+    with pytest.raises(AttemptCancelledError):
         await guarded
     assert ended.is_set()
-    with pytest.raises(RecalledError) as caught:
-        recalls.check()
-    assert caught.value.cause is Recall.STOP
-    recalls.send(Recall.FENCED)
-    assert recalls.strongest() is Recall.FENCED
+    with pytest.raises(AttemptCancelledError) as caught:
+        cancellation.check()
+    assert caught.value.reason is CancelReason.STOP
+    cancellation.send(CancelReason.FENCED)
+    assert cancellation.strongest() is CancelReason.FENCED
 
 
 async def test_a_stage_that_fails_fails() -> None:
@@ -163,7 +163,7 @@ async def test_a_stage_that_fails_fails() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await Recalls().guard(stage())
+        await Cancellation().guard(stage())
 
 
 async def test_insisting_ends_with_an_answer_that_would_not_change() -> None:
@@ -177,7 +177,7 @@ async def test_insisting_ends_with_an_answer_that_would_not_change() -> None:
     async def sleep(_: float) -> None:
         return
 
-    assert await insist(call, "x", sleep) == "here"
+    assert await retry_until_answered(call, "x", sleep) == "here"
     answers.append(NotFoundError("gone"))
     with pytest.raises(NotFoundError):
-        await insist(call, "x", sleep)
+        await retry_until_answered(call, "x", sleep)

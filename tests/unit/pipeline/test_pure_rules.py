@@ -13,11 +13,11 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
 from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
 from agent.model.spec import parse_spec
-from agent.pipeline.ending import Why, is_foreseen, outcome_of, outcome_of_failure
 from agent.pipeline.environment import LONGEST, chunked, environment_of
 from agent.pipeline.layout import layout_of
 from agent.pipeline.macros import expand, macros_of
 from agent.pipeline.offers import named, offered
+from agent.pipeline.outcome import StoppedBy, is_foreseen, outcome_of, outcome_of_failure
 from agent.pipeline.resolve import arguments_of, checked_command
 from agent.ports.runner import Ending
 from tests.unit.pipeline.claims import claim
@@ -239,10 +239,10 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
         (Ending(None), None, Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")),
         (Ending(127, error="no such file"), None, Errored(Cause.START_ENTRYPOINT, "no such file")),
         (Ending(1, error="cgroup"), None, Errored(Cause.START_FAILED, "cgroup")),
-        (Ending(0), Why.USER, Stopped("stopped on request; exit code 0", exit_code=0)),
+        (Ending(0), StoppedBy.USER, Stopped("stopped on request; exit code 0", exit_code=0)),
         (
             Ending(None, signal=9),
-            Why.AGENT,
+            StoppedBy.AGENT,
             Stopped(
                 "the agent was told to stop its jobs; "
                 "it did not end on SIGTERM within its grace and was killed, signal 9",
@@ -251,13 +251,13 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
         ),
         (
             Ending(None),
-            Why.DEADLINE,
+            StoppedBy.DEADLINE,
             Failed(Cause.RUN_DEADLINE, "stopped after its timeout of 5.0 s; no exit code"),
         ),
-        (Ending(143), Why.USER, Stopped("stopped on request; exit code 143", exit_code=143)),
+        (Ending(143), StoppedBy.USER, Stopped("stopped on request; exit code 143", exit_code=143)),
         (
             Ending(137),
-            Why.DEADLINE,
+            StoppedBy.DEADLINE,
             Failed(
                 Cause.RUN_DEADLINE,
                 "stopped after its timeout of 5.0 s; "
@@ -267,7 +267,9 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
         ),
     ],
 )
-def test_how_it_ended_and_what_that_means(ending: Ending, why: Why | None, outcome: object) -> None:
+def test_how_it_ended_and_what_that_means(
+    ending: Ending, why: StoppedBy | None, outcome: object
+) -> None:
     assert outcome_of(ending, why, 5.0) == outcome
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from agent.config.execution import Accelerator, BuilderConfig, DockerRunnerConfig
 from agent.model.errors import PolicyError
-from agent.pipeline.equipment import Backend, Sources, Workbench
+from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
 from agent.pipeline.masking import masked, masked_value
 from agent.pipeline.provenance import Setting, settings_of
 from agent.pipeline.render import Rendering, Rules, render
@@ -29,7 +29,7 @@ def show(tmp_path: Path) -> Any:
     scene = Scene(shelf, repository, None, tmp_path)
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
     with ThreadPoolExecutor(2) as threads:
-        bench = Workbench(sources=Sources(git=repository, jobs=shelf), executor=threads)
+        bench = ResolveDependencies(sources=Sources(git=repository, jobs=shelf), executor=threads)
         check = lambda arguments: read_options(arguments, allowance(()))  # noqa: E731
 
         async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Rendering:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.work import Lease
+from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.pipeline.joblog import JobLog
-from agent.pipeline.recall import Recall, Recalls
 from agent.pipeline.shipping import ROOM, RewoundError, SetupLog, Shipper
 from agent.ports.runner import Ending, LogPiece, Workload, WorkloadState
 from agent.testing.fake_item import FakeItem
@@ -79,7 +79,7 @@ class Printer:
             await asyncio.Event().wait()
 
 
-class NoRecord:
+class NoJournal:
     def __init__(self) -> None:
         self.shifts: list[int] = []
 
@@ -89,15 +89,15 @@ class NoRecord:
 
 async def _follow(
     far: Far, printer: Printer, *, start: int | None = 0, shift: int = 0, stall: float = 5.0
-) -> tuple[bool, NoRecord]:
-    recalls, record = Recalls(), NoRecord()
-    shipper = Shipper(far, WORKLOAD.lease, "job", recalls, start=start, sleep=scaled)
-    log = JobLog(printer, WORKLOAD.lease, shipper, record, scaled)
+) -> tuple[bool, NoJournal]:
+    cancellation, journal = Cancellation(), NoJournal()
+    shipper = Shipper(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
+    log = JobLog(printer, WORKLOAD.lease, shipper, journal, scaled)
     log.begin(WORKLOAD, shift)
     done = await log.finished(stall)
     await log.close()
     await shipper.close()
-    return done, record
+    return done, journal
 
 
 @given(
@@ -128,13 +128,13 @@ async def test_a_new_process_goes_on_where_the_far_end_stands(output: bytes, sto
 async def test_what_the_engine_dropped_is_marked_and_resumed_from() -> None:
     far = Far()
     printer = Printer(b"0123456789" * 10, lost=50)
-    _, record = await _follow(far, printer)
+    _, journal = await _follow(far, printer)
     text = far.stored.decode()
     assert "50 B of output are missing here" in text
     assert text.endswith("0123456789" * 5)
     again = Far()
     again.stored += far.stored[:-20]
-    await _follow(again, Printer(printer.output), start=None, shift=record.shifts[-1])
+    await _follow(again, Printer(printer.output), start=None, shift=journal.shifts[-1])
     assert again.stored == far.stored
 
 
@@ -160,7 +160,7 @@ async def test_a_far_end_that_has_room_again_gets_everything() -> None:
 
 async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
     far = Far(["refuse"] * 1000)
-    shipper = Shipper(far, WORKLOAD.lease, "job", Recalls(), start=0, sleep=scaled)
+    shipper = Shipper(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
     writing = asyncio.create_task(shipper.write(b"x" * (3 * ROOM)))
     while not shipper.away:
         await asyncio.sleep(0.001)
@@ -175,10 +175,10 @@ async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
 
 
 async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
-    recalls = Recalls()
-    shipper = Shipper(Far(["fence"]), WORKLOAD.lease, "job", recalls, start=0, sleep=scaled)
+    cancellation = Cancellation()
+    shipper = Shipper(Far(["fence"]), WORKLOAD.lease, "job", cancellation, start=0, sleep=scaled)
     await shipper.write(b"x")
-    assert await recalls.wait() is Recall.FENCED
+    assert await cancellation.wait() is CancelReason.FENCED
     await shipper.write(b"y" * 2 * ROOM)
     await shipper.flush()
     await shipper.close()
@@ -186,7 +186,7 @@ async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
 
 async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     far = Far(["fine", "forget"])
-    shipper = Shipper(far, WORKLOAD.lease, "setup", Recalls(), start=0, sleep=scaled)
+    shipper = Shipper(far, WORKLOAD.lease, "setup", Cancellation(), start=0, sleep=scaled)
     log = SetupLog(shipper)
     await log.write(b"first line\n")
     assert await log.finished(5.0)
@@ -208,7 +208,7 @@ async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
 
 async def test_a_writer_hears_of_a_rewind() -> None:
     far = Far(["fine", "forget"])
-    shipper = Shipper(far, WORKLOAD.lease, "job", Recalls(), start=0, sleep=scaled)
+    shipper = Shipper(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
     await shipper.write(b"0123456789")
     await shipper.flush()
     await shipper.write(b"abc")

@@ -16,7 +16,7 @@ from agent.model.errors import JobError
 from agent.model.spec import GitSource
 from agent.model.work import Resolved, SourceTree
 from agent.pipeline.build import build_request
-from agent.pipeline.equipment import Backend, Equipment, Sources
+from agent.pipeline.dependencies import Backend, Dependencies, Sources
 from agent.pipeline.resolve import resolve
 from agent.sources.artifact import ArtifactFetcher
 from agent.testing.builder_suite import RecordingLog
@@ -56,7 +56,7 @@ class Repository:
 class Scene:
     shelf: ArtifactShelf
     repository: Repository
-    equipment: Any
+    dependencies: Any
     folder: Path
     log: RecordingLog = field(default_factory=RecordingLog)
 
@@ -70,7 +70,7 @@ class Scene:
         runner = SimpleNamespace(check=lambda _: None)
         backend = Backend(runner, None, SimpleNamespace() if images else None, "http://plane")
         asked = claim({"job": "people/things/train:latest", **(spec or {})})
-        return await resolve(asked, backend, self.equipment, self.folder, self.log)
+        return await resolve(asked, backend, self.dependencies, self.folder, self.log)
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def scene(tmp_path: Path) -> Any:
     shelf, repository = ArtifactShelf(), Repository(dict(CODE))
     with ThreadPoolExecutor(2) as threads:
         code = ArtifactFetcher(shelf, CodeConfig(), tmp_path / "cache", threads)
-        equipment = Equipment(
-            queue=None, backends={}, record=None, builds=None, control_plane_id="plane",
+        dependencies = Dependencies(
+            queue=None, backends={}, journal=None, builds=None, control_plane_id="plane",
             sources=Sources(git=repository, artifact=code, jobs=shelf),
             attempts_dir=tmp_path, executor=threads,
         )  # fmt: skip
         folder = tmp_path / "attempt"
         folder.mkdir()
-        yield Scene(shelf, repository, equipment, folder)
+        yield Scene(shelf, repository, dependencies, folder)
 
 
 GIT = {"git": {"remote": "https://host/r.git", "commit": "a" * 40},

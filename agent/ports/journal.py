@@ -6,8 +6,8 @@ from agent.model.outcome import Outcome
 from agent.model.work import Lease
 
 
-class Record(Protocol):
-    """Write-ahead record of one agent's attempts.
+class AttemptJournal(Protocol):
+    """Write-ahead journal of one agent's attempts.
 
     Methods that are awaited return once the fact is durable. The others keep the order of
     writing and become durable with the next one that is awaited, or soon.

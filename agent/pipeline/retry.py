@@ -1,4 +1,4 @@
-"""For ever, with growing pauses: what must arrive at the far end, whenever it is back."""
+"""Unlimited retries with growing pauses, for calls whose effect must reach the control plane."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -17,16 +17,16 @@ from agent.model.errors import (
 Result = TypeVar("Result")
 Sleep = Callable[[float], Awaitable[None]]
 
-#: Failures of the far end that may pass: it is away, broken, or its administrator is
-#: exchanging keys. Anything else would be answered the same way again.
-PASSING: Final = (UnreachableError, ServerError, AuthenticationError, PermissionDeniedError)
+#: The server is unreachable or broken, or its administrator is exchanging keys. Any other
+#: error would be the answer to a repeated call as well.
+TRANSIENT: Final = (UnreachableError, ServerError, AuthenticationError, PermissionDeniedError)
 
 _FIRST: Final = 0.5
 _LONGEST: Final = 15.0
 
 
 class Backoff:
-    """Pauses that double up to a bound, each with a random share; seconds."""
+    """Exponential pauses up to a limit, with jitter; seconds."""
 
     def __init__(self, first: float = _FIRST, longest: float = _LONGEST) -> None:
         self._first = first
@@ -36,36 +36,36 @@ class Backoff:
     def pause(self) -> float:
         """The next pause."""
         upper, self._next = self._next, min(self._next * 2, self._longest)
-        # Chance keeps agents from coming back all at once; it protects no secret.
+        # Jitter keeps agents from coming back all at once; it protects no secret.
         return upper * (0.5 + random.random() / 2)  # noqa: S311
 
     def reset(self) -> None:
-        """It worked: begin anew."""
+        """Start over after a success."""
         self._next = self._first
 
 
-async def insist(
+async def retry_until_answered(
     call: Callable[[], Awaitable[Result]],
     what: str,
     sleep: Sleep,
-    passing: tuple[type[LaunchError], ...] = PASSING,
+    transient: tuple[type[LaunchError], ...] = TRANSIENT,
 ) -> Result:
-    """Repeat an idempotent call until it is answered; says once that it waits.
+    """Repeat an idempotent call until it is answered; the first failure is logged.
 
     Raises:
-        LaunchError: an answer that would not change.
+        LaunchError: an error that is not among `transient`.
     """
     backoff = Backoff()
     waiting = False
     while True:
         try:
             result = await call()
-        except passing as error:
+        except transient as error:
             if not waiting:
-                structlog.get_logger().warning(f"{what}: will be repeated", error=str(error))
+                structlog.get_logger().warning(f"{what}: will be retried", error=str(error))
             waiting = True
             await sleep(backoff.pause())
         else:
             if waiting:
-                structlog.get_logger().info(f"{what}: arrived")
+                structlog.get_logger().info(f"{what}: succeeded after retries")
             return result

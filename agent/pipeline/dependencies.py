@@ -1,8 +1,8 @@
-"""What attempts work with; made once per process, shared, never changed."""
+"""What attempts work with: dependencies that all share, and the context of one attempt."""
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,14 @@ from typing import ParamSpec, TypeVar
 from agent.config.execution import JobSecret, MountConfig
 from agent.model.outcome import Outcome
 from agent.model.spec import ArtifactSource, GitSource
+from agent.model.work import Claim, Lease
 from agent.pipeline.build import Builds
-from agent.pipeline.record import Record
+from agent.pipeline.cancellation import Cancellation
+from agent.pipeline.report import Report
+from agent.pipeline.retry import Sleep
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
+from agent.ports.journal import AttemptJournal
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
 from agent.ports.source import SourcePort
@@ -48,7 +52,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How patient an attempt is; seconds."""
+    """Time limits of an attempt, in seconds."""
 
     #: Between SIGTERM and SIGKILL when a job is stopped.
     grace: float = 60.0
@@ -59,8 +63,8 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Workbench:
-    """What looking a job up needs, whether or not it is going to run."""
+class ResolveDependencies:
+    """What resolving a job needs, for a run and for a preview."""
 
     sources: Sources
     executor: Executor
@@ -77,19 +81,41 @@ class Workbench:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Equipment(Workbench):
-    """Everything that is not the attempt's own."""
+class Dependencies(ResolveDependencies):
+    """Made once per process, shared by all attempts, never changed."""
 
     queue: QueuePort
     backends: Mapping[str, Backend]
     builds: Builds
-    record: Record
+    journal: AttemptJournal
     control_plane_id: str
     #: Parent of the attempts' folders.
     attempts_dir: Path
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
     mounts: Mapping[str, MountConfig] = field(default_factory=dict)
     limits: Limits = Limits()
-    #: Told every outcome, for metrics.
+    #: Called with every outcome, for metrics.
     observe: Callable[[Outcome], None] = lambda _: None
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    sleep: Sleep = asyncio.sleep
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptContext:
+    """One attempt: what it is about, and what it works with. Passed from stage to stage."""
+
+    claim: Claim
+    #: Of its workload and its folder.
+    name: str
+    backend: Backend
+    dependencies: Dependencies
+    cancellation: Cancellation
+    report: Report
+    #: The attempt's own; exists while the attempt does.
+    folder: Path
+    #: Releases the allocation, as soon as the workload has ended; may be called twice.
+    free: Callable[[], None]
+
+    @property
+    def lease(self) -> Lease:
+        """The lease under which it is reported."""
+        return self.claim.lease

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.pipeline.tasks import unless
+from agent.pipeline.cancellation import race
 
 
 async def for_ever(ended: list[str]) -> str:
@@ -21,7 +21,7 @@ async def at_once() -> str:
 
 async def test_the_work_that_ends_first_is_the_result_and_the_others_end() -> None:
     others = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(2)]
-    assert await unless(at_once(), *others) == "done"
+    assert await race(at_once(), *others) == "done"
     assert all(other.cancelled() for other in others)
 
 
@@ -36,7 +36,7 @@ async def test_another_that_ends_first_ends_the_work() -> None:
         begun.set()
         return await for_ever(ended)
 
-    assert await unless(work(), alarm()) is None
+    assert await race(work(), alarm()) is None
     assert ended == ["ended"]
 
 
@@ -45,4 +45,4 @@ async def test_a_failure_of_the_work_is_the_callers() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await unless(broken(), asyncio.Event().wait())
+        await race(broken(), asyncio.Event().wait())

@@ -20,7 +20,7 @@ _LOST: Final = frozenset({Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGI
 _KILLED: Final = 128 + signal.SIGKILL
 
 
-class Why(Enum):
+class StoppedBy(Enum):
     """Who ended the workload, if we did."""
 
     USER = auto()
@@ -28,16 +28,16 @@ class Why(Enum):
     DEADLINE = auto()
 
 
-def outcome_of(ending: Ending, why: Why | None, timeout: float | None) -> Outcome:
+def outcome_of(ending: Ending, why: StoppedBy | None, timeout: float | None) -> Outcome:
     """How the attempt ended; `timeout` in seconds is only told."""
     code = ending.exit_code
     match why:
-        case Why.USER:
+        case StoppedBy.USER:
             return Stopped(f"stopped on request; {_stopped(ending)}", exit_code=code)
-        case Why.AGENT:
+        case StoppedBy.AGENT:
             message = f"the agent was told to stop its jobs; {_stopped(ending)}"
             return Stopped(message, Cause.STOPPED_BY_AGENT, code)
-        case Why.DEADLINE:
+        case StoppedBy.DEADLINE:
             limit = format_duration(timeout or 0.0)
             message = f"stopped after its timeout of {limit}; {_stopped(ending)}"
             return Failed(Cause.RUN_DEADLINE, message, code)

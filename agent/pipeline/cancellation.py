@@ -1,0 +1,137 @@
+"""Cancelling attempts: why, and how it reaches a running stage.
+
+A stop request and a lost lease are the only two things that travel backward. Both reach an
+attempt as a `CancelReason`. A stage that may simply be abandoned runs under
+`Cancellation.guard`; one that must not be cut (a start, a stop) checks for reasons between
+its steps.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Mapping
+from enum import IntEnum
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from agent.model.protocol import LeaseStatus
+
+Result = TypeVar("Result")
+
+
+class CancelReason(IntEnum):
+    """Why an attempt should not go on; a greater value takes precedence."""
+
+    #: The agent shuts down: return the item to its queue unless it was permitted.
+    HAND_BACK = 1
+    #: Somebody asked for the item to be stopped.
+    STOP = 2
+    #: The agent shuts down and stops its jobs.
+    ABORT = 3
+    #: The agent shuts down; what runs goes on, for its next process to adopt.
+    DETACH = 4
+    #: Somebody else owns the attempt: stop, and touch nothing.
+    FENCED = 5
+
+
+#: What the control plane's answers mean for the attempt.
+CANCEL_REASONS: Final[Mapping[LeaseStatus, CancelReason]] = {
+    LeaseStatus.STOP: CancelReason.STOP,
+    LeaseStatus.FENCED: CancelReason.FENCED,
+}
+#: Before the permit nothing has run: every reason ends the stage.
+ANY: Final = frozenset(CancelReason)
+#: With the permit asked for and unanswered, a user's stop waits for the answer.
+WHILE_PERMITTING: Final = ANY - {CancelReason.STOP}
+#: The outcome is known and is being delivered.
+WHILE_CONCLUDING: Final = frozenset({CancelReason.DETACH, CancelReason.FENCED})
+
+
+class AttemptCancelledError(Exception):
+    """A stage was abandoned; not a failure, hence outside the error tree."""
+
+    def __init__(self, reason: CancelReason) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class Cancellation:
+    """Reasons that have reached one attempt; they only accumulate."""
+
+    def __init__(self) -> None:
+        self._reasons: set[CancelReason] = set()
+        self._changed = asyncio.Event()
+
+    def send(self, reason: CancelReason) -> None:
+        """Add a reason; repeating one has no effect."""
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    def strongest(self, among: frozenset[CancelReason] = ANY) -> CancelReason | None:
+        """The strongest reason so far."""
+        return max(self._reasons & among, default=None)
+
+    async def wait(self, among: frozenset[CancelReason] = ANY) -> CancelReason:
+        """Wait for a reason."""
+        while (reason := self.strongest(among)) is None:
+            await self._changed.wait()
+        return reason
+
+    def check(self, among: frozenset[CancelReason] = ANY) -> None:
+        """Raise `AttemptCancelledError` if there is a reason."""
+        reason = self.strongest(among)
+        if reason is not None:
+            raise AttemptCancelledError(reason)
+
+    async def guard(
+        self,
+        work: Coroutine[Any, Any, Result],
+        among: frozenset[CancelReason] = ANY,
+        detach_delay: float = 0.0,
+    ) -> Result:
+        """Run `work` unless a reason comes first.
+
+        On DETACH the work gets `detach_delay` more seconds.
+
+        Raises:
+            AttemptCancelledError: the work was cancelled, and has ended.
+        """
+        task = asyncio.ensure_future(work)
+        cancelled = asyncio.ensure_future(self.wait(among))
+        try:
+            await asyncio.wait({task, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if detach_delay and not task.done() and cancelled.result() is CancelReason.DETACH:
+                await asyncio.wait({task}, timeout=detach_delay)
+            if not task.done():
+                raise AttemptCancelledError(cancelled.result())
+        finally:
+            await cancel_task(cancelled)
+            if not task.done():
+                await cancel_task(task)
+        return task.result()
+
+
+async def cancel_task(task: asyncio.Future[Any] | None) -> None:
+    """Cancel and wait for the end; an exception that nobody retrieved is logged."""
+    if task is None:
+        return
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        structlog.get_logger().error("a task of an attempt failed", exc_info=error)
+
+
+async def race(work: Awaitable[Result], *others: Awaitable[object]) -> Result | None:
+    """The result of `work`, or `None` when one of the others ends first; all have ended then."""
+    task = asyncio.ensure_future(work)
+    rivals = [asyncio.ensure_future(other) for other in others]
+    try:
+        await asyncio.wait({task, *rivals}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for rival in rivals:
+            await cancel_task(rival)
+        if not task.done():
+            await cancel_task(task)
