@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from agent.model.errors import ConfigError, ConflictError
-from agent.system.locks import take
+from agent.system.locks import try_lock
 
 _LOCK: Final = "agent.lock"
 _IDENTITY: Final = "agent.id"
@@ -38,7 +38,7 @@ def held_state_dir(state_dir: Path) -> Iterator[str]:
 
 
 def _take(descriptor: int, state_dir: Path) -> None:
-    if not take(descriptor):
+    if not try_lock(descriptor):
         pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         message = f"Another launch-agent (pid {pid}) works in {state_dir}."
         hint = "Stop it, or give this one a folder of its own by `state_dir`."

@@ -13,7 +13,7 @@ import aiohttp
 
 from agent.docker.address import engine_address
 from agent.docker.errors import EngineRefusedError, EngineUnavailableError
-from agent.system.connections import Connections
+from agent.system.lazy_session import LazySession
 
 #: Seconds for one call. Generous: a start on a slow disk takes its time, and a call that is
 #: given up may still take effect.
@@ -56,7 +56,7 @@ class Engine:
     ) -> None:
         self.address = engine_address(host, environment)
         # Without a limit: every running job holds two connections (wait, logs).
-        self._connections = Connections(self.address.session)
+        self._connections = LazySession(self.address.session)
 
     async def __aenter__(self) -> Self:
         return self

@@ -10,7 +10,7 @@ from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyE
 from agent.model.outcome import Errored, Failed, Lost, Outcome, Refused, Stopped, Succeeded
 from agent.model.units import format_duration
 from agent.ports.runner import Ending
-from agent.system.disk import is_full
+from agent.system.machine import is_disk_full
 
 #: What shells and engines answer for a command that cannot be executed or does not exist.
 _CANNOT_EXECUTE: Final = frozenset({126, 127})
@@ -102,7 +102,7 @@ def outcome_of_failure(error: Exception, reference: str) -> Outcome:
 
 
 def _fault(error: Exception, reference: str) -> Errored:
-    if isinstance(error, OSError) and is_full(error):
+    if isinstance(error, OSError) and is_disk_full(error):
         where = f" ({error.filename})" if error.filename else ""
         return Errored(Cause.DISK_FULL, f"no space left on the agent's disk{where}")
     kind = type(error).__name__
@@ -113,5 +113,5 @@ def _fault(error: Exception, reference: str) -> Errored:
 def is_foreseen(error: Exception) -> bool:
     """Whether the outcome tells all there is to tell, so that no traceback is needed."""
     if isinstance(error, OSError):
-        return is_full(error)
+        return is_disk_full(error)
     return isinstance(error, JobError | InvalidInputError)

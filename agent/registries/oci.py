@@ -21,7 +21,7 @@ from agent.registries.challenge import Challenge, basic, read_challenge
 from agent.registries.login import LoginSource
 from agent.registries.route import base_url, is_hub, proxy_for
 from agent.registries.token import fetch_token
-from agent.system.connections import Connections
+from agent.system.lazy_session import LazySession
 
 _TYPES: Final = (
     "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
@@ -55,7 +55,7 @@ class OciRegistry:
         self._environment = environment
         self._ca_bundle = ca_bundle
         self._timeout = aiohttp.ClientTimeout(total=patience)
-        self._connections = Connections(self._open)
+        self._connections = LazySession(self._open)
 
     async def close(self) -> None:
         """Close all connections; legal twice."""

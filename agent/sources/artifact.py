@@ -27,9 +27,9 @@ from agent.model.work import SourceTree
 from agent.ports.artifact import Artifact, ArtifactPort, Entry
 from agent.ports.log import LogSink, say
 from agent.system.cache import FRESH
-from agent.system.disk import is_full
+from agent.system.machine import is_disk_full
+from agent.system.tasks import task_group
 from agent.system.threads import Stop, in_thread
-from agent.system.together import together
 
 _AT_ONCE: Final = 8
 _BATCH: Final = 1024 * 1024
@@ -93,7 +93,7 @@ class ArtifactFetcher:
             for entry in left:
                 await self._one(found, entry, into / entry.path, cache)
 
-        async with together() as tasks:
+        async with task_group() as tasks:
             # A task a file would hold up the loop, and leases with it, where files are many.
             for _ in range(_AT_ONCE):
                 tasks.create_task(some())
@@ -212,7 +212,7 @@ def _safe(entity: str) -> str:
 
 
 def _write_error(entry: Entry, error: OSError) -> JobError:
-    if is_full(error):
+    if is_disk_full(error):
         return JobError(Cause.DISK_FULL, f"No space is left for the code ({error.strerror}).")
     message = f"'{entry.path}' of the code cannot be written: {error.strerror or error}."
     return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")

@@ -1,1 +1,1 @@
-"""What the operating system offers, with the promises that we need. Imports the model only."""
+"""Operating system services: child processes, locks, threads, caches, machine facts."""

@@ -1,4 +1,4 @@
-"""Folders that can be made again: marked when used, removed by age and size when not in use."""
+"""Cache folders: each records its last use, and the least recently used are evicted."""
 
 import os
 import time
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-#: Within the folder; its modification time is the last use.
+#: File in each folder; its modification time is the folder's last use.
 _MARK: Final = ".used"
-#: Whatever was used so recently may be on its way to a job that has not started yet.
+#: Seconds. A folder used more recently may belong to a job that has not started yet.
 FRESH: Final = 3600.0
 
 
@@ -24,12 +24,12 @@ class Entry:
 
 
 def mark_used(folder: Path) -> None:
-    """Remember that the folder is used now."""
+    """Record a use of the folder."""
     (folder / _MARK).touch()
 
 
 def entries(root: Path) -> list[Entry]:
-    """All marked folders directly below `root`, the longest unused first."""
+    """All folders directly below `root` that record their use, least recently used first."""
     found = [_entry(mark) for mark in root.glob(f"*/{_MARK}")]
     return sorted(found, key=lambda entry: -entry.idle)
 
@@ -37,7 +37,10 @@ def entries(root: Path) -> list[Entry]:
 def surplus(
     found: Iterable[Entry], max_age: float, max_bytes: int, fresh: float = FRESH
 ) -> list[Entry]:
-    """What to remove: too old, then the longest unused until the rest fits; 0 means no limit."""
+    """Entries to evict: older than `max_age` seconds, then until the rest fits `max_bytes`.
+
+    The least recently used go first; 0 means no limit.
+    """
     known = list(found)
     total = sum(entry.size for entry in known)
     chosen: list[Entry] = []

@@ -1,7 +1,7 @@
-"""Child processes: output as it comes, and never one left behind.
+"""Child processes: their output is streamed, and none outlives the call that started it.
 
-Sources and builders call programs (git, docker buildx, uv) through this one door. A child
-gets a session of its own, so that ending it ends what it started as well.
+Sources and builders run programs (git, docker buildx, uv) with this module. A child gets a
+session of its own, so that signals reach the processes it starts as well.
 """
 
 import asyncio
@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from agent.system.together import together
+from agent.system.tasks import task_group
 
 Consumer = Callable[[bytes], Awaitable[None]]
 
 _CHUNK: Final = 64 * 1024
-#: Seconds between SIGTERM and SIGKILL; git and buildx tidy up in far less.
+#: Seconds between SIGTERM and SIGKILL; git and buildx clean up in far less.
 _GRACE: Final = 5.0
 
 
 class SilentError(Exception):
-    """The child said nothing for as long as it was allowed to."""
+    """The child wrote nothing for `Command.idle` seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,13 @@ class Command:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     cwd: Path | None = None
-    #: Seconds without a byte on either stream before `SilentError`; time that a consumer
-    #: takes does not count.
+    #: Seconds without a byte on either stream before `SilentError`; the time that a consumer
+    #: takes is not counted.
     idle: float | None = None
 
 
 class Tail:
-    """A consumer that keeps the last bytes, and may pass all on."""
+    """A consumer that keeps the last `limit` bytes and passes everything to `then`."""
 
     def __init__(self, limit: int = 16 * 1024, then: Consumer | None = None) -> None:
         self._limit = limit
@@ -47,7 +47,7 @@ class Tail:
         self._kept = bytearray()
 
     async def __call__(self, data: bytes) -> None:
-        """Keep, and pass on."""
+        """Take the next bytes."""
         self._kept += data
         del self._kept[: -self._limit]
         if self._then is not None:
@@ -55,17 +55,17 @@ class Tail:
 
     @property
     def text(self) -> str:
-        """What was kept, undecodable bytes replaced."""
+        """The kept bytes as text; undecodable ones are replaced."""
         return self._kept.decode("utf-8", "replace")
 
 
 async def run(command: Command, stdout: Consumer, stderr: Consumer) -> int:
-    """Run to the end and give the exit code (negative: the signal).
+    """Run to the end and return the exit code (negative: the signal).
 
-    Cancelled or failing, the child and its children have ended when this returns.
+    Also when cancelled or failing, the child and its process group have ended on return.
 
     Raises:
-        FileNotFoundError: there is no such program.
+        FileNotFoundError: no such program.
         SilentError: see `Command.idle`.
     """
     process = await asyncio.create_subprocess_exec(
@@ -88,10 +88,10 @@ async def _follow(
     process: asyncio.subprocess.Process, idle: float | None, stdout: Consumer, stderr: Consumer
 ) -> int:
     try:
-        async with asyncio.timeout(idle) as limit, together() as pumps:
-            pulse = _Pulse(limit, idle)
-            pumps.create_task(_pump(process.stdout, stdout, pulse))
-            pumps.create_task(_pump(process.stderr, stderr, pulse))
+        async with asyncio.timeout(idle) as limit, task_group() as pumps:
+            idle_limit = _IdleLimit(limit, idle)
+            pumps.create_task(_pump(process.stdout, stdout, idle_limit))
+            pumps.create_task(_pump(process.stderr, stderr, idle_limit))
         return await process.wait()
     except TimeoutError:
         if limit.expired():
@@ -99,8 +99,8 @@ async def _follow(
         raise
 
 
-class _Pulse:
-    """Moves the idle limit: away while a consumer works, anew after each piece."""
+class _IdleLimit:
+    """Reschedules the idle timeout: suspended while a consumer works, restarted after it."""
 
     def __init__(self, limit: asyncio.Timeout, idle: float | None) -> None:
         self._limit = limit
@@ -117,14 +117,16 @@ class _Pulse:
             self._limit.reschedule(asyncio.get_running_loop().time() + self._idle)
 
 
-async def _pump(stream: asyncio.StreamReader | None, consumer: Consumer, pulse: _Pulse) -> None:
+async def _pump(
+    stream: asyncio.StreamReader | None, consumer: Consumer, idle_limit: _IdleLimit
+) -> None:
     while stream is not None and (data := await stream.read(_CHUNK)):
-        with pulse:
+        with idle_limit:
             await consumer(data)
 
 
 async def _until_ended(process: asyncio.subprocess.Process) -> None:
-    """End it; a second cancellation waits too, since a child must not be left behind."""
+    """End the child; further cancellations wait too, so that no child outlives the call."""
     if process.returncode is not None:
         return
     ending = asyncio.create_task(_end(process))
@@ -149,6 +151,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
 
 
 def signal_group(group: int, number: signal.Signals) -> None:
-    """Send a signal to a process group; legal for one that is gone."""
+    """Send a signal to a process group; no error if it is gone."""
     with suppress(ProcessLookupError):
         os.killpg(group, number)

@@ -1,4 +1,4 @@
-"""Locks between processes: one file each, freed by the kernel whatever happens."""
+"""Locks between processes: `flock` on a file, released by the kernel however a process ends."""
 
 import asyncio
 import fcntl
@@ -8,18 +8,18 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-#: Seconds between tries; a thread that blocks in `flock` could not be cancelled.
+#: Seconds between attempts. Polling, since a thread that blocks in `flock` cannot be cancelled.
 _FIRST_WAIT: Final = 0.01
 _LONGEST_WAIT: Final = 0.25
 
 
 @asynccontextmanager
 async def locked(path: Path) -> AsyncIterator[None]:
-    """Hold the lock; waits for other tasks and other processes. The file stays."""
+    """Hold the lock; waits for other tasks and processes. The file is not removed."""
     descriptor = _open(path)
     try:
         wait = _FIRST_WAIT
-        while not take(descriptor):
+        while not try_lock(descriptor):
             await asyncio.sleep(wait)
             wait = min(_LONGEST_WAIT, wait * 2)
         yield
@@ -29,10 +29,10 @@ async def locked(path: Path) -> AsyncIterator[None]:
 
 @contextmanager
 def locked_if_free(path: Path) -> Iterator[bool]:
-    """Hold the lock if nobody else does; says whether."""
+    """Take the lock if it is free, and hold it during the context; yields whether it was taken."""
     descriptor = _open(path)
     try:
-        yield take(descriptor)
+        yield try_lock(descriptor)
     finally:
         os.close(descriptor)
 
@@ -42,8 +42,8 @@ def _open(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def take(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file if nobody else does; says whether. Closing it gives the lock back."""
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file without waiting; returns whether it was free. Closing it unlocks."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)

@@ -1,32 +1,35 @@
-"""What this machine has: cores, memory, GPUs, a name, a user."""
+"""Facts of this machine: cores, memory, GPUs, host and user name; whether a disk is full."""
 
 import asyncio
+import errno
 import getpass
 import os
 import re
 import socket
 from pathlib import Path
+from typing import Final
 
 #: `nvidia-smi -L` prints one line per device: `GPU 0: NAME (UUID: GPU-…)`.
-_GPU_LINE = re.compile(rb"^GPU (\d+): .*\(UUID: (\S+)\)", re.MULTILINE)
+_GPU_LINE: Final = re.compile(rb"^GPU (\d+): .*\(UUID: (\S+)\)", re.MULTILINE)
+_DISK_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def cores() -> float:
-    """Cores that this process may use: affinity, and the quota of its control group."""
+    """Cores that this process may use: CPU affinity, limited by the quota of its cgroup."""
     usable = float(len(os.sched_getaffinity(0)))
     quota = _cgroup_quota(Path("/sys/fs/cgroup/cpu.max"))
     return min(usable, quota) if quota else usable
 
 
 def memory() -> int:
-    """Bytes of memory: the machine's, or the limit of our control group."""
+    """Bytes of memory: the machine's, or the limit of this process's cgroup if that is less."""
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _read(Path("/sys/fs/cgroup/memory.max"))
     return min(total, int(limit)) if limit.isdigit() else total
 
 
 async def gpus() -> tuple[str, ...]:
-    """Device ids as NVIDIA's driver numbers them; none without the driver."""
+    """Device ids as NVIDIA's driver numbers them; empty where `nvidia-smi` is missing or fails."""
     try:
         process = await asyncio.create_subprocess_exec(
             "nvidia-smi",
@@ -47,17 +50,22 @@ def gpu_ids(listing: bytes) -> tuple[str, ...]:
 
 
 def host_name() -> str:
-    """The machine's name without its domain."""
+    """The host name without its domain."""
     return socket.gethostname().partition(".")[0] or "localhost"
 
 
 def user_name() -> str:
-    """The user as a name for an entity: lower-case letters, digits, `-` and `_`."""
+    """Login name as an entity name: lower-case letters, digits, `-` and `_`; else `local`."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
         name = ""
     return re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:64] or "local"
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the disk, or the user's quota on it, had no space left."""
+    return error.errno in _DISK_FULL
 
 
 def _cgroup_quota(file: Path) -> float | None:

@@ -1,4 +1,4 @@
-"""Blocking work in the bounded thread pool, with cancellation that it can notice."""
+"""Blocking work in a thread pool that cooperates with cancellation."""
 
 import asyncio
 import threading
@@ -10,21 +10,21 @@ T = TypeVar("T")
 
 
 class StoppedError(Exception):
-    """The work noticed that nobody waits for it any more."""
+    """Raised inside the work: its caller was cancelled."""
 
 
 class Stop:
-    """Asked by blocking work between its steps."""
+    """Cancellation flag that blocking work checks between its steps."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
 
     def set(self) -> None:
-        """Ask the work to end."""
+        """Request cancellation."""
         self._event.set()
 
     def check(self) -> None:
-        """Go on, or not.
+        """Return unless cancellation was requested.
 
         Raises:
             StoppedError: the caller was cancelled.
@@ -36,7 +36,7 @@ class Stop:
 async def in_thread(threads: Executor, work: Callable[[Stop], T]) -> T:
     """Run `work` in the pool.
 
-    Cancelled, it asks the work to stop and waits until it has, so that the caller may
+    When cancelled, it requests the work to stop and waits until it has, so that the caller can
     remove files that the work was writing.
     """
     stop = Stop()
@@ -51,5 +51,5 @@ async def in_thread(threads: Executor, work: Callable[[Stop], T]) -> T:
             except asyncio.CancelledError:
                 continue
         if not running.cancelled():
-            running.exception()  # seen: it ended because we asked, or no longer matters
+            running.exception()  # retrieved: it stopped on request, or nobody needs it
         raise

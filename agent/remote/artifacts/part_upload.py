@@ -15,7 +15,7 @@ from agent.remote.artifacts.reading import Content, Extent
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import AddressRefusedError
-from agent.system.together import together
+from agent.system.tasks import task_group
 
 Json = dict[str, Any]
 
@@ -96,7 +96,7 @@ class PartUploads:
                     refused.append(error)
 
         missing = [pair for pair in enumerate(file.parts, start=1) if pair[0] not in upload.tags]
-        async with together() as group:
+        async with task_group() as group:
             for number, part in missing:
                 name = f"upload {file.content.path}, part {number}"
                 group.create_task(one(number, part), name=name)

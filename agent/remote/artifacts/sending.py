@@ -19,7 +19,7 @@ from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from agent.remote.failures import AddressRefusedError
 from agent.remote.features import CONTENT_BATCHES, LEASES
-from agent.system.together import together
+from agent.system.tasks import task_group
 
 Json = dict[str, Any]
 Placed = tuple[Parted, Json]
@@ -88,7 +88,7 @@ class Sending:
             there += len(batch)
             progress(there, len(contents))
 
-        async with together() as group:
+        async with task_group() as group:
             for files in _batches(contents, self._parting):
                 await room.acquire()
                 placed = await self._announced(files, target, sent)
@@ -111,7 +111,7 @@ class Sending:
         missing = [pair for pair in batch if pair[1]["uploadUrl"]]
         small = self._small(missing)
         with_others = {file.content.path for file in small}
-        async with together() as group:
+        async with task_group() as group:
             for several in batches(small):
                 group.create_task(self._put_many(several), name="upload small files")
             for file, place in missing:

@@ -33,7 +33,7 @@ from agent.runners.process.user import JobUser
 from agent.runners.process.watch import Watch
 from agent.runners.signals import signal_of
 from agent.system.child import signal_group
-from agent.system.disk import is_full
+from agent.system.machine import is_disk_full
 
 T = TypeVar("T")
 
@@ -345,7 +345,7 @@ def _identity(root: Path) -> str:
 
 
 def _not_created(name: str, error: OSError) -> JobError:
-    cause = Cause.DISK_FULL if is_full(error) else Cause.START_FAILED
+    cause = Cause.DISK_FULL if is_disk_full(error) else Cause.START_FAILED
     message = f"The folder of '{name}' could not be written: {error.strerror or error}."
     return JobError(cause, message)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from agent.system.locks import take
+from agent.system.locks import try_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ def read_status(path: Path) -> Status | None:
         return None
     try:
         # First the lock, then the text: a supervisor that ends between the two has written.
-        alive = not take(descriptor, shared=True)
+        alive = not try_lock(descriptor, shared=True)
         facts = os.fstat(descriptor)
         text = os.pread(descriptor, 4096, 0).decode("ascii", "replace")
     finally:

@@ -79,9 +79,9 @@ async def test_silence_ends_the_child():
 
 async def test_time_that_a_consumer_takes_is_no_silence():
     async def slow(_data):
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(2.5)
 
-    assert await run(sh("echo one", idle=0.3), slow, Tail()) == 0
+    assert await run(sh("echo one", idle=2.0), slow, Tail()) == 0
 
 
 async def test_cancelling_ends_the_child_and_its_children():

@@ -1,4 +1,4 @@
-"""Connections to one far end, opened when they are first needed."""
+"""An aiohttp session that is opened when it is first used."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -7,8 +7,8 @@ if TYPE_CHECKING:
     import aiohttp
 
 
-class Connections:
-    """A session that `make` opens at the first call."""
+class LazySession:
+    """Creates its session with `make` at the first use, inside the running event loop."""
 
     def __init__(self, make: "Callable[[], aiohttp.ClientSession]") -> None:
         self._make = make
@@ -16,13 +16,13 @@ class Connections:
 
     @property
     def session(self) -> "aiohttp.ClientSession":
-        """The session; raises what `make` raises."""
+        """The session. Raises what `make` raises."""
         if self._session is None:
             self._session = self._make()
         return self._session
 
     async def close(self) -> None:
-        """Close all connections; legal twice, and before the first call."""
+        """Close the session, if there is one."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()

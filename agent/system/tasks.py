@@ -1,4 +1,4 @@
-"""Tasks that are one piece of work: when one fails, the others end."""
+"""Task groups whose failure is one exception."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 
 
 @asynccontextmanager
-async def together() -> AsyncIterator[asyncio.TaskGroup]:
-    """A task group that raises its first failure as it is.
+async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
+    """`asyncio.TaskGroup` that raises its first failure instead of an `ExceptionGroup`.
 
-    One reason is enough for people; the others mostly are the same.
+    Callers handle one error; the further ones usually have the same cause.
     """
     try:
         async with asyncio.TaskGroup() as group:

@@ -1,4 +1,4 @@
-"""Tasks that fail as one, and connections that open when they are needed."""
+"""Task groups that raise their first failure, and sessions that open at their first use."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -6,8 +6,8 @@ from collections.abc import Awaitable
 import aiohttp
 import pytest
 
-from agent.system.connections import Connections
-from agent.system.together import together
+from agent.system.lazy_session import LazySession
+from agent.system.tasks import task_group
 
 
 async def broken() -> None:
@@ -16,7 +16,7 @@ async def broken() -> None:
 
 async def for_ever(others: list[asyncio.Task[bool]], work: Awaitable[None]) -> None:
     """Do the work beside a task that never ends."""
-    async with together() as group:
+    async with task_group() as group:
         others.append(group.create_task(asyncio.Event().wait()))
         await work
 
@@ -32,7 +32,7 @@ async def test_one_that_fails_ends_the_others_and_the_caller() -> None:
     others: list[asyncio.Task[bool]] = []
 
     async def begin() -> None:
-        async with together() as group:
+        async with task_group() as group:
             group.create_task(broken())
             await for_ever(others, asyncio.sleep(0))
 
@@ -48,7 +48,7 @@ async def test_a_session_opens_once_and_anew_after_it_was_closed() -> None:
         made.append(aiohttp.ClientSession())
         return made[-1]
 
-    connections = Connections(make)
+    connections = LazySession(make)
     await connections.close()
     assert connections.session is connections.session
     await connections.close()
