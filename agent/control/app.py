@@ -8,6 +8,19 @@ from typing import Final
 from aiohttp import web
 
 from agent.config.control import ControlConfig
+from agent.control import probes
+from agent.control.app_keys import (
+    CONFIG,
+    CONTENTS,
+    LOGS,
+    METRICS,
+    PLANE,
+    RUN_FILES,
+    SESSIONS,
+    STOPPING,
+    THROTTLE,
+)
+from agent.control.auth.sessions import Sessions, Throttle
 from agent.control.files import artifact_routes, content_batches, log_routes
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
@@ -17,26 +30,16 @@ from agent.control.files.storage import open_folder
 from agent.control.graphql.execute import Executor
 from agent.control.graphql.handler import GraphQLHandler
 from agent.control.graphql.schema import build_schema
-from agent.control.http import probes, signin
-from agent.control.http.guard import check_access, check_host
-from agent.control.http.hosts import HostRules
-from agent.control.http.outer import answer_errors, measure, secure_headers
-from agent.control.http.policies import undeclared
-from agent.control.http.sessions import Sessions
-from agent.control.http.throttle import Throttle
-from agent.control.keys import (
-    CONFIG,
-    CONTENTS,
-    HOSTS,
-    LOGS,
-    METRICS,
-    PLANE,
-    RUN_FILES,
-    SESSIONS,
-    STOPPING,
-    THROTTLE,
-)
 from agent.control.metrics import Metrics
+from agent.control.middleware.authentication import check_access
+from agent.control.middleware.browser_security import (
+    HOSTS,
+    HostRules,
+    add_security_headers,
+    check_host,
+)
+from agent.control.middleware.errors import answer_errors
+from agent.control.middleware.route_access import undeclared
 from agent.control.retention import Retention
 from agent.control.services.plane import Plane, open_plane
 from agent.control.web.routes import add_web_routes
@@ -53,11 +56,11 @@ def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.
         RuntimeError: a route has no declared policy.
     """
     app = web.Application(
-        middlewares=[measure, answer_errors, check_host, check_access],
+        middlewares=[probes.measure_request, answer_errors, check_host, check_access],
         # For forms of pages only; the other bodies have limits of their own.
         client_max_size=_FORM_LIMIT,
     )
-    app.on_response_prepare.append(secure_headers)
+    app.on_response_prepare.append(add_security_headers)
     app[CONFIG] = config
     app[HOSTS] = HostRules.of(config.external_url, config.allowed_hosts)
     app[THROTTLE] = Throttle()
@@ -68,9 +71,9 @@ def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.
     app.cleanup_ctx.append(_storage)
     app.cleanup_ctx.append(_keeping_up)
     _add_routes(app)
-    forgotten = undeclared(app)
-    if forgotten:
-        raise RuntimeError(f"Routes without a policy in http/policies.py: {forgotten}")
+    missing = undeclared(app)
+    if missing:
+        raise RuntimeError(f"Routes without a policy in middleware/route_access.py: {missing}")
     return app
 
 
@@ -80,10 +83,6 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get("/metrics", probes.metrics)
     app.router.add_route("*", "/sdk/otel/{path:.*}", probes.no_telemetry)
     app.router.add_post("/graphql", GraphQLHandler(Executor(build_schema())).__call__)
-    app.router.add_post("/login", signin.sign_in)
-    app.router.add_get("/login/link", signin.sign_in_by_link, allow_head=False)
-    app.router.add_post("/logout", signin.sign_out)
-    app.router.add_post("/launch/sign-in-links", signin.make_link)
     app.router.add_post(log_routes.PATH, log_routes.append_log)
     app.router.add_get(log_routes.PATH, log_routes.read_log)
     _add_artifact_routes(app)

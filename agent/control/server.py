@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.app import OpenPlane, create_app
-from agent.control.keys import PLANE, SESSIONS, STOPPING
+from agent.control.app_keys import PLANE, SESSIONS, STOPPING
 from agent.control.services.plane import Plane, open_plane
 from agent.model.errors import ConfigError
 

@@ -5,16 +5,16 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from agent.control.files.links import Links, Verb
-from agent.control.files.verifying import DamagedError, DigestMismatchError
-from agent.control.http.bodies import pieces, read_json
-from agent.control.keys import (
+from agent.control.app_keys import (
     CONFIG,
     CONTENTS,
     PLANE,
     RUN_FILES,
     principal_of,
 )
+from agent.control.files.links import Links, Verb
+from agent.control.files.verifying import DamagedError, DigestMismatchError
+from agent.control.middleware.bodies import pieces, read_json
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.digest import encoded
 

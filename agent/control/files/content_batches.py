@@ -10,10 +10,10 @@ from typing import Final
 
 from aiohttp import web
 
+from agent.control.app_keys import CONFIG, CONTENTS, PLANE
 from agent.control.files.contents import SmallContent
 from agent.control.files.links import Links
-from agent.control.http.bodies import framed
-from agent.control.keys import CONFIG, CONTENTS, PLANE
+from agent.control.middleware.bodies import framed
 from agent.model.errors import InvalidInputError
 
 PATH: Final = "/storage/contents"

@@ -5,9 +5,9 @@ from typing import Final
 
 from aiohttp import web
 
+from agent.control.app_keys import LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.files.logs import LogKey
-from agent.control.http.bodies import read_bytes
-from agent.control.keys import LOGS, PLANE, STOPPING, WAITED, principal_of
+from agent.control.middleware.bodies import read_bytes
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.records import Channel, LogState
 from agent.model.errors import InvalidInputError

@@ -4,7 +4,7 @@ from typing import Any
 
 from graphql import GraphQLError
 
-from agent.control.http.answers import masked
+from agent.control.middleware.errors import masked
 from agent.model.errors import LaunchError
 
 

@@ -1,17 +1,12 @@
 """`POST /graphql`."""
 
 import asyncio
+import json
 from typing import Any
 
 from aiohttp import web
 
-from agent.control.files.links import Links
-from agent.control.graphql.context import Context
-from agent.control.graphql.execute import Executor, GraphQLRequest
-from agent.control.http.addresses import base_url
-from agent.control.http.answers import dumps
-from agent.control.http.bodies import read_json
-from agent.control.keys import (
+from agent.control.app_keys import (
     CONFIG,
     CONTENTS,
     METRICS,
@@ -19,8 +14,13 @@ from agent.control.keys import (
     RUN_FILES,
     STOPPING,
     WAITED,
+    base_url,
     principal_of,
 )
+from agent.control.files.links import Links
+from agent.control.graphql.context import Context
+from agent.control.graphql.execute import Executor, GraphQLRequest
+from agent.control.middleware.bodies import read_json
 
 
 class GraphQLHandler:
@@ -42,7 +42,9 @@ class GraphQLHandler:
                 request[WAITED] = True
         for error in answer.get("errors", ()):
             context.metrics.errors.labels(error["extensions"]["code"]).inc()
-        return web.Response(text=dumps(answer), content_type="application/json")
+        # NaN and Infinity pass, as W&B's clients write and read them.
+        text = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
+        return web.Response(text=text, content_type="application/json")
 
     async def _run(
         self, asked: GraphQLRequest, context: Context, stopping: asyncio.Event

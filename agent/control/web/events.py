@@ -1,7 +1,7 @@
-"""Server-sent events: a page hears that something changed, and asks for its regions again.
+"""Server-sent events that tell a page to fetch its regions again.
 
-A notice carries no data, so nothing is lost when several melt into one, and a browser that
-comes back after a pause needs no history: the first notice of every connection makes it look.
+An event carries no data, so several changes can be sent as one, and a browser that
+reconnects needs no history: the first event of every connection makes the page fetch.
 """
 
 import asyncio
@@ -10,23 +10,23 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.keys import PLANE, STOPPING, principal_of
+from agent.control.app_keys import PLANE, STOPPING, principal_of
 from agent.control.services.notifications import Notifications, topic_entity, topic_item
 
-#: So often something is sent, be it only a comment: a dead connection shows when written to.
+#: Seconds after which something is sent, if only a comment: writing detects dead connections.
 HEARTBEAT_SECONDS: Final = 10.0
-#: Changes within it melt into one notice.
+#: Changes within these seconds are sent as one event.
 _PAUSE_SECONDS: Final = 0.2
 _CHANGED: Final = b"event: changed\ndata: 1\n\n"
-_ALIVE: Final = b": alive\n\n"
+_COMMENT: Final = b": alive\n\n"
 _RETRY: Final = b"retry: 1000\n\n"
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """`?item=ID`, `?entity=NAME`, or neither for all entities of the caller.
+    """Changes of an item (`?item=ID`), of an entity (`?entity=NAME`), or of all entities.
 
-    With `beat=1` a heartbeat counts as a change, for pages that show how long ago an agent
-    was heard of. `Last-Event-ID` is not needed and not minded.
+    With `beat=1` a heartbeat counts as a change, for pages that show how old an agent's last
+    heartbeat is. `Last-Event-ID` is ignored.
     """
     topics = await _topics(request)
     response = web.StreamResponse(
@@ -38,21 +38,20 @@ async def events(request: web.Request) -> web.StreamResponse:
     )
     await response.prepare(request)
     beat = request.query.get("beat") == "1"
-    telling = asyncio.create_task(
-        _tell(response, request.app[PLANE].notifications, topics, beat=beat)
-    )
+    notifications = request.app[PLANE].notifications
+    sending = asyncio.create_task(_send(response, notifications, topics, beat=beat))
     stopping = asyncio.create_task(request.app[STOPPING].wait())
     try:
-        await asyncio.wait({telling, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        telling.cancel()
+        sending.cancel()
         stopping.cancel()
-        await asyncio.gather(telling, stopping, return_exceptions=True)
+        await asyncio.gather(sending, stopping, return_exceptions=True)
     return response
 
 
 async def _topics(request: web.Request) -> list[str]:
-    """What to listen to, if the caller may read it."""
+    """Topics of the changes that were asked for, if the caller may read them."""
     plane, principal = request.app[PLANE], principal_of(request)
     if item_id := request.query.get("item"):
         item = await plane.items.get(principal, item_id)
@@ -63,15 +62,15 @@ async def _topics(request: web.Request) -> list[str]:
     return [topic_entity(entity.name) for entity in await plane.accounts.entities(principal)]
 
 
-async def _tell(
+async def _send(
     response: web.StreamResponse, notifications: Notifications, topics: Iterable[str], *, beat: bool
 ) -> None:
     with notifications.subscribe(topics) as subscription:
         try:
             await response.write(_RETRY + _CHANGED)
             while True:
-                notified = await subscription.wait(HEARTBEAT_SECONDS)
-                await response.write(_CHANGED if notified or beat else _ALIVE)
+                changed = await subscription.wait(HEARTBEAT_SECONDS)
+                await response.write(_CHANGED if changed or beat else _COMMENT)
                 await asyncio.sleep(_PAUSE_SECONDS)
         except ConnectionError:
             return

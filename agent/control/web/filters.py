@@ -1,4 +1,4 @@
-"""How values read on a page: times, phases, priorities, sizes."""
+"""Jinja filters: how times, phases, sizes, jobs and the like are shown, and addresses of pages."""
 
 import json
 import re
@@ -11,10 +11,9 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from agent.control.store.artifact_records import JobRecord
+from agent.control.store.artifact_records import JobRecord, JobVersion
 from agent.control.store.records import AgentRecord, QueueRecord
-from agent.control.web.job_present import free_aliases, job_address, source_word
-from agent.control.web.present import size
+from agent.model.job.names import version_of
 from agent.model.phase import TERMINAL, Phase
 
 _MINUTE: Final = 60
@@ -34,15 +33,19 @@ _TONES: Final = {
 }
 _PRIORITIES: Final = ("critical", "high", "medium", "low")
 _COMMAND: Final = re.compile(r"`([^`\n]+)`")
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
+_KIBI: Final = 1024
+#: Kinds of source as stored → as users call them.
+_SOURCES: Final = {"repo": "git", "artifact": "code", "image": "image"}
 
 
 def tone(phase: Phase) -> str:
-    """The colour family of a phase: idle, busy, good, warn or bad."""
+    """The colour class of a phase: idle, busy, good, warn or bad."""
     return _TONES.get(phase, "busy")
 
 
 def ended(phase: Phase) -> bool:
-    """Whether nothing more happens by itself."""
+    """Whether the phase is terminal."""
     return phase in TERMINAL
 
 
@@ -52,7 +55,7 @@ def priority(number: int) -> str:
 
 
 def agent_word(agent: AgentRecord) -> str:
-    """What an agent is doing: POLLING, RUNNING, DRAINING, stopped or lost."""
+    """POLLING, RUNNING, DRAINING, stopped or lost."""
     if agent.lost:
         return "lost"
     if agent.status == "KILLED":
@@ -61,36 +64,62 @@ def agent_word(agent: AgentRecord) -> str:
 
 
 def agent_tone(agent: AgentRecord) -> str:
-    """The colour family of `agent_word`."""
-    families = {"lost": "bad", "stopped": "idle", "DRAINING": "warn", "RUNNING": "busy"}
-    return families.get(agent_word(agent), "good")
+    """The colour class of `agent_word`."""
+    tones = {"lost": "bad", "stopped": "idle", "DRAINING": "warn", "RUNNING": "busy"}
+    return tones.get(agent_word(agent), "good")
 
 
 def prioritised(queue: QueueRecord) -> bool:
-    """Whether its items have priorities."""
+    """Whether the queue's items have priorities."""
     return queue.prioritization == "V0"
 
 
 def queue_path(queue: QueueRecord) -> str:
-    """The address of its page."""
-    return queue_address(queue.entity, queue.name)
+    """The path of a queue's page."""
+    return queue_url(queue.entity, queue.name)
 
 
-def queue_address(entity: str, queue: str) -> str:
-    """The address of a queue's page; both names may hold any character."""
+def queue_url(entity: str, queue: str) -> str:
+    """The path of a queue's page; both names may hold any character."""
     return f"/launch/queues/{quote(entity, safe='')}/{quote(queue, safe='')}"
 
 
 def job_path(job: JobRecord) -> str:
-    """The address of a job's page."""
+    """The path of a job's page."""
     collection = job.collection
-    return job_address(collection.entity, collection.project, collection.name)
+    return job_url(collection.entity, collection.project, collection.name)
+
+
+def job_url(entity: str, project: str, name: str | None = None) -> str:
+    """The path of the page of a project's jobs, or of one job."""
+    parts = (entity, project) if name is None else (entity, project, name)
+    return "/launch/jobs/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def source_word(version: JobVersion | None) -> str:
+    """`git`, `code` or `image`; empty when the job file is not valid."""
+    kind = version.source_type if version else None
+    return _SOURCES.get(kind or "", kind or "")
+
+
+def free_aliases(version: JobVersion) -> tuple[str, ...]:
+    """Aliases other than the version's own number."""
+    return tuple(alias for alias in version.artifact.aliases if version_of(alias) is None)
 
 
 def plain_choice(text: str) -> str:
-    """The JSON text of a value to choose, as people read it."""
+    """A choice, given as JSON: a string without its quotes."""
     value = json.loads(text)
     return value if isinstance(value, str) else text
+
+
+def size(number: float) -> str:
+    """`16 GiB`, `1.5 MiB`, `12 bytes`."""
+    for unit in _UNITS[:-1]:
+        if number < _KIBI:
+            return f"{number:.4g} {unit}"
+        number /= _KIBI
+    return f"{number:.4g} {_UNITS[-1]}"
 
 
 def age(seconds: float) -> str:
@@ -117,13 +146,13 @@ def length(seconds: float) -> str:
 
 @pass_context
 def ago(context: Context, at: datetime) -> Markup:
-    """A time as the distance from now; the script keeps it right."""
+    """How long ago a time was; `live.js` updates it."""
     return _time(at, age((context["now"] - at).total_seconds()), "ago")
 
 
 @pass_context
 def lasted(context: Context, start: datetime, end: datetime | None) -> Markup:
-    """How long something took, or takes so far."""
+    """How long something took, or has taken so far."""
     if end is not None:
         return escape(length((end - start).total_seconds()))
     return _time(start, length((context["now"] - start).total_seconds()), "since")
@@ -131,15 +160,14 @@ def lasted(context: Context, start: datetime, end: datetime | None) -> Markup:
 
 @pass_context
 def clock(context: Context, at: datetime) -> Markup:
-    """A time of day in UTC, with the date unless it is today's; the script makes it local."""
+    """A time of day in UTC, with the date unless it is today; `live.js` makes it local."""
     today = at.astimezone(UTC).date() == context["now"].date()
-    return _time(
-        at, f"{at.astimezone(UTC):{'%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S'}}", "clock"
-    )
+    form = "%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S"
+    return _time(at, f"{at.astimezone(UTC):{form}}", "clock")
 
 
 def commands(text: str) -> Markup:
-    """A sentence whose `commands` are set as code; all of it is escaped."""
+    """A sentence, escaped, with what is between backticks as code."""
     parts = _COMMAND.split(text)
     return Markup().join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
@@ -148,15 +176,16 @@ def commands(text: str) -> Markup:
 
 
 def _time(at: datetime, text: str, style: str) -> Markup:
-    moment = at.astimezone(UTC)
+    utc = at.astimezone(UTC)
     return Markup('<time datetime="{}" title="{} UTC" data-style="{}">{}</time>').format(
-        moment.isoformat(timespec="milliseconds"), f"{moment:%Y-%m-%d %H:%M:%S}", style, text
+        utc.isoformat(timespec="milliseconds"), f"{utc:%Y-%m-%d %H:%M:%S}", style, text
     )
 
 
 def all_filters() -> dict[str, Callable[..., Any]]:
-    """Every filter by the name that templates use."""
-    named = (tone, ended, priority, agent_word, agent_tone, prioritised, queue_path)
-    of_jobs = (job_path, source_word, free_aliases, plain_choice, size)
-    every = (*named, *of_jobs, ago, lasted, clock, commands)
-    return {filter_.__name__: filter_ for filter_ in every}
+    """Every filter, by its name in templates."""
+    filters = (
+        *(tone, ended, priority, agent_word, agent_tone, prioritised, queue_path, job_path),
+        *(source_word, free_aliases, plain_choice, size, ago, lasted, clock, commands),
+    )
+    return {each.__name__: each for each in filters}

@@ -1,23 +1,75 @@
-"""What a sent form says: parameters of a job, and what is wrong beside which field. Pure."""
+"""The form that launches a job again: drawn from its inputs, read and checked, submitted.
 
+A JSON schema describes the inputs best; without one the types of an earlier run are used. What
+neither has is entered as a JSON object beside the fields.
+"""
+
+import hashlib
 import json
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, Literal
 
-from agent.control.web.job_fields import Field
+from agent.control.auth.policy import Principal
+from agent.control.services.job_inputs import CONFIG_KEY, standard
+from agent.control.services.plane import Plane
+from agent.control.store.artifact_records import JobVersion
+from agent.control.store.records import ItemRecord, Submission
+from agent.model.errors import LaunchError
 from agent.model.spec import Json
 
-#: Fields beside the parameters.
+Kind = Literal["number", "integer", "choice", "choices", "text", "json"]
+
+#: Names of the form's fields for JSON objects.
 OTHERS: Final = "others"
 VARIABLES: Final = "variables"
 
-_WANTED: Final = {"number": "a number, such as 0.01", "integer": "a whole number", "json": "JSON"}
+_MAX_FIELDS: Final = 200
+#: Objects nested deeper are one field of JSON.
+_MAX_DEPTH: Final = 6
+_KINDS: Final[Mapping[str, Kind]] = {"number": "number", "integer": "integer", "string": "text"}
+_BOOLEAN: Final = (True, False)
+_EXPECTED: Final = {"number": "a number, such as 0.01", "integer": "a whole number", "json": "JSON"}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One parameter of a job."""
+
+    #: Keys that lead to it in the run's configuration.
+    path: tuple[str, ...]
+    kind: Kind
+    label: str
+    description: str = ""
+    placeholder: str = ""
+    required: bool = False
+    #: The allowed values, as JSON.
+    choices: tuple[str, ...] = ()
+    #: What the form shows: nothing, one text, or several for kind `choices`.
+    texts: tuple[str, ...] = ()
+    error: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in the form's data; keys may contain any character."""
+        return f"config{json.dumps(self.path)}"
+
+    @property
+    def id(self) -> str:
+        """Its HTML id, which must not contain spaces."""
+        return f"field-{self.name.encode().hex()}"
+
+    @property
+    def text(self) -> str:
+        """The text of a field with one value."""
+        return self.texts[0] if self.texts else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Names and texts of a form, as a browser sends them."""
+    """A submitted form: names and texts, as a browser sends them."""
 
     values: Mapping[str, Sequence[str]]
 
@@ -32,24 +84,242 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """The configuration that a form asks for."""
+    """The run's configuration that a submitted form describes."""
 
     config: Json
-    #: With their texts as they were sent, and with their errors.
+    #: With the submitted texts and their errors.
     fields: tuple[Field, ...]
-    #: What is wrong with the object of further parameters.
+    #: What is wrong with the JSON object of further parameters.
     others_error: str | None = None
 
     @property
-    def wrong(self) -> bool:
-        """Whether something must be put right before it can be launched."""
+    def has_errors(self) -> bool:
+        """Whether anything must be corrected."""
         return self.others_error is not None or any(field.error for field in self.fields)
 
 
-def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parameters:
-    """Read and check what was sent.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The form as its page shows it."""
 
-    A field that is empty is left out, so that the job's own default holds.
+    #: Random for each form that is shown, so that sending it twice submits one item.
+    token: str
+    queues: tuple[str, ...]
+    queue: str
+    name: str
+    fields: tuple[Field, ...]
+    others: str
+    variables: str = ""
+    others_error: str | None = None
+    variables_error: str | None = None
+    #: The error of the submission, and its hint.
+    refusal: str | None = None
+    hint: str | None = None
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a field must be corrected."""
+        fields = (field.error for field in self.fields)
+        return any((self.others_error, self.variables_error, *fields))
+
+
+def empty_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | None) -> Form:
+    """The form, filled with the parameters of the latest item."""
+    config = _last_config(last)
+    fields = fields_of(_schema_of(version), _types_of(version), config)
+    rest = without_fields(fields, config)
+    queue = last.queue if last is not None else "default"
+    return Form(
+        token=secrets.token_hex(8),
+        queues=queues,
+        queue=queue if queue in queues else next(iter(queues), ""),
+        name=version.artifact.collection.name,
+        fields=fields,
+        others=json.dumps(rest, indent=2, ensure_ascii=False) if rest else "",
+    )
+
+
+async def submit(
+    plane: Plane, principal: Principal, version: JobVersion, form: Form, sent: Sent
+) -> ItemRecord | Form:
+    """Submit the job as the form says; returns the form with its errors when that fails."""
+    parameters = read_parameters(form.fields, _schema_of(version), sent)
+    variables, variables_error = read_object(sent.text(VARIABLES))
+    read = replace(
+        form,
+        queue=sent.text("queue"),
+        name=sent.text("name"),
+        fields=parameters.fields,
+        others=sent.text(OTHERS),
+        variables=sent.text(VARIABLES),
+        others_error=parameters.others_error,
+        variables_error=variables_error,
+    )
+    if read.has_errors:
+        return read
+    submission = _submission(version, read, parameters.config, variables, sent.text("token"))
+    try:
+        return await plane.items.submit(principal, submission)
+    except LaunchError as error:
+        return replace(read, refusal=error.message, hint=error.hint)
+
+
+def _submission(
+    version: JobVersion, form: Form, config: Json, variables: Json, token: str
+) -> Submission:
+    collection = version.artifact.collection
+    spec: Json = {"job": version.reference, "overrides": {"run_config": config}}
+    if form.name:
+        spec["name"] = form.name
+    content = json.dumps([token, form.queue, spec, variables], sort_keys=True)
+    return Submission(
+        entity=collection.entity,
+        project=collection.project,
+        queue=form.queue,
+        run_spec=spec,
+        template_variables=variables,
+        idempotency_key=f"form-{hashlib.sha256(content.encode()).hexdigest()}",
+    )
+
+
+def _schema_of(version: JobVersion) -> Json:
+    """The JSON schema of the run's configuration; empty when the job has none."""
+    return _object(standard(version.input_schemas.get(CONFIG_KEY)))
+
+
+def _types_of(version: JobVersion) -> Json:
+    """The type tree of the run's configuration: of the metadata, else of the job file."""
+    declared = _object(version.artifact.metadata.get("input_types"))
+    job_file = version.artifact.job_file or {}
+    return _object(declared.get(CONFIG_KEY)) or declared or _object(job_file.get("input_types"))
+
+
+def _last_config(item: ItemRecord | None) -> Json:
+    """The run's configuration of an item."""
+    overrides = _object(item.run_spec.get("overrides")) if item else {}
+    return _object(overrides.get("run_config"))
+
+
+def _object(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def fields_of(schema: Json, types: Json, last: Json) -> tuple[Field, ...]:
+    """The fields, filled with the values of the latest item, else with the schema's defaults.
+
+    Args:
+        schema: JSON schema of the run's configuration; empty when there is none.
+        types: W&B's type tree of it; used when there is no schema.
+        last: the run's configuration of the latest item.
+    """
+    found = _of_schema(schema, ()) if schema else _of_types(types, ())
+    return tuple(_filled(field, last) for field in islice(found, _MAX_FIELDS))
+
+
+def without_fields(fields: Sequence[Field], last: Json) -> Json:
+    """The part of the latest item's configuration that no field shows."""
+    rest: Json = json.loads(json.dumps(last))
+    for field in fields:
+        _remove(rest, field.path)
+    return rest
+
+
+def _of_schema(schema: Json, path: tuple[str, ...]) -> Iterator[Field]:
+    listed = schema.get("required")
+    required = set(listed) if isinstance(listed, list) else set()
+    for name, each in _objects(schema.get("properties")):
+        here = (*path, name)
+        if isinstance(each.get("properties"), dict) and len(here) < _MAX_DEPTH:
+            yield from _of_schema(each, here)
+        else:
+            yield replace(_of_property(each, here), required=name in required)
+
+
+def _objects(properties: object) -> Iterator[tuple[str, Json]]:
+    if isinstance(properties, dict):
+        yield from ((str(k), v) for k, v in properties.items() if isinstance(v, dict))
+
+
+def _of_property(schema: Json, path: tuple[str, ...]) -> Field:
+    kind, choices = _kind(schema)
+    field = Field(
+        path,
+        kind,
+        label=_words(schema, "title", "label") or ".".join(path),
+        description=_words(schema, "description"),
+        placeholder=_words(schema, "placeholder"),
+        choices=tuple(json.dumps(choice) for choice in choices),
+    )
+    return _with_value(field, schema["default"]) if "default" in schema else field
+
+
+def _kind(schema: Json) -> tuple[Kind, Sequence[Any]]:
+    items = schema.get("items")
+    if isinstance(schema.get("enum"), list):
+        return "choice", schema["enum"]
+    if isinstance(items, dict) and isinstance(items.get("enum"), list):
+        return "choices", items["enum"]
+    if schema.get("type") == "boolean":
+        return "choice", _BOOLEAN
+    return _KINDS.get(str(schema.get("type")), "json"), ()
+
+
+def _words(schema: Json, *keys: str) -> str:
+    return next((str(schema[key]) for key in keys if schema.get(key)), "")
+
+
+def _of_types(tree: Json, path: tuple[str, ...]) -> Iterator[Field]:
+    for name, each in _objects(_map(tree)):
+        here = (*path, name)
+        if _map(each) and len(here) < _MAX_DEPTH:
+            yield from _of_types(each, here)
+        elif each.get("wb_type") == "boolean":
+            choices = tuple(json.dumps(choice) for choice in _BOOLEAN)
+            yield Field(here, "choice", ".".join(here), choices=choices)
+        else:
+            yield Field(here, _KINDS.get(str(each.get("wb_type")), "json"), ".".join(here))
+
+
+def _map(tree: Json) -> Any:
+    """The types of an object's values; `None` for any other type."""
+    parameters = tree.get("params")
+    return parameters.get("type_map") if isinstance(parameters, dict) else None
+
+
+def _filled(field: Field, last: Json) -> Field:
+    found: Any = last
+    for key in field.path:
+        if not isinstance(found, dict) or key not in found:
+            return field
+        found = found[key]
+    return _with_value(field, found)
+
+
+def _with_value(field: Field, value: Any) -> Field:
+    if field.kind == "choices" and isinstance(value, list):
+        return replace(field, texts=tuple(json.dumps(each) for each in value))
+    if field.kind == "text" and isinstance(value, str):
+        return replace(field, texts=(value,))
+    if field.kind == "text":
+        return replace(field, kind="json", texts=(json.dumps(value),))
+    return replace(field, texts=(json.dumps(value, ensure_ascii=False),))
+
+
+def _remove(config: Json, path: tuple[str, ...]) -> None:
+    """Remove a value, and the objects that are empty without it."""
+    first, *rest = path
+    if not rest:
+        config.pop(first, None)
+    elif isinstance(config.get(first), dict):
+        _remove(config[first], tuple(rest))
+        if not config[first]:
+            del config[first]
+
+
+def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parameters:
+    """Read and check a submitted form.
+
+    An empty field is left out, so that the job's own default applies.
     """
     config, others_error = read_object(sent.text(OTHERS))
     read = tuple(_put(config, replace(field, texts=sent.texts(field.name))) for field in fields)
@@ -59,7 +329,7 @@ def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parame
 
 
 def read_object(text: str) -> tuple[Json, str | None]:
-    """A JSON object, and what is wrong with it; an empty text is an empty object."""
+    """A JSON object, and the error if it is not one; an empty text is an empty object."""
     try:
         value = _loaded(text) if text else {}
     except (ValueError, RecursionError) as error:
@@ -70,19 +340,19 @@ def read_object(text: str) -> tuple[Json, str | None]:
 
 
 def _put(config: Json, field: Field) -> Field:
-    """Lay a field's value into the configuration; gives the field, with an error if it has one."""
+    """Put a field's value into the configuration; returns the field with its error, if any."""
     if not field.texts:
-        return replace(field, error="A value must be given.") if field.required else field
+        return replace(field, error="A value is required.") if field.required else field
     try:
         value = _value(field)
     except (ValueError, RecursionError):
-        wanted = _WANTED.get(field.kind, "one of the choices")
-        return replace(field, error=f"'{field.text}' is not {wanted}.")
+        expected = _EXPECTED.get(field.kind, "one of the choices")
+        return replace(field, error=f"'{field.text}' is not {expected}.")
     inner = config
     for key in field.path[:-1]:
         below = inner.setdefault(key, {})
         if not isinstance(below, dict):
-            return replace(field, error=f"'{key}' is given below, and is no object there.")
+            return replace(field, error=f"'{key}' in the JSON object below is not an object.")
         inner = below
     inner[field.path[-1]] = value
     return field
@@ -106,7 +376,7 @@ def _value(field: Field) -> Any:
 
 
 def _integer(text: str) -> int:
-    """Digits as everybody writes them; `1_000` and foreign digits are likelier mistakes."""
+    """ASCII digits only; `1_000` and other digits are more likely mistakes."""
     if text.isascii() and "_" not in text:
         return int(text)
     raise ValueError(text)
@@ -120,7 +390,7 @@ def _number(text: str) -> int | float:
 
 
 def _loaded(text: str) -> Any:
-    """JSON without the constants that no other program reads."""
+    """JSON without NaN and Infinity, which are not standard."""
     return json.loads(text, parse_constant=_no_constant)
 
 
@@ -138,17 +408,17 @@ def _checked(config: Json, fields: tuple[Field, ...], schema: Json) -> Parameter
     known = {field.path: field for field in fields}
     errors: dict[tuple[str, ...], str] = {}
     elsewhere: list[str] = []
-    for path, sentence in _complaints(config, schema):
-        field = next((p for p in _upward(path) if p in known), None)
+    for path, sentence in _violations(config, schema):
+        field = next((p for p in _and_parents(path) if p in known), None)
         if field is None:
             elsewhere.append(f"`{'.'.join(path)}`: {sentence}" if path else sentence)
         else:
             errors.setdefault(field, sentence)
-    told = tuple(replace(f, error=errors.get(f.path)) for f in fields)
-    return Parameters(config, told, " ".join(elsewhere) or None)
+    checked = tuple(replace(f, error=errors.get(f.path)) for f in fields)
+    return Parameters(config, checked, " ".join(elsewhere) or None)
 
 
-def _complaints(config: Json, schema: Json) -> Iterator[tuple[tuple[str, ...], str]]:
+def _violations(config: Json, schema: Json) -> Iterator[tuple[tuple[str, ...], str]]:
     if not schema:
         return
     from jsonschema import Draft202012Validator
@@ -160,6 +430,6 @@ def _complaints(config: Json, schema: Json) -> Iterator[tuple[tuple[str, ...], s
         yield path, f"{shown} breaks the rule `{rule}`."
 
 
-def _upward(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _and_parents(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for length in range(len(path), 0, -1):
         yield path[:length]

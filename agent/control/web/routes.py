@@ -1,47 +1,54 @@
-"""The pages' addresses, in one place."""
+"""The URLs of the pages."""
 
 from typing import Final
 
 from aiohttp import web
 
-from agent.control.web import events, item_page, job_pages, pages
-from agent.control.web.errors import Handler, as_page, no_such_page
-from agent.control.web.keys import RENDERER
-from agent.control.web.render import Renderer
-from agent.control.web.sign_in import sign_in
-from agent.control.web.static_files import StaticFiles
+from agent.control.web import agents, events, items, jobs, queues, sign_in
+from agent.control.web.rendering import (
+    RENDERER,
+    Handler,
+    Renderer,
+    StaticFiles,
+    errors_as_pages,
+    no_such_page,
+)
 
 _PAGES: Final[tuple[tuple[str, Handler], ...]] = (
-    ("/", pages.home),
-    ("/login", sign_in),
-    ("/launch", pages.launch),
+    ("/", queues.home),
+    ("/login", sign_in.sign_in_page),
+    ("/launch", queues.overview),
     ("/launch/events", events.events),
-    ("/launch/queues/{entity}/{queue}", pages.queue),
-    ("/launch/agents/{id}", pages.agent),
-    ("/launch/items/{id}", item_page.item),
-    ("/launch/jobs", job_pages.all_jobs),
-    ("/launch/jobs/{entity}/{project}", job_pages.jobs),
-    ("/launch/jobs/{entity}/{project}/{name}", job_pages.job),
+    ("/launch/queues/{entity}/{queue}", queues.queue),
+    ("/launch/agents/{id}", agents.agent),
+    ("/launch/items/{id}", items.item),
+    ("/launch/jobs", jobs.all_jobs),
+    ("/launch/jobs/{entity}/{project}", jobs.project_jobs),
+    ("/launch/jobs/{entity}/{project}/{name}", jobs.job),
+    # Last ones: they match what no other route below `/launch` does.
+    ("/launch/{entity}/{queue}", queues.short_queue),
+    ("/launch/{rest:.*}", no_such_page),
+    ("/{entity}/{project}/jobs", jobs.wandb_jobs),
 )
-#: What a person may do with an item or a job.
-_ACTIONS: Final[tuple[tuple[str, Handler], ...]] = (
-    ("/launch/items/{id}/stop", item_page.stop),
-    ("/launch/items/{id}/retry", item_page.retry),
-    ("/launch/jobs/{entity}/{project}/{name}", job_pages.launch),
+_FORMS: Final[tuple[tuple[str, Handler], ...]] = (
+    ("/launch/items/{id}/stop", items.stop),
+    ("/launch/items/{id}/retry", items.retry),
+    ("/launch/jobs/{entity}/{project}/{name}", jobs.launch),
 )
 
 
 def add_web_routes(app: web.Application) -> None:
-    """Add pages, their events and their static files.
+    """Add sign-in, pages, their events and their static files.
 
-    Call it after the other routes: its last ones take whatever is left below `/launch`.
+    Call it after adding all other routes: one of these matches any path below `/launch`.
     """
     app[RENDERER] = Renderer()
+    app.router.add_post("/login", sign_in.sign_in)
+    app.router.add_get("/login/link", sign_in.sign_in_by_link, allow_head=False)
+    app.router.add_post("/logout", sign_in.sign_out)
+    app.router.add_post("/launch/sign-in-links", sign_in.create_link)
     app.router.add_get("/launch/static/{name}", StaticFiles().serve)
+    for path, handler in _FORMS:
+        app.router.add_post(path, errors_as_pages(handler))
     for path, handler in _PAGES:
-        app.router.add_get(path, as_page(handler))
-    for path, handler in _ACTIONS:
-        app.router.add_post(path, as_page(handler))
-    app.router.add_get("/launch/{entity}/{queue}", as_page(pages.short_queue))
-    app.router.add_get("/launch/{rest:.*}", as_page(no_such_page))
-    app.router.add_get("/{entity}/{project}/jobs", as_page(job_pages.wandb_jobs))
+        app.router.add_get(path, errors_as_pages(handler))

@@ -1,25 +1,114 @@
-"""How signing in looks; keys, cookies and links are `agent.control.http.signin`'s."""
+"""Sign-in of users: by API key on a page, or by a link that an agent or the CLI prints."""
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.control.web.keys import RENDERER
+from agent.control.app_keys import (
+    CONFIG,
+    PLANE,
+    SESSIONS,
+    THROTTLE,
+    base_url,
+    peer_address,
+    principal_of,
+)
+from agent.control.auth.policy import Kind
+from agent.control.web.rendering import RENDERER
+from agent.model.errors import AuthenticationError, PermissionDeniedError
 
-_FAILED: Final = {
+_WEEK: Final = 7 * 86400
+#: Values of `?failed=`, by which a redirect states why the form is shown again.
+_FAILURES: Final = {
     "key": "This server does not know that key.",
-    "kind": "That is not a user's key; pages are for people.",
-    "throttled": "Too many tries with a wrong key; wait a minute.",
-    "link": "That link was used already, or is too old. Ask for a new one.",
+    "kind": "That is not the key of a user.",
+    "throttled": "Too many attempts with an invalid key; wait a minute.",
+    "link": "That link was used already, or has expired. Ask for a new one.",
 }
 
 
-async def sign_in(request: web.Request) -> web.StreamResponse:
-    """The form; `?failed=` says why it is shown again."""
+async def sign_in_page(request: web.Request) -> web.StreamResponse:
+    """`GET /login`: the form."""
     failed = request.query.get("failed")
     return request.app[RENDERER].page(
         "login.html",
         user=None,
-        message=_FAILED.get(failed, "That did not work; try again.") if failed else None,
+        message=_FAILURES.get(failed, "Sign-in failed; try again.") if failed else None,
         next=request.query.get("next", "/launch"),
     )
+
+
+async def sign_in(request: web.Request) -> web.Response:
+    """`POST /login` with form fields `key` and `next`; redirects to the form on failure."""
+    form = await request.post()
+    key, target = str(form.get("key", "")).strip(), str(form.get("next", ""))
+    try:
+        principal = await request.app[PLANE].accounts.authenticate(key)
+    except AuthenticationError:
+        wait = request.app[THROTTLE].failed(peer_address(request))
+        return _failed("throttled" if wait else "key")
+    if principal.kind is not Kind.USER:
+        return _failed("kind")
+    return _signed_in(request, principal.key_id, target)
+
+
+async def sign_in_by_link(request: web.Request) -> web.Response:
+    """`GET /login/link?token=…`; works once."""
+    sessions, token = request.app[SESSIONS], request.query.get("token", "")
+    key_id = sessions.check("link", token)
+    if key_id is None:
+        return _failed("link")
+    sessions.revoke(token)
+    return _signed_in(request, key_id, request.query.get("next", ""))
+
+
+async def create_link(request: web.Request) -> web.Response:
+    """`POST /launch/sign-in-links`: a link that signs a browser in as the caller."""
+    principal = principal_of(request)
+    if principal.kind is not Kind.USER:
+        raise PermissionDeniedError("Only the key of a user can create a sign-in link.")
+    token = request.app[SESSIONS].issue("link", principal.key_id)
+    return web.json_response({"url": f"{base_url(request)}/login/link?token={token}"})
+
+
+async def sign_out(request: web.Request) -> web.Response:
+    """`POST /logout`."""
+    sessions = request.app[SESSIONS]
+    cookie = request.cookies.get(sessions.cookie_name)
+    if cookie:
+        sessions.revoke(cookie)
+    response = _redirect("/login")
+    response.del_cookie(sessions.cookie_name, path="/")
+    return response
+
+
+def _signed_in(request: web.Request, key_id: str, target: str) -> web.Response:
+    sessions = request.app[SESSIONS]
+    response = _redirect(target if _is_own_path(target) else "/launch")
+    response.set_cookie(
+        sessions.cookie_name,
+        sessions.issue("session", key_id),
+        max_age=_WEEK,
+        path="/",
+        httponly=True,
+        samesite="Strict",
+        secure=(request.app[CONFIG].external_url or "").startswith("https:"),
+    )
+    return response
+
+
+def _failed(reason: str) -> web.Response:
+    return _redirect(f"/login?failed={reason}")
+
+
+def _redirect(path: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": path})
+
+
+def _is_own_path(path: str) -> bool:
+    """Whether it is a path on this server, and cannot be read as another site's address."""
+    if not path.startswith("/") or path.startswith("//") or "\\" in path:
+        return False
+    parts = urlsplit(path)
+    return not parts.scheme and not parts.netloc and path.isprintable()

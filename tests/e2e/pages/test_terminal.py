@@ -7,8 +7,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from agent.control.http.outer import secure_headers
-from agent.control.web.static_files import StaticFiles
+from agent.control.middleware.browser_security import add_security_headers
+from agent.control.web.rendering import StaticFiles
 from tests.e2e.pages.browser import Browser
 
 pytestmark = pytest.mark.browser
@@ -49,7 +49,7 @@ async def screen(browser: Browser) -> AsyncIterator[Screen]:
         return web.Response(text=_PAGE, content_type="text/html")
 
     app = web.Application()
-    app.on_response_prepare.append(secure_headers)
+    app.on_response_prepare.append(add_security_headers)
     app.router.add_get("/", page)
     app.router.add_get("/launch/static/{name}", StaticFiles().serve)
     async with TestServer(app) as server:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.keys import CONTENTS, LOGS
+from agent.control.app_keys import CONTENTS, LOGS
 from agent.control.retention import Retention
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.uploading import PLACE, Upload, md5

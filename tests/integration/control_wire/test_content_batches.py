@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.control.http import bodies
+from agent.control.middleware import bodies
 from tests.integration.control_wire.uploading import Upload
 
 KIND = "application/vnd.launch.contents"
@@ -116,7 +116,7 @@ async def test_without_the_right_no_byte_is_waited_for(wire):
 
 
 async def test_a_slow_link_may_take_longer_than_a_silent_one(wire, monkeypatch):
-    monkeypatch.setattr(bodies, "_PATIENCE", 1.0)
+    monkeypatch.setattr(bodies, "_TIMEOUT", 1.0)
     _, (address,) = await _announced(wire, {"a": b"a" * 12})
     async with _begun(wire, f"12 {address}\n") as (reader, writer):
         for _ in range(12):

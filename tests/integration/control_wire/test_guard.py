@@ -6,8 +6,8 @@ import re
 import pytest
 from yarl import URL
 
-from agent.control.http.policies import Access, access_of
-from agent.control.keys import SESSIONS
+from agent.control.app_keys import SESSIONS
+from agent.control.middleware.route_access import Access, access_of
 from agent.control.store.records import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from structlog.testing import capture_logs
 
 from agent.control import retention as module
+from agent.control.app_keys import CONTENTS, LOGS
 from agent.control.files.logs import LogKey
-from agent.control.keys import CONTENTS, LOGS
 from agent.control.retention import Removed, Retention
 from tests.integration.control_wire.wire import SPEC
 

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.control.keys import CONTENTS
+from agent.control.app_keys import CONTENTS
 from agent.control.store.artifact_records import ArtifactRecord, EntryRecord, NewArtifact
 from agent.model.job.digest import encoded, manifest_digest
 from tests.integration.pages.scene import Scene

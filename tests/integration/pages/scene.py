@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.control import ControlConfig
+from agent.control.app_keys import LOGS
 from agent.control.auth.policy import Principal
 from agent.control.files.logs import LogKey
-from agent.control.keys import LOGS
 from agent.control.server import ControlPlane
 from agent.control.services.notifications import topic_log
 from agent.control.services.plane import Plane

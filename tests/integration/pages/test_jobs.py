@@ -237,7 +237,7 @@ async def test_what_breaks_the_schema_is_told_beside_its_field_and_stays_typed(s
     assert beside("Epochs", high[2]) == "12 breaks the rule `maximum: 9`."
     assert 'value="12"' in high[2]
     assert beside("Epochs", word[2]) == "'many' is not a whole number."
-    assert beside("lr", word[2]) == "A value must be given."
+    assert beside("lr", word[2]) == "A value is required."
     assert "not a JSON object" in beside("Further parameters", other[2])
     assert (await scene.plane.items.list(scene.ada.principal, "ada")).total == 0
 

@@ -9,7 +9,7 @@ from obstore.store import MemoryStore
 from agent.control.files.contents import ContentStore, SmallContent
 from agent.control.files.storage import StorageFullError, open_folder
 from agent.control.files.verifying import DigestMismatchError
-from agent.control.http.bodies import BrokenOffError
+from agent.control.middleware.bodies import IncompleteBodyError
 from agent.control.store.artifact_records import ContentRecord
 
 
@@ -121,7 +121,7 @@ def _files(folder):
 async def _pieces(data: bytes, cut_at: int):
     for start in range(0, len(data), 1000):
         if start >= cut_at:
-            raise BrokenOffError("cut")
+            raise IncompleteBodyError("cut")
         yield data[start : start + 1000]
 
 
@@ -129,7 +129,7 @@ async def _pieces(data: bytes, cut_at: int):
 async def test_a_cut_upload_leaves_nothing(ledger, tmp_path, length):
     data = b"x" * length
     store = ContentStore(await open_folder(tmp_path), ledger, 20_000_000)
-    with pytest.raises(BrokenOffError):
+    with pytest.raises(IncompleteBodyError):
         await store.put("ann", hashlib.md5(data).hexdigest(), _pieces(data, length // 2), None)
     assert _files(tmp_path) == []
     assert not ledger.kept

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.control.http.hosts import HostRules
+from agent.control.middleware.browser_security import HostRules
 
 RULES = HostRules.of("https://launch.example.org/base", ["gpu-box", "Other.Example:8450", "::2"])
 

@@ -1,10 +1,10 @@
-"""Signed texts of cookies and links."""
+"""Signed tokens of cookies and links."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.http.sessions import Sessions
+from agent.control.auth.sessions import Sessions
 
 
 class Clock:
@@ -42,9 +42,9 @@ def test_what_is_too_old_is_refused(sessions, clock):
     assert sessions.check("session", session) is None
 
 
-def test_what_was_spent_is_refused(sessions):
+def test_a_revoked_token_is_refused(sessions):
     link, other = sessions.issue("link", "k"), sessions.issue("link", "k")
-    sessions.spend(link)
+    sessions.revoke(link)
     assert sessions.check("link", link) is None
     assert sessions.check("link", other) == "k"
 
@@ -62,5 +62,5 @@ def test_a_forged_text_is_refused_and_never_fails(text):
 
 def test_memory_is_bounded(sessions):
     for number in range(9000):
-        sessions.spend(f"text {number}")
-    assert len(sessions._used) == 8192
+        sessions.revoke(f"text {number}")
+    assert len(sessions._revoked) == 8192

@@ -1,6 +1,6 @@
 """Failed tries by address."""
 
-from agent.control.http.throttle import Throttle
+from agent.control.auth.sessions import Throttle
 
 
 class Clock:

@@ -43,7 +43,7 @@ def test_a_remedy_shows_commands_as_code_and_escapes_everything():
 
 
 def test_names_of_any_kind_make_one_path_segment_each():
-    assert filters.queue_address("a/b", "q?#ü") == "/launch/queues/a%2Fb/q%3F%23%C3%BC"
+    assert filters.queue_url("a/b", "q?#ü") == "/launch/queues/a%2Fb/q%3F%23%C3%BC"
 
 
 def test_an_unknown_priority_is_shown_as_it_is():

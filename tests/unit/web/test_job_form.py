@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.web.job_fields import Field, fields_of, without_fields
-from agent.control.web.job_form import OTHERS, Sent, read_object, read_parameters
+from agent.control.web.job_form import (
+    OTHERS,
+    Field,
+    Sent,
+    fields_of,
+    read_object,
+    read_parameters,
+    without_fields,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -78,7 +85,7 @@ def test_a_text_becomes_a_value_of_its_fields_kind(kind: Any, text: str, value: 
 def test_what_is_no_value_of_its_kind_is_told_beside_the_field(kind: Any, text: str) -> None:
     field = Field(("x",), kind, "x", choices=('"a"',))
     read = read_parameters([field], {}, Sent({field.name: [text]}))
-    assert read.wrong
+    assert read.has_errors
     assert "is not" in (read.fields[0].error or "")
 
 
@@ -90,7 +97,7 @@ def test_an_empty_field_is_left_out() -> None:
 def test_a_field_below_what_is_no_object_is_refused() -> None:
     field = Field(("x", "y"), "integer", "x.y")
     read = read_parameters([field], {}, Sent({field.name: ["1"], OTHERS: ['{"x": 5}']}))
-    assert "no object" in (read.fields[0].error or "")
+    assert "is not an object" in (read.fields[0].error or "")
 
 
 def test_a_rule_on_the_whole_is_told_beside_the_further_parameters() -> None:
@@ -120,7 +127,7 @@ def test_a_form_that_is_sent_back_unchanged_asks_for_what_was_launched_last(last
     fields = fields_of({}, tree, last)
     others = json.dumps(without_fields(fields, last))
     read = read_parameters(fields, {}, sent(fields, **{OTHERS: others}))
-    assert not read.wrong
+    assert not read.has_errors
     assert read.config == last
 
 

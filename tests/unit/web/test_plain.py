@@ -1,4 +1,4 @@
-from agent.control.web.plain import plain_text
+from agent.control.web.items import plain_text
 
 
 def test_colours_and_titles_leave_no_trace():

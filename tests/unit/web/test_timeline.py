@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.control.store.records import EventRecord
-from agent.control.web.timeline import steps
+from agent.control.web.items import steps
 from agent.model.phase import TERMINAL, Phase
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""What the app holds and each request carries, under typed keys."""
+"""Typed keys of what the app and each request hold, and what is read from a request."""
 
 import asyncio
 from typing import Final
@@ -7,12 +7,10 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
+from agent.control.auth.sessions import Sessions, Throttle
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
-from agent.control.http.hosts import HostRules
-from agent.control.http.sessions import Sessions
-from agent.control.http.throttle import Throttle
 from agent.control.metrics import Metrics
 from agent.control.services.plane import Plane
 
@@ -22,7 +20,6 @@ PLANE: Final = web.AppKey("plane", Plane)
 CONTENTS: Final = web.AppKey("contents", ContentStore)
 RUN_FILES: Final = web.AppKey("run_files", RunFileStore)
 LOGS: Final = web.AppKey("logs", LogStore)
-HOSTS: Final = web.AppKey("hosts", HostRules)
 SESSIONS: Final = web.AppKey("sessions", Sessions)
 THROTTLE: Final = web.AppKey("throttle", Throttle)
 METRICS: Final = web.AppKey("metrics", Metrics)
@@ -38,5 +35,20 @@ WAITED: Final = web.RequestKey("waited", bool)
 
 
 def principal_of(request: web.Request) -> Principal:
-    """Who is calling; only on routes whose policy wants a credential."""
+    """The caller; only on routes whose policy requires a credential."""
     return request[PRINCIPAL]
+
+
+def base_url(request: web.Request) -> str:
+    """For URLs in responses: `external_url`, else the host name that the client used.
+
+    Never from forwarded headers, which any client can write.
+    """
+    external = request.app[CONFIG].external_url
+    return external.rstrip("/") if external else f"{request.scheme}://{request.host}"
+
+
+def peer_address(request: web.Request) -> str:
+    """The IP address of the client; empty when the connection is closed."""
+    peer = request.get_extra_info("peername")
+    return str(peer[0]) if isinstance(peer, tuple) else ""

@@ -12,7 +12,7 @@ from agent.control.store.records import (
     QueueRecord,
     Role,
 )
-from agent.control.web import filters, present
+from agent.control.web import agents, filters, items, queues
 from agent.model.capacity import Capacity, Demand
 from agent.model.phase import TERMINAL, Phase
 
@@ -124,7 +124,7 @@ def test_agents_that_went_long_ago_are_not_shown_and_live_ones_come_first():
     lost = replace(AGENT, id="lost", lost=True, heartbeat_at=NOW - timedelta(hours=2))
     gone = replace(lost, id="gone", heartbeat_at=NOW - timedelta(days=2))
 
-    assert [a.id for a in present.recent([lost, gone, AGENT], NOW)] == ["lost", "agent1"][::-1]
+    assert [a.id for a in agents.recent([lost, gone, AGENT], NOW)] == ["lost", "agent1"][::-1]
 
 
 def test_counts_come_in_the_order_of_an_items_life():
@@ -136,26 +136,26 @@ def test_counts_come_in_the_order_of_an_items_life():
         Phase.LEASED: 3,
     }
 
-    assert present.ordered(counts) == ((Phase.QUEUED, 2), (Phase.LEASED, 4), (Phase.FAILED, 1))
+    assert queues.by_word(counts) == ((Phase.QUEUED, 2), (Phase.LEASED, 4), (Phase.FAILED, 1))
 
 
 def test_a_queue_row_has_only_its_own_agents():
     other = replace(AGENT, id="other", queue_ids=("q2",))
 
-    [row] = present.queue_rows([QUEUE], {"q1": {Phase.QUEUED: 1}}, [AGENT, other])
+    [row] = queues.queue_rows([QUEUE], {"q1": {Phase.QUEUED: 1}}, [AGENT, other])
 
     assert (row.counts, row.agents) == (((Phase.QUEUED, 1),), (AGENT,))
 
 
 @pytest.mark.parametrize("config", [{}, {"resource_args": {}}, {"resource_args": {"x": {}}}])
 def test_a_template_that_says_nothing_is_empty(config):
-    assert present.template_texts(replace(QUEUE, config=config)) == ("", "")
+    assert queues.template_texts(replace(QUEUE, config=config)) == ("", "")
 
 
 def test_a_template_is_shown_as_yaml_and_json():
     config = {"resource_args": {"local-container": {"memory": "{{m}}"}}}
 
-    yaml_text, json_text = present.template_texts(replace(QUEUE, config=config))
+    yaml_text, json_text = queues.template_texts(replace(QUEUE, config=config))
 
     assert yaml_text == "resource_args:\n  local-container:\n    memory: '{{m}}'\n"
     assert '"memory": "{{m}}"' in json_text
@@ -165,23 +165,23 @@ def test_a_template_is_shown_as_yaml_and_json():
 def test_variables_show_their_schema_in_both_forms_of_it(schema):
     queue = replace(QUEUE, template_variables={"n": {"schema": schema, "description": None}})
 
-    assert present.variables(queue) == (present.Variable("n", '{"type": "integer"}', ""),)
+    assert queues.variables(queue) == (queues.Variable("n", '{"type": "integer"}', ""),)
 
 
 def test_a_schema_that_is_no_json_is_shown_as_it_is():
     queue = replace(QUEUE, template_variables={"n": {"schema": "{oops"}})
 
-    assert present.variables(queue)[0].rule == '"{oops"'
+    assert queues.variables(queue)[0].rule == '"{oops"'
 
 
 def test_facts_are_texts_without_the_empty_ones():
     item = replace(ITEM, facts={"image_digest": "sha256:1", "size": 3, "none": None, "no": ""})
 
-    assert present.facts(item) == (("image digest", "sha256:1"), ("size", "3"))
+    assert items.facts(item) == (("image digest", "sha256:1"), ("size", "3"))
 
 
 def test_capacity_reads_as_people_say_it():
-    assert present.capacity(AGENT) == (
+    assert agents.capacity(AGENT) == (
         ("Runners", "local-process"),
         ("Jobs at a time", "2"),
         ("Cores", "1.5"),
@@ -191,13 +191,13 @@ def test_capacity_reads_as_people_say_it():
 
 
 def test_an_agent_of_wandb_offers_nothing_that_we_know():
-    assert present.capacity(replace(AGENT, capacity=None, resources=())) == ()
+    assert agents.capacity(replace(AGENT, capacity=None, resources=())) == ()
 
 
 def test_unlimited_jobs_are_said_so():
     agent = replace(AGENT, capacity=Capacity(slots=None))
 
-    assert ("Jobs at a time", "any number") in present.capacity(agent)
+    assert ("Jobs at a time", "any number") in agents.capacity(agent)
 
 
 @pytest.mark.parametrize(
@@ -205,11 +205,11 @@ def test_unlimited_jobs_are_said_so():
     [(12, "12 bytes"), (1536, "1.5 KiB"), (1024**3, "1 GiB"), (2048 * 1024**4, "2048 TiB")],
 )
 def test_sizes_have_the_unit_that_fits(number, text):
-    assert present.size(number) == text
+    assert filters.size(number) == text
 
 
 def test_without_attempts_there_is_no_log():
-    assert present.choose_log((), 1, "job") is None
+    assert items.choose_log((), 1, "job") is None
 
 
 @pytest.mark.parametrize(
@@ -224,14 +224,14 @@ def test_without_attempts_there_is_no_log():
 def test_the_log_is_the_one_where_something_happens(phase, job_bytes, channel):
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, phase, job_bytes))
 
-    assert present.choose_log(attempts, None, None) == present.LogChoice(2, channel, None)
+    assert items.choose_log(attempts, None, None) == items.LogChoice(2, channel, None)
 
 
 def test_an_asked_for_log_stays():
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, Phase.STARTED))
 
-    assert present.choose_log(attempts, 1, "setup") == present.LogChoice(1, "setup", 1)
-    assert present.choose_log(attempts, 7, "nonsense") == present.LogChoice(2, "job", None)
+    assert items.choose_log(attempts, 1, "setup") == items.LogChoice(1, "setup", 1)
+    assert items.choose_log(attempts, 7, "nonsense") == items.LogChoice(2, "job", None)
 
 
 @pytest.mark.parametrize(
@@ -244,20 +244,20 @@ def test_an_asked_for_log_stays():
     ],
 )
 def test_members_may_change_their_own_items_and_admins_all(who, may):
-    assert present.may_stop(who, ITEM) is may
+    assert items.may_stop(who, ITEM) is may
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 def test_stop_is_offered_before_the_end_and_retry_after_a_bad_one(phase):
     who, item = principal("ada", Role.ADMIN), replace(ITEM, phase=phase)
 
-    assert present.may_stop(who, item) is (phase not in TERMINAL)
+    assert items.may_stop(who, item) is (phase not in TERMINAL)
     again = phase in TERMINAL and phase is not Phase.SUCCEEDED
-    assert present.may_retry(who, item) is again
+    assert items.may_retry(who, item) is again
 
 
 def test_nothing_is_offered_twice_or_without_a_queue():
     who = principal("ada", Role.ADMIN)
 
-    assert not present.may_stop(who, replace(ITEM, stop_requested=True))
-    assert not present.may_retry(who, replace(ITEM, phase=Phase.FAILED, queue_id=None))
+    assert not items.may_stop(who, replace(ITEM, stop_requested=True))
+    assert not items.may_retry(who, replace(ITEM, phase=Phase.FAILED, queue_id=None))

@@ -1,4 +1,4 @@
-"""Reading request bodies: whole ones within a limit, streams as they come, neither for ever."""
+"""Request bodies, read within limits of size and time: whole, in pieces, or several in one."""
 
 import asyncio
 import json
@@ -13,29 +13,29 @@ from aiohttp.http_exceptions import LineTooLong
 from agent.control.files.verifying import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
 
-Place = TypeVar("Place")
+Target = TypeVar("Target")
 
 #: Seconds for a whole body, and for the next piece of a stream.
-_PATIENCE: Final = 60.0
+_TIMEOUT: Final = 60.0
 _PIECE: Final = 256 * 1024
 _FRAME: Final = re.compile(rb"([0-9]{1,15}) ([!-~]+)\n")
 
 
-class BrokenOffError(LaunchError):
+class IncompleteBodyError(LaunchError):
     """The request's body did not arrive in full."""
 
     code = "BROKEN_OFF"
 
 
 @contextmanager
-def _arriving() -> Iterator[None]:
-    """Whatever goes wrong while a body arrives is the connection's doing, not ours."""
+def _receiving() -> Iterator[None]:
+    """Turn timeouts and connection errors into `IncompleteBodyError`."""
     try:
         yield
     except TimeoutError:
-        raise BrokenOffError("The request's body did not arrive in time.") from None
+        raise IncompleteBodyError("The request's body did not arrive in time.") from None
     except (ConnectionError, ClientError, web.RequestPayloadError) as error:
-        raise BrokenOffError("The request's body was cut.") from error
+        raise IncompleteBodyError("The request's body was cut off.") from error
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
@@ -43,13 +43,13 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
 
     Raises:
         TooLargeError: more than `limit` bytes.
-        BrokenOffError: it did not arrive, or not in time.
+        IncompleteBodyError: the connection closed, or a minute passed.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     data = bytearray()
-    with _arriving():
-        async with asyncio.timeout(_PATIENCE):
+    with _receiving():
+        async with asyncio.timeout(_TIMEOUT):
             async for piece in request.content.iter_chunked(_PIECE):
                 data += piece
                 if len(data) > limit:
@@ -58,7 +58,7 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
 
 
 async def read_json(request: web.Request, limit: int) -> Any:
-    """The body, decoded; bare NaN and Infinity pass.
+    """The decoded body; bare NaN and Infinity pass.
 
     Raises:
         InvalidInputError: not declared as JSON, or not JSON.
@@ -73,15 +73,15 @@ async def read_json(request: web.Request, limit: int) -> Any:
 
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it arrives.
+    """The body in pieces, as they arrive.
 
     Raises:
-        BrokenOffError: it was cut, or nothing came for a minute.
+        IncompleteBodyError: the connection closed, or nothing arrived for a minute.
     """
     stream = request.content.iter_chunked(_PIECE)
     while True:
-        with _arriving():
-            async with asyncio.timeout(_PATIENCE):
+        with _receiving():
+            async with asyncio.timeout(_TIMEOUT):
                 piece = await anext(stream, b"")
         if not piece:
             return
@@ -89,57 +89,57 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def framed(
-    request: web.Request, limit: int, most: int, place: Callable[[str], Place]
-) -> AsyncIterator[tuple[Place, bytes]]:
-    """Many contents in one body, as they arrive: each behind a line `SIZE NAME`.
+    request: web.Request, limit: int, max_count: int, target: Callable[[str], Target]
+) -> AsyncIterator[tuple[Target, bytes]]:
+    """Several files in one body, as they arrive: each after a line `SIZE NAME`.
 
-    `place` tells what a name stands for; what it raises comes before any byte is waited for.
+    `target` maps a name to what is returned with the bytes; it is called before they are
+    read, so that it can refuse a name.
 
     Raises:
-        InvalidInputError: no such line where one must be, or more than `most` contents.
-        TooLargeError: a content of more than `limit` bytes.
-        BrokenOffError: as `pieces`.
+        InvalidInputError: a line is missing or malformed, or more than `max_count` files.
+        TooLargeError: a file of more than `limit` bytes.
+        IncompleteBodyError: as `pieces`.
     """
-    for _ in range(most):
-        line = await _arrived(request.content.readuntil())
+    for _ in range(max_count):
+        line = await _read(request.content.readuntil())
         if not line:
             return
         size, name = _frame(line)
         if size > limit:
             raise _too_large(limit)
-        yield place(name), await _exactly(request.content, size)
-    if await _arrived(request.content.read(1)):
-        raise InvalidInputError(f"The body has more than {most} contents.")
+        yield target(name), await _exactly(request.content, size)
+    if await _read(request.content.read(1)):
+        raise InvalidInputError(f"The body has more than {max_count} files.")
 
 
 def _frame(line: bytes) -> tuple[int, str]:
     found = _FRAME.fullmatch(line)
     if found is None:
         shown = line[:80].decode("ascii", "replace")
-        message = f"The body has '{shown}' where a line with size and address must be."
+        message = f"The body has '{shown}' where a line with size and name is expected."
         raise InvalidInputError(message)
     return int(found[1]), found[2].decode()
 
 
 async def _exactly(stream: StreamReader, size: int) -> bytes:
-    """So many bytes, however slowly they come."""
     data = bytearray()
     while len(data) < size:
-        piece = await _arrived(stream.read(size - len(data)))
+        piece = await _read(stream.read(size - len(data)))
         if not piece:
-            raise InvalidInputError("The body ends in the middle of a content.")
+            raise InvalidInputError("The body ends in the middle of a file.")
         data += piece
     return bytes(data)
 
 
-async def _arrived(arriving: Awaitable[bytes]) -> bytes:
+async def _read(pending: Awaitable[bytes]) -> bytes:
     try:
-        with _arriving():
-            async with asyncio.timeout(_PATIENCE):
-                return await arriving
-    except (LineTooLong, ValueError):  # the latter by older versions of aiohttp
-        raise InvalidInputError("The body has an endless line.") from None
+        with _receiving():
+            async with asyncio.timeout(_TIMEOUT):
+                return await pending
+    except (LineTooLong, ValueError):  # ValueError: older versions of aiohttp
+        raise InvalidInputError("A line of the body is too long.") from None
 
 
 def _too_large(limit: int) -> TooLargeError:
-    return TooLargeError(f"The body is larger than the {limit} bytes that are allowed.")
+    return TooLargeError(f"The body is larger than the limit of {limit} bytes.")

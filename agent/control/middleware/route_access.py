@@ -1,4 +1,4 @@
-"""The policy of every route, in one table; the app does not start with a route that lacks one."""
+"""Who may call which route, in one table; the app does not start with a route that is not in it."""
 
 from enum import StrEnum
 from typing import Final
@@ -7,15 +7,15 @@ from aiohttp import web
 
 
 class Access(StrEnum):
-    """Who may call a route; what they may do there is the services' to say."""
+    """Who may call a route; the services check what the caller may do there."""
 
-    #: Anybody.
+    #: Everybody.
     PUBLIC = "public"
-    #: Anybody on this machine; with a key from elsewhere.
+    #: Everybody on this machine; other machines need a key.
     PROBE = "probe"
     #: Any credential; without one 401.
     KEY = "key"
-    #: Any credential of a person; a browser without one is sent to the sign-in page.
+    #: Any credential of a user; a browser without one is redirected to the sign-in page.
     PAGE = "page"
 
 
@@ -30,7 +30,7 @@ _EXACT: Final = {
     "/logout": Access.PUBLIC,
     "/sdk/otel/{path}": Access.PUBLIC,
     "/graphql": Access.KEY,
-    # Where W&B's clients, and our commands, say that a project's jobs are.
+    # The URL that W&B's clients and our commands print for the jobs of a project.
     "/{entity}/{project}/jobs": Access.PAGE,
     "/launch/sign-in-links": Access.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,
@@ -38,7 +38,7 @@ _EXACT: Final = {
 #: Longest first.
 _BELOW: Final = (
     ("/launch/static", Access.PUBLIC),
-    # Signed: the address is the right.
+    # Signed URLs: whoever has one may use it.
     ("/storage", Access.PUBLIC),
     ("/artifactsV2", Access.KEY),
     ("/files", Access.KEY),
@@ -47,7 +47,7 @@ _BELOW: Final = (
 
 
 def access_of(resource: web.AbstractResource | None) -> Access | None:
-    """The declared policy of a route's resource; `None` when none is declared."""
+    """The policy of a route's resource; `None` when the table has none."""
     if resource is None:
         return None
     path = resource.canonical
@@ -60,7 +60,7 @@ def access_of(resource: web.AbstractResource | None) -> Access | None:
 
 
 def undeclared(app: web.Application) -> list[str]:
-    """Routes without a policy."""
+    """The routes that the table has no policy for."""
     return sorted(
         {resource.canonical for resource in app.router.resources() if access_of(resource) is None}
     )

@@ -1,1 +1,0 @@
-"""HTTP below pages, GraphQL and files: who asks, from where, and how it is answered."""

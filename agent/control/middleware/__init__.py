@@ -1,0 +1,1 @@
+"""What every request passes: host and origin checks, authentication, limits, errors."""

@@ -1,0 +1,172 @@
+"""Templates rendered to responses, errors as pages, and the static files."""
+
+import functools
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any, Final
+
+from aiohttp import web
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from agent.control.app_keys import PRINCIPAL
+from agent.control.middleware.errors import STATUS, masked
+from agent.control.web.filters import all_filters
+from agent.model.errors import LaunchError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_TITLES: Final = {
+    400: "This request is not valid",
+    401: "Sign in first",
+    403: "Not allowed",
+    404: "Not found",
+    409: "Not possible now",
+    503: "Not available at the moment",
+}
+_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+
+class Renderer:
+    """The compiled templates of one app."""
+
+    def __init__(self) -> None:
+        self._templates = Environment(
+            loader=PackageLoader("agent.control.web"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self._templates.filters.update(all_filters())
+
+    def page(
+        self,
+        template: str,
+        /,
+        *,
+        user: str | None,
+        status: int = 200,
+        events: str | None = None,
+        fragment: bool = False,
+        **values: Any,
+    ) -> web.Response:
+        """A whole page; with `fragment` only the content of its main element.
+
+        Args:
+            template: file name of the template.
+            user: name shown as signed in.
+            status: HTTP status.
+            events: URL of the events that the page follows.
+            fragment: leave out the frame, for the script that updates regions of the page.
+            values: variables of the template.
+        """
+        text = self._templates.get_template(template).render(
+            layout="fragment.html" if fragment else "base.html",
+            now=datetime.now(UTC),
+            user=user,
+            events=events,
+            **values,
+        )
+        return web.Response(text=text, status=status, content_type="text/html")
+
+
+RENDERER: Final = web.AppKey("renderer", Renderer)
+
+
+def page(request: web.Request, template: str, events: str, /, **values: Any) -> web.Response:
+    """The response to a request for a page, or for its fragment (`?fragment=1`).
+
+    `events` is the query string of the page's `/launch/events`.
+    """
+    return request.app[RENDERER].page(
+        template,
+        user=_user(request),
+        events=f"/launch/events?{events}",
+        fragment=request.query.get("fragment") == "1",
+        **values,
+    )
+
+
+def _user(request: web.Request) -> str | None:
+    principal = request.get(PRINCIPAL)
+    return principal.name if principal else None
+
+
+def errors_as_pages(handler: Handler) -> Handler:
+    """Answer a handler's errors with pages; unexpected exceptions are logged and masked."""
+
+    @functools.wraps(handler)
+    async def wrapped(request: web.Request) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except LaunchError as error:
+            status = STATUS.get(error.code, 500)
+            return _error_page(request, status, error.message, hint=error.hint)
+        except web.HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 -- no unmasked exception may reach a page
+            return _error_page(request, 500, f"{masked(error, path=request.path)}.")
+
+    return wrapped
+
+
+async def no_such_page(request: web.Request) -> web.StreamResponse:
+    """404 for any other path."""
+    return _error_page(request, 404, f"There is no page {request.path}.")
+
+
+def _error_page(
+    request: web.Request, status: int, message: str, *, hint: str | None = None
+) -> web.Response:
+    signed_out = status == web.HTTPUnauthorized.status_code
+    return request.app[RENDERER].page(
+        "error.html",
+        user=_user(request),
+        status=status,
+        title=_TITLES.get(status, "Something went wrong"),
+        message=message,
+        hint=hint,
+        link="/login" if signed_out else "/launch",
+        link_text="Sign in" if signed_out else "See all queues",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _StaticFile:
+    body: bytes
+    content_type: str
+    etag: str
+
+
+class StaticFiles:
+    """Answers `/launch/static/{name}`; the files are few and small, and kept in memory."""
+
+    def __init__(self) -> None:
+        self._files = _load_static()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """The file, or 304 when the browser has it already."""
+        file = self._files.get(request.match_info["name"])
+        if file is None:
+            raise web.HTTPNotFound
+        headers = {"Cache-Control": "no-cache", "ETag": f'"{file.etag}"'}
+        known = request.if_none_match or ()
+        if any(tag.value == file.etag for tag in known):
+            return web.Response(status=304, headers=headers)
+        return web.Response(
+            body=file.body, content_type=file.content_type, charset="utf-8", headers=headers
+        )
+
+
+def _load_static() -> Mapping[str, _StaticFile]:
+    found: dict[str, _StaticFile] = {}
+    for entry in (files("agent.control.web") / "static").iterdir():
+        if entry.is_file():
+            body = entry.read_bytes()
+            content_type = _TYPES[entry.name.rpartition(".")[2]]
+            etag = hashlib.sha256(body).hexdigest()[:16]
+            found[entry.name] = _StaticFile(body, content_type, etag)
+    return found
