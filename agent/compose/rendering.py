@@ -15,9 +15,14 @@ from typing import Any, Final
 from agent.compose.drafted import DraftedJob, Making, draft
 from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
-from agent.control.services.composing import Composed, check_priority, compose
+from agent.control.services.composition import (
+    Composed,
+    check_priority,
+    compose,
+    parse_variables,
+    resolve_values,
+)
 from agent.control.services.job_inputs import check_inputs
-from agent.control.services.templates import parse_variables, resolve_values
 from agent.control.store.records import QueueRecord
 from agent.jobs.author import Wishes, author
 from agent.jobs.launching import of_job

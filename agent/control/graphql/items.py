@@ -1,4 +1,4 @@
-"""Items, as people submit, see and change them."""
+"""Items, as users submit, read and change them."""
 
 from typing import Any, Final
 
@@ -9,6 +9,7 @@ from agent.control.graphql.context import Args, Context, Info, as_object, nested
 from agent.control.graphql.limits import check_page
 from agent.control.store.records import (
     AttemptRecord,
+    DryRun,
     EventRecord,
     Explanation,
     ItemRecord,
@@ -43,16 +44,25 @@ async def _item(context: Context, args: Args) -> ItemRecord | None:
 
 
 async def _submit(context: Context, args: Args) -> ItemRecord:
-    submission = Submission(
+    return await context.plane.items.submit(context.principal, _submission(args))
+
+
+async def _dry_run(context: Context, args: Args) -> DryRun:
+    given = args.get("job_file")
+    job_file = None if given is None else as_object(given, "jobFile")
+    return await context.plane.items.dry_run(context.principal, _submission(args), job_file)
+
+
+def _submission(args: Args) -> Submission:
+    return Submission(
         entity=args.get("entity_name"),
         project=args.get("project_name"),
-        queue=args["queue_name"],
+        queue=args.get("queue_name") or "",
         run_spec=as_object(args["run_spec"], "runSpec"),
         template_variables=as_object(args.get("template_variables"), "templateVariables"),
         priority=args.get("priority"),
         idempotency_key=args.get("idempotency_key"),
     )
-    return await context.plane.items.submit(context.principal, submission)
 
 
 async def _stop(context: Context, args: Args) -> ItemRecord:
@@ -73,8 +83,12 @@ async def _prioritise(context: Context, args: Args) -> ItemRecord:
 
 _ITEM: Final = ObjectType("LaunchItem")
 _QUEUE_ITEM: Final = ObjectType("RunQueueItem")
+_DRY_RUN: Final = ObjectType("LaunchDryRun")
 for _field, _attribute in _NAMES.items():
     _ITEM.set_alias(_field, _attribute)
+    _DRY_RUN.set_alias(_field, _attribute)
+for _field in ("cpus", "memory", "gpus"):
+    _DRY_RUN.set_alias(_field, f"demand.{_field}")
 
 
 @_ITEM.field("attempts")
@@ -101,7 +115,11 @@ def _associated_run(item: ItemRecord, _info: Info) -> str | None:
     return item.run_name if item.state in {"CLAIMED", "FAILED"} else None
 
 
-QUERIES: Final = {"launchItems": _items, "launchItem": _item}
+QUERIES: Final[dict[str, Any]] = {
+    "launchItems": _items,
+    "launchItem": _item,
+    "launchDryRun": _dry_run,
+}
 MUTATIONS: Final[dict[str, Any]] = {
     "submitLaunchItem": _submit,
     "stopLaunchItem": _stop,
@@ -109,4 +127,4 @@ MUTATIONS: Final[dict[str, Any]] = {
     "moveLaunchItem": _move,
     "setLaunchItemPriority": _prioritise,
 }
-TYPES: Final = (_ITEM, _QUEUE_ITEM)
+TYPES: Final = (_ITEM, _QUEUE_ITEM, _DRY_RUN)

@@ -35,6 +35,7 @@ FIELDS: Final[Mapping[str, Action | None]] = {
     "Query.launchQueues": Action.READ,
     "Query.launchItems": Action.READ,
     "Query.launchItem": Action.READ,
+    "Query.launchDryRun": Action.SUBMIT,
     "Query.launchAgents": Action.READ,
     "Query.launchCommands": Action.RUN_AGENT,
     "Query.launchEntities": Action.READ,

@@ -8,6 +8,7 @@ from agent.control.graphql.connections import connection
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
 from agent.control.graphql.limits import check_page
 from agent.control.graphql.viewer import template_variables
+from agent.control.services.composition import resource_warnings
 from agent.control.store.records import AgentRecord, ItemRecord, QueueRecord
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
@@ -31,7 +32,7 @@ async def _create(context: Context, args: Args) -> Json:
 
 async def _upsert(context: Context, args: Args) -> Json:
     links = args.get("external_links")
-    complaints = await context.plane.queues.upsert_wandb(
+    problems = await context.plane.queues.upsert_wandb(
         context.principal,
         args["entity_name"],
         args["queue_name"],
@@ -41,7 +42,7 @@ async def _upsert(context: Context, args: Args) -> Json:
         prioritization=args.get("prioritization_mode"),
         external_links=None if links is None else as_object(links, "externalLinks"),
     )
-    return {"success": True, "config_schema_validation_errors": list(complaints)}
+    return {"success": True, "config_schema_validation_errors": list(problems)}
 
 
 async def _delete_ids(context: Context, args: Args) -> Json:
@@ -86,6 +87,11 @@ _QUEUE.set_alias("defaultResourceConfigID", "resource_config_id")
 def _resource(queue: QueueRecord, _info: Info) -> str:
     """Empty until an administrator or the first agent has chosen one."""
     return queue.resource or ""
+
+
+@_QUEUE.field("warnings")
+def _warnings(queue: QueueRecord, _info: Info) -> tuple[str, ...]:
+    return resource_warnings(queue.resource)
 
 
 @_QUEUE.field("templateVariables")

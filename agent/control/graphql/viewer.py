@@ -19,7 +19,7 @@ _FEATURES: Final = tuple(
     {"name": name, "is_enabled": True}
     for name in (
         "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
-        "LAUNCH_CONTENT_BATCHES",
+        "LAUNCH_CONTENT_BATCHES", "LAUNCH_DRY_RUN",
     )
 )  # fmt: skip
 #: Switches on that clients save code and the difference to the last commit.

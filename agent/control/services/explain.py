@@ -19,7 +19,7 @@ _HINDRANCES: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Situation:
     """What bears on an item that is not over: its queue, who serves it, who comes first."""
 
     queue: QueueRecord | None
@@ -29,12 +29,12 @@ class Surroundings:
     room: Mapping[str, Capacity] = field(default_factory=dict)
 
 
-def explain(item: ItemRecord, around: Surroundings) -> Explanation:
+def explain(item: ItemRecord, situation: Situation) -> Explanation:
     """The situation of an item."""
     if item.phase in TERMINAL:
         return _over(item)
     if item.phase is Phase.QUEUED:
-        return _waiting(item, around)
+        return _waiting(item, situation)
     return _under_way(item)
 
 
@@ -64,20 +64,20 @@ def _under_way(item: ItemRecord) -> Explanation:
     return _told(item, Cause.RUN_IN_PROGRESS, details)
 
 
-def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
+def _waiting(item: ItemRecord, situation: Situation) -> Explanation:
     details = list(item.warnings)
     if item.attempt > 1:
         details.append(f"This is attempt {item.attempt}.")
     if item.lease_losses:
         details.append(f"Agents fell silent while preparing it: {item.lease_losses} so far.")
-    if around.queue is not None and around.queue.paused:
+    if situation.queue is not None and situation.queue.paused:
         return _told(item, Cause.SCHEDULE_PAUSED, details)
     if item.not_before is not None:
         details.append(f"It may be taken from {item.not_before:%Y-%m-%d %H:%M:%S} UTC on.")
         return _told(item, Cause.SCHEDULE_BACKOFF, details)
-    live = [agent for agent in around.agents if agent.live]
+    live = [agent for agent in situation.agents if agent.live]
     if not live:
-        return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, *_silent(around.agents)])
+        return _told(item, Cause.SCHEDULE_NO_AGENT, [*details, *_silent(situation.agents)])
     willing = [agent for agent in live if agent.stop is None and agent.status != "DRAINING"]
     if not willing:
         leaving = ", ".join(agent.name for agent in live)
@@ -87,9 +87,9 @@ def _waiting(item: ItemRecord, around: Surroundings) -> Explanation:
     told = [lack for lack in lacks if lack is not None]
     if not able:
         return _told(item, Cause.SCHEDULE_CAPACITY, [*details, *told])
-    if around.ahead:
-        details.append(f"{around.ahead} items of this queue come first.")
-    cause, troubles = _among(item, able, around.room)
+    if situation.ahead:
+        details.append(f"{situation.ahead} items of this queue come first.")
+    cause, troubles = _among(item, able, situation.room)
     return _told(item, cause, [*details, *told, *troubles])
 
 

@@ -1,19 +1,20 @@
-"""Items, as people put them on queues, look at them and change them."""
+"""Items as users submit, read and change them."""
 
 from collections.abc import Sequence
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.composing import check_priority
-from agent.control.services.context import Service, no_such_agent, read
-from agent.control.services.explain import Surroundings, explain
+from agent.control.services.composition import check_priority
+from agent.control.services.context import Service, no_such_agent, read, write
+from agent.control.services.explain import Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import cursor, numbered_page, page_size
-from agent.control.services.stopping import request_stop
-from agent.control.services.submitting import recompose, submit
-from agent.control.services.transitions import remark, reopen
-from agent.control.store import agents, history, items, queues
+from agent.control.services.queues import DEFAULT_QUEUE, queue_on_demand, unsaved_queue
+from agent.control.services.submission import insert, made_before, prepare, recompose
+from agent.control.services.transitions import remark, reopen, request_stop
+from agent.control.store import agents, history, idempotency, items, projects, queues
 from agent.control.store.records import (
     AttemptRecord,
+    DryRun,
     EventRecord,
     Explanation,
     ItemRecord,
@@ -24,12 +25,14 @@ from agent.control.store.tx import Tx
 from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase
+from agent.model.spec import Json
 
 
 class Items(Service):
-    """All but what agents do; that is `Leases`."""
+    """Items of queues; what agents do with them is in `Leases` and `WandbProtocol`."""
 
-    async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
+    @write
+    def submit(self, tx: Tx, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
 
         The same idempotency key gives the same item back for 24 hours. The queue `default`
@@ -41,12 +44,48 @@ class Items(Service):
             ConflictError: the idempotency key was used for something else.
             PermissionDeniedError: the caller may not submit.
         """
+        entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
+        item_id = made_before(tx, entity, submission)
+        if item_id is None:
+            queue = queue_on_demand(tx, self._context, principal, entity, submission.queue)
+            prepared = prepare(tx, self._context, principal, queue, submission)
+            spec = prepared.composed.run_spec
+            projects.ensure(tx, spec["entity"], spec["project"])
+            item_id = insert(tx, principal, prepared, submission)
+            if submission.idempotency_key is not None:
+                idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
+        return self._context.item(tx, principal, item_id)
 
-        def work(tx: Tx) -> ItemRecord:
-            item_id = submit(tx, self._context, principal, submission)
-            return self._context.item(tx, principal, item_id)
+    @read
+    def dry_run(
+        self, tx: Tx, principal: Principal, submission: Submission, job_file: Json | None = None
+    ) -> DryRun:
+        """What `submit` would put on the queue; nothing is stored.
 
-        return await self._context.database.write(work)
+        `submission.queue` may be empty: a direct run, without a queue's template. `job_file` is
+        the `wandb-job.json` of a job that is not stored; `run_spec.job` is only its name then.
+
+        Raises: as `submit`.
+        """
+        entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
+        name = submission.queue
+        if not name or (name == DEFAULT_QUEUE and queues.by_name(tx, entity, name) is None):
+            queue = unsaved_queue(entity, name)
+        else:
+            queue = self._context.queue(tx, entity, name)
+        prepared = prepare(tx, self._context, principal, queue, submission, job_file)
+        composed = prepared.composed
+        return DryRun(
+            entity=composed.run_spec["entity"],
+            project=composed.run_spec["project"],
+            queue=name,
+            priority=prepared.priority,
+            resource=composed.resource,
+            demand=composed.demand,
+            run_spec=items.masked(composed.run_spec),
+            layers={layer: items.masked(values) for layer, values in composed.layers.items()},
+            warnings=composed.warnings,
+        )
 
     @read
     def get(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
@@ -57,8 +96,10 @@ class Items(Service):
         """
         return self._context.item(tx, principal, item_id)
 
-    async def list(
+    @read
+    def list(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str | None = None,
         *,
@@ -75,101 +116,80 @@ class Items(Service):
             InvalidInputError: `first` or `after`.
         """
         size, before = page_size(first), cursor(after)
+        where = self._context.existing(tx, principal, entity, Action.READ)
+        narrow = queue_id or (self._context.queue(tx, where, queue).id if queue else None)
+        found, total = items.page(
+            tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1
+        )
+        return numbered_page(found, size, total)
 
-        def work(tx: Tx) -> Page[ItemRecord]:
-            where = self._context.existing(tx, principal, entity, Action.READ)
-            narrow = queue_id or (self._context.queue(tx, where, queue).id if queue else None)
-            found, total = items.page(
-                tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1
-            )
-            return numbered_page(found, size, total)
-
-        return await self._context.database.read(work)
-
-    async def attempts(self, principal: Principal, item_id: str) -> tuple[AttemptRecord, ...]:
+    @read
+    def attempts(self, tx: Tx, principal: Principal, item_id: str) -> tuple[AttemptRecord, ...]:
         """All attempts, first to last."""
+        self._context.item(tx, principal, item_id)
+        return history.attempt_list(tx, item_id)
 
-        def work(tx: Tx) -> tuple[AttemptRecord, ...]:
-            self._context.item(tx, principal, item_id)
-            return history.attempt_list(tx, item_id)
-
-        return await self._context.database.read(work)
-
-    async def events(self, principal: Principal, item_id: str) -> tuple[EventRecord, ...]:
+    @read
+    def events(self, tx: Tx, principal: Principal, item_id: str) -> tuple[EventRecord, ...]:
         """The history, oldest first."""
+        self._context.item(tx, principal, item_id)
+        return history.event_list(tx, item_id)
 
-        def work(tx: Tx) -> tuple[EventRecord, ...]:
-            self._context.item(tx, principal, item_id)
-            return history.event_list(tx, item_id)
-
-        return await self._context.database.read(work)
-
-    async def held_by(self, principal: Principal, agent_id: str) -> tuple[ItemRecord, ...]:
+    @read
+    def held_by(self, tx: Tx, principal: Principal, agent_id: str) -> tuple[ItemRecord, ...]:
         """Items an agent holds now."""
+        row = agents.row(tx, agent_id)
+        if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
+            raise no_such_agent(agent_id)
+        return items.records(tx, items.held_by(tx, agent_id))
 
-        def work(tx: Tx) -> tuple[ItemRecord, ...]:
-            row = agents.row(tx, agent_id)
-            if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
-                raise no_such_agent(agent_id)
-            return items.records(tx, items.held_by(tx, agent_id))
-
-        return await self._context.database.read(work)
-
-    async def explain(self, principal: Principal, item_id: str) -> Explanation:
+    @read
+    def explain(self, tx: Tx, principal: Principal, item_id: str) -> Explanation:
         """Why it waits, or how it ended, and what to do."""
+        item = self._context.item(tx, principal, item_id)
+        return explain(item, self._situation(tx, item))
 
-        def work(tx: Tx) -> Explanation:
-            item = self._context.item(tx, principal, item_id)
-            return explain(item, self._surroundings(tx, item))
-
-        return await self._context.database.read(work)
-
-    def _surroundings(self, tx: Tx, item: ItemRecord) -> Surroundings:
+    def _situation(self, tx: Tx, item: ItemRecord) -> Situation:
         if item.phase in TERMINAL or item.queue_id is None:
-            return Surroundings(None, (), 0)
+            return Situation(None, (), 0)
         rows = agents.of_entity(tx, item.entity, item.queue_id)
         serving = agents.records(tx, rows, self._context.config.agent_timeout)
-        ahead = items.ahead(tx, item) if item.phase is Phase.QUEUED else 0
+        ahead = items.count_ahead(tx, item) if item.phase is Phase.QUEUED else 0
         room = {one.id: _room(tx, one.id, one.capacity) for one in serving if one.capacity}
-        return Surroundings(queues.by_id(tx, item.queue_id), serving, ahead, room)
+        return Situation(queues.by_id(tx, item.queue_id), serving, ahead, room)
 
-    async def stop(self, principal: Principal, item_id: str) -> ItemRecord:
+    @write
+    def stop(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
         """Stop at once what is queued; ask the holder of anything else. Legal twice."""
+        row = self._context.item_to_change(tx, principal, item_id)
+        request_stop(tx, row, principal.name)
+        return self._context.item(tx, principal, item_id)
 
-        def work(tx: Tx) -> ItemRecord:
-            row = self._context.item_to_change(tx, principal, item_id)
-            request_stop(tx, row, principal.name)
-            return self._context.item(tx, principal, item_id)
-
-        return await self._context.database.write(work)
-
-    async def retry(self, principal: Principal, item_id: str) -> ItemRecord:
+    @write
+    def retry(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
         """Open a new attempt.
 
         Raises:
             ConflictError: not over yet, succeeded, or its queue is gone.
         """
+        row = self._context.item_to_change(tx, principal, item_id)
+        phase = Phase(row.phase)
+        if phase not in TERMINAL or phase is Phase.SUCCEEDED:
+            over = phase is Phase.SUCCEEDED
+            raise ConflictError(
+                f"Item {item_id} is {phase.word}: only what ended badly can be retried.",
+                hint="Submit it again to run it once more." if over else "Stop it first.",
+            )
+        if row.queue_id is None:
+            raise ConflictError(
+                f"The queue '{row.queue}' of item {item_id} was deleted.",
+                hint="Submit the job again, to another queue.",
+            )
+        reopen(tx, row, "retried", actor=principal.name)
+        return self._context.item(tx, principal, item_id)
 
-        def work(tx: Tx) -> ItemRecord:
-            row = self._context.item_to_change(tx, principal, item_id)
-            phase = Phase(row.phase)
-            if phase not in TERMINAL or phase is Phase.SUCCEEDED:
-                over = phase is Phase.SUCCEEDED
-                raise ConflictError(
-                    f"Item {item_id} is {phase.word}: only what ended badly can be retried.",
-                    hint="Submit it again to run it once more." if over else "Stop it first.",
-                )
-            if row.queue_id is None:
-                raise ConflictError(
-                    f"The queue '{row.queue}' of item {item_id} was deleted.",
-                    hint="Submit the job again, to another queue.",
-                )
-            reopen(tx, row, "retried", actor=principal.name)
-            return self._context.item(tx, principal, item_id)
-
-        return await self._context.database.write(work)
-
-    async def move(self, principal: Principal, item_id: str, queue: str) -> ItemRecord:
+    @write
+    def move(self, tx: Tx, principal: Principal, item_id: str, queue: str) -> ItemRecord:
         """Put a queued item at the end of another queue of the same entity.
 
         The template of the new queue is applied to what was submitted.
@@ -179,52 +199,42 @@ class Items(Service):
             NotFoundError: the queue.
             InvalidInputError: the spec does not fit the new queue.
         """
+        row = self._context.item_to_change(tx, principal, item_id)
+        _must_be_queued(row.id, Phase(row.phase), "moved")
+        target = self._context.queue(tx, row.entity, queue)
+        changes = recompose(tx, row, target)
+        priority = check_priority(target, row.priority)
+        text = f"moved from {row.queue} to {target.name}"
+        place = {"enqueued_at": tx.now, "priority": priority}
+        remark(tx, row, text, actor=principal.name, **changes, **place)
+        tx.notify(topic_queue(target.id))
+        return self._context.item(tx, principal, item_id)
 
-        def work(tx: Tx) -> ItemRecord:
-            row = self._context.item_to_change(tx, principal, item_id)
-            _must_be_queued(row.id, Phase(row.phase), "moved")
-            target = self._context.queue(tx, row.entity, queue)
-            changes = recompose(tx, row, target)
-            priority = check_priority(target, row.priority)
-            text = f"moved from {row.queue} to {target.name}"
-            place = {"enqueued_at": tx.now, "priority": priority}
-            remark(tx, row, text, actor=principal.name, **changes, **place)
-            tx.notify(topic_queue(target.id))
-            return self._context.item(tx, principal, item_id)
-
-        return await self._context.database.write(work)
-
-    async def set_priority(self, principal: Principal, item_id: str, priority: int) -> ItemRecord:
+    @write
+    def set_priority(self, tx: Tx, principal: Principal, item_id: str, priority: int) -> ItemRecord:
         """Change the priority (0 critical … 3 low) of a queued item.
 
         Raises:
             ConflictError: not queued.
             InvalidInputError: not 0 to 3, or its queue has no priorities.
         """
+        row = self._context.item_to_change(tx, principal, item_id)
+        _must_be_queued(row.id, Phase(row.phase), "given another priority")
+        check_priority(self._context.queue(tx, row.entity, row.queue), priority)
+        text = f"priority {row.priority} → {priority}"
+        remark(tx, row, text, actor=principal.name, priority=priority)
+        return self._context.item(tx, principal, item_id)
 
-        def work(tx: Tx) -> ItemRecord:
-            row = self._context.item_to_change(tx, principal, item_id)
-            _must_be_queued(row.id, Phase(row.phase), "given another priority")
-            check_priority(self._context.queue(tx, row.entity, row.queue), priority)
-            text = f"priority {row.priority} → {priority}"
-            remark(tx, row, text, actor=principal.name, priority=priority)
-            return self._context.item(tx, principal, item_id)
-
-        return await self._context.database.write(work)
-
-    async def delete(self, principal: Principal, queue_id: str, item_id: str) -> bool:
+    @write
+    def delete(self, tx: Tx, principal: Principal, queue_id: str, item_id: str) -> bool:
         """W&B's `deleteFromRunQueue`: stops it; false when that queue has no such item."""
-
-        def work(tx: Tx) -> bool:
-            row = items.row(tx, item_id)
-            if row is None or row.queue_id != queue_id:
-                return False
-            locked = self._context.item_to_change(tx, principal, item_id)
-            request_stop(tx, locked, principal.name)
-            tx.notify(topic_item(item_id), topic_entity(row.entity))
-            return True
-
-        return await self._context.database.write(work)
+        row = items.row(tx, item_id)
+        if row is None or row.queue_id != queue_id:
+            return False
+        locked = self._context.item_to_change(tx, principal, item_id)
+        request_stop(tx, locked, principal.name)
+        tx.notify(topic_item(item_id), topic_entity(row.entity))
+        return True
 
 
 def _room(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:

@@ -1,76 +1,88 @@
 """Queues: templates, pausing, removal."""
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.composing import DEFAULT_PRIORITY
-from agent.control.services.context import Context
-from agent.control.services.notifications import topic_entity, topic_queue
-from agent.control.services.queueing import check_queue_name, insert_queue
-from agent.control.services.stopping import request_stop
-from agent.control.services.templates import (
+from agent.control.services.composition import (
+    DEFAULT_PRIORITY,
     check_resource,
-    complaints,
     parse_config,
     parse_variables,
+    resource_warnings,
+    template_problems,
 )
+from agent.control.services.context import Context, Service, read, write
+from agent.control.services.notifications import topic_entity, topic_queue
+from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, queues
+from agent.control.store.ids import new_id
 from agent.control.store.records import Access, Prioritization, QueueRecord
 from agent.control.store.tx import Tx
-from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+)
 from agent.model.phase import Phase
 from agent.model.spec import Json
 
 SaveMode = Literal["CREATE", "UPDATE", "EITHER"]
 
+DEFAULT_QUEUE: Final = "default"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
-class Queues:
-    """Queues of an entity; for W&B's clients they live in its project `model-registry`."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+class Queues(Service):
+    """Queues of an entity; for W&B's clients they are in its project `model-registry`."""
 
-    async def list(
-        self, principal: Principal, entity: str | None = None
+    @read
+    def list(
+        self, tx: Tx, principal: Principal, entity: str | None = None
     ) -> tuple[QueueRecord, ...]:
         """All queues, by name.
 
         Raises:
             NotFoundError: the entity.
         """
+        place = self._context.existing(tx, principal, entity, Action.READ)
+        return queues.of_entity(tx, place)
 
-        def work(tx: Tx) -> tuple[QueueRecord, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            return queues.of_entity(tx, place)
-
-        return await self._context.database.read(work)
-
-    async def get(self, principal: Principal, entity: str | None, name: str) -> QueueRecord:
+    @read
+    def get(self, tx: Tx, principal: Principal, entity: str | None, name: str) -> QueueRecord:
         """One queue.
 
         Raises:
             NotFoundError: the entity, or the queue; near misses are offered.
         """
+        place = self._context.existing(tx, principal, entity, Action.READ)
+        return self._context.queue(tx, place, name)
 
-        def work(tx: Tx) -> QueueRecord:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            return self._context.queue(tx, place, name)
-
-        return await self._context.database.read(work)
-
-    async def by_id(self, principal: Principal, queue_id: str) -> QueueRecord:
+    @read
+    def by_id(self, tx: Tx, principal: Principal, queue_id: str) -> QueueRecord:
         """One queue by id.
 
         Raises:
             NotFoundError: absent or hidden.
         """
-        return await self._context.database.read(
-            lambda tx: self._context.queue_by_id(tx, principal, queue_id, Action.READ)
-        )
+        return self._context.queue_by_id(tx, principal, queue_id, Action.READ)
 
-    async def save(
+    @read
+    def counts(
+        self, tx: Tx, principal: Principal, queue_ids: Sequence[str]
+    ) -> Mapping[str, Mapping[Phase, int]]:
+        """Items by queue id and phase; only phases that occur."""
+        for queue_id in queue_ids:
+            self._context.queue_by_id(tx, principal, queue_id, Action.READ)
+        return queues.counts(tx, queue_ids)
+
+    @write
+    def save(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str | None,
         name: str,
@@ -82,31 +94,31 @@ class Queues:
         external_links: Json | None = None,
         mode: SaveMode = "EITHER",
     ) -> QueueRecord:
-        """Create or change a queue; what is `None` stays as it is, or takes its default (V0).
+        """Create or change a queue; what is `None` keeps its value, or takes its default (V0).
 
         Raises:
             NotFoundError: mode UPDATE and no such queue, or the entity.
             AlreadyExistsError: mode CREATE and there is one.
-            InvalidInputError: name, resource, config or a variable's schema; says which path.
+            InvalidInputError: name, resource, config or a variable's schema; names the path.
         """
-        values = _template(resource, config, template_variables, prioritization, external_links)
-        complete = {"config": {}, "template_variables": {}, **values}
-        wrong = complaints(complete["config"], complete["template_variables"])
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        values = _columns(resource, config, template_variables, prioritization, external_links)
+        found = queues.by_name(tx, place, name)
+        if mode == "CREATE" or (mode == "EITHER" and found is None):
+            _refuse(template_problems(config or {}, values.get("template_variables", {})))
+            return insert_queue(tx, place, check_queue_name(name), principal.name, values)
+        current = found or self._context.queue(tx, place, name)
+        template = values.get("config", current.config)
+        parse_config(template, resource)
+        variables = values.get("template_variables", current.template_variables)
+        _refuse(template_problems(template, variables))
+        _change(tx, current, values)
+        return self._context.queue(tx, place, name)
 
-        def work(tx: Tx) -> QueueRecord:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            found = queues.by_name(tx, place, name)
-            if mode == "CREATE" or (mode == "EITHER" and found is None):
-                _refuse(wrong)
-                return insert_queue(tx, place, check_queue_name(name), principal.name, values)
-            current = self._context.queue(tx, place, name)
-            _change(tx, current, values, strict=True)
-            return self._context.queue(tx, place, name)
-
-        return await self._context.database.write(work)
-
-    async def create_wandb(
+    @write
+    def create_wandb(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str,
         name: str,
@@ -120,21 +132,25 @@ class Queues:
         Raises:
             AlreadyExistsError, InvalidInputError, NotFoundError
         """
-
-        def work(tx: Tx) -> QueueRecord:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            values: dict[str, Any] = {
-                "access": access,
-                "prioritization": prioritization or "DISABLED",
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        values: dict[str, Any] = {"access": access, "prioritization": prioritization or "DISABLED"}
+        if resource_config_id is not None:
+            default = projects.config(tx, place, resource_config_id)
+            if default is None:
+                message = f"'{place}' has no default resource config '{resource_config_id}'."
+                raise NotFoundError(message)
+            values |= {
+                "resource": default.resource,
+                "config": default.config,
+                "template_variables": default.template_variables,
+                "resource_config_id": default.id,
             }
-            if resource_config_id is not None:
-                values.update(_from_config(tx, place, resource_config_id))
-            return insert_queue(tx, place, check_queue_name(name), principal.name, values)
+        return insert_queue(tx, place, check_queue_name(name), principal.name, values)
 
-        return await self._context.database.write(work)
-
-    async def upsert_wandb(
+    @write
+    def upsert_wandb(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str,
         name: str,
@@ -145,76 +161,135 @@ class Queues:
         prioritization: Prioritization | None = None,
         external_links: Json | None = None,
     ) -> tuple[str, ...]:
-        """W&B's `upsertRunQueue`; saves, and returns complaints that do not forbid saving."""
-        values = _template(resource, config, template_variables, prioritization, external_links)
-        variables = values.get("template_variables", {})
+        """W&B's `upsertRunQueue`: save, and return problems that do not forbid saving."""
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        values = _columns(resource, config, template_variables, prioritization, external_links)
+        found = queues.by_name(tx, place, name)
+        if found is None:
+            new = {"prioritization": "DISABLED", **values}
+            insert_queue(tx, place, check_queue_name(name), principal.name, new)
+        else:
+            _change(tx, found, values)
+        problems = template_problems(config, values.get("template_variables", {}))
+        return (*problems, *resource_warnings(resource))
 
-        def work(tx: Tx) -> None:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            found = queues.by_name(tx, place, name)
-            if found is None:
-                fresh = {"prioritization": "DISABLED", **values}
-                insert_queue(tx, place, check_queue_name(name), principal.name, fresh)
-            else:
-                _change(tx, found, values, strict=False)
-
-        await self._context.database.write(work)
-        return complaints(values["config"], variables)
-
-    async def pause(
-        self, principal: Principal, entity: str | None, name: str, *, paused: bool
+    @write
+    def pause(
+        self, tx: Tx, principal: Principal, entity: str | None, name: str, *, paused: bool
     ) -> QueueRecord:
-        """Stop or resume handing out; items are accepted all the time."""
+        """Pause or resume claims; items are accepted all the time."""
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        found = self._context.queue(tx, place, name)
+        queues.change(tx, found.id, {"paused": paused})
+        tx.notify(topic_queue(found.id), topic_entity(place))
+        return self._context.queue(tx, place, name)
 
-        def work(tx: Tx) -> QueueRecord:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            found = self._context.queue(tx, place, name)
-            queues.change(tx, found.id, {"paused": paused})
-            tx.notify(topic_queue(found.id), topic_entity(place))
-            return self._context.queue(tx, place, name)
-
-        return await self._context.database.write(work)
-
-    async def delete(
-        self, principal: Principal, entity: str | None, name: str, *, force: bool = False
+    @write
+    def delete(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str | None,
+        name: str,
+        *,
+        force: bool = False,
     ) -> None:
         """Remove a queue; its items stay readable.
 
         Raises:
             ConflictError: live items and no `force`; with it queued ones are stopped at
-                once and a stop is asked of the others.
+                once and a stop is requested of the others.
         """
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        _remove(tx, self._context.queue(tx, place, name), principal.name, force=force)
 
-        def work(tx: Tx) -> None:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            _remove(tx, self._context.queue(tx, place, name), principal.name, force=force)
-
-        await self._context.database.write(work)
-
-    async def delete_ids(self, principal: Principal, queue_ids: Sequence[str]) -> None:
+    @write
+    def delete_ids(self, tx: Tx, principal: Principal, queue_ids: Sequence[str]) -> None:
         """W&B's `deleteRunQueues`; as `delete` with `force`."""
-
-        def work(tx: Tx) -> None:
-            for queue_id in queue_ids:
-                found = self._context.queue_by_id(tx, principal, queue_id, Action.MANAGE_QUEUES)
-                _remove(tx, found, principal.name, force=True)
-
-        await self._context.database.write(work)
-
-    async def counts(
-        self, principal: Principal, queue_ids: Sequence[str]
-    ) -> Mapping[str, Mapping[Phase, int]]:
-        """Items by queue id and phase; only phases that occur."""
-
-        def work(tx: Tx) -> Mapping[str, Mapping[Phase, int]]:
-            for queue_id in queue_ids:
-                self._context.queue_by_id(tx, principal, queue_id, Action.READ)
-            return queues.counts(tx, queue_ids)
-
-        return await self._context.database.read(work)
+        for queue_id in queue_ids:
+            found = self._context.queue_by_id(tx, principal, queue_id, Action.MANAGE_QUEUES)
+            _remove(tx, found, principal.name, force=True)
 
 
-def _template(
+def check_queue_name(name: str) -> str:
+    """A name that pages, commands and W&B's clients can carry.
+
+    Raises:
+        InvalidInputError
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(
+            f"'{name}' cannot be the name of a queue.",
+            hint="1 to 64 letters, digits, blanks, `.`, `_`, `-`; first a letter or digit.",
+        )
+    return name
+
+
+def insert_queue(
+    tx: Tx, entity: str, name: str, created_by: str, values: dict[str, Any] | None = None
+) -> QueueRecord:
+    """Make a queue; what `values` leaves out takes its default.
+
+    Raises:
+        AlreadyExistsError: the name is taken.
+    """
+    row = {
+        "id": new_id(),
+        "entity": entity,
+        "name": name,
+        "access": "PROJECT",
+        "created_by": created_by,
+        "resource": None,
+        "config": {},
+        "template_variables": {},
+        "prioritization": "V0",
+        "paused": False,
+        **(values or {}),
+    }
+    inserted = queues.insert(tx, row)
+    made = queues.by_name(tx, entity, name)
+    if not inserted or made is None:
+        raise AlreadyExistsError(
+            f"There is a queue '{name}' in '{entity}' already.",
+            hint="Take another name, or change that one: `launch queue update`.",
+        )
+    tx.notify(topic_entity(entity))
+    return made
+
+
+def queue_on_demand(
+    tx: Tx, context: Context, principal: Principal, entity: str, name: str
+) -> QueueRecord:
+    """A queue by name; `default` is made when it does not exist.
+
+    Raises:
+        NotFoundError: any other name; near misses are offered.
+    """
+    if name == DEFAULT_QUEUE and queues.by_name(tx, entity, name) is None:
+        return insert_queue(tx, entity, name, principal.name)
+    return context.queue(tx, entity, name)
+
+
+def unsaved_queue(entity: str, name: str) -> QueueRecord:
+    """A queue with all defaults that is not stored, for dry runs."""
+    return QueueRecord(
+        id="",
+        entity=entity,
+        name=name,
+        access="PROJECT",
+        created_by="",
+        resource=None,
+        config={},
+        template_variables={},
+        prioritization="V0",
+        external_links=None,
+        resource_config_id=None,
+        paused=False,
+        created_at=datetime.now(UTC),
+    )
+
+
+def _columns(
     resource: str,
     config: Json | None,
     template_variables: Any,
@@ -234,45 +309,27 @@ def _template(
     return given
 
 
-def _change(tx: Tx, found: QueueRecord, values: dict[str, Any], *, strict: bool) -> None:
-    config = values.get("config", found.config)
-    variables = values.get("template_variables", found.template_variables)
-    if strict:
-        parse_config(config, values["resource"])
-        _refuse(complaints(config, variables))
+def _refuse(problems: tuple[str, ...]) -> None:
+    if problems:
+        hint = "Declare what is used, and use what is declared."
+        raise InvalidInputError(" ".join(problems), hint=hint)
+
+
+def _change(tx: Tx, found: QueueRecord, values: dict[str, Any]) -> None:
     queues.change(tx, found.id, values)
     if values.get("prioritization") == "DISABLED":
-        items.level_priorities(tx, found.id, DEFAULT_PRIORITY)
+        items.reset_priorities(tx, found.id, DEFAULT_PRIORITY)
     tx.notify(topic_entity(found.entity), topic_queue(found.id))
 
 
-def _refuse(wrong: tuple[str, ...]) -> None:
-    if wrong:
-        raise InvalidInputError(
-            " ".join(wrong), hint="Declare what is used, and use what is declared."
-        )
-
-
-def _from_config(tx: Tx, entity: str, config_id: str) -> dict[str, Any]:
-    found = projects.config(tx, entity, config_id)
-    if found is None:
-        raise NotFoundError(f"'{entity}' has no default resource config '{config_id}'.")
-    return {
-        "resource": found.resource,
-        "config": found.config,
-        "template_variables": found.template_variables,
-        "resource_config_id": found.id,
-    }
-
-
 def _remove(tx: Tx, queue: QueueRecord, actor: str, *, force: bool) -> None:
-    alive = items.alive_in(tx, queue.id)
-    if alive and not force:
+    live = items.live_in(tx, queue.id)
+    if live and not force:
         raise ConflictError(
-            f"Queue '{queue.name}' has {len(alive)} items that are not over.",
+            f"Queue '{queue.name}' has {len(live)} items that are not over.",
             hint="Wait for them, stop them, or delete with force, which stops them.",
         )
-    for row in alive:
+    for row in live:
         request_stop(tx, row, actor)
     queues.remove(tx, queue.id)
     tx.notify(topic_entity(queue.entity), topic_queue(queue.id))

@@ -7,7 +7,7 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, serves
 from agent.control.services.granting import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
-from agent.control.services.queueing import queue_on_demand
+from agent.control.services.queues import queue_on_demand
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.ids import new_id
 from agent.control.store.records import (

@@ -1,16 +1,23 @@
 """The one place where an item's phase changes.
 
-Each step is checked against `agent.model.phase.TRANSITIONS`, guarded by what was seen of the
-item (attempt, epoch, phase), mirrored in its attempt, written to its history, and heard by
-those who wait.
+Each step is checked against `agent.model.phase.TRANSITIONS`, guarded by the row that was read
+(attempt, epoch, phase), copied to its attempt, added to its history, and subscribers are
+notified. All functions take the item's row as `row`; the transaction has locked it.
 """
 
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from agent.control.services.notifications import topic_entity, topic_item, topic_log, topic_queue
-from agent.control.store import history, items
+from agent.control.services.notifications import (
+    topic_agent,
+    topic_entity,
+    topic_item,
+    topic_log,
+    topic_queue,
+)
+from agent.control.store import history, items, runs
+from agent.control.store.records import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause, is_infrastructure
 from agent.model.errors import ConflictError
@@ -19,14 +26,14 @@ from agent.model.phase import TERMINAL, Phase, may_follow
 #: New attempts that `on_lost: retry` opens, unless `retries` allows more.
 LOST_RETRIES: Final = 5
 #: Seconds before the first new attempt after an error; each further one waits twice as long.
-_FIRST_WAIT: Final = 5.0
-_LONGEST_WAIT: Final = 300.0
+_FIRST_DELAY: Final = 5.0
+_LONGEST_DELAY: Final = 300.0
 
 #: Columns that an attempt keeps as well.
-_OF_ATTEMPT: Final = frozenset(
+_ATTEMPT_COLUMNS: Final = frozenset(
     {"agent_id", "agent_name", "cause", "message", "exit_code", "started_at", "finished_at"}
 )
-_NOBODY: Final[Mapping[str, Any]] = {
+_NOT_HELD: Final[Mapping[str, Any]] = {
     "agent_id": None,
     "agent_name": None,
     "protocol": None,
@@ -36,8 +43,8 @@ _NOBODY: Final[Mapping[str, Any]] = {
     "activity": None,
     "lost_contact_at": None,
 }
-_AFRESH: Final[Mapping[str, Any]] = {
-    **_NOBODY,
+_NEW_ATTEMPT: Final[Mapping[str, Any]] = {
+    **_NOT_HELD,
     "stop_requested": False,
     "cause": None,
     "message": None,
@@ -49,7 +56,7 @@ _AFRESH: Final[Mapping[str, Any]] = {
 
 def move(
     tx: Tx,
-    seen: AnyRow,
+    row: AnyRow,
     after: Phase,
     *,
     through: Phase | None = None,
@@ -65,67 +72,67 @@ def move(
         ConflictError: the table has no such edge, or the item changed under the lock's
             absence, which would be a mistake of ours.
     """
-    before = Phase(seen.phase)
-    _check_steps(seen, (before, through, after) if through else (before, after))
+    before = Phase(row.phase)
+    _check_steps(row, (before, through, after) if through else (before, after))
     whole = {"phase": after.value, "updated_at": tx.now, **(changes or {})}
-    if not items.change(tx, seen, whole):
-        raise ConflictError(f"Item {seen.id} was changed by somebody else.")
-    attempt = whole.get("attempt", seen.attempt)
-    epoch = whole.get("epoch", seen.epoch)
-    kept = {key: value for key, value in whole.items() if key in _OF_ATTEMPT}
+    if not items.change(tx, row, whole):
+        raise ConflictError(f"Item {row.id} was changed by somebody else.")
+    attempt = whole.get("attempt", row.attempt)
+    epoch = whole.get("epoch", row.epoch)
+    kept = {key: value for key, value in whole.items() if key in _ATTEMPT_COLUMNS}
     if after is Phase.LEASED:
         kept["token_epoch"] = epoch  # the run's token is of this grant; adoptions keep it
-    history.change_attempt(tx, seen.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
+    history.change_attempt(tx, row.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
     if through is not None:
-        _note(tx, seen, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
-    _note(tx, seen, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
-    notify_watchers(tx, seen)
-    if after is Phase.QUEUED and seen.queue_id is not None:
-        tx.notify(topic_queue(seen.queue_id))
+        _note(tx, row, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
+    _note(tx, row, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
+    notify_watchers(tx, row)
+    if after is Phase.QUEUED and row.queue_id is not None:
+        tx.notify(topic_queue(row.queue_id))
     if after in TERMINAL:
-        tx.notify(topic_log(seen.id))
+        tx.notify(topic_log(row.id))
 
 
-def _check_steps(seen: AnyRow, phases: tuple[Phase, ...]) -> None:
+def _check_steps(row: AnyRow, phases: tuple[Phase, ...]) -> None:
     for before, after in pairwise(phases):
         if not may_follow(before, after):
-            raise ConflictError(f"Item {seen.id} is {before.word}: it cannot become {after.word}.")
+            raise ConflictError(f"Item {row.id} is {before.word}: it cannot become {after.word}.")
 
 
-def remark(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
+def remark(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
     """Write a line into the history without a change of phase."""
-    items.change(tx, seen, {"updated_at": tx.now, **changes})
-    phase = Phase(seen.phase)
-    _note(tx, seen, phase, attempt=seen.attempt, epoch=seen.epoch, actor=actor, text=text)
-    notify_watchers(tx, seen)
+    items.change(tx, row, {"updated_at": tx.now, **changes})
+    phase = Phase(row.phase)
+    _note(tx, row, phase, attempt=row.attempt, epoch=row.epoch, actor=actor, text=text)
+    notify_watchers(tx, row)
 
 
-def notify_watchers(tx: Tx, seen: AnyRow) -> None:
+def notify_watchers(tx: Tx, row: AnyRow) -> None:
     """Let those who look at the item look again."""
-    tx.notify(topic_item(seen.id), topic_entity(seen.entity))
+    tx.notify(topic_item(row.id), topic_entity(row.entity))
 
 
-def requeue(tx: Tx, seen: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
+def requeue(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
     """Put an item that nothing ran of back on its queue, in its old place.
 
     One that is to be stopped, or whose queue is gone, is stopped instead.
     """
-    if seen.stop_requested or seen.queue_id is None:
-        end(tx, seen, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
+    if row.stop_requested or row.queue_id is None:
+        end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
         return
     move(
         tx,
-        seen,
+        row,
         Phase.QUEUED,
         actor=actor,
         text=text,
-        changes={**_NOBODY, "lease_losses": losses},
+        changes={**_NOT_HELD, "lease_losses": losses},
     )
 
 
 def end(
     tx: Tx,
-    seen: AnyRow,
+    row: AnyRow,
     phase: Phase,
     cause: Cause,
     message: str,
@@ -144,23 +151,23 @@ def end(
         "lost_contact_at": None,
         "activity": None,
     }
-    move(tx, seen, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
-    if may_try_again(seen, phase, cause):
-        _try_again(tx, items.require(tx, seen.id), phase)
+    move(tx, row, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
+    if may_try_again(row, phase, cause):
+        _try_again(tx, items.require(tx, row.id), phase)
 
 
-def _try_again(tx: Tx, ended: AnyRow, phase: Phase) -> None:
+def _try_again(tx: Tx, row: AnyRow, phase: Phase) -> None:
     """Open an attempt by policy: at once where the machine went away, else after a wait.
 
     What an error comes from, a registry or a disk, is seldom mended within seconds.
     """
-    number = ended.retried + 1
+    number = row.retried + 1
     text = f"another try by policy, number {number}"
     if phase is Phase.ERRORED:
-        wait = min(_FIRST_WAIT * 2.0 ** (number - 1), _LONGEST_WAIT)
-        reopen(tx, ended, f"{text}, after {wait:g} s", retried=number, not_before=tx.now + wait)
+        wait = min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
+        reopen(tx, row, f"{text}, after {wait:g} s", retried=number, not_before=tx.now + wait)
     else:
-        reopen(tx, ended, text, retried=number)
+        reopen(tx, row, text, retried=number)
 
 
 def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
@@ -179,7 +186,7 @@ def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
 
 def reopen(
     tx: Tx,
-    ended: AnyRow,
+    row: AnyRow,
     text: str,
     *,
     retried: int = 0,
@@ -187,8 +194,8 @@ def reopen(
     actor: str | None = None,
 ) -> None:
     """Open a new attempt at the end of the queue, which nobody takes before that time."""
-    number = ended.attempt + 1
-    history.open_attempt(tx, ended.id, number)
+    number = row.attempt + 1
+    history.open_attempt(tx, row.id, number)
     fresh = {
         "attempt": number,
         "enqueued_at": tx.now if not_before is None else not_before,
@@ -196,12 +203,12 @@ def reopen(
         "lease_losses": 0,
         "retried": retried,
     }
-    move(tx, ended, Phase.QUEUED, actor=actor, text=text, changes={**_AFRESH, **fresh})
+    move(tx, row, Phase.QUEUED, actor=actor, text=text, changes={**_NEW_ATTEMPT, **fresh})
 
 
 def _note(
     tx: Tx,
-    seen: AnyRow,
+    row: AnyRow,
     phase: Phase,
     *,
     attempt: int,
@@ -209,5 +216,25 @@ def _note(
     actor: str | None,
     text: str | None,
 ) -> None:
-    step = {"item_id": seen.id, "attempt": attempt, "epoch": epoch, "phase": phase.value}
+    step = {"item_id": row.id, "attempt": attempt, "epoch": epoch, "phase": phase.value}
     history.add_event(tx, {**step, "actor": actor, "text": text})
+
+
+def request_stop(tx: Tx, row: AnyRow, actor: str) -> None:
+    """Stop an item that nobody holds, ask the holder of any other; legal twice."""
+    phase = Phase(row.phase)
+    if phase in TERMINAL or row.stop_requested:
+        return
+    if phase is Phase.QUEUED:
+        message = f"{actor} stopped it before it started"
+        end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, message, actor=actor)
+        return
+    remark(tx, row, "stop requested", actor=actor, stop_requested=True)
+    if row.agent_id is not None:
+        tx.notify(topic_agent(row.agent_id))
+    if row.protocol == AgentProtocol.WANDB and row.run_name is not None:
+        # W&B's agents poll the run's state, never the item's.
+        item = items.require(tx, row.id)
+        run = runs.by_name(tx, item.run_entity, item.project, item.run_name)
+        if run is not None:
+            runs.change(tx, run.id, {"stopped": True})

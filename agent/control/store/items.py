@@ -271,7 +271,7 @@ def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
     return tx.all(ordered.with_for_update(skip_locked=True))
 
 
-def alive_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
+def live_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
     """Queued and held items of a queue, locked."""
     alive = or_(text(QUEUED_ONLY), text(HELD_ONLY))
     query = _LEAN.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
@@ -285,13 +285,13 @@ def by_run(tx: Tx, entity: str, project: str, run_name: str) -> AnyRow | None:
     return tx.one(_LEAN.where(*where).order_by(items.c.seq.desc()).limit(1))
 
 
-def level_priorities(tx: Tx, queue_id: str, priority: int) -> None:
+def reset_priorities(tx: Tx, queue_id: str, priority: int) -> None:
     """Give all queued items of a queue the same priority."""
     where = (text(QUEUED_ONLY), items.c.queue_id == queue_id)
     tx.run(update(items).where(*where).values(priority=priority))
 
 
-def ahead(tx: Tx, item: ItemRecord) -> int:
+def count_ahead(tx: Tx, item: ItemRecord) -> int:
     """How many queued items of the same queue come before a queued one."""
     query = select(func.count()).select_from(items)
     query = query.where(text(QUEUED_ONLY), items.c.not_before.is_(None))

@@ -349,6 +349,23 @@ class Submission:
 
 
 @dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a submission would queue. Keys inside the spec are masked."""
+
+    entity: str
+    project: str
+    #: Empty for a direct run.
+    queue: str
+    priority: int
+    resource: str | None
+    demand: Demand
+    run_spec: Json
+    #: What each layer set: `queue`, `job`, `submitter`.
+    layers: dict[str, Json]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogState:
     """How much of an attempt's log is stored, and whether more may come."""
 

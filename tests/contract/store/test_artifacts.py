@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from agent.control.services import contents as contents_module
 from agent.control.services.contents import Contents
 from agent.control.services.jobs import JOB_TYPE
-from agent.control.store import artifact_files, migrate
+from agent.control.store import artifact_files
 from agent.control.store.artifact_records import (
     ArtifactRecord,
     ContentRecord,
@@ -22,7 +22,6 @@ from agent.control.store.artifact_records import (
     NewArtifact,
 )
 from agent.control.store.artifact_tables import contents as stored
-from agent.control.store.artifact_tables import metadata
 from agent.control.store.records import Role, Submission
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
@@ -413,29 +412,3 @@ async def test_a_job_that_cannot_be_read_is_shown_and_not_launched(world):
     assert (found.latest.source_type, found.latest.summary) == (None, "It is broken.")
     with pytest.raises(InvalidInputError, match=r"cannot be read\. It is broken\."):
         await submit(world, {"job": "j"})
-
-
-def test_an_old_database_ends_at_the_same_schema_as_a_new_one():
-    old, new = (sa.create_engine("sqlite://") for _ in range(2))
-    with old.begin() as connection:
-        migrate.upgrade(connection, "0001")
-        migrate.migrate(connection)
-        assert migrate.version(connection) == migrate.HEAD
-        upgraded = _shape(connection)
-    with new.begin() as connection:
-        migrate.migrate(connection)
-        assert _shape(connection) == upgraded
-    old.dispose()
-    new.dispose()
-
-
-def _shape(connection: sa.Connection) -> dict[str, Any]:
-    look = sa.inspect(connection)
-    return {
-        table: (
-            sorted((column["name"], str(column["type"])) for column in look.get_columns(table)),
-            sorted((each["name"], str(each["column_names"])) for each in look.get_indexes(table)),
-            sorted(str(key) for key in look.get_foreign_keys(table)),
-        )
-        for table in metadata.tables
-    }

@@ -1,6 +1,7 @@
 """Submitting, looking, stopping, retrying, moving."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -64,7 +65,7 @@ async def test_wrong_template_variables_are_named(world: World, variables, messa
         ({"timeout": "soon"}, "soon"),
         ({"retries": -1}, "retries"),
         ({"on_lost": "perhaps"}, "on_lost"),
-        ({"resource": "local-conainer"}, "Did you mean `local-container`"),
+        ({"resource": "local container"}, "cannot be the name of a resource"),
     ],
 )
 async def test_a_wrong_spec_is_refused_and_leaves_nothing(world: World, spec, message) -> None:
@@ -299,3 +300,65 @@ async def test_template_variables_that_cannot_be(world: World) -> None:
         await world.submit(queue="q")
     with pytest.raises(InvalidInputError, match="Template variables are a list"):
         await world.submit(queue="q", variables=[1])
+
+
+async def test_a_resource_without_a_built_in_runner_is_a_warning(world: World) -> None:
+    item = await world.submit({"resource": "local-conainer"})
+    (warning,) = item.warnings
+    assert "Did you mean `local-container`" in warning
+
+
+async def test_a_dry_run_says_what_a_submission_would_queue_and_stores_nothing(
+    world: World,
+) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    spec = {**IMAGE, "resource": "local-process", "_wandb_api_key": "secret", "project": "p"}
+    wanted = Submission(None, None, "gpu", spec, {"gpus": 2}, priority=1)
+    shown = await world.plane.items.dry_run(world.me, wanted)
+    item = await world.plane.items.submit(world.me, wanted)
+    assert shown.run_spec == item.run_spec
+    assert (shown.entity, shown.project, shown.queue) == ("ann", "p", "gpu")
+    assert (shown.priority, shown.resource, shown.demand) == (1, item.resource, item.demand)
+    assert shown.warnings == item.warnings != ()
+    assert shown.layers["submitter"]["_wandb_api_key"] == "***"
+    assert (await world.plane.items.list(world.me)).total == 1
+
+
+async def test_a_dry_run_makes_neither_queue_nor_project(world: World) -> None:
+    before = await world.plane.projects.list(world.me, None, after=None, first=10)
+    for queue in ("default", ""):
+        shown = await world.plane.items.dry_run(world.me, Submission(None, "new", queue, IMAGE))
+        assert (shown.queue, shown.project) == (queue, "new")
+    assert await world.plane.queues.list(world.me) == ()
+    assert await world.plane.projects.list(world.me, None, after=None, first=10) == before
+
+
+async def test_a_dry_run_takes_a_job_that_is_not_stored(world: World) -> None:
+    job = {"_version": "v0", "source_type": "image", "source": {"image": "repo/job:1"}}
+    job |= {"input_types": {}, "output_types": {}, "runtime": "3.12"}
+    wanted = Submission(None, None, "default", {"job": "ann/p/job-new:latest"})
+    shown = await world.plane.items.dry_run(world.me, wanted, job)
+    assert shown.run_spec["source"] == {"type": "image", "image": "repo/job:1"}
+    assert shown.layers["job"]["job"] == "ann/p/job-new:latest"
+    with pytest.raises(NotFoundError, match="job-new"):
+        await world.plane.items.dry_run(world.me, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"queue": "gpu", "template_variables": {"gpus": 9}}, InvalidInputError),
+        ({"queue": "gpv"}, NotFoundError),
+        ({"run_spec": {**IMAGE, "retries": -1}}, InvalidInputError),
+        ({"priority": 7}, InvalidInputError),
+        ({"project": "a/b"}, InvalidInputError),
+    ],
+)
+async def test_a_dry_run_is_refused_as_the_submission_is(world: World, changes, error) -> None:
+    await world.queue("gpu", **GPU_QUEUE)
+    wanted = replace(Submission(None, None, "default", IMAGE), **changes)
+    with pytest.raises(error) as dry:
+        await world.plane.items.dry_run(world.me, wanted)
+    with pytest.raises(error) as real:
+        await world.plane.items.submit(world.me, wanted)
+    assert str(dry.value) == str(real.value)

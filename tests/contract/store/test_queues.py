@@ -45,10 +45,10 @@ async def test_switching_priorities_off_levels_what_is_queued(world: World) -> N
     [
         ({"name": "-"}, "cannot be the name"),
         ({"name": "x" * 65}, "cannot be the name"),
-        ({"resource": "local"}, "no resource 'local'"),
+        ({"resource": "lo cal"}, "cannot be the name of a resource"),
         ({"config": []}, "`config` is a list"),
         ({"config": {"resource_args": 1}}, "`config.resource_args` is a int"),
-        ({"config": {"resource_args": {"x": {}}}}, "config.resource_args.*'x'"),
+        ({"config": {"resource_args": {"x": {}}}}, "`config.resource_args` has .x."),
         ({"config": {"resource_args": {"kubernetes": []}}}, "kubernetes` is a list"),
         ({"config": {"resource_args": {"kubernetes": {}}}}, "the queue's resource is"),
         ({"config": CONFIG}, "does not declare"),
@@ -144,3 +144,20 @@ async def test_projects_are_found_made_and_listed(world: World) -> None:
     assert await projects.get(world.me, None, "unknown") is None
     with pytest.raises(InvalidInputError):
         await projects.upsert(world.me, None, "a/b")
+
+
+async def test_a_resource_without_a_built_in_runner_is_a_warning(world: World) -> None:
+    for resource in ("kubernetes", "our-plugin"):
+        made = await world.queue(resource, resource=resource)
+        assert made.resource == resource
+        (problem,) = await world.plane.queues.upsert_wandb(
+            world.me, "ann", resource, resource=resource, config={}
+        )
+        assert f"'{resource}'" in problem
+        assert "'local-container' and 'local-process'" in problem
+    assert (
+        await world.plane.queues.upsert_wandb(
+            world.me, "ann", "plain", resource="local-process", config={}
+        )
+        == ()
+    )

@@ -361,3 +361,16 @@ async def test_a_document_that_needs_too_many_look_ups_is_refused(wire):
 async def test_a_spec_that_is_no_object_is_refused(wire, spec):
     given = {"queueName": "default", "runSpec": spec}
     assert await wire.ann.code(SUBMIT, input=given) == "INVALID_INPUT"
+
+
+async def test_a_dry_run_shows_what_would_be_queued(wire):
+    query = """query ($input: LaunchDryRunInput!) { launchDryRun(input: $input) { entityName
+      projectName queueName priority resource cpus memory gpus runSpec layers warnings } }"""
+    wanted = {"queueName": "default", "runSpec": SPEC | {"resources": {"memory": "1g"}}}
+    shown = (await wire.ann.data(query, input=wanted))["launchDryRun"]
+    assert (shown["entityName"], shown["queueName"], shown["priority"]) == ("ann", "default", 2)
+    assert (shown["memory"], shown["gpus"], shown["cpus"]) == (1024**3, 0, None)
+    assert shown["runSpec"]["entity"] == "ann"
+    assert shown["layers"]["submitter"] == wanted["runSpec"]
+    items = (await wire.ann.data("{ launchItems { totalCount } }"))["launchItems"]
+    assert items == {"totalCount": 0}

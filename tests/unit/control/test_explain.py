@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.control.services.explain import Surroundings, explain
+from agent.control.services.explain import Situation, explain
 from agent.control.store.records import AgentProtocol, AgentRecord, ItemRecord, QueueRecord
 from agent.model.capacity import Capacity, Demand
 from agent.model.cause import Cause
@@ -82,7 +82,7 @@ def told(
     room: dict[str, Capacity] | None = None,
 ):
     queue = replace(QUEUE, paused=paused)
-    return explain(item, Surroundings(queue, agents, ahead, room or {}))
+    return explain(item, Situation(queue, agents, ahead, room or {}))
 
 
 def test_without_an_agent_it_says_how_to_start_one() -> None:

@@ -3,8 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.services.composing import merge
-from agent.control.services.templates import complaints, parse_variables, render, resolve_values
+from agent.control.services.composition import (
+    merge,
+    parse_variables,
+    render,
+    resolve_values,
+    template_problems,
+)
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text()
 JSON = st.recursive(
@@ -45,9 +50,9 @@ def test_values_come_from_the_submitter_else_from_the_schema() -> None:
     assert parse_variables(None) == {}
 
 
-def test_complaints_name_what_is_undeclared_and_what_is_unused() -> None:
+def test_template_problems_name_what_is_undeclared_and_what_is_unused() -> None:
     config = {"resource_args": {"kubernetes": {"a": ["{{x}}", {"b": "{{y}} {{x}}"}], "n": 1}}}
-    assert complaints(config, {"x": {}, "z": {}}) == (
+    assert template_problems(config, {"x": {}, "z": {}}) == (
         "`{{y}}` is used, and `templateVariables` does not declare it.",
         "`templateVariables.z` is declared, and no `{{z}}` uses it.",
     )

@@ -1,0 +1,197 @@
+"""A submission becomes an item, inside one transaction.
+
+`prepare` decides everything about the new item and writes nothing, so that a dry run is the
+first half of a real submission; `insert` writes it.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.control.auth.policy import Action, Principal
+from agent.control.services.artifact_access import absent, visible
+from agent.control.services.composition import Composed, check_priority, compose
+from agent.control.services.context import Context
+from agent.control.services.job_inputs import check_inputs
+from agent.control.services.jobs import choose_job
+from agent.control.services.notifications import topic_entity, topic_queue
+from agent.control.store import artifacts, history, idempotency, items
+from agent.control.store.ids import new_id
+from agent.control.store.records import QueueRecord, Submission
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.job.job_file import read_job_file
+from agent.model.job.launch_layer import launch_layer
+from agent.model.job.reference import parse_code_reference, parse_reference
+from agent.model.names import checked_project
+from agent.model.phase import Phase
+from agent.model.spec import ArtifactSource, Json, LaunchSpec
+
+DEFAULT_PROJECT: Final = "default"
+_MAX_KEY: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked submission: what its item will be."""
+
+    queue: QueueRecord
+    composed: Composed
+    priority: int
+    #: Artifact of the job's version.
+    job_id: str | None
+
+
+def prepare(
+    tx: Tx,
+    context: Context,
+    principal: Principal,
+    queue: QueueRecord,
+    wanted: Submission,
+    job_file: Json | None = None,
+) -> Prepared:
+    """Check a submission to a queue and compose what its item would be.
+
+    `job_file` is the `wandb-job.json` of a job that is not stored; `run_spec.job` is only its
+    name then.
+
+    Raises: see `Items.submit`.
+    """
+    submitted = wanted.run_spec
+    project = checked_project(str(wanted.project or submitted.get("project") or DEFAULT_PROJECT))
+    identity = {
+        "entity": _run_entity(context, principal, queue.entity, submitted),
+        "project": project,
+        "author": principal.name,
+    }
+    layer, job_id, schemas = None, None, {}
+    if job_file is not None:
+        layer = _unsaved_layer(principal, submitted, project, job_file)
+    elif job := choose_job(tx, context, principal, submitted, project):
+        layer, job_id, schemas = job.layer, job.artifact_id, job.input_schemas
+    composed = compose(queue, submitted, wanted.template_variables, identity, layer)
+    check_inputs(schemas, composed.run_spec.get("overrides") or {})
+    _check_code(tx, context, principal, composed.spec)
+    return Prepared(queue, composed, check_priority(queue, wanted.priority), job_id)
+
+
+def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
+    """The columns that a queued item gets on another queue, from what was submitted.
+
+    Raises:
+        InvalidInputError: the template variables do not fit that queue.
+    """
+    stored = items.specs(tx, item.id)
+    identity = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
+    submitted, job = stored.layers["submitter"], stored.layers["job"]
+    return _columns(queue, compose(queue, submitted, stored.template_values, identity, job))
+
+
+def _unsaved_layer(principal: Principal, submitted: Json, project: str, job_file: Json) -> Json:
+    """The layer of a job that is not stored."""
+    name = str(submitted.get("job") or "job:latest")
+    reference = parse_reference(name, entity=principal.default_entity, project=project)
+    return launch_layer(read_job_file(json.dumps(job_file)).job, str(reference))
+
+
+def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
+    """The columns of an item that follow from its queue and its spec."""
+    spec, demand = composed.spec, composed.demand
+    return {
+        "queue_id": queue.id,
+        "queue": queue.name,
+        "name": spec.name,
+        "resource": composed.resource,
+        "demand_cpus": demand.cpus or 0.0,
+        "demand_memory": demand.memory or 0,
+        "demand_gpus": demand.gpus,
+        "retries": spec.retries,
+        "on_lost": spec.on_lost,
+        "run_spec": composed.run_spec,
+        "layers": composed.layers,
+        "warnings": list(composed.warnings),
+    }
+
+
+def _check_code(tx: Tx, context: Context, principal: Principal, spec: LaunchSpec) -> None:
+    """Code that is an artifact must be readable for the submitter.
+
+    The agent reads it with its own key, which may open more: without this check a submitter
+    could run, and thereby read, the code of others by naming it.
+    """
+    if not isinstance(spec.source, ArtifactSource):
+        return
+    reference = parse_code_reference(spec.source.artifact)
+    if reference.name is not None:
+        context.existing(tx, principal, reference.name.entity, Action.READ)
+        return
+    found = artifacts.by_id(tx, str(reference.id))
+    if found is not None and visible(context, principal, found) is None:
+        raise absent(found.id)
+
+
+def _run_entity(context: Context, principal: Principal, entity: str, submitted: Json) -> str:
+    """Where the run is written: the queue's entity, or another the caller may write to."""
+    named = submitted.get("entity")
+    if not named or named == entity:
+        return entity
+    return context.entity_of(principal, str(named), Action.WRITE_RUNS)
+
+
+def insert(tx: Tx, principal: Principal, prepared: Prepared, wanted: Submission) -> str:
+    """Write the item with its first attempt and event; its id."""
+    item_id, queue, spec = new_id(), prepared.queue, prepared.composed.spec
+    items.insert(
+        tx,
+        {
+            **_columns(queue, prepared.composed),
+            "id": item_id,
+            "entity": queue.entity,
+            "run_entity": spec.entity,
+            "project": spec.project,
+            "run_name": spec.run_id,
+            "author": principal.name,
+            "author_id": principal.user_id,
+            "priority": prepared.priority,
+            "template_values": wanted.template_variables or {},
+            "job_id": prepared.job_id,
+            "phase": Phase.QUEUED.value,
+            "attempt": 1,
+            "epoch": 0,
+            "retried": 0,
+            "lease_losses": 0,
+            "stop_requested": False,
+            "facts": {},
+            "enqueued_at": tx.now,
+            "created_at": tx.now,
+            "updated_at": tx.now,
+        },
+    )
+    history.open_attempt(tx, item_id, 1)
+    first = {"item_id": item_id, "attempt": 1, "epoch": 0, "phase": Phase.QUEUED.value}
+    history.add_event(tx, {**first, "actor": principal.name, "text": "submitted"})
+    tx.notify(topic_queue(queue.id), topic_entity(queue.entity))
+    return item_id
+
+
+def made_before(tx: Tx, entity: str, wanted: Submission) -> str | None:
+    """The item that this idempotency key made; `None` reserves the key."""
+    key = wanted.idempotency_key
+    if key is None:
+        return None
+    if not 0 < len(key) <= _MAX_KEY:
+        raise InvalidInputError(f"The idempotency key has {len(key)} characters, 1 to 200 can be.")
+    fields = (
+        wanted.project, wanted.queue, wanted.run_spec, wanted.template_variables, wanted.priority,
+    )  # fmt: skip
+    fingerprint = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+    stored = idempotency.reserve(tx, entity, key, fingerprint)
+    if stored is None:
+        return None
+    if stored.fingerprint != fingerprint:
+        raise ConflictError(
+            f"The idempotency key '{key}' was used for another submission.",
+            hint="Use a new key for each submission.",
+        )
+    return str(stored.reply)
