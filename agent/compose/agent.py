@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from agent import __version__, plugins
-from agent.compose.backends import Shop, open_workshop
+from agent.compose.backends import BackendContext, open_backends
 from agent.compose.logs import start_log
 from agent.compose.plane import Announcement, serving
 from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resources
@@ -21,9 +21,9 @@ from agent.config.control import ControlConfig
 from agent.config.load import Loaded
 from agent.config.server import Embedded, Remote
 from agent.config.unready import unready
-from agent.daemon.identity import held_state_dir
-from agent.daemon.prune import Pruner
-from agent.daemon.service import AgentDaemon, Settings, Workshop
+from agent.daemon.pruning import Pruner
+from agent.daemon.service import AgentDaemon, Backends, Settings
+from agent.daemon.state_folder import locked_state_folder
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.dependencies import Limits, Sources
 from agent.remote.artifacts.memory import RememberedArtifacts
@@ -68,7 +68,7 @@ async def _run_agent(
 ) -> int:
     redactor = start_log(config)
     async with AsyncExitStack() as stack:
-        identity = stack.enter_context(held_state_dir(config.state_dir))
+        identity = stack.enter_context(locked_state_folder(config.state_dir))
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
         resources = await offered_resources(config, os.environ)
@@ -77,7 +77,7 @@ async def _run_agent(
             origin=f"embedded: {choice.origin}", program="launch-agent",
         )  # fmt: skip
         redactor.add(far.remote.api_key.get_secret_value())
-        shop = Shop(config, os.environ, threads, far.remote.url, far.plane, resources)
+        shop = BackendContext(config, os.environ, threads, far.remote.url, far.plane, resources)
         daemon = await make_daemon(stack, shop, far.client, identity)
         url, origin = far.remote.url, far.remote.origin
         announce(Announcement(url, origin, far.sign_in, resources, tuple(_remarks(shop))))
@@ -125,25 +125,25 @@ async def _session(stack: AsyncExitStack, remote: Remote, program: str) -> Graph
 
 
 async def make_daemon(
-    stack: AsyncExitStack, shop: Shop, client: GraphQLClient, identity: str
+    stack: AsyncExitStack, shop: BackendContext, client: GraphQLClient, identity: str
 ) -> AgentDaemon:
     """An agent on an open session; `stack` closes what it opens when it runs."""
     fetchers = _fetchers(shop, client)
 
-    async def workshop(welcome: RegisteredAgent) -> Workshop:
-        return await open_workshop(stack, shop, welcome.control_plane_id, fetchers.pruners)
+    async def workshop(welcome: RegisteredAgent) -> Backends:
+        return await open_backends(stack, shop, welcome.control_plane_id, fetchers.pruners)
 
     return AgentDaemon(
         queue=RemoteQueue(client),
-        hello=await _hello(shop, identity),
-        open_workshop=workshop,
+        registration=await _hello(shop, identity),
+        open_backends=workshop,
         sources=fetchers.sources,
         settings=_settings(shop),
         executor=shop.threads,
     )
 
 
-async def _hello(shop: Shop, identity: str) -> AgentRegistration:
+async def _hello(shop: BackendContext, identity: str) -> AgentRegistration:
     config = shop.config
     host = machine.host_name()
     return AgentRegistration(
@@ -161,7 +161,7 @@ async def _hello(shop: Shop, identity: str) -> AgentRegistration:
     )
 
 
-async def _backend(shop: Shop) -> str | None:
+async def _backend(shop: BackendContext) -> str | None:
     """Id of the engine, where it is all that this agent runs jobs on.
 
     Agents that share it may adopt each other's jobs. What runs as processes is seen by the
@@ -176,7 +176,7 @@ async def _backend(shop: Shop) -> str | None:
         return await runner.backend_id()
 
 
-def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
+def _fetchers(shop: BackendContext, client: GraphQLClient) -> _Fetchers:
     config = shop.config
     given = plugins.find(plugins.SOURCES)
     git = GitFetcher(
@@ -202,7 +202,7 @@ def _fetchers(shop: Shop, client: GraphQLClient) -> _Fetchers:
     return _Fetchers(sources, pruners)
 
 
-def _settings(shop: Shop) -> Settings:
+def _settings(shop: BackendContext) -> Settings:
     config = shop.config
     auto: Literal["wait", "detach"] = "wait" if shop.plane is not None else "detach"
     return Settings(
@@ -220,7 +220,7 @@ def _settings(shop: Shop) -> Settings:
     )
 
 
-def _remarks(shop: Shop) -> list[str]:
+def _remarks(shop: BackendContext) -> list[str]:
     """What people should know before they rely on it."""
     found = list(unready(shop.config, shop.environment))
     if PROCESSES in shop.resources and not shop.config.runners.local_process.user:

@@ -20,8 +20,8 @@ from agent.compose.registries import (
 from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
-from agent.daemon.prune import Pruner
-from agent.daemon.service import Workshop
+from agent.daemon.pruning import Pruner
+from agent.daemon.service import Backends
 from agent.model.errors import ConfigError
 from agent.pipeline.dependencies import Backend
 from agent.ports.builder import BuilderPort
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Shop:
+class BackendContext:
     """What is shared by everything that is made for one agent."""
 
     config: AgentConfig
@@ -67,9 +67,9 @@ class _Made:
     pruners: tuple[Pruner, ...] = ()
 
 
-async def open_workshop(
-    stack: AsyncExitStack, shop: Shop, control_plane_id: str, pruners: tuple[Pruner, ...]
-) -> Workshop:
+async def open_backends(
+    stack: AsyncExitStack, shop: BackendContext, control_plane_id: str, pruners: tuple[Pruner, ...]
+) -> Backends:
     """Open engines and make a backend for every resource; `stack` closes them.
 
     `pruners` are those of parts that belong to no backend.
@@ -87,10 +87,12 @@ async def open_workshop(
             one = replace(one, backend=replace(one.backend, builder=builder))
         made[resource] = one
     every = [*pruners, *(pruner for one in made.values() for pruner in one.pruners)]
-    return Workshop({resource: one.backend for resource, one in made.items()}, every)
+    return Backends({resource: one.backend for resource, one in made.items()}, every)
 
 
-async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resource: str) -> _Made:
+async def _made(
+    stack: AsyncExitStack, shop: BackendContext, control_plane_id: str, resource: str
+) -> _Made:
     if resource == CONTAINERS:
         return await _containers(stack, shop, control_plane_id)
     if resource == PROCESSES:
@@ -100,7 +102,7 @@ async def _made(stack: AsyncExitStack, shop: Shop, control_plane_id: str, resour
     return _Made(Backend(runner, None, None, shop.url))
 
 
-async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) -> _Made:
+async def _containers(stack: AsyncExitStack, shop: BackendContext, control_plane_id: str) -> _Made:
     from agent.builders.prebuilt import ReadyImages
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
@@ -120,7 +122,7 @@ async def _containers(stack: AsyncExitStack, shop: Shop, control_plane_id: str) 
     return _Made(backend, _image_pruners(shop, builder))
 
 
-async def _address_for(shop: Shop, gateway: str) -> str:
+async def _address_for(shop: BackendContext, gateway: str) -> str:
     """The plane's address as containers reach it: an embedded one listens there as well."""
     if shop.neighbour and not shop.config.runners.local_container.host_network:
         return str(URL(shop.url).with_host(gateway))
@@ -142,7 +144,7 @@ async def _address_for(shop: Shop, gateway: str) -> str:
 
 
 def _container_builder(
-    shop: Shop, engine: "Engine", config: BuilderConfig, registry: RegistryPort
+    shop: BackendContext, engine: "Engine", config: BuilderConfig, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
     from agent.builders.docker.builder import DockerBuilder
     from agent.builders.nothing import NoBuilder
@@ -164,7 +166,9 @@ def _container_builder(
             assert_never(config.type)
 
 
-def _image_pruners(shop: Shop, builder: "DockerBuilder | NoBuilder") -> tuple[Pruner, ...]:
+def _image_pruners(
+    shop: BackendContext, builder: "DockerBuilder | NoBuilder"
+) -> tuple[Pruner, ...]:
     rules = shop.config.prune
     return (
         Pruner("images", rules.images, builder.prune),
@@ -172,7 +176,7 @@ def _image_pruners(shop: Shop, builder: "DockerBuilder | NoBuilder") -> tuple[Pr
     )
 
 
-def _processes(shop: Shop, control_plane_id: str) -> _Made:
+def _processes(shop: BackendContext, control_plane_id: str) -> _Made:
     from agent.builders.nothing import NoBuilder
     from agent.runners.process.runner import ProcessRunner
 
@@ -193,7 +197,7 @@ def _processes(shop: Shop, control_plane_id: str) -> _Made:
     return _Made(Backend(runner, builder, None, shop.url), (pruner,))
 
 
-def _environments(shop: Shop) -> "VirtualenvBuilder":
+def _environments(shop: BackendContext) -> "VirtualenvBuilder":
     from agent.builders.virtualenv import VirtualenvBuilder
 
     return VirtualenvBuilder(

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from agent.compose.agent import connect, make_daemon
-from agent.compose.backends import Shop
+from agent.compose.backends import BackendContext
 from agent.compose.logs import start_log
 from agent.compose.survey import offered_resources
 from agent.config.agent import AgentConfig, HealthConfig
 from agent.config.embedded import read_embedded
 from agent.config.load import Loaded
 from agent.config.server import Embedded, Remote, same_server
-from agent.daemon.identity import held_state_dir
 from agent.daemon.service import AgentDaemon
+from agent.daemon.state_folder import locked_state_folder
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
 from agent.model.names import did_you_mean
 from agent.remote.console import Console
@@ -92,7 +92,7 @@ async def _run_direct(
         )  # fmt: skip
         redactor.add(far.remote.api_key.get_secret_value())
         console = Console(far.client, entity)
-        shop = Shop(
+        shop = BackendContext(
             ours, os.environ, threads, far.remote.url, far.plane, resources,
             neighbour=_is_neighbour(config.state_dir, far.remote),
         )  # fmt: skip
@@ -128,7 +128,7 @@ def _slot(folder: Path) -> Iterator[tuple[Path, str]]:
         slot = folder / str(number)
         with ExitStack() as held:
             try:
-                identity = held.enter_context(held_state_dir(slot))
+                identity = held.enter_context(locked_state_folder(slot))
             except ConflictError:
                 continue
             yield slot, identity

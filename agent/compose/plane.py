@@ -79,14 +79,14 @@ def run_server(loaded: Loaded, announce: Callable[[Announcement], None]) -> int:
 
 
 async def _run_server(config: AgentConfig, announce: Callable[[Announcement], None]) -> int:
-    from agent.daemon.notify import Notifier
+    from agent.daemon.systemd import SystemdNotifier
 
     start_log(config)
-    notifier = Notifier()
+    notifier = SystemdNotifier()
     async with serving(config.control, config.state_dir, "launch server") as served:
         announce(Announcement(served.remote.url, served.remote.origin, served.sign_in))
         notifier.ready(f"serving at {served.remote.url}")
-        watching = asyncio.create_task(notifier.watch(), name="watchdog")
+        watching = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
         try:
             await _asked_to_stop()
         finally:

@@ -1,1 +1,1 @@
-"""The launch agent's process: one loop, one file."""
+"""The launch agent's process: `service.AgentDaemon` supervises the loops of the other modules."""

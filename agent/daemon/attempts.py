@@ -1,13 +1,13 @@
-"""All attempts of this process, as tasks by item."""
+"""The attempts of this process: one task each, by item."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from agent.daemon.capacity import Ledger
+from agent.daemon.capacity import CapacityTracker
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.names import workload_name
@@ -22,101 +22,101 @@ from agent.pipeline.retry import retry_until_answered
 
 
 @dataclass(frozen=True, slots=True)
-class _Under:
-    """One attempt under way."""
-
+class _Running:
     claim: Claim
     cancellation: Cancellation
     task: asyncio.Task[None]
 
 
 class Attempts:
-    """Begins attempts, hands cancellation to them, and knows when none is left."""
+    """Starts and cancels attempts, and knows the leases that they need."""
 
-    def __init__(self, dependencies: Dependencies, ledger: Ledger) -> None:
+    def __init__(self, dependencies: Dependencies, capacity: CapacityTracker) -> None:
         self._dependencies = dependencies
-        self._ledger = ledger
-        self._under: dict[str, _Under] = {}
-        #: Held, and not decided about yet: their leases want to be renewed all the same.
+        self._capacity = capacity
+        self._running: dict[str, _Running] = {}
+        #: Leases of an earlier process that recovery has not decided about yet.
         self._undecided: dict[str, Lease] = {}
         self._ended = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._under)
+        return len(self._running)
 
     @property
     def leases(self) -> tuple[Lease, ...]:
-        """All that has to be renewed."""
-        under = {item: one.claim.lease for item, one in self._under.items()}
-        return tuple((self._undecided | under).values())
+        """All leases that have to be renewed."""
+        running = {item: one.claim.lease for item, one in self._running.items()}
+        return tuple((self._undecided | running).values())
 
     @property
     def names(self) -> frozenset[str]:
-        """Of the workloads and folders that are in use here."""
-        return frozenset(self._name(one.claim.lease) for one in self._under.values())
+        """Names of the workloads and folders in use."""
+        return frozenset(self._name(one.claim.lease) for one in self._running.values())
 
-    def hold(self, claims: tuple[Claim, ...]) -> None:
-        """Renew these until each is begun."""
+    def keep_leases(self, claims: Iterable[Claim]) -> None:
+        """Renew the leases of these claims until each is started here."""
         self._undecided |= {claim.lease.item_id: claim.lease for claim in claims}
 
-    def begin(self, claim: Claim, begin: Begin) -> None:
-        """Begin one attempt; what it needs counts as taken from here on."""
+    def start(self, claim: Claim, begin: Begin) -> None:
+        """Start the task of one attempt; its allocation counts from now on."""
         lease = claim.lease
         self._undecided.pop(lease.item_id, None)
-        self._ledger.take(lease, claim.allocation)
+        self._capacity.allocate(lease, claim.allocation)
         cancellation = Cancellation()
         if claim.stop_requested:
             cancellation.send(CancelReason.STOP)
-        before = self._under.get(lease.item_id)
-        work = self._work(claim, begin, cancellation, before)
+        previous = self._running.get(lease.item_id)
+        work = self._run(claim, begin, cancellation, previous)
         task = asyncio.create_task(work, name=f"attempt-{lease.item_id}")
-        self._under[lease.item_id] = _Under(claim, cancellation, task)
-        task.add_done_callback(lambda done: self._over(lease, done))
+        self._running[lease.item_id] = _Running(claim, cancellation, task)
+        task.add_done_callback(lambda done: self._remove(lease, done))
 
-    def deliver(self, answers: Mapping[str, LeaseStatus]) -> None:
-        """What the queue answered to the renewal."""
-        for item, answer in answers.items():
-            one, reason = self._under.get(item), CANCEL_REASONS.get(answer)
+    def apply(self, statuses: Mapping[str, LeaseStatus]) -> None:
+        """Cancel what the renewal's reply, by item, says is to be stopped or not held."""
+        for item, status in statuses.items():
+            one, reason = self._running.get(item), CANCEL_REASONS.get(status)
             if reason is CancelReason.FENCED:
                 self._undecided.pop(item, None)
             if one is not None and reason is not None:
                 one.cancellation.send(reason)
 
-    def cancel_all(self, cause: CancelReason) -> None:
-        """Recall every attempt."""
-        for one in self._under.values():
-            one.cancellation.send(cause)
+    def cancel_all(self, reason: CancelReason) -> None:
+        """Send a cancellation reason to every attempt."""
+        for one in self._running.values():
+            one.cancellation.send(reason)
 
     async def all_ended(self) -> None:
-        """Wait until none is left."""
-        while self._under:
+        """Wait until no attempt is left."""
+        while self._running:
             self._ended.clear()
             await self._ended.wait()
 
-    async def cancel(self) -> None:
-        """Leave at once; what runs goes on."""
-        tasks = [one.task for one in self._under.values()]
+    async def abandon(self) -> None:
+        """Cancel all tasks and wait for their end; the workloads go on."""
+        tasks = [one.task for one in self._running.values()]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
 
-    async def _work(
-        self, claim: Claim, begin: Begin, cancellation: Cancellation, before: _Under | None
+    async def _run(
+        self, claim: Claim, begin: Begin, cancellation: Cancellation, previous: _Running | None
     ) -> None:
-        if before is not None:
-            # 1. This process slept past its lease. 2. The item went back to its queue.
-            # 3. We claimed it anew before a renewal told the first attempt that it is
-            # fenced. Both would use one workload name, so the first ends first.
-            before.cancellation.send(CancelReason.FENCED)
-            await asyncio.wait({before.task})
+        if previous is not None:
+            # 1. This process was suspended past its lease. 2. The item was queued again.
+            # 3. It was claimed here again before a renewal told the first attempt that it is
+            # fenced. Both use the same workload name, so the first one has to end first.
+            previous.cancellation.send(CancelReason.FENCED)
+            await asyncio.wait({previous.task})
         backend = self._dependencies.backends.get(claim.resource)
         if backend is None:
             await self._refuse(claim)
         else:
-            await run_attempt(self._job(claim, backend, cancellation), begin)
+            await run_attempt(self._context(claim, backend, cancellation), begin)
 
-    def _job(self, claim: Claim, backend: Backend, cancellation: Cancellation) -> AttemptContext:
+    def _context(
+        self, claim: Claim, backend: Backend, cancellation: Cancellation
+    ) -> AttemptContext:
         dependencies, lease = self._dependencies, claim.lease
         name = self._name(lease)
         report = Report(
@@ -130,7 +130,7 @@ class Attempts:
             cancellation=cancellation,
             report=report,
             folder=dependencies.attempts_dir / name,
-            free=lambda: self._ledger.give_back(lease),
+            free=lambda: self._capacity.release(lease),
         )
 
     def _name(self, lease: Lease) -> str:
@@ -140,19 +140,21 @@ class Attempts:
         served = ", ".join(sorted(self._dependencies.backends)) or "nothing"
         message = f"This agent serves {served}, and the job needs {claim.resource}."
         outcome = Refused(Cause.POLICY_RESOURCE, message)
-        queue = self._dependencies.queue
+        queue, sleep = self._dependencies.queue, self._dependencies.sleep
         try:
             await retry_until_answered(
-                lambda: queue.finish(claim.lease, outcome, {}), "refusal", self._dependencies.sleep
+                lambda: queue.finish(claim.lease, outcome, {}), "report of a refusal", sleep
             )
         except LaunchError as error:
-            structlog.get_logger().warning("a refusal was refused", error=str(error))
+            structlog.get_logger().warning(
+                "the server did not accept the refusal of a job", error=str(error)
+            )
 
-    def _over(self, lease: Lease, task: asyncio.Task[Any]) -> None:
-        one = self._under.get(lease.item_id)
+    def _remove(self, lease: Lease, task: asyncio.Task[Any]) -> None:
+        one = self._running.get(lease.item_id)
         if one is not None and one.task is task:
-            del self._under[lease.item_id]
-        self._ledger.give_back(lease)
+            del self._running[lease.item_id]
+        self._capacity.release(lease)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log = structlog.get_logger().bind(job=lease.item_id)

@@ -1,4 +1,4 @@
-"""What this agent has set aside, and what is therefore free."""
+"""The agent's capacity: what its attempts have allocated, and what is left for claims."""
 
 import asyncio
 
@@ -6,60 +6,49 @@ from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.work import Lease
 
 
-class Ledger:
-    """Grants by lease. A device is never handed out twice."""
+class CapacityTracker:
+    """Allocations by lease. A device is allocated to one attempt at a time."""
 
     def __init__(self, total: Capacity) -> None:
-        self._total = total
-        self._grants: dict[Lease, Allocation] = {}
-        #: Set, and replaced, whenever something came back.
-        self._returned = asyncio.Event()
+        self.total = total
+        self._allocations: dict[Lease, Allocation] = {}
+        #: Set, and replaced by a new one, at every release.
+        self._released = asyncio.Event()
 
     @property
     def free(self) -> Capacity:
-        """What a claim may name; slots may be below zero after adoptions."""
-        free = self._total
-        for allocation in self._grants.values():
+        """What a claim may ask for; `slots` can be negative after adoptions."""
+        free = self.total
+        for allocation in self._allocations.values():
             free = minus(free, allocation)
         return free
 
     @property
-    def total(self) -> Capacity:
-        """What the agent offers when it is idle."""
-        return self._total
-
-    @property
-    def measured(self) -> bool:
-        """Whether more than slots is counted, so that what comes back may let more in."""
-        total = self._total
+    def counts_resources(self) -> bool:
+        """Whether cores, memory or devices limit claims besides the number of jobs."""
+        total = self.total
         return total.cpus is not None or total.memory is not None or bool(total.gpus)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more job could come."""
-        slots = self.free.slots
-        return slots is None or slots > 0
-
-    def conflict(self, allocation: Allocation) -> tuple[str, ...]:
-        """Devices of a grant that are not free."""
+    def devices_in_use(self, allocation: Allocation) -> tuple[str, ...]:
+        """The devices of a new allocation that are not free."""
         free = self.free.gpus
         return tuple(gpu for gpu in allocation.gpus if gpu not in free)
 
-    def take(self, lease: Lease, allocation: Allocation) -> None:
-        """Set aside for an attempt."""
-        self._grants[lease] = allocation
+    def allocate(self, lease: Lease, allocation: Allocation) -> None:
+        """Record what an attempt uses from now on."""
+        self._allocations[lease] = allocation
 
-    def give_back(self, lease: Lease) -> None:
-        """The attempt needs it no longer; legal twice."""
-        if self._grants.pop(lease, None) is not None:
-            returned, self._returned = self._returned, asyncio.Event()
-            returned.set()
+    def release(self, lease: Lease) -> None:
+        """The attempt's allocation is free again; repeating the call has no effect."""
+        if self._allocations.pop(lease, None) is not None:
+            released, self._released = self._released, asyncio.Event()
+            released.set()
 
-    async def returned(self) -> None:
-        """Wait until something comes back."""
-        await self._returned.wait()
+    async def wait_released(self) -> None:
+        """Wait for the next release."""
+        await self._released.wait()
 
-    async def room(self) -> None:
-        """Wait until one more job could come."""
-        while not self.has_room:
-            await self.returned()
+    async def wait_for_slot(self) -> None:
+        """Wait until one more job is allowed."""
+        while (slots := self.free.slots) is not None and slots <= 0:
+            await self.wait_released()

@@ -1,21 +1,20 @@
-"""Free slot → claim → attempt."""
+"""The claim loop: free capacity → long poll → attempts."""
 
 import asyncio
 import secrets
 import shutil
-from collections.abc import Coroutine
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 
 from agent.daemon.attempts import Attempts
-from agent.daemon.capacity import Ledger
-from agent.daemon.conditions import Conditions
-from agent.daemon.engines import EngineWatch
+from agent.daemon.backend_health import BackendHealth
+from agent.daemon.capacity import CapacityTracker
+from agent.daemon.heartbeat import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import ClaimRequest, ConditionKind
 from agent.model.units import format_size
@@ -27,44 +26,76 @@ from agent.ports.queue import QueuePort
 
 #: Seconds of one long poll.
 _WAIT: Final = 25.0
-#: Items in one answer, where slots are unlimited.
-_MANY: Final = 16
-#: Seconds between looks at a full disk.
+#: Items per reply where the number of jobs is unlimited.
+_MAX_ITEMS: Final = 16
+#: Seconds between checks of a full disk.
 _DISK_INTERVAL: Final = 10.0
-#: Seconds for handing back what a cut poll may have been given.
-_SETTLE: Final = 2.0
+#: Seconds for returning what an interrupted poll may have been given.
+_RETURN_TIMEOUT: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Floor:
-    """Free space that must stay on the disk of a folder, in bytes."""
+class FreeDiskCheck:
+    """Suspends claims while fewer than `minimum` bytes are free on the disk of `folder`."""
 
-    folder: Path
-    free: int
-    executor: Executor
+    def __init__(
+        self,
+        folder: Path,
+        minimum: int,
+        conditions: Conditions,
+        executor: Executor,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._folder = folder
+        self._minimum = minimum
+        self._conditions = conditions
+        self._executor = executor
+        self._sleep = sleep
+        self._low = False
 
-    async def seen(self) -> int:
+    async def wait(self) -> None:
+        """Wait until enough is free; meanwhile the condition is told to the server."""
+        while (free := await self.free()) < self._minimum:
+            message = (
+                f"{format_size(free)} are free on the disk of {self._folder}, and "
+                f"{format_size(self._minimum)} must stay free (`min_free_disk`)."
+            )
+            self._conditions.set(ConditionKind.DISK_LOW, message)
+            if not self._low:
+                structlog.get_logger().error(
+                    "too little free disk space; nothing is claimed",
+                    folder=str(self._folder),
+                    free=format_size(free),
+                    minimum=format_size(self._minimum),
+                    hint="free some, or lower min_free_disk",
+                )
+            self._low = True
+            await self._sleep(_DISK_INTERVAL)
+        self._conditions.clear(ConditionKind.DISK_LOW)
+        if self._low:
+            structlog.get_logger().info("enough disk space is free again; claims resume")
+        self._low = False
+
+    async def free(self) -> int:
         """Free bytes."""
         loop = asyncio.get_running_loop()
-        usage = await loop.run_in_executor(self.executor, shutil.disk_usage, self.folder)
+        usage = await loop.run_in_executor(self._executor, shutil.disk_usage, self._folder)
         return usage.free
 
 
 class ClaimLoop:
-    """Takes a slot, then claims: never holds an item that cannot run now.
+    """Claims only what can run now, so that no item waits here while another agent is free.
 
-    One long poll is open whenever something is free. Its request id stays until it was
-    answered, so that whatever the far end gave to a poll that was cut comes with the next.
+    One long poll is open whenever there is free capacity. Its request id is reused until it was
+    answered, so that the next poll returns what the server gave to an interrupted one.
     """
 
     def __init__(
         self,
         queue: QueuePort,
         attempts: Attempts,
-        ledger: Ledger,
-        engines: EngineWatch,
-        floor: Floor,
-        conditions: Conditions,
+        capacity: CapacityTracker,
+        backends: BackendHealth,
+        disk: FreeDiskCheck,
         *,
         agent_id: str,
         session: str,
@@ -73,122 +104,86 @@ class ClaimLoop:
     ) -> None:
         self._queue = queue
         self._attempts = attempts
-        self._ledger = ledger
-        self._engines = engines
-        self._floor = floor
-        self._conditions = conditions
+        self._capacity = capacity
+        self._backends = backends
+        self._disk = disk
         self._request = ClaimRequest(
-            agent_id=agent_id, session=session, request_id="", free=ledger.total, queues=queues
+            agent_id=agent_id, session=session, request_id="", free=capacity.total, queues=queues
         )
         self._sleep = sleep
         self._unanswered: str | None = None
-        self._away = False
-        self._full = False
+        self._failing = False
         self._backoff = Backoff(longest=10.0)
 
     async def run(self) -> None:
-        """Claim for ever."""
+        """Claim and start attempts; never returns."""
         while True:
-            await self._ledger.room()
-            await self._engines.one_usable()
-            await self._disk_room()
+            await self._capacity.wait_for_slot()
+            await self._backends.wait_claimable()
+            await self._disk.wait()
             for claim in await self._poll():
-                await self._begin(claim)
+                await self._start(claim)
 
-    async def settle(self) -> None:
-        """After `run` was cancelled: hand back what a cut poll may have been given.
+    async def return_unanswered(self) -> None:
+        """After `run` was cancelled: return what an interrupted poll may have been given.
 
-        The same request id with no room brings what was given already, and nothing new.
+        The same request id without free slots returns what was given to it, and nothing new.
         """
         if self._unanswered is None:
             return
-        nothing = replace(self._ledger.free, slots=0)
-        request = replace(
-            self._request, request_id=self._unanswered, free=nothing, wait_seconds=0.0
-        )
+        free = replace(self._capacity.free, slots=0)
+        request = replace(self._request, request_id=self._unanswered, free=free, wait_seconds=0.0)
         with suppress(LaunchError, TimeoutError):
-            async with asyncio.timeout(_SETTLE):
+            async with asyncio.timeout(_RETURN_TIMEOUT):
                 for claim in await self._queue.claim(request):
-                    await self._queue.release(claim.lease, "the agent leaves")
+                    await self._queue.release(claim.lease, "the agent shuts down")
 
     async def _poll(self) -> tuple[Claim, ...]:
-        free, usable = self._ledger.free, self._engines.usable
-        if usable == ():
+        free, claimable = self._capacity.free, self._backends.claimable
+        if claimable == ():
             return ()
         self._unanswered = self._unanswered or secrets.token_hex(12)
         request = replace(
             self._request,
             request_id=self._unanswered,
             free=free,
-            max_items=_MANY if free.slots is None else max(1, free.slots),
+            max_items=_MAX_ITEMS if free.slots is None else max(1, free.slots),
             wait_seconds=_WAIT,
-            resources=usable,
+            resources=claimable,
         )
+        # The poll is interrupted when what it asked for is not what can run any more. One more
+        # free slot is no reason: the open poll has at least one.
+        changes = [self._backends.wait_changed(claimable)]
+        if self._capacity.counts_resources:
+            changes.append(self._capacity.wait_released())
         try:
-            claims = await self._unless_changed(request)
+            claims = await race(self._queue.claim(request), *changes)
         except LaunchError as error:
-            self._say_away(error)
+            if not self._failing:
+                structlog.get_logger().warning("claims fail; will be retried", error=str(error))
+            self._failing = True
             await self._sleep(self._backoff.pause())
             return ()
         if claims is None:
             return ()
         self._unanswered = None
-        self._say_back()
+        self._backoff.reset()
+        if self._failing:
+            structlog.get_logger().info("the control plane answers claims again")
+        self._failing = False
         return claims
 
-    async def _unless_changed(self, request: ClaimRequest) -> tuple[Claim, ...] | None:
-        """The poll's answer; `None` when what it asked for is no longer what can be run."""
-        return await race(self._queue.claim(request), *self._changes(request))
+    async def _start(self, claim: Claim) -> None:
+        if claim.resource in self._backends.failures:
+            # The server gave it to a poll that was interrupted because the backend failed.
+            await self._return(claim, f"{claim.resource} does not answer")
+        elif devices := self._capacity.devices_in_use(claim.allocation):
+            log = structlog.get_logger().bind(job=claim.lease.item_id)
+            log.error("devices in use were allocated again; the item is returned", devices=devices)
+            await self._return(claim, f"devices in use: {', '.join(devices)}")
+        else:
+            self._attempts.start(claim, Prepare())
 
-    def _changes(self, request: ClaimRequest) -> tuple[Coroutine[Any, Any, None], ...]:
-        """Another free slot is no reason to ask again: the open poll has room for one."""
-        engines = self._engines.changed_from(request.resources)
-        return (engines, self._ledger.returned()) if self._ledger.measured else (engines,)
-
-    async def _begin(self, claim: Claim) -> None:
-        if claim.resource in self._engines.down:
-            # It was given to a poll that was cut because the engine fell silent.
-            with suppress(LaunchError):
-                await self._queue.release(claim.lease, f"{claim.resource} does not answer")
-            return
-        twice = self._ledger.conflict(claim.allocation)
-        if not twice:
-            self._attempts.begin(claim, Prepare())
-            return
-        log = structlog.get_logger().bind(job=claim.lease.item_id)
-        log.error("devices that are in use were granted again; handed back", devices=twice)
+    async def _return(self, claim: Claim, reason: str) -> None:
         with suppress(LaunchError):
-            await self._queue.release(claim.lease, f"devices in use: {', '.join(twice)}")
-
-    async def _disk_room(self) -> None:
-        while (seen := await self._floor.seen()) < self._floor.free:
-            message = (
-                f"{format_size(seen)} are free on the disk of {self._floor.folder}, and "
-                f"{format_size(self._floor.free)} must stay free (`min_free_disk`)."
-            )
-            self._conditions.note(ConditionKind.DISK_LOW, message)
-            if not self._full:
-                structlog.get_logger().error(
-                    "too little free space; nothing is claimed",
-                    folder=str(self._floor.folder),
-                    free=format_size(seen),
-                    floor=format_size(self._floor.free),
-                    hint="free some, or lower min_free_disk",
-                )
-            self._full = True
-            await self._sleep(_DISK_INTERVAL)
-        self._conditions.lift(ConditionKind.DISK_LOW)
-        if self._full:
-            structlog.get_logger().info("there is room on the disk again; claiming goes on")
-        self._full = False
-
-    def _say_away(self, error: LaunchError) -> None:
-        if not self._away:
-            structlog.get_logger().warning("cannot claim; trying again", error=str(error))
-        self._away = True
-
-    def _say_back(self) -> None:
-        self._backoff.reset()
-        if self._away:
-            structlog.get_logger().info("the control plane answers again")
-        self._away = False
+            await self._queue.release(claim.lease, reason)

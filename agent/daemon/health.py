@@ -1,9 +1,10 @@
 """`/healthz`, `/readyz` and `/metrics` of the agent, on a port of its own."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,45 +12,60 @@ from aiohttp import web
 
 from agent.config.agent import HealthConfig
 from agent.daemon.attempts import Attempts
-from agent.daemon.capacity import Ledger
-from agent.daemon.engines import EngineWatch
+from agent.daemon.backend_health import BackendHealth
+from agent.daemon.capacity import CapacityTracker
 from agent.daemon.heartbeat import HeartbeatLoop
-from agent.daemon.tally import Tally
 from agent.model.errors import ConfigError
+from agent.model.outcome import Outcome
 from agent.model.protocol import ConditionKind
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
+class OutcomeCounter:
+    """Outcomes since this process started, by kind and cause."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+
+    def observe(self, outcome: Outcome) -> None:
+        """Count one."""
+        self.counts[type(outcome).__name__.lower(), outcome.cause] += 1
+
+
 @dataclass(frozen=True, slots=True)
-class Vitals:
-    """Where the answers come from."""
+class AgentStatus:
+    """The parts of the agent that the probes and metrics read."""
 
     attempts: Attempts
-    ledger: Ledger
-    engines: EngineWatch
+    capacity: CapacityTracker
+    backends: BackendHealth
     heartbeat: HeartbeatLoop
-    tally: Tally
     lease_seconds: float
+    outcomes: OutcomeCounter = field(default_factory=OutcomeCounter)
 
-    def complaints(self) -> list[str]:
-        """Why the agent takes no jobs now; empty when it does."""
-        engines, conditions = self.engines, self.heartbeat.conditions.now
-        silenced = engines.down if engines.usable == () else {}
-        found = [f"{resource}: {text}" for resource, text in silenced.items()]
+    @property
+    def heartbeat_age(self) -> float:
+        """Seconds since the control plane answered a heartbeat."""
+        return time.monotonic() - self.heartbeat.answered_at
+
+    def problems(self) -> list[str]:
+        """Why the agent claims no jobs now; empty when it does."""
+        backends, conditions = self.backends, self.heartbeat.conditions.active
+        failures = backends.failures if backends.claimable == () else {}
+        found = [f"{resource}: {text}" for resource, text in failures.items()]
         found += [one.message for one in conditions if one.kind is ConditionKind.DISK_LOW]
-        silent = time.monotonic() - self.heartbeat.answered_at
-        if silent > self.lease_seconds:
-            found.append(f"control plane: no answer for {silent:.0f} s")
+        if self.heartbeat_age > self.lease_seconds:
+            found.append(f"control plane: no answer for {self.heartbeat_age:.0f} s")
         if self.heartbeat.draining:
-            found.append("leaving")
+            found.append("shutting down")
         return found
 
 
 @asynccontextmanager
-async def serving(config: HealthConfig, vitals: Vitals) -> AsyncIterator[int | None]:
-    """Serve while the context lasts; gives the port, or `None` where it is switched off.
+async def serve_health(config: HealthConfig, status: AgentStatus) -> AsyncIterator[int | None]:
+    """Serve during the context; yields the port, or `None` where it is switched off.
 
     Raises:
         ConfigError: the port is in use.
@@ -57,7 +73,7 @@ async def serving(config: HealthConfig, vitals: Vitals) -> AsyncIterator[int | N
     if config.port is None:
         yield None
         return
-    runner = web.AppRunner(_app(vitals), access_log=None)
+    runner = web.AppRunner(_app(status), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, config.listen, config.port)
@@ -73,16 +89,16 @@ async def serving(config: HealthConfig, vitals: Vitals) -> AsyncIterator[int | N
         await runner.cleanup()
 
 
-def _app(vitals: Vitals) -> web.Application:
-    render = _renderer(vitals)
+def _app(status: AgentStatus) -> web.Application:
+    render = _metrics_renderer(status)
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        found = vitals.complaints()
-        text = "\n".join(found) or "ok"
-        return web.Response(text=f"{text}\n", status=503 if found else 200)
+        problems = status.problems()
+        text = "\n".join(problems) or "ok"
+        return web.Response(text=f"{text}\n", status=503 if problems else 200)
 
     async def metrics(_: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
@@ -95,37 +111,38 @@ def _app(vitals: Vitals) -> web.Application:
     return app
 
 
-def _renderer(vitals: Vitals) -> Callable[[], bytes]:
+def _metrics_renderer(status: AgentStatus) -> Callable[[], bytes]:
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry()
-    registry.register(_Collector(vitals))
+    registry.register(_Collector(status))
     return lambda: generate_latest(registry)
 
 
 class _Collector:
-    """Reads the values when they are asked for, so that nothing has to be kept up to date."""
+    """Reads the values at each scrape."""
 
-    def __init__(self, vitals: Vitals) -> None:
-        self._vitals = vitals
+    def __init__(self, status: AgentStatus) -> None:
+        self._status = status
 
     def collect(self) -> Iterable["Metric"]:
         from prometheus_client.core import CounterMetricFamily
 
-        vitals = self._vitals
-        slots = vitals.ledger.free.slots
-        silent = time.monotonic() - vitals.heartbeat.answered_at
-        yield _gauge("attempts", "Attempts under way.", len(vitals.attempts))
+        status = self._status
+        slots = status.capacity.free.slots
+        yield _gauge("attempts", "Attempts under way.", len(status.attempts))
         if slots is not None:
             yield _gauge("free_slots", "Further jobs it could take.", slots)
-        yield _gauge("heartbeat_age_seconds", "Since the last answered heartbeat.", silent)
-        yield _gauge("engines_down", "Engines that do not answer.", len(vitals.engines.down))
-        counted = CounterMetricFamily(
+        age = status.heartbeat_age
+        yield _gauge("heartbeat_age_seconds", "Since the last answered heartbeat.", age)
+        failed = len(status.backends.failures)
+        yield _gauge("engines_down", "Engines that do not answer.", failed)
+        outcomes = CounterMetricFamily(
             "launch_agent_outcomes", "Attempts that ended.", labels=["outcome", "cause"]
         )
-        for (outcome, cause), count in vitals.tally.counts.items():
-            counted.add_metric([outcome, cause], count)
-        yield counted
+        for (outcome, cause), count in status.outcomes.counts.items():
+            outcomes.add_metric([outcome, cause], count)
+        yield outcomes
 
 
 def _gauge(name: str, text: str, value: float) -> "Metric":

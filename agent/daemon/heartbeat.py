@@ -1,28 +1,57 @@
-"""Agent liveness, lease renewal, stop requests, what is wrong here."""
+"""Heartbeat, lease renewal, commands from the server, and the conditions told with them."""
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
 import structlog
 
 from agent.daemon.attempts import Attempts
-from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
-from agent.model.protocol import Heartbeat, HeartbeatReply
+from agent.model.protocol import Condition, ConditionKind, Heartbeat, HeartbeatReply
 from agent.pipeline.cancellation import race
 from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
-Commands = Callable[[Literal["DRAIN", "STOP", "SUPERSEDED"]], None]
+#: Commands about this process as a whole.
+AgentCommand = Literal["DRAIN", "STOP", "SUPERSEDED"]
+
+#: Seconds of one long poll for commands.
+_COMMAND_WAIT: Final = 25.0
+
+
+class Conditions:
+    """What keeps this agent from claiming; `changed` is called when one begins or ends."""
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self._changed = changed
+        self._active: dict[tuple[ConditionKind, str | None], Condition] = {}
+
+    @property
+    def active(self) -> tuple[Condition, ...]:
+        """All of them, the oldest first."""
+        return tuple(self._active.values())
+
+    def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> None:
+        """Begin a condition; for an active one, only the message is updated."""
+        key = (kind, resource)
+        is_new = key not in self._active
+        self._active[key] = Condition(kind, " ".join(message.split()), resource)
+        if is_new:
+            self._changed()
+
+    def clear(self, kind: ConditionKind, resource: str | None = None) -> None:
+        """End a condition; no effect where it is not active."""
+        if self._active.pop((kind, resource), None) is not None:
+            self._changed()
 
 
 class HeartbeatLoop:
-    """One call every `interval` seconds renews everything, and one at once when hastened.
+    """Renews all leases every `interval` seconds, and at once on request.
 
-    After a sleep of the whole process (SIGSTOP, a suspended machine) the first thing that
-    happens is a renewal; its answers, not the clock here, say what is still ours.
+    After a pause of the whole process (SIGSTOP, a suspended machine) the first thing that
+    happens is a renewal; its reply, not the local clock, says which leases are still held.
     """
 
     def __init__(
@@ -33,7 +62,7 @@ class HeartbeatLoop:
         agent_id: str,
         session: str,
         interval: float,
-        commands: Commands,
+        on_command: Callable[[AgentCommand], None],
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -41,70 +70,85 @@ class HeartbeatLoop:
         self._agent_id = agent_id
         self._session = session
         self._interval = interval
-        self._commands = commands
+        self._on_command = on_command
         self._sleep = sleep
-        self._away = False
-        self._hastened = asyncio.Event()
-        #: Told with every beat; a change is told at once.
-        self.conditions = Conditions(self.hasten)
+        self._failing = False
+        self._requested = asyncio.Event()
+        #: Sent with every heartbeat; a change is sent at once.
+        self.conditions = Conditions(self._requested.set)
         #: Set by the service once it claims no more.
         self.draining = False
-        #: Monotonic time of the last answer.
+        #: Monotonic time of the last reply.
         self.answered_at = time.monotonic()
 
     async def run(self) -> None:
-        """Heartbeat for ever."""
+        """Send heartbeats; never returns."""
         backoff = Backoff(first=1.0, longest=self._interval)
         while True:
-            self._hastened.clear()
-            if await self.beat():
+            # A request during a heartbeat causes another one after it.
+            self._requested.clear()
+            if await self.send():
                 backoff.reset()
-                await race(self._hastened.wait(), self._sleep(self._interval))
+                await race(self._requested.wait(), self._sleep(self._interval))
             else:
                 await self._sleep(backoff.pause())
 
-    def hasten(self) -> None:
-        """Heartbeat at once; while a beat is under way, once more after it."""
-        self._hastened.set()
+    async def watch_commands(self) -> None:
+        """Keep a long poll open that returns when the server has a command; never returns.
 
-    async def beat(self, status: str | None = None) -> bool:
-        """One beat; false when it was not answered."""
-        beat = Heartbeat(
+        The commands themselves come with the heartbeat's reply, which is requested at once. So
+        a poll that fails delays a command until the next heartbeat, and an open poll never
+        delays a renewal. A stop for an item whose claim has not arrived here yet comes with the
+        next heartbeat.
+        """
+        seen: str | None = None
+        backoff = Backoff(longest=10.0)
+        while True:
+            try:
+                mark = await self._queue.commands(
+                    self._agent_id, self._session, seen, _COMMAND_WAIT
+                )
+            except LaunchError:
+                # The heartbeat logs that the server is unreachable.
+                await self._sleep(backoff.pause())
+                continue
+            backoff.reset()
+            if mark != seen:
+                seen = mark
+                self._requested.set()
+
+    async def send(self, status: str | None = None) -> bool:
+        """Send one heartbeat; false when it was not answered."""
+        heartbeat = Heartbeat(
             self._agent_id,
             self._session,
             status or self._status(),
             self._attempts.leases,
-            self.conditions.now,
+            self.conditions.active,
         )
         try:
-            answer = await self._queue.renew(beat)
+            reply = await self._queue.renew(heartbeat)
         except LaunchError as error:
-            self._say_away(error)
+            if not self._failing:
+                structlog.get_logger().warning("leases were not renewed", error=str(error))
+            self._failing = True
             return False
-        self._say_back()
+        if self._failing:
+            structlog.get_logger().info("leases are renewed again")
+        self._failing = False
         self.answered_at = time.monotonic()
-        self._obey(answer)
+        self._apply(reply)
         return True
 
-    def _obey(self, answer: HeartbeatReply) -> None:
-        if not answer.current:
-            self._commands("SUPERSEDED")
+    def _apply(self, reply: HeartbeatReply) -> None:
+        if not reply.current:
+            self._on_command("SUPERSEDED")
             return
-        self._attempts.deliver(answer.answers)
-        if answer.stop is not None:
-            self._commands(answer.stop)
+        self._attempts.apply(reply.answers)
+        if reply.stop is not None:
+            self._on_command(reply.stop)
 
     def _status(self) -> str:
         if self.draining:
             return "DRAINING"
         return "RUNNING" if len(self._attempts) else "POLLING"
-
-    def _say_away(self, error: LaunchError) -> None:
-        if not self._away:
-            structlog.get_logger().warning("leases were not renewed", error=str(error))
-        self._away = True
-
-    def _say_back(self) -> None:
-        if self._away:
-            structlog.get_logger().info("leases are renewed again")
-        self._away = False

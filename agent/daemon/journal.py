@@ -1,12 +1,14 @@
-"""Write-ahead record of side effects: a small SQLite file with one writer thread.
+"""Write-ahead journal of side effects: a small SQLite file with one writer thread.
 
-Labels and the control plane know everything in here but one fact: that a start was never
-sent. So a lost or broken journal costs precision, never safety; it is set aside and made
-anew. What has to be on disk before the agent goes on (a start's intent, an outcome) is
-waited for; all else rides along with the next such write, or follows a moment later.
+Everything in it can be learned from workload labels and the control plane but one fact: that a
+start was never sent. So a lost or damaged journal makes more attempts end as lost, and never
+starts one twice; a damaged file is set aside and a new one is created. Writes that must be
+durable before the agent goes on (the intent to start, an outcome) are awaited; the others are
+committed with the next such write, or shortly after.
 """
 
 import asyncio
+import json
 import sqlite3
 import time
 from collections.abc import Callable
@@ -17,17 +19,26 @@ from typing import Any, Final, Self, TypeVar
 
 import structlog
 
-from agent.daemon.outcomes import from_json, to_json
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.model.outcome import Outcome
+from agent.model.outcome import (
+    Errored,
+    Failed,
+    Lost,
+    Outcome,
+    Preempted,
+    Refused,
+    Stopped,
+    Succeeded,
+    exit_code_of,
+)
 from agent.model.work import Lease
 
 Result = TypeVar("Result")
 
 _VERSION: Final = 1
-#: Seconds that a write nobody waits for waits for one that somebody does.
-_LINGER: Final = 0.5
+#: Seconds after which a write that is not awaited is committed without one that is.
+_COMMIT_DELAY: Final = 0.5
 _SCHEMA: Final = """
 CREATE TABLE attempt (
   item TEXT NOT NULL,
@@ -51,8 +62,13 @@ _UPSERT: Final = (
 )
 
 
+_OUTCOMES: Final = {
+    kind.__name__: kind for kind in (Succeeded, Failed, Stopped, Preempted, Lost, Refused, Errored)
+}
+
+
 @dataclass(frozen=True, slots=True)
-class Entry:
+class JournalEntry:
     """What the journal knows about one attempt."""
 
     lease: Lease
@@ -64,7 +80,7 @@ class Entry:
     log_shift: int
     outcome: Outcome | None
     facts: dict[str, Any] = field(default_factory=dict)
-    #: The control plane has the outcome, or the attempt is not ours any more.
+    #: The outcome was acknowledged, or the attempt is not held by this agent any more.
     over: bool = False
 
 
@@ -72,27 +88,28 @@ class Entry:
 class _Write:
     sql: str
     values: tuple[Any, ...]
+    #: Set when the write is durable, for one that is awaited.
     done: asyncio.Future[None] | None
 
 
 class Journal:
-    """`agent.ports.journal.AttemptJournal` on disk. Open with `Journal.open`, end with `close`."""
+    """`AttemptJournal` on disk. Open it with `Journal.open`, and `close` it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
-        self._waiting: list[_Write] = []
+        self._pending: list[_Write] = []
         self._committing: asyncio.Task[None] | None = None
-        self._later: asyncio.TimerHandle | None = None
-        #: Used by the writer thread alone.
+        self._delayed: asyncio.TimerHandle | None = None
+        #: Used in the writer thread only.
         self._database: sqlite3.Connection | None = None
 
     @classmethod
     async def open(cls, path: Path) -> Self:
-        """Open or make the file; one that cannot be read is set aside.
+        """Open the file or create it; a damaged one is set aside.
 
         Raises:
-            ConfigError: its folder cannot be written.
+            ConfigError: the folder cannot be written.
         """
         journal = cls(path)
         try:
@@ -103,7 +120,7 @@ class Journal:
         return journal
 
     async def close(self) -> None:
-        """Write what waits, then close; legal twice."""
+        """Commit pending writes, then close; repeating the call has no effect."""
         await self._flush()
         database, self._database = self._database, None
         if database is not None:
@@ -111,82 +128,82 @@ class Journal:
         self._thread.shutdown()
 
     def opened(self, lease: Lease, name: str, resource: str) -> None:
-        """A workload is going to be created; what was noted before it never started."""
-        self._note(
+        """A workload is going to be created; whatever was recorded before never started."""
+        self._write_later(
             lease, name=name, resource=resource, start_intended=0, started=0, outcome=None, over=0
         )
-        # On disk before the permit is asked for, nearly always: it is what proves, after a
-        # crash between the two, that no start was sent. It takes along what lingers.
+        # Committed now, so that it is nearly always durable before the permit is requested:
+        # after a crash between the two it proves that no start was sent.
         self._commit_now()
 
     async def start_intended(self, lease: Lease) -> None:
-        """A start may be sent from now on."""
-        await self._durable(lease, start_intended=1)
+        """A start may be sent from now on. Durable on return."""
+        await self._write(lease, start_intended=1)
 
     def started(self, lease: Lease) -> None:
         """The start was answered."""
-        self._note(lease, started=1)
+        self._write_later(lease, started=1)
 
     def log_shifted(self, lease: Lease, shift: int) -> None:
-        """See `agent.pipeline.joblog`."""
-        self._note(lease, log_shift=shift)
-        # Nothing may follow for hours, and bytes that were shipped depend on it.
+        """Stored log offsets exceed the runner's by `shift` bytes from now on."""
+        self._write_later(lease, log_shift=shift)
+        # No other write may follow for hours, and the offsets of shipped bytes depend on it.
         self._commit_now()
 
     async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
-        """The outcome, until it is acknowledged."""
-        await self._durable(lease, outcome=to_json(outcome, facts))
+        """The outcome, to be reported until it is acknowledged. Durable on return."""
+        await self._write(lease, outcome=_encode(outcome, facts))
 
     def acknowledged(self, lease: Lease) -> None:
-        """The control plane has it."""
-        self._note(lease, over=1)
+        """The control plane has the outcome."""
+        self._write_later(lease, over=1)
 
     def dropped(self, lease: Lease) -> None:
-        """Not ours any more."""
-        self._note(lease, over=1)
+        """The attempt is not held by this agent any more."""
+        self._write_later(lease, over=1)
 
-    async def entries(self) -> list[Entry]:
-        """All that is known."""
+    async def entries(self) -> list[JournalEntry]:
+        """All entries."""
         await self._flush()
         return await self._in_thread(self._read)
 
     async def forget(self, older_than: float) -> None:
-        """Remove attempts that are over and unchanged for so many seconds."""
+        """Remove entries that are over and unchanged for `older_than` seconds."""
         await self._submit(
             "DELETE FROM attempt WHERE over AND changed_at < ?", (_now() - older_than,)
         )
 
-    def _note(self, lease: Lease, **columns: Any) -> None:
-        self._waiting.append(_Write(*_upsert(lease, columns), None))
-        if self._later is None:
-            self._later = asyncio.get_running_loop().call_later(_LINGER, self._commit_now)
+    def _write_later(self, lease: Lease, **columns: Any) -> None:
+        self._pending.append(_Write(*_upsert(lease, columns), None))
+        if self._delayed is None:
+            self._delayed = asyncio.get_running_loop().call_later(_COMMIT_DELAY, self._commit_now)
 
-    async def _durable(self, lease: Lease, **columns: Any) -> None:
+    async def _write(self, lease: Lease, **columns: Any) -> None:
         await self._submit(*_upsert(lease, columns))
 
     async def _submit(self, sql: str, values: tuple[Any, ...]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Write(sql, values, done))
+        self._pending.append(_Write(sql, values, done))
         self._commit_now()
         await done
 
     def _commit_now(self) -> None:
-        if self._later is not None:
-            self._later.cancel()
-            self._later = None
+        if self._delayed is not None:
+            self._delayed.cancel()
+            self._delayed = None
         if self._committing is None or self._committing.done():
             self._committing = asyncio.create_task(self._commit_all(), name="journal")
 
     async def _flush(self) -> None:
-        """Wait until nothing waits; what could not be written has been logged."""
-        if self._waiting:
+        """Wait until no write is pending; those that failed have been logged."""
+        if self._pending:
             self._commit_now()
         while self._committing is not None and not self._committing.done():
             await asyncio.wait({self._committing})
 
     async def _commit_all(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
+        while self._pending:
+            batch, self._pending = self._pending, []
             error = await self._try(batch)
             for write in batch:
                 _settle(write, error)
@@ -194,9 +211,11 @@ class Journal:
     async def _try(self, batch: list[_Write]) -> JobError | None:
         try:
             await self._in_thread(lambda: self._commit(batch))
-        except Exception as error:  # noqa: BLE001 -- whatever it is, those who wait must hear of it
-            structlog.get_logger().error("the journal was not written", error=str(error))
-            return _explained(error, self._path)
+        except Exception as error:  # noqa: BLE001 -- any failure must reach those who await the write
+            structlog.get_logger().error("the journal could not be written", error=str(error))
+            full = "disk is full" in str(error)
+            cause = Cause.DISK_FULL if full else Cause.INTERNAL
+            return JobError(cause, f"The agent's journal {self._path} cannot be written: {error}.")
         return None
 
     def _commit(self, batch: list[_Write]) -> None:
@@ -206,7 +225,7 @@ class Journal:
             for write in batch:
                 database.execute(write.sql, write.values)
 
-    def _read(self) -> list[Entry]:
+    def _read(self) -> list[JournalEntry]:
         rows = self._opened_database().execute(
             "SELECT item, attempt, epoch, name, resource, start_intended, started, log_shift,"
             " outcome, over FROM attempt ORDER BY item, attempt"
@@ -229,11 +248,11 @@ def _open(path: Path) -> sqlite3.Connection:
         return _connect(path)
     except sqlite3.OperationalError as error:
         message = f"The journal {path} cannot be opened: {error}."
-        raise ConfigError(message, hint="Check the rights of `state_dir`.") from error
+        raise ConfigError(message, hint="Check the permissions of `state_dir`.") from error
     except sqlite3.DatabaseError as error:
         aside = _set_aside(path)
         structlog.get_logger().error(
-            "the journal is damaged; made anew from labels and the control plane",
+            "the journal is damaged; recovering from labels and the control plane",
             error=str(error),
             kept_as=str(aside),
         )
@@ -246,9 +265,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         (version,) = database.execute("PRAGMA user_version").fetchone()
-        (verdict,) = database.execute("PRAGMA quick_check").fetchone()
-        if verdict != "ok" or version not in {0, _VERSION}:
-            raise sqlite3.DatabaseError(f"version {version}, check: {verdict}")
+        (check,) = database.execute("PRAGMA quick_check").fetchone()
+        if check != "ok" or version not in {0, _VERSION}:
+            raise sqlite3.DatabaseError(f"version {version}, check: {check}")
         if version == 0:
             database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
     except BaseException:
@@ -275,10 +294,31 @@ def _upsert(lease: Lease, columns: dict[str, Any]) -> tuple[str, tuple[Any, ...]
     return sql, (lease.item_id, lease.attempt, lease.epoch, _now(), *columns.values())
 
 
-def _entry(row: tuple[Any, ...]) -> Entry:
-    item, attempt, epoch, name, resource, intended, started, shift, told, over = row
-    outcome, facts = from_json(told) if told else (None, {})
-    return Entry(
+def _encode(outcome: Outcome, facts: dict[str, Any]) -> str:
+    return json.dumps(
+        {
+            "kind": type(outcome).__name__,
+            "cause": outcome.cause,
+            "message": outcome.message,
+            "exit_code": exit_code_of(outcome),
+            "facts": facts,
+        }
+    )
+
+
+def _decode(text: str) -> tuple[Outcome, dict[str, Any]]:
+    stored = json.loads(text)
+    kind = _OUTCOMES[stored["kind"]]
+    fields: dict[str, Any] = {"cause": Cause(stored["cause"]), "message": stored["message"]}
+    if kind in {Failed, Stopped}:
+        fields["exit_code"] = stored["exit_code"]
+    return kind(**fields), stored["facts"]
+
+
+def _entry(row: tuple[Any, ...]) -> JournalEntry:
+    item, attempt, epoch, name, resource, intended, started, shift, encoded, over = row
+    outcome, facts = _decode(encoded) if encoded else (None, {})
+    return JournalEntry(
         lease=Lease(item, attempt, epoch),
         name=name,
         resource=resource,
@@ -300,12 +340,6 @@ def _settle(write: _Write, error: JobError | None) -> None:
         write.done.set_exception(error)
 
 
-def _explained(error: Exception, path: Path) -> JobError:
-    full = "disk is full" in str(error)
-    cause = Cause.DISK_FULL if full else Cause.INTERNAL
-    return JobError(cause, f"The agent's journal {path} cannot be written: {error}.")
-
-
 def _now() -> float:
-    """Wall-clock time: ages are compared across restarts of the machine."""
+    """Wall-clock time, since ages are compared across reboots."""
     return time.time()

@@ -1,14 +1,16 @@
-"""The daemon: starts, supervises its loops by name, and leaves in two levels.
+"""The agent daemon: starts up, supervises its loops, and shuts down in two levels.
 
-Life cycle of `AgentDaemon.run`: open the journal → register → open engines → adopt what
-was left → claim. It returns once everything has ended; a second call is not meant.
+`AgentDaemon.run`: open the journal → register → open the backends → adopt attempts of an
+earlier process → claim. It returns when everything has ended; call it once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,18 +19,15 @@ import structlog
 from agent.config.agent import HealthConfig
 from agent.config.execution import JobSecret, MountConfig
 from agent.daemon.attempts import Attempts
-from agent.daemon.capacity import Ledger
-from agent.daemon.claim import ClaimLoop, Floor
-from agent.daemon.commands import CommandLoop
-from agent.daemon.engines import EngineWatch
-from agent.daemon.health import Vitals, serving
-from agent.daemon.heartbeat import HeartbeatLoop
+from agent.daemon.backend_health import BackendHealth
+from agent.daemon.capacity import CapacityTracker
+from agent.daemon.claim import ClaimLoop, FreeDiskCheck
+from agent.daemon.health import AgentStatus, OutcomeCounter, serve_health
+from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
-from agent.daemon.leaving import EXIT_CODES, Leave, Leaving
-from agent.daemon.notify import Notifier
-from agent.daemon.prune import AttemptFolders, PruneLoop, Pruner
-from agent.daemon.recover import Recovery
-from agent.daemon.tally import Tally
+from agent.daemon.pruning import AttemptFolders, PruneLoop, Pruner
+from agent.daemon.recovery import Recovery
+from agent.daemon.systemd import SystemdNotifier
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason, cancel_task, race
@@ -36,23 +35,114 @@ from agent.pipeline.dependencies import Backend, Dependencies, Limits, Sources
 from agent.pipeline.retry import Sleep
 from agent.ports.queue import QueuePort
 
-#: Seconds that attempts get to detach, and that stopped jobs get beyond their grace.
+#: Seconds that attempts get to detach, and that stopped jobs get beyond their grace period.
 _DETACH: Final = 10.0
 _AFTER_GRACE: Final = 30.0
-_GOODBYE: Final = 3.0
+#: Seconds for the last heartbeat.
+_LAST_HEARTBEAT: Final = 3.0
+
+
+class ShutdownReason(Enum):
+    """The first reason to shut down; it decides what happens to running jobs."""
+
+    #: They end first.
+    WAIT = auto()
+    #: They go on, and the next process adopts them.
+    DETACH = auto()
+    #: A newer process of this installation has adopted them already.
+    SUPERSEDED = auto()
+    #: A loop of the daemon ended; as DETACH.
+    FAILED = auto()
+
+
+_EXIT_CODES: Final = {
+    ShutdownReason.WAIT: 0,
+    ShutdownReason.DETACH: 0,
+    ShutdownReason.SUPERSEDED: 1,
+    ShutdownReason.FAILED: 1,
+}
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+class ShutdownRequest:
+    """Requests to shut down, from signals, operators and failures.
+
+    First level: claim no more, return what is not started. Second level: stop the jobs, too.
+    """
+
+    def __init__(self, on_stop: Literal["wait", "detach"]) -> None:
+        self._on_stop = ShutdownReason.WAIT if on_stop == "wait" else ShutdownReason.DETACH
+        self.reason: ShutdownReason | None = None
+        self._first = asyncio.Event()
+        self._second = asyncio.Event()
+
+    def by_signal(self) -> None:
+        """One signal; the next one asks for the second level."""
+        if self.reason is None:
+            self._request(self._on_stop)
+        else:
+            self._second.set()
+
+    def by_command(self, command: AgentCommand) -> None:
+        """A command of the server, which repeats it with every heartbeat."""
+        log = structlog.get_logger()
+        match command:
+            case "DRAIN" if self.reason is None:
+                log.info("an operator asked this agent to shut down once its jobs have ended")
+                self._request(ShutdownReason.WAIT)
+            case "STOP" if not self._second.is_set():
+                log.info("an operator asked this agent to stop its jobs and shut down")
+                self._request(ShutdownReason.WAIT)
+                self._second.set()
+            case "SUPERSEDED" if self.reason is not ShutdownReason.SUPERSEDED:
+                log.error("a newer process of this installation took over; shutting down")
+                self.reason = ShutdownReason.SUPERSEDED
+                self._first.set()
+                self._second.set()
+
+    def by_failure(self) -> None:
+        """A loop of the daemon ended."""
+        self._request(ShutdownReason.FAILED)
+
+    async def first_level(self) -> ShutdownReason:
+        """Wait for the first request."""
+        await self._first.wait()
+        return self.reason or ShutdownReason.FAILED
+
+    async def second_level(self) -> None:
+        """Wait for a request to stop the jobs, too."""
+        await self._second.wait()
+
+    @contextmanager
+    def signal_handlers(self) -> Iterator[None]:
+        """Handle SIGTERM and SIGINT during the context."""
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self.by_signal)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _request(self, reason: ShutdownReason) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._first.set()
 
 
 @dataclass(frozen=True, slots=True)
-class Workshop:
-    """What is opened once the control plane is known, since labels name it."""
+class Backends:
+    """Opened after registration, since labels name the control plane."""
 
+    #: By resource.
     backends: Mapping[str, Backend]
     pruners: Sequence[Pruner] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the configuration says about the daemon itself; durations in seconds."""
+    """The daemon's part of the configuration; durations in seconds."""
 
     state_dir: Path
     #: What the first SIGTERM means for running jobs.
@@ -63,7 +153,7 @@ class Settings:
     #: Bytes that must be free on the state folder's disk.
     min_free_disk: int = 0
     prune_interval: float = 600.0
-    #: Journal entries of attempts that are over.
+    #: Age at which journal entries of attempts that are over are removed.
     keep_attempts: float = 7 * 86400.0
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
     mounts: Mapping[str, MountConfig] = field(default_factory=dict)
@@ -71,266 +161,212 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class _Running:
+class _Registered:
     """The parts of a daemon that has registered."""
 
-    welcome: RegisteredAgent
+    agent: RegisteredAgent
     attempts: Attempts
-    ledger: Ledger
-    engines: EngineWatch
     heartbeat: HeartbeatLoop
+    backends: BackendHealth
     claims: ClaimLoop
     recovery: Recovery
     pruning: PruneLoop
-    tally: Tally
+    status: AgentStatus
 
 
 class AgentDaemon:
     """One process of one installation.
 
-    `hello.identity` comes from `agent.daemon.identity.held_state_dir`, which the caller
-    holds around `run`. `open_workshop` is called once, after registration. `on_ready` is
-    called when the first claim is about to wait.
+    The caller holds `agent.daemon.state_folder.locked_state_folder` around `run`; it yields
+    `registration.identity`. `open_backends` is called once, after registration. `on_ready` is
+    called before the first claim.
     """
 
     def __init__(
         self,
         *,
         queue: QueuePort,
-        hello: AgentRegistration,
-        open_workshop: Callable[[RegisteredAgent], Awaitable[Workshop]],
+        registration: AgentRegistration,
+        open_backends: Callable[[RegisteredAgent], Awaitable[Backends]],
         sources: Sources,
         settings: Settings,
         executor: Executor,
-        notifier: Notifier | None = None,
+        notifier: SystemdNotifier | None = None,
         on_ready: Callable[[RegisteredAgent], None] = lambda _: None,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
-        self._hello = hello
-        self._open_workshop = open_workshop
+        self._registration = registration
+        self._open_backends = open_backends
         self._sources = sources
         self._settings = settings
         self._executor = executor
-        self._notifier = notifier or Notifier()
+        self._notifier = notifier or SystemdNotifier()
         self._on_ready = on_ready
         self._sleep = sleep
-        self._leaving = Leaving(settings.on_stop)
+        self._shutdown = ShutdownRequest(settings.on_stop)
 
     def stop(self) -> None:
-        """Ask to leave, as SIGTERM does; twice stops the jobs, too. Legal before `run`."""
-        self._leaving.ask()
+        """Request shutdown as SIGTERM does; a second call stops the jobs, too.
+
+        It may be called before `run`.
+        """
+        self._shutdown.by_signal()
 
     async def run(self) -> int:
-        """Work until asked to leave; the exit code of the process.
+        """Work until shutdown is requested; returns the exit code of the process.
 
         Raises:
-            LaunchError: it cannot begin; the message says why.
+            LaunchError: it cannot start; the message says why.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._leaving.signals())
+            stack.enter_context(self._shutdown.signal_handlers())
             journal = await Journal.open(self._settings.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            running = await race(self._begin(journal), self._leaving.wanted())
-            if running is None:
-                return EXIT_CODES[await self._leaving.wanted()]
-            structlog.contextvars.bind_contextvars(agent=running.welcome.agent_name)
-            vitals = Vitals(
-                running.attempts, running.ledger, running.engines, running.heartbeat,
-                running.tally, running.welcome.lease_seconds,
-            )  # fmt: skip
-            await stack.enter_async_context(serving(self._settings.health, vitals))
-            return await self._work(running)
+            parts = await race(self._register(journal), self._shutdown.first_level())
+            if parts is None:
+                return _EXIT_CODES[await self._shutdown.first_level()]
+            structlog.contextvars.bind_contextvars(agent=parts.agent.agent_name)
+            await stack.enter_async_context(serve_health(self._settings.health, parts.status))
+            return await self._supervise(parts)
 
-    async def _begin(self, journal: Journal) -> _Running:
-        welcome = await self._queue.register(self._hello)
-        workshop = await self._open_workshop(welcome)
-        tally, ledger = Tally(), Ledger(self._hello.capacity)
-        dependencies = self._dependencies(welcome, workshop, journal, tally)
-        attempts = Attempts(dependencies, ledger)
-        attempts.hold(welcome.held)
-        recovery = Recovery(
-            self._queue, journal, workshop.backends, attempts,
-            grace=self._settings.limits.grace, sleep=self._sleep,
-        )  # fmt: skip
-        heartbeat = self._heartbeat(welcome, attempts)
-        engines = EngineWatch(
-            workshop.backends,
-            heartbeat.conditions,
-            narrow=welcome.narrows_claims,
-            sleep=self._sleep,
-        )
-        return _Running(
-            welcome=welcome,
-            attempts=attempts,
-            ledger=ledger,
-            engines=engines,
-            heartbeat=heartbeat,
-            claims=self._claims(welcome, attempts, ledger, engines, heartbeat),
-            recovery=recovery,
-            pruning=self._pruning(workshop, recovery, journal, attempts),
-            tally=tally,
-        )
-
-    async def _work(self, running: _Running) -> int:
-        loops = {
-            "heartbeat": self._supervised("heartbeat", running.heartbeat.run()),
-            "watchdog": self._supervised("watchdog", self._notifier.watch()),
-            "work": self._supervised("work", self._adopt_then_claim(running)),
-            "engines": self._supervised("engines", running.engines.run()),
-            "prune": self._supervised("prune", running.pruning.run()),
-        }
-        if running.welcome.has_commands:
-            loops["commands"] = self._supervised("commands", self._commands(running).run())
-        try:
-            reason = await self._leaving.wanted()
-            self._notifier.stopping("leaving")
-            structlog.get_logger().info("leaving", reason=reason.name.lower())
-            running.heartbeat.draining = True
-            for name in ("work", "engines", "prune"):
-                await cancel_task(loops[name])
-            await self._leave(running, reason)
-            return EXIT_CODES[self._leaving.reason or reason]
-        finally:
-            await running.attempts.cancel()
-            for loop in loops.values():
-                await cancel_task(loop)
-
-    async def _adopt_then_claim(self, running: _Running) -> None:
-        await running.recovery.adopt(running.welcome.held)
-        structlog.get_logger().info("ready", queues=list(self._hello.queues))
-        self._notifier.ready(f"serving {', '.join(self._hello.queues)}")
-        self._on_ready(running.welcome)
-        await running.claims.run()
-
-    def _supervised(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        async def watched() -> None:
-            try:
-                await loop
-                structlog.get_logger().error("a loop ended by itself; leaving", loop=name)
-            except Exception:  # noqa: BLE001 -- supervision is the last to see it
-                structlog.get_logger().exception("a loop failed; leaving", loop=name)
-            self._leaving.broken()
-
-        return asyncio.create_task(watched(), name=name)
-
-    async def _leave(self, running: _Running, reason: Leave) -> None:
-        """Hand back what is not started; then what the reason says about the rest."""
-        attempts = running.attempts
-        if reason is Leave.SUPERSEDED:
-            attempts.cancel_all(CancelReason.FENCED)
-            await _at_most(_DETACH, attempts.all_ended())
-            return
-        detach = reason in {Leave.DETACH, Leave.BROKEN}
-        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.HAND_BACK)
-        await running.claims.settle()
-        if detach:
-            await _at_most(_DETACH, attempts.all_ended())
-        else:
-            await self._wait_for_jobs(attempts)
-        if self._leaving.reason is not Leave.SUPERSEDED:
-            await _at_most(_GOODBYE, running.heartbeat.beat("KILLED"))
-
-    async def _wait_for_jobs(self, attempts: Attempts) -> None:
-        """Until they have ended; the second level stops them."""
-        if len(attempts):
-            structlog.get_logger().info(
-                "waiting for jobs; a second signal stops them", jobs=len(attempts)
-            )
-        await race(attempts.all_ended(), self._leaving.hurry())
-        if not len(attempts):
-            return
-        superseded = self._leaving.reason is Leave.SUPERSEDED
-        attempts.cancel_all(CancelReason.FENCED if superseded else CancelReason.ABORT)
-        patience = self._settings.limits.grace + _AFTER_GRACE
-        if not await _at_most(patience, attempts.all_ended()):
-            attempts.cancel_all(CancelReason.DETACH)
-            await _at_most(_DETACH, attempts.all_ended())
-
-    def _dependencies(
-        self, welcome: RegisteredAgent, workshop: Workshop, journal: Journal, tally: Tally
-    ) -> Dependencies:
-        settings = self._settings
-        return Dependencies(
-            queue=self._queue,
-            backends=workshop.backends,
+    async def _register(self, journal: Journal) -> _Registered:
+        """Register, open the backends, and connect the parts with each other."""
+        settings, registration, queue = self._settings, self._registration, self._queue
+        agent = await queue.register(registration)
+        opened = await self._open_backends(agent)
+        backends, attempts_dir = opened.backends, settings.state_dir / "attempts"
+        capacity, outcomes = CapacityTracker(registration.capacity), OutcomeCounter()
+        dependencies = Dependencies(
+            queue=queue,
+            backends=backends,
             sources=self._sources,
             builds=Builds(timeout=settings.build_timeout, concurrency=settings.build_concurrency),
             journal=journal,
-            control_plane_id=welcome.control_plane_id,
-            attempts_dir=self._attempts_dir,
+            control_plane_id=agent.control_plane_id,
+            attempts_dir=attempts_dir,
             executor=self._executor,
             secrets=settings.secrets,
             mounts=settings.mounts,
             limits=settings.limits,
-            observe=tally.observe,
+            observe=outcomes.observe,
             sleep=self._sleep,
         )
-
-    @property
-    def _attempts_dir(self) -> Path:
-        return self._settings.state_dir / "attempts"
-
-    def _heartbeat(self, welcome: RegisteredAgent, attempts: Attempts) -> HeartbeatLoop:
-        return HeartbeatLoop(
-            self._queue,
-            attempts,
-            agent_id=welcome.agent_id,
-            session=self._hello.session,
-            interval=welcome.heartbeat_seconds,
-            commands=self._leaving.order,
+        attempts = Attempts(dependencies, capacity)
+        attempts.keep_leases(agent.held)
+        heartbeat = HeartbeatLoop(
+            queue, attempts,
+            agent_id=agent.agent_id, session=registration.session,
+            interval=agent.heartbeat_seconds, on_command=self._shutdown.by_command,
             sleep=self._sleep,
+        )  # fmt: skip
+        conditions = heartbeat.conditions
+        health = BackendHealth(
+            backends, conditions, narrows_claims=agent.narrows_claims, sleep=self._sleep
         )
-
-    def _commands(self, running: _Running) -> CommandLoop:
-        return CommandLoop(
-            self._queue,
-            running.heartbeat.hasten,
-            agent_id=running.welcome.agent_id,
-            session=self._hello.session,
-            sleep=self._sleep,
+        disk = FreeDiskCheck(
+            settings.state_dir, settings.min_free_disk, conditions, self._executor, self._sleep
         )
-
-    def _claims(
-        self,
-        welcome: RegisteredAgent,
-        attempts: Attempts,
-        ledger: Ledger,
-        engines: EngineWatch,
-        heartbeat: HeartbeatLoop,
-    ) -> ClaimLoop:
-        settings = self._settings
-        return ClaimLoop(
-            self._queue,
-            attempts,
-            ledger,
-            engines,
-            Floor(settings.state_dir, settings.min_free_disk, self._executor),
-            heartbeat.conditions,
-            agent_id=welcome.agent_id,
-            session=self._hello.session,
-            queues=self._hello.queues,
-            sleep=self._sleep,
+        claims = ClaimLoop(
+            queue, attempts, capacity, health, disk,
+            agent_id=agent.agent_id, session=registration.session,
+            queues=registration.queues, sleep=self._sleep,
+        )  # fmt: skip
+        recovery = Recovery(
+            queue, journal, backends, attempts, grace=settings.limits.grace, sleep=self._sleep
         )
+        runners = (backend.runner for backend in backends.values())
+        pruning = PruneLoop(
+            opened.pruners, recovery, journal,
+            AttemptFolders(attempts_dir, attempts, runners, self._executor),
+            interval=settings.prune_interval, keep=settings.keep_attempts, sleep=self._sleep,
+        )  # fmt: skip
+        status = AgentStatus(attempts, capacity, health, heartbeat, agent.lease_seconds, outcomes)
+        return _Registered(agent, attempts, heartbeat, health, claims, recovery, pruning, status)
 
-    def _pruning(
-        self, workshop: Workshop, recovery: Recovery, journal: Journal, attempts: Attempts
-    ) -> PruneLoop:
-        runners = [backend.runner for backend in workshop.backends.values()]
-        folders = AttemptFolders(self._attempts_dir, attempts, runners, self._executor)
-        return PruneLoop(
-            workshop.pruners,
-            recovery,
-            journal,
-            folders,
-            interval=self._settings.prune_interval,
-            keep=self._settings.keep_attempts,
-            sleep=self._sleep,
-        )
+    async def _supervise(self, parts: _Registered) -> int:
+        """Run the loops until shutdown is requested, then shut down."""
+        loops = {
+            "heartbeat": parts.heartbeat.run(),
+            "watchdog": self._notifier.run_watchdog(),
+            "claims": self._adopt_then_claim(parts),
+            "backend health": parts.backends.run(),
+            "pruning": parts.pruning.run(),
+        }
+        if parts.agent.has_commands:
+            loops["commands"] = parts.heartbeat.watch_commands()
+        tasks = {name: self._supervised(name, loop) for name, loop in loops.items()}
+        try:
+            reason = await self._shutdown.first_level()
+            self._notifier.stopping("shutting down")
+            structlog.get_logger().info("shutting down", reason=reason.name.lower())
+            parts.heartbeat.draining = True
+            for name in ("claims", "backend health", "pruning"):
+                await cancel_task(tasks[name])
+            await self._shut_down(parts, reason)
+            return _EXIT_CODES[self._shutdown.reason or reason]
+        finally:
+            await parts.attempts.abandon()
+            for task in tasks.values():
+                await cancel_task(task)
+
+    async def _adopt_then_claim(self, parts: _Registered) -> None:
+        await parts.recovery.adopt(parts.agent.held)
+        queues = self._registration.queues
+        structlog.get_logger().info("ready", queues=list(queues))
+        self._notifier.ready(f"serving {', '.join(queues)}")
+        self._on_ready(parts.agent)
+        await parts.claims.run()
+
+    def _supervised(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task for a loop that never returns; its end shuts the daemon down."""
+
+        async def supervise() -> None:
+            try:
+                await loop
+                structlog.get_logger().error("a loop ended; shutting down", loop=name)
+            except Exception:  # noqa: BLE001 -- any failure of a loop shuts the daemon down
+                structlog.get_logger().exception("a loop failed; shutting down", loop=name)
+            self._shutdown.by_failure()
+
+        return asyncio.create_task(supervise(), name=name)
+
+    async def _shut_down(self, parts: _Registered, reason: ShutdownReason) -> None:
+        """Return what is not started; for running jobs the reason decides."""
+        attempts = parts.attempts
+        if reason is ShutdownReason.SUPERSEDED:
+            attempts.cancel_all(CancelReason.FENCED)
+            await _ends_within(_DETACH, attempts.all_ended())
+            return
+        detach = reason in {ShutdownReason.DETACH, ShutdownReason.FAILED}
+        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.HAND_BACK)
+        await parts.claims.return_unanswered()
+        if detach:
+            await _ends_within(_DETACH, attempts.all_ended())
+        else:
+            await self._wait_for_jobs(attempts)
+        if self._shutdown.reason is not ShutdownReason.SUPERSEDED:
+            await _ends_within(_LAST_HEARTBEAT, parts.heartbeat.send("KILLED"))
+
+    async def _wait_for_jobs(self, attempts: Attempts) -> None:
+        """Wait until the jobs have ended; the second level stops them."""
+        if len(attempts):
+            structlog.get_logger().info(
+                "waiting for jobs; a second signal stops them", jobs=len(attempts)
+            )
+        await race(attempts.all_ended(), self._shutdown.second_level())
+        if not len(attempts):
+            return
+        superseded = self._shutdown.reason is ShutdownReason.SUPERSEDED
+        attempts.cancel_all(CancelReason.FENCED if superseded else CancelReason.ABORT)
+        limit = self._settings.limits.grace + _AFTER_GRACE
+        if not await _ends_within(limit, attempts.all_ended()):
+            attempts.cancel_all(CancelReason.DETACH)
+            await _ends_within(_DETACH, attempts.all_ended())
 
 
-async def _at_most(seconds: float, work: Awaitable[Any]) -> bool:
-    """Whether it ended in time; what did not is cancelled."""
+async def _ends_within(seconds: float, work: Awaitable[Any]) -> bool:
+    """Whether the work ended in time; it is cancelled otherwise."""
     try:
         async with asyncio.timeout(seconds):
             await work

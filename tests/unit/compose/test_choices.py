@@ -16,7 +16,7 @@ from agent import plugins
 from agent.builders.nothing import NoBuilder
 from agent.compose import backends, survey
 from agent.compose.agent import _remarks
-from agent.compose.backends import Shop, open_workshop
+from agent.compose.backends import BackendContext, open_backends
 from agent.compose.logs import start_log
 from agent.compose.registries import open_registry
 from agent.config.agent import AgentConfig
@@ -115,9 +115,9 @@ def shop(
     threads: ThreadPoolExecutor,
     resources: tuple[str, ...] = ("local-process",),
     environment: Mapping[str, str] | None = None,
-) -> Shop:
+) -> BackendContext:
     url = "http://127.0.0.1:1"
-    return Shop(settings, environment or {}, threads, url, None, resources)
+    return BackendContext(settings, environment or {}, threads, url, None, resources)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ async def test_processes_get_environments_whatever_builds_images(
 ) -> None:
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:
-        workshop = await open_workshop(stack, shop(settings, threads), "plane", ())
+        workshop = await open_backends(stack, shop(settings, threads), "plane", ())
     backend = workshop.backends["local-process"]
     assert backend.builder is not None
     assert backend.builder.name == built_by
@@ -217,7 +217,7 @@ async def test_runners_and_builders_of_others_make_a_lane(
     resources = await survey.offered_resources(settings, {})
     assert resources == ("slurm",)
     async with AsyncExitStack() as stack:
-        workshop = await open_workshop(stack, shop(settings, threads, resources), "plane", ())
+        workshop = await open_backends(stack, shop(settings, threads, resources), "plane", ())
     backend = workshop.backends["slurm"]
     assert isinstance(backend.runner, Runner)
     assert backend.runner.context.control_plane_id == "plane"

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from agent.daemon.notify import Notifier
-from agent.daemon.prune import Pruner
-from agent.daemon.service import AgentDaemon, Settings, Workshop
+from agent.daemon.pruning import Pruner
+from agent.daemon.service import AgentDaemon, Backends, Settings
+from agent.daemon.systemd import SystemdNotifier
 from agent.model.capacity import Capacity
 from agent.model.names import workload_name
 from agent.model.phase import Phase
@@ -221,7 +221,7 @@ class Harness:
         state_dir = state or self.root / "state"
         state_dir.mkdir(parents=True, exist_ok=True)
 
-        async def open_workshop(welcome: RegisteredAgent) -> Workshop:
+        async def open_backends(welcome: RegisteredAgent) -> Backends:
             runner = ScriptedRunner(self.engine, welcome.control_plane_id)
             backend = Backend(
                 runner=ObservedPort(runner, self.calls, crash),
@@ -229,12 +229,12 @@ class Harness:
                 images=self.images,
                 job_url="http://plane.test",
             )
-            return Workshop(self.backends({"local-container": backend}), self.pruners)
+            return Backends(self.backends({"local-container": backend}), self.pruners)
 
         queue = FakeQueue(self.plane)
         self.last = AgentDaemon(
             queue=ObservedPort(queue, self.calls, crash),
-            hello=AgentRegistration(
+            registration=AgentRegistration(
                 entity="people",
                 name="agent",
                 hostname="host",
@@ -247,14 +247,14 @@ class Harness:
                 capacity=self.capacity,
                 config={},
             ),
-            open_workshop=open_workshop,
+            open_backends=open_backends,
             sources=Sources(git=self.git, artifact=self.code),
             settings=replace(
                 Settings(state_dir=state_dir, on_stop=self.on_stop, limits=self.limits),
                 **self.settings,
             ),
             executor=self.executor,
-            notifier=Notifier(self.environ),
+            notifier=SystemdNotifier(self.environ),
             on_ready=on_ready,
             sleep=scaled,
         )

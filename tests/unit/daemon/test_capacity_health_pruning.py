@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from agent.config.agent import HealthConfig
 from agent.config.execution import PruneRule
 from agent.daemon import service
-from agent.daemon.capacity import Ledger
-from agent.daemon.identity import held_state_dir
-from agent.daemon.notify import Notifier
-from agent.daemon.prune import Pruner
+from agent.daemon.capacity import CapacityTracker
+from agent.daemon.pruning import Pruner
+from agent.daemon.state_folder import locked_state_folder
+from agent.daemon.systemd import SystemdNotifier
 from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
@@ -29,35 +29,35 @@ from tests.unit.daemon.harness import IMAGE_JOB, Harness, eventually
 
 
 def test_an_installation_keeps_its_identity(tmp_path: Path) -> None:
-    with held_state_dir(tmp_path / "state") as first:
+    with locked_state_folder(tmp_path / "state") as first:
         pass
-    with held_state_dir(tmp_path / "state") as second:
+    with locked_state_folder(tmp_path / "state") as second:
         assert first == second
-    with held_state_dir(tmp_path / "other") as other:
+    with locked_state_folder(tmp_path / "other") as other:
         assert other != first
 
 
 def test_a_second_process_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from agent.daemon.identity import held_state_dir\n"
+        "from agent.daemon.state_folder import locked_state_folder\n"
         "try:\n"
-        "    with held_state_dir(Path(sys.argv[1])): pass\n"
+        "    with locked_state_folder(Path(sys.argv[1])): pass\n"
         "except Exception as error: print(error)\n"
     )
-    with held_state_dir(tmp_path):
+    with locked_state_folder(tmp_path):
         told = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path)],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
     assert f"pid {os.getpid()}" in told
-    with pytest.raises(ConflictError), held_state_dir(tmp_path), held_state_dir(tmp_path):
+    with pytest.raises(ConflictError), locked_state_folder(tmp_path), locked_state_folder(tmp_path):
         pass
 
 
 def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="file"), held_state_dir(tmp_path / "file"):
+    with pytest.raises(ConfigError, match="file"), locked_state_folder(tmp_path / "file"):
         pass
 
 
@@ -84,14 +84,14 @@ async def test_systemd_hears_ready_watchdog_and_stopping(
 
 
 async def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:
-    Notifier({}).ready("x")
-    Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping("x")
+    SystemdNotifier({}).ready("x")
+    SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping("x")
     for environ in (
         {"NOTIFY_SOCKET": "x"},
         {"NOTIFY_SOCKET": "x", "WATCHDOG_USEC": "1", "WATCHDOG_PID": "1"},
     ):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(Notifier(environ).watch(), 0.01)
+            await asyncio.wait_for(SystemdNotifier(environ).run_watchdog(), 0.01)
 
 
 @given(
@@ -101,27 +101,27 @@ async def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:
     )
 )
 def test_devices_are_never_granted_twice_and_all_come_back(
-    wishes: list[tuple[int, float | None, bool]],
+    requests: list[tuple[int, float | None, bool]],
 ) -> None:
     total = Capacity(slots=4, cpus=8.0, memory=100, gpus=("0", "1", "2"))
-    ledger = Ledger(total)
+    capacity = CapacityTracker(total)
     held: dict[Lease, tuple[str, ...]] = {}
-    for number, (gpus, cpus, release) in enumerate(wishes):
+    for number, (gpus, cpus, release) in enumerate(requests):
         lease, demand = Lease("i", 1, number), Demand(cpus=cpus, gpus=gpus)
-        if fits(demand, ledger.free):
-            allocation = allocate(demand, ledger.free)
-            assert not ledger.conflict(allocation)
-            ledger.take(lease, allocation)
+        if fits(demand, capacity.free):
+            allocation = allocate(demand, capacity.free)
+            assert not capacity.devices_in_use(allocation)
+            capacity.allocate(lease, allocation)
             held[lease] = allocation.gpus
             flat = [gpu for gpus_ in held.values() for gpu in gpus_]
             assert len(flat) == len(set(flat))
         if release and held:
-            ledger.give_back(gone := next(iter(held)))
-            ledger.give_back(gone)
+            capacity.release(gone := next(iter(held)))
+            capacity.release(gone)
             del held[gone]
     for lease in held:
-        ledger.give_back(lease)
-    assert ledger.free == total
+        capacity.release(lease)
+    assert capacity.free == total
 
 
 async def test_room_comes_back_with_a_job(harness: Harness) -> None:
@@ -161,18 +161,18 @@ async def test_health_tells_ready_and_why_not(harness: Harness) -> None:
     ports: list[int] = []
     harness.engine.default = Play(exit_code=3)
     item = harness.plane.submit(IMAGE_JOB)
-    whole = service.serving
+    whole = service.serve_health
 
-    def spying(config: HealthConfig, vitals: object) -> object:
+    def spying(config: HealthConfig, status: object) -> object:
         @asynccontextmanager
         async def context() -> object:
-            async with whole(config, vitals) as port:
+            async with whole(config, status) as port:
                 ports.append(port)
                 yield port
 
         return context()
 
-    service.serving = spying
+    service.serve_health = spying
     try:
         async with harness.running(), aiohttp.ClientSession() as session:
             await harness.until_over(item)
@@ -191,7 +191,7 @@ async def test_health_tells_ready_and_why_not(harness: Harness) -> None:
             assert text.startswith("local-container: ")
             harness.engine.come_back()
     finally:
-        service.serving = whole
+        service.serve_health = whole
 
 
 async def test_a_port_in_use_is_named(harness: Harness) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config.agent import HealthConfig
 from agent.daemon import service
-from agent.daemon.health import Vitals
+from agent.daemon.health import AgentStatus
 from agent.model.cause import Cause
 from agent.model.errors import JobError, UnreachableError
 from agent.model.outcome import Stopped, Succeeded
@@ -78,7 +78,7 @@ async def test_an_operator_is_heard_before_the_next_heartbeat(
     async with no_heartbeat.running() as process:
         await no_heartbeat.until_running(item)
         no_heartbeat.plane.ask_to_leave(mode)
-        await no_heartbeat.last._leaving.wanted()
+        await no_heartbeat.last._shutdown.first_level()
         if mode == "DRAIN":
             no_heartbeat.engine.release(no_heartbeat.name(item))
         assert await process == 0
@@ -138,7 +138,7 @@ async def test_a_full_disk_is_told_with_its_figures_until_there_is_room(
     async def seen(_: object) -> int:
         return free
 
-    monkeypatch.setattr("agent.daemon.claim.Floor.seen", seen)
+    monkeypatch.setattr("agent.daemon.claim.FreeDiskCheck.free", seen)
     no_heartbeat.settings = {"min_free_disk": 1 << 31}
     async with no_heartbeat.running():
         await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
@@ -254,27 +254,27 @@ async def test_what_a_cut_poll_was_given_for_a_silent_engine_is_handed_back(
 async def test_it_is_ready_while_one_engine_answers_and_there_is_room(
     harness: Harness, silent: Callable[[str], Silent], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Vitals] = []
-    whole = service.serving
+    seen: list[AgentStatus] = []
+    whole = service.serve_health
 
-    def serving(config: HealthConfig, vitals: Vitals) -> Any:
-        seen.append(vitals)
-        return whole(config, vitals)
+    def serve_health(config: HealthConfig, status: AgentStatus) -> Any:
+        seen.append(status)
+        return whole(config, status)
 
-    monkeypatch.setattr(service, "serving", serving)
+    monkeypatch.setattr(service, "serve_health", serve_health)
     async with harness.running():
-        (vitals,) = seen
+        (status,) = seen
         silent("local-container").down = True
         await harness.plane_until(lambda: bool(harness.plane.conditions))
-        assert vitals.complaints() == []
+        assert status.problems() == []
         silent("local-process").down = True
         await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
-        assert [text.partition(":")[0] for text in vitals.complaints()] == [
+        assert [text.partition(":")[0] for text in status.problems()] == [
             "local-container",
             "local-process",
         ]
         for resource in ("local-container", "local-process"):
             silent(resource).down = False
         await harness.plane_until(lambda: not harness.plane.conditions)
-        vitals.heartbeat.conditions.note(ConditionKind.DISK_LOW, "no room.")
-        assert vitals.complaints() == ["no room."]
+        status.heartbeat.conditions.set(ConditionKind.DISK_LOW, "no room.")
+        assert status.problems() == ["no room."]

@@ -1,9 +1,9 @@
-"""Removes what nobody needs any more: by age, by size, never what is in use."""
+"""Periodic removal of what is not needed any more: by age and size, never what is in use."""
 
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,28 +14,31 @@ import structlog
 from agent.config.execution import PruneRule
 from agent.daemon.attempts import Attempts
 from agent.daemon.journal import Journal
-from agent.daemon.recover import Recovery
+from agent.daemon.recovery import Recovery
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
 from agent.pipeline.retry import Sleep
 from agent.ports.runner import RunnerPort
 
-#: Seconds. A folder younger than this may belong to an attempt that is just being made.
+#: Seconds. A younger folder may belong to an attempt that is just being created.
 _FRESH: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pruner:
-    """One kind of thing, and when it goes."""
+    """One kind of data, and the rule for its removal."""
 
     name: str
     rule: PruneRule
-    #: Takes the rule's age (seconds) and size (bytes); tells bytes freed.
+    #: Takes the rule's age (seconds) and size (bytes); returns the bytes freed.
     prune: Callable[[float, int], Awaitable[int]]
 
 
 class PruneLoop:
-    """Looks every `interval` seconds; the first time after one interval."""
+    """Prunes every `interval` seconds; the first time after one interval.
+
+    `keep`: seconds for which the journal keeps entries of attempts that are over.
+    """
 
     def __init__(
         self,
@@ -57,48 +60,41 @@ class PruneLoop:
         self._sleep = sleep
 
     async def run(self) -> None:
-        """Prune for ever."""
+        """Prune periodically; never returns."""
         while True:
             await self._sleep(self._interval)
-            await self.once()
-
-    async def once(self) -> None:
-        """One round; a kind that fails does not keep the others from theirs."""
-        await self._try("leftovers", self._recovery.sweep())
-        await self._try("folders of attempts", self._folders.prune())
-        await self._try("journal", self._journal.forget(self._keep))
-        for pruner in self._pruners:
-            await self._try(pruner.name, self._run(pruner))
+            await self._try("workloads of attempts that are over", self._recovery.remove_ended())
+            await self._try("folders of attempts", self._folders.prune())
+            await self._try("journal", self._journal.forget(self._keep))
+            for pruner in self._pruners:
+                await self._try(pruner.name, self._run(pruner))
 
     async def _run(self, pruner: Pruner) -> None:
         freed = await pruner.prune(pruner.rule.max_age, pruner.rule.max_size)
         if freed:
             structlog.get_logger().info("pruned", kind=pruner.name, freed=format_size(freed))
 
-    async def _try(self, what: str, work: Awaitable[None]) -> None:
+    async def _try(self, kind: str, work: Awaitable[None]) -> None:
+        """A kind that fails does not keep the others from being pruned."""
         try:
             await work
         except (LaunchError, OSError) as error:
-            structlog.get_logger().warning("pruning failed", kind=what, error=str(error))
+            structlog.get_logger().warning("pruning failed", kind=kind, error=str(error))
 
 
 class AttemptFolders:
-    """Folders of attempts whose workload and process are gone."""
+    """The folders of attempts, removed when neither a task nor a workload needs them."""
 
     def __init__(
-        self,
-        root: Path,
-        attempts: Attempts,
-        runners: Sequence[RunnerPort],
-        executor: Executor,
+        self, root: Path, attempts: Attempts, runners: Iterable[RunnerPort], executor: Executor
     ) -> None:
         self._root = root
         self._attempts = attempts
-        self._runners = runners
+        self._runners = tuple(runners)
         self._executor = executor
 
     async def prune(self) -> None:
-        """Remove what no attempt and no workload has the name of."""
+        """Remove folders that have the name of no attempt here and of no workload."""
         used = set(self._attempts.names)
         for runner in self._runners:
             used |= {workload.name for workload in await runner.owned()}

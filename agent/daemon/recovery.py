@@ -1,0 +1,284 @@
+"""Recovery at startup: adopt, report or remove what earlier processes left behind.
+
+`decide` is the whole policy, a pure table over three observations: what the control plane says
+about an attempt, what the journal says, and what the runner finds.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+import structlog
+
+from agent.daemon.attempts import Attempts
+from agent.daemon.journal import Journal, JournalEntry
+from agent.model.cause import Cause
+from agent.model.errors import LaunchError
+from agent.model.outcome import Lost
+from agent.model.phase import Phase
+from agent.model.protocol import AttemptStatus
+from agent.model.work import Claim, Lease
+from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
+from agent.pipeline.dependencies import Backend
+from agent.pipeline.retry import Sleep, retry_until_answered
+from agent.ports.queue import QueuePort
+from agent.ports.runner import RunnerPort, Workload, WorkloadState
+
+# ---------------------------------------------------------------------- the decision table
+
+
+class ServerSays(Enum):
+    """What the control plane says about the attempt."""
+
+    #: Held by this agent, LEASED or PREPARING.
+    UNSTARTED = auto()
+    #: Held by this agent, PERMITTED.
+    PERMITTED = auto()
+    #: Held by this agent, STARTED.
+    STARTED = auto()
+    #: Queued, or held by another agent.
+    NOT_HELD = auto()
+    #: It has an outcome.
+    ENDED = auto()
+    #: No such item, or none that this agent may read.
+    UNKNOWN = auto()
+
+
+class JournalSays(Enum):
+    """What the journal says."""
+
+    #: No entry. The journal may have been lost, so this proves nothing.
+    NOTHING = auto()
+    #: No start was ever sent.
+    NOT_STARTED = auto()
+    #: A start may have been sent.
+    START_INTENDED = auto()
+    #: The outcome is known and was not acknowledged.
+    OUTCOME = auto()
+    #: The outcome was acknowledged, or the attempt was lost to another agent.
+    CLOSED = auto()
+
+
+class RunnerFinds(Enum):
+    """What the runner finds under the attempt's name."""
+
+    NOTHING = auto()
+    #: Never started.
+    CREATED = auto()
+    #: Never started, and created under a lease that was lost: its token and devices are void.
+    OUTDATED = auto()
+    RUNNING = auto()
+    EXITED = auto()
+
+
+class Action(Enum):
+    """What to do."""
+
+    #: Run the attempt from its first stage.
+    PREPARE = auto()
+    #: Obtain the permit, then start the workload that exists.
+    START = auto()
+    #: Watch the workload, or read how it ended.
+    FOLLOW = auto()
+    #: Report the outcome that the journal has.
+    DELIVER = auto()
+    #: Report that nobody knows how it ended.
+    REPORT_LOST = auto()
+    #: Stop and remove the workload.
+    REMOVE = auto()
+    #: Touch nothing.
+    KEEP = auto()
+
+
+def decide(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> Action:
+    """The rule of design §5: never start what may have been started."""
+    match server:
+        case ServerSays.UNSTARTED | ServerSays.PERMITTED | ServerSays.STARTED:
+            return _decide_held(server, journal, runner)
+        case ServerSays.NOT_HELD:
+            return Action.KEEP
+        case ServerSays.ENDED:
+            return Action.REMOVE
+        case ServerSays.UNKNOWN:
+            # With a journal entry it was this agent's, and nobody waits for it any more.
+            # Without one it may belong to another agent on the same engine.
+            return Action.KEEP if journal is JournalSays.NOTHING else Action.REMOVE
+
+
+def _decide_held(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> Action:
+    if journal is JournalSays.OUTCOME:
+        return Action.DELIVER
+    match runner:
+        case RunnerFinds.RUNNING | RunnerFinds.EXITED:
+            return Action.FOLLOW
+        case RunnerFinds.OUTDATED if server is ServerSays.UNSTARTED:
+            # Creating it again replaces it.
+            return Action.PREPARE
+        case RunnerFinds.CREATED | RunnerFinds.OUTDATED:
+            # The server knows of a start, and this workload never started: it is another one.
+            return Action.REPORT_LOST if server is ServerSays.STARTED else Action.START
+        case RunnerFinds.NOTHING:
+            # Without a permit no start is sent, whatever was intended.
+            never_started = server is ServerSays.UNSTARTED or (
+                server is ServerSays.PERMITTED and journal is JournalSays.NOT_STARTED
+            )
+            return Action.PREPARE if never_started else Action.REPORT_LOST
+
+
+# ------------------------------------------------------------------------- observations
+
+_BY_PHASE: Final = {Phase.PERMITTED: ServerSays.PERMITTED, Phase.STARTED: ServerSays.STARTED}
+_BY_STATUS: Final = {
+    AttemptStatus.ENDED: ServerSays.ENDED,
+    AttemptStatus.ACTIVE: ServerSays.NOT_HELD,
+    AttemptStatus.UNKNOWN: ServerSays.UNKNOWN,
+}
+_BY_STATE: Final = {
+    WorkloadState.CREATED: RunnerFinds.CREATED,
+    WorkloadState.RUNNING: RunnerFinds.RUNNING,
+    WorkloadState.EXITED: RunnerFinds.EXITED,
+}
+
+#: Item and attempt: what a workload's labels, a journal entry and a claim have in common. The
+#: epoch differs, since every registration increments it.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A workload, and the runner that found it."""
+
+    runner: RunnerPort
+    workload: Workload
+
+
+class Recovery:
+    """Joins what the control plane, the journal and the runners say, and acts on it."""
+
+    def __init__(
+        self,
+        queue: QueuePort,
+        journal: Journal,
+        backends: Mapping[str, Backend],
+        attempts: Attempts,
+        *,
+        grace: float,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._queue = queue
+        self._journal = journal
+        self._backends = backends
+        self._attempts = attempts
+        self._grace = grace
+        self._sleep = sleep
+
+    async def adopt(self, held: tuple[Claim, ...]) -> None:
+        """Decide about every claim that this agent holds, then about the other workloads.
+
+        Waits for backends that do not answer: nothing can be decided without their lists.
+        """
+        entries = {_key(entry.lease): entry for entry in await self._journal.entries()}
+        found = await self._find_workloads()
+        for claim in held:
+            key = _key(claim.lease)
+            self._resume(claim, entries.get(key), found.pop(key, None))
+        held_keys = {_key(claim.lease) for claim in held}
+        for key, entry in entries.items():
+            if key not in held_keys and not entry.over:
+                self._journal.dropped(entry.lease)
+        await self._remove_if_ended(found, entries)
+
+    async def remove_ended(self) -> None:
+        """Remove workloads of attempts that are over; called periodically."""
+        entries = {_key(entry.lease): entry for entry in await self._journal.entries()}
+        current = {_key(lease) for lease in self._attempts.leases}
+        found = await self._find_workloads()
+        others = {key: one for key, one in found.items() if key not in current}
+        await self._remove_if_ended(others, entries)
+
+    def _resume(self, claim: Claim, entry: JournalEntry | None, found: Found | None) -> None:
+        server = _BY_PHASE.get(claim.phase, ServerSays.UNSTARTED)
+        journal, runner = _journal_says(entry, claim.lease), _runner_finds(found, claim.lease)
+        action = decide(server, journal, runner)
+        log = structlog.get_logger().bind(job=claim.lease.item_id, attempt=claim.lease.attempt)
+        log.info(
+            "resuming an attempt of an earlier process",
+            action=action.name.lower(),
+            phase=claim.phase,
+        )
+        self._attempts.start(claim, _begin(action, entry, found))
+
+    async def _find_workloads(self) -> dict[Key, Found]:
+        found: dict[Key, Found] = {}
+        for backend in self._backends.values():
+            runner = backend.runner
+            # Whatever error the engine gives: it has to be repaired first.
+            owned = await retry_until_answered(
+                runner.owned, f"listing jobs of {runner.resource}", self._sleep, (LaunchError,)
+            )
+            found |= {_key(workload.lease): Found(runner, workload) for workload in owned}
+        return found
+
+    async def _remove_if_ended(
+        self, found: Mapping[Key, Found], entries: Mapping[Key, JournalEntry]
+    ) -> None:
+        for key, one in found.items():
+            log = structlog.get_logger().bind(workload=one.workload.name)
+            try:
+                status = _BY_STATUS[await self._queue.attempt_status(one.workload.lease)]
+                state = _BY_STATE[one.workload.state]
+                if decide(status, _journal_says(entries.get(key)), state) is Action.REMOVE:
+                    log.info("removing a workload whose attempt is over")
+                    await one.runner.stop(one.workload, self._grace)
+                    await one.runner.destroy(one.workload)
+            except LaunchError as error:
+                log.warning("not removed; the next pruning tries again", error=str(error))
+
+
+def _begin(action: Action, entry: JournalEntry | None, found: Found | None) -> Begin:
+    workload = found.workload if found else None
+    shift = entry.log_shift if entry else 0
+    match action:
+        case Action.START if workload is not None:
+            return Start(workload)
+        case Action.FOLLOW if workload is not None:
+            return Follow(workload, shift)
+        case Action.DELIVER if entry is not None and entry.outcome is not None:
+            return Deliver(entry.outcome, workload, shift)
+        case Action.PREPARE:
+            return Prepare()
+        case _:
+            message = "the agent was restarted, and nothing is left of the job"
+            return Deliver(Lost(Cause.LOST_WORKLOAD, message), workload, shift)
+
+
+def _runner_finds(found: Found | None, current: Lease) -> RunnerFinds:
+    if found is None:
+        return RunnerFinds.NOTHING
+    state = _BY_STATE[found.workload.state]
+    # Every adoption adds one to the epoch: anything older was created under another lease.
+    outdated = state is RunnerFinds.CREATED and found.workload.lease.epoch != current.epoch - 1
+    return RunnerFinds.OUTDATED if outdated else state
+
+
+def _journal_says(entry: JournalEntry | None, current: Lease | None = None) -> JournalSays:
+    match entry:
+        case None:
+            return JournalSays.NOTHING
+        case JournalEntry(outcome=outcome, over=False) if outcome is not None:
+            return JournalSays.OUTCOME
+        case JournalEntry(over=True):
+            return JournalSays.CLOSED
+        case JournalEntry(start_intended=True):
+            return JournalSays.START_INTENDED
+        case JournalEntry(lease=noted) if current is not None and noted.epoch != current.epoch - 1:
+            # Another agent held it in between, and may have sent a start.
+            return JournalSays.START_INTENDED
+        case _:
+            return JournalSays.NOT_STARTED
+
+
+def _key(lease: Lease) -> Key:
+    return lease.item_id, lease.attempt
