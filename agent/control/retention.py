@@ -51,7 +51,7 @@ class Retention:
         gone = [item for item in await self._logs.items() if not await self._exists(item)]
         for item in gone:
             await self._logs.delete_item(item)
-        await self._plane.contents.forget_abandoned(before)
+        await self._plane.contents.delete_abandoned(before)
         return Removed(len(gone), await self._contents.sweep(before))
 
     async def _exists(self, item_id: str) -> bool:

@@ -53,7 +53,7 @@ async def get_entry(request: web.Request) -> web.StreamResponse:
     principal, plane = principal_of(request), request.app[PLANE]
     place = (info["entity"], info["project"], info["collection"])
     collection = await plane.artifacts.collection(principal, *place)
-    known = collection is not None and await plane.artifacts.holds(
+    known = collection is not None and await plane.artifacts.has_content(
         principal, collection, info["md5"]
     )
     if collection is None or not known:

@@ -51,9 +51,9 @@ class ContentStore:
     takes its own bytes back.
     """
 
-    def __init__(self, store: ObjectStore, ledger: Contents, max_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, rows: Contents, max_bytes: int) -> None:
         self._store = store
-        self._ledger = ledger
+        self._rows = rows
         self._max = max_bytes
 
     async def put(
@@ -71,14 +71,14 @@ class ContentStore:
         with storage_errors(f"Storing {md5}"):
             if announced is not None and announced <= _SMALL:
                 await self._store.put_async(key, b"".join([chunk async for chunk in counted]))
-            elif await self._ledger.find(entity, md5) is None:
+            elif await self._rows.find(entity, md5) is None:
                 await self._stream(key, counted)
             else:
                 async for _ in counted:
                     pass
                 return counted.size
         new = ContentRecord(entity, md5, key, counted.size)
-        if (await self._ledger.stored(new)).key != key:
+        if (await self._rows.record(new)).key != key:
             await self.delete(key)
         return counted.size
 
@@ -108,7 +108,7 @@ class ContentStore:
     async def _record_all(self, written: Sequence[ContentRecord]) -> None:
         if not written:
             return
-        counting = await self._ledger.stored_all(written)
+        counting = await self._rows.record_all(written)
         for record in written:
             if counting[record.entity, record.md5].key != record.key:
                 await self.delete(record.key)
@@ -131,7 +131,7 @@ class ContentStore:
 
     async def read(self, entity: str, md5: str) -> tuple[int, AsyncIterator[bytes]] | None:
         """Size and stream of a content, verified as it is read; `None` when it is not there."""
-        known = await self._ledger.find(entity, md5)
+        known = await self._rows.find(entity, md5)
         if known is None:
             return None
         with storage_errors(f"Reading {md5}"):
@@ -166,16 +166,16 @@ class ContentStore:
         that was killed between writing and recording leaves such.
         """
         removed, last = 0, None
-        while unused := await self._ledger.unused(before, last):
+        while unused := await self._rows.unused(before, last):
             last = unused[-1]
-            forgotten = await self._ledger.forget(unused, before)
+            forgotten = await self._rows.delete_unused(unused, before)
             for one in forgotten:
                 await self.delete(one.key)
             removed += len(forgotten)
         with storage_errors("Listing contents"):
             async for batch in self._store.list(f"{_FOLDER}/"):
                 old = [meta["path"] for meta in batch if meta["last_modified"] < before]
-                orphans = set(old) - await self._ledger.known_keys(old)
+                orphans = set(old) - await self._rows.known_keys(old)
                 for key in orphans:
                     await self.delete(key)
                 removed += len(orphans)

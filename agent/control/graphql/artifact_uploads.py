@@ -62,7 +62,7 @@ async def _create_manifest(context: Context, args: Args) -> Json:
 
 
 async def _update_manifest(context: Context, args: Args) -> Json:
-    manifest = await context.plane.uploads.change_manifest(
+    manifest = await context.plane.uploads.set_manifest_digest(
         context.principal, args["artifact_manifest_id"], args.get("digest") or ""
     )
     file = manifest_file(context, manifest)
@@ -115,7 +115,9 @@ async def _entries(context: Context, artifact: ArtifactRecord) -> list[EntryReco
         text = await context.contents.whole(entity, md5, context.max_manifest)
     if text is None:
         message = f"The manifest of the artifact '{artifact.collection.name}' was never uploaded."
-        raise ConflictError(message, hint="Run the command again: what is there is not sent twice.")
+        raise ConflictError(
+            message, hint="Run the command again: files that have arrived are not sent twice."
+        )
     return await asyncio.to_thread(parse_manifest, text)
 
 

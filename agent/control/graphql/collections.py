@@ -165,7 +165,8 @@ async def _collections(
 async def _types(project: ProjectRecord, info: Info) -> list[Json]:
     context = nested(info)
     found = await context.plane.artifacts.types(context.principal, project.entity, project.name)
-    return [{**kind, "entity": project.entity, "project": project.name} for kind in found]
+    place = {"entity": project.entity, "project": project.name}
+    return [{"name": name, "created_at": created_at, **place} for name, created_at in found]
 
 
 QUERIES: Final = {"artifactCollection": _collection_by_id}

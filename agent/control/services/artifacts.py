@@ -1,20 +1,13 @@
-"""Artifacts: versions of named collections, looked up and changed. `Uploads` makes them."""
+"""Artifacts: versions of named collections, looked up and changed; see also `artifact_uploads`."""
 
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifact_access import absent, visible, writable
-from agent.control.services.artifact_naming import (
-    check_aliases,
-    find,
-    give_aliases,
-    split_name,
-)
-from agent.control.services.context import Context
+from agent.control.services.context import Context, Service, read, write
 from agent.control.services.paging import cursor, numbered_page, page_of, page_size
 from agent.control.services.runs import check_scope
-from agent.control.store import aliases, artifact_files, artifacts, collections, runs
+from agent.control.store import artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_records import (
     ArtifactChange,
     ArtifactRecord,
@@ -26,71 +19,70 @@ from agent.control.store.artifact_records import (
 from agent.control.store.records import Page, RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
-from agent.model.errors import ConflictError
-from agent.model.job.names import LATEST
+from agent.model.errors import ConflictError, NotFoundError
+from agent.model.job.names import LATEST, checked_alias, version_of
 from agent.model.spec import Json
 
-T = TypeVar("T")
 
+class Artifacts(Service):
+    """Reading takes the right to read the entity, changing that to write runs there."""
 
-class Artifacts:
-    """Reading needs the right to read the entity, writing that to write runs there."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    async def get(self, principal: Principal, artifact_id: str) -> ArtifactRecord | None:
+    @read
+    def get(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord | None:
         """An artifact by id; `None` when it is absent or hidden."""
-        found = await self._read(lambda tx: artifacts.by_id(tx, artifact_id))
+        return visible(self._context, principal, artifacts.by_id(tx, artifact_id))
+
+    @read
+    def by_name(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str, name: str
+    ) -> ArtifactRecord | None:
+        """A version by `collection:alias` or `collection:v<N>`; `None` when there is none.
+
+        The alias is `latest` where it is missing.
+        """
+        name, _, alias = name.partition(":")
+        collection = collections.by_name(tx, entity or principal.default_entity, project, name)
+        found = None if collection is None else find_version(tx, collection.id, alias or LATEST)
         return visible(self._context, principal, found)
 
-    async def by_name(
-        self, principal: Principal, entity: str | None, project: str, name: str
+    @read
+    def by_alias(
+        self, tx: Tx, principal: Principal, collection: CollectionRecord, alias: str
     ) -> ArtifactRecord | None:
-        """A version by `collection:alias` or `collection:v<N>`; `None` when there is none."""
-        collection_name, alias = split_name(name)
+        """A version of a collection by alias or `v<N>`."""
+        return visible(self._context, principal, find_version(tx, collection.id, alias))
 
-        def work(tx: Tx) -> ArtifactRecord | None:
-            place = entity or principal.default_entity
-            collection = collections.by_name(tx, place, project, collection_name)
-            return None if collection is None else find(tx, collection.id, alias)
-
-        return visible(self._context, principal, await self._read(work))
-
-    async def by_alias(
-        self, principal: Principal, collection: CollectionRecord, alias: str
-    ) -> ArtifactRecord | None:
-        """A version of a collection."""
-        found = await self._read(lambda tx: find(tx, collection.id, alias))
-        return visible(self._context, principal, found)
-
-    async def newest(
-        self, principal: Principal, collection: CollectionRecord
+    @read
+    def newest(
+        self, tx: Tx, principal: Principal, collection: CollectionRecord
     ) -> ArtifactRecord | None:
         """The committed version with the highest number; `None` while there is none."""
-        found = await self._read(lambda tx: artifacts.newest(tx, collection.id))
-        return visible(self._context, principal, found)
+        return visible(self._context, principal, artifacts.newest(tx, collection.id))
 
-    async def collection(
-        self, principal: Principal, entity: str | None, project: str, name: str
+    @read
+    def collection(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str, name: str
     ) -> CollectionRecord | None:
         """A collection; `None` when it is absent or hidden."""
-        place = entity or principal.default_entity
-        if not self._context.policy.allows(principal, place, Action.READ):
+        entity = entity or principal.default_entity
+        if not self._context.policy.allows(principal, entity, Action.READ):
             return None
-        return await self._read(lambda tx: collections.by_name(tx, place, project, name))
+        return collections.by_name(tx, entity, project, name)
 
-    async def collection_by_id(
-        self, principal: Principal, collection_id: str
+    @read
+    def collection_by_id(
+        self, tx: Tx, principal: Principal, collection_id: str
     ) -> CollectionRecord | None:
         """A collection by id; `None` when it is absent or hidden."""
-        found = await self._read(lambda tx: collections.by_id(tx, collection_id))
+        found = collections.by_id(tx, collection_id)
         if found is None or not self._context.policy.allows(principal, found.entity, Action.READ):
             return None
         return found
 
-    async def collections(
+    @read
+    def collections(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str | None,
         project: str,
@@ -99,36 +91,31 @@ class Artifacts:
         after: str | None = None,
         first: int = 100,
     ) -> Page[CollectionRecord]:
-        """Collections of a project, the first made first; `kind` is their type.
+        """Collections of a project in order of creation; `kind` is their type.
 
         Raises:
             NotFoundError: the entity.
         """
         size, after_seq = page_size(first), cursor(after)
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        found, total = collections.page(
+            tx, entity, project, kind=kind, after=after_seq, limit=size + 1
+        )
+        return numbered_page(found, size, total)
 
-        def work(tx: Tx) -> Page[CollectionRecord]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            found, total = collections.page(
-                tx, place, project, kind=kind, after=after_seq, limit=size + 1
-            )
-            return numbered_page(found, size, total)
+    @read
+    def types(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str
+    ) -> tuple[tuple[str, datetime], ...]:
+        """Types in use in a project, and when each was first used."""
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        found = collections.types(tx, entity, project)
+        return tuple((name, to_datetime(first)) for name, first in found)
 
-        return await self._read(work)
-
-    async def types(
-        self, principal: Principal, entity: str | None, project: str
-    ) -> tuple[Json, ...]:
-        """Types in use in a project: `name` and `created_at`."""
-
-        def work(tx: Tx) -> tuple[Json, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            found = collections.types(tx, place, project)
-            return tuple({"name": name, "created_at": to_datetime(first)} for name, first in found)
-
-        return await self._read(work)
-
-    async def versions(
+    @read
+    def versions(
         self,
+        tx: Tx,
         principal: Principal,
         collection: CollectionRecord,
         *,
@@ -142,15 +129,13 @@ class Artifacts:
         """
         self._context.policy.require(principal, collection.entity, Action.READ)
         size, before = page_size(first), cursor(after)
+        found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
+        return page_of(found, size, total, lambda record: record.version)
 
-        def work(tx: Tx) -> Page[ArtifactRecord]:
-            found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
-            return page_of(found, size, total, lambda record: record.version)
-
-        return await self._read(work)
-
-    async def entries(
+    @read
+    def entries(
         self,
+        tx: Tx,
         principal: Principal,
         artifact: ArtifactRecord,
         *,
@@ -165,35 +150,38 @@ class Artifacts:
         """
         self._context.policy.require(principal, artifact.collection.entity, Action.READ)
         size = page_size(first)
+        found, total = artifact_files.entries(
+            tx, artifact.id, names=names, after=after or "", limit=size + 1
+        )
+        return page_of(found, size, total, lambda entry: entry.path)
 
-        def work(tx: Tx) -> Page[EntryRecord]:
-            found, total = artifact_files.entries(
-                tx, artifact.id, names=names, after=after or "", limit=size + 1
-            )
-            return page_of(found, size, total, lambda entry: entry.path)
-
-        return await self._read(work)
-
-    async def manifest(
-        self, principal: Principal, artifact: ArtifactRecord
+    @read
+    def manifest(
+        self, tx: Tx, principal: Principal, artifact: ArtifactRecord
     ) -> ManifestRecord | None:
         """The manifest of an artifact; `None` before it is announced and after deletion."""
         self._context.policy.require(principal, artifact.collection.entity, Action.READ)
-        return await self._read(lambda tx: artifact_files.manifest_of(tx, artifact.id))
+        return artifact_files.manifest_of(tx, artifact.id)
 
-    async def server_id(self, principal: Principal, client_id: str) -> str | None:
+    @read
+    def server_id(self, tx: Tx, principal: Principal, client_id: str) -> str | None:
         """The id of the artifact that a client made under an id of its own."""
-        found = await self._read(lambda tx: artifacts.of_client(tx, client_id))
+        found = artifacts.by_client_id(tx, client_id)
         shown = (visible(self._context, principal, each) for each in found)
         return next((each.id for each in shown if each is not None), None)
 
-    async def holds(self, principal: Principal, collection: CollectionRecord, md5: str) -> bool:
+    @read
+    def has_content(
+        self, tx: Tx, principal: Principal, collection: CollectionRecord, md5: str
+    ) -> bool:
         """Whether a version of the collection has a file with that content."""
         self._context.policy.require(principal, collection.entity, Action.READ)
-        return await self._read(lambda tx: artifact_files.holds(tx, collection.id, md5))
+        return artifact_files.has_content(tx, collection.id, md5)
 
-    async def use(
+    @write
+    def use(
         self,
+        tx: Tx,
         principal: Principal,
         artifact_id: str,
         *,
@@ -202,57 +190,49 @@ class Artifacts:
         run_name: str,
         used_as: str | None = None,
     ) -> ArtifactRecord:
-        """A run takes an artifact as input; saying so again changes nothing.
+        """Record that a run takes an artifact as input; idempotent.
 
         Raises:
             NotFoundError: the artifact, or the run's entity.
         """
+        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        check_scope(principal, project)
+        found = visible(self._context, principal, artifacts.by_id(tx, artifact_id))
+        if found is None:
+            raise no_such_artifact(artifact_id)
+        run = {"entity": entity, "project": project, "run_name": run_name}
+        artifact_files.insert_input(tx, {**run, "artifact_id": found.id, "used_as": used_as})
+        return found
 
-        def work(tx: Tx) -> ArtifactRecord:
-            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            check_scope(principal, project)
-            found = visible(self._context, principal, artifacts.by_id(tx, artifact_id))
-            if found is None:
-                raise absent(artifact_id)
-            run = {"entity": place, "project": project, "run_name": run_name}
-            artifact_files.insert_use(tx, {**run, "artifact_id": found.id, "used_as": used_as})
-            return found
-
-        return await self._context.database.write(work)
-
-    async def inputs_of(self, principal: Principal, run: RunRecord) -> tuple[ArtifactRecord, ...]:
-        """What a run takes as input."""
+    @read
+    def inputs_of(self, tx: Tx, principal: Principal, run: RunRecord) -> tuple[ArtifactRecord, ...]:
+        """Artifacts that a run takes as input, as far as the caller may read them."""
         self._context.policy.require(principal, run.entity, Action.READ)
-
-        def work(tx: Tx) -> list[ArtifactRecord]:
-            ids = artifact_files.used_ids(tx, run.entity, run.project, run.name)
-            return artifacts.by_ids(tx, ids)
-
-        found = await self._read(work)
+        found = artifacts.by_ids(
+            tx, artifact_files.input_ids(tx, run.entity, run.project, run.name)
+        )
         return tuple(each for each in found if visible(self._context, principal, each) is not None)
 
-    async def outputs_of(self, principal: Principal, run: RunRecord) -> tuple[ArtifactRecord, ...]:
-        """What a run made."""
+    @read
+    def outputs_of(
+        self, tx: Tx, principal: Principal, run: RunRecord
+    ) -> tuple[ArtifactRecord, ...]:
+        """Artifacts that a run made."""
         self._context.policy.require(principal, run.entity, Action.READ)
-        found = await self._read(
-            lambda tx: artifacts.written_by(tx, run.entity, run.project, run.name)
-        )
-        return tuple(found)
+        return tuple(artifacts.outputs_of(tx, run.entity, run.project, run.name))
 
-    async def users_of(
-        self, principal: Principal, artifact: ArtifactRecord
+    @read
+    def users_of(
+        self, tx: Tx, principal: Principal, artifact: ArtifactRecord
     ) -> tuple[RunRecord, ...]:
         """Runs that take an artifact as input, as far as the caller may read them."""
-
-        def work(tx: Tx) -> list[RunRecord | None]:
-            return [runs.by_name(tx, *place) for place in artifact_files.users_of(tx, artifact.id)]
-
         allows = self._context.policy.allows
-        found = await self._read(work)
+        found = [runs.by_name(tx, *run) for run in artifact_files.runs_using(tx, artifact.id)]
         return tuple(run for run in found if run and allows(principal, run.entity, Action.READ))
 
-    async def update(
-        self, principal: Principal, artifact_id: str, change: ArtifactChange
+    @write
+    def update(
+        self, tx: Tx, principal: Principal, artifact_id: str, change: ArtifactChange
     ) -> ArtifactRecord:
         """Change what is not content.
 
@@ -260,92 +240,125 @@ class Artifacts:
             NotFoundError, PermissionDeniedError: the artifact.
             InvalidInputError: an alias.
         """
+        found = writable(tx, self._context, principal, artifact_id)
+        kept = [tag for tag in found.tags if tag not in change.tags_to_delete]
+        values = {
+            "description": change.description,
+            "metadata": change.metadata,
+            "ttl_seconds": change.ttl_seconds,
+            "tags": list(dict.fromkeys([*kept, *change.tags_to_add])),
+        }
+        given: Json = {key: value for key, value in values.items() if value is not None}
+        artifacts.change(tx, found.id, given)
+        if change.aliases is not None:
+            collections.lock(tx, found.collection.id)
+            removed = set(found.aliases) - set(change.aliases)
+            collections.delete_aliases(tx, found.id, removed)
+            set_aliases(tx, found, change.aliases)
+        return artifacts.require(tx, found.id)
 
-        def work(tx: Tx) -> ArtifactRecord:
-            found = writable(tx, self._context, principal, artifact_id)
-            artifacts.change(tx, found.id, _columns(found, change))
-            if change.aliases is not None:
-                collections.lock(tx, found.collection.id)
-                gone = set(found.aliases) - set(change.aliases)
-                aliases.take(tx, found.id, gone)
-                give_aliases(tx, found.collection.id, found.id, change.aliases)
-            return artifacts.require(tx, found.id)
-
-        return await self._context.database.write(work)
-
-    async def add_aliases(
-        self, principal: Principal, artifact_id: str, names: Sequence[str]
-    ) -> ArtifactRecord:
-        """Let aliases stand for this version from now on.
+    @write
+    def add_aliases(
+        self, tx: Tx, principal: Principal, artifact_id: str, names: Sequence[str]
+    ) -> None:
+        """Let aliases refer to this version, whatever they referred to before.
 
         Raises: as `update`; ConflictError: it is not committed.
         """
+        found = writable(tx, self._context, principal, artifact_id)
+        if found.state is not ArtifactState.COMMITTED:
+            message = f"The artifact '{found.collection.name}' is {found.state.lower()}."
+            raise ConflictError(message, hint="Only a committed version can have aliases.")
+        collections.lock(tx, found.collection.id)
+        set_aliases(tx, found, names)
 
-        def work(tx: Tx) -> ArtifactRecord:
-            found = writable(tx, self._context, principal, artifact_id)
-            if found.state is not ArtifactState.COMMITTED:
-                message = f"The artifact '{found.collection.name}' is {found.state.lower()}."
-                raise ConflictError(message, hint="Only a complete version can have aliases.")
-            collections.lock(tx, found.collection.id)
-            for name in names:
-                check_aliases((name,))
-            give_aliases(tx, found.collection.id, found.id, names)
-            return artifacts.require(tx, found.id)
-
-        return await self._context.database.write(work)
-
-    async def delete_aliases(
-        self, principal: Principal, artifact_id: str, names: Sequence[str]
-    ) -> ArtifactRecord:
-        """Take aliases away; one that it has not is no error.
+    @write
+    def delete_aliases(
+        self, tx: Tx, principal: Principal, artifact_id: str, names: Sequence[str]
+    ) -> None:
+        """Remove aliases of a version; those that it does not have are ignored.
 
         Raises: as `update`.
         """
+        found = writable(tx, self._context, principal, artifact_id)
+        collections.delete_aliases(tx, found.id, names)
 
-        def work(tx: Tx) -> ArtifactRecord:
-            found = writable(tx, self._context, principal, artifact_id)
-            aliases.take(tx, found.id, names)
-            return artifacts.require(tx, found.id)
-
-        return await self._context.database.write(work)
-
-    async def delete(
-        self, principal: Principal, artifact_id: str, *, with_aliases: bool = False
+    @write
+    def delete(
+        self, tx: Tx, principal: Principal, artifact_id: str, *, with_aliases: bool = False
     ) -> ArtifactRecord:
-        """Delete a version; its number is not given again, and `latest` moves to the newest left.
+        """Delete a version; its number is not used again, and `latest` moves to the newest left.
 
         Raises:
             ConflictError: it has aliases, and `with_aliases` is not set.
             NotFoundError, PermissionDeniedError: the artifact.
         """
-
-        def work(tx: Tx) -> ArtifactRecord:
-            found = writable(tx, self._context, principal, artifact_id)
-            collections.lock(tx, found.collection.id)
-            if found.aliases and not with_aliases:
-                names = ", ".join(f"`{alias}`" for alias in found.aliases)
-                message = f"{found.reference} has the aliases {names}."
-                raise ConflictError(message, hint="Delete it with its aliases, or move them first.")
-            aliases.take(tx, found.id)
-            artifact_files.drop_files(tx, found.id)
-            artifacts.change(tx, found.id, {"state": ArtifactState.DELETED.value})
-            left = artifacts.newest(tx, found.collection.id)
-            if left is not None and LATEST in found.aliases:
-                give_aliases(tx, left.collection.id, left.id, (LATEST,))
-            return artifacts.require(tx, found.id)
-
-        return await self._context.database.write(work)
-
-    async def _read(self, work: Callable[[Tx], T]) -> T:
-        return await self._context.database.read(work)
+        found = writable(tx, self._context, principal, artifact_id)
+        collections.lock(tx, found.collection.id)
+        if found.aliases and not with_aliases:
+            names = ", ".join(f"`{alias}`" for alias in found.aliases)
+            message = f"{found.reference} has the aliases {names}."
+            raise ConflictError(message, hint="Delete it with its aliases, or move them first.")
+        collections.delete_aliases(tx, found.id)
+        artifact_files.delete_files(tx, found.id)
+        artifacts.change(tx, found.id, {"state": ArtifactState.DELETED.value})
+        newest = artifacts.newest(tx, found.collection.id)
+        if newest is not None and LATEST in found.aliases:
+            set_aliases(tx, newest, (LATEST,))
+        return artifacts.require(tx, found.id)
 
 
-def _columns(found: ArtifactRecord, change: ArtifactChange) -> Json:
-    kept = [tag for tag in found.tags if tag not in change.tags_to_delete]
-    values = {
-        "description": change.description,
-        "metadata": change.metadata,
-        "ttl_seconds": change.ttl_seconds,
-        "tags": list(dict.fromkeys([*kept, *change.tags_to_add])),
-    }
-    return {key: value for key, value in values.items() if value is not None}
+def visible(
+    context: Context, principal: Principal, found: ArtifactRecord | None
+) -> ArtifactRecord | None:
+    """The artifact if the caller may read its entity, else `None`."""
+    if found is None:
+        return None
+    allowed = context.policy.allows(principal, found.collection.entity, Action.READ)
+    return found if allowed else None
+
+
+def writable(tx: Tx, context: Context, principal: Principal, artifact_id: str) -> ArtifactRecord:
+    """An artifact that the caller may change.
+
+    Raises:
+        NotFoundError, PermissionDeniedError
+    """
+    found = visible(context, principal, artifacts.by_id(tx, artifact_id))
+    if found is None:
+        raise no_such_artifact(artifact_id)
+    context.policy.require(principal, found.collection.entity, Action.WRITE_RUNS)
+    check_scope(principal, found.collection.project)
+    return found
+
+
+def no_such_artifact(artifact_id: str) -> NotFoundError:
+    """The same error for an artifact that is absent and one that is hidden."""
+    message = f"There is no artifact with the id '{artifact_id}', or this key may not read it."
+    return NotFoundError(message)
+
+
+def find_version(tx: Tx, collection_id: str, alias: str) -> ArtifactRecord | None:
+    """A committed version by its number (`v3`) or by a free alias."""
+    version = version_of(alias)
+    if version is not None:
+        return artifacts.by_version(tx, collection_id, version)
+    return artifacts.by_alias(tx, collection_id, alias)
+
+
+def free_aliases(names: Iterable[str]) -> list[str]:
+    """The names without `v<N>`, which clients send too, each once.
+
+    Raises:
+        InvalidInputError: one cannot be an alias.
+    """
+    return [checked_alias(name) for name in dict.fromkeys(names) if version_of(name) is None]
+
+
+def set_aliases(tx: Tx, artifact: ArtifactRecord, names: Iterable[str]) -> None:
+    """Let free aliases refer to a version; the collection is locked.
+
+    Raises:
+        InvalidInputError: one cannot be an alias.
+    """
+    collections.put_aliases(tx, artifact.collection.id, artifact.id, free_aliases(names))

@@ -1,4 +1,4 @@
-"""Which bytes are stored, under which names; the bytes themselves are `control/files`'."""
+"""The database's half of contents: which bytes are stored, and under which keys."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -6,112 +6,106 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from agent.control.services.context import Context
-from agent.control.store import artifact_files, artifacts
+from agent.control.services.context import Context, Service, read, write
+from agent.control.store import artifacts, contents
 from agent.control.store.artifact_records import ContentRecord
 from agent.control.store.tx import Tx
 from agent.model.job.digest import encoded
 
-#: Contents that one round of the sweep forgets.
+#: Contents that are looked at in one round of removal.
 _ROUND: Final = 1000
 
 
 @dataclass(slots=True)
-class _Turn:
-    """Bytes that wait to be recorded, and then what counts for them."""
+class _Pending:
+    """Bytes whose row is not written yet; `result` is the row once it is."""
 
     new: ContentRecord
-    counts: ContentRecord | None = None
+    result: ContentRecord | None = None
 
 
-class Contents:
-    """Contents of artifacts: once per entity and MD5."""
+class Contents(Service):
+    """Contents of artifacts: one per entity and MD5.
+
+    Callers have shown a right to the content they name: a signed URL, or an artifact.
+    """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
-        self._waiting: list[_Turn] = []
+        super().__init__(context)
+        self._pending: list[_Pending] = []
         self._writing = asyncio.Lock()
 
-    async def find(self, entity: str, md5: str) -> ContentRecord | None:
-        """Stored bytes. Whoever asks has shown a right to them, by a signed address."""
-        return await self._context.database.read(lambda tx: artifact_files.content(tx, entity, md5))
+    @read
+    def find(self, tx: Tx, entity: str, md5: str) -> ContentRecord | None:
+        """A content; `None` when it is not stored."""
+        return contents.by_md5(tx, entity, md5)
 
-    async def stored(self, new: ContentRecord) -> ContentRecord:
-        """Record bytes that have just been stored; what counts is returned.
+    async def record(self, new: ContentRecord) -> ContentRecord:
+        """Record bytes that have been stored; returns the row that is valid for them.
 
-        It is another one when the same content was stored meanwhile; the caller then removes
-        its own bytes. A directory arrives in many uploads at once: those that wait while one
-        transaction is under way share the next.
+        That is another one than `new` when the same content was stored meanwhile; the caller
+        then removes its own bytes. A directory arrives in many uploads at once: those that
+        wait while one transaction runs share the next.
         """
-        turn = _Turn(new)
-        self._waiting.append(turn)
+        own = _Pending(new)
+        self._pending.append(own)
         async with self._writing:
-            return turn.counts or await self._record(turn)
+            if own.result is not None:
+                return own.result
+            batch, self._pending = self._pending, []
+            try:
+                found = await self.record_all([each.new for each in batch])
+            except BaseException:
+                # The others try it themselves.
+                self._pending[:0] = [each for each in batch if each is not own]
+                raise
+            for each in batch:
+                each.result = found[each.new.entity, each.new.md5]
+            return found[new.entity, new.md5]
 
-    async def stored_all(
-        self, new: Sequence[ContentRecord]
+    @write
+    def record_all(
+        self, tx: Tx, new: Sequence[ContentRecord]
     ) -> dict[tuple[str, str], ContentRecord]:
-        """As `stored`, for several at once: what counts, by entity and MD5."""
-        return await self._context.database.write(lambda tx: _inserted(tx, new))
+        """As `record`, for several: the valid rows by entity and MD5."""
+        contents.save(tx, new)
+        found: dict[tuple[str, str], ContentRecord] = {}
+        for entity in {each.entity for each in new}:
+            md5s = [each.md5 for each in new if each.entity == entity]
+            known = contents.stored(tx, entity, md5s)
+            found.update(((entity, md5), content) for md5, content in known.items())
+        return found
 
-    async def _record(self, own: _Turn) -> ContentRecord:
-        """Write all that waits; when it fails, the others try it themselves."""
-        batch, self._waiting = self._waiting, []
-        try:
-            found = await self._context.database.write(
-                lambda tx: _inserted(tx, [turn.new for turn in batch])
-            )
-        except BaseException:
-            self._waiting[:0] = [turn for turn in batch if turn is not own]
-            raise
-        for turn in batch:
-            turn.counts = found[turn.new.entity, turn.new.md5]
-        return found[own.new.entity, own.new.md5]
+    @write
+    def delete_abandoned(self, tx: Tx, before: datetime) -> int:
+        """Delete artifacts that were never committed and not changed since; how many."""
+        return artifacts.delete_abandoned(tx, before.timestamp())
 
-    async def forget_abandoned(self, before: datetime) -> int:
-        """Remove artifacts that were never committed and not touched since."""
-        moment = before.timestamp()
-        return await self._context.database.write(lambda tx: artifacts.forget_abandoned(tx, moment))
-
-    async def unused(
-        self, before: datetime, after: ContentRecord | None = None
+    @read
+    def unused(
+        self, tx: Tx, before: datetime, after: ContentRecord | None = None
     ) -> list[ContentRecord]:
-        """Contents behind that one that no file refers to and nobody asked for since.
+        """Up to 1,000 contents behind `after` that no entry refers to, untouched since `before`.
 
-        Up to 1,000, by entity and MD5; manifests are among them.
+        Ordered by entity and MD5; the files of manifests are among them.
         """
-        moment, last = before.timestamp(), (after.entity, after.md5) if after else ("", "")
-        return await self._context.database.read(
-            lambda tx: artifact_files.unused_contents(tx, moment, last, _ROUND)
-        )
+        last = (after.entity, after.md5) if after else ("", "")
+        return contents.unused(tx, before.timestamp(), last, _ROUND)
 
-    async def forget(
-        self, unused: Sequence[ContentRecord], before: datetime
+    @write
+    def delete_unused(
+        self, tx: Tx, unused: Sequence[ContentRecord], before: datetime
     ) -> list[ContentRecord]:
-        """Forget those that are unused even now; gives them.
+        """Delete the rows of those that are still unused and belong to no manifest.
 
-        Their bytes are the caller's to remove, now that no new artifact can count on them.
+        Returns them; the caller removes their bytes, on which no new artifact relies any more.
         """
-        moment = before.timestamp()
+        digests = {encoded(bytes.fromhex(each.md5)): each for each in unused}
+        manifests = contents.manifest_digests(tx, digests)
+        keys = [each.key for digest, each in digests.items() if digest not in manifests]
+        return contents.delete_unused(tx, keys, before.timestamp())
 
-        def work(tx: Tx) -> list[ContentRecord]:
-            digests = {encoded(bytes.fromhex(one.md5)): one for one in unused}
-            manifests = artifact_files.manifest_digests(tx, digests)
-            keys = [one.key for digest, one in digests.items() if digest not in manifests]
-            return artifact_files.delete_unused(tx, keys, moment)
-
-        return await self._context.database.write(work)
-
-    async def known_keys(self, keys: Collection[str]) -> set[str]:
-        """Those of the names in the object store that contents have."""
-        return await self._context.database.read(lambda tx: artifact_files.content_keys(tx, keys))
-
-
-def _inserted(tx: Tx, new: Sequence[ContentRecord]) -> dict[tuple[str, str], ContentRecord]:
-    artifact_files.save_contents(tx, new)
-    found: dict[tuple[str, str], ContentRecord] = {}
-    for entity in {one.entity for one in new}:
-        md5s = [one.md5 for one in new if one.entity == entity]
-        known = artifact_files.contents_of(tx, entity, md5s)
-        found.update(((entity, md5), one) for md5, one in known.items())
-    return found
+    @read
+    def known_keys(self, tx: Tx, keys: Collection[str]) -> set[str]:
+        """Those of the keys of the object store that belong to contents."""
+        return contents.known_keys(tx, keys)

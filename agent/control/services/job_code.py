@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifact_naming import find
+from agent.control.services.artifacts import find_version
 from agent.control.services.context import Context
 from agent.control.store import artifacts, collections
 from agent.control.store.artifact_records import ArtifactRecord, ArtifactState, JobVersion
@@ -51,7 +51,7 @@ def _found(
         return by_id.get(str(wanted.id))
     place = (wanted.name.entity, wanted.name.project, wanted.name.name)
     collection = collections.by_name(tx, *place)
-    return None if collection is None else find(tx, collection.id, wanted.name.alias)
+    return None if collection is None else find_version(tx, collection.id, wanted.name.alias)
 
 
 def _named(job: JobVersion, code: ArtifactRecord) -> JobVersion:

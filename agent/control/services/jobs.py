@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifact_naming import find
+from agent.control.services.artifacts import find_version
 from agent.control.services.context import Context
 from agent.control.services.job_code import with_code
 from agent.control.services.job_inputs import check_inputs
 from agent.control.services.job_layer import job_layer, job_version
-from agent.control.store import aliases, artifacts, collections, items
+from agent.control.store import artifacts, collections, items
 from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
@@ -146,12 +146,12 @@ def _version(
     if collection.type != JOB_TYPE:
         message = f"{reference.job} is an artifact of type `{collection.type}`, and no job."
         raise ConflictError(message, hint="`launch job list` shows the jobs of a project.")
-    found = find(tx, collection.id, reference.alias)
+    found = find_version(tx, collection.id, reference.alias)
     if found is None:
         versions, _ = artifacts.versions(tx, collection.id, before=None, limit=_MANY)
         numbers = [f"v{each.version}" for each in versions]
-        named = [alias for alias, _ in aliases.of_collection(tx, collection.id)]
-        known = numbers if reference.version is not None else [*named, *numbers]
+        aliases = collections.alias_names(tx, collection.id)
+        known = numbers if reference.version is not None else [*aliases, *numbers]
         raise no_such_version(reference, known)
     return found
 

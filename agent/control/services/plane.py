@@ -10,6 +10,7 @@ from agent.config.control import ControlConfig
 from agent.control.auth.policy import Policy
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
+from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
 from agent.control.services.contents import Contents
 from agent.control.services.context import Context
@@ -23,7 +24,6 @@ from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
-from agent.control.services.uploads import Uploads
 from agent.control.store import accounts
 from agent.control.store.ids import new_id
 from agent.control.store.tx import Database
@@ -49,7 +49,7 @@ class Plane:
     agents: Agents
     runs: Runs
     artifacts: Artifacts
-    uploads: Uploads
+    uploads: ArtifactUploads
     contents: Contents
     jobs: Jobs
     logs: AttemptLogs
@@ -110,7 +110,7 @@ def assemble(context: Context) -> Plane:
         agents=Agents(context),
         runs=Runs(context),
         artifacts=Artifacts(context),
-        uploads=Uploads(context),
+        uploads=ArtifactUploads(context),
         contents=Contents(context),
         jobs=Jobs(context),
         logs=logs,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifact_access import absent, visible
+from agent.control.services.artifacts import no_such_artifact, visible
 from agent.control.services.composition import Composed, check_priority, compose
 from agent.control.services.context import Context
 from agent.control.services.job_inputs import check_inputs
@@ -128,7 +128,7 @@ def _check_code(tx: Tx, context: Context, principal: Principal, spec: LaunchSpec
         return
     found = artifacts.by_id(tx, str(reference.id))
     if found is not None and visible(context, principal, found) is None:
-        raise absent(found.id)
+        raise no_such_artifact(found.id)
 
 
 def _run_entity(context: Context, principal: Principal, entity: str, submitted: Json) -> str:

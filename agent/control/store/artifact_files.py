@@ -1,11 +1,11 @@
-"""What artifacts hold: manifests, entries, the contents behind them, and who uses them."""
+"""Manifests and entries of artifacts, and the runs that take artifacts as input."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
+from sqlalchemy import delete, func, select, update
 
-from agent.control.store.artifact_records import ContentRecord, EntryRecord, ManifestRecord
+from agent.control.store.artifact_records import EntryRecord, ManifestRecord
 from agent.control.store.artifact_tables import (
     artifact_collections,
     artifact_entries,
@@ -16,8 +16,6 @@ from agent.control.store.artifact_tables import (
 )
 from agent.control.store.tx import AnyRow, Tx
 
-#: Values of one `IN (…)`: below what SQLite takes in a statement.
-_MANY: Final = 10_000
 _MANIFESTS: Final = (
     select(artifact_manifests, artifact_collections.c.entity)
     .join(artifacts, artifacts.c.id == artifact_manifests.c.artifact_id)
@@ -37,9 +35,9 @@ def require_manifest(tx: Tx, manifest_id: str) -> ManifestRecord:
 
 
 def manifest_of(tx: Tx, artifact_id: str) -> ManifestRecord | None:
-    """The manifest of an artifact: the one that was written last and has a digest, else the last.
+    """The newest manifest of an artifact that has a digest, else the newest.
 
-    Clients name an empty one first and fill it in later.
+    Clients announce a manifest without a digest first, and set it later.
     """
     table = artifact_manifests.c
     query = _MANIFESTS.where(table.artifact_id == artifact_id)
@@ -48,7 +46,7 @@ def manifest_of(tx: Tx, artifact_id: str) -> ManifestRecord | None:
 
 
 def save_manifest(tx: Tx, values: dict[str, Any]) -> str:
-    """Insert, or give a manifest of that name its digest; returns its id."""
+    """Insert a manifest, or set the digest of the one of that name; returns its id."""
     if tx.insert_new(artifact_manifests, {"created_at": tx.now, **values}):
         return str(values["id"])
     table = artifact_manifests.c
@@ -60,13 +58,13 @@ def save_manifest(tx: Tx, values: dict[str, Any]) -> str:
 
 
 def set_manifest_digest(tx: Tx, manifest_id: str, digest: str) -> None:
-    """Give a manifest the digest of its file."""
+    """Set the digest of a manifest's file."""
     where = artifact_manifests.c.id == manifest_id
     tx.run(update(artifact_manifests).where(where).values(digest=digest))
 
 
 def insert_entries(tx: Tx, artifact_id: str, entries: Iterable[EntryRecord]) -> None:
-    """Add files; those that are there stay."""
+    """Add entries; those whose path exists stay."""
     rows = [
         {
             "artifact_id": artifact_id,
@@ -84,7 +82,7 @@ def insert_entries(tx: Tx, artifact_id: str, entries: Iterable[EntryRecord]) -> 
 def entries(
     tx: Tx, artifact_id: str, *, names: Collection[str] | None, after: str, limit: int
 ) -> tuple[list[EntryRecord], int]:
-    """Files by path, behind that path, and how many match in all."""
+    """Entries behind a path, by path, and the number of all that match."""
     table = artifact_entries.c
     where = [table.artifact_id == artifact_id]
     if names is not None:
@@ -96,9 +94,9 @@ def entries(
 
 
 def first_without_content(tx: Tx, entity: str, artifact_id: str) -> str | None:
-    """Path of a file whose bytes are not stored in the entity."""
+    """Path of an entry whose bytes are not stored in the entity."""
     table = artifact_entries.c
-    # One look for each file: an entity may have a million contents.
+    # One indexed look-up per entry: an entity may have a million contents.
     stored = select(contents.c.md5).where(contents.c.entity == entity, contents.c.md5 == table.md5)
     query = select(table.path).where(
         table.artifact_id == artifact_id, table.md5.is_not(None), ~stored.exists()
@@ -107,13 +105,13 @@ def first_without_content(tx: Tx, entity: str, artifact_id: str) -> str | None:
     return None if row is None else str(row.path)
 
 
-def drop_files(tx: Tx, artifact_id: str) -> None:
-    """Forget what an artifact holds."""
+def delete_files(tx: Tx, artifact_id: str) -> None:
+    """Delete entries and manifests of an artifact."""
     tx.run(delete(artifact_entries).where(artifact_entries.c.artifact_id == artifact_id))
     tx.run(delete(artifact_manifests).where(artifact_manifests.c.artifact_id == artifact_id))
 
 
-def holds(tx: Tx, collection_id: str, md5: str) -> bool:
+def has_content(tx: Tx, collection_id: str, md5: str) -> bool:
     """Whether a version of the collection has a file with that content."""
     query = (
         select(artifact_entries.c.path)
@@ -123,106 +121,19 @@ def holds(tx: Tx, collection_id: str, md5: str) -> bool:
     return tx.one(query.limit(1)) is not None
 
 
-def content(tx: Tx, entity: str, md5: str) -> ContentRecord | None:
-    """Stored bytes."""
-    row = tx.one(select(contents).where(contents.c.entity == entity, contents.c.md5 == md5))
-    return _content(row) if row else None
-
-
-def save_contents(tx: Tx, stored: Sequence[ContentRecord]) -> None:
-    """Record bytes that were stored; those recorded before keep their name, and are touched.
-
-    In one order everywhere: two uploads of the same contents wait for each other's rows.
-    """
-    rows = [
-        {
-            "entity": one.entity,
-            "md5": one.md5,
-            "key": one.key,
-            "size": one.size,
-            "touched_at": tx.now,
-        }
-        for one in sorted(stored, key=lambda one: (one.entity, one.md5))
-    ]
-    tx.insert_or_update(contents, rows, "touched_at")
-
-
-def contents_of(tx: Tx, entity: str, md5s: Collection[str]) -> dict[str, ContentRecord]:
-    """Those of the contents that are stored, by MD5."""
-    wanted = sorted(set(md5s))
-    found: dict[str, ContentRecord] = {}
-    for start in range(0, len(wanted), _MANY):
-        where = (contents.c.entity == entity, contents.c.md5.in_(wanted[start : start + _MANY]))
-        found.update((row.md5, _content(row)) for row in tx.all(select(contents).where(*where)))
-    return found
-
-
-def touch_contents(tx: Tx, entity: str, md5s: Collection[str]) -> None:
-    """Keep contents from being collected: an upload counts on them."""
-    wanted = sorted(set(md5s))
-    for start in range(0, len(wanted), _MANY):
-        where = (contents.c.entity == entity, contents.c.md5.in_(wanted[start : start + _MANY]))
-        tx.run(update(contents).where(*where).values(touched_at=tx.now))
-
-
-def unused_contents(
-    tx: Tx, before: float, after: tuple[str, str], limit: int
-) -> list[ContentRecord]:
-    """Contents that no entry refers to and nobody asked for since; manifests may be among them.
-
-    In the order of entity and MD5, behind that pair.
-    """
-    place = tuple_(contents.c.entity, contents.c.md5)
-    query = select(contents).where(place > tuple_(*after), *_unused(before))
-    rows = tx.all(query.order_by(contents.c.entity, contents.c.md5).limit(limit))
-    return [_content(row) for row in rows]
-
-
-def delete_unused(tx: Tx, keys: Collection[str], before: float) -> list[ContentRecord]:
-    """Forget those of the stored bytes that are unused still; gives them.
-
-    Who comes to count on a content touches its row. On PostgreSQL that may happen while this
-    waits for it, and only what is asked of the row itself is asked again then.
-    """
-    query = delete(contents).where(contents.c.key.in_(sorted(keys)), *_unused(before))
-    return [_content(row) for row in tx.all(query.returning(contents))]
-
-
-def _unused(before: float) -> tuple[ColumnElement[bool], ...]:
-    used = select(artifact_entries.c.md5).where(artifact_entries.c.md5 == contents.c.md5)
-    return contents.c.touched_at < before, ~used.exists()
-
-
-def manifest_digests(tx: Tx, digests: Collection[str]) -> set[str]:
-    """Those of the digests that belong to manifests."""
-    table = artifact_manifests.c
-    wanted = sorted(digests)
-    return {row.digest for row in tx.all(select(table.digest).where(table.digest.in_(wanted)))}
-
-
-def content_keys(tx: Tx, keys: Collection[str]) -> set[str]:
-    """Those of the names in the object store that contents have."""
-    wanted = sorted(keys)
-    found: set[str] = set()
-    for start in range(0, len(wanted), _MANY):
-        where = contents.c.key.in_(wanted[start : start + _MANY])
-        found.update(row.key for row in tx.all(select(contents.c.key).where(where)))
-    return found
-
-
-def insert_use(tx: Tx, values: dict[str, Any]) -> None:
-    """A run takes an artifact as input; once is enough."""
+def insert_input(tx: Tx, values: dict[str, Any]) -> None:
+    """Record that a run takes an artifact as input, once."""
     tx.insert_new(artifact_uses, {"created_at": tx.now, **values})
 
 
-def used_ids(tx: Tx, entity: str, project: str, run_name: str) -> list[str]:
+def input_ids(tx: Tx, entity: str, project: str, run_name: str) -> list[str]:
     """Ids of the artifacts that a run takes as input."""
     table = artifact_uses.c
     where = (table.entity == entity, table.project == project, table.run_name == run_name)
     return [row.artifact_id for row in tx.all(select(table.artifact_id).where(*where))]
 
 
-def users_of(tx: Tx, artifact_id: str) -> list[tuple[str, str, str]]:
+def runs_using(tx: Tx, artifact_id: str) -> list[tuple[str, str, str]]:
     """Entity, project and name of the runs that take an artifact as input."""
     table = artifact_uses.c
     query = select(table.entity, table.project, table.run_name)
@@ -232,7 +143,3 @@ def users_of(tx: Tx, artifact_id: str) -> list[tuple[str, str, str]]:
 
 def _manifest(row: AnyRow) -> ManifestRecord:
     return ManifestRecord(row.id, row.artifact_id, row.entity, row.name, row.digest)
-
-
-def _content(row: AnyRow) -> ContentRecord:
-    return ContentRecord(row.entity, row.md5, row.key, row.size)

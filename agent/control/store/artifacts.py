@@ -1,4 +1,4 @@
-"""Versions of artifacts: looking them up, making and changing them."""
+"""Artifacts: versions of collections, pending, committed or deleted."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
@@ -16,14 +16,14 @@ from agent.control.store.artifact_tables import (
 from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
-#: Its id is a column of the artifact's already.
-_PLACE: Final = [
+#: The collection's columns but its id, which is a column of the artifact.
+_COLLECTION: Final = [
     column.label(f"collection_{column.name}")
     for column in artifact_collections.c
     if column.name != "id"
 ]
 _ARTIFACTS: Final = (
-    select(artifacts, *_PLACE, projects.c.number)
+    select(artifacts, *_COLLECTION, projects.c.number)
     .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
     .join(projects, collections.IN_PROJECT)
 )
@@ -53,13 +53,13 @@ def require(tx: Tx, artifact_id: str) -> ArtifactRecord:
 
 
 def wanted_aliases(tx: Tx, artifact_id: str) -> list[str]:
-    """Aliases that an artifact takes when it is committed."""
+    """Aliases that an artifact gets when it is committed."""
     query = select(artifacts.c.wanted_aliases).where(artifacts.c.id == artifact_id)
     return list(tx.require(query).wanted_aliases)
 
 
 def by_client(tx: Tx, collection_id: str, client_id: str) -> ArtifactRecord | None:
-    """What a client made before under this id of its own."""
+    """The artifact of a collection that a client made under an id of its own."""
     query = _ARTIFACTS.join(artifact_clients, artifact_clients.c.artifact_id == artifacts.c.id)
     table = artifact_clients.c
     return _first(
@@ -67,14 +67,14 @@ def by_client(tx: Tx, collection_id: str, client_id: str) -> ArtifactRecord | No
     )
 
 
-def of_client(tx: Tx, client_id: str) -> list[ArtifactRecord]:
-    """Artifacts of any collection that clients made under this id."""
+def by_client_id(tx: Tx, client_id: str) -> list[ArtifactRecord]:
+    """Artifacts of any collection that clients made under an id of their own."""
     query = _ARTIFACTS.join(artifact_clients, artifact_clients.c.artifact_id == artifacts.c.id)
     return _records(tx, tx.all(query.where(artifact_clients.c.client_id == client_id)))
 
 
 def insert_client(tx: Tx, collection_id: str, client_id: str, artifact_id: str) -> None:
-    """Remember a client's id of an artifact."""
+    """Record a client's own id of an artifact."""
     values = {"collection_id": collection_id, "client_id": client_id, "artifact_id": artifact_id}
     tx.insert_new(artifact_clients, values)
 
@@ -96,7 +96,7 @@ def by_version(tx: Tx, collection_id: str, version: int) -> ArtifactRecord | Non
 
 
 def by_alias(tx: Tx, collection_id: str, alias: str) -> ArtifactRecord | None:
-    """The version that a free alias stands for."""
+    """The version that a free alias refers to."""
     query = _ARTIFACTS.join(artifact_aliases, artifact_aliases.c.artifact_id == artifacts.c.id)
     table = artifact_aliases.c
     return _first(tx, query.where(table.collection_id == collection_id, table.alias == alias))
@@ -137,7 +137,7 @@ def version_counts(tx: Tx, collection_ids: Collection[str]) -> dict[str, int]:
 def versions(
     tx: Tx, collection_id: str, *, before: int | None, limit: int
 ) -> tuple[list[ArtifactRecord], int]:
-    """Committed versions, newest first, below that number; and how many there are in all."""
+    """Committed versions below a number, newest first, and the number of all."""
     where = (artifacts.c.collection_id == collection_id, _COMMITTED)
     total = tx.run(select(func.count()).select_from(artifacts).where(*where)).scalar_one()
     query = _ARTIFACTS.where(*where).order_by(artifacts.c.version.desc()).limit(limit)
@@ -146,7 +146,7 @@ def versions(
     return _records(tx, tx.all(query)), total
 
 
-def written_by(tx: Tx, entity: str, project: str, run_name: str) -> list[ArtifactRecord]:
+def outputs_of(tx: Tx, entity: str, project: str, run_name: str) -> list[ArtifactRecord]:
     """Versions that a run made, oldest first."""
     table = artifact_collections.c
     query = _ARTIFACTS.where(
@@ -159,12 +159,12 @@ def written_by(tx: Tx, entity: str, project: str, run_name: str) -> list[Artifac
 
 
 def by_ids(tx: Tx, ids: Collection[str]) -> list[ArtifactRecord]:
-    """Several by id, oldest first."""
+    """Artifacts by id, oldest first."""
     return _records(tx, tx.all(_ARTIFACTS.where(artifacts.c.id.in_(ids)).order_by(artifacts.c.seq)))
 
 
-def forget_abandoned(tx: Tx, before: float) -> int:
-    """Remove what was never committed and has not changed since."""
+def delete_abandoned(tx: Tx, before: float) -> int:
+    """Delete artifacts that were never committed and not changed since `before`."""
     where = (artifacts.c.state == ArtifactState.PENDING.value, artifacts.c.updated_at < before)
     return tx.changed(delete(artifacts).where(*where))
 

@@ -1,12 +1,12 @@
-"""Collections of artifacts: the names that versions are of, each in a project."""
+"""Collections of artifacts, which are named series of versions, and their free aliases."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, delete, func, select, update
 
 from agent.control.store.artifact_records import CollectionRecord
-from agent.control.store.artifact_tables import artifact_collections
+from agent.control.store.artifact_tables import artifact_aliases, artifact_collections
 from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 
@@ -18,7 +18,7 @@ _COLLECTIONS: Final = select(artifact_collections, projects.c.number).join(proje
 
 
 def by_name(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | None:
-    """A collection by its place."""
+    """A collection by entity, project and name."""
     row = tx.one(_named(entity, project, name))
     return record(row) if row else None
 
@@ -35,19 +35,19 @@ def by_id(tx: Tx, collection_id: str) -> CollectionRecord | None:
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> bool:
-    """False when the project has an artifact of that name."""
+    """Insert unless the project has a collection of that name; true when it was inserted."""
     times = {"created_at": tx.now, "updated_at": tx.now}
     return tx.insert_new(artifact_collections, {"next_version": 0, **times, **values})
 
 
 def lock(tx: Tx, collection_id: str) -> None:
-    """Make others wait who create, commit or move aliases in it, until the end."""
+    """Serialise creation, commits and moves of aliases, until the transaction ends."""
     query = select(artifact_collections.c.seq).where(artifact_collections.c.id == collection_id)
     tx.run(query.with_for_update()).all()
 
 
-def take_version(tx: Tx, collection_id: str) -> int:
-    """The next number of a locked collection; each is given once."""
+def next_version(tx: Tx, collection_id: str) -> int:
+    """A new version number of a locked collection; no number is used twice."""
     where = artifact_collections.c.id == collection_id
     number = tx.require(select(artifact_collections.c.next_version).where(where)).next_version
     tx.run(update(artifact_collections).where(where).values(next_version=number + 1))
@@ -55,7 +55,7 @@ def take_version(tx: Tx, collection_id: str) -> int:
 
 
 def touch(tx: Tx, collection_id: str) -> None:
-    """Something of it changed."""
+    """Set the time of the last change."""
     where = artifact_collections.c.id == collection_id
     tx.run(update(artifact_collections).where(where).values(updated_at=tx.now))
 
@@ -63,7 +63,7 @@ def touch(tx: Tx, collection_id: str) -> None:
 def page(
     tx: Tx, entity: str, project: str, *, kind: str | None, after: int | None, limit: int
 ) -> tuple[list[tuple[int, CollectionRecord]], int]:
-    """Collections of a project in the order of their making, with their numbers and the total."""
+    """Collections in order of creation, with their sequence numbers, and the total."""
     table = artifact_collections.c
 
     def narrowed(query: Select[Any]) -> Select[Any]:
@@ -94,7 +94,7 @@ def names(tx: Tx, entity: str, project: str, kind: str) -> Sequence[str]:
 
 
 def record(row: AnyRow, prefix: str = "") -> CollectionRecord:
-    """A collection of a row, which may have its columns beside others, with a prefix."""
+    """A collection from a row; `prefix` where its columns stand beside those of another table."""
 
     def column(name: str) -> Any:
         return getattr(row, prefix + name)
@@ -110,6 +110,37 @@ def record(row: AnyRow, prefix: str = "") -> CollectionRecord:
         created_at=to_datetime(column("created_at")),
         updated_at=to_datetime(column("updated_at")),
     )
+
+
+def put_aliases(tx: Tx, collection_id: str, artifact_id: str, aliases: Iterable[str]) -> None:
+    """Let aliases refer to a version, whatever they referred to before."""
+    table = artifact_aliases.c
+    for alias in aliases:
+        values = {"artifact_id": artifact_id, "created_at": tx.now}
+        key = {"collection_id": collection_id, "alias": alias}
+        if not tx.insert_new(artifact_aliases, {**key, **values}):
+            where = (
+                table.collection_id == collection_id,
+                table.alias == alias,
+                table.artifact_id != artifact_id,
+            )
+            tx.run(update(artifact_aliases).where(*where).values(values))
+
+
+def delete_aliases(tx: Tx, artifact_id: str, aliases: Collection[str] | None = None) -> None:
+    """Remove aliases of a version; all for `None`."""
+    table = artifact_aliases.c
+    where = [table.artifact_id == artifact_id]
+    if aliases is not None:
+        where.append(table.alias.in_(aliases))
+    tx.run(delete(artifact_aliases).where(*where))
+
+
+def alias_names(tx: Tx, collection_id: str) -> Sequence[str]:
+    """All free aliases of a collection, by name."""
+    table = artifact_aliases.c
+    query = select(table.alias).where(table.collection_id == collection_id).order_by(table.alias)
+    return [row.alias for row in tx.all(query)]
 
 
 def _named(entity: str, project: str, name: str) -> Select[Any]:

@@ -49,7 +49,7 @@ def wanted(name: str, files: list[EntryRecord], **how: Any) -> NewArtifact:
 async def store(world, files: list[EntryRecord], key: str = "") -> None:
     for file in files:
         new = ContentRecord(world.me.default_entity, file.md5, key or f"key-{file.md5}", file.size)
-        await world.plane.contents.stored(new)
+        await world.plane.contents.record(new)
 
 
 async def all_are_old(world) -> datetime:
@@ -65,7 +65,7 @@ async def forgotten(world, before: datetime | None = None) -> list[str]:
     before = before or datetime.now(UTC) + timedelta(hours=1)
     while found := await contents.unused(before, last):
         last = found[-1]
-        gone += await contents.forget(found, before)
+        gone += await contents.delete_unused(found, before)
     return [names.get(each.md5, each.md5) for each in gone]
 
 
@@ -113,9 +113,9 @@ async def test_one_artifact_committed_at_once_is_one_version(world):
 
 async def test_a_content_stored_twice_at_once_has_one_name(world):
     (file,) = entries("x")
-    stored = world.plane.contents.stored
+    record = world.plane.contents.record
     news = [ContentRecord(world.me.default_entity, file.md5, f"k{n}", 1) for n in range(6)]
-    found = await asyncio.gather(*(stored(new) for new in news))
+    found = await asyncio.gather(*(record(new) for new in news))
     assert len({each.key for each in found}) == 1
 
 
@@ -143,7 +143,7 @@ async def test_contents_that_wait_behind_a_failed_write_are_recorded_all_the_sam
         ContentRecord(world.me.default_entity, file.md5, f"k{n}", 1)
         for n, file in enumerate(entries("a", "b", "c"))
     ]
-    storing = [asyncio.create_task(contents.stored(new)) for new in news]
+    storing = [asyncio.create_task(contents.record(new)) for new in news]
     await asyncio.sleep(0)
     failing.waiting.set()
     first, *others = await asyncio.gather(*storing, return_exceptions=True)
@@ -151,7 +151,7 @@ async def test_contents_that_wait_behind_a_failed_write_are_recorded_all_the_sam
     assert others == news[1:]
     assert failing.writes == 2, "those that waited shared one transaction"
     assert await contents.find(world.me.default_entity, news[0].md5) is None
-    assert await contents.stored(news[0]) == news[0]
+    assert await contents.record(news[0]) == news[0]
 
 
 async def test_nothing_is_committed_while_a_content_is_missing(world):
@@ -221,7 +221,7 @@ async def test_what_somebody_counts_on_meanwhile_is_not_forgotten(world, counted
             await store(world, files, "again")
         case "a commit":
             await world.plane.uploads.commit(world.me, artifact.id, files)
-    assert await contents.forget(found, before) == []
+    assert await contents.delete_unused(found, before) == []
     assert await contents.find(world.me.default_entity, files[0].md5) == found[0]
     assert await contents.unused(before) == []
 
@@ -262,7 +262,7 @@ async def test_what_was_deleted_before_its_commit_holds_no_content(world):
 async def test_what_is_never_committed_is_forgotten(world):
     artifact = await world.plane.uploads.create(world.me, wanted("c", entries("x")))
     later = datetime.now(UTC) + timedelta(hours=1)
-    assert await world.plane.contents.forget_abandoned(later) == 1
+    assert await world.plane.contents.delete_abandoned(later) == 1
     assert await world.plane.artifacts.get(world.me, artifact.id) is None
 
 
@@ -285,6 +285,7 @@ async def test_a_submission_pins_the_version_and_says_what_the_job_set(world):
         "type": "git",
         "url": GIT["git"]["remote"],
         "ref": GIT["git"]["commit"],
+        "submodules": True,
     }
     assert item.run_spec["build"] == {"build_context": "jobs", "python": "3.11"}
     overrides = {"entry_point": ["python", "train.py"], "args": ["--fast"]}

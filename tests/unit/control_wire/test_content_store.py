@@ -17,20 +17,20 @@ def small(data: bytes, md5: str = "") -> SmallContent:
     return SmallContent("ann", md5 or hashlib.md5(data).hexdigest(), data)
 
 
-class Ledger:
+class Rows:
     """Remembers; the first with a content counts."""
 
     def __init__(self) -> None:
         self.kept: dict[tuple[str, str], ContentRecord] = {}
 
-    async def stored_all(self, new):
+    async def record_all(self, new):
         return {(one.entity, one.md5): self.kept.setdefault((one.entity, one.md5), one)
                 for one in new}  # fmt: skip
 
     async def find(self, entity, md5):
         return self.kept.get((entity, md5))
 
-    async def stored(self, new):
+    async def record(self, new):
         return self.kept.setdefault((new.entity, new.md5), new)
 
 
@@ -56,14 +56,14 @@ class Disk:
 
 
 @pytest.fixture
-def ledger() -> Ledger:
-    return Ledger()
+def rows() -> Rows:
+    return Rows()
 
 
-def check_kept(disk: Disk, ledger: Ledger, number: int) -> None:
+def check_kept(disk: Disk, rows: Rows, number: int) -> None:
     """So many lie on the disk, and each of them counts."""
     assert len(disk.keys) == number
-    assert {one.key for one in ledger.kept.values()} == disk.keys
+    assert {one.key for one in rows.kept.values()} == disk.keys
 
 
 async def arriving(*contents: SmallContent):
@@ -71,24 +71,24 @@ async def arriving(*contents: SmallContent):
         yield one
 
 
-async def test_on_a_full_disk_what_was_written_counts_and_nothing_else_lies_there(ledger):
+async def test_on_a_full_disk_what_was_written_counts_and_nothing_else_lies_there(rows):
     disk = Disk(room=3)
     contents = [small(b"%d" % number) for number in range(5)]
     with pytest.raises(StorageFullError, match="disk of the control plane is full"):
-        await ContentStore(disk, ledger, 100).put_all(arriving(*contents))
-    check_kept(disk, ledger, 3)
+        await ContentStore(disk, rows, 100).put_all(arriving(*contents))
+    check_kept(disk, rows, 3)
 
 
-async def test_what_came_before_a_wrong_one_counts(ledger, monkeypatch):
+async def test_what_came_before_a_wrong_one_counts(rows, monkeypatch):
     monkeypatch.setattr("agent.control.files.contents._GROUP", 2)
     disk = Disk(room=100)
     contents = [*(small(b"%d" % number) for number in range(4)), small(b"x", "0" * 32)]
     with pytest.raises(DigestMismatchError):
-        await ContentStore(disk, ledger, 100).put_all(arriving(*contents))
-    check_kept(disk, ledger, 4)
+        await ContentStore(disk, rows, 100).put_all(arriving(*contents))
+    check_kept(disk, rows, 4)
 
 
-async def test_what_was_under_way_when_the_connection_was_cut_counts(ledger, monkeypatch):
+async def test_what_was_under_way_when_the_connection_was_cut_counts(rows, monkeypatch):
     """A thread cannot be cancelled: what it writes would lie there for a day, and come again."""
     monkeypatch.setattr("agent.control.files.contents._GROUP", 2)
     disk = Disk(room=100)
@@ -100,18 +100,18 @@ async def test_what_was_under_way_when_the_connection_was_cut_counts(ledger, mon
         began.set()
         await asyncio.Event().wait()
 
-    storing = asyncio.create_task(ContentStore(disk, ledger, 100).put_all(cut()))
+    storing = asyncio.create_task(ContentStore(disk, rows, 100).put_all(cut()))
     await began.wait()
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await storing
-    check_kept(disk, ledger, 4)
+    check_kept(disk, rows, 4)
 
 
-async def test_the_same_content_twice_is_kept_once(ledger):
+async def test_the_same_content_twice_is_kept_once(rows):
     disk = Disk(room=100)
-    assert await ContentStore(disk, ledger, 100).put_all(arriving(small(b""), small(b""))) == 2
-    check_kept(disk, ledger, 1)
+    assert await ContentStore(disk, rows, 100).put_all(arriving(small(b""), small(b""))) == 2
+    check_kept(disk, rows, 1)
 
 
 def _files(folder):
@@ -126,17 +126,17 @@ async def _pieces(data: bytes, cut_at: int):
 
 
 @pytest.mark.parametrize("length", [4000, 12_000_000])
-async def test_a_cut_upload_leaves_nothing(ledger, tmp_path, length):
+async def test_a_cut_upload_leaves_nothing(rows, tmp_path, length):
     data = b"x" * length
-    store = ContentStore(await open_folder(tmp_path), ledger, 20_000_000)
+    store = ContentStore(await open_folder(tmp_path), rows, 20_000_000)
     with pytest.raises(IncompleteBodyError):
         await store.put("ann", hashlib.md5(data).hexdigest(), _pieces(data, length // 2), None)
     assert _files(tmp_path) == []
-    assert not ledger.kept
+    assert not rows.kept
 
 
-async def test_a_cancelled_upload_leaves_nothing(ledger, tmp_path):
-    store = ContentStore(await open_folder(tmp_path), ledger, 20_000_000)
+async def test_a_cancelled_upload_leaves_nothing(rows, tmp_path):
+    store = ContentStore(await open_folder(tmp_path), rows, 20_000_000)
     began = asyncio.Event()
 
     async def endless():

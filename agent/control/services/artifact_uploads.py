@@ -1,0 +1,287 @@
+"""Uploading artifacts: announce, ask which contents are missing, commit.
+
+The bytes themselves pass through `control/files`; here is what the database knows of them.
+"""
+
+import asyncio
+import re
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from agent.control.auth.policy import Action, Principal
+from agent.control.services.artifacts import free_aliases, set_aliases, writable
+from agent.control.services.context import Service, read, write
+from agent.control.services.runs import check_scope
+from agent.control.store import artifact_files, artifacts, collections, contents, projects
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    ArtifactState,
+    CollectionRecord,
+    EntryRecord,
+    ManifestRecord,
+    NewArtifact,
+)
+from agent.control.store.ids import new_artifact_id, new_id
+from agent.control.store.tx import Tx
+from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.job.digest import decoded, manifest_digest
+from agent.model.job.names import LATEST, safe_name
+from agent.model.names import checked_project
+from agent.model.spec import Json
+
+#: Entries inserted in one transaction, so that other writers are not blocked for long.
+_BATCH: Final = 2000
+_DIGEST: Final = re.compile(r"[0-9a-f]{32}")
+_LONGEST_NAME: Final = 128
+_FORBIDDEN: Final = frozenset("/\\:?#%\0")
+
+
+class ArtifactUploads(Service):
+    """From an announced artifact to a committed version; takes the right to write runs."""
+
+    @write
+    def create(self, tx: Tx, principal: Principal, wanted: NewArtifact) -> ArtifactRecord:
+        """An artifact to upload to, or the one that exists already.
+
+        The same client id gives the same artifact, in whatever state it is; with
+        `deduplicate`, a committed version with the same digest is returned and gets the
+        aliases. Project and collection are made on demand.
+
+        Raises:
+            ConflictError: the name belongs to an artifact of another type.
+            InvalidInputError: name, digest or an alias.
+            NotFoundError, PermissionDeniedError: the entity, or a run token's project.
+        """
+        free_aliases(wanted.aliases)
+        entity = self._context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
+        check_scope(principal, wanted.project)
+        if not _DIGEST.fullmatch(wanted.digest):
+            message = f"The artifact's digest is '{wanted.digest[:64]}'."
+            raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
+        projects.ensure(tx, entity, checked_project(wanted.project))
+        collection = _ensure_collection(tx, entity, wanted)
+        collections.lock(tx, collection.id)
+        found = _existing(tx, collection, wanted) or _insert(tx, principal, collection, wanted)
+        if wanted.client_id is not None:
+            artifacts.insert_client(tx, collection.id, wanted.client_id, found.id)
+        return found
+
+    @write
+    def save_manifest(
+        self,
+        tx: Tx,
+        principal: Principal,
+        artifact_id: str,
+        name: str,
+        digest: str,
+        kind: str = "FULL",
+    ) -> ManifestRecord:
+        """Announce a manifest, or set the digest of the one of that name.
+
+        Raises:
+            NotFoundError, PermissionDeniedError: the artifact.
+            ConflictError: it is complete already.
+            InvalidInputError: not a digest.
+        """
+        found = self._pending(tx, principal, artifact_id)
+        if digest:
+            decoded(digest)
+        values = {"artifact_id": found.id, "name": name, "digest": digest, "type": kind}
+        manifest_id = artifact_files.save_manifest(tx, {"id": new_id(), **values})
+        artifacts.change(tx, found.id, {})
+        return artifact_files.require_manifest(tx, manifest_id)
+
+    @write
+    def set_manifest_digest(
+        self, tx: Tx, principal: Principal, manifest_id: str, digest: str
+    ) -> ManifestRecord:
+        """Set the digest of a manifest's file.
+
+        Raises: as `save_manifest`.
+        """
+        found = artifact_files.manifest(tx, manifest_id)
+        if found is None:
+            raise NotFoundError(f"There is no manifest with the id '{manifest_id}'.")
+        self._pending(tx, principal, found.artifact_id)
+        decoded(digest)
+        artifact_files.set_manifest_digest(tx, manifest_id, digest)
+        return artifact_files.require_manifest(tx, manifest_id)
+
+    @write
+    def stored(
+        self, tx: Tx, principal: Principal, artifact_id: str, md5s: Collection[str]
+    ) -> tuple[ArtifactRecord, frozenset[str]]:
+        """The artifact, and which of the contents (MD5, hexadecimal) need no upload.
+
+        Those are protected from removal for a day.
+
+        Raises: as `save_manifest`.
+        """
+        found = self._pending(tx, principal, artifact_id)
+        known = contents.stored(tx, found.collection.entity, md5s)
+        contents.touch(tx, found.collection.entity, known)
+        artifacts.change(tx, found.id, {})
+        return found, frozenset(known)
+
+    async def commit(
+        self,
+        principal: Principal,
+        artifact_id: str,
+        entries: Sequence[EntryRecord],
+        job: tuple[Json | None, str | None] = (None, None),
+    ) -> ArtifactRecord:
+        """Make an artifact the next version of its collection and move aliases; idempotent.
+
+        `entries` are those of the manifest; `job` is the content of `wandb-job.json`, or why
+        it cannot be read.
+
+        Raises:
+            ConflictError: a file was never uploaded, or the manifest lists other files than
+                the artifact's digest says.
+            NotFoundError, PermissionDeniedError: the artifact.
+        """
+        found = await self._writable(principal, artifact_id)
+        if found.state is ArtifactState.COMMITTED:
+            return found
+        _check_pending(found)
+        # In a thread: a version may have a hundred thousand files.
+        await asyncio.to_thread(_check_digest, found, entries)
+        for start in range(0, len(entries), _BATCH):
+            await self._insert_entries(found, entries[start : start + _BATCH])
+        return await self._commit(found, sum(entry.size for entry in entries), len(entries), job)
+
+    @read
+    def _writable(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord:
+        return writable(tx, self._context, principal, artifact_id)
+
+    @write
+    def _insert_entries(
+        self, tx: Tx, artifact: ArtifactRecord, batch: Sequence[EntryRecord]
+    ) -> None:
+        artifact_files.insert_entries(tx, artifact.id, batch)
+        # A retention round that runs meanwhile did not see these entries: it has to find the
+        # rows of the contents touched.
+        md5s = {entry.md5 for entry in batch if entry.md5 is not None}
+        contents.touch(tx, artifact.collection.entity, md5s)
+
+    @write
+    def _commit(
+        self,
+        tx: Tx,
+        artifact: ArtifactRecord,
+        size: int,
+        file_count: int,
+        job: tuple[Json | None, str | None],
+    ) -> ArtifactRecord:
+        collection = artifact.collection
+        collections.lock(tx, collection.id)
+        now = artifacts.by_id(tx, artifact.id)
+        if now is None or now.state is ArtifactState.DELETED:
+            message = f"The artifact '{collection.name}' was deleted before it was complete."
+            raise ConflictError(message, hint="Create it again.")
+        if now.state is ArtifactState.COMMITTED:
+            return now
+        missing = artifact_files.first_without_content(tx, collection.entity, artifact.id)
+        if missing is not None:
+            raise ConflictError(
+                f"The file '{missing}' of the artifact '{collection.name}' was never uploaded.",
+                hint="Run the command again: files that have arrived are not sent twice.",
+            )
+        values: dict[str, Any] = {
+            "state": ArtifactState.COMMITTED.value,
+            "version": collections.next_version(tx, collection.id),
+            "size": size,
+            "file_count": file_count,
+            "job_file": job[0],
+            "job_problem": job[1],
+        }
+        artifacts.change(tx, artifact.id, values)
+        set_aliases(tx, artifact, (*artifacts.wanted_aliases(tx, artifact.id), LATEST))
+        collections.touch(tx, collection.id)
+        return artifacts.require(tx, artifact.id)
+
+    def _pending(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord:
+        found = writable(tx, self._context, principal, artifact_id)
+        _check_pending(found)
+        return found
+
+
+def _check_pending(found: ArtifactRecord) -> None:
+    if found.state is not ArtifactState.PENDING:
+        message = f"The artifact '{found.collection.name}' is {found.state.lower()} already."
+        raise ConflictError(message, hint="Create a new version.")
+
+
+def _check_digest(found: ArtifactRecord, entries: Sequence[EntryRecord]) -> None:
+    """The manifest lists the files of which the announced digest was made."""
+    if found.digest_algorithm != "MANIFEST_MD5":
+        return
+    listed = manifest_digest({entry.path: entry.digest for entry in entries})
+    if listed != found.digest:
+        raise ConflictError(
+            f"The manifest of '{found.collection.name}' lists other files than announced: "
+            f"its digest is {listed}, {found.digest} was announced.",
+            hint="Create the artifact again.",
+        )
+
+
+def _ensure_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRecord:
+    name, kind = _checked(wanted.name, "name"), _checked(wanted.type, "type")
+    place = {"entity": entity, "project": wanted.project, "name": name}
+    found = collections.by_name(tx, **place)
+    if found is None:
+        collections.insert(tx, {"id": new_id(), "type": kind, **place})
+        found = collections.require(tx, **place)
+    if found.type != kind:
+        raise ConflictError(
+            f"'{name}' in {entity}/{wanted.project} is an artifact of type `{found.type}`, "
+            f"not of type `{kind}`.",
+            hint=f"Choose another name, for example `{safe_name(f'{name}-{kind}')}`.",
+        )
+    return found
+
+
+def _checked(name: str, what: str) -> str:
+    if 0 < len(name) <= _LONGEST_NAME and name.strip() == name and not _FORBIDDEN & set(name):
+        return name
+    raise InvalidInputError(
+        f"'{name[:_LONGEST_NAME]}' cannot be the {what} of an artifact.",
+        hint=f"1 to {_LONGEST_NAME} characters without `/ \\ : ? # %`.",
+    )
+
+
+def _existing(tx: Tx, collection: CollectionRecord, wanted: NewArtifact) -> ArtifactRecord | None:
+    """What the same client made before, else a version with the same content."""
+    if wanted.client_id is not None:
+        own = artifacts.by_client(tx, collection.id, wanted.client_id)
+        if own is not None:
+            return own
+    same = artifacts.by_digest(tx, collection.id, wanted.digest) if wanted.deduplicate else None
+    if same is None:
+        return None
+    set_aliases(tx, same, wanted.aliases)
+    return artifacts.require(tx, same.id)
+
+
+def _insert(
+    tx: Tx, principal: Principal, collection: CollectionRecord, wanted: NewArtifact
+) -> ArtifactRecord:
+    values: dict[str, Any] = {
+        "id": new_artifact_id(),
+        "collection_id": collection.id,
+        "state": ArtifactState.PENDING.value,
+        "digest": wanted.digest,
+        "digest_algorithm": wanted.digest_algorithm,
+        "description": wanted.description,
+        "metadata": wanted.metadata or {},
+        "tags": list(wanted.tags),
+        "wanted_aliases": list(wanted.aliases),
+        "size": 0,
+        "file_count": 0,
+        "ttl_seconds": wanted.ttl_seconds,
+        "history_step": wanted.history_step,
+        "user_name": principal.name if principal.user_id else None,
+        "run_name": wanted.run_name,
+    }
+    artifacts.insert(tx, values)
+    return artifacts.require(tx, values["id"])
