@@ -9,18 +9,17 @@ from pydantic import SecretStr
 from agent.cli.output import print_table
 from agent.config.agent import AgentConfig
 from agent.config.base import Model
-from agent.config.complaints import dotted
-from agent.config.document import KeyPath
+from agent.config.document import KeyPath, dotted
 from agent.config.load import Loaded
-from agent.config.server import Embedded, Remote
-from agent.config.shape import annotation_at, describe, values_of
-from agent.config.unready import unready
+from agent.config.messages import missing_inputs
+from agent.config.schema import annotation_at, describe, values_of
+from agent.config.server import EmbeddedServer, RemoteServer
 from agent.model.redact import MASK, Redactor
 from agent.model.units import format_size
 from agent.runners.docker.arguments import allowance
 
 
-def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
+def print_config(loaded: Loaded, choice: RemoteServer | EmbeddedServer) -> None:
     """Print the file that was read, the server that was chosen, and all values.
 
     Raises:
@@ -28,7 +27,7 @@ def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
     """
     allowance(loaded.config.runners.local_container.allow)
     print(f"file:    {loaded.file or 'none'}")
-    if isinstance(choice, Remote):
+    if isinstance(choice, RemoteServer):
         print(f"server:  {choice.url} (from {choice.origin}), key {MASK}")
     else:
         print(f"server:  embedded ({choice.origin})")
@@ -38,8 +37,8 @@ def print_config(loaded: Loaded, choice: Remote | Embedded) -> None:
         for path, value in _leaves((), loaded.config)
     ]
     print_table(("KEY", "VALUE", "FROM"), rows, "")
-    for remark in unready(loaded.config, os.environ):
-        print(f"note:    {remark}")
+    for warning in (*loaded.warnings, *missing_inputs(loaded.config, os.environ)):
+        print(f"note:    {warning}")
 
 
 def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
@@ -79,7 +78,7 @@ def _scalar(form: str, value: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    """In the largest unit that leaves no rest, as people would write it."""
+    """In the largest unit that divides it."""
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds and seconds % length == 0:
             return f"{seconds / length:g}{unit}"

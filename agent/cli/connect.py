@@ -13,7 +13,7 @@ import click
 from agent import __version__
 
 if TYPE_CHECKING:
-    from agent.config.server import Remote
+    from agent.config.server import RemoteServer
     from agent.remote.console import Console
 
 Result = TypeVar("Result")
@@ -44,7 +44,7 @@ class Target:
         async with GraphQLClient(endpoint, user_agent=f"launch/{__version__}") as client:
             return await work(Console(client, self.entity))
 
-    def remote(self) -> "Remote":
+    def remote(self) -> "RemoteServer":
         """Address and key, from one place."""
         from agent.config.load import load
         from agent.config.server import ServerFlags, choose_for_commands

@@ -12,8 +12,7 @@ from agent import __version__
 from agent.cli.lean import collect_rarely, import_lean
 from agent.cli.top import debug_option, run_command
 from agent.config.document import KeyPath
-from agent.config.layers import Setting
-from agent.config.load import load
+from agent.config.load import ConfigValue, load
 from agent.config.server import ServerFlags, choose_for_agent
 from agent.model.errors import InvalidInputError
 
@@ -56,10 +55,14 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 @click.option(
     "--api-key-file", type=click.Path(path_type=Path), help="A file with the key for --server."
 )
-@click.option("--listen", metavar="ADDRESS", help="Embedded plane: address; 127.0.0.1 by default.")
-@click.option("--port", type=click.IntRange(0, 65535), help="Embedded plane: port; 0 is any free.")
+@click.option(
+    "--listen", metavar="ADDRESS", help="Embedded control plane: address; 127.0.0.1 by default."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Embedded control plane: port; 0 is any free."
+)
 @click.option("--state-dir", type=click.Path(), help="Journal, caches, folders of jobs.")
-@click.option("--data-dir", type=click.Path(), help="Embedded plane: database, logs, code.")
+@click.option("--data-dir", type=click.Path(), help="Embedded control plane: database, logs, code.")
 @click.option(
     "--on-stop",
     type=click.Choice(["auto", "wait", "detach"]),
@@ -104,12 +107,12 @@ def launch_agent(
     return run_agent(loaded, choice, greet)
 
 
-def _settings(flags: dict[str, Any]) -> Iterator[Setting]:
+def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
     for name, value in flags.items():
         shown, path = _FLAGS[name]
         if value not in {None, (), 0} or (value == 0 and name in {"port", "max_jobs"}):
             given = list(value) if isinstance(value, tuple) else value
-            yield Setting(path, given, shown)
+            yield ConfigValue(path, given, shown)
 
 
 def main() -> None:

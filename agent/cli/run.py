@@ -20,7 +20,7 @@ from agent.model.errors import ConfigError
 if TYPE_CHECKING:
     from agent.compose.direct import Here
     from agent.config.load import Loaded
-    from agent.config.server import Embedded, Remote
+    from agent.config.server import EmbeddedServer, RemoteServer
 
 Json = dict[str, Any]
 
@@ -52,11 +52,11 @@ def run_here(target: Target, asked: Asked, *, as_json: bool, detached: bool) -> 
         return _detach()
     from agent.compose.direct import run_direct
     from agent.config.load import load
-    from agent.config.server import Embedded
+    from agent.config.server import EmbeddedServer
 
     loaded = load(os.environ)
     choice = _choose(target, loaded)
-    embedded = isinstance(choice, Embedded)
+    embedded = isinstance(choice, EmbeddedServer)
 
     async def work(here: "Here") -> Json:
         if not as_json:
@@ -74,9 +74,9 @@ def run_here(target: Target, asked: Asked, *, as_json: bool, detached: bool) -> 
     return exit_code_for(item)
 
 
-def _choose(target: Target, loaded: "Loaded") -> "Remote | Embedded":
+def _choose(target: Target, loaded: "Loaded") -> "RemoteServer | EmbeddedServer":
     """The plane of all commands; where none is known, one of this process."""
-    from agent.config.server import Embedded
+    from agent.config.server import EmbeddedServer
 
     try:
         return target.remote()
@@ -84,7 +84,7 @@ def _choose(target: Target, loaded: "Loaded") -> "Remote | Embedded":
         named = (target.server, os.environ.get("LAUNCH_SERVER"), os.environ.get("WANDB_BASE_URL"))
         if any(named) or loaded.config.server:
             raise
-        return Embedded("no control plane is known")
+        return EmbeddedServer("no control plane is known")
 
 
 def _detach() -> int:

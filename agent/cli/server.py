@@ -9,8 +9,7 @@ import click
 
 from agent.cli.lean import import_lean
 from agent.config.document import KeyPath
-from agent.config.layers import Setting
-from agent.config.load import load
+from agent.config.load import ConfigValue, load
 
 _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
     "listen": ("--listen", ("control", "listen")),
@@ -51,8 +50,8 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     return run_server(loaded, greet)
 
 
-def _settings(flags: dict[str, Any]) -> Iterator[Setting]:
+def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
     for name, value in flags.items():
         if value is not None:
             shown, path = _FLAGS[name]
-            yield Setting(path, value, shown)
+            yield ConfigValue(path, value, shown)

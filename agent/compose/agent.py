@@ -19,8 +19,8 @@ from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resour
 from agent.config.agent import AgentConfig
 from agent.config.control import ControlConfig
 from agent.config.load import Loaded
-from agent.config.server import Embedded, Remote
-from agent.config.unready import unready
+from agent.config.server import EmbeddedServer, RemoteServer
+from agent.config.messages import missing_inputs
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import AgentDaemon, Backends, Settings
 from agent.daemon.state_folder import locked_state_folder
@@ -53,19 +53,22 @@ class _Fetchers:
 
 
 def run_agent(
-    loaded: Loaded, choice: Remote | Embedded, announce: Callable[[Announcement], None]
+    loaded: Loaded, choice: RemoteServer | EmbeddedServer, announce: Callable[[Announcement], None]
 ) -> int:
     """Run an agent, with its control plane if it embeds one; returns the exit code.
 
     Raises:
         LaunchError: it cannot begin; the message says why.
     """
-    return asyncio.run(_run_agent(loaded.config, choice, announce))
+    return asyncio.run(_run_agent(loaded, choice, announce))
 
 
 async def _run_agent(
-    config: AgentConfig, choice: Remote | Embedded, announce: Callable[[Announcement], None]
+    loaded: Loaded,
+    choice: RemoteServer | EmbeddedServer,
+    announce: Callable[[Announcement], None],
 ) -> int:
+    config = loaded.config
     redactor = start_log(config)
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(locked_state_folder(config.state_dir))
@@ -80,7 +83,8 @@ async def _run_agent(
         shop = BackendContext(config, os.environ, threads, far.remote.url, far.plane, resources)
         daemon = await make_daemon(stack, shop, far.client, identity)
         url, origin = far.remote.url, far.remote.origin
-        announce(Announcement(url, origin, far.sign_in, resources, tuple(_remarks(shop))))
+        warnings = (*loaded.warnings, *_remarks(shop))
+        announce(Announcement(url, origin, far.sign_in, resources, warnings))
         return await daemon.run()
 
 
@@ -88,7 +92,7 @@ async def _run_agent(
 class Connected:
     """A session with a control plane, and the plane itself where it is this process's own."""
 
-    remote: Remote
+    remote: RemoteServer
     client: GraphQLClient
     plane: "ControlPlane | None" = None
     #: See `Announcement`.
@@ -97,7 +101,7 @@ class Connected:
 
 async def connect(
     stack: AsyncExitStack,
-    choice: Remote | Embedded,
+    choice: RemoteServer | EmbeddedServer,
     control: ControlConfig,
     state_dir: Path,
     *,
@@ -111,14 +115,14 @@ async def connect(
     Raises:
         ConfigError, ConflictError: see `serving`.
     """
-    if isinstance(choice, Embedded):
+    if isinstance(choice, EmbeddedServer):
         served = await stack.enter_async_context(serving(control, state_dir, origin))
         client = await _session(stack, served.remote, program)
         return Connected(served.remote, client, served.plane, served.sign_in)
     return Connected(choice, await _session(stack, choice, program))
 
 
-async def _session(stack: AsyncExitStack, remote: Remote, program: str) -> GraphQLClient:
+async def _session(stack: AsyncExitStack, remote: RemoteServer, program: str) -> GraphQLClient:
     endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
     client = GraphQLClient(endpoint, user_agent=f"{program}/{__version__}")
     return await stack.enter_async_context(client)
@@ -222,7 +226,7 @@ def _settings(shop: BackendContext) -> Settings:
 
 def _remarks(shop: BackendContext) -> list[str]:
     """What people should know before they rely on it."""
-    found = list(unready(shop.config, shop.environment))
+    found = list(missing_inputs(shop.config, shop.environment))
     if PROCESSES in shop.resources and not shop.config.runners.local_process.user:
         found.append(_UNGUARDED)
     far = shop.plane is None and not shop.config.runners.local_container.host_network

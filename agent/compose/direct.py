@@ -22,9 +22,9 @@ from agent.compose.backends import BackendContext
 from agent.compose.logs import start_log
 from agent.compose.survey import offered_resources
 from agent.config.agent import AgentConfig, HealthConfig
-from agent.config.embedded import read_embedded
+from agent.config.credentials import read_embedded
 from agent.config.load import Loaded
-from agent.config.server import Embedded, Remote, same_server
+from agent.config.server import EmbeddedServer, RemoteServer, same_server
 from agent.daemon.service import AgentDaemon
 from agent.daemon.state_folder import locked_state_folder
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
@@ -52,7 +52,7 @@ class Here:
 
 def run_direct(
     loaded: Loaded,
-    choice: Remote | Embedded,
+    choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
     work: Callable[[Here], Awaitable[Result]],
@@ -69,7 +69,7 @@ def run_direct(
 
 async def _run_direct(
     config: AgentConfig,
-    choice: Remote | Embedded,
+    choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
     work: Callable[[Here], Awaitable[Result]],
@@ -146,7 +146,7 @@ def _resource(wanted: str | None, offered: tuple[str, ...]) -> str:
     return wanted
 
 
-def _is_neighbour(state_dir: Path, remote: Remote) -> bool:
+def _is_neighbour(state_dir: Path, remote: RemoteServer) -> bool:
     """Whether the plane is embedded in another process of this machine."""
     found = read_embedded(state_dir)
     return found is not None and found.pid != os.getpid() and same_server(found.url, remote.url)

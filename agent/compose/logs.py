@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pydantic import SecretStr
 
 from agent.config.agent import AgentConfig
-from agent.config.base import Model
-from agent.config.base import Secret as SecretReference
+from agent.config.base import Model, SecretReference
 from agent.log import LogSetup, configure
 from agent.model.errors import ConfigError
 from agent.model.redact import Redactor

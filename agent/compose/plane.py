@@ -14,9 +14,14 @@ from pydantic import SecretStr
 from agent.compose.logs import start_log
 from agent.config.agent import AgentConfig
 from agent.config.control import ControlConfig
-from agent.config.embedded import EmbeddedPlane, remembered_key, remove_embedded, write_embedded
+from agent.config.credentials import (
+    EmbeddedControlPlane,
+    remembered_key,
+    remove_embedded,
+    write_embedded,
+)
 from agent.config.load import Loaded
-from agent.config.server import Remote
+from agent.config.server import RemoteServer
 from agent.system import machine
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class Served:
     """A plane of this process, with the key of the user who started it."""
 
     plane: "ControlPlane"
-    remote: Remote
+    remote: RemoteServer
     sign_in: str
 
 
@@ -60,10 +65,10 @@ async def serving(control: ControlConfig, state_dir: Path, origin: str) -> Async
         accounts = plane.services.accounts
         account = await accounts.bootstrap_local(machine.user_name(), remembered_key(state_dir))
         principal = await accounts.authenticate(account.api_key)
-        found = EmbeddedPlane(plane.url, account.api_key, os.getpid(), account.entity)
+        found = EmbeddedControlPlane(plane.url, account.api_key, os.getpid(), account.entity)
         await asyncio.to_thread(write_embedded, state_dir, found)
         try:
-            remote = Remote(plane.url, SecretStr(account.api_key), None, origin)
+            remote = RemoteServer(plane.url, SecretStr(account.api_key), None, origin)
             yield Served(plane, remote, plane.sign_in_url(principal.key_id))
         finally:
             await asyncio.to_thread(remove_embedded, state_dir, os.getpid())

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
-from agent.config.base import Form, Model, Seconds, Size, UserPath, read_secret_file
+from agent.config.base import Model, Seconds, Size, UserPath, WrittenForm, read_secret_file
 from agent.config.control import ControlConfig
 from agent.config.execution import (
     BuilderConfig,
@@ -24,7 +24,7 @@ class ServerConfig(Model):
     url: Annotated[
         str,
         Field(pattern=r"^https?://[^/\s]+"),
-        Form("an address such as https://launch.example.org"),
+        WrittenForm("an address such as https://launch.example.org"),
     ]
     api_key: SecretStr | None = None
     #: A file that holds nothing but the key.
@@ -67,8 +67,6 @@ class AgentConfig(Model):
     queues: tuple[str, ...] = ()
     #: -1 means unlimited.
     max_jobs: Annotated[int, Field(ge=-1)] = 4
-    max_schedulers: Annotated[int, Field(ge=-1)] = 1
-    secure_mode: bool = False
     verbosity: Annotated[int, Field(ge=0)] = 0
     #: Grace between SIGTERM and SIGKILL when a job is stopped.
     stopped_run_timeout: Seconds = 60.0

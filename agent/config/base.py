@@ -1,4 +1,4 @@
-"""What every configuration model shares: frozen, strict about keys, units in texts."""
+"""The base of all configuration models, and values with units, paths and secrets."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -22,13 +22,13 @@ from agent.model.units import parse_duration, parse_size
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """In a field's annotation: how its values are written, for error messages."""
+class WrittenForm:
+    """In a field's annotation: how its values are written, for messages."""
 
     text: str
 
 
-#: Validation context of values that people wrote: numbers need their units there.
+#: Validation context for files, variables and flags: numbers need their units there.
 WRITTEN: Final[Mapping[str, bool]] = {"written": True}
 
 
@@ -64,7 +64,7 @@ def _to_path(value: object) -> object:
     return Path(value).expanduser() if isinstance(value, str) and value else value
 
 
-_DURATION: Final = Form("a duration with its unit, such as 30s, 10m, 2h or 7d")
+_DURATION: Final = WrittenForm("a duration with its unit, such as 30s, 10m, 2h or 7d")
 
 #: Seconds; written `30s`, `10m`, `2h`.
 Duration = Annotated[float, BeforeValidator(_to_seconds), Field(ge=0), _DURATION]
@@ -73,36 +73,36 @@ Seconds = Annotated[
     float,
     BeforeValidator(lambda v: _read(parse_duration, v) if isinstance(v, str) else v),
     Field(ge=0),
-    Form("a number of seconds, or a duration with its unit, such as 90s or 2m"),
+    WrittenForm("a number of seconds, or a duration with its unit, such as 90s or 2m"),
 ]
 #: Bytes; written `512MiB`, `20GiB`.
 Size = Annotated[
     int,
     BeforeValidator(_to_bytes),
     Field(ge=0),
-    Form("a size with its unit, such as 512MiB, 20GiB or 10GB"),
+    WrittenForm("a size with its unit, such as 512MiB, 20GiB or 10GB"),
 ]
-UserPath = Annotated[Path, BeforeValidator(_to_path), Form("a path")]
+UserPath = Annotated[Path, BeforeValidator(_to_path), WrittenForm("a path")]
 
 
 class Model(BaseModel):
-    """Base of all configuration models; `agent.config.load` explains what they refuse."""
+    """Base of all configuration models: frozen, and strict about keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _keep_booleans_apart(cls, value: object, info: ValidationInfo) -> object:
-        """Pydantic would take `true` for 1; people mean what they write."""
+    def _refuse_booleans(cls, value: object, info: ValidationInfo) -> object:
+        """Pydantic would read `true` as 1."""
         shown = str(cls.model_fields[info.field_name or ""].annotation)
         if isinstance(value, bool) and "bool" not in shown and "Any" not in shown:
-            message = "no switch"
+            message = "true and false are not accepted here"
             raise ValueError(message)
         return value
 
 
-class Secret(Model):
-    """A secret by exactly one of three ways; never printed."""
+class SecretReference(Model):
+    """Where a secret is: in exactly one of three places; never printed."""
 
     value: SecretStr | None = None
     #: Name of an environment variable of the agent.
@@ -111,14 +111,14 @@ class Secret(Model):
     file: UserPath | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> Self:
-        if sum(way is not None for way in (self.value, self.env, self.file)) != 1:
+    def _one_place(self) -> Self:
+        if sum(place is not None for place in (self.value, self.env, self.file)) != 1:
             message = "give exactly one of `value`, `env` and `file`"
             raise ValueError(message)
         return self
 
     def read(self, environ: Mapping[str, str] | None = None) -> SecretStr:
-        """The secret itself, read anew at each call, so that rotated files are seen.
+        """The secret itself, read anew at each call, since files are rotated.
 
         Raises:
             ConfigError: the variable is not set, or the file cannot be read.
@@ -126,15 +126,13 @@ class Secret(Model):
         if self.value is not None:
             return self.value
         if self.env is not None:
-            return self._from_environment(os.environ if environ is None else environ, self.env)
+            variables = os.environ if environ is None else environ
+            if self.env not in variables:
+                message = f"The environment variable {self.env}, which should hold a secret, "
+                hint = "Set it where the agent is started."
+                raise ConfigError(message + "is not set.", hint=hint)
+            return SecretStr(variables[self.env])
         return read_secret_file(self.file or Path())
-
-    @staticmethod
-    def _from_environment(environ: Mapping[str, str], name: str) -> SecretStr:
-        if name not in environ:
-            message = f"The environment variable {name}, which should hold a secret, is not set."
-            raise ConfigError(message, hint="Set it where the agent is started.")
-        return SecretStr(environ[name])
 
 
 def read_secret_file(path: Path) -> SecretStr:
@@ -146,7 +144,7 @@ def read_secret_file(path: Path) -> SecretStr:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         message = f"The secret file {path} cannot be read: {reason}."
         raise ConfigError(message, hint="Check its path and who may read it.") from None
     return SecretStr(text.removesuffix("\n").removesuffix("\r"))

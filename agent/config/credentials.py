@@ -1,48 +1,120 @@
-"""`credentials.json`: keys that `launch login` keeps, one per address."""
+"""Keys on this machine: `credentials.json` of `launch login`, and `embedded.json`.
+
+`embedded.json` is how commands find a control plane that is embedded in a running
+`launch-agent` of the same user.
+"""
 
 import json
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import SecretStr
 
 from agent.config.paths import config_dir
 from agent.model.errors import ConfigError
 
-FILE_NAME: Final = "credentials.json"
+_SAVED: Final = "credentials.json"
+_EMBEDDED: Final = "embedded.json"
+#: Of the last embedded control plane that was shut down in good order.
+_LAST_EMBEDDED: Final = "embedded.last.json"
 
 
 def saved_key(environ: Mapping[str, str], url: str) -> SecretStr | None:
-    """The key kept for an address."""
-    key = _read(config_dir(environ) / FILE_NAME).get(_normal(url))
+    """The key that `launch login` stored for an address.
+
+    Raises:
+        ConfigError: the file of saved keys cannot be read.
+    """
+    key = _saved(config_dir(environ) / _SAVED).get(_normal(url))
     return SecretStr(key) if key else None
 
 
 def save_key(environ: Mapping[str, str], url: str, key: SecretStr) -> Path:
-    """Keep a key for an address, readable by its owner only; returns the file."""
-    file = config_dir(environ) / FILE_NAME
-    known = {**_read(file), _normal(url): key.get_secret_value()}
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{FILE_NAME}.")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(known, handle, indent=2)
-    Path(temporary).replace(file)
+    """Store a key for an address; returns the file.
+
+    Raises:
+        ConfigError: the file of saved keys cannot be read.
+    """
+    file = config_dir(environ) / _SAVED
+    _write_private(file, {**_saved(file), _normal(url): key.get_secret_value()})
     return file
 
 
-def _read(file: Path) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class EmbeddedControlPlane:
+    """A control plane inside a `launch-agent` of this user."""
+
+    url: str
+    api_key: str = field(repr=False)
+    #: Of the agent.
+    pid: int
+    entity: str
+
+
+def write_embedded(state_dir: Path, control_plane: EmbeddedControlPlane) -> None:
+    """Write `embedded.json`."""
+    _write_private(state_dir / _EMBEDDED, asdict(control_plane))
+
+
+def read_embedded(state_dir: Path) -> EmbeddedControlPlane | None:
+    """What `embedded.json` says, as long as the process that wrote it lives."""
+    found = _read_embedded(state_dir / _EMBEDDED)
+    return found if found and _is_alive(found.pid) else None
+
+
+def remembered_key(state_dir: Path) -> str | None:
+    """The key of the last start, so that browsers and exported variables stay valid."""
+    found = _read_embedded(state_dir / _EMBEDDED) or _read_embedded(state_dir / _LAST_EMBEDDED)
+    return found.api_key if found else None
+
+
+def remove_embedded(state_dir: Path, pid: int) -> None:
+    """Remove `embedded.json` if process `pid` wrote it."""
+    found = read_embedded(state_dir)
+    if found is not None and found.pid == pid:
+        (state_dir / _EMBEDDED).replace(state_dir / _LAST_EMBEDDED)
+
+
+def _write_private(file: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON that only its owner may read; readers see the old file or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+        json.dump(content, handle, indent=2)
+    Path(temporary).replace(file)
+
+
+def _saved(file: Path) -> dict[str, str]:
     try:
         known: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         message = f"The file of saved keys {file} cannot be read: {error}."
-        raise ConfigError(message, hint="Mend or remove it, then run `launch login`.") from None
+        raise ConfigError(message, hint="Fix or remove it, then run `launch login`.") from None
     return known
 
 
 def _normal(url: str) -> str:
     return url.rstrip("/").lower()
+
+
+def _read_embedded(file: Path) -> EmbeddedControlPlane | None:
+    try:
+        return EmbeddedControlPlane(**json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,7 +1,17 @@
-"""YAML files with the line of every key, so that errors can point at it."""
+"""The one reader of JSON and YAML that users write; keeps the line of every key for messages.
 
+JSON is read by a JSON parser. YAML follows the core schema of YAML 1.2: `1e-4` is a number,
+`010` is ten, `yes`, `no`, `on` and `off` are strings, and so are dates and `1:30`. What JSON
+cannot hold (keys that are no strings, infinities, binary data, sets) is refused.
+
+PyYAML scans and composes; its resolvers, which are those of YAML 1.1, are replaced.
+"""
+
+import json
+import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,12 +20,36 @@ import yaml
 from agent.model.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
-_MERGE_TAG: Final = "tag:yaml.org,2002:merge"
-#: What a text is meant to be (JSON is read as the YAML that it is), and what breaks it.
-_KINDS: Final = {
-    False: ("YAML", "indentation, quotes and colons"),
-    True: ("JSON", "brackets, quotes and commas"),
-}
+
+_TAG: Final = "tag:yaml.org,2002:"
+#: An alias of an alias of an alias … can make a short text very large.
+_MOST_NODES: Final = 200_000
+_JSON_WORD: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
+#: Tag, form and first characters of each kind of plain scalar; anything else is a string.
+_CORE_SCHEMA: Final = (
+    ("null", r"null|Null|NULL|~|", ["", *"~nN"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", [*"-+0123456789"]),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", [*"-+.0123456789"]),
+    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", [*"-+."]),
+    # Not of the core schema; every tool reads it.
+    ("merge", r"<<", ["<"]),
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; the resolvers of YAML 1.1 are left out."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 -- filled below, once, by PyYAML's own method
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes every string that YAML 1.1 or 1.2 would read as something else."""
+
+
+for _name, _form, _first in _CORE_SCHEMA:
+    for _target in (_Loader, _Dumper):
+        _target.add_implicit_resolver(_TAG + _name, re.compile(rf"(?:{_form})\Z"), _first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +72,11 @@ def read_document(path: Path) -> Document:
     """Read and parse a file; an empty one is an empty mapping.
 
     Raises:
-        ConfigError: it cannot be read, is not YAML, or is no mapping of texts; names the line.
+        ConfigError: it cannot be read, is neither JSON nor YAML, is no mapping, or holds what
+            JSON cannot; names file, line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         message = f"The file {path} cannot be read: {reason}."
@@ -50,69 +85,291 @@ def read_document(path: Path) -> Document:
 
 
 def parse_document(text: str, name: str) -> Document:
-    """Parse a text; `name` is what errors call it.
+    """Parse a text; `name` is what messages call it, and one ending in `.json` admits JSON only.
 
     Raises:
         ConfigError: as `read_document`.
     """
+    must_be_json = name.endswith(".json")
+    if not text.strip():
+        return Document(name, {}, {})
+    if not must_be_json and not text.lstrip().startswith("{"):
+        return _mapping(_parse_yaml(text, name), "`key: value` lines")
     try:
-        return _parse(text, name)
+        parsed = json.loads(text)
+    except json.JSONDecodeError as error:
+        message = f"{name}:{error.lineno}: not valid JSON: {error.msg}."
+        hint = "Check brackets, quotes and commas there and before."
+        not_json = ConfigError(message, hint=hint)
+    except (RecursionError, ValueError) as error:
+        reason = "a number is too long" if isinstance(error, ValueError) else "nested too deeply"
+        raise ConfigError(f"{name}: not valid JSON: {reason}.") from None
+    else:
+        return _mapping(_Parsed(name, parsed, _json_lines(text, name)), "an object `{…}`")
+    if must_be_json:
+        raise not_json
+    try:
+        # A flow mapping of YAML: `{memory: 2g}`.
+        return _mapping(_parse_yaml(text, name), "`key: value` lines")
+    except _SyntaxError:
+        raise not_json from None
+
+
+def parse_value(text: str) -> Any:
+    """One value as YAML reads it; a text that is no YAML is a string."""
+    try:
+        return _parse_yaml(text, "value").data
+    except ConfigError:
+        return text
+
+
+def parse_json(text: str) -> Any:
+    """A JSON value; a key twice, a constant such as NaN, or too large a number is refused.
+
+    Raises:
+        ValueError: says what is wrong, for users.
+    """
+    try:
+        parsed = json.loads(text)
+        _json_lines(text, "line")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except ConfigError as error:
+        raise ValueError(error.message.replace("line:", "line ", 1).rstrip(".")) from None
+    return parsed
+
+
+def format_yaml(data: Any) -> str:
+    """JSON data as YAML, which every reader of YAML 1.1 and 1.2 reads alike."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parsed:
+    """A parsed text, not yet known to be a mapping."""
+
+    name: str
+    data: Any
+    lines: dict[KeyPath, int]
+
+
+class _SyntaxError(ConfigError):
+    """The text is not YAML at all."""
+
+
+def _mapping(parsed: _Parsed, expected: str) -> Document:
+    if parsed.data is None:
+        return Document(parsed.name, {}, {})
+    if not isinstance(parsed.data, dict):
+        raise ConfigError(f"{parsed.name}:1: expected {expected}.")
+    return Document(parsed.name, parsed.data, parsed.lines)
+
+
+def _error(
+    name: str, line: int, path: KeyPath, reason: str, hint: str | None = None
+) -> ConfigError:
+    key = f" `{dotted(path)}`:" if path else ""
+    return ConfigError(f"{name}:{line}:{key} {reason}.", hint=hint)
+
+
+def dotted(path: KeyPath) -> str:
+    """`runners.local-container.host`, `queues[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+# ------------------------------------------------------------------ JSON
+
+
+def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
+    """The line of every key and item of valid JSON.
+
+    Raises:
+        ConfigError: a key is there twice, or a value is none that JSON has.
+    """
+    lines: dict[KeyPath, int] = {}
+    for path, line, word in _json_words(text):
+        if not word and path in lines:
+            reason = f"the key `{path[-1]}` is there twice"
+            raise _error(name, line, path[:-1], reason, "Remove one.")
+        if word in {"NaN", "Infinity", "-Infinity"}:
+            raise _error(name, line, path, f"`{word}` is not a JSON value")
+        if word[:1] in set("-0123456789") and math.isinf(float(word)):
+            raise _error(name, line, path, f"the number `{word[:40]}` is too large")
+        if "\\u" in text:
+            key = str(path[-1]) if path else ""
+            _check_text(json.loads(word) if word[:1] == '"' else key, name, line, path)
+        lines.setdefault(path, line)
+    return lines
+
+
+def _json_words(text: str) -> Iterator[tuple[KeyPath, int, str]]:
+    """Path, line and word of every key (word empty) and every value of valid JSON."""
+    around: list[str] = []
+    path: list[str | int] = []
+    line, key_is_next = 1, False
+    for word in _JSON_WORD.findall(text):
+        if word == "\n":
+            line += 1
+        elif word in {"}", "]"}:
+            around.pop()
+            path.pop()
+            key_is_next = False
+        elif word == ",":
+            key_is_next = around[-1] == "{"
+            last = path[-1]
+            path[-1] = last + 1 if isinstance(last, int) else last
+        elif key_is_next:
+            path[-1] = json.loads(word)
+            key_is_next = False
+            yield tuple(path), line, ""
+        elif word != ":":
+            yield tuple(path), line, word
+            if word in {"{", "["}:
+                key_is_next = word == "{"
+                around.append(word)
+                path.append("" if key_is_next else 0)
+
+
+def _check_text(text: str, name: str, line: int, path: KeyPath) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        reason = "it holds half of a character (a lone surrogate)"
+        raise _error(name, line, path, reason) from None
+
+
+# ------------------------------------------------------------------ YAML
+
+
+def _parse_yaml(text: str, name: str) -> _Parsed:
+    try:
+        node = _Loader(text).get_single_node()
+        reader = _YamlReader(name)
+        return _Parsed(name, None if node is None else reader.value(node, ()), reader.lines)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        kind, marks = _KINDS[name.endswith(".json") or text.lstrip().startswith("{")]
-        message = f"{name}:{line}: not valid {kind}: {error.problem or error}."
-        raise ConfigError(message, hint=f"Check {marks} there and in the line before.") from None
+        message = f"{name}:{line}: not valid YAML: {error.problem or error}."
+        hint = "Check indentation, quotes and colons there and in the line before."
+        raise _SyntaxError(message, hint=hint) from None
     except RecursionError:
-        message = f"{name}: not valid here: an alias that contains itself."
-        raise ConfigError(message) from None
+        raise ConfigError(f"{name}: not valid YAML: nested too deeply.") from None
     except yaml.YAMLError as error:
-        message = f"{name}: not valid YAML: {error}."
-        raise ConfigError(message) from None
+        raise _SyntaxError(f"{name}: not valid YAML: {error}.") from None
 
 
-def _parse(text: str, name: str) -> Document:
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        if node is None:
-            return Document(name, {}, {})
-        if not isinstance(node, yaml.MappingNode):
-            message = f"{name}:{node.start_mark.line + 1}: expected `key: value` lines."
-            raise ConfigError(message)
-        lines = dict(_lines(loader, node, (), name))
-        data: dict[str, Any] = loader.construct_document(node)
-    finally:
-        loader.dispose()
-    return Document(name, data, lines)
+@dataclass(slots=True)
+class _YamlReader:
+    """Makes JSON values of composed nodes, and notes the line of every key."""
 
+    name: str
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    #: Ids of the nodes around the current one.
+    _around: set[int] = field(default_factory=set)
+    _count: int = 0
 
-def _lines(
-    loader: yaml.SafeLoader, node: yaml.Node, path: KeyPath, name: str
-) -> Iterator[tuple[KeyPath, int]]:
-    match node:
-        case yaml.MappingNode():
-            yield from _mapping_lines(loader, node, path, name)
-        case yaml.SequenceNode():
-            for index, item in enumerate(node.value):
-                yield (*path, index), item.start_mark.line + 1
-                yield from _lines(loader, item, (*path, index), name)
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
+        """The value of a node.
 
+        Raises:
+            ConfigError: it has no form in JSON.
+        """
+        self._count += 1
+        if self._count > _MOST_NODES:
+            raise self._error(node, path, "its aliases make it too large")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
+        if id(node) in self._around:
+            raise self._error(node, path, "an alias that contains itself")
+        self._around.add(id(node))
+        try:
+            if isinstance(node, yaml.MappingNode):
+                return self._mapping(node, path)
+            return self._sequence(node, path)
+        finally:
+            self._around.remove(id(node))
 
-def _mapping_lines(
-    loader: yaml.SafeLoader, node: yaml.MappingNode, path: KeyPath, name: str
-) -> Iterator[tuple[KeyPath, int]]:
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        if key_node.tag == _MERGE_TAG:
-            continue
-        key = loader.construct_object(key_node)
-        line = key_node.start_mark.line + 1
-        if not isinstance(key, str):
-            message = f"{name}:{line}: the key {key!r} is not a text."
-            raise ConfigError(message, hint="Put it in quotes.")
-        if key in seen:
-            message = f"{name}:{line}: the key `{key}` is there twice."
-            raise ConfigError(message, hint="Remove one of them.")
-        seen.add(key)
-        yield (*path, key), line
-        yield from _lines(loader, value_node, (*path, key), name)
+    def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
+        if node.tag != f"{_TAG}seq":
+            raise self._tag_error(node, path)
+        items = []
+        for index, item in enumerate(node.value):
+            self.lines.setdefault((*path, index), item.start_mark.line + 1)
+            items.append(self.value(item, (*path, index)))
+        return items
+
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
+        if node.tag != f"{_TAG}map":
+            raise self._tag_error(node, path)
+        own: dict[str, Any] = {}
+        merged: list[yaml.Node] = []
+        for key_node, value_node in node.value:
+            if key_node.tag == f"{_TAG}merge":
+                several = isinstance(value_node, yaml.SequenceNode)
+                merged += value_node.value if several else [value_node]
+                continue
+            key = self._key(key_node, path)
+            if key in own:
+                raise self._error(key_node, path, f"the key `{key}` is there twice", "Remove one.")
+            self.lines[*path, key] = key_node.start_mark.line + 1
+            own[key] = self.value(value_node, (*path, key))
+        return self._inherited(merged, path) | own if merged else own
+
+    def _inherited(self, merged: list[yaml.Node], path: KeyPath) -> dict[str, Any]:
+        """Keys of `<<`; of several mappings the first wins."""
+        lines, found = dict(self.lines), dict[str, Any]()
+        for source in reversed(merged):
+            if not isinstance(source, yaml.MappingNode):
+                raise self._error(source, path, "`<<` takes a mapping or a list of mappings")
+            found |= self.value(source, path)
+        self.lines |= lines
+        return found
+
+    def _key(self, node: yaml.Node, path: KeyPath) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise self._error(node, path, "a key that is a list or a mapping", "Keys are strings.")
+        if node.tag != f"{_TAG}str":
+            raise self._error(
+                node, path, f"the key {node.value} is not a string", "Put it in quotes."
+            )
+        _check_text(node.value, self.name, node.start_mark.line + 1, path)
+        return str(node.value)
+
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
+        text = node.value
+        try:
+            match node.tag.removeprefix(_TAG):
+                case "str" | "merge":
+                    _check_text(text, self.name, node.start_mark.line + 1, path)
+                    return text
+                case "null":
+                    return None
+                case "bool":
+                    return {"true": True, "false": False}[text.lower()]
+                case "int":
+                    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+                case "float":
+                    return self._number(node, path)
+        except (KeyError, ValueError):
+            reason = f"`{text[:40]}` does not fit its tag, or is too long a number"
+            raise self._error(node, path, reason) from None
+        raise self._tag_error(node, path)
+
+    def _number(self, node: yaml.ScalarNode, path: KeyPath) -> float:
+        text = node.value.lower().replace(".inf", "inf").replace(".nan", "nan")
+        number = float(text)
+        if not math.isfinite(number):
+            hint = "Put it in quotes, if a string is meant."
+            raise self._error(node, path, f"`{node.value[:40]}` is no number that JSON has", hint)
+        return number
+
+    def _tag_error(self, node: yaml.Node, path: KeyPath) -> ConfigError:
+        tag = node.tag.replace(_TAG, "!!")
+        return self._error(node, path, f"values of the tag `{tag}` have no form in JSON")
+
+    def _error(
+        self, node: yaml.Node, path: KeyPath, reason: str, hint: str | None = None
+    ) -> ConfigError:
+        return _error(self.name, node.start_mark.line + 1, path, reason, hint)

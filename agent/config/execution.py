@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
-from agent.config.base import Duration, Form, Model, Secret, Size, UserPath
+from agent.config.base import Duration, Model, SecretReference, Size, UserPath, WrittenForm
 
 
 class GitCredential(Model):
@@ -13,7 +13,7 @@ class GitCredential(Model):
     #: `https://git.example.org/` or a longer prefix.
     url: str
     username: str
-    password: Secret
+    password: SecretReference
 
 
 class GitConfig(Model):
@@ -64,7 +64,9 @@ class BuilderConfig(Model):
     destination: str | None = None
     #: A `buildkitd` of one's own instead of the engine's BuildKit.
     buildkit: Annotated[
-        str | None, Field(pattern=r"^(tcp|unix)://\S+$"), Form("tcp://host:port or unix:///path")
+        str | None,
+        Field(pattern=r"^(tcp|unix)://\S+$"),
+        WrittenForm("tcp://host:port or unix:///path"),
     ] = None
     #: Folder with `ca.pem`, `cert.pem` and `key.pem` for a `buildkitd` behind TLS.
     buildkit_certs: UserPath | None = None
@@ -80,17 +82,10 @@ class BuilderConfig(Model):
     ca_bundle: UserPath | None = None
     proxy: SecretStr | None = None
     #: Secrets for Dockerfiles, by the id that `RUN --mount=type=secret` names.
-    secrets: dict[str, Secret] = Field(default_factory=dict)
+    secrets: dict[str, SecretReference] = Field(default_factory=dict)
     #: Network of build steps: `default`, `none`, or `host`.
     network: Literal["default", "none", "host"] = "default"
     concurrency: Annotated[int, Field(gt=0)] = 2
-    # Keys of W&B's kaniko builder: accepted, and without effect on other builders.
-    build_context_store: Annotated[str | None, Field(alias="build-context-store")] = None
-    build_job_name: Annotated[str | None, Field(alias="build-job-name")] = None
-    secret_name: Annotated[str | None, Field(alias="secret-name")] = None
-    secret_key: Annotated[str | None, Field(alias="secret-key")] = None
-    kaniko_image: Annotated[str | None, Field(alias="kaniko-image")] = None
-    kaniko_config: Annotated[dict[str, object] | None, Field(alias="kaniko-config")] = None
 
 
 class DockerRunnerConfig(Model):
@@ -143,20 +138,20 @@ class MountConfig(Model):
 
     source: UserPath
     #: Absolute, inside the job.
-    target: Annotated[str, Field(pattern=r"^/"), Form("an absolute path")]
+    target: Annotated[str, Field(pattern=r"^/"), WrittenForm("an absolute path")]
     read_only: bool = True
 
 
-class JobSecret(Secret):
+class JobSecret(SecretReference):
     """A secret that queue templates may name."""
 
     #: Environment variable in the job; or
     as_env: str | None = None
     #: file in the job, absolute.
-    as_file: Annotated[str, Field(pattern=r"^/"), Form("an absolute path")] | None = None
+    as_file: Annotated[str, Field(pattern=r"^/"), WrittenForm("an absolute path")] | None = None
 
     @model_validator(mode="after")
-    def _one_place(self) -> Self:
+    def _one_target(self) -> Self:
         if (self.as_env is None) == (self.as_file is None):
             message = "give exactly one of `as_env` and `as_file`"
             raise ValueError(message)

@@ -1,9 +1,8 @@
 """Which control plane: address and key are one pair and come from one place.
 
 In this order: flags; `LAUNCH_SERVER` with `LAUNCH_API_KEY`; `WANDB_BASE_URL` with
-`WANDB_API_KEY`; the configuration file; the plane embedded in a `launch-agent` of this
-machine. A `WANDB_API_KEY` alone, which every W&B user exports, belongs to W&B's hosted
-service and is sent nowhere else.
+`WANDB_API_KEY`; the configuration file; the control plane embedded in a `launch-agent` of this
+machine. A `WANDB_API_KEY` alone belongs to W&B's hosted service and is sent nowhere else.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,26 +12,25 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from agent.config.base import read_secret_file
-from agent.config.credentials import saved_key
-from agent.config.embedded import read_embedded
+from agent.config.credentials import read_embedded, saved_key
 from agent.config.load import Loaded
 from agent.config.wandb import HOSTED_URL, stored_key
 from agent.model.errors import AuthenticationError, ConfigError
 
 
 @dataclass(frozen=True, slots=True)
-class Remote:
+class RemoteServer:
     """A control plane at an address."""
 
     url: str
     api_key: SecretStr
     ca_bundle: Path | None
-    #: Where the pair was found, for people.
+    #: Where the pair was found, for messages.
     origin: str
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedServer:
     """A control plane inside the agent's own process."""
 
     origin: str
@@ -40,7 +38,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True)
 class ServerFlags:
-    """What was said on the command line."""
+    """Options of the command line."""
 
     url: str | None = None
     api_key_file: Path | None = None
@@ -49,43 +47,45 @@ class ServerFlags:
 
 def choose_for_agent(
     environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags
-) -> Remote | Embedded:
-    """The plane an agent serves.
+) -> RemoteServer | EmbeddedServer:
+    """The control plane that an agent serves.
 
     Raises:
         AuthenticationError: there is an address without a key.
         ConfigError: flags contradict each other, or the key's file cannot be read.
     """
     if flags.embedded and flags.url:
-        message = "--embedded and --server exclude each other."
+        message = "--embedded and --server cannot be given together."
         raise ConfigError(message, hint="Leave out one of them.")
     if flags.embedded:
-        return Embedded("--embedded")
+        return EmbeddedServer("--embedded")
     named = next(_named(environ, loaded, flags), None)
     if named is not None:
         return named
     if loaded.wandb_shape:
         return _hosted(environ, loaded)
-    return Embedded("no server is named")
+    return EmbeddedServer("no server is named")
 
 
-def choose_for_commands(environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags) -> Remote:
-    """The plane that commands talk to.
+def choose_for_commands(
+    environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags
+) -> RemoteServer:
+    """The control plane that commands talk to.
 
-    An embedded plane that runs goes before W&B's hosted service, which a configuration
-    file names only by its shape.
+    A running embedded one is preferred to W&B's hosted service, which a configuration file
+    names only by its shape.
 
     Raises:
         AuthenticationError: there is an address without a key.
-        ConfigError: nothing names a server and no embedded plane runs.
+        ConfigError: no server is named and no embedded control plane runs.
     """
     named = next(_named(environ, loaded, flags), None)
     if named is not None:
         return named
-    plane = read_embedded(loaded.config.state_dir)
-    if plane is not None:
-        origin = f"the control plane embedded in launch-agent, process {plane.pid}"
-        return Remote(plane.url, SecretStr(plane.api_key), None, origin)
+    embedded = read_embedded(loaded.config.state_dir)
+    if embedded is not None:
+        origin = f"the control plane embedded in launch-agent, process {embedded.pid}"
+        return RemoteServer(embedded.url, SecretStr(embedded.api_key), None, origin)
     if loaded.wandb_shape:
         return _hosted(environ, loaded)
     message = (
@@ -96,8 +96,10 @@ def choose_for_commands(environ: Mapping[str, str], loaded: Loaded, flags: Serve
     raise ConfigError(message, hint="Start one with `launch-agent --queue default`.")
 
 
-def _named(environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags) -> Iterator[Remote]:
-    """Pairs that somebody named, in order of precedence."""
+def _named(
+    environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags
+) -> Iterator[RemoteServer]:
+    """Servers that are named, in order of precedence."""
     if flags.url:
         key = read_secret_file(flags.api_key_file) if flags.api_key_file else None
         yield _remote(environ, loaded, flags.url, key or _known_key(environ, flags.url), "--server")
@@ -117,7 +119,7 @@ def _named(environ: Mapping[str, str], loaded: Loaded, flags: ServerFlags) -> It
 
 def _remote(
     environ: Mapping[str, str], loaded: Loaded, url: str, key: SecretStr | None, origin: str
-) -> Remote:
+) -> RemoteServer:
     if not url.startswith(("http://", "https://")):
         message = f"The server address '{url}' from {origin} is not an http or https address."
         raise ConfigError(message, hint="Write it as https://launch.example.org.")
@@ -128,7 +130,7 @@ def _remote(
     server = loaded.config.server
     bundle = server.ca_bundle if server and same_server(server.url, url) else None
     given = environ.get("LAUNCH_CA_BUNDLE")
-    return Remote(url.rstrip("/"), key, Path(given) if given else bundle, origin)
+    return RemoteServer(url.rstrip("/"), key, Path(given) if given else bundle, origin)
 
 
 def _key_hint(origin: str, url: str) -> str:
@@ -140,10 +142,10 @@ def _key_hint(origin: str, url: str) -> str:
         case "--server":
             return f"Run `launch login {url}`, or give --api-key-file."
         case _:
-            return f"Put `server.api_key_file` into the file, or run `launch login {url}`."
+            return f"Set `server.api_key_file` in the file, or run `launch login {url}`."
 
 
-def _hosted(environ: Mapping[str, str], loaded: Loaded) -> Remote:
+def _hosted(environ: Mapping[str, str], loaded: Loaded) -> RemoteServer:
     """W&B's hosted service, with the key that W&B's own clients would use for it."""
     key = _secret(environ, "WANDB_API_KEY") or stored_key(HOSTED_URL, environ)
     if key is None:
@@ -153,19 +155,19 @@ def _hosted(environ: Mapping[str, str], loaded: Loaded) -> Remote:
         )
         hint = "Set WANDB_API_KEY, name a server with --server, or use --embedded."
         raise AuthenticationError(message, hint=hint)
-    return Remote(HOSTED_URL, key, None, f"{loaded.file}, a configuration file of W&B's")
+    return RemoteServer(HOSTED_URL, key, None, f"{loaded.file}, a configuration file of W&B's")
 
 
 def _known_key(environ: Mapping[str, str], url: str) -> SecretStr | None:
-    """A key that was given together with this very address."""
+    """A key that was given together with this address."""
     if environ.get("LAUNCH_API_KEY") and same_server(environ.get("LAUNCH_SERVER", ""), url):
         return _secret(environ, "LAUNCH_API_KEY")
     return saved_key(environ, url)
 
 
 def _embedded_key(loaded: Loaded, url: str) -> SecretStr | None:
-    plane = read_embedded(loaded.config.state_dir)
-    return SecretStr(plane.api_key) if plane and same_server(plane.url, url) else None
+    embedded = read_embedded(loaded.config.state_dir)
+    return SecretStr(embedded.api_key) if embedded and same_server(embedded.url, url) else None
 
 
 def same_server(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""W&B's own configuration: its files, its service, its keys."""
+"""W&B's own configuration: its `launch-config.yaml`, its hosted service, its stored keys."""
 
 import netrc
 from collections.abc import Mapping
@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from agent.config.document import KeyPath
 from agent.config.paths import wandb_config_file
+from agent.model.errors import ConfigError
 
 #: The address of W&B's hosted service, which its clients use unless told otherwise.
 HOSTED_URL: Final = "https://api.wandb.ai"
@@ -30,7 +32,37 @@ WANDB_KEYS: Final = frozenset(
 )
 
 #: Where W&B's default differs from ours.
-WANDB_DEFAULTS: Final[Mapping[str, Any]] = {"max_jobs": 1}
+DEFAULTS: Final[Mapping[str, Any]] = {"max_jobs": 1}
+
+_KANIKO: Final = "it belongs to W&B's kaniko builder, and this agent builds with BuildKit"
+_SECURE_MODE: Final = ("secure_mode",)
+#: Keys that W&B's agent reads and this one does not, and why.
+_WITHOUT_EFFECT: Final[Mapping[KeyPath, str]] = {
+    ("max_schedulers",): "this agent does not run sweep schedulers yet",
+    _SECURE_MODE: "it is off, as by default",
+    ("builder", "build-context-store"): _KANIKO,
+    ("builder", "build-job-name"): _KANIKO,
+    ("builder", "secret-name"): _KANIKO,
+    ("builder", "secret-key"): _KANIKO,
+    ("builder", "kaniko-image"): _KANIKO,
+    ("builder", "kaniko-config"): _KANIKO,
+}
+
+
+def without_effect(path: KeyPath, value: Any, origin: str) -> tuple[KeyPath, str] | None:
+    """The key of W&B's around a value that this agent ignores, and why; `None`: it counts.
+
+    Raises:
+        ConfigError: `secure_mode` is switched on, whose checks this agent does not make.
+    """
+    key = next((each for each in _WITHOUT_EFFECT if path[: len(each)] == each), None)
+    if key == _SECURE_MODE and value is not None and value is not False:
+        message = f"{origin}: `secure_mode: {str(value).lower()}` is not supported: this agent "
+        message += "does not make its checks of Kubernetes manifests and entry points."
+        hint = "Remove the key. Jobs get those Docker options that "
+        hint += "`runners.local-container.allow` names, and the harmless ones."
+        raise ConfigError(message, hint=hint)
+    return None if key is None else (key, _WITHOUT_EFFECT[key])
 
 
 def is_wandb_shape(path: Path, data: Mapping[str, Any], environ: Mapping[str, str]) -> bool:
@@ -41,7 +73,7 @@ def is_wandb_shape(path: Path, data: Mapping[str, Any], environ: Mapping[str, st
 
 
 def stored_key(url: str, environ: Mapping[str, str]) -> SecretStr | None:
-    """The key that `wandb login` has kept for this very host, if any."""
+    """The key that `wandb login` stored in `.netrc` for this host, if any."""
     home = Path(environ.get("HOME") or Path.home())
     file = Path(environ.get("NETRC") or home / ".netrc")
     try:

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretStr
 
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.jobs.drafting import command_words, draft_tree
 from agent.jobs.new_job import Draft, NewJob
@@ -243,6 +243,6 @@ def _with_credential(config: GitConfig, url: str) -> GitConfig:
     given = GitCredential(
         url=stored_remote(url),
         username=unquote(parts.username or ""),
-        password=Secret(value=SecretStr(unquote(parts.password or ""))),
+        password=SecretReference(value=SecretStr(unquote(parts.password or ""))),
     )
     return config.model_copy(update={"credentials": (*config.credentials, given)})

@@ -1,6 +1,7 @@
 """Values of a queue's template variables: texts of `--set-var`, typed as the queue says."""
 
 import json
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ def _typed(name: str, text: str, kind: str) -> object:
             case "integer":
                 return int(text)
             case "number":
-                return float(text)
+                return _finite(float(text))
             case "boolean":
                 return {"true": True, "false": False}[text.lower()]
             case _:
@@ -47,3 +48,9 @@ def _typed(name: str, text: str, kind: str) -> object:
         article = "an" if kind == "integer" else "a"
         message = f"--set-var {name}: '{text}' is not {article} {kind}."
         raise InvalidInputError(message) from None
+
+
+def _finite(number: float) -> float:
+    if not math.isfinite(number):
+        raise ValueError(number)
+    return number

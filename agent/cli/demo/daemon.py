@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent import __version__
-from agent.config.embedded import EmbeddedPlane, read_embedded
+from agent.config.credentials import EmbeddedControlPlane, read_embedded
 from agent.model.errors import LaunchError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Daemon:
     """A running daemon; use `Daemon.running`."""
 
     process: asyncio.subprocess.Process
-    plane: EmbeddedPlane
+    plane: EmbeddedControlPlane
     state_dir: Path
 
     @property

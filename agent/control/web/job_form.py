@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Literal
 
+from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
 from agent.control.services.job_inputs import CONFIG_KEY, standard
 from agent.control.services.plane import Plane
@@ -331,8 +332,8 @@ def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parame
 def read_object(text: str) -> tuple[Json, str | None]:
     """A JSON object, and the error if it is not one; an empty text is an empty object."""
     try:
-        value = _loaded(text) if text else {}
-    except (ValueError, RecursionError) as error:
+        value = parse_json(text) if text else {}
+    except ValueError as error:
         return {}, f"This is not JSON: {error}."
     if not isinstance(value, dict):
         return {}, 'This is not a JSON object; write {"name": value}.'
@@ -345,7 +346,7 @@ def _put(config: Json, field: Field) -> Field:
         return replace(field, error="A value is required.") if field.required else field
     try:
         value = _value(field)
-    except (ValueError, RecursionError):
+    except ValueError:
         expected = _EXPECTED.get(field.kind, "one of the choices")
         return replace(field, error=f"'{field.text}' is not {expected}.")
     inner = config
@@ -372,7 +373,7 @@ def _value(field: Field) -> Any:
         case "choice":
             return _chosen(field, text)
         case "json":
-            return _loaded(text)
+            return parse_json(text)
 
 
 def _integer(text: str) -> int:
@@ -383,19 +384,10 @@ def _integer(text: str) -> int:
 
 
 def _number(text: str) -> int | float:
-    value = _loaded(text)
+    value = parse_json(text)
     if type(value) in {int, float}:
         return value  # type: ignore[no-any-return]
     raise ValueError(text)
-
-
-def _loaded(text: str) -> Any:
-    """JSON without NaN and Infinity, which are not standard."""
-    return json.loads(text, parse_constant=_no_constant)
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _chosen(field: Field, text: str) -> Any:

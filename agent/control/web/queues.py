@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import yaml
 from aiohttp import web
 
+from agent.config.document import format_yaml
 from agent.control.app_keys import PLANE, principal_of
 from agent.control.auth.policy import Principal
 from agent.control.services.plane import Plane
@@ -192,7 +192,7 @@ def template_texts(queue: QueueRecord) -> tuple[str, str]:
     arguments = given.get("resource_args")
     if not given or (list(given) == ["resource_args"] and not any((arguments or {}).values())):
         return "", ""
-    as_yaml = yaml.safe_dump(given, sort_keys=False, allow_unicode=True)
+    as_yaml = format_yaml(given)
     return as_yaml, json.dumps(given, indent=2, ensure_ascii=False)
 
 

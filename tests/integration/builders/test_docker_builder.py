@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from agent.builders.docker.builder import DockerBuilder
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.model.cause import Cause
@@ -166,7 +166,7 @@ async def test_build_secrets_are_usable_and_stay_out_of_the_image(
     )
     index = f"https://me:{canary}@127.0.0.1/simple"
     made = builder(
-        secrets={"token": Secret(file=file)},
+        secrets={"token": SecretReference(file=file)},
         index_url=index,
         proxy=f"http://u:{canary}@127.0.0.1:1",
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.spec import GitSource
 from agent.sources.git.source import GitFetcher
@@ -65,7 +65,7 @@ def url(request, git_servers):
 def git_config(git_servers):
     """What an administrator writes for the test servers."""
     base = git_servers.https_url.rpartition("/")[0]
-    password = Secret(value=git_servers.https_password)
+    password = SecretReference(value=git_servers.https_password)
     return GitConfig(
         credentials=(
             GitCredential(url=base, username=git_servers.https_username, password=password),

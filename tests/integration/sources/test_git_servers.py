@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
@@ -125,7 +125,9 @@ async def test_submodules_are_off_by_default_and_fetched_on_request(
 
 async def test_a_wrong_password_is_told_and_not_shown(bench, git_servers):
     wrong = GitCredential(
-        url=git_servers.https_url, username="launch", password=Secret(value="wrong-pass-word")
+        url=git_servers.https_url,
+        username="launch",
+        password=SecretReference(value="wrong-pass-word"),
     )
     config = GitConfig(credentials=(wrong,), ca_bundle=Path(git_servers.https_ca_file))
     with pytest.raises(JobError, match="refused the agent's credentials") as caught:

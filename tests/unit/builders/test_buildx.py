@@ -20,7 +20,7 @@ from agent.builders.docker.failures import Attempt
 from agent.builders.docker.ladder import CONTAINERD, Rung
 from agent.builders.docker.plan import make_plan
 from agent.builders.uv import indexes
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
@@ -151,7 +151,7 @@ def test_secrets_come_from_configuration_then_environment(tmp_path):
         index_url="https://a/simple",
         extra_index_urls=("https://b", "https://c"),
         ca_bundle=ca,
-        secrets={"npm": Secret(env="NPM"), "big": Secret(file=large)},
+        secrets={"npm": SecretReference(env="NPM"), "big": SecretReference(file=large)},
     )
     found = indexes(config, {"UV_DEFAULT_INDEX": "https://other"})
     values, files = secret_sources(config, found, {"NPM": "token"})

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.layers import Setting
-from agent.config.load import Loaded, load
+from agent.config.agent import AgentConfig
+from agent.config.load import ConfigValue, Loaded, load
+from agent.config.schema import key_paths
 from agent.model.errors import ConfigError
 
 Load = Callable[..., Loaded]
@@ -19,7 +20,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def read(tmp_path: Path, file: Path) -> Load:
-    def read(text: str, environ: dict[str, str] | None = None, *flags: Setting) -> Loaded:
+    def read(text: str, environ: dict[str, str] | None = None, *flags: ConfigValue) -> Loaded:
         file.write_text(text)
         return load({"HOME": str(tmp_path), **(environ or {})}, file=file, flags=flags)
 
@@ -34,7 +35,7 @@ def refusal(read: Load, text: str, environ: dict[str, str] | None = None) -> str
 
 
 def test_file_then_environment_then_flags(read: Load, file: Path) -> None:
-    flag = Setting(("name",), "from-flag", "--name")
+    flag = ConfigValue(("name",), "from-flag", "--name")
     loaded = read(
         "max_jobs: 2\nname: a\nlog: {level: debug}\n",
         {"LAUNCH_MAX_JOBS": "3", "LAUNCH_NAME": "b"},
@@ -93,9 +94,10 @@ def test_the_configuration_cannot_be_changed(read: Load) -> None:
         ("log:\n  colour: x", ":2: unknown key `colour` in `log`. Known: `file`, `format`"),
         ("max_jobs: many", ":1: `max_jobs`: seen `many`; expected a whole number."),
         ("max_jobs: true", ":1: `max_jobs`: seen `true`; expected a whole number."),
-        ("secure_mode: often", "expected `true` or `false`."),
-        ("queues: default", ":1: `queues`: seen `default`; expected a list, each a text."),
-        ("queues: [a, [b]]", ":1: `queues[1]`: seen `['b']`; expected a text."),
+        ("control: {personal_agents_in_teams: often}", "expected `true` or `false`."),
+        ("secure_mode: true", ":1: `secure_mode: true` is not supported"),
+        ("queues: default", ":1: `queues`: seen `default`; expected a list of strings."),
+        ("queues: [a, [b]]", ":1: `queues[1]`: seen `['b']`; expected a string."),
         ("max_jobs: -2", "greater than or equal to -1"),
         (
             "control:\n  lease: 45",
@@ -105,7 +107,7 @@ def test_the_configuration_cannot_be_changed(read: Load) -> None:
         ("min_free_disk: 12", "(the number needs a unit: 512MiB, 20GiB); expected a size"),
         ("min_free_disk: 5 stones", "seen `5 stones` ('5 stones' is not a size)"),
         ("builder: {type: dokcer}", "seen `dokcer`; expected one of `auto`, `docker`"),
-        ("resources: {gpus: 2}", "`resources.gpus`: seen `2`; expected a list, each a text or"),
+        ("resources: {gpus: 2}", "`resources.gpus`: seen `2`; expected a list of strings or"),
         ("health: {port: 70000}", "less than or equal to 65535"),
         ("server: {url: launch.example.org}", "expected an address such as https://"),
         ("server: {api_key: x}", ":1: `server.url` is missing; expected an address"),
@@ -116,8 +118,8 @@ def test_the_configuration_cannot_be_changed(read: Load) -> None:
         ("- a\n- b", ":1: expected `key: value` lines."),
         ("a: [", "not valid YAML"),
         ("max_jobs: 1\nmax_jobs: 2", ":2: the key `max_jobs` is there twice."),
-        ("1: a", ":1: the key 1 is not a text."),
-        ("max_jobs: !!python/object:os.system x", ":1: not valid YAML"),
+        ("1: a", ":1: the key 1 is not a string."),
+        ("max_jobs: !!python/object:os.system x", ":1: `max_jobs`: values of the tag"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(
@@ -148,8 +150,27 @@ def test_a_variable_of_the_wrong_form_is_named(read: Load) -> None:
 
 def test_a_mistyped_variable_is_refused_and_a_foreign_one_ignored(read: Load) -> None:
     told = refusal(read, "", {"LAUNCH_MAX_JOB": "3"})
-    assert "LAUNCH_MAX_JOB is not known. Did you mean LAUNCH_MAX_JOBS?" in told
+    assert "LAUNCH_MAX_JOB is unknown. Did you mean LAUNCH_MAX_JOBS?" in told
     read("", {"LAUNCH_ITEM_ID": "x", "LAUNCH_QUEUE": "q", "LAUNCH_PAD_39A": "free"})
+
+
+@pytest.mark.parametrize(("written", "value"), [("true", True), ("yes", True), ("off", False)])
+def test_switches_may_be_written_as_in_yaml_1_1(read: Load, written: str, value: bool) -> None:
+    config = read(f"control: {{personal_agents_in_teams: {written}}}").config
+    assert config.control.personal_agents_in_teams is value
+
+
+def test_every_key_is_read_somewhere() -> None:
+    """A key that does nothing must not be accepted."""
+    code = "\n".join(
+        file.read_text()
+        for file in (Path(__file__).parents[3] / "agent").rglob("*.py")
+        if file.parent.name != "config"
+    )
+    names = {path[-1].replace("-", "_") for path in key_paths(AgentConfig)}
+    #: Read by the models' own methods.
+    names -= {"api_key_file", "value", "env", "file", "api_key"}
+    assert {name for name in names if f".{name}" not in code} == set()
 
 
 def test_an_empty_section_is_as_if_it_were_not_there(read: Load) -> None:
@@ -210,10 +231,21 @@ builder:
   build-context-store: s3://bucket/prefix
   build-job-name: build
   kaniko-config: {spec: {template: {}}}
+max_schedulers: 2
+secure_mode: false
 """)
     assert loaded.wandb_shape
     assert loaded.config.stopped_run_timeout == 120
-    assert loaded.config.builder.build_context_store == "s3://bucket/prefix"
+    assert [
+        warning.partition(":")[2].split(" has no effect: ")[0] for warning in loaded.warnings
+    ] == [
+        "11: `builder.build-context-store`",
+        "12: `builder.build-job-name`",
+        "13: `builder.kaniko-config`",
+        "14: `max_schedulers`",
+        "15: `secure_mode`",
+    ]
+    assert all("kaniko builder" in each for each in loaded.warnings[:3])
 
 
 def test_wandbs_defaults_hold_for_wandbs_file(read: Load) -> None:

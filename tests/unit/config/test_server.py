@@ -6,12 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.credentials import save_key, saved_key
-from agent.config.embedded import EmbeddedPlane, read_embedded, remove_embedded, write_embedded
+from agent.config.credentials import (
+    EmbeddedControlPlane,
+    read_embedded,
+    remove_embedded,
+    save_key,
+    saved_key,
+    write_embedded,
+)
 from agent.config.load import Loaded, load
 from agent.config.server import (
-    Embedded,
-    Remote,
+    EmbeddedServer,
+    RemoteServer,
     ServerFlags,
     choose_for_agent,
     choose_for_commands,
@@ -19,7 +25,7 @@ from agent.config.server import (
 from agent.config.wandb import HOSTED_URL
 from agent.model.errors import AuthenticationError, ConfigError
 
-Choose = Callable[..., Remote | Embedded]
+Choose = Callable[..., RemoteServer | EmbeddedServer]
 OURS = {"LAUNCH_SERVER": "https://ours", "LAUNCH_API_KEY": "our-key"}
 WANDB = {"WANDB_BASE_URL": "https://theirs", "WANDB_API_KEY": "their-key"}
 
@@ -52,17 +58,17 @@ def commands(tmp_path: Path, loaded: Callable[..., Loaded]) -> Choose:
     return choose
 
 
-def pair(choice: Remote | Embedded) -> tuple[str, str]:
-    assert isinstance(choice, Remote)
+def pair(choice: RemoteServer | EmbeddedServer) -> tuple[str, str]:
+    assert isinstance(choice, RemoteServer)
     return choice.url, choice.api_key.get_secret_value()
 
 
 def test_without_anything_the_agent_embeds_a_plane(agent: Choose) -> None:
-    assert isinstance(agent(), Embedded)
+    assert isinstance(agent(), EmbeddedServer)
 
 
 def test_a_wandb_key_alone_changes_nothing(agent: Choose) -> None:
-    assert isinstance(agent(WANDB_API_KEY="their-key"), Embedded)
+    assert isinstance(agent(WANDB_API_KEY="their-key"), EmbeddedServer)
 
 
 def test_our_variables_go_before_wandbs_and_these_before_the_file(agent: Choose) -> None:
@@ -95,8 +101,8 @@ def test_a_flag_goes_first_and_takes_a_key_that_belongs_to_its_address(
 
 
 def test_embedded_is_forced_and_excludes_a_server(agent: Choose) -> None:
-    assert isinstance(agent(flags=ServerFlags(embedded=True), **OURS), Embedded)
-    with pytest.raises(ConfigError, match="exclude each other"):
+    assert isinstance(agent(flags=ServerFlags(embedded=True), **OURS), EmbeddedServer)
+    with pytest.raises(ConfigError, match="cannot be given together"):
         agent(flags=ServerFlags("https://x", embedded=True))
 
 
@@ -108,7 +114,7 @@ def test_a_file_in_wandbs_shape_means_wandbs_service(agent: Choose, tmp_path: Pa
     (tmp_path / ".netrc").chmod(0o600)
     assert pair(agent("entity: e\n")) == (HOSTED_URL, "from-netrc")
     assert pair(agent("entity: e\n", **OURS)) == ("https://ours", "our-key")
-    assert isinstance(agent("entity: e\n", ServerFlags(embedded=True)), Embedded)
+    assert isinstance(agent("entity: e\n", ServerFlags(embedded=True)), EmbeddedServer)
 
 
 def test_a_key_in_a_file_of_its_own(agent: Choose, tmp_path: Path) -> None:
@@ -155,7 +161,7 @@ def test_commands_find_a_running_embedded_plane(commands: Choose, tmp_path: Path
     state = tmp_path / ".local/state/launch-agent"
     with pytest.raises(ConfigError, match="No control plane is known"):
         commands()
-    write_embedded(state, EmbeddedPlane("http://127.0.0.1:1", "k", os.getpid(), "ada"))
+    write_embedded(state, EmbeddedControlPlane("http://127.0.0.1:1", "k", os.getpid(), "ada"))
     assert (state / "embedded.json").stat().st_mode & 0o777 == 0o600
     assert pair(commands()) == ("http://127.0.0.1:1", "k")
     assert pair(commands("entity: e\n", WANDB_API_KEY="w")) == ("http://127.0.0.1:1", "k")
@@ -168,11 +174,11 @@ def test_commands_find_a_running_embedded_plane(commands: Choose, tmp_path: Path
 
 
 def test_a_dead_plane_is_not_found(tmp_path: Path) -> None:
-    write_embedded(tmp_path, EmbeddedPlane("http://127.0.0.1:1", "k", 2**22 + 1, "ada"))
+    write_embedded(tmp_path, EmbeddedControlPlane("http://127.0.0.1:1", "k", 2**22 + 1, "ada"))
     assert read_embedded(tmp_path) is None
     (tmp_path / "embedded.json").write_text("{}")
     assert read_embedded(tmp_path) is None
 
 
 def test_keys_do_not_show_in_texts() -> None:
-    assert "geheim" not in repr(EmbeddedPlane("http://x", "geheim", 1, "ada"))
+    assert "geheim" not in repr(EmbeddedControlPlane("http://x", "geheim", 1, "ada"))

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from agent.config.base import Secret
+from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
@@ -104,7 +104,7 @@ def test_messages_show_no_credentials():
 
 
 def credential(url):
-    return GitCredential(url=url, username="u", password=Secret(value="p" * 8))
+    return GitCredential(url=url, username="u", password=SecretReference(value="p" * 8))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Questions about the models: which keys exist where, and how their values are written."""
+"""What the models accept: which keys exist where, and how their values are written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from agent.config.base import Form, Model
+from agent.config.base import Model, WrittenForm
 from agent.config.document import KeyPath
 
 
@@ -55,7 +55,7 @@ def key_paths(model: type[Model]) -> Iterator[tuple[str, ...]]:
 
 
 def describe(annotation: Any) -> str:
-    """How values of this annotation are written, for people."""
+    """How values of this annotation are written, for messages."""
     forms = dict.fromkeys(_forms(annotation))
     return " or ".join(forms) or "another value"
 
@@ -70,7 +70,8 @@ def _forms(annotation: Any) -> Iterator[str]:
     elif origin is Literal:
         yield "one of " + ", ".join(f"`{value}`" for value in get_args(annotation))
     elif origin is tuple:
-        yield f"a list, each {describe(get_args(annotation)[0])}"
+        item = describe(get_args(annotation)[0])
+        yield "a list of strings" if item == "a string" else f"a list, each item {item}"
     elif origin is dict or _model_in(annotation):
         yield "a mapping of `key: value`"
     elif annotation is not NoneType:
@@ -79,7 +80,7 @@ def _forms(annotation: Any) -> Iterator[str]:
 
 def _annotated_forms(annotation: Any) -> Iterator[str]:
     base, *metadata = get_args(annotation)
-    given = [note.text for note in metadata if isinstance(note, Form)]
+    given = [note.text for note in metadata if isinstance(note, WrittenForm)]
     if given:
         yield given[0]
     else:
@@ -90,15 +91,15 @@ _PLAIN: dict[Any, str] = {
     bool: "`true` or `false`",
     int: "a whole number",
     float: "a number",
-    str: "a text",
-    SecretStr: "a text",
+    str: "a string",
+    SecretStr: "a string",
     Path: "a path",
 }
 
 
 def _whole(field: FieldInfo) -> Any:
     """The annotation with the metadata that pydantic has taken out of it."""
-    forms = tuple(note for note in field.metadata if isinstance(note, Form))
+    forms = tuple(note for note in field.metadata if isinstance(note, WrittenForm))
     return Annotated[field.annotation, *forms] if forms else field.annotation
 
 

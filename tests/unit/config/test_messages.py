@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from agent.config.agent import AgentConfig
-from agent.config.unready import unready
+from agent.config.messages import missing_inputs
 
 
 def told(document: dict[str, object], **environ: str) -> tuple[str, ...]:
-    return unready(AgentConfig.model_validate(document), environ)
+    return missing_inputs(AgentConfig.model_validate(document), environ)
 
 
 def test_the_defaults_name_nothing_that_could_be_missing() -> None:
