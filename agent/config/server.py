@@ -55,7 +55,7 @@ def choose_for_agent(
         ConfigError: flags contradict each other, or the key's file cannot be read.
     """
     if flags.embedded and flags.url:
-        message = "--embedded and --server cannot be given together."
+        message = "--embedded and --server exclude each other."
         raise ConfigError(message, hint="Leave out one of them.")
     if flags.embedded:
         return EmbeddedServer("--embedded")

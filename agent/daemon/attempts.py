@@ -10,10 +10,9 @@ import structlog
 from agent.daemon.capacity import CapacityTracker
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
-from agent.model.names import workload_name
 from agent.model.outcome import Refused
 from agent.model.protocol import LeaseStatus
-from agent.model.work import Claim, Lease
+from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, run_attempt
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Backend, Dependencies

@@ -1,12 +1,22 @@
-"""The frozen values on the line: Claim → Resolved → Image → Outcome."""
+"""The values of an attempt (Claim → Resolved → Image → Outcome), and names of its workload."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import Final
 
 from agent.model.capacity import Allocation
 from agent.model.phase import Phase
 from agent.model.spec import Json, LaunchSpec
+
+LABEL_PREFIX: Final = "launch-agent"
+LABEL_CONTROL_PLANE: Final = f"{LABEL_PREFIX}.control-plane"
+LABEL_ITEM: Final = f"{LABEL_PREFIX}.item"
+LABEL_ATTEMPT: Final = f"{LABEL_PREFIX}.attempt"
+LABEL_EPOCH: Final = f"{LABEL_PREFIX}.epoch"
+LABEL_BUILD_KEY: Final = f"{LABEL_PREFIX}.build-key"
+#: `network`, `image`, `container`: what a pruner may remove.
+LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +108,29 @@ class Image:
     built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.
     environment: Path | None = None
+
+
+def workload_name(control_plane_id: str, item_id: str, attempt: int) -> str:
+    """`launch-<control plane>-<item>-<attempt>`; valid for Docker, DNS labels and folders.
+
+    The same for every try to create it, so that a second creation is seen.
+    """
+    return f"launch-{control_plane_id[:8]}-{item_id}-{attempt}".lower()
+
+
+def workload_labels(control_plane_id: str, lease: Lease) -> dict[str, str]:
+    """What identifies a workload as one attempt's."""
+    return {
+        LABEL_CONTROL_PLANE: control_plane_id,
+        LABEL_ITEM: lease.item_id,
+        LABEL_ATTEMPT: str(lease.attempt),
+        LABEL_EPOCH: str(lease.epoch),
+    }
+
+
+def lease_from_labels(labels: dict[str, str]) -> Lease | None:
+    """The attempt that labels name; `None` when they are not ours or malformed."""
+    try:
+        return Lease(labels[LABEL_ITEM], int(labels[LABEL_ATTEMPT]), int(labels[LABEL_EPOCH]))
+    except (KeyError, ValueError):
+        return None

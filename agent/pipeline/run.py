@@ -8,11 +8,10 @@ import structlog
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.names import workload_labels
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
-from agent.model.work import Image, Resolved
+from agent.model.work import Image, Resolved, workload_labels
 from agent.pipeline.cancellation import AttemptCancelledError, CancelReason, cancel_task
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.offers import Offered, offered

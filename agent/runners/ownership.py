@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from agent.model.errors import FencedError
-from agent.model.names import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM
-from agent.model.work import Lease
+from agent.model.work import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM, Lease
 from agent.ports.runner import Workload, WorkloadState
 
 _FENCE: Final = (LABEL_CONTROL_PLANE, LABEL_ITEM, LABEL_ATTEMPT)

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar, cast
 
 from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, PolicyError
-from agent.model.names import LABEL_EPOCH
+from agent.model.work import LABEL_EPOCH
 from agent.ports.runner import (
     AlreadyStartedError,
     Ending,

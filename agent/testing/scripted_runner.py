@@ -16,8 +16,7 @@ from typing import Any, Final
 
 from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, LaunchError, PolicyError
-from agent.model.names import LABEL_CONTROL_PLANE, lease_from_labels
-from agent.model.work import Lease
+from agent.model.work import LABEL_CONTROL_PLANE, Lease, lease_from_labels
 from agent.ports.runner import (
     AlreadyStartedError,
     Ending,

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from agent.model.names import LABEL_ITEM
+from agent.model.work import LABEL_ITEM
 from tests.bench import bare
 from tests.bench.building import building
 from tests.bench.jobs import authoring, git_difference

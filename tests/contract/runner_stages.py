@@ -15,8 +15,7 @@ from docker.errors import NotFound
 
 from agent.config.execution import DockerRunnerConfig, ProcessRunnerConfig
 from agent.model.capacity import Allocation
-from agent.model.names import LABEL_CONTROL_PLANE, workload_labels, workload_name
-from agent.model.work import Image, Lease
+from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, workload_labels, workload_name
 from agent.ports.runner import Mount, RunRequest, Workload
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner

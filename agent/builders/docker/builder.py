@@ -34,8 +34,8 @@ from agent.docker.errors import EngineError, EngineRefusedError
 from agent.docker.images import EngineImages, LocalImage
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.model.names import LABEL_BUILD_KEY, LABEL_KIND, safe_image_name
-from agent.model.work import Image
+from agent.model.names import safe_image_name
+from agent.model.work import LABEL_BUILD_KEY, LABEL_KIND, Image
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
 from agent.ports.registry import RegistryPort

@@ -11,7 +11,7 @@ from typing import Any, Final
 from agent.builders.docker.ladder import buildx_folder
 from agent.builders.docker.reference import NAMESPACE
 from agent.docker.images import EngineImages
-from agent.model.names import LABEL_BUILD_KEY
+from agent.model.work import LABEL_BUILD_KEY
 from agent.system.cache import Entry, surplus
 
 #: Seconds after which nothing of a build can be in use: far beyond any deadline.

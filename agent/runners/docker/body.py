@@ -11,8 +11,8 @@ from typing import Any, Final
 from agent.config.execution import DockerRunnerConfig
 from agent.model.capacity import Allocation
 from agent.model.errors import InvalidInputError
-from agent.model.names import LABEL_KIND
 from agent.model.units import parse_size
+from agent.model.work import LABEL_KIND
 from agent.ports.runner import RunRequest
 from agent.runners.docker.arguments import Options, refused
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, Final
 
-from agent.model.names import lease_from_labels
+from agent.model.work import lease_from_labels
 from agent.ports.runner import Ending, Workload, WorkloadState
 from agent.runners.signals import signal_of
 

@@ -9,7 +9,7 @@ from agent.docker.client import Engine
 from agent.docker.sdk import DockerSdk
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.model.names import LABEL_KIND
+from agent.model.work import LABEL_KIND
 
 if TYPE_CHECKING:
     from docker.api.client import APIClient

@@ -23,8 +23,7 @@ from agent.docker.sdk import DockerSdk
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.names import LABEL_CONTROL_PLANE
-from agent.model.work import Image, Lease
+from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease
 from agent.ports.runner import (
     AlreadyStartedError,
     Ending,

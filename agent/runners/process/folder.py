@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.model.names import lease_from_labels
-from agent.model.work import Lease
+from agent.model.work import Lease, lease_from_labels
 from agent.runners.process.status import Status, read_status
 
 _JOB: Final = "job.json"

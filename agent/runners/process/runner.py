@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.model.names import LABEL_CONTROL_PLANE
+from agent.model.work import LABEL_CONTROL_PLANE
 from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
 from agent.runners.ownership import is_void, same_attempt
 from agent.runners.process import arguments as resource_arguments

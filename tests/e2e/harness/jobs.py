@@ -10,7 +10,7 @@ from typing import Any, Protocol, Self
 
 import aiohttp
 
-from agent.model.names import LABEL_ITEM
+from agent.model.work import LABEL_ITEM
 from tests.e2e.harness.home import Home
 
 LINES = 3000

@@ -102,7 +102,7 @@ def test_a_flag_goes_first_and_takes_a_key_that_belongs_to_its_address(
 
 def test_embedded_is_forced_and_excludes_a_server(agent: Choose) -> None:
     assert isinstance(agent(flags=ServerFlags(embedded=True), **OURS), EmbeddedServer)
-    with pytest.raises(ConfigError, match="cannot be given together"):
+    with pytest.raises(ConfigError, match="exclude each other"):
         agent(flags=ServerFlags("https://x", embedded=True))
 
 

@@ -15,10 +15,9 @@ from agent.daemon.pruning import Pruner
 from agent.daemon.service import AgentDaemon, Backends, Settings
 from agent.daemon.systemd import SystemdNotifier
 from agent.model.capacity import Capacity
-from agent.model.names import workload_name
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
-from agent.model.work import Image, SourceTree
+from agent.model.work import Image, SourceTree, workload_name
 from agent.pipeline.dependencies import Backend, Limits, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
