@@ -16,11 +16,10 @@ from agent.compose.backends import BackendContext, open_backends
 from agent.compose.logs import start_log
 from agent.compose.plane import Announcement, serving
 from agent.compose.survey import CONTAINERS, PROCESSES, capacity, offered_resources
-from agent.config.agent import AgentConfig
 from agent.config.control import ControlConfig
 from agent.config.load import Loaded
-from agent.config.server import EmbeddedServer, RemoteServer
 from agent.config.messages import missing_inputs
+from agent.config.server import EmbeddedServer, RemoteServer
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import AgentDaemon, Backends, Settings
 from agent.daemon.state_folder import locked_state_folder
