@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from agent.compose.plane import Announcement
+    from agent.compose.control_plane import Announcement
 
 _WHERE: Final = {
     "local-container": "in containers",

@@ -45,7 +45,7 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     import_lean()
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
     from agent.cli.greeting import greet
-    from agent.compose.plane import run_server
+    from agent.compose.control_plane import run_server
 
     return run_server(loaded, greet)
 

@@ -1,139 +1,223 @@
-"""One backend for each resource: its runner, what builds for it, and how its jobs call home."""
+"""Backends and sources of an agent, made from its configuration.
 
+The only module that names concrete builders, runners, engines, registries and sources. It
+imports each one where it is chosen, which keeps the start of the process short.
+"""
+
+import asyncio
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 from yarl import URL
 
 from agent import plugins
-from agent.compose.registries import (
-    builder_config,
-    destination_of,
-    open_registry,
-    say_what_is_old,
-)
-from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import Backends
 from agent.model.errors import ConfigError
-from agent.pipeline.dependencies import Backend
+from agent.pipeline.dependencies import Backend, Sources
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
+from agent.registries.destination import Destination, read_destination, read_registry
 
 if TYPE_CHECKING:
     from agent.builders.docker.builder import DockerBuilder
     from agent.builders.nothing import NoBuilder
-    from agent.builders.virtualenv import VirtualenvBuilder
     from agent.control.server import ControlPlane
     from agent.docker.client import Engine
+    from agent.registries.login import LoginSource
+    from agent.registries.oci import OciRegistry
+    from agent.remote.client import GraphQLClient
+
+CONTAINERS: Final = "local-container"
+PROCESSES: Final = "local-process"
+#: Seconds in which an engine must answer at startup.
+_DETECTION_TIMEOUT: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackendContext:
-    """What is shared by everything that is made for one agent."""
+    """What the backends and sources of one agent are made from."""
 
     config: AgentConfig
     environment: Mapping[str, str] = field(repr=False)
     threads: Executor
     #: Address by which this process reaches the control plane.
     url: str
-    #: The plane, where it is this process's own.
-    plane: "ControlPlane | None"
+    #: The control plane, where it is embedded in this process.
+    control_plane: "ControlPlane | None"
+    #: See `detect_resources`.
     resources: tuple[str, ...]
-    #: The plane is embedded in another process here, which listens on the gateway as well.
-    neighbour: bool = False
+    #: The control plane is embedded in another process of this user on this machine, which
+    #: listens on the gateway of the job network, too.
+    embedded_elsewhere: bool = False
 
     @property
     def cache(self) -> Path:
-        """Everything that can be made again."""
+        """Folder of everything that can be created again."""
         return self.config.state_dir / "cache"
 
     def plugin_context(self, control_plane_id: str, name: str) -> plugins.PluginContext:
-        """What plugins are made with."""
+        """What a plugin is made from."""
         folder = self.cache / name
         return plugins.PluginContext(control_plane_id, folder, self.threads, self.environment)
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    backend: Backend
-    pruners: tuple[Pruner, ...] = ()
+# --------------------------------------------------------------- detection of resources
+
+
+async def detect_resources(config: AgentConfig, environment: Mapping[str, str]) -> tuple[str, ...]:
+    """The resources that this machine can run jobs on; a new default queue takes the first.
+
+    Raises:
+        ConfigError: there is none, or an engine that the configuration requires does not answer.
+    """
+    found = [CONTAINERS] if await _has_container_engine(config, environment) else []
+    processes = config.runners.local_process.enabled
+    if processes is True or (processes == "auto" and not found):
+        found.append(PROCESSES)
+    if config.builder.type == "kaniko" and CONTAINERS not in found:
+        message = (
+            "`builder.type: kaniko` builds in a cluster, which this agent does not yet do, and "
+            "no container engine of this machine can build in its place."
+        )
+        hint = "Start the engine, or set `builder.type` to auto."
+        raise ConfigError(message, hint=hint)
+    found += plugins.find(plugins.RUNNERS)
+    if not found:
+        message = "This agent has no runner, so it could run nothing."
+        raise ConfigError(message, hint="Set `enabled: auto` below `runners`.")
+    return tuple(found)
+
+
+async def _has_container_engine(config: AgentConfig, environment: Mapping[str, str]) -> bool:
+    enabled, host = config.runners.local_container.enabled, config.runners.local_container.host
+    if enabled is False:
+        return False
+    failure = await engine_failure(host, environment)
+    if failure is not None and enabled is True:
+        message = f"The container engine does not answer: {failure}."
+        hint = "Start it, or set `runners.local-container.enabled` to auto or false."
+        raise ConfigError(message, hint=hint)
+    return failure is None
+
+
+async def engine_failure(host: str | None, environment: Mapping[str, str]) -> str | None:
+    """Why no container engine can be used; `None` when one answers."""
+    from agent.docker.client import Engine
+    from agent.docker.errors import EngineError
+
+    try:
+        async with asyncio.timeout(_DETECTION_TIMEOUT), Engine(host, environment) as engine:
+            await engine.get("/version")
+    except TimeoutError:
+        return f"no answer within {_DETECTION_TIMEOUT:.0f} s"
+    except EngineError as error:
+        return error.detail
+    except ConfigError as error:
+        return str(error).rstrip(".")
+    return None
+
+
+async def shared_engine_id(context: BackendContext) -> str | None:
+    """Id of the container engine, if the agent runs jobs on nothing else.
+
+    Agents that share an engine may adopt each other's jobs. Processes are known only to the
+    agent of their own state folder, which the agent's identity names already.
+    """
+    if context.resources != (CONTAINERS,):
+        return None
+    from agent.runners.docker.runner import DockerRunner
+
+    config = context.config.runners.local_container
+    async with DockerRunner("", config, context.threads) as runner:
+        return await runner.backend_id()
+
+
+# ----------------------------------------------------------------------------- backends
 
 
 async def open_backends(
-    stack: AsyncExitStack, shop: BackendContext, control_plane_id: str, pruners: tuple[Pruner, ...]
+    stack: AsyncExitStack,
+    context: BackendContext,
+    control_plane_id: str,
+    pruners: tuple[Pruner, ...],
 ) -> Backends:
-    """Open engines and make a backend for every resource; `stack` closes them.
+    """Make a backend for every resource of the context; `stack` closes them.
 
     `pruners` are those of parts that belong to no backend.
 
     Raises:
-        JobError: `LOST_ENGINE`: the engine went away since it was looked for.
+        JobError: `LOST_ENGINE`: the engine does not answer any more.
         ConfigError: a network, a user or a plugin cannot be used.
     """
     builders = plugins.find(plugins.BUILDERS)
-    made: dict[str, _Made] = {}
-    for resource in shop.resources:
-        one = await _made(stack, shop, control_plane_id, resource)
+    backends: dict[str, Backend] = {}
+    for resource in context.resources:
+        match resource:
+            case "local-container":
+                backend, own = await _container_backend(stack, context, control_plane_id)
+            case "local-process":
+                backend, own = _process_backend(context, control_plane_id)
+            case _:
+                factory = plugins.find(plugins.RUNNERS)[resource]
+                runner = factory(context.plugin_context(control_plane_id, resource))
+                backend, own = Backend(runner, None, None, context.url), ()
         if resource in builders:
-            builder = builders[resource](shop.plugin_context(control_plane_id, resource))
-            one = replace(one, backend=replace(one.backend, builder=builder))
-        made[resource] = one
-    every = [*pruners, *(pruner for one in made.values() for pruner in one.pruners)]
-    return Backends({resource: one.backend for resource, one in made.items()}, every)
+            builder = builders[resource](context.plugin_context(control_plane_id, resource))
+            backend = replace(backend, builder=builder)
+        backends[resource] = backend
+        pruners += own
+    return Backends(backends, pruners)
 
 
-async def _made(
-    stack: AsyncExitStack, shop: BackendContext, control_plane_id: str, resource: str
-) -> _Made:
-    if resource == CONTAINERS:
-        return await _containers(stack, shop, control_plane_id)
-    if resource == PROCESSES:
-        return _processes(shop, control_plane_id)
-    factory = plugins.find(plugins.RUNNERS)[resource]
-    runner = factory(shop.plugin_context(control_plane_id, resource))
-    return _Made(Backend(runner, None, None, shop.url))
-
-
-async def _containers(stack: AsyncExitStack, shop: BackendContext, control_plane_id: str) -> _Made:
+async def _container_backend(
+    stack: AsyncExitStack, context: BackendContext, control_plane_id: str
+) -> tuple[Backend, tuple[Pruner, ...]]:
     from agent.builders.prebuilt import ReadyImages
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
-    config = shop.config.runners.local_container
-    marks = shop.config.state_dir / "containers"
-    runner = DockerRunner(control_plane_id, config, shop.threads, state_dir=marks)
+    config, rules = context.config.runners.local_container, context.config.prune
+    marks = context.config.state_dir / "containers"
+    runner = DockerRunner(control_plane_id, config, context.threads, state_dir=marks)
     stack.push_async_callback(runner.close)
     gateway = await runner.ensure_network()
-    engine = await stack.enter_async_context(Engine(config.host, shop.environment))
-    destination = destination_of(shop.config)
-    say_what_is_old(shop.config, destination)
-    registry = await open_registry(stack, shop.config, destination, shop.threads, shop.environment)
+    engine = await stack.enter_async_context(Engine(config.host, context.environment))
+    destination = image_destination(context.config)
+    _warn_of_old_keys(context.config, destination)
+    registry = await open_registry(
+        stack, context.config, destination, context.threads, context.environment
+    )
     images = ReadyImages(engine, pull=config.pull, registry=registry)
-    builder = _container_builder(shop, engine, builder_config(shop.config, destination), registry)
-    backend = Backend(runner, builder, images, await _address_for(shop, gateway))
-    return _Made(backend, _image_pruners(shop, builder))
+    settings = builder_config(context.config, destination)
+    builder = image_builder(context, engine, settings, registry)
+    backend = Backend(runner, builder, images, await _url_for_containers(context, gateway))
+    return backend, (
+        Pruner("images", rules.images, builder.prune),
+        Pruner("build cache", rules.build_cache, builder.prune_cache),
+    )
 
 
-async def _address_for(shop: BackendContext, gateway: str) -> str:
-    """The plane's address as containers reach it: an embedded one listens there as well."""
-    if shop.neighbour and not shop.config.runners.local_container.host_network:
-        return str(URL(shop.url).with_host(gateway))
-    if shop.plane is None or shop.config.runners.local_container.host_network:
-        return shop.url
+async def _url_for_containers(context: BackendContext, gateway: str) -> str:
+    """The control plane's URL from inside containers; `gateway` is that of the job network."""
+    host_network = context.config.runners.local_container.host_network
+    if context.embedded_elsewhere and not host_network:
+        return str(URL(context.url).with_host(gateway))
+    if context.control_plane is None or host_network:
+        return context.url
     try:
-        return await shop.plane.listen_also(gateway)
+        return await context.control_plane.listen_also(gateway)
     except ConfigError as error:
-        # The engine lives in another network or on another machine: its gateway is not here.
-        # Jobs that talk to nobody still run.
-        url = shop.config.control.external_url or shop.url
+        # The engine is in another network or on another machine, so that its gateway is not an
+        # address of this one. Jobs that do not use the control plane's API still run.
+        url = context.config.control.external_url or context.url
         structlog.get_logger().warning(
             "containers may not reach the control plane; set control.external_url",
             tried=gateway,
@@ -143,21 +227,22 @@ async def _address_for(shop: BackendContext, gateway: str) -> str:
         return url
 
 
-def _container_builder(
-    shop: BackendContext, engine: "Engine", config: BuilderConfig, registry: RegistryPort
+def image_builder(
+    context: BackendContext, engine: "Engine", config: BuilderConfig, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
+    """The builder of container images that `builder.type` selects."""
     from agent.builders.docker.builder import DockerBuilder
     from agent.builders.nothing import NoBuilder
 
     match config.type:
-        # W&B's files name kaniko on machines without a cluster, too.
+        # W&B's configuration files name kaniko on machines without a cluster, too.
         case "auto" | "docker" | "kaniko":
             return DockerBuilder(
                 config,
                 engine,
-                shop.cache / "builds",
-                threads=shop.threads,
-                environment=shop.environment,
+                context.cache / "builds",
+                threads=context.threads,
+                environment=context.environment,
                 registry=registry,
             )
         case "noop" | "virtualenv":
@@ -166,43 +251,141 @@ def _container_builder(
             assert_never(config.type)
 
 
-def _image_pruners(
-    shop: BackendContext, builder: "DockerBuilder | NoBuilder"
-) -> tuple[Pruner, ...]:
-    rules = shop.config.prune
-    return (
-        Pruner("images", rules.images, builder.prune),
-        Pruner("build cache", rules.build_cache, builder.prune_cache),
-    )
-
-
-def _processes(shop: BackendContext, control_plane_id: str) -> _Made:
+def _process_backend(
+    context: BackendContext, control_plane_id: str
+) -> tuple[Backend, tuple[Pruner, ...]]:
     from agent.builders.nothing import NoBuilder
+    from agent.builders.virtualenv import VirtualenvBuilder
     from agent.runners.process.runner import ProcessRunner
 
+    config = context.config
     runner = ProcessRunner(
-        shop.config.state_dir / "processes",
+        config.state_dir / "processes",
         control_plane_id,
-        shop.config.runners.local_process,
-        shop.threads,
-        shop.environment,
+        config.runners.local_process,
+        context.threads,
+        context.environment,
     )
-    environments = _environments(shop)
-    # Containers cannot be built for processes: whatever builds images, these get
-    # environments, unless the administrator wants nothing built at all.
-    builder: BuilderPort = environments
-    if shop.config.builder.type == "noop":
-        builder = NoBuilder("noop")
-    pruner = Pruner("environments", shop.config.prune.environments, environments.prune)
-    return _Made(Backend(runner, builder, None, shop.url), (pruner,))
+    environments = VirtualenvBuilder(
+        config.builder,
+        context.cache / "python",
+        threads=context.threads,
+        environment=context.environment,
+    )
+    # Processes need virtual environments whichever builder makes the images, unless the
+    # administrator switched building off.
+    builder: BuilderPort = NoBuilder("noop") if config.builder.type == "noop" else environments
+    pruner = Pruner("environments", config.prune.environments, environments.prune)
+    return Backend(runner, builder, None, context.url), (pruner,)
 
 
-def _environments(shop: BackendContext) -> "VirtualenvBuilder":
-    from agent.builders.virtualenv import VirtualenvBuilder
+# --------------------------------------------------------------------------- registries
 
-    return VirtualenvBuilder(
-        shop.config.builder,
-        shop.cache / "python",
-        threads=shop.threads,
-        environment=shop.environment,
+
+def image_destination(config: AgentConfig) -> Destination | None:
+    """Where images are pushed to: `builder.destination`, else W&B's `registry` block.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if config.builder.destination is not None:
+        return read_destination(config.builder.destination)
+    if config.registry is not None:
+        return read_registry(config.registry, config.environment)
+    return None
+
+
+def builder_config(config: AgentConfig, destination: Destination | None) -> BuilderConfig:
+    """The builder's settings, with the repository of the destination."""
+    repository = None if destination is None else destination.repository
+    return config.builder.model_copy(update={"destination": repository})
+
+
+def _warn_of_old_keys(config: AgentConfig, destination: Destination | None) -> None:
+    log = structlog.get_logger()
+    if config.registry is not None and destination is not None:
+        log.warning(
+            "`registry` is W&B's old form: use builder.destination", means=destination.repository
+        )
+    if config.builder.type == "kaniko":
+        log.warning(
+            "builder.type: kaniko builds in a cluster, which this agent does not yet do: "
+            "BuildKit builds on this machine's container engine instead"
+        )
+
+
+async def open_registry(
+    stack: AsyncExitStack,
+    config: AgentConfig,
+    destination: Destination | None,
+    threads: Executor,
+    environment: Mapping[str, str],
+) -> "OciRegistry":
+    """The client of all registries; `stack` closes it.
+
+    Credentials of `docker login` or a credential helper take precedence over those of the cloud.
+    """
+    from agent.registries.docker_config import DockerLogins
+    from agent.registries.oci import OciRegistry
+
+    logins: list[LoginSource] = [DockerLogins(environment, threads)]
+    if destination is not None:
+        logins += _cloud_logins(destination, threads)
+    registry = OciRegistry(logins, environment, ca_bundle=config.builder.ca_bundle)
+    stack.push_async_callback(registry.close)
+    return registry
+
+
+def _cloud_logins(destination: Destination, threads: Executor) -> list["LoginSource"]:
+    match destination.kind:
+        case "oci":
+            return []
+        case "ecr":
+            from agent.registries.ecr import ecr_logins
+
+            return [ecr_logins(destination.host, destination.region, threads)]
+        case "google":
+            from agent.registries.google import google_logins
+
+            return [google_logins(destination.host, threads)]
+        case "acr":
+            from agent.registries.acr import acr_logins
+
+            return [acr_logins(destination.host, threads)]
+        case _:
+            assert_never(destination.kind)
+
+
+# ------------------------------------------------------------------------------ sources
+
+
+def make_sources(
+    context: BackendContext, client: "GraphQLClient"
+) -> tuple[Sources, tuple[Pruner, ...]]:
+    """Where source code and stored jobs are read, and what prunes their caches."""
+    from agent.remote.artifacts.memory import RememberedArtifacts
+    from agent.remote.artifacts.reader import RemoteArtifacts
+    from agent.sources.artifact import ArtifactFetcher
+    from agent.sources.git.source import GitFetcher
+
+    config = context.config
+    git = GitFetcher(
+        config.sources.git,
+        context.cache / "git",
+        embedded=context.control_plane is not None or context.embedded_elsewhere,
+        threads=context.threads,
+        environment=context.environment,
+    )
+    jobs = RememberedArtifacts(RemoteArtifacts(client))
+    artifact = ArtifactFetcher(jobs, config.sources.code, context.cache / "code", context.threads)
+    plugged = plugins.find(plugins.SOURCES)
+    plugin_context = context.plugin_context("", "sources")
+    sources = Sources(
+        git=plugged["git"](plugin_context) if "git" in plugged else git,
+        artifact=plugged["artifact"](plugin_context) if "artifact" in plugged else artifact,
+        jobs=jobs,
+    )
+    return sources, (
+        Pruner("mirrors", config.prune.mirrors, git.prune),
+        Pruner("code", config.prune.mirrors, artifact.prune),
     )

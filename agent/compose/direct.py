@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from agent.compose.agent import connect, make_daemon
-from agent.compose.backends import BackendContext
-from agent.compose.logs import start_log
-from agent.compose.survey import offered_resources
+from agent.compose.backends import BackendContext, detect_resources
+from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig, HealthConfig
 from agent.config.credentials import read_embedded
 from agent.config.load import Loaded
@@ -76,11 +75,11 @@ async def _run_direct(
 ) -> Result:
     async with AsyncExitStack() as stack:
         folder, identity = stack.enter_context(_slot(config.state_dir / "direct"))
-        resources = await offered_resources(config, os.environ)
+        resources = await detect_resources(config, os.environ)
         wanted = _resource(resource, resources)
         queue = f"direct-{secrets.token_hex(6)}"
         ours = _settings(config, folder, queue, entity)
-        redactor = start_log(ours)
+        redactor = configure_log(ours)
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
         # Nobody knows an embedded one's address beforehand, and its usual port may be another
@@ -92,13 +91,13 @@ async def _run_direct(
         )  # fmt: skip
         redactor.add(far.remote.api_key.get_secret_value())
         console = Console(far.client, entity)
-        shop = BackendContext(
-            ours, os.environ, threads, far.remote.url, far.plane, resources,
-            neighbour=_is_neighbour(config.state_dir, far.remote),
+        context = BackendContext(
+            ours, os.environ, threads, far.remote.url, far.control_plane, resources,
+            embedded_elsewhere=_is_neighbour(config.state_dir, far.remote),
         )  # fmt: skip
         await console.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, console, queue)
-        daemon = await make_daemon(stack, shop, far.client, identity)
+        daemon = await make_daemon(stack, context, far.client, identity)
         here = Here(console, queue, far.remote.url, far.remote.origin)
         async with _working(daemon) as broken:
             return await _unless(broken, work(here))

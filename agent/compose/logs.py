@@ -1,4 +1,4 @@
-"""The log of a process, and the secrets that it must never show."""
+"""The log of a process, and the secrets that must not appear in it."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from agent.model.errors import ConfigError
 from agent.model.redact import Redactor
 
 
-def start_log(config: AgentConfig) -> Redactor:
-    """Direct the log to where the configuration says; gives what removes secrets from it."""
+def configure_log(config: AgentConfig) -> Redactor:
+    """Configure the process's log; returns its redactor, to which secrets can be added."""
     redactor = Redactor(_secrets(config))
     level = "debug" if config.verbosity and config.log.level == "info" else config.log.level
     configure(LogSetup(level, config.log.format, config.log.file, redactor))
@@ -20,7 +20,7 @@ def start_log(config: AgentConfig) -> Redactor:
 
 
 def _secrets(value: object) -> Iterator[str]:
-    """Every secret that the configuration holds or refers to, as far as it is there now."""
+    """Every secret in the configuration, and those it refers to that can be read now."""
     match value:
         case SecretStr():
             yield value.get_secret_value()
@@ -41,5 +41,5 @@ def _read(reference: SecretReference) -> Iterator[str]:
     try:
         yield reference.read().get_secret_value()
     except ConfigError:
-        # Whoever needs it will say so, and name it.
+        # Reported where the secret is needed.
         return

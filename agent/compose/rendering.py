@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from agent.compose.backends import CONTAINERS, PROCESSES
 from agent.compose.drafted import DraftedJob, Making, draft
-from agent.compose.survey import CONTAINERS, PROCESSES
 from agent.config.agent import AgentConfig
 from agent.control.services.composition import (
     Composed,

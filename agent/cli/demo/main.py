@@ -77,9 +77,9 @@ async def _demo(examples: Path, folder: Path, *, keep: bool) -> int:
 
 
 async def _say_where() -> bool:
-    from agent.compose.survey import engine_complaint
+    from agent.compose.backends import engine_failure
 
-    complaint = await engine_complaint(None, demo_environment(os.environ))
+    complaint = await engine_failure(None, demo_environment(os.environ))
     if complaint is None:
         print("A container engine answers: three jobs run in containers, each twice.", flush=True)
         return True

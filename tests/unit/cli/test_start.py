@@ -12,7 +12,7 @@ from agent.cli.launch_agent import launch_agent
 from agent.cli.lazy import Later, LazyGroup
 from agent.cli.main import COMMANDS, launch
 from agent.cli.top import run_command
-from agent.compose.plane import Announcement
+from agent.compose.control_plane import Announcement
 from tests.unit.cli.conftest import Run
 
 HEAVY = ("aiohttp", "pydantic", "yaml", "rich", "structlog", "asyncio", "docker", "sqlalchemy")

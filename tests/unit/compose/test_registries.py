@@ -6,11 +6,11 @@ from contextlib import AsyncExitStack
 import pytest
 from structlog.testing import capture_logs
 
-from agent.compose.registries import (
+from agent.compose.backends import (
+    _warn_of_old_keys,
     builder_config,
-    destination_of,
+    image_destination,
     open_registry,
-    say_what_is_old,
 )
 from agent.config.agent import AgentConfig
 from agent.model.errors import ConfigError
@@ -36,20 +36,20 @@ async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
     given = config(builder={"destination": destination})
     with ThreadPoolExecutor(1) as threads:
         async with AsyncExitStack() as stack:
-            made = await open_registry(stack, given, destination_of(given), threads, {})
+            made = await open_registry(stack, given, image_destination(given), threads, {})
             asked = [getattr(source, "ask", source.login) for source in made._logins]
             assert [one.__module__.rpartition(".")[2] for one in asked] == names
 
 
 def test_the_builder_s_destination_wins_over_w_b_s_block():
     block = {"type": "ecr", "uri": ECR}
-    assert destination_of(config(registry=block)).repository == ECR
+    assert image_destination(config(registry=block)).repository == ECR
     both = config(registry=block, builder={"destination": "https://reg.example/x"})
-    found = destination_of(both)
+    found = image_destination(both)
     assert found.repository == "reg.example/x"
     assert builder_config(both, found).destination == "reg.example/x"
-    assert destination_of(config()) is None
-    assert destination_of(config(registry={"type": "local"})) is None
+    assert image_destination(config()) is None
+    assert image_destination(config(registry={"type": "local"})) is None
 
 
 def test_w_b_s_block_takes_its_region_from_the_environment_s():
@@ -57,17 +57,17 @@ def test_w_b_s_block_takes_its_region_from_the_environment_s():
         registry={"type": "ecr", "account_id": "123456789012", "repo_name": "team/launch"},
         environment={"type": "aws", "region": "eu-central-1"},
     )
-    assert destination_of(given).repository == ECR
+    assert image_destination(given).repository == ECR
 
 
 def test_older_words_are_answered_with_a_warning():
     given = config(registry={"type": "ecr", "uri": ECR}, builder={"type": "kaniko"})
     with capture_logs() as logs:
-        say_what_is_old(given, destination_of(given))
+        _warn_of_old_keys(given, image_destination(given))
     assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
     assert logs[0]["means"] == ECR
     with capture_logs() as logs:
-        say_what_is_old(config(), None)
+        _warn_of_old_keys(config(), None)
     assert logs == []
 
 
@@ -79,4 +79,4 @@ def test_an_address_of_a_buildkitd_names_its_way(address):
 
 def test_a_destination_that_cannot_be_read_is_refused():
     with pytest.raises(ConfigError, match=r"`builder\.destination`"):
-        destination_of(config(builder={"destination": "Team/x"}))
+        image_destination(config(builder={"destination": "Team/x"}))

@@ -14,11 +14,10 @@ from aiohttp import web
 
 from agent import plugins
 from agent.builders.nothing import NoBuilder
-from agent.compose import backends, survey
-from agent.compose.agent import _remarks
-from agent.compose.backends import BackendContext, open_backends
-from agent.compose.logs import start_log
-from agent.compose.registries import open_registry
+from agent.compose import backends
+from agent.compose.agent import _warnings, offered_capacity
+from agent.compose.backends import BackendContext, open_backends, open_registry
+from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
 from agent.model.capacity import Capacity
 from agent.model.errors import ConfigError
@@ -64,8 +63,8 @@ def runners(containers: object, processes: object, host: str) -> dict[str, Any]:
         (False, True, False, ("local-process",)),
         (True, False, True, ("local-container",)),
         ("auto", False, True, ("local-container",)),
-        ("auto", False, False, "No runner is left"),
-        (False, False, True, "No runner is left"),
+        ("auto", False, False, "This agent has no runner"),
+        (False, False, True, "This agent has no runner"),
         (True, "auto", False, "The container engine does not answer"),
     ],
 )
@@ -76,15 +75,15 @@ async def test_what_jobs_run_on(
     settings = config(runners=runners(containers, processes, host))
     if isinstance(chosen, str):
         with pytest.raises(ConfigError, match=chosen):
-            await survey.offered_resources(settings, {})
+            await backends.detect_resources(settings, {})
     else:
-        assert await survey.offered_resources(settings, {}) == chosen
+        assert await backends.detect_resources(settings, {}) == chosen
 
 
 async def test_an_engine_that_never_answers_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_PATIENCE", 0.1)
+    monkeypatch.setattr(backends, "_DETECTION_TIMEOUT", 0.1)
     left = asyncio.Event()
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,7 +91,7 @@ async def test_an_engine_that_never_answers_is_none(
         writer.close()
 
     server = await asyncio.start_unix_server(silent, str(tmp_path / "s"))
-    complaint = await survey.engine_complaint(f"unix://{tmp_path}/s", {})
+    complaint = await backends.engine_failure(f"unix://{tmp_path}/s", {})
     assert complaint == "no answer within 0 s"
     left.set()
     server.close()
@@ -101,16 +100,16 @@ async def test_an_engine_that_never_answers_is_none(
 
 async def test_capacity_is_configured_or_measured() -> None:
     offered = config(resources={"cpus": 2.5, "memory": "1GiB", "gpus": ["0", "2"]}).resources
-    assert await survey.capacity(offered, 3) == Capacity(3, 2.5, 2**30, ("0", "2"))
+    assert await offered_capacity(offered, 3) == Capacity(3, 2.5, 2**30, ("0", "2"))
     offered = config(resources={"cpus": "auto", "memory": "auto"}).resources
-    measured = await survey.capacity(offered, -1)
+    measured = await offered_capacity(offered, -1)
     assert measured.slots is None
     assert measured.cpus
     assert measured.memory
-    assert await survey.capacity(config().resources, 1) == Capacity(1, None, None, ())
+    assert await offered_capacity(config().resources, 1) == Capacity(1, None, None, ())
 
 
-def shop(
+def context(
     settings: AgentConfig,
     threads: ThreadPoolExecutor,
     resources: tuple[str, ...] = ("local-process",),
@@ -135,14 +134,14 @@ async def test_processes_get_environments_whatever_builds_images(
 ) -> None:
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:
-        workshop = await open_backends(stack, shop(settings, threads), "plane", ())
-    backend = workshop.backends["local-process"]
+        opened = await open_backends(stack, context(settings, threads), "plane", ())
+    backend = opened.backends["local-process"]
     assert backend.builder is not None
     assert backend.builder.name == built_by
     assert isinstance(backend.builder, NoBuilder) == (builder == "noop")
     assert backend.images is None
     assert backend.job_url == "http://127.0.0.1:1"
-    assert [pruner.name for pruner in workshop.pruners] == ["environments"]
+    assert [pruner.name for pruner in opened.pruners] == ["environments"]
 
 
 @pytest.mark.parametrize(
@@ -164,8 +163,8 @@ async def test_containers_get_images_from_one_builder(
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(Engine(engine, {}))
         registry = await open_registry(stack, settings, None, threads, {})
-        offered = shop(settings, threads)
-        made = backends._container_builder(offered, opened, settings.builder, registry)
+        offered = context(settings, threads)
+        made = backends.image_builder(offered, opened, settings.builder, registry)
     assert made.name == built_by
     assert isinstance(made, NoBuilder) == (built_by != "docker")
 
@@ -173,13 +172,13 @@ async def test_containers_get_images_from_one_builder(
 def test_people_are_warned_of_what_is_no_boundary_and_what_is_out_of_reach(
     threads: ThreadPoolExecutor,
 ) -> None:
-    assert "no security boundary" in _remarks(shop(config(), threads))[0]
+    assert "no security boundary" in _warnings(context(config(), threads))[0]
     guarded = config(runners={"local-process": {"user": "jobs"}})
-    assert _remarks(shop(guarded, threads)) == []
-    (far,) = _remarks(shop(config(), threads, ("local-container",)))
+    assert _warnings(context(guarded, threads)) == []
+    (far,) = _warnings(context(config(), threads, ("local-container",)))
     assert "cannot reach http://127.0.0.1:1" in far
     lacking = config(secrets={"a": {"env": "NOT_SET", "as_env": "A"}})
-    assert "NOT_SET" in _remarks(shop(lacking, threads))[0]
+    assert "NOT_SET" in _warnings(context(lacking, threads))[0]
 
 
 # ---- plugins
@@ -204,7 +203,7 @@ class Builder:
         self.context = context
 
 
-async def test_runners_and_builders_of_others_make_a_lane(
+async def test_runners_and_builders_of_others_make_a_backend(
     tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -214,11 +213,11 @@ async def test_runners_and_builders_of_others_make_a_lane(
     settings = config(
         state_dir=str(tmp_path), runners=runners(containers=False, processes=False, host=NOWHERE)
     )
-    resources = await survey.offered_resources(settings, {})
+    resources = await backends.detect_resources(settings, {})
     assert resources == ("slurm",)
     async with AsyncExitStack() as stack:
-        workshop = await open_backends(stack, shop(settings, threads, resources), "plane", ())
-    backend = workshop.backends["slurm"]
+        opened = await open_backends(stack, context(settings, threads, resources), "plane", ())
+    backend = opened.backends["slurm"]
     assert isinstance(backend.runner, Runner)
     assert backend.runner.context.control_plane_id == "plane"
     assert backend.builder is not None
@@ -266,7 +265,7 @@ def test_every_secret_of_the_configuration_is_known_to_the_log(
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     try:
-        redactor = start_log(settings)
+        redactor = configure_log(settings)
         told = redactor.text("server-key from-environment https://u:index-password@i/simple")
         assert told == "*** *** ***"
     finally:

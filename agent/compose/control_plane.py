@@ -1,4 +1,4 @@
-"""The control plane in this process: embedded in an agent, or served by itself."""
+"""The control plane in this process: embedded in an agent, or as `launch server`."""
 
 import asyncio
 import os
@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from agent.compose.logs import start_log
+from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
 from agent.config.control import ControlConfig
 from agent.config.credentials import (
@@ -27,49 +27,54 @@ from agent.system import machine
 if TYPE_CHECKING:
     from agent.control.server import ControlPlane
 
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What people are told when it starts."""
+    """What the command prints when the agent or the server has started."""
 
     url: str
-    #: Where the address came from.
+    #: Where the address was configured.
     origin: str
-    #: Signs a browser in, once; only for planes of this process.
+    #: URL that signs a browser in, once; only of control planes in this process.
     sign_in: str | None = None
-    #: What jobs can run on; the first is what a new default queue takes.
+    #: What jobs can run on; a new default queue takes the first.
     resources: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A plane of this process, with the key of the user who started it."""
+    """A control plane of this process, with the key of the user who started it."""
 
-    plane: "ControlPlane"
+    control_plane: "ControlPlane"
     remote: RemoteServer
     sign_in: str
 
 
 @asynccontextmanager
-async def serving(control: ControlConfig, state_dir: Path, origin: str) -> AsyncIterator[Served]:
-    """Serve a plane, and tell commands of this user where, while the context lasts.
+async def serve_embedded(
+    control: ControlConfig, state_dir: Path, origin: str
+) -> AsyncIterator[Served]:
+    """Serve a control plane; a file in `state_dir` gives its address to the user's commands.
 
     Raises:
-        ConfigError: the port is in use, or an address is not this machine's.
+        ConfigError: the port is in use, or an address is not one of this machine.
         ConflictError: another process uses the database.
     """
     from agent.control.server import ControlPlane
 
-    async with ControlPlane(control) as plane:
-        accounts = plane.services.accounts
+    async with ControlPlane(control) as control_plane:
+        accounts = control_plane.services.accounts
         account = await accounts.bootstrap_local(machine.user_name(), remembered_key(state_dir))
         principal = await accounts.authenticate(account.api_key)
-        found = EmbeddedControlPlane(plane.url, account.api_key, os.getpid(), account.entity)
-        await asyncio.to_thread(write_embedded, state_dir, found)
+        url = control_plane.url
+        embedded = EmbeddedControlPlane(url, account.api_key, os.getpid(), account.entity)
+        await asyncio.to_thread(write_embedded, state_dir, embedded)
         try:
-            remote = RemoteServer(plane.url, SecretStr(account.api_key), None, origin)
-            yield Served(plane, remote, plane.sign_in_url(principal.key_id))
+            remote = RemoteServer(url, SecretStr(account.api_key), None, origin)
+            yield Served(control_plane, remote, control_plane.sign_in_url(principal.key_id))
         finally:
             await asyncio.to_thread(remove_embedded, state_dir, os.getpid())
 
@@ -78,7 +83,7 @@ def run_server(loaded: Loaded, announce: Callable[[Announcement], None]) -> int:
     """Serve the control plane until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        LaunchError: it cannot begin; the message says why.
+        LaunchError: it cannot start; the message says why.
     """
     return asyncio.run(_run_server(loaded.config, announce))
 
@@ -86,28 +91,29 @@ def run_server(loaded: Loaded, announce: Callable[[Announcement], None]) -> int:
 async def _run_server(config: AgentConfig, announce: Callable[[Announcement], None]) -> int:
     from agent.daemon.systemd import SystemdNotifier
 
-    start_log(config)
+    configure_log(config)
     notifier = SystemdNotifier()
-    async with serving(config.control, config.state_dir, "launch server") as served:
+    async with serve_embedded(config.control, config.state_dir, "launch server") as served:
         announce(Announcement(served.remote.url, served.remote.origin, served.sign_in))
         notifier.ready(f"serving at {served.remote.url}")
-        watching = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
+        watchdog = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
         try:
-            await _asked_to_stop()
+            await _stop_signal()
         finally:
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
-        notifier.stopping("leaving")
+            watchdog.cancel()
+            await asyncio.gather(watchdog, return_exceptions=True)
+        notifier.stopping("shutting down")
     return 0
 
 
-async def _asked_to_stop() -> None:
-    asked = asyncio.Event()
+async def _stop_signal() -> None:
+    """Wait for SIGTERM or SIGINT."""
+    received = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, received.set)
     try:
-        await asked.wait()
+        await received.wait()
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _SIGNALS:
             loop.remove_signal_handler(number)
