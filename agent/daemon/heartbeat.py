@@ -144,7 +144,7 @@ class HeartbeatLoop:
         if not reply.current:
             self._on_command("SUPERSEDED")
             return
-        self._attempts.apply(reply.answers)
+        self._attempts.apply(reply.statuses)
         if reply.stop is not None:
             self._on_command(reply.stop)
 

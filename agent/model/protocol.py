@@ -103,7 +103,8 @@ class ClaimRequest:
     session: str
     request_id: str
     free: Capacity
-    queues: tuple[str, ...]
+    #: Empty: all queues it registered for.
+    queues: tuple[str, ...] = ()
     max_items: int = 1
     wait_seconds: float = 25.0
     #: What can be run now, of what was registered; `None`: all of it.
@@ -112,7 +113,7 @@ class ClaimRequest:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """Heartbeat and renewal. `status`: POLLING, RUNNING, DRAINING or KILLED (goodbye)."""
+    """Heartbeat and renewal. `status`: POLLING, RUNNING, DRAINING or KILLED (shut down)."""
 
     agent_id: str
     session: str
@@ -124,9 +125,9 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """`answers` by item id. `current` is false once a newer session took over."""
+    """`statuses` by item id. `current` is false once a newer session registered."""
 
-    answers: dict[str, LeaseStatus]
+    statuses: dict[str, LeaseStatus]
     current: bool
-    #: An operator asked the agent to leave.
+    #: An operator asked the agent to shut down.
     stop: Literal["DRAIN", "STOP"] | None

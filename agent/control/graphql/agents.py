@@ -1,12 +1,13 @@
-"""Agents, as people see and stop them, and as they announce themselves."""
+"""Agents, as users read and stop them, and as they register."""
 
 from typing import Final
 
 from ariadne import ObjectType
 
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.store.records import AgentRecord, ItemRecord, RegisteredAgent, Registration
+from agent.control.store.records import AgentRecord, ItemRecord
 from agent.model.capacity import Capacity
+from agent.model.protocol import AgentRegistration
 from agent.model.spec import Json
 
 
@@ -22,12 +23,12 @@ async def _stop(context: Context, args: Args) -> AgentRecord:
     return await context.plane.agents.stop(context.principal, args["id"], args["mode"])
 
 
-async def _register(context: Context, args: Args) -> RegisteredAgent:
-    registration = Registration(
+async def _register(context: Context, args: Args) -> Json:
+    registration = AgentRegistration(
         entity=args.get("entity_name"),
         name=args["name"],
         hostname=args["hostname"],
-        version=args.get("version"),
+        version=args.get("version") or "",
         queues=tuple(args["queue_names"]),
         identity=args["identity"],
         session=args["session"],
@@ -36,11 +37,19 @@ async def _register(context: Context, args: Args) -> RegisteredAgent:
         capacity=capacity_of(args["capacity"]),
         config=as_object(args.get("config"), "config"),
     )
-    return await context.plane.agents.register(context.principal, registration)
+    registered = await context.plane.agents.register(context.principal, registration)
+    config = context.plane.config
+    return {
+        "agent": registered.agent,
+        "held": registered.held,
+        "control_plane_id": context.plane.control_plane_id,
+        "heartbeat_seconds": max(1, round(config.heartbeat)),
+        "lease_seconds": max(1, round(config.lease)),
+    }
 
 
 def capacity_of(given: Args) -> Capacity:
-    """What an agent says it has free; what it leaves out is not accounted for."""
+    """Capacity that an agent reports; what it leaves out is not limited."""
     return Capacity(
         slots=given.get("slots"),
         cpus=given.get("cpus"),
@@ -85,19 +94,6 @@ async def _held(agent: AgentRecord, info: Info) -> tuple[ItemRecord, ...]:
     return await context.plane.items.held_by(context.principal, agent.id)
 
 
-_WELCOME: Final = ObjectType("RegisterLaunchAgentPayload")
-
-
-@_WELCOME.field("heartbeatSeconds")
-def _heartbeat(welcome: RegisteredAgent, _info: Info) -> int:
-    return max(1, round(welcome.heartbeat_seconds))
-
-
-@_WELCOME.field("leaseSeconds")
-def _lease(welcome: RegisteredAgent, _info: Info) -> int:
-    return max(1, round(welcome.lease_seconds))
-
-
 QUERIES: Final = {"launchAgent": _agent, "launchAgents": _agents}
 MUTATIONS: Final = {"stopLaunchAgent": _stop, "registerLaunchAgent": _register}
-TYPES: Final = (_AGENT, _WELCOME)
+TYPES: Final = (_AGENT,)

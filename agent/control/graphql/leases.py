@@ -1,4 +1,4 @@
-"""Our agents' dialect: claim, renew, commands, advance, permit, finish, release."""
+"""What our agents call: claim, renew, commands, advance, permit, finish, release."""
 
 import asyncio
 import time
@@ -13,14 +13,14 @@ from agent.control.store.records import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase
-from agent.model.protocol import Condition, ConditionKind, LeaseStatus
+from agent.model.protocol import ClaimRequest, Condition, ConditionKind, Heartbeat, LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
 _LONGEST_WAIT: Final = 30
-#: Conditions of one agent, and characters of what it says about one.
-_CONDITIONS: Final = 16
-_SENTENCE: Final = 500
+#: Conditions of one agent, and characters of each one's message.
+_MAX_CONDITIONS: Final = 16
+_MAX_MESSAGE: Final = 500
 
 T = TypeVar("T")
 
@@ -28,20 +28,20 @@ T = TypeVar("T")
 async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
     began = time.perf_counter()
     context.waited = True
-    polling = context.plane.leases.claim(
-        context.principal,
-        args["agent_id"],
-        args["session"],
-        args["request_id"],
+    resources = args.get("resources")
+    request = ClaimRequest(
+        agent_id=args["agent_id"],
+        session=args["session"],
+        request_id=args["request_id"],
         free=capacity_of(args["free"]),
-        queues=_names(args.get("queue_names")),
-        resources=_names(args.get("resources")),
-        max_items=_at_least_one(args.get("max")),
+        queues=tuple(args.get("queue_names") or ()),
+        max_items=1 if args.get("max") is None else args["max"],
         wait_seconds=_wait(args),
+        resources=None if resources is None else tuple(resources),
     )
-    # What was granted in the very moment in which nobody waits any more is not lost: the
-    # same request id gets it again, and without a repetition its lease expires before
-    # anything has started.
+    polling = context.plane.leases.claim(context.principal, request)
+    # An item leased just as the client disconnects is not lost: the same request id gets it
+    # again, and without a repetition its lease expires before anything has started.
     claims = await _unless_unwanted(context, polling) or ()
     outcome = "claimed" if claims else "nothing"
     context.metrics.claims.labels(outcome).observe(time.perf_counter() - began)
@@ -58,7 +58,7 @@ async def _commands(context: Context, args: Args) -> str:
 
 
 async def _unless_unwanted(context: Context, poll: Coroutine[Any, Any, T]) -> T | None:
-    """The answer of a long poll; `None` as soon as nobody waits for it."""
+    """The result of a long poll; `None` as soon as the client is gone or the server stops."""
     polling = asyncio.ensure_future(poll)
     unwanted = asyncio.create_task(context.unwanted.wait())
     try:
@@ -75,37 +75,26 @@ def _wait(args: Args) -> float:
     return float(min(max(args.get("wait_seconds") or 0, 0), _LONGEST_WAIT))
 
 
-def _names(given: list[str] | None) -> tuple[str, ...] | None:
-    return None if given is None else tuple(given)
-
-
-def _at_least_one(wanted: int | None) -> int:
-    if wanted is not None and wanted < 1:
-        raise InvalidInputError(f"`max: {wanted}`: a claim asks for at least one item.")
-    return wanted or 1
-
-
 async def _renew(context: Context, args: Args) -> Json:
-    leases = [_lease(lease) for lease in args["leases"]]
-    answer = await context.plane.leases.renew(
-        context.principal,
-        args["agent_id"],
-        args["session"],
-        args["status"],
-        leases,
+    heartbeat = Heartbeat(
+        agent_id=args["agent_id"],
+        session=args["session"],
+        status=args["status"],
+        leases=tuple(_lease(lease) for lease in args["leases"]),
         conditions=_conditions(args.get("conditions") or ()),
     )
-    statuses = [_verdict(item, status) for item, status in answer.statuses.items()]
-    return {"leases": statuses, "current": answer.current, "stop": answer.stop}
+    reply = await context.plane.leases.renew(context.principal, heartbeat)
+    statuses = [_verdict(item, status) for item, status in reply.statuses.items()]
+    return {"leases": statuses, "current": reply.current, "stop": reply.stop}
 
 
-def _conditions(given: Sequence[Args]) -> list[Condition]:
-    """What is known of it: a newer agent must not lose its leases over a word."""
+def _conditions(given: Sequence[Args]) -> tuple[Condition, ...]:
+    """Those of a known kind: an agent must not lose its leases because of another one."""
     known = [one for one in given if one["kind"] in ConditionKind.__members__]
-    return [
-        Condition(ConditionKind(one["kind"]), one["message"][:_SENTENCE], one.get("resource"))
-        for one in known[:_CONDITIONS]
-    ]
+    return tuple(
+        Condition(ConditionKind(one["kind"]), one["message"][:_MAX_MESSAGE], one.get("resource"))
+        for one in known[:_MAX_CONDITIONS]
+    )
 
 
 async def _advance(context: Context, args: Args) -> Json:

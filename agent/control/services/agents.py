@@ -1,32 +1,46 @@
-"""Agents: sessions, liveness, being asked to leave, and hearing so at once."""
+"""Agents: registration, adoption, and commands to them."""
 
+import hashlib
+import json
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.commands import mark
-from agent.control.services.context import Context, no_such_agent
+from agent.control.services.context import Context, Service, no_such_agent, read, serves, write
+from agent.control.services.leases import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
-from agent.control.services.registering import register
-from agent.control.store import agents
-from agent.control.store.records import AgentRecord, RegisteredAgent, Registration, StopMode
+from agent.control.services.queues import queue_on_demand
+from agent.control.store import accounts, agents, items, queues
+from agent.control.store.ids import new_id
+from agent.control.store.records import (
+    AgentProtocol,
+    AgentRecord,
+    AgentWithItems,
+    ClaimRecord,
+    StopMode,
+)
+from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
+from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.phase import MAY_RUN, Phase
+from agent.model.protocol import AgentRegistration
 
 _LONGEST_WAIT: Final = 30.0
+_LONGEST_NAME: Final = 128
 
 
-class Agents:
+class Agents(Service):
     """Agents of an entity."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
+    @write
+    def register(
+        self, tx: Tx, principal: Principal, registration: AgentRegistration
+    ) -> AgentWithItems:
+        """Register a process.
 
-    async def register(self, principal: Principal, registration: Registration) -> RegisteredAgent:
-        """Announce a process.
-
-        The same identity supersedes its older session and gets what it held back, under a
-        fresh epoch; an agent on the same backend also gets what a lost or departed one may
-        have running.
+        It supersedes the older session of the same identity and gets the items which that one
+        held, under a new epoch; an agent on the same backend also gets those that a lost or
+        stopped agent may have running.
 
         Raises:
             NotFoundError: the entity or a queue; near misses are offered. `default` is made
@@ -35,52 +49,103 @@ class Agents:
             PermissionDeniedError: the key may not serve a queue.
             InvalidInputError: no queue, a malformed name, no resource.
         """
-        return await self._context.database.write(
-            lambda tx: register(tx, self._context, principal, registration)
-        )
+        _check(registration)
+        entity = self._context.existing(tx, principal, registration.entity, Action.RUN_AGENT)
+        # Locked, so that two registrations cannot take one name.
+        accounts.entity(tx, entity, lock=True)
+        self._refuse_rival(tx, entity, registration)
+        for name in registration.queues:
+            serves(principal, name)
+        served = [
+            queue_on_demand(tx, self._context, principal, entity, name).id
+            for name in registration.queues
+        ]
+        for queue_id in served:
+            queues.fill_resource(tx, queue_id, registration.resources[0])
+        agent = _store(tx, principal, entity, registration)
+        agents.serve(tx, agent.id, served)
+        held = self._adopt(tx, principal, agent)
+        tx.notify(topic_entity(entity), topic_agent(agent.id))
+        return AgentWithItems(agent_record(tx, self._context, agent.id), held)
 
-    async def get(self, principal: Principal, agent_id: str) -> AgentRecord | None:
+    def _refuse_rival(self, tx: Tx, entity: str, registration: AgentRegistration) -> None:
+        """A name belongs to one live installation."""
+        silent_since = tx.now - self._context.config.agent_timeout
+        name = registration.name
+        for rival in agents.rivals(tx, entity, name, registration.identity):
+            if rival.status == "KILLED" or agents.is_lost(rival, silent_since):
+                continue
+            heartbeat = f"{to_datetime(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"
+            raise ConflictError(
+                f"Another agent called '{name}' is alive, on {rival.hostname}; "
+                f"its last heartbeat came at {heartbeat}.",
+                hint="Give this one another name (`--name`), or stop that one.",
+            )
+
+    def _adopt(self, tx: Tx, principal: Principal, agent: AnyRow) -> tuple[ClaimRecord, ...]:
+        """What this installation held, and what others of its backend left running.
+
+        Identity and backend are the caller's claims: a key gets nothing by them from queues
+        that it is not bound to.
+        """
+        adopted = [
+            adopt(tx, self._context, row, agent, f"adopted by a new session of {agent.name}")
+            for row in _adoptable(tx, principal, agent.id)
+        ]
+        if agent.backend is None:
+            return tuple(adopted)
+        silent_since = tx.now - self._context.config.agent_timeout
+        for other in agents.on_backend(tx, agent.entity, agent.backend, agent.id):
+            if other.status != "KILLED" and not agents.is_lost(other, silent_since):
+                continue
+            text = f"adopted from {other.name}, which used the same backend"
+            adopted += [
+                adopt(tx, self._context, row, agent, text)
+                for row in _adoptable(tx, principal, other.id)
+                if Phase(row.phase) in MAY_RUN
+            ]
+        return tuple(adopted)
+
+    @read
+    def get(self, tx: Tx, principal: Principal, agent_id: str) -> AgentRecord | None:
         """One agent; `None` when absent or hidden."""
+        row = agents.row(tx, agent_id)
+        if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
+            return None
+        return agent_record(tx, self._context, agent_id)
 
-        def work(tx: Tx) -> AgentRecord | None:
-            row = agents.row(tx, agent_id)
-            return self._record(tx, row) if row and self._visible(principal, row) else None
-
-        return await self._context.database.read(work)
-
-    async def list(
-        self, principal: Principal, entity: str | None = None, *, queue_id: str | None = None
+    @read
+    def list(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str | None = None,
+        *,
+        queue_id: str | None = None,
     ) -> tuple[AgentRecord, ...]:
         """Agents, newest heartbeat first.
 
         Raises:
             NotFoundError: the entity.
         """
+        place = self._context.existing(tx, principal, entity, Action.READ)
+        rows = agents.of_entity(tx, place, queue_id)
+        return agents.records(tx, rows, self._context.config.agent_timeout)
 
-        def work(tx: Tx) -> tuple[AgentRecord, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            rows = agents.of_entity(tx, place, queue_id)
-            return agents.records(tx, rows, self._context.config.agent_timeout)
-
-        return await self._context.database.read(work)
-
-    async def stop(self, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
-        """Ask an agent to leave; it hears so by `commands`, else with its next heartbeat.
+    @write
+    def stop(self, tx: Tx, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
+        """Ask an agent to shut down; it learns so by `commands`, else by its next heartbeat.
 
         Raises:
             NotFoundError: absent or hidden.
         """
-
-        def work(tx: Tx) -> AgentRecord:
-            row = agents.row(tx, agent_id, lock=True)
-            if row is None or not self._visible(principal, row):
-                raise no_such_agent(agent_id)
-            self._context.policy.require(principal, row.entity, Action.MANAGE_AGENTS)
-            agents.change(tx, agent_id, {"stop": mode})
-            tx.notify(topic_agent(agent_id), topic_entity(row.entity))
-            return self._record(tx, agents.require(tx, agent_id))
-
-        return await self._context.database.write(work)
+        row = agents.row(tx, agent_id, lock=True)
+        if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
+            raise no_such_agent(agent_id)
+        self._context.policy.require(principal, row.entity, Action.MANAGE_AGENTS)
+        agents.change(tx, agent_id, {"stop": mode})
+        tx.notify(topic_agent(agent_id), topic_entity(row.entity))
+        return agent_record(tx, self._context, agent_id)
 
     async def commands(
         self,
@@ -91,28 +156,87 @@ class Agents:
         *,
         wait_seconds: float = 0.0,
     ) -> str:
-        """A mark of what a renewal would tell this session to do now.
+        """A digest of what a heartbeat's reply would tell this session to do now.
 
-        Waits up to `wait_seconds` (≤ 30) for one that is not `seen`. Nobody looks without
-        having been woken: behind a notice that was lost there is the heartbeat.
+        Waits up to `wait_seconds` (≤ 30) for one that is not `seen`. The store is read only
+        after a notification: where one was lost, the next heartbeat makes up for it.
 
         Raises:
             NotFoundError: the agent.
         """
         deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
-
-        def look(tx: Tx) -> str:
-            return mark(tx, self._context.agent(tx, principal, agent_id), session)
-
         with self._context.notifications.subscribe([topic_agent(agent_id)]) as subscription:
-            while (now := await self._context.database.read(look)) == seen:
+            while (digest := await self._digest(principal, agent_id, session)) == seen:
                 if (left := deadline - monotonic()) <= 0:
                     break
                 await subscription.wait(left)
-        return now
+        return digest
 
-    def _visible(self, principal: Principal, row: AnyRow) -> bool:
-        return self._context.policy.allows(principal, row.entity, Action.READ)
+    @read
+    def _digest(self, tx: Tx, principal: Principal, agent_id: str, session: str) -> str:
+        """Made of what is stored: it needs no column, and no replica can miss a change."""
+        agent = self._context.agent(tx, principal, agent_id)
+        stops = [[row.id, row.attempt] for row in items.to_stop(tx, agent.id)]
+        commands = json.dumps([agent.session == session, agent.stop, stops])
+        return hashlib.sha256(commands.encode()).hexdigest()[:24]
 
-    def _record(self, tx: Tx, row: AnyRow) -> AgentRecord:
-        return agents.records(tx, [row], self._context.config.agent_timeout)[0]
+
+def agent_record(tx: Tx, context: Context, agent_id: str) -> AgentRecord:
+    """An agent that exists."""
+    rows = [agents.require(tx, agent_id)]
+    return agents.records(tx, rows, context.config.agent_timeout)[0]
+
+
+def _check(registration: AgentRegistration) -> None:
+    if not 0 < len(registration.name) <= _LONGEST_NAME:
+        raise InvalidInputError(f"'{registration.name}' cannot be the name of an agent.")
+    if not registration.identity or not registration.session:
+        raise InvalidInputError("An agent needs an identity and a session.")
+    if not registration.queues:
+        raise InvalidInputError(
+            "The agent serves no queue.", hint="Name one: `launch-agent --queue default`."
+        )
+    if not registration.resources:
+        raise InvalidInputError(
+            f"Agent '{registration.name}' offers no runner.",
+            hint="Start a container engine, or enable `runners.local-process`.",
+        )
+
+
+def _store(tx: Tx, principal: Principal, entity: str, registration: AgentRegistration) -> AnyRow:
+    """The agent's row, under the new session."""
+    capacity = registration.capacity
+    values: dict[str, Any] = {
+        "name": registration.name,
+        "hostname": registration.hostname,
+        "version": registration.version or None,
+        "session": registration.session,
+        "backend": registration.backend,
+        "key_id": principal.key_id,
+        "resources": list(registration.resources),
+        "capacity": {
+            "slots": capacity.slots,
+            "cpus": capacity.cpus,
+            "memory": capacity.memory,
+            "gpus": list(capacity.gpus),
+        },
+        "config": registration.config,
+        "status": "POLLING",
+        "conditions": None,
+    }
+    known = agents.by_identity(tx, entity, registration.identity)
+    if known is None:
+        agent_id = new_id()
+        fixed = {"id": agent_id, "entity": entity, "identity": registration.identity}
+        agents.insert(tx, {**values, **fixed, "protocol": AgentProtocol.LAUNCH.value})
+    else:
+        agent_id = known.id
+        # A repetition by the same process must not undo a request to shut down.
+        stop = known.stop if known.session == registration.session else None
+        agents.change(tx, agent_id, {**values, "stop": stop, "heartbeat_at": tx.now})
+    return agents.require(tx, agent_id)
+
+
+def _adoptable(tx: Tx, principal: Principal, agent_id: str) -> list[AnyRow]:
+    rows = items.held_by(tx, agent_id, lock=True)
+    return [row for row in rows if principal.queues is None or row.queue in principal.queues]

@@ -14,16 +14,16 @@ from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
 from agent.control.services.contents import Contents
 from agent.control.services.context import Context
-from agent.control.services.dialect import WandbDialect
 from agent.control.services.items import Items
 from agent.control.services.jobs import Jobs
-from agent.control.services.leasing import Leases
+from agent.control.services.leases import Leases
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import Notifications
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
+from agent.control.services.wandb_protocol import WandbProtocol
 from agent.control.store import accounts
 from agent.control.store.ids import new_id
 from agent.control.store.tx import Database
@@ -38,6 +38,7 @@ class Plane:
 
     #: Names the installation in labels and object names; stable for the database's life.
     control_plane_id: str
+    config: ControlConfig
     #: For signed URLs and cookies of the HTTP half; secret.
     signing_key: bytes = field(repr=False)
     accounts: Accounts
@@ -45,7 +46,7 @@ class Plane:
     queues: Queues
     items: Items
     leases: Leases
-    wandb: WandbDialect
+    wandb: WandbProtocol
     agents: Agents
     runs: Runs
     artifacts: Artifacts
@@ -100,13 +101,14 @@ def assemble(context: Context) -> Plane:
     logs = AttemptLogs(context)
     return Plane(
         control_plane_id=context.control_plane_id,
+        config=context.config,
         signing_key=context.signing_key,
         accounts=Accounts(context),
         projects=Projects(context),
         queues=Queues(context),
         items=Items(context),
         leases=Leases(context),
-        wandb=WandbDialect(context),
+        wandb=WandbProtocol(context),
         agents=Agents(context),
         runs=Runs(context),
         artifacts=Artifacts(context),

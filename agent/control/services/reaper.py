@@ -69,7 +69,7 @@ class Reaper:
         if self._is_astray(mine, theirs):
             await self.start()
             timeout = self._context.config.agent_timeout
-            await self._context.database.write(lambda tx: agents.begin_anew(tx, timeout))
+            await self._context.database.write(lambda tx: agents.reset_heartbeats(tx, timeout))
         self._round_at, self._offset = mine, theirs - mine
         reaped = await self._context.database.write(lambda tx: _expire(tx, self._context))
         removed = 0
@@ -134,6 +134,6 @@ def _sweep(tx: Tx, context: Context) -> int:
     before = tx.now - context.config.keep_items
     return (
         items.remove_finished(tx, before, _AT_ONCE)
-        + agents.forget(tx, before)
+        + agents.remove_silent(tx, before)
         + idempotency.forget(tx, tx.now - _KEY_AGE)
     )

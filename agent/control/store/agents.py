@@ -18,10 +18,14 @@ _OWNER: Final = select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key
     agents.c.id == bindparam("agent")
 )
 _LOCKED: Final = _BY_ID.with_for_update()
-_RENEW: Final = (
+_HEARTBEAT: Final = (
     update(agents)
     .where(agents.c.id == bindparam("agent"))
-    .values(heartbeat_at=bindparam("beat"), status=bindparam("said"), conditions=bindparam("told"))
+    .values(
+        heartbeat_at=bindparam("at"),
+        status=bindparam("new_status"),
+        conditions=bindparam("new_conditions"),
+    )
 )
 
 
@@ -31,7 +35,7 @@ def row(tx: Tx, agent_id: str, *, lock: bool = False) -> AnyRow | None:
 
 
 def owner(tx: Tx, agent_id: str) -> AnyRow | None:
-    """`id`, `entity`, `name`, `key_id`: who may speak for it, which every call asks."""
+    """`id`, `entity`, `name`, `key_id`: what every call checks who may act for it by."""
     return tx.one(_OWNER, agent=agent_id)
 
 
@@ -92,11 +96,14 @@ def change(tx: Tx, agent_id: str, values: dict[str, Any]) -> None:
     tx.run(update(agents).where(agents.c.id == agent_id).values(values))
 
 
-def beat(
+def heartbeat(
     tx: Tx, agent_id: str, status: str, conditions: list[dict[str, Any]] | None = None
 ) -> None:
-    """A sign of life; `conditions` as `stored_conditions` makes them."""
-    tx.run(_RENEW, {"agent": agent_id, "beat": tx.now, "said": status, "told": conditions})
+    """Store a heartbeat; `conditions` as `stored_conditions` makes them."""
+    tx.run(
+        _HEARTBEAT,
+        {"agent": agent_id, "at": tx.now, "new_status": status, "new_conditions": conditions},
+    )
 
 
 def stored_conditions(conditions: Iterable[Condition]) -> list[dict[str, Any]] | None:
@@ -111,20 +118,20 @@ def serve(tx: Tx, agent_id: str, queue_ids: Iterable[str]) -> None:
     tx.run(agent_queues.insert(), rows)
 
 
-def join(tx: Tx, agent_id: str, queue_id: str) -> None:
+def serve_also(tx: Tx, agent_id: str, queue_id: str) -> None:
     """Add a queue to those that an agent serves."""
     tx.insert_new(agent_queues, {"agent_id": agent_id, "queue_id": queue_id})
 
 
-def begin_anew(tx: Tx, timeout: float) -> None:
-    """Count who was alive when the last heartbeat came as heard of just now."""
+def reset_heartbeats(tx: Tx, timeout: float) -> None:
+    """Set the heartbeat to now of all agents that were live when the last one came."""
     newest = tx.run(select(func.max(agents.c.heartbeat_at))).scalar_one()
     if newest is not None:
         where = (agents.c.heartbeat_at >= newest - timeout, agents.c.status != "KILLED")
         tx.run(update(agents).where(*where).values(heartbeat_at=tx.now))
 
 
-def forget(tx: Tx, before: float) -> int:
+def remove_silent(tx: Tx, before: float) -> int:
     """Remove agents that were silent since `before` and hold nothing."""
     holding = select(items.c.agent_id).where(
         items.c.agent_id.is_not(None), items.c.phase.in_(sorted(HELD))
@@ -157,7 +164,7 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
 
 
 def is_lost(one: AnyRow, silent_since: float) -> bool:
-    """No sign of life since then, and no goodbye."""
+    """No heartbeat since then, and it did not shut down."""
     return bool(one.heartbeat_at < silent_since and one.status != "KILLED")
 
 

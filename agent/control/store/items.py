@@ -1,7 +1,6 @@
 """Items: looking them up, taking them, changing them under guard."""
 
 from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime
 from functools import cache
 from typing import Any, Final
 
@@ -78,17 +77,17 @@ _TO_STOP: Final = (
 
 
 @cache
-def _fitting(resources: int, *, unnamed: bool) -> Select[Any]:
+def _fitting_query(resources: int, *, without_resource: bool) -> Select[Any]:
     """The first queued item that fits an agent with so many resources, `offered_0` and on.
 
-    With `unnamed` also items that name no resource. Made once per number: a list of any
+    With `without_resource` also items that name no resource. Made once per number: a list of any
     length would be spelled out anew with every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)
     ]
     suited = [items.c.resource == one for one in offered]
-    if unnamed:
+    if without_resource:
         suited.append(items.c.resource.is_(None))
     where = (
         text(QUEUED_ONLY),
@@ -103,12 +102,14 @@ def _fitting(resources: int, *, unnamed: bool) -> Select[Any]:
 
 
 @cache
-def _taking(resources: int, *, unnamed: bool) -> Select[Any]:
+def _locking_query(resources: int, *, without_resource: bool) -> Select[Any]:
     """The one query that differs by database: others' candidates are skipped, not waited for.
 
     SQLite has one writer and leaves the clause out.
     """
-    return _fitting(resources, unnamed=unnamed).with_for_update(skip_locked=True)
+    return _fitting_query(resources, without_resource=without_resource).with_for_update(
+        skip_locked=True
+    )
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -157,17 +158,17 @@ def specs(tx: Tx, item_id: str) -> AnyRow:
     return tx.require(_SPECS, item=item_id)
 
 
-def take(
+def lock_first_fitting(
     tx: Tx,
     queue_ids: Sequence[str],
     offered: Sequence[str],
     free: Capacity,
     *,
-    unnamed: bool = True,
+    without_resource: bool = True,
 ) -> str | None:
     """The id of the first queued item that fits, over several queues; locked.
 
-    `unnamed`: items that name no resource fit, too.
+    `without_resource`: items that name no resource fit, too.
     """
     fitting = {
         **{f"offered_{index}": one for index, one in enumerate(offered)},
@@ -175,9 +176,10 @@ def take(
         "memory": _PLENTY_MEMORY if free.memory is None else free.memory,
         "gpus": len(free.gpus),
     }
-    count = len(offered)
-    for queue_id in _by_head(tx, queue_ids, _fitting(count, unnamed=unnamed), fitting):
-        found = tx.one(_taking(count, unnamed=unnamed), in_queue=queue_id, **fitting)
+    query = _fitting_query(len(offered), without_resource=without_resource)
+    locking = _locking_query(len(offered), without_resource=without_resource)
+    for queue_id in _by_head(tx, queue_ids, query, fitting):
+        found = tx.one(locking, in_queue=queue_id, **fitting)
         if found is not None:
             return str(found.id)
     return None
@@ -194,7 +196,7 @@ def _by_head(
     return [one for _, one in sorted(places)]
 
 
-def take_any(tx: Tx, queue_id: str) -> str | None:
+def lock_first(tx: Tx, queue_id: str) -> str | None:
     """The id of the first queued item, whatever it asks for; locked."""
     query = select(items.c.id).where(
         text(QUEUED_ONLY), items.c.queue_id == queue_id, items.c.not_before.is_(None)
@@ -361,17 +363,17 @@ def masked(run_spec: Json) -> Json:
     return {**run_spec, **hidden}
 
 
+def stored_allocation(allocation: Allocation) -> dict[str, Any]:
+    """As the column has it."""
+    gpus = list(allocation.gpus)
+    return {"cpus": allocation.cpus, "memory": allocation.memory, "gpus": gpus}
+
+
 def allocation_from(stored: dict[str, Any] | None) -> Allocation | None:
     """What was set aside, as stored."""
     if stored is None:
         return None
     return Allocation(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
-
-
-def created(one: AnyRow) -> datetime:
-    """When an item was submitted."""
-    at: datetime = to_datetime(one.created_at)
-    return at
 
 
 def _record(one: AnyRow) -> ItemRecord:

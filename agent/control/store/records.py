@@ -12,7 +12,7 @@ from typing import Generic, Literal, TypeVar
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.phase import Phase, wire_state
-from agent.model.protocol import Condition, LeaseStatus
+from agent.model.protocol import Condition
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -264,23 +264,6 @@ class AgentRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
-    """An agent process introduces itself; see `agent.ports.queue.AgentRegistration`."""
-
-    entity: str | None
-    name: str
-    hostname: str
-    version: str | None
-    queues: tuple[str, ...]
-    identity: str
-    session: str
-    backend: str | None
-    resources: tuple[str, ...]
-    capacity: Capacity
-    config: Json
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimRecord:
     """An item handed to an agent."""
 
@@ -306,24 +289,11 @@ class ClaimRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredAgent:
-    """The answer to a registration."""
+class AgentWithItems:
+    """An agent that registered, with the items it holds."""
 
     agent: AgentRecord
-    control_plane_id: str
-    heartbeat_seconds: float
-    lease_seconds: float
     held: tuple[ClaimRecord, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class HeartbeatReply:
-    """The answer to a heartbeat; `statuses` by item id."""
-
-    statuses: dict[str, LeaseStatus]
-    #: False once a newer session of the same identity took over.
-    current: bool
-    stop: StopMode | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,7 +309,7 @@ async def test_a_start_without_a_permit_is_refused(world: World) -> None:
     agent = await world.agent()
     await world.submit()
     claim = await agent.claim_one()
-    with pytest.raises(ConflictError, match="leased: it cannot become started"):
+    with pytest.raises(ConflictError, match="preparing: it cannot become running"):
         await agent.advance(claim, Phase.STARTED)
     with pytest.raises(InvalidInputError):
         await agent.advance(claim, Phase.SUCCEEDED)

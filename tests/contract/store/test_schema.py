@@ -146,7 +146,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
         compiled = (
-            items._taking(1, unnamed=True)
+            items._locking_query(1, without_resource=True)
             .params(values)
             .compile(
                 tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
@@ -163,7 +163,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
     assert "SORT" not in shown.upper().replace("NO SORT", "")
     assert "TEMP B-TREE" not in shown.upper()
     first = await world.plane.database.write(
-        lambda tx: items.take(tx, [queue.id], ["local-container"], Capacity())
+        lambda tx: items.lock_first_fitting(tx, [queue.id], ["local-container"], Capacity())
     )
     assert first == "i0"
 

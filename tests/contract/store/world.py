@@ -13,16 +13,21 @@ from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
 from agent.control.services.plane import Plane, open_plane
 from agent.control.store.records import (
+    AgentWithItems,
     ClaimRecord,
     ItemRecord,
-    RegisteredAgent,
-    Registration,
     Submission,
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.phase import Phase, may_follow
-from agent.model.protocol import Condition, LeaseStatus
+from agent.model.protocol import (
+    AgentRegistration,
+    ClaimRequest,
+    Condition,
+    Heartbeat,
+    LeaseStatus,
+)
 
 IMAGE = {"docker": {"docker_image": "busybox"}}
 PLENTY = Capacity(slots=100)
@@ -39,7 +44,7 @@ class Agent:
     """One process of an agent, as the control plane knows it."""
 
     world: "World"
-    welcome: RegisteredAgent
+    welcome: AgentWithItems
     session: str
 
     @property
@@ -58,14 +63,16 @@ class Agent:
     ) -> tuple[ClaimRecord, ...]:
         return await self.world.plane.leases.claim(
             self.world.me,
-            self.id,
-            self.session,
-            request or f"request-{next(self.world.numbers)}",
-            free=free,
-            queues=queues,
-            resources=resources,
-            max_items=most,
-            wait_seconds=wait,
+            ClaimRequest(
+                agent_id=self.id,
+                session=self.session,
+                request_id=request or f"request-{next(self.world.numbers)}",
+                free=free,
+                queues=queues or (),
+                resources=resources,
+                max_items=most,
+                wait_seconds=wait,
+            ),
         )
 
     async def claim_one(self, **how: Any) -> ClaimRecord:
@@ -110,10 +117,9 @@ class Agent:
         status: str = "POLLING",
         conditions: tuple[Condition, ...] = (),
     ) -> Any:
-        leases = [claim.lease for claim in claims]
-        return await self.world.plane.leases.renew(
-            self.world.me, self.id, self.session, status, leases, conditions=conditions
-        )
+        leases = tuple(claim.lease for claim in claims)
+        heartbeat = Heartbeat(self.id, self.session, status, leases, conditions)
+        return await self.world.plane.leases.renew(self.world.me, heartbeat)
 
     async def commands(self, seen: str | None = None, wait: float = 0.0) -> str:
         return await self.world.plane.agents.commands(
@@ -167,7 +173,7 @@ class World:
         **other: Any,
     ) -> Agent:
         session = session or f"session-{next(self.numbers)}"
-        hello = Registration(
+        registration = AgentRegistration(
             entity=None,
             name=name,
             hostname=f"{name}.example",
@@ -180,7 +186,7 @@ class World:
             capacity=PLENTY,
             config={},
         )
-        welcome = await self.plane.agents.register(self.me, replace(hello, **other))
+        welcome = await self.plane.agents.register(self.me, replace(registration, **other))
         return Agent(self, welcome, session)
 
     async def queue(self, name: str, **how: Any) -> Any:

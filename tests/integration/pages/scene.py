@@ -18,14 +18,13 @@ from agent.control.store.records import (
     Channel,
     ClaimRecord,
     ItemRecord,
-    Registration,
     Role,
     Submission,
 )
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.phase import Phase
-from agent.model.protocol import Condition
+from agent.model.protocol import AgentRegistration, ClaimRequest, Condition, Heartbeat
 
 SESSION = "session-1"
 
@@ -71,7 +70,7 @@ class Scene:
         return await self.plane.items.submit(self.ada.principal, submission)
 
     async def agent(self, name: str = "box", queue: str = "default") -> AgentRecord:
-        registration = Registration(
+        registration = AgentRegistration(
             entity="ada",
             name=name,
             hostname=f"{name}.example",
@@ -90,14 +89,16 @@ class Scene:
     async def beat(self, agent: AgentRecord, *conditions: Condition) -> None:
         """A heartbeat that tells what is wrong."""
         await self.plane.leases.renew(
-            self.ada.principal, agent.id, SESSION, "POLLING", [], conditions=conditions
+            self.ada.principal, Heartbeat(agent.id, SESSION, "POLLING", (), conditions)
         )
 
     async def claim(self, agent: AgentRecord) -> ClaimRecord:
         """What the agent takes next; it is then being prepared."""
         leases, ada = self.plane.leases, self.ada.principal
-        request = f"request-{agent.id}"
-        [claim] = await leases.claim(ada, agent.id, SESSION, request, free=Capacity(slots=4))
+        request = ClaimRequest(
+            agent.id, SESSION, f"request-{agent.id}", Capacity(slots=4), wait_seconds=0
+        )
+        [claim] = await leases.claim(ada, request)
         await leases.advance(ada, agent.id, claim.lease, phase=Phase.PREPARING)
         return claim
 

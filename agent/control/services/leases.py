@@ -1,0 +1,468 @@
+"""Leases: how our agents claim items, renew them, and report about them.
+
+Every write names item, attempt and epoch, and the agent that holds them; it counts only if all
+four match a held item. Otherwise the answer is `LeaseStatus.FENCED`, never an exception.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
+from typing import Any, Final
+
+from agent.control.auth.policy import Principal
+from agent.control.auth.tokens import RunToken, mint
+from agent.control.services.context import Context, Service, serves, write
+from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
+from agent.control.services.transitions import end, move, notify_watchers, remark, requeue
+from agent.control.store import agents, history, items, queues
+from agent.control.store.ids import new_run_name
+from agent.control.store.records import AgentProtocol, ClaimRecord
+from agent.control.store.tables import to_datetime
+from agent.control.store.tx import AnyRow, Tx
+from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus
+from agent.model.cause import Cause
+from agent.model.errors import ConflictError, FencedError, InvalidInputError, NotFoundError
+from agent.model.phase import HELD, MAY_RUN, TERMINAL, UNSTARTED_HELD, Phase
+from agent.model.protocol import ClaimRequest, Heartbeat, HeartbeatReply, LeaseStatus
+from agent.model.spec import Json
+from agent.model.work import Lease
+
+STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
+
+_LONGEST_WAIT: Final = 30.0
+_MAX_ITEMS: Final = 100
+#: Seconds after which a waiting claim reads the store without a notification: one from another
+#: replica may have been lost.
+_SLOW_POLL: Final = 5.0
+_MAX_FACTS: Final = 64 * 1024
+_MAX_TEXT: Final = 4_000
+_MAX_ACTIVITY: Final = 200
+_MAX_WARNINGS: Final = 100
+
+
+class Leases(Service):
+    """What our own agents call; see `agent.ports.queue` for the life cycle."""
+
+    async def claim(self, principal: Principal, request: ClaimRequest) -> tuple[ClaimRecord, ...]:
+        """Lease what fits, by priority and age; wait for it up to `wait_seconds` (≤ 30).
+
+        The same request id gives the same claims back while they are held. An agent that is to
+        shut down and a paused queue get nothing.
+
+        Raises:
+            NotFoundError: the agent, or all queues that it names.
+            FencedError: a newer session of the agent registered.
+            AuthenticationError: the key was revoked while the claim waited.
+        """
+        if not 1 <= request.max_items <= _MAX_ITEMS:
+            message = f"A claim asks for 1 to {_MAX_ITEMS} items, not {request.max_items}."
+            raise InvalidInputError(message)
+        deadline = monotonic() + min(request.wait_seconds, _LONGEST_WAIT)
+        # Once without a subscription: on a busy queue that is enough.
+        claims, served = await self._claim(principal, request, waited=False)
+        if claims:
+            return claims
+        topics = [topic_agent(request.agent_id), *(topic_queue(row.id) for row in served)]
+        with self._context.notifications.subscribe(topics) as subscription:
+            while (left := deadline - monotonic()) > 0:
+                claims, _ = await self._claim(principal, request, waited=True)
+                if claims:
+                    break
+                await subscription.wait(min(left, _SLOW_POLL))
+        return claims
+
+    @write
+    def _claim(
+        self, tx: Tx, principal: Principal, request: ClaimRequest, *, waited: bool
+    ) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
+        """One try; the claims, and the queues that were considered.
+
+        It locks the agent's row, so a repeated request waits for the first one.
+        """
+        agent = self._context.agent(tx, principal, request.agent_id, lock=True)
+        if agent.session != request.session:
+            raise FencedError(f"A newer process speaks for the agent '{agent.name}'.")
+        served = _served_queues(tx, principal, agent, request.queues)
+        repeated = items.claimed_by(tx, agent.id, request.request_id)
+        if repeated:
+            claims = tuple(claim_record(tx, self._context, row.id) for row in repeated)
+        elif agent.stop is not None:
+            claims = ()
+        else:
+            open_queues = [row.id for row in served if not row.paused]
+            claims = self._lease_items(tx, agent, open_queues, request)
+        if claims and waited:
+            self._context.still_valid(tx, principal)
+        return claims, served
+
+    def _lease_items(
+        self, tx: Tx, agent: AnyRow, queue_ids: Sequence[str], request: ClaimRequest
+    ) -> tuple[ClaimRecord, ...]:
+        """Lease what fits, by priority and age.
+
+        An item that names no resource runs on the first one that the agent offers, and waits
+        while the claim leaves that out.
+        """
+        wanted = request.resources
+        offered = [one for one in agent.resources if wanted is None or one in wanted]
+        without_resource = offered[:1] == agent.resources[:1]
+        free = _not_leased(tx, agent, request.free)
+        claims: list[ClaimRecord] = []
+        while offered and len(claims) < request.max_items and fits(Demand(), free):
+            item_id = items.lock_first_fitting(
+                tx, queue_ids, offered, free, without_resource=without_resource
+            )
+            if item_id is None:
+                break
+            row = items.require(tx, item_id)
+            demand = Demand(row.demand_cpus or None, row.demand_memory or None, row.demand_gpus)
+            allocation = allocate(demand, free)
+            changes = {
+                "epoch": row.epoch + 1,
+                "agent_id": agent.id,
+                "agent_name": agent.name,
+                "protocol": AgentProtocol.LAUNCH.value,
+                "request_id": request.request_id,
+                "lease_expires_at": tx.now + self._context.config.lease,
+                "allocation": items.stored_allocation(allocation),
+                "resource": row.resource or agent.resources[0],
+                "run_name": row.run_name or new_run_name(),
+            }
+            move(tx, row, Phase.LEASED, actor=agent.name, text="claimed", changes=changes)
+            claims.append(claim_record(tx, self._context, item_id))
+            free = minus(free, allocation)
+        return tuple(claims)
+
+    @write
+    def renew(self, tx: Tx, principal: Principal, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Heartbeat and batch renewal; status KILLED means that the agent disconnects.
+
+        A superseded session only learns about its leases, which are fenced by their epochs:
+        its heartbeat must not keep the new session's agent alive.
+
+        Raises:
+            NotFoundError: the agent.
+            InvalidInputError: the status.
+        """
+        status = check_status(heartbeat.status)
+        agent = self._context.agent(tx, principal, heartbeat.agent_id, lock=True)
+        current = agent.session == heartbeat.session
+        statuses = self._extend(tx, agent, heartbeat.leases)
+        if current:
+            reported = heartbeat.conditions if status != "KILLED" else ()
+            conditions = agents.stored_conditions(reported)
+            agents.heartbeat(tx, agent.id, status, conditions)
+            if (agent.status, agent.conditions) != (status, conditions):
+                tx.notify(topic_entity(agent.entity))
+            if status == "KILLED":
+                release_unstarted(tx, agent)
+        return HeartbeatReply(statuses=statuses, current=current, stop=agent.stop)
+
+    def _extend(self, tx: Tx, agent: AnyRow, leases: Sequence[Lease]) -> dict[str, LeaseStatus]:
+        found = {row.id: row for row in items.rows(tx, {one.item_id for one in leases}, lock=True)}
+        statuses: dict[str, LeaseStatus] = {}
+        held: list[AnyRow] = []
+        for lease in leases:
+            row = found.get(lease.item_id)
+            if row is None or not _is_holder(row, agent.id, lease):
+                statuses[lease.item_id] = LeaseStatus.FENCED
+                continue
+            statuses[lease.item_id] = _status(row)
+            held.append(row)
+        items.extend_leases(tx, [row.id for row in held], tx.now + self._context.config.lease)
+        for row in held:
+            if row.lost_contact_at is not None:
+                remark(tx, row, "contact regained", actor=agent.name, lost_contact_at=None)
+        return statuses
+
+    @write
+    def advance(
+        self,
+        tx: Tx,
+        principal: Principal,
+        agent_id: str,
+        lease: Lease,
+        *,
+        phase: Phase | None = None,
+        activity: str | None = None,
+        facts: Json | None = None,
+        warning: str | None = None,
+    ) -> LeaseStatus:
+        """Report progress. A phase that the item has passed already changes nothing.
+
+        Raises:
+            InvalidInputError: a phase other than PREPARING or STARTED; facts too large.
+            ConflictError: STARTED without a permit.
+        """
+        self._context.may_speak(tx, principal, agent_id)
+        if phase not in {None, Phase.PREPARING, Phase.STARTED}:
+            raise InvalidInputError(f"An item cannot be advanced to {phase}.")
+        row = _held(tx, agent_id, lease)
+        if row is None:
+            return LeaseStatus.FENCED
+        changes = _progress(row, activity, facts, warning)
+        if phase is None or _is_past(Phase(row.phase), phase):
+            if changes:
+                items.change(tx, row, {**changes, "updated_at": tx.now})
+                notify_watchers(tx, row)
+        else:
+            started = {"started_at": tx.now} if phase is Phase.STARTED else {}
+            move(tx, row, phase, actor=row.agent_name, changes={**changes, **started})
+        return _status(row)
+
+    @write
+    def permit(self, tx: Tx, principal: Principal, agent_id: str, lease: Lease) -> LeaseStatus:
+        """Grant the one permit to start; HELD again to the holder until it reports STARTED.
+
+        An item still LEASED passes PREPARING on the way.
+
+        Raises:
+            ConflictError: the attempt has been started already.
+        """
+        self._context.may_speak(tx, principal, agent_id)
+        row = _held(tx, agent_id, lease)
+        if row is None:
+            return LeaseStatus.FENCED
+        if row.stop_requested:
+            return LeaseStatus.STOP
+        phase = Phase(row.phase)
+        if phase is Phase.STARTED:
+            raise ConflictError(
+                f"Attempt {row.attempt} of item {row.id} has been started already.",
+                hint="Look for its workload before anything is started.",
+            )
+        if phase is not Phase.PERMITTED:
+            through = Phase.PREPARING if phase is Phase.LEASED else None
+            changes = {"lease_losses": 0}
+            move(tx, row, Phase.PERMITTED, through=through, actor=row.agent_name, changes=changes)
+        return LeaseStatus.HELD
+
+    @write
+    def finish(
+        self,
+        tx: Tx,
+        principal: Principal,
+        agent_id: str,
+        lease: Lease,
+        *,
+        phase: Phase,
+        cause: Cause,
+        message: str,
+        exit_code: int | None = None,
+        facts: Json | None = None,
+    ) -> LeaseStatus:
+        """Store the outcome; repeating it is HELD. May open a new attempt by policy.
+
+        Raises:
+            InvalidInputError: not a terminal phase.
+            ConflictError: the transition table has no such edge.
+        """
+        self._context.may_speak(tx, principal, agent_id)
+        if phase not in TERMINAL:
+            raise InvalidInputError(f"{phase} is no outcome.")
+        row = _held(tx, agent_id, lease)
+        if row is not None:
+            changes = _progress(row, None, facts, None)
+            text, actor = message[:_MAX_TEXT], row.agent_name
+            end(tx, row, phase, cause, text, exit_code=exit_code, actor=actor, changes=changes)
+            return LeaseStatus.HELD
+        ended = history.attempt(tx, lease.item_id, lease.attempt)
+        if ended is None:
+            return LeaseStatus.FENCED
+        stored = (ended.agent_id, ended.epoch, ended.phase, ended.cause, ended.exit_code)
+        repeated = stored == (agent_id, lease.epoch, phase.value, cause.value, exit_code)
+        return LeaseStatus.HELD if repeated else LeaseStatus.FENCED
+
+    @write
+    def release(
+        self,
+        tx: Tx,
+        principal: Principal,
+        agent_id: str,
+        lease: Lease,
+        reason: str | None = None,
+    ) -> LeaseStatus:
+        """Return an item that was not permitted to its queue; it keeps its place and attempt.
+
+        Raises:
+            ConflictError: it was permitted.
+        """
+        self._context.may_speak(tx, principal, agent_id)
+        row = _held(tx, agent_id, lease)
+        if row is None:
+            return LeaseStatus.HELD if _was_released(tx, lease) else LeaseStatus.FENCED
+        if Phase(row.phase) not in UNSTARTED_HELD:
+            raise ConflictError(
+                f"Item {row.id} has a start permit: it may be running and cannot be released."
+            )
+        text = reason or "released by its agent"
+        requeue(tx, row, text, actor=row.agent_name, losses=row.lease_losses)
+        return LeaseStatus.HELD
+
+
+def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
+    """A held item as its agent gets it; the same again for a repeated claim."""
+    row = items.whole(tx, item_id)
+    attempt = history.require_attempt(tx, row.id, row.attempt)
+    return ClaimRecord(
+        lease=Lease(row.id, row.attempt, row.epoch),
+        phase=Phase(row.phase),
+        entity=row.run_entity,
+        project=row.project,
+        queue=row.queue,
+        run_name=row.run_name,
+        name=row.name,
+        author=row.author,
+        priority=row.priority,
+        resource=row.resource,
+        run_spec=row.run_spec,
+        layers=row.layers,
+        allocation=items.allocation_from(row.allocation) or Allocation(),
+        run_token=mint(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
+        lease_seconds=context.config.lease,
+        stop_requested=row.stop_requested,
+        created_at=to_datetime(row.created_at),
+    )
+
+
+def adopt(tx: Tx, context: Context, row: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
+    """Give a held item to an agent under a new epoch, in the phase it is in.
+
+    The token of the job that may be running already stays the same.
+    """
+    attempt = {"epoch": row.epoch + 1, "agent_id": agent.id, "agent_name": agent.name}
+    changes = {
+        **attempt,
+        "protocol": AgentProtocol.LAUNCH.value,
+        "request_id": None,
+        "lease_expires_at": tx.now + context.config.lease,
+        "lost_contact_at": None,
+    }
+    remark(tx, row, text, actor=agent.name, **changes)
+    history.change_attempt(tx, row.id, row.attempt, attempt)
+    return claim_record(tx, context, row.id)
+
+
+def release_unstarted(tx: Tx, agent: AnyRow) -> None:
+    """Requeue what an agent that disconnects has not started."""
+    for row in items.held_by(tx, agent.id, lock=True):
+        if Phase(row.phase) in UNSTARTED_HELD:
+            text = f"agent {agent.name} shut down"
+            requeue(tx, row, text, actor=agent.name, losses=row.lease_losses)
+
+
+def check_status(status: str) -> str:
+    """A status that agents have.
+
+    Raises:
+        InvalidInputError
+    """
+    if status not in STATUSES:
+        known = ", ".join(STATUSES)
+        raise InvalidInputError(f"An agent cannot be '{status}'.", hint=f"Use {known}.")
+    return status
+
+
+def add_warning(row: AnyRow, warning: str) -> list[str]:
+    """The item's warnings with one more; repeated ones, and more than 100, are dropped."""
+    text = warning[:_MAX_TEXT]
+    if text in row.warnings or len(row.warnings) >= _MAX_WARNINGS:
+        return list(row.warnings)
+    return [*row.warnings, text]
+
+
+def _served_queues(
+    tx: Tx, principal: Principal, agent: AnyRow, wanted: Sequence[str]
+) -> list[AnyRow]:
+    """The queues to claim from, paused ones included: they may be resumed.
+
+    A queue that was removed does not keep the agent from the others, and is served again once
+    there is a queue of its name.
+    """
+    registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
+    names = wanted or registered
+    for name in names:
+        serves(principal, name)
+    unknown = [name for name in names if name not in registered]
+    if unknown and _serve_also(tx, agent, unknown):
+        registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
+    served = [registered[name] for name in names if name in registered]
+    if not served:
+        raise NotFoundError(
+            f"None of the queues that agent '{agent.name}' serves exists: {', '.join(names)}.",
+            hint="Create one: `launch queue create NAME`; the agent starts to serve it then.",
+        )
+    return served
+
+
+def _serve_also(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
+    """Let a registered agent serve further queues; false when none of them exists."""
+    found = [queues.by_name(tx, agent.entity, name) for name in names]
+    existing = [queue for queue in found if queue is not None]
+    for queue in existing:
+        agents.serve_also(tx, agent.id, queue.id)
+        if agent.resources:
+            queues.fill_resource(tx, queue.id, agent.resources[0])
+    if existing:
+        tx.notify(topic_entity(agent.entity))
+    return bool(existing)
+
+
+def _not_leased(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
+    """What the agent reports as free, without GPUs that items it holds are pinned to.
+
+    1. A claim leases GPU 0; its reply is lost. 2. The agent claims again, under another
+    request id, with GPU 0 still free as far as it knows. Two jobs must not get it.
+    """
+    if not free.gpus:
+        return free
+    held = [items.allocation_from(row.allocation) for row in items.held_by(tx, agent.id)]
+    pinned = {gpu for allocation in held if allocation is not None for gpu in allocation.gpus}
+    return replace(free, gpus=tuple(gpu for gpu in free.gpus if gpu not in pinned))
+
+
+def _held(tx: Tx, agent_id: str, lease: Lease) -> AnyRow | None:
+    """The item of a lease, locked; `None` means fenced."""
+    row = items.row(tx, lease.item_id, lock=True)
+    return row if row is not None and _is_holder(row, agent_id, lease) else None
+
+
+def _is_holder(row: AnyRow, agent_id: str, lease: Lease) -> bool:
+    """Whether the lease is the one under which the item is held."""
+    holder = (row.agent_id, row.attempt, row.epoch)
+    return holder == (agent_id, lease.attempt, lease.epoch) and Phase(row.phase) in HELD
+
+
+def _status(row: AnyRow) -> LeaseStatus:
+    return LeaseStatus.STOP if row.stop_requested else LeaseStatus.HELD
+
+
+def _is_past(now: Phase, reported: Phase) -> bool:
+    """Whether the report is a late repetition."""
+    return now is reported or (reported is Phase.PREPARING and now in MAY_RUN)
+
+
+def _progress(
+    row: AnyRow, activity: str | None, facts: Json | None, warning: str | None
+) -> dict[str, Any]:
+    """The columns that a report changes."""
+    changes: dict[str, Any] = {}
+    if activity is not None:
+        changes["activity"] = activity[:_MAX_ACTIVITY]
+    if facts:
+        merged = {**row.facts, **facts}
+        size = len(json.dumps(merged))
+        if size > _MAX_FACTS:
+            raise InvalidInputError(f"The facts of item {row.id} would take {size} bytes.")
+        changes["facts"] = merged
+    if warning:
+        changes["warnings"] = add_warning(row, warning)
+    return changes
+
+
+def _was_released(tx: Tx, lease: Lease) -> bool:
+    """Whether the item is queued and nobody has held it since this lease."""
+    row = items.row(tx, lease.item_id)
+    queued = (lease.attempt, lease.epoch, Phase.QUEUED.value)
+    return row is not None and (row.attempt, row.epoch, row.phase) == queued
