@@ -1,8 +1,8 @@
-"""The launcher's own log: for people on a terminal, JSON otherwise; never with secrets.
+"""The process's own log: readable text on a terminal, JSON otherwise, secrets redacted.
 
-Whoever works on a job binds `job`, `queue`, `agent` and `attempt` with
+Code that works on a job binds `job`, `queue`, `agent` and `attempt` with
 `structlog.contextvars.bound_contextvars`; they appear in every line until unbound. The
-output of jobs is no part of this log.
+output of jobs is not part of this log.
 """
 
 import logging
@@ -32,18 +32,18 @@ class LogSetup:
 
 
 def configure(setup: LogSetup) -> TextIO:
-    """Direct structlog and the logging of libraries to one place, which is returned.
+    """Configure structlog and the logging of libraries; returns the stream they write to.
 
-    A file that cannot be opened is reported on standard error, which then takes the log.
+    A file that cannot be opened is reported on standard error, which is then used instead.
     """
     stream = _open(setup.file)
-    people = setup.format == "console" or (setup.format == "auto" and stream.isatty())
+    console = setup.format == "console" or (setup.format == "auto" and stream.isatty())
     shared = _processors(setup.redactor)
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        if people
+        if console
         else structlog.processors.JSONRenderer(ensure_ascii=False)
     )
     level = getattr(logging, setup.level.upper())
@@ -53,7 +53,7 @@ def configure(setup: LogSetup) -> TextIO:
         logger_factory=structlog.WriteLoggerFactory(file=stream),
         cache_logger_on_first_use=False,
     )
-    _adopt_libraries(stream, shared, renderer, max(level, logging.WARNING))
+    _configure_libraries(stream, shared, renderer, max(level, logging.WARNING))
     return stream
 
 
@@ -68,7 +68,7 @@ def _processors(redactor: Redactor) -> list[Processor]:
 
 
 class _Redaction:
-    """The last processor before the sink: whatever came in, no secret goes out."""
+    """The last processor before the renderer: removes secrets from every value."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
@@ -90,7 +90,7 @@ class _Redaction:
                 return self._redactor.text(str(value))
 
 
-def _adopt_libraries(
+def _configure_libraries(
     stream: TextIO, shared: list[Processor], renderer: Processor, level: int
 ) -> None:
     handler = logging.StreamHandler(stream)
@@ -116,10 +116,10 @@ def _open(file: str) -> TextIO:
     try:
         path = Path(file).expanduser()
         path.parent.mkdir(parents=True, exist_ok=True)
-        # What is told may hold half characters, and a line that fails would fail its job.
+        # Logged values may contain lone surrogates; a line that cannot be encoded would raise.
         return path.open("a", encoding="utf-8", errors="backslashreplace", buffering=1)
     except OSError as error:
-        print(  # noqa: T201 -- the log itself cannot say it
+        print(  # noqa: T201 -- the log itself is not available
             f"The log file {file} cannot be written ({error.strerror}); logging to standard error.",
             file=sys.stderr,
         )

@@ -1,12 +1,13 @@
-"""Entry points for third parties; built-in parts are chosen in `agent.compose`.
+"""Entry points of third-party plugins; built-in parts are chosen in `agent.compose.backends`.
 
 An entry point names a callable that takes a `PluginContext`:
 
-- group `launch_agent.runners`, named after the resource that queues ask for: gives a
+- group `launch_agent.runners`, named after the resource that queues ask for: returns a
   `RunnerPort`;
-- group `launch_agent.builders`, named after the resource whose jobs it builds for: gives a
+- group `launch_agent.builders`, named after the resource whose jobs it builds for: returns a
   `BuilderPort`;
-- group `launch_agent.sources`, named `git` or `artifact`: gives a `SourcePort` that replaces ours.
+- group `launch_agent.sources`, named `git` or `artifact`: returns a `SourcePort`
+  that replaces the built-in one.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -28,22 +29,22 @@ SOURCES: Final = "launch_agent.sources"
 
 @dataclass(frozen=True, slots=True)
 class PluginContext:
-    """What a plugin is made with."""
+    """What a plugin is made from."""
 
-    #: Names the installation in labels; empty for sources, which are made before it is known.
+    #: Names the control plane in labels; empty for sources, which are made before it is known.
     control_plane_id: str
     #: A folder of the plugin's own.
     folder: Path
-    #: Bounded; for work that blocks.
+    #: Bounded thread pool, for blocking calls.
     threads: Executor
     environment: Mapping[str, str] = field(repr=False)
 
 
 def find(group: Group) -> dict[str, Factory]:
-    """Factories of one group by name.
+    """The factories of one group, by name.
 
     Raises:
-        ConfigError: two distributions offer one name, or one cannot be imported.
+        ConfigError: two packages offer the same name, or a plugin cannot be imported.
     """
     points = list(_unique(group))
     return {point.name: _load(point) for point in points}

@@ -53,7 +53,7 @@ class FreeDiskCheck:
         self._low = False
 
     async def wait(self) -> None:
-        """Wait until enough is free; meanwhile the condition is told to the server."""
+        """Wait until enough is free; until then the condition is reported to the server."""
         while (free := await self.free()) < self._minimum:
             message = (
                 f"{format_size(free)} are free on the disk of {self._folder}, and "

@@ -1,4 +1,4 @@
-"""Heartbeat, lease renewal, commands from the server, and the conditions told with them."""
+"""Heartbeat, lease renewal, commands from the server, and the conditions that it reports."""
 
 import asyncio
 import time

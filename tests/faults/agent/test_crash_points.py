@@ -55,7 +55,7 @@ async def test_a_lost_journal_costs_precision_and_never_a_second_start(
 
 
 @pytest.mark.parametrize("next_dies", [False, True])
-async def test_what_a_lost_lease_created_is_made_anew_for_the_next(
+async def test_a_workload_created_under_a_lost_lease_is_replaced(
     harness: Harness, *, next_dies: bool
 ) -> None:
     """Its token is void, its devices are another job's, its queue may have changed."""
@@ -77,7 +77,7 @@ async def test_what_a_lost_lease_created_is_made_anew_for_the_next(
     [("start_intended", "before"), ("start_intended", "after"), ("concluded", "before"),
      ("concluded", "after")],
 )  # fmt: skip
-async def test_a_death_around_a_write_of_the_journal(
+async def test_a_crash_around_a_write_of_the_journal(
     harness: Harness, step: str, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash = Crash(step, when)
@@ -157,7 +157,7 @@ async def test_an_outcome_that_was_not_delivered_is_delivered_by_the_next_proces
     assert "RuntimeError" in item.outcome.message
 
 
-async def test_leftovers_are_swept_only_when_their_attempt_is_over(harness: Harness) -> None:
+async def test_workloads_are_removed_only_when_their_attempt_is_over(harness: Harness) -> None:
     over, open_, hidden = (harness.plane.submit(IMAGE_JOB) for _ in range(3))
     harness.engine.default = Play(waits=True)
     async with harness.running():

@@ -169,7 +169,7 @@ async def test_containers_get_images_from_one_builder(
     assert isinstance(made, NoBuilder) == (built_by != "docker")
 
 
-def test_people_are_warned_of_what_is_no_boundary_and_what_is_out_of_reach(
+def test_the_user_is_warned_of_missing_boundaries_and_unreachable_addresses(
     threads: ThreadPoolExecutor,
 ) -> None:
     assert "no security boundary" in _warnings(context(config(), threads))[0]
@@ -203,7 +203,7 @@ class Builder:
         self.context = context
 
 
-async def test_runners_and_builders_of_others_make_a_backend(
+async def test_plugins_make_a_backend(
     tmp_path: Path, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
@@ -245,7 +245,7 @@ def test_a_plugin_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # ---- the log
 
 
-def test_every_secret_of_the_configuration_is_known_to_the_log(
+def test_every_secret_of_the_configuration_is_redacted_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import logging

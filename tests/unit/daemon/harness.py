@@ -37,7 +37,7 @@ GIT_JOB = {
 
 
 class FakeImages:
-    """`ImagePort`: everything is there, unless told otherwise."""
+    """`ImagePort`: every image exists, unless `error` is set."""
 
     def __init__(self) -> None:
         self.error: Exception | None = None

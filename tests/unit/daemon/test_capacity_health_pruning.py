@@ -1,4 +1,4 @@
-"""Identity, notification, capacity, health, pruning."""
+"""State folder, systemd notification, capacity, health, pruning."""
 
 import asyncio
 import os
@@ -62,7 +62,7 @@ def test_a_state_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("abstract", [False, True])
-async def test_systemd_hears_ready_watchdog_and_stopping(
+async def test_systemd_is_notified_of_ready_watchdog_and_stopping(
     harness: Harness, tmp_path: Path, abstract: bool
 ) -> None:
     address = f"\0launch-test-{os.getpid()}" if abstract else str(tmp_path / "notify")
@@ -83,7 +83,7 @@ async def test_systemd_hears_ready_watchdog_and_stopping(
             heard.append((await loop.sock_recv(line, 4096)).decode())
 
 
-async def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:
+async def test_without_a_socket_systemd_is_not_notified(tmp_path: Path) -> None:
     SystemdNotifier({}).ready("x")
     SystemdNotifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}).stopping("x")
     for environ in (
@@ -100,7 +100,7 @@ async def test_nobody_listens_and_nothing_happens(tmp_path: Path) -> None:
         max_size=12,
     )
 )
-def test_devices_are_never_granted_twice_and_all_come_back(
+def test_devices_are_never_allocated_twice_and_all_are_released(
     requests: list[tuple[int, float | None, bool]],
 ) -> None:
     total = Capacity(slots=4, cpus=8.0, memory=100, gpus=("0", "1", "2"))
@@ -124,7 +124,7 @@ def test_devices_are_never_granted_twice_and_all_come_back(
     assert capacity.free == total
 
 
-async def test_room_comes_back_with_a_job(harness: Harness) -> None:
+async def test_a_slot_is_free_again_when_a_job_ends(harness: Harness) -> None:
     harness.capacity = Capacity(slots=1)
     harness.engine.default = Play(waits=True)
     first, second = harness.plane.submit(IMAGE_JOB), harness.plane.submit(IMAGE_JOB)
@@ -156,7 +156,7 @@ async def test_a_device_that_is_in_use_is_not_taken_again(harness: Harness) -> N
         await harness.plane.until_called("release")
 
 
-async def test_health_tells_ready_and_why_not(harness: Harness) -> None:
+async def test_readyz_gives_the_reasons_for_not_being_ready(harness: Harness) -> None:
     harness.settings = {"health": HealthConfig(port=0)}
     ports: list[int] = []
     harness.engine.default = Play(exit_code=3)
@@ -208,7 +208,7 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
         return response.status, await response.text()
 
 
-async def test_the_pruner_goes_through_all_kinds_and_spares_what_is_used(harness: Harness) -> None:
+async def test_all_kinds_are_pruned_and_what_is_in_use_stays(harness: Harness) -> None:
     async def broken(max_age: float, max_bytes: int) -> int:
         raise OSError("no such disk")
 

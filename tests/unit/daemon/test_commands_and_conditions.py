@@ -42,7 +42,7 @@ async def test_a_stop_reaches_a_running_job_before_a_heartbeat(
     assert item.outcome.cause is Cause.STOPPED_BY_USER
 
 
-async def test_stops_one_after_the_other_are_all_heard(no_heartbeat: Harness) -> None:
+async def test_stops_one_after_the_other_all_arrive(no_heartbeat: Harness) -> None:
     items = [no_heartbeat.plane.submit(IMAGE_JOB) for _ in range(3)]
     async with no_heartbeat.running():
         for item in items:
@@ -71,7 +71,7 @@ async def test_a_stop_during_a_renewal_comes_with_the_next(
 
 
 @pytest.mark.parametrize(("mode", "kind"), [("DRAIN", Succeeded), ("STOP", Stopped)])
-async def test_an_operator_is_heard_before_the_next_heartbeat(
+async def test_an_operator_s_command_arrives_before_the_next_heartbeat(
     no_heartbeat: Harness, mode: Any, kind: type
 ) -> None:
     item = no_heartbeat.plane.submit(IMAGE_JOB)
@@ -85,7 +85,7 @@ async def test_an_operator_is_heard_before_the_next_heartbeat(
     assert isinstance(item.outcome, kind)
 
 
-async def test_an_idle_agent_that_is_superseded_leaves_before_the_next_heartbeat(
+async def test_a_superseded_idle_agent_exits_before_the_next_heartbeat(
     no_heartbeat: Harness,
 ) -> None:
     async with no_heartbeat.running() as process:
@@ -95,7 +95,7 @@ async def test_an_idle_agent_that_is_superseded_leaves_before_the_next_heartbeat
         assert await process == 1
 
 
-async def test_commands_that_fail_or_are_cut_are_asked_for_again(no_heartbeat: Harness) -> None:
+async def test_a_failed_poll_for_commands_is_repeated(no_heartbeat: Harness) -> None:
     no_heartbeat.plane.fail_next("commands", UnreachableError("away"))
     no_heartbeat.plane.cut_next("commands", 2)
     item = no_heartbeat.plane.submit(IMAGE_JOB)
@@ -118,7 +118,7 @@ async def test_without_commands_a_stop_comes_with_the_heartbeat(harness: Harness
     assert not [call for call, _ in harness.plane.calls if call == "commands"]
 
 
-async def test_what_is_wrong_and_what_is_right_again_is_told_at_once(no_heartbeat: Harness) -> None:
+async def test_conditions_are_reported_when_they_begin_and_end(no_heartbeat: Harness) -> None:
     async with no_heartbeat.running():
         no_heartbeat.engine.go_away()
         await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
@@ -130,7 +130,7 @@ async def test_what_is_wrong_and_what_is_right_again_is_told_at_once(no_heartbea
         await no_heartbeat.plane_until(lambda: not no_heartbeat.plane.conditions)
 
 
-async def test_a_full_disk_is_told_with_its_figures_until_there_is_room(
+async def test_a_full_disk_is_a_condition_until_there_is_space(
     no_heartbeat: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = 1 << 30
@@ -152,8 +152,8 @@ async def test_a_full_disk_is_told_with_its_figures_until_there_is_room(
         await no_heartbeat.plane.until_called("claim")
 
 
-class Silent:
-    """A runner whose engine can fall silent while others answer."""
+class FailingRunner:
+    """A runner whose engine can stop answering."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -169,29 +169,29 @@ class Silent:
 
 
 @pytest.fixture
-def silent(harness: Harness) -> Callable[[str], Silent]:
-    """Two resources; the one that is named can fall silent."""
-    runners: dict[str, Silent] = {}
+def runner_of(harness: Harness) -> Callable[[str], FailingRunner]:
+    """Two resources; gives the runner of one by name."""
+    runners: dict[str, FailingRunner] = {}
 
     def backends(made: dict[str, Backend]) -> dict[str, Backend]:
         (backend,) = made.values()
         for resource in ("local-container", "local-process"):
-            runners[resource] = Silent(backend.runner)
+            runners[resource] = FailingRunner(backend.runner)
         return {name: replace(backend, runner=runner) for name, runner in runners.items()}
 
     harness.backends = backends
     return runners.__getitem__
 
 
-async def test_one_silent_engine_leaves_the_others_at_work(
-    harness: Harness, silent: Callable[[str], Silent]
+async def test_one_failed_backend_does_not_keep_the_others_from_claiming(
+    harness: Harness, runner_of: Callable[[str], FailingRunner]
 ) -> None:
     async with harness.running():
         for down, up in (
             ("local-container", "local-process"),
             ("local-process", "local-container"),
         ):
-            silent(down).down = True
+            runner_of(down).down = True
             await harness.plane_until(lambda: bool(harness.plane.conditions))
             waiting = harness.plane.submit(IMAGE_JOB, resource=down)
             taken = harness.plane.submit(IMAGE_JOB, resource=up)
@@ -199,17 +199,17 @@ async def test_one_silent_engine_leaves_the_others_at_work(
             assert taken.outcome == Succeeded()
             assert waiting.phase is Phase.QUEUED
             assert harness.plane.requests[-1].resources == (up,)
-            silent(down).down = False
+            runner_of(down).down = False
             await harness.until_over(waiting)
             await harness.plane_until(lambda: not harness.plane.conditions)
 
 
-async def test_with_every_engine_silent_nothing_is_asked_for(
-    harness: Harness, silent: Callable[[str], Silent]
+async def test_nothing_is_claimed_while_all_backends_fail(
+    harness: Harness, runner_of: Callable[[str], FailingRunner]
 ) -> None:
     async with harness.running():
         for resource in ("local-container", "local-process"):
-            silent(resource).down = True
+            runner_of(resource).down = True
         await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
         asked = len(harness.plane.requests)
         harness.plane.submit(IMAGE_JOB)
@@ -217,42 +217,42 @@ async def test_with_every_engine_silent_nothing_is_asked_for(
         assert len(harness.plane.requests) == asked
 
 
-async def test_a_server_that_cannot_leave_resources_out_is_asked_for_nothing(
-    harness: Harness, silent: Callable[[str], Silent]
+async def test_nothing_is_claimed_from_a_server_that_cannot_narrow_claims(
+    harness: Harness, runner_of: Callable[[str], FailingRunner]
 ) -> None:
     harness.plane.narrows_claims = False
     async with harness.running():
-        silent("local-container").down = True
+        runner_of("local-container").down = True
         await harness.plane_until(lambda: bool(harness.plane.conditions))
         item = harness.plane.submit(IMAGE_JOB, resource="local-process")
         await harness.renewals(3)
         assert item.phase is Phase.QUEUED
-        silent("local-container").down = False
+        runner_of("local-container").down = False
         await harness.until_over(item)
 
 
-async def test_what_a_cut_poll_was_given_for_a_silent_engine_is_handed_back(
-    harness: Harness, silent: Callable[[str], Silent]
+async def test_an_item_given_to_an_interrupted_poll_for_a_failed_backend_is_returned(
+    harness: Harness, runner_of: Callable[[str], FailingRunner]
 ) -> None:
-    """1. A poll is given a job. 2. Its engine falls silent, and the poll is cut."""
+    """1. A poll is given a job. 2. Its backend fails, and the poll is interrupted."""
     with harness.plane.hold("claim") as gate:
         async with harness.running():
             await gate.reached.wait()
             item = harness.plane.submit(IMAGE_JOB)
             assert harness.plane.grant(harness.plane.requests[-1], harness.identity) == [item]
-            silent("local-container").down = True
+            runner_of("local-container").down = True
             await harness.plane_until(lambda: bool(harness.plane.conditions))
             gate.open.set()
             await harness.plane.until_called("release")
             await harness.plane_until(lambda: item.phase is Phase.QUEUED)
             assert not harness.engine.created
-            silent("local-container").down = False
+            runner_of("local-container").down = False
             await harness.until_over(item)
     assert item.outcome == Succeeded()
 
 
-async def test_it_is_ready_while_one_engine_answers_and_there_is_room(
-    harness: Harness, silent: Callable[[str], Silent], monkeypatch: pytest.MonkeyPatch
+async def test_it_is_ready_while_one_backend_answers_and_the_disk_has_space(
+    harness: Harness, runner_of: Callable[[str], FailingRunner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[AgentStatus] = []
     whole = service.serve_health
@@ -264,17 +264,17 @@ async def test_it_is_ready_while_one_engine_answers_and_there_is_room(
     monkeypatch.setattr(service, "serve_health", serve_health)
     async with harness.running():
         (status,) = seen
-        silent("local-container").down = True
+        runner_of("local-container").down = True
         await harness.plane_until(lambda: bool(harness.plane.conditions))
         assert status.problems() == []
-        silent("local-process").down = True
+        runner_of("local-process").down = True
         await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
         assert [text.partition(":")[0] for text in status.problems()] == [
             "local-container",
             "local-process",
         ]
         for resource in ("local-container", "local-process"):
-            silent(resource).down = False
+            runner_of(resource).down = False
         await harness.plane_until(lambda: not harness.plane.conditions)
         status.heartbeat.conditions.set(ConditionKind.DISK_LOW, "no room.")
         assert status.problems() == ["no room."]

@@ -50,7 +50,7 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     await again.close()
 
 
-async def test_opening_anew_forgets_what_never_started(tmp_path: Path) -> None:
+async def test_opening_an_attempt_again_resets_its_entry(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     await journal.start_intended(LEASE)
     journal.dropped(LEASE)
@@ -75,7 +75,7 @@ async def test_opening_anew_forgets_what_never_started(tmp_path: Path) -> None:
         Errored(Cause.DISK_FULL, "full"),
     ],
 )
-async def test_every_outcome_comes_back_as_it_was(tmp_path: Path, outcome: Outcome) -> None:
+async def test_every_outcome_is_read_as_it_was_written(tmp_path: Path, outcome: Outcome) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     await journal.concluded(LEASE, outcome, {})
     (entry,) = await journal.entries()
@@ -84,7 +84,9 @@ async def test_every_outcome_comes_back_as_it_was(tmp_path: Path, outcome: Outco
 
 
 @pytest.mark.parametrize("damage", ["text", "newer"])
-async def test_a_damaged_journal_is_set_aside_and_made_anew(tmp_path: Path, damage: str) -> None:
+async def test_a_damaged_journal_is_set_aside_and_replaced(
+    tmp_path: Path, damage: str
+) -> None:
     path = tmp_path / "journal.db"
     if damage == "text":
         path.write_text("this is no database, by any means\n" * 100)
@@ -98,7 +100,7 @@ async def test_a_damaged_journal_is_set_aside_and_made_anew(tmp_path: Path, dama
     assert len(list(tmp_path.glob("journal.db.damaged-*"))) == 1
 
 
-async def test_a_journal_that_cannot_be_opened_says_where(tmp_path: Path) -> None:
+async def test_the_error_names_a_journal_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "journal.db").mkdir()
     with pytest.raises(ConfigError, match=r"journal\.db"):
         await Journal.open(tmp_path / "journal.db")

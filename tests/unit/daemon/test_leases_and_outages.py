@@ -120,7 +120,7 @@ async def test_a_cut_claim_is_repeated_with_the_same_request_id(harness: Harness
     assert ids[2] != ids[1]
 
 
-async def test_a_control_plane_that_is_away_delays_and_loses_nothing(harness: Harness) -> None:
+async def test_an_unreachable_control_plane_delays_and_loses_nothing(harness: Harness) -> None:
     harness.engine.default = Play(output=b"first\n", waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -136,7 +136,7 @@ async def test_a_control_plane_that_is_away_delays_and_loses_nothing(harness: Ha
     assert bytes(item.logs["job"]) == b"first\n" + b"while away\n" * 200_000
 
 
-async def test_a_control_plane_without_room_for_logs_hears_the_outcome(harness: Harness) -> None:
+async def test_the_outcome_is_reported_to_a_server_without_space_for_logs(harness: Harness) -> None:
     """The disk of its logs is full; its database still takes what matters most."""
     harness.limits = replace(harness.limits, log_stall=0.2)
     harness.engine.default = Play(output=b"some\n")
@@ -149,7 +149,7 @@ async def test_a_control_plane_without_room_for_logs_hears_the_outcome(harness: 
     assert any(text.endswith("No space is left on its disk.") for text in item.warnings)
 
 
-async def test_leaving_while_the_control_plane_is_away_keeps_the_outcome_for_the_next_process(
+async def test_an_outcome_that_could_not_be_reported_is_left_to_the_next_process(
     harness: Harness,
 ) -> None:
     harness.engine.default = Play(exit_code=7, waits=True)
@@ -169,7 +169,7 @@ async def test_leaving_while_the_control_plane_is_away_keeps_the_outcome_for_the
     assert item.outcome.message == "exit code 7"
 
 
-async def test_an_outcome_that_is_refused_leaves_its_evidence(harness: Harness) -> None:
+async def test_a_refused_outcome_leaves_the_workload(harness: Harness) -> None:
     item = harness.plane.submit(IMAGE_JOB)
     harness.plane.fail_next("finish", ConflictError("not like this"))
     async with harness.running():
@@ -219,7 +219,7 @@ async def test_nothing_is_claimed_while_an_engine_is_away(harness: Harness) -> N
     assert item.outcome == Succeeded()
 
 
-async def test_an_unreachable_renewal_is_tried_again(harness: Harness) -> None:
+async def test_a_failed_renewal_is_retried(harness: Harness) -> None:
     for _ in range(3):
         harness.plane.fail_next("renew", UnreachableError("away"))
     async with harness.running():

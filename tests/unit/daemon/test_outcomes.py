@@ -69,7 +69,7 @@ async def test_a_repository_is_pinned_to_its_commit(harness: Harness) -> None:
         ),
     ],
 )
-async def test_what_the_engine_says_becomes_the_cause(
+async def test_errors_of_the_engine_become_the_cause(
     harness: Harness, play: Play, kind: type, cause: Cause
 ) -> None:
     harness.engine.default = play
@@ -101,7 +101,7 @@ async def test_what_a_source_raises_becomes_the_outcome(
     assert harness.engine.calls.count(("create", harness.name(item))) == 0
 
 
-async def test_a_failed_build_is_told_to_all_who_waited_for_it(harness: Harness) -> None:
+async def test_a_failed_build_fails_every_attempt_that_waits_for_it(harness: Harness) -> None:
     harness.builder.error = JobError(Cause.BUILD_REQUIREMENTS, "no such package: nope")
     items = [harness.plane.submit(CODE_JOB) for _ in range(3)]
     async with harness.running():
@@ -172,7 +172,7 @@ async def test_an_engine_that_stays_away_loses_its_jobs(harness: Harness) -> Non
     assert item.outcome.cause is Cause.LOST_ENGINE
 
 
-async def test_a_start_whose_answer_was_cut_is_looked_at_and_not_repeated(harness: Harness) -> None:
+async def test_a_start_whose_answer_was_lost_is_not_repeated(harness: Harness) -> None:
     harness.engine.default = Play(output=b"once\n", start_answer_cut=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -189,7 +189,7 @@ async def test_a_job_without_a_source_is_refused(harness: Harness) -> None:
     assert item.outcome.cause is Cause.POLICY_SPEC
 
 
-async def test_a_resource_that_nobody_serves_is_refused(harness: Harness) -> None:
+async def test_a_resource_that_the_agent_does_not_serve_is_refused(harness: Harness) -> None:
     item = harness.plane.submit(IMAGE_JOB, resource="kubernetes")
     async with harness.running():
         await harness.until_over(item)
@@ -243,7 +243,7 @@ async def test_a_stop_that_comes_with_the_permit_means_it_never_starts(harness: 
     assert harness.name(item) not in harness.engine.workloads
 
 
-async def test_gpus_are_pinned_and_never_handed_out_twice(harness: Harness) -> None:
+async def test_gpus_are_pinned_and_never_allocated_twice(harness: Harness) -> None:
     harness.capacity = Capacity(slots=4, gpus=("0", "1"))
     harness.engine.default = Play(waits=True)
     spec = {**IMAGE_JOB, "resources": {"gpus": 1}}

@@ -1,4 +1,4 @@
-"""The adoption table, whole."""
+"""Every row of the recovery table."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Two levels of stop, commands of operators, and other reasons to leave."""
+"""Shutdown: two levels of signals, commands of operators, failures."""
 
 import asyncio
 import os
@@ -34,7 +34,7 @@ async def test_the_first_signal_detaches_and_the_next_process_adopts(harness: Ha
     assert harness.engine.starts(harness.name(item)) == 1
 
 
-async def test_the_first_signal_hands_back_what_is_not_started(harness: Harness) -> None:
+async def test_the_first_signal_returns_what_is_not_started(harness: Harness) -> None:
     harness.images.hold = asyncio.Event()
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
@@ -61,7 +61,7 @@ async def test_waiting_lets_running_jobs_end(harness: Harness) -> None:
     assert late.phase is Phase.QUEUED
 
 
-async def test_the_second_signal_stops_the_jobs_and_says_who_did(harness: Harness) -> None:
+async def test_the_second_signal_stops_the_jobs_with_its_own_cause(harness: Harness) -> None:
     harness.on_stop = "wait"
     harness.engine.default = Play(waits=True, ignores_term=True)
     item = harness.plane.submit(IMAGE_JOB)
@@ -99,7 +99,7 @@ async def test_an_operator_stops_an_agent_and_its_jobs(harness: Harness) -> None
     assert item.outcome.cause is Cause.STOPPED_BY_AGENT
 
 
-async def test_a_superseded_session_leaves_and_touches_nothing(harness: Harness) -> None:
+async def test_a_superseded_process_exits_and_touches_nothing(harness: Harness) -> None:
     harness.engine.default = Play(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
@@ -144,13 +144,13 @@ async def test_a_loop_that_fails_stops_the_daemon_and_leaves_jobs_running(
     assert harness.engine.workloads[harness.name(item)].ending is None
 
 
-async def test_it_cannot_begin_where_registration_is_refused(harness: Harness) -> None:
+async def test_it_does_not_start_where_registration_is_refused(harness: Harness) -> None:
     harness.plane.fail_next("register", NotFoundError("No queue 'default'."))
     with pytest.raises(NotFoundError, match="No queue"):
         await harness.daemon().run()
 
 
-async def test_a_signal_during_registration_leaves_at_once(harness: Harness) -> None:
+async def test_a_signal_during_registration_ends_the_process_at_once(harness: Harness) -> None:
     daemon = harness.daemon()
     with harness.plane.hold("register") as gate:
         process = asyncio.create_task(daemon.run())
@@ -159,13 +159,15 @@ async def test_a_signal_during_registration_leaves_at_once(harness: Harness) -> 
         assert await process == 0
 
 
-async def test_what_a_cut_poll_was_given_is_handed_back_on_leaving(harness: Harness) -> None:
+async def test_an_item_of_an_interrupted_poll_is_returned_at_shutdown(
+    harness: Harness,
+) -> None:
     async with harness.running() as process:
         await harness.plane.until_called("claim")
         with harness.plane.hold("claim") as gate:
             first = harness.plane.requests[-1]
             item = harness.plane.submit(IMAGE_JOB)
-            # The far end gives it to the open poll, and the answer never comes.
+            # The server gives it to the open poll, and the reply never arrives.
             item.move(Phase.LEASED)
             item.epoch, item.holder, item.request_id = 1, harness.identity, first.request_id
             item.allocation = Allocation()

@@ -41,7 +41,7 @@ def override(harness: Harness, **calls: Any) -> None:
 
 
 @pytest.mark.parametrize(("started", "kind"), [(True, Succeeded), (False, Succeeded)])
-async def test_an_engine_lost_under_a_start_is_asked_what_became_of_it(
+async def test_after_a_lost_answer_to_a_start_the_workload_is_looked_up(
     harness: Harness, started: bool, kind: type
 ) -> None:
     harness.limits = Limits(grace=5.0, engine=600.0)
@@ -123,7 +123,7 @@ async def test_a_workload_that_vanished_under_a_start_is_lost(harness: Harness) 
 
 
 async def test_what_was_started_already_is_followed_and_not_started(harness: Harness) -> None:
-    """The plane was restored from a backup: it forgot the permit of a running job."""
+    """The server was restored from a backup, without the permit of a running job."""
     harness.engine.default = Play(output=b"out\n", waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
@@ -152,7 +152,7 @@ async def test_a_created_workload_that_runs_after_all_is_followed(harness: Harne
     assert harness.engine.starts(harness.name(item)) == 1
 
 
-async def test_stopping_is_tried_until_the_engine_obeys(harness: Harness) -> None:
+async def test_stopping_is_retried_until_it_succeeds(harness: Harness) -> None:
     runner = ScriptedRunner(harness.engine, "fake0plane")
     tries = 0
 
@@ -173,7 +173,7 @@ async def test_stopping_is_tried_until_the_engine_obeys(harness: Harness) -> Non
     assert tries == 3
 
 
-async def test_what_vanishes_while_it_is_stopped_was_stopped(harness: Harness) -> None:
+async def test_a_workload_that_vanishes_while_being_stopped_was_stopped(harness: Harness) -> None:
     async def stop(workload: Workload, grace: float) -> None:
         harness.engine.vanish(workload.name)
 
@@ -218,7 +218,7 @@ async def test_a_job_that_is_gone_with_its_engine_is_lost(harness: Harness) -> N
     assert isinstance(item.outcome, Lost)
 
 
-async def test_what_cannot_be_removed_is_left_to_the_sweeper(harness: Harness) -> None:
+async def test_what_cannot_be_removed_is_left_to_the_pruner(harness: Harness) -> None:
     async def destroy(workload: Workload) -> None:
         raise JobError(Cause.LOST_ENGINE, "busy")
 
@@ -238,7 +238,7 @@ async def test_what_cannot_be_removed_is_left_to_the_sweeper(harness: Harness) -
         await eventually(lambda: again not in harness.engine.workloads)
 
 
-async def test_a_log_that_does_not_end_is_said_so_and_does_not_keep_the_outcome(
+async def test_a_log_that_does_not_end_is_a_warning_and_does_not_delay_the_outcome(
     harness: Harness,
 ) -> None:
     harness.limits = replace(harness.limits, log_stall=0.2)
@@ -305,7 +305,7 @@ async def test_base_images_come_from_where_wandb_puts_them(
     assert harness.builder.requests[0].base_image == base
 
 
-async def test_what_cannot_be_handed_back_lapses(harness: Harness) -> None:
+async def test_the_lease_of_an_item_that_cannot_be_returned_expires(harness: Harness) -> None:
     harness.images.hold = asyncio.Event()
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
@@ -316,7 +316,7 @@ async def test_what_cannot_be_handed_back_lapses(harness: Harness) -> None:
     assert item.holder == harness.identity
 
 
-async def test_a_refusal_that_is_refused_harms_nobody(harness: Harness) -> None:
+async def test_a_refusal_that_the_server_does_not_accept_is_dropped(harness: Harness) -> None:
     item = harness.plane.submit(IMAGE_JOB, resource="kubernetes")
     harness.plane.fail_next("finish", ConflictError("no"))
     other = harness.plane.submit(IMAGE_JOB)
@@ -325,7 +325,7 @@ async def test_a_refusal_that_is_refused_harms_nobody(harness: Harness) -> None:
     assert item.outcome is None
 
 
-async def test_a_bug_of_ours_in_an_attempt_ends_the_attempt_alone(
+async def test_an_unexpected_error_ends_its_own_attempt_only(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: Journal, *args: object) -> None:
@@ -355,7 +355,7 @@ async def test_a_full_disk_under_the_journal_means_no_start_and_the_outcome_arri
     assert harness.engine.starts(harness.name(item)) == 0
 
 
-async def test_an_outcome_on_its_way_gets_a_last_second(harness: Harness) -> None:
+async def test_an_outcome_being_reported_gets_one_more_second_at_shutdown(harness: Harness) -> None:
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         with harness.plane.hold("finish") as gate:
@@ -383,7 +383,7 @@ async def test_a_permit_that_is_not_answered_is_left_to_the_next_process(harness
     assert len(harness.engine.created) == 1
 
 
-async def test_jobs_that_do_not_die_do_not_keep_a_hurried_agent(
+async def test_jobs_that_cannot_be_stopped_do_not_block_the_second_level(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_AFTER_GRACE", 0.05)

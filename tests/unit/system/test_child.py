@@ -1,4 +1,4 @@
-"""Child processes: output while it comes, an end that takes everything along."""
+"""Child processes: streamed output, and the end of the whole process group."""
 
 import asyncio
 import os

@@ -29,7 +29,7 @@ async def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     assert "launch-agent.service" not in output.decode()
 
 
-def test_the_unit_keeps_jobs_alive_and_is_told_when_we_are_ready() -> None:
+def test_the_unit_keeps_jobs_alive_and_waits_for_ready() -> None:
     lines = UNIT.read_text().splitlines()
     for promise in ("Type=notify", "KillMode=process", "OOMPolicy=continue", "WatchdogSec=60"):
         assert promise in lines

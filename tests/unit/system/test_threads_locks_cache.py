@@ -1,4 +1,4 @@
-"""Blocking work that can be given up, locks that wait, and caches that forget the right thing."""
+"""Blocking work that is cancelled, locks, and the eviction of cache folders."""
 
 import asyncio
 import os
@@ -102,19 +102,19 @@ def names(chosen):
     return [entry.folder.name for entry in chosen]
 
 
-def test_what_is_too_old_goes(tmp_path):
+def test_entries_that_are_too_old_are_evicted(tmp_path):
     folder(tmp_path, "old", 10_000, 10)
     folder(tmp_path, "new", 5_000, 10)
     assert names(cache.surplus(cache.entries(tmp_path), 9_000, 0)) == ["old"]
 
 
-def test_the_longest_unused_goes_until_the_rest_fits(tmp_path):
+def test_the_least_recently_used_are_evicted_until_the_rest_fits(tmp_path):
     for name, idle in (("a", 9_000), ("b", 8_000), ("c", 7_000)):
         folder(tmp_path, name, idle, 100)
     assert names(cache.surplus(cache.entries(tmp_path), 0, 150)) == ["a", "b"]
 
 
-def test_what_was_used_just_now_stays(tmp_path):
+def test_recently_used_entries_stay(tmp_path):
     folder(tmp_path, "a", 60, 100)
     assert cache.surplus(cache.entries(tmp_path), 1, 1) == []
 
@@ -124,6 +124,6 @@ def test_zero_means_no_limit(tmp_path):
     assert cache.surplus(cache.entries(tmp_path), 0, 0) == []
 
 
-def test_folders_without_a_mark_are_none_of_ours(tmp_path):
+def test_folders_without_a_record_of_use_are_ignored(tmp_path):
     (tmp_path / "other").mkdir()
     assert cache.entries(tmp_path) == []
