@@ -84,9 +84,7 @@ async def test_every_outcome_is_read_as_it_was_written(tmp_path: Path, outcome: 
 
 
 @pytest.mark.parametrize("damage", ["text", "newer"])
-async def test_a_damaged_journal_is_set_aside_and_replaced(
-    tmp_path: Path, damage: str
-) -> None:
+async def test_a_damaged_journal_is_set_aside_and_replaced(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "journal.db"
     if damage == "text":
         path.write_text("this is no database, by any means\n" * 100)
