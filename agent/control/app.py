@@ -27,8 +27,7 @@ from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
 from agent.control.files.storage import open_folder
-from agent.control.graphql.execute import Executor
-from agent.control.graphql.handler import GraphQLHandler
+from agent.control.graphql.handler import Executor, GraphQLHandler
 from agent.control.graphql.schema import build_schema
 from agent.control.metrics import Metrics
 from agent.control.middleware.authentication import check_access

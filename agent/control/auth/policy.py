@@ -90,6 +90,17 @@ _AGENT: Final = frozenset({Action.READ, Action.RUN_AGENT})
 _RUN: Final = frozenset({Action.READ, Action.WRITE_RUNS})
 
 
+def may_ever(kind: Kind, action: Action) -> bool:
+    """Whether a credential of this kind can be allowed to do this in some entity."""
+    match kind:
+        case Kind.AGENT:
+            return action in _AGENT
+        case Kind.RUN:
+            return action in _RUN
+        case Kind.USER:
+            return True
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """The rules, with the switches an administrator has."""
@@ -98,13 +109,9 @@ class Policy:
 
     def allows(self, principal: Principal, entity: str, action: Action) -> bool:
         """Whether the principal may do this in the entity."""
-        match principal.kind:
-            case Kind.AGENT:
-                return entity == principal.default_entity and action in _AGENT
-            case Kind.RUN:
-                return entity == principal.default_entity and action in _RUN
-            case Kind.USER:
-                return self._allows_user(principal, entity, action)
+        if principal.kind is Kind.USER:
+            return self._allows_user(principal, entity, action)
+        return entity == principal.default_entity and may_ever(principal.kind, action)
 
     def _allows_user(self, principal: Principal, entity: str, action: Action) -> bool:
         role = Role.ADMIN if principal.admin else principal.roles.get(entity)

@@ -1,10 +1,13 @@
-"""Users, teams, members and keys: what administrators do."""
+"""The caller, users, entities, members and keys; what this server is."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info
+from agent import __version__
+from agent.control.graphql.connections import whole
+from agent.control.graphql.context import Args, Context, Info, nested
 from agent.control.store.records import (
     EntityRecord,
     KeyRecord,
@@ -13,6 +16,65 @@ from agent.control.store.records import (
     Role,
     UserRecord,
 )
+from agent.model.errors import NotFoundError
+from agent.model.spec import Json
+
+#: Clients compare their own version with these; the oldest is that of W&B's documentation.
+_CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
+#: Read by agents and commands; explained at the top of schema.graphql.
+_FEATURES: Final = tuple(
+    {"name": name, "is_enabled": True}
+    for name in (
+        "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
+        "LAUNCH_CONTENT_BATCHES", "LAUNCH_DRY_RUN",
+    )
+)  # fmt: skip
+#: Lets clients save code and the diff to the last commit.
+_FLAGS: Final = {"code_saving_enabled": True}
+
+
+@dataclass(frozen=True, slots=True)
+class _Viewer:
+    """A user, or an agent's key or a run token in the shape that clients expect of one."""
+
+    id: str
+    name: str
+    username: str
+    email: str | None
+    admin: bool
+    entity: str
+    teams: tuple[EntityRecord, ...]
+
+
+async def _viewer(context: Context, _args: Args) -> _Viewer:
+    """Never null, which clients would take for a refused key."""
+    principal = context.principal
+    entities = await context.plane.accounts.entities(principal)
+    teams = tuple(entity for entity in entities if entity.is_team)
+    user = await context.plane.accounts.viewer(principal)
+    if user is None:
+        name = principal.name
+        return _Viewer(principal.key_id, name, name, None, False, principal.default_entity, teams)
+    return _Viewer(user.id, user.name, user.name, user.email, user.admin, user.entity, teams)
+
+
+async def _server_info(_context: Context, _args: Args) -> Json:
+    return {
+        "cli_version_info": _CLIENTS,
+        "latest_local_version_info": {
+            "out_of_date": False,
+            "latest_version_string": __version__,
+            "version_on_this_instance_string": __version__,
+        },
+        "features": _FEATURES,
+    }
+
+
+async def _entity(context: Context, args: Args) -> EntityRecord | None:
+    try:
+        return await context.plane.accounts.entity(context.principal, args.get("name"))
+    except NotFoundError:
+        return None
 
 
 async def _entities(context: Context, _args: Args) -> tuple[EntityRecord, ...]:
@@ -67,6 +129,8 @@ async def _revoke_key(context: Context, args: Args) -> bool:
     return True
 
 
+_USER: Final = ObjectType("User")
+_ENTITY: Final = ObjectType("Entity")
 _NEW_KEY: Final = ObjectType("NewLaunchKey")
 _NEW_KEY.set_alias("key", "record")
 _MEMBER: Final = ObjectType("LaunchMember")
@@ -77,7 +141,39 @@ def _role(member: MemberRecord, _info: Info) -> str:
     return member.role.value.upper()
 
 
-QUERIES: Final = {
+@_USER.field("flags")
+def _flags(_user: _Viewer, _info: Info) -> Json:
+    return _FLAGS
+
+
+@_USER.field("teams")
+def _teams(user: _Viewer, _info: Info) -> Json:
+    return whole(user.teams)
+
+
+@_USER.field("apiKeys")
+async def _api_keys(user: _Viewer, info: Info) -> Json:
+    """Names of the caller's keys; a key itself is shown only when it is made."""
+    context = nested(info)
+    if context.principal.user_id != user.id:
+        return whole(())
+    return whole(await context.plane.accounts.keys(context.principal))
+
+
+@_USER.field("organizations")
+def _organizations(_user: _Viewer, _info: Info) -> list[Any]:
+    return []
+
+
+@_ENTITY.field("xxhashDigestsEnabled")
+def _xxhash(_entity: EntityRecord, _info: Info) -> bool:
+    return False
+
+
+QUERIES: Final[dict[str, Any]] = {
+    "viewer": _viewer,
+    "serverInfo": _server_info,
+    "entity": _entity,
     "launchEntities": _entities,
     "launchMembers": _members,
     "launchKeys": _keys,
@@ -90,4 +186,4 @@ MUTATIONS: Final[dict[str, Any]] = {
     "createLaunchAgentKey": _create_agent_key,
     "revokeLaunchKey": _revoke_key,
 }
-TYPES: Final = (_NEW_KEY, _MEMBER)
+TYPES: Final = (_USER, _ENTITY, _NEW_KEY, _MEMBER)

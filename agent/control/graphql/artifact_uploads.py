@@ -7,9 +7,9 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent.control.files.manifest import parse_manifest
-from agent.control.graphql.artifact_links import manifest_file, upload_file
 from agent.control.graphql.connections import whole
 from agent.control.graphql.context import Args, Context, as_object
+from agent.control.graphql.files import manifest_file, upload_file
 from agent.control.services.jobs import JOB_TYPE
 from agent.control.store.artifact_records import (
     ArtifactRecord,

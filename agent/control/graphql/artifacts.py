@@ -1,25 +1,28 @@
-"""Artifacts, as clients look at them and change them."""
+"""Artifacts, their collections and types, as clients read and change them."""
 
 from typing import Any, Final
 
-from ariadne import ObjectType, UnionType
+from ariadne import InterfaceType, ObjectType, UnionType
 
-from agent.control.graphql.artifact_links import entry_file, entry_files, manifest_file
-from agent.control.graphql.connections import connection, whole
-from agent.control.graphql.context import Args, Context, Info, nested
-from agent.control.graphql.limits import check_page
+from agent.control.graphql.connections import connection, page_size, whole
+from agent.control.graphql.context import Args, Context, Info, context_of, nested
+from agent.control.graphql.files import entry_file, entry_files, manifest_file
 from agent.control.store.artifact_records import (
     ArtifactChange,
     ArtifactRecord,
     CollectionRecord,
     EntryRecord,
 )
-from agent.control.store.records import Page, RunRecord
+from agent.control.store.records import Page, ProjectRecord, RunRecord
 from agent.model.spec import Json
 
 
 async def _artifact(context: Context, args: Args) -> ArtifactRecord | None:
     return await context.plane.artifacts.get(context.principal, args["id"])
+
+
+async def _collection_by_id(context: Context, args: Args) -> CollectionRecord | None:
+    return await context.plane.artifacts.collection_by_id(context.principal, args["id"])
 
 
 async def _client_id(context: Context, args: Args) -> Json | None:
@@ -75,6 +78,11 @@ async def _delete_aliases(context: Context, args: Args) -> Json:
 _ARTIFACT: Final = ObjectType("Artifact")
 _MEMBERSHIP: Final = ObjectType("ArtifactCollectionMembership")
 _CREATOR: Final = UnionType("ArtifactCreator")
+_COLLECTION: Final = InterfaceType("ArtifactCollection")
+_SEQUENCE: Final = ObjectType("ArtifactSequence")
+_TYPE: Final = ObjectType("ArtifactType")
+_PROJECT: Final = ObjectType("Project")
+_RUN: Final = ObjectType("Run")
 for _field, _attribute in {
     "versionIndex": "version",
     "ttlDurationSeconds": "ttl_seconds",
@@ -100,12 +108,12 @@ def _tags(artifact: ArtifactRecord, _info: Info) -> list[Json]:
 def _aliases(artifact: ArtifactRecord, _info: Info) -> list[Json]:
     """The free ones and `v<N>`; clients tell them apart by form."""
     own = () if artifact.version is None else (f"v{artifact.version}",)
-    return [alias(artifact.collection, name) for name in (*artifact.aliases, *own)]
+    return [_alias(artifact.collection, name) for name in (*artifact.aliases, *own)]
 
 
 @_ARTIFACT.field("artifactType")
 def _type(artifact: ArtifactRecord, _info: Info) -> Json:
-    return artifact_type(artifact.collection)
+    return _type_of(artifact.collection)
 
 
 @_ARTIFACT.field("currentManifest")
@@ -124,7 +132,7 @@ async def _files(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
         artifact,
         names=args.get("names"),
         after=args.get("after"),
-        first=check_page(args.get("first")),
+        first=page_size(args.get("first")),
     )
     return entry_files(context, artifact, page)
 
@@ -136,7 +144,7 @@ async def _files_by_entries(artifact: ArtifactRecord, info: Info, **args: Any) -
     names = {entry["name"] for entry in args.get("entries") or ()}
     size = max(1, len(names))
     page: Page[EntryRecord] = await context.plane.artifacts.entries(
-        context.principal, artifact, names=names, first=check_page(size)
+        context.principal, artifact, names=names, first=page_size(size)
     )
     found = {entry.path: entry for entry in page.rows}
     wanted = [found[entry["name"]] for entry in args.get("entries") or () if entry["name"] in found]
@@ -178,28 +186,6 @@ def _member(artifact: ArtifactRecord, _info: Info) -> ArtifactRecord:
     return artifact
 
 
-def alias(collection: CollectionRecord, name: str) -> Json:
-    """An alias in W&B's shape."""
-    return {
-        "id": f"{collection.id}:{name}",
-        "alias": name,
-        "artifact_collection": collection,
-    }
-
-
-def artifact_type(collection: CollectionRecord) -> Json:
-    """The type of a collection; it is as old as the first collection of it that is looked at."""
-    return {
-        "name": collection.type,
-        "created_at": collection.created_at,
-        "entity": collection.entity,
-        "project": collection.project,
-    }
-
-
-_RUN: Final = ObjectType("Run")
-
-
 @_RUN.field("inputArtifacts")
 async def _inputs(run: RunRecord, info: Info, **_page: Any) -> Json:
     context = nested(info)
@@ -218,7 +204,180 @@ def _all(found: tuple[ArtifactRecord, ...]) -> Json:
     return connection(Page(found, None, has_next=False, total=len(found)))
 
 
-QUERIES: Final = {"artifact": _artifact, "clientIDMapping": _client_id}
+@_COLLECTION.type_resolver
+def _kind(*_: Any) -> str:
+    return "ArtifactSequence"
+
+
+@_SEQUENCE.field("project")
+async def _collection_project(collection: CollectionRecord, info: Info) -> ProjectRecord | None:
+    context, place = context_of(info), (collection.entity, collection.project)
+    return await context.once(
+        ("project", *place), lambda: context.plane.projects.get(context.principal, *place)
+    )
+
+
+@_SEQUENCE.field("defaultArtifactType")
+def _default_type(collection: CollectionRecord, _info: Info) -> Json:
+    return _type_of(collection)
+
+
+@_SEQUENCE.field("tags")
+def _collection_tags(_collection: CollectionRecord, _info: Info) -> Json:
+    return whole(())
+
+
+@_SEQUENCE.field("digestAlgorithm")
+def _algorithm(_collection: CollectionRecord, _info: Info) -> str:
+    return "MANIFEST_MD5"
+
+
+@_SEQUENCE.field("latestArtifact")
+async def _latest(collection: CollectionRecord, info: Info) -> ArtifactRecord | None:
+    context = nested(info)
+    return await context.plane.artifacts.newest(context.principal, collection)
+
+
+@_SEQUENCE.field("aliases")
+async def _collection_aliases(collection: CollectionRecord, info: Info, **args: Any) -> Json:
+    """Aliases of the newest versions, free ones and `v<N>`."""
+    context = nested(info)
+    page = await context.plane.artifacts.versions(
+        context.principal,
+        collection,
+        after=args.get("after"),
+        first=page_size(args.get("first")),
+    )
+    names = [name for version in page.rows for name in (*version.aliases, f"v{version.version}")]
+    return whole([_alias(collection, name) for name in names])
+
+
+@_SEQUENCE.field("artifacts")
+async def _collection_artifacts(collection: CollectionRecord, info: Info, **args: Any) -> Json:
+    """Newest first. Filters are not looked at: only whole versions are shown."""
+    context = nested(info)
+    page = await context.plane.artifacts.versions(
+        context.principal,
+        collection,
+        after=args.get("after"),
+        first=page_size(args.get("first")),
+    )
+    found = connection(page)
+    for edge in found["edges"]:
+        edge["version"] = f"v{edge['node'].version}"
+    return found
+
+
+@_SEQUENCE.field("artifactMembership")
+async def _collection_membership(
+    collection: CollectionRecord, info: Info, *, alias_name: str
+) -> ArtifactRecord | None:
+    context = nested(info)
+    return await context.plane.artifacts.by_alias(context.principal, collection, alias_name)
+
+
+@_TYPE.field("id")
+def _type_id(kind: Json, _info: Info) -> str:
+    return f"ArtifactType:{kind['entity']}:{kind['project']}:{kind['name']}"
+
+
+@_TYPE.field("artifactCollection")
+async def _collection_of_type(kind: Json, info: Info, *, name: str) -> CollectionRecord | None:
+    context = nested(info)
+    found = await context.plane.artifacts.collection(
+        context.principal, kind["entity"], kind["project"], name
+    )
+    return found if found is not None and found.type == kind["name"] else None
+
+
+@_TYPE.field("artifactCollections")
+async def _collections_of_type(kind: Json, info: Info, **args: Any) -> Json:
+    return await _collections(info, kind["entity"], kind["project"], kind["name"], args)
+
+
+@_PROJECT.field("artifactType")
+async def _project_type(project: ProjectRecord, info: Info, *, name: str) -> Json | None:
+    found = await _types(project, info)
+    return next((kind for kind in found if kind["name"] == name), None)
+
+
+@_PROJECT.field("artifactTypes")
+async def _all_types(project: ProjectRecord, info: Info, **_page: Any) -> Json:
+    return whole(await _types(project, info))
+
+
+@_PROJECT.field("artifactCollection")
+async def _project_collection(
+    project: ProjectRecord, info: Info, *, name: str
+) -> CollectionRecord | None:
+    context = nested(info)
+    return await context.plane.artifacts.collection(
+        context.principal, project.entity, project.name, name
+    )
+
+
+@_PROJECT.field("artifactCollections")
+async def _all_collections(project: ProjectRecord, info: Info, **args: Any) -> Json:
+    return await _collections(info, project.entity, project.name, None, args)
+
+
+@_PROJECT.field("artifactCollectionMembership")
+@_PROJECT.field("artifact")
+async def _project_artifact(
+    project: ProjectRecord, info: Info, *, name: str
+) -> ArtifactRecord | None:
+    context = nested(info)
+    return await context.plane.artifacts.by_name(
+        context.principal, project.entity, project.name, name
+    )
+
+
+async def _collections(
+    info: Info, entity: str, project: str, kind: str | None, args: dict[str, Any]
+) -> Json:
+    context = nested(info)
+    page = await context.plane.artifacts.collections(
+        context.principal,
+        entity,
+        project,
+        kind=kind,
+        after=args.get("after"),
+        first=page_size(args.get("first")),
+    )
+    return connection(page)
+
+
+async def _types(project: ProjectRecord, info: Info) -> list[Json]:
+    context = nested(info)
+    found = await context.plane.artifacts.types(context.principal, project.entity, project.name)
+    place = {"entity": project.entity, "project": project.name}
+    return [{"name": name, "created_at": created_at, **place} for name, created_at in found]
+
+
+def _alias(collection: CollectionRecord, name: str) -> Json:
+    """An alias in W&B's shape."""
+    return {
+        "id": f"{collection.id}:{name}",
+        "alias": name,
+        "artifact_collection": collection,
+    }
+
+
+def _type_of(collection: CollectionRecord) -> Json:
+    """The type of a collection; it is as old as the first collection of it that is looked at."""
+    return {
+        "name": collection.type,
+        "created_at": collection.created_at,
+        "entity": collection.entity,
+        "project": collection.project,
+    }
+
+
+QUERIES: Final = {
+    "artifact": _artifact,
+    "artifactCollection": _collection_by_id,
+    "clientIDMapping": _client_id,
+}
 MUTATIONS: Final = {
     "useArtifact": _use,
     "updateArtifact": _update,
@@ -226,4 +385,13 @@ MUTATIONS: Final = {
     "addAliases": _add_aliases,
     "deleteAliases": _delete_aliases,
 }
-TYPES: Final = (_ARTIFACT, _MEMBERSHIP, _CREATOR, _RUN)
+TYPES: Final = (
+    _ARTIFACT,
+    _MEMBERSHIP,
+    _CREATOR,
+    _COLLECTION,
+    _SEQUENCE,
+    _TYPE,
+    _PROJECT,
+    _RUN,
+)

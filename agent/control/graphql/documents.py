@@ -1,86 +1,233 @@
-"""Documents, parsed and validated once: clients send few different ones, again and again."""
+"""GraphQL documents: parsed, checked against limits and schema, and cached.
+
+Unknown input fields are dropped instead of refused: each release of W&B's clients sends some
+more, and to refuse them would fail the whole mutation, which some clients do not even notice.
+"""
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from graphql import (
+    REMOVE,
     DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
     GraphQLError,
+    GraphQLInputObjectType,
+    GraphQLInputType,
+    GraphQLList,
+    GraphQLNonNull,
     GraphQLSchema,
+    InlineFragmentNode,
     NoUnusedVariablesRule,
+    ObjectFieldNode,
     OperationDefinitionNode,
+    SelectionSetNode,
     TypeInfo,
     TypeInfoVisitor,
+    Visitor,
+    VisitorAction,
+    get_named_type,
     parse,
     specified_rules,
+    type_from_ast,
     validate,
     visit,
 )
 
-from agent.control.graphql.inputs import DropUnknownFields
-from agent.control.graphql.limits import MAX_TOKENS, check_limits
-
-#: Dropping an unknown input field may leave the variable behind it unused.
-_RULES: Final = [rule for rule in specified_rules if rule is not NoUnusedVariablesRule]
-_MAX_ERRORS: Final = 5
-_REMEMBERED: Final = 512
+#: Introspection by older clients nests 13 deep.
+MAX_DEPTH: Final = 15
+MAX_ALIASES: Final = 30
+#: Lexical tokens; the largest document that a client is known to send has about 700.
+MAX_TOKENS: Final = 4000
+#: Fields after fragments have been expanded, and operations of one document.
+MAX_FIELDS: Final = 2000
+MAX_OPERATIONS: Final = 10
 #: Characters; ids and specs travel in variables, so a document has no reason to be large.
 _MAX_SOURCE: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A document that may be executed."""
-
-    document: DocumentNode
-
-    def operation(self, name: str | None) -> OperationDefinitionNode | None:
-        """The operation of that name, or the only one; `None` when there is no such."""
-        found = [
-            node
-            for node in self.document.definitions
-            if isinstance(node, OperationDefinitionNode)
-            and (name is None or (node.name is not None and node.name.value == name))
-        ]
-        return found[0] if len(found) == 1 else None
+_MAX_ERRORS: Final = 5
+_CACHE_SIZE: Final = 512
+#: Dropping an unknown input field may leave the variable behind it unused.
+_RULES: Final = [rule for rule in specified_rules if rule is not NoUnusedVariablesRule]
 
 
 class Documents:
-    """A bounded cache; documents that were refused are not remembered."""
+    """A bounded cache of checked documents; refused ones are not cached."""
 
-    def __init__(self, schema: GraphQLSchema, remembered: int = _REMEMBERED) -> None:
+    def __init__(self, schema: GraphQLSchema, cache_size: int = _CACHE_SIZE) -> None:
         self._schema = schema
-        self._remembered = remembered
-        self._known: OrderedDict[bytes, Checked] = OrderedDict()
-        #: How many texts had to be parsed.
+        self._cache_size = cache_size
+        self._cache: OrderedDict[bytes, DocumentNode] = OrderedDict()
+        #: Number of texts that were parsed.
         self.parsed = 0
 
-    def get(self, text: str) -> Checked:
+    def get(self, text: str) -> DocumentNode:
         """The checked document of a text.
 
         Raises:
             GraphQLError: the first thing that is wrong with it.
         """
         key = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = self._check(text)
-            if len(self._known) > self._remembered:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return known
+        document = self._cache.get(key)
+        if document is None:
+            document = self._cache[key] = self._check(text)
+            if len(self._cache) > self._cache_size:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return document
 
-    def _check(self, text: str) -> Checked:
+    def _check(self, text: str) -> DocumentNode:
         self.parsed += 1
         document = parse(text, max_lexical_tokens=MAX_TOKENS, max_source_length=_MAX_SOURCE)
-        check_limits(document)
+        _check_limits(document)
         info = TypeInfo(self._schema)
-        tolerant = visit(document, TypeInfoVisitor(info, DropUnknownFields(info)))
+        tolerant: DocumentNode = visit(document, TypeInfoVisitor(info, _DropUnknownFields(info)))
         errors = validate(self._schema, tolerant, _RULES, max_errors=_MAX_ERRORS)
         if errors:
             raise GraphQLError(
                 errors[0].message, nodes=errors[0].nodes, extensions={"code": "INVALID_QUERY"}
             )
-        return Checked(tolerant)
+        return tolerant
+
+
+def operation_of(document: DocumentNode, name: str | None) -> OperationDefinitionNode:
+    """The operation of that name, or the only one for `None`.
+
+    Raises:
+        GraphQLError: there is no such, or more than one.
+    """
+    found = [
+        node
+        for node in document.definitions
+        if isinstance(node, OperationDefinitionNode)
+        and (name is None or (node.name is not None and node.name.value == name))
+    ]
+    if len(found) != 1:
+        raise GraphQLError(f"The document has no single operation '{name or ''}'.")
+    return found[0]
+
+
+class _DropUnknownFields(Visitor):
+    """Removes unknown fields of input objects that are written in the document."""
+
+    def __init__(self, info: TypeInfo) -> None:
+        super().__init__()
+        self._info = info
+
+    def enter_object_field(self, node: ObjectFieldNode, *_args: Any) -> VisitorAction:
+        parent = self._info.get_parent_input_type()
+        named = get_named_type(parent) if parent is not None else None
+        if isinstance(named, GraphQLInputObjectType) and node.name.value not in named.fields:
+            return REMOVE
+        return None
+
+
+def declared_variables(
+    schema: GraphQLSchema, operation: OperationDefinitionNode, values: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The variables that the operation declares, without unknown input fields."""
+    kept: dict[str, Any] = {}
+    for definition in operation.variable_definitions or ():
+        name = definition.variable.name.value
+        if name in values:
+            kind = type_from_ast(schema, definition.type)
+            kept[name] = _known_fields(kind, values[name])  # type: ignore[arg-type]
+    return kept
+
+
+def _known_fields(kind: GraphQLInputType | None, value: Any) -> Any:
+    match kind:
+        case GraphQLNonNull(of_type=inner):
+            return _known_fields(inner, value)
+        case GraphQLList(of_type=inner) if isinstance(value, list):
+            return [_known_fields(inner, entry) for entry in value]
+        case GraphQLList(of_type=inner):
+            return _known_fields(inner, value)
+        case GraphQLInputObjectType(fields=fields) if isinstance(value, dict):
+            return {
+                name: _known_fields(fields[name].type, entry)
+                for name, entry in value.items()
+                if name in fields
+            }
+        case _:
+            return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    """Of a selection, with fragments expanded."""
+
+    depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+
+
+def _check_limits(document: DocumentNode) -> None:
+    """Refuse a document that is too deep or has too many fields, before it is validated.
+
+    Raises:
+        GraphQLError: names the limit.
+    """
+    sizes = _Sizes(document)
+    operations = [
+        node for node in document.definitions if isinstance(node, OperationDefinitionNode)
+    ]
+    _check_limit(len(operations), MAX_OPERATIONS, "operations")
+    for operation in operations:
+        size = sizes.of(operation.selection_set)
+        _check_limit(size.depth, MAX_DEPTH, "levels deep")
+        _check_limit(size.aliases, MAX_ALIASES, "aliases")
+        _check_limit(size.fields, MAX_FIELDS, "fields")
+
+
+def _check_limit(seen: int, limit: int, what: str) -> None:
+    if seen > limit:
+        message = f"The document is too large: more than {limit} {what}."
+        raise GraphQLError(message, extensions={"code": "QUERY_TOO_LARGE"})
+
+
+class _Sizes:
+    """Measures selections; each fragment once, however often it is spread."""
+
+    def __init__(self, document: DocumentNode) -> None:
+        self._fragments = {
+            node.name.value: node
+            for node in document.definitions
+            if isinstance(node, FragmentDefinitionNode)
+        }
+        self._known: dict[str, _Size] = {}
+
+    def of(self, selections: SelectionSetNode | None) -> _Size:
+        if selections is None:
+            return _Size()
+        parts = [self._of_node(selection) for selection in selections.selections]
+        return _Size(
+            max((part.depth for part in parts), default=0),
+            sum(part.aliases for part in parts),
+            sum(part.fields for part in parts),
+        )
+
+    def _of_node(self, node: object) -> _Size:
+        match node:
+            case FieldNode():
+                inner = self.of(node.selection_set)
+                aliases = inner.aliases + (node.alias is not None)
+                return _Size(inner.depth + 1, aliases, inner.fields + 1)
+            case InlineFragmentNode():
+                return self.of(node.selection_set)
+            case FragmentSpreadNode():
+                return self._of_fragment(node.name.value)
+            case _:
+                return _Size()
+
+    def _of_fragment(self, name: str) -> _Size:
+        if name not in self._known:
+            # A fragment that spreads itself counts as empty here; validation refuses it.
+            self._known[name] = _Size()
+            fragment = self._fragments.get(name)
+            self._known[name] = self.of(fragment.selection_set if fragment else None)
+        return self._known[name]

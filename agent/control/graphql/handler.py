@@ -1,10 +1,14 @@
-"""`POST /graphql`."""
+"""`POST /graphql`: from the body of a request to its response."""
 
 import asyncio
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any
 
 from aiohttp import web
+from graphql import GraphQLError, GraphQLSchema, execute
 
 from agent.control.app_keys import (
     CONFIG,
@@ -19,43 +23,121 @@ from agent.control.app_keys import (
 )
 from agent.control.files.links import Links
 from agent.control.graphql.context import Context
-from agent.control.graphql.execute import Executor, GraphQLRequest
+from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.middleware.bodies import read_json
+from agent.control.middleware.errors import masked
+from agent.model.errors import InvalidInputError, LaunchError
+
+
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    """What a client sent; an empty operation name counts as none."""
+
+    query: str
+    variables: Mapping[str, Any]
+    operation_name: str | None
+
+    @classmethod
+    def parse(cls, body: Any) -> "GraphQLRequest":
+        """From a decoded JSON body.
+
+        Raises:
+            InvalidInputError: not an object with a string `query` and an object `variables`.
+        """
+        if not isinstance(body, dict):
+            raise InvalidInputError("The body must be one JSON object; batches are not accepted.")
+        query, variables = body.get("query"), body.get("variables") or {}
+        name = body.get("operationName") or None
+        if not isinstance(query, str):
+            raise InvalidInputError("The body has no string `query`.")
+        if not isinstance(variables, dict):
+            raise InvalidInputError("`variables` must be an object.")
+        if not isinstance(name, str | None):
+            raise InvalidInputError("`operationName` must be a string.")
+        return cls(query, variables, name)
+
+
+class Executor:
+    """Executes requests against the schema."""
+
+    def __init__(self, schema: GraphQLSchema) -> None:
+        self._schema = schema
+        self.documents = Documents(schema)
+
+    async def run(self, request: GraphQLRequest, context: Any) -> dict[str, Any]:
+        """`data` and `errors` of the response; never raises for what the client sent."""
+        try:
+            document = self.documents.get(request.query)
+            operation = operation_of(document, request.operation_name)
+            variables = declared_variables(self._schema, operation, request.variables)
+        except GraphQLError as error:
+            return {"errors": [formatted(error)]}
+        executing = execute(
+            self._schema,
+            document,
+            context_value=context,
+            variable_values=variables,
+            operation_name=request.operation_name,
+        )
+        result = await executing if isawaitable(executing) else executing
+        response: dict[str, Any] = {"data": result.data}
+        if result.errors:
+            response["errors"] = [formatted(error) for error in result.errors]
+        return response
+
+
+def formatted(error: GraphQLError) -> dict[str, Any]:
+    """One entry of `errors`: our own errors with code and hint, all others masked."""
+    entry: dict[str, Any] = {"message": error.message}
+    if error.path:
+        entry["path"] = error.path
+    entry["extensions"] = {"code": "INVALID_INPUT"} | (error.extensions or {})
+    match error.original_error:
+        case None | GraphQLError():
+            pass
+        case LaunchError() as ours:
+            entry["message"] = ours.message
+            entry["extensions"] = {"code": ours.code} | ({"hint": ours.hint} if ours.hint else {})
+        case unexpected:
+            entry["message"] = masked(unexpected, field=".".join(map(str, error.path or ())))
+            entry["extensions"] = {"code": "SERVER_ERROR"}
+    return entry
 
 
 class GraphQLHandler:
-    """Answers GraphQL requests of one app."""
+    """Handles the GraphQL requests of one app."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor
         self._running: set[asyncio.Task[dict[str, Any]]] = set()
 
     async def __call__(self, request: web.Request) -> web.Response:
-        """Always 200, once the body has been understood as a request."""
-        body = await read_json(request, request.app[CONFIG].max_body)
-        asked = GraphQLRequest.of(body)
+        """Status 200 whatever the result, once the body has been understood as a request."""
+        graphql_request = GraphQLRequest.parse(
+            await read_json(request, request.app[CONFIG].max_body)
+        )
         context = _context(request)
         try:
-            answer = await self._run(asked, context, request.app[STOPPING])
+            response = await self._run(graphql_request, context, request.app[STOPPING])
         finally:
             if context.waited:
                 request[WAITED] = True
-        for error in answer.get("errors", ()):
+        for error in response.get("errors", ()):
             context.metrics.errors.labels(error["extensions"]["code"]).inc()
         # NaN and Infinity pass, as W&B's clients write and read them.
-        text = json.dumps(answer, separators=(",", ":"), ensure_ascii=False)
+        text = json.dumps(response, separators=(",", ":"), ensure_ascii=False)
         return web.Response(text=text, content_type="application/json")
 
     async def _run(
-        self, asked: GraphQLRequest, context: Context, stopping: asyncio.Event
+        self, request: GraphQLRequest, context: Context, stopping: asyncio.Event
     ) -> dict[str, Any]:
-        """Execute in a task of its own, which ends by itself and is never cut.
+        """Execute in a task of its own, which is never cancelled.
 
-        A client that leaves cancels this handler, and cancelling a resolver in the middle of
-        a transaction would leave the store to clean up. So the execution is told that its
-        answer is unwanted, which ends a long poll, and is awaited to its end.
+        A client that disconnects cancels this handler, and cancelling a resolver in the middle
+        of a transaction would leave the database to clean up. So the execution is told that its
+        result is unwanted, which ends a long poll, and is awaited to its end.
         """
-        execution = asyncio.create_task(self._executor.run(asked, context))
+        execution = asyncio.create_task(self._executor.run(request, context))
         self._running.add(execution)
         execution.add_done_callback(self._running.discard)
         stop = asyncio.create_task(stopping.wait())

@@ -4,9 +4,8 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection
+from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.graphql.limits import check_page
 from agent.control.store.records import (
     AttemptRecord,
     DryRun,
@@ -31,7 +30,7 @@ async def _items(context: Context, args: Args) -> Json:
         queue=args.get("queue_name"),
         phases=None if phases is None else [Phase(phase) for phase in phases],
         after=args.get("after"),
-        first=check_page(args.get("first")),
+        first=page_size(args.get("first")),
     )
     return connection(page)
 

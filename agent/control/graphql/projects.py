@@ -1,15 +1,20 @@
-"""Projects, as far as queues and runs need them, and W&B's default resource configs."""
+"""Projects, with their runs and queues, and W&B's default resource configs."""
 
 from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection
+from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, context_of, nested
-from agent.control.graphql.limits import check_page
 from agent.control.services.accounts import QUEUE_PROJECT
 from agent.control.services.runs import UNNAMED_PROJECT
-from agent.control.store.records import EntityRecord, ProjectRecord, QueueRecord, RunRecord
+from agent.control.store.records import (
+    EntityRecord,
+    ProjectRecord,
+    QueueRecord,
+    ResourceConfigRecord,
+    RunRecord,
+)
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
@@ -25,7 +30,7 @@ async def _models(context: Context, args: Args) -> Json | None:
             context.principal,
             args.get("entity_name"),
             after=args.get("after"),
-            first=check_page(args.get("first")),
+            first=page_size(args.get("first")),
         )
     except NotFoundError:
         return None
@@ -49,7 +54,21 @@ async def _create_resource_config(context: Context, args: Args) -> Json:
     return {"default_resource_config_id": record.id, "success": True}
 
 
+def template_variables(variables: dict[str, Json]) -> list[Json]:
+    """A template's variables as W&B's list; schemas keep the order of their keys."""
+    return [
+        {
+            "name": name,
+            "schema": described.get("schema", {}),
+            "description": described.get("description"),
+        }
+        for name, described in variables.items()
+    ]
+
+
 _PROJECT: Final = ObjectType("Project")
+_ENTITY: Final = ObjectType("Entity")
+_CONFIG: Final = ObjectType("DefaultResourceConfig")
 _PROJECT.set_alias("entityName", "entity")
 
 
@@ -97,7 +116,7 @@ async def _runs(project: ProjectRecord, info: Info, **args: Any) -> Json:
         filters=args.get("filters"),
         order=args.get("order"),
         after=args.get("after"),
-        first=check_page(args.get("first")),
+        first=page_size(args.get("first")),
     )
     return connection(page)
 
@@ -130,9 +149,25 @@ async def _run_queue(project: ProjectRecord, info: Info, *, name: str) -> QueueR
         return None
 
 
+@_ENTITY.field("defaultResourceConfig")
+async def _resource_config(
+    entity: EntityRecord,
+    info: Info,
+    *,
+    id: str,  # noqa: A002 -- the schema's name
+) -> ResourceConfigRecord | None:
+    context = nested(info)
+    return await context.plane.projects.resource_config(context.principal, entity.name, id)
+
+
+@_CONFIG.field("templateVariables")
+def _config_variables(config: ResourceConfigRecord, _info: Info) -> list[Json]:
+    return template_variables(config.template_variables)
+
+
 QUERIES: Final = {"project": _project, "model": _project, "models": _models}
 MUTATIONS: Final = {
     "upsertModel": _upsert_model,
     "createDefaultResourceConfig": _create_resource_config,
 }
-TYPES: Final = (_PROJECT,)
+TYPES: Final = (_PROJECT, _ENTITY, _CONFIG)

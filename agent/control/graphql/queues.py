@@ -4,10 +4,9 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection
+from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.graphql.limits import check_page
-from agent.control.graphql.viewer import template_variables
+from agent.control.graphql.projects import template_variables
 from agent.control.services.composition import resource_warnings
 from agent.control.store.records import AgentRecord, ItemRecord, QueueRecord
 from agent.model.errors import NotFoundError
@@ -121,7 +120,7 @@ async def _items(queue: QueueRecord, info: Info, **args: Any) -> Json:
         queue.entity,
         queue_id=queue.id,
         after=args.get("after"),
-        first=check_page(args.get("first")),
+        first=page_size(args.get("first")),
     )
     return connection(page)
 

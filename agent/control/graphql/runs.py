@@ -5,8 +5,8 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent.control.files.run_files import checked_run_file
-from agent.control.graphql.artifact_links import run_file
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.files import run_file
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.records import ProjectRecord, RunRecord
 from agent.model.spec import Json

@@ -1,4 +1,4 @@
-"""The schema file and its resolvers, joined."""
+"""The executable schema: schema.graphql, its resolvers and its policies."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,31 +6,30 @@ from importlib.resources import files
 from typing import Any, Final
 
 from ariadne import ObjectType, make_executable_schema
-from graphql import GraphQLObjectType, GraphQLSchema
+from graphql import GraphQLField, GraphQLObjectType, GraphQLSchema, Node, default_field_resolver
 
+from agent.control.auth.policy import Action, Kind, may_ever
 from agent.control.graphql import (
     accounts,
     agents,
     artifact_uploads,
     artifacts,
-    collections,
     items,
     jobs,
     leases,
     projects,
     queues,
     runs,
-    viewer,
     wandb,
 )
 from agent.control.graphql.context import Args, Context, Info, context_of
-from agent.control.graphql.policies import FIELDS, admit
 from agent.control.graphql.scalars import SCALARS
+from agent.model.errors import PermissionDeniedError
 
 RootResolver = Callable[[Context, Args], Awaitable[Any]]
 
+#: Each has resolvers of root fields in `QUERIES` and `MUTATIONS`, and of other types in `TYPES`.
 _MODULES: Final = (
-    viewer,
     accounts,
     projects,
     queues,
@@ -39,64 +38,100 @@ _MODULES: Final = (
     leases,
     runs,
     wandb,
-    collections,
     artifacts,
     artifact_uploads,
     jobs,
 )
-_WORDS: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_ROOTS: Final = ("Query", "Mutation")
+_WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def build_schema() -> GraphQLSchema:
-    """The executable schema; names are camel case on the wire and snake case here.
+    """The executable schema; names are camel case on the wire and snake case in Python.
 
     Raises:
-        RuntimeError: a field of Query or Mutation lacks its resolver or its policy.
+        RuntimeError: a field has no policy, or one of Query or Mutation no resolver.
     """
-    roots = {
-        "Query": _merged(module.QUERIES for module in _MODULES),
-        "Mutation": _merged(module.MUTATIONS for module in _MODULES),
-    }
-    bindables = [_root(name, resolvers) for name, resolvers in roots.items()]
-    types = [bindable for module in _MODULES for bindable in module.TYPES]
     text = (files("agent.control.graphql") / "schema.graphql").read_text(encoding="utf-8")
+    types = [bindable for module in _MODULES for bindable in module.TYPES]
+    queries = {name: each for module in _MODULES for name, each in module.QUERIES.items()}
+    mutations = {name: each for module in _MODULES for name, each in module.MUTATIONS.items()}
     schema = make_executable_schema(
-        text, *bindables, *types, *SCALARS, convert_names_case=lambda name, *_: snake_case(name)
+        text,
+        _root("Query", queries),
+        _root("Mutation", mutations),
+        *types,
+        *SCALARS,
+        convert_names_case=lambda name, *_: snake_case(name),
     )
-    _check_complete(schema, roots)
+    for path, (field, action) in field_policies(schema).items():
+        type_name, name = path.split(".")
+        if type_name in _ROOTS and name not in (queries if type_name == "Query" else mutations):
+            raise RuntimeError(f"{path} has no resolver.")
+        _enforce(path, field, action)
     return schema
 
 
 def snake_case(name: str) -> str:
     """`queueIDs` → `queue_ids`."""
-    return _WORDS.sub("_", name).lower()
+    return _WORD_START.sub("_", name).lower()
 
 
-def _merged(parts: Any) -> dict[str, RootResolver]:
-    return {name: resolver for part in parts for name, resolver in part.items()}
+def field_policies(schema: GraphQLSchema) -> dict[str, tuple[GraphQLField, Action | None]]:
+    """Every field of every object type, as `Type.field`, with its `@policy` in the schema.
+
+    The action is `None` for AUTHENTICATED.
+
+    Raises:
+        RuntimeError: a field has no policy.
+    """
+    found: dict[str, tuple[GraphQLField, Action | None]] = {}
+    for kind in schema.type_map.values():
+        if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
+            continue
+        inherited = None if kind.name in _ROOTS else _policy(kind.ast_node)
+        for name, field in kind.fields.items():
+            policy = _policy(field.ast_node) or inherited
+            if policy is None:
+                raise RuntimeError(f"{kind.name}.{name} has no @policy in schema.graphql.")
+            action = None if policy == "AUTHENTICATED" else Action[policy]
+            found[f"{kind.name}.{name}"] = (field, action)
+    return found
+
+
+def _policy(node: Node | None) -> str | None:
+    for directive in getattr(node, "directives", None) or ():
+        if directive.name.value == "policy":
+            return str(directive.arguments[0].value.value)
+    return None
 
 
 def _root(type_name: str, resolvers: Mapping[str, RootResolver]) -> ObjectType:
     bindable = ObjectType(type_name)
     for name, resolver in resolvers.items():
-        bindable.set_field(name, _guarded(f"{type_name}.{name}", resolver))
+        bindable.set_field(name, _with_context(resolver))
     return bindable
 
 
-def _guarded(field: str, resolver: RootResolver) -> Callable[..., Awaitable[Any]]:
-    async def resolve(_root: object, info: Info, **args: Any) -> Any:
-        context = context_of(info)
-        admit(field, context.principal)
-        return await resolver(context, args.get("input", args))
+def _with_context(resolver: RootResolver) -> Callable[..., Awaitable[Any]]:
+    def resolve(_root: object, info: Info, **args: Any) -> Awaitable[Any]:
+        return resolver(context_of(info), args.get("input", args))
 
     return resolve
 
 
-def _check_complete(schema: GraphQLSchema, roots: Mapping[str, Mapping[str, Any]]) -> None:
-    for type_name, resolvers in roots.items():
-        kind = schema.type_map[type_name]
-        names = kind.fields if isinstance(kind, GraphQLObjectType) else {}
-        for name in names:
-            field = f"{type_name}.{name}"
-            if name not in resolvers or field not in FIELDS:
-                raise RuntimeError(f"{field} needs a resolver and a policy.")
+def _enforce(path: str, field: GraphQLField, action: Action | None) -> None:
+    """Refuse credentials of kinds that can never do this, before the field is resolved."""
+    kinds = frozenset(kind for kind in Kind if action is None or may_ever(kind, action))
+    if kinds == frozenset(Kind) or action is None:
+        return
+    resolver, what = field.resolve or default_field_resolver, action.value
+
+    def resolve(source: Any, info: Info, **args: Any) -> Any:
+        principal = context_of(info).principal
+        if principal.kind not in kinds:
+            message = f"{principal.name} may not {what}: `{path}` is not for {principal.kind} keys."
+            raise PermissionDeniedError(message, hint="Use a user's key.")
+        return resolver(source, info, **args)
+
+    field.resolve = resolve

@@ -7,9 +7,8 @@ from graphql import GraphQLError, get_introspection_query
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.control.graphql.documents import Documents
-from agent.control.graphql.inputs import declared_only
-from agent.control.graphql.limits import check_page
+from agent.control.graphql.connections import page_size
+from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.graphql.schema import build_schema
 
 SCHEMA = build_schema()
@@ -17,7 +16,7 @@ SCHEMA = build_schema()
 
 @pytest.fixture
 def documents():
-    return Documents(SCHEMA, remembered=3)
+    return Documents(SCHEMA, cache_size=3)
 
 
 def test_a_text_is_parsed_once(documents):
@@ -45,7 +44,7 @@ def test_refused_documents_are_not_remembered(documents):
         with pytest.raises(GraphQLError):
             documents.get("{ nothing }")
     assert documents.parsed == 2
-    assert not documents._known
+    assert not documents._cache
 
 
 def _deep(levels: int) -> str:
@@ -121,7 +120,7 @@ def test_unknown_input_fields_in_the_text_are_dropped_with_their_variables(docum
         "mutation P($q: ID!, $s: JSONString!, $new: String) { pushToRunQueue(input: "
         "{queueID: $q, runSpec: $s, invented: $new, deeper: {x: 1}}) { runQueueItemId } }"
     )
-    assert checked.operation("P") is not None
+    assert operation_of(checked, "P").name.value == "P"
 
 
 def test_unknown_input_fields_in_variables_are_dropped_at_any_depth(documents):
@@ -138,15 +137,17 @@ def test_unknown_input_fields_in_variables_are_dropped_at_any_depth(documents):
         },
         "usedAs": "x",
     }
-    operation = checked.operation(None)
-    assert declared_only(SCHEMA, operation, values) == {
+    operation = operation_of(checked, None)
+    assert declared_variables(SCHEMA, operation, values) == {
         "input": {"agentId": "a", "leases": [lease, None]}
     }
 
 
 def test_a_single_value_stands_for_a_list_of_one(documents):
     checked = documents.get("query ($p: [LaunchPhase!]) { launchItems(phases: $p) { totalCount } }")
-    assert declared_only(SCHEMA, checked.operation(None), {"p": "QUEUED"}) == {"p": "QUEUED"}
+    assert declared_variables(SCHEMA, operation_of(checked, None), {"p": "QUEUED"}) == {
+        "p": "QUEUED"
+    }
 
 
 def test_json_values_are_not_looked_into(documents):
@@ -154,25 +155,26 @@ def test_json_values_are_not_looked_into(documents):
         "mutation ($input: SubmitLaunchItemInput!) { submitLaunchItem(input: $input) { id } }"
     )
     values = {"input": {"queueName": "q", "runSpec": {"anything": {"at": "all"}}}}
-    assert declared_only(SCHEMA, checked.operation(None), values) == values
+    assert declared_variables(SCHEMA, operation_of(checked, None), values) == values
 
 
 def test_an_operation_is_found_by_name_or_by_being_the_only_one(documents):
     two = documents.get("query A { viewer { id } } query B { viewer { id } }")
-    assert two.operation("B").name.value == "B"
-    assert two.operation(None) is None
-    assert two.operation("C") is None
+    assert operation_of(two, "B").name.value == "B"
+    for name in (None, "C"):
+        with pytest.raises(GraphQLError, match="no single operation"):
+            operation_of(two, name)
 
 
 @pytest.mark.parametrize(("asked", "used"), [(None, 100), (0, 0), (5000, 5000)])
 def test_pages_up_to_five_thousand(asked, used):
-    assert check_page(asked) == used
+    assert page_size(asked) == used
 
 
 @pytest.mark.parametrize("asked", [-1, 5001, 1_000_000])
 def test_larger_pages_are_refused(asked):
     with pytest.raises(GraphQLError, match="5000"):
-        check_page(asked)
+        page_size(asked)
 
 
 _NAMES = st.sampled_from(["id", "viewer", "a", "...A", "on", "fragment A on User", "query"])

@@ -4,7 +4,7 @@ import pytest
 from ariadne import MutationType, QueryType, make_executable_schema
 from structlog.testing import capture_logs
 
-from agent.control.graphql.execute import Executor, GraphQLRequest
+from agent.control.graphql.handler import Executor, GraphQLRequest
 from agent.model.errors import InvalidInputError, NotFoundError
 
 
@@ -85,7 +85,7 @@ async def test_the_operation_must_be_clear(executor):
 
 def test_an_empty_operation_name_is_none():
     body = {"query": "{ plain }", "operationName": "", "variables": None}
-    assert GraphQLRequest.of(body) == GraphQLRequest("{ plain }", {}, None)
+    assert GraphQLRequest.parse(body) == GraphQLRequest("{ plain }", {}, None)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +103,4 @@ def test_an_empty_operation_name_is_none():
 )
 def test_bodies_of_another_shape_are_refused(body):
     with pytest.raises(InvalidInputError):
-        GraphQLRequest.of(body)
+        GraphQLRequest.parse(body)
