@@ -21,7 +21,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	touch $@
 
 demo: install    ## three example jobs through the whole system; KEEP=1 leaves it running
-	$(BIN)/launch demo $(if $(KEEP),--keep)
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
 check: lint types imports budgets ## formatting, lint, types, import contracts, size budgets
 

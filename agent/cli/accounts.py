@@ -1,10 +1,13 @@
-"""`launch key`, `launch user`, `launch entity`: what a team's administrators do."""
+"""`launch login`, `open`, `key`, `user`, `entity`: credentials, users and teams."""
 
+import asyncio
+import os
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
+from agent.cli.options import Target, json_option, on_server
 from agent.cli.output import ago, print_json, print_table
 from agent.model.errors import InvalidInputError
 
@@ -16,16 +19,72 @@ Json = dict[str, Any]
 _KEY: Final = "{ id kind name hint user entity queues createdAt revokedAt }"
 
 
+@click.command("login")
+@click.argument("url")
+def login(url: str) -> None:
+    """Store the API key for the control plane at URL.
+
+    The key is read from the terminal, or from standard input, and tried before it is stored.
+    """
+    from pydantic import SecretStr
+
+    from agent.config.credentials import save_key
+
+    key = _read_key(url)
+    name = asyncio.run(_try_key(url, key))
+    file = save_key(os.environ, url, SecretStr(key))
+    print(f"Signed in to {url} as {name}; the key is stored in {file}.")
+    print(f"Commands use it when this server is named: export LAUNCH_SERVER={url}")
+
+
+@click.command("open")
+@on_server
+@json_option
+def open_page(target: Target, *, as_json: bool) -> None:
+    """Print a link that signs a browser in, once, within an hour."""
+    link = target.call(lambda console: console.sign_in_link())
+    if as_json:
+        print_json({"url": link})
+    else:
+        print(link)
+
+
+def _read_key(url: str) -> str:
+    if sys.stdin.isatty():
+        key = str(click.prompt(f"API key for {url}", hide_input=True))
+    else:
+        key = sys.stdin.readline()
+    if not key.strip():
+        message = "No API key was given."
+        raise InvalidInputError(message, hint="Paste it, or pipe it in: launch login URL < file.")
+    return key.strip()
+
+
+async def _try_key(url: str, key: str) -> str:
+    from agent.remote.client import Endpoint, GraphQLClient
+    from agent.remote.console import Console
+
+    async with GraphQLClient(Endpoint(url, key)) as client:
+        viewer = await Console(client).viewer()
+    return str(viewer.get("username") or viewer.get("name"))
+
+
 @click.group()
 def key() -> None:
-    """Make, list and revoke API keys."""
+    """Create, list and revoke API keys."""
 
 
 @key.command("create")
 @click.argument("name", default="cli")
-@click.option("--for-agent", is_flag=True, help="A key that can do nothing but run agents.")
-@click.option("-q", "--queue", "queues", multiple=True, help="With --for-agent: only this queue.")
-@click.option("--for-user", help="For somebody else; administrators of the server only.")
+@click.option("--for-agent", is_flag=True, help="A key that can only run agents.")
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    help="With --for-agent: its queues.",
+)
+@click.option("--for-user", help="For another user; server administrators only.")
 @on_server
 @json_option
 def create_key(
@@ -37,11 +96,11 @@ def create_key(
     for_agent: bool,
     as_json: bool,
 ) -> None:
-    """Make a key and show it, once."""
+    """Create a key and print it; it cannot be shown again."""
     if queues and not for_agent:
         raise InvalidInputError("--queue belongs to --for-agent.")
     if for_user and for_agent:
-        message = "--for-user and --for-agent exclude each other: an agent's key is nobody's."
+        message = "--for-user and --for-agent exclude each other: an agent key belongs to no user."
         raise InvalidInputError(message)
 
     async def work(console: "Console") -> Json:
@@ -62,7 +121,8 @@ def create_key(
         return
     print(made["secret"])
     click.echo(
-        f"This is shown once. Use it so:\n  export LAUNCH_SERVER={url} LAUNCH_API_KEY=…", err=True
+        f"It is not shown again. Use it like this:\n  export LAUNCH_SERVER={url} LAUNCH_API_KEY=…",
+        err=True,
     )
 
 
@@ -78,11 +138,11 @@ async def _create_agent_key(console: "Console", name: str, queues: tuple[str, ..
 
 
 @key.command("list")
-@click.option("--agents", is_flag=True, help="The agent keys of the entity instead of yours.")
+@click.option("--agents", is_flag=True, help="The entity's agent keys instead of yours.")
 @on_server
 @json_option
 def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
-    """List keys; the keys themselves are not stored anywhere."""
+    """List keys; their secrets are not stored."""
 
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity() if agents else None
@@ -108,7 +168,7 @@ def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
 @click.argument("key_id", metavar="ID")
 @on_server
 def revoke_key(target: Target, key_id: str) -> None:
-    """End a key's validity."""
+    """Revoke a key."""
 
     async def work(console: "Console") -> None:
         await console.run(
@@ -118,24 +178,24 @@ def revoke_key(target: Target, key_id: str) -> None:
         )
 
     target.call(work)
-    print(f"The key {key_id} is not valid any more.")
+    print(f"Revoked the key {key_id}.")
 
 
 @click.group()
 def user() -> None:
-    """Make users (administrators of the server)."""
+    """Create users (server administrators only)."""
 
 
 @user.command("create")
 @click.argument("name")
 @click.option("--email")
-@click.option("--admin", is_flag=True, help="An administrator of the server.")
+@click.option("--admin", is_flag=True, help="Make the user a server administrator.")
 @on_server
 @json_option
 def create_user(
     target: Target, name: str, email: str | None, *, admin: bool, as_json: bool
 ) -> None:
-    """Make a user, and an entity of the same name."""
+    """Create a user, and an entity of the same name."""
 
     async def work(console: "Console") -> Json:
         data = await console.run(
@@ -151,19 +211,19 @@ def create_user(
     if as_json:
         print_json(made)
         return
-    print(f"Made the user `{made['name']}`; `launch key create --for-user {name}` makes a key.")
+    print(f"Created the user `{made['name']}`; `launch key create --for-user {name}` makes a key.")
 
 
 @click.group()
 def entity() -> None:
-    """List entities, make teams, set members."""
+    """List entities, create teams, set members."""
 
 
 @entity.command("list")
 @on_server
 @json_option
 def list_entities(target: Target, *, as_json: bool) -> None:
-    """List the entities that you may see."""
+    """List the entities that you can read."""
 
     async def work(console: "Console") -> list[Json]:
         data = await console.run("query Entities { launchEntities { id name isTeam } }")
@@ -182,14 +242,14 @@ def list_entities(target: Target, *, as_json: bool) -> None:
 @click.argument("name")
 @on_server
 def create_team(target: Target, name: str) -> None:
-    """Make a team; you become its administrator."""
+    """Create a team; you become its administrator."""
 
     async def work(console: "Console") -> None:
         document = "mutation CreateTeam($name: String!) { createLaunchTeam(name: $name) { id } }"
         await console.run(document, {"name": name})
 
     target.call(work)
-    print(f"Made the team `{name}`.")
+    print(f"Created the team `{name}`.")
 
 
 @entity.command("members")
@@ -223,7 +283,7 @@ def members(target: Target, name: str, *, as_json: bool) -> None:
 @click.argument("role", type=click.Choice(["viewer", "member", "admin", "none"]))
 @on_server
 def set_member(target: Target, name: str, user_name: str, role: str) -> None:
-    """Give USER a role in the entity NAME; `none` takes membership away."""
+    """Give USER a role in the entity NAME; `none` removes the membership."""
 
     async def work(console: "Console") -> None:
         await console.run(

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
+from agent.cli.options import Target, json_option, on_server
 from agent.cli.output import ago, between, print_json, print_pairs, print_table
 from agent.model.errors import ConflictError
 from agent.model.units import format_size
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
-#: W&B's word for an agent that said goodbye.
-_GONE: Final = "KILLED"
+#: W&B's status of an agent that has shut down.
+_SHUT_DOWN: Final = "KILLED"
 
 
 @click.group()
 def agent() -> None:
-    """Look at agents, drain and stop them."""
+    """List, show, drain and stop agents."""
 
 
 @agent.command("list")
@@ -57,8 +57,8 @@ def show(target: Target, name: str, *, as_json: bool) -> None:
 @on_server
 @json_option
 def drain(target: Target, name: str, *, as_json: bool) -> None:
-    """Let an agent finish its jobs, claim no more, and leave."""
-    _leave(target, name, "DRAIN", as_json=as_json)
+    """Let an agent finish its jobs, claim no more, and shut down."""
+    _shut_down(target, name, "DRAIN", as_json=as_json)
 
 
 @agent.command("stop")
@@ -66,15 +66,15 @@ def drain(target: Target, name: str, *, as_json: bool) -> None:
 @on_server
 @json_option
 def stop(target: Target, name: str, *, as_json: bool) -> None:
-    """Have an agent stop its jobs and leave."""
-    _leave(target, name, "STOP", as_json=as_json)
+    """Let an agent stop its jobs and shut down."""
+    _shut_down(target, name, "STOP", as_json=as_json)
 
 
-def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
+def _shut_down(target: Target, name: str, mode: str, *, as_json: bool) -> None:
     async def work(console: "Console") -> Json:
         found = await console.agent(name)
-        if found["agentStatus"] == _GONE:
-            message = f"The agent `{found['name']}` left {ago(found['heartbeatAt'])}."
+        if found["agentStatus"] == _SHUT_DOWN:
+            message = f"The agent `{found['name']}` shut down {ago(found['heartbeatAt'])}."
             raise ConflictError(message, hint="There is nothing to stop; `launch agent list`.")
         return await console.stop_agent(found["id"], mode)
 
@@ -82,24 +82,26 @@ def _leave(target: Target, name: str, mode: str, *, as_json: bool) -> None:
     if as_json:
         print_json(asked)
         return
-    what = "finish its jobs and leave" if mode == "DRAIN" else "stop its jobs and leave"
-    heard = f"; it was last heard of {ago(asked['heartbeatAt'])}, and hears so if it comes back"
-    print(f"The agent `{asked['name']}` was asked to {what}{heard if asked['lost'] else ''}.")
+    what = "finish its jobs" if mode == "DRAIN" else "stop its jobs"
+    print(f"The agent `{asked['name']}` was asked to {what} and shut down.")
+    if asked["lost"]:
+        last = ago(asked["heartbeatAt"])
+        print(f"It is lost (last heartbeat {last}), and receives this when it comes back.")
 
 
 def state_of(each: Json) -> str:
-    """`lost`, `left`, `DRAINING`, else the status as the agent last reported it."""
+    """`lost`, `shut down`, `DRAINING`, else the status as the agent last reported it."""
     if each["lost"]:
         return "lost"
-    if each["agentStatus"] == _GONE:
-        return "left"
+    if each["agentStatus"] == _SHUT_DOWN:
+        return "shut down"
     return "DRAINING" if each["draining"] else str(each["agentStatus"])
 
 
 def _conditions(each: Json) -> list[Json]:
-    """What an agent of a server that knows of it said; a lost one's words count no more."""
-    told: list[Json] = each.get("conditions") or []
-    return [] if each["lost"] else told
+    """Conditions that the agent reported; none of a lost one, whose report is outdated."""
+    reported: list[Json] = each.get("conditions") or []
+    return [] if each["lost"] else reported
 
 
 def _word(condition: Json) -> str:
@@ -124,14 +126,14 @@ def _details(found: Json) -> list[tuple[str, object]]:
         f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
         for each in found["items"]
     ]
-    troubles = "\n".join(one["message"] for one in _conditions(found))
+    problems = "\n".join(one["message"] for one in _conditions(found))
     return [
         ("id", found["id"]),
         ("name", found["name"]),
         ("host", found["hostname"]),
         ("version", found["version"]),
         ("state", state_of(found)),
-        *([("trouble", troubles)] if troubles else []),
+        *([("problem", problems)] if problems else []),
         ("heartbeat", ago(found["heartbeatAt"])),
         ("started", ago(found["createdAt"])),
         ("queues", ", ".join(found["queueNames"])),

@@ -1,4 +1,4 @@
-"""Following one item: its phases as they happen, its logs as they are."""
+"""Follow one item: report changes of its phase, and copy its logs."""
 
 import asyncio
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.cli.output import say
+from agent.cli.output import print_remark
 from agent.model.errors import LaunchError, UnreachableError
 from agent.model.phase import TERMINAL, Phase
 
@@ -16,51 +16,52 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Write = Callable[[str, bytes], None]
-Remark = Callable[[Json], None]
+Report = Callable[[Json], None]
 
-_LOOK_EVERY: Final = 0.3
-#: A control plane may restart under a running job; so long we wait for it.
-_PATIENCE: Final = 300.0
-#: Seconds; a connection that could not be made has failed before.
-_STOOD: Final = 10.0
+#: Seconds between two polls.
+_POLL_INTERVAL: Final = 0.3
+#: Seconds for a control plane to come back, for instance after a restart.
+_OUTAGE_LIMIT: Final = 300.0
+#: Seconds after which a stream that breaks counts as one that had been connected.
+_CONNECTED: Final = 10.0
 
 
 async def wait_for(
-    console: "Console", item_id: str, remark: Remark | None = None, *, every: float = _LOOK_EVERY
+    console: "Console", item_id: str, report: Report | None = None, *, every: float = _POLL_INTERVAL
 ) -> Json:
-    """Wait until an item has ended; `remark` is called with every change.
+    """Wait until an item has ended; `report` receives it at every change.
 
-    `every` is the time between two looks, in seconds.
+    `every` is the time between two polls, in seconds.
 
     Raises:
-        UnreachableError: the server was away for five minutes.
+        UnreachableError: the server did not answer for five minutes.
     """
-    watch = _Watch(console, item_id)
+    poll = _Poll(console, item_id)
     last: tuple[object, ...] | None = None
     while True:
-        item = await watch.look()
+        item = await poll.item()
         seen = (item["phase"], item["attempt"], item["activity"], item["lostContact"])
-        if remark is not None and seen != last:
-            remark(item)
+        if report is not None and seen != last:
+            report(item)
         last = seen
         if Phase(item["phase"]) in TERMINAL:
             return item
         await asyncio.sleep(every)
 
 
-async def follow(
+async def follow_item(
     console: "Console",
     item_id: str,
-    remark: Remark,
+    report: Report,
     write: Write,
     *,
-    every: float = _LOOK_EVERY,
+    every: float = _POLL_INTERVAL,
 ) -> Json:
-    """Wait for an item's end, and write both channels of each attempt's log meanwhile."""
+    """As `wait_for`; meanwhile copy both log channels of each attempt to `write`."""
     streams: dict[tuple[int, str], asyncio.Task[None]] = {}
 
-    def noticed(item: Json) -> None:
-        remark(item)
+    def changed(item: Json) -> None:
+        report(item)
         for attempt in item["attempts"]:
             for channel in ("setup", "job"):
                 key = (int(attempt["number"]), channel)
@@ -69,7 +70,7 @@ async def follow(
                     streams[key] = asyncio.create_task(copying, name=f"log {key}")
 
     try:
-        item = await wait_for(console, item_id, noticed, every=every)
+        item = await wait_for(console, item_id, changed, every=every)
         await asyncio.gather(*streams.values())
     finally:
         for task in streams.values():
@@ -79,10 +80,10 @@ async def follow(
 
 
 async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write: Write) -> None:
-    """One channel of one attempt to its end; a cut connection is taken up where it broke.
+    """Copy one channel of one attempt to its end; a cut connection is resumed where it broke.
 
     Raises:
-        UnreachableError: the server was away for five minutes.
+        UnreachableError: the server did not answer for five minutes.
     """
     number, channel = key
     offset = 0
@@ -96,9 +97,9 @@ async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write
                 seen = time.monotonic()
         except UnreachableError:
             now = time.monotonic()
-            # A job may say nothing for hours: a connection that stood was one to a server.
-            seen = now if now - began > _STOOD else seen
-            if now - seen > _PATIENCE:
+            # A job may print nothing for hours, so a long connection counts as an answer, too.
+            seen = now if now - began > _CONNECTED else seen
+            if now - seen > _OUTAGE_LIMIT:
                 raise
             await asyncio.sleep(1.0)
         else:
@@ -106,58 +107,59 @@ async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write
 
 
 @dataclass(slots=True)
-class _Watch:
-    """Asks for an item, patient with a server that is away for a while."""
+class _Poll:
+    """Reads an item again and again, also across outages of the server."""
 
     console: "Console"
     item_id: str
-    _away_since: float | None = field(default=None)
+    _failing_since: float | None = field(default=None)
 
-    async def look(self) -> Json:
+    async def item(self) -> Json:
+        """The item as it is now."""
         while True:
             try:
                 item = await self.console.glance(self.item_id)
             except UnreachableError as error:
-                self._note_absence(error)
+                self._note_outage(error)
                 await asyncio.sleep(1.0)
             else:
-                if self._away_since is not None:
-                    say("launch: the server answers again.")
-                self._away_since = None
+                if self._failing_since is not None:
+                    print_remark("launch: the server answers again.")
+                self._failing_since = None
                 return item
 
-    def _note_absence(self, error: LaunchError) -> None:
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            say(f"launch: {error.message} Waiting for it; the job is not affected.")
-        elif time.monotonic() - self._away_since > _PATIENCE:
+    def _note_outage(self, error: LaunchError) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            print_remark(f"launch: {error.message} Waiting for it; the job is not affected.")
+        elif time.monotonic() - self._failing_since > _OUTAGE_LIMIT:
             raise error
 
 
 class Screen:
-    """The job's own log to standard output, all else to standard error, in whole lines of ours."""
+    """Writes the job's log to standard output, the setup log and remarks to standard error."""
 
     def __init__(self) -> None:
         self._at_line_start = True
         self._last = ""
 
     def write(self, channel: str, piece: bytes) -> None:
-        """A piece of a log, unchanged."""
+        """Write a piece of a log, unchanged."""
         stream = sys.stdout if channel == "job" else sys.stderr
         stream.buffer.write(piece)
         stream.buffer.flush()
         self._at_line_start = piece.endswith((b"\n", b"\r"))
 
     def remark(self, item: Json) -> None:
-        """A line about an item's phase, if it says something new."""
+        """Print a line about an item's phase, if that line is new."""
         line = phase_line(item)
         if line == self._last or Phase(item["phase"]) in TERMINAL:
             return
         self._last = line
         if not self._at_line_start:
-            say("")
+            print_remark("")
             self._at_line_start = True
-        say(line)
+        print_remark(line)
 
 
 def phase_line(item: Json) -> str:
@@ -168,12 +170,12 @@ def phase_line(item: Json) -> str:
         f"agent {item['agentName']}" if item["agentName"] and item["phase"] == "LEASED" else "",
         f"attempt {item['attempt']}" if item["attempt"] > 1 else "",
     ]
-    told = ", ".join(part for part in parts if part)
-    return f"launch: {phase}" + (f" · {told}" if told else "")
+    details = ", ".join(part for part in parts if part)
+    return f"launch: {phase}" + (f" · {details}" if details else "")
 
 
 def exit_code_for(item: Json) -> int:
-    """A command that waited ends as the job did: with its exit code, else with 1."""
+    """The exit code of a command that waited: the job's own, else 1."""
     phase = Phase(item["phase"])
     if phase is Phase.SUCCEEDED:
         return 0

@@ -1,4 +1,4 @@
-"""`launch item`: list, show, logs, stop, retry, move, priority."""
+"""`launch item`: list, show, logs, stop, retry, move, priority; `launch explain`."""
 
 import asyncio
 import json
@@ -9,11 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
+from agent.cli.errors import show_error
 from agent.cli.follow import copy_log
-from agent.cli.output import ago, between, phase_word, print_json, print_pairs, print_table, say
-from agent.cli.top import show_error
-from agent.cli.values import PRIORITIES, priority_from
+from agent.cli.options import PRIORITIES, Target, json_option, on_server, priority_from
+from agent.cli.output import (
+    ago,
+    between,
+    phase_word,
+    print_json,
+    print_pairs,
+    print_remark,
+    print_table,
+    safe,
+)
 from agent.model.cause import Cause
 from agent.model.errors import (
     ConflictError,
@@ -33,13 +41,13 @@ Json = dict[str, Any]
 
 @click.group()
 def item() -> None:
-    """Look at queued and running jobs, stop, retry, move."""
+    """List, show, stop, retry and move queue items."""
 
 
 @item.command("list")
 @click.option("-q", "--queue", help="Only of this queue.")
 @click.option("--phase", "phases", multiple=True, help="Only in this phase; may be repeated.")
-@click.option("--active", is_flag=True, help="Only what has not ended.")
+@click.option("--active", is_flag=True, help="Only items that have not ended.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
 @on_server
 @json_option
@@ -88,11 +96,11 @@ def show(target: Target, item_id: str, *, as_json: bool) -> None:
 
 @item.command("logs")
 @click.argument("item_id", metavar="ID")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt is over.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the attempt has ended.")
 @click.option("--attempt", type=click.IntRange(1), help="The last one by default.")
 @click.option(
     "--channel", type=click.Choice(["job", "setup"]), default="job", show_default=True,
-    help="`setup` is what resolving and building wrote.",
+    help="`setup` is the output of fetching and building.",
 )  # fmt: skip
 @on_server
 def logs(
@@ -114,7 +122,7 @@ def logs(
             async for piece in console.log(item_id, number, channel):
                 output.write(channel, piece)
         if not output.length:
-            say(_why_empty(await console.glance(item_id), channel))
+            print_remark(_why_empty(await console.glance(item_id), channel))
 
     target.call(work)
 
@@ -124,8 +132,8 @@ def logs(
 @on_server
 @json_option
 def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
-    """Stop items; what has not started ends at once, what runs gets SIGTERM first."""
-    _each(target, item_ids, lambda console, one: console.stop_item(one), as_json=as_json)
+    """Stop items: waiting ones at once, running ones by SIGTERM, then SIGKILL."""
+    _change_each(target, item_ids, lambda console, one: console.stop_item(one), as_json=as_json)
 
 
 @item.command("retry")
@@ -133,13 +141,13 @@ def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
 @on_server
 @json_option
 def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
-    """Run items again that ended other than well."""
-    _each(target, item_ids, lambda console, one: console.retry_item(one), as_json=as_json)
+    """Run items again that did not succeed."""
+    _change_each(target, item_ids, lambda console, one: console.retry_item(one), as_json=as_json)
 
 
 @item.command("move")
 @click.argument("item_id", metavar="ID")
-@click.option("--to", "queue", required=True, help="The other queue.")
+@click.option("--to", "queue", required=True, help="The queue to move it to.")
 @on_server
 @json_option
 def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
@@ -149,7 +157,7 @@ def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
         await console.queue(queue)
         return await console.move_item(one, queue)
 
-    _each(target, (item_id,), change, as_json=as_json)
+    _change_each(target, (item_id,), change, as_json=as_json)
 
 
 @item.command("priority")
@@ -160,7 +168,7 @@ def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
 def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) -> None:
     """Change a queued item's priority."""
     number = priority_from(priority)
-    _each(
+    _change_each(
         target,
         (item_id,),
         lambda console, one: console.set_priority(one, number),
@@ -168,14 +176,49 @@ def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) 
     )
 
 
-def _each(
+@click.command("explain")
+@click.argument("item_id", metavar="ID")
+@on_server
+@json_option
+def explain(target: Target, item_id: str, *, as_json: bool) -> None:
+    """Why an item waits or why it failed, and what to do."""
+    found = target.call(lambda console: console.item(item_id))
+    if as_json:
+        kept = ("id", "phase", "lostContact", "message", "exitCode", "explanation")
+        print_json({key: found[key] for key in kept})
+        return
+    for line in explanation_lines(found):
+        print(safe(line))
+
+
+def explanation_lines(found: Json) -> list[str]:
+    """State, cause, details, remedy; lines that repeat each other are left out."""
+    explanation = found["explanation"]
+    title = f" ({found['name']})" if found["name"] else ""
+    state = f"{found['id']}{title} is {phase_word(found)}: {explanation['cause']}"
+    lines = [state, explanation["summary"]]
+    over = Phase(found["phase"]) in TERMINAL
+    message = str(found["message"] or "") if over else ""
+    summary = _plain(explanation["summary"])
+    lines += [line for line in message.splitlines() if _plain(line) not in summary]
+    known = {_plain(line) for line in message.splitlines()}
+    details = [line for detail in explanation["details"] for line in detail.splitlines()]
+    lines += [f"  {line}" for line in details if _plain(line) not in known]
+    return [*lines, f"What to do: {explanation['remedy']}"]
+
+
+def _plain(text: str) -> str:
+    return text.strip().rstrip(".").lower()
+
+
+def _change_each(
     target: Target,
     item_ids: tuple[str, ...],
     change: "Callable[[Console, str], Awaitable[Json]]",
     *,
     as_json: bool,
 ) -> None:
-    """One that is refused keeps nobody from the others; the command then ends as it would alone."""
+    """Change several items; those that are refused are reported, the last one by the exit code."""
     refused: list[LaunchError] = []
 
     async def work(console: "Console") -> list[Json]:
@@ -223,7 +266,7 @@ async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> in
 
 @dataclass(slots=True)
 class _Output:
-    """Standard output, byte for byte."""
+    """Copies pieces of a log to standard output, and counts their bytes."""
 
     length: int = 0
 
@@ -234,11 +277,11 @@ class _Output:
 
 
 def _why_empty(found: Json, channel: str) -> str:
-    """A remark in place of a log without a byte, which would look like a failure of ours."""
-    told = f"launch: nothing in this log; the item is {phase_word(found)}."
+    """A remark in place of an empty log."""
+    remark = f"launch: this log is empty; the item is {phase_word(found)}."
     if channel == "job" and any(int(each["setupLogBytes"]) for each in found["attempts"]):
-        told += " `--channel setup` shows what resolving and building wrote."
-    return told
+        remark += " `--channel setup` shows the output of fetching and building."
+    return remark
 
 
 def _over(found: Json) -> bool:
@@ -255,10 +298,9 @@ def _phase(text: str) -> str:
 
 
 def result_of(found: Json) -> str:
-    """`exit 0`, `exit 1`, else the cause; for what has not ended, what is being done.
+    """`exit 0`, `exit 1`, else the cause; of an item that has not ended, its activity.
 
-    An exit code that the job did not choose, such as that of a job at its deadline, is not its
-    result.
+    The exit code counts only where the job ended by itself, not when it was stopped.
     """
     if not _over(found):
         return found["activity"] or ""
@@ -294,9 +336,9 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("queue", f"{found['entityName']}/{found['queueName']}"),
         ("project", found["projectName"]),
         ("phase", phase_word(found)),
-        ("doing", found["activity"] if not _over(found) else None),
+        ("activity", found["activity"] if not _over(found) else None),
         ("cause", explanation["cause"]),
-        ("because", found["message"] or explanation["summary"]),
+        ("reason", found["message"] or explanation["summary"]),
         ("exit code", found["exitCode"]),
         ("agent", found["agentName"]),
         ("attempt", found["attempt"] or None),

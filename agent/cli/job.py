@@ -1,37 +1,123 @@
 """`launch job`: create, list, describe, versions, alias, delete."""
 
 import json
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
-from agent.cli.job_create import create
-from agent.cli.output import ago, print_json, print_pairs, print_table, safe, say
-from agent.cli.workbench import open_workbench
+from agent.cli.options import (
+    SOURCE_OPTIONS,
+    Target,
+    json_option,
+    mapping_from,
+    on_server,
+    with_options,
+)
+from agent.cli.output import ago, print_json, print_pairs, print_remark, print_table, safe
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
-from agent.model.job.names import LATEST, checked_alias, version_of
+from agent.model.job.names import LATEST, checked_alias, own_name, version_of
 from agent.model.job.reference import JobReference
 from agent.model.names import did_you_mean
 from agent.model.units import format_size
 
 if TYPE_CHECKING:
+    from agent.jobs.request import Kind
+    from agent.jobs.version import JobVersion
     from agent.remote.console import Console
 
 Json = dict[str, Any]
 
 _project = click.option(
-    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Whose jobs."
+    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the jobs."
+)
+
+
+#: Progress is reported after every so many files.
+_PROGRESS_FILES: Final = 2000
+
+#: Options that are fields of `JobRequest`, under the same names.
+_FIELDS: Final = (
+    click.option("-d", "--description", help="A description, shown with the job."),
+    click.option("-a", "--alias", "aliases", multiple=True, help="Alias besides `latest`."),
+    click.option("-E", "--entry-point", help='What to run: "python main.py".'),
+    click.option("-g", "--git-hash", "--git-version", "git_version", help="Branch, tag or commit."),
+    click.option("-r", "--runtime", help="Python version of the job: 3.11."),
+    click.option(
+        "-b",
+        "--build-context",
+        help="Folder of the source that is built.",
+    ),
+    click.option("-B", "--base-image", help="Base image of the generated Dockerfile."),
+    click.option("-D", "--dockerfile", help="Dockerfile, relative to the build context."),
 )
 
 
 @click.group()
 def job() -> None:
-    """Make, list and look at jobs: what can be launched again and again."""
+    """Create, list and describe jobs, which can be launched any number of times."""
 
 
-job.add_command(create)
+@job.command("create")
+@click.option(
+    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the job."
+)
+@click.option("-n", "--name", help="Name of the job; WANDB_JOB_NAME by default.")
+@with_options(_FIELDS)
+@with_options(SOURCE_OPTIONS)
+@click.option("-s", "--service", "services", multiple=True, hidden=True)
+@click.option("--schema", hidden=True)
+@on_server
+@json_option
+@click.argument("kind", metavar="git|code|image", type=click.Choice(["git", "code", "image"]))
+@click.argument("path", metavar="PATH")
+def create(
+    target: Target,
+    *,
+    kind: "Kind",
+    path: str,
+    project: str | None,
+    name: str | None,
+    services: tuple[str, ...],
+    schema: str | None,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Create a job without running it.
+
+    PATH is the URL of a repository (git), a directory or a file of code (code), or an image's
+    name (image). With nothing changed since the last version, nothing is stored.
+    """
+    from agent.jobs.request import JobRequest, check_git_url
+    from agent.jobs.version import create_job, open_job_store
+
+    if not project:
+        message = "No project is given."
+        raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
+    if kind == "git":
+        check_git_url(path)
+    _check_git_options(kind, fields)
+    fields |= {
+        "name": own_name(name, os.environ),
+        "services": services_from(services),
+        "schema": _schema_from(schema) if schema else None,
+    }
+
+    async def work(console: "Console") -> "JobVersion":
+        entity = await console.acting_entity()
+        request = JobRequest(kind=kind, path=path, entity=entity, project=project, **fields)
+        async with open_job_store(console.client) as store:
+            return await create_job(store, request, print_progress)
+
+    version = target.call(work)
+    if as_json:
+        print_json(_as_json(version))
+        return
+    print_version(version)
+    place = quote(f"{version.reference.entity}/{version.reference.project}")
+    print(f"  Page: {target.remote().url}/{place}/jobs")
 
 
 @job.command("list")
@@ -44,12 +130,14 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
         message = "No project is given."
         raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
 
+    from agent.jobs.version import open_job_store
+
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity()
-        async with open_workbench(console) as bench:
-            jobs = await bench.artifacts.jobs(entity, project)
+        async with open_job_store(console.client) as store:
+            jobs = await store.artifacts.jobs(entity, project)
         if jobs is None:
-            say(f"launch: there is no project `{project}` in `{entity}`.")
+            print_remark(f"launch: there is no project `{project}` in `{entity}`.")
         return jobs or []
 
     found = target.call(work)
@@ -69,13 +157,14 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
 @json_option
 @click.argument("reference", metavar="ENTITY/PROJECT/JOB:ALIAS")
 def describe(target: Target, reference: str, project: str | None, *, as_json: bool) -> None:
-    """Show one version of a job: where its code comes from, how it is built and started."""
+    """Show one version of a job: its source, and how it is built and started."""
+    from agent.jobs.version import open_job_store
 
     async def work(console: "Console") -> tuple[JobReference, Json, str]:
         named = await console.job_reference(reference, project)
-        async with open_workbench(console) as bench:
-            version = await bench.artifacts.version(named)
-            text = await bench.artifacts.text(named, version["id"], FILE_NAME)
+        async with open_job_store(console.client) as store:
+            version = await store.artifacts.version(named)
+            text = await store.artifacts.text(named, version["id"], FILE_NAME)
         return named, version, text
 
     named, version, text = target.call(work)
@@ -83,7 +172,7 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
     if as_json:
         print_json({**version, "job": raw})
         return
-    _say_repairs(text)
+    _print_repairs(text)
     number = f"{named.job}:v{version['versionIndex']}"
     print_pairs([
         ("job", number),
@@ -101,11 +190,12 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
 @click.argument("reference", metavar="ENTITY/PROJECT/JOB")
 def versions(target: Target, reference: str, project: str | None, *, as_json: bool) -> None:
     """List the versions of a job, newest first."""
+    from agent.jobs.version import open_job_store
 
     async def work(console: "Console") -> list[Json]:
         named = await console.job_reference(reference, project)
-        async with open_workbench(console) as bench:
-            return await bench.artifacts.versions(named)
+        async with open_job_store(console.client) as store:
+            return await store.artifacts.versions(named)
 
     found = target.call(work)
     if as_json:
@@ -120,7 +210,7 @@ def versions(target: Target, reference: str, project: str | None, *, as_json: bo
 
 @job.command("alias")
 @_project
-@click.option("--remove", is_flag=True, help="Take the aliases away instead.")
+@click.option("--remove", is_flag=True, help="Remove the aliases instead.")
 @on_server
 @click.argument("reference", metavar="ENTITY/PROJECT/JOB:VERSION")
 @click.argument("aliases", metavar="ALIAS...", nargs=-1, required=True)
@@ -132,19 +222,21 @@ def alias(
     *,
     remove: bool,
 ) -> None:
-    """Give aliases to a version of a job; they leave the version that had them."""
+    """Add aliases to a version of a job, and remove them from any other version."""
     for each in aliases:
         checked_alias(each)
 
+    from agent.jobs.version import open_job_store
+
     async def work(console: "Console") -> tuple[JobReference, Json]:
         named = await console.job_reference(reference, project)
-        async with open_workbench(console) as bench:
-            version = await bench.artifacts.version(named)
+        async with open_job_store(console.client) as store:
+            version = await store.artifacts.version(named)
             if remove:
-                _refuse_absent(named, aliases, version["aliases"])
-                await bench.artifacts.remove_aliases(named, version["id"], aliases)
+                _check_present(named, aliases, version["aliases"])
+                await store.artifacts.remove_aliases(named, version["id"], aliases)
             else:
-                await bench.artifacts.add_aliases(named, version["id"], aliases)
+                await store.artifacts.add_aliases(named, version["id"], aliases)
         return named, version
 
     named, version = target.call(work)
@@ -168,16 +260,18 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         )
         raise InvalidInputError(message, hint="Write JOB:v3, or JOB --all-versions.")
 
+    from agent.jobs.version import open_job_store
+
     async def work(console: "Console") -> list[str]:
         named = await console.job_reference(reference, project)
-        async with open_workbench(console) as bench:
+        async with open_job_store(console.client) as store:
             chosen = (
-                await bench.artifacts.versions(named)
+                await store.artifacts.versions(named)
                 if all_versions
-                else [await bench.artifacts.version(named)]
+                else [await store.artifacts.version(named)]
             )
             for each in chosen:
-                await bench.artifacts.delete(each["id"])
+                await store.artifacts.delete(each["id"])
         return [_deleted(named, each) for each in chosen]
 
     for line in target.call(work):
@@ -191,22 +285,22 @@ def _deleted(named: JobReference, version: Json) -> str:
     return f"Deleted {named.job}:v{version['versionIndex']}{aliases}"
 
 
-def _refuse_absent(named: JobReference, aliases: tuple[str, ...], there: list[str]) -> None:
+def _check_present(named: JobReference, aliases: tuple[str, ...], existing: list[str]) -> None:
     for each in aliases:
-        if each not in there:
+        if each not in existing:
             message = f"{named} has no alias `{each}`."
-            free = [known for known in there if version_of(known) is None]
+            free = [known for known in existing if version_of(known) is None]
             raise NotFoundError(message, hint=did_you_mean(each, free, "alias"))
 
 
-def _say_repairs(text: str) -> None:
+def _print_repairs(text: str) -> None:
     try:
         repairs = read_job_file(text).repairs
     except InvalidInputError as error:
-        say(f"launch: this job cannot be launched: {error}")
+        print_remark(f"launch: this job cannot be launched: {error}")
         return
     for repair in repairs:
-        say(f"launch: when it is launched, {repair}.")
+        print_remark(f"launch: when it is launched, {repair}.")
 
 
 def _shown(value: object) -> str:
@@ -223,3 +317,83 @@ def _version_row(each: Json) -> tuple[object, ...]:
     free = [alias for alias in each["aliases"] if version_of(alias) is None]
     size = format_size(int(each["size"]))
     return f"v{each['versionIndex']}", ", ".join(free), ago(each["createdAt"]), size, each["digest"]
+
+
+def _check_git_options(kind: str, fields: Json) -> None:
+    """Refuse options of repositories for other sources."""
+    source = fields["source"]
+    if source != "auto" and kind not in {"code", source}:
+        message = f"--source says what a directory becomes, and this is a job of type {kind}."
+        raise InvalidInputError(message, hint="Leave it out.")
+    may_be_git = kind == "git" or (kind == "code" and source == "git")
+    for flag, given, fits in (
+        ("--git-hash", fields["git_version"], kind == "git"),
+        ("--submodules", fields["submodules"] is not None, may_be_git),
+        ("--lfs", fields["lfs"], may_be_git),
+    ):
+        if given and not fits:
+            message = f"{flag} belongs to Git jobs, and this is a job of type {kind}."
+            raise InvalidInputError(message, hint="Leave it out.")
+
+
+def print_progress(done: int, total: int) -> None:
+    """A line for every so many files that have been sent."""
+    if total > _PROGRESS_FILES and done < total and done % _PROGRESS_FILES == 0:
+        print_remark(f"launch: {done} of {total} files are uploaded.")
+
+
+def print_version(version: "JobVersion") -> None:
+    """Print what was made, in W&B's words, with the remarks about it."""
+    for remark in version.remarks:
+        print_remark(f"launch: {remark}")
+    plural = "alias" if len(version.aliases) == 1 else "aliases"
+    named = f", with {plural} {', '.join(version.aliases)}" if version.aliases else ""
+    print(safe(f"{version.action} job: {version.reference}{named}"))
+    if version.sent_files:
+        count = "1 file was" if version.sent_files == 1 else f"{version.sent_files} files were"
+        print_remark(f"launch: {count} uploaded, {format_size(version.sent_bytes)}.")
+
+
+def _schema_from(text: str) -> Json:
+    """A JSON schema from a `.json` or `.yaml` file.
+
+    Raises:
+        InvalidInputError: no mapping can be read, or it is not a JSON schema.
+    """
+    schema = mapping_from(text, "--schema")
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        place = "/".join(str(part) for part in error.absolute_path) or "the whole"
+        message = f"--schema: it is not a JSON schema: {place}: {error.message}."
+        raise InvalidInputError(message) from None
+    return schema
+
+
+def _as_json(version: "JobVersion") -> Json:
+    return {
+        "action": version.action,
+        "job": str(version.reference),
+        "aliases": list(version.aliases),
+        "commit": version.commit,
+        "remarks": list(version.remarks),
+        "sentFiles": version.sent_files,
+        "sentBytes": version.sent_bytes,
+    }
+
+
+def services_from(texts: tuple[str, ...]) -> dict[str, str]:
+    """`name=policy` texts of `--service`; of several for one name the last counts."""
+    services: dict[str, str] = {}
+    for text in texts:
+        name, equals, policy = text.partition("=")
+        if not equals or not name.strip():
+            message = f"--service: '{text}' is not of the form NAME=POLICY."
+            raise InvalidInputError(message, hint="For example: --service proxy=always.")
+        if policy not in {"always", "never"}:
+            message = f"--service {name}: '{policy}' is not a policy."
+            raise InvalidInputError(message, hint="Write `always` or `never`.")
+        services[name.strip()] = policy
+    return services

@@ -1,4 +1,4 @@
-"""`launch-agent`: takes jobs off queues and runs them on this machine."""
+"""`launch-agent`: the daemon that takes jobs off queues and runs them on this machine."""
 
 import os
 import sys
@@ -7,14 +7,21 @@ from pathlib import Path
 from typing import Any, Final
 
 import click
+from pydantic import SecretStr
 
 from agent import __version__
-from agent.cli.lean import collect_rarely, import_lean
-from agent.cli.top import debug_option, run_command
-from agent.config.document import KeyPath
-from agent.config.load import ConfigValue, load
-from agent.config.server import ServerFlags, choose_for_agent
+from agent.cli.errors import debug_option, run_command
+from agent.cli.output import print_table
+from agent.cli.startup import import_structlog_without_rich, reduce_garbage_collection
+from agent.config.agent import AgentConfig
+from agent.config.base import Model
+from agent.config.document import KeyPath, dotted
+from agent.config.load import ConfigValue, Loaded, load
+from agent.config.schema import annotation_at, describe, values_of
+from agent.config.server import EmbeddedServer, RemoteServer, ServerFlags, choose_for_agent
 from agent.model.errors import InvalidInputError
+from agent.model.redact import MASK, Redactor
+from agent.model.units import format_size
 
 #: Which key of the configuration a flag sets.
 _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
@@ -38,7 +45,7 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("-q", "--queue", "queues", multiple=True, help="Queue to serve; may be repeated.")
-@click.option("-e", "--entity", help="Whose queues; the key's owner by default.")
+@click.option("-e", "--entity", help="Entity of the queues; the key's owner by default.")
 @click.option("-l", "--log-file", help="Destination of the log; `-` is standard error.")
 @click.option("-j", "--max-jobs", type=int, help="Jobs at a time; -1 is unlimited.")
 @click.option(
@@ -50,26 +57,28 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 )
 @click.option("-v", "--verbose", "verbosity", count=True, help="Log more; -vv logs most.")
 @click.option("--name", help="Name of this agent; the host's name by default.")
-@click.option("--embedded", is_flag=True, help="Bring a control plane, whatever names a server.")
-@click.option("--server", metavar="URL", help="Control plane to serve.")
+@click.option("--embedded", is_flag=True, help="Embed a control plane in any case.")
+@click.option("--server", metavar="URL", help="Address of the control plane.")
 @click.option(
-    "--api-key-file", type=click.Path(path_type=Path), help="A file with the key for --server."
+    "--api-key-file", type=click.Path(path_type=Path), help="File with the API key for --server."
 )
+@click.option("--listen", metavar="ADDRESS", help="Embedded server: address; 127.0.0.1 by default.")
 @click.option(
-    "--listen", metavar="ADDRESS", help="Embedded control plane: address; 127.0.0.1 by default."
+    "--port", type=click.IntRange(0, 65535), help="Embedded server: port; 0 is any free one."
 )
+@click.option("--state-dir", type=click.Path(), help="Folder of journal, caches and jobs.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="Embedded control plane: port; 0 is any free."
+    "--data-dir",
+    type=click.Path(),
+    help="Embedded server: database, logs, code.",
 )
-@click.option("--state-dir", type=click.Path(), help="Journal, caches, folders of jobs.")
-@click.option("--data-dir", type=click.Path(), help="Embedded control plane: database, logs, code.")
 @click.option(
     "--on-stop",
     type=click.Choice(["auto", "wait", "detach"]),
-    help="What the first SIGTERM means for running jobs; auto waits if embedded, else detaches.",
+    help="Running jobs at the first SIGTERM: auto waits if embedded, else detaches.",
 )
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
-@click.option("--check-config", is_flag=True, help="Print what would count, and from where; exit.")
+@click.option("--check-config", is_flag=True, help="Print the effective values and origins.")
 @click.option("-u", "--url", "wandb_url", hidden=True)
 @click.version_option(__version__, prog_name="launch-agent", message="%(prog)s %(version)s")
 @debug_option
@@ -85,26 +94,24 @@ def launch_agent(
 ) -> int:
     """Take jobs off queues and run them on this machine.
 
-    Without a server it brings its own control plane: SQLite and a folder, on loopback. The
-    first SIGTERM or Ctrl-C stops claiming and leaves in good order; the second stops the jobs.
+    Without a server it embeds a control plane: SQLite and a folder, on loopback. The first
+    SIGTERM or Ctrl-C stops claiming and shuts down in order; the second stops the jobs.
     """
     if wandb_url is not None:
-        message = "-u/--url is gone, as in W&B's agent."
+        message = "-u/--url was removed, as in W&B's agent."
         raise InvalidInputError(message, hint="Use --queue, and --server for the address.")
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
     choice = choose_for_agent(os.environ, loaded, ServerFlags(server, api_key_file, embedded))
     if check_config:
-        from agent.cli.check_config import print_config
-
-        print_config(loaded, choice)
+        _print_config(loaded, choice)
         return 0
     if not loaded.config.queues:
         message = "launch-agent needs at least one queue to serve."
         raise InvalidInputError(message, hint="Add --queue default, or `queues:` to the file.")
-    from agent.cli.greeting import greet
+    from agent.cli.server import print_announcement
     from agent.compose.agent import run_agent
 
-    return run_agent(loaded, choice, greet)
+    return run_agent(loaded, choice, print_announcement)
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
@@ -115,10 +122,76 @@ def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
             yield ConfigValue(path, given, shown)
 
 
+def _print_config(loaded: Loaded, choice: RemoteServer | EmbeddedServer) -> None:
+    """Print the file that was read, the server that was chosen, and all values."""
+    from agent.config.messages import missing_inputs
+    from agent.runners.docker.arguments import allowance
+
+    # Refuses what only the runner can check.
+    allowance(loaded.config.runners.local_container.allow)
+    print(f"file:    {loaded.file or 'none'}")
+    if isinstance(choice, RemoteServer):
+        print(f"server:  {choice.url} (from {choice.origin}), key {MASK}")
+    else:
+        print(f"server:  embedded ({choice.origin})")
+    print()
+    rows = [
+        (dotted(path), _shown(path, value), loaded.origin(path))
+        for path, value in _leaves((), loaded.config)
+    ]
+    print_table(("KEY", "VALUE", "FROM"), rows, "")
+    for warning in (*loaded.warnings, *missing_inputs(loaded.config, os.environ)):
+        print(f"note:    {warning}")
+
+
+def _leaves(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
+    if isinstance(value, Model):
+        for key, inner in values_of(value):
+            yield from _leaves((*path, key), inner)
+    elif isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _leaves((*path, key), item)
+    elif isinstance(value, tuple) and value and isinstance(value[0], Model):
+        for index, item in enumerate(value):
+            yield from _leaves((*path, index), item)
+    else:
+        yield path, value
+
+
+def _shown(path: KeyPath, value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, SecretStr):
+        return MASK
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_shown((*path, 0), item) for item in value) + "]"
+    return Redactor().text(_scalar(describe(annotation_at(AgentConfig, path)), value))
+
+
+def _scalar(form: str, value: Any) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case float() if "duration" in form:
+            return _duration(value)
+        case int() if "a size" in form:
+            return format_size(value)
+        case _:
+            return str(value)
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which it is a multiple: `90m`, `2h`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds and seconds % length == 0:
+            return f"{seconds / length:g}{unit}"
+    return f"{seconds:g}s"
+
+
 def main() -> None:
     """Entry point of the console script."""
-    collect_rarely()
-    import_lean()
+    reduce_garbage_collection()
+    import_structlog_without_rich()
     sys.exit(run_command(launch_agent, "launch-agent"))
 
 

@@ -1,4 +1,4 @@
-"""Printing: tables for people, plain columns for pipes, JSON for programs."""
+"""Printing: tables on terminals, plain columns into pipes, JSON."""
 
 import json
 import re
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from agent.model.units import format_duration
 
-#: Names and messages come from other people; they must not steer this terminal.
+#: Names and messages come from other users; their control characters are not printed.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 _COLOURS: Final = {
@@ -55,41 +55,35 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 
 def safe(value: object) -> str:
-    """A text without characters that steer terminals."""
+    """A text without control characters."""
     return _CONTROL.sub("?", "" if value is None else str(value))
 
 
-def say(text: str) -> None:
-    """A remark for people: on standard error, so that pipes get results only."""
+def print_remark(text: str) -> None:
+    """A line on standard error, so that standard output has results only."""
     print(safe(text), file=sys.stderr, flush=True)
 
 
 def ago(text: str | None) -> str:
-    """How long ago an ISO-8601 time of the wire was: `12 s ago`."""
-    seconds = since(text)
-    return "" if seconds is None else f"{format_duration(max(seconds, 0.0))} ago"
-
-
-def since(text: str | None) -> float | None:
-    """Seconds since an ISO-8601 time of the wire."""
-    moment = parse_time(text)
-    return None if moment is None else (datetime.now(UTC) - moment).total_seconds()
+    """How long ago an ISO-8601 time was: `12 s ago`."""
+    passed = between(text, None)
+    return f"{passed} ago" if passed else ""
 
 
 def between(start: str | None, end: str | None) -> str:
-    """The time from one moment to another, or until now."""
-    first, last = parse_time(start), parse_time(end)
+    """The duration between two ISO-8601 times, or until now."""
+    first, last = _parse_time(start), _parse_time(end)
     if first is None:
         return ""
     return format_duration(max(((last or datetime.now(UTC)) - first).total_seconds(), 0.0))
 
 
-def parse_time(text: str | None) -> datetime | None:
-    """An ISO-8601 time; without a zone it is UTC, as on the wire."""
+def _parse_time(text: str | None) -> datetime | None:
+    """An ISO-8601 time; without a zone it is UTC, as in answers of the server."""
     if not text:
         return None
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def phase_word(item: dict[str, Any]) -> str:

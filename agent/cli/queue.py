@@ -1,47 +1,78 @@
-"""`launch queue`: create, list, show, update, delete, pause, resume."""
+"""`launch queue`: create, list, show, update, delete, pause, resume; queues described in files."""
 
+import json
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
+from agent.cli.options import Target, json_option, mapping_from, on_server, with_options
 from agent.cli.output import ago, print_json, print_pairs, print_table
-from agent.cli.queue_file import QueueFile, read_queue_file
+from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
+from agent.model.names import did_you_mean
 
 Json = dict[str, Any]
 
 
+_KEYS: Final = (
+    "name",
+    "resource",
+    "resource_args",
+    "config",
+    "template_variables",
+    "prioritization",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFile:
+    """A queue as it was described; `None` means not given."""
+
+    name: str | None = None
+    resource: str | None = None
+    config: Json | None = None
+    template_variables: Json | None = None
+    prioritization: bool | None = None
+
+    def fields(self) -> Json:
+        """Fields of the schema's `SaveLaunchQueueInput`, without those that were not given."""
+        mode = None if self.prioritization is None else "V0" if self.prioritization else "DISABLED"
+        every = {
+            "resource": self.resource,
+            "config": self.config,
+            "templateVariables": self.template_variables,
+            "prioritizationMode": mode,
+        }
+        return {key: value for key, value in every.items() if value is not None}
+
+
 @click.group()
 def queue() -> None:
-    """Create, list and steer queues."""
+    """Create, list, change and pause queues."""
 
 
-def _template_options(command: Any) -> Any:
-    options = (
-        click.option("-r", "--resource", help="Runner: local-container or local-process."),
-        click.option(
-            "-f", "--file", "file", type=click.Path(path_type=Path),
-            help="YAML with resource, resource_args, template_variables, prioritization.",
-        ),
-        click.option(
-            "--config", "config", metavar="FILE|JSON",
-            help='The template alone: `{"resource_args": {...}}`.',
-        ),
-        click.option(
-            "--prioritization/--no-prioritization", default=None,
-            help="Whether priorities count; on by default.",
-        ),
-    )  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return command
+_TEMPLATE_OPTIONS: Final = (
+    click.option("-r", "--resource", help="Runner: local-container or local-process."),
+    click.option(
+        "-f", "--file", "file", type=click.Path(path_type=Path),
+        help="YAML with resource, resource_args, template_variables, prioritization.",
+    ),
+    click.option(
+        "--config", "config", metavar="FILE|JSON",
+        help='The template alone: `{"resource_args": {...}}`.',
+    ),
+    click.option(
+        "--prioritization/--no-prioritization", default=None,
+        help="Whether items have priorities; on by default.",
+    ),
+)  # fmt: skip
 
 
 @queue.command("create")
 @click.argument("name", required=False)
-@_template_options
+@with_options(_TEMPLATE_OPTIONS)
 @on_server
 @json_option
 def create(
@@ -70,7 +101,7 @@ def create(
 
 @queue.command("update")
 @click.argument("name")
-@_template_options
+@with_options(_TEMPLATE_OPTIONS)
 @on_server
 @json_option
 def update(
@@ -83,10 +114,10 @@ def update(
     prioritization: bool | None,
     as_json: bool,
 ) -> None:
-    """Change a queue; what is not given stays."""
+    """Change a queue; what is not given stays as it is."""
     described = read_queue_file(file, config, resource, prioritization=prioritization)
     if not described.fields():
-        message = f"Nothing was said about the queue `{name}` that could be changed."
+        message = f"No change of the queue `{name}` is given."
         raise InvalidInputError(message, hint="Give --resource, --config, --prioritization or -f.")
 
     async def work(console: Any) -> Json:
@@ -152,7 +183,7 @@ def delete(target: Target, name: str, *, force: bool) -> None:
 @on_server
 @json_option
 def pause(target: Target, name: str, *, as_json: bool) -> None:
-    """Accept items, but hand none out."""
+    """Stop giving items to agents; items can still be submitted."""
     _report(_pause(target, name, paused=True), "Paused", as_json=as_json)
 
 
@@ -161,7 +192,7 @@ def pause(target: Target, name: str, *, as_json: bool) -> None:
 @on_server
 @json_option
 def resume(target: Target, name: str, *, as_json: bool) -> None:
-    """Hand out items again."""
+    """Give items to agents again."""
     _report(_pause(target, name, paused=False), "Resumed", as_json=as_json)
 
 
@@ -179,8 +210,6 @@ def _fields(described: QueueFile, name: str) -> Json:
 
 
 def _variables(known: Json) -> Json | None:
-    import json
-
     return {
         each["name"]: {
             "schema": json.loads(each["schema"]),
@@ -211,8 +240,6 @@ def _row(each: Json) -> tuple[object, ...]:
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
-    import json
-
     counts = ", ".join(f"{each['count']} {each['phase'].lower()}" for each in found["counts"])
     agents = [
         f"{each['name']} ({'lost' if each['lost'] else each['agentStatus']}, "
@@ -228,10 +255,83 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("entity", found["entityName"]),
         ("resource", found["resource"]),
         ("state", "paused" if found["paused"] else "open"),
-        ("priorities", "count" if found["prioritizationMode"] == "V0" else "are ignored"),
+        ("priorities", "on" if found["prioritizationMode"] == "V0" else "off"),
         ("created", f"{ago(found['createdAt'])} by {found['createdBy']}"),
         ("items", counts or "none"),
         ("agents", "\n".join(agents) or "none"),
         ("variables", "\n".join(variables)),
         ("template", json.dumps(found["config"], indent=2)),
     ]
+
+
+def read_queue_file(
+    file: Path | None, config: str | None, resource: str | None, *, prioritization: bool | None
+) -> QueueFile:
+    """A file, then the flags on top of it.
+
+    Raises:
+        InvalidInputError: names file, line and key.
+    """
+    described = _queue_of(read_document(file)) if file else QueueFile()
+    if config is not None:
+        described = replace(described, config=mapping_from(config, "--config"))
+    if resource is not None:
+        described = replace(described, resource=resource)
+    if prioritization is not None:
+        described = replace(described, prioritization=prioritization)
+    return described
+
+
+def _queue_of(document: Document) -> QueueFile:
+    for key in document.data:
+        if key not in _KEYS:
+            message = f"{document.place((key,))}: unknown key `{key}`."
+            raise InvalidInputError(message, hint=did_you_mean(key, _KEYS, "key"))
+    config = _config(document)
+    arguments = (config or {}).get("resource_args")
+    resource = _text(document, "resource")
+    if resource is None and isinstance(arguments, dict) and len(arguments) == 1:
+        resource = next(iter(arguments))
+    return QueueFile(
+        name=_text(document, "name"),
+        resource=resource,
+        config=config,
+        template_variables=_mapping(document, "template_variables"),
+        prioritization=_switch(document, "prioritization"),
+    )
+
+
+def _config(document: Document) -> Json | None:
+    """The template: W&B's whole `config`, or its one part `resource_args`."""
+    whole, arguments = _mapping(document, "config"), _mapping(document, "resource_args")
+    if whole is not None and arguments is not None:
+        message = f"{document.place(('resource_args',))}: `resource_args` is given twice."
+        raise InvalidInputError(message, hint="Keep it here, or inside `config`.")
+    return whole if arguments is None else {"resource_args": arguments}
+
+
+def _text(document: Document, key: str) -> str | None:
+    value = document.data.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _wrong(document, key, "a string")
+    return value
+
+
+def _mapping(document: Document, key: str) -> Json | None:
+    value = document.data.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise _wrong(document, key, "a mapping of `key: value`")
+    return value
+
+
+def _switch(document: Document, key: str) -> bool | None:
+    value = document.data.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise _wrong(document, key, "`true` or `false`")
+    return value
+
+
+def _wrong(document: Document, key: str, form: str) -> InvalidInputError:
+    seen = document.data[key]
+    message = f"{document.place((key,))}: `{key}`: seen `{seen}`; expected {form}."
+    return InvalidInputError(message)

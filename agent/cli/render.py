@@ -1,4 +1,4 @@
-"""`launch render`: what a submission would become; nothing is queued, built or started."""
+"""`launch render`: what a submission would be run as; nothing is queued, built or started."""
 
 import json
 import os
@@ -7,57 +7,53 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
-from agent.cli.job_create import with_options
-from agent.cli.output import print_json, print_pairs, print_table, safe, say
-from agent.cli.submit_options import WISHES, Asked, read_flags
+from agent.cli.options import Target, json_option, on_server, with_options
+from agent.cli.output import print_json, print_pairs, print_remark, print_table, safe
+from agent.cli.submit_options import RUN_OPTIONS, read_options
 
 if TYPE_CHECKING:
+    from agent.jobs.request import SubmitOptions
     from agent.pipeline.render import Rendering
     from agent.remote.console import Console
 
 
 @click.command("render")
-@with_options(WISHES)
+@with_options(RUN_OPTIONS)
 @click.option(
     "-q", "--queue", is_flag=False, flag_value="default",
-    help="Queue whose template counts; without it that of a direct run: none.",
+    help="Queue whose template is used; without it, as for a direct run, none.",
 )  # fmt: skip
-@click.option("-v", "--set-var", "variables", multiple=True, metavar="K=V")
+@click.option(
+    "-v", "--set-var", "variables", multiple=True, metavar="K=V",
+    help="Value of a template variable of the queue; repeatable.",
+)  # fmt: skip
 @on_server
 @json_option
 @click.argument("reference", required=False, metavar="[JOB]")
 def render(target: Target, *, reference: str | None, as_json: bool, **flags: Any) -> None:
-    """Show what a job would become: Dockerfile, container, environment, and who set what.
+    """Show what a job would be run as: Dockerfile, container, environment, and who set what.
 
     JOB is entity/project/name:alias; or give --uri or --docker-image. Secrets are masked, and
-    nothing is queued, built or started. The agent's part comes from this machine's
-    configuration.
+    nothing is queued, built or started. The agent's part follows this machine's configuration.
     """
     if reference is not None:
         flags["job"] = reference
-    show(target, read_flags(target.entity, {**flags, "args": ()}), as_json=as_json)
+    show(target, read_options(target.entity, {**flags, "args": ()}), as_json=as_json)
 
 
-def show(target: Target, asked: Asked, *, as_json: bool) -> None:
-    """Print what a submission would become; also `launch submit --dry-run`.
+def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
+    """Print what a submission would be run as; also for `launch submit --dry-run`.
 
     Raises:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
 
     async def work(console: "Console") -> "Rendering":
-        from agent.compose.drafted import Making
-        from agent.compose.rendering import Submission, render_submission
+        from agent.compose.rendering import render_submission
         from agent.config.load import load
 
-        making = None
-        if asked.makes_job:
-            wanted = asked.new_job(await console.acting_entity())
-            making = Making(wanted, asked.source, asked.with_diff)
-        submission = Submission(asked.queue, asked.wishes, asked.variables, asked.priority, making)
         config = load(os.environ).config
-        return await render_submission(console, config, submission, _Remarks(quiet=as_json))
+        return await render_submission(console, config, options, _SetupLog(quiet=as_json))
 
     rendering = target.call(work)
     if as_json:
@@ -66,17 +62,17 @@ def show(target: Target, asked: Asked, *, as_json: bool) -> None:
         _print(rendering)
 
 
-class _Remarks:
-    """The setup's log, on standard error."""
+class _SetupLog:
+    """`LogSink` that prints the log of fetching on standard error."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
 
     async def write(self, data: bytes) -> None:
-        """Say it line by line."""
+        """Print it line by line."""
         for line in data.decode("utf-8", "replace").splitlines():
             if not self._quiet:
-                say(line)
+                print_remark(line)
 
 
 def _print(rendering: "Rendering") -> None:
@@ -86,7 +82,7 @@ def _print(rendering: "Rendering") -> None:
         _heading(f"Dockerfile ({rendering.own_dockerfile or 'generated'})")
         print(_safe_lines(rendering.dockerfile))
     _heading("Container" if rendering.container is not None else "Process")
-    print(safe_json(rendering.container or rendering.process))
+    print(_json(rendering.container or rendering.process))
     _heading("Environment")
     print_pairs(sorted(rendering.environment.items()))
     _heading("Who set what")
@@ -94,11 +90,11 @@ def _print(rendering: "Rendering") -> None:
         (each.path, json.dumps(each.value, ensure_ascii=False), each.layer)
         for each in rendering.settings
     ]
-    print_table(("FIELD", "VALUE", "LAYER"), rows, "Nobody set anything.")
+    print_table(("FIELD", "VALUE", "LAYER"), rows, "No field is set.")
 
 
-def safe_json(value: Any) -> str:
-    """Indented JSON; JSON itself escapes what would steer a terminal."""
+def _json(value: Any) -> str:
+    """Indented JSON, in which control characters are escaped."""
     return json.dumps(value, indent=2)
 
 

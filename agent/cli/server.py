@@ -1,15 +1,19 @@
-"""`launch server`: the control plane by itself, for a team."""
+"""`launch server`: the control plane of a team; what daemons print when they start."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agent.cli.lean import import_lean
+from agent.cli.startup import import_structlog_without_rich
 from agent.config.document import KeyPath
 from agent.config.load import ConfigValue, load
+
+if TYPE_CHECKING:
+    from agent.compose.control_plane import Announcement
 
 _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
     "listen": ("--listen", ("control", "listen")),
@@ -21,33 +25,38 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 }
 
 
+_RESOURCES: Final = {
+    "local-container": "in containers",
+    "local-process": "as processes of this machine",
+}
+
+
 @click.command("server")
 @click.option(
     "-c",
     "--config",
     "config_file",
     type=click.Path(path_type=Path),
-    help="Configuration file; its section `control` counts.",
+    help="Configuration file; its section `control` is used.",
 )
 @click.option("--listen", metavar="ADDRESS", help="127.0.0.1 by default.")
 @click.option("--port", type=click.IntRange(0, 65535), help="8450 by default; 0 is any free one.")
-@click.option("--data-dir", type=click.Path(), help="SQLite database, logs, code.")
-@click.option("--external-url", metavar="URL", help="How clients reach it.")
+@click.option("--data-dir", type=click.Path(), help="Folder of SQLite database, logs and code.")
+@click.option("--external-url", metavar="URL", help="Address by which clients reach it.")
 @click.option("-l", "--log-file", help="Destination of the log; `-` is standard error.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
 def server(*, config_file: Path | None, **flags: Any) -> int:
     """Serve the control plane until SIGTERM.
 
-    With LAUNCH_DATABASE_URL=postgresql://… (or `control.database_url`) it keeps its data in
-    PostgreSQL, else in SQLite. The first start makes an administrator and keeps the key where
-    commands on this machine find it; `launch user create` and `launch key create` make more.
+    With LAUNCH_DATABASE_URL=postgresql://… (or `control.database_url`) the data is in
+    PostgreSQL, else in SQLite. The first start creates an administrator, and stores the key where
+    commands on this machine find it; `launch user create` and `launch key create` create more.
     """
-    import_lean()
+    import_structlog_without_rich()
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
-    from agent.cli.greeting import greet
     from agent.compose.control_plane import run_server
 
-    return run_server(loaded, greet)
+    return run_server(loaded, print_announcement)
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
@@ -55,3 +64,18 @@ def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
         if value is not None:
             shown, path = _FLAGS[name]
             yield ConfigValue(path, value, shown)
+
+
+def print_announcement(announcement: "Announcement") -> None:
+    """Print on standard output, at the start: address, how to sign in, what jobs run on."""
+    print(f"Control plane  {announcement.url}  ({announcement.origin})")
+    if announcement.sign_in is not None:
+        # The link is a credential: it is printed on a terminal only, not into files and journals.
+        how = announcement.sign_in if sys.stdout.isatty() else "`launch open` prints a link"
+        print(f"Sign in        {how}")
+    if announcement.resources:
+        where = " or ".join(_RESOURCES.get(each, each) for each in announcement.resources)
+        print(f"Jobs run       {where}; a new queue takes {announcement.resources[0]}")
+    for remark in announcement.remarks:
+        print(f"Note           {remark}")
+    sys.stdout.flush()

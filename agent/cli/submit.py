@@ -1,31 +1,39 @@
-"""`launch submit`: put a job on a queue, and wait for it or follow it; or run it here."""
+"""`launch submit` puts a job on a queue; `launch run` runs it on this machine, now."""
 
+import asyncio
+import os
+import subprocess
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agent.cli.connect import Target, json_option, on_server
-from agent.cli.follow import Screen, exit_code_for, follow, wait_for
-from agent.cli.job_create import announce, tell_progress, with_options
-from agent.cli.output import print_json, safe, say
-from agent.cli.submit_options import QUEUEING, WISHES, Asked, read_flags
-from agent.cli.workbench import open_workbench
+from agent.cli.follow import Screen, exit_code_for, follow_item, wait_for
+from agent.cli.job import print_progress, print_version
+from agent.cli.options import Target, json_option, on_server, with_options
+from agent.cli.output import print_json, print_remark, safe
+from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
+from agent.model.errors import ConfigError
 
 if TYPE_CHECKING:
-    from agent.jobs.new_job import Made
+    from agent.compose.direct import DirectRun
+    from agent.config.load import Loaded
+    from agent.config.server import EmbeddedServer, RemoteServer
+    from agent.jobs.request import SubmitOptions
     from agent.remote.console import Console
 
 Json = dict[str, Any]
 
-#: As shells report a program ended by SIGPIPE.
+#: As shells report a program that was ended by SIGPIPE.
 _PIPE_CLOSED: Final = 141
 
 
 @click.command("submit")
-@with_options(WISHES)
-@with_options(QUEUEING)
+@with_options(RUN_OPTIONS)
+@with_options(QUEUE_OPTIONS)
 @on_server
 @json_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
@@ -42,29 +50,35 @@ def submit(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Put a job on a queue, or, without --queue, run it here and now.
+    """Put a job on a queue; without --queue, run it on this machine, now.
 
-    A job that exists (--job), or a source: a directory or git repository (--uri), which
-    becomes a job first, or a ready image (--docker-image). ARGS after `--` are appended to its
+    The job is an existing one (--job), a source from which one is made first (--uri, a directory
+    or git repository), or a ready image (--docker-image). ARGS after `--` are appended to its
     command.
     """
-    no_wait = flags["no_wait"]
-    asked = read_flags(target.entity, flags)
+    detach = flags["no_wait"]
+    options = read_options(target.entity, flags)
     if dry_run:
         from agent.cli.render import show
 
-        show(target, asked, as_json=as_json)
+        show(target, options, as_json=as_json)
         return
-    if asked.queue is None:
-        from agent.cli.run import run_here
-
-        context.exit(run_here(target, asked, as_json=as_json, detached=no_wait))
-    queue = asked.queue
+    if options.queue is None:
+        context.exit(_run_here(target, options, as_json=as_json, detach=detach))
+    queue = options.queue
 
     async def work(console: "Console") -> Json:
-        options = {"idempotencyKey": idempotency_key or uuid.uuid4().hex}
-        item = await push(console, queue, asked, options, quiet=as_json)
-        return await _accompany(console, item, wait=wait, follow=follow, quiet=as_json)
+        key = idempotency_key or uuid.uuid4().hex
+        item = await _submit(console, queue, options, quiet=as_json, idempotencyKey=key)
+        if not as_json:
+            _print_item(item, waits=wait or follow)
+        if follow:
+            item = await _follow(console, str(item["id"]), quiet=as_json)
+        elif wait:
+            item = await wait_for(console, str(item["id"]))
+        if (wait or follow) and not as_json:
+            _print_end(item, explain=True)
+        return item
 
     item = target.call(work)
     if as_json:
@@ -73,86 +87,155 @@ def submit(
         context.exit(exit_code_for(item))
 
 
-async def push(console: "Console", queue: str, asked: Asked, options: Json, *, quiet: bool) -> Json:
-    """Make the job if need be, and put it on the queue; gives the item."""
-    from agent.jobs.launching import Launch, launch
+@click.command("run")
+@with_options(RUN_OPTIONS)
+@on_server
+@json_option
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(context: click.Context, /, target: Target, *, as_json: bool, **flags: Any) -> None:
+    """Build and run a job on this machine, now, and exit as it does.
 
-    async def make_job(entity: str) -> "Made":
-        from agent.jobs.create import create_job
-
-        async with open_workbench(console) as bench:
-            wanted = asked.new_job(entity)
-            return await create_job(
-                bench, wanted, source=asked.source, with_diff=asked.with_diff,
-                progress=tell_progress,
-            )  # fmt: skip
-
-    def told(made: "Made") -> None:
-        if not quiet:
-            announce(made)
-
-    asking = Launch(
-        queue=queue,
-        wishes=asked.wishes,
-        variables=asked.variables,
-        options={"priority": asked.priority, **options},
-        make_job=make_job if asked.makes_job else None,
-    )
-    return await launch(console, asking, told)
+    The same as `launch submit` without --queue. The run is stored like any other; Ctrl-C stops
+    it. ARGS after `--` are appended to its command.
+    """
+    detach = flags["no_wait"]
+    options = read_options(target.entity, flags)
+    context.exit(_run_here(target, options, as_json=as_json, detach=detach))
 
 
-async def _accompany(
-    console: "Console", item: Json, *, wait: bool, follow: bool, quiet: bool
+async def _submit(
+    console: "Console", queue: str, options: "SubmitOptions", *, quiet: bool, **fields: Any
 ) -> Json:
-    item_id = str(item["id"])
+    """Make the job if there is none yet, and put a run of it on the queue; returns the item.
+
+    Queue and template variables are checked before a job is made.
+    """
+    from agent.jobs.submission import launch_spec, template_values
+
+    fields |= {
+        "priority": options.priority,
+        "templateVariables": await template_values(console, queue, options),
+    }
+    job = await _job_of(console, options, quiet=quiet)
+    spec = await asyncio.to_thread(launch_spec, options, job)
+    given = {key: value for key, value in fields.items() if value is not None}
+    return await console.submit(queue, spec, **given)
+
+
+async def _job_of(console: "Console", options: "SubmitOptions", *, quiet: bool) -> str | None:
+    """The full reference of the job, made from --uri or existing; `None` for an image."""
+    from agent.jobs.version import create_job, open_job_store
+
+    if options.uri is None and options.job is None:
+        return None
+    async with open_job_store(console.client) as store:
+        if options.uri is None:
+            # A name without a project is looked up in the run's, as the control plane does it.
+            named = await console.job_reference(str(options.job), options.run_project())
+            await store.artifacts.version(named)
+            return str(named)
+        request = options.job_request(await console.acting_entity())
+        version = await create_job(store, request, print_progress)
     if not quiet:
-        _announce(item, waits=wait or follow)
-    if follow:
-        item = await follow_item(console, item_id, quiet=quiet)
-    elif wait:
-        item = await wait_for(console, item_id)
-    if (wait or follow) and not quiet:
-        conclude(item)
-    return item
+        print_version(version)
+    return str(version.reference)
 
 
-def _announce(item: Json, *, waits: bool) -> None:
-    title = f"`{item['name']}`" if item["name"] else "The job"
-    line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
-    for warning in item["warnings"]:
-        say(f"launch: {warning}")
-    if waits:
-        say(f"launch: {line}")
-        return
-    print(safe(line))
-    print(f"  Follow it: launch item logs {item['id']} --follow")
-    print(f"  Or ask:    launch explain {item['id']}")
-    sys.stdout.flush()
+def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach: bool) -> int:
+    """Run it in this process, or start another one that does; returns the exit code."""
+    if detach:
+        return _detach()
+    from agent.compose.direct import run_direct
+    from agent.config.load import load
+    from agent.config.server import EmbeddedServer
+
+    loaded = load(os.environ)
+    choice = _choose_server(target, loaded)
+
+    async def work(direct: "DirectRun") -> Json:
+        if not as_json:
+            print_remark(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
+        item = await _submit(direct.console, direct.queue, options, quiet=as_json)
+        item = await _follow(direct.console, str(item["id"]), quiet=as_json)
+        if not as_json:
+            # An embedded control plane ends with this process: it answers no `explain`.
+            _print_end(item, explain=not isinstance(choice, EmbeddedServer))
+        return item
+
+    resource = options.resource or options.from_base("resource")
+    item = run_direct(loaded, choice, target.entity, resource, work)
+    if as_json:
+        print_json(item)
+    return exit_code_for(item)
 
 
-async def follow_item(console: "Console", item_id: str, *, quiet: bool) -> Json:
-    """Show phases and logs until the item has ended; gives it."""
+def _choose_server(target: Target, loaded: "Loaded") -> "RemoteServer | EmbeddedServer":
+    """The control plane of all commands; where none is configured, one of this process."""
+    from agent.config.server import EmbeddedServer
+
+    try:
+        return target.remote()
+    except ConfigError:
+        named = (target.server, os.environ.get("LAUNCH_SERVER"), os.environ.get("WANDB_BASE_URL"))
+        if any(named) or loaded.config.server:
+            raise
+        return EmbeddedServer("no control plane is known")
+
+
+def _detach() -> int:
+    """Start the same command without `--async` in a process that outlives this one."""
+    words = [word for word in sys.argv[1:] if word != "--async"]
+    descriptor, name = tempfile.mkstemp(prefix="launch-run-", suffix=".log")
+    with os.fdopen(descriptor, "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "agent.cli.main", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    print(f"Process {process.pid} runs it; its output is in {Path(name)}")
+    return 0
+
+
+async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
+    """Show phases and logs until the item has ended; returns it."""
     screen = Screen()
     try:
         if quiet:
             return await wait_for(console, item_id)
-        return await follow(console, item_id, screen.remark, screen.write)
+        return await follow_item(console, item_id, screen.remark, screen.write)
     except BrokenPipeError:
-        # Not 0: how the job ends is not known, or could not be told.
+        # Not 0: how the job ends is not known here.
         raise click.exceptions.Exit(_PIPE_CLOSED) from None
     except BaseException:
-        say(f"launch: the job goes on without this window; `launch item stop {item_id}` stops it.")
+        print_remark(f"launch: the job goes on; `launch item stop {item_id}` stops it.")
         raise
 
 
-def conclude(item: Json, *, explained: bool = True) -> None:
-    """How it ended, and where to read more, if there is a plane that still answers."""
+def _print_item(item: Json, *, waits: bool) -> None:
+    title = f"`{item['name']}`" if item["name"] else "The job"
+    line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
+    for warning in item["warnings"]:
+        print_remark(f"launch: {warning}")
+    if waits:
+        print_remark(f"launch: {line}")
+        return
+    print(safe(line))
+    print(f"  Follow it: launch item logs {item['id']} --follow")
+    print(f"  Its state: launch explain {item['id']}")
+    sys.stdout.flush()
+
+
+def _print_end(item: Json, *, explain: bool) -> None:
+    """How an item ended, why it failed, and, with `explain`, which command says more."""
     code, message = item["exitCode"], item["message"]
     by_itself = code is not None and item["cause"] in {"SUCCEEDED", "RUN_EXIT_CODE"}
     ended = f"exit code {code}" if by_itself else item["cause"]
-    say(f"launch: {str(item['phase']).lower()}: {ended}")
+    print_remark(f"launch: {str(item['phase']).lower()}: {ended}")
     if item["phase"] != "SUCCEEDED":
         if message and message != ended:
-            say(f"launch: {message}")
-        if explained:
-            say(f"launch: see `launch explain {item['id']}`")
+            print_remark(f"launch: {message}")
+        if explain:
+            print_remark(f"launch: see `launch explain {item['id']}`")

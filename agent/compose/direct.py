@@ -1,9 +1,8 @@
-"""One run here and now: an agent of this process, for a queue that exists as long as the run.
+"""A direct run: an agent in this process, which serves a queue that exists as long as the run.
 
-It is the whole way of every other run, so that a direct run builds, starts, reports and can be
-looked at like one from a queue. The control plane is the one that commands use; where none is
-known, one is embedded for as long as it takes, on the user's own data folder, so that the jobs
-it makes and the logs it writes are there for the next command, too.
+So a direct run is built, started, reported and shown like any other. The control plane is the one
+that commands use; where none is known, one is embedded until the run has ended, on the user's own
+data folder, so that its jobs and logs are there for the next command.
 """
 
 import asyncio
@@ -33,16 +32,16 @@ from agent.system import machine
 
 Result = TypeVar("Result")
 
-#: Direct runs at a time on one machine; each has a folder of its own.
+#: Direct runs at a time on one machine; each has its own folder.
 _SLOTS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Here:
-    """Where a direct run takes place."""
+class DirectRun:
+    """What a direct run is submitted to."""
 
     console: Console
-    #: Exists until the run has ended.
+    #: Deleted when the run has ended.
     queue: str
     #: Address of the control plane, and where it was found.
     url: str
@@ -54,14 +53,14 @@ def run_direct(
     choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
-    work: Callable[[Here], Awaitable[Result]],
+    work: Callable[[DirectRun], Awaitable[Result]],
 ) -> Result:
-    """Call `work` while an agent of this process serves a queue of its own.
+    """Call `work` while an agent of this process serves a queue for it.
 
-    The first SIGTERM or SIGINT stops what runs; `work` sees its item end.
+    The first SIGTERM or SIGINT stops the job; `work` sees its item end.
 
     Raises:
-        LaunchError: it cannot begin, or the agent broke; the message says why.
+        LaunchError: the run cannot begin, or the agent failed.
     """
     return asyncio.run(_run_direct(loaded.config, choice, entity, resource, work))
 
@@ -71,7 +70,7 @@ async def _run_direct(
     choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
-    work: Callable[[Here], Awaitable[Result]],
+    work: Callable[[DirectRun], Awaitable[Result]],
 ) -> Result:
     async with AsyncExitStack() as stack:
         folder, identity = stack.enter_context(_slot(config.state_dir / "direct"))
@@ -82,8 +81,7 @@ async def _run_direct(
         redactor = configure_log(ours)
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
-        # Nobody knows an embedded one's address beforehand, and its usual port may be another
-        # user's.
+        # Any free port: no client knows the address beforehand, and the usual one may be taken.
         control = config.control.model_copy(update={"port": 0})
         far = await connect(
             stack, choice, control, config.state_dir,
@@ -98,13 +96,13 @@ async def _run_direct(
         await console.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, console, queue)
         daemon = await make_daemon(stack, context, far.client, identity)
-        here = Here(console, queue, far.remote.url, far.remote.origin)
-        async with _working(daemon) as broken:
-            return await _unless(broken, work(here))
+        direct = DirectRun(console, queue, far.remote.url, far.remote.origin)
+        async with _running(daemon) as agent:
+            return await _result_of(work(direct), agent)
 
 
 def _settings(config: AgentConfig, folder: Path, queue: str, entity: str | None) -> AgentConfig:
-    """The agent's configuration as it is, but for one run, quietly and aside from others."""
+    """The agent's configuration, changed for one run: its own folder and queue, a short log."""
     quiet = config.log.model_copy(update={"level": "warning"})
     return config.model_copy(
         update={
@@ -122,7 +120,7 @@ def _settings(config: AgentConfig, folder: Path, queue: str, entity: str | None)
 
 @contextmanager
 def _slot(folder: Path) -> Iterator[tuple[Path, str]]:
-    """The first state folder that no other direct run holds, and its identity."""
+    """The first state folder that no other direct run uses, and the agent's identity in it."""
     for number in range(_SLOTS):
         slot = folder / str(number)
         with ExitStack() as held:
@@ -132,7 +130,7 @@ def _slot(folder: Path) -> Iterator[tuple[Path, str]]:
                 continue
             yield slot, identity
             return
-    message = f"{_SLOTS} direct runs are going on on this machine."
+    message = f"There are {_SLOTS} direct runs on this machine already."
     raise ConflictError(message, hint="Wait for one to end, or use a queue.")
 
 
@@ -140,37 +138,37 @@ def _resource(wanted: str | None, offered: tuple[str, ...]) -> str:
     if wanted is None:
         return offered[0]
     if wanted not in offered:
-        message = f"This machine cannot run `{wanted}`; a direct run takes place here."
+        message = f"This machine cannot run `{wanted}`, and a direct run is on this machine."
         raise InvalidInputError(message, hint=did_you_mean(wanted, offered, "resource"))
     return wanted
 
 
 def _is_neighbour(state_dir: Path, remote: RemoteServer) -> bool:
-    """Whether the plane is embedded in another process of this machine."""
+    """Whether the control plane is embedded in another process of this machine."""
     found = read_embedded(state_dir)
     return found is not None and found.pid != os.getpid() and same_server(found.url, remote.url)
 
 
 async def _remove_queue(console: Console, queue: str) -> None:
-    """Its items stay readable. A plane that went away keeps an empty queue, no more."""
+    """Delete the queue; its items stay readable. An unreachable server keeps an empty queue."""
     with suppress(LaunchError):
         await console.delete_queue(queue, force=True)
 
 
 @asynccontextmanager
-async def _working(daemon: AgentDaemon) -> AsyncIterator["asyncio.Task[int]"]:
-    """The daemon at work; on leaving, what still runs is stopped."""
+async def _running(daemon: AgentDaemon) -> AsyncIterator["asyncio.Task[int]"]:
+    """Run the daemon while the context lasts; jobs that still run at its end are stopped."""
     task = asyncio.create_task(daemon.run(), name="direct agent")
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
-        # Both levels at once: whoever interrupts a direct run wants it to end.
+        # Both levels of shutdown: an interrupt of a direct run stops its job at once.
         daemon.stop()
         daemon.stop()
 
     try:
         await asyncio.sleep(0)
-        # After the daemon has put up its own, which knows two levels.
+        # Replaces the daemon's own handlers, which have two levels.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
         yield task
@@ -179,20 +177,20 @@ async def _working(daemon: AgentDaemon) -> AsyncIterator["asyncio.Task[int]"]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _unless(broken: "asyncio.Task[int]", work: Awaitable[Result]) -> Result:
-    """The result of the work, or the failure of the agent that it waits for."""
-    doing: asyncio.Task[Any] = asyncio.ensure_future(work)
+async def _result_of(work: Awaitable[Result], agent: "asyncio.Task[int]") -> Result:
+    """The result of the work, or the failure of the agent that it depends on."""
+    task: asyncio.Task[Any] = asyncio.ensure_future(work)
     try:
-        await asyncio.wait({doing, broken}, return_when=asyncio.FIRST_COMPLETED)
-        if not doing.done():
-            broken.result()
-            # It left because it was asked to; the item's end is on its way.
-            await asyncio.wait({doing}, timeout=10.0)
-        if doing.done():
-            result: Result = doing.result()
+        await asyncio.wait({task, agent}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            agent.result()
+            # The agent was asked to stop, and the end of the item is being reported.
+            await asyncio.wait({task}, timeout=10.0)
+        if task.done():
+            result: Result = task.result()
             return result
         message = "The run was interrupted."
-        raise LaunchError(message, hint="`launch item list` shows what became of it.")
+        raise LaunchError(message, hint="`launch item list` shows its state.")
     finally:
-        doing.cancel()
-        await asyncio.gather(doing, return_exceptions=True)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

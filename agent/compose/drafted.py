@@ -3,14 +3,14 @@
 import os
 from collections.abc import AsyncGenerator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from agent.config.agent import AgentConfig
-from agent.jobs.create import Workbench, draft_job, job_contents
-from agent.jobs.new_job import NewJob
+from agent.jobs.draft import draft_job
 from agent.jobs.repository import Repositories
+from agent.jobs.request import JobRequest
+from agent.jobs.version import JobStore
 from agent.model.errors import NotFoundError
 from agent.model.job.names import LATEST
 from agent.model.job.reference import CodeReference, JobReference
@@ -23,19 +23,10 @@ from agent.remote.console import Console
 _UNSENT: Final = "not-sent"
 
 
-@dataclass(frozen=True, slots=True)
-class Making:
-    """What is to become a job, and how a directory does."""
-
-    wanted: NewJob
-    source: Literal["auto", "git", "code"] = "auto"
-    with_diff: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Where a code job's files lie; of a file, its directory."""
-        path = Path(self.wanted.path).expanduser()
-        return (path if path.is_dir() else path.parent).resolve()
+def folder_of(request: JobRequest) -> Path:
+    """Where a code job's files lie; of a file, its directory."""
+    path = Path(request.path).expanduser()
+    return (path if path.is_dir() else path.parent).resolve()
 
 
 class DraftedJob:
@@ -69,7 +60,7 @@ class DraftedJob:
 
 
 async def draft(
-    console: Console, config: AgentConfig, threads: Executor, making: Making
+    console: Console, config: AgentConfig, threads: Executor, request: JobRequest
 ) -> DraftedJob:
     """Look at everything that making the job would look at: files, the repository, names.
 
@@ -80,10 +71,9 @@ async def draft(
     repositories = Repositories(config.sources.git, cache, os.environ, threads)
     client = console.client
     async with Transfers(client.endpoint.ca_bundle, proxied=client.proxied) as transfers:
-        bench = Workbench(client, transfers, lambda: repositories)
-        found, wanted = await draft_job(
-            bench, making.wanted, source=making.source, with_diff=making.with_diff
-        )
-    contents = job_contents(wanted, found, _UNSENT if found.code_name else None)
-    reference = JobReference(wanted.entity, wanted.project, found.name, LATEST)
+        store = JobStore(client, transfers, lambda: repositories)
+        found = await draft_job(store, request)
+    contents = found.contents(_UNSENT if found.code_name else None)
+    place = found.request
+    reference = JobReference(place.entity, place.project, found.name, LATEST)
     return DraftedJob(reference, {each.path: each for each in contents}, found.remarks)

@@ -4,16 +4,15 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from agent.compose.backends import CONTAINERS, PROCESSES
-from agent.compose.drafted import DraftedJob, Making, draft
+from agent.compose.drafted import DraftedJob, draft, folder_of
 from agent.config.agent import AgentConfig
 from agent.control.services.composition import (
     Composed,
@@ -24,9 +23,8 @@ from agent.control.services.composition import (
 )
 from agent.control.services.job_inputs import check_inputs
 from agent.control.store.records import QueueRecord
-from agent.jobs.author import Wishes, author
-from agent.jobs.launching import of_job
-from agent.jobs.variables import schema_of, typed_variables
+from agent.jobs.request import JobRequest, SubmitOptions
+from agent.jobs.submission import launch_spec, template_values
 from agent.model.capacity import Allocation
 from agent.model.errors import InvalidInputError
 from agent.model.job.reference import parse_reference
@@ -49,21 +47,8 @@ from agent.sources.local import LocalFolder
 _THREADS: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What is to be shown."""
-
-    #: `None`: a direct run, with no template.
-    queue: str | None
-    wishes: Wishes
-    variables: Mapping[str, str]
-    priority: int | None = None
-    #: The job that would be made first.
-    making: Making | None = None
-
-
 async def render_submission(
-    console: Console, config: AgentConfig, asked: Submission, log: LogSink
+    console: Console, config: AgentConfig, asked: SubmitOptions, log: LogSink
 ) -> Rendering:
     """Look up what a real run would look up, in a folder that is gone afterwards.
 
@@ -74,16 +59,16 @@ async def render_submission(
     if asked.queue is not None:
         check_priority(queue, asked.priority)
     entity = await console.acting_entity()
-    values = await typed_variables(console, queue.name, asked.variables) if asked.variables else {}
+    values = await template_values(console, queue.name, asked) if asked.queue else None
+    making = asked.job_request(entity) if asked.uri is not None else None
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="launch-render-")))
-        wishes, drafted = asked.wishes, await _drafted(console, config, threads, asked, log)
-        if drafted is not None:
-            wishes = of_job(wishes, str(drafted.reference))
-        spec = (await asyncio.to_thread(author, wishes)).spec
-        bench = _workbench(console, config, threads, drafted, asked.making)
-        claim = await _claim(bench, queue, spec, values, entity)
+        drafted = await _drafted(console, config, threads, making, log)
+        job = asked.job if drafted is None else str(drafted.reference)
+        spec = await asyncio.to_thread(launch_spec, asked, job)
+        bench = _workbench(console, config, threads, drafted, making)
+        claim = await _claim(bench, queue, spec, values or {}, entity)
         if drafted is None:
             await _check_inputs(console, claim)
         backend = await stack.enter_async_context(
@@ -97,12 +82,12 @@ async def _drafted(
     console: Console,
     config: AgentConfig,
     threads: ThreadPoolExecutor,
-    asked: Submission,
+    making: JobRequest | None,
     log: LogSink,
 ) -> DraftedJob | None:
-    if asked.making is None:
+    if making is None:
         return None
-    drafted = await draft(console, config, threads, asked.making)
+    drafted = await draft(console, config, threads, making)
     for remark in drafted.remarks:
         await say(log, remark)
     return drafted
@@ -131,7 +116,8 @@ async def _queue(console: Console, name: str | None) -> QueueRecord:
 def _variable(given: Json) -> Json:
     """One of the wire's variables, whose schema is JSON text, as queues keep it."""
     described = given.get("description")
-    schema = schema_of(given)
+    text = given["schema"]
+    schema = json.loads(text) if isinstance(text, str) else dict(text)
     return {"schema": schema, **({} if described is None else {"description": described})}
 
 
@@ -186,7 +172,7 @@ def _workbench(
     config: AgentConfig,
     threads: ThreadPoolExecutor,
     drafted: DraftedJob | None,
-    making: Making | None,
+    making: JobRequest | None,
 ) -> ResolveDependencies:
     """The same sources as an agent of this user has, with the same caches.
 
@@ -204,7 +190,7 @@ def _workbench(
             artifact=(
                 ArtifactFetcher(jobs, limits, cache / "code", threads)
                 if making is None
-                else LocalFolder(making.folder, threads)
+                else LocalFolder(folder_of(making), threads)
             ),
             jobs=drafted or jobs,
         ),

@@ -1,1 +1,5 @@
-"""Authoring: what a submitter's machine does before anything is queued."""
+"""Authoring, on the submitter's machine: `JobRequest` → `JobDraft` → `JobVersion` → launch spec.
+
+`request` holds what was asked for and its checks, `draft` reads the source and finds what the job
+file needs, `repository` does so for Git, `version` uploads, `submission` writes launch specs.
+"""

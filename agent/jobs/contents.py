@@ -1,6 +1,6 @@
 """A directory of code as the contents of an artifact: which files, and their digests.
 
-A link within the directory is stored as what it points at, since artifacts know files only; a
+A link within the directory is stored as the file it points at, since artifacts have no links; a
 link out of it is refused. What `agent.model.tree` excludes is left out.
 """
 
@@ -22,9 +22,10 @@ from agent.remote.artifacts.reading import Content
 MAX_FILES: Final = 100_000
 _PIECE: Final = 256 * 1024
 _THREADS: Final = 4
-#: Files that one thread hashes before it reports.
-_SHARE: Final = 64
-_LOOP: Final = 40
+#: Files that a thread hashes per task.
+_BATCH: Final = 64
+#: Links to folders within each other.
+_DEEPEST_LINK: Final = 40
 
 
 class _Found(NamedTuple):
@@ -35,12 +36,10 @@ class _Found(NamedTuple):
 def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
     """Every file of a directory with its digest, in the order of paths. Blocks.
 
-    Memory does not grow with the size of files, and little with their number.
-
     Raises:
         InvalidInputError: names the file that cannot be stored and why: a link out of the
-            directory, a socket, pipe or device, something unreadable; or tells that there
-            are too many files, or none.
+            directory, a socket, pipe or device, unreadable; or there are too many files, or
+            none.
     """
     found = list(islice(_files(directory, directory, ""), max_files + 1))
     if len(found) > max_files:
@@ -48,25 +47,16 @@ def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
     if not found:
         message = f"Code directory: '{directory}' holds no file."
         raise InvalidInputError(message, hint="Name the directory that your code is in.")
-    shares = (found[start : start + _SHARE] for start in range(0, len(found), _SHARE))
+    batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as threads:
-        hashed = [content for share in threads.map(_hash_all, shares) for content in share]
-    return sorted(hashed, key=_path_of)
+        hashed = [content for batch in threads.map(_hash_all, batches) for content in batch]
+    return sorted(hashed, key=lambda content: content.path)
 
 
-def text_content(path: str, text: str) -> Content:
-    """A small file that is written here."""
-    return small_content(path, text.encode())
-
-
-def small_content(path: str, raw: bytes) -> Content:
-    """A small file of bytes that need not be text."""
+def content_of(path: str, raw: bytes) -> Content:
+    """A small file that is held in memory."""
     digest = encoded(hashlib.md5(raw, usedforsecurity=False).digest())
     return Content(path, digest, len(raw), raw)
-
-
-def _path_of(content: Content) -> str:
-    return content.path
 
 
 def _files(root: Path, folder: Path, prefix: str, depth: int = 0) -> Iterator[_Found]:
@@ -94,26 +84,26 @@ def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
             f"Code directory: '{path}' is a link to nothing (to '{link.readlink()}').",
             hint="Remove it.",
         )
-    arrived = link.resolve()
-    if not arrived.is_dir():
-        yield _Found(path, str(arrived))
+    resolved = link.resolve()
+    if not resolved.is_dir():
+        yield _Found(path, str(resolved))
         return
-    if depth >= _LOOP or link.parent.resolve().is_relative_to(arrived):
+    if depth >= _DEEPEST_LINK or link.parent.resolve().is_relative_to(resolved):
         raise InvalidInputError(
-            f"Code directory: '{path}' is a link to a folder that it lies in.",
-            hint="Remove it: it has no end.",
+            f"Code directory: '{path}' is a link to a folder that contains it.",
+            hint="Remove it.",
         )
-    yield from _files(root, arrived, f"{path}/", depth + 1)
+    yield from _files(root, resolved, f"{path}/", depth + 1)
 
 
-def _hash_all(share: Iterable[_Found]) -> list[Content]:
+def _hash_all(batch: Iterable[_Found]) -> list[Content]:
     buffer = memoryview(bytearray(_PIECE))
-    return [_hashed(each, buffer) for each in share]
+    return [_hashed(each, buffer) for each in batch]
 
 
 def _hashed(found: _Found, buffer: memoryview) -> Content:
     try:
-        # Looked at before it is opened: a pipe would wait for its other end.
+        # Checked before it is opened: opening a pipe would block.
         file = Path(found.file)
         if not stat.S_ISREG(file.lstat().st_mode):
             raise InvalidInputError(
@@ -137,7 +127,7 @@ def _shown(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         shown = path.encode(errors="surrogateescape").decode(errors="replace")
-        message = f"Code directory: the name '{shown}' is no UTF-8."
+        message = f"Code directory: the name '{shown}' is not UTF-8."
         raise InvalidInputError(message, hint="Rename it.") from None
     return path
 

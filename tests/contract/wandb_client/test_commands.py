@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from agent.config.execution import GitConfig
-from agent.jobs.create import Workbench, create_job
-from agent.jobs.new_job import Kind, Made, NewJob
 from agent.jobs.repository import Repositories
+from agent.jobs.request import JobRequest, Kind
+from agent.jobs.version import JobStore, JobVersion, create_job
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.contract.wandb_client.environment import WandbClient
@@ -53,7 +53,7 @@ async def far() -> AsyncIterator[Plane]:
 
 
 @pytest.fixture
-async def bench(far: Plane, tmp_path: Path) -> AsyncIterator[Workbench]:
+async def store(far: Plane, tmp_path: Path) -> AsyncIterator[JobStore]:
     client = GraphQLClient(Endpoint(far.url, "launch-" + "k" * 40))
     cache = tmp_path / "cache"
     with ThreadPoolExecutor(2) as threads:
@@ -61,16 +61,16 @@ async def bench(far: Plane, tmp_path: Path) -> AsyncIterator[Workbench]:
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
             config = GitConfig(protocols=("https", "ssh", "file"))
             repositories = Repositories(config, cache, environment, threads)
-            yield Workbench(client, transfers, lambda: repositories)
+            yield JobStore(client, transfers, lambda: repositories)
 
 
-async def made_by_us(bench: Workbench, kind: Kind, path: str, case: dict[str, Any]) -> Made:
+async def made_by_us(store: JobStore, kind: Kind, path: str, case: dict[str, Any]) -> JobVersion:
     said = {**case}
     aliases = tuple(said.pop("aliases", ()))
     entry_point = said.pop("entrypoint", None)
     return await create_job(
-        bench,
-        NewJob(
+        store,
+        JobRequest(
             kind=kind, path=path, entity="e", project="p", aliases=aliases,
             entry_point=entry_point, **said,
         ),
@@ -86,11 +86,11 @@ def assert_stored(far: Plane, collection: str, theirs: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("case", CODE_CASES, ids=str)
 async def test_code_jobs(
-    wandb_client: WandbClient, bench: Workbench, far: Plane, tmp_path: Path, case: dict[str, Any]
+    wandb_client: WandbClient, store: JobStore, far: Plane, tmp_path: Path, case: dict[str, Any]
 ) -> None:
     source = tree(tmp_path / "source", FILES)
     theirs = wandb_client.call("create", job_type="code", path=str(source), **case)
-    made = await made_by_us(bench, "code", str(source), case)
+    made = await made_by_us(store, "code", str(source), case)
     assert made.reference.name == theirs["name"]
     assert_stored(far, theirs["name"], theirs["job"])
     assert_stored(far, theirs["code"]["name"], theirs["code"])
@@ -104,10 +104,10 @@ async def test_code_jobs(
     ["repo/name:tag", "repo/name", "localhost:5000/x/y", "img@sha256:" + "a1" * 32],
 )
 async def test_image_jobs(
-    wandb_client: WandbClient, bench: Workbench, far: Plane, image: str
+    wandb_client: WandbClient, store: JobStore, far: Plane, image: str
 ) -> None:
     theirs = wandb_client.call("create", job_type="image", path=image, aliases=["mine"])
-    made = await made_by_us(bench, "image", image, {"aliases": ["mine"]})
+    made = await made_by_us(store, "image", image, {"aliases": ["mine"]})
     assert made.reference.name == theirs["name"]
     assert_stored(far, theirs["name"], theirs["job"])
     assert set(made.aliases) == set(theirs["aliases"])
@@ -115,7 +115,7 @@ async def test_image_jobs(
 
 @pytest.mark.parametrize("case", GIT_CASES, ids=str)
 async def test_git_jobs(
-    wandb_client: WandbClient, bench: Workbench, far: Plane, tmp_path: Path, case: dict[str, Any]
+    wandb_client: WandbClient, store: JobStore, far: Plane, tmp_path: Path, case: dict[str, Any]
 ) -> None:
     """Each side reaches the repository by the address that it can use; the rest is equal."""
     repository = tree(tmp_path / "r.git", {**FILES, "runtime.txt": "3.10\n"})
@@ -124,7 +124,7 @@ async def test_git_jobs(
     remote = remote_of(repository)
     theirs = wandb_client.call("create", job_type="git", path=remote, name="own", **case)
     url = f"file://{repository}"
-    made = await made_by_us(bench, "git", url, {"name": "own", **case})
+    made = await made_by_us(store, "git", url, {"name": "own", **case})
     assert made.commit == head
     (version,) = far.committed("own")
     texts = {path: data.decode() for path, data in far.files(version).items()}

@@ -3,8 +3,7 @@
 import click
 import pytest
 
-from agent.cli.job import describe, list_jobs
-from agent.cli.job_create import create
+from agent.cli.job import create, describe, list_jobs
 from agent.cli.launch_agent import launch_agent
 from agent.cli.render import render
 from agent.cli.submit import submit

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.errors import run_command
 from agent.cli.main import launch
-from agent.cli.top import run_command
 from tests.unit.cli.far_end import KEY, FarEnd
 
 

@@ -62,10 +62,10 @@ def test_a_queue_is_created_from_a_file(run: Run, far_end: FarEnd, tmp_path: Pat
     [
         ("resourc: x", "q.yaml:1: unknown key `resourc`. Did you mean `resource`?"),
         ("name: [a", "q.yaml:1: not valid YAML"),
-        ("resource: 5", "q.yaml:1: `resource`: seen `5`; expected a text."),
+        ("resource: 5", "q.yaml:1: `resource`: seen `5`; expected a string."),
         ("prioritization: 5", "expected `true` or `false`."),
         ("config: x", "q.yaml:1: `config`: seen `x`; expected a mapping"),
-        ("config: {}\nresource_args: {}", "q.yaml:2: `resource_args` is there twice."),
+        ("config: {}\nresource_args: {}", "q.yaml:2: `resource_args` is given twice."),
         ("name: x", "The queue `x` needs a resource"),
     ],
 )
@@ -95,9 +95,9 @@ def test_an_update_keeps_what_is_not_given(run: Run, far_end: FarEnd) -> None:
     }
 
 
-def test_an_update_that_says_nothing_is_refused(run: Run, far_end: FarEnd) -> None:
+def test_an_update_without_a_change_is_refused(run: Run, far_end: FarEnd) -> None:
     told = run("queue", "update", "training")
-    assert (told.code, "Nothing was said about the queue `training`" in told.err) == (2, True)
+    assert (told.code, "No change of the queue `training` is given" in told.err) == (2, True)
     assert not [field for field, _ in far_end.asked if field == "saveLaunchQueue"]
 
 
@@ -361,7 +361,7 @@ def test_agents_are_listed_shown_drained_and_stopped(run: Run, far_end: FarEnd) 
     assert run("agent", "stop", "id-desk").code == 0
     assert far_end.last("stopLaunchAgent")["mode"] == "STOP"
     far_end.answers["stopLaunchAgent"] = agent(draining=True, lost=True)
-    assert "hears so if it comes back" in run("agent", "stop", "desk").out
+    assert "receives this when it comes back" in run("agent", "stop", "desk").out
     told = run("agent", "stop", "dsk")
     assert (told.code, "Did you mean `desk`?" in told.err) == (1, True)
 
@@ -385,14 +385,14 @@ def test_an_older_server_is_not_asked_what_is_wrong_with_its_agents(
 ) -> None:
     far_end.forget("LaunchAgent", "conditions")
     assert run("agent", "list").code == 0
-    assert "trouble" not in run("agent", "show", "desk").out
+    assert "problem" not in run("agent", "show", "desk").out
 
 
-def test_an_agent_that_left_is_shown_so_and_not_asked_to_leave(run: Run, far_end: FarEnd) -> None:
+def test_an_agent_that_shut_down_is_not_asked_to_do_so(run: Run, far_end: FarEnd) -> None:
     far_end.answers["launchAgents"] = [agent(agentStatus="KILLED")]
-    assert "desk default left" in words(run("agent", "list").out)
+    assert "desk default shut down" in words(run("agent", "list").out)
     told = run("agent", "drain", "desk")
-    assert (told.code, "The agent `desk` left" in told.err) == (1, True)
+    assert (told.code, "The agent `desk` shut down" in told.err) == (1, True)
     assert not [field for field, _ in far_end.asked if field == "stopLaunchAgent"]
 
 
@@ -492,11 +492,11 @@ def test_without_a_server_the_way_to_one_is_told(bare: Run) -> None:
     assert "launch-agent --queue default" in told.err
 
 
-def test_what_was_not_foreseen_is_one_line(run: Run, far_end: FarEnd) -> None:
+def test_an_unexpected_error_is_one_line(run: Run, far_end: FarEnd) -> None:
     far_end.answers["launchQueues"] = [{"unexpected": "shape"}]
     told = run("queue", "list")
     assert told.code == 1
-    assert "met something unforeseen: KeyError" in told.err
+    assert "failed unexpectedly: KeyError" in told.err
     assert "Traceback" not in told.err
     assert "Traceback" in run("--debug", "queue", "list").err
 
@@ -521,15 +521,19 @@ def test_usage_errors_end_with_2_and_name_the_nearest_command(bare: Run) -> None
 def test_what_the_system_says_of_a_path_is_told_with_the_path(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...]
 ) -> None:
-    def closed(path: Path, **_: object) -> bool:
-        raise PermissionError(13, "Permission denied", str(path))
+    real = Path.stat
 
-    monkeypatch.setattr(Path, "is_dir", closed)
+    def closed(path: Path, **more: bool) -> os.stat_result:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, **more)
+
+    monkeypatch.setattr(Path, "stat", closed)
     words = ("submit", "-E", "python main.py", *flags) if flags else ("job", "create", "-p", "p")
     told = run(*words, *(() if flags else ("code",)), "closed", *(("-q", "q") if flags else ()))
     assert told.code == 2
     assert "cannot be used: Permission denied." in told.err
-    assert "unforeseen" not in told.err
+    assert "unexpectedly" not in told.err
 
 
 FOLLOWING = ("submit", "-d", "org/app:1", "-q", "default", "--follow")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from agent.cli import follow as following
-from agent.cli.follow import Screen, exit_code_for, follow, phase_line, wait_for
+from agent.cli.follow import Screen, exit_code_for, follow_item, phase_line, wait_for
 from agent.model.errors import UnreachableError
 from tests.unit.cli.far_end import ended, item
 
@@ -56,7 +56,7 @@ def attempts(count: int, **over: Any) -> Json:
 
 async def collect(script: Script) -> tuple[Json, bytes, list[str]]:
     written, remarks = bytearray(), []
-    last = await follow(
+    last = await follow_item(
         script,  # type: ignore[arg-type]
         "i",
         lambda seen: remarks.append(seen["phase"]),
@@ -135,7 +135,7 @@ async def test_a_server_that_is_away_is_waited_for(capsys: pytest.CaptureFixture
 
 
 async def test_a_server_that_stays_away_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_PATIENCE", 0.0)
+    monkeypatch.setattr(following, "_OUTAGE_LIMIT", 0.0)
     with pytest.raises(UnreachableError, match="for good"):
         await wait_for(Script(UnreachableError("for good")), "i")  # type: ignore[arg-type]
 

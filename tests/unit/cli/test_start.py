@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.cli.greeting import greet
+from agent.cli.errors import run_command
 from agent.cli.launch_agent import launch_agent
-from agent.cli.lazy import Later, LazyGroup
-from agent.cli.main import COMMANDS, launch
-from agent.cli.top import run_command
+from agent.cli.main import COMMANDS, LazyGroup, Subcommand, launch
+from agent.cli.server import print_announcement
 from agent.compose.control_plane import Announcement
 from tests.unit.cli.conftest import Run
 
@@ -29,7 +28,7 @@ def loaded(code: str) -> set[str]:
 def test_the_version_and_the_help_load_nothing_heavy(args: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['launch', *{args!r}]\n"
-        "from agent.cli.main import launch\nfrom agent.cli.top import run_command\n"
+        "from agent.cli.main import launch\nfrom agent.cli.errors import run_command\n"
         "assert run_command(launch, 'launch') == 0"
     )
     assert loaded(code) & set(HEAVY) == set()
@@ -37,7 +36,8 @@ def test_the_version_and_the_help_load_nothing_heavy(args: list[str]) -> None:
 
 def test_an_agent_loads_neither_a_control_plane_nor_the_engines_sdk() -> None:
     code = (
-        "from agent.cli.lean import import_lean\nimport_lean()\n"
+        "from agent.cli.startup import import_structlog_without_rich\n"
+        "import_structlog_without_rich()\n"
         "import agent.cli.launch_agent, agent.compose.agent, agent.compose.backends"
     )
     absent = {"docker", "kubernetes", "sqlalchemy", "alembic", "ariadne", "jinja2", "rich"}
@@ -52,7 +52,7 @@ def test_every_entry_of_the_group_can_be_loaded() -> None:
 
 
 def test_help_of_a_lazy_group_comes_without_imports(capsys: pytest.CaptureFixture[str]) -> None:
-    group = LazyGroup("g", later={"x": Later("no.such.module:x", "Does x.")})
+    group = LazyGroup("g", subcommands={"x": Subcommand("no.such.module:x", "Does x.")})
     group.main(["--help"], standalone_mode=False)
     assert "Does x." in capsys.readouterr().out
 
@@ -92,7 +92,7 @@ def test_the_effective_configuration_is_shown_with_its_origins(
     [
         ((), 2, "at least one queue"),
         (("-q", "a", "-c", "none.yaml"), 2, "none.yaml, named by --config, does not exist"),
-        (("-u", "x"), 2, "-u/--url is gone"),
+        (("-u", "x"), 2, "-u/--url was removed"),
         (("-q", "a", "--server", "https://x"), 4, "no API key for the server https://x"),
         (("-q", "a", "--server", "https://x", "--embedded"), 2, "exclude each other"),
         (("-c", "allow.yaml", "--check-config"), 2, "there is no option 'volumes'"),
@@ -115,7 +115,7 @@ def test_what_keeps_an_agent_from_starting_is_told(
 
 
 def test_people_are_told_where_and_how(capsys: pytest.CaptureFixture[str]) -> None:
-    greet(
+    print_announcement(
         Announcement(
             "http://127.0.0.1:1",
             "embedded: no server is named",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agent.config.execution import GitConfig
-from agent.jobs.create import Workbench
 from agent.jobs.repository import Repositories
+from agent.jobs.version import JobStore
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.unit.jobs.plane import Plane, plane
@@ -25,7 +25,7 @@ async def far() -> AsyncIterator[Plane]:
 
 
 @pytest.fixture
-async def bench(far: Plane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Workbench]:
+async def store(far: Plane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JobStore]:
     cache: Path = tmp_path_factory.mktemp("cache")
     client = GraphQLClient(Endpoint(far.url, KEY), sleep=no_wait)
     git = GitConfig(protocols=("https", "ssh", "file"))
@@ -33,4 +33,4 @@ async def bench(far: Plane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIt
         async with client, Transfers(sleep=no_wait) as transfers:
             environment = {"PATH": "/usr/bin:/bin", "HOME": str(cache)}
             repositories = Repositories(git, cache, environment, threads)
-            yield Workbench(client, transfers, lambda: repositories)
+            yield JobStore(client, transfers, lambda: repositories)

@@ -40,8 +40,8 @@ def test_links_within_are_stored_as_what_they_point_at(tmp_path: Path) -> None:
         ("/etc/passwd", "is a link out of it (to '/etc/passwd')"),
         ("../outside", "is a link out of it (to '../outside')"),
         ("nothing", "is a link to nothing (to 'nothing')"),
-        (".", "is a link to a folder that it lies in"),
-        ("../sub", "is a link to a folder that it lies in"),
+        (".", "is a link to a folder that contains it"),
+        ("../sub", "is a link to a folder that contains it"),
     ],
 )
 def test_links_that_lead_nowhere_good_are_refused(
@@ -89,7 +89,7 @@ def test_too_many_files_are_counted_and_their_folder_named(tmp_path: Path) -> No
 
 def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
     os.close(os.open(os.fsencode(tmp_path) + b"/\xff", os.O_CREAT))
-    with pytest.raises(InvalidInputError, match="is no UTF-8"):
+    with pytest.raises(InvalidInputError, match="is not UTF-8"):
         code_contents(tmp_path)
 
 

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.create import Workbench, create_job
-from agent.jobs.new_job import Kind, Made, NewJob, services_from
+from agent.cli.job import services_from
+from agent.jobs.request import JobRequest, Kind
+from agent.jobs.version import JobStore, JobVersion, create_job
 from agent.model.errors import AlreadyExistsError, InvalidInputError, UnreachableError
 from tests.unit.jobs.plane import Plane, Version
 
 CURRENT = ".".join(platform.python_version_tuple()[:2])
 
 
-def wanted(kind: Kind, path: object, **more: Any) -> NewJob:
-    return NewJob(kind=kind, path=str(path), entity="team", project="demo", **more)
+def wanted(kind: Kind, path: object, **more: Any) -> JobRequest:
+    return JobRequest(kind=kind, path=str(path), entity="team", project="demo", **more)
 
 
 def code(folder: Path, **files: str) -> Path:
@@ -41,11 +42,11 @@ def stored(far: Plane, collection: str) -> tuple[Version, dict[str, bytes], dict
 
 
 async def test_a_directory_becomes_a_code_artifact_and_a_job(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     code(tmp_path, **{"requirements.txt": "wandb\nnumpy\n", "src__x.py": "x = 1\n"})
     made = await create_job(
-        bench, wanted("code", tmp_path, name="train", entry_point="python main.py --lr 1")
+        store, wanted("code", tmp_path, name="train", entry_point="python main.py --lr 1")
     )
     assert (str(made.reference), made.action) == ("team/demo/train:v0", "Created")
     assert made.aliases == ("latest",)
@@ -67,22 +68,22 @@ async def test_a_directory_becomes_a_code_artifact_and_a_job(
 
 
 async def test_a_file_is_the_entry_point_and_its_directory_the_source(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     code(tmp_path, **{"code.py": "", "run.sh": ""})
-    made = await create_job(bench, wanted("code", tmp_path / "code.py", name="n"))
+    made = await create_job(store, wanted("code", tmp_path / "code.py", name="n"))
     assert stored(far, "n")[2]["source"]["entrypoint"] == ["python", "code.py"]
     assert "main.py" in far.files(far.committed("code-n")[0])
     assert made.reference.name == "n"
 
 
 async def test_nothing_changed_sends_nothing_and_says_so(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     asked = wanted("code", code(tmp_path), name="same", entry_point="python main.py")
-    await create_job(bench, asked)
+    await create_job(store, asked)
     far.puts.clear()
-    again = await create_job(bench, asked)
+    again = await create_job(store, asked)
     assert (again.action, str(again.reference)) == (
         "No changes detected for",
         "team/demo/same:v0",
@@ -91,25 +92,25 @@ async def test_nothing_changed_sends_nothing_and_says_so(
 
 
 async def test_a_change_makes_a_version_and_sends_only_what_changed(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     asked = wanted("code", code(tmp_path, big="x" * 100), name="n", entry_point="python main.py")
-    await create_job(bench, asked)
+    await create_job(store, asked)
     far.puts.clear()
     (tmp_path / "main.py").write_text("print('changed')\n")
-    made = await create_job(bench, asked)
+    made = await create_job(store, asked)
     assert (made.action, made.reference.alias) == ("Updated", "v1")
     assert "big" not in far.puts
     assert "main.py" in far.puts
     assert [each.aliases for each in far.committed("n")] == [[], ["latest"]]
 
 
-async def test_left_out_is_what_is_no_code(bench: Workbench, far: Plane, tmp_path: Path) -> None:
+async def test_left_out_is_what_is_no_code(store: JobStore, far: Plane, tmp_path: Path) -> None:
     files = {"wandb__run": "", ".git__HEAD": "", "__pycache__/m.pyc": "", "sub__wandb__kept": ""}
     code(tmp_path, **{key.replace("__pycache__/", "cache/"): text for key, text in files.items()})
     (tmp_path / "__pycache__").mkdir()
     (tmp_path / "__pycache__" / "m.pyc").write_text("")
-    await create_job(bench, wanted("code", tmp_path, name="n"))
+    await create_job(store, wanted("code", tmp_path, name="n"))
     assert set(far.files(far.committed("code-n")[0])) == {
         "main.py",
         "cache/m.pyc",
@@ -118,31 +119,31 @@ async def test_left_out_is_what_is_no_code(bench: Workbench, far: Plane, tmp_pat
 
 
 async def test_the_key_stays_with_the_server_and_signed_headers_go_along(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
-    await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    await create_job(store, wanted("code", code(tmp_path), name="n"))
     assert all("Authorization" not in headers for headers in far.put_headers)
     assert any("Content-MD5" in headers for headers in far.put_headers)
 
 
 @pytest.mark.parametrize("features", [[], ["LAUNCH_LEASES"]])
 async def test_foreign_servers_get_a_hidden_run_that_goes_again(
-    bench: Workbench, far: Plane, tmp_path: Path, features: list[str]
+    store: JobStore, far: Plane, tmp_path: Path, features: list[str]
 ) -> None:
     far.features = features
-    await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    await create_job(store, wanted("code", code(tmp_path), name="n"))
     hidden = [name for name in far.operations() if name in {"UpsertBucket", "DeleteRun"}]
     assert hidden == ([] if features else ["UpsertBucket", "DeleteRun"])
 
 
 async def test_very_many_files_are_announced_in_parts_and_progress_is_told(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     for number in range(1200):
         (tmp_path / f"{number}.txt").write_text(str(number))
     told: list[tuple[int, int]] = []
     asked = wanted("code", code(tmp_path), name="n")
-    await create_job(bench, asked, progress=lambda done, total: told.append((done, total)))
+    await create_job(store, asked, progress=lambda done, total: told.append((done, total)))
     code_told = told[:-1]  # the last word is of the job itself
     assert code_told[-1] == (1201, 1201)
     assert sorted(code_told) == code_told
@@ -150,24 +151,24 @@ async def test_very_many_files_are_announced_in_parts_and_progress_is_told(
     assert len(far.files(far.committed("code-n")[0])) == 1201
 
 
-async def test_a_cut_upload_is_repeated(bench: Workbench, far: Plane, tmp_path: Path) -> None:
+async def test_a_cut_upload_is_repeated(store: JobStore, far: Plane, tmp_path: Path) -> None:
     far.cuts["main.py"] = 2
-    made = await create_job(bench, wanted("code", code(tmp_path), name="n"))
+    made = await create_job(store, wanted("code", code(tmp_path), name="n"))
     assert made.action == "Created"
     assert far.puts.count("main.py") == 3
 
 
 async def test_a_connection_that_stays_cut_leaves_no_version_and_the_next_try_goes_on(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     far.cuts["main.py"] = 99
     asked = wanted("code", code(tmp_path, other="x"), name="n")
     with pytest.raises(UnreachableError, match=r"'main\.py' could not be transferred.*again"):
-        await create_job(bench, asked)
+        await create_job(store, asked)
     assert far.committed("code-n") == far.committed("n") == []
     far.cuts.clear()
     far.puts.clear()
-    made = await create_job(bench, asked)
+    made = await create_job(store, asked)
     assert made.action == "Created"
     assert "other" not in far.puts
 
@@ -176,14 +177,14 @@ async def test_a_connection_that_stays_cut_leaves_no_version_and_the_next_try_go
 
 
 async def test_schema_services_aliases_and_description_are_stored(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     schema = {"type": "object", "properties": {"lr": {"type": "number"}}}
     asked = wanted(
         "code", code(tmp_path), name="n", schema=schema, aliases=("stable",),
         services=services_from(("proxy=never", "proxy=always")), description="words",
     )  # fmt: skip
-    made = await create_job(bench, asked)
+    made = await create_job(store, asked)
     version, _, job = stored(far, "n")
     assert json.loads(version.metadata) == {"input_schemas": {"@wandb.config": schema}}
     assert job["services"] == {"proxy": "always"}
@@ -191,7 +192,7 @@ async def test_schema_services_aliases_and_description_are_stored(
 
 
 async def test_a_build_context_is_where_files_are_looked_for_first(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     files = {
         "jobs__a__job.py": "",
@@ -202,7 +203,7 @@ async def test_a_build_context_is_where_files_are_looked_for_first(
     }
     code(tmp_path, **files)
     asked = wanted("code", tmp_path, name="n", build_context="jobs/a", entry_point="python job.py")
-    made = await create_job(bench, asked)
+    made = await create_job(store, asked)
     _, stored_files, job = stored(far, "n")
     assert (job["runtime"], job["_version"]) == ("3.10", "0.17.0")
     assert stored_files["requirements.frozen.txt"] == b"below"
@@ -212,8 +213,8 @@ async def test_a_build_context_is_where_files_are_looked_for_first(
 # ---- images
 
 
-async def test_an_image_gives_its_name_and_its_tag(bench: Workbench, far: Plane) -> None:
-    made = await create_job(bench, wanted("image", "host.example:5000/Team/app:1.2".lower()))
+async def test_an_image_gives_its_name_and_its_tag(store: JobStore, far: Plane) -> None:
+    made = await create_job(store, wanted("image", "host.example:5000/Team/app:1.2".lower()))
     assert str(made.reference) == "team/demo/job-host.example_5000_team_app:v0"
     assert made.aliases == ("1.2", "latest")
     _, files, job = stored(far, made.reference.name)
@@ -221,15 +222,15 @@ async def test_an_image_gives_its_name_and_its_tag(bench: Workbench, far: Plane)
     assert (job["runtime"], files["requirements.frozen.txt"]) == ("", b"")
 
 
-async def test_what_an_image_brings_itself_is_ignored_aloud(bench: Workbench) -> None:
-    made = await create_job(bench, wanted("image", "a/b:1", runtime="3.11", entry_point="x"))
+async def test_what_an_image_brings_itself_is_ignored_aloud(store: JobStore) -> None:
+    made = await create_job(store, wanted("image", "a/b:1", runtime="3.11", entry_point="x"))
     assert [each.split()[0] for each in made.remarks] == ["--runtime", "--entry-point"]
 
 
 async def test_a_tag_that_is_the_name_of_a_version_is_no_alias_and_that_is_said(
-    bench: Workbench,
+    store: JobStore,
 ) -> None:
-    made = await create_job(bench, wanted("image", "a/b:v3"))
+    made = await create_job(store, wanted("image", "a/b:v3"))
     assert made.aliases == ("latest",)
     assert "`v3` is the name of a version and does not become an alias" in made.remarks[0]
 
@@ -238,9 +239,9 @@ async def test_a_tag_that_is_the_name_of_a_version_is_no_alias_and_that_is_said(
     ("image", "part"),
     [("Org/App:1", "upper-case"), ("a/b:bad tag", "white space"), ("a/b@sha256:12", "sha256")],
 )
-async def test_images_that_are_none_are_refused(bench: Workbench, image: str, part: str) -> None:
+async def test_images_that_are_none_are_refused(store: JobStore, image: str, part: str) -> None:
     with pytest.raises(InvalidInputError, match=part):
-        await create_job(bench, wanted("image", image))
+        await create_job(store, wanted("image", image))
 
 
 # ---- git
@@ -266,11 +267,11 @@ def repository(tmp_path: Path) -> Path:
 
 
 async def test_a_git_job_is_pinned_to_the_default_branchs_head(
-    bench: Workbench, far: Plane, repository: Path
+    store: JobStore, far: Plane, repository: Path
 ) -> None:
     url = f"file://{repository}"
     made = await create_job(
-        bench, wanted("git", url, name="hello", entry_point="python jobs/hello/job.py")
+        store, wanted("git", url, name="hello", entry_point="python jobs/hello/job.py")
     )
     head = git(repository, "rev-parse", "HEAD").strip()
     assert made.commit == head
@@ -281,7 +282,7 @@ async def test_a_git_job_is_pinned_to_the_default_branchs_head(
 
 
 async def test_a_tag_is_pinned_and_the_runtime_read_from_the_build_context(
-    bench: Workbench, far: Plane, repository: Path
+    store: JobStore, far: Plane, repository: Path
 ) -> None:
     tagged = git(repository, "rev-parse", "HEAD").strip()
     git(repository, "commit", "--quiet", "--allow-empty", "--message=two")
@@ -289,28 +290,28 @@ async def test_a_tag_is_pinned_and_the_runtime_read_from_the_build_context(
         "git", f"file://{repository}", git_version="v1", build_context="jobs/hello",
         entry_point="python job.py",
     )  # fmt: skip
-    made = await create_job(bench, asked)
+    made = await create_job(store, asked)
     assert made.commit == tagged
     assert made.reference.name.endswith("_jobs_hello_job.py")
     assert stored(far, made.reference.name)[2]["runtime"] == "3.12"
 
 
 async def test_an_unknown_reference_is_named_with_a_near_miss(
-    bench: Workbench, repository: Path
+    store: JobStore, repository: Path
 ) -> None:
     asked = wanted("git", f"file://{repository}", git_version="maim", entry_point="python main.py")
     with pytest.raises(InvalidInputError, match=r"'maim'.*`main`"):
-        await create_job(bench, asked)
+        await create_job(store, asked)
 
 
 async def test_what_else_is_fetched_is_stored_only_where_it_was_asked_for(
-    bench: Workbench, far: Plane, repository: Path
+    store: JobStore, far: Plane, repository: Path
 ) -> None:
     """Without the flags the file is W&B's, byte by byte."""
     asked = wanted("git", f"file://{repository}", name="n", entry_point="python main.py")
-    await create_job(bench, asked)
+    await create_job(store, asked)
     assert stored(far, "n")[2]["source"]["git"].keys() == {"remote", "commit"}
-    await create_job(bench, replace(asked, submodules=False, lfs=True))
+    await create_job(store, replace(asked, submodules=False, lfs=True))
     git_said = stored(far, "n")[2]["source"]["git"]
     assert (git_said["submodules"], git_said["lfs"]) == (False, True)
 
@@ -322,32 +323,32 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
     return folder
 
 
-async def from_checkout(bench: Workbench, folder: Path, **more: Any) -> Made:
+async def from_checkout(store: JobStore, folder: Path, **more: Any) -> JobVersion:
     asked = wanted("code", folder, name="n", entry_point="python main.py")
-    return await create_job(bench, asked, source="git", **more)
+    return await create_job(store, replace(asked, source="git", **more))
 
 
 async def test_a_clean_pushed_checkout_becomes_a_git_job(
-    bench: Workbench, far: Plane, repository: Path, checkout: Path
+    store: JobStore, far: Plane, repository: Path, checkout: Path
 ) -> None:
-    made = await from_checkout(bench, checkout)
+    made = await from_checkout(store, checkout)
     assert "becomes a Git job" in made.remarks[0]
     assert stored(far, "n")[2]["source"]["git"]["remote"] == f"file://{repository}"
 
 
 async def test_a_folder_of_a_checkout_becomes_the_build_context(
-    bench: Workbench, far: Plane, checkout: Path
+    store: JobStore, far: Plane, checkout: Path
 ) -> None:
     asked = wanted("code", checkout / "jobs/hello", name="n", entry_point="python job.py")
-    await create_job(bench, asked, source="git")
+    await create_job(store, replace(asked, source="git"))
     assert stored(far, "n")[2]["source"]["build_context"] == "jobs/hello"
 
 
 async def test_a_file_of_a_checkout_is_the_entry_point_of_a_git_job(
-    bench: Workbench, far: Plane, checkout: Path
+    store: JobStore, far: Plane, checkout: Path
 ) -> None:
     made = await create_job(
-        bench, wanted("code", checkout / "jobs/hello/job.py", name="n"), source="git"
+        store, wanted("code", checkout / "jobs/hello/job.py", name="n", source="git")
     )
     assert "becomes a Git job" in made.remarks[0]
     source = stored(far, "n")[2]["source"]
@@ -355,34 +356,34 @@ async def test_a_file_of_a_checkout_is_the_entry_point_of_a_git_job(
 
 
 async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request(
-    bench: Workbench, far: Plane, checkout: Path
+    store: JobStore, far: Plane, checkout: Path
 ) -> None:
     (checkout / "main.py").write_text("print('local')\n")
     (checkout / "new.py").write_text("")
-    made = await from_checkout(bench, checkout)
+    made = await from_checkout(store, checkout)
     assert "uncommitted changes" in made.remarks[0]
     assert stored(far, "n")[2]["source_type"] == "artifact"
-    made = await from_checkout(bench, checkout, with_diff=True)
+    made = await from_checkout(store, checkout, with_diff=True)
     _, files, job = stored(far, "n")
     assert job["source_type"] == "repo"
     assert b"+print('local')" in files["diff.patch"]
     assert "1 untracked file is" in " ".join(made.remarks)
 
 
-async def test_changes_need_not_be_utf_8(bench: Workbench, far: Plane, checkout: Path) -> None:
+async def test_changes_need_not_be_utf_8(store: JobStore, far: Plane, checkout: Path) -> None:
     (checkout / "main.py").write_bytes("# -*- coding: latin-1 -*-\nprint('é')\n".encode("latin-1"))
-    await from_checkout(bench, checkout, with_diff=True)
+    await from_checkout(store, checkout, with_diff=True)
     assert "+print('é')".encode("latin-1") in stored(far, "n")[1]["diff.patch"]
 
 
 async def test_the_entry_point_may_be_one_of_the_changes(
-    bench: Workbench, far: Plane, checkout: Path
+    store: JobStore, far: Plane, checkout: Path
 ) -> None:
     (checkout / "new.py").write_text("print('new')\n")
     (checkout / "runtime.txt").write_text("3.12\n")
     git(checkout, "add", "--all")
     asked = wanted("code", checkout, name="n", entry_point="python new.py")
-    await create_job(bench, asked, source="git", with_diff=True)
+    await create_job(store, replace(asked, source="git", with_diff=True))
     _, files, job = stored(far, "n")
     assert job["source"]["entrypoint"] == ["python", "new.py"]
     assert job["runtime"] == "3.12"
@@ -390,18 +391,18 @@ async def test_the_entry_point_may_be_one_of_the_changes(
 
 
 async def test_a_commit_that_is_not_pushed_makes_a_code_job(
-    bench: Workbench, far: Plane, checkout: Path
+    store: JobStore, far: Plane, checkout: Path
 ) -> None:
     git(checkout, "commit", "--quiet", "--allow-empty", "--message=local")
-    made = await from_checkout(bench, checkout)
+    made = await from_checkout(store, checkout)
     assert "is not at" in made.remarks[0]
     assert stored(far, "n")[2]["source_type"] == "artifact"
 
 
 async def test_a_folder_without_a_repository_makes_a_code_job(
-    bench: Workbench, tmp_path_factory: pytest.TempPathFactory
+    store: JobStore, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    made = await from_checkout(bench, code(tmp_path_factory.mktemp("plain")))
+    made = await from_checkout(store, code(tmp_path_factory.mktemp("plain")))
     assert "no checkout" in made.remarks[0]
 
 
@@ -415,7 +416,7 @@ BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"entry_point": "python 'x"}, {}, "quote"),
     ({"build_context": "../x"}, {}, r"build context '\.\./x'"),
     ({"build_context": "/x"}, {}, "build context '/x' is an absolute"),
-    ({"build_context": "job"}, {"jobs__x": ""}, "'job' is no folder.*`jobs`"),
+    ({"build_context": "job"}, {"jobs__x": ""}, "'job' is not a folder.*`jobs`"),
     ({"build_context": "jobs/hello"}, {"jobs__hello_world__x": ""}, "`jobs/hello_world`"),
     ({"entry_point": "python job.py"}, {"jobs__a__job.py": ""}, "`jobs/a/job.py`"),
     ({"base_image": "Org/Base:1"}, {}, "'Org/Base:1'.*`org/base:1`"),
@@ -434,35 +435,35 @@ BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
 
 @pytest.mark.parametrize(("more", "files", "message"), BAD)
 async def test_bad_input_is_named(
-    bench: Workbench, far: Plane, tmp_path: Path, more: Any, files: Any, message: str
+    store: JobStore, far: Plane, tmp_path: Path, more: Any, files: Any, message: str
 ) -> None:
     with pytest.raises(InvalidInputError) as told:
-        await create_job(bench, wanted("code", code(tmp_path, **files), name="n", **more))
+        await create_job(store, wanted("code", code(tmp_path, **files), name="n", **more))
     assert re.search(message, str(told.value), re.DOTALL), str(told.value)
     assert far.versions == []
 
 
 async def test_a_name_taken_by_another_type_is_refused(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     far.versions.append(
         Version("a", "taken", "model", "d", None, None, [], state="COMMITTED", index=0)
     )
     with pytest.raises(AlreadyExistsError, match=r"'taken'.*`model`"):
-        await create_job(bench, wanted("code", code(tmp_path), name="taken"))
+        await create_job(store, wanted("code", code(tmp_path), name="taken"))
     assert far.puts == []
 
 
 async def test_a_path_that_is_nothing_is_named_with_a_near_miss(
-    bench: Workbench, tmp_path: Path
+    store: JobStore, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInputError, match=r"neither a directory nor a file.*`main\.py`"):
-        await create_job(bench, wanted("code", code(tmp_path) / "mian.py"))
+        await create_job(store, wanted("code", code(tmp_path) / "mian.py"))
 
 
-async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None:
+async def test_a_diff_needs_a_checkout(store: JobStore, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="--diff belongs to a local checkout"):
-        await create_job(bench, wanted("code", code(tmp_path)), with_diff=True)
+        await create_job(store, wanted("code", code(tmp_path), with_diff=True))
 
 
 @pytest.mark.parametrize(
@@ -470,7 +471,7 @@ async def test_a_diff_needs_a_checkout(bench: Workbench, tmp_path: Path) -> None
     [
         ("proxy", "NAME=POLICY"),
         ("=always", "NAME=POLICY"),
-        ("proxy=sometimes", "'sometimes' is no policy"),
+        ("proxy=sometimes", "'sometimes' is not a policy"),
     ],
 )
 def test_services_are_checked(text: str, message: str) -> None:
@@ -479,16 +480,16 @@ def test_services_are_checked(text: str, message: str) -> None:
 
 
 async def test_a_mistyped_script_in_a_folder_is_offered_its_neighbour(
-    bench: Workbench, tmp_path: Path
+    store: JobStore, tmp_path: Path
 ) -> None:
     code(tmp_path, **{"jobs__train__job.py": ""})
     with pytest.raises(InvalidInputError, match="is not in the source") as refused:
-        await create_job(bench, wanted("code", tmp_path, entry_point="python jobs/train/jbo.py"))
+        await create_job(store, wanted("code", tmp_path, entry_point="python jobs/train/jbo.py"))
     assert refused.value.hint == "Did you mean `jobs/train/job.py`?"
 
 
 async def test_a_script_outside_the_build_context_is_refused_now(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     """The job would run in the build context, where there is no such path."""
     code(tmp_path, **{"jobs__train__job.py": ""})
@@ -496,23 +497,23 @@ async def test_a_script_outside_the_build_context_is_refused_now(
         "code", tmp_path, build_context="jobs/train", entry_point="python jobs/train/job.py"
     )
     with pytest.raises(InvalidInputError, match="is not in the build context 'jobs/train'") as said:
-        await create_job(bench, asked)
+        await create_job(store, asked)
     assert said.value.hint == "Known: `job.py`."
     assert far.versions == []
 
 
 async def test_a_broken_notebook_is_refused_now(
-    bench: Workbench, far: Plane, tmp_path: Path
+    store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     (tmp_path / "book.ipynb").write_text("{bad")
     with pytest.raises(InvalidInputError, match="is no Jupyter notebook"):
-        await create_job(bench, wanted("code", tmp_path / "book.ipynb", name="n"))
+        await create_job(store, wanted("code", tmp_path / "book.ipynb", name="n"))
     assert far.versions == []
 
 
-async def test_what_an_image_job_does_not_use_is_told(bench: Workbench) -> None:
+async def test_what_an_image_job_does_not_use_is_told(store: JobStore) -> None:
     made = await create_job(
-        bench, wanted("image", "org/app:1", build_context="x", dockerfile="Dockerfile")
+        store, wanted("image", "org/app:1", build_context="x", dockerfile="Dockerfile")
     )
     assert "--build-context is ignored" in " ".join(made.remarks)
     assert "--dockerfile is ignored" in " ".join(made.remarks)

@@ -30,7 +30,7 @@ async def test_a_directory_says_why_it_became_a_code_job(cli: Cli, folder: Path)
     said = await cli("job", "create", "-p", "p", "--source", "git", "code", str(folder))
     assert said.code == 0
     assert "becomes a code job, not a Git job: it is no checkout" in said.err
-    assert "`main.py` is taken" in said.err
+    assert "`main.py` is run" in said.err
 
 
 REFUSED: list[tuple[tuple[str, ...], str]] = [
@@ -43,10 +43,10 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-p", "p", "-r", "py3", "code", "."), "--runtime: 'py3'"),
     (("-p", "p", "-s", "proxy", "code", "."), "NAME=POLICY"),
     (("-p", "p", "-s", "=never", "code", "."), "NAME=POLICY"),
-    (("-p", "p", "-s", "a=b", "code", "."), "'b' is no policy"),
+    (("-p", "p", "-s", "a=b", "code", "."), "'b' is not a policy"),
     (("-p", "p", "--schema", "none.json", "code", "."), "--schema: there is no file"),
     (("-p", "p", "--schema", "{bad", "code", "."), "--schema:1: not valid JSON"),
-    (("-p", "p", "--schema", '{"type": 3}', "code", "."), "--schema: it is no JSON schema"),
+    (("-p", "p", "--schema", '{"type": 3}', "code", "."), "--schema: it is not a JSON schema"),
     (("-p", "p", "-g", "main", "code", "."), "--git-hash belongs to Git jobs"),
     (("-p", "p", "--lfs", "code", "."), "--lfs belongs to Git jobs"),
     (("-p", "p", "--no-submodules", "image", "a/b:1"), "--submodules belongs to Git jobs"),

@@ -1,4 +1,4 @@
-"""The outermost layer of every command: errors become one message and an exit code."""
+"""How a command ends: an error becomes one message on standard error and an exit code."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ import click
 
 from agent.model.errors import InvalidInputError, LaunchError
 
-#: As shells report a program ended by SIGINT.
+#: As shells report a program that was ended by SIGINT.
 INTERRUPTED = 130
 
 
@@ -20,14 +20,14 @@ def run_command(command: click.Command, name: str) -> int:
         print(file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has gone; nothing is wrong, and nothing can be said.
-        _silence()
+        # The reader of the output has ended, as in `launch item list | head`: no error.
+        _discard_output()
         return 0
     except LaunchError as error:
         return show_error(error)
-    except Exception as error:  # noqa: BLE001 -- people get a sentence, not a traceback
-        told = _of_system(error)
-        return _show_unexpected(error, name) if told is None else show_error(told)
+    except Exception as error:  # noqa: BLE001 -- users get a sentence, not a traceback
+        known = _of_path(error)
+        return _show_unexpected(error, name) if known is None else show_error(known)
 
 
 def _run(command: click.Command, name: str) -> int:
@@ -45,27 +45,27 @@ def _run(command: click.Command, name: str) -> int:
             raise
         sys.stdout, sys.stderr = output, errors
         raise BrokenPipeError from None
-    # What is printed at the very end may meet a closed pipe as well.
+    # The last output may meet a closed pipe as well.
     try:
         output.flush()
     except BrokenPipeError:
-        _silence()
+        _discard_output()
     return result if isinstance(result, int) else 0
 
 
-def _silence() -> None:
-    """What is still unwritten goes nowhere, without a word at the interpreter's end."""
+def _discard_output() -> None:
+    """Else the interpreter complains about unwritten output when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _of_system(error: Exception) -> LaunchError | None:
-    """What the system says about a path, which was named by the user or by a setting."""
+def _of_path(error: Exception) -> LaunchError | None:
+    """The operating system's error about a path, which the user or a setting named."""
     if not isinstance(error, OSError) or not isinstance(error.filename, (str, bytes)):
         return None
     message = f"'{os.fsdecode(error.filename)}' cannot be used: {error.strerror}."
-    told = InvalidInputError(message, hint="Check the path, and who may use it.")
-    told.__cause__ = error
-    return told
+    known = InvalidInputError(message, hint="Check the path and its permissions.")
+    known.__cause__ = error
+    return known
 
 
 def show_error(error: LaunchError) -> int:
@@ -83,7 +83,7 @@ def _show_unexpected(error: Exception, name: str) -> int:
         traceback.print_exception(error)
     text = " ".join(str(error).split())[:300]
     print(
-        f"Error: {name} met something unforeseen: {type(error).__name__}: {text}\n"
+        f"Error: {name} failed unexpectedly: {type(error).__name__}: {text}\n"
         "  Run it again with LAUNCH_DEBUG=1 (or `--debug`) to see where, and please report it.",
         file=sys.stderr,
     )
@@ -91,17 +91,16 @@ def _show_unexpected(error: Exception, name: str) -> int:
 
 
 def debugging() -> bool:
-    """Whether tracebacks are wanted."""
+    """Whether tracebacks are printed."""
     return os.environ.get("LAUNCH_DEBUG", "") not in {"", "0"}
 
 
-def set_debugging(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 -- click calls it so
-    """Callback of `--debug`."""
+def _set_debugging(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:  # noqa: FBT001 -- the signature that click calls
     if value:
         os.environ["LAUNCH_DEBUG"] = "1"
 
 
 debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=set_debugging,
-    help="Show tracebacks of errors.",
+    "--debug", is_flag=True, expose_value=False, is_eager=True, callback=_set_debugging,
+    help="Print tracebacks of errors.",
 )  # fmt: skip

@@ -1,1 +1,0 @@
-"""`launch demo`: three example jobs through the whole system, from nothing."""

@@ -1,0 +1,158 @@
+"""Options that several commands share, and the values of options."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import update_wrapper
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from agent import __version__
+from agent.model.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from agent.config.server import RemoteServer
+    from agent.remote.console import Console
+
+Json = dict[str, Any]
+Command = Callable[..., Any]
+Result = TypeVar("Result")
+
+PRIORITIES: Final = ("critical", "high", "medium", "low")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The control plane that a command uses, and the entity that it is about."""
+
+    server: str | None
+    api_key_file: Path | None
+    entity: str | None
+
+    def call(self, work: Callable[["Console"], Awaitable[Result]]) -> Result:
+        """Run `work` on a console of the control plane.
+
+        Raises:
+            LaunchError: the server cannot be chosen, reached or used.
+        """
+        return asyncio.run(self._call(work))
+
+    async def _call(self, work: Callable[["Console"], Awaitable[Result]]) -> Result:
+        from agent.remote.client import Endpoint, GraphQLClient
+        from agent.remote.console import Console
+
+        remote = self.remote()
+        endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
+        async with GraphQLClient(endpoint, user_agent=f"launch/{__version__}") as client:
+            return await work(Console(client, self.entity))
+
+    def remote(self) -> "RemoteServer":
+        """Address and key, both from one place."""
+        from agent.config.load import load
+        from agent.config.server import ServerFlags, choose_for_commands
+
+        flags = ServerFlags(self.server, self.api_key_file)
+        return choose_for_commands(os.environ, load(os.environ), flags)
+
+
+def on_server(command: Command) -> Command:
+    """Give a command the options that choose a server; it receives `target`."""
+
+    def with_target(
+        *args: Any, server: str | None, api_key_file: Path | None, entity: str | None, **rest: Any
+    ) -> Any:
+        return command(*args, target=Target(server, api_key_file, entity), **rest)
+
+    options = (
+        click.option("--server", metavar="URL", help="Address of the control plane."),
+        click.option(
+            "--api-key-file",
+            type=click.Path(path_type=Path),
+            help="File with the API key for --server.",
+        ),
+        click.option(
+            "-e", "--entity", envvar=["LAUNCH_ENTITY", "WANDB_ENTITY"],
+            help="Entity (user or team); yours by default.",
+        ),
+    )  # fmt: skip
+    return with_options(options)(update_wrapper(with_target, command))
+
+
+def with_options(options: tuple[Callable[[Command], Command], ...]) -> Callable[[Command], Command]:
+    """Give a command several options, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+#: How a source becomes a job: for `launch job create` and `launch submit --uri`.
+SOURCE_OPTIONS: Final = (
+    click.option(
+        "--submodules/--no-submodules", default=None,
+        help="Fetch the repository's submodules; by default an agent fetches those of stored jobs.",
+    ),
+    click.option("--lfs", is_flag=True, default=None, help="Fetch files in Git LFS, too."),
+    click.option(
+        "--source", type=click.Choice(["auto", "git", "code"]), default="auto",
+        help="git: use a directory's repository as the source, if its commit is pushed.",
+    ),
+    click.option("--diff", "with_diff", is_flag=True, help="With --source git: include uncommitted "
+                 "changes."),
+)  # fmt: skip
+
+
+def mapping_from(text: str, option: str) -> Json:
+    """A mapping from a `.json` or `.yaml` file, or from JSON or YAML text.
+
+    Raises:
+        InvalidInputError: names the option, and file and line where it is wrong.
+    """
+    from agent.config.document import parse_document, read_document
+
+    stripped = text.strip()
+    if not stripped.startswith("{") and Path(stripped).is_file():
+        return read_document(Path(stripped)).data
+    if not stripped.startswith("{") and ":" not in stripped:
+        message = f"{option}: there is no file {stripped}, and it is no JSON object either."
+        raise InvalidInputError(message, hint="Give a path to a .json or .yaml file, or JSON.")
+    return parse_document(stripped, option).data
+
+
+def priority_from(text: str) -> int:
+    """0 to 3, from a name or a number.
+
+    Raises:
+        InvalidInputError: it is neither.
+    """
+    word = text.strip().lower()
+    if word in PRIORITIES:
+        return PRIORITIES.index(word)
+    if word.isdigit() and int(word) < len(PRIORITIES):
+        return int(word)
+    message = f"'{text}' is not a priority."
+    raise InvalidInputError(message, hint="Write critical, high, medium or low (or 0 to 3).")
+
+
+def pairs_from(texts: tuple[str, ...], option: str) -> dict[str, str]:
+    """`key=value` texts.
+
+    Raises:
+        InvalidInputError: one has no `=` or no key.
+    """
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            message = f"{option}: '{text}' is not of the form KEY=VALUE."
+            raise InvalidInputError(message)
+        pairs[key.strip()] = value
+    return pairs
