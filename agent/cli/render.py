@@ -13,7 +13,7 @@ from agent.cli.submit_options import RUN_OPTIONS, read_options
 
 if TYPE_CHECKING:
     from agent.jobs.request import SubmitOptions
-    from agent.pipeline.render import Rendering
+    from agent.pipeline.preview import Preview
     from agent.remote.console import Console
 
 
@@ -48,7 +48,7 @@ def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
 
-    async def work(console: "Console") -> "Rendering":
+    async def work(console: "Console") -> "Preview":
         from agent.compose.rendering import render_submission
         from agent.config.load import load
 
@@ -75,14 +75,15 @@ class _SetupLog:
                 print_remark(line)
 
 
-def _print(rendering: "Rendering") -> None:
+def _print(rendering: "Preview") -> None:
     _heading("Source")
-    print_pairs([*rendering.facts.items(), ("requirements", rendering.requirements)])
-    if rendering.dockerfile is not None:
-        _heading(f"Dockerfile ({rendering.own_dockerfile or 'generated'})")
-        print(_safe_lines(rendering.dockerfile))
-    _heading("Container" if rendering.container is not None else "Process")
-    print(_json(rendering.container or rendering.process))
+    build = rendering.build
+    print_pairs([*rendering.facts.items(), ("requirements", build and build.requirements)])
+    if build is not None and build.dockerfile is not None:
+        _heading(f"Dockerfile ({build.own_dockerfile or 'generated'})")
+        print(_safe_lines(build.dockerfile))
+    _heading(f"Workload ({rendering.resource})")
+    print(_json(rendering.workload))
     _heading("Environment")
     print_pairs(sorted(rendering.environment.items()))
     _heading("Who set what")

@@ -191,14 +191,13 @@ def _settings(context: BackendContext) -> Settings:
     return Settings(
         state_dir=config.state_dir,
         on_stop=auto if config.on_stop == "auto" else config.on_stop,
-        limits=Limits(grace=config.stopped_run_timeout),
+        limits=Limits(grace=config.stopped_run_timeout, pending=config.pending_timeout),
         build_timeout=config.builder.timeout,
         build_concurrency=config.builder.concurrency,
         min_free_disk=config.min_free_disk,
         prune_interval=config.prune.interval,
         keep_attempts=config.prune.attempts.max_age,
         secrets=config.secrets,
-        mounts=config.mounts,
         health=config.health,
     )
 

@@ -186,7 +186,9 @@ async def _container_backend(
 
     config, rules = context.config.runners.local_container, context.config.prune
     marks = context.config.state_dir / "containers"
-    runner = DockerRunner(control_plane_id, config, context.threads, state_dir=marks)
+    runner = DockerRunner(
+        control_plane_id, config, context.threads, mounts=context.config.mounts, state_dir=marks
+    )
     stack.push_async_callback(runner.close)
     gateway = await runner.ensure_network()
     engine = await stack.enter_async_context(Engine(config.host, context.environment))

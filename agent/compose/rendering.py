@@ -33,8 +33,8 @@ from agent.model.redact import MASK
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Lease
 from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
-from agent.pipeline.render import OPEN, Rendering, Rules, render
-from agent.pipeline.stored import read_job
+from agent.pipeline.preview import OPEN, Preview, preview
+from agent.pipeline.stored_job import read_job
 from agent.ports.log import LogSink, say
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
@@ -49,7 +49,7 @@ _THREADS: Final = 4
 
 async def render_submission(
     console: Console, config: AgentConfig, asked: SubmitOptions, log: LogSink
-) -> Rendering:
+) -> Preview:
     """Look up what a real run would look up, in a folder that is gone afterwards.
 
     Raises:
@@ -74,8 +74,7 @@ async def render_submission(
         backend = await stack.enter_async_context(
             _lane(claim.resource, config, folder, threads, console)
         )
-        rules = Rules(config.builder, config.runners.local_container)
-        return await render(claim, backend, bench, folder, rules, log)
+        return await preview(claim, backend, bench, folder, log)
 
 
 async def _drafted(
@@ -202,20 +201,30 @@ def _workbench(
 async def _lane(
     resource: str, config: AgentConfig, folder: Path, threads: ThreadPoolExecutor, console: Console
 ) -> AsyncIterator[Backend]:
-    """A runner that is asked about arguments only; no engine is called."""
+    """A runner and a builder that are asked for previews only; no engine is called."""
     url = console.client.endpoint.url
     if resource == CONTAINERS:
+        from agent.builders.docker.builder import DockerBuilder
+        from agent.docker.client import Engine
         from agent.runners.docker.runner import DockerRunner
 
-        async with DockerRunner("", config.runners.local_container, threads) as runner:
-            yield Backend(runner, None, _NoImages(), url)
+        docker = config.runners.local_container
+        async with DockerRunner("", docker, threads) as runner, Engine(docker.host) as engine:
+            builder = DockerBuilder(
+                config.builder.model_copy(update={"destination": None}),
+                engine, folder, threads=threads, environment=os.environ,
+            )  # fmt: skip
+            yield Backend(runner, builder, _NoImages(), url)
     elif resource == PROCESSES:
+        from agent.builders.virtualenv import VirtualenvBuilder
         from agent.runners.process.runner import ProcessRunner
 
         local = config.runners.local_process
-        yield Backend(
-            ProcessRunner(folder / "processes", "", local, threads, os.environ), None, None, url
+        processes = ProcessRunner(folder / "processes", "", local, threads, os.environ)
+        environments = VirtualenvBuilder(
+            config.builder, folder, threads=threads, environment=os.environ
         )
+        yield Backend(processes, environments, None, url)
     else:
         message = f"`{resource}` is run by a plugin, and cannot be shown here."
         raise InvalidInputError(message, hint=f"Shown are {CONTAINERS} and {PROCESSES}.")

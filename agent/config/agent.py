@@ -5,7 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr
 
-from agent.config.base import Model, Seconds, Size, UserPath, WrittenForm, read_secret_file
+from agent.config.base import (
+    Duration,
+    Model,
+    Seconds,
+    Size,
+    UserPath,
+    WrittenForm,
+    read_secret_file,
+)
 from agent.config.control import ControlConfig
 from agent.config.execution import (
     BuilderConfig,
@@ -79,6 +87,8 @@ class AgentConfig(Model):
     name: str | None = None
     #: Journal, caches, folders of attempts.
     state_dir: UserPath = Path("~/.local/state/launch-agent").expanduser()
+    #: How long a started job may wait for a place on a backend that queues; `None`: no limit.
+    pending_timeout: Duration | None = 86400.0
     #: What the first SIGTERM means for running jobs.
     on_stop: Literal["auto", "wait", "detach"] = "auto"
     resources: OfferedResources = OfferedResources()

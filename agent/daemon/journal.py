@@ -36,7 +36,7 @@ from agent.model.work import Lease
 
 Result = TypeVar("Result")
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 #: Seconds after which a write that is not awaited is committed without one that is.
 _COMMIT_DELAY: Final = 0.5
 _SCHEMA: Final = """
@@ -48,7 +48,7 @@ CREATE TABLE attempt (
   resource TEXT NOT NULL DEFAULT '',
   start_intended INTEGER NOT NULL DEFAULT 0,
   started INTEGER NOT NULL DEFAULT 0,
-  log_shift INTEGER NOT NULL DEFAULT 0,
+  log_resume TEXT NOT NULL DEFAULT '',
   outcome TEXT,
   over INTEGER NOT NULL DEFAULT 0,
   changed_at REAL NOT NULL,
@@ -77,7 +77,7 @@ class JournalEntry:
     #: False proves that no start was ever sent.
     start_intended: bool
     started: bool
-    log_shift: int
+    log_resume: str
     outcome: Outcome | None
     facts: dict[str, Any] = field(default_factory=dict)
     #: The outcome was acknowledged, or the attempt is not held by this agent any more.
@@ -144,9 +144,9 @@ class Journal:
         """The start was answered."""
         self._write_later(lease, started=1)
 
-    def log_shifted(self, lease: Lease, shift: int) -> None:
-        """Stored log offsets exceed the runner's by `shift` bytes from now on."""
-        self._write_later(lease, log_shift=shift)
+    def log_resumes(self, lease: Lease, point: str) -> None:
+        """Where a later process resumes the job's log: text of a `ResumePoint`."""
+        self._write_later(lease, log_resume=point)
         # No other write may follow for hours, and the offsets of shipped bytes depend on it.
         self._commit_now()
 
@@ -227,7 +227,7 @@ class Journal:
 
     def _read(self) -> list[JournalEntry]:
         rows = self._opened_database().execute(
-            "SELECT item, attempt, epoch, name, resource, start_intended, started, log_shift,"
+            "SELECT item, attempt, epoch, name, resource, start_intended, started, log_resume,"
             " outcome, over FROM attempt ORDER BY item, attempt"
         )
         return [_entry(row) for row in rows]
@@ -316,7 +316,7 @@ def _decode(text: str) -> tuple[Outcome, dict[str, Any]]:
 
 
 def _entry(row: tuple[Any, ...]) -> JournalEntry:
-    item, attempt, epoch, name, resource, intended, started, shift, encoded, over = row
+    item, attempt, epoch, name, resource, intended, started, point, encoded, over = row
     outcome, facts = _decode(encoded) if encoded else (None, {})
     return JournalEntry(
         lease=Lease(item, attempt, epoch),
@@ -324,7 +324,7 @@ def _entry(row: tuple[Any, ...]) -> JournalEntry:
         resource=resource,
         start_intended=bool(intended),
         started=bool(started),
-        log_shift=shift,
+        log_resume=point,
         outcome=outcome,
         facts=facts,
         over=bool(over),

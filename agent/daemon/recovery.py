@@ -22,6 +22,7 @@ from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
 from agent.pipeline.dependencies import Backend
+from agent.pipeline.logs import ResumePoint
 from agent.pipeline.retry import Sleep, retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
@@ -137,6 +138,7 @@ _BY_STATUS: Final = {
 }
 _BY_STATE: Final = {
     WorkloadState.CREATED: RunnerFinds.CREATED,
+    WorkloadState.PENDING: RunnerFinds.RUNNING,
     WorkloadState.RUNNING: RunnerFinds.RUNNING,
     WorkloadState.EXITED: RunnerFinds.EXITED,
 }
@@ -239,19 +241,19 @@ class Recovery:
 
 def _begin(action: Action, entry: JournalEntry | None, found: Found | None) -> Begin:
     workload = found.workload if found else None
-    shift = entry.log_shift if entry else 0
+    resume = ResumePoint.from_text(entry.log_resume if entry else "")
     match action:
         case Action.START if workload is not None:
             return Start(workload)
         case Action.FOLLOW if workload is not None:
-            return Follow(workload, shift)
+            return Follow(workload, resume)
         case Action.DELIVER if entry is not None and entry.outcome is not None:
-            return Deliver(entry.outcome, workload, shift)
+            return Deliver(entry.outcome, workload, resume)
         case Action.PREPARE:
             return Prepare()
         case _:
             message = "the agent was restarted, and nothing is left of the job"
-            return Deliver(Lost(Cause.LOST_WORKLOAD, message), workload, shift)
+            return Deliver(Lost(Cause.LOST_WORKLOAD, message), workload, resume)
 
 
 def _runner_finds(found: Found | None, current: Lease) -> RunnerFinds:

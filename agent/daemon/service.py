@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from agent.config.agent import HealthConfig
-from agent.config.execution import JobSecret, MountConfig
+from agent.config.execution import JobSecret
 from agent.daemon.attempts import Attempts
 from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
@@ -156,7 +156,6 @@ class Settings:
     #: Age at which journal entries of attempts that are over are removed.
     keep_attempts: float = 7 * 86400.0
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
-    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
     health: HealthConfig = field(default_factory=HealthConfig)
 
 
@@ -247,7 +246,6 @@ class AgentDaemon:
             attempts_dir=attempts_dir,
             executor=self._executor,
             secrets=settings.secrets,
-            mounts=settings.mounts,
             limits=settings.limits,
             observe=outcomes.observe,
             sleep=self._sleep,

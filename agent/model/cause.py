@@ -33,12 +33,18 @@ class Cause(StrEnum):
     SCHEDULE_ENGINE = "SCHEDULE_ENGINE"
     SCHEDULE_BACKOFF = "SCHEDULE_BACKOFF"
     SCHEDULE_WAITING = "SCHEDULE_WAITING"
+    SCHEDULE_NO_NODE = "SCHEDULE_NO_NODE"
+    SCHEDULE_QUOTA = "SCHEDULE_QUOTA"
+    SCHEDULE_SUSPENDED = "SCHEDULE_SUSPENDED"
+    SCHEDULE_IMAGE = "SCHEDULE_IMAGE"
+    SCHEDULE_TIMEOUT = "SCHEDULE_TIMEOUT"
     START_ENTRYPOINT = "START_ENTRYPOINT"
     START_FAILED = "START_FAILED"
     RUN_EXIT_CODE = "RUN_EXIT_CODE"
     RUN_OUT_OF_MEMORY = "RUN_OUT_OF_MEMORY"
     RUN_DEADLINE = "RUN_DEADLINE"
     RUN_SIGNAL = "RUN_SIGNAL"
+    RUN_EVICTED = "RUN_EVICTED"
     RUN_IN_PROGRESS = "RUN_IN_PROGRESS"
     SUCCEEDED = "SUCCEEDED"
     STOPPED_BY_USER = "STOPPED_BY_USER"
@@ -47,6 +53,7 @@ class Cause(StrEnum):
     LOST_AGENT = "LOST_AGENT"
     LOST_WORKLOAD = "LOST_WORKLOAD"
     LOST_ENGINE = "LOST_ENGINE"
+    LOST_NODE = "LOST_NODE"
     LOST_POISON = "LOST_POISON"
     POLICY_RESOURCE = "POLICY_RESOURCE"
     POLICY_SOURCE = "POLICY_SOURCE"
@@ -149,6 +156,27 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Nothing needs to be done; `launch item show ID` tells how the last try ended.",
     ),
     Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
+    Cause.SCHEDULE_NO_NODE: Meaning(
+        "The job was started, and no node of the cluster has room for it yet.",
+        "Wait, ask for less, or add nodes; `pending_timeout` limits the wait.",
+    ),
+    Cause.SCHEDULE_QUOTA: Meaning(
+        "The job was started, and a quota of the cluster is used up.",
+        "Wait for other jobs to end, or ask the cluster's administrator for more.",
+    ),
+    Cause.SCHEDULE_SUSPENDED: Meaning(
+        "The job was started, and the cluster's own queue has suspended it.",
+        "Nothing needs to be done: it runs when the cluster's queue admits it.",
+    ),
+    Cause.SCHEDULE_IMAGE: Meaning(
+        "The job was started, and its image is still being pulled.",
+        "Nothing needs to be done, unless the message names an error of the registry.",
+    ),
+    Cause.SCHEDULE_TIMEOUT: Meaning(
+        "The backend did not run the job within the agent's `pending_timeout`.",
+        "See in the message what it waited for; raise `pending_timeout` on the agent.",
+        infrastructure=True,
+    ),
     Cause.START_ENTRYPOINT: Meaning(
         "The command does not exist in the image, or cannot be executed.",
         "Check `--entry-point` against the files in the image.",
@@ -172,6 +200,11 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.RUN_SIGNAL: Meaning(
         "The job was ended by a signal that the agent did not send.",
         "See who else manages processes on that machine, then read the job's log.",
+    ),
+    Cause.RUN_EVICTED: Meaning(
+        "The node ran short of memory or disk and evicted the job.",
+        "Ask for what the job uses, so that the node reserves it; retry the item.",
+        infrastructure=True,
     ),
     Cause.RUN_IN_PROGRESS: Meaning("The job is under way.", "Nothing needs to be done."),
     Cause.SUCCEEDED: Meaning("The job ended with exit code 0.", "Nothing needs to be done."),
@@ -202,6 +235,11 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.LOST_ENGINE: Meaning(
         "The container engine went away under the job.",
         "Start the engine again, then retry the item.",
+        infrastructure=True,
+    ),
+    Cause.LOST_NODE: Meaning(
+        "The node under the job stopped answering.",
+        "Check the node, then retry the item.",
         infrastructure=True,
     ),
     Cause.LOST_POISON: Meaning(

@@ -13,10 +13,11 @@ from agent.model.errors import FencedError, LaunchError
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import UNSTARTED_HELD, Phase
 from agent.model.protocol import LeaseStatus
+from agent.pipeline.build import BuildFindings
 from agent.pipeline.cancellation import AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
-from agent.pipeline.findings import BuildFindings
-from agent.pipeline.outcome import is_foreseen, outcome_of_failure
+from agent.pipeline.logs import FROM_START, ResumePoint
+from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, watch
 from agent.ports.runner import Workload
@@ -43,8 +44,7 @@ class Follow:
     """Started by an earlier process, running or ended by now."""
 
     workload: Workload
-    #: See `agent.pipeline.joblog`.
-    log_shift: int = 0
+    resume: ResumePoint = FROM_START
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Deliver:
 
     outcome: Outcome
     workload: Workload | None = None
-    log_shift: int = 0
+    resume: ResumePoint = FROM_START
 
 
 Begin = Prepare | Start | Follow | Deliver
@@ -108,13 +108,13 @@ class _Line:
             case Start(workload=workload):
                 self._workload = workload
                 return await self._start_and_watch(workload)
-            case Follow(workload=workload, log_shift=shift):
+            case Follow(workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
-                return await self._adopt(workload, shift)
-            case Deliver(outcome=outcome, workload=workload, log_shift=shift):
+                return await self._adopt(workload, resume)
+            case Deliver(outcome=outcome, workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
                 if workload is not None:
-                    self._job.report.follow(self._job.backend.runner).begin(workload, shift)
+                    self._job.report.follow(self._job.backend.runner).begin(workload, resume)
                 return outcome
             case _:
                 assert_never(begin)
@@ -146,13 +146,13 @@ class _Line:
         self._workload = started
         return await watch(self._job, started)
 
-    async def _adopt(self, workload: Workload, log_shift: int) -> Outcome:
+    async def _adopt(self, workload: Workload, resume: ResumePoint) -> Outcome:
         if self._job.claim.phase in UNSTARTED_HELD:
             # The control plane forgot that it permitted this; it has to know before it
             # can take an outcome. The answer changes nothing: it has been started.
             answer = await self._job.report.permit()
             self._job.report.obey(answer)
-        return await watch(self._job, workload, log_shift=log_shift)
+        return await watch(self._job, workload, resume)
 
     async def _leave(self, cause: CancelReason) -> Outcome | None:
         """End without an outcome, except where a stop request wants one."""
@@ -224,7 +224,7 @@ class _Line:
 
     def _failed(self, error: Exception) -> Outcome:
         reference = uuid.uuid4().hex[:8]
-        if not is_foreseen(error):
+        if not is_expected(error):
             structlog.get_logger().error(
                 "the attempt failed in the agent", reference=reference, exc_info=error
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from agent.config.execution import JobSecret, MountConfig
+from agent.config.execution import JobSecret
 from agent.model.outcome import Outcome
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
@@ -56,6 +56,8 @@ class Limits:
 
     #: Between SIGTERM and SIGKILL when a job is stopped.
     grace: float = 60.0
+    #: From the start until the job runs, for backends that queue; `None`: no limit.
+    pending: float | None = None
     #: An engine that went away under a job may come back within this time.
     engine: float = 30.0
     #: A log that yields nothing for so long after its job ended is given up.
@@ -92,7 +94,6 @@ class Dependencies(ResolveDependencies):
     #: Parent of the attempts' folders.
     attempts_dir: Path
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
-    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
     limits: Limits = Limits()
     #: Called with every outcome, for metrics.
     observe: Callable[[Outcome], None] = lambda _: None

@@ -1,12 +1,31 @@
-"""The variables that every job gets, so that `wandb.init()` inside finds its configuration."""
+"""What a job is given: variables, secrets, mounts, and its parameters as a file.
+
+Secrets and mounts are defined in the agent's configuration and referred to by name from queue
+templates. Only the queue's layer may name them; a job or a submitter may at most narrow the
+list.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
+from agent.config.execution import JobSecret
+from agent.model.cause import Cause
+from agent.model.errors import ConfigError, JobError, PolicyError
+from agent.model.spec import Json
 from agent.model.work import Claim
 
-#: Longest value of one variable, in characters; longer JSON is cut into numbered ones.
+#: Longest value of one variable, in characters; longer JSON is split into numbered ones.
 LONGEST: Final = 32670
+SECRETS: Final = "secrets"
+MOUNTS: Final = "mounts"
+#: Names a JSON file with `overrides.run_config`, for jobs that use no library of W&B's; a job
+#: without parameters has neither. The same JSON is in `WANDB_CONFIG`.
+PARAMETERS_VARIABLE: Final = "LAUNCH_CONFIG_FILE"
+PARAMETERS_FILE: Final = "/run/launch/config.json"
 
 
 def environment_of(claim: Claim, job_url: str, image: str | None) -> dict[str, str]:
@@ -84,3 +103,80 @@ def _artifacts(claim: Claim) -> dict[str, Any]:
     if not claim.spec.job:
         return {}
     return {**claim.spec.overrides.artifacts, "_wandb_job": claim.spec.job}
+
+
+@dataclass(frozen=True, slots=True)
+class JobInputs:
+    """Secrets, mounts and parameters of one job; see `RunRequest` for the fields."""
+
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    files: dict[str, bytes] = field(default_factory=dict, repr=False)
+    file_variables: dict[str, str] = field(default_factory=dict)
+    mounts: tuple[str, ...] = ()
+
+
+def job_inputs(claim: Claim, secrets: Mapping[str, JobSecret]) -> JobInputs:
+    """Read what the job is given besides its environment. Blocks.
+
+    Raises:
+        PolicyError: as `named_by_queue`, or a secret that the administrator has not defined.
+        JobError: `INTERNAL`: a secret cannot be read.
+    """
+    inputs = JobInputs(mounts=named_by_queue(claim, MOUNTS))
+    parameter_file(claim, inputs)
+    for name in named_by_queue(claim, SECRETS):
+        secret = secrets.get(name)
+        if secret is None:
+            message = f"`{SECRETS}`: this agent has no secret called '{name}'."
+            hint = f"The administrator defines it under `{SECRETS}:` in the agent's configuration."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        value = _read(name, secret)
+        if secret.as_env:
+            inputs.environment[secret.as_env] = value
+        if secret.as_file:
+            inputs.files[secret.as_file] = value.encode()
+    return inputs
+
+
+def parameter_file(claim: Claim, inputs: JobInputs) -> None:
+    """Add the file of the job's parameters, if it has any."""
+    if config := claim.spec.overrides.run_config:
+        inputs.files[PARAMETERS_FILE] = json.dumps(config, indent=2).encode()
+        inputs.file_variables[PARAMETERS_VARIABLE] = PARAMETERS_FILE
+
+
+def named_by_queue(claim: Claim, kind: str) -> tuple[str, ...]:
+    """Names of secrets or mounts that the job gets.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`: a name that the queue's template does not have, or
+            something that is no list of names.
+    """
+    wanted = _names(claim.spec.args_for(claim.resource), kind)
+    template = claim.layers.get("queue") or {}
+    allowed = _names((template.get("resource_args") or {}).get(claim.resource) or {}, kind)
+    for name in wanted:
+        if name not in allowed:
+            message = f"`{kind}`: '{name}' is not named by the template of queue {claim.queue}."
+            hint = "Only a queue's template may name secrets and mounts."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+    return wanted
+
+
+def _names(arguments: Json, kind: str) -> tuple[str, ...]:
+    value: Any = arguments.get(kind) or ()
+    if isinstance(value, str) or not all(isinstance(name, str) for name in value):
+        message = f"Resource argument `{kind}` must be a list of names."
+        raise PolicyError(Cause.POLICY_RESOURCE, message)
+    return tuple(value)
+
+
+def _read(name: str, secret: JobSecret) -> str:
+    try:
+        return secret.read().get_secret_value()
+    except ConfigError as error:
+        # Where it is stored concerns the administrator, not the submitter.
+        structlog.get_logger().error("a job's secret cannot be read", name=name, error=str(error))
+        message = f"The secret '{name}' cannot be read on this agent."
+        hint = f"See `{SECRETS}.{name}` in the agent's configuration, and the agent's log."
+        raise JobError(Cause.INTERNAL, message, hint=hint) from error

@@ -1,92 +1,108 @@
-"""Pure rules: from how a workload ended, or how we failed, to the outcome of the attempt."""
+"""From how a workload ended, or how the agent failed, to the outcome of the attempt. Pure."""
 
 import signal
 from enum import Enum, auto
-from pathlib import Path
 from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
-from agent.model.outcome import Errored, Failed, Lost, Outcome, Refused, Stopped, Succeeded
+from agent.model.outcome import (
+    Errored,
+    Failed,
+    Lost,
+    Outcome,
+    Preempted,
+    Refused,
+    Stopped,
+    Succeeded,
+)
 from agent.model.units import format_duration
 from agent.ports.runner import Ending
 from agent.system.machine import is_disk_full
 
-#: What shells and engines answer for a command that cannot be executed or does not exist.
-_CANNOT_EXECUTE: Final = frozenset({126, 127})
-#: Causes that mean: it may have run, and nobody can say how it ended.
-_LOST: Final = frozenset({Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE})
+#: It may have run, and nobody can say how it ended.
+_LOST: Final = frozenset(
+    {Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE, Cause.LOST_NODE}
+)
+#: The job ran, and ended like this.
+_FAILED: Final = frozenset({Cause.RUN_OUT_OF_MEMORY, Cause.RUN_EVICTED, Cause.DISK_FULL})
 #: As shells and engines report SIGKILL.
 _KILLED: Final = 128 + signal.SIGKILL
 
 
 class StoppedBy(Enum):
-    """Who ended the workload, if we did."""
+    """Why the agent stopped the workload."""
 
     USER = auto()
     AGENT = auto()
     DEADLINE = auto()
+    PENDING_TIMEOUT = auto()
 
 
-def outcome_of(ending: Ending, why: StoppedBy | None, timeout: float | None) -> Outcome:
-    """How the attempt ended; `timeout` in seconds is only told."""
+def outcome_of(ending: Ending, stopped_by: StoppedBy | None, limit: float | None) -> Outcome:
+    """How the attempt ended; `limit` in seconds is the time limit that applied, for the message."""
     code = ending.exit_code
-    match why:
+    match stopped_by:
         case StoppedBy.USER:
             return Stopped(f"stopped on request; {_stopped(ending)}", exit_code=code)
         case StoppedBy.AGENT:
             message = f"the agent was told to stop its jobs; {_stopped(ending)}"
             return Stopped(message, Cause.STOPPED_BY_AGENT, code)
         case StoppedBy.DEADLINE:
-            limit = format_duration(timeout or 0.0)
-            message = f"stopped after its timeout of {limit}; {_stopped(ending)}"
+            message = (
+                f"stopped after its timeout of {format_duration(limit or 0.0)}; {_stopped(ending)}"
+            )
             return Failed(Cause.RUN_DEADLINE, message, code)
+        case StoppedBy.PENDING_TIMEOUT:
+            message = (
+                f"it did not begin to run within {format_duration(limit or 0.0)} "
+                "(`pending_timeout` of the agent)"
+            )
+            return Errored(Cause.SCHEDULE_TIMEOUT, message)
         case None:
             return _by_itself(ending)
 
 
 def _by_itself(ending: Ending) -> Outcome:
+    if ending.cause is None:
+        return _by_exit_code(ending)
+    if ending.cause is Cause.PREEMPTED:
+        return Preempted(ending.message)
+    if ending.cause in _LOST:
+        return Lost(ending.cause, ending.message)
+    if ending.cause in _FAILED:
+        message = f"{ending.message}; {_exit(ending)}"
+        return Failed(ending.cause, message, ending.exit_code)
+    return Errored(ending.cause, ending.message)
+
+
+def _by_exit_code(ending: Ending) -> Outcome:
     code = ending.exit_code
-    if ending.out_of_memory:
-        message = f"killed because it used more memory than it was given; {_ended(ending)}"
-        return Failed(Cause.RUN_OUT_OF_MEMORY, message, code)
-    if ending.error:
-        missing = code in _CANNOT_EXECUTE
-        cause = Cause.START_ENTRYPOINT if missing else Cause.START_FAILED
-        return Errored(cause, ending.error)
     if code == 0:
         return Succeeded()
     if ending.signal is not None:
         return Failed(Cause.RUN_SIGNAL, f"ended by signal {ending.signal}", code)
     if code is None:
         return Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")
-    return _with_exit_code(code, ending.full_disk)
-
-
-def _with_exit_code(code: int, full_disk: Path | None) -> Failed:
-    if full_disk is None:
-        return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
-    message = f"exit code {code}, and no space was left on the disk of {full_disk}"
-    return Failed(Cause.DISK_FULL, message, code)
+    return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
 
 
 def _stopped(ending: Ending) -> str:
     killed = ending.signal == signal.SIGKILL or ending.exit_code == _KILLED
     prefix = "it did not end on SIGTERM within its grace and was killed, " if killed else ""
-    return prefix + _ended(ending)
+    return prefix + _exit(ending)
 
 
-def _ended(ending: Ending) -> str:
+def _exit(ending: Ending) -> str:
     if ending.exit_code is not None:
         return f"exit code {ending.exit_code}"
     return "no exit code" if ending.signal is None else f"signal {ending.signal}"
 
 
 def outcome_of_failure(error: Exception, reference: str) -> Outcome:
-    """How an attempt ends that we could not bring to run.
+    """How an attempt ends that failed in the agent.
 
-    `reference` finds the traceback in the agent's log; only failures that nobody foresaw
-    show it.
+    `reference` finds the traceback in the agent's log; it is shown for unexpected errors only.
     """
     match error:
         case PolicyError(cause=cause):
@@ -97,21 +113,17 @@ def outcome_of_failure(error: Exception, reference: str) -> Outcome:
             return Errored(cause, str(error))
         case InvalidInputError() if not isinstance(error, ConfigError):
             return Refused(Cause.POLICY_SPEC, str(error))
+        case OSError() if is_disk_full(error):
+            where = f" ({error.filename})" if error.filename else ""
+            return Errored(Cause.DISK_FULL, f"no space left on the agent's disk{where}")
         case _:
-            return _fault(error, reference)
+            kind = type(error).__name__
+            message = f"{kind} in the agent; see reference {reference} in its log"
+            return Errored(Cause.INTERNAL, message)
 
 
-def _fault(error: Exception, reference: str) -> Errored:
-    if isinstance(error, OSError) and is_disk_full(error):
-        where = f" ({error.filename})" if error.filename else ""
-        return Errored(Cause.DISK_FULL, f"no space left on the agent's disk{where}")
-    kind = type(error).__name__
-    message = f"{kind} in the agent; its log tells more under reference {reference}"
-    return Errored(Cause.INTERNAL, message)
-
-
-def is_foreseen(error: Exception) -> bool:
-    """Whether the outcome tells all there is to tell, so that no traceback is needed."""
+def is_expected(error: Exception) -> bool:
+    """Whether the outcome's message explains it, so that no traceback is needed."""
     if isinstance(error, OSError):
         return is_disk_full(error)
     return isinstance(error, JobError | InvalidInputError)

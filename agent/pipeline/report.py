@@ -19,9 +19,8 @@ from agent.pipeline.cancellation import (
     Cancellation,
     cancel_task,
 )
-from agent.pipeline.joblog import JobLog
+from agent.pipeline.logs import JobLog, SetupLog, Shipper
 from agent.pipeline.retry import Sleep, retry_until_answered
-from agent.pipeline.shipping import SetupLog, Shipper
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort

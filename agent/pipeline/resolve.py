@@ -1,8 +1,10 @@
 """Claim → Resolved: the source pinned, the command known, the arguments allowed."""
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, PolicyError
@@ -17,16 +19,16 @@ from agent.model.spec import (
 )
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.dependencies import Backend, ResolveDependencies
-from agent.pipeline.environment import environment_of
-from agent.pipeline.furnish import Furnished, furnish
-from agent.pipeline.layout import Layout, layout_of
-from agent.pipeline.macros import expand, macros_of
-from agent.pipeline.offers import MOUNTS, SECRETS, named
-from agent.pipeline.stored import StoredJob, laid_under, read_job
+from agent.pipeline.environment import MOUNTS, SECRETS, environment_of, named_by_queue
+from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
+from agent.pipeline.stored_job import StoredJob, laid_under, read_job
 from agent.ports.log import LogSink, say
 
 #: Keys of resource arguments that are ours, not the runner's.
-_OURS = frozenset({SECRETS, MOUNTS, "builder"})
+_OURS: Final = frozenset({SECRETS, MOUNTS, "builder"})
+
+#: `${name}` in resource arguments, from an explicit list: never the agent's environment.
+_MACRO: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 async def resolve(
@@ -43,19 +45,19 @@ async def resolve(
         stored = await _stored(claim, dependencies, log)
         claim = laid_under(claim, stored)
     command = checked_command(claim.spec)
-    named(claim, SECRETS)
-    named(claim, MOUNTS)
+    for kind in (SECRETS, MOUNTS):
+        named_by_queue(claim, kind)
     backend.runner.check(arguments_of(claim, {}))
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
         return _ready_image(claim, backend, source.image, command)
     tree = await _fetched(claim, source, dependencies, folder, log)
-    furnished = await furnish(tree.root, claim.spec, stored, dependencies, log)
+    prepared = await prepare_tree(tree.root, claim.spec, stored, dependencies, log)
     containers = backend.images is not None
     layout = await dependencies.in_thread(
-        layout_of, tree.root, claim.spec, containers=containers, command=furnished.command
+        layout_of, tree.root, claim.spec, containers=containers, command=prepared.command
     )
-    return _from_source(claim, backend, tree, layout, furnished)
+    return _from_source(claim, backend, tree, layout, prepared)
 
 
 async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink) -> StoredJob:
@@ -98,6 +100,28 @@ def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
     kept = {key: value for key, value in given.items() if key not in _OURS}
     expanded: Json = expand(kept, macros_of(claim) | more_macros)
     return expanded
+
+
+def macros_of(claim: Claim) -> dict[str, str]:
+    """Names that are known before there is an image."""
+    return {
+        "project_name": claim.project,
+        "entity_name": claim.entity,
+        "run_id": claim.run_name,
+        "run_name": claim.name or "",
+        "author": claim.author or "",
+    }
+
+
+def expand(value: Any, macros: Mapping[str, str]) -> Any:
+    """Replace macros in every string below `value`; keys and unknown names stay."""
+    if isinstance(value, str):
+        return _MACRO.sub(lambda match: macros.get(match[1], match[0]), value)
+    if isinstance(value, list):
+        return [expand(one, macros) for one in value]
+    if isinstance(value, dict):
+        return {key: expand(one, macros) for key, one in value.items()}
+    return value
 
 
 def checked_command(spec: LaunchSpec) -> tuple[str, ...]:
@@ -146,7 +170,7 @@ def _ready_image(claim: Claim, backend: Backend, image: str, command: tuple[str,
 
 
 def _from_source(
-    claim: Claim, backend: Backend, tree: SourceTree, layout: Layout, furnished: Furnished
+    claim: Claim, backend: Backend, tree: SourceTree, layout: Layout, prepared: PreparedTree
 ) -> Resolved:
     if not layout.command and layout.dockerfile is None:
         message = "The job has neither an entry point nor a Dockerfile."
@@ -167,7 +191,7 @@ def _from_source(
         dockerfile=layout.dockerfile,
         base_image=base.image,
         accelerated=base.accelerated,
-        python=furnished.python,
+        python=prepared.python,
         environment=environment_of(claim, backend.job_url, None),
         facts=facts,
     )

@@ -1,163 +1,294 @@
-"""Image → Outcome: create, permit, start once, watch until it ended."""
+"""Image → Outcome: create, obtain the permit, start once, watch until it ended."""
 
 import asyncio
 from datetime import UTC, datetime
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, assert_never
 
 import structlog
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, LaunchError
 from agent.model.outcome import Lost, Outcome, Stopped
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
-from agent.pipeline.cancellation import AttemptCancelledError, CancelReason, cancel_task
+from agent.pipeline.cancellation import (
+    WHILE_CONCLUDING,
+    AttemptCancelledError,
+    CancelReason,
+    cancel_task,
+)
 from agent.pipeline.dependencies import AttemptContext
-from agent.pipeline.offers import Offered, offered
-from agent.pipeline.outcome import outcome_of
-from agent.pipeline.parameters import parameters_of
+from agent.pipeline.environment import JobInputs, job_inputs
+from agent.pipeline.logs import FROM_START, ResumePoint
+from agent.pipeline.outcome import StoppedBy, outcome_of
 from agent.pipeline.resolve import arguments_of
-from agent.pipeline.watch import Watch
-from agent.ports.runner import AlreadyStartedError, RunRequest, Workload, WorkloadState
+from agent.pipeline.retry import Backoff
+from agent.ports.runner import (
+    Ended,
+    Ending,
+    NeverStarted,
+    Pending,
+    Running,
+    RunRequest,
+    Started,
+    StartResult,
+    StartUnknown,
+    Workload,
+    WorkloadState,
+)
 
-#: Seconds between looks at an engine that went away under a start.
-_LOOK: Final = 1.0
-#: Seconds for which a start whose answer was lost may still be on its way in the engine: it
-#: takes tenths of one. A second start before then could run a job again that ended at once.
-_ON_ITS_WAY: Final = 10.0
+_STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
+#: Reasons that stop a started workload or stop watching it; HAND_BACK comes too late for it.
+_AFTER_START: Final = WHILE_CONCLUDING | frozenset(_STOPS)
 
 
-async def create(job: AttemptContext, resolved: Resolved, image: Image) -> Workload:
-    """Create the workload, or adopt what an earlier try created.
+async def create(attempt: AttemptContext, resolved: Resolved, image: Image) -> Workload:
+    """Create the workload, or adopt what an earlier call created.
 
     Raises:
         PolicyError: secrets, mounts or arguments that are not allowed.
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
-    request = await _request(job, resolved, image)
-    job.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
-    return await job.backend.runner.create(request)
+    dependencies, claim = attempt.dependencies, attempt.claim
+    inputs = await dependencies.in_thread(job_inputs, claim, dependencies.secrets)
+    request = run_request(
+        resolved, image, inputs,
+        name=attempt.name, control_plane_id=dependencies.control_plane_id, folder=attempt.folder,
+    )  # fmt: skip
+    attempt.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
+    return await attempt.backend.runner.create(request)
 
 
-async def permit_and_start(job: AttemptContext, workload: Workload) -> Workload | Outcome:
-    """Obtain the one permit, then send the one start.
+async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workload | Outcome:
+    """Obtain the one permit, then make the one start.
 
     An outcome instead of a workload when the item is to be stopped, or when nobody can say
     whether the start took place.
 
     Raises:
-        AttemptCancelledError: fenced, or left while the permit was not answered.
-        JobError: `START_*`, `DISK_FULL`.
+        AttemptCancelledError: fenced, or detached while the permit was not answered.
+        LaunchError: it did not start: `START_*`, `DISK_FULL`.
     """
-    # The intent may become durable while the permit is on its way: without a permit no
+    # The intent may become durable while the permit is being asked for: without a permit no
     # start is sent, so an intent without one claims too much and never too little.
-    permit = asyncio.create_task(job.report.permit(), name=f"permit-{job.lease.item_id}")
+    permit = asyncio.create_task(attempt.report.permit(), name=f"permit-{attempt.lease.item_id}")
     try:
-        await job.dependencies.journal.start_intended(job.lease)
-        answer = await permit
+        await attempt.dependencies.journal.start_intended(attempt.lease)
+        status = await permit
     finally:
         if not permit.done():
             await cancel_task(permit)
-    if answer is LeaseStatus.FENCED:
-        job.cancellation.send(CancelReason.FENCED)
+    if status is LeaseStatus.FENCED:
+        attempt.cancellation.send(CancelReason.FENCED)
         raise AttemptCancelledError(CancelReason.FENCED)
-    if answer is LeaseStatus.STOP or job.cancellation.strongest(frozenset({CancelReason.STOP})):
+    if status is LeaseStatus.STOP or attempt.cancellation.strongest(frozenset({CancelReason.STOP})):
         return Stopped("stopped on request before it started")
-    started = await _start_once(job, workload)
-    if isinstance(started, Workload):
-        job.dependencies.journal.started(job.lease)
-    return started
+    match await _start(attempt, workload):
+        case Started(workload=started):
+            attempt.dependencies.journal.started(attempt.lease)
+            return started
+        case NeverStarted(error=error):
+            raise error
+        case StartUnknown(cause=cause, message=message):
+            return Lost(cause, message)
+        case never:
+            assert_never(never)
 
 
-async def watch(job: AttemptContext, workload: Workload, *, log_shift: int = 0) -> Outcome:
-    """Follow a started workload to its end.
-
-    Raises:
-        AttemptCancelledError: detached or fenced; the workload goes on.
-    """
-    runner, timeout = job.backend.runner, job.claim.spec.timeout
-    job.report.note(phase=Phase.STARTED, activity="running", facts={"workload": workload.name})
-    job.report.follow(runner).begin(workload, log_shift)
-    watching = Watch(
-        runner, workload, job.cancellation, job.dependencies.limits, job.dependencies.sleep
-    )
-    try:
-        ending, why = await watching.until_ended(_remaining(workload, timeout))
-    finally:
-        # Whatever happens from here on, the machine has room for the next job.
-        job.free()
-    return outcome_of(ending, why, timeout)
-
-
-async def _start_once(job: AttemptContext, workload: Workload) -> Workload | Outcome:
-    # A start that was sent cannot be called back; cutting our end of it would only hide
-    # what it did. So it runs to its end, whoever cancels.
-    starting = asyncio.ensure_future(job.backend.runner.start(workload))
+async def _start(attempt: AttemptContext, workload: Workload) -> StartResult:
+    # A start that was sent cannot be called back; cancelling the call would only hide what it
+    # did. So it runs to its end, whoever cancels.
+    starting = asyncio.ensure_future(attempt.backend.runner.start(workload))
     try:
         return await asyncio.shield(starting)
-    except AlreadyStartedError:
-        return await _inspect(job)
-    except JobError as error:
-        if error.cause is not Cause.LOST_ENGINE:
-            raise
-        return await _after_lost_start(job, workload, error)
     except asyncio.CancelledError:
-        await asyncio.wait({starting}, timeout=job.dependencies.limits.engine)
+        await asyncio.wait({starting}, timeout=attempt.dependencies.limits.engine)
         await cancel_task(starting)
         raise
 
 
-async def _inspect(job: AttemptContext) -> Workload | Outcome:
-    found = await job.backend.runner.find(job.name)
-    return found or Lost(Cause.LOST_WORKLOAD, f"{job.name} was started and has vanished")
+async def watch(
+    attempt: AttemptContext, workload: Workload, resume: ResumePoint = FROM_START
+) -> Outcome:
+    """Follow a started workload to its end.
+
+    `resume`: where an earlier process was in the job's log.
+
+    Raises:
+        AttemptCancelledError: detached or fenced; the workload goes on.
+        JobError: `LOST_ENGINE`: the backend stayed away.
+    """
+    watcher = _Watcher(attempt, workload, resume)
+    try:
+        return await watcher.until_ended()
+    finally:
+        # Whatever happens from here on, the machine has room for the next job.
+        attempt.free()
 
 
-async def _after_lost_start(
-    job: AttemptContext, workload: Workload, error: JobError
-) -> Workload | Outcome:
-    """The engine went away under a start: look what became of it before anything else."""
-    structlog.get_logger().warning("the engine went away under a start; looking", error=str(error))
-    waited, unstarted = 0.0, 0.0
-    while waited < job.dependencies.limits.engine:
+class _Watcher:
+    """Watches one workload; use once.
+
+    Three things happen concurrently: the runner's progress is reported, a time limit runs
+    (`pending_timeout` until it runs, then the job's timeout), and cancellation is waited for.
+    """
+
+    def __init__(self, attempt: AttemptContext, workload: Workload, resume: ResumePoint) -> None:
+        self._attempt = attempt
+        self._runner = attempt.backend.runner
+        self._workload = workload
+        self._resume = resume
+        self._limits = attempt.dependencies.limits
+        self._sleep = attempt.dependencies.sleep
+        self._running = False
+        self._limit: float | None = None
+        self._timer: asyncio.Task[None] | None = None
+        self._stopped_by: StoppedBy | None = None
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def until_ended(self) -> Outcome:
+        name = f"watch-{self._workload.name}"
+        following = asyncio.create_task(self._follow(), name=name)
         try:
-            found = await job.backend.runner.find(job.name)
-        except JobError:
-            found = None
-        else:
-            if found is None or found.state is not WorkloadState.CREATED:
-                return found or Lost(Cause.LOST_ENGINE, str(error))
-            if unstarted >= _ON_ITS_WAY:
-                return await job.backend.runner.start(workload)
-        await job.dependencies.sleep(_LOOK)
-        waited += _LOOK
-        unstarted = unstarted + _LOOK if found is not None else 0.0
-    return Lost(Cause.LOST_ENGINE, f"{error} It may have been started.")
+            while not following.done():
+                await self._next(following)
+            if self._stopping is not None:
+                # The first process has ended; what it leaves behind is killed before we go on.
+                await asyncio.wait({self._stopping}, timeout=self._limits.grace)
+            return outcome_of(following.result(), self._stopped_by, self._limit)
+        finally:
+            await cancel_task(self._stopping)
+            await cancel_task(self._timer)
+            if not following.done():
+                await cancel_task(following)
 
+    async def _next(self, following: asyncio.Task[Ending]) -> None:
+        among = _AFTER_START if self._stopped_by is None else WHILE_CONCLUDING
+        cancelled = asyncio.create_task(self._attempt.cancellation.wait(among))
+        try:
+            await asyncio.wait({following, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+            if following.done():
+                return
+            reason = cancelled.result()
+            if reason not in _STOPS:
+                raise AttemptCancelledError(reason)
+            self._stop(_STOPS[reason])
+        finally:
+            await cancel_task(cancelled)
 
-async def _request(job: AttemptContext, resolved: Resolved, image: Image) -> RunRequest:
-    every = await job.dependencies.in_thread(_offer, job)
-    return run_request(resolved, image, every, job.name, job.dependencies.control_plane_id)
+    async def _follow(self) -> Ending:
+        """Report progress until the end; an engine that comes back is watched again."""
+        while True:
+            try:
+                async for progress in self._runner.watch(self._workload):
+                    match progress:
+                        case Pending():
+                            self._note_pending(progress)
+                        case Running(since=since):
+                            self._note_running(since)
+                        case Ended(ending=ending):
+                            return ending
+                        case never:
+                            assert_never(never)
+                message = f"the runner stopped watching '{self._workload.name}' before its end"
+                return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
+            except JobError as error:
+                if error.cause is not Cause.LOST_ENGINE:
+                    raise
+                structlog.get_logger().warning("the engine went away under a job", error=str(error))
+                self._workload = await self._find_again(error)
 
+    def _note_pending(self, pending: Pending) -> None:
+        self._attempt.report.note(
+            activity=f"pending: {pending.message}", facts={"pending_cause": pending.cause}
+        )
+        if self._timer is None:
+            self._start_timer(self._limits.pending, pending.since, StoppedBy.PENDING_TIMEOUT)
 
-def _offer(job: AttemptContext) -> Offered:
-    """The administrator's offers and the job's parameters together. Blocks."""
-    dependencies, claim = job.dependencies, job.claim
-    offer = offered(claim, dependencies.secrets, dependencies.mounts, job.folder)
-    parameters = parameters_of(claim, job.folder, containers=job.backend.images is not None)
-    return Offered(parameters.environment | offer.environment, parameters.mounts + offer.mounts)
+    def _note_running(self, since: datetime | None) -> None:
+        if self._running:
+            self._attempt.report.note(activity="running")
+            return
+        self._running = True
+        self._attempt.report.note(
+            phase=Phase.STARTED, activity="running", facts={"workload": self._workload.name}
+        )
+        self._attempt.report.follow(self._runner).begin(self._workload, self._resume)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._start_timer(self._attempt.claim.spec.timeout, since, StoppedBy.DEADLINE)
+
+    def _start_timer(self, limit: float | None, since: datetime | None, by: StoppedBy) -> None:
+        if limit is None or self._stopped_by is not None:
+            return
+        self._limit = limit
+        # An adopted job has used up some of it.
+        used = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
+        remaining = max(0.0, limit - max(0.0, used))
+
+        async def expire() -> None:
+            await self._sleep(remaining)
+            self._stop(by)
+
+        self._timer = asyncio.create_task(expire(), name=f"limit-{self._workload.name}")
+
+    def _stop(self, by: StoppedBy) -> None:
+        if self._stopped_by is None:
+            self._stopped_by = by
+            self._stopping = asyncio.create_task(self._stop_until_confirmed(), name="stop")
+
+    async def _stop_until_confirmed(self) -> None:
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._runner.stop(self._workload, self._limits.grace)
+            except LaunchError as error:
+                structlog.get_logger().warning("stopping failed; will be retried", error=str(error))
+                await self._sleep(backoff.pause())
+
+    async def _find_again(self, lost: JobError) -> Workload:
+        """The workload, not ended, once the engine is back."""
+        waited, pause = 0.0, 0.5
+        while waited < self._limits.engine:
+            try:
+                found = await self._runner.find(self._workload.name)
+            except JobError:
+                await self._sleep(pause)
+                waited += pause
+                continue
+            if found is None:
+                raise JobError(Cause.LOST_ENGINE, f"{lost.message} The job is gone with it.")
+            if found.state in {WorkloadState.RUNNING, WorkloadState.PENDING}:
+                return found
+            # An engine that stops ends its jobs; their exit codes mean nothing then.
+            code = found.ending.exit_code if found.ending else None
+            message = f"{lost.message} The job had ended when it came back (exit code {code})."
+            raise JobError(Cause.LOST_ENGINE, message)
+        raise lost
 
 
 def run_request(
-    resolved: Resolved, image: Image, offer: Offered, name: str, control_plane_id: str
+    resolved: Resolved,
+    image: Image,
+    inputs: JobInputs,
+    *,
+    name: str,
+    control_plane_id: str,
+    folder: Path,
+    workdir: Path | None = None,
 ) -> RunRequest:
-    """All that a runner needs to create the workload. Pure.
+    """All that a runner needs to create the workload.
+
+    `workdir` defaults to the build context of the fetched source.
 
     Raises:
         PolicyError: see `arguments_of`.
     """
     claim, tree = resolved.claim, resolved.tree
-    arguments = arguments_of(claim, {"image_uri": resolved.image or image.reference})
+    if workdir is None and tree is not None:
+        workdir = tree.root / resolved.build_context
     return RunRequest(
         lease=claim.lease,
         name=name,
@@ -165,11 +296,14 @@ def run_request(
         image=image,
         command=resolved.command,
         args=resolved.args,
-        environment=resolved.environment | offer.environment,
-        arguments=arguments,
+        environment=resolved.environment | inputs.environment,
+        arguments=arguments_of(claim, {"image_uri": resolved.image or image.reference}),
         allocation=claim.allocation,
-        workdir=None if tree is None else tree.root / resolved.build_context,
-        mounts=offer.mounts,
+        folder=folder,
+        workdir=workdir,
+        files=inputs.files,
+        file_variables=inputs.file_variables,
+        mounts=inputs.mounts,
     )
 
 
@@ -182,11 +316,3 @@ def _facts(resolved: Resolved, image: Image) -> dict[str, Any]:
         "image_reused": image.reused,
         **({"image_built_by": image.built_by} if image.built_by else {}),
     }
-
-
-def _remaining(workload: Workload, timeout: float | None) -> float | None:
-    """Seconds to the deadline; an adopted job has used up some of it."""
-    if timeout is None or workload.started_at is None:
-        return timeout
-    ran = (datetime.now(UTC) - workload.started_at).total_seconds()
-    return max(0.0, timeout - max(0.0, ran))

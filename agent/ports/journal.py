@@ -22,8 +22,8 @@ class AttemptJournal(Protocol):
     def started(self, lease: Lease) -> None:
         """The start was answered."""
 
-    def log_shifted(self, lease: Lease, shift: int) -> None:
-        """Stored offsets of the job's log exceed the runner's by `shift` bytes from now on."""
+    def log_resumes(self, lease: Lease, point: str) -> None:
+        """Where a later process goes on with the job's log; text of a `ResumePoint`."""
 
     async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
         """The outcome, to be delivered even by a later process."""

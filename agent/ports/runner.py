@@ -2,60 +2,56 @@
 
 Life cycle of one attempt
 -------------------------
-`check` the resource arguments (no side effect) → `create` → *the caller obtains the start
-permit* → `start` → `logs` and `wait`, concurrently → `destroy`, after the control plane has
-acknowledged the outcome. `stop` may come at any time after `create`.
+`check` and `demand` for the resource arguments (no side effect) → `create`: everything that
+does not run → *the caller obtains the start permit* → `start`: the one call that makes it run
+→ `watch` and `logs`, concurrently → `destroy`, after the control plane has acknowledged the
+outcome. `stop` may come at any time after `create`.
 
-Promises every runner keeps, and the conformance suite proves:
+The contract fits a backend that starts at once (Docker, processes) and one that queues: after
+`start`, `watch` may report PENDING for as long as the backend finds no place for the job.
 
-- The name is the fence. `create` with a name that exists looks at the labels: ours (same
-  control plane, item and attempt) is adopted and returned as found; foreign is refused.
-  What an earlier epoch created and never started is replaced, since its token, devices and
-  arguments were those of a grant that was lost; what a later epoch made is not ours.
-- `start` starts only what never started. Asked for anything that has a start time it
-  raises `AlreadyStartedError`, because starting an exited container again would run the
-  job twice. A start whose answer was cut is never repeated blindly: inspect first.
+What every runner guarantees, and the conformance suite (`agent.testing.runner_suite`) tests:
+
+- The name is the fence. `create` with a name that exists compares labels: ours (same control
+  plane, item and attempt) is adopted and returned as found; foreign is refused. What an
+  earlier epoch created and never started is replaced, since its token, devices and arguments
+  belong to a lease that was lost; what a later epoch created raises `FencedError`.
+- `start` makes a workload run at most once, whoever calls it and however often. If the
+  backend's answer is lost, the runner finds out what happened before it returns.
 - Nothing restarts by itself and nothing is removed by itself.
 - A workload outlives the agent: a new process finds it with `owned`, with its log from the
-  first byte and its exit status.
-- `stop` and `destroy` are legal twice and without a start. After `stop(grace)` the whole
-  job is dead: SIGTERM, at most `grace` seconds, SIGKILL, children included.
+  first byte and its ending.
+- `stop` and `destroy` may be called twice, and without a start. After `stop(grace)` the whole
+  job is dead: SIGTERM, at most `grace` seconds, SIGKILL, child processes included.
 - Cancelling a call of ours never harms the workload.
 """
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+import signal
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
-from agent.model.capacity import Allocation
+from agent.model.capacity import Allocation, Demand
+from agent.model.cause import Cause
 from agent.model.errors import LaunchError
+from agent.model.spec import Json
 from agent.model.work import Image, Lease
 
-
-class AlreadyStartedError(LaunchError):
-    """It has a start time: running it again would be a second run."""
-
-    code = "ALREADY_STARTED"
+_SIGNALS: Final = frozenset(signal.valid_signals())
 
 
 class WorkloadState(StrEnum):
-    """As the engine sees it."""
+    """As the backend reports it."""
 
+    #: Never started.
     CREATED = "created"
+    #: Started; the backend has not placed it yet.
+    PENDING = "pending"
     RUNNING = "running"
     EXITED = "exited"
-
-
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A folder of the host that the administrator offers by name."""
-
-    source: Path
-    target: str
-    read_only: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +71,77 @@ class RunRequest:
     #: The runner's own arguments, checked by `check`.
     arguments: dict[str, Any]
     allocation: Allocation
+    #: The attempt's folder on the agent's machine; the caller removes it after `destroy`.
+    folder: Path
     #: Folder to run in: the process runner's copy of the source.
     workdir: Path | None = None
-    mounts: tuple[Mount, ...] = ()
+    #: Content of read-only files, by their absolute path in the job.
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    #: Variable → path in `files`: set to the path at which the job finds that file.
+    file_variables: Mapping[str, str] = field(default_factory=dict)
+    #: Names of the administrator's mounts (`mounts` in the agent's configuration).
+    mounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a workload ended."""
 
+    #: Of the job's first process; `None` where the backend does not know it.
     exit_code: int | None
-    out_of_memory: bool = False
     #: Number of the signal that ended it, if the runner can tell.
     signal: int | None = None
-    #: The engine's own words, for starts that fail late.
-    error: str | None = None
+    #: The backend's verdict where the exit code does not tell it: RUN_OUT_OF_MEMORY,
+    #: RUN_EVICTED, PREEMPTED, DISK_FULL, LOST_*, START_*, IMAGE_*.
+    cause: Cause | None = None
+    #: The verdict in one sentence, without a full stop.
+    message: str = ""
     finished_at: datetime | None = None
-    #: A folder of the job whose disk had no room left, if the runner looks after its disk.
-    full_disk: Path | None = None
+
+    @classmethod
+    def from_exit_code(cls, code: int | None, finished_at: datetime | None = None) -> "Ending":
+        """By the convention of shells and engines that `128 + n` means signal `n`.
+
+        A program may return such a code by itself; there is nothing better to go by.
+        """
+        number = (code or 0) - 128
+        return cls(code, number if number in _SIGNALS else None, finished_at=finished_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Started, and not running yet."""
+
+    #: Of the family SCHEDULE_*.
+    cause: Cause
+    message: str
+    #: When the backend accepted it, if it tells.
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """It runs. The deadline counts from `since`."""
+
+    since: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """It has ended; nothing follows."""
+
+    ending: Ending
+
+
+Progress = Pending | Running | Ended
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A container or process of ours, as found."""
+    """A container, process or cluster job of ours, as found."""
 
     name: str
-    #: The engine's id.
+    #: The backend's id.
     id: str
     lease: Lease
     state: WorkloadState
@@ -109,26 +150,86 @@ class Workload:
 
 
 @dataclass(frozen=True, slots=True)
-class LogPiece:
-    """Bytes at an offset of the merged output (stdout and stderr in order of arrival).
+class Started:
+    """The backend has accepted the start, now or earlier."""
 
-    `missing` counts bytes before it that the engine no longer has; 1 where it is certain that
-    some are gone and not how many. Offsets go on from there as if the count were right.
+    #: As found: pending, running or ended by now.
+    workload: Workload
+    #: An earlier call had started it.
+    before: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NeverStarted:
+    """The start failed, and it is certain that nothing ran."""
+
+    error: LaunchError
+
+
+@dataclass(frozen=True, slots=True)
+class StartUnknown:
+    """It may have run, and the runner cannot find out."""
+
+    cause: Cause
+    message: str
+
+
+StartResult = Started | NeverStarted | StartUnknown
+
+
+@dataclass(frozen=True, slots=True)
+class LogPosition:
+    """A place in a log: `skip` bytes after `mark`. The default is the beginning.
+
+    Only the runner knows what its marks mean (a time stamp, a line's id); the caller may move
+    on by bytes. Runners with plain byte offsets leave `mark` empty.
     """
 
-    offset: int
+    mark: str = ""
+    skip: int = 0
+
+    def after(self, count: int) -> "LogPosition":
+        """`count` bytes further on (or back), not before the mark."""
+        return replace(self, skip=max(0, self.skip + count))
+
+    def to_text(self) -> str:
+        """For storage."""
+        return f"{self.skip}@{self.mark}"
+
+    @classmethod
+    def from_text(cls, text: str) -> "LogPosition":
+        """The inverse of `to_text`."""
+        skip, _, mark = text.partition("@")
+        return cls(mark, int(skip))
+
+
+LOG_START: Final = LogPosition()
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Bytes of the merged output (stdout and stderr in order of arrival), at most 64 KiB.
+
+    `missing` counts the bytes before it that the backend no longer has; 1 where it is certain
+    that some are gone and not how many.
+    """
+
+    #: Of the first byte.
+    position: LogPosition
     data: bytes
     missing: int = 0
 
 
 class RunnerPort(Protocol):
-    """One backend that runs workloads; see the module's text for its promises."""
+    """One backend that runs workloads; see the module's text for its guarantees."""
 
     #: Resource name: `local-container`, `local-process`.
     resource: str
 
     async def backend_id(self) -> str:
-        """Stable id of the engine (docker's `/info` ID; a machine id for processes).
+        """Stable id of the backend; agents that see the same id may adopt each other's jobs.
+
+        Docker: the engine's `/info` ID. Processes: an id in their root folder.
 
         Raises:
             JobError: `LOST_ENGINE` when it does not answer.
@@ -141,43 +242,63 @@ class RunnerPort(Protocol):
             PolicyError: `POLICY_RESOURCE`, naming the argument.
         """
 
+    def demand(self, arguments: dict[str, Any]) -> Demand | None:
+        """What the agent must count as taken for a job with these arguments.
+
+        `None`: the backend schedules by itself, so only the agent's job slots are counted.
+
+        Raises:
+            InvalidInputError: a size or number that cannot be read.
+        """
+
+    def preview(self, request: RunRequest) -> Json:
+        """What `create` and `start` would send, without calling the backend.
+
+        A container's body, a manifest, or argv and folder of a process. Holds secrets: the
+        caller masks them.
+
+        Raises:
+            PolicyError: as `create`.
+        """
+
     async def create(self, request: RunRequest) -> Workload:
-        """Create, or adopt what an earlier try created under this name.
+        """Create everything that does not run, or adopt what an earlier call created.
 
         Raises:
             JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
-            PolicyError: something that this backend cannot give, or that the engine refused.
-            FencedError: it was made for a later epoch of the attempt.
+            PolicyError: something that this backend cannot give, or that it refused.
+            FencedError: a later epoch of the attempt created it.
         """
 
-    async def start(self, workload: Workload) -> Workload:
-        """Start what never started.
+    async def start(self, workload: Workload) -> StartResult:
+        """Make it run, unless that was done before.
+
+        Never raises for what the backend does: a refusal is `NeverStarted`, an answer that
+        was lost and cannot be found out is `StartUnknown`.
+        """
+
+    def watch(self, workload: Workload) -> AsyncIterator[Progress]:
+        """Changes of a started workload, up to and including `Ended`.
+
+        Begins with the present state; a workload that ran yields `Running` before `Ended`,
+        also when it has ended by now. `Pending` comes again when its cause or message
+        changes. A workload that vanished ends with cause `LOST_WORKLOAD`.
 
         Raises:
-            AlreadyStartedError: it has a start time.
-            JobError: `START_ENTRYPOINT`, `START_FAILED`, `LOST_ENGINE`.
+            JobError: `LOST_ENGINE`: the backend stopped answering; watch again later.
         """
 
     async def find(self, name: str) -> Workload | None:
-        """Look one up by name, in any state; what is not this control plane's is not found.
+        """A workload by name, in any state; `None` if there is none of this control plane.
 
-        EXITED without an ending: how it ended is not known; `wait` raises accordingly.
+        EXITED without an ending: how it ended is not known; `watch` tells the cause.
         """
 
     async def owned(self) -> list[Workload]:
         """Everything that carries this control plane's label, in any state."""
 
-    def logs(self, workload: Workload, offset: int) -> AsyncIterator[LogPiece]:
-        """Output from `offset` on; follows while it runs, ends when all has been read."""
-
-    async def wait(self, workload: Workload) -> Ending:
-        """Wait until it ended.
-
-        Raises:
-            JobError: `LOST_WORKLOAD` when it vanished, `LOST_ENGINE` when the engine did or
-                took it along, `START_ENTRYPOINT` and `IMAGE_PLATFORM` when the backend learns
-                only after the start that the command cannot run.
-        """
+    def logs(self, workload: Workload, position: LogPosition) -> AsyncIterator[LogPiece]:
+        """Output from `position` on; follows while it runs, ends when all has been read."""
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """SIGTERM, at most `grace` seconds, SIGKILL."""

@@ -1,34 +1,67 @@
-"""What every runner must do, as tests: derive a class, give it a fixture `stage`.
+"""Conformance tests for runners: derive a class, give it a fixture `stage`.
 
-The suite speaks to the port alone. A `Stage` knows how to make a backend act out a `Play`,
-and how to look at it from outside, past the runner.
+`RunnerSuite` is for every runner, `QueueingRunnerSuite` for those whose backend schedules by
+itself. The tests use the port alone. A `Stage` makes a backend run a job that follows a
+`Play`, and inspects the backend without the runner.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, cast
 
 from agent.model.cause import Cause
-from agent.model.errors import FencedError, JobError, PolicyError
+from agent.model.errors import FencedError, JobError, LaunchError, PolicyError
 from agent.model.work import LABEL_EPOCH
 from agent.ports.runner import (
-    AlreadyStartedError,
+    LOG_START,
+    Ended,
     Ending,
     LogPiece,
+    LogPosition,
+    Pending,
+    Progress,
     RunnerPort,
+    Running,
     RunRequest,
+    Started,
     Workload,
     WorkloadState,
 )
-from agent.testing.scripted_runner import Play
 
 Kind = TypeVar("Kind", bound=BaseException)
 
 _PIECE = 64 * 1024
 _TERMINATED = Ending(143, signal=15)
 _KILLED = Ending(137, signal=9)
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """What one workload does, and what goes wrong with it."""
+
+    #: Printed right after the start.
+    output: bytes = b""
+    exit_code: int = 0
+    #: Runs on after its output until `Stage.release` or a stop.
+    waits: bool = False
+    ignores_term: bool = False
+    #: Why it is pending after its start; it runs after as many calls of `place`.
+    pending: tuple[Pending, ...] = ()
+    out_of_memory: bool = False
+    #: Raised by `create`; nothing was created.
+    create_error: LaunchError | None = None
+    #: The start is refused with this error.
+    start_error: LaunchError | None = None
+    #: So many start requests are lost before they reach the backend.
+    starts_lost: int = 0
+    #: The answer to the start that takes effect is lost.
+    start_answer_lost: bool = False
+    #: Bytes at the head of the log that the engine no longer has.
+    log_lost: int = 0
+    #: The log never ends and yields nothing more after the output.
+    log_hangs: bool = False
 
 
 class Stage(Protocol):
@@ -65,32 +98,63 @@ async def raised(kind: type[Kind], call: Awaitable[object]) -> Kind:
     raise AssertionError(f"{kind.__name__} was not raised")
 
 
-async def read_all(runner: RunnerPort, workload: Workload, offset: int = 0) -> bytes:
-    """A log from an offset to its end; pieces must be small and without gaps."""
+async def read_all(
+    runner: RunnerPort, workload: Workload, position: LogPosition = LOG_START
+) -> bytes:
+    """A log from a position to its end; pieces must be small and nothing missing."""
     data = bytearray()
-    async for piece in runner.logs(workload, offset):
+    async for piece in runner.logs(workload, position):
         assert len(piece.data) <= _PIECE
         assert not piece.missing
-        assert piece.offset == offset + len(data)
         data += piece.data
     return bytes(data)
 
 
 async def first_piece(runner: RunnerPort, workload: Workload) -> LogPiece:
-    """The first output of a job: from then on it is sure to run."""
-    pieces = runner.logs(workload, 0)
+    """The first output of a job: it certainly runs then."""
+    pieces = runner.logs(workload, LOG_START)
     try:
         return await anext(pieces)
     finally:
         await cast("AsyncGenerator[LogPiece, None]", pieces).aclose()
 
 
+async def watched(runner: RunnerPort, workload: Workload) -> list[Progress]:
+    """All progress until the end, which must come last and once."""
+    progress = [each async for each in runner.watch(workload)]
+    assert [isinstance(each, Ended) for each in progress] == [False] * (len(progress) - 1) + [True]
+    return progress
+
+
+async def ended(runner: RunnerPort, workload: Workload) -> Ending:
+    """How a workload ends."""
+    last = (await watched(runner, workload))[-1]
+    assert isinstance(last, Ended)
+    return last.ending
+
+
+async def started(runner: RunnerPort, workload: Workload) -> Workload:
+    """Start what must start now."""
+    result = await runner.start(workload)
+    assert isinstance(result, Started), result
+    assert not result.before
+    return result.workload
+
+
+async def started_before(runner: RunnerPort, workload: Workload) -> Workload:
+    """Start what an earlier call has started: it must be found, not started again."""
+    result = await runner.start(workload)
+    assert isinstance(result, Started), result
+    assert result.before
+    return result.workload
+
+
 async def launched(runner: RunnerPort, request: RunRequest) -> Workload:
     """Create and start."""
-    return await runner.start(await runner.create(request))
+    return await started(runner, await runner.create(request))
 
 
-def granted_again(request: RunRequest) -> RunRequest:
+def leased_again(request: RunRequest) -> RunRequest:
     """The same attempt under a later lease."""
     lease = replace(request.lease, epoch=request.lease.epoch + 1)
     labels = {**request.labels, LABEL_EPOCH: str(lease.epoch)}
@@ -98,8 +162,8 @@ def granted_again(request: RunRequest) -> RunRequest:
 
 
 def bare(ending: Ending) -> Ending:
-    """An ending without its time and the backend's words, for comparison."""
-    return Ending(ending.exit_code, ending.out_of_memory, ending.signal)
+    """An ending without its time and message, for comparison."""
+    return replace(ending, message="", finished_at=None)
 
 
 class RunnerSuite:
@@ -110,7 +174,7 @@ class RunnerSuite:
         runner = stage.runner()
         request = stage.request(Play(b"hello\n"))
         workload = await launched(runner, request)
-        ending = await runner.wait(workload)
+        ending = await ended(runner, workload)
         assert workload.state is WorkloadState.RUNNING
         assert workload.started_at is not None
         assert bare(ending) == Ending(0)
@@ -122,7 +186,7 @@ class RunnerSuite:
         """A failure is a value."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(exit_code=7)))
-        assert bare(await runner.wait(workload)) == Ending(7)
+        assert bare(await ended(runner, workload)) == Ending(7)
 
     async def test_creating_does_not_start(self, stage: Stage) -> None:
         """Nothing runs before the permit."""
@@ -144,48 +208,48 @@ class RunnerSuite:
         assert again.id == first.id
         assert again.state is WorkloadState.CREATED
         runner = stage.runner()
-        await runner.start(again)
+        await started(runner, again)
         await first_piece(runner, again)
         assert (await runner.create(request)).state is WorkloadState.RUNNING
         await runner.stop(again, 5)
         assert (await runner.create(request)).state is WorkloadState.EXITED
         assert await stage.starts(request.name) == 1
 
-    async def test_a_later_grant_does_not_run_what_an_earlier_one_created(
+    async def test_a_later_lease_does_not_run_what_an_earlier_one_created(
         self, stage: Stage
     ) -> None:
         """Its token, its devices and its arguments went with the lease that had them."""
         earlier = stage.request(Play(b"earlier\n"))
         await stage.runner().create(earlier)
-        later = granted_again(stage.request(Play(b"later\n", exit_code=3)))
+        later = leased_again(stage.request(Play(b"later\n", exit_code=3)))
         runner = stage.runner()
         workload = await runner.create(later)
         assert workload.state is WorkloadState.CREATED
         assert workload.lease == later.lease
         assert [one.lease for one in await runner.owned()] == [later.lease]
-        await runner.start(workload)
-        assert bare(await runner.wait(workload)) == Ending(3)
+        await started(runner, workload)
+        assert bare(await ended(runner, workload)) == Ending(3)
         assert await stage.starts(later.name) == 1
 
-    async def test_what_an_earlier_grant_started_is_adopted(self, stage: Stage) -> None:
+    async def test_what_an_earlier_lease_started_is_adopted(self, stage: Stage) -> None:
         """It runs or ran: nothing is created, and nothing is started, beside it."""
         earlier = stage.request(Play(b"up\n", waits=True))
-        started = await launched(stage.runner(), earlier)
-        later = granted_again(earlier)
+        first = await launched(stage.runner(), earlier)
+        later = leased_again(earlier)
         found = await stage.runner().create(later)
-        assert (found.id, found.state) == (started.id, WorkloadState.RUNNING)
+        assert (found.id, found.state) == (first.id, WorkloadState.RUNNING)
         assert found.lease == earlier.lease
-        await raised(AlreadyStartedError, stage.runner().start(found))
+        await started_before(stage.runner(), found)
         await stage.release(earlier.name)
-        await stage.runner().wait(found)
+        await ended(stage.runner(), found)
         assert await stage.starts(earlier.name) == 1
 
-    async def test_what_a_later_grant_created_is_left_alone(self, stage: Stage) -> None:
+    async def test_what_a_later_lease_created_is_left_alone(self, stage: Stage) -> None:
         """Whoever comes late with a lost lease neither uses nor removes it."""
         earlier = stage.request(Play())
         late = stage.runner()
         lost = await late.create(earlier)
-        created = await stage.runner().create(granted_again(earlier))
+        created = await stage.runner().create(leased_again(earlier))
         await raised(FencedError, late.create(earlier))
         await late.destroy(lost)
         found = await stage.runner().find(earlier.name)
@@ -206,10 +270,11 @@ class RunnerSuite:
         runner = stage.runner()
         request = stage.request(Play(b"up\n", waits=True))
         created = await runner.create(request)
-        started = await runner.start(created)
+        running = await started(runner, created)
         await first_piece(runner, created)
-        for again, seen in ((runner, created), (runner, started), (stage.runner(), created)):
-            await raised(AlreadyStartedError, again.start(seen))
+        for again, seen in ((runner, created), (runner, running), (stage.runner(), created)):
+            found = await started_before(again, seen)
+            assert (found.id, found.state) == (created.id, WorkloadState.RUNNING)
         assert await stage.starts(request.name) == 1
 
     async def test_an_ended_job_is_not_started_again(self, stage: Stage) -> None:
@@ -217,9 +282,9 @@ class RunnerSuite:
         runner = stage.runner()
         request = stage.request(Play(b"once\n"))
         created = await runner.create(request)
-        await runner.wait(await runner.start(created))
+        await ended(runner, await started(runner, created))
         for again in (runner, stage.runner()):
-            await raised(AlreadyStartedError, again.start(created))
+            assert (await started_before(again, created)).state is WorkloadState.EXITED
         assert await stage.starts(request.name) == 1
         assert await read_all(runner, created) == b"once\n"
 
@@ -228,9 +293,8 @@ class RunnerSuite:
         request = stage.request(Play(b"up\n", waits=True))
         created = await stage.runner().create(request)
         tries = [stage.runner().start(created), stage.runner().start(created)]
-        results = await asyncio.gather(*tries, return_exceptions=True)
-        refusals = [each for each in results if isinstance(each, AlreadyStartedError)]
-        assert len(refusals) == 1
+        results = await asyncio.gather(*tries)
+        assert sorted(isinstance(one, Started) and one.before for one in results) == [False, True]
         await first_piece(stage.runner(), created)
         assert await stage.starts(request.name) == 1
 
@@ -239,10 +303,10 @@ class RunnerSuite:
         runner = stage.runner()
         requests = [stage.request(Play(waits=True), item) for item in ("one", "two", "three")]
         created = [await runner.create(request) for request in requests]
-        await runner.start(created[1])
-        await runner.start(created[2])
+        await started(runner, created[1])
+        await started(runner, created[2])
         await stage.release(created[2].name)
-        await runner.wait(created[2])
+        await ended(runner, created[2])
         found = {workload.name: workload for workload in await stage.runner().owned()}
         states = [found[request.name].state for request in requests]
         running = WorkloadState.RUNNING
@@ -260,31 +324,35 @@ class RunnerSuite:
         workload = await launched(stage.runner(), request)
         adopter = stage.runner()
         reading = asyncio.create_task(read_all(adopter, workload))
-        waiting = asyncio.create_task(adopter.wait(workload))
+        waiting = asyncio.create_task(ended(adopter, workload))
         await stage.release(request.name)
         assert bare(await waiting) == Ending(3)
         assert await reading == b"first\nlast\n"
         late = stage.runner()
-        assert bare(await late.wait(workload)) == Ending(3)
+        assert bare(await ended(late, workload)) == Ending(3)
         assert await read_all(late, workload) == b"first\nlast\n"
 
-    async def test_a_log_can_be_read_from_any_offset(self, stage: Stage) -> None:
-        """Resuming after a restart."""
+    async def test_a_log_can_be_read_from_any_position(self, stage: Stage) -> None:
+        """Resuming after a restart: by bytes after a piece's position, kept as text."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(b"one\ntwo\nthree\n")))
-        await runner.wait(workload)
-        assert await read_all(runner, workload, 4) == b"two\nthree\n"
-        assert await read_all(runner, workload, 6) == b"o\nthree\n"
-        assert await read_all(runner, workload, 14) == b""
+        await ended(runner, workload)
+        first = await first_piece(runner, workload)
+        kept = LogPosition.from_text(first.position.to_text())
+        assert kept == first.position
+        assert await read_all(stage.runner(), workload, kept.after(4)) == b"two\nthree\n"
+        assert await read_all(runner, workload, kept.after(6)) == b"o\nthree\n"
+        assert await read_all(runner, workload, kept.after(14)) == b""
+        assert await read_all(runner, workload, kept.after(6).after(-6)) == b"one\ntwo\nthree\n"
 
     async def test_a_log_is_followed_while_the_job_runs(self, stage: Stage) -> None:
         """The first line comes before the end."""
         runner = stage.runner()
         request = stage.request(Play(b"soon\n", waits=True))
         workload = await launched(runner, request)
-        pieces = runner.logs(workload, 0)
+        pieces = runner.logs(workload, LOG_START)
         first = await anext(pieces)
-        assert first == LogPiece(0, b"soon\n")
+        assert (first.data, first.missing) == (b"soon\n", 0)
         await stage.release(request.name)
         assert [piece async for piece in pieces] == []
 
@@ -293,7 +361,7 @@ class RunnerSuite:
         output = b"\x1b[31mred\x1b[0m\r 50%\r100%\n\xff\xfe\x00\n" + b"\xc3\xa9" * 20_000 + b"\nend"
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(output)))
-        await runner.wait(workload)
+        await ended(runner, workload)
         assert await read_all(runner, workload) == output
 
     async def test_a_long_log_arrives_whole(self, stage: Stage) -> None:
@@ -309,7 +377,7 @@ class RunnerSuite:
         workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
         await first_piece(runner, workload)
         await runner.stop(workload, 60)
-        assert bare(await runner.wait(workload)) == _TERMINATED
+        assert bare(await ended(runner, workload)) == _TERMINATED
 
     async def test_stop_kills_a_job_that_ignores_sigterm(self, stage: Stage) -> None:
         """After the grace it is dead."""
@@ -318,7 +386,7 @@ class RunnerSuite:
         workload = await launched(runner, stage.request(play))
         await first_piece(runner, workload)
         await runner.stop(workload, 1)
-        assert bare(await runner.wait(workload)) == _KILLED
+        assert bare(await ended(runner, workload)) == _KILLED
 
     async def test_stop_and_destroy_are_always_legal(self, stage: Stage) -> None:
         """Without a start, twice, after the end, after the removal."""
@@ -330,11 +398,11 @@ class RunnerSuite:
         assert await runner.find(request.name) is None
         await runner.stop(unstarted, 1)
         await runner.destroy(unstarted)
-        ended = await launched(runner, stage.request(Play(), "other"))
-        await runner.wait(ended)
-        await runner.stop(ended, 1)
-        await runner.stop(ended, 1)
-        await runner.destroy(ended)
+        over = await launched(runner, stage.request(Play(), "other"))
+        await ended(runner, over)
+        await runner.stop(over, 1)
+        await runner.stop(over, 1)
+        await runner.destroy(over)
         assert await runner.owned() == []
 
     async def test_destroy_removes_a_running_job(self, stage: Stage) -> None:
@@ -353,7 +421,7 @@ class RunnerSuite:
         workload = await launched(runner, request)
         await first_piece(runner, workload)
         tasks = [
-            asyncio.create_task(runner.wait(workload)),
+            asyncio.create_task(ended(runner, workload)),
             asyncio.create_task(read_all(runner, workload)),
         ]
         await asyncio.wait(tasks, timeout=0.1)
@@ -365,23 +433,49 @@ class RunnerSuite:
         assert found is not None
         assert found.state is WorkloadState.RUNNING
         await stage.release(request.name)
-        assert bare(await runner.wait(workload)) == Ending(4)
+        assert bare(await ended(runner, workload)) == Ending(4)
 
     async def test_a_vanished_job_is_lost(self, stage: Stage) -> None:
-        """Nobody can say how it ended."""
+        """Nobody can say how it ended; neither whoever watched nor who comes later."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(b"here\n", waits=True)))
         await first_piece(runner, workload)
-        waiting = asyncio.create_task(runner.wait(workload))
+        waiting = asyncio.create_task(ended(runner, workload))
         await stage.vanish(workload)
-        error = await raised(JobError, waiting)
-        assert error.cause is Cause.LOST_WORKLOAD
-        assert workload.name in error.message
+        for ending in (await waiting, await ended(stage.runner(), workload)):
+            assert (ending.exit_code, ending.cause) == (None, Cause.LOST_WORKLOAD)
+            assert workload.name in ending.message
+
+    async def test_watching_tells_that_it_ran_and_then_how_it_ended(self, stage: Stage) -> None:
+        """Also of a job that had ended before anybody watched."""
+        runner = stage.runner()
+        request = stage.request(Play(b"up\n", exit_code=2, waits=True))
+        workload = await launched(runner, request)
+        watching = asyncio.create_task(watched(runner, workload))
+        await first_piece(runner, workload)
+        await stage.release(request.name)
+        progress = await watching
+        found = await stage.runner().find(request.name)
+        assert found is not None
+        for each in (progress, await watched(stage.runner(), found)):
+            running, end = each[-2:]
+            assert isinstance(running, Running)
+            assert running.since is not None
+            assert isinstance(end, Ended)
+            assert bare(end.ending) == Ending(2)
+
+    async def test_a_preview_calls_nothing_and_shows_the_command(self, stage: Stage) -> None:
+        """What would be sent to the backend."""
+        request = replace(stage.request(Play()), command=("train", "--fast"), args=("1",))
+        assert "--fast" in repr(stage.runner().preview(request))
+        assert await stage.runner().owned() == []
+        assert await stage.starts(request.name) == 0
 
     async def test_a_refused_argument_is_named(self, stage: Stage) -> None:
         """Before anything is created."""
         runner = stage.runner()
         runner.check({})
+        runner.demand({})
 
         async def checked() -> None:
             runner.check({stage.refused_argument: "yes"})
@@ -397,3 +491,102 @@ class RunnerSuite:
     async def test_the_backend_has_one_identity(self, stage: Stage) -> None:
         """Who shares it may adopt."""
         assert await stage.runner().backend_id() == await stage.runner().backend_id()
+
+
+class QueueingStage(Stage, Protocol):
+    """A backend that finds a place for a started job when it sees fit."""
+
+    async def place(self, name: str) -> None:
+        """End the job's present reason to wait; after the last one it runs."""
+
+    async def preempt(self, name: str) -> None:
+        """Take the machine away from a running job."""
+
+    async def lose_node(self, name: str) -> None:
+        """The machine under a running job stops answering."""
+
+
+_FIRST = Pending(Cause.SCHEDULE_QUOTA, "quota 'gpus' is used up")
+_THEN = Pending(Cause.SCHEDULE_NO_NODE, "0 of 3 nodes have room")
+
+
+class QueueingRunnerSuite(RunnerSuite):
+    """More tests, for runners whose backend queues and whose starts may be repeated."""
+
+    async def test_a_started_job_is_pending_until_it_has_a_place(
+        self, stage: QueueingStage
+    ) -> None:
+        """Each reason once, with its cause; then it runs."""
+        runner = stage.runner()
+        request = stage.request(Play(b"ran\n", exit_code=3, pending=(_FIRST, _THEN)))
+        workload = await launched(runner, request)
+        assert workload.state is WorkloadState.PENDING
+        assert workload.started_at is None
+        assert (await started_before(stage.runner(), workload)).state is WorkloadState.PENDING
+        watching = runner.watch(workload)
+        for reason in (_FIRST, _THEN):
+            pending = await anext(watching)
+            assert isinstance(pending, Pending)
+            assert pending.since is not None
+            assert (pending.cause, pending.message) == (reason.cause, reason.message)
+            await stage.place(request.name)
+        running, end = [each async for each in watching]
+        assert isinstance(running, Running)
+        assert isinstance(end, Ended)
+        assert bare(end.ending) == Ending(3)
+        assert await read_all(runner, workload) == b"ran\n"
+        assert await stage.starts(request.name) == 1
+
+    async def test_another_agent_finds_a_pending_job(self, stage: QueueingStage) -> None:
+        """It was started; it is not started again."""
+        request = stage.request(Play(pending=(_FIRST,)))
+        await launched(stage.runner(), request)
+        adopter = stage.runner()
+        (found,) = await adopter.owned()
+        assert found.state is WorkloadState.PENDING
+        await stage.place(request.name)
+        assert bare(await ended(adopter, found)) == Ending(0)
+        assert await stage.starts(request.name) == 1
+
+    async def test_a_pending_job_can_be_stopped(self, stage: QueueingStage) -> None:
+        """It never runs then, and its watchers are told."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"no\n", pending=(_FIRST,))))
+        watching = asyncio.create_task(watched(runner, workload))
+        await runner.stop(workload, 5)
+        progress = await watching
+        assert not any(isinstance(each, Running) for each in progress)
+        await runner.destroy(workload)
+        assert await runner.owned() == []
+
+    async def test_preemption_is_a_cause(self, stage: QueueingStage) -> None:
+        """Whatever the exit code."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        await first_piece(runner, workload)
+        await stage.preempt(workload.name)
+        ending = await ended(runner, workload)
+        assert ending.cause is Cause.PREEMPTED
+        assert ending.message
+
+    async def test_a_lost_node_is_a_cause(self, stage: QueueingStage) -> None:
+        """Nobody can say what the job did."""
+        runner = stage.runner()
+        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        await first_piece(runner, workload)
+        await stage.lose_node(workload.name)
+        ending = await ended(runner, workload)
+        assert (ending.exit_code, ending.cause) == (None, Cause.LOST_NODE)
+
+    async def test_a_start_that_was_lost_is_repeated(self, stage: QueueingStage) -> None:
+        """The name is the fence: repeating it is safe, and settles what happened."""
+        for item, play in (
+            ("request", Play(starts_lost=1)),
+            ("answer", Play(start_answer_lost=True)),
+        ):
+            runner = stage.runner()
+            request = stage.request(play, item)
+            result = await runner.start(await runner.create(request))
+            assert isinstance(result, Started)
+            assert bare(await ended(runner, result.workload)) == Ending(0)
+            assert await stage.starts(request.name) == 1

@@ -13,13 +13,14 @@ from pathlib import Path
 from docker.api.client import APIClient
 from docker.errors import NotFound
 
-from agent.config.execution import DockerRunnerConfig, ProcessRunnerConfig
+from agent.config.execution import DockerRunnerConfig, MountConfig, ProcessRunnerConfig
 from agent.model.capacity import Allocation
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, workload_labels, workload_name
-from agent.ports.runner import Mount, RunRequest, Workload
+from agent.ports.runner import RunRequest, Workload
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner
-from agent.testing.scripted_runner import Play, ScriptedEngine, ScriptedRunner
+from agent.testing.runner_suite import Play
+from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner
 
 TEST_LABEL = "launch-agent-tests.runners"
 ENVIRONMENT = Image("environment", "environment", reused=True)
@@ -56,7 +57,9 @@ class Scenes:
     ) -> RunRequest:
         labels = workload_labels(self.control_plane_id, lease)
         given = {"environment": {}, "arguments": {}, "allocation": Allocation(), "args": ()} | more
-        return RunRequest(lease, name, labels, image, command, **given)
+        return RunRequest(
+            lease, name, labels, image, command, folder=self.root / name / "attempt", **given
+        )
 
     def release(self, name: str) -> None:
         (self.root / name / "go").touch()
@@ -68,7 +71,7 @@ class ScriptedStage:
     refused_argument = "privileged"
 
     def __init__(self, root: Path) -> None:
-        self.engine = ScriptedEngine()
+        self.engine = ScriptedEngine(queues=True)
         self.scenes = Scenes(root)
 
     def runner(self) -> ScriptedRunner:
@@ -91,6 +94,15 @@ class ScriptedStage:
 
     async def vanish(self, workload: Workload) -> None:
         self.engine.vanish(workload.name)
+
+    async def place(self, name: str) -> None:
+        self.engine.place(name)
+
+    async def preempt(self, name: str) -> None:
+        self.engine.preempt(name)
+
+    async def lose_node(self, name: str) -> None:
+        self.engine.lose_node(name)
 
     async def starts(self, name: str) -> int:
         return self.engine.starts(name)
@@ -163,6 +175,8 @@ class DockerStage:
         self.image = Image(image, "image-id", reused=True)
         self.config = DockerRunnerConfig(host=host, host_network=True)
         self.scenes = Scenes(root / "scenes")
+        #: The administrator's mounts; runners see what is added.
+        self.mounts: dict[str, MountConfig] = {}
         self._threads = threads
         self._runners: list[DockerRunner] = []
         self._since = int(time.time()) - 1
@@ -174,6 +188,7 @@ class DockerStage:
             self.scenes.control_plane_id,
             config or self.config,
             self._threads,
+            mounts=self.mounts,
             state_dir=self.root / "marks",
             patience=patience,
         )
@@ -182,9 +197,9 @@ class DockerStage:
 
     def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
         lease, name, folder = self.scenes.lay_out(play, item, attempt)
-        mounts = (Mount(folder, "/scene"),)
+        self.mounts[name] = MountConfig(source=folder, target="/scene")
         command = ("sh", "-c", script_of(play, "/scene"))
-        return self.scenes.request(lease, name, self.image, command, mounts=mounts)
+        return self.scenes.request(lease, name, self.image, command, mounts=(name,))
 
     def running(self, item: str, *command: str, **more: object) -> RunRequest:
         """A request for any command."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.testing.runner_suite import RunnerSuite
+from agent.testing.runner_suite import QueueingRunnerSuite, RunnerSuite
 from tests.contract.runner_stages import DockerStage, ProcessStage, ScriptedStage
 from tests.infrastructure.state import DockerFacts
 
 
-class TestScriptedRunner(RunnerSuite):
+class TestScriptedRunner(QueueingRunnerSuite):
     @pytest.fixture
     def stage(self, tmp_path: Path) -> ScriptedStage:
         return ScriptedStage(tmp_path)

@@ -44,8 +44,8 @@ async def test_a_dry_run_says_the_same_and_queues_nothing(served: Home) -> None:
     done = await served.launch("submit", *WORDS, "--dry-run", "--json")
     assert done.code == 0, done.err
     shown = done.json()
-    assert shown["container"]["Entrypoint"] == ["python", "main.py"]
-    assert shown["requirements"] == "requirements.txt"
+    assert shown["workload"]["Entrypoint"] == ["python", "main.py"]
+    assert shown["build"]["requirements"] == "requirements.txt"
     assert shown["environment"]["WANDB_API_KEY"] == "***"
     assert (await served.launch("item", "list", "--json")).json() == []
 
@@ -53,8 +53,8 @@ async def test_a_dry_run_says_the_same_and_queues_nothing(served: Home) -> None:
 async def test_a_ready_image_has_no_dockerfile(served: Home) -> None:
     done = await served.launch("render", "-d", "org/app:1", "--queue", "gpu", "--json")
     assert done.code == 0, done.err
-    assert done.json()["dockerfile"] is None
-    assert done.json()["container"]["Image"] == "org/app:1"
+    assert done.json()["build"] is None
+    assert done.json()["workload"]["Image"] == "org/app:1"
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_the_values_of_a_queues_variables_are_in_what_is_shown(served: Hom
     words = ("submit", *WORDS[:-1], "sized", "--dry-run")
     done = await served.launch(*words, "-v", "memory=2g", "--json")
     assert done.code == 0, done.err
-    assert done.json()["container"]["HostConfig"]["Memory"] == 2 << 30
+    assert done.json()["workload"]["HostConfig"]["Memory"] == 2 << 30
     wrong = await served.launch(*words, "-v", "memory=3g")
     assert wrong.code == 2
     assert "`memory`: '3g' breaks the rule `enum:" in wrong.err
@@ -101,7 +101,7 @@ async def test_the_values_of_a_queues_variables_are_in_what_is_shown(served: Hom
 async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
     done = await served.launch("submit", "--uri", "job/main.py", "-q", "gpu", "--dry-run", "--json")
     assert done.code == 0, done.err
-    assert done.json()["container"]["Entrypoint"] == ["python", "main.py"]
+    assert done.json()["workload"]["Entrypoint"] == ["python", "main.py"]
     told = await served.launch("render", *WORDS, "--source", "git")
     assert (told.code, "a code job, not a Git job: it is no checkout" in told.err) == (0, True)
     assert "/default/job-job_main.py:latest" in told.out
@@ -113,7 +113,7 @@ async def test_a_dry_run_makes_the_jobs_python_and_name_as_the_submission_would(
     (served.root / "job/runtime.txt").write_text("python-3.12.1\n")
     words = ("submit", *WORDS, "-J", "train")
     shown = (await served.launch(*words, "--dry-run", "--json")).json()
-    assert "FROM python:3.12-slim" in shown["dockerfile"]
+    assert "FROM python:3.12-slim" in shown["build"]["dockerfile"]
     assert shown["facts"]["job"].endswith("/default/train:latest")
     assert (await served.launch("job", "list", "-p", "default", "--json")).json() == []
 

@@ -5,12 +5,13 @@ replace what the arguments ask for. Variables travel in the body, never in an ar
 """
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agent.config.execution import DockerRunnerConfig
 from agent.model.capacity import Allocation
 from agent.model.errors import InvalidInputError
+from agent.model.spec import Json
 from agent.model.units import parse_size
 from agent.model.work import LABEL_KIND
 from agent.ports.runner import RunRequest
@@ -44,6 +45,8 @@ class Surroundings:
     network_mode: str
     #: The host's address on the job network, once known.
     gateway: str | None
+    #: Bind mounts: files of the request, and the administrator's folders.
+    mounts: list[Json] = field(default_factory=list)
 
 
 def container_body(request: RunRequest, options: Options, around: Surroundings) -> dict[str, Any]:
@@ -83,7 +86,7 @@ def _environment(request: RunRequest, options: Options) -> list[str]:
             hint = "Variables of the agent itself are not handed on."
             raise refused("env", f"'{pair}' is not `NAME=value`", hint)
         variables[name] = value
-    variables |= request.environment
+    variables |= {**request.environment, **request.file_variables}
     # With DeviceRequests the engine sets it; without, images that ask for all get none.
     if not request.allocation.gpus:
         variables["NVIDIA_VISIBLE_DEVICES"] = "void"
@@ -102,15 +105,7 @@ def _host_config(request: RunRequest, options: Options, around: Surroundings) ->
         "SecurityOpt": ["no-new-privileges", *options.all("security-opt")],
         "Privileged": options.one("privileged") == "true",
         "ExtraHosts": _extra_hosts(options, around),
-        "Mounts": [
-            {
-                "Type": "bind",
-                "Source": str(mount.source),
-                "Target": mount.target,
-                "ReadOnly": mount.read_only,
-            }
-            for mount in request.mounts
-        ],
+        "Mounts": around.mounts,
     }
     host |= _processor(request.allocation, options) | _memory(request.allocation, options)
     host |= _simple(options) | _structured(options, around.config)

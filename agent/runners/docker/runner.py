@@ -7,7 +7,7 @@ the start of everything that this process did not create itself.
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,30 +16,51 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from agent.config.execution import DockerRunnerConfig
+import aiohttp
+import structlog
+
+from agent.config.execution import DockerRunnerConfig, MountConfig
 from agent.docker.client import Engine, EngineResponse
-from agent.docker.errors import refusal
+from agent.docker.errors import EngineError, EngineUnavailableError, refusal
 from agent.docker.sdk import DockerSdk
-from agent.model.capacity import Allocation
+from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.spec import Json, LaunchSpec
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease
 from agent.ports.runner import (
-    AlreadyStartedError,
-    Ending,
+    Ended,
     LogPiece,
+    LogPosition,
+    NeverStarted,
+    Progress,
+    Running,
     RunRequest,
+    Started,
+    StartResult,
+    StartUnknown,
     Workload,
     WorkloadState,
 )
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import Surroundings, container_body
-from agent.runners.docker.container import is_running, labels_of, started_at, workload_of
-from agent.runners.docker.follow import Follower
-from agent.runners.docker.marks import Marks
+from agent.runners.docker.container import (
+    Containers,
+    is_running,
+    labels_of,
+    started_at,
+    workload_of,
+)
+from agent.runners.docker.logs import Follower
 from agent.runners.docker.network import JobNetwork
-from agent.runners.docker.watch import Watcher
-from agent.runners.ownership import is_void, same_attempt
+from agent.runners.local import (
+    file_paths,
+    is_void,
+    same_attempt,
+    unknown_mount,
+    write_files,
+)
+from agent.runners.log_position import LogMarks
 
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404
@@ -47,6 +68,10 @@ _CONFLICT: Final = 409
 #: A name that a removal under way still holds: tries, and seconds between them.
 _CREATE_TRIES: Final = 5
 _CREATE_PAUSE: Final = 0.2
+#: Inspections after a start whose response was lost, and seconds between them. A start takes
+#: the engine tenths of a second.
+_START_LOOKS: Final = 10
+_START_PAUSE: Final = 1.0
 #: Seconds for the engine to end a container, beyond the grace.
 _KILL: Final = 60.0
 
@@ -67,6 +92,7 @@ class DockerRunner:
         config: DockerRunnerConfig,
         threads: Executor,
         *,
+        mounts: Mapping[str, MountConfig] | None = None,
         state_dir: Path | None = None,
         patience: float = 60.0,
     ) -> None:
@@ -74,12 +100,13 @@ class DockerRunner:
         self._config = config
         self._threads = threads
         self._allowed = allowance(config.allow)
+        self._mounts = {} if mounts is None else mounts
         self._state_dir = state_dir
         self._patience = patience
         self._engine = Engine(config.host)
         self._sdk = DockerSdk(self._engine, threads)
         self._network = JobNetwork(config, self._engine, self._sdk)
-        self._watcher = Watcher(self._engine, self._sdk, patience)
+        self._containers = Containers(self._engine, self._sdk, patience)
         #: Ids that this process created and never sent a start for.
         self._fresh: set[str] = set()
 
@@ -115,15 +142,26 @@ class DockerRunner:
 
     def check(self, arguments: dict[str, Any]) -> None:
         """See the port."""
-        nobody = RunRequest(
-            Lease("", 0, 0), "", {}, Image("", "", reused=True), (), (), {}, arguments, Allocation()
-        )
-        self._body(nobody)
+        empty = RunRequest(
+            Lease("", 0, 0), "", {}, Image("", "", reused=True), (), (), {}, arguments,
+            Allocation(), Path(),
+        )  # fmt: skip
+        self._body(empty)
+
+    def demand(self, arguments: dict[str, Any]) -> Demand | None:
+        """See the port."""
+        return LaunchSpec(resource_args={self.resource: arguments}).demand(self.resource)
+
+    def preview(self, request: RunRequest) -> Json:
+        """See the port: the body of the engine's `create`."""
+        return self._body(request)
 
     async def create(self, request: RunRequest) -> Workload:
         """See the port."""
         if self._network.gateway is None:
             await self._network.ensure()
+        if request.files:
+            await self._in_thread(lambda: write_files(request, 0o700))
         body = self._body(request)
         params = {"name": request.name}
         platform = read_options(request.arguments, self._allowed).one("platform")
@@ -135,7 +173,7 @@ class DockerRunner:
                 return self._created(request, answer)
             if answer.status != _CONFLICT:
                 break
-            existing = await self._watcher.inspect(request.name)
+            existing = await self._containers.inspect(request.name)
             adopted = None if existing is None else _adopted(existing, request)
             if adopted is not None and not is_void(adopted, request.lease):
                 return adopted
@@ -144,28 +182,89 @@ class DockerRunner:
             await asyncio.sleep(_CREATE_PAUSE)
         raise _refused(f"The container '{request.name}' could not be created", answer)
 
-    async def start(self, workload: Workload) -> Workload:
+    async def start(self, workload: Workload) -> StartResult:
         """See the port. The start time is this machine's clock."""
         fresh = workload.id in self._fresh
-        # Sent at most once without a look, also if this call is cancelled half-way.
+        # Sent without an inspection at most once, also if this call is cancelled half-way.
         self._fresh.discard(workload.id)
-        if not fresh:
-            await self._refuse_started(workload)
-        answer = await self._start(workload)
-        if answer.status == _NOT_FOUND and "network" in answer.message:
+        try:
+            found = None if fresh else await self._earlier_start(workload)
+            return found or await self._start_once(workload)
+        except EngineUnavailableError as error:
+            if fresh and not _was_sent(error):
+                return await self._start_when_back(workload, error)
+            return await self._find_out(workload, error)
+        except EngineError as error:
+            return StartUnknown(error.cause, error.message)
+        except JobError as error:
+            return NeverStarted(error)
+
+    async def _start_once(self, workload: Workload) -> StartResult:
+        response = await self._send_start(workload)
+        if response.status == _NOT_FOUND and "network" in response.message:
             # Somebody pruned the network while no container was on it.
             await self._network.ensure()
-            await self._refuse_started(workload)
-            answer = await self._start(workload)
-        if answer.status == _NOT_MODIFIED:
-            raise _already(workload)
-        if not answer.ok:
-            raise _refused(f"The container '{workload.name}' could not be started", answer)
-        return replace(workload, state=WorkloadState.RUNNING, started_at=datetime.now(UTC))
+            if (earlier := await self._earlier_start(workload)) is not None:
+                return earlier
+            response = await self._send_start(workload)
+        if response.status == _NOT_MODIFIED:
+            found = await self._earlier_start(workload)
+            return found or StartUnknown(Cause.LOST_WORKLOAD, f"'{workload.name}' is gone")
+        if not response.ok:
+            what = f"The container '{workload.name}' could not be started"
+            return NeverStarted(_refused(what, response))
+        now = datetime.now(UTC)
+        return Started(replace(workload, state=WorkloadState.RUNNING, started_at=now))
+
+    async def _start_when_back(self, workload: Workload, error: EngineError) -> StartResult:
+        """The connection was never made, so nothing was sent: start once the engine is back."""
+        if not await self._engine.wait_until_reachable(self._patience):
+            message = f"{error.message} The container '{workload.name}' was not started."
+            return NeverStarted(JobError(Cause.START_FAILED, message, hint=error.hint))
+        return await self.start(workload)
+
+    async def _find_out(self, workload: Workload, error: EngineError) -> StartResult:
+        """The response was lost: inspect until the engine shows a start.
+
+        The request is not sent again: an engine that is killed in the middle of a start has
+        run the job and afterwards says `created`.
+        """
+        log = structlog.get_logger().bind(workload=workload.name)
+        log.warning("the response to a start was lost; inspecting", error=str(error))
+        await self._engine.wait_until_reachable(self._patience)
+        for _ in range(_START_LOOKS):
+            try:
+                found = await self._earlier_start(workload)
+            except EngineError:
+                found = None
+            if found is not None:
+                return found
+            await asyncio.sleep(_START_PAUSE)
+        return StartUnknown(error.cause, f"{error.message} The job may have been started.")
+
+    async def _earlier_start(self, workload: Workload) -> StartResult | None:
+        """What an earlier start led to; `None` if the engine shows none.
+
+        Inspected before each start that is not the first: the engine would run an exited
+        container a second time.
+        """
+        inspected = await self._containers.inspect(workload.id)
+        if inspected is None:
+            message = f"the container '{workload.name}' has been removed"
+            return StartUnknown(Cause.LOST_WORKLOAD, message)
+        if started_at(inspected) is None:
+            return None
+        return Started(workload_of(inspected) or workload, before=True)
+
+    async def watch(self, workload: Workload) -> AsyncGenerator[Progress, None]:
+        """See the port. A started container runs at once, so it is never pending."""
+        if workload.started_at is not None:
+            yield Running(workload.started_at)
+        yield Ended(await self._containers.wait(workload))
 
     async def find(self, name: str) -> Workload | None:
         """See the port; a foreign container of that name is not found."""
-        inspected = await self._watcher.inspect(name)
+        inspected = await self._containers.inspect(name)
         if inspected is None or not self._is_ours(inspected):
             return None
         return workload_of(inspected)
@@ -175,37 +274,30 @@ class DockerRunner:
         filters = {"label": [f"{LABEL_CONTROL_PLANE}={self._control_plane_id}"]}
         params = {"all": "1", "filters": json.dumps(filters)}
         listed = await self._engine.get("/containers/json", params)
-        found = [await self._watcher.inspect(str(entry["Id"])) for entry in listed.rows]
+        found = [await self._containers.inspect(str(entry["Id"])) for entry in listed.rows]
         workloads = [workload_of(inspected) for inspected in found if inspected is not None]
         return [workload for workload in workloads if workload is not None]
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
+    async def logs(
+        self, workload: Workload, position: LogPosition
+    ) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
 
         async def running() -> bool:
-            inspected = await self._watcher.inspect(workload.id)
+            inspected = await self._containers.inspect(workload.id)
             return inspected is not None and is_running(inspected)
 
         follower = Follower(
             self._engine,
             workload.id,
-            Marks(self._marks_file(workload)),
+            LogMarks(self._marks_file(workload)),
             self._threads,
             running,
             self._patience,
         )
-        async with aclosing(follower.pieces(offset)) as pieces:
+        async with aclosing(follower.pieces(position.skip)) as pieces:
             async for piece in pieces:
                 yield piece
-
-    async def wait(self, workload: Workload) -> Ending:
-        """See the port.
-
-        Raises:
-            JobError: also `START_ENTRYPOINT` and `IMAGE_PLATFORM`, when the engine's init
-                could not run the command.
-        """
-        return await self._watcher.wait(workload)
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port."""
@@ -231,8 +323,7 @@ class DockerRunner:
             raise JobError(Cause.INTERNAL, message)
         marks = self._marks_file(workload)
         if marks is not None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, lambda: marks.unlink(missing_ok=True))
+            await self._in_thread(lambda: marks.unlink(missing_ok=True))
 
     def _created(self, request: RunRequest, answer: EngineResponse) -> Workload:
         container = str(answer.body["Id"])
@@ -246,22 +337,22 @@ class DockerRunner:
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
             raise _refused(f"The container '{workload.name}' could not be replaced", answer)
 
-    async def _start(self, workload: Workload) -> EngineResponse:
+    async def _send_start(self, workload: Workload) -> EngineResponse:
         return await self._engine.call("POST", f"/containers/{workload.id}/start")
-
-    async def _refuse_started(self, workload: Workload) -> None:
-        """Look before starting: an exited container would run a second time."""
-        inspected = await self._watcher.inspect(workload.id)
-        if inspected is None:
-            message = f"The container '{workload.name}' has been removed."
-            raise JobError(Cause.LOST_WORKLOAD, message)
-        if started_at(inspected) is not None:
-            raise _already(workload)
 
     def _body(self, request: RunRequest) -> dict[str, Any]:
         options = read_options(request.arguments, self._allowed)
-        around = Surroundings(self._config, self._network.mode, self._network.gateway)
+        mounts = [_bind(str(path), target) for target, path in file_paths(request).items()]
+        for name in request.mounts:
+            mount = self._mounts.get(name)
+            if mount is None:
+                raise unknown_mount(name)
+            mounts.append(_bind(str(mount.source), mount.target, read_only=mount.read_only))
+        around = Surroundings(self._config, self._network.mode, self._network.gateway, mounts)
         return container_body(request, options, around)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _is_ours(self, inspected: dict[str, Any]) -> bool:
         return labels_of(inspected).get(LABEL_CONTROL_PLANE) == self._control_plane_id
@@ -283,6 +374,10 @@ def _refused(what: str, answer: EngineResponse) -> JobError:
     return refusal(what, answer.status, answer.message)
 
 
-def _already(workload: Workload) -> AlreadyStartedError:
-    message = f"The container '{workload.name}' has been started before; it is not started again."
-    return AlreadyStartedError(message)
+def _bind(source: str, target: str, *, read_only: bool = True) -> Json:
+    return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
+
+
+def _was_sent(error: EngineUnavailableError) -> bool:
+    """Whether the request may have reached the engine: the connection had been made."""
+    return not isinstance(error.__cause__, aiohttp.ClientConnectorError)

@@ -1,22 +1,64 @@
-"""Variables of a job: a few of the agent's, the job's own, the devices it was given."""
+"""Resource arguments of `local-process`, and the variables of a job."""
 
 import os
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import PolicyError
 from agent.ports.runner import RunRequest
-from agent.runners.process.members import MARKER
-from agent.runners.process.user import JobUser
+from agent.runners.local import file_paths
+from agent.runners.process.processes import MARKER
+from agent.runners.process.spawn import JobUser
 
+_ENVIRONMENT: Final = ("e", "env")
+#: Counted by the agent's capacity, or read by the pipeline.
+_ELSEWHERE: Final = ("cpu", "cpus", "gpus", "m", "memory", "mounts", "secrets")
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 #: What is wrong with a text that is not passable.
-NO_TEXT: Final = "It holds a zero byte or half a character."
+NO_TEXT: Final = "It contains a NUL byte or a lone surrogate."
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_arguments(arguments: dict[str, Any]) -> None:
+    """Refuse what a process cannot be given.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`, naming the argument.
+    """
+    for name in arguments:
+        if _plain(name) not in (*_ENVIRONMENT, *_ELSEWHERE):
+            message = f"Resource argument `{name}` is not known to local-process."
+            hint = f"It takes {', '.join((*_ENVIRONMENT, *_ELSEWHERE))}."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+    variables(arguments)
+
+
+def variables(arguments: dict[str, Any]) -> dict[str, str]:
+    """Environment variables among the arguments: `NAME=value`, one or a list.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`: something else.
+    """
+    found: dict[str, str] = {}
+    for name, value in arguments.items():
+        if _plain(name) not in _ENVIRONMENT:
+            continue
+        for pair in value if isinstance(value, list) else [value]:
+            if not isinstance(pair, str) or "=" not in pair.lstrip("="):
+                message = f"Resource argument `{name}`: {pair!r} is not `NAME=value`."
+                hint = "The agent's own variables are not passed on."
+                raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+            key, _, text = pair.partition("=")
+            found[key] = text
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.strip("-").replace("_", "-").lower()
 
 
 def environment_of(
@@ -36,13 +78,16 @@ def environment_of(
     if user is not None:
         variables |= user.environment
     variables |= {**extra, **request.environment}
+    paths = file_paths(request)
+    for name, target in request.file_variables.items():
+        variables[name] = str(paths[target])
     if request.image.environment is not None:
         folder = str(request.image.environment)
         path = variables.get("PATH")
         variables["PATH"] = f"{folder}/bin:{path}" if path else f"{folder}/bin"
         variables["VIRTUAL_ENV"] = folder
     devices = ",".join(request.allocation.gpus)
-    # Empty hides all devices: what was not granted belongs to another job.
+    # Empty hides all devices: what was not allocated belongs to another job.
     variables["CUDA_VISIBLE_DEVICES"] = variables["NVIDIA_VISIBLE_DEVICES"] = devices
     variables[MARKER] = request.name
     _check(variables)

@@ -1,4 +1,10 @@
-"""The folder of one job: what was asked, its log, its status. All of it blocks."""
+"""The folder of one job: its description, its log, its status file. All of it blocks.
+
+The starter creates the status file exclusively, so its existence means that a start was tried.
+It has up to three lines: `start <seconds since 1970>` by the starter, `pid <n>` by the
+supervisor once it handles signals, `exit <code>` at the end. The supervisor holds a lock on it
+while it lives, which no reuse of process ids can imitate.
+"""
 
 import json
 import os
@@ -6,14 +12,28 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from agent.model.work import Lease, lease_from_labels
-from agent.runners.process.status import Status, read_status
+from agent.system.locks import try_lock
 
 _JOB: Final = "job.json"
 _SECRETS: Final = "environment"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One reading of the file."""
+
+    started_at: datetime
+    #: `None` until the supervisor handles signals.
+    pid: int | None
+    exit_code: int | None
+    finished_at: datetime | None
+    #: Whether the supervisor lives.
+    alive: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +92,7 @@ class Folder:
 
     def status(self) -> Status | None:
         """How far it is; `None` when no start was tried."""
-        return read_status(self.status_file)
+        return _read_status(self.status_file)
 
     def remove(self) -> None:
         """Remove it, `job.json` last, so that half a removal is found and repeated."""
@@ -104,3 +124,29 @@ def _write(path: Path, text: str) -> None:
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(os.fsencode(text))
+
+
+def _read_status(path: Path) -> Status | None:
+    """The present status; `None` when no start was tried."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        # First the lock, then the text: a supervisor that ends between the two has written.
+        alive = not try_lock(descriptor, shared=True)
+        facts = os.fstat(descriptor)
+        text = os.pread(descriptor, 4096, 0).decode("ascii", "replace")
+    finally:
+        os.close(descriptor)
+    words = dict(line.split(" ", 1) for line in text.split("\n")[:-1] if " " in line)
+    changed = datetime.fromtimestamp(facts.st_mtime, UTC)
+    started = float(words["start"]) if "start" in words else facts.st_mtime
+    code = int(words["exit"]) if "exit" in words else None
+    return Status(
+        started_at=datetime.fromtimestamp(started, UTC),
+        pid=int(words["pid"]) if "pid" in words else None,
+        exit_code=code,
+        finished_at=None if code is None else changed,
+        alive=alive,
+    )

@@ -17,21 +17,37 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from agent.config.execution import ProcessRunnerConfig
+from agent.model.capacity import Demand
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
+from agent.model.spec import Json, LaunchSpec
 from agent.model.work import LABEL_CONTROL_PLANE
-from agent.ports.runner import Ending, LogPiece, RunRequest, Workload, WorkloadState
-from agent.runners.ownership import is_void, same_attempt
-from agent.runners.process import arguments as resource_arguments
-from agent.runners.process.environment import NO_TEXT, environment_of, is_passable
-from agent.runners.process.folder import Folder, Job, folders
-from agent.runners.process.follow import follow
-from agent.runners.process.members import group_is_empty, kill_members
-from agent.runners.process.spawn import Limits, spawn
-from agent.runners.process.status import Status
-from agent.runners.process.user import JobUser
-from agent.runners.process.watch import Watch
-from agent.runners.signals import signal_of
+from agent.ports.runner import (
+    Ended,
+    Ending,
+    LogPiece,
+    LogPosition,
+    NeverStarted,
+    Progress,
+    Running,
+    RunRequest,
+    Started,
+    StartResult,
+    StartUnknown,
+    Workload,
+    WorkloadState,
+)
+from agent.runners.local import is_void, same_attempt, write_files
+from agent.runners.process.environment import (
+    NO_TEXT,
+    check_arguments,
+    environment_of,
+    is_passable,
+    variables,
+)
+from agent.runners.process.folder import Folder, Job, Status, folders
+from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members
+from agent.runners.process.spawn import JobUser, Limits, StartedBeforeError, spawn
 from agent.system.child import signal_group
 from agent.system.machine import is_disk_full
 
@@ -89,7 +105,21 @@ class ProcessRunner:
 
     def check(self, arguments: dict[str, Any]) -> None:
         """See the port."""
-        resource_arguments.check(arguments)
+        check_arguments(arguments)
+
+    def demand(self, arguments: dict[str, Any]) -> Demand | None:
+        """See the port."""
+        return LaunchSpec(resource_args={self.resource: arguments}).demand(self.resource)
+
+    def preview(self, request: RunRequest) -> Json:
+        """See the port: argv, folder and environment."""
+        _refuse_unsupported(request)
+        job = _described(request, self._folder(request.name))
+        return {
+            "argv": list(job.argv),
+            "folder": job.workdir,
+            "environment": self._variables(request),
+        }
 
     async def create(self, request: RunRequest) -> Workload:
         """See the port.
@@ -99,30 +129,37 @@ class ProcessRunner:
         """
         return await self._in_thread(lambda: self._create(request))
 
-    async def start(self, workload: Workload) -> Workload:
-        """See the port."""
-        return await self._in_thread(lambda: self._start(workload))
+    async def start(self, workload: Workload) -> StartResult:
+        """See the port. The status file, created exclusively, is the fence."""
+        try:
+            return await self._in_thread(lambda: self._start(workload))
+        except JobError as error:
+            return NeverStarted(error)
 
     async def find(self, name: str) -> Workload | None:
-        """See the port. EXITED without an ending: the supervisor vanished; `wait` says so."""
+        """See the port. EXITED without an ending: the supervisor vanished."""
         return await self._in_thread(lambda: self._mine(self._folder(name)))
 
     async def owned(self) -> list[Workload]:
         """See the port."""
         return await self._in_thread(self._owned)
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
+    async def logs(
+        self, workload: Workload, position: LogPosition
+    ) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
         folder = self._folder(workload.name)
         async with (
             self._watching_end(workload.name) as (watch, _),
-            aclosing(follow(folder.log, offset, watch, self._threads)) as pieces,
+            aclosing(follow(folder.log, position.skip, watch, self._threads)) as pieces,
         ):
             async for piece in pieces:
                 yield piece
 
-    async def wait(self, workload: Workload) -> Ending:
+    async def watch(self, workload: Workload) -> AsyncGenerator[Progress, None]:
         """See the port. Children that the job left in its process group end with it."""
+        if workload.started_at is not None:
+            yield Running(workload.started_at)
         name, folder = workload.name, self._folder(workload.name)
         async with self._watching_end(name) as (watch, supervisor):
             if supervisor is not None:
@@ -131,14 +168,15 @@ class ProcessRunner:
                 if not group_is_empty(supervisor.pid):
                     await self._kill(name, supervisor.pid if supervisor.lived else None)
         status = await self._in_thread(folder.status)
-        if status is None or status.exit_code is None:
-            message = f"The supervisor of '{workload.name}' vanished without an exit code."
-            hint = "It was killed from outside, or the machine was restarted."
-            raise JobError(Cause.LOST_WORKLOAD, message, hint=hint)
-        ending = _ending(status)
-        if ending.exit_code and await self._in_thread(lambda: _is_full(folder.path)):
-            return replace(ending, full_disk=folder.path)
-        return ending
+        ending = _ending(workload.name, status)
+        if (
+            ending.exit_code
+            and ending.signal is None
+            and await self._in_thread(lambda: _is_full(folder.path))
+        ):
+            message = f"no space was left on the disk of {folder.path}"
+            ending = replace(ending, cause=Cause.DISK_FULL, message=message)
+        yield Ended(ending)
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port."""
@@ -223,39 +261,43 @@ class ProcessRunner:
             del self._children[name]
 
     def _create(self, request: RunRequest) -> Workload:
-        if request.mounts:
-            targets = ", ".join(mount.target for mount in request.mounts)
-            message = f"A local process has no file system of its own to show {targets} in."
-            hint = "Give the secret `as_env`, or use the resource local-container."
-            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        _refuse_unsupported(request)
         folder = self._folder(request.name)
         job = _described(request, folder)
         existing = folder.job()
         adopted = None if existing is None else _adopted(existing, job, folder)
         if adopted is not None and not is_void(adopted, request.lease):
             return adopted
-        extra = resource_arguments.variables(request.arguments)
-        variables = environment_of(request, extra, self._agents, self._config, self._user)
+        environment = self._variables(request)
         try:
             folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(job.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
             if self._user is not None:
                 self._user.hand_over(Path(job.workdir))
-            folder.create(job, variables)
+            write_files(request, 0o755)
+            folder.create(job, environment)
         except OSError as error:
             raise _not_created(request.name, error) from error
         return Workload(job.name, job.name, request.lease, WorkloadState.CREATED)
 
-    def _start(self, workload: Workload) -> Workload:
+    def _variables(self, request: RunRequest) -> dict[str, str]:
+        extra = variables(request.arguments)
+        return environment_of(request, extra, self._agents, self._config, self._user)
+
+    def _start(self, workload: Workload) -> StartResult:
         folder = self._folder(workload.name)
         job = folder.job()
         if job is None:
-            raise _gone(workload.name)
-        self._children[job.name] = spawn(folder, job, self._limits, self._user)
+            message = f"the folder of '{workload.name}' has been removed"
+            return StartUnknown(Cause.LOST_WORKLOAD, message)
+        try:
+            self._children[job.name] = spawn(folder, job, self._limits, self._user)
+        except StartedBeforeError:
+            return Started(_seen(folder) or workload, before=True)
         folder.forget_secrets()
         status = folder.status()
         started = status.started_at if status else None
-        return replace(workload, state=WorkloadState.RUNNING, started_at=started)
+        return Started(replace(workload, state=WorkloadState.RUNNING, started_at=started))
 
     def _removed(self, workload: Workload) -> bool:
         """Remove it unless something of it may still run; whether there is nothing left to do."""
@@ -284,6 +326,15 @@ class ProcessRunner:
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _refuse_unsupported(request: RunRequest) -> None:
+    """A process sees the agent's file system: only files named by a variable reach it."""
+    targets = [*request.mounts, *(set(request.files) - set(request.file_variables.values()))]
+    if targets:
+        message = f"A local process has no file system of its own for {', '.join(sorted(targets))}."
+        hint = "Give the secret `as_env`, or use the resource local-container."
+        raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
 
 
 def _described(request: RunRequest, folder: Folder) -> Job:
@@ -316,13 +367,18 @@ def _seen(folder: Folder) -> Workload | None:
         return Workload(job.name, job.name, lease, WorkloadState.CREATED)
     ended = status.exit_code is not None
     state = WorkloadState.RUNNING if status.alive and not ended else WorkloadState.EXITED
-    ending = _ending(status) if ended else None
+    ending = _ending(job.name, status) if ended else None
     return Workload(job.name, job.name, lease, state, status.started_at, ending)
 
 
-def _ending(status: Status) -> Ending:
-    code = status.exit_code
-    return Ending(code, signal=signal_of(code), finished_at=status.finished_at)
+def _ending(name: str, status: Status | None) -> Ending:
+    if status is None or status.exit_code is None:
+        message = (
+            f"the supervisor of '{name}' vanished without an exit code: it was killed from "
+            "outside, or the machine was restarted"
+        )
+        return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
+    return Ending.from_exit_code(status.exit_code, status.finished_at)
 
 
 def _is_full(folder: Path) -> bool:
@@ -348,8 +404,3 @@ def _not_created(name: str, error: OSError) -> JobError:
     cause = Cause.DISK_FULL if is_disk_full(error) else Cause.START_FAILED
     message = f"The folder of '{name}' could not be written: {error.strerror or error}."
     return JobError(cause, message)
-
-
-def _gone(name: str) -> JobError:
-    message = f"The folder of '{name}' has been removed."
-    return JobError(Cause.LOST_WORKLOAD, message)

@@ -3,6 +3,7 @@
 import fcntl
 import functools
 import os
+import pwd
 import shutil
 import subprocess
 import time
@@ -12,10 +13,8 @@ from typing import Final
 
 from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
-from agent.model.errors import JobError
-from agent.ports.runner import AlreadyStartedError
+from agent.model.errors import ConfigError, JobError
 from agent.runners.process.folder import Folder, Job
-from agent.runners.process.user import JobUser
 
 _SHELL: Final = "/bin/sh"
 
@@ -40,20 +39,81 @@ class Limits:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class JobUser:
+    """The user that jobs run as, where the administrator names one."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    home: str
+
+    @classmethod
+    def named(cls, name: str) -> "JobUser":
+        """Look a user up.
+
+        Raises:
+            ConfigError: there is no such user, or the agent may not become another user.
+        """
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            message = f"`runners.local-process.user`: there is no user '{name}'."
+            raise ConfigError(message, hint="Create the user, or name another.") from None
+        if os.geteuid() != 0 and entry.pw_uid != os.geteuid():
+            message = f"`runners.local-process.user`: only root can run jobs as '{name}'."
+            raise ConfigError(message, hint="Start the agent as root, or leave `user` out.")
+        groups = tuple(os.getgrouplist(name, entry.pw_gid))
+        return cls(name, entry.pw_uid, entry.pw_gid, groups, entry.pw_dir)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables that tell programs who they are."""
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
+
+    def hand_over(self, folder: Path) -> None:
+        """Make a job's copy of the source its user's own. Blocks.
+
+        Raises:
+            JobError: `START_FAILED`: a folder above it is closed to the user.
+        """
+        for parent in reversed(folder.parents):
+            if not self._may_enter(parent):
+                message = f"User '{self.name}' may not enter {parent}, where its job lies."
+                hint = "Set `state_dir` to a folder that this user can reach."
+                raise JobError(Cause.START_FAILED, message, hint=hint)
+        for place, _, names in os.walk(folder):
+            for path in (place, *(os.path.join(place, name) for name in names)):  # noqa: PTH118
+                os.chown(path, self.uid, self.gid, follow_symlinks=False)
+
+    def _may_enter(self, folder: Path) -> bool:
+        facts = folder.stat()
+        if facts.st_uid == self.uid:
+            return bool(facts.st_mode & 0o100)
+        if facts.st_gid in self.groups:
+            return bool(facts.st_mode & 0o010)
+        return bool(facts.st_mode & 0o001)
+
+
+class StartedBeforeError(Exception):
+    """The status file exists: a start was tried before."""
+
+
 def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int:
     """Start the supervisor and give its process id. Blocks.
 
     Raises:
-        AlreadyStartedError: a start was tried before.
+        StartedBeforeError: nothing was started now.
         JobError: `START_ENTRYPOINT`, `START_FAILED`, `DISK_FULL`.
     """
     if folder.status_file.exists():
-        raise _already(job)
+        raise StartedBeforeError
     environment = folder.environment()
     program = _program(job, environment)
     argv = (limits.memory, limits.files, limits.processes, program, *job.argv[1:])
     try:
-        status = _claim(folder, job)
+        status = _claim(folder)
         try:
             return _launch(folder, job, argv, environment, status, user)
         finally:
@@ -63,13 +123,13 @@ def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int
         raise JobError(Cause.START_FAILED, message) from error
 
 
-def _claim(folder: Folder, job: Job) -> int:
+def _claim(folder: Folder) -> int:
     """Create the status file: the fence against a second start."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     try:
         descriptor = os.open(folder.status_file, flags, 0o600)
     except FileExistsError:
-        raise _already(job) from None
+        raise StartedBeforeError from None
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     os.write(descriptor, f"start {time.time():.6f}\n".encode())
     return descriptor
@@ -139,8 +199,3 @@ def _entry_point(command: str, what: str) -> JobError:
     message = f"The command '{command}' {what}."
     hint = "Check --entry-point and the job's requirements."
     return JobError(Cause.START_ENTRYPOINT, message, hint=hint)
-
-
-def _already(job: Job) -> AlreadyStartedError:
-    message = f"'{job.name}' has been started before; it is not started again."
-    return AlreadyStartedError(message)

@@ -9,12 +9,12 @@ import pytest
 from agent.daemon.journal import Journal
 from agent.model.outcome import Errored, Lost, Succeeded
 from agent.model.phase import TERMINAL
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 
 POINTS = [
     (call, when)
-    for call in ("claim", "create", "permit", "start", "wait", "finish", "destroy")
+    for call in ("claim", "create", "permit", "start", "watch", "finish", "destroy")
     for when in ("before", "after")
     # What never arrived was never held, and a poll that was not sent claims nothing.
     if (call, when) != ("claim", "before")

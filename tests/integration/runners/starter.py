@@ -5,7 +5,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agent.testing.scripted_runner import Play
+from agent.ports.runner import LOG_START
+from agent.testing.runner_suite import Play, ended, launched
 from tests.contract.runner_stages import DockerStage, ProcessStage
 
 
@@ -18,9 +19,9 @@ async def main(kind: str, root: Path, control_plane_id: str, *engine: str) -> No
     stage.scenes.control_plane_id = control_plane_id
     runner = stage.runner()
     play = Play(b"first line\nlast line\n", exit_code=5, waits=True)
-    workload = await runner.start(await runner.create(stage.request(play)))
-    waiting = asyncio.create_task(runner.wait(workload))
-    async for _ in runner.logs(workload, 0):
+    workload = await launched(runner, stage.request(play))
+    waiting = asyncio.create_task(ended(runner, workload))
+    async for _ in runner.logs(workload, LOG_START):
         print(workload.name, flush=True)
     await waiting
 

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.ports.runner import AlreadyStartedError, WorkloadState
-from agent.testing.runner_suite import raised, read_all
-from agent.testing.scripted_runner import Play
+from agent.ports.runner import WorkloadState
+from agent.testing.runner_suite import Play, ended, read_all, started_before
 from tests.contract.runner_stages import DockerStage, ProcessStage
 
 STARTER = Path(__file__).with_name("starter.py")
@@ -42,10 +41,10 @@ async def adopt(stage: DockerStage | ProcessStage) -> str:
     assert found.started_at is not None
     same = await runner.create(stage.request(Play(b"first line\nlast line\n")))
     assert same.id == found.id
-    await raised(AlreadyStartedError, runner.start(found))
+    await started_before(runner, found)
     reading = asyncio.create_task(read_all(runner, found))
     await stage.release(found.name)
-    assert (await runner.wait(found)).exit_code == 5
+    assert (await ended(runner, found)).exit_code == 5
     assert await reading == b"first line\nlast line\n"
     assert await stage.starts(found.name) == 1
     return found.name
@@ -63,11 +62,11 @@ async def test_a_process_that_ended_without_an_agent_is_reported(
     runner = processes.runner()
     (found,) = await runner.owned()
     await processes.release(found.name)
-    assert (await runner.wait(found)).exit_code == 5
-    (ended,) = await processes.runner().owned()
-    assert ended.state is WorkloadState.EXITED
-    assert ended.ending is not None
-    assert ended.ending.exit_code == 5
+    assert (await ended(runner, found)).exit_code == 5
+    (over,) = await processes.runner().owned()
+    assert over.state is WorkloadState.EXITED
+    assert over.ending is not None
+    assert over.ending.exit_code == 5
 
 
 @pytest.mark.docker

@@ -10,15 +10,22 @@ from typing import Any
 import pytest
 from docker.api.client import APIClient
 
-from agent.config.execution import DockerRunnerConfig
+from agent.config.execution import DockerRunnerConfig, MountConfig
 from agent.docker.client import Engine
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
-from agent.ports.runner import AlreadyStartedError, Ending, LogPiece, Mount, WorkloadState
-from agent.testing.runner_suite import launched, raised, read_all
-from agent.testing.scripted_runner import Play
+from agent.ports.runner import (
+    LOG_START,
+    Ending,
+    LogPiece,
+    LogPosition,
+    NeverStarted,
+    StartUnknown,
+    WorkloadState,
+)
+from agent.testing.runner_suite import Play, ended, launched, raised, read_all, started_before
 from tests.contract.runner_stages import TEST_LABEL, DockerStage
 from tests.infrastructure.state import DockerFacts
 from tests.integration.runners.reading import read_whole
@@ -109,40 +116,38 @@ async def test_fact_waiting_for_what_was_never_started_returns_at_once(
 # Causes.
 
 
-async def entry_point_error(
-    stage: DockerStage, *command: str, image: str | None = None
-) -> JobError:
+async def entry_point_ending(stage: DockerStage, *command: str, image: str | None = None) -> Ending:
     runner = stage.runner()
     request = stage.running("entry", *command)
     if image is not None:
         request = stage.running("entry", *command, image=Image(image, "image-id", reused=True))
     workload = await launched(runner, request)
-    return await raised(JobError, runner.wait(workload))
+    return await ended(runner, workload)
 
 
 async def test_a_command_that_the_image_lacks(containers: DockerStage) -> None:
-    error = await entry_point_error(containers, "no-such-program")
-    assert error.cause is Cause.START_ENTRYPOINT
-    assert "no-such-program" in error.message
+    ending = await entry_point_ending(containers, "no-such-program")
+    assert ending.cause is Cause.START_ENTRYPOINT
+    assert "no-such-program" in ending.message
 
 
 async def test_a_command_that_cannot_be_executed(containers: DockerStage) -> None:
-    error = await entry_point_error(containers, "/etc/passwd")
-    assert error.cause is Cause.START_ENTRYPOINT
-    assert "Permission denied" in error.message
+    ending = await entry_point_ending(containers, "/etc/passwd")
+    assert ending.cause is Cause.START_ENTRYPOINT
+    assert "Permission denied" in ending.message
 
 
 async def test_an_image_for_another_architecture(
     containers: DockerStage, docker_engine: DockerFacts
 ) -> None:
-    error = await entry_point_error(containers, "true", image=docker_engine.foreign_image)
-    assert error.cause is Cause.IMAGE_PLATFORM
+    ending = await entry_point_ending(containers, "true", image=docker_engine.foreign_image)
+    assert ending.cause is Cause.IMAGE_PLATFORM
 
 
 async def test_a_jobs_own_127_stays_an_exit_code(containers: DockerStage) -> None:
     runner = containers.runner()
     workload = await launched(runner, containers.running("own", "sh", "-c", "echo x; exit 127"))
-    assert (await runner.wait(workload)).exit_code == 127
+    assert (await ended(runner, workload)).exit_code == 127
 
 
 @pytest.mark.parametrize(
@@ -173,10 +178,10 @@ async def test_jobs_that_need_more_memory_than_they_have(containers: DockerStage
 
     async def eaten(number: int) -> Ending:
         request = containers.running(f"oom-{number}", "sh", "-c", eat, allocation=allocation)
-        return await runner.wait(await launched(runner, request))
+        return await ended(runner, await launched(runner, request))
 
     endings = await asyncio.gather(*(eaten(number) for number in range(6)))
-    assert [ending.out_of_memory for ending in endings] == [True] * 6
+    assert {ending.cause for ending in endings} == {Cause.RUN_OUT_OF_MEMORY}
     assert {ending.exit_code for ending in endings} == {137}
 
 
@@ -188,17 +193,19 @@ async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
     request = containers.running("killed", "sleep", "1000", allocation=allocation)
     workload = await launched(runner, request)
     containers.client.kill(workload.id)
-    ending = await runner.wait(workload)
-    assert (ending.exit_code, ending.signal, ending.out_of_memory) == (137, 9, False)
+    ending = await ended(runner, workload)
+    assert (ending.exit_code, ending.signal, ending.cause) == (137, 9, None)
 
 
 async def test_a_device_that_the_engine_cannot_give(containers: DockerStage) -> None:
     runner = containers.runner()
     request = containers.running("gpu", "true", allocation=Allocation(gpus=("0",)))
     created = await runner.create(request)
-    error = await raised(JobError, runner.start(created))
-    assert error.cause is Cause.START_FAILED
-    assert "nvidia" in error.message
+    result = await runner.start(created)
+    assert isinstance(result, NeverStarted)
+    assert isinstance(result.error, JobError)
+    assert result.error.cause is Cause.START_FAILED
+    assert "nvidia" in result.error.message
     found = await runner.find(request.name)
     assert found is not None
     assert found.state is WorkloadState.CREATED
@@ -222,7 +229,7 @@ async def test_argv_environment_and_workdir_arrive_as_they_are(containers: Docke
     )
     runner = containers.runner()
     workload = await launched(runner, request)
-    await runner.wait(workload)
+    await ended(runner, workload)
     expected = "|".join([*args, "s p\n$x", "/tmp\n"])
     assert (await read_all(runner, workload)).decode() == expected
 
@@ -243,11 +250,11 @@ async def test_mounts_of_the_administrator_are_read_only(
     (tmp_path / "data" / "file").write_text("content\n")
     runner = containers.runner()
     script = "exec 2>&1; cat /data/file; touch /data/new || echo closed"
-    mounts = (Mount(tmp_path / "data", "/data"),)
+    containers.mounts["data"] = MountConfig(source=tmp_path / "data", target="/data")
     workload = await launched(
-        runner, containers.running("mount", "sh", "-c", script, mounts=mounts)
+        runner, containers.running("mount", "sh", "-c", script, mounts=("data",))
     )
-    await runner.wait(workload)
+    await ended(runner, workload)
     assert await read_all(runner, workload) == (
         b"content\ntouch: /data/new: Read-only file system\nclosed\n"
     )
@@ -264,7 +271,7 @@ async def test_stdout_and_stderr_are_one_log(containers: DockerStage) -> None:
     runner = containers.runner()
     script = "echo out; sleep 0.1; echo err >&2; sleep 0.1; echo out"
     workload = await launched(runner, containers.running("both", "sh", "-c", script))
-    await runner.wait(workload)
+    await ended(runner, workload)
     assert await read_all(runner, workload) == b"out\nerr\nout\n"
 
 
@@ -285,7 +292,7 @@ async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
     runner = containers.runner()
     script = "head -c 100000000 /dev/zero"
     workload = await launched(runner, containers.running("line", "sh", "-c", script))
-    await runner.wait(workload)
+    await ended(runner, workload)
     total, taken = await read_whole(runner, workload)
     assert total == 100_000_000
     assert taken < 32 * 1024**2
@@ -306,14 +313,16 @@ async def rotated(stage: DockerStage, size: int, lines: int) -> tuple[list[LogPi
     )
     request = replace(stage.request(Play()), command=("sh", "-c", script))
     workload = await launched(stage.runner(config), request)
-    reading = stage.runner(config).logs(workload, 0)
+    reading = stage.runner(config).logs(workload, LOG_START)
     first = b""
     while not first.endswith(b"half\n"):
         first += (await anext(reading)).data
     await reading.aclose()
     await stage.release(workload.name)
-    await stage.runner(config).wait(workload)
-    pieces = [piece async for piece in stage.runner(config).logs(workload, RESUMED)]
+    await ended(stage.runner(config), workload)
+    pieces = [
+        piece async for piece in stage.runner(config).logs(workload, LogPosition(skip=RESUMED))
+    ]
     return pieces, first + b"".join(b"%0999d\n" % i for i in range(3500, 3500 + lines))
 
 
@@ -327,7 +336,7 @@ async def test_a_rotated_log_goes_on_at_the_byte_where_the_last_agent_was(
     pieces, whole = await rotated(containers, 2 * 1024**2, 0)
     assert b"".join(piece.data for piece in pieces) == whole[RESUMED:]
     assert {piece.missing for piece in pieces} == {0}
-    assert pieces[0].offset == RESUMED
+    assert pieces[0].position.skip == RESUMED
 
 
 async def test_what_was_rotated_away_while_no_agent_was_there_is_reported(
@@ -373,7 +382,7 @@ async def test_a_job_knows_its_host_by_name(
     runner = containers.runner(network)
     script = "grep host.docker.internal /etc/hosts"
     workload = await launched(runner, containers.running("hosts", "sh", "-c", script))
-    await runner.wait(workload)
+    await ended(runner, workload)
     gateway = await runner.ensure_network()
     assert (await read_all(runner, workload)).split() == [
         gateway.encode(),
@@ -388,7 +397,7 @@ async def test_a_network_that_was_pruned_is_made_again(
     created = await runner.create(containers.running("pruned", "true"))
     containers.client.remove_network(network.network)
     await runner.start(created)
-    assert (await runner.wait(created)).exit_code == 0
+    assert (await ended(runner, created)).exit_code == 0
     assert containers.events(created.name, "start") == 1
 
 
@@ -409,15 +418,16 @@ async def test_a_cut_start_is_looked_at_and_not_repeated(containers: DockerStage
     runner._fresh.discard(created.id)  # what a cancelled start leaves
     containers.client.start(created.id)
     containers.client.wait(created.id)
-    await raised(AlreadyStartedError, runner.start(created))
+    assert (await started_before(runner, created)).state is WorkloadState.EXITED
     assert containers.events(created.name, "start") == 1
 
 
 async def test_a_removed_container_cannot_be_started(containers: DockerStage) -> None:
     created = await containers.runner().create(containers.request(Play()))
     containers.client.remove_container(created.id)
-    error = await raised(JobError, containers.runner().start(created))
-    assert error.cause is Cause.LOST_WORKLOAD
+    result = await containers.runner().start(created)
+    assert isinstance(result, StartUnknown)
+    assert result.cause is Cause.LOST_WORKLOAD
 
 
 async def test_values_of_arguments_are_checked_before_anything_is_made(

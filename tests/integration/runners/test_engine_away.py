@@ -14,8 +14,7 @@ import pytest
 from agent.docker.client import Engine as Client
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.testing.runner_suite import first_piece, launched, raised, read_all
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play, ended, first_piece, launched, raised, read_all
 from tests.contract.runner_stages import DockerStage
 from tests.infrastructure.engine import Engine, docker
 from tests.infrastructure.state import DockerFacts
@@ -61,20 +60,20 @@ async def test_an_engine_that_is_restarted_ends_the_job_and_that_is_not_its_exit
     engine: Engine, stage: DockerStage
 ) -> None:
     runner, workload = await running_job(stage, patience=60)
-    waiting = asyncio.create_task(runner.wait(workload))
+    waiting = asyncio.create_task(ended(runner, workload))
     reading = asyncio.create_task(read_all(runner, workload))
     await asyncio.sleep(0.2)
     await asyncio.to_thread(engine.stop)
     await asyncio.to_thread(engine.start)
-    error = await raised(JobError, waiting)
-    assert error.cause is Cause.LOST_ENGINE
-    assert "stopped under the container" in error.message
+    ending = await waiting
+    assert ending.cause is Cause.LOST_ENGINE
+    assert "stopped under the container" in ending.message
     assert await reading == b"up\n"
 
 
 async def test_an_engine_that_stays_away_is_given_up(engine: Engine, stage: DockerStage) -> None:
     runner, workload = await running_job(stage, patience=0.5)
-    waiting = asyncio.create_task(runner.wait(workload))
+    waiting = asyncio.create_task(ended(runner, workload))
     reading = asyncio.create_task(read_all(runner, workload))
     await asyncio.sleep(0.2)
     await asyncio.to_thread(engine.stop)
@@ -89,15 +88,14 @@ async def test_a_killed_engine_comes_back_to_what_it_finds(
 ) -> None:
     """Without live restore it ends what ran; the cause stays the engine's."""
     runner, workload = await running_job(stage, patience=60)
-    waiting = asyncio.create_task(runner.wait(workload))
+    waiting = asyncio.create_task(ended(runner, workload))
     await asyncio.sleep(0.2)
     pid = engine.daemon.pid()
     assert pid is not None
     subprocess.run(["kill", f"-{signal.SIGKILL.value}", str(pid)], check=True)
     await asyncio.to_thread(engine.stop)
     await asyncio.to_thread(engine.start)
-    error = await raised(JobError, waiting)
-    assert error.cause is Cause.LOST_ENGINE
+    assert (await waiting).cause is Cause.LOST_ENGINE
 
 
 async def test_an_engine_that_was_never_there_is_named() -> None:

@@ -23,10 +23,18 @@ from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
-from agent.ports.runner import AlreadyStartedError, Mount
-from agent.runners.process.members import members
-from agent.testing.runner_suite import first_piece, launched, raised, read_all
-from agent.testing.scripted_runner import Play
+from agent.ports.runner import NeverStarted
+from agent.runners.process.processes import members
+from agent.testing.runner_suite import (
+    Play,
+    ended,
+    first_piece,
+    launched,
+    raised,
+    read_all,
+    started,
+    started_before,
+)
 from tests.contract.runner_stages import ProcessStage
 from tests.integration.runners.reading import read_whole
 
@@ -66,7 +74,7 @@ def test_argv_and_environment_arrive_byte_for_byte(
             "echo", sys.executable, "-S", "-c", ECHO, *args, environment=variables
         )
         workload = await launched(runner, request)
-        await runner.wait(workload)
+        await ended(runner, workload)
         output = await read_all(runner, workload)
         await runner.destroy(workload)
         return output
@@ -88,7 +96,7 @@ async def test_a_command_is_a_program_even_where_the_shell_has_one_of_that_name(
 ) -> None:
     runner = processes.runner()
     workload = await launched(runner, processes.running("builtin", *command))
-    assert (await runner.wait(workload)).exit_code == 0
+    assert (await ended(runner, workload)).exit_code == 0
     assert output in {None, await read_all(runner, workload)}
 
 
@@ -108,7 +116,7 @@ async def test_a_job_sees_few_variables_of_the_agent_and_no_device_that_it_was_n
     )
     image = Image("e", "environment", reused=True, environment=folder)
     workload = await launched(runner, replace(request, image=image))
-    await runner.wait(workload)
+    await ended(runner, workload)
     lines = (await read_all(runner, workload)).decode().splitlines()
     variables = dict(line.split("=", 1) for line in lines)
     assert "AGENTS_SECRET" not in variables
@@ -124,7 +132,7 @@ async def test_a_job_without_devices_sees_none(processes: ProcessStage) -> None:
     workload = await launched(
         runner, processes.running("none", "sh", "-c", 'echo "<$CUDA_VISIBLE_DEVICES>"')
     )
-    await runner.wait(workload)
+    await ended(runner, workload)
     assert await read_all(runner, workload) == b"<>\n"
 
 
@@ -138,7 +146,7 @@ async def test_secrets_are_readable_for_nobody_else_and_gone_after_the_start(
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((folder / "environment").stat().st_mode) == 0o600
     assert b"sesame" in (folder / "environment").read_bytes()
-    await runner.wait(await runner.start(created))
+    await ended(runner, await started(runner, created))
     for path in folder.rglob("*"):
         assert path.is_dir() or b"sesame" not in path.read_bytes()
 
@@ -151,7 +159,7 @@ async def test_a_creator_that_died_half_way_is_made_good(processes: ProcessStage
     runner = processes.runner()
     assert await runner.find(request.name) is None
     workload = await launched(runner, request)
-    await runner.wait(workload)
+    await ended(runner, workload)
     assert await read_all(runner, workload) == b"whole\n"
 
 
@@ -167,14 +175,14 @@ async def test_stop_ends_children_that_left_the_session(
     assert outside
     await runner.stop(workload, 0.2)
     assert list(members(workload.name, session)) == []
-    assert (await runner.wait(workload)).exit_code == 137
+    assert (await ended(runner, workload)).exit_code == 137
 
 
 async def test_children_that_a_job_leaves_behind_end_with_it(processes: ProcessStage) -> None:
     runner = processes.runner()
     script = "sleep 1000 & exit 3"
     workload = await launched(runner, processes.running("orphan", "sh", "-c", script))
-    assert (await runner.wait(workload)).exit_code == 3
+    assert (await ended(runner, workload)).exit_code == 3
     assert list(members(workload.name, processes.session(workload.name))) == []
 
 
@@ -184,7 +192,7 @@ async def test_a_suspended_job_can_be_stopped(processes: ProcessStage) -> None:
     await first_piece(runner, workload)
     os.killpg(processes.session(workload.name), signal.SIGSTOP)
     await runner.stop(workload, 30)
-    assert (await runner.wait(workload)).exit_code == 143
+    assert (await ended(runner, workload)).exit_code == 143
 
 
 async def test_an_early_stop_is_seen_by_the_supervisor(processes: ProcessStage) -> None:
@@ -193,7 +201,7 @@ async def test_an_early_stop_is_seen_by_the_supervisor(processes: ProcessStage) 
     for number in range(10):
         workload = await launched(runner, processes.running(f"early-{number}", "sleep", "1000"))
         await runner.stop(workload, 30)
-        assert (await runner.wait(workload)).exit_code in {143, 137}
+        assert (await ended(runner, workload)).exit_code in {143, 137}
 
 
 async def test_a_sigkill_is_a_signal_and_the_shell_writes_no_word_about_it(
@@ -201,7 +209,7 @@ async def test_a_sigkill_is_a_signal_and_the_shell_writes_no_word_about_it(
 ) -> None:
     runner = processes.runner()
     workload = await launched(runner, processes.running("kill", "sh", "-c", "kill -KILL $$"))
-    ending = await runner.wait(workload)
+    ending = await ended(runner, workload)
     assert (ending.exit_code, ending.signal) == (137, 9)
     assert await read_all(runner, workload) == b""
 
@@ -212,9 +220,8 @@ async def test_a_start_that_was_cut_between_fence_and_fork_is_lost_not_repeated(
     runner = processes.runner()
     created = await runner.create(processes.request(Play()))
     (processes.root / created.name / "status").write_text("start 1700000000.0\n")
-    await raised(AlreadyStartedError, runner.start(created))
-    error = await raised(JobError, runner.wait(created))
-    assert error.cause is Cause.LOST_WORKLOAD
+    found = await started_before(runner, created)
+    assert (await ended(runner, found)).cause is Cause.LOST_WORKLOAD
     assert await processes.starts(created.name) == 0
 
 
@@ -232,9 +239,11 @@ async def test_a_command_that_cannot_run_is_named(
 ) -> None:
     runner = processes.runner()
     created = await runner.create(processes.running("entry", *command))
-    error = await raised(JobError, runner.start(created))
-    assert error.cause is Cause.START_ENTRYPOINT
-    assert words in error.message
+    result = await runner.start(created)
+    assert isinstance(result, NeverStarted)
+    assert isinstance(result.error, JobError)
+    assert result.error.cause is Cause.START_ENTRYPOINT
+    assert words in result.error.message
 
 
 async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessStage) -> None:
@@ -256,10 +265,10 @@ async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessStage
             "'A'",
         ),
         (
-            processes.running("mount", "true", mounts=(Mount(Path("/srv"), "/data"),)),
+            processes.running("mount", "true", mounts=("data",)),
             PolicyError,
             Cause.POLICY_RESOURCE,
-            "/data",
+            "data",
         ),
     ]
     for request, kind, cause, words in cases:
@@ -274,7 +283,7 @@ async def test_limits_hold_for_the_job(processes: ProcessStage) -> None:
     runner = processes.runner(config)
     script = "import resource as r; print(r.getrlimit(r.RLIMIT_AS)[0], r.getrlimit(r.RLIMIT_NOFILE)[0], r.getrlimit(r.RLIMIT_NPROC)[0])"  # noqa: E501
     workload = await launched(runner, processes.running("limits", sys.executable, "-c", script))
-    assert (await runner.wait(workload)).exit_code == 0
+    assert (await ended(runner, workload)).exit_code == 0
     assert await read_all(runner, workload) == b"268435456 64 500\n"
 
 
@@ -296,7 +305,7 @@ async def test_jobs_run_as_the_configured_user(processes: ProcessStage, open_fol
     runner = processes.runner(ProcessRunnerConfig(user="nobody"))
     request = processes.running("user", "sh", "main.sh", workdir=workdir)
     workload = await launched(runner, request)
-    assert (await runner.wait(workload)).exit_code == 0
+    assert (await ended(runner, workload)).exit_code == 0
     nobody = pwd.getpwnam("nobody")
     assert (await read_all(runner, workload)).split() == [
         b"nobody",

@@ -21,9 +21,10 @@ from agent.model.work import Image, SourceTree, workload_name
 from agent.pipeline.dependencies import Backend, Limits, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, say
-from agent.testing.fake_item import FakeItem
-from agent.testing.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
-from agent.testing.scripted_runner import ScriptedEngine, ScriptedRunner
+from agent.ports.runner import Ended
+from tests.infrastructure.fake_item import FakeItem
+from tests.infrastructure.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
+from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner
 
 IMAGE_JOB = {"docker": {"docker_image": "repo/name:tag"}}
 CODE_JOB = {
@@ -130,6 +131,8 @@ class ObservedPort:
 
     def __getattr__(self, name: str) -> Any:
         thing = getattr(self._inner, name)
+        if name == "watch":
+            return self._watch
         if not asyncio.iscoroutinefunction(thing):
             return thing
 
@@ -147,6 +150,20 @@ class ObservedPort:
             return result
 
         return call
+
+    async def _watch(self, workload: Any) -> AsyncIterator[Any]:
+        if self._crash is not None:
+            await self._crash.around("watch", "before")
+        try:
+            async for progress in self._inner.watch(workload):
+                if isinstance(progress, Ended):
+                    self._calls.returned.add("watch")
+                    if self._crash is not None:
+                        await self._crash.around("watch", "after")
+                yield progress
+        except Exception:
+            self._calls.failed.add("watch")
+            raise
 
 
 @dataclass

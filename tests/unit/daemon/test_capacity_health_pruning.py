@@ -24,7 +24,7 @@ from agent.daemon.systemd import SystemdNotifier
 from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import IMAGE_JOB, Harness, eventually
 
 

@@ -15,7 +15,7 @@ from agent.model.outcome import Stopped, Succeeded
 from agent.model.phase import Phase
 from agent.model.protocol import ConditionKind
 from agent.pipeline.dependencies import Backend
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import IMAGE_JOB, Harness
 
 #: Seconds; even a thousand times faster it is days.

@@ -29,7 +29,7 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     journal.opened(LEASE, "launch-x", "local-container")
     await journal.start_intended(LEASE)
     journal.started(LEASE)
-    journal.log_shifted(LEASE, 12)
+    journal.log_resumes(LEASE, "12@0@")
     await journal.concluded(LEASE, Succeeded(), {"image": "x"})
     await journal.close()
     again = await Journal.open(path)
@@ -37,7 +37,7 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     assert (entry.name, entry.resource) == ("launch-x", "local-container")
     assert entry.start_intended
     assert entry.started
-    assert entry.log_shift == 12
+    assert entry.log_resume == "12@0@"
     assert entry.outcome == Succeeded()
     assert entry.facts == {"image": "x"}
     assert not entry.over

@@ -8,7 +8,7 @@ import pytest
 from agent.model.errors import ConflictError, FencedError, ServerError, UnreachableError
 from agent.model.outcome import Succeeded
 from agent.model.phase import Phase
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness, eventually
 
 
@@ -128,7 +128,7 @@ async def test_an_unreachable_control_plane_delays_and_loses_nothing(harness: Ha
         harness.plane.go_away()
         harness.engine.write(harness.name(item), b"while away\n" * 200_000)
         harness.engine.release(harness.name(item))
-        await harness.until_call_returned("wait")
+        await harness.until_call_returned("watch")
         assert item.outcome is None
         harness.plane.come_back()
         await harness.until_over(item)
@@ -158,7 +158,7 @@ async def test_an_outcome_that_could_not_be_reported_is_left_to_the_next_process
         await harness.until_running(item)
         harness.plane.go_away()
         harness.engine.release(harness.name(item))
-        await harness.until_call_returned("wait")
+        await harness.until_call_returned("watch")
         harness.last.stop()
         assert await process == 0
     assert item.outcome is None

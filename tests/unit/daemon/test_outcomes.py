@@ -11,7 +11,7 @@ from agent.model.errors import JobError, PolicyError
 from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
 from agent.pipeline.dependencies import Limits
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, GIT_JOB, IMAGE_JOB, Harness, eventually
 
 
@@ -151,7 +151,7 @@ async def test_an_engine_that_comes_back_in_time_costs_nothing(harness: Harness)
     async with harness.running():
         await harness.until_running(item)
         harness.engine.go_away()
-        await harness.until_call_failed("wait")
+        await harness.until_call_failed("watch")
         harness.engine.come_back()
         await eventually(lambda: ("find", harness.name(item)) in harness.engine.calls)
         harness.engine.release(harness.name(item))
@@ -173,7 +173,7 @@ async def test_an_engine_that_stays_away_loses_its_jobs(harness: Harness) -> Non
 
 
 async def test_a_start_whose_answer_was_lost_is_not_repeated(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"once\n", start_answer_cut=True)
+    harness.engine.default = Play(output=b"once\n", start_answer_lost=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)

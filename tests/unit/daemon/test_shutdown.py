@@ -12,7 +12,7 @@ from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
 from agent.model.outcome import Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.testing.scripted_runner import Play
+from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness
 
 

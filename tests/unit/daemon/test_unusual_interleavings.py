@@ -11,11 +11,12 @@ from agent.daemon import service
 from agent.daemon.journal import Journal
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
-from agent.model.outcome import Errored, Lost, Refused, Stopped, Succeeded
+from agent.model.outcome import Errored, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
 from agent.pipeline.dependencies import Backend, Limits
-from agent.ports.runner import Workload
-from agent.testing.scripted_runner import Play, ScriptedRunner
+from agent.ports.runner import NeverStarted, Pending, StartResult, StartUnknown, Workload
+from agent.testing.runner_suite import Play
+from tests.infrastructure.scripted_runner import ScriptedRunner
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 
 
@@ -40,86 +41,99 @@ def override(harness: Harness, **calls: Any) -> None:
     harness.backends = backends
 
 
-@pytest.mark.parametrize(("started", "kind"), [(True, Succeeded), (False, Succeeded)])
-async def test_after_a_lost_answer_to_a_start_the_workload_is_looked_up(
-    harness: Harness, started: bool, kind: type
-) -> None:
-    harness.limits = Limits(grace=5.0, engine=600.0)
-    runner = ScriptedRunner(harness.engine, "fake0plane")
-    sent = 0
-
-    async def start(workload: Workload) -> Workload:
-        nonlocal sent
-        sent += 1
-        if sent == 1 and not started:
-            raise JobError(Cause.LOST_ENGINE, "gone before it looked")
-        result = await runner.start(workload)
-        if sent == 1:
-            raise JobError(Cause.LOST_ENGINE, "gone after it looked")
-        return result
-
-    override(harness, start=start)
+@pytest.mark.parametrize("play", [Play(starts_lost=1), Play(start_answer_lost=True)])
+async def test_a_runner_finds_out_what_became_of_a_lost_start(harness: Harness, play: Play) -> None:
+    harness.engine.default = play
     item = harness.plane.submit(IMAGE_JOB)
-    async with harness.running():
-        await harness.until_over(item)
-    assert isinstance(item.outcome, kind)
-    assert harness.engine.starts(harness.name(item)) == 1
-    assert sent == (1 if started else 2)
-
-
-async def test_a_start_that_takes_effect_late_is_not_sent_again(harness: Harness) -> None:
-    """1. The connection breaks. 2. The engine still executes the start. 3. `find` sees it."""
-    harness.limits = Limits(grace=5.0, engine=600.0)
-    runner = ScriptedRunner(harness.engine, "fake0plane")
-    item = harness.plane.submit(IMAGE_JOB)
-    lookups = sent = 0
-
-    async def start(workload: Workload) -> Workload:
-        nonlocal sent
-        sent += 1
-        raise JobError(Cause.LOST_ENGINE, "cut")
-
-    async def find(name: str) -> Workload | None:
-        # Counted for this workload only: the health check of the backend calls `find` too.
-        nonlocal lookups
-        found = await runner.find(name)
-        if found is not None and name == harness.name(item):
-            lookups += 1
-            if lookups == 3:
-                await runner.start(found)
-        return found
-
-    override(harness, start=start, find=find)
     async with harness.running():
         await harness.until_over(item)
     assert item.outcome == Succeeded()
-    assert (sent, harness.engine.starts(harness.name(item))) == (1, 1)
+    assert harness.engine.starts(harness.name(item)) == 1
 
 
-async def test_an_engine_that_stays_away_under_a_start_leaves_it_lost(harness: Harness) -> None:
-    async def start(workload: Workload) -> Workload:
+async def test_a_start_that_nobody_can_settle_leaves_the_job_lost(harness: Harness) -> None:
+    async def start(workload: Workload) -> StartResult:
         harness.engine.go_away()
-        raise JobError(Cause.LOST_ENGINE, "gone.")
+        return StartUnknown(Cause.LOST_ENGINE, "gone; the job may have been started")
 
     override(harness, start=start)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.plane.until_phase(item)
         harness.engine.come_back()
-    assert isinstance(item.outcome, Lost)
-    assert "may have been started" in item.outcome.message
+    assert item.outcome == Lost(Cause.LOST_ENGINE, "gone; the job may have been started")
 
 
-async def test_a_workload_that_vanished_under_a_start_is_lost(harness: Harness) -> None:
-    async def start(workload: Workload) -> Workload:
-        harness.engine.vanish(workload.name)
-        raise JobError(Cause.LOST_ENGINE, "gone.")
+async def test_a_start_that_certainly_failed_is_an_error_and_not_a_loss(harness: Harness) -> None:
+    async def start(workload: Workload) -> StartResult:
+        return NeverStarted(JobError(Cause.START_FAILED, "no connection was made."))
 
     override(harness, start=start)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
-        await harness.plane.until_phase(item)
-    assert isinstance(item.outcome, Lost)
+        await harness.until_over(item)
+    assert item.outcome == Errored(Cause.START_FAILED, "no connection was made.")
+    assert harness.engine.starts(harness.name(item)) == 0
+
+
+WAITING = (
+    Pending(Cause.SCHEDULE_QUOTA, "quota 'gpus' is used up"),
+    Pending(Cause.SCHEDULE_NO_NODE, "0 of 3 nodes have room"),
+)
+
+
+async def test_a_pending_job_is_reported_and_started_when_it_runs(harness: Harness) -> None:
+    harness.engine.default = Play(output=b"ran\n", pending=WAITING)
+    item = harness.plane.submit({**IMAGE_JOB, "timeout": 60.0})
+    async with harness.running():
+        for reason in WAITING:
+            activity = f"pending: {reason.message}"
+            await harness.plane_until(lambda text=activity: item.activity == text)
+            assert item.phase is Phase.PERMITTED
+            assert item.facts["pending_cause"] == reason.cause
+            harness.engine.place(harness.name(item))
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert item.history.count(Phase.STARTED) == 1
+    assert bytes(item.logs["job"]) == b"ran\n"
+
+
+async def test_a_job_that_is_pending_for_too_long_never_runs(harness: Harness) -> None:
+    harness.limits = replace(harness.limits, pending=5.0)
+    harness.engine.default = Play(output=b"ran\n", pending=WAITING)
+    item = harness.plane.submit({**IMAGE_JOB, "timeout": 1.0})
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Errored)
+    assert item.outcome.cause is Cause.SCHEDULE_TIMEOUT
+    assert Phase.STARTED not in item.history
+
+
+async def test_a_pending_job_is_adopted_and_not_started_again(harness: Harness) -> None:
+    harness.engine.default = Play(output=b"ran\n", pending=WAITING[:1])
+    item = harness.plane.submit(IMAGE_JOB)
+    left = await harness.die(Crash("start", "after"))
+    async with harness.running(state=left):
+        await harness.plane_until(lambda: bool(item.activity) and "quota" in item.activity)
+        harness.engine.place(harness.name(item))
+        await harness.until_over(item)
+    assert item.outcome == Succeeded()
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+async def test_a_preempted_job_and_one_whose_node_is_lost(harness: Harness) -> None:
+    harness.engine.default = Play(waits=True)
+    first, second = (harness.plane.submit(IMAGE_JOB) for _ in range(2))
+    async with harness.running():
+        for item in (first, second):
+            await harness.until_running(item)
+        harness.engine.preempt(harness.name(first))
+        harness.engine.lose_node(harness.name(second))
+        for item in (first, second):
+            await harness.until_over(item)
+    assert isinstance(first.outcome, Preempted)
+    assert isinstance(second.outcome, Lost)
+    assert second.outcome.cause is Cause.LOST_NODE
 
 
 async def test_what_was_started_already_is_followed_and_not_started(harness: Harness) -> None:
@@ -196,7 +210,7 @@ async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
     async with harness.running():
         await harness.until_running(item)
         harness.engine.go_away()
-        await harness.until_call_failed("wait")
+        await harness.until_call_failed("watch")
         harness.engine.release(harness.name(item))
         harness.engine.come_back()
         await harness.until_over(item)
@@ -211,7 +225,7 @@ async def test_a_job_that_is_gone_with_its_engine_is_lost(harness: Harness) -> N
     async with harness.running():
         await harness.until_running(item)
         harness.engine.go_away()
-        await harness.until_call_failed("wait")
+        await harness.until_call_failed("watch")
         harness.engine.vanish(harness.name(item))
         harness.engine.come_back()
         await harness.plane.until_phase(item)

@@ -1,6 +1,6 @@
 """What a build's log says to the item's people."""
 
-from agent.pipeline.findings import BuildFindings
+from agent.pipeline.build import BuildFindings
 from agent.testing.builder_suite import RecordingLog
 
 TOLD = b"#9 1.2 ERROR: Failed to install: a==1, b==2. During automated build process.\n"

@@ -8,17 +8,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.execution import JobSecret, MountConfig
+from agent.config.execution import JobSecret
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
-from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
+from agent.model.outcome import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.spec import parse_spec
-from agent.pipeline.environment import LONGEST, chunked, environment_of
-from agent.pipeline.layout import layout_of
-from agent.pipeline.macros import expand, macros_of
-from agent.pipeline.offers import named, offered
-from agent.pipeline.outcome import StoppedBy, is_foreseen, outcome_of, outcome_of_failure
-from agent.pipeline.resolve import arguments_of, checked_command
+from agent.pipeline.environment import (
+    LONGEST,
+    chunked,
+    environment_of,
+    job_inputs,
+    named_by_queue,
+)
+from agent.pipeline.outcome import StoppedBy, is_expected, outcome_of, outcome_of_failure
+from agent.pipeline.resolve import arguments_of, checked_command, expand, macros_of
+from agent.pipeline.source_tree import layout_of
 from agent.ports.runner import Ending
 from tests.unit.pipeline.claims import claim
 
@@ -116,16 +120,13 @@ def test_a_queue_names_secrets_and_mounts(tmp_path: Path, monkeypatch: pytest.Mo
         "b": JobSecret(env="FROM_ENV", as_file="/run/b"),
         "c": JobSecret(file=tmp_path / "three", as_env="C"),
     }
-    made = offered(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets, {}, tmp_path)
+    made = job_inputs(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets)
     assert made.environment == {"A": "one", "C": "three"}
-    (place,) = made.mounts
-    assert place.source.read_text() == "two"
-    assert place.source.parent.stat().st_mode & 0o777 == 0o700
-    assert (place.target, place.read_only) == ("/run/b", True)
+    assert made.files == {"/run/b": b"two"}
     assert "one" not in repr(made)
-    data = {"data": MountConfig(source=Path("/srv/data"), target="/data")}
-    mounted = offered(claim(**_offer(["data"], ["data"], "mounts")), {}, data, tmp_path)
-    assert mounted.mounts[0].target == "/data"
+    assert "two" not in repr(made)
+    mounted = job_inputs(claim(**_offer(["data"], ["data"], "mounts")), {})
+    assert mounted.mounts == ("data",)
 
 
 @pytest.mark.parametrize(
@@ -133,22 +134,22 @@ def test_a_queue_names_secrets_and_mounts(tmp_path: Path, monkeypatch: pytest.Mo
 )
 def test_nobody_but_the_queue_names_secrets(wanted: object, allowed: object) -> None:
     with pytest.raises(PolicyError) as caught:
-        named(claim(**_offer(wanted, allowed)), "secrets")
+        named_by_queue(claim(**_offer(wanted, allowed)), "secrets")
     assert caught.value.cause is Cause.POLICY_RESOURCE
 
 
-def test_what_the_administrator_does_not_offer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PolicyError, match="nothing called 'a'"):
-        offered(claim(**_offer(["a"], ["a"])), {}, {}, tmp_path)
+def test_a_secret_that_the_administrator_has_not_defined_is_refused() -> None:
+    with pytest.raises(PolicyError, match="no secret called 'a'"):
+        job_inputs(claim(**_offer(["a"], ["a"])), {})
 
 
 @pytest.mark.parametrize(
     "secret",
     [JobSecret(env="NOT_SET_ANYWHERE", as_env="A"), JobSecret(file=Path("/nowhere"), as_env="A")],
 )
-def test_a_secret_without_a_value_is_named(tmp_path: Path, secret: JobSecret) -> None:
+def test_a_secret_without_a_value_is_named(secret: JobSecret) -> None:
     with pytest.raises(JobError, match="'a'"):
-        offered(claim(**_offer(["a"], ["a"])), {"a": secret}, {}, tmp_path)
+        job_inputs(claim(**_offer(["a"], ["a"])), {"a": secret})
 
 
 @pytest.fixture
@@ -226,19 +227,50 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
         (Ending(0), None, Succeeded()),
         (Ending(3), None, Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3)),
         (
-            Ending(120, full_disk=Path("/jobs/a")),
+            Ending(120, cause=Cause.DISK_FULL, message="no space on /jobs/a"),
             None,
-            Failed(
-                Cause.DISK_FULL,
-                "exit code 120, and no space was left on the disk of /jobs/a",
-                120,
+            Failed(Cause.DISK_FULL, "no space on /jobs/a; exit code 120", 120),
+        ),
+        (
+            Ending(137, 9, Cause.RUN_OUT_OF_MEMORY, "more memory than given"),
+            None,
+            Failed(Cause.RUN_OUT_OF_MEMORY, "more memory than given; exit code 137", 137),
+        ),
+        (
+            Ending(None, cause=Cause.RUN_EVICTED, message="the node ran short of disk"),
+            None,
+            Failed(Cause.RUN_EVICTED, "the node ran short of disk; no exit code"),
+        ),
+        (
+            Ending(143, 15, Cause.PREEMPTED, "a job of higher priority came"),
+            None,
+            Preempted("a job of higher priority came"),
+        ),
+        (
+            Ending(None, cause=Cause.LOST_NODE, message="node 'a' is gone"),
+            None,
+            Lost(Cause.LOST_NODE, "node 'a' is gone"),
+        ),
+        (
+            Ending(None, cause=Cause.IMAGE_NOT_FOUND, message="no such image"),
+            None,
+            Errored(Cause.IMAGE_NOT_FOUND, "no such image"),
+        ),
+        (
+            Ending(None),
+            StoppedBy.PENDING_TIMEOUT,
+            Errored(
+                Cause.SCHEDULE_TIMEOUT,
+                "it did not begin to run within 5.0 s (`pending_timeout` of the agent)",
             ),
         ),
-        (Ending(0, full_disk=Path("/jobs/a")), None, Succeeded()),
         (Ending(137, signal=9), None, Failed(Cause.RUN_SIGNAL, "ended by signal 9", 137)),
         (Ending(None), None, Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")),
-        (Ending(127, error="no such file"), None, Errored(Cause.START_ENTRYPOINT, "no such file")),
-        (Ending(1, error="cgroup"), None, Errored(Cause.START_FAILED, "cgroup")),
+        (
+            Ending(1, cause=Cause.START_FAILED, message="cgroup"),
+            None,
+            Errored(Cause.START_FAILED, "cgroup"),
+        ),
         (Ending(0), StoppedBy.USER, Stopped("stopped on request; exit code 0", exit_code=0)),
         (
             Ending(None, signal=9),
@@ -273,14 +305,8 @@ def test_how_it_ended_and_what_that_means(
     assert outcome_of(ending, why, 5.0) == outcome
 
 
-def test_more_memory_than_given() -> None:
-    outcome = outcome_of(Ending(137, out_of_memory=True), None, None)
-    assert isinstance(outcome, Failed)
-    assert outcome.cause is Cause.RUN_OUT_OF_MEMORY
-
-
 @pytest.mark.parametrize(
-    ("error", "kind", "cause", "foreseen"),
+    ("error", "kind", "cause", "expected"),
     [
         (PolicyError(Cause.POLICY_SOURCE, "x"), Refused, Cause.POLICY_SOURCE, True),
         (JobError(Cause.LOST_ENGINE, "x"), Lost, Cause.LOST_ENGINE, True),
@@ -294,10 +320,10 @@ def test_more_memory_than_given() -> None:
     ],
 )
 def test_every_failure_becomes_an_outcome(
-    error: Exception, kind: type, cause: Cause, foreseen: bool
+    error: Exception, kind: type, cause: Cause, expected: bool
 ) -> None:
     outcome = outcome_of_failure(error, "ref00000")
     assert isinstance(outcome, kind)
     assert outcome.cause is cause
-    assert is_foreseen(error) is foreseen
-    assert foreseen or "ref00000" in outcome.message
+    assert is_expected(error) is expected
+    assert expected or "ref00000" in outcome.message

@@ -11,11 +11,10 @@ from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason
-from agent.pipeline.joblog import JobLog
-from agent.pipeline.shipping import ROOM, RewoundError, SetupLog, Shipper
-from agent.ports.runner import Ending, LogPiece, Workload, WorkloadState
-from agent.testing.fake_item import FakeItem
-from agent.testing.fake_queue import FakePlane, FakeQueue
+from agent.pipeline.logs import ROOM, JobLog, ResumePoint, RewoundError, SetupLog, Shipper
+from agent.ports.runner import Ending, LogPiece, LogPosition, Workload, WorkloadState
+from tests.infrastructure.fake_item import FakeItem
+from tests.infrastructure.fake_queue import FakePlane, FakeQueue
 
 WORKLOAD = Workload("name", "id", Lease("item", 1, 1), WorkloadState.RUNNING)
 
@@ -65,15 +64,15 @@ class Printer:
         self.lost = lost
         self.hang = False
 
-    async def logs(self, workload: Workload, offset: int):
-        position = max(offset, self.lost)
-        missing = position - offset
+    async def logs(self, workload: Workload, start: LogPosition):
+        position = max(start.skip, self.lost)
+        missing = position - start.skip
         stop = self.breaks.pop(0) if self.breaks else len(self.output)
         while position < len(self.output):
             if position >= stop:
                 raise OSError("the stream broke")
             piece = self.output[position : position + 7]
-            yield LogPiece(position, piece, missing)
+            yield LogPiece(LogPosition(skip=position), piece, missing)
             position, missing = position + len(piece), 0
         if self.hang:
             await asyncio.Event().wait()
@@ -81,19 +80,19 @@ class Printer:
 
 class NoJournal:
     def __init__(self) -> None:
-        self.shifts: list[int] = []
+        self.points: list[str] = []
 
-    def log_shifted(self, lease: Lease, shift: int) -> None:
-        self.shifts.append(shift)
+    def log_resumes(self, lease: Lease, point: str) -> None:
+        self.points.append(point)
 
 
 async def _follow(
-    far: Far, printer: Printer, *, start: int | None = 0, shift: int = 0, stall: float = 5.0
+    far: Far, printer: Printer, *, start: int | None = 0, resume: str = "", stall: float = 5.0
 ) -> tuple[bool, NoJournal]:
     cancellation, journal = Cancellation(), NoJournal()
     shipper = Shipper(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
     log = JobLog(printer, WORKLOAD.lease, shipper, journal, scaled)
-    log.begin(WORKLOAD, shift)
+    log.begin(WORKLOAD, ResumePoint.from_text(resume))
     done = await log.finished(stall)
     await log.close()
     await shipper.close()
@@ -134,8 +133,36 @@ async def test_what_the_engine_dropped_is_marked_and_resumed_from() -> None:
     assert text.endswith("0123456789" * 5)
     again = Far()
     again.stored += far.stored[:-20]
-    await _follow(again, Printer(printer.output), start=None, shift=journal.shifts[-1])
+    await _follow(again, Printer(printer.output), start=None, resume=journal.points[-1])
     assert again.stored == far.stored
+
+
+class Marked(Printer):
+    """A backend whose positions are marks: the number of the line, and bytes in it."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        super().__init__(b"".join(lines))
+        self.lines = lines
+        self.asked: list[LogPosition] = []
+
+    async def logs(self, workload: Workload, start: LogPosition):
+        self.asked.append(start)
+        number, skip = int(start.mark or 0), start.skip
+        for line in range(number, len(self.lines)):
+            data = self.lines[line][skip:]
+            if data:
+                yield LogPiece(LogPosition(str(line), skip), data)
+            skip = max(0, skip - len(self.lines[line]))
+
+
+async def test_a_later_process_reads_from_the_last_mark_that_was_stored() -> None:
+    printer, far = Marked([b"one\n", b"two\n", b"three\n"]), Far()
+    _, journal = await _follow(far, printer)
+    assert bytes(far.stored) == printer.output
+    del far.stored[-3:]
+    await _follow(far, printer, start=None, resume=journal.points[-1])
+    assert bytes(far.stored) == printer.output
+    assert printer.asked == [LogPosition(), LogPosition("2", 3)]
 
 
 async def test_a_log_that_never_ends_is_given_up() -> None:

@@ -10,7 +10,7 @@ from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, PolicyError
 from agent.model.work import Image, Lease
-from agent.ports.runner import Mount, RunRequest
+from agent.ports.runner import RunRequest
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import Surroundings, container_body
 
@@ -32,7 +32,9 @@ def body_of(
         "allocation": Allocation(),
         **more,
     }
-    request = RunRequest(lease=LEASE, name="job", labels={"a": "b"}, image=IMAGE, **given)
+    request = RunRequest(
+        lease=LEASE, name="job", labels={"a": "b"}, image=IMAGE, folder=Path(), **given
+    )
     options = read_options(request.arguments, allowance(config.allow))
     return container_body(request, options, Surroundings(config, "launch-agent", "172.30.0.1"))
 
@@ -203,10 +205,3 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], words: str) -> None:
 def test_an_unknown_name_in_allow_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="'volumes'"):
         allowance(("volumes",))
-
-
-def test_mounts_of_the_administrator() -> None:
-    mount = Mount(Path("/srv/data"), "/data")
-    assert host_of(mounts=(mount,))["Mounts"] == [
-        {"Type": "bind", "Source": "/srv/data", "Target": "/data", "ReadOnly": True}
-    ]

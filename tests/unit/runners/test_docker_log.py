@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.model.errors import JobError
-from agent.runners.docker.marks import Marks
-from agent.runners.docker.position import Position
+from agent.runners.log_position import LogCursor, LogMarks
 
 MIB = 1024**2
 
@@ -54,58 +53,58 @@ def test_a_stream_without_time_stamps_is_an_error() -> None:
         list(LogFrameDecoder().feed(b"\x01\0\0\0\0\0\0\x05hello" * 10))
 
 
-def taken(position: Position, frames: list[tuple[int, bytes]]) -> list[tuple[int, bytes, int]]:
-    pieces = [position.take(FramePart(stamp(number), data, first=True)) for number, data in frames]
-    return [(piece.offset, piece.data, piece.missing) for piece in pieces if piece]
+def taken(cursor: LogCursor, frames: list[tuple[int, bytes]]) -> list[tuple[int, bytes, int]]:
+    pieces = [cursor.take(FramePart(stamp(number), data, first=True)) for number, data in frames]
+    return [(piece.position.skip, piece.data, piece.missing) for piece in pieces if piece]
 
 
 def test_bytes_before_the_wanted_offset_are_skipped() -> None:
     log = [(1, b"one\n"), (2, b"two\n"), (3, b"three\n")]
-    assert taken(Position(Marks(None), 5), log) == [(5, b"wo\n", 0), (8, b"three\n", 0)]
+    assert taken(LogCursor(LogMarks(None), 5), log) == [(5, b"wo\n", 0), (8, b"three\n", 0)]
 
 
-def read(marks: Marks, count: int) -> list[tuple[int, bytes]]:
+def read(marks: LogMarks, count: int) -> list[tuple[int, bytes]]:
     """A log of frames of 600 KiB, read by an agent that notes marks."""
     log = [(number, b"%d" % number * (600 * 1024)) for number in range(1, count + 1)]
-    taken(Position(marks, 0), log)
+    taken(LogCursor(marks, 0), log)
     return log
 
 
 def test_a_rotated_log_is_continued_from_a_mark_without_loss(tmp_path: Path) -> None:
-    marks = Marks(tmp_path / "marks")
+    marks = LogMarks(tmp_path / "marks")
     log = read(marks, 8)
     marks.save()
-    again = Marks(tmp_path / "marks")
+    again = LogMarks(tmp_path / "marks")
     again.load()
     size = 600 * 1024
-    pieces = taken(Position(again, 7 * size + 10), log[2:])
+    pieces = taken(LogCursor(again, 7 * size + 10), log[2:])
     assert pieces == [(7 * size + 10, b"8" * (size - 10), 0)]
 
 
 def test_bytes_lost_between_the_offset_and_a_mark_are_counted() -> None:
-    marks = Marks(None)
+    marks = LogMarks(None)
     log = read(marks, 8)
     size = 600 * 1024
-    first = taken(Position(marks, 100), log[4:])[0]
+    first = taken(LogCursor(marks, 100), log[4:])[0]
     assert first == (4 * size, b"5" * size, 4 * size - 100)
 
 
 def test_a_log_that_begins_after_all_marks_says_that_something_is_missing() -> None:
-    marks = Marks(None)
+    marks = LogMarks(None)
     read(marks, 3)
-    pieces = taken(Position(marks, 1000), [(50, b"late\n"), (51, b"later\n")])
+    pieces = taken(LogCursor(marks, 1000), [(50, b"late\n"), (51, b"later\n")])
     assert pieces == [(1001, b"late\n", 1), (1006, b"later\n", 0)]
 
 
 def test_marks_of_two_readers_in_one_file_are_read_in_order(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "marks"
     for last in (8, 3):
-        marks = Marks(path)
+        marks = LogMarks(path)
         read(marks, last)
         marks.save()
     with path.open("ab") as file:
         file.write(b"99 cut")
-    again = Marks(path)
+    again = LogMarks(path)
     again.load()
     assert again.first == stamp(1)
     assert again.last == stamp(7)

@@ -1,6 +1,7 @@
 """What is shown of a run that does not take place: the run's own words, masked, with origins."""
 
 import tempfile
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,13 +9,19 @@ from typing import Any
 
 import pytest
 
-from agent.config.execution import Accelerator, BuilderConfig, DockerRunnerConfig
+from agent.builders.docker.builder import DockerBuilder
+from agent.config.execution import (
+    Accelerator,
+    BuilderConfig,
+    DockerRunnerConfig,
+    ProcessRunnerConfig,
+)
+from agent.docker.client import Engine
 from agent.model.errors import PolicyError
 from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
-from agent.pipeline.masking import masked, masked_value
-from agent.pipeline.provenance import Setting, settings_of
-from agent.pipeline.render import Rendering, Rules, render
-from agent.runners.docker.arguments import allowance, read_options
+from agent.pipeline.preview import Preview, Setting, masked, masked_value, preview, settings_of
+from agent.runners.docker.runner import DockerRunner
+from agent.runners.process.runner import ProcessRunner
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure.artifacts import ArtifactShelf
 from tests.unit.pipeline.claims import claim
@@ -24,28 +31,32 @@ RESOURCE = "local-container"
 
 
 @pytest.fixture
-def show(tmp_path: Path) -> Any:
+async def show(tmp_path: Path) -> AsyncIterator[Any]:
     shelf, repository = ArtifactShelf(), Repository(dict(CODE))
     scene = Scene(shelf, repository, None, tmp_path)
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
     with ThreadPoolExecutor(2) as threads:
-        bench = ResolveDependencies(sources=Sources(git=repository, jobs=shelf), executor=threads)
-        check = lambda arguments: read_options(arguments, allowance(()))  # noqa: E731
+        dependencies = ResolveDependencies(
+            sources=Sources(git=repository, jobs=shelf), executor=threads
+        )
+        containers = DockerRunner("", DockerRunnerConfig(), threads)
+        processes = ProcessRunner(tmp_path / "p", "", ProcessRunnerConfig(), threads, {})
 
-        async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Rendering:
+        async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Preview:
             builder = BuilderConfig(**given.pop("builder", {}))
-            backend = Backend(
-                SimpleNamespace(check=check),
-                None,
-                SimpleNamespace() if images else None,
-                "http://p",
-            )
+            if images:
+                making = DockerBuilder(
+                    builder, Engine(), tmp_path / "b", threads=threads, environment={}
+                )
+                backend = Backend(containers, making, SimpleNamespace(), "http://p")
+            else:
+                backend = Backend(processes, None, None, "http://p")
             asked = claim({"job": "train:latest", **spec}, **given)
             folder = Path(tempfile.mkdtemp(dir=tmp_path))
-            rules = Rules(builder, DockerRunnerConfig())
-            return await render(asked, backend, bench, folder, rules, RecordingLog())
+            return await preview(asked, backend, dependencies, folder, RecordingLog())
 
         yield run
+        await containers.close()
 
 
 async def test_the_dockerfile_and_the_container_are_those_of_the_run(show: Any) -> None:
@@ -54,10 +65,12 @@ async def test_the_dockerfile_and_the_container_are_those_of_the_run(show: Any) 
         "resource_args": {RESOURCE: {"env": ["API_TOKEN=hunter22", "COLOUR=red"], "memory": "1g"}},
     }
     made = await show(spec)
-    assert made.dockerfile.startswith("FROM python:3.11-slim\n")
-    assert made.dockerfile.endswith('ENTRYPOINT ["python", "main.py"]\n')
-    assert (made.own_dockerfile, made.requirements) == (None, "requirements.frozen.txt")
-    body = made.container
+    assert made.build.dockerfile.startswith("FROM python:3.11-slim\n")
+    assert made.build.dockerfile.endswith('ENTRYPOINT ["python", "main.py"]\n')
+    assert (made.build.own_dockerfile, made.build.requirements) == (
+        None, "requirements.frozen.txt",
+    )  # fmt: skip
+    body = made.workload
     assert (body["Entrypoint"], body["Cmd"]) == (["python", "main.py"], ["--fast"])
     assert body["HostConfig"]["Memory"] == 1024**3
     (mount,) = body["HostConfig"]["Mounts"]
@@ -67,14 +80,14 @@ async def test_the_dockerfile_and_the_container_are_those_of_the_run(show: Any) 
     )
     assert "hunter22" not in repr(made)
     assert "launchrun-token" not in repr(made)
-    assert made.process is None
+    assert made.environment["LAUNCH_CONFIG_FILE"] == "/run/launch/config.json"
 
 
 async def test_a_process_is_shown_as_its_command(show: Any) -> None:
     made = await show({}, images=False, resource="local-process")
-    assert made.container is None
-    assert made.dockerfile is None
-    assert made.process == {"argv": ["python", "main.py"], "folder": ".", "arguments": {}}
+    assert made.build is None
+    assert (made.workload["argv"], made.workload["folder"]) == (["python", "main.py"], ".")
+    assert made.workload["environment"]["WANDB_API_KEY"] == "***"
 
 
 async def test_every_field_names_the_layer_that_set_it(show: Any) -> None:
@@ -118,9 +131,9 @@ async def test_the_base_image_and_who_chose_it(
     show: Any, spec: dict[str, Any], builder: dict[str, Any], image: str, layer: str
 ) -> None:
     made = await show(spec, builder=builder, layers={"submitter": spec})
-    assert made.dockerfile.startswith(f"FROM {image}\n")
+    assert made.build.dockerfile.startswith(f"FROM {image}\n")
     assert Setting("base image", image, layer) in made.settings
-    assert ("install.sh python" in made.dockerfile) == image.startswith("cuda")
+    assert ("install.sh python" in made.build.dockerfile) == image.startswith("cuda")
 
 
 async def test_what_a_run_would_refuse_is_refused_in_the_same_words(show: Any) -> None:

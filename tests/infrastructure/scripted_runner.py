@@ -1,9 +1,10 @@
-"""A runner that plays scripts, for tests of everything above it.
+"""A runner whose workloads follow scripts, for tests of everything above the port.
 
-`ScriptedEngine` is the far end: it holds the workloads and outlives runners, as a Docker
-engine outlives an agent. `ScriptedRunner` speaks to it through the port and keeps nothing
-that matters, so a second one on the same engine is an agent that came back. The
-conformance suite runs against it as it does against the real runners.
+`ScriptedEngine` is the backend: it holds the workloads and outlives runners, as a Docker
+engine outlives an agent. `ScriptedRunner` implements the port on it and keeps no state of its
+own, so a second one on the same engine is a restarted agent. The engine can also queue, as a
+cluster does: a started workload is pending until `place`, may be preempted, and may lose its
+node. The conformance suite runs against it as it does against the real runners.
 """
 
 import asyncio
@@ -14,54 +15,48 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from agent.model.capacity import Demand
 from agent.model.cause import Cause
-from agent.model.errors import FencedError, JobError, LaunchError, PolicyError
+from agent.model.errors import FencedError, JobError, PolicyError
+from agent.model.spec import Json, LaunchSpec
 from agent.model.work import LABEL_CONTROL_PLANE, Lease, lease_from_labels
 from agent.ports.runner import (
-    AlreadyStartedError,
+    Ended,
     Ending,
     LogPiece,
+    LogPosition,
+    NeverStarted,
+    Pending,
+    Progress,
+    Running,
     RunRequest,
+    Started,
+    StartResult,
+    StartUnknown,
     Workload,
     WorkloadState,
 )
-from agent.testing.gates import Gate, Gates
+from agent.testing.runner_suite import Play
+from tests.infrastructure.gates import Gate, Gates
 
 _KILLED: Final = 137
 _TERMINATED: Final = 143
 _CHUNK: Final = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Play:
-    """What one workload does, and what goes wrong with it."""
-
-    #: Printed right after the start.
-    output: bytes = b""
-    exit_code: int = 0
-    #: Runs on after its output until `ScriptedEngine.release` or a stop.
-    waits: bool = False
-    ignores_term: bool = False
-    out_of_memory: bool = False
-    #: Raised by `create`; nothing was created.
-    create_error: LaunchError | None = None
-    #: Raised by `start`; nothing was started.
-    start_error: LaunchError | None = None
-    #: `start` takes effect and its answer is lost: it raises `LOST_ENGINE`.
-    start_answer_cut: bool = False
-    #: Bytes at the head of the log that the engine no longer has.
-    log_lost: int = 0
-    #: The log never ends and yields nothing more after the output.
-    log_hangs: bool = False
+#: Requests of one start.
+_START_TRIES: Final = 3
 
 
 @dataclass
-class _Running:
+class _Job:
     """A workload inside the engine."""
 
     play: Play
     request: RunRequest
     id: str
+    #: Reasons that it still waits for; `None` before the start.
+    waiting: tuple[Pending, ...] | None = None
+    accepted_at: datetime | None = None
+    starts_lost: int = 0
     started_at: datetime | None = None
     ending: Ending | None = None
     log: bytearray = field(default_factory=bytearray)
@@ -78,19 +73,33 @@ class _Running:
             self.ending = replace(ending, finished_at=datetime.now(UTC))
             self.touch()
 
+    def progress(self) -> Progress | None:
+        """Where it is; `None` before its start and when it ended without running."""
+        if self.started_at is not None:
+            return Running(self.started_at)
+        return replace(self.waiting[0], since=self.accepted_at) if self.waiting else None
+
     def seen(self) -> Workload:
         state = WorkloadState.EXITED if self.ending else WorkloadState.RUNNING
-        if self.started_at is None:
+        if self.waiting is None:
             state = WorkloadState.CREATED
+        elif self.started_at is None and not self.ending:
+            state = WorkloadState.PENDING
         lease = lease_from_labels(self.request.labels) or self.request.lease
         name = self.request.name
         return Workload(name, self.id, lease, state, self.started_at, self.ending)
 
 
-class ScriptedEngine:
-    """The far end: workloads, their scripts, and a record of what was asked."""
+class _AnswerLostError(Exception):
+    """The connection broke before the answer."""
 
-    def __init__(self, play: Play | None = None) -> None:
+
+class ScriptedEngine:
+    """The backend: workloads, their scripts, and a record of all calls."""
+
+    def __init__(self, play: Play | None = None, *, queues: bool = False) -> None:
+        #: Schedules by itself: the agent counts no resources for it.
+        self.queues = queues
         #: For workloads without a play of their own.
         self.default = play or Play()
         #: By workload name.
@@ -101,7 +110,7 @@ class ScriptedEngine:
         self.created: list[RunRequest] = []
         #: Seconds that the last `stop` gave, by workload name.
         self.graces: dict[str, float] = {}
-        self.workloads: dict[str, _Running] = {}
+        self.workloads: dict[str, _Job] = {}
         self._starts: defaultdict[str, int] = defaultdict(int)
         self._gates = Gates()
         self._away = False
@@ -126,12 +135,31 @@ class ScriptedEngine:
         job.log += data
         job.touch()
 
+    def place(self, name: str) -> None:
+        """End a pending job's present reason to wait; after the last one it runs."""
+        job = self.workloads[name]
+        job.waiting = (job.waiting or ())[1:]
+        if job.waiting:
+            job.touch()
+        else:
+            self._run(job)
+
     def kill(self, name: str, number: int = 9) -> None:
         """End a job by a signal that nobody asked for."""
         self.workloads[name].end(Ending(128 + number, signal=number))
 
+    def preempt(self, name: str) -> None:
+        """Take the machine away from a job, which gets SIGTERM."""
+        message = "preempted by a job of higher priority"
+        self.workloads[name].end(Ending(_TERMINATED, 15, Cause.PREEMPTED, message))
+
+    def lose_node(self, name: str) -> None:
+        """The node under a job stops answering."""
+        message = "node 'scripted-1' stopped answering"
+        self.workloads[name].end(Ending(None, cause=Cause.LOST_NODE, message=message))
+
     def vanish(self, name: str) -> None:
-        """Remove a workload behind everybody's back."""
+        """Remove a workload without a call of the runner."""
         job = self.workloads.pop(name)
         job.gone = True
         job.touch()
@@ -143,7 +171,7 @@ class ScriptedEngine:
             job.touch()
 
     def come_back(self) -> None:
-        """LeaseStatus again."""
+        """Answer again."""
         self._away = False
 
     async def reach(self, call: str, name: str) -> None:
@@ -167,9 +195,18 @@ class ScriptedEngine:
             message = "The scripted engine does not answer."
             raise JobError(Cause.LOST_ENGINE, message, hint="Call come_back().")
 
-    def begin(self, job: _Running) -> None:
-        """Run a workload's play."""
+    def begin(self, job: _Job) -> None:
+        """Accept the start of a workload."""
         self._starts[job.request.name] += 1
+        job.accepted_at = datetime.now(UTC)
+        job.waiting = job.play.pending
+        if job.waiting:
+            job.touch()
+        else:
+            self._run(job)
+
+    def _run(self, job: _Job) -> None:
+        job.waiting = ()
         job.started_at = datetime.now(UTC)
         job.log += job.play.output
         job.touch()
@@ -216,24 +253,55 @@ class ScriptedRunner:
         if play.create_error is not None:
             raise play.create_error
         number = len(engine.created) + 1
-        job = _Running(play, request, f"scripted-{number:04d}")
+        job = _Job(play, request, f"scripted-{number:04d}")
         engine.workloads[request.name] = job
         engine.created.append(request)
         return job.seen()
 
-    async def start(self, workload: Workload) -> Workload:
+    def demand(self, arguments: dict[str, Any]) -> Demand | None:
+        """See the port; an engine that queues schedules by itself."""
+        if self._engine.queues:
+            return None
+        return LaunchSpec(resource_args={self.resource: arguments}).demand(self.resource)
+
+    def preview(self, request: RunRequest) -> Json:
         """See the port."""
+        return {"image": request.image.reference, "argv": [*request.command, *request.args]}
+
+    async def start(self, workload: Workload) -> StartResult:
+        """See the port.
+
+        The name is the fence, so a request whose answer was lost is repeated: it finds that
+        the job was started, or starts it.
+        """
+        for _ in range(_START_TRIES):
+            try:
+                return await self._start(workload)
+            except _AnswerLostError:
+                continue
+            except JobError as error:
+                if error.cause in {Cause.LOST_ENGINE, Cause.LOST_WORKLOAD}:
+                    return StartUnknown(error.cause, f"{error.message} It may have been started.")
+                return NeverStarted(error)
+        return StartUnknown(Cause.LOST_ENGINE, "No answer to a start; it may have been started.")
+
+    async def _start(self, workload: Workload) -> StartResult:
         await self._engine.reach("start", workload.name)
         job = self._job(workload)
-        if job.started_at is not None:
-            raise AlreadyStartedError(f"'{workload.name}' has started already.")
+        if job.waiting is not None:
+            return Started(job.seen(), before=True)
         if job.play.start_error is not None:
             raise job.play.start_error
+        if job.starts_lost < job.play.starts_lost:
+            job.starts_lost += 1
+            raise _AnswerLostError
         self._engine.begin(job)
-        if job.play.start_answer_cut:
-            message = f"The answer to the start of '{workload.name}' was cut."
-            raise JobError(Cause.LOST_ENGINE, message)
-        return replace(job.seen(), state=WorkloadState.RUNNING, ending=None)
+        if job.play.start_answer_lost:
+            raise _AnswerLostError
+        seen = job.seen()
+        if seen.state is WorkloadState.EXITED:
+            seen = replace(seen, state=WorkloadState.RUNNING, ending=None)
+        return Started(seen)
 
     async def find(self, name: str) -> Workload | None:
         """See the port."""
@@ -247,40 +315,58 @@ class ScriptedRunner:
         jobs = self._engine.workloads.values()
         return [job.seen() for job in jobs if self._is_mine(job)]
 
-    async def logs(self, workload: Workload, offset: int) -> AsyncGenerator[LogPiece, None]:
+    async def logs(
+        self, workload: Workload, position: LogPosition
+    ) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
         job = self._job(workload)
-        position = max(offset, job.play.log_lost)
-        missing = position - offset
+        offset = max(position.skip, job.play.log_lost)
+        missing = offset - position.skip
         while True:
             self._engine.answer()
             changed = job.changed
-            data = bytes(job.log[position : position + _CHUNK])
+            data = bytes(job.log[offset : offset + _CHUNK])
             if data:
-                yield LogPiece(position, data, missing)
-                position, missing = position + len(data), 0
+                yield LogPiece(LogPosition(skip=offset), data, missing)
+                offset, missing = offset + len(data), 0
             elif (job.ending or job.gone) and not job.play.log_hangs:
                 return
             else:
                 await changed.wait()
 
-    async def wait(self, workload: Workload) -> Ending:
+    async def watch(self, workload: Workload) -> AsyncGenerator[Progress, None]:
         """See the port."""
-        job = self._job(workload)
+        shown: Progress | None = None
+        try:
+            job = self._job(workload)
+        except JobError as error:
+            if error.cause is not Cause.LOST_WORKLOAD:
+                raise
+            yield Ended(_vanished(workload))
+            return
         while True:
             self._engine.answer()
-            if job.gone:
-                raise _vanished(workload)
-            if job.ending is not None:
-                return job.ending
-            await job.changed.wait()
+            changed = job.changed
+            progress = job.progress()
+            if progress is not None and progress != shown:
+                shown = progress
+                yield progress
+                continue
+            if job.ending is not None or job.gone:
+                yield Ended(job.ending or _vanished(workload))
+                return
+            await changed.wait()
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port; `grace` is recorded and not waited for."""
         await self._engine.reach("stop", workload.name)
         self._engine.graces[workload.name] = grace
         job = self._engine.workloads.get(workload.name)
-        if job is None or job.started_at is None:
+        if job is None or job.waiting is None:
+            return
+        if job.started_at is None:
+            message = "removed from the backend's queue before it ran"
+            job.end(Ending(None, cause=Cause.START_FAILED, message=message))
             return
         stubborn = job.play.ignores_term
         code = _KILLED if stubborn else _TERMINATED
@@ -293,18 +379,19 @@ class ScriptedRunner:
         if job is not None and job.id == workload.id:
             self._engine.vanish(workload.name)
 
-    def _is_mine(self, job: _Running) -> bool:
+    def _is_mine(self, job: _Job) -> bool:
         return job.request.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
 
-    def _job(self, workload: Workload) -> _Running:
+    def _job(self, workload: Workload) -> _Job:
         self._engine.answer()
         job = self._engine.workloads.get(workload.name)
         if job is None or job.id != workload.id:
-            raise _vanished(workload)
+            message = f"'{workload.name}' vanished without an exit code."
+            raise JobError(Cause.LOST_WORKLOAD, message)
         return job
 
 
-def _adopted(existing: _Running, request: RunRequest) -> Workload:
+def _adopted(existing: _Job, request: RunRequest) -> Workload:
     theirs = lease_from_labels(existing.request.labels)
     ours = request.labels.get(LABEL_CONTROL_PLANE)
     same_plane = existing.request.labels.get(LABEL_CONTROL_PLANE) == ours
@@ -316,7 +403,7 @@ def _adopted(existing: _Running, request: RunRequest) -> Workload:
 
 def _is_void(found: Workload, wanted: Lease) -> bool:
     if found.lease.epoch > wanted.epoch:
-        raise FencedError(f"'{found.name}' was created for a later grant.")
+        raise FencedError(f"'{found.name}' was created for a later lease.")
     return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch
 
 
@@ -326,10 +413,11 @@ def _attempt(lease: Lease) -> tuple[str, int]:
 
 def _ending(play: Play) -> Ending:
     if play.out_of_memory:
-        return Ending(_KILLED, out_of_memory=True, signal=9)
+        message = "killed because it used more memory than it was given"
+        return Ending(_KILLED, 9, Cause.RUN_OUT_OF_MEMORY, message)
     return Ending(play.exit_code)
 
 
-def _vanished(workload: Workload) -> JobError:
-    message = f"'{workload.name}' vanished without an exit code."
-    return JobError(Cause.LOST_WORKLOAD, message)
+def _vanished(workload: Workload) -> Ending:
+    message = f"'{workload.name}' vanished without an exit code"
+    return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)

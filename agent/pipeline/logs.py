@@ -1,16 +1,22 @@
-"""Bytes of one channel to the control plane: by offset, in batches, with bounded memory."""
+"""Logs of one attempt, sent to the control plane by offset, in batches, with bounded memory."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from agent.model.errors import FencedError, LaunchError, UnreachableError
+from agent.model.cause import Cause
+from agent.model.errors import FencedError, JobError, LaunchError, UnreachableError
+from agent.model.units import format_size
 from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason, cancel_task
 from agent.pipeline.retry import Backoff, Sleep
+from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
+from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload
 
 #: Bytes that wait at most; a writer beyond that waits itself.
 ROOM: Final = 1024 * 1024
@@ -233,3 +239,136 @@ class SetupLog:
     async def _flush(self) -> None:
         with suppress(RewoundError):
             await self._shipper.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class ResumePoint:
+    """The place in the runner's log that follows the first `stored` bytes of the stored log.
+
+    The two differ by lines of our own that stand for bytes that the backend had dropped.
+    """
+
+    stored: int = 0
+    position: LogPosition = LOG_START
+
+    def position_at(self, stored: int) -> LogPosition:
+        """Where to go on when so many bytes are stored."""
+        return self.position.after(stored - self.stored)
+
+    def to_text(self) -> str:
+        """For the journal."""
+        return f"{self.stored}@{self.position.to_text()}"
+
+    @classmethod
+    def from_text(cls, text: str) -> "ResumePoint":
+        """The inverse of `to_text`; the beginning for an empty text."""
+        if not text:
+            return cls()
+        stored, _, position = text.partition("@")
+        return cls(int(stored), LogPosition.from_text(position))
+
+
+FROM_START: Final = ResumePoint()
+
+
+class JobLog:
+    """The job's own output, from its first to its last byte.
+
+    The backend keeps it and it can be read again from any position, so nothing is buffered
+    here beyond a shipper's buffer: while the control plane is away, reading waits; when the
+    stream breaks, or the control plane has lost bytes, reading begins again at what is stored.
+    """
+
+    def __init__(
+        self,
+        runner: RunnerPort,
+        lease: Lease,
+        shipper: Shipper,
+        journal: AttemptJournal,
+        sleep: Sleep,
+    ) -> None:
+        self._runner = runner
+        self._lease = lease
+        self._shipper = shipper
+        self._journal = journal
+        self._sleep = sleep
+        self._resume = ResumePoint()
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, workload: Workload, resume: ResumePoint = FROM_START) -> None:
+        """Follow from what the control plane has stored."""
+        self._resume = resume
+        name = f"log-{self._lease.item_id}"
+        self._task = asyncio.create_task(self._follow(workload), name=name)
+
+    async def finished(self, stall: float) -> bool:
+        """Wait until all has been shipped, for as long as something moves.
+
+        False when, for `stall` seconds, the runner's stream gave nothing although the far end
+        took bytes, or the far end took none although it answers; the rest is then missing.
+        """
+        return self._task is None or await patiently(self._task, self._shipper, stall)
+
+    async def close(self) -> None:
+        """Stop following; the runner keeps what was not read. Legal twice."""
+        task, self._task = self._task, None
+        await cancel_task(task)
+
+    async def _follow(self, workload: Workload) -> None:
+        backoff = Backoff()
+        complained = ""
+        while True:
+            try:
+                await self._read_all(workload)
+            except RewoundError as error:
+                structlog.get_logger().warning(
+                    "the control plane lost log bytes; read again", end=error.end
+                )
+            except (LaunchError, OSError) as error:
+                if str(error) != complained:
+                    structlog.get_logger().warning(
+                        "the job's log broke off; read again", error=str(error)
+                    )
+                complained = str(error)
+                await self._sleep(backoff.pause())
+            else:
+                return
+
+    async def _read_all(self, workload: Workload) -> None:
+        """Until the far end has all there is; what vanished has no more."""
+        try:
+            await self._read(workload)
+        except JobError as error:
+            if error.cause is not Cause.LOST_WORKLOAD:
+                raise
+            structlog.get_logger().warning("the rest of the job's log is gone", error=str(error))
+        await self._shipper.flush()
+
+    async def _read(self, workload: Workload) -> None:
+        await self._shipper.ready()
+        position = self._resume.position_at(self._shipper.end)
+        pieces = self._runner.logs(workload, position)
+        try:
+            async for piece in pieces:
+                await self._take(piece)
+        finally:
+            await _close(pieces)
+
+    async def _take(self, piece: LogPiece) -> None:
+        if piece.missing:
+            size = format_size(piece.missing)
+            text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
+            await self._shipper.write(text.encode())
+        if piece.missing or piece.position.mark != self._resume.position.mark:
+            # Only what is stored may be left behind: a later process goes on from here.
+            await self._shipper.flush()
+            self._resume = ResumePoint(self._shipper.end, piece.position)
+            self._journal.log_resumes(self._lease, self._resume.to_text())
+        await self._shipper.write(piece.data)
+
+
+async def _close(pieces: AsyncIterator[LogPiece]) -> None:
+    """End a stream that was not read to its end, where it is a generator."""
+    close = getattr(pieces, "aclose", None)
+    if close is not None:
+        await close()

@@ -30,8 +30,8 @@ from agent.model.protocol import (
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
 from agent.ports.queue import Channel
-from agent.testing.fake_item import FakeItem
-from agent.testing.gates import Gate, Gates
+from tests.infrastructure.fake_item import FakeItem
+from tests.infrastructure.gates import Gate, Gates
 
 CONTROL_PLANE: Final = "fake0plane"
 
@@ -254,7 +254,7 @@ class FakeQueue:
         await plane.arrive("claim")
         while not (given := plane.grant(request, self._identity)) and request.wait_seconds:
             await plane.changed()
-            plane._check_away()  # noqa: SLF001 -- two halves of one fake
+            plane._check_away()
         plane.leave("claim")
         return tuple(_claim(item) for item in given)
 
@@ -271,17 +271,17 @@ class FakeQueue:
 
     async def commands(
         self,
-        agent_id: str,  # noqa: ARG002 -- the port
+        agent_id: str,
         session: str,
         seen: str | None,
-        wait_seconds: float,  # noqa: ARG002 -- the port
+        wait_seconds: float,
     ) -> str:
         """See the port; waits for as long as a test takes."""
         plane = self._plane
         await plane.arrive("commands")
         while (mark := plane.mark(self._identity, session)) == seen:
             await plane.changed()
-            plane._check_away()  # noqa: SLF001 -- two halves of one fake
+            plane._check_away()
         plane.leave("commands")
         return mark
 
@@ -334,7 +334,7 @@ class FakeQueue:
         self._plane.leave("finish")
         return answer
 
-    async def release(self, lease: Lease, reason: str) -> LeaseStatus:  # noqa: ARG002 -- the port
+    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
         """See the port."""
         await self._plane.arrive("release", lease.item_id)
         item = self._plane.owned(lease, self._identity)
@@ -392,7 +392,7 @@ def _claim(item: FakeItem) -> Claim:
         spec=parse_spec(item.spec),
         layers=item.layers,
         allocation=item.allocation,
-        run_token="launchrun-token",  # noqa: S106 -- made for tests
+        run_token="launchrun-token",
         stop_requested=item.stop_requested,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )

@@ -10,8 +10,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineUnavailableError
 from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.ports.runner import LogPiece
-from agent.runners.docker.marks import Marks
-from agent.runners.docker.position import Position
+from agent.runners.log_position import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
 #: Seconds before a stream that ended under a running container is opened again.
@@ -27,7 +26,7 @@ class Follower:
         self,
         engine: Engine,
         container: str,
-        marks: Marks,
+        marks: LogMarks,
         threads: Executor,
         is_running: Callable[[], Awaitable[bool]],
         patience: float,
@@ -50,7 +49,7 @@ class Follower:
             try:
                 async with aclosing(self._read(offset)) as pieces:
                     async for piece in pieces:
-                        offset = piece.offset + len(piece.data)
+                        offset = piece.position.skip + len(piece.data)
                         yield piece
                 if not await self._is_running():
                     return
@@ -61,7 +60,7 @@ class Follower:
 
     async def _read(self, offset: int) -> AsyncGenerator[LogPiece, None]:
         """One stream, from the beginning of what the engine has."""
-        position = Position(self._marks, offset)
+        position = LogCursor(self._marks, offset)
         frames = LogFrameDecoder()
         path = f"/containers/{self._container}/logs"
         async with self._engine.stream(path, _PARAMS) as response:
@@ -80,7 +79,7 @@ class Follower:
         await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def _taken(entries: Iterator[FramePart], position: Position) -> Iterator[LogPiece]:
+def _taken(entries: Iterator[FramePart], position: LogCursor) -> Iterator[LogPiece]:
     """Wanted parts of one chunk, neighbours joined."""
     joined: list[LogPiece] = []
     for entry in entries:
@@ -97,4 +96,4 @@ def _taken(entries: Iterator[FramePart], position: Position) -> Iterator[LogPiec
 
 def _join(pieces: list[LogPiece]) -> LogPiece:
     first = pieces[0]
-    return LogPiece(first.offset, b"".join(piece.data for piece in pieces), first.missing)
+    return LogPiece(first.position, b"".join(piece.data for piece in pieces), first.missing)

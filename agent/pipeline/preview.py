@@ -1,0 +1,176 @@
+"""What a job would become, without starting anything: the same steps as a real run.
+
+Source, Dockerfile, workload and environment come from the code that the run itself uses; only
+what needs the engine (digests) or the control plane (ids, tokens) is left open. Also: which
+layer set each field of a launch spec, and masking of secrets in what is shown.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from agent.model.redact import MASK, Redactor
+from agent.model.spec import Json
+from agent.model.work import Claim, Image, Resolved
+from agent.pipeline.build import build_request
+from agent.pipeline.dependencies import Backend, ResolveDependencies
+from agent.pipeline.environment import MOUNTS, SECRETS, JobInputs, named_by_queue, parameter_file
+from agent.pipeline.resolve import base_image_of, resolve
+from agent.pipeline.run import run_request
+from agent.ports.builder import BuildPreview
+from agent.ports.log import LogSink
+
+#: Stands for what only a real run knows.
+OPEN: Final = "(known at launch)"
+
+#: First match counts: a submitter's value wins where the layers above allow it.
+_LAYERS: Final = ("submitter", "job", "queue")
+#: Keys of a spec that describe the item, not the run.
+_LEFT_OUT: Final = frozenset({"template_variables"})
+_Path = tuple[str, ...]
+_SECRET: Final = re.compile(r"(?i)(key|token|secret|passw|credential)")
+_PAIR: Final = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=.*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One field, its value, and which layer set it."""
+
+    path: str
+    value: Any
+    #: `submitter`, `queue`, `job`, `control plane`, `agent`, `source` (a file of it) or
+    #: `runtime`.
+    layer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Everything to be shown; secrets are masked."""
+
+    resource: str
+    #: Of the fetched source: commit, digest, job.
+    facts: dict[str, str]
+    #: `None` where nothing is built.
+    build: BuildPreview | None
+    #: What the runner would send: a container's body, or argv and folder of a process.
+    workload: Json
+    environment: dict[str, str]
+    settings: tuple[Setting, ...] = field(default=())
+
+
+async def preview(
+    claim: Claim, backend: Backend, dependencies: ResolveDependencies, folder: Path, log: LogSink
+) -> Preview:
+    """Look everything up below `folder`, which the caller removes.
+
+    Raises:
+        LaunchError: what would refuse the run, with the same message.
+    """
+    resolved = await resolve(claim, backend, dependencies, folder, log)
+    build: BuildPreview | None = None
+    if resolved.tree is not None and backend.builder is not None:
+        build = await backend.builder.preview(build_request(resolved))
+    # The administrator's secrets and mounts are not read here; `settings` names them.
+    inputs = JobInputs()
+    parameter_file(resolved.claim, inputs)
+    request = run_request(
+        resolved, Image(resolved.image or OPEN, "", reused=False), inputs,
+        name=OPEN, control_plane_id=OPEN, folder=Path(OPEN),
+        workdir=Path(resolved.build_context),
+    )  # fmt: skip
+    return Preview(
+        resource=resolved.claim.resource,
+        facts=resolved.facts,
+        build=build,
+        workload=masked_value(backend.runner.preview(request)),
+        environment=masked({**request.environment, **request.file_variables}),
+        settings=settings_of(resolved.claim) + _decided(resolved, build),
+    )
+
+
+def _decided(resolved: Resolved, build: BuildPreview | None) -> tuple[Setting, ...]:
+    """What no layer sets and the agent decides."""
+    decided = [
+        Setting(f"{kind}.{name}", "(from the agent's configuration)", "queue")
+        for kind in (SECRETS, MOUNTS)
+        for name in named_by_queue(resolved.claim, kind)
+    ]
+    if build is None or build.dockerfile is None:
+        return tuple(decided)
+    generated = build.own_dockerfile is None
+    if generated:
+        layer = _base_image_layer(resolved, build)
+        decided.append(Setting("base image", build.base_image, layer))
+    if resolved.python and not resolved.claim.spec.build.python:
+        decided.append(Setting("python", resolved.python, "source"))
+    if resolved.claim.spec.docker.user_id is None and generated:
+        decided.append(Setting("user id", build_request(resolved).user_id, "agent"))
+    shown = build.own_dockerfile
+    decided.append(Setting("Dockerfile", shown or "generated", "source" if shown else "agent"))
+    decided.append(Setting("build context", resolved.build_context, "source"))
+    return tuple(decided)
+
+
+def _base_image_layer(resolved: Resolved, build: BuildPreview) -> str:
+    origin = base_image_of(resolved.claim).origin
+    if origin:
+        return next((s.layer for s in settings_of(resolved.claim) if s.path == origin), "agent")
+    return "agent" if build.base_image_configured else "runtime"
+
+
+def settings_of(claim: Claim) -> tuple[Setting, ...]:
+    """Every field that some layer set, sorted by path; secrets are masked."""
+    spec = claim.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True)
+    spec["resource"] = claim.resource
+    leaves = {place: value for place, value in _leaves(spec) if place[0] not in _LEFT_OUT}
+    return tuple(
+        Setting(".".join(place), masked_value(leaves[place], place[-1]), layer)
+        for place in sorted(leaves)
+        for layer in [_layer(claim.layers, place, leaves[place])]
+    )
+
+
+def _layer(layers: Mapping[str, Json], place: _Path, value: object) -> str:
+    """The strongest layer with exactly this value, else the strongest with any."""
+    values = {name: _at(layers.get(name) or {}, place) for name in _LAYERS}
+    for name in _LAYERS:
+        if values[name] is not None and values[name] == value:
+            return name
+    return next((name for name in _LAYERS if values[name] is not None), "control plane")
+
+
+def _at(layer: Json, place: _Path) -> Any:
+    found: Any = layer
+    for part in place:
+        found = found.get(part) if isinstance(found, dict) else None
+    return found
+
+
+def _leaves(value: Json, above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
+    for key, inner in value.items():
+        place = (*above, str(key))
+        if isinstance(inner, dict) and inner:
+            yield from _leaves(inner, place)
+        elif inner is not None and inner != {}:
+            yield place, inner
+
+
+def masked(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment without its secrets."""
+    return {name: masked_value(value, name) for name, value in environment.items()}
+
+
+def masked_value(value: Any, name: str = "") -> Any:
+    """A value without secrets; `name` is the last part of its path."""
+    if isinstance(value, dict):
+        return {key: masked_value(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [masked_value(inner, name) for inner in value]
+    if not isinstance(value, str):
+        return value
+    pair = _PAIR.fullmatch(value)
+    if pair is not None and _SECRET.search(pair["name"]):
+        return f"{pair['name']}={MASK}"
+    return MASK if _SECRET.search(name) else Redactor().text(value)

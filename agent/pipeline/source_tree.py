@@ -1,0 +1,229 @@
+"""A fetched source made ready: patch, frozen requirements, notebooks; its context and Dockerfile.
+
+All paths stay inside the source.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError, JobError
+from agent.model.job import frozen, job_file, runtime
+from agent.model.job.entry_point import notebook_of, runnable, script_of
+from agent.model.job.paths import inside as path_inside
+from agent.model.spec import LaunchSpec
+from agent.pipeline.dependencies import ResolveDependencies
+from agent.pipeline.stored_job import StoredJob
+from agent.ports.log import LogSink, say
+from agent.sources.notebook import notebook_to_script
+from agent.sources.patch import apply_patch
+
+_LARGEST_NOTEBOOK: Final = 64 * 1024**2
+_LARGEST_RUNTIME: Final = 1024**2
+#: W&B's name for a Dockerfile beside the entry point.
+DOCKERFILE: Final = "Dockerfile.wandb"
+_SCRIPT_AND_PROGRAM: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTree:
+    """What was found while the tree was made ready."""
+
+    #: The entry point, a converted notebook's script in place of the notebook.
+    command: tuple[str, ...]
+    #: Of generated images and environments; `None` leaves it to the builder.
+    python: str | None
+    #: Which file or option decided about Python, for people.
+    python_from: str | None = None
+
+
+async def prepare_tree(
+    root: Path,
+    spec: LaunchSpec,
+    stored: StoredJob | None,
+    dependencies: ResolveDependencies,
+    log: LogSink,
+) -> PreparedTree:
+    """Make a fetched tree ready for building.
+
+    Raises:
+        JobError: `SOURCE_INVALID`: a change that does not apply, a notebook or a runtime file
+            that cannot be read; `DISK_FULL`.
+    """
+    if stored is not None and stored.patch is not None:
+        patch = root.parent / job_file.PATCH_NAME
+        await dependencies.in_thread(patch.write_bytes, stored.patch)
+        await apply_patch(root, patch, dependencies.executor, log)
+    try:
+        prepared = await dependencies.in_thread(_prepare, root, spec, stored)
+    except InvalidInputError as error:
+        raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
+    if prepared.command != tuple(spec.overrides.entry_point):
+        await say(log, f"notebook converted: the job runs {' '.join(prepared.command)}")
+    if prepared.python_from:
+        await say(log, f"Python {prepared.python}, as {prepared.python_from} says")
+    return prepared
+
+
+def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> PreparedTree:
+    if stored is not None and stored.frozen.strip():
+        _place_frozen(root, stored)
+    build_context = path_inside(spec.build.build_context or ".", "build context")
+    command = tuple(spec.overrides.entry_point)
+    notebook = notebook_of(command)
+    if notebook is not None:
+        script = _convert(root, root / build_context, path_inside(notebook, "entry point's file"))
+        command = tuple(script if word == notebook else word for word in command)
+    said = spec.build.python or (spec.model_extra or {}).get("python_version")
+    if said:
+        return PreparedTree(command, runtime.parse_python(str(said), "The launch spec"))
+    found = _detected(root, build_context)
+    return (
+        PreparedTree(command, found.python, found.origin) if found else PreparedTree(command, None)
+    )
+
+
+def _place_frozen(root: Path, stored: StoredJob) -> None:
+    """As W&B does: at the root; what a code artifact brings of that name stays."""
+    target = root / frozen.FILE_NAME
+    from_git = stored.reading.job.source_type == "repo"
+    if target.is_symlink() or (target.exists() and from_git):
+        _remove(target)
+    if not target.exists():
+        target.write_text(stored.frozen, encoding="utf-8")
+
+
+def _remove(target: Path) -> None:
+    try:
+        target.unlink()
+    except OSError as error:
+        message = f"'{target.name}' of the source is no file ({error.strerror})."
+        raise InvalidInputError(message) from None
+
+
+def _convert(root: Path, context: Path, notebook: str) -> str:
+    """Write the script beside the notebook; return its path relative to the context."""
+    file = context / notebook
+    text = _read(root, file, notebook, _LARGEST_NOTEBOOK)
+    if text is None:
+        message = f"The entry point names '{notebook}', which does not exist in the source."
+        raise InvalidInputError(message, hint="Check --entry-point.")
+    script = PurePosixPath(notebook).with_suffix(".py")
+    if (context / script).exists() or (context / script).is_symlink():
+        script = script.with_name(f"{script.stem}_notebook.py")
+    with (context / script).open("x", encoding="utf-8") as out:
+        out.write(notebook_to_script(text, notebook))
+    return script.as_posix()
+
+
+def _detected(root: Path, build_context: str) -> runtime.Runtime | None:
+    """What a file of the source says about Python."""
+    current = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for path in runtime.runtime_candidates(build_context):
+        text = _read(root, root / path, path, _LARGEST_RUNTIME)
+        found = None if text is None else runtime.from_file(path, text, current)
+        if found is not None:
+            return found
+    return None
+
+
+def _read(root: Path, file: Path, shown: str, largest: int) -> str | None:
+    """A text file of the source; `None` when there is none."""
+    if not file.is_file():
+        return None
+    if not file.resolve().is_relative_to(root.resolve()):
+        raise InvalidInputError(f"'{shown}' is a link out of the source.")
+    if file.stat().st_size > largest:
+        raise InvalidInputError(f"'{shown}' is larger than {largest} bytes.")
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"'{shown}' cannot be read: {error}.") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths relative to the source's root; the Dockerfile relative to the context."""
+
+    context: str
+    dockerfile: str | None
+    command: tuple[str, ...]
+
+
+def layout_of(
+    root: Path, spec: LaunchSpec, *, containers: bool, command: tuple[str, ...] | None = None
+) -> Layout:
+    """Find and check what the spec names. Blocks (looks at files).
+
+    Without `containers` no Dockerfile is looked for. `command` stands for the spec's own
+    entry point where that was changed; a script that stands alone gets its interpreter.
+
+    Raises:
+        JobError: `SOURCE_INVALID` for a path that leaves the source, `SOURCE_NOT_FOUND` for
+            one that does not exist, `START_ENTRYPOINT` for a script that does not.
+    """
+    context = inside(root, spec.build.build_context or ".", "build context")
+    if not context.is_dir():
+        message = f"The build context '{spec.build.build_context}' is no folder of the source."
+        raise JobError(Cause.SOURCE_NOT_FOUND, message)
+    relative = context.relative_to(root.resolve()).as_posix()
+    words = tuple(spec.overrides.entry_point) if command is None else command
+    layout = Layout(relative, None, runnable(words))
+    if not containers:
+        return _with_script(context, layout)
+    asked = spec.overrides.dockerfile or spec.build.dockerfile
+    if asked is None:
+        beside = _beside_entry_point(context, layout)
+        return beside or _with_script(context, layout)
+    dockerfile = inside(context, asked, "Dockerfile")
+    if not dockerfile.is_file():
+        message = f"The Dockerfile '{asked}' does not exist in the build context."
+        raise JobError(Cause.SOURCE_NOT_FOUND, message)
+    return replace(layout, dockerfile=dockerfile.relative_to(context).as_posix())
+
+
+def inside(root: Path, path: str, what: str) -> Path:
+    """`path` below `root`, links followed.
+
+    Raises:
+        JobError: `SOURCE_INVALID`: it leads outside.
+    """
+    base = root.resolve()
+    target = (base / path).resolve() if "\0" not in path else None
+    if target is None or not target.is_relative_to(base):
+        message = f"The {what} '{path}' lies outside the source."
+        raise JobError(Cause.SOURCE_INVALID, message, hint="Name a path inside it.")
+    return target
+
+
+def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
+    """W&B's rule: the folder of `Dockerfile.wandb` beside the script becomes the context."""
+    script = _own_script(layout.command)
+    if script is None:
+        return None
+    folder = inside(context, str(PurePosixPath(script).parent), "entry point")
+    if not (folder / DOCKERFILE).is_file():
+        return None
+    below = (PurePosixPath(layout.context) / folder.relative_to(context).as_posix()).as_posix()
+    command = layout.command
+    if len(command) == _SCRIPT_AND_PROGRAM:
+        command = (command[0], PurePosixPath(script).name)
+    return Layout(below, DOCKERFILE, command)
+
+
+def _with_script(context: Path, layout: Layout) -> Layout:
+    script = _own_script(layout.command)
+    if script is None or not layout.command[0].startswith("python"):
+        return layout
+    if not script.endswith(".py") or inside(context, script, "entry point").exists():
+        return layout
+    message = f"The entry point names '{script}', which does not exist in the source."
+    raise JobError(Cause.START_ENTRYPOINT, message, hint="Check --entry-point.")
+
+
+def _own_script(command: tuple[str, ...]) -> str | None:
+    """The file of the source that a command runs; an absolute path is the image's."""
+    script = script_of(command)
+    return None if script is None or script.startswith("/") else script

@@ -1,0 +1,59 @@
+"""What the runners on the agent's own machine share: the name fence, and files by path."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from agent.model.cause import Cause
+from agent.model.errors import FencedError, PolicyError
+from agent.model.work import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM, Lease
+from agent.ports.runner import RunRequest, Workload, WorkloadState
+
+_FENCE: Final = (LABEL_CONTROL_PLANE, LABEL_ITEM, LABEL_ATTEMPT)
+
+
+def same_attempt(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """Whether two sets of labels name the same attempt; epochs may differ."""
+    return all(label in found and found[label] == wanted.get(label) for label in _FENCE)
+
+
+def is_void(found: Workload, wanted: Lease) -> bool:
+    """Whether it was created under an earlier lease of the attempt and never started.
+
+    1. A lease expires before the permit; its container stays behind. 2. The item is leased
+    again, perhaps from another queue. 3. The old container would run with a token that is no
+    longer valid, on devices that belong to another job by now.
+
+    Raises:
+        FencedError: it was created under a later lease; do not use or remove it.
+    """
+    if found.lease.epoch > wanted.epoch:
+        message = f"'{found.name}' was created under a later lease of the same attempt."
+        raise FencedError(message)
+    return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch
+
+
+def file_paths(request: RunRequest) -> dict[str, Path]:
+    """Where `write_files` puts each of the request's files, by its path in the job."""
+    folder = request.folder / "files"
+    return {target: folder / f"{i}" for i, target in enumerate(request.files)}
+
+
+def write_files(request: RunRequest, mode: int) -> None:
+    """Write the request's files below the attempt's folder. Blocks.
+
+    `mode` of the folder keeps other users of the machine out; each file can be read by
+    whichever user the job has, and written by none.
+    """
+    for target, path in file_paths(request).items():
+        path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_bytes(request.files[target])
+        path.chmod(0o444)
+
+
+def unknown_mount(name: str) -> PolicyError:
+    """The refusal of a mount that the administrator has not defined."""
+    message = f"`mounts`: this agent has no mount called '{name}'."
+    hint = "The administrator defines it under `mounts:` in the agent's configuration."
+    return PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
