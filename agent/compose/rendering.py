@@ -22,7 +22,7 @@ from agent.control.services.composition import (
     resolve_values,
 )
 from agent.control.services.job_inputs import check_inputs
-from agent.control.store.records import QueueRecord
+from agent.control.store.queues import QueueRecord
 from agent.jobs.request import JobRequest, SubmitOptions
 from agent.jobs.submission import launch_spec, template_values
 from agent.model.capacity import Allocation

@@ -9,7 +9,7 @@ from agent.control.auth import tokens
 from agent.control.auth.policy import Kind, Principal, RunScope
 from agent.control.services.context import Context, Service, read
 from agent.control.store import accounts, history
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import AuthenticationError
 

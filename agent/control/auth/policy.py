@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
 

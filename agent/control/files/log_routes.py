@@ -8,8 +8,9 @@ from aiohttp import web
 from agent.control.app_keys import LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.files.logs import LogKey
 from agent.control.middleware.bodies import read_bytes
+from agent.control.services.logs import LogState
 from agent.control.services.notifications import Subscription, topic_log
-from agent.control.store.records import Channel, LogState
+from agent.control.store.history import Channel
 from agent.model.errors import InvalidInputError
 from agent.model.work import Lease
 

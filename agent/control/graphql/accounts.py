@@ -8,7 +8,7 @@ from ariadne import ObjectType
 from agent import __version__
 from agent.control.graphql.connections import whole
 from agent.control.graphql.context import Args, Context, Info, nested
-from agent.control.store.records import (
+from agent.control.store.accounts import (
     EntityRecord,
     KeyRecord,
     MemberRecord,

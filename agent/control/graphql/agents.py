@@ -5,7 +5,8 @@ from typing import Final
 from ariadne import ObjectType
 
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.store.records import AgentRecord, ItemRecord
+from agent.control.store.agents import AgentRecord
+from agent.control.store.items import ItemRecord
 from agent.model.capacity import Capacity
 from agent.model.protocol import AgentRegistration
 from agent.model.spec import Json

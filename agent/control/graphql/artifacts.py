@@ -7,13 +7,15 @@ from ariadne import InterfaceType, ObjectType, UnionType
 from agent.control.graphql.connections import connection, page_size, whole
 from agent.control.graphql.context import Args, Context, Info, context_of, nested
 from agent.control.graphql.files import entry_file, entry_files, manifest_file
+from agent.control.services.paging import Page
 from agent.control.store.artifact_records import (
     ArtifactChange,
     ArtifactRecord,
     CollectionRecord,
     EntryRecord,
 )
-from agent.control.store.records import Page, ProjectRecord, RunRecord
+from agent.control.store.projects import ProjectRecord
+from agent.control.store.runs import RunRecord
 from agent.model.spec import Json
 
 

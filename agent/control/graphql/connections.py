@@ -5,7 +5,7 @@ from typing import Any, Final, TypeVar
 
 from graphql import GraphQLError
 
-from agent.control.store.records import Page
+from agent.control.services.paging import Page
 
 T = TypeVar("T")
 

@@ -2,12 +2,12 @@
 
 from agent.control.graphql.connections import connection
 from agent.control.graphql.context import Context
+from agent.control.services.paging import Page
 from agent.control.store.artifact_records import (
     ArtifactRecord,
     EntryRecord,
     ManifestRecord,
 )
-from agent.control.store.records import Page
 from agent.model.job.digest import decoded
 from agent.model.spec import Json
 

@@ -6,14 +6,9 @@ from ariadne import ObjectType
 
 from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
-from agent.control.store.records import (
-    AttemptRecord,
-    DryRun,
-    EventRecord,
-    Explanation,
-    ItemRecord,
-    Submission,
-)
+from agent.control.services.explain import Explanation
+from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.model.errors import NotFoundError
 from agent.model.phase import Phase
 from agent.model.spec import Json

@@ -9,7 +9,7 @@ from ariadne import ObjectType
 
 from agent.control.graphql.agents import capacity_of
 from agent.control.graphql.context import Args, Context, Info, as_object
-from agent.control.store.records import ClaimRecord
+from agent.control.store.items import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase

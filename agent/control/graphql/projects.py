@@ -8,13 +8,10 @@ from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, context_of, nested
 from agent.control.services.accounts import QUEUE_PROJECT
 from agent.control.services.runs import UNNAMED_PROJECT
-from agent.control.store.records import (
-    EntityRecord,
-    ProjectRecord,
-    QueueRecord,
-    ResourceConfigRecord,
-    RunRecord,
-)
+from agent.control.store.accounts import EntityRecord
+from agent.control.store.projects import ProjectRecord, ResourceConfigRecord
+from agent.control.store.queues import QueueRecord
+from agent.control.store.runs import RunRecord
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 

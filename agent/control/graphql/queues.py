@@ -8,7 +8,9 @@ from agent.control.graphql.connections import connection, page_size
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
 from agent.control.graphql.projects import template_variables
 from agent.control.services.composition import resource_warnings
-from agent.control.store.records import AgentRecord, ItemRecord, QueueRecord
+from agent.control.store.agents import AgentRecord
+from agent.control.store.items import ItemRecord
+from agent.control.store.queues import QueueRecord
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 

@@ -8,7 +8,8 @@ from agent.control.files.run_files import checked_run_file
 from agent.control.graphql.context import Args, Context, Info, as_object, nested
 from agent.control.graphql.files import run_file
 from agent.control.services.runs import RunChange, storage_id
-from agent.control.store.records import ProjectRecord, RunRecord
+from agent.control.store.projects import ProjectRecord
+from agent.control.store.runs import RunRecord
 from agent.model.spec import Json
 
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent.control.graphql.context import Args, Context, as_object
-from agent.control.store.records import ItemRecord, Submission
+from agent.control.store.items import ItemRecord, Submission
 from agent.model.spec import Json
 
 

@@ -10,8 +10,7 @@ from agent.control.auth.authentication import Authenticator, hash_key
 from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
 from agent.control.services.context import read, write
 from agent.control.store import accounts, projects
-from agent.control.store.ids import new_api_key, new_id
-from agent.control.store.records import (
+from agent.control.store.accounts import (
     EntityRecord,
     KeyRecord,
     MemberRecord,
@@ -19,6 +18,7 @@ from agent.control.store.records import (
     Role,
     UserRecord,
 )
+from agent.control.store.ids import new_api_key, new_id
 from agent.control.store.tx import Tx
 from agent.model.errors import (
     AlreadyExistsError,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, Final
 
@@ -11,19 +12,23 @@ from agent.control.services.leases import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.queues import queue_on_demand
 from agent.control.store import accounts, agents, items, queues
+from agent.control.store.agents import AgentProtocol, AgentRecord, StopMode
 from agent.control.store.ids import new_id
-from agent.control.store.records import (
-    AgentProtocol,
-    AgentRecord,
-    AgentWithItems,
-    ClaimRecord,
-    StopMode,
-)
+from agent.control.store.items import ClaimRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.phase import MAY_RUN, Phase
 from agent.model.protocol import AgentRegistration
+
+
+@dataclass(frozen=True, slots=True)
+class AgentWithItems:
+    """An agent that registered, with the items it holds."""
+
+    agent: AgentRecord
+    held: tuple[ClaimRecord, ...]
+
 
 _LONGEST_WAIT: Final = 30.0
 _LONGEST_NAME: Final = 128

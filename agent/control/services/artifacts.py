@@ -5,7 +5,7 @@ from datetime import datetime
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Context, Service, read, write
-from agent.control.services.paging import cursor, numbered_page, page_of, page_size
+from agent.control.services.paging import Page, cursor, numbered_page, page_of, page_size
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_records import (
@@ -16,7 +16,7 @@ from agent.control.store.artifact_records import (
     EntryRecord,
     ManifestRecord,
 )
-from agent.control.store.records import Page, RunRecord
+from agent.control.store.runs import RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, NotFoundError

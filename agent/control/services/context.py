@@ -9,7 +9,8 @@ from agent.config.control import ControlConfig
 from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
 from agent.control.services.notifications import Notifications
 from agent.control.store import accounts, agents, items, queues
-from agent.control.store.records import ItemRecord, QueueRecord
+from agent.control.store.items import ItemRecord
+from agent.control.store.queues import QueueRecord
 from agent.control.store.tx import AnyRow, Database, Tx
 from agent.model.errors import (
     AuthenticationError,

@@ -5,12 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.control.store.records import AgentRecord, Explanation, ItemRecord, QueueRecord
+from agent.control.store.agents import AgentRecord
+from agent.control.store.items import ItemRecord
+from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Capacity, Demand, fits
 from agent.model.cause import MEANINGS, Cause
 from agent.model.phase import TERMINAL, Phase
 from agent.model.protocol import Condition, ConditionKind
 from agent.model.units import format_size
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One answer: what the situation is, why, and what to do."""
+
+    cause: Cause
+    summary: str
+    remedy: str
+    details: tuple[str, ...]
+
 
 _HINDRANCES: Final = {
     ConditionKind.DISK_LOW: Cause.SCHEDULE_DISK,

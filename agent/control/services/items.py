@@ -5,22 +5,15 @@ from collections.abc import Sequence
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.composition import check_priority
 from agent.control.services.context import Service, no_such_agent, read, write
-from agent.control.services.explain import Situation, explain
+from agent.control.services.explain import Explanation, Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
-from agent.control.services.paging import cursor, numbered_page, page_size
+from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.queues import DEFAULT_QUEUE, queue_on_demand, unsaved_queue
 from agent.control.services.submission import insert, made_before, prepare, recompose
 from agent.control.services.transitions import remark, reopen, request_stop
 from agent.control.store import agents, history, idempotency, items, projects, queues
-from agent.control.store.records import (
-    AttemptRecord,
-    DryRun,
-    EventRecord,
-    Explanation,
-    ItemRecord,
-    Page,
-    Submission,
-)
+from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.control.store.tx import Tx
 from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.errors import ConflictError

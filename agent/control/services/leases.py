@@ -16,8 +16,9 @@ from agent.control.services.context import Context, Service, serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
 from agent.control.services.transitions import end, move, notify_watchers, remark, requeue
 from agent.control.store import agents, history, items, queues
+from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_run_name
-from agent.control.store.records import AgentProtocol, ClaimRecord
+from agent.control.store.items import ClaimRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus

@@ -1,5 +1,6 @@
 """Who may write an attempt's log, and how much of it there is. The bytes live elsewhere."""
 
+from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
@@ -7,11 +8,22 @@ from agent.control.auth.policy import Action, Kind, Principal
 from agent.control.services.context import Context, no_such_item
 from agent.control.services.notifications import topic_log
 from agent.control.store import history
-from agent.control.store.records import Channel, LogState
+from agent.control.store.history import Channel
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import FencedError, NotFoundError
 from agent.model.phase import TERMINAL, Phase
 from agent.model.work import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """How much of an attempt's log is stored, and whether more may come."""
+
+    end: int
+    #: The attempt is over: nothing more will be written.
+    complete: bool
+    entity: str
+
 
 #: Seconds between two writes of a log's length into the store.
 _WRITE_EVERY: Final = 1.0

@@ -1,15 +1,26 @@
-"""Long lists, page by page.
+"""Pages of long lists.
 
-A page is asked for with one row more than it has, which tells whether there is another.
+A page is queried with one row more than it has, which shows whether there is another.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
-from agent.control.store.records import Page
 from agent.model.errors import InvalidInputError
 
-Row = TypeVar("Row")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A slice of a longer list; `end_cursor` is given back as `after` to go on."""
+
+    rows: tuple[T, ...]
+    end_cursor: str | None
+    has_next: bool
+    total: int
+
 
 #: What clients ask for at most.
 PAGE_LIMIT: Final = 5_000
@@ -37,20 +48,18 @@ def cursor(text: str | None) -> int | None:
     if text is None or text == "":
         return None
     if not text.isdigit():
-        raise InvalidInputError(f"`after` is '{text}', which is no cursor of an earlier page.")
+        raise InvalidInputError(f"`after` is '{text}', which is not a cursor of an earlier page.")
     return int(text)
 
 
-def page_of(
-    found: Sequence[Row], size: int, total: int, cursor_of: Callable[[Row], object]
-) -> Page[Row]:
-    """One page of what was found; `cursor_of` tells where a row stands in the list."""
+def page_of(found: Sequence[T], size: int, total: int, cursor_of: Callable[[T], object]) -> Page[T]:
+    """One page of the rows found; `cursor_of` gives the cursor of a row."""
     rows = tuple(found[:size])
     last = str(cursor_of(rows[-1])) if rows else None
     return Page(rows, last, len(found) > size, total)
 
 
-def numbered_page(found: Sequence[tuple[int, Row]], size: int, total: int) -> Page[Row]:
+def numbered_page(found: Sequence[tuple[int, T]], size: int, total: int) -> Page[T]:
     """As `page_of`, of rows that come with their numbers."""
     page = page_of(found, size, total, lambda pair: pair[0])
     return Page(tuple(row for _, row in page.rows), page.end_cursor, page.has_next, page.total)

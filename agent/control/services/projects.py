@@ -5,10 +5,10 @@ from typing import Any
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.composition import check_resource, parse_config, parse_variables
 from agent.control.services.context import Context
-from agent.control.services.paging import page_of, page_size
+from agent.control.services.paging import Page, page_of, page_size
 from agent.control.store import projects
 from agent.control.store.ids import new_id
-from agent.control.store.records import Page, ProjectRecord, ResourceConfigRecord
+from agent.control.store.projects import ProjectRecord, ResourceConfigRecord
 from agent.control.store.tx import Tx
 from agent.model.names import checked_project
 from agent.model.spec import Json

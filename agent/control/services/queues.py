@@ -19,7 +19,7 @@ from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, queues
 from agent.control.store.ids import new_id
-from agent.control.store.records import Access, Prioritization, QueueRecord
+from agent.control.store.queues import Access, Prioritization, QueueRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import (
     AlreadyExistsError,

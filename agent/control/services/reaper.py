@@ -12,7 +12,7 @@ from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import end, remark, requeue
 from agent.control.store import agents, idempotency, items
-from agent.control.store.records import AgentProtocol
+from agent.control.store.agents import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError

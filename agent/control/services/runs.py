@@ -13,11 +13,12 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, read, write
-from agent.control.services.paging import cursor, numbered_page, page_size
+from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.transitions import end, move, request_stop
 from agent.control.store import items, projects, runs
+from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.records import AgentProtocol, Page, RunRecord
+from agent.control.store.runs import RunRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError

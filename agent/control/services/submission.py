@@ -18,7 +18,8 @@ from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.store import artifacts, history, idempotency, items
 from agent.control.store.ids import new_id
-from agent.control.store.records import QueueRecord, Submission
+from agent.control.store.items import Submission
+from agent.control.store.queues import QueueRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.job_file import read_job_file

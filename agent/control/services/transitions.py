@@ -17,7 +17,7 @@ from agent.control.services.notifications import (
     topic_queue,
 )
 from agent.control.store import history, items, runs
-from agent.control.store.records import AgentProtocol
+from agent.control.store.agents import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause, is_infrastructure
 from agent.model.errors import ConflictError

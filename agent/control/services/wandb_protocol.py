@@ -15,8 +15,9 @@ from agent.control.services.leases import add_warning, check_status, release_uns
 from agent.control.services.notifications import topic_entity
 from agent.control.services.transitions import end, move, notify_watchers
 from agent.control.store import agents, items
+from agent.control.store.agents import AgentProtocol, AgentRecord
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.records import AgentProtocol, AgentRecord, PoppedItem
+from agent.control.store.items import PoppedItem
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError

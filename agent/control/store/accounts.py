@@ -1,13 +1,81 @@
 """Users, entities, members, keys, and the row that identifies the installation."""
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.records import EntityRecord, KeyRecord, MemberRecord, Role, UserRecord
 from agent.control.store.tables import api_keys, entities, installation, members, to_datetime, users
 from agent.control.store.tx import AnyRow, Tx
+
+
+class Role(StrEnum):
+    """What a member of an entity may do; see `agent.control.auth.policy`."""
+
+    VIEWER = "viewer"
+    MEMBER = "member"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class EntityRecord:
+    """A user's own space or a team's."""
+
+    id: str
+    name: str
+    is_team: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class UserRecord:
+    """A person; `entity` is the name of the personal entity."""
+
+    id: str
+    name: str
+    email: str | None
+    admin: bool
+    entity: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecord:
+    """A user's role in an entity."""
+
+    user: str
+    entity: str
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """An API key without the key: only its hash is stored."""
+
+    id: str
+    #: `user`, or `agent`: a service key bound to an entity and queues.
+    kind: Literal["user", "agent"]
+    name: str
+    #: The last characters, so that people can tell keys apart.
+    hint: str
+    user: str | None
+    entity: str | None
+    #: Queue names that an agent key may serve; `None` means all of its entity.
+    queues: tuple[str, ...] | None
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key just made: `secret` is shown once and never again."""
+
+    record: KeyRecord
+    secret: str = field(repr=False)
+
 
 _VALID_KEY: Final = (
     select(api_keys, users.c.name.label("user"), users.c.admin, users.c.entity.label("home"))

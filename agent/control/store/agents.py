@@ -1,17 +1,62 @@
 """Agents and the queues they serve."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.records import AgentProtocol, AgentRecord
 from agent.control.store.tables import agent_queues, agents, items, queues, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.phase import HELD
 from agent.model.protocol import Condition, ConditionKind
+from agent.model.spec import Json
+
+StopMode = Literal["DRAIN", "STOP"]
+
+
+class AgentProtocol(StrEnum):
+    """What an agent talks to the control plane in: leases (ours), or pop and ack (W&B's)."""
+
+    LAUNCH = "launch"
+    WANDB = "wandb"
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An agent, alive or not."""
+
+    id: str
+    entity: str
+    name: str
+    hostname: str
+    version: str | None
+    protocol: AgentProtocol
+    #: POLLING, RUNNING, DRAINING or KILLED, as the agent said last.
+    status: str
+    #: No heartbeat for `agent_timeout`, and no goodbye.
+    lost: bool
+    #: An operator asked it to leave.
+    stop: StopMode | None
+    backend: str | None
+    resources: tuple[str, ...]
+    capacity: Capacity | None
+    config: Json
+    #: What keeps it from claiming, as it said last.
+    conditions: tuple[Condition, ...]
+    queue_ids: tuple[str, ...]
+    queue_names: tuple[str, ...]
+    heartbeat_at: datetime
+    created_at: datetime
+
+    @property
+    def live(self) -> bool:
+        """Whether it can be expected to claim or to report."""
+        return not self.lost and self.status != "KILLED"
+
 
 _BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
 _OWNER: Final = select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key_id).where(

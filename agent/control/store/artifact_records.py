@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from agent.control.store.records import ItemRecord
+from agent.control.store.items import ItemRecord
 from agent.model.spec import Json
 
 

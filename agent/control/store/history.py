@@ -1,14 +1,49 @@
 """Attempts and events: what happened to an item."""
 
-from typing import Any, Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from sqlalchemy import and_, bindparam, insert, select, update
 
-from agent.control.store.records import AttemptRecord, EventRecord
 from agent.control.store.tables import attempts, events, items, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.phase import Phase
+
+Channel = Literal["setup", "job"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One try at an item."""
+
+    item_id: str
+    number: int
+    phase: Phase
+    agent_id: str | None
+    agent_name: str | None
+    cause: Cause | None
+    message: str | None
+    exit_code: int | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    setup_log_bytes: int
+    job_log_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """One step of an item's history, oldest first."""
+
+    at: datetime
+    phase: Phase
+    attempt: int
+    epoch: int
+    #: Name of the user or agent that caused it; `None` for the control plane itself.
+    actor: str | None
+    text: str | None
+
 
 _ATTEMPT: Final = select(attempts).where(
     attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")

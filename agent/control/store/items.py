@@ -1,8 +1,10 @@
 """Items: looking them up, taking them, changing them under guard."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BindParameter,
@@ -17,8 +19,8 @@ from sqlalchemy import (
     update,
 )
 
+from agent.control.store.agents import AgentProtocol
 from agent.control.store.artifact_tables import artifacts
-from agent.control.store.records import AgentProtocol, ItemRecord
 from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
@@ -30,8 +32,125 @@ from agent.control.store.tables import (
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
-from agent.model.phase import MAY_RUN, Phase
+from agent.model.phase import MAY_RUN, Phase, wire_state
 from agent.model.spec import Json
+from agent.model.work import Lease
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRecord:
+    """One item of a queue, as people see it. Keys inside the spec are masked."""
+
+    id: str
+    entity: str
+    project: str
+    #: Name of the queue, kept when the queue is deleted; `queue_id` is `None` then.
+    queue: str
+    queue_id: str | None
+    phase: Phase
+    attempt: int
+    epoch: int
+    name: str | None
+    run_name: str | None
+    author: str | None
+    priority: int
+    resource: str | None
+    demand: Demand
+    allocation: Allocation | None
+    run_spec: Json
+    facts: Json
+    warnings: tuple[str, ...]
+    activity: str | None
+    agent_id: str | None
+    agent_name: str | None
+    protocol: AgentProtocol | None
+    cause: Cause | None
+    message: str | None
+    exit_code: int | None
+    stop_requested: bool
+    #: The holder of a permitted attempt is silent: it may still be running.
+    lost_contact: bool
+    #: Leases lost in a row before a start.
+    lease_losses: int
+    retries: int
+    on_lost: Literal["fail", "retry"]
+    enqueued_at: datetime
+    #: Nobody takes it before then.
+    not_before: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        """The state that W&B's clients know."""
+        return wire_state(self.phase)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRecord:
+    """An item handed to an agent."""
+
+    lease: Lease
+    phase: Phase
+    entity: str
+    project: str
+    queue: str
+    run_name: str
+    name: str | None
+    author: str | None
+    priority: int
+    resource: str
+    #: As submitted and merged, keys included: never show or log it.
+    run_spec: Json = field(repr=False)
+    #: `queue`, `job`, `submitter`: who set what.
+    layers: dict[str, Json] = field(repr=False)
+    allocation: Allocation
+    run_token: str = field(repr=False)
+    lease_seconds: float
+    stop_requested: bool
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PoppedItem:
+    """What W&B's agents get from a pop."""
+
+    item_id: str
+    run_spec: Json = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One run to be put on a queue."""
+
+    entity: str | None
+    project: str | None
+    queue: str
+    run_spec: Json = field(repr=False)
+    template_variables: Json = field(default_factory=dict)
+    #: `None` means 2.
+    priority: int | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """What a submission would queue. Keys inside the spec are masked."""
+
+    entity: str
+    project: str
+    #: Empty for a direct run.
+    queue: str
+    priority: int
+    resource: str | None
+    demand: Demand
+    run_spec: Json
+    #: What each layer set: `queue`, `job`, `submitter`.
+    layers: dict[str, Json]
+    warnings: tuple[str, ...]
+
 
 #: Large columns that most transitions have no use for.
 _HEAVY: Final = frozenset({"run_spec", "layers", "template_values"})

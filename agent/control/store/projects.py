@@ -1,13 +1,36 @@
 """Projects and resource configs."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import func, select
 
-from agent.control.store.records import ProjectRecord, ResourceConfigRecord
 from agent.control.store.tables import projects, resource_configs, to_datetime
 from agent.control.store.tx import AnyRow, Tx
+from agent.model.spec import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectRecord:
+    """A project; `number` is an integer because clients parse it as one."""
+
+    number: int
+    name: str
+    entity: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceConfigRecord:
+    """W&B's default resource config: what a queue created with it takes as its template."""
+
+    id: str
+    entity: str
+    resource: str
+    config: Json
+    template_variables: dict[str, Json]
 
 
 def project(tx: Tx, entity: str, name: str) -> ProjectRecord | None:

@@ -1,14 +1,41 @@
 """Queues."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.records import QueueRecord
 from agent.control.store.tables import agent_queues, items, queues, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.phase import Phase
+from agent.model.spec import Json
+
+Prioritization = Literal["DISABLED", "V0"]
+Access = Literal["PROJECT", "USER"]
+
+
+@dataclass(frozen=True, slots=True)
+class QueueRecord:
+    """A queue; `resource` is `None` until an agent or an administrator has chosen one."""
+
+    id: str
+    entity: str
+    name: str
+    access: Access
+    created_by: str
+    resource: str | None
+    #: `{"resource_args": {"<resource>": {…}}}` and other keys of a launch spec.
+    config: Json
+    #: `{"<variable>": {"schema": {…}, "description": "…"}}`.
+    template_variables: dict[str, Json]
+    prioritization: Prioritization
+    external_links: Json | None
+    resource_config_id: str | None
+    paused: bool
+    created_at: datetime
+
 
 _OF_AGENT: Final = (
     select(queues.c.id, queues.c.name, queues.c.paused)

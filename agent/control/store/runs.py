@@ -1,13 +1,47 @@
 """W&B runs."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
-from agent.control.store.records import RunRecord
 from agent.control.store.tables import projects, runs, to_datetime
 from agent.control.store.tx import AnyRow, Tx
+from agent.model.spec import Json
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """A W&B run, as far as launching needs it."""
+
+    id: str
+    entity: str
+    project: str
+    project_number: int
+    name: str
+    display_name: str | None
+    description: str | None
+    notes: str | None
+    tags: tuple[str, ...]
+    group: str | None
+    job_type: str | None
+    commit: str | None
+    config: Json
+    summary: Json
+    state: str
+    stopped: bool
+    exit_code: int | None
+    host: str | None
+    program: str | None
+    sweep: str | None
+    user: str | None
+    #: The item that launched it, if one did.
+    item_id: str | None
+    created_at: datetime
+    heartbeat_at: datetime
+
 
 _WITH_PROJECT: Final = select(runs, projects.c.number).join(
     projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)

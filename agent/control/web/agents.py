@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from agent.control.app_keys import PLANE, principal_of
-from agent.control.store.records import AgentRecord
+from agent.control.store.agents import AgentRecord
 from agent.control.web.filters import queue_url, size
 from agent.control.web.rendering import page
 from agent.model.errors import NotFoundError

@@ -13,7 +13,8 @@ from aiohttp import web
 from agent.control.app_keys import LOGS, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.logs import LogKey, LogStore
-from agent.control.store.records import AttemptRecord, EventRecord, ItemRecord
+from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.store.items import ItemRecord
 from agent.control.web.filters import job_url, queue_url, tone
 from agent.control.web.rendering import page
 from agent.model.errors import InvalidInputError

@@ -17,7 +17,7 @@ from agent.control.auth.policy import Principal
 from agent.control.services.job_inputs import CONFIG_KEY, standard
 from agent.control.services.plane import Plane
 from agent.control.store.artifact_records import JobVersion
-from agent.control.store.records import ItemRecord, Submission
+from agent.control.store.items import ItemRecord, Submission
 from agent.model.errors import LaunchError
 from agent.model.spec import Json
 

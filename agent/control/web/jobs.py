@@ -18,7 +18,7 @@ from agent.control.store.artifact_records import (
     JobRecord,
     JobVersion,
 )
-from agent.control.store.records import ItemRecord
+from agent.control.store.items import ItemRecord
 from agent.control.web import job_form
 from agent.control.web.filters import job_url, source_word
 from agent.control.web.rendering import page

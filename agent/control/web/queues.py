@@ -14,7 +14,8 @@ from agent.config.document import format_yaml
 from agent.control.app_keys import PLANE, principal_of
 from agent.control.auth.policy import Principal
 from agent.control.services.plane import Plane
-from agent.control.store.records import AgentRecord, QueueRecord
+from agent.control.store.agents import AgentRecord
+from agent.control.store.queues import QueueRecord
 from agent.control.web.agents import recent
 from agent.control.web.filters import queue_url
 from agent.control.web.rendering import page

@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import text
 
 from agent.config.control import ControlConfig
-from agent.control.store.records import ClaimRecord, ItemRecord
+from agent.control.store.items import ClaimRecord, ItemRecord
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError
 from agent.model.phase import HELD, MAY_RUN, TERMINAL, Phase

@@ -7,7 +7,8 @@ import pytest
 
 from agent.control.auth.policy import Kind, Principal
 from agent.control.services.runs import RunChange
-from agent.control.store.records import Role, Submission
+from agent.control.store.accounts import Role
+from agent.control.store.items import Submission
 from agent.model.errors import (
     AlreadyExistsError,
     AuthenticationError,

@@ -15,6 +15,7 @@ from agent.control.services import contents as contents_module
 from agent.control.services.contents import Contents
 from agent.control.services.jobs import JOB_TYPE
 from agent.control.store import artifact_files
+from agent.control.store.accounts import Role
 from agent.control.store.artifact_records import (
     ArtifactRecord,
     ContentRecord,
@@ -22,7 +23,7 @@ from agent.control.store.artifact_records import (
     NewArtifact,
 )
 from agent.control.store.artifact_tables import contents as stored
-from agent.control.store.records import Role, Submission
+from agent.control.store.items import Submission
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError
 from agent.model.job.digest import encoded, manifest_digest

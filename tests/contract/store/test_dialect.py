@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from agent.control.services.runs import RunChange, storage_id
-from agent.control.store.records import AgentProtocol
+from agent.control.store.agents import AgentProtocol
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.phase import Phase

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.control.store.records import Submission
+from agent.control.store.items import Submission
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase

@@ -11,13 +11,9 @@ from sqlalchemy import text
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
+from agent.control.services.agents import AgentWithItems
 from agent.control.services.plane import Plane, open_plane
-from agent.control.store.records import (
-    AgentWithItems,
-    ClaimRecord,
-    ItemRecord,
-    Submission,
-)
+from agent.control.store.items import ClaimRecord, ItemRecord, Submission
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.phase import Phase, may_follow

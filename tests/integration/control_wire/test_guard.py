@@ -8,7 +8,7 @@ from yarl import URL
 
 from agent.control.app_keys import SESSIONS
 from agent.control.middleware.route_access import Access, access_of
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
 

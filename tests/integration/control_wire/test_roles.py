@@ -17,7 +17,7 @@ from graphql import (
 from agent.control.auth.policy import Action, Kind, may_ever
 from agent.control.graphql import schema as schema_module
 from agent.control.graphql.schema import build_schema, field_policies
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.model.errors import PermissionDeniedError
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC

@@ -12,7 +12,7 @@ import aiohttp
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
 from agent.control.server import ControlPlane
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 
 SPEC = {"docker": {"docker_image": "repo/name:tag"}, "project": "demo", "overrides": {"args": []}}
 

@@ -13,14 +13,10 @@ from agent.control.files.logs import LogKey
 from agent.control.server import ControlPlane
 from agent.control.services.notifications import topic_log
 from agent.control.services.plane import Plane
-from agent.control.store.records import (
-    AgentRecord,
-    Channel,
-    ClaimRecord,
-    ItemRecord,
-    Role,
-    Submission,
-)
+from agent.control.store.accounts import Role
+from agent.control.store.agents import AgentRecord
+from agent.control.store.history import Channel
+from agent.control.store.items import ClaimRecord, ItemRecord, Submission
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.phase import Phase

@@ -5,7 +5,7 @@ import re
 
 import aiohttp
 
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.model.cause import Cause
 from agent.model.phase import Phase
 from tests.integration.pages.jobs import GIT, IMAGE, of_code, stored_code, stored_job

@@ -7,7 +7,7 @@ import re
 import aiohttp
 import pytest
 
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.model.cause import Cause
 from agent.model.phase import Phase
 from agent.model.protocol import Condition, ConditionKind

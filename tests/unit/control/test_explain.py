@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.control.services.explain import Situation, explain
-from agent.control.store.records import AgentProtocol, AgentRecord, ItemRecord, QueueRecord
+from agent.control.store.agents import AgentProtocol, AgentRecord
+from agent.control.store.items import ItemRecord
+from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.phase import TERMINAL, Phase

@@ -3,7 +3,7 @@
 import pytest
 
 from agent.control.auth.policy import Action, Kind, Policy, Principal
-from agent.control.store.records import Role
+from agent.control.store.accounts import Role
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
 MEMBER = {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS}

@@ -4,14 +4,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.control.auth.policy import Kind, Principal
-from agent.control.store.records import (
-    AgentProtocol,
-    AgentRecord,
-    AttemptRecord,
-    ItemRecord,
-    QueueRecord,
-    Role,
-)
+from agent.control.store.accounts import Role
+from agent.control.store.agents import AgentProtocol, AgentRecord
+from agent.control.store.history import AttemptRecord
+from agent.control.store.items import ItemRecord
+from agent.control.store.queues import QueueRecord
 from agent.control.web import agents, filters, items, queues
 from agent.model.capacity import Capacity, Demand
 from agent.model.phase import TERMINAL, Phase

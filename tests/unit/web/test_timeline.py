@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.store.records import EventRecord
+from agent.control.store.history import EventRecord
 from agent.control.web.items import steps
 from agent.model.phase import TERMINAL, Phase
 
