@@ -33,8 +33,10 @@ from agent.daemon.state_folder import locked_state_folder
 from agent.model.capacity import Capacity
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.dependencies import Limits
+from agent.remote.artifacts.reader import RemoteArtifacts
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
-from agent.remote.queue import RemoteQueue
+from agent.remote.launch_queue import LaunchQueue
 from agent.system import machine
 
 if TYPE_CHECKING:
@@ -130,13 +132,16 @@ async def make_daemon(
     stack: AsyncExitStack, context: BackendContext, client: GraphQLClient, identity: str
 ) -> AgentDaemon:
     """An agent on an open session; `stack` closes what it opens when it runs."""
-    sources, pruners = make_sources(context, client)
+    transfers = await stack.enter_async_context(
+        Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
+    )
+    sources, pruners = make_sources(context, RemoteArtifacts(client, transfers))
 
     async def backends(agent: RegisteredAgent) -> Backends:
         return await open_backends(stack, context, agent.control_plane_id, pruners)
 
     return AgentDaemon(
-        queue=RemoteQueue(client),
+        queue=LaunchQueue(client),
         registration=await _registration(context, identity),
         open_backends=backends,
         sources=sources,

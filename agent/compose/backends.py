@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from agent.builders.nothing import NoBuilder
     from agent.control.server import ControlPlane
     from agent.docker.client import Engine
+    from agent.ports.artifact import ArtifactPort
     from agent.registries.login import LoginSource
     from agent.registries.oci import OciRegistry
-    from agent.remote.client import GraphQLClient
 
 CONTAINERS: Final = "local-container"
 PROCESSES: Final = "local-process"
@@ -362,11 +362,10 @@ def _cloud_logins(destination: Destination, threads: Executor) -> list["LoginSou
 
 
 def make_sources(
-    context: BackendContext, client: "GraphQLClient"
+    context: BackendContext, artifacts: "ArtifactPort"
 ) -> tuple[Sources, tuple[Pruner, ...]]:
     """Where source code and stored jobs are read, and what prunes their caches."""
-    from agent.remote.artifacts.memory import RememberedArtifacts
-    from agent.remote.artifacts.reader import RemoteArtifacts
+    from agent.remote.artifacts.reader import CachedArtifacts
     from agent.sources.artifact import ArtifactFetcher
     from agent.sources.git.source import GitFetcher
 
@@ -378,7 +377,7 @@ def make_sources(
         threads=context.threads,
         environment=context.environment,
     )
-    jobs = RememberedArtifacts(RemoteArtifacts(client))
+    jobs = CachedArtifacts(artifacts)
     artifact = ArtifactFetcher(jobs, config.sources.code, context.cache / "code", context.threads)
     plugged = plugins.find(plugins.SOURCES)
     plugin_context = context.plugin_context("", "sources")

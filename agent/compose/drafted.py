@@ -15,7 +15,7 @@ from agent.model.errors import NotFoundError
 from agent.model.job.names import LATEST
 from agent.model.job.reference import CodeReference, JobReference
 from agent.ports.artifact import Artifact, Entry
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.console import Console
 

@@ -38,7 +38,7 @@ from agent.pipeline.stored_job import read_job
 from agent.ports.log import LogSink, say
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.artifacts.versions import Artifacts
+from agent.remote.artifacts.versions import ArtifactVersions
 from agent.remote.console import Console
 from agent.sources.artifact import ArtifactFetcher
 from agent.sources.git.source import GitFetcher
@@ -67,7 +67,10 @@ async def render_submission(
         drafted = await _drafted(console, config, threads, making, log)
         job = asked.job if drafted is None else str(drafted.reference)
         spec = await asyncio.to_thread(launch_spec, asked, job)
-        bench = _workbench(console, config, threads, drafted, making)
+        client = console.client
+        transfers = Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
+        jobs = RemoteArtifacts(client, await stack.enter_async_context(transfers))
+        bench = _workbench(jobs, config, threads, drafted, making)
         claim = await _claim(bench, queue, spec, values or {}, entity)
         if drafted is None:
             await _check_inputs(console, claim)
@@ -139,7 +142,7 @@ async def _check_inputs(console: Console, claim: Claim) -> None:
     if claim.spec.job is None:
         return
     named = parse_reference(claim.spec.job)
-    version = await Artifacts(console.client, Transfers()).version(named)
+    version = await ArtifactVersions(console.client, Transfers()).version(named)
     said = json.loads(version.get("metadata") or "{}").get("input_schemas")
     schemas: Json = said if isinstance(said, dict) else {}
     check_inputs(schemas, claim.spec.overrides.model_dump())
@@ -167,7 +170,7 @@ def _made(queue: QueueRecord, composed: Composed, places: Json) -> Claim:
 
 
 def _workbench(
-    console: Console,
+    jobs: RemoteArtifacts,
     config: AgentConfig,
     threads: ThreadPoolExecutor,
     drafted: DraftedJob | None,
@@ -178,7 +181,6 @@ def _workbench(
     What would be sent is read where it lies.
     """
     cache = config.state_dir / "cache"
-    jobs = RemoteArtifacts(console.client)
     limits = config.sources.code
     git = GitFetcher(
         config.sources.git, cache / "git", embedded=True, threads=threads, environment=os.environ

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
 from agent.model.tree import leaving_link, walk
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content
 
 #: More files than this are data or an environment, not code.
 MAX_FILES: Final = 100_000

@@ -20,8 +20,8 @@ from agent.model.job.reference import CodeReference
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.names import did_you_mean
 from agent.model.tree import walk
-from agent.remote.artifacts.lookup import JOB
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content
+from agent.remote.artifacts.versions import JOB
 from agent.sources.notebook import notebook_to_script
 
 if TYPE_CHECKING:

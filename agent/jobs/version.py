@@ -11,11 +11,9 @@ from agent.jobs.draft import JobDraft, draft_job
 from agent.jobs.request import JobRequest
 from agent.model.job import names
 from agent.model.job.reference import JobReference
-from agent.remote.artifacts import documents
-from agent.remote.artifacts.lookup import JOB
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
-from agent.remote.artifacts.versions import Artifacts
+from agent.remote.artifacts.upload import ArtifactUploads, NewVersion, StoredVersion
+from agent.remote.artifacts.versions import JOB, ArtifactVersions
 from agent.remote.client import GraphQLClient
 
 if TYPE_CHECKING:
@@ -36,9 +34,9 @@ class JobStore:
     repositories: Callable[[], "Repositories"]
 
     @property
-    def artifacts(self) -> Artifacts:
+    def artifacts(self) -> ArtifactVersions:
         """Reads versions and changes their aliases."""
-        return Artifacts(self.client, self.transfers)
+        return ArtifactVersions(self.client, self.transfers)
 
 
 @asynccontextmanager
@@ -93,13 +91,13 @@ async def create_job(
         UnreachableError: the connection failed for too long; no version is left behind.
     """
     draft = await draft_job(store, request)
-    async with Uploads(store.client, store.transfers, progress) as uploads:
+    async with ArtifactUploads(store.client, store.transfers, progress) as uploads:
         code = await _store_code(uploads, draft)
         stored = await uploads.store(_new_version(draft, code))
     return await _version(store, draft, code, stored)
 
 
-async def _store_code(uploads: Uploads, draft: JobDraft) -> Stored | None:
+async def _store_code(uploads: ArtifactUploads, draft: JobDraft) -> StoredVersion | None:
     if draft.code_name is None:
         return None
     return await uploads.store(
@@ -113,7 +111,7 @@ async def _store_code(uploads: Uploads, draft: JobDraft) -> Stored | None:
     )
 
 
-def _new_version(draft: JobDraft, code: Stored | None) -> NewVersion:
+def _new_version(draft: JobDraft, code: StoredVersion | None) -> NewVersion:
     request, schema = draft.request, draft.request.schema
     return NewVersion(
         entity=request.entity,
@@ -132,10 +130,9 @@ def _new_version(draft: JobDraft, code: Stored | None) -> NewVersion:
 
 
 async def _version(
-    store: JobStore, draft: JobDraft, code: Stored | None, stored: Stored
+    store: JobStore, draft: JobDraft, code: StoredVersion | None, stored: StoredVersion
 ) -> JobVersion:
-    data = await store.client.execute(documents.BY_ID, {"id": stored.id})
-    version: Json = data.get("artifact") or {}
+    version = await store.artifacts.by_id(stored.id) or {}
     aliases = [each["alias"] for each in version.get("aliases") or []]
     number = version.get("versionIndex")
     request, alias = draft.request, names.LATEST if number is None else f"v{number}"

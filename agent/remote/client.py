@@ -22,19 +22,29 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_bef
 from tenacity.wait import wait_random_exponential
 from yarl import URL
 
-from agent.model.errors import ConfigError, ServerError
+from agent.model.errors import (
+    AuthenticationError,
+    ConfigError,
+    LaunchError,
+    PermissionDeniedError,
+    ServerError,
+    UnreachableError,
+)
 from agent.remote.failures import (
     STATUS_RULES,
     UnansweredError,
+    error_in,
     error_of_code,
     error_of_status,
+    reason_of,
     rule_for,
-    told_in,
-    words_of,
 )
 
-#: Seconds for a call that does not wait on purpose.
+#: The feature that our servers announce and W&B's do not: leases, and all else that is ours.
+LEASES: Final = "LAUNCH_LEASES"
+#: Seconds for a call that is no long poll.
 DEADLINE: Final = 30.0
+_FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
 _PIECE: Final = 256 * 1024
 _LONGEST_RETRY_AFTER: Final = 60.0
@@ -52,7 +62,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How failed calls are repeated; seconds."""
 
     #: No new try starts later than this after the first, whatever the call's deadline.
@@ -63,7 +73,7 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A whole REST answer."""
 
     status: int
@@ -95,15 +105,17 @@ class GraphQLClient:
         endpoint: Endpoint,
         *,
         user_agent: str = "launch-agent",
-        patience: Patience = Patience(),
+        retry_policy: RetryPolicy = RetryPolicy(),
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.endpoint = endpoint
         self._base = _base_url(endpoint.url)
         self._user_agent = user_agent
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
+        #: See `has_leases`; `None`: not asked yet.
+        self._has_leases: bool | None = None
 
     @property
     def proxied(self) -> bool:
@@ -115,7 +127,7 @@ class GraphQLClient:
             connector=aiohttp.TCPConnector(ssl=self._tls(), limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._patience.connect),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._retry_policy.connect),
             trust_env=self.proxied,
         )
         return self
@@ -164,6 +176,25 @@ class GraphQLClient:
         )
         return _data(answer)
 
+    async def has_leases(self) -> bool:
+        """Whether this is a server of ours: it announces the feature `LAUNCH_LEASES`.
+
+        Raises:
+            UnreachableError, AuthenticationError, PermissionDeniedError: as any call.
+        """
+        if self._has_leases is None:
+            try:
+                data = await self.execute(_FEATURES)
+            except (UnreachableError, AuthenticationError, PermissionDeniedError):
+                raise
+            except LaunchError:
+                # A server without `serverInfo.features` refuses the document.
+                data = {}
+            features = (data.get("serverInfo") or {}).get("features") or []
+            enabled = {each["name"] for each in features if each and each.get("isEnabled")}
+            self._has_leases = LEASES in enabled
+        return self._has_leases
+
     async def send(
         self,
         method: str,
@@ -174,7 +205,7 @@ class GraphQLClient:
         headers: Mapping[str, str] | None = None,
         deadline: float = DEADLINE,
         idempotent: bool = True,
-    ) -> Answer:
+    ) -> Response:
         """One REST call with repeats; a callable `body` is asked anew for every try.
 
         Raises:
@@ -182,10 +213,10 @@ class GraphQLClient:
             LaunchError: what the status, or the code in the body, stands for.
         """
 
-        async def once() -> Answer:
+        async def once() -> Response:
             content = body() if callable(body) else body
             async with self._open(method, path, params, content, headers) as response:
-                return Answer(response.status, response.headers, await response.read())
+                return Response(response.status, response.headers, await response.read())
 
         return await self._repeat(once, deadline, idempotent=idempotent)
 
@@ -223,7 +254,7 @@ class GraphQLClient:
             message = "GraphQLClient is used outside its `async with`."
             raise RuntimeError(message)
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._patience.connect, sock_read=silence
+            total=None, sock_connect=self._retry_policy.connect, sock_read=silence
         )
         url = URL(f"{self._base}{path}", encoded=True)
         try:
@@ -237,15 +268,15 @@ class GraphQLClient:
             raise self._unanswered(error) from error
 
     async def _repeat(
-        self, once: Callable[[], Awaitable[Answer]], deadline: float, *, idempotent: bool
-    ) -> Answer:
+        self, once: Callable[[], Awaitable[Response]], deadline: float, *, idempotent: bool
+    ) -> Response:
         def again(error: BaseException) -> bool:
             return isinstance(error, UnansweredError) and error.rule.allows(idempotent=idempotent)
 
         tries = AsyncRetrying(
             retry=retry_if_exception(again),
-            stop=stop_before_delay(min(deadline, self._patience.total)),
-            wait=_Wait(self._patience),
+            stop=stop_before_delay(min(deadline, self._retry_policy.total)),
+            wait=_Wait(self._retry_policy),
             sleep=self._sleep,
             reraise=True,
         )
@@ -265,7 +296,7 @@ class GraphQLClient:
             where = response.headers.get("Location", "elsewhere")
             message = f"{self._base} redirects to {where}, and redirects are not followed."
             raise ServerError(message, hint="Give the final address.")
-        text, code, hint = told_in(await response.read())
+        text, code, hint = error_in(await response.read())
         message = text or f"{self._base} answered {response.status} {response.reason}."
         rule = STATUS_RULES.get(response.status)
         if rule is not None:
@@ -275,7 +306,7 @@ class GraphQLClient:
 
     def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> UnansweredError:
         rule = rule_for(error)
-        seen = words_of(error)
+        seen = reason_of(error)
         message = f"{self._base} cannot be reached: {rule.reason} ({seen})."
         return UnansweredError(message, rule, hint="Check the address, and that it is up.")
 
@@ -300,9 +331,9 @@ class GraphQLClient:
 class _Wait:
     """What the server asks for, else a random share of an interval that doubles."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, retry_policy: RetryPolicy) -> None:
         self._backoff = wait_random_exponential(
-            multiplier=patience.first_wait, max=patience.longest_wait
+            multiplier=retry_policy.first_wait, max=retry_policy.longest_wait
         )
 
     def __call__(self, state: RetryCallState) -> float:
@@ -336,13 +367,13 @@ def _base_url(text: str) -> URL:
     return url.with_query(None).with_fragment(None)
 
 
-def _data(answer: Answer) -> dict[str, Any]:
+def _data(answer: Response) -> dict[str, Any]:
     reply = answer.json()
     if not isinstance(reply, dict):
         message = "The server's GraphQL answer is not an object."
         raise ServerError(message, hint="Is this the address of a control plane?")
     if reply.get("errors"):
-        text, code, hint = told_in(answer.body)
+        text, code, hint = error_in(answer.body)
         raise error_of_code(code, text or "The server reports an error without a message.", hint)
     data = reply.get("data")
     return data if isinstance(data, dict) else {}

@@ -12,7 +12,6 @@ from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.job.reference import JobReference, parse_reference
 from agent.model.names import did_you_mean
 from agent.remote.client import GraphQLClient
-from agent.remote.features import CONDITIONS, features
 
 Json = dict[str, Any]
 
@@ -41,9 +40,8 @@ _AGENT: Final = """
   id name hostname agentStatus lost draining stopPolling heartbeatAt createdAt version
   entityName queueNames capacity
   items { id name phase queueName activity startedAt }
+  conditions { kind message resource }
 """
-
-_CONDITIONS: Final = " conditions { kind message resource } "
 
 _PAGE: Final = 500
 #: Seconds without a byte of a log.
@@ -61,7 +59,6 @@ class Console:
         self._client = client
         #: `None` leaves the choice to the server: the key's owner.
         self.entity = entity
-        self._agent_fields: str | None = None
 
     @property
     def client(self) -> GraphQLClient:
@@ -272,9 +269,7 @@ class Console:
     async def agents(self) -> list[Json]:
         """Agents, newest heartbeat first."""
         data = await self._client.execute(
-            "query Agents($entity: String) { launchAgents(entityName: $entity) {"
-            + await self._of_agents()
-            + "} }",
+            "query Agents($entity: String) { launchAgents(entityName: $entity) {" + _AGENT + "} }",
             {"entity": self.entity},
         )
         agents: list[Json] = data["launchAgents"]
@@ -298,7 +293,7 @@ class Console:
         """Ask an agent to leave: DRAIN lets its jobs finish, STOP stops them."""
         data = await self._client.execute(
             "mutation StopAgent($id: ID!, $mode: AgentStopMode!) {"
-            " stopLaunchAgent(id: $id, mode: $mode) {" + await self._of_agents() + "} }",
+            " stopLaunchAgent(id: $id, mode: $mode) {" + _AGENT + "} }",
             {"id": agent_id, "mode": mode},
             idempotent=True,
         )
@@ -339,13 +334,6 @@ class Console:
         return str(answer.json()["url"])
 
     # ------------------------------------------------------------------ inside
-
-    async def _of_agents(self) -> str:
-        """What is asked of agents: an older server refuses a document with newer fields."""
-        if self._agent_fields is None:
-            newer = CONDITIONS in await features(self._client)
-            self._agent_fields = _AGENT + (_CONDITIONS if newer else "")
-        return self._agent_fields
 
     async def _item(self, item_id: str, fields: str) -> Json:
         data = await self._client.execute(

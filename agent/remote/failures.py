@@ -25,7 +25,7 @@ from agent.model.errors import (
 )
 
 
-class Repeat(Enum):
+class Retry(Enum):
     """What is known about a request that got no good answer."""
 
     #: It was certainly not carried out.
@@ -37,44 +37,44 @@ class Repeat(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class RetryRule:
     """May it be repeated, and why."""
 
-    repeat: Repeat
+    retry: Retry
     reason: str
 
     def allows(self, *, idempotent: bool) -> bool:
         """Whether a request of this kind may be sent again."""
-        return self.repeat is Repeat.ALWAYS or (idempotent and self.repeat is Repeat.IF_IDEMPOTENT)
+        return self.retry is Retry.ALWAYS or (idempotent and self.retry is Retry.IF_IDEMPOTENT)
 
 
-STATUS_RULES: Final[Mapping[int, Rule]] = {
-    408: Rule(Repeat.ALWAYS, "the server did not get the whole request in time"),
-    429: Rule(Repeat.ALWAYS, "the server turned it away before it looked at it"),
-    502: Rule(Repeat.IF_IDEMPOTENT, "a proxy lost the server, perhaps after it did the work"),
-    503: Rule(Repeat.ALWAYS, "the server is not ready and did no work"),
-    504: Rule(Repeat.IF_IDEMPOTENT, "a proxy lost patience while the server worked"),
+STATUS_RULES: Final[Mapping[int, RetryRule]] = {
+    408: RetryRule(Retry.ALWAYS, "the server did not get the whole request in time"),
+    429: RetryRule(Retry.ALWAYS, "the server turned it away before it looked at it"),
+    502: RetryRule(Retry.IF_IDEMPOTENT, "a proxy lost the server, perhaps after it did the work"),
+    503: RetryRule(Retry.ALWAYS, "the server is not ready and did no work"),
+    504: RetryRule(Retry.IF_IDEMPOTENT, "a proxy lost patience while the server worked"),
 }
 
 #: First match counts, so that special cases stand before their base classes.
-EXCEPTION_RULES: Final[tuple[tuple[type[BaseException], Rule], ...]] = (
-    (aiohttp.InvalidURL, Rule(Repeat.NEVER, "the address is not a URL")),
+EXCEPTION_RULES: Final[tuple[tuple[type[BaseException], RetryRule], ...]] = (
+    (aiohttp.InvalidURL, RetryRule(Retry.NEVER, "the address is not a URL")),
     (
         aiohttp.ClientConnectorCertificateError,
-        Rule(Repeat.NEVER, "a certificate does not become valid by asking again"),
+        RetryRule(Retry.NEVER, "a certificate does not become valid by asking again"),
     ),
-    (aiohttp.ClientSSLError, Rule(Repeat.NEVER, "the two sides agree on no encryption")),
-    (aiohttp.ClientConnectorError, Rule(Repeat.ALWAYS, "no connection was made")),
-    (aiohttp.ConnectionTimeoutError, Rule(Repeat.ALWAYS, "no connection was made in time")),
+    (aiohttp.ClientSSLError, RetryRule(Retry.NEVER, "the two sides agree on no encryption")),
+    (aiohttp.ClientConnectorError, RetryRule(Retry.ALWAYS, "no connection was made")),
+    (aiohttp.ConnectionTimeoutError, RetryRule(Retry.ALWAYS, "no connection was made in time")),
     (
         aiohttp.ClientConnectionError,
-        Rule(Repeat.IF_IDEMPOTENT, "the connection broke before the answer came"),
+        RetryRule(Retry.IF_IDEMPOTENT, "the connection broke before the answer came"),
     ),
-    (aiohttp.ClientPayloadError, Rule(Repeat.IF_IDEMPOTENT, "the answer was cut")),
-    (asyncio.TimeoutError, Rule(Repeat.IF_IDEMPOTENT, "no answer came in time")),
+    (aiohttp.ClientPayloadError, RetryRule(Retry.IF_IDEMPOTENT, "the answer was cut")),
+    (asyncio.TimeoutError, RetryRule(Retry.IF_IDEMPOTENT, "no answer came in time")),
     (
         aiohttp.ClientError,
-        Rule(Repeat.NEVER, "the other side does not speak HTTP as this program knows it"),
+        RetryRule(Retry.NEVER, "the other side does not speak HTTP as this program knows it"),
     ),
 )
 
@@ -113,7 +113,12 @@ class UnansweredError(UnreachableError):
     """No good answer; `rule` tells whether the request may be repeated."""
 
     def __init__(
-        self, message: str, rule: Rule, *, retry_after: float | None = None, hint: str | None = None
+        self,
+        message: str,
+        rule: RetryRule,
+        *,
+        retry_after: float | None = None,
+        hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.rule = rule
@@ -121,7 +126,7 @@ class UnansweredError(UnreachableError):
         self.retry_after = retry_after
 
 
-def told_in(body: bytes) -> tuple[str | None, str | None, str | None]:
+def error_in(body: bytes) -> tuple[str | None, str | None, str | None]:
     """Message, code and hint of the first error in an answer, as far as it has them."""
     try:
         first = json.loads(body)["errors"][0]
@@ -131,7 +136,7 @@ def told_in(body: bytes) -> tuple[str | None, str | None, str | None]:
         return None, None, None
 
 
-def rule_for(error: BaseException) -> Rule:
+def rule_for(error: BaseException) -> RetryRule:
     """The rule for an exception of the transport; raises `KeyError` for any other."""
     for kind, rule in EXCEPTION_RULES:
         if isinstance(error, kind):
@@ -139,7 +144,7 @@ def rule_for(error: BaseException) -> Rule:
     raise KeyError(type(error))
 
 
-def words_of(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What was seen: the system's own words where no connection was made, else the library's."""
     cause = getattr(error, "os_error", None)
     if not isinstance(cause, OSError):

@@ -21,14 +21,8 @@ from agent.model.spec import Json
 
 #: Clients compare their own version with these; the oldest is that of W&B's documentation.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
-#: Read by agents and commands; explained at the top of schema.graphql.
-_FEATURES: Final = tuple(
-    {"name": name, "is_enabled": True}
-    for name in (
-        "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
-        "LAUNCH_CONTENT_BATCHES", "LAUNCH_DRY_RUN",
-    )
-)  # fmt: skip
+#: What tells our servers from W&B's; the schema's first lines say what it stands for.
+_FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
 #: Lets clients save code and the diff to the last commit.
 _FLAGS: Final = {"code_saving_enabled": True}
 

@@ -1,14 +1,25 @@
-"""Signed URLs: sending files to them and reading from them, without our key.
+"""ArtifactUploads to signed URLs and downloads from them.
 
-Such a URL carries its own right, and may belong to an object store that must not see the key.
-Contents are streamed and hashed on the way; nothing is held in memory whole.
+A signed URL needs no key, and may belong to an object store that must not get it. Contents are
+streamed; no file is in memory whole. Small files go many in one request to servers of ours: a
+directory of code is a thousand small files, and a request for each costs more than its bytes.
+Each stands behind a line with its size and the URL that was made for it.
 """
 
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
@@ -20,17 +31,22 @@ from tenacity.wait import wait_random_exponential
 from yarl import URL
 
 from agent.model.errors import InvalidInputError, ServerError
-from agent.remote.artifacts import batches
-from agent.remote.artifacts.batches import Addressed, BatchReading
-from agent.remote.artifacts.reading import PIECE, Content, Extent, Reading
+from agent.remote.artifacts.contents import (
+    PIECE,
+    ByteRange,
+    Content,
+    ContentReader,
+    read_verified,
+    read_whole,
+)
 from agent.remote.failures import (
     STATUS_RULES,
     AddressRefusedError,
     UnansweredError,
+    error_in,
     error_of_status,
+    reason_of,
     rule_for,
-    told_in,
-    words_of,
 )
 
 Result = TypeVar("Result")
@@ -42,9 +58,107 @@ _TRIES: Final = 5
 _LONGEST_REFUSAL: Final = 4096
 _GOOD: Final = range(200, 300)
 
+#: What the body of such a request is called.
+BATCH_TYPE: Final = "application/vnd.launch.contents"
+#: Bytes of a file that is small, and of one request; files of one request.
+_SMALL: Final = 256 * 1024
+_BYTES: Final = 16 * 1024 * 1024
+_FILES: Final = 500
+#: Where the server's addresses of contents begin, and where many are sent to at once.
+_PLACE: Final = "/storage/contents"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressedContent:
+    """A content and the address that was made for it."""
+
+    content: Content
+    url: str
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is worth to be sent with others."""
+        return self.content.size <= _SMALL and _PLACE in self.url
+
+    @property
+    def line(self) -> bytes:
+        """What stands before its bytes."""
+        return f"{self.content.size} {self.url}\n".encode()
+
+
+def batch_url(batch: Sequence[AddressedContent]) -> str:
+    """Where a batch is sent to: the server as it calls itself in its addresses."""
+    base, place, _ = batch[0].url.partition(_PLACE)
+    return base + place
+
+
+def body_size(batch: Iterable[AddressedContent]) -> int:
+    """Bytes of the whole request."""
+    return sum(len(file.line) + file.content.size for file in batch)
+
+
+def batches(files: Iterable[AddressedContent]) -> list[list[AddressedContent]]:
+    """Small files by request, in their order."""
+    found: list[list[AddressedContent]] = []
+    room = 0
+    for file in files:
+        if not found or room < file.content.size or len(found[-1]) == _FILES:
+            found.append([])
+            room = _BYTES
+        found[-1].append(file)
+        room -= file.content.size
+    return found
+
+
+class BatchReader:
+    """The body of a request with many files, read while it is sent.
+
+    The server compares each with its digest, which the address names; hashing them here as
+    well would cost as much as sending them.
+    """
+
+    def __init__(self, batch: Sequence[AddressedContent]) -> None:
+        self._batch = batch
+        #: Why the pieces could not be given.
+        self.failure: InvalidInputError | None = None
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The pieces; what goes wrong with a file is kept as `failure`."""
+        return self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        files = iter(self._batch)
+        try:
+            while piece := await asyncio.to_thread(_next, files):
+                yield piece
+        except InvalidInputError as error:
+            self.failure = error
+            raise
+
+
+def changed_in(batch: Iterable[AddressedContent]) -> InvalidInputError | None:
+    """Which file is no longer the one that was hashed, if any is. Blocks."""
+    for file in batch:
+        try:
+            read_verified(file.content, file.content.whole)
+        except InvalidInputError as error:
+            return error
+    return None
+
+
+def _next(files: Iterator[AddressedContent]) -> bytes:
+    piece: list[bytes] = []
+    room = PIECE
+    for file in files:
+        piece += (file.line, read_whole(file.content, file.content.whole))
+        room -= file.content.size
+        if room <= 0:
+            break
+    return b"".join(piece)
+
 
 class Transfers:
-    """Uploads and downloads; use it as an async context manager, by one event loop.
+    """ArtifactUploads and downloads; use it as an async context manager, by one event loop.
 
     `proxied` says whether a proxy of the environment counts, as for the server itself.
     """
@@ -97,9 +211,9 @@ class Transfers:
         await self._put(content, content.whole, url, dict(map(_header, headers)))
 
     async def put_part(
-        self, content: Content, extent: Extent, url: str, headers: Iterable[str]
+        self, content: Content, part: ByteRange, url: str, headers: Iterable[str]
     ) -> str:
-        """Send one extent of a file; gives the `ETag` by which the store knows it.
+        """Send one part of a file; gives the `ETag` by which the store knows it.
 
         Of `headers` only the media type counts, as with W&B's client: the others speak of the
         whole file. Without one, none is sent, since the signature may cover it.
@@ -109,63 +223,76 @@ class Transfers:
             InvalidInputError, UnreachableError, LaunchError: as `put`.
         """
         named = {name.lower(): value for name, value in map(_header, headers)}
-        given = {"Content-MD5": extent.digest}
+        given = {"Content-MD5": part.digest}
         if "content-type" in named:
             given["Content-Type"] = named["content-type"]
-        tag = await self._put(content, extent, url, given)
+        tag = await self._put(content, part, url, given)
         if not tag:
             message = f"{_target(url).origin()} took a part of '{content.path}' without an ETag."
             raise ServerError(message, hint="A store behind W&B's servers always gives one.")
         return tag
 
-    async def put_batch(self, batch: Sequence[Addressed]) -> None:
+    async def put_batch(self, batch: Sequence[AddressedContent]) -> None:
         """Send small files in one request.
 
         Raises:
             InvalidInputError, UnreachableError, LaunchError: as `put`.
         """
-        size, first = str(batches.body_size(batch)), batch[0].content.path
-        headers = {"Content-Type": batches.TYPE, "Content-Length": size}
-        url = batches.batch_url(batch)
+        size, first = str(body_size(batch)), batch[0].content.path
+        headers = {"Content-Type": BATCH_TYPE, "Content-Length": size}
+        url = batch_url(batch)
         try:
-            await self._send("POST", url, headers, lambda: BatchReading(batch), first)
+            await self._send("POST", url, headers, lambda: BatchReader(batch), first)
         except InvalidInputError:
             # The server knows it by its digest; people want the name.
-            changed = await asyncio.to_thread(batches.changed_in, batch)
+            changed = await asyncio.to_thread(changed_in, batch)
             if changed is None:
                 raise
             raise changed from None
 
     async def _put(
-        self, content: Content, extent: Extent, url: str, headers: dict[str, str]
+        self, content: Content, part: ByteRange, url: str, headers: dict[str, str]
     ) -> str:
-        given = {**headers, "Content-Length": str(extent.size)}
-        return await self._send("PUT", url, given, lambda: Reading(content, extent), content.path)
+        given = {**headers, "Content-Length": str(part.size)}
+        return await self._send(
+            "PUT", url, given, lambda: ContentReader(content, part), content.path
+        )
 
     async def _send(
         self,
         method: str,
         url: str,
         headers: dict[str, str],
-        read: Callable[[], Reading | BatchReading],
+        read: Callable[[], ContentReader | BatchReader],
         path: str,
     ) -> str:
         """Send what `read` begins to read anew for each try; gives the `ETag`."""
 
         async def once() -> str:
-            reading = read()
-            body = await reading.body()
+            reader = read()
+            body = await reader.body()
             try:
                 async with self._open(method, url, headers, body) as response:
                     await response.read()
                     return response.headers.get("ETag", "")
             except UnansweredError:
                 # A body that fails reaches us as a broken connection; the reason is the file.
-                if reading.failure is not None:
-                    raise reading.failure from None
+                if reader.failure is not None:
+                    raise reader.failure from None
                 raise
 
         return await self._repeat(once, path)
+
+    async def stream(self, url: str) -> AsyncGenerator[bytes, None]:
+        """A file in pieces, without repeats, since pieces may be used already.
+
+        Raises:
+            UnansweredError: it could not be opened, or broke.
+            LaunchError: what the store's status stands for.
+        """
+        async with self._open("GET", url, {}, None) as response:
+            async for piece in response.content.iter_chunked(PIECE):
+                yield piece
 
     async def read(self, url: str, limit: int) -> bytes:
         """A small file, whole; `limit` is in bytes.
@@ -213,7 +340,7 @@ class Transfers:
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             rule = rule_for(error)
-            seen = words_of(error)
+            seen = reason_of(error)
             message = f"{target.origin()} cannot be reached: {rule.reason} ({seen})."
             raise UnansweredError(message, rule) from error
 
@@ -236,7 +363,7 @@ class Transfers:
 
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     body = await response.content.read(_LONGEST_REFUSAL)
-    text, code, hint = told_in(body)
+    text, code, hint = error_in(body)
     said = body[:500].decode("utf-8", "replace").strip()
     message = text or f"{target.origin()} answered {response.status} {response.reason}. {said}"
     rule = STATUS_RULES.get(response.status)

@@ -1,9 +1,8 @@
 """Storing a new version of an artifact, in the order in which W&B's client does it.
 
-Create → manifest's place → places of the files → files → manifest → commit. Only what the
-server does not hold is sent; a version exists for others from the commit on, so a cut upload
-leaves none behind, and the next try sends what is missing. Files that are too large for one
-request of an object store go in parts, where the server gives places for parts.
+Create → empty manifest → upload URLs of the files → files → manifest → commit. Only what the
+server does not have is sent; others see a version from the commit on, so an upload that breaks
+leaves nothing visible, and the next one sends what is missing.
 """
 
 import asyncio
@@ -19,25 +18,68 @@ from typing import IO, Any, Final, Self
 
 from agent.model.errors import LaunchError, ServerError
 from agent.model.job.digest import manifest_digest
-from agent.remote.artifacts import documents, manifest
-from agent.remote.artifacts.parts import Parting
-from agent.remote.artifacts.reading import Content
-from agent.remote.artifacts.sending import Sending, Sent, Unfinished
+from agent.remote.artifacts.contents import MANIFEST_NAME, Content, PartSizes, write_manifest
+from agent.remote.artifacts.file_upload import FileUploads, PendingVersion, SentFiles
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
-from agent.remote.features import LEASES, features
 
 Json = dict[str, Any]
 
-_PARTING: Final = Parting()
+_PART_SIZES: Final = PartSizes()
 #: Seconds; the server may check many files before it answers.
-_COMMIT: Final = 300.0
+_COMMIT_DEADLINE: Final = 300.0
 _ALPHABET: Final = string.ascii_lowercase + string.digits
+
+_CREATE: Final = """
+mutation CreateArtifact($input: CreateArtifactInput!) {
+  createArtifact(input: $input) {
+    artifact { id state artifactSequence { id latestArtifact { id versionIndex } } }
+  }
+}
+"""
+
+_MANIFEST: Final = """
+mutation CreateArtifactManifest(
+  $artifactID: ID!, $baseArtifactID: ID, $name: String!, $digest: String!,
+  $entityName: String!, $projectName: String!, $runName: String!,
+  $manifestType: ArtifactManifestType!, $includeUpload: Boolean!
+) {
+  createArtifactManifest(input: {
+    artifactID: $artifactID, baseArtifactID: $baseArtifactID, name: $name, digest: $digest,
+    entityName: $entityName, projectName: $projectName, runName: $runName, type: $manifestType
+  }) {
+    artifactManifest {
+      id
+      file { id uploadUrl @include(if: $includeUpload) uploadHeaders @include(if: $includeUpload) }
+    }
+  }
+}
+"""
+
+_COMMIT: Final = """
+mutation CommitArtifact($artifactID: ID!) {
+  commitArtifact(input: { artifactID: $artifactID }) { artifact { id digest } }
+}
+"""
+
+_HIDDEN_RUN: Final = """
+mutation UpsertBucket($name: String, $project: String, $entity: String, $jobType: String) {
+  upsertBucket(input: {
+    name: $name, modelName: $project, entityName: $entity, jobType: $jobType
+  }) { bucket { id name } inserted }
+}
+"""
+
+_DELETE_RUN: Final = """
+mutation DeleteRun($id: ID!, $deleteArtifacts: Boolean) {
+  deleteRun(input: { id: $id, deleteArtifacts: $deleteArtifacts }) { clientMutationId }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What shall be stored."""
+    """A version to be stored."""
 
     entity: str
     project: str
@@ -50,24 +92,23 @@ class NewVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """What the server has now."""
+class StoredVersion:
+    """A version on the server."""
 
     id: str
     #: `Created`, `Updated`, or `No changes detected for`: W&B's words.
     action: str
-    #: Files that were sent, and their bytes.
+    #: Files that had to be sent, and their bytes.
     sent_files: int = 0
     sent_bytes: int = 0
 
 
-class Uploads:
-    """The write half, over one client; use it as an async context manager.
+class ArtifactUploads:
+    """Stores versions, over one client; use it as an async context manager.
 
-    W&B's servers want uploads to belong to a run: theirs gets a hidden one, made when it is
-    first needed and deleted in the end, as W&B's command line does. `progress` hears, while a
-    version is sent, how many of its files are there, and of how many. `parting` tells which
-    files go in parts; our own control plane takes any size in one request.
+    W&B's servers want uploads to belong to a run: as W&B's command line does, a hidden one is
+    made when it is first needed and deleted at exit. `progress` is called with the number of
+    files that are on the server and the number of all.
     """
 
     def __init__(
@@ -75,16 +116,14 @@ class Uploads:
         client: GraphQLClient,
         transfers: Transfers,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
-        parting: Parting = _PARTING,
+        part_sizes: PartSizes = _PART_SIZES,
     ) -> None:
         self._client = client
         self._progress = progress
         self._transfers = transfers
-        self._parting = parting
+        self._part_sizes = part_sizes
         self._run_name = _random(8)
         self._run_id: str | None = None
-        #: What the server offers; not known before the first upload.
-        self._features: frozenset[str] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,34 +136,34 @@ class Uploads:
     ) -> None:
         if self._run_id is not None:
             given = {"id": self._run_id, "deleteArtifacts": False}
-            # A hidden run that is left over harms nobody; it must not hide what went wrong.
+            # A failure here must not hide another error; a leftover run is harmless.
             with suppress(LaunchError):
-                await self._client.execute(documents.DELETE_RUN, given, idempotent=True)
+                await self._client.execute(_DELETE_RUN, given, idempotent=True)
 
-    async def store(self, wanted: NewVersion) -> Stored:
-        """Store a version, unless the newest content is the same.
+    async def store(self, wanted: NewVersion) -> StoredVersion:
+        """Store a version, unless the newest one has the same content.
 
         Raises:
             InvalidInputError: a file changed meanwhile.
             UnreachableError: the connection failed for too long; nothing became visible.
-            LaunchError: what the server refuses.
+            LaunchError: the server refused it.
         """
         digest = manifest_digest({each.path: each.digest for each in wanted.contents})
         artifact = await self._create(wanted, digest)
         latest = artifact["artifactSequence"]["latestArtifact"]
         match artifact["state"]:
             case "COMMITTED":
-                return Stored(artifact["id"], "No changes detected for")
+                return StoredVersion(artifact["id"], "No changes detected for")
             case "PENDING":
                 sent = await self._fill(wanted, artifact["id"])
                 action = "Created" if latest is None else "Updated"
-                return Stored(artifact["id"], action, sent.files, sent.bytes)
+                return StoredVersion(artifact["id"], action, sent.files, sent.bytes)
             case state:
                 raise ServerError(f"The server made `{wanted.collection}` as {state}.")
 
     async def _create(self, wanted: NewVersion, digest: str) -> Json:
         data = await self._client.execute(
-            documents.CREATE,
+            _CREATE,
             {
                 "input": {
                     "entityName": wanted.entity,
@@ -144,62 +183,59 @@ class Uploads:
                     "sequenceClientID": _random(128),
                 }
             },
-            # The client's id makes a repeat find the first one.
+            # With the same client id a repeat returns the same version.
             idempotent=True,
         )
         artifact: Json = data["createArtifact"]["artifact"]
         return artifact
 
-    async def _fill(self, wanted: NewVersion, artifact_id: str) -> Sent:
-        known = await self._prepared(wanted)
+    async def _fill(self, wanted: NewVersion, artifact_id: str) -> SentFiles:
+        await self._ensure_run(wanted)
         empty = await self._manifest(wanted, artifact_id, "", include_upload=False)
-        sending = Sending(self._client, self._transfers, self._parting, known)
-        target = Unfinished(artifact_id, empty["id"])
-        sent = await sending.send(wanted.contents, target, self._progress)
+        ours = await self._client.has_leases()
+        uploads = FileUploads(self._client, self._transfers, self._part_sizes, ours=ours)
+        target = PendingVersion(artifact_id, empty["id"])
+        sent = await uploads.send(wanted.contents, target, self._progress)
         with NamedTemporaryFile(prefix="launch-manifest-") as file:
             await self._send_manifest(file, wanted, artifact_id, sent)
         await self._client.execute(
-            documents.COMMIT, {"artifactID": artifact_id}, deadline=_COMMIT, idempotent=True
+            _COMMIT, {"artifactID": artifact_id}, deadline=_COMMIT_DEADLINE, idempotent=True
         )
         return sent
 
     async def _send_manifest(
-        self, file: IO[bytes], wanted: NewVersion, artifact_id: str, sent: Sent
+        self, file: IO[bytes], wanted: NewVersion, artifact_id: str, sent: SentFiles
     ) -> None:
         content = await asyncio.to_thread(
-            manifest.write, file, wanted.contents, artifact_id, sent.births
+            write_manifest, file, wanted.contents, artifact_id, sent.birth_artifacts
         )
         named = await self._manifest(wanted, artifact_id, content.digest, include_upload=True)
         place = named["file"]
         if place["uploadUrl"] is not None:
             await self._transfers.put(content, place["uploadUrl"], place["uploadHeaders"] or [])
 
-    async def _prepared(self, wanted: NewVersion) -> frozenset[str]:
-        """What the server offers; W&B's gets a hidden run."""
-        if self._features is not None:
-            return self._features
-        self._features = await features(self._client)
-        if LEASES in self._features:
-            return self._features
+    async def _ensure_run(self, wanted: NewVersion) -> None:
+        """On W&B's servers uploads belong to a run: make a hidden one."""
+        if self._run_id is not None or await self._client.has_leases():
+            return
         given = {
             "name": self._run_name,
             "project": wanted.project,
             "entity": wanted.entity,
             "jobType": "cli_create_job",
         }
-        data = await self._client.execute(documents.HIDDEN_RUN, given, idempotent=True)
+        data = await self._client.execute(_HIDDEN_RUN, given, idempotent=True)
         self._run_id = data["upsertBucket"]["bucket"]["id"]
-        return self._features
 
     async def _manifest(
         self, wanted: NewVersion, artifact_id: str, digest: str, *, include_upload: bool
     ) -> Json:
         data = await self._client.execute(
-            documents.MANIFEST,
+            _MANIFEST,
             {
                 "artifactID": artifact_id,
                 "baseArtifactID": None,
-                "name": manifest.NAME,
+                "name": MANIFEST_NAME,
                 "digest": digest,
                 "entityName": wanted.entity,
                 "projectName": wanted.project,

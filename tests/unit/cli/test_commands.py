@@ -370,7 +370,6 @@ CONDITION = {"kind": "DISK_LOW", "message": "1.0 GiB are free.", "resource": Non
 
 
 def test_what_is_wrong_with_an_agent_is_listed_and_shown(run: Run, far_end: FarEnd) -> None:
-    far_end.jobs.features.append("LAUNCH_CONDITIONS")
     gone = agent("old", lost=True, conditions=[CONDITION])
     far_end.answers["launchAgents"] = [agent(conditions=[CONDITION]), gone]
     listed = words(run("agent", "list").out)
@@ -378,14 +377,6 @@ def test_what_is_wrong_with_an_agent_is_listed_and_shown(run: Run, far_end: FarE
     assert "old default lost 0" in listed
     assert "1.0 GiB are free." in run("agent", "show", "desk").out
     assert json.loads(run("agent", "show", "desk", "--json").out)["conditions"] == [CONDITION]
-
-
-def test_an_older_server_is_not_asked_what_is_wrong_with_its_agents(
-    run: Run, far_end: FarEnd
-) -> None:
-    far_end.forget("LaunchAgent", "conditions")
-    assert run("agent", "list").code == 0
-    assert "problem" not in run("agent", "show", "desk").out
 
 
 def test_an_agent_that_shut_down_is_not_asked_to_do_so(run: Run, far_end: FarEnd) -> None:

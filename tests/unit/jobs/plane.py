@@ -151,7 +151,7 @@ class Plane:
     def on_viewer(self, _: Json) -> Json:
         return {"viewer": {"entity": "team", "username": "me"}}
 
-    def on_agent_features(self, _: Json) -> Json:
+    def on_server_features(self, _: Json) -> Json:
         listed = [{"name": each, "isEnabled": True} for each in self.features]
         return {"serverInfo": {"features": listed}}
 

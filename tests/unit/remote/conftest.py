@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.remote.client import Endpoint, GraphQLClient, Patience
+from agent.remote.client import Endpoint, GraphQLClient, RetryPolicy
 from tests.unit.remote.far_end import FarEnd, far_end
 
 KEY = "launch-" + "k" * 40
@@ -25,7 +25,10 @@ async def client(end: FarEnd, slept: list[float]) -> AsyncIterator[GraphQLClient
         slept.append(seconds)
 
     made = GraphQLClient(
-        Endpoint(end.url, KEY), user_agent="launch-agent/test", patience=Patience(), sleep=sleep
+        Endpoint(end.url, KEY),
+        user_agent="launch-agent/test",
+        retry_policy=RetryPolicy(),
+        sleep=sleep,
     )
     async with made:
         yield made

@@ -19,8 +19,8 @@ from agent.model.errors import (
     ServerError,
     UnreachableError,
 )
-from agent.remote.client import Endpoint, GraphQLClient, Patience
-from agent.remote.failures import STATUS_RULES, Repeat, rule_for
+from agent.remote.client import Endpoint, GraphQLClient, RetryPolicy
+from agent.remote.failures import STATUS_RULES, Retry, rule_for
 from tests.infrastructure.process import free_port
 from tests.unit.remote.far_end import FarEnd, cut, data, error, reply
 
@@ -120,7 +120,7 @@ async def test_a_mutation_is_repeated_only_if_it_was_not_carried_out(
     client: GraphQLClient, end: FarEnd, status: int
 ) -> None:
     end.then(reply(status, b"busy"), data(ok=True))
-    if STATUS_RULES[status].repeat is Repeat.ALWAYS:
+    if STATUS_RULES[status].retry is Retry.ALWAYS:
         assert await client.execute(MUTATION) == {"ok": True}
     else:
         with pytest.raises(UnreachableError):
@@ -175,8 +175,8 @@ async def test_a_call_has_a_deadline_of_its_own(client: GraphQLClient, end: FarE
 
 async def test_nobody_listens() -> None:
     port = free_port()
-    patience = Patience(total=0.0)
-    async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), patience=patience) as client:
+    patience = RetryPolicy(total=0.0)
+    async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), retry_policy=patience) as client:
         with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}") as caught:
             await client.execute(QUERY)
     assert caught.value.exit_code == 3
@@ -237,5 +237,5 @@ async def test_outside_its_context_it_refuses(end: FarEnd) -> None:
 def test_foreign_exceptions_have_no_rule() -> None:
     with pytest.raises(KeyError):
         rule_for(ValueError())
-    assert rule_for(aiohttp.InvalidURL("x")).repeat is Repeat.NEVER
-    assert rule_for(TimeoutError()).repeat is Repeat.IF_IDEMPOTENT
+    assert rule_for(aiohttp.InvalidURL("x")).retry is Retry.NEVER
+    assert rule_for(TimeoutError()).retry is Retry.IF_IDEMPOTENT

@@ -9,22 +9,21 @@ from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
-from agent.remote.artifacts.batches import Addressed, batch_url, batches
-from agent.remote.artifacts.reading import Content
-from agent.remote.artifacts.transfers import Transfers
+from agent.remote.artifacts.contents import Content
+from agent.remote.artifacts.transfers import AddressedContent, Transfers, batch_url, batches
 from tests.unit.remote.far_end import FarEnd, cut, reply
 
 PLACE = "/base/storage/contents/me/0123/f?expires=1&signature=a_b-c"
 
 
-def addressed(size: int, url: str = f"http://h{PLACE}") -> Addressed:
-    return Addressed(Content("f", "", size, b""), url)
+def addressed(size: int, url: str = f"http://h{PLACE}") -> AddressedContent:
+    return AddressedContent(Content("f", "", size, b""), url)
 
 
-def file(folder: Path, name: str, data: bytes, base: str) -> Addressed:
+def file(folder: Path, name: str, data: bytes, base: str) -> AddressedContent:
     (folder / name).write_bytes(data)
     digest = encoded(hashlib.md5(data).digest())
-    return Addressed(Content(name, digest, len(data), str(folder / name)), f"{base}{PLACE}")
+    return AddressedContent(Content(name, digest, len(data), str(folder / name)), f"{base}{PLACE}")
 
 
 async def no_sleep(_: float) -> None:

@@ -8,15 +8,14 @@ import pytest
 
 from agent.model.errors import LaunchError
 from agent.model.job.digest import entry_digest
-from agent.remote.artifacts import manifest
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content, write_manifest
 
 FILES = [Content("a 'ü'\n.py", "d1", 3, "/a"), Content("b", "d2", 0, b"")]
 
 
 def test_it_names_every_file_and_who_brought_it() -> None:
     with NamedTemporaryFile() as file:
-        content = manifest.write(file, FILES, "mine", {"b": "theirs"})
+        content = write_manifest(file, FILES, "mine", {"b": "theirs"})
         raw = Path(file.name).read_bytes()
     assert json.loads(raw) == {
         "version": 1,
@@ -32,7 +31,7 @@ def test_it_names_every_file_and_who_brought_it() -> None:
 
 def test_a_version_without_files_has_one_too() -> None:
     with NamedTemporaryFile() as file:
-        manifest.write(file, [], "mine", {})
+        write_manifest(file, [], "mine", {})
         assert json.loads(Path(file.name).read_bytes())["contents"] == {}
 
 
@@ -41,5 +40,5 @@ def test_a_full_disk_is_told() -> None:
         Path("/dev/full").open("wb", buffering=0) as full,
         pytest.raises(LaunchError, match="/dev/full: No space left on device") as told,
     ):
-        manifest.write(full, FILES, "mine", {})
+        write_manifest(full, FILES, "mine", {})
     assert "TMPDIR" in str(told.value)

@@ -9,16 +9,15 @@ import pytest
 
 from agent.model.errors import InvalidInputError, PermissionDeniedError, ServerError
 from agent.model.job.digest import entry_digest
-from agent.remote.artifacts.parts import Parting
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content, PartSizes
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.artifacts.upload import NewVersion, Stored, Uploads
+from agent.remote.artifacts.upload import ArtifactUploads, NewVersion, StoredVersion
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.unit.jobs.plane import serving
 from tests.unit.remote.artifacts.part_store import PartStore
 
 DATA = bytes(range(256)) * 40  # 10,240 bytes, no two parts alike
-RULES = Parting(threshold=4000, size=3000)
+RULES = PartSizes(threshold=4000, size=3000)
 
 
 async def no_wait(_: float) -> None:
@@ -32,17 +31,17 @@ async def far() -> AsyncIterator[PartStore]:
 
 
 @pytest.fixture
-async def uploads(far: PartStore) -> AsyncIterator[Callable[[Parting], Uploads]]:
+async def uploads(far: PartStore) -> AsyncIterator[Callable[[PartSizes], ArtifactUploads]]:
     client = GraphQLClient(Endpoint(far.url, "k" * 40), sleep=no_wait)
     async with client, Transfers(sleep=no_wait) as transfers:
-        yield lambda rules: Uploads(client, transfers, parting=rules)
+        yield lambda rules: ArtifactUploads(client, transfers, part_sizes=rules)
 
 
 @pytest.fixture
 def store(
-    uploads: Callable[[Parting], Uploads], tmp_path: Path
-) -> Callable[..., asyncio.Future[Stored]]:
-    async def run(rules: Parting = RULES, **files: bytes) -> Stored:
+    uploads: Callable[[PartSizes], ArtifactUploads], tmp_path: Path
+) -> Callable[..., asyncio.Future[StoredVersion]]:
+    async def run(rules: PartSizes = RULES, **files: bytes) -> StoredVersion:
         contents = [file(tmp_path, name, data) for name, data in files.items()]
         async with uploads(rules) as made:
             return await made.store(NewVersion("team", "p", "dataset", "big", contents))
@@ -178,7 +177,7 @@ async def test_places_that_do_not_fit_the_parts_are_the_server_s_fault(far, stor
         return made
 
     far._parts_of = parts
-    with pytest.raises(ServerError, match="places for 3 parts of 'big', which has 4"):
+    with pytest.raises(ServerError, match="URLs for 3 parts of 'big', which has 4"):
         await store(big=DATA)
 
 
@@ -206,7 +205,7 @@ async def test_the_media_type_that_the_server_asks_for_is_sent(far, store) -> No
 
 async def test_large_files_are_announced_in_requests_of_bounded_size(far, store) -> None:
     """1,000 parts of the one and 150 of each of the others are three requests, not one."""
-    rules = Parting(threshold=150, size=1)
+    rules = PartSizes(threshold=150, size=1)
     files = {name: name.encode() * size for name, size in (("a", 1000), ("b", 150), ("c", 150))}
     far._parts_of = lambda _: None
     await store(rules, **files, d=b"d")
@@ -223,7 +222,7 @@ async def test_memory_is_bounded_whatever_the_size(far, uploads, tmp_path: Path)
         made.truncate(size)
     digest = entry_digest(bytes(1 << 20) for _ in range(128))
     content = Content("big", digest, size, str(tmp_path / "big"))
-    async with uploads(Parting(threshold=1, size=16 << 20)) as made:
+    async with uploads(PartSizes(threshold=1, size=16 << 20)) as made:
         tracemalloc.start()
         try:
             await made.store(NewVersion("team", "p", "dataset", "big", [content]))

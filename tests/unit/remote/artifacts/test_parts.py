@@ -8,11 +8,10 @@ import pytest
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import entry_digest
-from agent.remote.artifacts.parts import Parting, announced, cut
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content, PartSizes, parts_input, split_parts
 
 GIB = 1 << 30
-SMALL = Parting(threshold=10, size=4)
+SMALL = PartSizes(threshold=10, size=4)
 
 
 @pytest.mark.parametrize(
@@ -30,13 +29,13 @@ SMALL = Parting(threshold=10, size=4)
     ],
 )
 def test_sizes_are_those_of_w_and_b_s_client(size: int, count: int, part: int) -> None:
-    rules = Parting()
+    rules = PartSizes()
     assert (rules.count(size), rules.size_for(size)) == (count, part)
 
 
 def test_parts_are_those_that_w_and_b_s_client_announced() -> None:
     """Recorded from 0.31.0 for 2 GiB and one byte, all zero: 21 parts, the first and the last."""
-    size, rules = (2 << 30) + 1, Parting()
+    size, rules = (2 << 30) + 1, PartSizes()
     part = rules.size_for(size)
     last = size - 20 * part
     assert rules.count(size) == 21
@@ -50,9 +49,9 @@ def content(file: Path, data: bytes) -> Content:
 
 
 async def test_parts_follow_each_other_and_know_their_digests(tmp_path: Path) -> None:
-    parts = await cut(content(tmp_path / "f", b"0123456789"), SMALL)
+    parts = await split_parts(content(tmp_path / "f", b"0123456789"), SMALL)
     assert [(part.offset, part.size) for part in parts] == [(0, 4), (4, 4), (8, 2)]
-    assert announced(parts) == [
+    assert parts_input(parts) == [
         {"partNumber": number, "hexMD5": hashlib.md5(piece).hexdigest()}
         for number, piece in ((1, b"0123"), (2, b"4567"), (3, b"89"))
     ]
@@ -60,9 +59,9 @@ async def test_parts_follow_each_other_and_know_their_digests(tmp_path: Path) ->
 
 
 async def test_small_files_and_bytes_go_whole(tmp_path: Path) -> None:
-    assert await cut(content(tmp_path / "f", b"012345678"), SMALL) == ()
+    assert await split_parts(content(tmp_path / "f", b"012345678"), SMALL) == ()
     data = b"0123456789"
-    assert await cut(Content("c", entry_digest([data]), len(data), data), SMALL) == ()
+    assert await split_parts(Content("c", entry_digest([data]), len(data), data), SMALL) == ()
 
 
 @pytest.mark.parametrize("other", [b"0123456780", b"012345678"])
@@ -72,17 +71,17 @@ async def test_a_file_that_changed_since_it_was_hashed_is_told(
     promised = content(tmp_path / "f", b"0123456789")
     (tmp_path / "f").write_bytes(other)
     with pytest.raises(InvalidInputError, match="'data/big' changed"):
-        await cut(promised, SMALL)
+        await split_parts(promised, SMALL)
 
 
 async def test_a_file_that_is_gone_is_named(tmp_path: Path) -> None:
     promised = content(tmp_path / "f", b"0123456789")
     (tmp_path / "f").unlink()
     with pytest.raises(InvalidInputError, match="'data/big' cannot be read any more"):
-        await cut(promised, SMALL)
+        await split_parts(promised, SMALL)
 
 
 async def test_more_than_a_store_takes_is_refused(tmp_path: Path) -> None:
-    rules = Parting(threshold=10, size=4, largest=10)
+    rules = PartSizes(threshold=10, size=4, largest=10)
     with pytest.raises(InvalidInputError, match="'data/big' has 11 bytes; 10 is the most"):
-        await cut(content(tmp_path / "f", b"0123456789a"), rules)
+        await split_parts(content(tmp_path / "f", b"0123456789a"), rules)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, ServerError
 from agent.model.job.reference import CodeReference, JobReference
 from agent.remote.artifacts.reader import RemoteArtifacts
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from tests.infrastructure.artifacts import md5
 from tests.unit.remote.far_end import FarEnd, cut, far_end, pieces, reply
@@ -88,11 +90,12 @@ async def content(artifacts: RemoteArtifacts, artifact: Any, path: str) -> bytes
 
 
 @pytest.fixture
-def artifacts(client: GraphQLClient, slept: list[float]) -> RemoteArtifacts:
+async def artifacts(client: GraphQLClient, slept: list[float]) -> AsyncIterator[RemoteArtifacts]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    return RemoteArtifacts(client, sleep=sleep)
+    async with Transfers(sleep=sleep) as transfers:
+        yield RemoteArtifacts(client, transfers, sleep=sleep)
 
 
 async def test_an_alias_is_pinned_to_its_version_and_files_arrive(
@@ -189,7 +192,7 @@ async def test_other_bytes_under_the_digest_are_refused(
     store = Store(end)
     found = await artifacts.find(JOB)
     store.downloads = [reply(200, b'{"a": 2}')]
-    with pytest.raises(JobError, match="arrived with the digest") as caught:
+    with pytest.raises(JobError, match="has the digest") as caught:
         await content(artifacts, found, "wandb-job.json")
     assert caught.value.cause is Cause.SOURCE_INVALID
     store.downloads = [reply(200, b'{"a": 2} and more')]
@@ -219,5 +222,5 @@ async def test_a_foreign_store_gets_no_key(artifacts: RemoteArtifacts, end: FarE
 async def test_a_manifest_that_is_none_is_told(artifacts: RemoteArtifacts, end: FarEnd) -> None:
     store = Store(end)
     store.contents = json.loads("[]")
-    with pytest.raises(ServerError, match="not what was expected"):
+    with pytest.raises(ServerError, match="not as expected"):
         await artifacts.find(JOB)

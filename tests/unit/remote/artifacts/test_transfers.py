@@ -11,7 +11,7 @@ import pytest
 from agent.model.errors import InvalidInputError, ServerError, UnreachableError
 from agent.model.job.digest import encoded
 from agent.remote.artifacts import transfers as module
-from agent.remote.artifacts.reading import Content
+from agent.remote.artifacts.contents import Content
 from agent.remote.artifacts.transfers import Transfers
 from tests.unit.remote.far_end import FarEnd, cut, pieces, reply
 

@@ -1,13 +1,14 @@
 """Artifacts remembered for a moment: asked for once, forgotten in time, aliases never kept."""
 
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 import pytest
 
 from agent.model.errors import JobError, NotFoundError
 from agent.model.job.reference import CodeReference, JobReference
-from agent.remote.artifacts.memory import RememberedArtifacts
-from agent.remote.artifacts.reader import RemoteArtifacts
+from agent.remote.artifacts.reader import CachedArtifacts, RemoteArtifacts
+from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 from tests.unit.remote.artifacts.test_reader import FILES, JOB, Store, content
 from tests.unit.remote.far_end import FarEnd, pieces, reply
@@ -30,13 +31,14 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def artifacts(client: GraphQLClient, clock: Clock) -> RememberedArtifacts:
-    return RememberedArtifacts(RemoteArtifacts(client), clock)
+async def artifacts(client: GraphQLClient, clock: Clock) -> AsyncIterator[CachedArtifacts]:
+    async with Transfers() as transfers:
+        yield CachedArtifacts(RemoteArtifacts(client, transfers), clock)
 
 
 @pytest.mark.parametrize("code", [CODE, CodeReference(name=VERSION)])
 async def test_a_version_and_its_small_files_are_asked_for_once(
-    artifacts: RememberedArtifacts, end: FarEnd, code: CodeReference
+    artifacts: CachedArtifacts, end: FarEnd, code: CodeReference
 ) -> None:
     Store(end)
     for _ in range(2):
@@ -48,7 +50,7 @@ async def test_a_version_and_its_small_files_are_asked_for_once(
     assert len(end.seen) == asked
 
 
-async def test_an_alias_is_asked_for_each_time(artifacts: RememberedArtifacts, end: FarEnd) -> None:
+async def test_an_alias_is_asked_for_each_time(artifacts: CachedArtifacts, end: FarEnd) -> None:
     store = Store(end)
     await artifacts.find(JOB)
     store.there = False
@@ -58,7 +60,7 @@ async def test_an_alias_is_asked_for_each_time(artifacts: RememberedArtifacts, e
 
 @pytest.mark.parametrize("reference", [VERSION, CODE])
 async def test_a_deleted_version_is_heard_of_within_a_minute(
-    artifacts: RememberedArtifacts,
+    artifacts: CachedArtifacts,
     end: FarEnd,
     clock: Clock,
     reference: JobReference | CodeReference,
@@ -78,7 +80,7 @@ async def test_a_deleted_version_is_heard_of_within_a_minute(
         await find()
 
 
-async def test_large_files_are_not_kept(artifacts: RememberedArtifacts, end: FarEnd) -> None:
+async def test_large_files_are_not_kept(artifacts: CachedArtifacts, end: FarEnd) -> None:
     Store(end)
     found = await artifacts.find(VERSION)
     for _ in range(2):
@@ -87,11 +89,11 @@ async def test_large_files_are_not_kept(artifacts: RememberedArtifacts, end: Far
         assert len(end.seen) > before
 
 
-async def test_what_is_not_whole_is_not_kept(artifacts: RememberedArtifacts, end: FarEnd) -> None:
+async def test_what_is_not_whole_is_not_kept(artifacts: CachedArtifacts, end: FarEnd) -> None:
     store = Store(end)
     found = await artifacts.find(VERSION)
     store.downloads = [reply(200, b'{"a": 2}'), pieces(FILES[SMALL][:3], FILES[SMALL][3:])]
-    with pytest.raises(JobError, match="arrived with the digest"):
+    with pytest.raises(JobError, match="has the digest"):
         await content(artifacts, found, SMALL)
     async with aclosing(artifacts.read(found, SMALL)) as left_early:
         await anext(left_early)

@@ -22,9 +22,9 @@ from agent.model.protocol import (
     LeaseStatus,
 )
 from agent.model.work import Lease
-from agent.remote import documents
+from agent.remote import launch_queue
 from agent.remote.client import GraphQLClient
-from agent.remote.queue import RemoteQueue
+from agent.remote.launch_queue import LaunchQueue
 from tests.unit.remote.far_end import FarEnd, data, error, reply
 
 LEASE = Lease("item", 1, 2)
@@ -43,19 +43,24 @@ FEATURES = data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": 
 
 
 @pytest.fixture
-def queue(client: GraphQLClient) -> RemoteQueue:
-    return RemoteQueue(client)
+def queue(client: GraphQLClient) -> LaunchQueue:
+    return LaunchQueue(client)
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in vars(documents) if name.isupper() and not name.startswith("_")]
+    "name",
+    [
+        name
+        for name, value in vars(launch_queue).items()
+        if isinstance(value, str) and value.lstrip().startswith(("query ", "mutation "))
+    ],
 )
 def test_the_schema_knows_every_document(name: str) -> None:
     schema = importlib.resources.files("agent.control.graphql") / "schema.graphql"
-    assert not validate(build_schema(schema.read_text()), parse(getattr(documents, name)))
+    assert not validate(build_schema(schema.read_text()), parse(getattr(launch_queue, name)))
 
 
-async def test_registration_tells_what_was_held(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_registration_tells_what_was_held(queue: LaunchQueue, end: FarEnd) -> None:
     payload = {
         "agent": {"id": "a1", "name": "agent", "entityName": "me"},
         "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [CLAIM],
@@ -85,20 +90,20 @@ async def test_registration_tells_what_was_held(queue: RemoteQueue, end: FarEnd)
     ],
 )
 async def test_a_server_without_leases_is_named(
-    queue: RemoteQueue, end: FarEnd, answer: Any
+    queue: LaunchQueue, end: FarEnd, answer: Any
 ) -> None:
     end.then(answer)
-    with pytest.raises(ServerError, match="W&B's own dialect"):
+    with pytest.raises(ServerError, match="W&B's protocol only"):
         await queue.register(HELLO)
 
 
-async def test_a_bad_key_is_no_question_of_features(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_a_bad_key_is_no_question_of_features(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(error("FORBIDDEN", "not with this key"))
     with pytest.raises(PermissionDeniedError):
         await queue.register(HELLO)
 
 
-async def test_a_claim_is_repeated_with_its_request_id(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_a_claim_is_repeated_with_its_request_id(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(reply(502, b""), data(claimLaunchItems=[CLAIM]))
     request = ClaimRequest("a1", "session", "request", Capacity(), ("q",), 3, 0.0)
     (claim,) = await queue.claim(request)
@@ -108,7 +113,7 @@ async def test_a_claim_is_repeated_with_its_request_id(queue: RemoteQueue, end: 
 
 
 async def test_a_claim_that_cannot_be_read_is_refused_at_once(
-    queue: RemoteQueue, end: FarEnd
+    queue: LaunchQueue, end: FarEnd
 ) -> None:
     broken = {**CLAIM, "runSpec": {"retries": "many"}}
     end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"answer": "HELD"}))
@@ -120,7 +125,7 @@ async def test_a_claim_that_cannot_be_read_is_refused_at_once(
 
 
 async def test_a_refusal_that_does_not_arrive_is_left_to_the_lease(
-    queue: RemoteQueue, end: FarEnd
+    queue: LaunchQueue, end: FarEnd
 ) -> None:
     broken = {**CLAIM, "runSpec": {"retries": "many"}}
     end.then(data(claimLaunchItems=[broken]), error("CONFLICT", "too late"))
@@ -131,7 +136,7 @@ async def test_a_refusal_that_does_not_arrive_is_left_to_the_lease(
     "change", [{"phase": "DREAMING"}, {"epoch": None}, {"createdAt": "soon"}, {"itemId": None}]
 )
 async def test_a_claim_against_the_schema_is_the_servers_fault(
-    queue: RemoteQueue, end: FarEnd, change: dict[str, Any]
+    queue: LaunchQueue, end: FarEnd, change: dict[str, Any]
 ) -> None:
     raw = {**CLAIM, **change}
     end.then(data(claimLaunchItems=[{k: v for k, v in raw.items() if v is not None}]))
@@ -140,7 +145,7 @@ async def test_a_claim_against_the_schema_is_the_servers_fault(
 
 
 @pytest.mark.parametrize("stop", [None, "DRAIN", "STOP"])
-async def test_a_renewal_answers_by_item(queue: RemoteQueue, end: FarEnd, stop: Any) -> None:
+async def test_a_renewal_answers_by_item(queue: LaunchQueue, end: FarEnd, stop: Any) -> None:
     leases = [{"itemId": "item", "answer": "STOP"}, {"itemId": "other", "answer": "FENCED"}]
     end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
     answer = await queue.renew(Heartbeat("a", "s", "RUNNING", (LEASE,)))
@@ -149,7 +154,7 @@ async def test_a_renewal_answers_by_item(queue: RemoteQueue, end: FarEnd, stop: 
     assert answer.stop == stop
 
 
-async def test_progress_tells_only_what_is_new(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_progress_tells_only_what_is_new(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(data(advanceLaunchItem={"answer": "HELD"}))
     await queue.advance(LEASE, phase=Phase.STARTED, facts={"image": "x"})
     told = end.asked()["variables"]["input"]
@@ -158,7 +163,7 @@ async def test_progress_tells_only_what_is_new(queue: RemoteQueue, end: FarEnd) 
     assert "activity" not in told
 
 
-async def test_an_outcome_and_a_release(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_an_outcome_and_a_release(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(
         data(finishLaunchItem={"answer": "HELD"}), data(releaseLaunchItem={"answer": "FENCED"})
     )
@@ -168,7 +173,7 @@ async def test_an_outcome_and_a_release(queue: RemoteQueue, end: FarEnd) -> None
     assert await queue.release(LEASE, "leaving") is LeaseStatus.FENCED
 
 
-async def test_an_answer_without_its_field(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_an_answer_without_its_field(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(data(somethingElse=1))
     with pytest.raises(ServerError, match="permitLaunchStart"):
         await queue.permit(LEASE)
@@ -183,14 +188,14 @@ async def test_an_answer_without_its_field(queue: RemoteQueue, end: FarEnd) -> N
         ({"attempt": 2, "phase": "QUEUED"}, AttemptStatus.ENDED),
     ],
 )
-async def test_where_an_attempt_stands(
-    queue: RemoteQueue, end: FarEnd, item: Any, standing: AttemptStatus
+async def test_the_status_of_an_attempt(
+    queue: LaunchQueue, end: FarEnd, item: Any, standing: AttemptStatus
 ) -> None:
     end.then(data(launchItem=item))
     assert await queue.attempt_status(LEASE) is standing
 
 
-async def test_log_bytes_go_by_offset(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_log_bytes_go_by_offset(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(
         reply(200, {"end": 7}),
         reply(200, b"", {"Launch-Log-End": "9"}),
@@ -205,7 +210,7 @@ async def test_log_bytes_go_by_offset(queue: RemoteQueue, end: FarEnd) -> None:
 
 
 @pytest.mark.parametrize("answer", [reply(200, {}), reply(200, {"end": "x"}), reply(200, [])])
-async def test_a_log_answer_without_an_end(queue: RemoteQueue, end: FarEnd, answer: Any) -> None:
+async def test_a_log_answer_without_an_end(queue: LaunchQueue, end: FarEnd, answer: Any) -> None:
     end.then(answer)
     with pytest.raises(ServerError):
         await queue.append_log(LEASE, "job", 0, b"x")
@@ -213,16 +218,6 @@ async def test_a_log_answer_without_an_end(queue: RemoteQueue, end: FarEnd, answ
         await queue.log_end(LEASE, "job")
 
 
-NEWER = data(
-    serverInfo={
-        "features": [
-            {"name": name, "isEnabled": True}
-            for name in (
-                "LAUNCH_LEASES", "LAUNCH_COMMANDS", "LAUNCH_CLAIM_RESOURCES", "LAUNCH_CONDITIONS",
-            )
-        ]
-    }
-)  # fmt: skip
 REGISTERED = data(
     registerLaunchAgent={
         "agent": {"id": "a1", "name": "agent", "entityName": "me"},
@@ -232,23 +227,22 @@ REGISTERED = data(
 TROUBLE = Condition(ConditionKind.ENGINE_SILENT, "no answer", "local-container")
 
 
-@pytest.mark.parametrize("offered", [FEATURES, NEWER])
-async def test_what_older_servers_lack_is_read_from_the_features(
-    queue: RemoteQueue, end: FarEnd, offered: Any
-) -> None:
-    end.then(offered, REGISTERED)
-    welcome = await queue.register(HELLO)
-    assert welcome.has_commands == welcome.narrows_claims == (offered is NEWER)
+async def test_a_renewal_carries_the_conditions(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(data(renewLaunchLeases={"leases": [], "current": True, "stop": None}))
-    end.answers.pop(0)
     await queue.renew(Heartbeat("a", "s", "POLLING", (), (TROUBLE,)))
-    told = {"kind": "ENGINE_SILENT", "message": "no answer", "resource": "local-container"}
-    seen = end.asked()["variables"]["input"].get("conditions")
-    assert seen == ([told] if offered is NEWER else None)
+    sent = {"kind": "ENGINE_SILENT", "message": "no answer", "resource": "local-container"}
+    assert end.asked()["variables"]["input"]["conditions"] == [sent]
+
+
+async def test_the_features_are_asked_for_once(queue: LaunchQueue, end: FarEnd) -> None:
+    end.then(FEATURES, REGISTERED)
+    for _ in range(2):
+        assert (await queue.register(HELLO)).has_commands
+    assert [path for _, path, body in end.seen if b"serverInfo" in body] == ["/graphql"]
 
 
 async def test_a_claim_names_resources_only_to_leave_some_out(
-    queue: RemoteQueue, end: FarEnd
+    queue: LaunchQueue, end: FarEnd
 ) -> None:
     end.then(data(claimLaunchItems=[]))
     whole = ClaimRequest("a", "s", "r", Capacity(), ("q",))
@@ -258,7 +252,7 @@ async def test_a_claim_names_resources_only_to_leave_some_out(
     assert end.asked()["variables"]["input"]["resources"] == ["local-process"]
 
 
-async def test_orders_are_waited_for_by_their_mark(queue: RemoteQueue, end: FarEnd) -> None:
+async def test_commands_are_waited_for_by_their_mark(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(reply(502, b""), data(launchCommands="m2"))
     assert await queue.commands("a", "s", "m1", 25.0) == "m2"
     asked = {"agentId": "a", "session": "s", "seen": "m1", "waitSeconds": 25}

@@ -1,0 +1,405 @@
+"""The queue port over our own protocol; `control/graphql/schema.graphql` explains the fields.
+
+Every operation names a lease, a session or a request id, so that repeats change nothing.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import structlog
+
+from agent.model.capacity import Allocation, Capacity
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError, LaunchError, ServerError
+from agent.model.outcome import Outcome, Refused, exit_code_of, phase_of
+from agent.model.phase import TERMINAL, Phase
+from agent.model.protocol import (
+    AgentRegistration,
+    AttemptStatus,
+    ClaimRequest,
+    Heartbeat,
+    HeartbeatReply,
+    LeaseStatus,
+    RegisteredAgent,
+)
+from agent.model.spec import Json, parse_spec
+from agent.model.work import Claim, Lease
+from agent.ports.queue import Channel
+from agent.remote.client import LEASES, GraphQLClient
+
+#: Deadlines in seconds; a renewal that takes longer is worth less than the next one.
+_RENEW_DEADLINE: Final = 8.0
+_WRITE_DEADLINE: Final = 20.0
+_LOG_DEADLINE: Final = 30.0
+#: What a long poll may take beyond its wait.
+_POLL_MARGIN: Final = 10.0
+#: The header with the bytes stored of a log.
+_LOG_END: Final = "Launch-Log-End"
+_UPDATE: Final = "Update the agent or the server, whichever is older."
+
+_CLAIM_FRAGMENT: Final = """
+fragment claim on LaunchClaim {
+  itemId attempt epoch phase entityName projectName queueName runName name author priority
+  resource runSpec layers cpus memory gpus runToken stopRequested createdAt
+}
+"""
+
+_REGISTER: Final = (
+    """
+mutation RegisterAgent($input: RegisterLaunchAgentInput!) {
+  registerLaunchAgent(input: $input) {
+    agent { id name entityName } controlPlaneId heartbeatSeconds leaseSeconds held { ...claim }
+  }
+}
+"""
+    + _CLAIM_FRAGMENT
+)
+
+_CLAIM: Final = (
+    """
+mutation ClaimItems($input: ClaimLaunchItemsInput!) {
+  claimLaunchItems(input: $input) { ...claim }
+}
+"""
+    + _CLAIM_FRAGMENT
+)
+
+_RENEW: Final = """
+mutation RenewLeases($input: RenewLaunchLeasesInput!) {
+  renewLaunchLeases(input: $input) { leases { itemId answer } current stop }
+}
+"""
+
+_COMMANDS: Final = """
+query AgentCommands($agentId: ID!, $session: String!, $seen: String, $waitSeconds: Int) {
+  launchCommands(agentId: $agentId, session: $session, seen: $seen, waitSeconds: $waitSeconds)
+}
+"""
+
+_ADVANCE: Final = """
+mutation AdvanceItem($input: AdvanceLaunchItemInput!) {
+  advanceLaunchItem(input: $input) { answer }
+}
+"""
+
+_PERMIT: Final = """
+mutation PermitStart($input: LeaseInput!) { permitLaunchStart(input: $input) { answer } }
+"""
+
+_FINISH: Final = """
+mutation FinishItem($input: FinishLaunchItemInput!) { finishLaunchItem(input: $input) { answer } }
+"""
+
+_RELEASE: Final = """
+mutation ReleaseItem($input: ReleaseLaunchItemInput!) {
+  releaseLaunchItem(input: $input) { answer }
+}
+"""
+
+_ATTEMPT_STATUS: Final = """
+query AttemptStatus($id: ID!) { launchItem(id: $id) { attempt phase } }
+"""
+
+
+class LaunchQueue:
+    """`QueuePort` over one client."""
+
+    def __init__(self, client: GraphQLClient) -> None:
+        self._client = client
+        #: Set by `register`; every write names it.
+        self._agent_id = ""
+
+    async def register(self, registration: AgentRegistration) -> RegisteredAgent:
+        """Register this process.
+
+        Raises:
+            ServerError: the server has no leases, as W&B's have none.
+        """
+        if not await self._client.has_leases():
+            message = f"{self._client.endpoint.url} offers W&B's protocol only (no {LEASES})."
+            hint = "This agent serves our control plane; W&B's servers are not supported yet."
+            raise ServerError(message, hint=hint)
+        payload = await self._mutate(
+            _REGISTER,
+            "registerLaunchAgent",
+            {
+                "entityName": registration.entity,
+                "name": registration.name,
+                "hostname": registration.hostname,
+                "version": registration.version,
+                "queueNames": list(registration.queues),
+                "identity": registration.identity,
+                "session": registration.session,
+                "backend": registration.backend,
+                "resources": list(registration.resources),
+                "capacity": _capacity_input(registration.capacity),
+                "config": registration.config,
+            },
+        )
+        agent = payload["agent"]
+        self._agent_id = agent["id"]
+        return RegisteredAgent(
+            agent_id=agent["id"],
+            agent_name=agent["name"],
+            entity=agent["entityName"],
+            control_plane_id=payload["controlPlaneId"],
+            heartbeat_seconds=float(payload["heartbeatSeconds"]),
+            lease_seconds=float(payload["leaseSeconds"]),
+            held=await self._claims(payload["held"]),
+            has_commands=True,
+            narrows_claims=True,
+        )
+
+    async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
+        """Wait for items; repeats with the same request id return the same claims."""
+        resources = request.resources
+        raw = await self._mutate(
+            _CLAIM,
+            "claimLaunchItems",
+            {
+                "agentId": request.agent_id,
+                "session": request.session,
+                "requestId": request.request_id,
+                "queueNames": list(request.queues),
+                **({} if resources is None else {"resources": list(resources)}),
+                "max": request.max_items,
+                "free": _capacity_input(request.free),
+                "waitSeconds": round(request.wait_seconds),
+            },
+            deadline=request.wait_seconds + _POLL_MARGIN,
+        )
+        return await self._claims(raw)
+
+    async def renew(self, heartbeat: Heartbeat) -> HeartbeatReply:
+        """Renew all leases in one call."""
+        payload = await self._mutate(
+            _RENEW,
+            "renewLaunchLeases",
+            {
+                "agentId": heartbeat.agent_id,
+                "session": heartbeat.session,
+                "status": heartbeat.status,
+                "leases": [_lease_ref(lease) for lease in heartbeat.leases],
+                "conditions": [
+                    {"kind": one.kind, "message": one.message, "resource": one.resource}
+                    for one in heartbeat.conditions
+                ],
+            },
+            deadline=_RENEW_DEADLINE,
+        )
+        answers = {one["itemId"]: LeaseStatus(one["answer"]) for one in payload["leases"]}
+        return HeartbeatReply(answers, bool(payload["current"]), _stop(payload.get("stop")))
+
+    async def commands(
+        self, agent_id: str, session: str, seen: str | None, wait_seconds: float
+    ) -> str:
+        """Wait until there is a command, which the next renewal brings; returns the new mark."""
+        data = await self._client.execute(
+            _COMMANDS,
+            {
+                "agentId": agent_id,
+                "session": session,
+                "seen": seen,
+                "waitSeconds": round(wait_seconds),
+            },
+            deadline=wait_seconds + _POLL_MARGIN,
+        )
+        return str(_field(data, "launchCommands"))
+
+    async def advance(
+        self,
+        lease: Lease,
+        *,
+        phase: Phase | None = None,
+        activity: str | None = None,
+        facts: dict[str, Any] | None = None,
+        warning: str | None = None,
+    ) -> LeaseStatus:
+        """Report progress."""
+        given = {"phase": phase, "activity": activity, "facts": facts, "warning": warning}
+        changed = {key: value for key, value in given.items() if value is not None}
+        return await self._write(_ADVANCE, "advanceLaunchItem", lease, changed)
+
+    async def permit(self, lease: Lease) -> LeaseStatus:
+        """Ask for the start permit."""
+        return await self._write(_PERMIT, "permitLaunchStart", lease, {})
+
+    async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
+        """Report the outcome."""
+        fields = {
+            "phase": phase_of(outcome),
+            "cause": outcome.cause,
+            "message": outcome.message,
+            "exitCode": exit_code_of(outcome),
+            "facts": facts,
+        }
+        return await self._write(_FINISH, "finishLaunchItem", lease, fields)
+
+    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
+        """Return an item to its queue."""
+        return await self._write(_RELEASE, "releaseLaunchItem", lease, {"reason": reason})
+
+    async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
+        """Store bytes; returns the end of what is stored.
+
+        Raises:
+            FencedError: the attempt belongs to another agent by now.
+        """
+        response = await self._client.send(
+            "POST",
+            _log_path(lease, channel),
+            params={"epoch": lease.epoch, "offset": offset},
+            body=data,
+            headers={"Content-Type": "application/octet-stream"},
+            deadline=_LOG_DEADLINE,
+        )
+        reply = response.json()
+        try:
+            return int(reply["end"])
+        except (KeyError, TypeError, ValueError):
+            raise ServerError("The server's reply to log bytes lacks `end`.") from None
+
+    async def log_end(self, lease: Lease, channel: Channel) -> int:
+        """Bytes stored so far."""
+        response = await self._client.send("HEAD", _log_path(lease, channel))
+        text = response.headers.get(_LOG_END, "")
+        if not text.isdigit():
+            raise ServerError(f"The server's reply about a log lacks the header {_LOG_END}.")
+        return int(text)
+
+    async def attempt_status(self, lease: Lease) -> AttemptStatus:
+        """Whether an attempt is over."""
+        data = await self._client.execute(_ATTEMPT_STATUS, {"id": lease.item_id})
+        item = data.get("launchItem")
+        if item is None:
+            return AttemptStatus.UNKNOWN
+        later = int(item["attempt"]) > lease.attempt
+        return (
+            AttemptStatus.ENDED
+            if later or Phase(item["phase"]) in TERMINAL
+            else AttemptStatus.ACTIVE
+        )
+
+    async def _write(
+        self, document: str, name: str, lease: Lease, fields: Mapping[str, Any]
+    ) -> LeaseStatus:
+        given = {"agentId": self._agent_id, **_lease_ref(lease), **fields}
+        reply = await self._mutate(document, name, given, deadline=_WRITE_DEADLINE)
+        return LeaseStatus(reply["answer"])
+
+    async def _mutate(
+        self, document: str, name: str, given: Mapping[str, Any], *, deadline: float = 30.0
+    ) -> Any:
+        data = await self._client.execute(
+            document, {"input": given}, deadline=deadline, idempotent=True
+        )
+        return _field(data, name)
+
+    async def _claims(self, raws: list[Json]) -> tuple[Claim, ...]:
+        """The claims; one whose launch spec cannot be read is refused at once."""
+        claims = []
+        for raw in raws:
+            try:
+                claims.append(_claim(raw))
+            except InvalidInputError as error:
+                await self._refuse(_lease(raw), error)
+        return tuple(claims)
+
+    async def _refuse(self, lease: Lease, error: InvalidInputError) -> None:
+        log = structlog.get_logger().bind(item=lease.item_id, attempt=lease.attempt)
+        log.warning("refused an item whose launch spec cannot be read", error=str(error))
+        try:
+            await self.finish(lease, Refused(Cause.POLICY_SPEC, str(error)), {})
+        except LaunchError as failure:
+            # The lease expires, and the next agent that claims the item refuses it.
+            log.warning("the refusal could not be reported", error=str(failure))
+
+
+def _field(data: Json, name: str) -> Any:
+    value = data.get(name)
+    if value is None:
+        message = f"The server's reply lacks `{name}`."
+        raise ServerError(message, hint=_UPDATE)
+    return value
+
+
+def _lease_ref(lease: Lease) -> dict[str, Any]:
+    return {"itemId": lease.item_id, "attempt": lease.attempt, "epoch": lease.epoch}
+
+
+def _stop(text: str | None) -> Literal["DRAIN", "STOP"] | None:
+    match text:
+        case "DRAIN":
+            return "DRAIN"
+        case "STOP":
+            return "STOP"
+        case _:
+            return None
+
+
+def _log_path(lease: Lease, channel: Channel) -> str:
+    return f"/launch/items/{lease.item_id}/attempts/{lease.attempt}/logs/{channel}"
+
+
+def _lease(raw: Json) -> Lease:
+    try:
+        return Lease(str(raw["itemId"]), int(raw["attempt"]), int(raw["epoch"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken("claim", error) from error
+
+
+def _claim(raw: Json) -> Claim:
+    """A claim of the wire.
+
+    Raises:
+        InvalidInputError: its launch spec cannot be read.
+        ServerError: it does not have the fields of the schema.
+    """
+    lease = _lease(raw)
+    spec = parse_spec(raw.get("runSpec") or {})
+    try:
+        return Claim(
+            lease=lease,
+            phase=Phase(raw["phase"]),
+            entity=raw["entityName"],
+            project=raw["projectName"],
+            queue=raw["queueName"],
+            run_name=raw["runName"],
+            name=raw.get("name"),
+            author=raw.get("author"),
+            priority=int(raw["priority"]),
+            resource=raw["resource"],
+            spec=spec,
+            layers=raw.get("layers") or {},
+            allocation=_allocation(raw),
+            run_token=raw["runToken"],
+            stop_requested=bool(raw["stopRequested"]),
+            created_at=datetime.fromisoformat(raw["createdAt"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise _broken("claim", error) from error
+
+
+def _capacity_input(capacity: Capacity) -> dict[str, Any]:
+    return {
+        "slots": capacity.slots,
+        "cpus": capacity.cpus,
+        "memory": capacity.memory,
+        "gpus": list(capacity.gpus),
+    }
+
+
+def _allocation(raw: Json) -> Allocation:
+    memory = raw.get("memory")
+    return Allocation(
+        cpus=raw.get("cpus"),
+        memory=None if memory is None else int(memory),
+        gpus=tuple(raw.get("gpus") or ()),
+    )
+
+
+def _broken(what: str, error: Exception) -> ServerError:
+    seen = f"{type(error).__name__}: {error}"
+    message = f"The server's {what} does not fit the schema ({seen})."
+    return ServerError(message, hint=_UPDATE)
