@@ -149,7 +149,7 @@ async def test_a_renewal_answers_by_item(queue: LaunchQueue, end: FarEnd, stop: 
     leases = [{"itemId": "item", "answer": "STOP"}, {"itemId": "other", "answer": "FENCED"}]
     end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
     answer = await queue.renew(Heartbeat("a", "s", "RUNNING", (LEASE,)))
-    assert answer.answers == {"item": LeaseStatus.STOP, "other": LeaseStatus.FENCED}
+    assert answer.statuses == {"item": LeaseStatus.STOP, "other": LeaseStatus.FENCED}
     assert answer.current
     assert answer.stop == stop
 
