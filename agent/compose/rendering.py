@@ -40,9 +40,8 @@ from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import ArtifactVersions
 from agent.remote.console import Console
-from agent.sources.artifact import ArtifactFetcher
+from agent.sources.artifact import ArtifactFetcher, LocalFolder
 from agent.sources.git.source import GitFetcher
-from agent.sources.local import LocalFolder
 
 _THREADS: Final = 4
 

@@ -1,1 +1,1 @@
-"""Where code comes from: git, a packed directory."""
+"""Where the code of jobs comes from: Git repositories, and artifacts of code."""

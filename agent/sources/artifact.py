@@ -1,7 +1,7 @@
-"""The code-artifact source: file by file, checked by digest, contents kept between jobs.
+"""The source of code artifacts: fetched file by file, checked by digest, cached between jobs.
 
-A content that this agent has read before is copied from its cache, which is kept apart for
-each entity: an MD5 can be forged, and must not bring one team's file into another's job.
+Each entity has its own cache: MD5 digests can be forged, and a forged one must not bring a file of
+one team into a job of another.
 """
 
 import os
@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterable
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final
 
@@ -21,7 +21,7 @@ from agent.model.job.digest import decoded
 from agent.model.job.paths import stored
 from agent.model.job.reference import parse_code_reference
 from agent.model.spec import ArtifactSource
-from agent.model.tree import is_excluded
+from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size
 from agent.model.work import SourceTree
 from agent.ports.artifact import Artifact, ArtifactPort, Entry
@@ -36,7 +36,7 @@ _BATCH: Final = 1024 * 1024
 
 
 class ArtifactFetcher:
-    """`SourcePort` for code artifacts; `cache` is a folder of its own for contents."""
+    """`SourcePort` for code artifacts; `cache` is a folder for file contents only."""
 
     def __init__(
         self, artifacts: ArtifactPort, config: CodeConfig, cache: Path, threads: Executor
@@ -60,20 +60,20 @@ class ArtifactFetcher:
         size = format_size(sum(entry.size for entry in files))
         many = "1 file" if len(files) == 1 else f"{len(files)} files"
         await say(log, f"fetching code {found.reference} ({many}, {size})")
-        cache = self._cache / _safe(entity)
+        cache = self._cache / _folder_name(entity)
         missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
         await self._all(found, missing, into, cache)
         return SourceTree(root=into, identity=f"artifact@{found.reference}")
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
-        """Remove contents by their last use (age in seconds); give the bytes freed."""
+        """Remove cached contents by last use (age in seconds); returns the bytes freed."""
         return await in_thread(
             self._threads, lambda stop: _prune(self._cache, max_age, max_bytes, stop)
         )
 
     def _checked(self, found: Artifact) -> tuple[Entry, ...]:
-        """Files to fetch; what W&B's clients leave out of jobs is left out."""
-        files = tuple(entry for entry in found.entries.values() if not _left_out(entry.path))
+        """The files to fetch, without those that W&B's clients exclude from jobs."""
+        files = tuple(entry for entry in found.entries.values() if not _is_excluded(entry.path))
         total = sum(entry.size for entry in files)
         config = self._config
         if total > config.max_size:
@@ -94,25 +94,25 @@ class ArtifactFetcher:
                 await self._one(found, entry, into / entry.path, cache)
 
         async with task_group() as tasks:
-            # A task a file would hold up the loop, and leases with it, where files are many.
+            # Not a task per file: very many would block the event loop, and lease renewal.
             for _ in range(_AT_ONCE):
                 tasks.create_task(some())
 
     async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
-        kept = _kept(cache, entry)
+        cached = _cached(cache, entry)
         try:
-            await self._download(found, entry, kept)
-            await in_thread(self._threads, lambda _: _copy(kept, target))
+            await self._download(found, entry, cached)
+            await in_thread(self._threads, lambda _: _copy(cached, target))
         except OSError as error:
             raise _write_error(entry, error) from None
 
-    async def _download(self, found: Artifact, entry: Entry, kept: Path) -> None:
-        """Beside, then into place: what is in the cache is whole."""
-        descriptor, part = tempfile.mkstemp(dir=kept.parent, prefix="part-")
+    async def _download(self, found: Artifact, entry: Entry, cached: Path) -> None:
+        """Download into a temporary file, then rename it: the cache has no partial file."""
+        descriptor, part = tempfile.mkstemp(dir=cached.parent, prefix="part-")
         try:
             with os.fdopen(descriptor, "wb") as file:
                 await self._stream(found, entry, file)
-            await in_thread(self._threads, lambda _: shutil.move(part, kept))
+            await in_thread(self._threads, lambda _: shutil.move(part, cached))
         finally:
             await in_thread(self._threads, lambda _: Path(part).unlink(missing_ok=True))
 
@@ -130,7 +130,7 @@ class ArtifactFetcher:
 
 def _check_entry(found: Artifact, entry: Entry) -> None:
     if entry.reference is not None:
-        raise _invalid(found, f"'{entry.path}' is kept elsewhere (a reference), and is not fetched")
+        raise _invalid(found, f"'{entry.path}' is a reference to another store, and is not fetched")
     try:
         shortest = stored(entry.path)
         decoded(entry.digest)
@@ -140,7 +140,7 @@ def _check_entry(found: Artifact, entry: Entry) -> None:
         raise _invalid(found, f"the path '{entry.path}' is not in its shortest form")
 
 
-def _left_out(path: str) -> bool:
+def _is_excluded(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return any(
         is_excluded(part, top=depth == 0, directory=depth < len(parts) - 1)
@@ -149,9 +149,9 @@ def _left_out(path: str) -> bool:
 
 
 def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[Entry]:
-    """Make every folder, and copy what the cache has; what it lacks is returned.
+    """Create the folders, and copy the cached files; returns the files to download.
 
-    The folders come before the files, and nothing else writes here, so no link can lie in it.
+    Nothing else writes below `into`, so that no path leads through a link.
     """
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     missing = []
@@ -160,32 +160,32 @@ def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[
         target = into / entry.path
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if not _from_cache(_kept(cache, entry), entry.size, target):
+            if not _from_cache(_cached(cache, entry), entry.size, target):
                 missing.append(entry)
         except OSError as error:
             raise _write_error(entry, error) from None
     return missing
 
 
-def _kept(cache: Path, entry: Entry) -> Path:
+def _cached(cache: Path, entry: Entry) -> Path:
     return cache / decoded(entry.digest).hex()
 
 
-def _from_cache(kept: Path, size: int, target: Path) -> bool:
-    """Whether the cache had it, in the size that counted for the limits."""
+def _from_cache(cached: Path, size: int, target: Path) -> bool:
+    """Copy a cached file; false where there is none of that size."""
     try:
-        if kept.stat().st_size != size:
+        if cached.stat().st_size != size:
             return False
-        os.utime(kept)
-        _copy(kept, target)
+        os.utime(cached)
+        _copy(cached, target)
     except FileNotFoundError:
         return False
     return True
 
 
-def _copy(kept: Path, target: Path) -> None:
-    """A copy, never a link: the job may write to its files."""
-    with kept.open("rb") as source, target.open("xb") as out:
+def _copy(cached: Path, target: Path) -> None:
+    """Not a hard link: the job may write to its files."""
+    with cached.open("rb") as source, target.open("xb") as out:
         shutil.copyfileobj(source, out, _BATCH)
 
 
@@ -206,8 +206,8 @@ def _prune(cache: Path, max_age: float, max_bytes: int, stop: Stop) -> int:
     return freed
 
 
-def _safe(entity: str) -> str:
-    """A folder's name for an entity, one for each."""
+def _folder_name(entity: str) -> str:
+    """A folder name for an entity."""
     return "".join(c if c.isalnum() and c.isascii() else f"_{ord(c):x}_" for c in entity) or "_"
 
 
@@ -221,3 +221,45 @@ def _write_error(entry: Entry, error: OSError) -> JobError:
 def _invalid(found: Artifact, what: str) -> JobError:
     message = f"The code artifact {found.reference} cannot be used: {what}."
     return JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
+
+
+class LocalFolder:
+    """`SourcePort` for previews: a directory in place of the artifact that it would become."""
+
+    def __init__(self, folder: Path, threads: Executor) -> None:
+        self._folder = folder
+        self._threads = threads
+
+    async def fetch(
+        self, source: ArtifactSource, entity: str, into: Path, log: LogSink
+    ) -> SourceTree:
+        """See `SourcePort`. Hard links, not copies: a preview changes no file."""
+        del source, entity, log
+        await in_thread(self._threads, lambda stop: self._link(into, stop))
+        return SourceTree(root=into, identity=f"directory {self._folder.name}")
+
+    def _link(self, into: Path, stop: Stop) -> None:
+        for entry in walk(self._folder):
+            stop.check()
+            target = into / os.path.relpath(entry.path, self._folder)
+            if entry.is_dir(follow_symlinks=False):
+                target.mkdir()
+            elif entry.is_symlink():
+                self._same_link(Path(entry), target)
+            else:
+                _same_file(Path(entry), target)
+
+    def _same_link(self, link: Path, target: Path) -> None:
+        outside = leaving_link(self._folder, link)
+        if outside is not None:
+            name = link.relative_to(self._folder)
+            message = f"Code directory: '{name}' is a link out of it (to '{outside}')."
+            raise JobError(Cause.SOURCE_INVALID, message, hint="Replace it by the file itself.")
+        target.symlink_to(link.readlink())
+
+
+def _same_file(file: Path, target: Path) -> None:
+    with suppress(OSError):  # on another file system
+        target.hardlink_to(file)
+        return
+    shutil.copy2(file, target)

@@ -1,4 +1,4 @@
-"""A notebook as a script: its code cells in order, without what only IPython understands."""
+"""A notebook as a script: its code cells in order, without IPython's own syntax."""
 
 import ast
 import json
@@ -7,17 +7,17 @@ from typing import Any, Final
 
 from agent.model.errors import InvalidInputError
 
-#: Lines that IPython takes: shell commands, magics, questions.
-_FOREIGN: Final = re.compile(r"(?P<indent>\s*)(?:[!%].*|\?.*|[\w.]+\?{1,2}\s*$)")
-#: Cell magics that only watch the code below them.
+#: Lines of IPython's own syntax: shell commands, magics, help.
+_IPYTHON: Final = re.compile(r"(?P<indent>\s*)(?:[!%].*|\?.*|[\w.]+\?{1,2}\s*$)")
+#: Cell magics whose cell is plain Python code.
 _WRAPPERS: Final = frozenset({"%%time", "%%timeit", "%%capture", "%%prun"})
 
 
 def notebook_to_script(text: str, name: str) -> str:
-    """The script that a notebook stands for; dropped lines become `pass`, so blocks stay whole.
+    """The script of a notebook; dropped lines become `pass`, so that no block is empty.
 
     Raises:
-        InvalidInputError: it is no notebook, or its language is another than Python.
+        InvalidInputError: not a notebook, or not one of Python.
     """
     cells = _cells(text, name)
     code = [_source(cell) for cell in cells if cell.get("cell_type") == "code"]
@@ -31,7 +31,7 @@ def _cells(text: str, name: str) -> list[dict[str, Any]]:
         cells = document["cells"]
         language = document.get("metadata", {}).get("kernelspec", {}).get("language", "python")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        message = f"'{name}' is no Jupyter notebook ({type(error).__name__}: {error})."
+        message = f"'{name}' is not a Jupyter notebook ({type(error).__name__}: {error})."
         raise InvalidInputError(message, hint="Save it in format 4, or give a script.") from None
     if language.lower() != "python":
         message = f"'{name}' is written in {language}; only notebooks in Python are converted."
@@ -56,7 +56,7 @@ def _python(source: str) -> str:
 
 
 def _is_python(source: str) -> bool:
-    """Plain Python stays as it is, since `%` and `!` may begin its lines too."""
+    """Whether a cell is plain Python, whose lines may begin with `%` or `!` as well."""
     try:
         ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
@@ -65,5 +65,5 @@ def _is_python(source: str) -> bool:
 
 
 def _line(line: str) -> str:
-    match = _FOREIGN.fullmatch(line)
+    match = _IPYTHON.fullmatch(line)
     return line if match is None else f"{match['indent']}pass"

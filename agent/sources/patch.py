@@ -1,4 +1,4 @@
-"""Uncommitted changes of a job's author (`diff.patch`), applied with git's own program."""
+"""Uncommitted changes of a job's author (`diff.patch`), applied by `git apply`."""
 
 import os
 from concurrent.futures import Executor
@@ -10,20 +10,20 @@ from agent.model.errors import JobError
 from agent.model.job.job_file import PATCH_NAME
 from agent.model.redact import Redactor
 from agent.ports.log import LogSink, say
-from agent.sources.git.checkout import refuse_leaving_links
+from agent.sources.git.checkout import check_links
 from agent.system.child import Command, Tail, run
 
 _QUOTED: Final = 3
 
 
 async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) -> None:
-    """Apply a patch below `root`; wholly or not at all.
+    """Apply a patch below `root`, wholly or not at all.
 
-    git refuses paths that climb or pass through a link; links that the patch makes are
-    looked at afterwards.
+    git refuses paths with `..` or through a link; links that the patch creates are checked
+    afterwards.
 
     Raises:
-        JobError: `SOURCE_INVALID`: it does not fit the commit, or leads out.
+        JobError: `SOURCE_INVALID`: it does not fit the commit, or creates a link out of `root`.
     """
     errors = Tail()
     argv = ("git", "apply", "--whitespace=nowarn", "-p1", "--", str(patch))
@@ -32,7 +32,7 @@ async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) 
         "LC_ALL": "C",
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
-        # Were a repository found above, git would leave out what lies outside of it.
+        # Else git would find a repository above, and skip files outside of it.
         "GIT_CEILING_DIRECTORIES": str(root.parent),
     }
     try:
@@ -44,5 +44,5 @@ async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) 
         lines = Redactor().text(errors.text).strip().splitlines()[:_QUOTED]
         message = f"The job's {PATCH_NAME} cannot be applied to its commit: {' '.join(lines)}"
         raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
-    await refuse_leaving_links(PATCH_NAME, root, threads)
+    await check_links(PATCH_NAME, root, threads)
     await say(log, f"applied {PATCH_NAME}: the author's uncommitted changes")

@@ -1,5 +1,6 @@
-"""The git source: the `git` program, hardened.
+"""The git source: the `git` program, hardened against what a repository or its server contains.
 
-`source` is the straight line; `remote` reads URLs, `addresses` says which hosts may be
-reached, `command` runs the program, `refs` pins, `mirror` caches, `checkout` writes files.
+`source` fetches from beginning to end; `remote` parses URLs, `access` applies the address policy
+and provides credentials, `command` runs the program, `mirror` pins and caches commits, `checkout`
+writes their files, `lfs` those of Git LFS, `errors` reads git's error output.
 """

@@ -1,8 +1,7 @@
-"""Writes a commit's files from a mirror into a folder, without a work tree of git's own.
+"""Writes a commit's files from a mirror into a folder, and reads its submodules.
 
-An index beside the mirror is read from the commit and checked out. Nothing of the user's
-configuration takes part, so no filter and no hook runs; git itself refuses paths that
-climb, and never writes through a link.
+A temporary index is read from the commit and checked out. The user's configuration is not used,
+so no filter and no hook runs; git itself refuses paths with `..`, and never writes through a link.
 """
 
 import secrets
@@ -31,9 +30,9 @@ class Submodule:
 
 
 async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -> tuple[str, ...]:
-    """Write all files of a commit into an empty folder; gives the paths kept in Git LFS.
+    """Write all files of a commit into an empty folder; returns the paths of Git LFS pointers.
 
-    Those are pointers still. Attributes tell which they are, as git itself would ask them.
+    Those are the files with the attribute `filter=lfs`.
 
     Raises:
         JobError: `DISK_FULL`, `SOURCE_INVALID`.
@@ -55,10 +54,10 @@ async def checkout(mirror: Mirror, commit: str, into: Path, threads: Executor) -
 
 
 async def submodules(mirror: Mirror, commit: str, remote: Remote) -> list[Submodule]:
-    """The submodules of a commit, their URLs made absolute.
+    """The submodules of a commit, with absolute URLs.
 
     Raises:
-        JobError: `SOURCE_INVALID`: one that `.gitmodules` does not describe.
+        JobError: `SOURCE_INVALID`: one without a URL in `.gitmodules`.
     """
     git_dir = {"GIT_DIR": str(mirror.repository)}
     listed = await mirror.program.local("ls-tree", "-r", "-z", "--full-tree", commit, **git_dir)
@@ -79,8 +78,8 @@ async def submodules(mirror: Mirror, commit: str, remote: Remote) -> list[Submod
     ]
 
 
-async def refuse_leaving_links(url: str, into: Path, threads: Executor) -> None:
-    """Refuse a tree with a link that leads out of it.
+async def check_links(url: str, into: Path, threads: Executor) -> None:
+    """Refuse a tree with a link out of it.
 
     Raises:
         JobError: `SOURCE_INVALID`, naming the link.
@@ -103,7 +102,7 @@ def absolute_url(remote: Remote, url: str) -> str:
     while url.startswith(("./", "../")):
         step, _, url = url.partition("/")
         path = path.rpartition("/")[0] if step == ".." else path
-    # Above the first part of a short form's path there is nothing.
+    # The path of the short form may have no further parent.
     joined = f"{path}/{url}" if path or remote.path.startswith("/") else url
     return replace(remote, path=joined).url
 

@@ -1,9 +1,9 @@
 """Runs the `git` program so that neither the repository nor its server runs anything here.
 
-The environment is built from nothing. What the user's own configuration may add is a short
-list (credential helpers, proxies, certificates), read once per fetch and handed on as
-values; everything else in it (rewritten URLs, filters, hooks, monitors, aliases) stays out.
-All settings travel in the environment, never in argv, since a header may be a secret.
+The environment has only the variables listed here. Of the user's own configuration, credential
+helpers, proxies and certificates are read once per fetch and passed on as values; the rest of it
+(rewritten URLs, filters, hooks, monitors, aliases) has no effect. All settings are passed in the
+environment, not in argv, since a header may be a secret.
 """
 
 import re
@@ -16,7 +16,7 @@ from typing import Final
 from agent.config.execution import GitConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.sources.git.failures import failure, silent
+from agent.sources.git.errors import failure, stalled
 from agent.system.child import Command, Consumer, SilentError, Tail, run
 
 #: Variables that git, curl, ssh and credential helpers need from the agent's environment.
@@ -44,8 +44,8 @@ _INHERITED: Final = frozenset(
     }
 )
 _CA_VARIABLES: Final = ("GIT_SSL_CAINFO", "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-#: What may come from the user's own configuration.
-_FROM_USER: Final = re.compile(
+#: Keys that are taken from the user's own configuration.
+_USER_KEYS: Final = re.compile(
     r"credential\..*|http\.(.*\.)?(proxy|proxyauthmethod|sslcainfo|sslcapath|sslcert|sslkey"
     r"|extraheader|cookiefile)",
     re.IGNORECASE,
@@ -76,13 +76,13 @@ Settings = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class GitProgram:
-    """The program with an agent's configuration and environment."""
+    """The `git` program, with an agent's configuration and environment."""
 
     config: GitConfig
     environment: Mapping[str, str] = field(repr=False)
 
     async def local(self, *arguments: str, **more: str) -> str:
-        """Run a command that touches files of ours only; give its output.
+        """Run a command that uses local files only; returns its output.
 
         `more` are environment variables, such as `GIT_DIR`.
 
@@ -105,21 +105,21 @@ class GitProgram:
         variables: Mapping[str, str],
         progress: Consumer | None = None,
     ) -> str:
-        """Run a command that talks to a server; give its output.
+        """Run a command that connects to a server; returns its output.
 
         Raises:
-            JobError: see `failure`, and `SOURCE_UNREACHABLE` after a silence.
+            JobError: see `failure`, and `SOURCE_UNREACHABLE` when the server stalls.
             CorruptMirrorError: the mirror is damaged.
         """
-        from_user = await self._users_settings()
+        from_user = await self._user_settings()
         env = self._environment((*from_user, *settings), variables) | {
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_ALLOW_PROTOCOL": ":".join(self.config.protocols),
         }
         return await self._run(url, arguments, env, progress, self.config.stall_timeout or None)
 
-    async def _users_settings(self) -> Settings:
-        """What the user's configuration may add; scopes other than system and global are ours."""
+    async def _user_settings(self) -> Settings:
+        """The settings of `_USER_KEYS` in the user's system and global configuration."""
         env = {key: self.environment[key] for key in ("PATH", "HOME", "XDG_CONFIG_HOME")
                if key in self.environment}  # fmt: skip
         listing = ("config", "--includes", "--show-scope", "--null", "--list")
@@ -130,7 +130,7 @@ class GitProgram:
             (key, value)
             for scope, entry in pairs
             for key, _, value in [entry.partition("\n")]
-            if scope in {"system", "global"} and _FROM_USER.fullmatch(key)
+            if scope in {"system", "global"} and _USER_KEYS.fullmatch(key)
         )
 
     def _environment(self, settings: Settings, more: Mapping[str, str]) -> dict[str, str]:
@@ -146,7 +146,7 @@ class GitProgram:
             "LC_ALL": "C",
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
-            # Set and empty: git then asks neither core.askPass nor SSH_ASKPASS.
+            # Empty, so that git runs neither core.askPass nor SSH_ASKPASS.
             "GIT_ASKPASS": "",
             "SSH_ASKPASS": "",
             "GIT_LFS_SKIP_SMUDGE": "1",
@@ -170,12 +170,12 @@ class GitProgram:
         try:
             code = await run(command, output, errors)
         except SilentError:
-            raise silent(url, idle or 0) from None
+            raise stalled(url, idle or 0) from None
         except FileNotFoundError:
             raise JobError(
                 Cause.INTERNAL,
                 "The program `git` is not installed on the agent's machine.",
-                hint="Install it there; nothing else can fetch this job's source.",
+                hint="Install it there: it fetches the sources of Git jobs.",
             ) from None
         if code != 0:
             raise failure(url, errors.text)
@@ -183,15 +183,15 @@ class GitProgram:
 
 
 def ca_settings(config: GitConfig, environment: Mapping[str, str]) -> Settings:
-    """The certificate authorities for HTTPS: configured, else the environment's."""
+    """The certificate authorities for HTTPS: of the configuration, else of the environment."""
     given = (environment.get(name) for name in _CA_VARIABLES)
     bundle = str(config.ca_bundle) if config.ca_bundle else next(filter(None, given), None)
     return (("http.sslCAInfo", bundle),) if bundle else ()
 
 
 def ssh_command(config: GitConfig, host: str, port: int, address: str) -> str:
-    """`GIT_SSH_COMMAND`: no prompts, known hosts only, one address, nothing forwarded."""
-    # ssh looks a key up by the alias exactly as given, so a port belongs into it.
+    """`GIT_SSH_COMMAND`: no prompts, known hosts only, one address, no forwarding."""
+    # ssh looks up the host key by exactly this alias, so it includes a port.
     alias = host if port == 22 else f"[{host}]:{port}"  # noqa: PLR2004
     timeout = max(1, int(config.stall_timeout or 30))
     options = [

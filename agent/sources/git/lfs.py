@@ -1,17 +1,17 @@
-"""Files in Git LFS: fetched by `git lfs` into the mirror, then put where their pointers are.
+"""Files in Git LFS: fetched by `git lfs` into the mirror, then written in place of their pointers.
 
-The repository has no say in how: its `.lfsconfig` counts for one thing only, the place of the
-files, and only within the repository's own host. The files themselves may come from where
-that server points, as public hosts keep them at stores of others; such addresses are judged
-as all are, and no credential of ours goes there. The program that fetches is told of no work
-tree, so it looks at none of the repository's configuration; nothing else of it runs.
+Of the repository's configuration only the LFS server in `.lfsconfig` is used, and only if it is on
+the repository's own host. That server may point to files on other hosts, as public ones do; the
+address policy applies to those, and they receive no credentials. `git lfs` runs without a work
+tree, so that it reads no other configuration of the repository.
 """
 
+import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,9 +19,8 @@ from typing import Final
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
 from agent.ports.log import LogSink, say
-from agent.sources.git.access import Access
+from agent.sources.git.access import Access, AddressPolicy
 from agent.sources.git.command import Settings
-from agent.sources.git.guard import Guard, guarded
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote, parse_remote
 from agent.system.threads import in_thread
@@ -31,31 +30,36 @@ _POINTER: Final = re.compile(
     rb"version https://(?:git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n"
     rb"(?:ext-[^\n]*\n)*oid sha256:(?P<digest>[0-9a-f]{64})\nsize (?P<size>[0-9]+)\n?"
 )
-#: Longer files are no pointers; the specification says so.
+#: Pointers are shorter, by the specification.
 _LONGEST_POINTER: Final = 1024
-#: Without a terminal `git lfs` would be silent, and be taken for hanging.
-_TALKATIVE: Final = ("lfs.forceprogress", "true")
-#: Times, and seconds between them; by default a refusal would be repeated for minutes.
-_PATIENCE: Final = (("lfs.transfer.maxretries", "2"), ("lfs.transfer.maxretrydelay", "1"))
+#: Progress output also without a terminal; else a long transfer looks like a stalled one.
+_PROGRESS: Final = ("lfs.forceprogress", "true")
+#: Times, and seconds between them; by default `git lfs` repeats refusals for minutes.
+_RETRIES: Final = (("lfs.transfer.maxretries", "2"), ("lfs.transfer.maxretrydelay", "1"))
+_CONNECT: Final = re.compile(rb"CONNECT \[?([0-9A-Za-z:._-]+?)\]?:([0-9]{1,5}) HTTP/1\.[01]\r\n")
+_LONGEST_HEAD: Final = 16 * 1024
+_BLOCK: Final = 64 * 1024
+#: Seconds for a connection to be established.
+_CONNECT_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class LargeFiles:
-    """Fetches what one commit keeps in LFS."""
+    """Fetches the files that a commit keeps in LFS."""
 
     access: Access
     threads: Executor
     log: LogSink
 
-    async def put(
+    async def fill(
         self, mirror: Mirror, remote: Remote, commit: str, into: Path, paths: Sequence[str]
     ) -> None:
-        """Replace pointers, at those of `paths` that hold one, by the contents.
+        """Replace the pointer files among `paths` by their contents.
 
         Raises:
-            PolicyError: `POLICY_SOURCE`: the files are kept at another host, or at an address
-                that is not allowed.
-            JobError: `SOURCE_*`: they cannot be fetched; `INTERNAL`: no `git lfs` here.
+            PolicyError: `POLICY_SOURCE`: the files are on another host, or at an address that is
+                not allowed.
+            JobError: `SOURCE_*`: they cannot be fetched; `INTERNAL`: `git lfs` is not installed.
         """
         pointers = await in_thread(self.threads, lambda _: _pointers(into, paths))
         if not pointers:
@@ -65,7 +69,7 @@ class LargeFiles:
             await self._fetch(mirror, remote, commit)
         missing = await in_thread(self.threads, lambda _: _missing(store, pointers))
         if missing is not None:
-            message = f"Git LFS: {remote.url}: the content of `{missing}` is not there."
+            message = f"Git LFS: {remote.url}: the content of `{missing}` is missing."
             raise JobError(Cause.SOURCE_NOT_FOUND, message, hint="Push it with `git lfs push`.")
         await in_thread(self.threads, lambda _: _fill(store, into, pointers))
         await say(self.log, f"git: {len(pointers)} files come from Git LFS")
@@ -74,44 +78,44 @@ class LargeFiles:
         place = await _place(mirror, remote, commit, self.access.program.config.protocols)
         arguments = (f"--git-dir={mirror.repository}", "lfs", "fetch", "launch", commit)
         await say(self.log, f"git: fetching files of Git LFS from {place.url}")
-        async with self.access.open(place) as session, self._guarded(place) as (guard, variables):
-            asked = session.having(_settings(remote, place), variables)
+        async with self.access.open(place) as session, self._proxy(place) as (proxy, variables):
+            asked = session.extended(_settings(remote, place), variables)
             try:
                 await asked.run(*arguments, progress=self.log.write)
             except LaunchError:
-                if guard is not None and guard.refused is not None:
-                    raise guard.refused from None
+                if proxy is not None and proxy.refused is not None:
+                    raise proxy.refused from None
                 raise
 
     @asynccontextmanager
-    async def _guarded(
+    async def _proxy(
         self, place: Remote
-    ) -> AsyncIterator[tuple[Guard | None, Mapping[str, str]]]:
-        """Variables for the program; with no guard where the environment has its own proxy."""
+    ) -> AsyncIterator[tuple["AddressProxy | None", Mapping[str, str]]]:
+        """An address proxy and its variables; `None` where the environment sets a proxy."""
         if self.access.proxied(place):
             yield None, {}
             return
-        async with guarded(self.access.policy, self.threads) as (guard, url):
-            yield guard, _through(url, self.access.program.config.protocols)
+        async with address_proxy(self.access.policy, self.threads) as (proxy, url):
+            yield proxy, _proxy_variables(url, self.access.program.config.protocols)
 
 
 def _settings(remote: Remote, place: Remote) -> Settings:
     names = (("remote.launch.url", remote.url), ("lfs.url", place.url))
-    # Whatever a web server proposes, nothing but a download is done.
+    # No custom transfer program, whatever the server proposes.
     plain = place.protocol in {"http", "https"}
     only = (("lfs.basictransfersonly", "true"),) if plain else ()
-    return (_TALKATIVE, *_PATIENCE, *names, *only)
+    return (_PROGRESS, *_RETRIES, *names, *only)
 
 
-def _through(url: str, protocols: tuple[str, ...]) -> dict[str, str]:
-    """Variables that lead through the guard; plain HTTP goes past it where it is allowed."""
+def _proxy_variables(url: str, protocols: tuple[str, ...]) -> dict[str, str]:
+    """Variables that set the proxy; not for plain HTTP where that is allowed."""
     names = ["HTTPS_PROXY", "https_proxy"]
     names += [] if "http" in protocols else ["HTTP_PROXY", "http_proxy"]
     return dict.fromkeys(names, url) | {"NO_PROXY": "", "no_proxy": ""}
 
 
 async def _place(mirror: Mirror, remote: Remote, commit: str, protocols: tuple[str, ...]) -> Remote:
-    """Where the files are: as `.lfsconfig` says, else beside the repository."""
+    """The LFS server: that of `.lfsconfig`, else the repository's own."""
     named = await _named(mirror, commit)
     if named is None:
         if remote.protocol in {"ssh", "file"}:
@@ -123,15 +127,15 @@ async def _place(mirror: Mirror, remote: Remote, commit: str, protocols: tuple[s
     if not remote.host or place.host != remote.host or not same_port:
         message = (
             f"Git LFS: `{_CONFIGURATION}` of {remote.url} keeps files at {place.url}, which is "
-            "another server, and no other is asked."
+            "another server; only the repository's own is used."
         )
-        hint = f"Keep them at the repository's own, or take `lfs.url` out of `{_CONFIGURATION}`."
+        hint = f"Keep them on the repository's server, or remove `lfs.url` from `{_CONFIGURATION}`."
         raise PolicyError(Cause.POLICY_SOURCE, message, hint=hint)
     return place
 
 
 async def _named(mirror: Mirror, commit: str) -> str | None:
-    """The place that the commit's `.lfsconfig` names, if there is one."""
+    """The LFS server in the commit's `.lfsconfig`, if there is one."""
     where = {"GIT_DIR": str(mirror.repository)}
     listed = await mirror.program.local(
         "ls-tree", "--name-only", commit, "--", _CONFIGURATION, **where
@@ -145,7 +149,7 @@ async def _named(mirror: Mirror, commit: str) -> str | None:
 
 
 def _pointers(into: Path, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
-    """Digest and size by path; files that are no pointers were committed as they are."""
+    """Digest and size by path; other files were committed with their contents."""
     found = {}
     for path in paths:
         file = into / path
@@ -158,7 +162,7 @@ def _pointers(into: Path, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
 
 
 def _missing(store: Path, pointers: dict[str, tuple[str, int]]) -> str | None:
-    """The first path whose content is not here."""
+    """The first path whose content is not in the store."""
     for path, (digest, size) in pointers.items():
         content = _content(store, digest)
         if size and not (content.is_file() and content.stat().st_size == size):
@@ -169,7 +173,7 @@ def _missing(store: Path, pointers: dict[str, tuple[str, int]]) -> str | None:
 def _fill(store: Path, into: Path, pointers: dict[str, tuple[str, int]]) -> None:
     for path, (digest, size) in pointers.items():
         if size:
-            # Into the file that is there, which keeps its mode.
+            # Overwritten, not replaced, so that the file keeps its mode.
             shutil.copyfile(_content(store, digest), into / path)
         else:
             (into / path).write_bytes(b"")
@@ -177,3 +181,83 @@ def _fill(store: Path, into: Path, pointers: dict[str, tuple[str, int]]) -> None
 
 def _content(store: Path, digest: str) -> Path:
     return store / digest[:2] / digest[2:4] / digest
+
+
+class AddressProxy:
+    """A proxy on loopback that applies the address policy to a program's connections.
+
+    `git lfs` takes addresses from its server's answers and resolves them itself, so they cannot be
+    pinned. Only TLS (`CONNECT`) passes, unread. `git lfs` uses no proxy for loopback addresses.
+    """
+
+    def __init__(self, policy: AddressPolicy, threads: Executor) -> None:
+        self._policy = policy
+        self._threads = threads
+        self._open: set[asyncio.Task[None]] = set()
+        #: The last refusal; the program's own error does not say why.
+        self.refused: LaunchError | None = None
+
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection."""
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._open.add(task)
+        task.add_done_callback(self._open.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._pass(reader, writer)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            with suppress(OSError):
+                writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+        except LaunchError as error:
+            self.refused = error
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        finally:
+            writer.close()
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._open:
+            task.cancel()
+        await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        match = _CONNECT.match(await reader.readuntil(b"\r\n\r\n"))
+        if match is None:
+            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+            return
+        host, port = match[1].decode().lower(), int(match[2])
+        remote = Remote("https", host, port, None, "/")
+        address = (await self._policy.addresses(remote, self._threads))[0]
+        async with asyncio.timeout(_CONNECT_TIMEOUT):
+            remote_reader, remote_writer = await asyncio.open_connection(address, port)
+        try:
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(_copy(reader, remote_writer), _copy(remote_reader, writer))
+        finally:
+            remote_writer.close()
+
+
+@asynccontextmanager
+async def address_proxy(
+    policy: AddressPolicy, threads: Executor
+) -> AsyncIterator[tuple[AddressProxy, str]]:
+    """A proxy that listens while the context lasts, and its URL."""
+    proxy = AddressProxy(policy, threads)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
+    try:
+        port = server.sockets[0].getsockname()[1]
+        yield proxy, f"http://127.0.0.1:{port}"
+    finally:
+        server.close()
+        await proxy.close()
+        await server.wait_closed()
+
+
+async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    """Copy until the end, and pass the end on; a broken connection counts as one."""
+    with suppress(OSError):
+        while block := await source.read(_BLOCK):
+            target.write(block)
+            await target.drain()
+        target.write_eof()

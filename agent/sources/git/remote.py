@@ -1,4 +1,4 @@
-"""Git URLs: what they mean, and which are refused before anything is started."""
+"""Git URLs: parsed, and refused where they are not allowed."""
 
 import re
 from dataclasses import dataclass
@@ -19,25 +19,25 @@ _PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository's address, taken apart; nothing in it is secret."""
+    """A parsed Git URL, without secrets."""
 
     protocol: str
     #: Lower-case; empty for `file`.
     host: str
     port: int
     user: str | None
-    #: Without a first slash it is ssh's to resolve, which only the short form can say.
+    #: Relative to the SSH user's home without a leading slash, which only the short form allows.
     path: str
 
     @property
     def url(self) -> str:
-        """The address as git gets it and as messages show it."""
+        """The URL, as git receives it and messages show it."""
         if self.protocol == "file":
             return f"file://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         user = f"{self.user}@" if self.user and self.protocol == "ssh" else ""
         if not self.path.startswith("/"):
-            # As a URL it would be `/~/path`, which hosts without home folders do not know.
+            # As a URL it would be `/~/path`, which servers without home folders reject.
             return f"{user}{host}:{self.path}"
         port = "" if self.port == _PORTS[self.protocol] else f":{self.port}"
         return f"{self.protocol}://{user}{host}{port}{self.path}"
@@ -48,19 +48,19 @@ def parse_remote(text: str, protocols: tuple[str, ...]) -> Remote:
 
     Raises:
         PolicyError: a protocol that the administrator does not allow.
-        JobError: `SOURCE_INVALID`: an option, a password inside, or no URL at all.
+        JobError: `SOURCE_INVALID`: an option, a URL with a password, or not a URL.
     """
     if text.startswith("-"):
         raise _invalid(text, "it starts with `-`, which git would take for an option")
     if not text.isprintable() or " " in text or not text.isascii():
-        raise _invalid(text, "it holds a space, a control character or a letter beyond ASCII")
+        raise _invalid(text, "it contains a space, a control character or a letter beyond ASCII")
     if "://" in text:
         return _from_url(text, protocols)
     if re.match(r"[A-Za-z0-9+.-]+::", text):
         raise _refused(text, text.partition("::")[0], protocols)
     match = _SCP.fullmatch(text)
     if match is None:
-        raise _invalid(text, "it is no URL", "Write https://host/path or ssh://user@host/path.")
+        raise _invalid(text, "it is not a URL", "Write https://host/path or ssh://user@host/path.")
     _require(text, "ssh", protocols)
     host = _host(text, match["host"].strip("[]"))
     return Remote("ssh", host, _PORTS["ssh"], _user(text, match["user"]), match["path"])
@@ -77,8 +77,8 @@ def _from_url(text: str, protocols: tuple[str, ...]) -> Remote:
     if parts.password is not None:
         raise _invalid(
             text,
-            "it holds a password, which logs and process lists would show",
-            "Take it out of the URL; the agent uses its credential helper, "
+            "it contains a password, which logs and process lists would show",
+            "Remove it from the URL; the agent uses its credential helper, "
             "or `sources.git.credentials`.",
         )
     if parts.query or parts.fragment:
@@ -113,13 +113,13 @@ def _host(text: str, host: str) -> str:
 
 def _user(text: str, user: str | None) -> str | None:
     if user and not _USER.fullmatch(user):
-        raise _invalid(text, "its user name holds characters that are not allowed")
+        raise _invalid(text, "its user name has characters that are not allowed")
     return user or None
 
 
 def without_credentials(text: str) -> str:
-    """The text with whatever stands before `@` in a URL taken out; for messages."""
-    # Bounded, as schemes are: else a long text without one takes the square of its length.
+    """A text without what precedes `@` in its URLs; for messages."""
+    # The scheme's length is bounded: else the time is quadratic in the length of the text.
     return re.sub(r"([A-Za-z0-9+.-]{1,30}://)[^/\s]*@", r"\1", text)
 
 

@@ -1,4 +1,4 @@
-"""The git source from a description to a folder of files; reads top to bottom."""
+"""The git source: from a `GitSource` to a folder with its files."""
 
 import asyncio
 import shutil
@@ -14,23 +14,29 @@ from agent.model.spec import GitSource
 from agent.model.units import format_duration
 from agent.model.work import SourceTree
 from agent.ports.log import LogSink, say
-from agent.sources.git.access import Access, Session
-from agent.sources.git.addresses import AddressPolicy, Resolver, system_resolver
-from agent.sources.git.checkout import checkout, refuse_leaving_links, submodules
+from agent.sources.git.access import (
+    Access,
+    AddressPolicy,
+    Resolver,
+    Session,
+    remove_leftover_credentials,
+    system_resolver,
+)
+from agent.sources.git.checkout import check_links, checkout, submodules
 from agent.sources.git.command import GitProgram
-from agent.sources.git.credentials import remove_leftovers
-from agent.sources.git.failures import CorruptMirrorError
+from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.lfs import LargeFiles
-from agent.sources.git.mirror import Mirror, MirrorCache
-from agent.sources.git.refs import (
+from agent.sources.git.mirror import (
+    Mirror,
+    MirrorCache,
     Pin,
     check_ref,
     is_full_commit,
     is_short_commit,
-    not_found,
-    parse_listing,
-    patterns,
-    pick,
+    parse_refs,
+    pick_commit,
+    ref_not_found,
+    ref_patterns,
 )
 from agent.sources.git.remote import Remote, parse_remote
 from agent.system.threads import in_thread
@@ -41,8 +47,8 @@ _DEEPEST_SUBMODULE: Final = 8
 class GitFetcher:
     """`SourcePort` for git repositories.
 
-    `cache` is a folder of its own for mirrors. `embedded` says that the control plane is
-    this machine's own, which decides about private addresses where nothing is configured.
+    `cache` is a folder for mirrors only. `embedded`: the control plane is embedded, so that private
+    addresses are allowed where nothing is configured.
     """
 
     def __init__(
@@ -62,7 +68,7 @@ class GitFetcher:
         private = cache / "private"
         self._access = Access(program, policy, private, threads)
         self._mirrors = MirrorCache(cache / "mirrors", program, threads)
-        remove_leftovers(private)
+        remove_leftover_credentials(private)
 
     async def fetch(self, source: GitSource, entity: str, into: Path, log: LogSink) -> SourceTree:
         """See `SourcePort`."""
@@ -81,16 +87,16 @@ class GitFetcher:
                 f"Git: {remote.url} was not fetched within "
                 f"{format_duration(self._config.timeout)} (`sources.git.timeout`).",
             ) from None
-        await refuse_leaving_links(remote.url, into, self._threads)
+        await check_links(remote.url, into, self._threads)
         return SourceTree(root=into, identity=f"git+{remote.url}@{commit}", commit=commit)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
-        """Remove mirrors (age in seconds); give the bytes freed."""
+        """Remove mirrors (age in seconds); returns the bytes freed."""
         return await self._mirrors.prune(max_age, max_bytes)
 
 
 class _Fetch:
-    """One call of `fetch`: the repository, and the repositories inside it."""
+    """One call of `fetch`: a repository and its submodules."""
 
     def __init__(
         self,
@@ -106,17 +112,19 @@ class _Fetch:
         self._threads = threads
         self._entity = entity
         self._log = log
-        #: `None`: files in Git LFS stay pointers.
+        #: `None`: pointers of Git LFS are not replaced.
         self._large = large
 
     async def repository(self, remote: Remote, ref: str | None, into: Path) -> str:
-        """Pin, fetch and check out; give the commit. A damaged mirror is made anew once."""
-        async with self._mirrors.held(remote, self._entity) as mirror:
+        """Pin, fetch and check out; returns the commit. A damaged mirror is recreated once."""
+        async with self._mirrors.locked(remote, self._entity) as mirror:
             try:
-                return await self._into(mirror, remote, ref, into)
+                return await self._check_out(mirror, remote, ref, into)
             except CorruptMirrorError as error:
-                await say(self._log, f"git: the mirror of {remote.url} is damaged, making it anew")
-                await self._mirrors.renew(mirror)
+                await say(
+                    self._log, f"git: the mirror of {remote.url} is damaged and is created again"
+                )
+                await self._mirrors.recreate(mirror)
                 await in_thread(self._threads, lambda _: _empty(into))
                 return await self._again(mirror, remote, ref, into, error)
 
@@ -124,29 +132,29 @@ class _Fetch:
         self, mirror: Mirror, remote: Remote, ref: str | None, into: Path, first: Exception
     ) -> str:
         try:
-            return await self._into(mirror, remote, ref, into)
+            return await self._check_out(mirror, remote, ref, into)
         except CorruptMirrorError:
             raise JobError(
                 Cause.SOURCE_INVALID, f"Git: {remote.url}: the repository is damaged: {first}."
             ) from None
 
-    async def _into(self, mirror: Mirror, remote: Remote, ref: str | None, into: Path) -> str:
-        pin = await self._pin_here(mirror, ref)
+    async def _check_out(self, mirror: Mirror, remote: Remote, ref: str | None, into: Path) -> str:
+        pin = await self._pin_in_mirror(mirror, ref)
         if pin is None:
             async with self._access.open(remote) as session:
                 pin = await self._fetched(mirror, session, ref)
         await say(self._log, f"git: {remote.url} is at commit {pin.commit} ({pin.found_as})")
         paths = await checkout(mirror, pin.commit, into, self._threads)
         if paths and self._large is not None:
-            await self._large.put(mirror, remote, pin.commit, into, paths)
+            await self._large.fill(mirror, remote, pin.commit, into, paths)
         elif paths:
             await say(
                 self._log, "git: files in Git LFS are not fetched: the job sees their pointers"
             )
         return pin.commit
 
-    async def _pin_here(self, mirror: Mirror, ref: str | None) -> Pin | None:
-        """A complete commit never moves: if it is here, the server need not be asked."""
+    async def _pin_in_mirror(self, mirror: Mirror, ref: str | None) -> Pin | None:
+        """A full commit id that the mirror has needs no request to the server."""
         if ref is None or not is_full_commit(ref):
             return None
         commit = await mirror.commit(ref.lower())
@@ -156,8 +164,10 @@ class _Fetch:
         url = session.remote.url
         pin = Pin(ref.lower(), "commit") if ref and is_full_commit(ref) else None
         if pin is None:
-            output = await session.run("ls-remote", "--symref", "--", url, *patterns(ref))
-            pin = pick(parse_listing(output), ref) or await self._rarer(mirror, session, ref)
+            output = await session.run("ls-remote", "--symref", "--", url, *ref_patterns(ref))
+            pin = pick_commit(parse_refs(output), ref) or await self._pin_unlisted(
+                mirror, session, ref
+            )
         if await mirror.commit(pin.commit) is None:
             await mirror.fetch(session, pin.commit, self._log.write)
         commit = await mirror.commit(pin.commit)
@@ -167,25 +177,25 @@ class _Fetch:
             )
         return Pin(commit, pin.found_as)
 
-    async def _rarer(self, mirror: Mirror, session: Session, ref: str | None) -> Pin:
-        """The beginning of a commit needs the history; anything else is not there."""
+    async def _pin_unlisted(self, mirror: Mirror, session: Session, ref: str | None) -> Pin:
+        """Look up a short commit id, for which the history is needed; refuse anything else."""
         url = session.remote.url
-        listing = parse_listing(await session.run("ls-remote", "--symref", "--", url))
-        if ref is None or not listing.refs or not is_short_commit(ref):
-            raise not_found(url, ref, listing)
+        refs = parse_refs(await session.run("ls-remote", "--symref", "--", url))
+        if ref is None or not refs.objects or not is_short_commit(ref):
+            raise ref_not_found(url, ref, refs)
         short = ref.lower()
-        tips = {commit for commit in listing.refs.values() if commit.startswith(short)}
+        tips = {commit for commit in refs.objects.values() if commit.startswith(short)}
         if len(tips) == 1:
             return Pin(tips.pop(), "commit")
         await mirror.fetch_everything(session, self._log.write)
         found = await mirror.commit(short)
         if found is None:
-            raise not_found(url, ref, listing)
+            raise ref_not_found(url, ref, refs)
         return Pin(found, "commit")
 
     async def submodules(self, remote: Remote, commit: str, into: Path, depth: int) -> None:
-        """Fetch what lies inside, each under the same rules as a repository of its own."""
-        async with self._mirrors.held(remote, self._entity) as mirror:
+        """Fetch the submodules, each under the same rules as the repository."""
+        async with self._mirrors.locked(remote, self._entity) as mirror:
             inside = await submodules(mirror, commit, remote)
         if inside and depth >= _DEEPEST_SUBMODULE:
             raise JobError(
@@ -200,7 +210,7 @@ class _Fetch:
 
 
 def _empty(folder: Path) -> None:
-    """Remove everything in a folder that a broken checkout began to fill."""
+    """Remove the files of an incomplete checkout."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

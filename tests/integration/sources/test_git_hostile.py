@@ -279,7 +279,7 @@ async def test_a_host_that_accepts_and_never_answers_is_given_up(bench, protocol
         error = await refused(bench, f"{protocol}://{address}/org/repo.git", config)
     assert error.cause is Cause.SOURCE_UNREACHABLE
     assert address in error.message
-    assert "said nothing for 1 s" in error.message or "cannot be reached" in error.message
+    assert "sent nothing for 1 s" in error.message or "cannot be reached" in error.message
 
 
 async def test_one_fetch_has_a_deadline(bench):

@@ -15,8 +15,8 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.addresses import AddressPolicy
-from agent.sources.git.guard import guarded
+from agent.sources.git.access import AddressPolicy
+from agent.sources.git.lfs import address_proxy
 from tests.infrastructure.git_repository import WEIGHTS
 
 pytestmark = pytest.mark.git_servers
@@ -206,7 +206,7 @@ async def test_the_guard_passes_to_judged_addresses_only(threads, git_servers):
     policy = AddressPolicy(("127.0.0.0/8",), False, lambda host, _port: answers.get(host, [host]))
     trust = ssl.create_default_context(cafile=git_servers.https_ca_file)
     trust.check_hostname = False
-    async with guarded(policy, threads) as (guard, url), aiohttp.ClientSession() as session:
+    async with address_proxy(policy, threads) as (guard, url), aiohttp.ClientSession() as session:
 
         async def ask(target):
             async with session.get(target, proxy=url, ssl=trust) as answer:

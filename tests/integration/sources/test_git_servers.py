@@ -13,7 +13,7 @@ from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.credentials import helper
+from agent.sources.git.access import credential_helper
 from agent.sources.git.source import GitFetcher
 
 pytestmark = pytest.mark.git_servers
@@ -197,7 +197,7 @@ async def test_the_password_is_in_no_argument_and_no_variable(bench, git_config,
 def test_files_of_credentials_are_the_owner_s_alone_and_go_away(git_config, tmp_path):
     previous = os.umask(0)
     try:
-        with helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
+        with credential_helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
             (private,) = (tmp_path / "private").iterdir()
             files = (private, *private.iterdir())
             modes = {path.name[:10]: stat.S_IMODE(path.stat().st_mode) for path in files}
@@ -210,7 +210,7 @@ def test_files_of_credentials_are_the_owner_s_alone_and_go_away(git_config, tmp_
 
 def test_a_credential_is_given_to_its_own_host_only(git_config, tmp_path):
     """Asked as git asks, and as `git lfs` does for addresses that its server names."""
-    with helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
+    with credential_helper(git_config.credentials[0], {}, tmp_path / "private") as settings:
         own = answered(settings, git_config.credentials[0].url)
         other = answered(settings, "https://elsewhere.example/")
     assert f"username={git_config.credentials[0].username}" in own

@@ -506,7 +506,7 @@ async def test_a_broken_notebook_is_refused_now(
     store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
     (tmp_path / "book.ipynb").write_text("{bad")
-    with pytest.raises(InvalidInputError, match="is no Jupyter notebook"):
+    with pytest.raises(InvalidInputError, match="is not a Jupyter notebook"):
         await create_job(store, wanted("code", tmp_path / "book.ipynb", name="n"))
     assert far.versions == []
 

@@ -98,7 +98,7 @@ async def test_limits_references_and_foreign_digests_are_named(shelf, fetch):
         await fetch(made.id, max_files=1)
     elsewhere = replace(made, entries={"a": Entry("a", "etag", 2, "s3://bucket/a")})
     shelf.by_id[made.id] = elsewhere
-    with pytest.raises(JobError, match="'a' is kept elsewhere"):
+    with pytest.raises(JobError, match="'a' is a reference to another store"):
         await fetch(made.id)
     shelf.by_id[made.id] = replace(made, entries={"a": Entry("a", "etag", 2)})
     with pytest.raises(JobError, match="is no digest"):

@@ -8,9 +8,8 @@ from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.access import _exempt, _pinned, _proxied
+from agent.sources.git.access import _exempt, _pinned, _proxied, matching_credential
 from agent.sources.git.command import ca_settings, ssh_command
-from agent.sources.git.credentials import matching
 from agent.sources.git.remote import parse_remote, without_credentials
 
 ALL = ("https", "ssh", "http", "file")
@@ -48,8 +47,8 @@ def test_addresses_are_read(text, url):
         ("https://git.example/a b", "a space, a control character"),
         ("https://git.example/a\nb", "a space, a control character"),
         ("https://gıt.example/a", "beyond ASCII"),
-        ("https://user:secret@git.example/r", "it holds a password"),
-        ("ssh://user:secret@git.example/r", "it holds a password"),
+        ("https://user:secret@git.example/r", "it contains a password"),
+        ("ssh://user:secret@git.example/r", "it contains a password"),
         ("https://git.example/r?x=1", "neither `?` nor `#`"),
         ("https://git.example/r#x", "neither `?` nor `#`"),
         ("https://git.example/", "names no repository"),
@@ -59,16 +58,16 @@ def test_addresses_are_read(text, url):
         ("ssh://-oProxyCommand=x/r", "no valid host"),
         ("-x@host:path", "starts with `-`"),
         ("git@-oProxyCommand=x:path", "no valid host"),
-        ("ssh://-x@git.example/r", "user name holds"),
+        ("ssh://-x@git.example/r", "user name has"),
         ("https://git..example/r", "no valid host"),
         ("https://git.example:99999/r", "host or port"),
         ("https://[::1/r", "host or port"),
         ("https://git%2eexample/r", "no valid host"),
-        ("/srv/repo", "it is no URL"),
-        ("./repo", "it is no URL"),
-        ("repo", "it is no URL"),
+        ("/srv/repo", "it is not a URL"),
+        ("./repo", "it is not a URL"),
+        ("repo", "it is not a URL"),
         ("file://elsewhere/srv/repo", "three slashes"),
-        ("", "it is no URL"),
+        ("", "it is not a URL"),
     ],
 )
 def test_what_cannot_be_used_is_refused_with_its_reason(text, words):
@@ -123,7 +122,7 @@ def credential(url):
 )
 def test_credentials_match_whole_hosts_and_path_parts(prefix, matches):
     remote = parse_remote("https://git.example/org/repo.git", ALL)
-    found = matching(GitConfig(credentials=(credential(prefix),)), remote)
+    found = matching_credential(GitConfig(credentials=(credential(prefix),)), remote)
     assert (found is not None) is matches
 
 
@@ -131,10 +130,10 @@ def test_the_longest_prefix_wins_and_ssh_gets_none():
     config = GitConfig(
         credentials=(credential("https://git.example/"), credential("https://git.example/org"))
     )
-    found = matching(config, parse_remote("https://git.example/org/repo", ALL))
+    found = matching_credential(config, parse_remote("https://git.example/org/repo", ALL))
     assert found is not None
     assert found.url == "https://git.example/org"
-    assert matching(config, parse_remote("ssh://git@git.example/org/repo", ALL)) is None
+    assert matching_credential(config, parse_remote("ssh://git@git.example/org/repo", ALL)) is None
 
 
 def test_ssh_is_told_to_ask_nothing_and_trust_nobody_new(tmp_path):

@@ -43,9 +43,9 @@ def test_what_only_ipython_takes_is_dropped(source, script):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("nothing", "'a.ipynb' is no Jupyter notebook"),
-        ('{"worksheets": []}', "no Jupyter notebook"),
-        ("[1]", "no Jupyter notebook"),
+        ("nothing", "'a.ipynb' is not a Jupyter notebook"),
+        ('{"worksheets": []}', "not a Jupyter notebook"),
+        ("[1]", "not a Jupyter notebook"),
         (notebook("x <- 1", language="R"), "is written in R"),
     ],
 )

@@ -5,16 +5,16 @@ import pytest
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.git.checkout import absolute_url
-from agent.sources.git.failures import CorruptMirrorError, failure, silent
-from agent.sources.git.refs import (
-    Listing,
+from agent.sources.git.errors import CorruptMirrorError, failure, stalled
+from agent.sources.git.mirror import (
+    RemoteRefs,
     check_ref,
     is_full_commit,
     is_short_commit,
-    not_found,
-    parse_listing,
-    patterns,
-    pick,
+    parse_refs,
+    pick_commit,
+    ref_not_found,
+    ref_patterns,
 )
 from agent.sources.git.remote import parse_remote
 
@@ -49,22 +49,22 @@ LISTED = f"""ref: refs/heads/main\tHEAD
     ],
 )
 def test_references_are_pinned(ref, commit, found_as):
-    pin = pick(parse_listing(LISTED), ref)
+    pin = pick_commit(parse_refs(LISTED), ref)
     assert pin is not None
     assert (pin.commit, pin.found_as) == (commit, found_as)
 
 
 @pytest.mark.parametrize("ref", ["none", "refs/heads/none", "origin/none"])
 def test_what_is_not_listed_is_not_found(ref):
-    assert pick(parse_listing(LISTED), ref) is None
-    assert pick(Listing({}, None), None) is None
+    assert pick_commit(parse_refs(LISTED), ref) is None
+    assert pick_commit(RemoteRefs({}, None), None) is None
 
 
 def test_servers_are_asked_for_little():
-    assert patterns(None) == ("HEAD",)
-    assert patterns("refs/tags/v1") == ("refs/tags/v1", "refs/tags/v1^{}")
-    assert "refs/heads/origin/x" in patterns("origin/x")
-    assert "refs/tags/x^{}" in patterns("origin/x")
+    assert ref_patterns(None) == ("HEAD",)
+    assert ref_patterns("refs/tags/v1") == ("refs/tags/v1", "refs/tags/v1^{}")
+    assert "refs/heads/origin/x" in ref_patterns("origin/x")
+    assert "refs/tags/x^{}" in ref_patterns("origin/x")
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,14 @@ def test_commits_are_recognised():
 
 
 def test_the_nearest_name_is_offered():
-    error = not_found("https://h/r", "mian", parse_listing(LISTED))
+    error = ref_not_found("https://h/r", "mian", parse_refs(LISTED))
     assert "no branch, tag or commit 'mian'" in error.message
     assert error.hint == "Did you mean `main`?"
-    assert "is empty" in not_found("https://h/r", "x", Listing({}, None)).message
-    assert "no default branch" in not_found("u", None, Listing({"refs/heads/x": A}, None)).message
+    assert "is empty" in ref_not_found("https://h/r", "x", RemoteRefs({}, None)).message
+    assert (
+        "no default branch"
+        in ref_not_found("u", None, RemoteRefs({"refs/heads/x": A}, None)).message
+    )
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_redirects_are_a_matter_of_policy(code):
     assert error.cause is Cause.POLICY_SOURCE
 
 
-def test_a_damaged_mirror_is_none_of_the_job_s_business():
+def test_a_damaged_mirror_is_not_an_error_of_the_job():
     error = failure(
         "the mirror", "error: object file objects/aa is empty\nfatal: loose object is corrupt"
     )
@@ -155,8 +158,8 @@ def test_the_telling_line_is_quoted_without_credentials():
     assert "git gave no reason." in str(failure("u", ""))
 
 
-def test_silence_has_a_sentence():
-    assert "said nothing for 5 s" in silent("u", 5).message
+def test_a_stalled_server_has_a_sentence():
+    assert "sent nothing for 5 s" in stalled("u", 5).message
 
 
 @pytest.mark.parametrize(

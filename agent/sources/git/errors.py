@@ -1,4 +1,4 @@
-"""What git's own words mean: one table from its last lines to a cause and a sentence."""
+"""From the output of a failed git command to a cause code and a sentence."""
 
 import re
 from dataclasses import dataclass
@@ -12,55 +12,55 @@ _LONGEST: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
-class _Meaning:
+class _Rule:
     pattern: re.Pattern[str]
     cause: Cause
     sentence: str
     hint: str | None = None
 
 
-def _meaning(pattern: str, cause: Cause, sentence: str, hint: str | None = None) -> _Meaning:
-    return _Meaning(re.compile(pattern, re.IGNORECASE), cause, sentence, hint)
+def _rule(pattern: str, cause: Cause, sentence: str, hint: str | None = None) -> _Rule:
+    return _Rule(re.compile(pattern, re.IGNORECASE), cause, sentence, hint)
 
 
-#: The first that matches counts: what is specific stands before what is general.
-_MEANINGS: Final = (
-    _meaning(
+#: The first match counts, so specific patterns come before general ones.
+_RULES: Final = (
+    _rule(
         r"'lfs' is not a git command|git-lfs: (command )?not found",
         Cause.INTERNAL,
         "it keeps files in Git LFS, and the program `git-lfs` is not installed on the agent's "
         "machine",
         "Install it there (Debian's package `git-lfs`), or launch without --lfs.",
     ),
-    _meaning(
+    _rule(
         r"object does not exist",
         Cause.SOURCE_NOT_FOUND,
         "the server does not have the content of a file in Git LFS",
         "Push it with `git lfs push`.",
     ),
-    _meaning(
+    _rule(
         r"no space left on device|disk quota exceeded",
         Cause.DISK_FULL,
         "no space is left on the agent's disk",
     ),
-    _meaning(
+    _rule(
         r"host key verification failed|host identification has changed|host key is known",
         Cause.SOURCE_AUTH,
         "the server's host key is not the one that is known, or none is known",
         "Put the server's line into `sources.git.known_hosts` (or the agent's own known_hosts).",
     ),
-    _meaning(
+    _rule(
         r"returned error: 30\d|unable to update url base|redirect",
         Cause.POLICY_SOURCE,
         "the server redirects, and redirects are not followed",
         "Use the address that the repository has now.",
     ),
-    _meaning(
+    _rule(
         r"transport '.*' not allowed|protocol '.*' is not (allowed|supported)",
         Cause.POLICY_SOURCE,
         "its protocol is not allowed",
     ),
-    _meaning(
+    _rule(
         r"authentication failed|could not read (username|password)|terminal prompts disabled"
         r"|authentication required|authorization error|permission denied|returned error: 40[137]"
         r"|access denied|invalid credentials",
@@ -68,37 +68,37 @@ _MEANINGS: Final = (
         "the server refused the agent's credentials, or there are none for it",
         "Give the agent a credential helper, a key, or `sources.git.credentials`.",
     ),
-    _meaning(
+    _rule(
         r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref",
         Cause.SOURCE_NOT_FOUND,
         "the server does not have this commit or reference",
         "Check the spelling; a commit must have been pushed.",
     ),
-    _meaning(
+    _rule(
         r"not found|does not appear to be a git repository|not valid: is this a git repository"
         r"|returned error: 40[46]|returned error: 410|does not exist|not a git repository",
         Cause.SOURCE_NOT_FOUND,
         "there is no such repository",
         "Check the URL; a private repository looks the same without credentials.",
     ),
-    _meaning(
+    _rule(
         r"certificate|ssl_error|gnutls|ssl connect|ssl routines|tls",
         Cause.SOURCE_UNREACHABLE,
         "no trusted connection (TLS) could be made",
         "Check the server's certificate and `sources.git.ca_bundle`.",
     ),
-    _meaning(
+    _rule(
         r"could not resolve|name or service not known|failed to connect|connection refused"
         r"|couldn't connect|connection timed out|operation timed out|no route to host"
         r"|network is unreachable|connection reset|connection closed|empty reply|recv failure"
         r"|early eof|hung up|unexpected disconnect|operation too slow|returned error: 5\d\d"
         r"|kex_exchange|banner exchange",
         Cause.SOURCE_UNREACHABLE,
-        "the server cannot be reached, or broke off",
+        "the server cannot be reached, or closed the connection",
         "Check the address and the network of the agent's machine.",
     ),
 )
-#: Not the user's fault, and mended by starting the mirror anew.
+#: A damaged mirror, which is repaired by creating it again.
 _CORRUPT: Final = re.compile(
     r"object file .* is empty|loose object .* is corrupt|bad object|unable to read tree"
     r"|packfile .* (cannot|does not)|missing blob|missing tree|invalid sha1 pointer"
@@ -108,40 +108,39 @@ _CORRUPT: Final = re.compile(
 
 
 class CorruptMirrorError(Exception):
-    """The mirror on this machine is damaged: throw it away."""
+    """The mirror on this machine is damaged and has to be created again."""
 
 
 def failure(url: str, output: str) -> Exception:
-    """The error for a failed git command, with git's own last line in it."""
-    said = _said(output)
-    for meaning in _MEANINGS:
-        if meaning.pattern.search(output):
-            kind = PolicyError if meaning.cause is Cause.POLICY_SOURCE else JobError
+    """The error for a failed git command, with the most specific line of its output."""
+    reason = _reason(output)
+    for rule in _RULES:
+        if rule.pattern.search(output):
+            kind = PolicyError if rule.cause is Cause.POLICY_SOURCE else JobError
             return kind(
-                meaning.cause, f"Git: {url}: {meaning.sentence}. {_quoted(said)}", hint=meaning.hint
+                rule.cause, f"Git: {url}: {rule.sentence}. {_quoted(reason)}", hint=rule.hint
             )
     if _CORRUPT.search(output):
-        return CorruptMirrorError(said)
-    return JobError(Cause.SOURCE_INVALID, f"Git: {url} cannot be fetched. {_quoted(said)}")
+        return CorruptMirrorError(reason)
+    return JobError(Cause.SOURCE_INVALID, f"Git: {url} cannot be fetched. {_quoted(reason)}")
 
 
-def silent(url: str, seconds: float) -> JobError:
-    """For a far end that accepts and then says nothing."""
+def stalled(url: str, seconds: float) -> JobError:
+    """The error for a server that sent nothing for `seconds`."""
     return JobError(
         Cause.SOURCE_UNREACHABLE,
-        f"Git: {url}: the server accepted the connection or was being called, and said nothing "
-        f"for {seconds:g} s.",
+        f"Git: {url}: the server sent nothing for {seconds:g} s.",
         hint="Check the address and the network of the agent's machine.",
     )
 
 
-def _said(output: str) -> str:
-    """The line that tells most: the last fatal or error line, else the last one."""
+def _reason(output: str) -> str:
+    """The last fatal or error line, else the last line."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", output) if line.strip()]
-    telling = [line for line in lines if re.match(r"(fatal|error|ERROR|ssh)\b", line)]
+    errors = [line for line in lines if re.match(r"(fatal|error|ERROR|ssh)\b", line)]
     # git adds advice after an ssh failure; the line before it has the reason.
-    reasons = [line for line in telling if "Could not read from remote" not in line]
-    chosen = (reasons or _without_advice(lines) or telling or [""])[-1]
+    reasons = [line for line in errors if "Could not read from remote" not in line]
+    chosen = (reasons or _without_advice(lines) or errors or [""])[-1]
     return without_credentials(chosen)[:_LONGEST]
 
 
@@ -150,5 +149,5 @@ def _without_advice(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith(advice)]
 
 
-def _quoted(said: str) -> str:
-    return f"git says: {said.rstrip('.')}." if said else "git gave no reason."
+def _quoted(reason: str) -> str:
+    return f"git says: {reason.rstrip('.')}." if reason else "git gave no reason."
