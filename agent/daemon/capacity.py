@@ -1,4 +1,9 @@
-"""The agent's capacity: what its attempts have allocated, and what is left for claims."""
+"""The agent's capacity: what its attempts have allocated, and what is left for claims.
+
+`slots` (`max_jobs`) limits the jobs of all backends. Cores, memory and devices are those of this
+machine: they are counted for backends that run jobs here. A backend that schedules by itself
+(its runner's `demand` is `None`) gets allocations of a slot only.
+"""
 
 import asyncio
 

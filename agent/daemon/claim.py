@@ -100,6 +100,7 @@ class ClaimLoop:
         agent_id: str,
         session: str,
         queues: tuple[str, ...],
+        uncounted: tuple[str, ...] = (),
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -108,7 +109,12 @@ class ClaimLoop:
         self._backends = backends
         self._disk = disk
         self._request = ClaimRequest(
-            agent_id=agent_id, session=session, request_id="", free=capacity.total, queues=queues
+            agent_id=agent_id,
+            session=session,
+            request_id="",
+            free=capacity.total,
+            queues=queues,
+            uncounted=uncounted,
         )
         self._sleep = sleep
         self._unanswered: str | None = None

@@ -268,7 +268,7 @@ class AgentDaemon:
         claims = ClaimLoop(
             queue, attempts, capacity, health, disk,
             agent_id=agent.agent_id, session=registration.session,
-            queues=registration.queues, sleep=self._sleep,
+            queues=registration.queues, uncounted=_uncounted(backends), sleep=self._sleep,
         )  # fmt: skip
         recovery = Recovery(
             queue, journal, backends, attempts, grace=settings.limits.grace, sleep=self._sleep
@@ -361,6 +361,11 @@ class AgentDaemon:
         if not await _ends_within(limit, attempts.all_ended()):
             attempts.cancel_all(CancelReason.DETACH)
             await _ends_within(_DETACH, attempts.all_ended())
+
+
+def _uncounted(backends: Mapping[str, Backend]) -> tuple[str, ...]:
+    """Resources whose backend schedules by itself, so that only the number of jobs is limited."""
+    return tuple(name for name, one in backends.items() if one.runner.demand({}) is None)
 
 
 async def _ends_within(seconds: float, work: Awaitable[Any]) -> bool:

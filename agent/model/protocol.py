@@ -109,6 +109,8 @@ class ClaimRequest:
     wait_seconds: float = 25.0
     #: What can be run now, of what was registered; `None`: all of it.
     resources: tuple[str, ...] | None = None
+    #: Resources whose backend schedules by itself: `free` limits only the number of their jobs.
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from agent.model.capacity import allocate, fits, minus
+from agent.model.capacity import Demand, allocate, fits, minus
 from agent.model.errors import FencedError, UnreachableError
 from agent.model.outcome import Outcome, phase_of
 from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase
@@ -202,6 +202,8 @@ class FakePlane:
         waiting = [i for i in self.items.values() if i.phase is Phase.QUEUED]
         for item in waiting:
             demand = parse_spec(item.spec).demand(item.resource)
+            if item.resource in request.uncounted:
+                demand = Demand()
             wanted = item.queue in request.queues and len(given) < request.max_items
             wanted = wanted and self.asked_for(item.resource, request)
             if not wanted or not fits(demand, free):

@@ -112,13 +112,20 @@ class Leases(Service):
         claims: list[ClaimRecord] = []
         while offered and len(claims) < request.max_items and fits(Demand(), free):
             item_id = items.lock_first_fitting(
-                tx, queue_ids, offered, free, without_resource=without_resource
+                tx,
+                queue_ids,
+                offered,
+                free,
+                without_resource=without_resource,
+                uncounted=request.uncounted,
             )
             if item_id is None:
                 break
             row = items.require(tx, item_id)
+            resource = row.resource or agent.resources[0]
             demand = Demand(row.demand_cpus or None, row.demand_memory or None, row.demand_gpus)
-            allocation = allocate(demand, free)
+            counted = resource not in request.uncounted
+            allocation = allocate(demand if counted else Demand(), free)
             changes = {
                 "epoch": row.epoch + 1,
                 "agent_id": agent.id,
@@ -127,7 +134,7 @@ class Leases(Service):
                 "request_id": request.request_id,
                 "lease_expires_at": tx.now + self._context.config.lease,
                 "allocation": items.stored_allocation(allocation),
-                "resource": row.resource or agent.resources[0],
+                "resource": resource,
                 "run_name": row.run_name or new_run_name(),
             }
             move(tx, row, Phase.LEASED, actor=agent.name, text="claimed", changes=changes)

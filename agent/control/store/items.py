@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import (
     BindParameter,
     Select,
+    and_,
     bindparam,
     delete,
     false,
@@ -196,11 +197,12 @@ _TO_STOP: Final = (
 
 
 @cache
-def _fitting_query(resources: int, *, without_resource: bool) -> Select[Any]:
+def _fitting_query(resources: int, uncounted: int = 0, *, without_resource: bool) -> Select[Any]:
     """The first queued item that fits an agent with so many resources, `offered_0` and on.
 
-    With `without_resource` also items that name no resource. Made once per number: a list of any
-    length would be spelled out anew with every claim.
+    Items for the last `uncounted` of them fit whatever they demand. With `without_resource` items
+    that name no resource are found, too. Made once per number: a list of any length would be
+    spelled out anew with every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)
@@ -208,27 +210,30 @@ def _fitting_query(resources: int, *, without_resource: bool) -> Select[Any]:
     suited = [items.c.resource == one for one in offered]
     if without_resource:
         suited.append(items.c.resource.is_(None))
+    fits = and_(
+        items.c.demand_cpus <= bindparam("cpus"),
+        items.c.demand_memory <= bindparam("memory"),
+        items.c.demand_gpus <= bindparam("gpus"),
+    )
+    fits = or_(fits, *(items.c.resource == one for one in offered[resources - uncounted :]))
     where = (
         text(QUEUED_ONLY),
         items.c.queue_id == bindparam("in_queue"),
         items.c.not_before.is_(None),
         or_(false(), *suited),
-        items.c.demand_cpus <= bindparam("cpus"),
-        items.c.demand_memory <= bindparam("memory"),
-        items.c.demand_gpus <= bindparam("gpus"),
+        fits,
     )
     return select(items.c.id, *_PLACE).where(*where).order_by(*_PLACE).limit(1)
 
 
 @cache
-def _locking_query(resources: int, *, without_resource: bool) -> Select[Any]:
+def _locking_query(resources: int, uncounted: int = 0, *, without_resource: bool) -> Select[Any]:
     """The one query that differs by database: others' candidates are skipped, not waited for.
 
     SQLite has one writer and leaves the clause out.
     """
-    return _fitting_query(resources, without_resource=without_resource).with_for_update(
-        skip_locked=True
-    )
+    query = _fitting_query(resources, uncounted, without_resource=without_resource)
+    return query.with_for_update(skip_locked=True)
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -284,19 +289,24 @@ def lock_first_fitting(
     free: Capacity,
     *,
     without_resource: bool = True,
+    uncounted: Collection[str] = (),
 ) -> str | None:
     """The id of the first queued item that fits, over several queues; locked.
 
-    `without_resource`: items that name no resource fit, too.
+    `without_resource`: items that name no resource fit, too. Items for `uncounted` resources fit
+    whatever they demand; those that name none do not.
     """
+    counted = [one for one in offered if one not in uncounted]
+    ordered = [*counted, *(one for one in offered if one in uncounted)]
     fitting = {
-        **{f"offered_{index}": one for index, one in enumerate(offered)},
+        **{f"offered_{index}": one for index, one in enumerate(ordered)},
         "cpus": _PLENTY_CPUS if free.cpus is None else free.cpus,
         "memory": _PLENTY_MEMORY if free.memory is None else free.memory,
         "gpus": len(free.gpus),
     }
-    query = _fitting_query(len(offered), without_resource=without_resource)
-    locking = _locking_query(len(offered), without_resource=without_resource)
+    numbers = len(ordered), len(ordered) - len(counted)
+    query = _fitting_query(*numbers, without_resource=without_resource)
+    locking = _locking_query(*numbers, without_resource=without_resource)
     for queue_id in _by_head(tx, queue_ids, query, fitting):
         found = tx.one(locking, in_queue=queue_id, **fitting)
         if found is not None:

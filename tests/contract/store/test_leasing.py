@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from agent.model.capacity import Capacity
+from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, FencedError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
@@ -427,3 +427,19 @@ async def test_a_repeated_claim_gives_back_what_it_leaves_out_by_now(world: Worl
     await world.submit()
     first = await agent.claim("the-request")
     assert await agent.claim("the-request", resources=("local-process",)) == first
+
+
+async def test_a_backend_that_schedules_by_itself_is_limited_by_the_number_of_jobs_only(
+    world: World,
+) -> None:
+    for resource in BOTH_RESOURCES:
+        await world.queue(resource, resource=resource)
+    agent = await world.agent(queues=BOTH_RESOURCES, resources=BOTH_RESOURCES)
+    large = {"resources": {"cpus": 64.0, "gpus": 8}}
+    await world.submit(large, queue="local-container")
+    items = [await world.submit(large, queue="local-process") for _ in range(3)]
+    free = Capacity(slots=2, cpus=1.0, memory=None, gpus=("0",))
+    claims = await agent.claim(free=free, most=10, uncounted=("local-process",))
+    assert [claim.lease.item_id for claim in claims] == [item.id for item in items[:2]]
+    assert {claim.allocation for claim in claims} == {Allocation()}
+    assert await agent.claim(free=free, most=10) == ()

@@ -9,6 +9,7 @@ import pytest
 
 from agent.daemon import service
 from agent.daemon.journal import Journal
+from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.outcome import Errored, Lost, Preempted, Refused, Stopped, Succeeded
@@ -416,3 +417,20 @@ async def test_jobs_that_cannot_be_stopped_do_not_block_the_second_level(
         harness.last.stop()
         assert await process == 0
     assert harness.engine.workloads[harness.name(item)].ending is None
+
+
+async def test_of_a_backend_that_schedules_by_itself_only_jobs_are_counted(
+    harness: Harness,
+) -> None:
+    override(harness, demand=lambda arguments: None)
+    harness.capacity = Capacity(slots=2, cpus=1.0)
+    harness.engine.default = Play(waits=True)
+    spec = {**IMAGE_JOB, "resources": {"cpus": 64.0, "gpus": 8}}
+    first, second, third = (harness.plane.submit(spec) for _ in range(3))
+    async with harness.running():
+        await harness.until_running(first)
+        await harness.until_running(second)
+        assert third.epoch == 0
+        assert [one.allocation for one in harness.engine.created] == [Allocation()] * 2
+        harness.engine.release(harness.name(first))
+        await harness.until_running(third)
