@@ -21,7 +21,7 @@ from agent.control.app_keys import (
     THROTTLE,
 )
 from agent.control.auth.sessions import Sessions, Throttle
-from agent.control.files import artifact_routes, content_batches, log_routes
+from agent.control.files import artifact_routes, log_routes
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.logs import LogStore
@@ -89,7 +89,7 @@ def _add_routes(app: web.Application) -> None:
 
 
 def _add_artifact_routes(app: web.Application) -> None:
-    app.router.add_post(content_batches.PATH, content_batches.put_contents)
+    app.router.add_post(artifact_routes.BATCH_PATH, artifact_routes.put_contents)
     app.router.add_put(CONTENT_PATH, artifact_routes.put_content)
     app.router.add_get(CONTENT_PATH, artifact_routes.get_content)
     app.router.add_options(CONTENT_PATH, artifact_routes.options)

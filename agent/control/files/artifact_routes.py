@@ -1,5 +1,6 @@
-"""Bytes of artifacts and runs: signed addresses, W&B's single entries, W&B's file stream."""
+"""Uploads and downloads: contents and run files by signed URL, W&B's entries and file stream."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import structlog
@@ -12,43 +13,70 @@ from agent.control.app_keys import (
     RUN_FILES,
     principal_of,
 )
+from agent.control.files.checksums import DamagedError, DigestMismatchError
+from agent.control.files.contents import SmallContent
 from agent.control.files.links import Links, Verb
-from agent.control.files.verifying import DamagedError, DigestMismatchError
-from agent.control.middleware.bodies import pieces, read_json
+from agent.control.middleware.bodies import framed, pieces, read_json
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.digest import encoded
 
 _PLACE: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
 _CONTENT: Final = "{birth}/{md5:[0-9a-f]{32}}/{name:.+}"
-#: The longer first: a birth's id is what tells them apart.
+#: Where clients read one file of an artifact; the longer first, since both would match it.
 ENTRY_PATHS: Final = (f"{_PLACE}/{{artifact}}/{_CONTENT}", f"{_PLACE}/{_CONTENT}")
 STREAM_PATH: Final = "/files/{entity}/{project}/{run}/file_stream"
+
+BATCH_PATH: Final = "/storage/contents"
 
 #: W&B's clients send about 10 MiB at most.
 _STREAM_LIMIT: Final = 32 * 1024**2
 _ALLOWED: Final = "GET, HEAD, OPTIONS, PUT"
+_BATCH_TYPE: Final = "application/vnd.launch.contents"
+#: Bytes of one content of a batch, and contents of one batch.
+_BATCH_CONTENT: Final = 1024 * 1024
+_BATCH_COUNT: Final = 1000
 
 
 async def put_content(request: web.Request) -> web.Response:
-    """Store a content under a signed address; once it is there, doing so again changes nothing."""
+    """Store a content by signed URL; idempotent."""
     entity, md5 = _signed_content(request, "write")
     announced = request.headers.get("Content-MD5")
     if announced is not None and announced != encoded(bytes.fromhex(md5)):
-        message = f"The header `Content-MD5` says {announced}, the address was made for {md5}."
+        message = f"The header `Content-MD5` says {announced}, the URL was signed for {md5}."
         raise DigestMismatchError(message)
     length = request.content_length
     await request.app[CONTENTS].put(entity, md5, pieces(request), length)
     return web.Response(headers={"ETag": f'"{md5}"'})
 
 
+async def put_contents(request: web.Request) -> web.Response:
+    """Store many small contents in one request, since a directory of code has a thousand.
+
+    In the body, each content follows a line with its size and its signed URL. A multipart body
+    would do the same, but parsing one takes longer than storing the contents. The contents
+    before one that is refused stay stored.
+    """
+    if request.content_type != _BATCH_TYPE:
+        message = f"The body is declared as {request.content_type}."
+        raise InvalidInputError(message, hint=f"Send Content-Type: {_BATCH_TYPE}.")
+    stored = await request.app[CONTENTS].put_all(_contents(request))
+    return web.json_response({"stored": stored})
+
+
+async def _contents(request: web.Request) -> AsyncIterator[SmallContent]:
+    links = _links(request)
+    async for place, data in framed(request, _BATCH_CONTENT, _BATCH_COUNT, links.written_content):
+        yield SmallContent(*place, data)
+
+
 async def get_content(request: web.Request) -> web.StreamResponse:
-    """The bytes of a content, by a signed address."""
+    """The bytes of a content by signed URL."""
     entity, md5 = _signed_content(request, "read")
     return await _send(request, entity, md5)
 
 
 async def get_entry(request: web.Request) -> web.StreamResponse:
-    """One file of an artifact, with a key: what a launched run reads its job by."""
+    """One file of an artifact, with a key: how a launched run reads its job."""
     info = request.match_info
     principal, plane = principal_of(request), request.app[PLANE]
     place = (info["entity"], info["project"], info["collection"])
@@ -63,23 +91,23 @@ async def get_entry(request: web.Request) -> web.StreamResponse:
 
 
 async def put_run_file(request: web.Request) -> web.Response:
-    """Store a run's file under a signed address."""
+    """Store a file of a run by signed URL."""
     info = request.match_info
     subject = ("write", "run-file", info["entity"], info["run"], info["name"])
-    _links(request).check(subject, *_shown(request))
+    _links(request).check(subject, *_signature(request))
     await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request))
     return web.Response()
 
 
 async def options(_request: web.Request) -> web.Response:
-    """What may be done with an address."""
+    """Methods of a signed URL."""
     return web.Response(status=204, headers={"Allow": _ALLOWED})
 
 
 async def file_stream(request: web.Request) -> web.Response:
-    """W&B's news of a run: a sign of life, and that it is over.
+    """W&B's file stream of a run: a heartbeat, and the report of its end.
 
-    Lines of history and output are accepted and not kept.
+    Lines of history and output are accepted and not stored.
     """
     body: Any = await read_json(request, _STREAM_LIMIT)
     if not isinstance(body, dict):
@@ -96,22 +124,22 @@ async def file_stream(request: web.Request) -> web.Response:
 
 def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:
     entity, md5 = request.match_info["entity"], request.match_info["md5"]
-    _links(request).check((verb, "content", entity, md5), *_shown(request))
+    _links(request).check((verb, "content", entity, md5), *_signature(request))
     return entity, md5
 
 
-def _shown(request: web.Request) -> tuple[str, str]:
+def _signature(request: web.Request) -> tuple[str, str]:
     return request.query.get("expires", ""), request.query.get("signature", "")
 
 
 def _links(request: web.Request) -> Links:
-    """Only to check: the base plays no part."""
+    """For checking signatures, for which the base does not matter."""
     config, plane = request.app[CONFIG], request.app[PLANE]
     return Links(plane.signing_key, "", config.link_lifetime)
 
 
 async def _send(request: web.Request, entity: str, md5: str) -> web.StreamResponse:
-    """Stream a content. A damaged one is cut, so that nobody takes it for whole."""
+    """Stream a content; the connection is aborted if it turns out to be damaged."""
     found = await request.app[CONTENTS].read(entity, md5)
     if found is None:
         raise NotFoundError(f"There is no content {md5} in '{entity}'.")

@@ -23,12 +23,12 @@ _CHANNELS: Final[dict[str, Channel]] = {"setup": "setup", "job": "job"}
 
 
 async def append_log(request: web.Request) -> web.Response:
-    """Store bytes at an offset; the answer says where to go on."""
+    """Store bytes at an offset; the response has the offset of the next byte."""
     key, channel = _key(request)
     lease = Lease(key.item_id, key.attempt, _number(request, "epoch"))
     offset = _number(request, "offset")
     plane, principal = request.app[PLANE], principal_of(request)
-    await plane.logs.may_append(principal, lease)
+    await plane.logs.check_append(principal, lease)
     data = await read_bytes(request, _MAX_POST)
     end = await request.app[LOGS].append(key, offset, data)
     await plane.logs.stored(lease, channel, end)
@@ -65,10 +65,10 @@ async def read_log(request: web.Request) -> web.StreamResponse:
 
 
 async def _state(request: web.Request, key: LogKey, channel: Channel) -> LogState:
-    """Ours are the bytes, the services' is whether more may come, asked before counting."""
+    """The length of the stored bytes, and whether more may come, which is read first."""
     plane = request.app[PLANE]
     state = await plane.logs.state(principal_of(request), key.item_id, key.attempt, channel)
-    return LogState(await request.app[LOGS].end(key), state.complete, state.entity)
+    return LogState(await request.app[LOGS].end(key), state.complete)
 
 
 async def _follow(
@@ -92,7 +92,7 @@ async def _follow(
 
 
 async def _wait(subscription: Subscription, stopping: asyncio.Task[bool]) -> None:
-    """Wait for a notification or the stop; a reader that leaves meanwhile leaves no task behind."""
+    """Wait for a notification or the stop; cancels its task when the client disconnects."""
     waiting = asyncio.create_task(subscription.wait(_LOOK))
     try:
         await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)

@@ -1,27 +1,53 @@
-"""Logs by offset: what arrived twice is stored once, what is missing is asked for again.
+"""Logs: append-only byte streams in the object store, written idempotently by offset.
 
-Layout: `logs/<item>/<attempt>/<channel>/<start>-<end>`, both as 20 digits. A name says
-exactly which bytes of the channel an object holds, so writing it twice writes the same
-thing, and an object may be deleted as soon as another one covers it. Small pieces are
-merged as they pile up, so that a job that prints a line a second for a week leaves
-thousands of objects behind, not hundreds of thousands.
+Layout: `logs/<item>/<attempt>/<channel>/<start>-<end>`, both with 20 digits. The name says
+which bytes of the channel an object holds, so that writing it again is harmless, and an object
+may be deleted as soon as another one covers it. Small objects are merged, so that a job that
+prints a line a second for a week leaves thousands of objects, not hundreds of thousands.
 """
 
 import asyncio
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
 from obstore.store import ObjectStore
 
-from agent.control.files.extents import Extent, chain, mergeable
 from agent.control.files.storage import delete_below, names_below, storage_errors
 
 #: Channels whose list of objects is kept in memory, at about 130 bytes per MiB of log.
-_REMEMBERED: Final = 128
+_CACHE_SIZE: Final = 128
 _READ: Final = 256 * 1024
+#: Bytes from which on an object is medium or large; so many of a class are merged.
+_SMALL_OBJECT: Final = 16 * 1024
+_LARGE_OBJECT: Final = 1024 * 1024
+_MERGE_COUNT: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Bytes `start` (inclusive) to `end` (exclusive)."""
+
+    start: int
+    end: int
+
+    @property
+    def size(self) -> int:
+        """Number of bytes."""
+        return self.end - self.start
+
+    @property
+    def name(self) -> str:
+        """Name of the object; sorts by start, then end."""
+        return f"{self.start:020d}-{self.end:020d}"
+
+    @classmethod
+    def parse(cls, name: str) -> "Extent":
+        """The reverse of `name`."""
+        start, _, end = name.partition("-")
+        return cls(int(start), int(end))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +60,7 @@ class LogKey:
 
     @property
     def prefix(self) -> str:
-        """Where its objects are."""
+        """Prefix of its objects."""
         return f"logs/{self.item_id}/{self.attempt}/{self.channel}/"
 
 
@@ -57,10 +83,10 @@ class LogStore:
         self._loading = asyncio.Lock()
 
     async def append(self, key: LogKey, offset: int, data: bytes) -> int:
-        """Store bytes that begin at `offset`; returns the end of what is stored.
+        """Store bytes that begin at `offset`; returns the end of the stored bytes.
 
-        Bytes that are stored already are skipped: the first to arrive stay. An answer below
-        `offset` means a gap, and then nothing of `data` has been stored.
+        Bytes that are stored already are skipped. A result below `offset` means that bytes
+        before it are missing, and that nothing of `data` was stored.
         """
         channel = await self._channel(key)
         async with channel.lock:
@@ -79,11 +105,11 @@ class LogStore:
         return (await self._channel(key)).end
 
     async def read(self, key: LogKey, offset: int, limit: int | None) -> AsyncIterator[bytes]:
-        """Bytes from `offset` on, at most `limit`, to the end as it is when reached."""
+        """Bytes from `offset` on, at most `limit`, up to the end at the time of the call."""
         channel = await self._channel(key)
         stop = channel.end if limit is None else min(channel.end, offset + limit)
         while offset < stop:
-            extent = channel.extents[_holding(channel.extents, offset)]
+            extent = channel.extents[_index_of(channel.extents, offset)]
             upto = min(extent.end, stop, offset + _READ)
             data = await self._piece(key, extent, offset, upto)
             if data is None:
@@ -119,12 +145,12 @@ class LogStore:
             names = await names_below(self._store, key.prefix)
         channel = _Channel(chain(Extent.parse(name.rsplit("/", 1)[1]) for name in names))
         self._channels[key] = channel
-        self._forget()
+        self._evict()
         return channel
 
-    def _forget(self) -> None:
-        """Drop what was used longest ago, except where somebody is writing."""
-        for key in list(self._channels)[: max(0, len(self._channels) - _REMEMBERED)]:
+    def _evict(self) -> None:
+        """Drop the least recently used channels, except those that are being written."""
+        for key in list(self._channels)[: max(0, len(self._channels) - _CACHE_SIZE)]:
             if not self._channels[key].lock.locked():
                 del self._channels[key]
 
@@ -139,7 +165,7 @@ class LogStore:
         return bytes(piece)
 
     async def _merge(self, key: LogKey, channel: _Channel) -> None:
-        """Replace small objects at the end by one; new object first, then the old ones go."""
+        """Replace small objects at the end by one, which is written before they are deleted."""
         first = mergeable(channel.extents)
         while first is not None:
             small = channel.extents[first:]
@@ -152,5 +178,44 @@ class LogStore:
             first = mergeable(channel.extents)
 
 
-def _holding(extents: list[Extent], offset: int) -> int:
+def _index_of(extents: list[Extent], offset: int) -> int:
     return bisect_right(extents, offset, key=lambda extent: extent.start) - 1
+
+
+def chain(found: Iterable[Extent]) -> list[Extent]:
+    """The extents that cover a log from 0 without a gap.
+
+    An interrupted merge leaves the merged object beside its parts, which are then left out.
+    Bytes beyond a gap are not part of the log.
+    """
+    chosen: list[Extent] = []
+    end = 0
+    for extent in sorted(found, key=lambda each: (each.start, -each.end)):
+        if extent.start > end:
+            break
+        if extent.end > end:
+            chosen.append(Extent(extent.start, extent.end))
+            end = extent.end
+    return chosen
+
+
+def mergeable(extents: Sequence[Extent]) -> int | None:
+    """Index from which on the last extents should be merged; `None` to leave them.
+
+    Objects are small, medium or large, and only objects of one class are merged, so that each
+    byte is rewritten a few times at most.
+    """
+    if not extents or extents[-1].size >= _LARGE_OBJECT:
+        return None
+    size_class = _class(extents[-1])
+    first = len(extents)
+    total = 0
+    while first and _class(extents[first - 1]) == size_class:
+        first -= 1
+        total += extents[first].size
+    count = len(extents) - first
+    return first if count >= _MERGE_COUNT or (count > 1 and total >= _LARGE_OBJECT) else None
+
+
+def _class(extent: Extent) -> int:
+    return (extent.size >= _SMALL_OBJECT) + (extent.size >= _LARGE_OBJECT)

@@ -1,4 +1,4 @@
-"""Checks what a submitter sets against the schemas of a job's inputs. Pure."""
+"""Inputs of jobs: what a submitter sets, checked against the job's JSON schemas. Pure."""
 
 import json
 from typing import Any, Final
@@ -8,15 +8,16 @@ from agent.model.spec import Json
 
 CONFIG_KEY: Final = "@wandb.config"
 FILES_KEY: Final = "files"
-_SHOWN: Final = 200
-_APART: Final = frozenset({"properties", "pattern", "patternProperties"})
+#: Characters of a value that a message quotes.
+_QUOTED: Final = 200
+_NOT_COPIED: Final = frozenset({"properties", "pattern", "patternProperties"})
 
 
 def check_inputs(schemas: Json, overrides: Json) -> None:
-    """Hold `overrides.run_config` and `overrides.files` against the schemas of a job.
+    """Check `overrides.run_config` and `overrides.files` against the schemas of a job.
 
     Raises:
-        InvalidInputError: names path, value and rule; also a schema that is none.
+        InvalidInputError: names path, value and rule; or a schema that is not one.
     """
     config = schemas.get(CONFIG_KEY)
     if isinstance(config, dict):
@@ -28,20 +29,20 @@ def check_inputs(schemas: Json, overrides: Json) -> None:
                 _check(f"overrides.files.{name}", schema, given[name])
 
 
-def standard(schema: Any) -> Any:
-    """A schema as W&B's clients write it, in the words of JSON Schema.
+def to_json_schema(schema: Any) -> Any:
+    """The JSON Schema that a schema of W&B's clients stands for.
 
     They mark a property as required by `required: true` inside it; the standard lists names
-    beside `properties`. Patterns, which W&B's clients do not know, are left out: whoever makes
-    a job must not be able to keep the server busy with one.
+    beside `properties`. Patterns, which W&B's clients do not write, are left out: a regular
+    expression of a job's author could keep the server busy.
     """
     if isinstance(schema, list):
-        return [standard(each) for each in schema]
+        return [to_json_schema(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
     properties = schema.get("properties")
     known = properties if isinstance(properties, dict) else {}
-    kept = {key: standard(value) for key, value in schema.items() if key not in _APART}
+    kept = {key: to_json_schema(value) for key, value in schema.items() if key not in _NOT_COPIED}
     marked = [
         name
         for name, each in known.items()
@@ -53,7 +54,7 @@ def standard(schema: Any) -> Any:
     if names:
         kept["required"] = list(dict.fromkeys(names))
     if "properties" in schema:
-        kept["properties"] = {name: standard(each) for name, each in known.items()}
+        kept["properties"] = {name: to_json_schema(each) for name, each in known.items()}
     return kept
 
 
@@ -62,8 +63,8 @@ def _check(path: str, schema: Json, value: Any) -> None:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    rules = standard(schema)
-    # An empty registry: a schema refers to its own parts, and nothing is fetched for it.
+    rules = to_json_schema(schema)
+    # An empty registry: `$ref` resolves within the schema only, and nothing is fetched.
     registry: Registry[Any] = Registry()
     try:
         jsonschema.Draft202012Validator.check_schema(rules)
@@ -71,7 +72,7 @@ def _check(path: str, schema: Json, value: Any) -> None:
         error = next(validator.iter_errors(value), None)
     except (jsonschema.SchemaError, Unresolvable, RecursionError) as broken:
         text = str(getattr(broken, "message", broken)).split("\n", 1)[0]
-        message = f"The job's schema of `{path}` is no JSON schema: {text}."
+        message = f"The job's schema of `{path}` is not a JSON schema: {text}."
         raise InvalidInputError(message, hint="Create the job again with another one.") from None
     if error is None:
         return
@@ -85,4 +86,4 @@ def _check(path: str, schema: Json, value: Any) -> None:
 
 def _text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"

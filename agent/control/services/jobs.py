@@ -1,127 +1,140 @@
 """Jobs: artifacts of type `job`, as pages, commands and submissions need them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import find_version
-from agent.control.services.context import Context
-from agent.control.services.job_code import with_code
-from agent.control.services.job_inputs import check_inputs
-from agent.control.services.job_layer import job_layer, job_version
+from agent.control.services.context import Context, Service, read
 from agent.control.store import artifacts, collections, items
-from agent.control.store.artifact_records import ArtifactRecord, JobRecord, JobVersion
+from agent.control.store.artifact_records import (
+    ArtifactRecord,
+    ArtifactState,
+    JobRecord,
+    JobVersion,
+)
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.job.job_file import (
+    JobArtifactSource,
+    JobFile,
+    JobImageSource,
+    JobRepoSource,
+    JobSource,
+    read_job_file,
+)
+from agent.model.job.launch_layer import launch_layer
 from agent.model.job.reference import (
+    CodeReference,
     JobReference,
     no_such_job,
     no_such_version,
+    parse_code_reference,
     parse_reference,
 )
 from agent.model.spec import Json
 
 JOB_TYPE: Final = "job"
-#: Jobs and versions of one answer.
-_MANY: Final = 1000
+#: Jobs of a project, and versions of a job, that are listed at most.
+_LIMIT: Final = 1000
+_COMMIT_LENGTH: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenJob:
-    """The version that a submission named, whatever alias led to it."""
+    """The version that a submission's `job` refers to, whatever alias it names."""
 
     artifact_id: str
-    #: `entity/project/name:v<N>`.
-    reference: str
+    #: What the job contributes to the launch spec.
     layer: Json
     input_schemas: Json
 
-    def check(self, overrides: Json) -> None:
-        """Hold a submission's inputs against the job's schemas.
 
-        Raises:
-            InvalidInputError: names path, value and rule.
-        """
-        check_inputs(self.input_schemas, overrides)
+class Jobs(Service):
+    """Reading jobs; `ArtifactUploads` makes them, `Artifacts` changes them."""
 
-
-class Jobs:
-    """Reading jobs; making them is `Uploads`', changing them is `Artifacts`'."""
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    async def list(
-        self, principal: Principal, entity: str | None, project: str
+    @read
+    def list(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str
     ) -> tuple[JobRecord, ...]:
         """Jobs of a project that have a version, the last changed first.
 
         Raises:
             NotFoundError: the entity.
         """
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        found, _ = collections.page(tx, entity, project, kind=JOB_TYPE, after=None, limit=_LIMIT)
+        ids = [collection.id for _, collection in found]
+        counts, last_items = artifacts.version_counts(tx, ids), items.last_of_jobs(tx, ids)
+        newest = self._versions(tx, principal, [*artifacts.newest_of(tx, ids).values()])
+        records = []
+        for version in newest:
+            job = version.artifact.collection
+            records.append(JobRecord(job, counts[job.id], version, last_items.get(job.id)))
+        return tuple(sorted(records, key=lambda job: job.collection.updated_at, reverse=True))
 
-        def work(tx: Tx) -> tuple[JobRecord, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            found, _ = collections.page(tx, place, project, kind=JOB_TYPE, after=None, limit=_MANY)
-            ids = [collection.id for _, collection in found]
-            counts, newest = artifacts.version_counts(tx, ids), artifacts.newest_of(tx, ids)
-            last = items.last_of_jobs(tx, ids)
-            versions = [job_version(each) for each in newest.values()]
-            records = [
-                JobRecord(job.artifact.collection, counts[key], job, last.get(key))
-                for job in with_code(tx, self._context, principal, versions)
-                for key in [job.artifact.collection.id]
-            ]
-            ordered = sorted(records, key=lambda job: job.collection.updated_at, reverse=True)
-            return tuple(ordered)
-
-        return await self._context.database.read(work)
-
-    async def versions(
-        self, principal: Principal, entity: str | None, project: str, name: str
+    @read
+    def versions(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str, name: str
     ) -> tuple[JobVersion, ...]:
         """Versions of a job, newest first; at most 1,000.
 
         Raises:
-            NotFoundError: the job, or the entity; near misses are offered.
+            NotFoundError: the job, or the entity; the hint has similar names.
         """
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        collection = collections.by_name(tx, entity, project, name)
+        if collection is None or collection.type != JOB_TYPE:
+            raise _no_such_job(tx, JobReference(entity, project, name))
+        found, _ = artifacts.versions(tx, collection.id, before=None, limit=_LIMIT)
+        return self._versions(tx, principal, found)
 
-        def work(tx: Tx) -> tuple[JobVersion, ...]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            collection = collections.by_name(tx, place, project, name)
-            if collection is None or collection.type != JOB_TYPE:
-                raise _no_such_job(tx, JobReference(place, project, name))
-            rows, _ = artifacts.versions(tx, collection.id, before=None, limit=_MANY)
-            versions = [job_version(row) for row in rows]
-            return with_code(tx, self._context, principal, versions)
-
-        return await self._context.database.read(work)
-
-    async def get(self, principal: Principal, reference: str) -> JobVersion:
+    @read
+    def get(self, tx: Tx, principal: Principal, reference: str) -> JobVersion:
         """A version by `entity/project/name:alias`; leading parts and the alias may be missing.
 
         Raises:
-            NotFoundError: the job or its version; near misses are offered.
-            InvalidInputError: no reference.
+            NotFoundError: the job or its version; the hint has similar names.
+            InvalidInputError: not a reference.
         """
+        wanted = parse_reference(reference, entity=principal.default_entity)
+        found = _find(tx, self._context, principal, wanted)
+        return self._versions(tx, principal, [found])[0]
 
-        def work(tx: Tx) -> JobVersion:
-            wanted = parse_reference(reference, entity=principal.default_entity)
-            found = job_version(_version(tx, self._context, principal, wanted))
-            return with_code(tx, self._context, principal, [found])[0]
+    def _versions(
+        self, tx: Tx, principal: Principal, found: Sequence[ArtifactRecord]
+    ) -> tuple[JobVersion, ...]:
+        """Versions of jobs, with the code artifacts of code jobs, whose name is their summary.
 
-        return await self._context.database.read(work)
+        Job files hold the code artifact's id, which means nothing to users. It stays an id
+        where the caller may not read the artifact, or where it does not exist on this server.
+        """
+        versions = [_job_version(artifact) for artifact in found]
+        references = [_code_reference(version) for version in versions]
+        ids = {each.id for each in references if each is not None and each.id is not None}
+        by_id = {each.id: each for each in artifacts.by_ids(tx, ids)} if ids else {}
+        with_code = []
+        for version, reference in zip(versions, references, strict=True):
+            code = None if reference is None else _code(tx, reference, by_id)
+            if code is not None and self._context.policy.allows(
+                principal, code.collection.entity, Action.READ
+            ):
+                with_code.append(_with_code(version, code))
+            else:
+                with_code.append(version)
+        return tuple(with_code)
 
 
 def choose_job(
     tx: Tx, context: Context, principal: Principal, submitted: Mapping[str, object], project: str
 ) -> ChosenJob | None:
-    """The job that a submission names; `None` when it names none.
+    """The job version that a submission refers to; `None` when it refers to none.
 
     Raises:
-        NotFoundError: the job or its version; near misses are offered.
-        InvalidInputError: no reference, a job that cannot be read, or a source beside it.
+        NotFoundError: the job or its version; the hint has similar names.
+        InvalidInputError: not a reference, a job file that cannot be read, or a source as well.
         ConflictError: the name belongs to an artifact of another type.
     """
     named = submitted.get("job")
@@ -131,24 +144,24 @@ def choose_job(
         message = f"The submission names the job '{named}' and a source of its own."
         raise InvalidInputError(message, hint="Leave out one of `job` and `source`.")
     reference = parse_reference(str(named), entity=principal.default_entity, project=project)
-    found = _version(tx, context, principal, reference)
-    return ChosenJob(found.id, found.reference, job_layer(found), job_version(found).input_schemas)
+    found = _find(tx, context, principal, reference)
+    layer = launch_layer(_read_job_file(found), found.reference)
+    return ChosenJob(found.id, layer, _job_version(found).input_schemas)
 
 
-def _version(
+def _find(
     tx: Tx, context: Context, principal: Principal, reference: JobReference
 ) -> ArtifactRecord:
     context.existing(tx, principal, reference.entity, Action.READ)
-    place = (reference.entity, reference.project, reference.name)
-    collection = collections.by_name(tx, *place)
+    collection = collections.by_name(tx, reference.entity, reference.project, reference.name)
     if collection is None:
         raise _no_such_job(tx, reference)
     if collection.type != JOB_TYPE:
-        message = f"{reference.job} is an artifact of type `{collection.type}`, and no job."
+        message = f"{reference.job} is an artifact of type `{collection.type}`, not a job."
         raise ConflictError(message, hint="`launch job list` shows the jobs of a project.")
     found = find_version(tx, collection.id, reference.alias)
     if found is None:
-        versions, _ = artifacts.versions(tx, collection.id, before=None, limit=_MANY)
+        versions, _ = artifacts.versions(tx, collection.id, before=None, limit=_LIMIT)
         numbers = [f"v{each.version}" for each in versions]
         aliases = collections.alias_names(tx, collection.id)
         known = numbers if reference.version is not None else [*aliases, *numbers]
@@ -160,3 +173,58 @@ def _no_such_job(tx: Tx, reference: JobReference) -> Exception:
     return no_such_job(
         reference, collections.names(tx, reference.entity, reference.project, JOB_TYPE)
     )
+
+
+def _job_version(artifact: ArtifactRecord) -> JobVersion:
+    """A version with its source's summary, or with the reason why its file cannot be read."""
+    try:
+        job = _read_job_file(artifact)
+    except InvalidInputError as error:
+        return JobVersion(artifact, None, artifact.job_problem or error.message)
+    return JobVersion(artifact, job.source_type, _summary(job.source))
+
+
+def _read_job_file(artifact: ArtifactRecord) -> JobFile:
+    if artifact.job_problem is not None or artifact.job_file is None:
+        message = f"The job {artifact.reference} cannot be read."
+        problem = artifact.job_problem or "It has no `wandb-job.json`."
+        raise InvalidInputError(f"{message} {problem}", hint="Create the job again.")
+    return read_job_file(json.dumps(artifact.job_file)).job
+
+
+def _summary(source: JobSource) -> str:
+    match source:
+        case JobRepoSource(git=git):
+            return f"{git.remote} at {git.commit[:_COMMIT_LENGTH]}"
+        case JobArtifactSource(artifact=artifact):
+            return artifact
+        case JobImageSource(image=image):
+            return image
+
+
+def _code_reference(version: JobVersion) -> CodeReference | None:
+    if version.source_type != "artifact":
+        return None
+    source = (version.artifact.job_file or {}).get("source") or {}
+    try:
+        return parse_code_reference(str(source.get("artifact")))
+    except InvalidInputError:
+        return None
+
+
+def _code(
+    tx: Tx, reference: CodeReference, by_id: Mapping[str, ArtifactRecord]
+) -> ArtifactRecord | None:
+    named = reference.name
+    if named is None:
+        return by_id.get(str(reference.id))
+    collection = collections.by_name(tx, named.entity, named.project, named.name)
+    return None if collection is None else find_version(tx, collection.id, named.alias)
+
+
+def _with_code(version: JobVersion, code: ArtifactRecord) -> JobVersion:
+    job = version.artifact.collection
+    same_project = (job.entity, job.project) == (code.collection.entity, code.collection.project)
+    name = f"{code.collection.name}:v{code.version}" if same_project else code.reference
+    deleted = " (deleted)" if code.state is ArtifactState.DELETED else ""
+    return replace(version, code=code, summary=f"{name}{deleted}")

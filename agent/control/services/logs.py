@@ -1,11 +1,11 @@
-"""Who may write an attempt's log, and how much of it there is. The bytes live elsewhere."""
+"""Logs of attempts: who may write them, and how long they are. `control/files` has the bytes."""
 
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
 from agent.control.auth.policy import Action, Kind, Principal
-from agent.control.services.context import Context, no_such_item
+from agent.control.services.context import Context, Service, no_such_item, read, write
 from agent.control.services.notifications import topic_log
 from agent.control.store import history
 from agent.control.store.history import Channel
@@ -22,7 +22,6 @@ class LogState:
     end: int
     #: The attempt is over: nothing more will be written.
     complete: bool
-    entity: str
 
 
 #: Seconds between two writes of a log's length into the store.
@@ -31,47 +30,43 @@ _WRITE_EVERY: Final = 1.0
 _Key = tuple[str, int, Channel]
 
 
-class AttemptLogs:
-    """The rights and the bookkeeping of `POST|GET|HEAD /launch/items/…/logs/…`.
+class AttemptLogs(Service):
+    """Rights and lengths of the logs below `/launch/items/…/logs/…`.
 
-    Lengths that were not written yet are kept here until the attempt is over; a process that
-    dies loses at most a second of them, and the bytes themselves are elsewhere.
+    Lengths that are not in the store yet are kept in memory until the attempt is over; a
+    process that dies loses those of the last second, and none of the bytes.
     """
 
     def __init__(self, context: Context) -> None:
-        self._context = context
+        super().__init__(context)
         self._ends: dict[_Key, int] = {}
         self._written: dict[_Key, float] = {}
 
-    async def may_append(self, principal: Principal, lease: Lease) -> str:
-        """Check a writer and return the entity's name.
+    @read
+    def check_append(self, tx: Tx, principal: Principal, lease: Lease) -> None:
+        """Check that the caller may write a log.
 
-        The last holder may write until the attempt has been over for `token_grace`.
+        The last holder of the lease may, until `token_grace` after the end of the attempt.
 
         Raises:
             FencedError: another epoch owns the attempt, or it has been over too long.
             NotFoundError: absent or hidden.
         """
-
-        def work(tx: Tx) -> str:
-            attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
-            self._context.policy.require(principal, attempt.entity, Action.RUN_AGENT)
-            if attempt.agent_id is not None and principal.kind is Kind.AGENT:
-                self._context.may_speak(tx, principal, attempt.agent_id)
-            over = attempt.finished_at
-            late = over is not None and over + self._context.config.token_grace < tx.now
-            if attempt.epoch != lease.epoch or late or Phase(attempt.phase) is Phase.QUEUED:
-                raise FencedError(
-                    f"Attempt {lease.attempt} of item {lease.item_id} is not held by this agent."
-                )
-            return str(attempt.entity)
-
-        return await self._context.database.read(work)
+        attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
+        self._context.policy.require(principal, attempt.entity, Action.RUN_AGENT)
+        if attempt.agent_id is not None and principal.kind is Kind.AGENT:
+            self._context.may_speak(tx, principal, attempt.agent_id)
+        over = attempt.finished_at
+        late = over is not None and over + self._context.config.token_grace < tx.now
+        if attempt.epoch != lease.epoch or late or Phase(attempt.phase) is Phase.QUEUED:
+            raise FencedError(
+                f"Attempt {lease.attempt} of item {lease.item_id} is not held by this agent."
+            )
 
     async def stored(self, lease: Lease, channel: Channel, end: int) -> None:
-        """Note how many bytes are stored; cheap to call often.
+        """Note how many bytes of a log are stored, and notify its readers.
 
-        Lengths are written about once a second, those of short logs by the reaper's `flush`.
+        Lengths are written about once a second; the reaper's `flush` writes the last ones.
         """
         key = (lease.item_id, lease.attempt, channel)
         self._ends[key] = max(end, self._ends.get(key, 0))
@@ -84,23 +79,18 @@ class AttemptLogs:
         """Write all lengths that are ahead of the store, and forget attempts that are over."""
         await self._write(dict(self._ends))
 
-    async def state(
-        self, principal: Principal, item_id: str, attempt: int, channel: Channel
+    @read
+    def state(
+        self, tx: Tx, principal: Principal, item_id: str, attempt: int, channel: Channel
     ) -> LogState:
-        """How much there is, and whether more may come.
-
-        Wake-ups for followers: `Notifications.listen([topic_log(item_id)])`.
+        """How long a log is, and whether more may come; `topic_log` notifies of both.
 
         Raises:
             NotFoundError: item or attempt, absent or hidden.
         """
-
-        def work(tx: Tx) -> LogState:
-            row = self._attempt(tx, principal, item_id, attempt)
-            end = max(_length(row, channel), self._ends.get((item_id, attempt, channel), 0))
-            return LogState(end, Phase(row.phase) in TERMINAL, row.entity)
-
-        return await self._context.database.read(work)
+        row = self._attempt(tx, principal, item_id, attempt)
+        end = max(_length(row, channel), self._ends.get((item_id, attempt, channel), 0))
+        return LogState(end, Phase(row.phase) in TERMINAL)
 
     def _attempt(self, tx: Tx, principal: Principal, item_id: str, number: int) -> AnyRow:
         row = history.placed_attempt(tx, item_id, number)
@@ -113,19 +103,21 @@ class AttemptLogs:
         return row
 
     async def _write(self, ends: dict[_Key, int]) -> None:
-        def work(tx: Tx) -> list[_Key]:
-            return [key for key, end in ends.items() if _store(tx, key, end)]
-
         if not ends:
             return
-        for key in await self._context.database.write(work):
+        for key in await self._store(ends):
             if self._ends.get(key) == ends[key]:
                 self._ends.pop(key)
                 self._written.pop(key, None)
 
+    @write
+    def _store(self, tx: Tx, ends: dict[_Key, int]) -> list[_Key]:
+        """Write lengths; returns the logs to which nothing will be added."""
+        return [key for key, end in ends.items() if _set_length(tx, key, end)]
 
-def _store(tx: Tx, key: _Key, end: int) -> bool:
-    """Write one length; true when nothing more will come."""
+
+def _set_length(tx: Tx, key: _Key, end: int) -> bool:
+    """Write one length; true when the attempt is over."""
     item_id, number, channel = key
     row = history.attempt(tx, item_id, number)
     if row is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.composition import check_resource, parse_config, parse_variables
-from agent.control.services.context import Context
+from agent.control.services.context import Service, read, write
 from agent.control.services.paging import Page, page_of, page_size
 from agent.control.store import projects
 from agent.control.store.ids import new_id
@@ -14,23 +14,22 @@ from agent.model.names import checked_project
 from agent.model.spec import Json
 
 
-class Projects:
+class Projects(Service):
     """Projects of an entity. `model-registry` always exists."""
 
-    def __init__(self, context: Context) -> None:
-        self._context = context
-
-    async def get(
-        self, principal: Principal, entity: str | None, name: str
+    @read
+    def get(
+        self, tx: Tx, principal: Principal, entity: str | None, name: str
     ) -> ProjectRecord | None:
         """A project; `None` when it does not exist, or the entity is hidden."""
-        place = entity or principal.default_entity
-        if not self._context.policy.allows(principal, place, Action.READ):
+        entity = entity or principal.default_entity
+        if not self._context.policy.allows(principal, entity, Action.READ):
             return None
-        return await self._context.database.read(lambda tx: projects.project(tx, place, name))
+        return projects.project(tx, entity, name)
 
-    async def list(
-        self, principal: Principal, entity: str | None, *, after: str | None, first: int
+    @read
+    def list(
+        self, tx: Tx, principal: Principal, entity: str | None, *, after: str | None, first: int
     ) -> Page[ProjectRecord]:
         """Projects by name.
 
@@ -38,39 +37,34 @@ class Projects:
             NotFoundError: the entity.
         """
         size = page_size(first)
+        entity = self._context.existing(tx, principal, entity, Action.READ)
+        rows, total = projects.page(tx, entity, after or "", size + 1)
+        return page_of(rows, size, total, lambda project: project.name)
 
-        def work(tx: Tx) -> Page[ProjectRecord]:
-            place = self._context.existing(tx, principal, entity, Action.READ)
-            rows, total = projects.page(tx, place, after or "", size + 1)
-            return page_of(rows, size, total, lambda project: project.name)
-
-        return await self._context.database.read(work)
-
-    async def upsert(
-        self, principal: Principal, entity: str | None, name: str
+    @write
+    def upsert(
+        self, tx: Tx, principal: Principal, entity: str | None, name: str
     ) -> tuple[ProjectRecord, bool]:
-        """Make sure that a project exists; true when it was inserted now.
+        """Insert a project unless it exists; true when it was inserted.
 
         Raises:
             InvalidInputError: no project may have that name.
         """
         checked_project(name)
+        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        return projects.ensure(tx, entity, name)
 
-        def work(tx: Tx) -> tuple[ProjectRecord, bool]:
-            place = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-            return projects.ensure(tx, place, name)
-
-        return await self._context.database.write(work)
-
-    async def create_resource_config(
+    @write
+    def create_resource_config(
         self,
+        tx: Tx,
         principal: Principal,
         entity: str,
         resource: str,
         config: Json,
         template_variables: Any,
     ) -> ResourceConfigRecord:
-        """Store a template that `Queues.create_wandb` refers to.
+        """Store a template for queues that W&B's clients create.
 
         Raises:
             InvalidInputError: unknown resource, or a malformed schema.
@@ -81,17 +75,14 @@ class Projects:
             "config": parse_config(config, resource),
             "template_variables": parse_variables(template_variables),
         }
+        entity = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        return projects.insert_config(tx, {"entity": entity, **values})
 
-        def work(tx: Tx) -> ResourceConfigRecord:
-            place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-            return projects.insert_config(tx, {"entity": place, **values})
-
-        return await self._context.database.write(work)
-
-    async def resource_config(
-        self, principal: Principal, entity: str, config_id: str
+    @read
+    def resource_config(
+        self, tx: Tx, principal: Principal, entity: str, config_id: str
     ) -> ResourceConfigRecord | None:
         """A stored config; `None` when the entity has none of that id."""
         if not self._context.policy.allows(principal, entity, Action.READ):
             return None
-        return await self._context.database.read(lambda tx: projects.config(tx, entity, config_id))
+        return projects.config(tx, entity, config_id)

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
-from agent.control.services.job_inputs import CONFIG_KEY, standard
+from agent.control.services.job_inputs import CONFIG_KEY, to_json_schema
 from agent.control.services.plane import Plane
 from agent.control.store.artifact_records import JobVersion
 from agent.control.store.items import ItemRecord, Submission
@@ -185,7 +185,7 @@ def _submission(
 
 def _schema_of(version: JobVersion) -> Json:
     """The JSON schema of the run's configuration; empty when the job has none."""
-    return _object(standard(version.input_schemas.get(CONFIG_KEY)))
+    return _object(to_json_schema(version.input_schemas.get(CONFIG_KEY)))
 
 
 def _types_of(version: JobVersion) -> Json:

@@ -340,7 +340,7 @@ async def test_a_job_that_does_not_exist_is_refused_with_near_misses(world):
         f"{place}/train-resent:latest": (NotFoundError, "Did you mean `train-resnet`"),
         f"{place}/train-resnet:stabel": (NotFoundError, "Did you mean `stable`"),
         f"{place}/train-resnet:v7": (NotFoundError, "has no version `v7`"),
-        f"{place}/code-x:latest": (ConflictError, "of type `code`, and no job"),
+        f"{place}/code-x:latest": (ConflictError, "of type `code`, not a job"),
         f"nobody/{place}": (NotFoundError, "no entity 'nobody'"),
         "a/b/c/d:e": (InvalidInputError, "4 parts"),
     }

@@ -8,7 +8,7 @@ import pytest
 
 from agent.control.files.links import Links
 from agent.control.files.manifest import parse_manifest
-from agent.control.services.job_inputs import check_inputs, standard
+from agent.control.services.job_inputs import check_inputs, to_json_schema
 from agent.control.store.ids import new_artifact_id
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 
@@ -111,7 +111,7 @@ def test_required_marks_become_a_list_at_every_depth():
             "required": {"type": "array", "items": {"type": "string", "enum": ["x"]}},
         },
     }
-    rules = standard(schema)
+    rules = to_json_schema(schema)
     jsonschema.Draft202012Validator.check_schema(rules)
     assert rules["required"] == ["b", "a"]
     assert rules["properties"]["a"]["required"] == ["x"]

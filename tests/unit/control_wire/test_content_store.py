@@ -6,9 +6,9 @@ import hashlib
 import pytest
 from obstore.store import MemoryStore
 
+from agent.control.files.checksums import DigestMismatchError
 from agent.control.files.contents import ContentStore, SmallContent
 from agent.control.files.storage import StorageFullError, open_folder
-from agent.control.files.verifying import DigestMismatchError
 from agent.control.middleware.bodies import IncompleteBodyError
 from agent.control.store.artifact_records import ContentRecord
 

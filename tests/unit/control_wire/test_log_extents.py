@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.files.extents import Extent, chain, mergeable
+from agent.control.files.logs import Extent, chain, mergeable
 
 _KIB = 1024
 
