@@ -1,6 +1,5 @@
-"""Builders: `docker` (BuildKit), `prebuilt` (ready images), `virtualenv` (for processes).
+"""Builders: `docker` (images, by BuildKit), `virtualenv` (for processes), `noop` (refuses).
 
-`nothing` refuses (W&B's `noop`).
-`context`, `ignore`, `requirements` and `locks` read a source tree for all of them; `uv`
-understands uv's words, `pythons` finds interpreters.
+`image/` plans an image, `buildkit` builds it, `prebuilt` resolves ready images; `requirements`
+finds the packages of a job and `uv` installs them.
 """

@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from agent.builders.docker.credentials import engine_auth
-from agent.builders.docker.reference import NAMESPACE, familiar, local_name, read_reference
+from agent.builders.image.references import NAMESPACE, familiar, local_name, read_reference
+from agent.builders.image.repository import engine_auth
 from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineRefusedError
 from agent.docker.images import EngineImages, LocalImage, Platform

@@ -1,4 +1,4 @@
-"""uv: where it is, what it is told about indexes, and what its complaints mean."""
+"""uv: the program, its package indexes, and the meaning of its errors."""
 
 import functools
 import importlib.metadata
@@ -24,8 +24,7 @@ _CA_VARIABLES: Final = (
 )  # fmt: skip
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 
-
-#: The reason where uv tells none.
+#: The reason where uv names none.
 UNEXPLAINED: Final = "the installation ended without a reason"
 
 
@@ -51,12 +50,12 @@ def uv_program() -> Path:
 
 @functools.cache
 def uv_version() -> str:
-    """Its version: part of what decides a build."""
+    """Its version, a part of every content key."""
     return importlib.metadata.version("uv")
 
 
 def indexes(config: BuilderConfig, environment: Mapping[str, str]) -> Indexes:
-    """What is configured; uv's and pip's own variables count where nothing is."""
+    """The configured indexes, else those of uv's and pip's environment variables."""
     first = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
     extra = ("UV_EXTRA_INDEX_URL", "PIP_EXTRA_INDEX_URL")
     configured = config.index_url.get_secret_value() if config.index_url else None
@@ -85,9 +84,18 @@ def _first(environment: Mapping[str, str], names: tuple[str, ...]) -> str | None
     return next((environment[name] for name in names if environment.get(name)), None)
 
 
-def install_error(output: str, requirements: "Requirements | None") -> JobError:
-    """The error for a failed installation: names the requirement and quotes the end."""
-    cause, reason = blame(output, requirements)
+def no_python_version(text: str) -> JobError:
+    """The error for a version of Python that cannot be read."""
+    return JobError(
+        Cause.SOURCE_INVALID,
+        f"Python version '{text}' cannot be read.",
+        hint="Write it as 3.11 or 3.11.4.",
+    )
+
+
+def install_error(output: str, requirements: "Requirements") -> JobError:
+    """The error for a failed installation: names the requirement and quotes the last lines."""
+    cause, reason = explain(output, requirements)
     where = f" ({requirements.found_in})" if requirements else ""
     return JobError(
         cause, f"Dependencies{where} could not be installed: {reason}.\n{last_lines(output)}"
@@ -101,89 +109,105 @@ def last_lines(output: str) -> str:
     return Redactor().text("\n".join(line[:_LONGEST_REASON] for line in lines[-_QUOTED:]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Meaning:
-    pattern: re.Pattern[str]
-    cause: Cause
-    reason: str
-
-
-def _meaning(pattern: str, cause: Cause, reason: str) -> _Meaning:
-    return _Meaning(re.compile(pattern, re.DOTALL), cause, reason)
-
-
-#: The first that matches counts.
-_MEANINGS: Final = (
-    _meaning(
-        r"No space left on device|os error 28",
-        Cause.DISK_FULL,
-        "no space is left on the disk",
-    ),
-    _meaning(
-        r"Failed to fetch:? `?(?P<what>[^\s`]+).*?(?:client error|status code) ?\(?40[13]",
-        Cause.BUILD_REQUIREMENTS,
-        "the package index at {what} refuses the agent's credentials",
-    ),
-    _meaning(
-        r"(?:Failed to (?:fetch|download)|error sending request for url):? [`(]?(?P<what>[^\s`)]+)",
-        Cause.BUILD_UNAVAILABLE,
-        "{what} cannot be fetched from the package index",
-    ),
-    _meaning(
-        r"Because (?P<what>\S+) was not found in the package registry",
-        Cause.BUILD_REQUIREMENTS,
-        "package `{what}` does not exist in the package index",
-    ),
-    _meaning(
-        r"Because there (?:is|are) no versions? of (?P<what>\S+)",
-        Cause.BUILD_REQUIREMENTS,
-        "the package index has no version `{what}`",
-    ),
-    _meaning(
-        r"No solution found.*?Because (?P<what>.+?)(?:, we can conclude|\.\s|$)",
-        Cause.BUILD_REQUIREMENTS,
-        "the requirements contradict each other: {what}",
-    ),
-    _meaning(
-        r"Failed to (?:build|prepare \w+):? `?(?P<what>[^`\n]+?)`?(?:\n|$)",
-        Cause.BUILD_REQUIREMENTS,
-        "`{what}` could not be built from its source",
-    ),
-    _meaning(
-        r"Distribution not found at: (?P<what>\S+)",
-        Cause.BUILD_REQUIREMENTS,
-        "{what} does not exist",
-    ),
-    _meaning(
-        r"The build backend returned an error",
-        Cause.BUILD_REQUIREMENTS,
-        "a package could not be built from its source",
-    ),
-    _meaning(
-        r"Failed to parse:? `?(?P<what>[^`\n]+)",
-        Cause.BUILD_REQUIREMENTS,
-        "`{what}` cannot be read",
-    ),
-    _meaning(
-        r"launch: (?P<what>[^\n]+)", Cause.BUILD_REQUIREMENTS, "{what}"
-    ),
-)  # fmt: skip
+_HIDDEN: Final = (
+    "{what}, in another version, and that index hides the others: pin the version that it has, "
+    "or set `UV_INDEX_STRATEGY=unsafe-best-match` in the agent's environment"
+)
+#: Pattern of uv's output, cause and reason; the first that matches counts.
+_REASONS: Final = tuple(
+    (re.compile(pattern, re.DOTALL), cause, reason)
+    for pattern, cause, reason in (
+        (r"launch: (?P<what>[^\n]+)", Cause.BUILD_REQUIREMENTS, "{what}"),
+        (r"No space left on device|os error 28", Cause.DISK_FULL, "no space is left on the disk"),
+        (
+            r"Git executable not found",
+            Cause.BUILD_REQUIREMENTS,
+            "a requirement is fetched with git, which is not installed there",
+        ),
+        (
+            r"Git operation failed.*?(?P<what>(?:Could not resolve|Failed to connect)[^\n]*)",
+            Cause.BUILD_UNAVAILABLE,
+            "git cannot reach the server of a requirement ({what})",
+        ),
+        (
+            r"Git operation failed.*?(?P<what>(?:fatal|error): [^\n]+)",
+            Cause.BUILD_REQUIREMENTS,
+            "a requirement cannot be fetched with git ({what})",
+        ),
+        (
+            r"Failed to fetch:? `?(?P<what>[^\s`]+).*?(?:client error|status code) ?\(?40[13]",
+            Cause.BUILD_REQUIREMENTS,
+            "the package index at {what} refuses the agent's credentials",
+        ),
+        (
+            r"Failed to (?:fetch|download)[^`\n]*`(?P<what>[^`]+)`.{0,300}?client error \(404",
+            Cause.BUILD_REQUIREMENTS,
+            "{what} does not exist",
+        ),
+        (
+            r"(?:Failed to (?:fetch|download):? `|error sending .*? url \()(?P<what>[^\s`)]+)",
+            Cause.BUILD_UNAVAILABLE,
+            "{what} cannot be fetched from the package index",
+        ),
+        (
+            r"hint: (?P<what>`[^`]+` was found on [^,]+), but not at the requested version",
+            Cause.BUILD_REQUIREMENTS,
+            _HIDDEN,
+        ),
+        (
+            r"Because (?P<what>\S+) was not found in the package registry",
+            Cause.BUILD_REQUIREMENTS,
+            "package `{what}` does not exist in the package index",
+        ),
+        (
+            r"Because there (?:is|are) no versions? of (?P<what>\S+)",
+            Cause.BUILD_REQUIREMENTS,
+            "the package index has no version `{what}`",
+        ),
+        (
+            r"No solution found.*?Because (?P<what>.+?)(?:, we can conclude|\.\s|$)",
+            Cause.BUILD_REQUIREMENTS,
+            "the requirements contradict each other: {what}",
+        ),
+        (
+            r"Failed to (?:build|prepare \w+|download and build):? `?(?P<what>[^`\n]+?)`?(?:\n|$)",
+            Cause.BUILD_REQUIREMENTS,
+            "`{what}` could not be built from its source",
+        ),
+        (
+            r"Distribution not found at: (?P<what>\S+)",
+            Cause.BUILD_REQUIREMENTS,
+            "{what} does not exist",
+        ),
+        (
+            r"The build backend returned an error",
+            Cause.BUILD_REQUIREMENTS,
+            "a package could not be built from its source",
+        ),
+        (
+            r"Failed to parse:? `?(?P<what>[^`\n]+)",
+            Cause.BUILD_REQUIREMENTS,
+            "`{what}` cannot be read",
+        ),
+    )
+)
 _AT_LINE: Final = re.compile(
-    r"error: (?P<why>[^\n]*?)(?: in| at|:) ?`?\S*requirements\.txt`?:(?P<line>\d+):\d+"
+    r"error: (?P<why>[^\n]*?)(?: in| at|:) ?`?\S*?(?P<file>[a-z]+\.txt)`?(?::| at line )"
+    r"(?P<line>\d+)"
 )
 
 
-def blame(output: str, requirements: "Requirements | None") -> tuple[Cause, str]:
-    """Cause and reason, naming the package or the line at fault where uv tells it."""
+def explain(output: str, requirements: "Requirements") -> tuple[Cause, str]:
+    """Cause and reason, naming the package, or file and line, where uv tells it."""
     at_line = _AT_LINE.search(output)
-    if at_line is not None and requirements is not None:
-        line = requirements.line(int(at_line["line"]))
-        return Cause.BUILD_REQUIREMENTS, f"the line `{line}` is not a requirement"
-    for meaning in _MEANINGS:
-        match = meaning.pattern.search(output)
+    where = requirements.where(at_line["file"], int(at_line["line"])) if at_line else None
+    if at_line is not None and where is not None:
+        return Cause.BUILD_REQUIREMENTS, f"{where}: {Redactor().text(at_line['why'])}"
+    for pattern, cause, reason in _REASONS:
+        match = pattern.search(output)
         if match is not None:
-            what = " ".join((match.groupdict().get("what") or "").split())[:_LONGEST_REASON]
-            return meaning.cause, Redactor().text(meaning.reason.format(what=what))
+            what = " ".join((match.groupdict().get("what") or "").replace("`", "").split())
+            return cause, Redactor().text(reason.format(what=what[:_LONGEST_REASON]))
     last = re.findall(r"^error: (.+)$", output, re.MULTILINE)
     reason = Redactor().text(last[-1])[:_LONGEST_REASON] if last else UNEXPLAINED
     return Cause.BUILD_REQUIREMENTS, reason

@@ -1,12 +1,15 @@
 """Virtual environments for jobs that run as processes, cached by what decides them.
 
-An environment stays where it was made, since its scripts hold its path. It counts from the
-moment its `complete` file appears, as the last step; a folder without that file is the rest
-of a build that was cut, and the next one starts by removing it.
+An environment stays where it was made, since its scripts hold its path. It is valid once its
+`complete` file exists, which is written last; a folder without that file is the rest of an
+interrupted build, which the next one removes. Packages of the source are installed as copies:
+an environment never depends on the folder of an attempt.
 """
 
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -14,10 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.builders.context import check_paths, content_key, tree_digest
-from agent.builders.pythons import Interpreter, find_interpreter
-from agent.builders.requirements import Requirements, find_requirements
-from agent.builders.uv import indexes, install_error, uv_program, uv_version
+from agent.builders.image.content_key import check_paths, content_key, tree_digest
+from agent.builders.requirements import (
+    CONSTRAINTS,
+    LISTED,
+    LOCAL,
+    PYLOCK,
+    Fetch,
+    Requirements,
+    fetch_requirements,
+    find_requirements,
+)
+from agent.builders.uv import (
+    indexes,
+    install_error,
+    no_python_version,
+    uv_program,
+    uv_version,
+)
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -27,20 +44,25 @@ from agent.ports.log import LogSink, say
 from agent.system import cache
 from agent.system.child import Command, Tail, run
 from agent.system.locks import locked, locked_if_free
-from agent.system.threads import Stop, in_thread
+from agent.system.threads import in_thread
 
 #: Part of every key: raise it when equal inputs give another environment.
-_VERSION: Final = 1
+_VERSION: Final = 2
 _COMPLETE: Final = "complete"
 _NAME_LENGTH: Final = 32
+_PYTHON: Final = re.compile(r"\d+(\.\d+){1,2}")
+#: Stands for the source's folder in a key, which must not depend on the attempt.
+_SOURCE: Final = Path("/source")
 _INHERITED: Final = ("PATH", "HOME", "USER", "TMPDIR", "LANG", "SSL_CERT_DIR", "NETRC", "CC", "CXX")
 
 
 @dataclass(frozen=True, slots=True)
-class _Inputs:
-    requirements: Requirements | None
-    #: Of the code, where packages are installed from it; else empty.
-    code: str
+class Interpreter:
+    """A Python that is installed on this machine."""
+
+    path: Path
+    #: What decides whether two environments are alike.
+    identity: str
 
 
 class VirtualenvBuilder:
@@ -60,6 +82,7 @@ class VirtualenvBuilder:
         threads: Executor,
         environment: Mapping[str, str],
         processes: Path = Path("/proc"),
+        fetch: Fetch | None = None,
     ) -> None:
         self._config = config
         self._root = folder / "environments"
@@ -67,31 +90,37 @@ class VirtualenvBuilder:
         self._threads = threads
         self._environment = environment
         self._processes = processes
+        self._fetch = fetch
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
         """See `BuilderPort`."""
         _refuse_images(request)
-        found = (await self._inputs(request)).requirements
-        return BuildPreview(requirements=None if found is None else found.found_in)
+        found = await in_thread(
+            self._threads, lambda _: find_requirements(request.context, request.root)
+        )
+        return BuildPreview(requirements=found.found_in or None)
 
     async def key(self, request: BuildRequest) -> str:
         """See `BuilderPort`. Code counts only where packages are installed from it."""
         _refuse_images(request)
-        inputs = await self._inputs(request)
+        requirements = await self._requirements(request)
         interpreter = await self._interpreter(request)
         found = indexes(self._config, self._environment)
-        requirements = inputs.requirements
+        code = ""
+        if requirements.local:
+            code = await in_thread(
+                self._threads, lambda stop: tree_digest(request.root, everything=False, stop=stop)
+            )
         return content_key(
             {
                 "version": _VERSION,
                 "uv": uv_version(),
                 "python": interpreter.identity,
-                "packages": requirements.packages if requirements else "",
-                "mode": requirements.mode if requirements else "",
-                "variants": requirements.variants if requirements else (),
-                "constraints": requirements.constraints if requirements else "",
-                "local": [str(each) for each in _local_arguments(request.root, requirements)],
-                "code": inputs.code,
+                "files": sorted(requirements.files(request.root, _SOURCE).items()),
+                "mode": requirements.mode,
+                "options": requirements.options,
+                "variants": requirements.variants,
+                "code": code,
                 "indexes": (found.index_url, found.extra_index_urls),
             }
         )
@@ -101,7 +130,7 @@ class VirtualenvBuilder:
         return await in_thread(self._threads, lambda _: self._found(key, reused=True))
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
-        """See `BuilderPort`. Another agent's build of the same key is waited for."""
+        """See `BuilderPort`. Waits for another agent's build of the same key."""
         folder = self._folder(key)
         async with locked(self._lock(folder)):
             found = await self.find(key)
@@ -118,50 +147,47 @@ class VirtualenvBuilder:
         return image
 
     async def _make(self, request: BuildRequest, folder: Path, log: LogSink) -> None:
-        inputs = await self._inputs(request)
+        requirements = await self._requirements(request)
         interpreter = await self._interpreter(request)
+        files = requirements.files(request.root, request.root.resolve(), editable=False)
         try:
-            await in_thread(self._threads, lambda _: _begin(folder, inputs.requirements))
+            await in_thread(self._threads, lambda _: _begin(folder, files))
         except OSError as error:
             raise JobError(Cause.DISK_FULL, f"{folder}: {error.strerror}.") from None
         venv = folder / "venv"
         await say(log, f"making a virtual environment of {interpreter.path}")
-        await self._uv(
-            ("venv", "--no-project", "--no-config", "--python", str(interpreter.path), str(venv)),
-            request, None, log,
-        )  # fmt: skip
-        await self._install(request, inputs.requirements, folder, log)
+        make = ("venv", "--no-project", "--no-config", "--python", str(interpreter.path), str(venv))
+        await self._uv(make, request, requirements, log)
+        await self._install(request, requirements, folder, files, log)
         await in_thread(self._threads, lambda _: (folder / _COMPLETE).touch())
 
     async def _install(
-        self, request: BuildRequest, requirements: Requirements | None, folder: Path, log: LogSink
+        self,
+        request: BuildRequest,
+        requirements: Requirements,
+        folder: Path,
+        files: Mapping[str, str],
+        log: LogSink,
     ) -> None:
-        if requirements is None:
+        for remark in requirements.remarks:
+            await say(log, f"warning: {remark}")
+        if not requirements:
             await say(log, "no list of requirements: nothing to install")
             return
         await say(log, f"installing from {requirements.found_in}")
         install = ("pip", "install", "--no-config", "--python", str(folder / "venv/bin/python"))
         if requirements.lenient:
-            await self._frozen(install, request, requirements, folder, log)
+            await self._install_frozen(install, request, requirements, folder, log)
             return
-        texts = {
-            "-c": (folder / "constraints.txt", requirements.constraints),
-            "-r": (folder / requirements.file_name, requirements.packages),
-        }
-        listed = [
-            word for flag, (file, text) in texts.items() if text for word in (flag, str(file))
-        ]
-        if requirements.exact and listed:
-            await self._uv((*install, "--no-deps", *listed), request, requirements, log)
-            listed = []
-        local = tuple(
-            f"{request.root.resolve() / path}{extras}"
-            for path, extras in _local_arguments(request.root, requirements)
-        )
-        if listed or local:
-            await self._uv((*install, *listed, *local), request, requirements, log)
+        name = next((name for name in (LOCAL, LISTED, PYLOCK) if files[name]), None)
+        if name is None:
+            return
+        exact = ("--no-deps",) if requirements.exact else ()
+        constraints = ("-c", str(folder / CONSTRAINTS)) if files[CONSTRAINTS] else ()
+        words = (*install, *exact, *requirements.options, *constraints, "-r", str(folder / name))
+        await self._uv(words, request, requirements, log)
 
-    async def _frozen(
+    async def _install_frozen(
         self,
         install: tuple[str, ...],
         request: BuildRequest,
@@ -169,28 +195,30 @@ class VirtualenvBuilder:
         folder: Path,
         log: LogSink,
     ) -> None:
-        """What no index has is left out and told; nothing at all is a failure."""
+        """What no index has is left out and reported; it fails when nothing can be installed."""
         alone = (*install, "--no-deps")
-        plain = requirements.packages.splitlines()
+        plain = [line.text for line in requirements.lines]
         single = [((*alone, line), line) for line in plain]
-        listed = ("-r", str(folder / requirements.file_name))
-        together = bool(plain) and await self._tried((*alone, *listed), request, log) is None
-        if together:
+        listed = ("-r", str(folder / LISTED))
+        all_plain = bool(plain) and await self._try_uv((*alone, *listed), request, log) is None
+        if all_plain:
             single = []
         for variant, lines in requirements.variants:
             single += [((*alone, "--torch-backend", variant, line), line) for line in lines]
         failed = {
             line: output
             for words, line in single
-            if (output := await self._tried(words, request, log)) is not None
+            if (output := await self._try_uv(words, request, log)) is not None
         }
-        if failed and not together and len(failed) == len(single):
-            raise install_error("\n".join(failed.values()), None)
+        if failed and not all_plain and len(failed) == len(single):
+            raise install_error("\n".join(failed.values()), requirements)
         if failed:
-            told = ", ".join(failed)
-            await say(log, f"ERROR: Failed to install: {told}. During automated build process.")
+            names = ", ".join(failed)
+            await say(log, f"ERROR: Failed to install: {names}. During automated build process.")
 
-    async def _tried(self, words: Iterable[str], request: BuildRequest, log: LogSink) -> str | None:
+    async def _try_uv(
+        self, words: Iterable[str], request: BuildRequest, log: LogSink
+    ) -> str | None:
         """The output of a call of uv that failed; `None` when it worked."""
         output = Tail(then=log.write)
         command = Command((str(uv_program()), *words), self._uv_environment(), request.context)
@@ -200,10 +228,10 @@ class VirtualenvBuilder:
         self,
         arguments: Iterable[str],
         request: BuildRequest,
-        requirements: Requirements | None,
+        requirements: Requirements,
         log: LogSink,
     ) -> None:
-        output = await self._tried(arguments, request, log)
+        output = await self._try_uv(arguments, request, log)
         if output is not None:
             raise install_error(output, requirements)
 
@@ -232,8 +260,9 @@ class VirtualenvBuilder:
     async def _interpreter(self, request: BuildRequest) -> Interpreter:
         return await find_interpreter(request.python, self._uv_environment())
 
-    async def _inputs(self, request: BuildRequest) -> _Inputs:
-        return await in_thread(self._threads, lambda stop: _read_inputs(request, stop))
+    async def _requirements(self, request: BuildRequest) -> Requirements:
+        await in_thread(self._threads, lambda _: check_paths(request))
+        return await fetch_requirements(request.context, request.root, self._threads, self._fetch)
 
     def _found(self, key: str, *, reused: bool) -> Image | None:
         folder = self._folder(key)
@@ -262,7 +291,7 @@ class VirtualenvBuilder:
         return self._root / key[:_NAME_LENGTH]
 
     def _lock(self, folder: Path) -> Path:
-        # Beside, in a folder for the agent alone; jobs of another user must reach `_root`.
+        # In a folder for the agent alone; jobs of another user must reach `_root`.
         return self._root.with_name("locks") / f"{folder.name}.lock"
 
 
@@ -276,27 +305,42 @@ def _refuse_images(request: BuildRequest) -> None:
         )
 
 
-def _read_inputs(request: BuildRequest, stop: Stop) -> _Inputs:
-    check_paths(request)
-    requirements = find_requirements(request.context, request.root)
-    local = requirements is not None and requirements.local
-    code = tree_digest(request.root, everything=False, stop=stop) if local else ""
-    return _Inputs(requirements, code)
+async def find_interpreter(wanted: str | None, env: Mapping[str, str]) -> Interpreter:
+    """The agent's own interpreter where its version is the wanted one, else what uv finds.
+
+    Nothing is downloaded: an interpreter from elsewhere is the administrator's to install.
+
+    Raises:
+        JobError: `SOURCE_INVALID` for a version that cannot be read, `BUILD_UNAVAILABLE`
+            for one that is not installed.
+    """
+    own = ".".join(str(part) for part in sys.version_info[:3])
+    if wanted is None or own == wanted or own.startswith(f"{wanted}."):
+        return _interpreter(sys.executable, own)
+    if not _PYTHON.fullmatch(wanted):
+        raise no_python_version(wanted)
+    output, errors = Tail(), Tail()
+    argv = (str(uv_program()), "python", "find", "--no-project", "--no-config", "--", wanted)
+    if await run(Command(argv, env), output, errors) != 0:
+        raise JobError(
+            Cause.BUILD_UNAVAILABLE,
+            f"Python {wanted} is not installed on the agent's machine; the agent runs {own}.",
+            hint=f"Install Python {wanted} there, or submit with another `--runtime`.",
+        )
+    return _interpreter(output.text.strip(), wanted)
 
 
-def _local_arguments(root: Path, requirements: Requirements | None) -> list[tuple[Path, str]]:
-    """Packages in the code; never editable, since the code's folder goes with the attempt."""
-    local = requirements.local if requirements else ()
-    return [(each.path.relative_to(root.resolve()), each.extras) for each in local]
+def _interpreter(path: str, version: str) -> Interpreter:
+    return Interpreter(Path(path), f"{version} {os.path.realpath(path)}")
 
 
-def _begin(folder: Path, requirements: Requirements | None) -> None:
+def _begin(folder: Path, files: Mapping[str, str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     cache.mark_used(folder)
-    given = requirements or Requirements("")
-    (folder / given.file_name).write_text(given.packages, encoding="utf-8")
-    (folder / "constraints.txt").write_text(given.constraints, encoding="utf-8")
+    for name, text in files.items():
+        if text:
+            (folder / name).write_text(text, encoding="utf-8")
 
 
 def _in_use(folder: Path, processes: Path) -> bool:

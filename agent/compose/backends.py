@@ -27,8 +27,8 @@ from agent.ports.registry import RegistryPort
 from agent.registries.destination import Destination, read_destination, read_registry
 
 if TYPE_CHECKING:
-    from agent.builders.docker.builder import DockerBuilder
-    from agent.builders.nothing import NoBuilder
+    from agent.builders.docker import DockerBuilder
+    from agent.builders.noop import NoBuilder
     from agent.control.server import ControlPlane
     from agent.docker.client import Engine
     from agent.ports.artifact import ArtifactPort
@@ -233,8 +233,8 @@ def image_builder(
     context: BackendContext, engine: "Engine", config: BuilderConfig, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
     """The builder of container images that `builder.type` selects."""
-    from agent.builders.docker.builder import DockerBuilder
-    from agent.builders.nothing import NoBuilder
+    from agent.builders.docker import DockerBuilder
+    from agent.builders.noop import NoBuilder
 
     match config.type:
         # W&B's configuration files name kaniko on machines without a cluster, too.
@@ -256,7 +256,7 @@ def image_builder(
 def _process_backend(
     context: BackendContext, control_plane_id: str
 ) -> tuple[Backend, tuple[Pruner, ...]]:
-    from agent.builders.nothing import NoBuilder
+    from agent.builders.noop import NoBuilder
     from agent.builders.virtualenv import VirtualenvBuilder
     from agent.runners.process.runner import ProcessRunner
 

@@ -15,8 +15,13 @@ from agent.model.job import entry_point as entry_points
 from agent.model.job import frozen, job_file, names
 from agent.model.job.image_reference import parse_image
 from agent.model.job.paths import below, candidates, inside
-from agent.model.job.pyproject import read_pyproject
 from agent.model.job.reference import CodeReference
+from agent.model.job.requirements import (
+    decode,
+    project_dependencies,
+    read_requirements,
+    read_source_file,
+)
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.names import did_you_mean
 from agent.model.tree import walk
@@ -354,22 +359,26 @@ def _of_kind(folder: Path, suffix: str) -> list[Path]:
 
 def _check_dependencies(root: Path, context: str) -> None:
     """The file that the generated Dockerfile would install, read before anything is sent."""
-    for path, text in _texts(root, candidates(("requirements.txt", "pyproject.toml"), context)):
-        # A slow import; many sources have no such file.
-        from agent.model.job.requirements import project_dependencies, read_requirements
-
-        if path.endswith("requirements.txt"):
-            read_requirements(text, path)
+    for path in candidates(("requirements.txt", "pyproject.toml"), context):
+        if path.endswith("requirements.txt") and (root / path).is_file():
+            read_requirements(root / path, root, root / context)
             return
-        if read_pyproject(text, path).project.get("dependencies"):
-            project_dependencies(text, path)
+        if any(project_dependencies(text, path) for _, text in _texts(root, [path])):
             return
 
 
 def _requirements(root: Path, request: JobRequest) -> str | None:
     context = build_context(request, root)
-    found = _texts(root, candidates(("requirements.txt",), context))
-    return next((text for _, text in found), None)
+    for path in candidates(("requirements.txt",), context):
+        if (root / path).is_file():
+            try:
+                return decode(read_source_file(root / path, root), path)
+            except InvalidInputError:
+                # A Dockerfile of the job's own decides what is installed.
+                if request.dockerfile:
+                    return None
+                raise
+    return None
 
 
 def _texts(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from agent.builders.docker.builder import DockerBuilder
+from agent.builders.docker import DockerBuilder
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.docker.images import EngineImages

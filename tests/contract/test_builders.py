@@ -5,8 +5,8 @@ import textwrap
 
 import pytest
 
-from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.reference import NAMESPACE
+from agent.builders.docker import DockerBuilder
+from agent.builders.image.references import NAMESPACE
 from agent.builders.virtualenv import VirtualenvBuilder
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine

@@ -5,21 +5,19 @@ W&B's library writes `name==version` lines at a run's end; its command line copi
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 FILE_NAME: Final = "requirements.frozen.txt"
 
-_PINNED: Final = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;]+).*")
-_DEVELOPMENT: Final = re.compile(r".*\.dev[0-9]+")
+_DEVELOPMENT: Final = re.compile(r"wandb==[^\s;]*\.dev[0-9]+(?:[\s;].*)?")
 #: Builds of PyTorch and its companions for one accelerator: `2.4.0+cu121`, `2.4.0+cpu`.
 _VARIANT: Final = re.compile(r"torch(?:vision|audio)?==[0-9.]+\+(?P<variant>cu[0-9]{2,3}|cpu).*")
 
 
 @dataclass(frozen=True, slots=True)
 class Frozen:
-    """A frozen list, sorted by how each part is installed: without resolving dependencies."""
+    """A frozen list by how each part is installed; dependencies are not resolved."""
 
     plain: tuple[str, ...]
     #: Accelerator's name (`cu121`, `cpu`) → packages that only its own index has.
@@ -37,31 +35,20 @@ def frozen_text(requirements: str | None) -> str:
     return "\n".join((requirements or "").splitlines())
 
 
-def read_frozen(text: str, only: Iterable[str] = ()) -> Frozen:
-    """Read a frozen list; `only` keeps packages of these names, none given keeps all.
+def read_frozen(text: str) -> Frozen:
+    """Read a frozen list; options and comments are left out.
 
-    A development build of `wandb` is in no index; the newest release stands in for it.
+    A development build of `wandb` is in no index; the newest release replaces it.
     """
-    wanted = {name.lower() for name in only}
     plain: list[str] = []
     variants: dict[str, list[str]] = {}
     for line in text.splitlines():
         stated = line.partition("#")[0].strip()
-        if not stated or stated.startswith("-") or (wanted and _name(stated) not in wanted):
+        if not stated or stated.startswith("-"):
             continue
         variant = _VARIANT.fullmatch(stated)
-        if variant is None:
-            plain.append(_installable(stated))
-        else:
+        if variant is not None:
             variants.setdefault(variant["variant"], []).append(stated)
+        else:
+            plain.append("wandb" if _DEVELOPMENT.fullmatch(stated) else stated)
     return Frozen(tuple(plain), tuple((key, tuple(found)) for key, found in variants.items()))
-
-
-def _name(line: str) -> str:
-    return re.split(r"[=<>!~;@\[ ]", line, maxsplit=1)[0].lower()
-
-
-def _installable(line: str) -> str:
-    match = _PINNED.fullmatch(line)
-    development = match and match["name"] == "wandb" and _DEVELOPMENT.fullmatch(match["version"])
-    return "wandb" if development else line

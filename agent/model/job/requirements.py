@@ -1,111 +1,129 @@
-"""Requirement files and dependency lists: each requirement with its line, each option known.
+"""Requirement files: the one reader, in pip's own grammar and decoding.
 
-Facts: pip's requirements file format; dependency specifiers as `packaging` reads them.
+`pip_requirements_parser` holds pip's parsing code. A file is read together with what it
+includes (`-r`, `-c`) into lists in which every line knows its file and number, local paths are
+resolved inside the source, and only forms are left that uv takes.
 """
 
+import codecs
+import os
 import re
-import shlex
-from dataclasses import dataclass
-from typing import Final
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.pyproject import PyProject, read_pyproject
+from agent.model.job.pyproject import read_pyproject
 from agent.model.names import nearest
 
-#: Options of a whole file that take a value, then those that take none.
-_VALUED: Final = {
-    "-i": "--index-url",
-    "-c": "--constraint",
-    "-r": "--requirement",
-    "-e": "--editable",
-    "-f": "--find-links",
-    "--index-url": "--index-url",
-    "--pypi-url": "--index-url",
-    "--extra-index-url": "--extra-index-url",
-    "--constraint": "--constraint",
-    "--requirement": "--requirement",
-    "--editable": "--editable",
-    "--find-links": "--find-links",
-    "--no-binary": "--no-binary",
-    "--only-binary": "--only-binary",
-    "--trusted-host": "--trusted-host",
-    "--use-feature": "--use-feature",
-}
-_FLAGS: Final = frozenset({"--no-index", "--prefer-binary", "--require-hashes", "--pre"})
-#: Options that belong to one requirement.
-_PER_REQUIREMENT: Final = frozenset(
-    {"--hash", "--config-settings", "--config-setting", "--global-option"}
-)
-_COMMENT: Final = re.compile(r"(?<!\S)#.*$")
-_BEFORE_OPTION: Final = re.compile(r"(?<=\s)(?=--?[A-Za-z])")
-_ARCHIVES: Final = (".whl", ".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
+_LARGEST: Final = 1024 * 1024
+_DEEPEST: Final = 20
 _SHOWN: Final = 120
+_CONDA: Final = "List packages without paths: `pip list --format=freeze > requirements.txt`."
+_MARKS: Final = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_PARSER: Final = "pip_requirements_parser: error: "
+#: Options of one requirement that uv does not take, by the parser's attribute.
+_BUILD_OPTIONS: Final = {"global_options": "--global-option", "install_options": "--install-option"}
+#: Options with values, and what separates several: URLs stand alone.
+_VALUED: Final = {"index_url": None, "extra_index_urls": None, "no_binary": ",", "only_binary": ","}
+_FLAGS: Final = {"no_index": "--no-index", "require_hashes": "--require-hashes"}
+#: Options that uv takes on its command line. As with pip, the best version of all indexes that
+#: the file itself names counts.
+_COMMAND_LINE: Final = {
+    "pre": "--prerelease allow",
+    "extra_index_urls": "--index-strategy unsafe-best-match",
+}
+#: Options of the whole file that change nothing here, with the remark.
+_IGNORED: Final = {
+    "prefer_binary": "`--prefer-binary` has no effect: uv prefers wheels of the chosen version",
+    "use_features": "`--use-feature` has no effect: uv installs the packages",
+    "trusted_hosts": "`--trusted-host` is ignored: the agent's `builder.ca_bundle` decides",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Dependency:
-    """One requirement as it stands in a file, without its comment and its own options."""
+class RequirementLine:
+    """A requirement or an option, on one line, as uv takes it."""
 
+    #: With `{}` in place of the URL of `path`, where there is one.
     text: str
-    path: str
-    line: int
-    #: `None` for a folder, an archive, a URL or a text with variables.
-    requirement: Requirement | None
+    #: `requirements.txt, line 3`.
+    where: str
+    #: Absolute path inside the source of a package, an archive or a folder of archives.
+    path: Path | None = None
+    editable: bool = False
 
-    @property
-    def name(self) -> str | None:
-        """The package's name in its canonical form, as far as the text tells."""
-        return canonicalize_name(self.requirement.name) if self.requirement else None
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A line that begins with an option, by its long name."""
-
-    name: str
-    value: str | None
-    line: int
+    def render(self, root: Path, base: Path, *, editable: bool = True) -> str:
+        """The line for an installer that finds the source's `root` at `base`."""
+        if self.path is None:
+            return self.text
+        url = f"file://{quote(os.path.normpath(base / self.path.relative_to(root)))}"
+        return ("-e " if self.editable and editable else "") + self.text.format(url)
 
 
 @dataclass(frozen=True, slots=True)
-class Requirements:
-    """What one requirements file says, in its order."""
+class RequirementList:
+    """What a requirement file and everything that it includes ask for, in order."""
 
-    path: str
-    dependencies: tuple[Dependency, ...]
-    options: tuple[Option, ...]
-
-    @property
-    def included(self) -> tuple[Option, ...]:
-        """Other files that it reads, `-r` and `-c`; their paths are relative to its folder."""
-        return tuple(o for o in self.options if o.name in {"--requirement", "--constraint"})
-
-    def names(self, package: str) -> bool:
-        """Whether the file itself asks for a package."""
-        return any(d.name == canonicalize_name(package) for d in self.dependencies)
+    packages: tuple[RequirementLine, ...] = ()
+    constraints: tuple[RequirementLine, ...] = ()
+    #: Options for uv's command line.
+    options: tuple[str, ...] = ()
+    #: What is ignored, in sentences for the log.
+    remarks: tuple[str, ...] = ()
+    #: Included URLs whose content was not given: URL and the line that includes it.
+    unread: tuple[tuple[str, str], ...] = ()
 
 
-def read_requirements(text: str, path: str) -> Requirements:
-    """Read a requirements file.
+def decode(data: bytes, name: str) -> str:
+    """Text of a requirement file: byte order mark, `coding:` line, else UTF-8.
 
     Raises:
-        InvalidInputError: an unknown option, or a line that is no requirement; names file,
-            line and what stood there.
+        InvalidInputError: none of them fits.
     """
-    dependencies: list[Dependency] = []
-    options: list[Option] = []
-    for number, line in _logical_lines(text):
-        if line.startswith("-"):
-            options.append(_option(line, path, number))
-        else:
-            dependencies.append(_dependency(line, path, number))
-    return Requirements(path, tuple(dependencies), tuple(options))
+    first = data.split(b"\n", 2)[:2]
+    try:
+        if not data.startswith(_MARKS) and not any(b"coding" in line for line in first):
+            return data.decode("utf-8")
+        # Imported here: it takes a tenth of a command's time to load.
+        from pip_requirements_parser import auto_decode
+
+        return str(auto_decode(data))
+    except (UnicodeError, LookupError) as error:
+        message = f"{name} cannot be decoded: {error}."
+        hint = "Save it as UTF-8, or name its encoding in the first line: `# coding: latin-1`."
+        raise InvalidInputError(message, hint=hint) from None
 
 
-def project_dependencies(text: str, path: str) -> tuple[Dependency, ...]:
+def read_requirements(
+    file: Path, root: Path, context: Path, remote: Mapping[str, bytes] | None = None
+) -> RequirementList:
+    """Read a requirement file of the source, with what it includes. Blocks.
+
+    Paths are relative to the file that names them, else to `context`, where pip would be
+    started. `remote` has the content of included URLs as far as it was fetched.
+
+    Raises:
+        InvalidInputError: what cannot be used; names file, line and cure.
+    """
+    reader = _Reader(root.resolve(), context.resolve(), remote or {})
+    reader.read_file(file, 0, constraining=False, where=None)
+    return reader.result()
+
+
+def read_requirement_text(text: str, file: Path, root: Path, context: Path) -> RequirementList:
+    """The same for a text that stands for `file`. Blocks."""
+    reader = _Reader(root.resolve(), context.resolve(), {})
+    reader.read_text(text, shown(file, root), file.parent, 0, constraining=False)
+    return reader.result()
+
+
+def project_dependencies(text: str, path: str) -> tuple[RequirementLine, ...]:
     """`project.dependencies` of a `pyproject.toml`; empty when it lists none.
 
     Raises:
@@ -117,100 +135,248 @@ def project_dependencies(text: str, path: str) -> tuple[Dependency, ...]:
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         message = f"{path}, line {where}: `project.dependencies` is no list of texts."
         raise InvalidInputError(message, hint='For example: `dependencies = ["numpy>=2"]`.')
-    return tuple(_listed(each, pyproject, where) for each in listed)
+    found = []
+    for each in listed:
+        place = f"{path}, line {pyproject.line_of_text(each, where)}"
+        try:
+            Requirement(each)
+        except InvalidRequirement as error:
+            raise _no_requirement(each, place, str(error)) from None
+        found.append(RequirementLine(" ".join(each.split()), place))
+    return tuple(found)
 
 
-def _listed(text: str, pyproject: PyProject, after: int) -> Dependency:
-    line = pyproject.line_of_text(text, after)
+def shown(file: Path, root: Path) -> str:
+    """A file's path for messages."""
+    return os.path.relpath(file.resolve(), root.resolve())
+
+
+def read_source_file(file: Path, root: Path, *, largest: int = _LARGEST) -> bytes:
+    """The content of a file of the source. Blocks.
+
+    Raises:
+        InvalidInputError: too large, a link out of the source, or unreadable.
+    """
+    name = os.path.relpath(file, root)
+    if not _inside(file, root):
+        raise InvalidInputError(f"{name} is a link out of the source.", hint="Copy it there.")
     try:
-        return Dependency(text, pyproject.path, line, Requirement(text))
-    except InvalidRequirement as error:
-        raise _no_requirement(text, pyproject.path, line, error) from None
+        if file.stat().st_size > largest:
+            limit = largest // 1024**2
+            raise InvalidInputError(f"{name} is larger than {limit} MiB.", hint="Shorten it.")
+        return file.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"{name} cannot be read: {error.strerror}.") from None
 
 
-def _logical_lines(text: str) -> list[tuple[int, str]]:
-    """Lines with their numbers: continued ones joined, comments and empty ones left out."""
-    lines: list[tuple[int, str]] = []
-    begun: list[str] = []
-    first = 0
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1):
-        first = first if begun else number
-        comment = line.lstrip().startswith("#")
-        if line.endswith("\\") and not comment:
-            begun.append(line[:-1])
-            continue
-        lines.append((first, "".join([*begun, "" if begun and comment else line])))
-        begun = []
-    if begun:
-        lines.append((first, "".join(begun)))
-    stripped = ((number, _COMMENT.sub("", line).strip()) for number, line in lines)
-    return [(number, line) for number, line in stripped if line]
+@dataclass
+class _Reader:
+    root: Path
+    context: Path
+    remote: Mapping[str, bytes]
+    packages: list[RequirementLine] = field(default_factory=list)
+    constraints: list[RequirementLine] = field(default_factory=list)
+    options: dict[str, None] = field(default_factory=dict)
+    remarks: dict[str, None] = field(default_factory=dict)
+    unread: list[tuple[str, str]] = field(default_factory=list)
+
+    def result(self) -> RequirementList:
+        return RequirementList(
+            tuple(self.packages),
+            tuple(self.constraints),
+            tuple(word for option in self.options for word in option.split()),
+            tuple(self.remarks),
+            tuple(self.unread),
+        )
+
+    def read_file(self, file: Path, depth: int, *, constraining: bool, where: str | None) -> None:
+        if depth > _DEEPEST:
+            raise InvalidInputError(
+                f"{where}: requirement files include each other without end.",
+                hint="Remove one of the `-r` or `-c` lines.",
+            )
+        name = os.path.relpath(file, self.root)
+        text = decode(read_source_file(file, self.root), name)
+        self.read_text(text, name, file.parent, depth, constraining=constraining)
+
+    def read_text(
+        self, text: str, name: str, folder: Path | str, depth: int, *, constraining: bool
+    ) -> None:
+        """`folder` is where relative names begin: a path, or the URL of a fetched file."""
+        found = _parsed(text)
+        lines = [*found.requirements, *found.options, *found.invalid_lines]
+        for line in sorted(lines, key=lambda each: each.line_number):
+            where = f"{name}, line {line.line_number}"
+            if hasattr(line, "error_message"):
+                self._add_unparsed(line, where, constraining=constraining)
+            elif hasattr(line, "link"):
+                made = self._requirement(line, where, folder)
+                (self.constraints if constraining else self.packages).append(made)
+            else:
+                self._add_options(line.options, where, folder, depth, constraining=constraining)
+
+    def _add_unparsed(self, line: Any, where: str, *, constraining: bool) -> None:
+        text = line.requirement_line.line
+        if "${" in text and not text.startswith("-"):
+            # Only the installer knows its environment.
+            (self.constraints if constraining else self.packages).append(
+                RequirementLine(text, where)
+            )
+            return
+        reason = line.error_message.removeprefix(_PARSER)
+        unknown = re.fullmatch(r"no such option: (\S+)", reason)
+        if unknown is not None:
+            raise _unknown_option(unknown[1], where)
+        if reason.startswith("Invalid requirement"):
+            raise _no_requirement(text, where, reason.partition(": : ")[2] or reason)
+        if _PARSER in line.error_message:
+            message = f"{where}: '{text[:_SHOWN]}': {reason.rstrip('.')}."
+            raise InvalidInputError(message, hint="Give the option one value.")
+        raise _no_requirement(text, where, reason)
+
+    def _requirement(self, line: Any, where: str, folder: Path | str) -> RequirementLine:
+        text = line.requirement_line.line
+        for attribute, option in _BUILD_OPTIONS.items():
+            if getattr(line, attribute, None):
+                message = f"{where}: '{text[:_SHOWN]}': uv does not take `{option}`."
+                raise InvalidInputError(message, hint=f"Remove `{option}` from the line.")
+        if line.link is None:
+            return RequirementLine(text, where)
+        name, _, target = line.link.url.rpartition(" @ ")
+        name = line.name if getattr(line, "is_name_at_url", False) else name
+        if target.startswith('"') and target.endswith('"'):
+            target = target[1:-1]
+        scheme = urlsplit(target).scheme if "://" in target or target.startswith("file:") else ""
+        if scheme not in {"", "file"}:
+            # uv takes no editable Git requirement; a copy of the commit is the same here.
+            return RequirementLine(target if line.is_editable else text, where)
+        path = self._local(_path_of(target.partition("#egg=")[0]), where, text, folder)
+        extras = f"[{','.join(sorted(line.extras))}]" if line.extras else ""
+        marker = f" ; {line.marker}" if line.marker else ""
+        hashes = "".join(f" --hash={each}" for each in line.hash_options)
+        form = f"{name}{extras} @ {{}}" if name else f"{{}}{extras}"
+        return RequirementLine(f"{form}{marker}{hashes}", where, path, editable=line.is_editable)
+
+    def _local(self, target: str, where: str, text: str, folder: Path | str) -> Path:
+        quoted = f"{where}: '{text[:_SHOWN]}'"
+        if os.path.isabs(target):  # noqa: PTH117
+            message = f"{quoted} is a path on the machine where the list was made."
+            raise InvalidInputError(message, hint=_CONDA)
+        if isinstance(folder, str):
+            message = f"{quoted}: a file that was fetched cannot name a path."
+            raise InvalidInputError(message, hint="Put the line into a file of the source.")
+        for base in dict.fromkeys((folder, self.context)):
+            path = (base / target).resolve()
+            if not path.is_relative_to(self.root):
+                message = f"{quoted} leads out of the source."
+                raise InvalidInputError(message, hint="Copy the package into the source.")
+            if path.exists():
+                return path
+        message = f"{quoted}: '{target}' does not exist in the source."
+        raise InvalidInputError(message, hint="Correct the path, or add the file to the source.")
+
+    def _add_options(
+        self,
+        options: Mapping[str, Any],
+        where: str,
+        folder: Path | str,
+        depth: int,
+        *,
+        constraining: bool,
+    ) -> None:
+        lines = self.constraints if constraining else self.packages
+        for name, value in options.items():
+            option = f"--{name.removesuffix('s').replace('_', '-')}"
+            if name in {"requirements", "constraints"}:
+                constrains = constraining or name == "constraints"
+                for each in value:
+                    self._include(each, where, folder, depth + 1, constraining=constrains)
+            elif name == "find_links":
+                lines += [self._find_links(each, where, folder) for each in value]
+            elif name in _VALUED:
+                values = [value] if isinstance(value, str) else value
+                names = [each for listed in values for each in listed.split(_VALUED[name])]
+                lines += [RequirementLine(f"{option} {each}", where) for each in names]
+            elif name in _FLAGS:
+                lines.append(RequirementLine(_FLAGS[name], where))
+            elif name in _IGNORED:
+                self.remarks[f"{where}: {_IGNORED[name]}"] = None
+            elif name != "pre":
+                raise _unknown_option(option, where)
+            if name in _COMMAND_LINE:
+                self.options[_COMMAND_LINE[name]] = None
+
+    def _find_links(self, target: str, where: str, folder: Path | str) -> RequirementLine:
+        if urlsplit(target).scheme in {"http", "https"}:
+            return RequirementLine(f"--find-links {target}", where)
+        path = self._local(_path_of(target), where, f"--find-links {target}", folder)
+        return RequirementLine("--find-links {}", where, path)
+
+    def _include(
+        self, name: str, where: str, folder: Path | str, depth: int, *, constraining: bool
+    ) -> None:
+        url = urljoin(folder, name) if isinstance(folder, str) else name
+        if urlsplit(url).scheme in {"http", "https"}:
+            self._include_url(url, where, depth, constraining=constraining)
+            return
+        target = self.root if isinstance(folder, str) else folder / _path_of(name)
+        if isinstance(folder, str) or not _inside(target, self.root):
+            message = f"{where}: it includes '{name}', which is not in the source."
+            raise InvalidInputError(message, hint="Copy the file into the source.")
+        if not target.is_file():
+            message = f"{where}: it includes '{name}', which does not exist."
+            raise InvalidInputError(message, hint="Correct the path, or add the file.")
+        self.read_file(target, depth, constraining=constraining, where=where)
+
+    def _include_url(self, url: str, where: str, depth: int, *, constraining: bool) -> None:
+        if depth > _DEEPEST:
+            raise InvalidInputError(f"{where}: requirement files include each other without end.")
+        data = self.remote.get(url)
+        if data is None:
+            self.unread.append((url, where))
+            return
+        self.read_text(decode(data, url), url, url, depth, constraining=constraining)
 
 
-def _option(line: str, path: str, number: int) -> Option:
-    name, value = _name_and_value(line, path, number)
-    if name in _FLAGS and value is None:
-        return Option(name, None, number)
-    if name in _VALUED and value:
-        return Option(_VALUED[name], value, number)
-    where = f"{path}, line {number}"
-    if name in _FLAGS:
-        raise InvalidInputError(f"{where}: the option `{name}` takes no value (seen: '{value}').")
-    if name in _VALUED:
-        raise InvalidInputError(f"{where}: the option `{name}` lacks its value.")
-    raise _unknown_option(name, where, {*_FLAGS, *_VALUED})
+def _parsed(text: str) -> Any:
+    """Pip's parser reads files only."""
+    from pip_requirements_parser import RequirementsFile
+
+    with tempfile.NamedTemporaryFile(prefix="launch-requirements-") as file:
+        file.write(text.encode("utf-8-sig"))
+        file.flush()
+        return RequirementsFile.from_file(file.name)
 
 
-def _name_and_value(line: str, path: str, number: int) -> tuple[str, str | None]:
-    """`--name=value`, `--name value`, `-n value` or `-nvalue`, taken apart."""
-    try:
-        words = shlex.split(line)
-    except ValueError as error:
-        message = f"{path}, line {number}: '{line[:_SHOWN]}': {error}."
-        raise InvalidInputError(message, hint="Check the quotes.") from None
-    head, rest = words[0], " ".join(words[1:])
-    if head.startswith("--"):
-        name, equals, attached = head.partition("=")
-        value = " ".join(filter(None, (attached, rest))) if equals else rest
-        return name, value or None
-    return head[:2], (head[2:] or rest) or None
+def _path_of(target: str) -> str:
+    if not target.startswith("file:"):
+        return target
+    return unquote(target.removeprefix("file:").removeprefix("//"))
 
 
-def _unknown_option(name: str, where: str, known: set[str] | frozenset[str]) -> InvalidInputError:
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root.resolve())
+
+
+def _unknown_option(name: str, where: str) -> InvalidInputError:
+    if name.startswith("--config-setting"):
+        return InvalidInputError(
+            f"{where}: uv takes no `{name}` for one requirement.",
+            hint="Remove it, or install the package in a Dockerfile of the job's own.",
+        )
+    from pip_requirements_parser import build_parser
+
+    known = _long_options(build_parser().option_list)
     match = nearest(name, known)
     hint = f"Did you mean `{match}`?" if match else f"Known: {', '.join(sorted(known))}."
     return InvalidInputError(f"{where}: unknown option `{name}`.", hint=hint)
 
 
-def _dependency(line: str, path: str, number: int) -> Dependency:
-    text, *options = (part.strip() for part in _BEFORE_OPTION.split(line))
-    for option in options:
-        name = option.split("=", maxsplit=1)[0].split(maxsplit=1)[0]
-        if name not in _PER_REQUIREMENT:
-            raise _unknown_option(name, f"{path}, line {number}", _PER_REQUIREMENT)
-    try:
-        return Dependency(text, path, number, Requirement(text))
-    except InvalidRequirement as error:
-        if _is_location(text):
-            return Dependency(text, path, number, None)
-        raise _no_requirement(text, path, number, error) from None
+def _long_options(options: Iterable[Any]) -> set[str]:
+    return {str(option.get_opt_string()) for option in options}
 
 
-def _is_location(text: str) -> bool:
-    """A folder, an archive, a URL, or a text whose variables only the installer knows."""
-    bare = text.split(";", maxsplit=1)[0].strip().split("[", maxsplit=1)[0]
-    return (
-        "://" in text
-        or "${" in text
-        or "/" in bare
-        or bare in {".", ".."}
-        or (bare.endswith(_ARCHIVES))
-    )
-
-
-def _no_requirement(
-    text: str, path: str, line: int, error: InvalidRequirement
-) -> InvalidInputError:
-    reason = str(error).splitlines()[0].rstrip(".")
-    message = f"{path}, line {line}: '{text[:_SHOWN]}' is no requirement: {reason}."
+def _no_requirement(text: str, where: str, reason: str) -> InvalidInputError:
+    first = reason.splitlines()[0].rstrip(".") if reason.strip() else "it cannot be read"
+    message = f"{where}: '{text[:_SHOWN]}' is no requirement: {first}."
     return InvalidInputError(message, hint="For example: `numpy>=2,<3`.")

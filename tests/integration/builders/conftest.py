@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from agent.builders.docker.builder import DockerBuilder
+from agent.builders.docker import DockerBuilder
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.docker.images import EngineImages

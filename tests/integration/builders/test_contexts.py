@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from agent.builders.context import tree_digest
-from agent.builders.docker.plan import make_plan
-from agent.builders.ignore import Ignore
+from agent.builders.image.content_key import tree_digest
+from agent.builders.image.ignore import Ignore
+from agent.builders.image.plan import make_plan
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError

@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from agent.builders.docker.builder import DockerBuilder
+from agent.builders.docker import DockerBuilder
 from agent.config.base import SecretReference
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine

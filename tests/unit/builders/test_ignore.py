@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.builders.context import tree_digest
-from agent.builders.ignore import Ignore, whole_text
+from agent.builders.image.content_key import tree_digest
+from agent.builders.image.ignore import Ignore, ignore_text
 from agent.system.threads import Stop
 
 
@@ -40,16 +40,16 @@ def test_rules(rules, path, excluded):
 
 
 def test_what_is_never_code_stays_behind_whatever_the_job_says():
-    rules = Ignore(whole_text("!.git\n!wandb\n!**/.venv\n"))
+    rules = Ignore(ignore_text("!.git\n!wandb\n!**/.venv\n"))
     for path in (".git", "wandb", "sub/.venv", "pkg/__pycache__"):
         assert rules.excludes(path)
     assert not rules.excludes("sub/wandb")
 
 
 def test_secrets_stay_behind_unless_the_job_lets_one_in():
-    assert Ignore(whole_text("")).excludes("deep/.env")
-    assert Ignore(whole_text("")).excludes("id_rsa")
-    rules = Ignore(whole_text("!.env\n"))
+    assert Ignore(ignore_text("")).excludes("deep/.env")
+    assert Ignore(ignore_text("")).excludes("id_rsa")
+    rules = Ignore(ignore_text("!.env\n"))
     assert not rules.excludes(".env")
     assert rules.excludes("deep/.env")
 

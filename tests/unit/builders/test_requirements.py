@@ -1,10 +1,12 @@
-"""Which packages a job needs, and where that stands."""
+"""Which packages a job needs, and which file says so."""
+
+from pathlib import Path
 
 import pytest
 
-from agent.builders.requirements import LocalPackage, Requirements, find_requirements
+from agent.builders.requirements import NONE, fetch_requirements, find_requirements
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, PolicyError
 
 
 def write(root, **files):
@@ -25,6 +27,11 @@ def find(root):
     return find_requirements(root / "jobs/hello", root)
 
 
+def texts(root):
+    found = find(root)
+    return [line.text for line in found.lines]
+
+
 def refused(root):
     with pytest.raises(JobError) as caught:
         find(root)
@@ -34,102 +41,68 @@ def refused(root):
 
 def test_the_build_context_comes_before_the_root(root):
     write(root, requirements_dot_txt="root\n", jobs__hello__requirements_dot_txt="context\n")
-    found = find(root)
-    assert found == Requirements("jobs/hello/requirements.txt", "context\n")
+    assert find(root).found_in == "jobs/hello/requirements.txt"
+    assert texts(root) == ["context"]
 
 
 def test_the_root_is_looked_at_next(root):
     write(root, requirements_dot_txt="root\n")
-    assert find(root) == Requirements("requirements.txt", "root\n")
+    assert (find(root).found_in, texts(root)) == ("requirements.txt", ["root"])
 
 
 def test_a_list_comes_before_the_project_file(root):
     project = '[project]\nname = "x"\ndependencies = ["other"]\n'
     write(root, requirements_dot_txt="listed\n", pyproject_dot_toml=project)
-    assert find(root).packages == "listed\n"
+    assert texts(root) == ["listed"]
 
 
 def test_the_project_file_s_dependencies_count(root):
     project = '[project]\nname = "x"\ndependencies = ["six>=1", "numpy ; python_version<\'3\'"]\n'
     write(root, jobs__hello__pyproject_dot_toml=project, requirements_dot_txt="root\n")
-    found = find(root)
-    assert found.found_in == "jobs/hello/pyproject.toml"
-    assert found.packages == "six>=1\nnumpy ; python_version<'3'\n"
+    assert find(root).found_in == "jobs/hello/pyproject.toml"
+    assert texts(root) == ["six>=1", "numpy ; python_version<'3'"]
 
 
 @pytest.mark.parametrize("project", ["[tool.x]\n", '[project]\nname = "x"\ndependencies = []\n'])
 def test_a_project_file_without_dependencies_is_passed_over(root, project):
     write(root, jobs__hello__pyproject_dot_toml=project)
-    assert find(root) is None
+    assert find(root) == NONE
 
 
 def test_nothing_is_nothing(root):
-    assert find(root) is None
+    assert not find(root)
 
 
-def test_included_files_become_one_text(root):
+def test_what_is_in_the_source_is_installed_after_the_code_is_there(root):
     write(
-        root,
-        requirements_dot_txt="# all\n-r base.txt\n--requirement=more/extra.txt\n"
-        "-cpins.txt\nlast==1 \\\n  --hash=sha256:aa\n\n",
-        base_dot_txt="base==1  # why\n",
-        more__extra_dot_txt="-r ../base2.txt\n--constraint ../pins2.txt\n--index-url https://x/\n",
-        base2_dot_txt="base2\n",
-        pins_dot_txt="pin==1\n",
-        pins2_dot_txt="-r pins3.txt\n",
-        pins3_dot_txt="pin3==1\n",
-    )
+        root, requirements_dot_txt="six\n-e lib\n-c pins.txt\n",
+        lib__setup_dot_py="", pins_dot_txt="six<2\n",
+    )  # fmt: skip
     found = find(root)
-    assert found.packages.splitlines() == [
-        "base==1  # why",
-        "base2",
-        "--index-url https://x/",
-        "last==1    --hash=sha256:aa",
-    ]
-    assert found.constraints.splitlines() == ["pin3==1", "pin==1"]
-    assert found.line(2) == "base2"
-    assert found.line(0) == found.line(99) == ""
+    assert found.local
+    assert found.files(root, Path("/x y")) == {
+        "requirements.txt": "six\n",
+        "local.txt": "six\n-e file:///x%20y/lib\n",
+        "constraints.txt": "six<2\n",
+        "pylock.toml": "",
+    }
+    assert found.files(root, Path("/x"), editable=False)["local.txt"] == "six\nfile:///x/lib\n"
+    assert found.where("local.txt", 2) == "requirements.txt, line 2"
+    assert found.where("constraints.txt", 1) == "pins.txt, line 1"
+    assert found.where("requirements.txt", 2) is found.where("other.txt", 1) is None
 
 
-def test_packages_in_the_code_are_set_apart(root):
-    write(
-        root,
-        requirements_dot_txt="-e .\n./lib[extra] # local\n--editable=./lib\nname @ file:./lib\n"
-        "six\n-e git+https://h/r#egg=x\n",
-        lib__setup_dot_py="",
-    )
+@pytest.mark.parametrize("text", ["--no-index\n-f lib\nsix\n", "six\n-c pins.txt\n"])
+def test_packages_wait_for_archives_and_pins_in_the_source(root, text):
+    write(root, requirements_dot_txt=text, lib__setup_dot_py="", pins_dot_txt="foo @ ./lib\n")
     found = find(root)
-    assert found.packages == "six\n-e git+https://h/r#egg=x\n"
-    assert found.local == (
-        LocalPackage(root.resolve(), "", True),
-        LocalPackage(root.resolve() / "lib", "[extra]", False),
-        LocalPackage(root.resolve() / "lib", "", True),
-        LocalPackage(root.resolve() / "lib", "", False),
-    )
+    assert found.before_code == ()
+    assert "six\n" in found.files(root, Path("/x"))["local.txt"]
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("-r missing.txt\n", "includes 'missing.txt', which does not exist"),
-        ("-r ../../etc/passwd\n", "not in the source"),
-        ("-r https://h/r.txt\n", "not in the source"),
-        ("-e ../other\n", "points out of the source"),
-        ("/srv/package\n", "points out of the source"),
-        ("-r requirements.txt\n", "include each other without end"),
-        ("x" * 1024 * 1024 + "\n", "larger than 1 MiB"),
-    ],
-)
-def test_what_cannot_be_used_is_named(root, text, words):
-    write(root, requirements_dot_txt=text)
-    message = refused(root)
-    assert words in message
-    assert "`requirements.txt`" in message
-
-
-def test_a_list_that_is_no_text_is_named(root):
-    (root / "requirements.txt").write_bytes(b"\xff\xfe\x00x")
-    assert "not UTF-8" in refused(root)
+def test_what_cannot_be_used_is_named(root):
+    write(root, requirements_dot_txt="six\nnum py==2\n")
+    assert "requirements.txt, line 2: 'num py==2' is no requirement" in refused(root)
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
@@ -155,17 +128,27 @@ def test_a_project_file_that_cannot_be_read_is_named(root, text, words):
     assert message.startswith("jobs/hello/pyproject.toml")
 
 
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("six\n--indx-url x\n", "requirements.txt, line 2: unknown option `--indx-url`"),
-        ("six\nnum py==2\n", "requirements.txt, line 2: 'num py==2' is no requirement"),
-        ("six --frobnicate\n", "line 1: unknown option `--frobnicate`"),
-    ],
-)
-def test_lines_that_mean_nothing_are_named_before_anything_is_built(root, text, words):
-    write(root, requirements_dot_txt=text)
-    assert words in refused(root)
+async def test_included_urls_are_fetched_with_what_they_include(root, threads):
+    write(root, requirements_dot_txt="six\n-c https://host/a.txt\n")
+    files = {"https://host/a.txt": b"six<2\n-c b.txt\n", "https://host/b.txt": b"seven<8\n"}
+
+    async def fetch(url):
+        return files[url]
+
+    found = await fetch_requirements(root, root, threads, fetch)
+    assert found.files(root, root)["constraints.txt"] == "six<2\nseven<8\n"
+
+
+async def test_urls_that_may_not_be_fetched_are_refused_with_the_line(root, threads):
+    write(root, requirements_dot_txt="six\n-c https://host/a.txt\n")
+
+    async def fetch(url):
+        raise PolicyError(Cause.POLICY_SOURCE, "Not allowed.", hint="Ask.")
+
+    for given, words in ((fetch, "line 2: Not allowed. Ask."), (None, "is not fetched. Copy the")):
+        with pytest.raises(PolicyError) as caught:
+            await fetch_requirements(root, root, threads, given)
+        assert words in str(caught.value)
 
 
 UV_LOCK = """version = 1
@@ -193,89 +176,40 @@ def test_a_lock_of_uv_pins_what_the_project_asks_for(root):
     write(root, uv_dot_lock=UV_LOCK, pyproject_dot_toml=PROJECT)
     found = find(root)
     assert (found.found_in, found.mode) == ("uv.lock", "exact")
-    assert found.packages.split() == ["six==1.16.0", f"--hash=sha256:{'ab' * 32}"]
+    assert [line.text.split() for line in found.lines] == [
+        ["six==1.16.0", f"--hash=sha256:{'ab' * 32}"]
+    ]
 
 
 def test_a_lock_without_its_project_is_passed_over_and_a_broken_one_named(root):
     write(root, uv_dot_lock=UV_LOCK)
-    assert find(root) is None
+    assert not find(root)
     write(root, uv_dot_lock="version = [", pyproject_dot_toml=PROJECT)
-    assert "`uv.lock` cannot be used" in refused(root)
-
-
-POETRY = """
-[[package]]
-name = "six"
-version = "1.16.0"
-optional = false
-
-[[package]]
-name = "pywin32"
-version = "306"
-optional = false
-
-[[package]]
-name = "mine"
-version = "1.0"
-optional = false
-[package.source]
-type = "git"
-url = "https://host/mine.git"
-resolved_reference = "abc"
-"""
-
-
-def test_an_older_lock_of_poetry_constrains_what_the_project_asks_for(root):
-    project = (
-        '[tool.poetry.dependencies]\npython = "^3.11"\nsix = "^1"\n'
-        'mine = {git = "https://host/mine.git"}\n'
-        'extra = {version = "1", optional = true}\nhttpx = {version = "*", extras = ["http2"]}\n'
-    )
-    write(root, poetry_dot_lock=POETRY, pyproject_dot_toml=project)
-    found = find(root)
-    assert found.packages.splitlines() == [
-        "six", "mine @ git+https://host/mine.git@abc", "httpx[http2]",
-    ]  # fmt: skip
-    assert found.constraints.splitlines() == ["six==1.16.0", "pywin32==306"]
-    assert found.mode == "resolve"
-
-
-def test_a_newer_lock_of_poetry_says_itself_what_belongs_to_the_job(root):
-    lock = """
-[[package]]
-name = "six"
-version = "1.16.0"
-optional = false
-groups = ["main", "dev"]
-markers = "python_version > '3'"
-
-[[package]]
-name = "pytest"
-version = "8.0"
-optional = false
-groups = ["dev"]
-"""
-    write(root, poetry_dot_lock=lock, pyproject_dot_toml=PROJECT)
-    found = find(root)
-    assert (found.packages, found.mode) == ("six==1.16.0 ; python_version > '3'\n", "exact")
+    assert "uv.lock cannot be used" in refused(root)
 
 
 @pytest.mark.parametrize(
-    ("lock", "words"),
+    ("lock", "cure"),
     [
-        ("[[package", "it is not TOML"),
-        ('[[package]]\nname = "six\\n--evil"\nversion = "1"\n', "is no package with a version"),
+        ("poetry.lock", "`poetry export -f requirements.txt -o requirements.txt`"),
+        ("Pipfile.lock", "`pipenv requirements > requirements.txt`"),
     ],
 )
-def test_a_lock_of_poetry_that_cannot_be_read_is_named(root, lock, words):
-    write(root, poetry_dot_lock=lock)
-    assert words in refused(root)
+def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure):
+    (root / lock).write_text("anything")
+    assert not find(root)
+    assert find(root).remarks == (f"{lock} is not read; to install from it: {cure}",)
+    write(root, pyproject_dot_toml=PROJECT)
+    assert texts(root) == ["six>=1"]
+    assert len(find(root).remarks) == 1
+    write(root, requirements_dot_txt="six\n")
+    assert find(root).remarks == ()
 
 
 def test_a_pylock_is_handed_on_whole(root):
     write(root, pylock_dot_toml='lock-version = "1.0"\n')
     found = find(root)
-    assert (found.file_name, found.packages) == ("pylock.toml", 'lock-version = "1.0"\n')
+    assert (found.found_in, found.pylock) == ("pylock.toml", 'lock-version = "1.0"\n')
 
 
 def test_frozen_requirements_come_last_in_each_folder(root):
@@ -283,9 +217,9 @@ def test_frozen_requirements_come_last_in_each_folder(root):
     write(root, requirements_dot_frozen_dot_txt=frozen)
     found = find(root)
     assert (found.found_in, found.mode) == ("requirements.frozen.txt", "frozen")
-    assert found.packages == "six==1.16.0\nwandb\n"
+    assert [line.text for line in found.lines] == ["six==1.16.0", "wandb"]
     assert found.variants == (("cu121", ("torch==2.4.0+cu121",)),)
     write(root, pyproject_dot_toml=PROJECT)
     assert find(root).found_in == "pyproject.toml"
     write(root, requirements_dot_frozen_dot_txt="", pyproject_dot_toml="")
-    assert find(root) is None
+    assert not find(root)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from agent import plugins
-from agent.builders.nothing import NoBuilder
+from agent.builders.noop import NoBuilder
 from agent.compose import backends
 from agent.compose.agent import _warnings, offered_capacity
 from agent.compose.backends import BackendContext, open_backends, open_registry

@@ -14,6 +14,6 @@ RUN --mount=type=bind,from=launch,target=/run/launch \
     --mount=type=secret,id=launch_index_url \
     --mount=type=secret,id=launch_extra_index_urls \
     --mount=type=secret,id=launch_ca \
-    ["sh", "/run/launch/install.sh", "local", "-e", "./", "./lib[x]"]
+    sh /run/launch/install.sh local
 USER 4242:4242
 ENTRYPOINT ["python", "-c", "print(\"a b\\n$HOME\")"]

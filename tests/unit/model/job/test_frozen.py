@@ -37,10 +37,6 @@ def test_a_list_is_sorted_by_how_it_is_installed():
     )
 
 
-def test_only_what_was_asked_for():
-    assert read_frozen(LIST, only=["NumPy", "tool"]).plain == ("numpy==2.1.0", "tool @ file:///x")
-
-
 def test_a_released_wandb_and_others_development_builds_stay():
     assert read_frozen("wandb==0.31.0\nother==1.0.dev1").plain == (
         "wandb==0.31.0",

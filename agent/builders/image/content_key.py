@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 from typing import Any, Final
 
-from agent.builders.ignore import Ignore
+from agent.builders.image.ignore import Ignore
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.tree import walk

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.docker import buildx
-from agent.builders.docker.buildx import (
-    Invocation,
+from agent.builders.buildkit import (
+    CONTAINERD,
+    BuildBackend,
+    BuildRun,
     arguments,
-    child_environment,
     docker_environment,
+    run_build,
+    run_environment,
     secret_sources,
+    workspace,
 )
-from agent.builders.docker.credentials import engine_auth, write_docker_config
-from agent.builders.docker.failures import Attempt
-from agent.builders.docker.ladder import CONTAINERD, Rung
-from agent.builders.docker.plan import make_plan
+from agent.builders.image.plan import make_plan
+from agent.builders.image.repository import engine_auth, write_docker_config
 from agent.builders.uv import indexes
 from agent.config.base import SecretReference
 from agent.config.execution import BuilderConfig
@@ -27,8 +28,6 @@ from agent.model.errors import ConfigError, JobError
 from agent.ports.builder import BuildRequest
 from agent.ports.registry import Credentials
 from agent.testing.builder_suite import RecordingLog
-
-ATTEMPT = Attempt("t", None, None)
 
 
 @pytest.fixture
@@ -39,21 +38,21 @@ def plan(tmp_path):
     return make_plan(request, BuilderConfig())
 
 
-def invocation(plan, **changes):
-    facts = {"plan": plan, "tag": "launch.invalid/t:1", "labels": {"a": "b"}, "secrets": {},
-             "secret_files": {}, "proxies": {}, **changes}  # fmt: skip
-    return Invocation(**facts)
+def build_run(plan, **changes):
+    facts = {"title": "t", "plan": plan, "tag": "launch.invalid/t:1", "labels": {"a": "b"},
+             "secrets": {}, "secret_files": {}, "proxies": {}, **changes}  # fmt: skip
+    return BuildRun(**facts)
 
 
 def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan, tmp_path):
     canary = "c4n4ry"
-    run = invocation(
+    run = build_run(
         plan,
         secrets={"idx": canary, "another": canary + "2"},
         secret_files={"ca": Path("/with,comma/ca")},
         proxies={"HTTP_PROXY": f"http://u:{canary}@p"},
     )
-    with buildx.workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan) as work:
         argv = arguments(work, run, BuilderConfig(network="host", platform="linux/arm64"))
     assert canary not in " ".join(argv)
     assert "id=idx,env=LAUNCH_BUILD_SECRET_1" in argv
@@ -61,7 +60,7 @@ def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan,
     assert argv[argv.index("--build-arg") + 1] == "HTTP_PROXY"
     assert {"network.host", "linux/arm64", "a=b"} <= set(argv)
     base = docker_environment("unix:///x", tmp_path, {"PATH": "/bin", "OTHER": "x"})
-    env = child_environment(run, base, work)
+    env = run_environment(run, base, work)
     assert env["LAUNCH_BUILD_SECRET_1"] == canary
     assert env["LAUNCH_BUILD_SECRET_0"] == canary + "2"
     assert env["DOCKER_HOST"] == "unix:///x"
@@ -69,26 +68,26 @@ def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan,
 
 
 def flags(plan, tmp_path, **changes):
-    with buildx.workspace(tmp_path / "c", plan) as work:
-        return " ".join(arguments(work, invocation(plan, **changes), BuilderConfig()))
+    with workspace(tmp_path / "c", plan) as work:
+        return " ".join(arguments(work, build_run(plan, **changes), BuilderConfig()))
 
 
-def test_each_rung_puts_the_image_where_it_can(plan, tmp_path):
-    remote = Rung("buildkitd", "launch-x", True, True)
+def test_each_backend_puts_the_image_where_it_can(plan, tmp_path):
+    remote = BuildBackend("buildkitd", "launch-x", True, True)
     classic = flags(plan, tmp_path)
     assert "--builder default" in classic
     assert "--tag launch.invalid/t:1" in classic
     assert "--load" not in classic
     assert "--cache-to" not in classic
-    kept = flags(plan, tmp_path, rung=CONTAINERD, cache="r.example/x:c")
+    kept = flags(plan, tmp_path, backend=CONTAINERD, cache="r.example/x:c")
     assert "--tag launch.invalid/t:1" in kept
     assert "--cache-from type=registry,ref=r.example/x:c" in kept
     assert "--cache-to type=registry,ref=r.example/x:c,mode=max,ignore-error=true" in kept
-    pushed = flags(plan, tmp_path, rung=remote, pushed_as="r.example/x:k")
+    pushed = flags(plan, tmp_path, backend=remote, pushed_as="r.example/x:k")
     assert "--builder launch-x" in pushed
     assert "--output type=image,name=r.example/x:k,push=true" in pushed
     assert "--tag" not in pushed
-    assert "--load" in flags(plan, tmp_path, rung=remote)
+    assert "--load" in flags(plan, tmp_path, backend=remote)
 
 
 def test_the_destination_s_login_is_the_build_s_own_and_the_user_s_stay(plan, tmp_path):
@@ -97,12 +96,12 @@ def test_the_destination_s_login_is_the_build_s_own_and_the_user_s_stay(plan, tm
     theirs = {"auths": {"other": {"auth": "eA=="}}, "credsStore": "keychain"}
     (own / "config.json").write_text(json.dumps(theirs))
     login = Credentials("r.example", "me", "c4n4ry")
-    with buildx.workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan) as work:
         write_docker_config(work.login_folder, login, {"DOCKER_CONFIG": str(own)})
         file = work.login_folder / "config.json"
         found = json.loads(file.read_text())
         assert file.stat().st_mode & 0o777 == 0o600
-        env = child_environment(invocation(plan, login=login), {"DOCKER_CONFIG": "x"}, work)
+        env = run_environment(build_run(plan, login=login), {"DOCKER_CONFIG": "x"}, work)
         assert env["DOCKER_CONFIG"] == str(work.login_folder)
     assert found["auths"]["other"] == {"auth": "eA=="}
     assert base64.b64decode(found["auths"]["r.example"]["auth"]) == b"me:c4n4ry"
@@ -123,12 +122,12 @@ def test_an_identity_token_takes_the_place_of_a_password(tmp_path):
 
 
 def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
-    with buildx.workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan) as work:
         names = {str(path.relative_to(work.folder)) for path in work.folder.rglob("*")}
         assert names == {
             "Dockerfile", "Dockerfile.dockerignore", "launch", "launch/uv", "launch/install.sh",
-            "launch/mode", "launch/variants.txt",
-            "launch/requirements.txt", "launch/constraints.txt",
+            "launch/mode", "launch/options", "launch/variants.txt", "launch/local.txt",
+            "launch/requirements.txt", "launch/constraints.txt", "launch/pylock.toml",
         }  # fmt: skip
     assert list((tmp_path / "c").iterdir()) == []
 
@@ -138,7 +137,7 @@ def test_uv_is_copied_where_it_cannot_be_linked(plan, tmp_path, monkeypatch):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with buildx.workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan) as work:
         assert (work.folder / "launch/uv").stat().st_size > 1_000_000
 
 
@@ -189,37 +188,38 @@ def script(tmp_path, text):
     return (str(program),), {"PATH": "/bin:/usr/bin"}
 
 
-async def fails(tmp_path, text):
+async def fails(tmp_path, plan, text):
     argv, env = script(tmp_path, text)
     with pytest.raises(JobError) as caught:
-        await buildx.build(argv, env, ATTEMPT, RecordingLog())
+        await run_build(argv, env, build_run(plan), RecordingLog())
     return caught.value
 
 
-async def test_the_log_is_live(tmp_path):
+async def test_the_log_is_live(tmp_path, plan):
     argv, env = script(tmp_path, "echo '#1 [1/1] RUN x' >&2; exec sleep 60")
     log = RecordingLog()
-    running = asyncio.create_task(buildx.build(argv, env, ATTEMPT, log))
+    running = asyncio.create_task(run_build(argv, env, build_run(plan), log))
     await log.shows("#1 [1/1] RUN x")
     running.cancel()
     await asyncio.wait([running])
     assert running.cancelled()
 
 
-async def test_a_machine_without_docker_or_buildx_is_told(tmp_path):
+async def test_a_machine_without_docker_or_buildx_is_told(tmp_path, plan):
     with pytest.raises(JobError, match="`docker` is not installed") as caught:
-        await buildx.build(("no-such-docker",), {}, ATTEMPT, RecordingLog())
+        await run_build(("no-such-docker",), {}, build_run(plan), RecordingLog())
     assert caught.value.cause is Cause.BUILD_UNAVAILABLE
-    error = await fails(tmp_path, "echo \"docker: 'buildx' is not a docker command.\" >&2; exit 1")
+    text = "echo \"docker: 'buildx' is not a docker command.\" >&2; exit 1"
+    error = await fails(tmp_path, plan, text)
     assert error.cause is Cause.BUILD_UNAVAILABLE
     assert "buildx is not installed" in error.message
 
 
-async def test_ends_without_an_explanation_are_still_explained(tmp_path):
-    error = await fails(tmp_path, "exit 4")
+async def test_ends_without_an_explanation_are_still_explained(tmp_path, plan):
+    error = await fails(tmp_path, plan, "exit 4")
     assert error.cause is Cause.BUILD_FAILED
     assert "exit code 4" in error.message
-    error = await fails(tmp_path, "echo 'cannot reach the daemon' >&2; exit 1")
+    error = await fails(tmp_path, plan, "echo 'cannot reach the daemon' >&2; exit 1")
     assert error.cause is Cause.BUILD_UNAVAILABLE
-    error = await fails(tmp_path, "echo 'ERROR: something odd' >&2; exit 1")
+    error = await fails(tmp_path, plan, "echo 'ERROR: something odd' >&2; exit 1")
     assert "something odd" in error.message

@@ -5,36 +5,34 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.docker.dockerfile import Recipe, dockerfile
-from agent.builders.docker.plan import launch_context, make_plan
+from agent.builders.image.plan import dockerfile, launch_context, make_plan
 from agent.config.execution import Accelerator, BuilderConfig
 from agent.model.errors import JobError
 from agent.ports.builder import BuildRequest
 
 GOLDEN = Path(__file__).parent / "golden"
 RECIPES = {
-    "plain": Recipe("python:3.11-slim", 1000, ("python", "main.py")),
-    "root": Recipe("registry.local:5000/base@sha256:" + "a" * 64, 0, ()),
-    "local": Recipe(
-        "python:3.12-slim", 4242, ("python", "-c", 'print("a b\\n$HOME")'),
-        (("-e", "./"), ("./lib[x]",)),
+    "plain": ("python:3.11-slim", 1000, ("python", "main.py")),
+    "root": ("registry.local:5000/base@sha256:" + "a" * 64, 0, ()),
+    "local": (
+        "python:3.12-slim", 4242, ("python", "-c", 'print("a b\\n$HOME")')
     ),
-    "accelerated": Recipe(
-        "cuda.example.org/base:12", 1000, ("python", "main.py"), python="3.11"
-    ),
+    "accelerated": ("cuda.example.org/base:12", 1000, ("python", "main.py")),
 }  # fmt: skip
+OPTIONS = {"local": {"local": True}, "accelerated": {"python": "3.11"}}
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_dockerfile_is_the_golden_one(name):
-    text, golden = dockerfile(RECIPES[name]), GOLDEN / f"{name}.Dockerfile"
+    text = dockerfile(*RECIPES[name], **OPTIONS.get(name, {}))
+    golden = GOLDEN / f"{name}.Dockerfile"
     if os.environ.get("LAUNCH_GOLDEN"):
         golden.write_text(text)
     assert text == golden.read_text()
 
 
 def test_packages_are_installed_before_the_code_is_there():
-    text = dockerfile(RECIPES["plain"])
+    text = dockerfile(*RECIPES["plain"])
     assert text.index("install.sh base") < text.index("COPY")
     assert "# syntax" not in text
 
@@ -71,7 +69,7 @@ ACCELERATED = BuilderConfig(accelerator=Accelerator(base_image="cuda:1"))
 def test_the_base_image_is_the_most_particular_one(root, config, changes, base):
     made = plan(root, config, **changes)
     assert made.bases == (base,)
-    assert made.generated.text.startswith(f"FROM {base}\n")
+    assert made.text.startswith(f"FROM {base}\n")
 
 
 @pytest.mark.parametrize("base", ["x y", "x\nRUN evil", "-x", "$ARG", "UPPER", ""])
@@ -93,15 +91,20 @@ def test_the_job_s_own_dockerfile_is_used_and_its_bases_are_known(root):
     file = root / "sub/Dockerfile"
     file.write_text("ARG X\nFROM --platform=x base:1 AS a\nfrom other\nFROM $X\nFROM a\n")
     made = plan(root, context=root / "sub", dockerfile=file)
-    assert made.generated is None
+    assert made.own == file
     assert made.bases == ("base:1", "other", "a")
     assert made.shown_dockerfile == "Dockerfile"
 
 
-def test_local_packages_are_given_relative_to_the_context(root):
-    (root / "requirements.txt").write_text("-e .\n./sub[x]\n")
-    text = plan(root).generated.text
-    assert '["sh", "/run/launch/install.sh", "local", "-e", "./", "./sub[x]"]' in text
+def test_local_packages_are_installed_from_where_the_context_is_copied_to(root):
+    (root / "requirements.txt").write_text("-e .\n./sub[x]\nsix\n")
+    made = plan(root)
+    assert made.text.index("COPY") < made.text.index("install.sh local")
+    files = launch_context(made)
+    assert files["requirements.txt"] == "six\n"
+    assert files["local.txt"].splitlines() == [
+        "-e file:///home/launch/src", "file:///home/launch/src/sub[x]", "six",
+    ]  # fmt: skip
     with pytest.raises(JobError, match="lies outside the build context"):
         plan(root, context=root / "sub")
 
@@ -109,7 +112,7 @@ def test_local_packages_are_given_relative_to_the_context(root):
 def test_the_second_context_holds_script_and_requirements(root):
     (root / "requirements.txt").write_text("six\n-c pins.txt\n")
     (root / "pins.txt").write_text("six<2\n")
-    files = launch_context(plan(root).generated)
+    files = launch_context(plan(root))
     assert files["requirements.txt"] == "six\n"
     assert files["constraints.txt"] == "six<2\n"
     assert files["install.sh"].startswith("#!/bin/sh")
@@ -146,7 +149,7 @@ def test_python_is_brought_into_an_accelerator_s_image_only(root):
 
 def test_how_the_list_is_installed_travels_with_it(root):
     (root / "requirements.frozen.txt").write_text("six==1.16.0\ntorch==2.4.0+cu121\n")
-    files = launch_context(plan(root).generated)
+    files = launch_context(plan(root))
     assert files["mode"] == "frozen"
     assert files["variants.txt"] == "cu121 torch==2.4.0+cu121\n"
     assert files["requirements.txt"] == "six==1.16.0\n"

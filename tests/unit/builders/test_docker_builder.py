@@ -4,12 +4,10 @@ import os
 
 import pytest
 
-from agent.builders.docker import pushing
-from agent.builders.docker.bases import base_content
-from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.pruning import _time, tidy
-from agent.builders.docker.pushing import ImageRepository
-from agent.builders.docker.reference import NAMESPACE
+from agent.builders.docker import DockerBuilder, _time, remove_abandoned
+from agent.builders.image import repository
+from agent.builders.image.references import NAMESPACE, EngineResolver, RegistryResolver
+from agent.builders.image.repository import ImageRepository
 from agent.config.execution import BuilderConfig
 from agent.docker.address import DEFAULT
 from agent.docker.client import Engine
@@ -169,7 +167,7 @@ async def test_a_destination_without_anything_to_speak_with_it_is_refused(
     engine, threads, tmp_path
 ):
     config = BuilderConfig(destination="reg.example/x")
-    with pytest.raises(ConfigError, match="Nothing speaks with the registry"):
+    with pytest.raises(ConfigError, match="There is no client for the registry"):
         DockerBuilder(config, engine, tmp_path, threads=threads, environment={})
 
 
@@ -192,14 +190,15 @@ async def test_names_of_the_destination_go_from_here_with_the_image(
 async def test_a_base_counts_by_what_every_machine_knows_it_by(fake, engine):
     """Pulled: by its digest; only in the registry: the same; made here: by its id."""
     registry = Registry(**{"3": DIGEST})
-    repository = ImageRepository("reg.example/x", registry)
+    resolver = EngineResolver(EngineImages(engine), registry)
     name = "python:3"
-    assert await base_content(EngineImages(engine), repository, name) == DIGEST
+    assert await resolver.content(name) == DIGEST
+    assert await RegistryResolver(registry).content(name) == DIGEST
     fake.images[name] = image(RepoDigests=[f"other@sha256:{'0' * 64}", f"python@{DIGEST}"])
-    assert await base_content(EngineImages(engine), repository, name) == DIGEST
+    assert await resolver.content(name) == DIGEST
     fake.images[name] = image()
-    assert await base_content(EngineImages(engine), repository, name) == ID
-    assert registry.asked == [name]
+    assert await resolver.content(name) == ID
+    assert registry.asked == [name] * 2
 
 
 async def test_a_base_that_nobody_knows_stops_no_build(engine):
@@ -207,15 +206,9 @@ async def test_a_base_that_nobody_knows_stops_no_build(engine):
         async def exists(self, reference):
             raise JobError(Cause.IMAGE_AUTH, "no entry")
 
-    assert (
-        await base_content(EngineImages(engine), ImageRepository("r/x", Shut()), "python:3")
-        == "not here"
-    )
-    assert (
-        await base_content(EngineImages(engine), ImageRepository("r/x", Registry()), "python:3")
-        == "not here"
-    )
-    assert await base_content(EngineImages(engine), None, "python:3") == "not here"
+    for registry in (Shut(), Registry(), None):
+        resolver = EngineResolver(EngineImages(engine), registry)
+        assert await resolver.content("python:3") == "unknown"
 
 
 async def test_an_image_removed_meanwhile_is_not_found(fake, engine, threads, tmp_path):
@@ -268,8 +261,8 @@ def test_what_killed_builds_left_goes_after_a_week(tmp_path):
     (tmp_path / "buildx" / "instances").mkdir()
     for old in (tmp_path / "build-old", notes / "old", tmp_path / "buildx" / "instances"):
         os.utime(old, (1, 1))
-    tidy(tmp_path)
-    tidy(tmp_path / "nowhere")
+    remove_abandoned(tmp_path)
+    remove_abandoned(tmp_path / "nowhere")
     left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path != notes}
     assert {"build-new", "buildx/refs/default/default/new", "buildx/instances"} <= left
     assert not {"build-old", "buildx/refs/default/default/old"} & left
@@ -300,7 +293,7 @@ async def test_the_containerd_store_tells_it_in_words(fake, threads):
     ("lines", "words"),
     [
         ([{"error": "denied"}], "cannot be pushed to reg.example/x: denied"),
-        ([{"status": "Pushed"}], "the registry told no digest"),
+        ([{"status": "Pushed"}], "the registry returned no digest"),
     ],
 )
 async def test_a_failed_push_is_told(fake, threads, lines, words):
@@ -315,6 +308,6 @@ async def test_a_refused_or_silent_push_is_told(fake, threads, monkeypatch):
         await push(fake, threads)
     fake.refuse.clear()
     fake.hanging = True
-    monkeypatch.setattr(pushing, "_IDLE", 0.2)
+    monkeypatch.setattr(repository, "_IDLE", 0.2)
     with pytest.raises(JobError, match="no progress for"):
         await push(fake, threads)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.builders.docker.reference import familiar, is_reference, local_name, read_reference
+from agent.builders.image.references import familiar, is_reference, local_name, read_reference
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from agent.builders.context import check_paths, content_key, tree_digest
+from agent.builders.image.content_key import check_paths, content_key, tree_digest
 from agent.model.errors import JobError
 from agent.ports.builder import BuildRequest
 from agent.system.threads import Stop, StoppedError
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named(root, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("agent.builders.context._file_digest", refuse)
+    monkeypatch.setattr("agent.builders.image.content_key._file_digest", refuse)
     with pytest.raises(JobError, match=r"'main\.py' cannot be read \(Permission denied\)"):
         digest(root)
 

@@ -14,7 +14,7 @@ from typing import Final
 
 from agent.model.tree import EXCLUDED_AT_TOP, EXCLUDED_NAMES
 
-#: Files that hold credentials by custom; the job's own `!` lets one in.
+#: Files that usually hold credentials; a `!` rule of the job's includes one.
 SECRETS: Final = (
     ".env", ".env.local", ".netrc", "_netrc", ".pypirc", ".git-credentials", ".ssh", ".aws",
     "id_rsa", "id_ecdsa", "id_ed25519",
@@ -24,7 +24,7 @@ SECRETS: Final = (
 @dataclass(frozen=True, slots=True)
 class _Rule:
     pattern: re.Pattern[str]
-    lets_in: bool
+    includes: bool
 
 
 class Ignore:
@@ -32,7 +32,7 @@ class Ignore:
 
     def __init__(self, text: str) -> None:
         self._rules = tuple(_rules(text))
-        self._plain = not any(rule.lets_in for rule in self._rules)
+        self._plain = not any(rule.includes for rule in self._rules)
 
     def excludes(self, path: str) -> bool:
         """Whether a path (relative, `/` between parts) stays behind."""
@@ -40,7 +40,7 @@ class Ignore:
         excluded = False
         for rule in self._rules:
             if any(rule.pattern.fullmatch(place) for place in places):
-                excluded = not rule.lets_in
+                excluded = not rule.includes
         return excluded
 
     def prunes(self, folder: str) -> bool:
@@ -48,15 +48,15 @@ class Ignore:
         return self._plain and self.excludes(folder)
 
 
-def whole_text(own: str) -> str:
-    """The ignore file that is used: secrets, the job's own rules, then what is never code."""
+def ignore_text(own: str) -> str:
+    """The ignore file in effect: secrets, the job's own rules, then what is never code."""
     lines = [f"**/{name}" for name in SECRETS]
     never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_TOP)
     return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
 
 
 def withheld(context: Path, text: str) -> tuple[str, ...]:
-    """Secrets directly in a context that stay behind under these rules, for people. Blocks."""
+    """Secret files directly in a context that these rules exclude. Blocks."""
     rules = Ignore(text)
     return tuple(name for name in SECRETS if rules.excludes(name) and (context / name).exists())
 
@@ -66,7 +66,7 @@ def _rules(text: str) -> Iterator[_Rule]:
         if line.startswith("#"):
             continue
         pattern = line.strip()
-        lets_in = pattern.startswith("!")
+        includes = pattern.startswith("!")
         pattern = pattern.removeprefix("!").strip()
         if not pattern:
             continue
@@ -74,7 +74,7 @@ def _rules(text: str) -> Iterator[_Rule]:
         if cleaned in {"", "."}:
             continue
         try:
-            yield _Rule(re.compile(_expression(cleaned), re.DOTALL), lets_in)
+            yield _Rule(re.compile(_expression(cleaned), re.DOTALL), includes)
         except re.error:
             continue  # BuildKit refuses the file itself, and says so
 

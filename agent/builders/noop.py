@@ -1,4 +1,4 @@
-"""W&B's `noop`: nothing is built, and jobs with a source are told so.
+"""W&B's `noop`: nothing is built, and jobs that would need a build are refused.
 
 W&B's agent would run such a job's code in a bare Python image, without its dependencies.
 That starts jobs that cannot work, hence they are refused here before anything runs.
@@ -48,7 +48,7 @@ class NoBuilder:
         raise self._refusal(request)
 
     async def prune_cache(self, max_age: float, max_bytes: int) -> int:
-        """Nor in BuildKit's cache, which is not ours then."""
+        """There is no build cache."""
         del max_age, max_bytes
         return 0
 

@@ -1,15 +1,24 @@
 """BuildKit's plain progress: which step failed, what it said, and what that means."""
 
+from pathlib import Path
+
 import pytest
 
-from agent.builders.docker.failures import Attempt, build_error
-from agent.builders.docker.progress import BuildProgress
-from agent.builders.requirements import Requirements
-from agent.builders.uv import UNEXPLAINED, blame, install_error, last_lines
+from agent.builders.buildkit_output import BuildProgress, _last, build_error
+from agent.builders.image.plan import Plan
+from agent.builders.requirements import NONE, Requirements
+from agent.builders.uv import UNEXPLAINED, explain, install_error, last_lines
 from agent.model.cause import Cause
+from agent.model.job.requirements import RequirementLine
 
-OWN = Attempt("team/p/x", "Dockerfile", None)
-GENERATED = Attempt("team/p/x", None, Requirements("requirements.txt", "six\n!!bad\n"))
+TITLE = "team/p/x"
+LINES = (
+    RequirementLine("six", "requirements.txt, line 4"),
+    RequirementLine("!!bad", "base.txt, line 9"),
+)
+FOUND = Requirements("requirements.txt", LINES)
+OWN = Plan(Path("/c"), Path("/c/Dockerfile"), NONE, (), "", "")
+GENERATED = Plan(Path("/c"), None, FOUND, (), "", "")
 
 
 def read(text, size=7):
@@ -49,7 +58,7 @@ def test_the_failed_step_and_its_lines_are_found_however_the_output_is_cut():
 
 
 def test_a_failed_step_of_a_dockerfile_is_shown_with_its_last_lines():
-    error = build_error(OWN, read(FAILED_RUN))
+    error = build_error(TITLE, OWN, read(FAILED_RUN))
     assert error.cause is Cause.BUILD_DOCKERFILE
     assert "Dockerfile 'Dockerfile', step [3/3] RUN ./configure && make failed" in error.message
     assert error.message.endswith("checking\nboom red")
@@ -72,7 +81,7 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
 
 
 @pytest.mark.parametrize(
-    ("progress", "attempt", "cause", "words"),
+    ("progress", "plan", "cause", "words"),
     [
         (
             step(INSTALL, PROCESS, "error: No solution found when resolving dependencies",
@@ -82,11 +91,15 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
         (
             step(INSTALL, PROCESS, "error: Unexpected '!', expected '-c', '-e', '-r' or the start "
                  "of a requirement: /run/launch/requirements.txt:2:1"),
-            GENERATED, Cause.BUILD_REQUIREMENTS, "the line `!!bad` is not a requirement",
+            GENERATED, Cause.BUILD_REQUIREMENTS, "base.txt, line 9: Unexpected '!'",
         ),
         (
             step(INSTALL, PROCESS, "launch: the base image has no Python to install packages with"),
             GENERATED, Cause.BUILD_REQUIREMENTS, "the base image has no Python",
+        ),
+        (
+            step(INSTALL, "failed to create endpoint x on network bridge: no more addresses"),
+            GENERATED, Cause.BUILD_UNAVAILABLE, "failed to create endpoint x on network bridge",
         ),
         (
             step("[3/4] COPY . .", "something odd"),
@@ -135,17 +148,15 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
         ),
     ],
 )  # fmt: skip
-def test_a_failed_build_has_a_cause(progress, attempt, cause, words):
-    error = build_error(attempt, progress)
+def test_a_failed_build_has_a_cause(progress, plan, cause, words):
+    error = build_error(TITLE, plan, progress)
     assert error.cause is cause
     assert words in error.message
 
 
 def test_an_engine_that_left_without_an_error_line_is_quoted():
     progress = read("failed to list workers: x\n")
-    assert "failed to list workers: x" in build_error(OWN, progress).message
-    from agent.builders.docker.failures import _last
-
+    assert "failed to list workers: x" in build_error(TITLE, OWN, progress).message
     assert _last(BuildProgress()) == "it gave no reason"
 
 
@@ -153,6 +164,16 @@ JOB, DISK, INDEX = Cause.BUILD_REQUIREMENTS, Cause.DISK_FULL, Cause.BUILD_UNAVAI
 CONFLICT = """error: No solution found when resolving dependencies
   cause: Because you require a==1 and
  a==2, we can conclude that"""
+UNREACHABLE = """error: Request failed after 3 retries
+ cause: error sending request for url (https://h/six/)"""
+GIT = """error: Failed to download and build `foo @ git+https://h/foo`
+  cause: Git operation failed
+         fatal: """
+GIT_REFUSED = f"{GIT}repository not found"
+GIT_UNREACHABLE = f"{GIT}unable to access 'https://h/': Failed to connect to h port 443"
+HIDDEN = """error: No solution found when resolving dependencies:
+  cause: Because there is no version of six==1.17.0 and you require six==1.17.0
+hint: `six` was found on https://extra, but not at the requested version (six==1.17.0)."""
 REFUSED = """error: Failed to fetch: `https://h/six/`
  cause: HTTP status client error (401 Unauthorized) for url"""
 
@@ -165,7 +186,12 @@ REFUSED = """error: Failed to fetch: `https://h/six/`
         ("error: Failed to build `numpy==1.21.0`\n", JOB, "`numpy==1.21.0` could not be built"),
         ("error: The build backend returned an error\n", JOB, "could not be built from its source"),
         ("error: Distribution not found at: file:///x/y", JOB, "file:///x/y does not exist"),
-        ("error: Failed to fetch: http://127.0.0.1:1/six/\n", INDEX, "127.0.0.1:1/six/ cannot be"),
+        ("error: Failed to fetch: `http://127.0.0.1:1/six/`\n", INDEX, "1:1/six/ cannot be"),
+        (UNREACHABLE, INDEX, "https://h/six/ cannot be fetched"),
+        (GIT_REFUSED, JOB, "cannot be fetched with git (fatal: repository not found)"),
+        (GIT_UNREACHABLE, INDEX, "git cannot reach the server of a requirement (Failed to connect"),
+        ("error: Git executable not found. Ensure that Git is installed", JOB, "not installed"),
+        (HIDDEN, JOB, "six was found on https://extra, in another version, and that index hides"),
         (REFUSED, JOB, "refuses the agent's credentials"),
         ("error: No space left on device (os error 28)", DISK, "no space"),
         ("error: Failed to parse: `a b c`", JOB, "`a b c` cannot be read"),
@@ -174,17 +200,17 @@ REFUSED = """error: Failed to fetch: `https://h/six/`
     ],
 )
 def test_uv_s_words_have_a_cause(output, cause, words):
-    assert blame(output, None)[0] is cause
-    assert words in blame(output, None)[1]
+    assert explain(output, NONE)[0] is cause
+    assert words in explain(output, NONE)[1]
 
 
 def test_messages_hold_the_last_lines_and_no_passwords():
     output = "\n".join(f"line {number}" for number in range(50))
     output += "\nerror: Failed to fetch: https://me:hunter22@h/simple/\n"
-    error = install_error(output, GENERATED.requirements)
+    error = install_error(output, FOUND)
     assert "hunter22" not in str(error)
     assert "line 49" in error.message
     assert "line 10\n" not in error.message
     assert "(requirements.txt)" in error.message
-    assert "(requirements" not in install_error(output, None).message
+    assert "(requirements" not in install_error(output, NONE).message
     assert last_lines("a\r\n\n\x1b[31mb\x1b[0m") == "a\nb"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.docker.builder import DockerBuilder
-from agent.builders.docker.reference import NAMESPACE
+from agent.builders.docker import DockerBuilder
+from agent.builders.image.references import NAMESPACE
 from agent.builders.prebuilt import ReadyImages
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine

@@ -2,7 +2,7 @@
 # Runs as root while a generated image is built, with this folder mounted read-only:
 #   install.sh python X.Y a Python for an accelerator's image that has none
 #   install.sh base UID   the job's user, a `python`, and the packages that are listed
-#   install.sh local      packages that lie in the code itself, after the code is there
+#   install.sh local      packages that are in the code itself, after it was copied
 set -eu
 here=/run/launch
 
@@ -38,7 +38,7 @@ settings() {
     export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_NO_PROGRESS=1 UV_PYTHON_DOWNLOADS=never
 }
 
-# The program that came along needs this processor and glibc; elsewhere pip brings another.
+# The uv of this folder needs the agent's processor and glibc; elsewhere pip installs another.
 prepare() {
     [ -n "$python" ] || fail "the base image has no Python to install packages with"
     settings
@@ -48,20 +48,28 @@ prepare() {
             fail "the base image can run neither the agent's uv nor pip"
         uv=/tmp/launch-uv/bin/uv
     fi
+    if cat $here/requirements.txt $here/local.txt | grep -q 'git+' && ! command -v git >/dev/null
+    then
+        fail "a requirement is fetched with git, and the base image has none: choose one that has \
+it (--base-image python:3.11), or install the package from an index"
+    fi
 }
 
 packages() {
-    "$uv" pip install --no-config --break-system-packages --python "$python" "$@" </dev/null
+    # shellcheck disable=SC2046 -- options are words without blanks
+    "$uv" pip install --no-config --break-system-packages --python "$python" \
+        $(cat $here/options) "$@" </dev/null
 }
 
 install() {
     prepare
+    if [ "$mode" = exact ]; then set -- --no-deps "$@"; fi
     if [ -s $here/constraints.txt ]; then set -- -c $here/constraints.txt "$@"; fi
     packages "$@" || exit $?
     rm -rf /tmp/launch-uv
 }
 
-# A frozen list may name what no index has: that is left out and told, as W&B does.
+# A frozen list may name what no index has: that is left out and reported, as W&B does.
 frozen() {
     prepare
     failed="" any=""
@@ -88,20 +96,17 @@ frozen() {
 }
 
 listed() {
-    mode=$(cat $here/mode)
     if [ "$mode" = frozen ]; then
         frozen
     elif [ -s $here/pylock.toml ]; then
         install -r $here/pylock.toml
-    elif [ -s $here/requirements.txt ] && [ "$mode" = exact ]; then
-        install --no-deps -r $here/requirements.txt
     elif [ -s $here/requirements.txt ]; then
         install -r $here/requirements.txt
     fi
 }
 
-# An accelerator's image, as W&B takes it: Debian's or Ubuntu's, perhaps without Python.
-bring_python() {
+# For an accelerator's image, as with W&B: Debian or Ubuntu, possibly without Python.
+install_python() {
     [ -z "$python" ] || return 0
     command -v apt-get >/dev/null ||
         fail "the accelerator's base image has neither Python nor apt-get to install it with"
@@ -115,8 +120,9 @@ bring_python() {
 }
 
 python=$(command -v python3 || command -v python || true)
+mode=$(cat $here/mode)
 case "$1" in
-python) bring_python "$2" ;;
+python) install_python "$2" ;;
 base)
     user "$2"
     if [ -n "$python" ] && ! command -v python >/dev/null; then
@@ -124,8 +130,5 @@ base)
     fi
     listed
     ;;
-local)
-    shift
-    install "$@"
-    ;;
+local) install -r $here/local.txt ;;
 esac

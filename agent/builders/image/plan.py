@@ -1,0 +1,195 @@
+"""What is sent to BuildKit for one request: Dockerfile, contexts, parameters."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Final
+
+from agent.builders.image.content_key import check_paths
+from agent.builders.image.ignore import ignore_text, withheld
+from agent.builders.image.references import is_reference, read_reference
+from agent.builders.requirements import NONE, Requirements, find_requirements
+from agent.builders.uv import no_python_version
+from agent.config.execution import BuilderConfig
+from agent.model.cause import Cause
+from agent.model.errors import JobError
+from agent.ports.builder import BuildRequest
+
+#: Name of the build context that has uv, the installing script and the requirements.
+CONTEXT: Final = "launch"
+#: Where the code is copied to and the job starts.
+WORKDIR: Final = "/home/launch/src"
+#: Ids of build secrets.
+INDEX_URL: Final = "launch_index_url"
+EXTRA_INDEX_URLS: Final = "launch_extra_index_urls"
+CA_BUNDLE: Final = "launch_ca"
+#: Part of the names of the steps that install packages.
+INSTALL_STEP: Final = "/run/launch/install.sh"
+
+_MOUNTS: Final = " \\\n    ".join(
+    (
+        f"--mount=type=bind,from={CONTEXT},target=/run/launch",
+        "--mount=type=cache,id=launch-uv,target=/root/.cache/uv",
+        f"--mount=type=secret,id={INDEX_URL}",
+        f"--mount=type=secret,id={EXTRA_INDEX_URLS}",
+        f"--mount=type=secret,id={CA_BUNDLE}",
+    )
+)
+_PYTHON: Final = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
+_FROM: Final = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything but the files of the context themselves."""
+
+    context: Path
+    #: The job's own Dockerfile; `None` when it is generated.
+    own: Path | None
+    #: What a generated Dockerfile installs; `NONE` for the job's own.
+    requirements: Requirements
+    #: Images that the result is based on, as far as they can be told.
+    bases: tuple[str, ...]
+    #: Text of the Dockerfile, own or generated.
+    text: str
+    #: Text of the ignore file beside it.
+    ignore: str
+    #: Names of secret files in the context that are not sent.
+    withheld: tuple[str, ...] = ()
+
+    @property
+    def shown_dockerfile(self) -> str | None:
+        """Path of the job's own Dockerfile for messages."""
+        return None if self.own is None else os.path.relpath(self.own, self.context)
+
+
+def make_plan(
+    request: BuildRequest, config: BuilderConfig, requirements: Requirements | None = None
+) -> Plan:
+    """The plan of a request. Reads the source, hence blocks.
+
+    `requirements` as they were found, else they are looked for; not with an own Dockerfile,
+    which installs what it wants.
+
+    Raises:
+        JobError: `SOURCE_INVALID`, naming what cannot be used.
+    """
+    check_paths(request)
+    ignore = ignore_text(_own_ignore(request.context, request.dockerfile))
+    kept_back = withheld(request.context, ignore)
+    if request.dockerfile is not None:
+        text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
+        bases = tuple(name for name in _FROM.findall(text) if is_reference(name))
+        return Plan(request.context, request.dockerfile, NONE, bases, text, ignore, kept_back)
+    base, accelerated = _base_image(request, config)
+    found = (
+        find_requirements(request.context, request.root) if requirements is None else requirements
+    )
+    _check_local(found, request.context)
+    text = dockerfile(
+        base,
+        request.user_id,
+        request.command,
+        local=found.local,
+        python=_python(request.python or config.python) if accelerated else None,
+    )
+    return Plan(request.context, None, found, (base,), text, ignore, kept_back)
+
+
+def dockerfile(
+    base_image: str,
+    user_id: int,
+    command: tuple[str, ...],
+    *,
+    local: bool = False,
+    python: str | None = None,
+) -> str:
+    """Text of a generated Dockerfile.
+
+    Packages are installed before the code is copied, so that a change of code reuses their
+    layer; with `local`, those that are in the code afterwards. `python` is put into an
+    accelerator's image that has none. No secret is written into it: indexes and certificates
+    are secret mounts.
+    """
+    user = f"{user_id}:{user_id}"
+    lines = [
+        f"FROM {base_image}",
+        "USER 0:0",
+        "ENV PYTHONUNBUFFERED=1",
+        *([_step("python", python)] if python else []),
+        _step("base", str(user_id)),
+        f"WORKDIR {WORKDIR}",
+        f"COPY --chown={user} . .",
+        *([_step("local")] if local else []),
+        f"USER {user}",
+    ]
+    if command:
+        lines.append(f"ENTRYPOINT {json.dumps(list(command))}")
+    return "\n".join(lines) + "\n"
+
+
+def launch_context(plan: Plan) -> Mapping[str, str]:
+    """Text files of the second build context: the script and the requirements.
+
+    Empty for the job's own Dockerfile.
+    """
+    if plan.own is not None:
+        return {}
+    script = resources.files("agent.builders.image").joinpath("install.sh")
+    found = plan.requirements
+    variants = (f"{name} {line}\n" for name, lines in found.variants for line in lines)
+    return {
+        "install.sh": script.read_text(encoding="utf-8"),
+        "mode": found.mode,
+        "options": " ".join(found.options),
+        "variants.txt": "".join(variants),
+        **found.files(plan.context, Path(WORKDIR)),
+    }
+
+
+def _step(*words: str) -> str:
+    """One run of the script, with its mounts."""
+    return f"RUN {_MOUNTS} \\\n    sh {INSTALL_STEP} {' '.join(words)}"
+
+
+def _base_image(request: BuildRequest, config: BuilderConfig) -> tuple[str, bool]:
+    """The image, and whether it is an accelerator's."""
+    given, accelerated = request.base_image, request.accelerated
+    if not given:
+        given, accelerated = config.base_image, False
+    if given is None and config.accelerator is not None:
+        given, accelerated = config.accelerator.base_image, True
+    if given is None:
+        return f"python:{_python(request.python or config.python)}-slim", False
+    read_reference(given)
+    return given, accelerated
+
+
+def _python(version: str) -> str:
+    match = _PYTHON.fullmatch(version.strip())
+    if match is None:
+        raise no_python_version(version)
+    return match[1]
+
+
+def _check_local(found: Requirements, context: Path) -> None:
+    for line in (*found.lines, *found.constraints):
+        if line.path is not None and not line.path.is_relative_to(context.resolve()):
+            raise JobError(
+                Cause.SOURCE_INVALID,
+                f"{line.where}: '{line.path.name}' lies outside the build context.",
+                hint="Choose a build context that holds it.",
+            )
+
+
+def _own_ignore(context: Path, own: Path | None) -> str:
+    """The job's rules: those beside its Dockerfile override those of the context."""
+    beside = [] if own is None else [own.with_name(f"{own.name}.dockerignore")]
+    for file in (*beside, context / ".dockerignore"):
+        if file.is_file() and file.resolve().is_relative_to(context.resolve()):
+            return file.read_text(encoding="utf-8", errors="replace")
+    return ""
