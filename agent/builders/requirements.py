@@ -38,6 +38,9 @@ _MOST_URLS: Final = 20
 LISTED: Final = "requirements.txt"
 #: Names of the files that an installer gets besides.
 LOCAL: Final = "local.txt"
+#: Folders of packages. uv builds them anew when they are arguments, and takes them from its
+#: cache by the time of their project file when they are in a file.
+FOLDERS: Final = "folders.txt"
 CONSTRAINTS: Final = "constraints.txt"
 PROJECT: Final = "pyproject.toml"
 UV_LOCK: Final = "uv.lock"
@@ -99,7 +102,8 @@ class Requirements:
 
         return {
             LISTED: text(self.before_code),
-            LOCAL: text(self.lines) if self.local else "",
+            LOCAL: text(self._after_code) if self.local else "",
+            FOLDERS: text(line for line in self.lines if line.is_package_folder),
             CONSTRAINTS: text(self.constraints),
             PYLOCK: self.pylock,
         }
@@ -112,9 +116,17 @@ class Requirements:
             return ()
         return tuple(line for line in self.lines if line.path is None)
 
+    @property
+    def _after_code(self) -> tuple[RequirementLine, ...]:
+        return tuple(line for line in self.lines if not line.is_package_folder)
+
     def where(self, file: str, number: int) -> str | None:
         """Where line `number` (from 1) of an installer's file comes from in the source."""
-        known = {LISTED: self.before_code, LOCAL: self.lines, CONSTRAINTS: self.constraints}
+        known = {
+            LISTED: self.before_code,
+            LOCAL: self._after_code,
+            CONSTRAINTS: self.constraints,
+        }
         lines = known.get(file, ())
         return lines[number - 1].where if 0 < number <= len(lines) else None
 

@@ -20,6 +20,7 @@ from typing import Final
 from agent.builders.image.content_key import check_paths, content_key, tree_digest
 from agent.builders.requirements import (
     CONSTRAINTS,
+    FOLDERS,
     LISTED,
     LOCAL,
     PYLOCK,
@@ -180,11 +181,12 @@ class VirtualenvBuilder:
             await self._install_frozen(install, request, requirements, folder, log)
             return
         name = next((name for name in (LOCAL, LISTED, PYLOCK) if files[name]), None)
-        if name is None:
+        packages = [*(("-r", str(folder / name)) if name else ()), *files[FOLDERS].splitlines()]
+        if not packages:
             return
         exact = ("--no-deps",) if requirements.exact else ()
         constraints = ("-c", str(folder / CONSTRAINTS)) if files[CONSTRAINTS] else ()
-        words = (*install, *exact, *requirements.options, *constraints, "-r", str(folder / name))
+        words = (*install, *exact, *requirements.options, *constraints, *packages)
         await self._uv(words, request, requirements, log)
 
     async def _install_frozen(

@@ -130,5 +130,14 @@ base)
     fi
     listed
     ;;
-local) install -r $here/local.txt ;;
+local)
+    set --
+    while IFS= read -r line; do
+        case $line in
+        "-e "*) set -- "$@" -e "${line#-e }" ;;
+        *) set -- "$@" "$line" ;;
+        esac
+    done <$here/folders.txt
+    install -r $here/local.txt "$@"
+    ;;
 esac

@@ -58,6 +58,11 @@ class RequirementLine:
     path: Path | None = None
     editable: bool = False
 
+    @property
+    def is_package_folder(self) -> bool:
+        """Whether it is a package that is built from a folder of the source. Blocks."""
+        return self.path is not None and not self.text.startswith("--") and self.path.is_dir()
+
     def render(self, root: Path, base: Path, *, editable: bool = True) -> str:
         """The line for an installer that finds the source's `root` at `base`."""
         if self.path is None:

@@ -13,6 +13,7 @@ from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.system.threads import Stop
+from tests.integration.builders.locked import LOCKED_PROJECT, UV_LOCK
 
 pytestmark = pytest.mark.docker
 
@@ -126,8 +127,8 @@ async def test_a_lock_is_installed_as_it_stands(builder, request_for, build, tmp
     root = tmp_path / "locked"
     root.mkdir()
     (root / "main.py").write_text("import six\nprint(six.__version__)\n")
-    lock = '[[package]]\nname = "six"\nversion = "1.16.0"\noptional = false\ngroups = ["main"]\n'
-    (root / "poetry.lock").write_text(lock)
+    (root / "pyproject.toml").write_text(LOCKED_PROJECT)
+    (root / "uv.lock").write_text(UV_LOCK)
     image, _ = await build(builder(), request_for(root))
     assert run(image) == "1.16.0\n"
 

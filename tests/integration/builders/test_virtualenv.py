@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.builders import virtualenv
 from agent.builders.virtualenv import VirtualenvBuilder
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.testing.builder_suite import RecordingLog
+from tests.integration.builders.locked import LOCKED_PROJECT, UV_LOCK
 from tests.integration.builders.refusing import refused
 
 
@@ -143,15 +145,13 @@ async def test_another_installed_python_is_found(virtualenvs, request_for, build
     bare, folder = tmp_path / "bare", tmp_path / "bin"
     bare.mkdir()
     folder.mkdir()
-    from agent.builders import pythons
-
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     (folder / f"python{own}").symlink_to(os.path.realpath(sys.executable))
-    found = await pythons.find_interpreter(own, {"PATH": str(folder)})
+    found = await virtualenv.find_interpreter(own, {"PATH": str(folder)})
     assert found.path == Path(sys.executable)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pythons.sys, "version_info", (3, 5, 0))
-        found = await pythons.find_interpreter(own, {"PATH": str(folder)})
+        patch.setattr(virtualenv.sys, "version_info", (3, 5, 0))
+        found = await virtualenv.find_interpreter(own, {"PATH": str(folder)})
     assert found.path.exists()
     assert own in found.identity
 
@@ -232,11 +232,11 @@ async def test_a_frozen_list_leaves_out_what_no_index_has(
 async def test_a_lock_is_installed_as_it_stands(virtualenvs, request_for, build, tmp_path):
     root = tmp_path / "locked"
     root.mkdir()
-    lock = '[[package]]\nname = "six"\nversion = "1.16.0"\noptional = false\ngroups = ["main"]\n'
-    (root / "poetry.lock").write_text(lock)
+    (root / "pyproject.toml").write_text(LOCKED_PROJECT)
+    (root / "uv.lock").write_text(UV_LOCK)
     image, log = await build(virtualenvs(), request_for(root))
     assert python(image, "import six; print(six.__version__)") == "1.16.0\n"
-    assert "installing from poetry.lock" in log.text
+    assert "installing from uv.lock" in log.text
 
 
 async def test_a_pylock_is_read_by_uv_itself(virtualenvs, request_for, build, tmp_path):

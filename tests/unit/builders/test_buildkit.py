@@ -127,6 +127,7 @@ def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
         assert names == {
             "Dockerfile", "Dockerfile.dockerignore", "launch", "launch/uv", "launch/install.sh",
             "launch/mode", "launch/options", "launch/variants.txt", "launch/local.txt",
+            "launch/folders.txt",
             "launch/requirements.txt", "launch/constraints.txt", "launch/pylock.toml",
         }  # fmt: skip
     assert list((tmp_path / "c").iterdir()) == []

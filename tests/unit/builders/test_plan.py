@@ -102,8 +102,9 @@ def test_local_packages_are_installed_from_where_the_context_is_copied_to(root):
     assert made.text.index("COPY") < made.text.index("install.sh local")
     files = launch_context(made)
     assert files["requirements.txt"] == "six\n"
-    assert files["local.txt"].splitlines() == [
-        "-e file:///home/launch/src", "file:///home/launch/src/sub[x]", "six",
+    assert files["local.txt"] == "six\n"
+    assert files["folders.txt"].splitlines() == [
+        "-e file:///home/launch/src", "file:///home/launch/src/sub[x]",
     ]  # fmt: skip
     with pytest.raises(JobError, match="lies outside the build context"):
         plan(root, context=root / "sub")

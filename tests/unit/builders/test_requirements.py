@@ -82,12 +82,13 @@ def test_what_is_in_the_source_is_installed_after_the_code_is_there(root):
     assert found.local
     assert found.files(root, Path("/x y")) == {
         "requirements.txt": "six\n",
-        "local.txt": "six\n-e file:///x%20y/lib\n",
+        "local.txt": "six\n",
+        "folders.txt": "-e file:///x%20y/lib\n",
         "constraints.txt": "six<2\n",
         "pylock.toml": "",
     }
-    assert found.files(root, Path("/x"), editable=False)["local.txt"] == "six\nfile:///x/lib\n"
-    assert found.where("local.txt", 2) == "requirements.txt, line 2"
+    assert found.files(root, Path("/x"), editable=False)["folders.txt"] == "file:///x/lib\n"
+    assert found.where("local.txt", 1) == "requirements.txt, line 1"
     assert found.where("constraints.txt", 1) == "pins.txt, line 1"
     assert found.where("requirements.txt", 2) is found.where("other.txt", 1) is None
 
