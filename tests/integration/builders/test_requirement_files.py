@@ -6,6 +6,7 @@ The rows are complaints of users of other tools; see also `tests/unit/model/job`
 import os
 import shutil
 import subprocess
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -134,7 +135,14 @@ async def test_a_base_image_without_git_is_named_with_the_cure(
     root = tmp_path / "git"
     root.mkdir()
     (root / "requirements.txt").write_text("foo @ git+https://git.example.org/o/foo\n")
-    error = await refused(builder(), request_for(root), build)
+    base = f"launch-test/no-git:{uuid.uuid4().hex}"
+    text = "FROM python:3.11-slim\nRUN rm -f /usr/bin/git /usr/local/bin/git\n"
+    make = ("docker", "build", "-q", "-t", base, "-")
+    subprocess.run(make, input=text, text=True, check=True, capture_output=True)
+    try:
+        error = await refused(builder(), request_for(root, base_image=base), build)
+    finally:
+        subprocess.run(("docker", "rmi", base), check=True, capture_output=True)
     assert error.cause is Cause.BUILD_REQUIREMENTS
     assert "the base image has none: choose one that has it (--base-image" in error.message
 
