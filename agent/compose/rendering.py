@@ -205,7 +205,7 @@ async def _lane(
     """A runner and a builder that are asked for previews only; no engine is called."""
     url = console.client.endpoint.url
     if resource == CONTAINERS:
-        from agent.builders.docker.builder import DockerBuilder
+        from agent.builders.docker import DockerBuilder
         from agent.docker.client import Engine
         from agent.runners.docker.runner import DockerRunner
 

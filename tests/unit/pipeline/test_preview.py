@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from agent.builders.docker.builder import DockerBuilder
 
+from agent.builders.docker import DockerBuilder
 from agent.config.execution import (
     Accelerator,
     BuilderConfig,
