@@ -165,6 +165,7 @@ class LaunchQueue:
                 **({} if resources is None else {"resources": list(resources)}),
                 "max": request.max_items,
                 "free": _capacity_input(request.free),
+                "uncountedResources": list(request.uncounted),
                 "waitSeconds": round(request.wait_seconds),
             },
             deadline=request.wait_seconds + _POLL_MARGIN,
