@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from agent.daemon.capacity import CapacityTracker
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.outcome import Refused
@@ -60,7 +61,7 @@ class Attempts:
         """Start the task of one attempt; its allocation counts from now on."""
         lease = claim.lease
         self._undecided.pop(lease.item_id, None)
-        self._capacity.allocate(lease, claim.allocation)
+        self._capacity.allocate(lease, self._counted(claim))
         cancellation = Cancellation()
         if claim.stop_requested:
             cancellation.send(CancelReason.STOP)
@@ -69,6 +70,16 @@ class Attempts:
         task = asyncio.create_task(work, name=f"attempt-{lease.item_id}")
         self._running[lease.item_id] = _Running(claim, cancellation, task)
         task.add_done_callback(lambda done: self._remove(lease, done))
+
+    def _counted(self, claim: Claim) -> Allocation:
+        """What the agent counts as taken: a job slot only, if the backend schedules by itself."""
+        backend = self._dependencies.backends.get(claim.resource)
+        try:
+            if backend and backend.runner.demand(claim.spec.args_for(claim.resource)) is None:
+                return Allocation()
+        except LaunchError:
+            pass  # resolving refuses the arguments, with this error as the message
+        return claim.allocation
 
     def apply(self, statuses: Mapping[str, LeaseStatus]) -> None:
         """Cancel what the renewal's reply, by item, says is to be stopped or not held."""

@@ -1,4 +1,4 @@
-"""The straight line of one attempt: resolve, build, create, permit, start, watch, report."""
+"""One attempt in order: resolve, build, create, permit, start, watch, report."""
 
 import asyncio
 import shutil
@@ -22,26 +22,27 @@ from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, watch
 from agent.ports.runner import Workload
 
-#: Seconds. An item that cannot be handed back in time returns when its lease lapses.
-_HAND_BACK: Final = 5.0
-_LOST_LOG: Final = 2.0
+#: Seconds. An item that cannot be released in time is queued again when its lease expires.
+_RELEASE_TIMEOUT: Final = 5.0
+#: Seconds that the log of a lost job may delay its outcome.
+_LOST_LOG_STALL: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """From the start of the line."""
+    """Begin with resolving."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Created and never started: obtain the permit, then start."""
+    """Created and never started: obtain the permit, then start it."""
 
     workload: Workload
 
 
 @dataclass(frozen=True, slots=True)
 class Follow:
-    """Started by an earlier process, running or ended by now."""
+    """Started by an earlier process; it may have ended by now."""
 
     workload: Workload
     resume: ResumePoint = FROM_START
@@ -49,7 +50,7 @@ class Follow:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """The outcome is known and was not acknowledged."""
+    """The outcome is known and not acknowledged yet."""
 
     outcome: Outcome
     workload: Workload | None = None
@@ -59,48 +60,50 @@ class Deliver:
 Begin = Prepare | Start | Follow | Deliver
 
 
-async def run_attempt(job: AttemptContext, begin: Begin) -> None:
-    """One attempt to its acknowledged outcome, or to where it was cancelled.
+async def run_attempt(context: AttemptContext, begin: Begin) -> None:
+    """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Never raises for what happens to the job. When cancelled it detaches: what runs goes on.
+    Never raises for what happens to the job. If the task is cancelled, a started workload goes
+    on running.
     """
-    line = _Line(job)
+    attempt = _Attempt(context)
     bound = structlog.contextvars.bound_contextvars(
-        job=job.lease.item_id, attempt=job.lease.attempt, queue=job.claim.queue
+        job=context.lease.item_id,
+        attempt=context.lease.attempt,
+        queue=context.claim.queue,
     )
     with bound:
         try:
-            await line.run(begin)
+            await attempt.run(begin)
         finally:
-            job.free()
-            await job.report.close()
+            context.free()
+            await context.report.close()
 
 
-class _Line:
-    """The line of one attempt; knows how far it came."""
+class _Attempt:
+    """The state of one attempt: what was created, and whether it may have run."""
 
-    def __init__(self, job: AttemptContext) -> None:
-        self._job = job
+    def __init__(self, context: AttemptContext) -> None:
+        self._context = context
         self._workload: Workload | None = None
         #: Set before the permit is asked for: from then on it may run.
         self._may_run = False
 
     async def run(self, begin: Begin) -> None:
-        """Go the line, then conclude."""
         outcome: Outcome | None
         try:
-            outcome = await self._journey(begin)
+            outcome = await self._run_stages(begin)
         except AttemptCancelledError as cancelled:
-            outcome = await self._leave(cancelled.reason)
+            outcome = await self._end_cancelled(cancelled.reason)
         except FencedError:
-            outcome = await self._leave(CancelReason.FENCED)
-        except Exception as error:  # noqa: BLE001 -- whatever fails ends as an outcome
+            outcome = await self._end_cancelled(CancelReason.FENCED)
+        except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
             outcome = self._failed(error)
         if outcome is not None:
-            self._job.free()
+            self._context.free()
             await self._conclude(outcome)
 
-    async def _journey(self, begin: Begin) -> Outcome:
+    async def _run_stages(self, begin: Begin) -> Outcome:
         match begin:
             case Prepare():
                 self._workload = await self._prepare()
@@ -114,113 +117,123 @@ class _Line:
             case Deliver(outcome=outcome, workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
                 if workload is not None:
-                    self._job.report.follow(self._job.backend.runner).begin(workload, resume)
+                    self._context.report.follow(self._context.backend.runner).begin(
+                        workload, resume
+                    )
                 return outcome
             case _:
                 assert_never(begin)
 
     async def _prepare(self) -> Workload:
-        job, dependencies, log = self._job, self._job.dependencies, self._job.report.setup
-        # Early, so that the disk is done with it when the start's intent has to be written.
-        dependencies.journal.opened(job.lease, job.name, job.claim.resource)
-        job.report.note(phase=Phase.PREPARING, activity="fetching the source")
-        await dependencies.in_thread(_fresh, job.folder)
-        resolved = await job.cancellation.guard(
-            resolve(job.claim, job.backend, dependencies, job.folder, log)
+        context, dependencies = self._context, self._context.dependencies
+        # Early, so that it is on disk already when the intent to start has to be written.
+        dependencies.journal.opened(context.lease, context.name, context.claim.resource)
+        context.report.note(phase=Phase.PREPARING, activity="fetching the source")
+        await dependencies.in_thread(_fresh, context.folder)
+        resolved = await context.cancellation.guard(
+            resolve(
+                context.claim, context.backend, dependencies, context.folder, context.report.setup
+            )
         )
-        job.report.note(activity="preparing the image", facts=dict(resolved.facts))
-        findings = BuildFindings(log)
-        image = await job.cancellation.guard(
-            dependencies.builds.image(resolved, job.backend.builder, job.backend.images, findings)
+        context.report.note(activity="preparing the image", facts=dict(resolved.facts))
+        findings = BuildFindings(context.report.setup)
+        image = await context.cancellation.guard(
+            dependencies.builds.image(
+                resolved, context.backend.builder, context.backend.images, findings
+            )
         )
         if findings.warning is not None:
-            job.report.note(warning=findings.warning)
-        return await create(job, resolved, image)
+            context.report.note(warning=findings.warning)
+        return await create(context, resolved, image)
 
     async def _start_and_watch(self, workload: Workload) -> Outcome:
-        self._job.cancellation.check()
+        self._context.cancellation.check()
         self._may_run = True
-        started = await permit_and_start(self._job, workload)
+        started = await permit_and_start(self._context, workload)
         if not isinstance(started, Workload):
             return started
         self._workload = started
-        return await watch(self._job, started)
+        return await watch(self._context, started)
 
     async def _adopt(self, workload: Workload, resume: ResumePoint) -> Outcome:
-        if self._job.claim.phase in UNSTARTED_HELD:
-            # The control plane forgot that it permitted this; it has to know before it
-            # can take an outcome. The answer changes nothing: it has been started.
-            answer = await self._job.report.permit()
-            self._job.report.obey(answer)
-        return await watch(self._job, workload, resume)
+        if self._context.claim.phase in UNSTARTED_HELD:
+            # The control plane has lost the permit (restored from a backup), and takes no outcome
+            # without one. Its answer changes nothing here: the job has been started.
+            answer = await self._context.report.permit()
+            self._context.report.apply(answer)
+        return await watch(self._context, workload, resume)
 
-    async def _leave(self, cause: CancelReason) -> Outcome | None:
-        """End without an outcome, except where a stop request wants one."""
+    async def _end_cancelled(self, cause: CancelReason) -> Outcome | None:
+        """End without an outcome, unless it is to be stopped."""
         if cause is CancelReason.FENCED:
-            structlog.get_logger().warning("somebody else owns the attempt; left alone")
-            self._job.dependencies.journal.dropped(self._job.lease)
+            structlog.get_logger().warning("the lease is lost: another agent may hold the item")
+            self._context.dependencies.journal.dropped(self._context.lease)
             return None
         if self._may_run:
-            structlog.get_logger().info("detached; the next process of this agent adopts it")
+            structlog.get_logger().info(
+                "detached: the job goes on, and the next process of this agent adopts it"
+            )
             return None
         if cause is CancelReason.STOP:
             return Stopped("stopped on request before it started")
-        await self._hand_back()
+        await self._release()
         return None
 
-    async def _hand_back(self) -> None:
-        job = self._job
-        # The workload goes first: once the item is free, whoever gets it may create one of
-        # the same name on the same engine.
+    async def _release(self) -> None:
+        context = self._context
+        # The workload is removed first: once the item is released, another agent may create one
+        # of the same name on the same engine.
         await self._destroy()
         try:
-            async with asyncio.timeout(_HAND_BACK):
-                await job.dependencies.queue.release(job.lease, "the agent leaves")
+            async with asyncio.timeout(_RELEASE_TIMEOUT):
+                await context.dependencies.queue.release(context.lease, "the agent shuts down")
         except (LaunchError, TimeoutError) as error:
-            structlog.get_logger().warning("not handed back; its lease lapses", error=str(error))
-        job.dependencies.journal.dropped(job.lease)
+            structlog.get_logger().warning("not released; its lease will expire", error=str(error))
+        context.dependencies.journal.dropped(context.lease)
         await self._remove_folder()
 
     async def _conclude(self, outcome: Outcome) -> None:
-        """Report before reap: nothing is removed until the outcome is acknowledged."""
-        job = self._job
+        """Report, then remove: nothing is removed until the outcome is acknowledged."""
+        context = self._context
         log = structlog.get_logger().bind(cause=outcome.cause)
-        job.dependencies.observe(outcome)
+        context.dependencies.observe(outcome)
         log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
         try:
-            answer = await job.report.finish(outcome, self._log_stall(outcome))
+            answer = await context.report.finish(outcome, self._log_stall(outcome))
         except AttemptCancelledError as cancelled:
             if cancelled.reason is CancelReason.FENCED:
-                job.dependencies.journal.dropped(job.lease)
+                context.dependencies.journal.dropped(context.lease)
             return
         except FencedError:
             answer = LeaseStatus.FENCED
         except LaunchError as error:
-            log.warning("the outcome was refused; its evidence stays", error=str(error))
+            log.warning("the outcome was refused; the workload is kept", error=str(error))
             return
         if answer is LeaseStatus.FENCED:
-            job.dependencies.journal.dropped(job.lease)
+            context.dependencies.journal.dropped(context.lease)
             return
-        job.dependencies.journal.acknowledged(job.lease)
-        await job.report.close()
+        context.dependencies.journal.acknowledged(context.lease)
+        await context.report.close()
         await self._destroy()
         await self._remove_folder()
 
     def _log_stall(self, outcome: Outcome) -> float:
-        """What is lost has most likely taken its log along; the news does not wait for it."""
-        stall = self._job.dependencies.limits.log_stall
-        return min(stall, _LOST_LOG) if isinstance(outcome, Lost) else stall
+        """Seconds without progress of the log that delay the outcome; a lost job's log is gone."""
+        stall = self._context.dependencies.limits.log_stall
+        return min(stall, _LOST_LOG_STALL) if isinstance(outcome, Lost) else stall
 
     async def _destroy(self) -> None:
         if self._workload is None:
             return
         try:
-            await self._job.backend.runner.destroy(self._workload)
+            await self._context.backend.runner.destroy(self._workload)
         except LaunchError as error:
-            structlog.get_logger().warning("not removed; will be swept", error=str(error))
+            structlog.get_logger().warning("not removed; pruning will try again", error=str(error))
 
     async def _remove_folder(self) -> None:
-        await self._job.dependencies.in_thread(shutil.rmtree, self._job.folder, ignore_errors=True)
+        await self._context.dependencies.in_thread(
+            shutil.rmtree, self._context.folder, ignore_errors=True
+        )
 
     def _failed(self, error: Exception) -> Outcome:
         reference = uuid.uuid4().hex[:8]
@@ -232,7 +245,7 @@ class _Line:
 
 
 def _fresh(folder: Path) -> None:
-    """An empty folder; what an earlier process left in it was never started."""
+    """Make an empty folder; what an earlier process left in it was never started."""
     shutil.rmtree(folder, ignore_errors=True)
-    # Others may pass through, as a job of another user must, and may not look around.
+    # Other users, such as the user of a process job, may pass through it but not list it.
     folder.mkdir(parents=True, mode=0o711)

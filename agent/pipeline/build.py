@@ -1,4 +1,4 @@
-"""Resolved → Image: by content key; reused where it exists, built once where it does not."""
+"""Resolved → Image: reused if one exists for the content key, else built, once per key."""
 
 import asyncio
 import re
@@ -25,14 +25,14 @@ _LONGEST: Final = 64 * 1024
 
 
 class Builds:
-    """Policy of building: one build per key at a time, few at once, each with a deadline.
+    """Builds of this process: one per key at a time, at most `concurrency`, each with a timeout.
 
     `timeout` is in seconds.
     """
 
     def __init__(self, *, timeout: float, concurrency: int) -> None:
         self._timeout = timeout
-        self._room = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
         self._running: dict[tuple[str, str], _Build] = {}
 
     async def image(
@@ -42,7 +42,7 @@ class Builds:
         images: ImagePort | None,
         log: LogSink,
     ) -> Image:
-        """What the job will run.
+        """The image that the job will run.
 
         Raises:
             JobError: `BUILD_*`, `IMAGE_*`, `SOURCE_INVALID`, `DISK_FULL`.
@@ -50,21 +50,21 @@ class Builds:
         if resolved.image is not None and images is not None:
             return await images.resolve(resolved.image, log)
         if builder is None:
-            message = "This agent has no builder, and the job brings no ready image."
+            message = "This agent has no builder, and the job names no image."
             hint = "Set `builder.type` on the agent, or submit with --docker-image."
             raise JobError(Cause.BUILD_UNAVAILABLE, message, hint=hint)
         request = build_request(resolved)
         key = await builder.key(request)
         found = await builder.find(key)
         if found is not None:
-            await say(log, f"nothing to build: {found.name or found.reference} is up to date")
+            await say(log, f"nothing to build: {found.name or found.reference} exists")
             image = replace(found, reused=True)
         else:
             image = await self._once(builder, request, key, log)
         if image.here or images is None:
             return image
-        # Only its registry has it: it is pulled by its digest, and found again, so that the
-        # builder knows that it is in use here.
+        # Only the registry has it: pull it by digest, then find it again, which tells the builder
+        # that it is used here.
         await images.resolve(image.reference, log)
         await builder.find(key)
         return replace(image, here=True)
@@ -72,7 +72,7 @@ class Builds:
     async def _once(
         self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink
     ) -> Image:
-        """Join the build of this key, or begin it; it ends with its last listener."""
+        """Join the build of this key, or begin it; it is cancelled with its last subscriber."""
         slot = (builder.name, key)
         build = self._running.get(slot)
         if build is None:
@@ -81,13 +81,13 @@ class Builds:
             build.task.add_done_callback(lambda _: self._running.pop(slot, None))
         else:
             await say(log, "another job builds the same content; waiting for its image")
-        async with build.heard_by(log):
+        async with build.subscribed(log):
             return await asyncio.shield(build.task)
 
     async def _build(
         self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink
     ) -> Image:
-        async with self._room:
+        async with self._slots:
             try:
                 async with asyncio.timeout(self._timeout):
                     return await builder.build(request, key, log)
@@ -98,36 +98,35 @@ class Builds:
 
 
 class _Build:
-    """One running build and everybody who listens to it.
+    """A running build and the logs of the jobs that wait for it.
 
-    A listener that leaves (its job was stopped) must not take the build away from the
-    others; the last one to leave ends it.
+    Stopping one job must not cancel the build for the others; the last one cancels it.
     """
 
     def __init__(self, work: Callable[[LogSink], Coroutine[Any, Any, Image]]) -> None:
-        self._listeners: list[LogSink] = []
+        self._subscribers: list[LogSink] = []
         self.task = asyncio.create_task(work(self), name="build")
 
     async def write(self, data: bytes) -> None:
-        for listener in tuple(self._listeners):
-            await listener.write(data)
+        for subscriber in tuple(self._subscribers):
+            await subscriber.write(data)
 
     @asynccontextmanager
-    async def heard_by(self, log: LogSink) -> AsyncIterator[None]:
-        self._listeners.append(log)
+    async def subscribed(self, log: LogSink) -> AsyncIterator[None]:
+        self._subscribers.append(log)
         try:
             yield
         finally:
-            self._listeners.remove(log)
-            if not self._listeners and not self.task.done():
+            self._subscribers.remove(log)
+            if not self._subscribers and not self.task.done():
                 self.task.cancel()
                 await asyncio.wait({self.task})
 
 
 def build_request(resolved: Resolved) -> BuildRequest:
-    """What a builder is asked; only for sources with files."""
+    """The request to a builder; only for sources with files."""
     if resolved.tree is None:
-        message = "A ready image cannot be built, and this resource runs no images."
+        message = "The job names an image, and this resource runs none."
         raise JobError(Cause.POLICY_SPEC, message)
     claim = resolved.claim
     context = resolved.tree.root / resolved.build_context
@@ -148,39 +147,39 @@ def build_request(resolved: Resolved) -> BuildRequest:
 
 
 def _title(claim: Claim) -> str:
-    """What the image is called after: the job, as W&B's agent does it, else the run."""
+    """What the image is named after: the job, as with W&B's agent, else the run."""
     if claim.spec.job:
         return claim.spec.job.partition(":")[0]
     return "/".join(part for part in (claim.entity, claim.project, claim.name) if part)
 
 
 class BuildFindings:
-    """A log sink that passes everything on, and remembers packages that were left out."""
+    """A log sink that forwards everything and collects packages that could not be installed."""
 
     def __init__(self, log: LogSink) -> None:
         self._log = log
         self._rest = b""
-        self._left_out: dict[str, None] = {}
+        self._missing: dict[str, None] = {}
 
     async def write(self, data: bytes) -> None:
-        """Pass on; look at whole lines, wherever the pieces were cut."""
+        """Forward, and scan whole lines."""
         await self._log.write(data)
         *lines, rest = (self._rest + data).split(b"\n")
         self._rest = rest[-_LONGEST:]
         for line in lines:
-            self._look_at(line)
+            self._scan(line)
 
     @property
     def warning(self) -> str | None:
-        """For the item: which packages the job goes without."""
-        self._look_at(self._rest)
-        if not self._left_out:
+        """A warning for the item: the packages that the job runs without."""
+        self._scan(self._rest)
+        if not self._missing:
             return None
-        names = ", ".join(self._left_out)
+        names = ", ".join(self._missing)
         return f"build: frozen requirements that could not be installed: {names}"
 
-    def _look_at(self, line: bytes) -> None:
+    def _scan(self, line: bytes) -> None:
         found = _FAILED.search(line)
         if found is not None and b"${" not in found["names"]:
             names = found["names"].decode("utf-8", "replace").split(", ")
-            self._left_out |= dict.fromkeys(name.strip() for name in names)
+            self._missing |= dict.fromkeys(name.strip() for name in names)

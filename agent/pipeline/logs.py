@@ -18,16 +18,16 @@ from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload
 
-#: Bytes that wait at most; a writer beyond that waits itself.
-ROOM: Final = 1024 * 1024
-#: Bytes in one call.
-BATCH: Final = 256 * 1024
-#: Seconds that the first byte of a batch waits for others.
-LINGER: Final = 0.1
+#: Most bytes in the buffer; a writer waits while it is full.
+BUFFER_SIZE: Final = 1024 * 1024
+#: Most bytes in one call.
+BATCH_SIZE: Final = 256 * 1024
+#: Seconds that the first byte of a batch waits for more.
+BATCH_DELAY: Final = 0.1
 
 
 class RewoundError(Exception):
-    """The far end has less than it acknowledged: write again from `end` on."""
+    """The control plane has less than it acknowledged: write again from `end` on."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
@@ -35,13 +35,14 @@ class RewoundError(Exception):
 
 
 class Shipper:
-    """One writer, one sender.
+    """Sends the bytes of one channel; one writer.
 
-    Invariant: `base` is what the far end has acknowledged, and the buffer holds the bytes
-    from there on; `end` is therefore where the writer goes on. While the far end is away
-    the buffer fills up and the writer waits, so that memory is bounded and nothing is lost.
+    Invariant: `base` is how many bytes the control plane has acknowledged, and the buffer holds
+    the bytes from there on; `end` is where the writer goes on. While the control plane is
+    unreachable the buffer fills up and the writer waits, so that memory is bounded and no byte
+    is lost.
 
-    `start` is what the far end has already; `None` asks it first.
+    `start` is how many bytes are stored already; `None` asks the control plane first.
     """
 
     def __init__(
@@ -65,11 +66,11 @@ class Shipper:
         self._rewound = False
         self._fenced = False
         self._closing = False
-        #: Set while the far end does not answer.
-        self.away = False
-        #: StoppedBy it takes no bytes although it answers, as with a full disk.
+        #: The control plane does not answer.
+        self.unreachable = False
+        #: Its answer while it stores no bytes, for example with a full disk.
         self.refusal: str | None = None
-        #: Set by whoever changes what the sender waits for.
+        #: Set by the writer, and by the sender.
         self._filled = asyncio.Event()
         self._emptied = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -81,11 +82,11 @@ class Shipper:
 
     @property
     def acknowledged(self) -> int:
-        """Bytes that the far end has."""
+        """How many bytes the control plane has acknowledged."""
         return self._base
 
     async def write(self, data: bytes) -> None:
-        """Take bytes; waits while there is no room.
+        """Buffer bytes; waits while the buffer is full.
 
         Raises:
             RewoundError: write again from its `end` on.
@@ -93,31 +94,31 @@ class Shipper:
         view = memoryview(data)
         while view and not self._fenced:
             self._check_rewound()
-            room = ROOM - len(self._buffer)
+            room = BUFFER_SIZE - len(self._buffer)
             if room <= 0:
-                await self._room_again()
+                await self._wait_for_room()
                 continue
             self._buffer += view[:room]
             view = view[room:]
             self._wake()
 
     async def flush(self) -> None:
-        """Wait until the far end has everything.
+        """Wait until everything is acknowledged.
 
         Raises:
-            RewoundError: it will never have it; write again.
+            RewoundError: stored bytes were lost; write again.
         """
         self._closing = True
         try:
             while self._buffer and not self._fenced:
                 self._wake()
-                await self._room_again()
+                await self._wait_for_room()
             self._check_rewound()
         finally:
             self._closing = False
 
     async def close(self) -> None:
-        """End the sender; what is not sent is dropped. Legal twice."""
+        """Stop the sender; what is not sent is dropped. May be called twice."""
         task, self._task = self._task, None
         await cancel_task(task)
 
@@ -127,7 +128,7 @@ class Shipper:
             self._task = asyncio.create_task(self._send_all(), name=name)
         self._filled.set()
 
-    async def _room_again(self) -> None:
+    async def _wait_for_room(self) -> None:
         self._emptied.clear()
         await self._emptied.wait()
 
@@ -139,100 +140,104 @@ class Shipper:
     async def _send_all(self) -> None:
         backoff = Backoff()
         while not self._fenced:
-            await self._gathered()
+            await self._collect_batch()
             try:
                 await self.ready()
-                batch = bytes(self._buffer[:BATCH])
+                batch = bytes(self._buffer[:BATCH_SIZE])
                 end = await self._queue.append_log(self._lease, self._channel, self._base, batch)
             except FencedError:
                 self._fenced = True
                 self._cancellation.send(CancelReason.FENCED)
             except LaunchError as error:
-                # Whatever it is, the bytes stay where they are until it has passed; an
-                # attempt that the server forgot is fenced by its next renewal.
-                self._say_stuck(error)
+                # Keep the bytes and retry, whatever the error: an attempt that the server does
+                # not know any more is fenced by its next renewal.
+                self._note_failure(error)
                 await self._sleep(backoff.pause())
                 continue
             else:
                 self._acknowledge(end, len(batch))
                 backoff.reset()
-            self.away, self.refusal = False, None
+            self.unreachable, self.refusal = False, None
             self._emptied.set()
 
-    async def _gathered(self) -> None:
-        """Wait for a first byte, then a moment for more, unless there is reason to hurry."""
+    async def _collect_batch(self) -> None:
+        """Wait for a first byte, then for more, unless the batch is full or a flush waits."""
         while not self._buffer:
             self._filled.clear()
             await self._filled.wait()
-        if not self._closing and len(self._buffer) < BATCH:
+        if not self._closing and len(self._buffer) < BATCH_SIZE:
             with suppress(TimeoutError):
-                async with asyncio.timeout(LINGER):
-                    await self._hurry()
+                async with asyncio.timeout(BATCH_DELAY):
+                    await self._batch_due()
 
-    async def _hurry(self) -> None:
-        while not self._closing and len(self._buffer) < BATCH:
+    async def _batch_due(self) -> None:
+        while not self._closing and len(self._buffer) < BATCH_SIZE:
             self._filled.clear()
             await self._filled.wait()
 
     async def ready(self) -> None:
-        """Learn where the far end stands, so that `end` is true.
+        """Ask how many bytes are stored, so that `end` is right.
 
         Raises:
-            LaunchError: the far end did not answer.
+            LaunchError: the control plane did not answer.
         """
         if self._start is None:
             self._start = await self._queue.log_end(self._lease, self._channel)
             self._base = self._start
 
-    def _say_stuck(self, error: LaunchError) -> None:
-        if not self.away and self.refusal is None:
-            structlog.get_logger().warning("log bytes wait for the control plane", error=str(error))
-        self.away = isinstance(error, UnreachableError)
-        self.refusal = None if self.away else error.message
+    def _note_failure(self, error: LaunchError) -> None:
+        if not self.unreachable and self.refusal is None:
+            structlog.get_logger().warning(
+                "log bytes are not stored; will be retried", error=str(error)
+            )
+        self.unreachable = isinstance(error, UnreachableError)
+        self.refusal = None if self.unreachable else error.message
 
     def _acknowledge(self, end: int, sent: int) -> None:
         if end < self._base:
             self._buffer.clear()
             self._rewound = True
         else:
-            # Never more than was sent: what came in the meantime is new.
+            # Never more than was sent: what was written in the meantime is not stored yet.
             del self._buffer[: min(end - self._base, sent)]
         self._base = end
 
 
-async def patiently(task: asyncio.Future[None], shipper: Shipper, stall: float) -> bool:
-    """Wait for what a shipper is needed for; whether it was done.
+async def _wait_while_progressing(
+    task: asyncio.Future[None], shipper: Shipper, stall: float
+) -> bool:
+    """Wait for a task that needs a shipper; false when nothing was stored for `stall` seconds.
 
-    A far end that is away is waited for, since the outcome cannot reach it either; one that
-    answers and takes nothing for `stall` seconds must not hold the outcome back.
+    An unreachable control plane is waited for, since the outcome cannot reach it either; one
+    that answers and stores nothing must not delay the outcome.
     """
     while not task.done():
         before = shipper.acknowledged
         await asyncio.wait({task}, timeout=stall)
-        moved = shipper.acknowledged != before or shipper.away
+        moved = shipper.acknowledged != before or shipper.unreachable
         if not task.done() and not moved:
             return False
     return True
 
 
 class SetupLog:
-    """`LogSink` of resolve and build: never raises, and says what is missing."""
+    """`LogSink` of resolve and build: never raises; lost bytes are replaced by a note."""
 
     def __init__(self, shipper: Shipper) -> None:
         self._shipper = shipper
 
     async def write(self, data: bytes) -> None:
-        """Take bytes; waits while the far end is slow or away."""
+        """Send bytes; waits while the buffer is full."""
         try:
             await self._shipper.write(data)
         except RewoundError:
             await self._shipper.write(b"launch: an earlier part of this log was lost\n" + data)
 
     async def finished(self, stall: float) -> bool:
-        """Wait until the far end has everything; false when it takes no more of it."""
+        """Wait until everything is stored; false when nothing was stored for `stall` seconds."""
         flushing = asyncio.create_task(self._flush(), name="flush-setup")
         try:
-            return await patiently(flushing, self._shipper, stall)
+            return await _wait_while_progressing(flushing, self._shipper, stall)
         finally:
             await cancel_task(flushing)
 
@@ -302,40 +307,39 @@ class JobLog:
         self._task = asyncio.create_task(self._follow(workload), name=name)
 
     async def finished(self, stall: float) -> bool:
-        """Wait until all has been shipped, for as long as something moves.
+        """Wait until the whole log is stored; false when nothing was stored for `stall` seconds.
 
-        False when, for `stall` seconds, the runner's stream gave nothing although the far end
-        took bytes, or the far end took none although it answers; the rest is then missing.
+        Either the runner's stream did not end, or the control plane answers and stores nothing.
         """
-        return self._task is None or await patiently(self._task, self._shipper, stall)
+        return self._task is None or await _wait_while_progressing(self._task, self._shipper, stall)
 
     async def close(self) -> None:
-        """Stop following; the runner keeps what was not read. Legal twice."""
+        """Stop following; the backend keeps what was not read. May be called twice."""
         task, self._task = self._task, None
         await cancel_task(task)
 
     async def _follow(self, workload: Workload) -> None:
         backoff = Backoff()
-        complained = ""
+        logged = ""
         while True:
             try:
                 await self._read_all(workload)
             except RewoundError as error:
                 structlog.get_logger().warning(
-                    "the control plane lost log bytes; read again", end=error.end
+                    "the control plane lost log bytes; sending them again", end=error.end
                 )
             except (LaunchError, OSError) as error:
-                if str(error) != complained:
+                if str(error) != logged:
                     structlog.get_logger().warning(
-                        "the job's log broke off; read again", error=str(error)
+                        "reading the job's log failed; will be retried", error=str(error)
                     )
-                complained = str(error)
+                logged = str(error)
                 await self._sleep(backoff.pause())
             else:
                 return
 
     async def _read_all(self, workload: Workload) -> None:
-        """Until the far end has all there is; what vanished has no more."""
+        """Until everything is stored; a workload that vanished has no more."""
         try:
             await self._read(workload)
         except JobError as error:

@@ -1,4 +1,4 @@
-"""Sole writer of one attempt's status and logs."""
+"""The only writer of one attempt's progress, logs and outcome."""
 
 import asyncio
 from contextlib import suppress
@@ -25,15 +25,15 @@ from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
 
-#: Seconds that progress waits for more of it. Stages of a job whose image is there take
-#: less, so that its whole preparation costs no call at all.
-_LINGER: Final = 0.1
-#: Seconds that an agent which leaves still gives to an outcome that is on its way.
-_LAST_CALLS: Final = 1.0
+#: Seconds that progress waits for more, to be sent in one call. The stages of a job whose
+#: image exists take less, so that its preparation costs no call of its own.
+_BATCH_DELAY: Final = 0.1
+#: Seconds that an agent that shuts down waits for an outcome that is being sent.
+_DETACH_DELAY: Final = 1.0
 
 
 @dataclass(slots=True)
-class _News:
+class _Progress:
     """Progress that was not sent yet; newer facts replace older ones."""
 
     phase: Phase | None = None
@@ -41,7 +41,7 @@ class _News:
     facts: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
-    def absorb(self, newer: "_News") -> None:
+    def merge(self, newer: "_Progress") -> None:
         self.phase = newer.phase or self.phase
         self.activity = newer.activity or self.activity
         self.facts |= newer.facts
@@ -52,11 +52,11 @@ class _News:
 
 
 class Report:
-    """What one attempt tells the control plane.
+    """Reports one attempt to the control plane.
 
-    Progress (`note`) is collected and sent by a task of its own, so that no stage waits for
-    it; `permit` and `finish` are waited for. A far end that is away delays all of them and
-    fails none. Answers that concern the attempt (stop, fenced) reach it as cancellation.
+    Progress (`note`) is batched and sent by a task of its own, so that no stage waits for it;
+    `permit` and `finish` are waited for. While the control plane is unreachable all of them
+    wait, and none fails. STOP and FENCED in its answers go to the attempt's cancellation.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Report:
         self._setup_shipper = self._shipper("setup")
         self._job_shipper: Shipper | None = None
         self._job_log: JobLog | None = None
-        self._news = _News()
+        self._unsent = _Progress()
         self._facts: dict[str, Any] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -93,58 +93,62 @@ class Report:
         facts: dict[str, Any] | None = None,
         warning: str | None = None,
     ) -> None:
-        """Tell progress, some time soon."""
+        """Add progress, to be sent soon."""
         self._facts |= facts or {}
-        self._news.absorb(_News(phase, activity, dict(facts or {}), [warning] if warning else []))
+        self._unsent.merge(
+            _Progress(phase, activity, dict(facts or {}), [warning] if warning else [])
+        )
         self._idle.clear()
         self._wake.set()
         if self._sender is None or self._sender.done():
             name = f"report-{self._lease.item_id}"
-            self._sender = asyncio.create_task(self._send_news(), name=name)
+            self._sender = asyncio.create_task(self._send_all(), name=name)
 
     async def permit(self) -> LeaseStatus:
-        """Ask for the start permit until it is answered.
+        """Request the start permit until there is an answer.
 
         Raises:
-            AttemptCancelledError: the answer is not known and will not be waited for.
+            AttemptCancelledError: no answer came before the cancellation.
         """
         asked = retry_until_answered(
             lambda: self._queue.permit(self._lease), "start permit", self._sleep
         )
         answer = await self._cancellation.guard(asked, WHILE_PERMITTING)
-        # The permit implies PREPARING; what is still unsent of it would now be refused.
-        if self._news.phase is Phase.PREPARING:
-            self._news.phase = None
+        # The permit implies PREPARING, which would be refused from now on.
+        if self._unsent.phase is Phase.PREPARING:
+            self._unsent.phase = None
         return answer
 
     def follow(self, runner: RunnerPort) -> JobLog:
-        """The job's log, to be begun by the caller."""
+        """The job's log; the caller begins it."""
         shipper = self._shipper("job")
         log = JobLog(runner, self._lease, shipper, self._journal, self._sleep)
         self._job_shipper, self._job_log = shipper, log
         return log
 
     async def finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
-        """All log bytes, then the outcome, until it is answered.
+        """Send all log bytes, then the outcome, until it is answered.
 
         Raises:
             AttemptCancelledError: detached or fenced before the answer came.
-            LaunchError: the far end will never take it.
+            LaunchError: the control plane refuses it for good.
         """
         try:
             await self._journal.concluded(self._lease, outcome, self._facts)
         except LaunchError as error:
-            # A full disk must not keep the outcome from being told.
+            # A full disk must not prevent the report.
             structlog.get_logger().error("the outcome is not in the journal", error=str(error))
         finishing = self._finish(outcome, log_stall)
-        return await self._cancellation.guard(finishing, WHILE_CONCLUDING, detach_delay=_LAST_CALLS)
+        return await self._cancellation.guard(
+            finishing, WHILE_CONCLUDING, detach_delay=_DETACH_DELAY
+        )
 
     async def _finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         self._finishing = True
         self._wake.set()
         await self._idle.wait()
         if not await self.setup.finished(log_stall):
-            self._note_missing("the log of the preparation", self._setup_shipper)
+            self._note_missing("the setup log", self._setup_shipper)
         if self._job_log is not None and not await self._job_log.finished(log_stall):
             self._note_missing("the job's log", self._job_shipper)
         await self._idle.wait()
@@ -155,12 +159,12 @@ class Report:
         )
 
     def _note_missing(self, what: str, shipper: Shipper | None) -> None:
-        why = (shipper.refusal if shipper else None) or "It did not end."
+        why = (shipper.refusal if shipper else None) or "The log did not end."
         structlog.get_logger().warning("the end of a log is missing", log=what, why=why)
         self.note(warning=f"The end of {what} is missing. {why}")
 
     async def close(self) -> None:
-        """End everything that runs here; nothing more is told. Legal twice."""
+        """Stop all tasks; nothing more is sent. May be called twice."""
         if self._job_log is not None:
             await self._job_log.close()
         for shipper in (self._job_shipper, self._setup_shipper):
@@ -169,55 +173,55 @@ class Report:
         sender, self._sender = self._sender, None
         await cancel_task(sender)
 
-    async def _send_news(self) -> None:
+    async def _send_all(self) -> None:
         try:
-            while self._news:
-                if self._news.phase is not Phase.STARTED:
-                    await self._linger()
-                news, self._news = self._news, _News()
-                if news:
-                    await self._send(news)
+            while self._unsent:
+                if self._unsent.phase is not Phase.STARTED:
+                    await self._wait_for_more()
+                progress, self._unsent = self._unsent, _Progress()
+                if progress:
+                    await self._send(progress)
         finally:
             self._idle.set()
 
-    async def _linger(self) -> None:
-        """Wait for more, but not once the start was told: people look at that."""
+    async def _wait_for_more(self) -> None:
+        """Delay the call, but not once STARTED is to be reported: users watch for that."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER):
-                while self._news.phase is not Phase.STARTED and not self._finishing:
+            async with asyncio.timeout(_BATCH_DELAY):
+                while self._unsent.phase is not Phase.STARTED and not self._finishing:
                     self._wake.clear()
                     await self._wake.wait()
 
-    async def _send(self, news: _News) -> None:
-        warning = " ".join(news.warnings) or None
+    async def _send(self, progress: _Progress) -> None:
+        warning = " ".join(progress.warnings) or None
         try:
-            answer = await retry_until_answered(
+            status = await retry_until_answered(
                 lambda: self._queue.advance(
                     self._lease,
-                    phase=news.phase,
-                    activity=news.activity,
-                    facts=news.facts or None,
+                    phase=progress.phase,
+                    activity=progress.activity,
+                    facts=progress.facts or None,
                     warning=warning,
                 ),
                 "progress",
                 self._sleep,
             )
         except FencedError:
-            answer = LeaseStatus.FENCED
+            status = LeaseStatus.FENCED
         except LaunchError as error:
-            # Progress that the far end refuses is lost; the outcome is what counts.
+            # Refused progress is dropped; only the outcome must arrive.
             structlog.get_logger().warning("progress was refused", error=str(error))
             return
-        self.obey(answer)
+        self.apply(status)
 
-    def obey(self, answer: LeaseStatus) -> None:
-        """Turn an answer into a reason."""
-        reason = CANCEL_REASONS.get(answer)
+    def apply(self, status: LeaseStatus) -> None:
+        """Pass a STOP or FENCED answer on as a cancellation."""
+        reason = CANCEL_REASONS.get(status)
         if reason is not None:
             self._cancellation.send(reason)
 
     def _shipper(self, channel: Channel) -> Shipper:
-        # The first lease of an item finds nothing stored; a later one has to ask.
+        # Nothing is stored before an item's first lease; later ones have to ask.
         first = 0 if self._lease.epoch == 1 else None
         return Shipper(
             self._queue, self._lease, channel, self._cancellation, start=first, sleep=self._sleep

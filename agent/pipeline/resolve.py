@@ -21,11 +21,11 @@ from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.environment import MOUNTS, SECRETS, environment_of, named_by_queue
 from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
-from agent.pipeline.stored_job import StoredJob, laid_under, read_job
+from agent.pipeline.stored_job import StoredJob, merge_job, read_job
 from agent.ports.log import LogSink, say
 
-#: Keys of resource arguments that are ours, not the runner's.
-_OURS: Final = frozenset({SECRETS, MOUNTS, "builder"})
+#: Resource arguments that the pipeline reads, not the runner.
+_PIPELINE_ARGUMENTS: Final = frozenset({SECRETS, MOUNTS, "builder"})
 
 #: `${name}` in resource arguments, from an explicit list: never the agent's environment.
 _MACRO: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -34,7 +34,9 @@ _MACRO: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 async def resolve(
     claim: Claim, backend: Backend, dependencies: ResolveDependencies, folder: Path, log: LogSink
 ) -> Resolved:
-    """Look everything up; `folder` is the attempt's own and exists.
+    """Pin and fetch the source, find the command, check the arguments.
+
+    `folder` is the attempt's own and exists.
 
     Raises:
         PolicyError: the administrator's rules, or the description itself, forbid it.
@@ -43,7 +45,7 @@ async def resolve(
     stored = None
     if claim.spec.job:
         stored = await _stored(claim, dependencies, log)
-        claim = laid_under(claim, stored)
+        claim = merge_job(claim, stored)
     command = checked_command(claim.spec)
     for kind in (SECRETS, MOUNTS):
         named_by_queue(claim, kind)
@@ -62,7 +64,7 @@ async def resolve(
 
 async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink) -> StoredJob:
     if dependencies.sources.jobs is None:
-        message = f"This agent reads no stored jobs, and the spec names {claim.spec.job}."
+        message = f"This agent cannot read stored jobs, and the spec names {claim.spec.job}."
         raise PolicyError(Cause.POLICY_SPEC, message)
     stored = await read_job(dependencies.sources.jobs, str(claim.spec.job), claim)
     await say(log, f"job {stored.reference}")
@@ -87,17 +89,17 @@ async def _fetched(
             into = await _empty(dependencies, folder)
             return await sources.artifact.fetch(source, entity, into, log)
         case ArtifactSource():
-            message = "This agent reads no artifacts, and the job's code is one."
+            message = "This agent cannot read artifacts, and the job's code is one."
             raise PolicyError(Cause.POLICY_SPEC, message)
         case _:
-            message = "The spec names no source: neither code, nor a repository, nor an image."
+            message = "The spec names no source: no code, repository or image."
             raise PolicyError(Cause.POLICY_SPEC, message)
 
 
 def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
     """The runner's own arguments, macros expanded."""
     given = claim.spec.args_for(claim.resource)
-    kept = {key: value for key, value in given.items() if key not in _OURS}
+    kept = {key: value for key, value in given.items() if key not in _PIPELINE_ARGUMENTS}
     expanded: Json = expand(kept, macros_of(claim) | more_macros)
     return expanded
 
@@ -135,7 +137,7 @@ def checked_command(spec: LaunchSpec) -> tuple[str, ...]:
         raise PolicyError(Cause.POLICY_SPEC, "The entry point's first word is empty.")
     for word in (*command, *spec.overrides.args):
         if "\0" in word:
-            message = f"The command holds a NUL byte in {word!r}."
+            message = f"The command contains a NUL byte in {word!r}."
             raise PolicyError(Cause.POLICY_SPEC, message)
     if not isinstance(spec.effective_source(), ImageSource):
         _check_paths(command)
@@ -151,7 +153,7 @@ def _check_paths(command: tuple[str, ...]) -> None:
 
 def _ready_image(claim: Claim, backend: Backend, image: str, command: tuple[str, ...]) -> Resolved:
     if backend.images is None:
-        message = f"{claim.resource} runs no container images, and the job brings {image}."
+        message = f"{claim.resource} runs no container images, and the job names the image {image}."
         hint = "Put it on a queue whose resource is local-container."
         raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
     return Resolved(
@@ -199,10 +201,10 @@ def _from_source(
 
 @dataclass(frozen=True, slots=True)
 class BaseImage:
-    """What a generated image stands on, where somebody has said it."""
+    """The base of a generated image, where a layer names one."""
 
     image: str | None
-    #: The image of an accelerator's maker, which may bring no Python.
+    #: An accelerator's image, which may have no Python.
     accelerated: bool = False
     #: Path of the field that decided, in the launch spec.
     origin: str = ""

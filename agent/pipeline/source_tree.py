@@ -33,9 +33,9 @@ class PreparedTree:
 
     #: The entry point, a converted notebook's script in place of the notebook.
     command: tuple[str, ...]
-    #: Of generated images and environments; `None` leaves it to the builder.
+    #: For generated images and environments; `None`: the builder's default.
     python: str | None
-    #: Which file or option decided about Python, for people.
+    #: The file or option that names the Python version, for display.
     python_from: str | None = None
 
 
@@ -63,7 +63,7 @@ async def prepare_tree(
     if prepared.command != tuple(spec.overrides.entry_point):
         await say(log, f"notebook converted: the job runs {' '.join(prepared.command)}")
     if prepared.python_from:
-        await say(log, f"Python {prepared.python}, as {prepared.python_from} says")
+        await say(log, f"Python {prepared.python}, from {prepared.python_from}")
     return prepared
 
 
@@ -76,9 +76,9 @@ def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Prepared
     if notebook is not None:
         script = _convert(root, root / build_context, path_inside(notebook, "entry point's file"))
         command = tuple(script if word == notebook else word for word in command)
-    said = spec.build.python or (spec.model_extra or {}).get("python_version")
-    if said:
-        return PreparedTree(command, runtime.parse_python(str(said), "The launch spec"))
+    version = spec.build.python or (spec.model_extra or {}).get("python_version")
+    if version:
+        return PreparedTree(command, runtime.parse_python(str(version), "The launch spec"))
     found = _detected(root, build_context)
     return (
         PreparedTree(command, found.python, found.origin) if found else PreparedTree(command, None)
@@ -86,7 +86,7 @@ def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Prepared
 
 
 def _place_frozen(root: Path, stored: StoredJob) -> None:
-    """As W&B does: at the root; what a code artifact brings of that name stays."""
+    """At the root, as W&B does; a file of that name in a code artifact is kept."""
     target = root / frozen.FILE_NAME
     from_git = stored.reading.job.source_type == "repo"
     if target.is_symlink() or (target.exists() and from_git):
@@ -99,7 +99,7 @@ def _remove(target: Path) -> None:
     try:
         target.unlink()
     except OSError as error:
-        message = f"'{target.name}' of the source is no file ({error.strerror})."
+        message = f"'{target.name}' of the source is not a file ({error.strerror})."
         raise InvalidInputError(message) from None
 
 
@@ -119,7 +119,7 @@ def _convert(root: Path, context: Path, notebook: str) -> str:
 
 
 def _detected(root: Path, build_context: str) -> runtime.Runtime | None:
-    """What a file of the source says about Python."""
+    """The Python version that a file of the source names."""
     current = f"{sys.version_info.major}.{sys.version_info.minor}"
     for path in runtime.runtime_candidates(build_context):
         text = _read(root, root / path, path, _LARGEST_RUNTIME)
@@ -155,10 +155,10 @@ class Layout:
 def layout_of(
     root: Path, spec: LaunchSpec, *, containers: bool, command: tuple[str, ...] | None = None
 ) -> Layout:
-    """Find and check what the spec names. Blocks (looks at files).
+    """Find and check the paths that the spec names. Blocks (reads the file system).
 
-    Without `containers` no Dockerfile is looked for. `command` stands for the spec's own
-    entry point where that was changed; a script that stands alone gets its interpreter.
+    Without `containers` Dockerfiles are ignored. `command` replaces the spec's entry point if
+    that was changed; a script without an interpreter gets one.
 
     Raises:
         JobError: `SOURCE_INVALID` for a path that leaves the source, `SOURCE_NOT_FOUND` for
@@ -166,20 +166,20 @@ def layout_of(
     """
     context = inside(root, spec.build.build_context or ".", "build context")
     if not context.is_dir():
-        message = f"The build context '{spec.build.build_context}' is no folder of the source."
+        message = f"The build context '{spec.build.build_context}' is not a folder of the source."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     relative = context.relative_to(root.resolve()).as_posix()
     words = tuple(spec.overrides.entry_point) if command is None else command
     layout = Layout(relative, None, runnable(words))
     if not containers:
         return _with_script(context, layout)
-    asked = spec.overrides.dockerfile or spec.build.dockerfile
-    if asked is None:
+    named = spec.overrides.dockerfile or spec.build.dockerfile
+    if named is None:
         beside = _beside_entry_point(context, layout)
         return beside or _with_script(context, layout)
-    dockerfile = inside(context, asked, "Dockerfile")
+    dockerfile = inside(context, named, "Dockerfile")
     if not dockerfile.is_file():
-        message = f"The Dockerfile '{asked}' does not exist in the build context."
+        message = f"The Dockerfile '{named}' does not exist in the build context."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     return replace(layout, dockerfile=dockerfile.relative_to(context).as_posix())
 
@@ -193,7 +193,7 @@ def inside(root: Path, path: str, what: str) -> Path:
     base = root.resolve()
     target = (base / path).resolve() if "\0" not in path else None
     if target is None or not target.is_relative_to(base):
-        message = f"The {what} '{path}' lies outside the source."
+        message = f"The {what} '{path}' is outside the source."
         raise JobError(Cause.SOURCE_INVALID, message, hint="Name a path inside it.")
     return target
 
@@ -224,6 +224,6 @@ def _with_script(context: Path, layout: Layout) -> Layout:
 
 
 def _own_script(command: tuple[str, ...]) -> str | None:
-    """The file of the source that a command runs; an absolute path is the image's."""
+    """The file of the source that a command runs; an absolute path is one of the image."""
     script = script_of(command)
     return None if script is None or script.startswith("/") else script

@@ -1,4 +1,4 @@
-"""A stored job: read, mended where clients are known to err, and laid under what was submitted."""
+"""Stored jobs: read from their artifact, and merged under the submitted launch spec."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -21,7 +21,7 @@ _LARGEST_PATCH: Final = 512 * 1024**2
 class StoredJob:
     """One version of a job, whole."""
 
-    #: By version number, whatever alias was asked for.
+    #: By version number, whatever alias was named.
     reference: JobReference
     reading: ParsedJobFile
     #: Text of `requirements.frozen.txt`; empty when there is none.
@@ -30,7 +30,7 @@ class StoredJob:
     patch: bytes | None = None
 
     def layer(self) -> Json:
-        """What the job says about a launch, by the launch spec's own paths."""
+        """The job's layer of the launch spec."""
         return launch_layer(self.reading.job, str(self.reference))
 
 
@@ -57,11 +57,11 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
     return StoredJob(found.reference, reading, _text(listed or b"", found), patch or None)
 
 
-def laid_under(claim: Claim, stored: StoredJob) -> Claim:
-    """The claim with the job's own words where the submission has none.
+def merge_job(claim: Claim, stored: StoredJob) -> Claim:
+    """The claim with the job's values where the submission has none.
 
-    The source is the job's: our control plane has put the same there already, others leave it
-    out, and neither takes a job and a source of the submitter's together.
+    The source is the job's: our control plane has put it there already, others leave it out,
+    and none accepts a job and another source together.
     """
     spec, layer = claim.spec, stored.layer()
     source = stored.reading.job.source

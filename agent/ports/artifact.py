@@ -1,9 +1,9 @@
 """Artifacts as they are stored: versions of named collections, each a list of files.
 
-What the agent reads of them: jobs (`wandb-job.json` and what lies beside it) and the code
-that jobs refer to. Files never change under a digest, so `read` may take a cut transfer up
-again, and callers may keep contents by digest. Digests are MD5: they tell that a transfer
-is complete, and prove nothing about who made it.
+The agent reads jobs (`wandb-job.json` and the files beside it) and the code that jobs refer
+to. A file never changes under its digest, so `read` may resume a transfer, and callers may
+cache contents by digest. Digests are MD5: they show that a transfer is complete, and are no
+protection against forgery.
 """
 
 from collections.abc import AsyncGenerator, Mapping
@@ -17,13 +17,13 @@ from agent.model.job.reference import CodeReference, JobReference
 class Entry:
     """One file of an artifact."""
 
-    #: Relative, `/` between parts; nobody has checked it.
+    #: Relative, `/` between parts; unchecked.
     path: str
-    #: Base64 form of the content's MD5; for references whatever their far end calls one.
+    #: Base64 form of the content's MD5; for references whatever their server calls one.
     digest: str
     #: Bytes, as declared.
     size: int
-    #: Set for what is stored elsewhere and only pointed to.
+    #: URL of a file that is stored elsewhere.
     reference: str | None = None
 
 
@@ -32,7 +32,7 @@ class Artifact:
     """One committed version."""
 
     id: str
-    #: The version itself (`v3`), whatever alias led to it.
+    #: By version number (`v3`), whatever alias was named.
     reference: JobReference
     #: `job`, `code`, …
     type: str
@@ -41,7 +41,7 @@ class Artifact:
 
 
 class ArtifactPort(Protocol):
-    """Reads artifacts with the agent's own right."""
+    """Reads artifacts with the agent's own permissions."""
 
     async def find(self, reference: JobReference) -> Artifact:
         """A version by alias or number.
@@ -54,11 +54,11 @@ class ArtifactPort(Protocol):
         """What a job's `artifact` key points to.
 
         Raises:
-            NotFoundError: deleted, or never there.
+            NotFoundError: it does not exist, or not any more.
         """
 
     def read(self, artifact: Artifact, path: str) -> AsyncGenerator[bytes, None]:
-        """Stream one file; whoever leaves early closes the generator.
+        """Stream one file; close the generator if it is not read to its end.
 
         Raises:
             JobError: `SOURCE_NOT_FOUND`, `SOURCE_UNREACHABLE`, `SOURCE_INVALID` for content

@@ -1,14 +1,14 @@
-"""How a source becomes something that can be run.
+"""How a source becomes an image or an environment.
 
-`pipeline.build` holds the policy, once: it asks for the `key`, looks with `find`, and calls
-`build` only when nothing is there, once per key at a time. A builder holds mechanism.
+`pipeline.build` has the policy: it asks for the `key`, calls `find`, and calls `build` only
+when nothing was found, once per key at a time. Builders have the mechanism.
 
 `key` is a hash over everything that decides the content: files of the context as the
 builder would send them, the Dockerfile, base image, platform, requirements, and the
 builder's own version; equal keys may share a result across attempts, projects and agents.
 `find` is quick and never pulls. `build` writes its progress to `log` while it works, may be
-cancelled at any await (the child process ends with it) and leaves nothing half-made that
-`find` would return. `prune` removes what is older or larger than allowed, and never what
+cancelled at any await (the child process ends with it) and then leaves nothing that `find`
+would return. `prune` removes what is older or larger than allowed, and never what
 a container or process uses.
 """
 
@@ -36,10 +36,10 @@ class BuildRequest:
     command: tuple[str, ...]
     #: Uid of the job's user in generated images.
     user_id: int
-    #: For names people read: `entity/project/name`.
+    #: For display: `entity/project/name`.
     title: str
     labels: dict[str, str]
-    #: The base image is an accelerator's: Python is put into it where it has none.
+    #: The base image is an accelerator's: Python is installed in it if it has none.
     accelerated: bool = False
 
 
@@ -95,10 +95,10 @@ class BuilderPort(Protocol):
 
 
 class ImagePort(Protocol):
-    """Ready images, for jobs that bring one."""
+    """Existing images, for jobs that name one."""
 
     async def resolve(self, reference: str, log: LogSink) -> Image:
-        """Pin a reference to a digest and have it ready to run.
+        """Pin a reference to a digest and make the image available to the runner.
 
         Pulls unless present by digest; falls back to a local image of that name.
 

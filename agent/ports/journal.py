@@ -1,4 +1,4 @@
-"""What the pipeline asks of the journal: intent before a side effect, result after it."""
+"""The write-ahead journal: intent before a side effect, result after it."""
 
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ class AttemptJournal(Protocol):
     """
 
     def opened(self, lease: Lease, name: str, resource: str) -> None:
-        """A workload of this name is going to be created."""
+        """A workload of this name will be created."""
 
     async def start_intended(self, lease: Lease) -> None:
         """A start may be sent from now on. Without this, nothing was ever started."""
@@ -26,10 +26,10 @@ class AttemptJournal(Protocol):
         """Where a later process goes on with the job's log; text of a `ResumePoint`."""
 
     async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
-        """The outcome, to be delivered even by a later process."""
+        """The outcome, to be delivered by this or a later process."""
 
     def acknowledged(self, lease: Lease) -> None:
         """The control plane has the outcome."""
 
     def dropped(self, lease: Lease) -> None:
-        """The attempt is not ours any more."""
+        """The lease of the attempt is lost or given up."""

@@ -1,4 +1,4 @@
-"""Where a stage writes what people should read while it works."""
+"""Where a stage writes its log for the user."""
 
 from typing import Protocol
 
@@ -6,8 +6,8 @@ from typing import Protocol
 class LogSink(Protocol):
     """Takes bytes of one channel of an attempt's log, in order.
 
-    `write` may wait when the far end is slow (back pressure); it never raises for a far
-    end that is away. Colour codes and carriage returns pass unchanged.
+    `write` may wait while the control plane is slow or unreachable (back pressure), and does not
+    raise for it. Colour codes and carriage returns pass unchanged.
     """
 
     async def write(self, data: bytes) -> None:
@@ -15,5 +15,5 @@ class LogSink(Protocol):
 
 
 async def say(log: LogSink, text: str) -> None:
-    """Write one line of our own, marked as the launcher's."""
+    """Write one line of the launcher itself, marked as such."""
     await log.write(f"launch: {text}\n".encode())

@@ -1,18 +1,18 @@
-"""The queue, as the agent sees it.
+"""The control plane's queue, as the agent uses it.
 
 Life cycle
 ----------
 `register` once per process; its answer names leases that an earlier process of the same
-installation held, already under a fresh epoch. Then, concurrently and for ever: `claim`
-(long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and, where the
-far end has it, `commands` (long poll: when to renew at once). Per held
-lease: `advance` any number of times, `permit` exactly before the one call that starts,
-`advance(phase=STARTED)`, `finish`; or, before `permit`, `release`.
+installation held, already under a new epoch. Then, concurrently and until shutdown: `claim`
+(long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and, if the
+server has it, `commands` (long poll: when to renew at once). Per lease: `advance` any number
+of times, `permit` immediately before the one call that starts the job,
+`advance(phase=STARTED)` once it runs, `finish`; or, before `permit`, `release`.
 
 Every write names a `Lease`. An answer `FENCED` means that somebody else owns the attempt:
 stop and touch nothing. All calls are idempotent, so the implementation may repeat them;
-each call carries its own deadline, and raises `UnreachableError` once that has passed.
-Nothing here retries for ever: loops that must (renewal, the outcome outbox) do it
+each call has a deadline of its own, and raises `UnreachableError` when that has passed.
+Nothing here retries without limit: callers that must (renewal, delivery of outcomes) do it
 themselves.
 """
 
@@ -35,7 +35,7 @@ Channel = Literal["setup", "job"]
 
 
 class QueuePort(Protocol):
-    """See the module's text for order, idempotence and deadlines."""
+    """See the module's docstring for order, idempotence and deadlines."""
 
     async def register(self, hello: AgentRegistration) -> RegisteredAgent:
         """Announce this process.
@@ -55,10 +55,10 @@ class QueuePort(Protocol):
     async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float
     ) -> str:
-        """Wait until a renewal would answer something new: a stop, leave, give way.
+        """Wait until the reply to a renewal would change: a stop, a shutdown, a takeover.
 
-        The mark that comes back stands for what there is now; hand it in as `seen` the next
-        time, so that nothing is missed between two calls. The same mark: nothing came.
+        The token that is returned stands for the present state; pass it as `seen` the next
+        time, so that nothing is missed between two calls. The same token: nothing changed.
         """
 
     async def advance(
@@ -73,26 +73,26 @@ class QueuePort(Protocol):
         """Report progress; `phase` only PREPARING or STARTED."""
 
     async def permit(self, lease: Lease) -> LeaseStatus:
-        """Ask for the one permit to start; `HELD` grants it."""
+        """Request the one permit to start; `HELD` grants it."""
 
     async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
         """Report the outcome; the same outcome twice is `HELD` twice."""
 
     async def release(self, lease: Lease, reason: str) -> LeaseStatus:
-        """Hand an item back that was not permitted."""
+        """Return an item that was not permitted to its queue."""
 
     async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
         """Store bytes at `offset` and return the end of what is stored.
 
-        What is stored already is skipped. An answer below `offset` means a gap: send again
-        from there, or say what is missing.
+        Bytes that are stored already are skipped. An answer below `offset` means a gap: send
+        again from there.
 
         Raises:
-            FencedError: the lease is not ours any more.
+            FencedError: the lease is lost.
         """
 
     async def log_end(self, lease: Lease, channel: Channel) -> int:
-        """How many bytes of a channel are stored: where to go on after a restart."""
+        """How many bytes of a channel are stored, to go on after a restart."""
 
     async def attempt_status(self, lease: Lease) -> AttemptStatus:
-        """Whether an attempt that is not ours any more is over; used before sweeping."""
+        """Whether an attempt whose lease is lost is over; asked before its workload is removed."""

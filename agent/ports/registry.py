@@ -1,8 +1,8 @@
-"""Where images lie for others: who may enter, and what is there.
+"""Image registries: credentials, and which images exist.
 
 A registry is named by what it holds: every call takes a repository or a reference, and the
-implementation finds the host and its login. Nothing is kept between calls but connections;
-a login is asked for anew each time, since some of them live for minutes.
+implementation finds the host and its login. Only connections are kept between calls; a login
+is requested each time, since some are valid for minutes only.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from typing import Protocol
 class Credentials:
     """A login for one registry."""
 
-    #: The registry under the name that Docker's configuration has it, with its port.
+    #: The registry by its name in Docker's configuration, with its port.
     server: str
     username: str
     password: str = field(repr=False)
@@ -22,13 +22,13 @@ class Credentials:
 
 
 class RegistryPort(Protocol):
-    """The registries that an agent speaks with."""
+    """The registries that an agent uses."""
 
     async def credentials(self, repository: str) -> Credentials | None:
         """The login for the registry of a repository; `None` where there is none.
 
         Raises:
-            JobError: `IMAGE_AUTH`: what holds the login cannot be read or asked.
+            JobError: `IMAGE_AUTH`: the store of the login cannot be read or asked.
         """
 
     async def exists(self, reference: str) -> str | None:

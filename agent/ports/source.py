@@ -2,8 +2,8 @@
 
 A source turns a description into a folder of files that belongs to one attempt. `fetch`
 pins first (a branch to a commit), then writes below `into`, an empty folder that the caller
-made and will remove, whatever happens. It may keep caches of its own (mirrors) and must
-survive two calls for the same repository at once. It never runs code of the source: no
+made and removes. It may have caches of its own (mirrors) and must support two calls for the
+same repository at once. It never runs code of the source: no
 hooks, no filters, no submodules unless asked. It may be cancelled at any await and then
 leaves nothing outside `into` and its caches half-written.
 """

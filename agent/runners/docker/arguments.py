@@ -1,4 +1,4 @@
-"""Resource arguments of `local-container`: W&B's list of docker options, and who allows more.
+"""Resource arguments of `local-container`: W&B's list of docker options, and what may be added.
 
 Names are compared without leading dashes, in lower case, with `-` for `_`. Values are one
 string or number; lists only where an option may be repeated.
@@ -22,8 +22,8 @@ _ALIASES: Final = {
     "w": "workdir",
 }
 
-#: What every submitter may use: W&B's own list.
-_HARMLESS: Final = frozenset(
+#: Every submitter may use these: W&B's own list.
+_ALWAYS_ALLOWED: Final = frozenset(
     {
         "command",
         "cpu-period",
@@ -46,8 +46,8 @@ _HARMLESS: Final = frozenset(
     }
 )
 
-#: What the administrator may allow by name: each of these can reach beyond the container.
-_DANGEROUS: Final = frozenset(
+#: The administrator may allow these by name: each can reach beyond the container.
+_ON_REQUEST: Final = frozenset(
     {
         "add-host",
         "cap-add",
@@ -90,7 +90,7 @@ _ELSEWHERE: Final = frozenset({"mounts", "secrets"})
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Checked options: canonical name → values, in order."""
+    """Checked options: canonical name → values in order."""
 
     values: dict[str, tuple[str, ...]]
 
@@ -105,21 +105,21 @@ class Options:
 
 
 def canonical(name: str) -> str:
-    """One spelling for each option."""
+    """The canonical spelling of an option's name."""
     plain = name.strip().lstrip("-").replace("_", "-").lower()
     return _ALIASES.get(plain, plain)
 
 
 def allowance(names: Collection[str]) -> frozenset[str]:
-    """The administrator's `allow`, checked.
+    """The administrator's `allow`, checked; canonical names.
 
     Raises:
         ConfigError: a name that this runner does not know.
     """
     allowed = frozenset(canonical(name) for name in names)
-    for name in sorted(allowed - _HARMLESS - _DANGEROUS):
+    for name in sorted(allowed - _ALWAYS_ALLOWED - _ON_REQUEST):
         message = f"`runners.local-container.allow`: there is no option '{name}'."
-        raise ConfigError(message, hint=f"Known: {', '.join(sorted(_DANGEROUS))}.")
+        raise ConfigError(message, hint=f"Known: {', '.join(sorted(_ON_REQUEST))}.")
     return allowed
 
 
@@ -134,7 +134,7 @@ def read_options(arguments: dict[str, Any], allowed: frozenset[str]) -> Options:
         name = canonical(written)
         if name in _ELSEWHERE:
             continue
-        if name not in _HARMLESS and name not in allowed:
+        if name not in _ALWAYS_ALLOWED and name not in allowed:
             raise _not_allowed(written, name)
         values[name] = values.get(name, ()) + _texts(written, name, value)
     return Options(values)
@@ -146,7 +146,7 @@ def refused(written: str, what: str, hint: str | None = None) -> PolicyError:
 
 
 def _not_allowed(written: str, name: str) -> PolicyError:
-    if name in _DANGEROUS:
+    if name in _ON_REQUEST:
         hint = f"An administrator can allow it: `runners.local-container.allow: [{name}]`."
         return refused(written, "it is not allowed on this agent", hint)
     return refused(written, "there is no such option for a job", "See docs/resources.md.")
@@ -164,5 +164,5 @@ def _texts(written: str, name: str, value: Any) -> tuple[str, ...]:
 
 def _text(written: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise refused(written, f"{value!r} is neither a text nor a number")
+        raise refused(written, f"{value!r} is neither text nor a number")
     return str(value)

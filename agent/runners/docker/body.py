@@ -1,7 +1,7 @@
-"""From a request to the body of the engine's `create`: pure, and all in one place.
+"""The body of the engine's `create` for a request. Pure.
 
-Administrators come before submitters: what was granted, the agent's variables and limits
-replace what the arguments ask for. Variables travel in the body, never in an argv.
+The allocation, the agent's variables and the administrator's limits take precedence over the
+resource arguments. Variables are in the body, never in an argv.
 """
 
 import shlex
@@ -18,7 +18,7 @@ from agent.ports.runner import RunRequest
 from agent.runners.docker.arguments import Options, refused
 
 _NANO: Final = 10**9
-#: Options that the engine takes as they are: name → key of `HostConfig`.
+#: Options passed unchanged: name → key of `HostConfig`.
 _TEXTS: Final = {
     "cpuset-cpus": "CpusetCpus",
     "cpuset-mems": "CpusetMems",
@@ -38,8 +38,8 @@ _NUMBERS: Final = {"cpu-shares": "CpuShares"}
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What the agent decides for all of its containers."""
+class ContainerSettings:
+    """What the agent decides, apart from the request."""
 
     config: DockerRunnerConfig
     network_mode: str
@@ -49,7 +49,9 @@ class Surroundings:
     mounts: list[Json] = field(default_factory=list)
 
 
-def container_body(request: RunRequest, options: Options, around: Surroundings) -> dict[str, Any]:
+def container_body(
+    request: RunRequest, options: Options, settings: ContainerSettings
+) -> dict[str, Any]:
     """The body of `create`.
 
     Raises:
@@ -59,7 +61,7 @@ def container_body(request: RunRequest, options: Options, around: Surroundings) 
         "Image": request.image.reference,
         "Labels": {**request.labels, LABEL_KIND: "container"},
         "Env": _environment(request, options),
-        "HostConfig": _host_config(request, options, around),
+        "HostConfig": _host_config(request, options, settings),
     }
     body |= _command(request, options)
     for name, key in (("workdir", "WorkingDir"), ("user", "User"), ("hostname", "Hostname")):
@@ -83,32 +85,34 @@ def _environment(request: RunRequest, options: Options) -> list[str]:
     for pair in options.all("env"):
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            hint = "Variables of the agent itself are not handed on."
+            hint = "The agent's own variables are not passed on."
             raise refused("env", f"'{pair}' is not `NAME=value`", hint)
         variables[name] = value
     variables |= {**request.environment, **request.file_variables}
-    # With DeviceRequests the engine sets it; without, images that ask for all get none.
+    # The engine sets it for DeviceRequests; without, images that ask for all devices get none.
     if not request.allocation.gpus:
         variables["NVIDIA_VISIBLE_DEVICES"] = "void"
     return [f"{name}={value}" for name, value in variables.items()]
 
 
-def _host_config(request: RunRequest, options: Options, around: Surroundings) -> dict[str, Any]:
+def _host_config(
+    request: RunRequest, options: Options, settings: ContainerSettings
+) -> dict[str, Any]:
     host: dict[str, Any] = {
-        # PID 1 ignores SIGTERM unless it handles it, so that most jobs would only end by
-        # SIGKILL; the engine's init passes it on, and reaps orphans.
+        # As PID 1 most jobs would ignore SIGTERM and only end by SIGKILL; the engine's init
+        # forwards it, and reaps orphans.
         "Init": True,
         "AutoRemove": False,
         "RestartPolicy": {"Name": "no"},
-        "NetworkMode": options.one("network") or around.network_mode,
-        "LogConfig": _log_config(around.config),
+        "NetworkMode": options.one("network") or settings.network_mode,
+        "LogConfig": _log_config(settings.config),
         "SecurityOpt": ["no-new-privileges", *options.all("security-opt")],
         "Privileged": options.one("privileged") == "true",
-        "ExtraHosts": _extra_hosts(options, around),
-        "Mounts": around.mounts,
+        "ExtraHosts": _extra_hosts(options, settings),
+        "Mounts": settings.mounts,
     }
     host |= _processor(request.allocation, options) | _memory(request.allocation, options)
-    host |= _simple(options) | _structured(options, around.config)
+    host |= _simple(options) | _structured(options, settings.config)
     if request.allocation.gpus:
         devices = {"DeviceIDs": list(request.allocation.gpus), "Capabilities": [["gpu"]]}
         host["DeviceRequests"] = [{"Driver": "nvidia", **devices}]
@@ -118,7 +122,7 @@ def _host_config(request: RunRequest, options: Options, around: Surroundings) ->
 def _log_config(config: DockerRunnerConfig) -> dict[str, Any]:
     """The driver that keeps bytes.
 
-    json-file replaces bytes that are no UTF-8, also where it cuts long lines amid a letter.
+    json-file replaces bytes that are not UTF-8, also where it splits long lines.
     """
     options = {"max-file": "1", "compress": "false"}
     if config.log_size:
@@ -126,9 +130,9 @@ def _log_config(config: DockerRunnerConfig) -> dict[str, Any]:
     return {"Type": "local", "Config": options}
 
 
-def _extra_hosts(options: Options, around: Surroundings) -> list[str]:
-    # On the host's network the host's own loopback is what jobs should reach.
-    gateway = around.gateway or "host-gateway"
+def _extra_hosts(options: Options, settings: ContainerSettings) -> list[str]:
+    # On the host network jobs reach the host by its loopback address.
+    gateway = settings.gateway or "host-gateway"
     return [f"host.docker.internal:{gateway}", *options.all("add-host")]
 
 
@@ -150,7 +154,7 @@ def _memory(allocation: Allocation, options: Options) -> dict[str, Any]:
     if swap is not None:
         total = -1 if swap == "-1" else _size("memory-swap", swap)
         return {"MemorySwap": total} | ({} if memory is None else {"Memory": memory})
-    # Without a word about swap there is none: the limit means what it says.
+    # No swap unless it is asked for: the limit is the limit of all memory.
     return {} if memory is None else {"Memory": memory, "MemorySwap": memory}
 
 

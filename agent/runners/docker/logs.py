@@ -1,4 +1,4 @@
-"""Following a container's log across cut connections, restarts of the engine and rotation."""
+"""Follows a container's log across broken connections, engine restarts and rotation."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -13,7 +13,7 @@ from agent.ports.runner import LogPiece
 from agent.runners.log_position import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
-#: Seconds before a stream that ended under a running container is opened again.
+#: Seconds before a stream that ended although the container runs is opened again.
 _AGAIN: Final = 0.2
 _PARAMS: Final = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1"}
 _NOT_FOUND: Final = 404
@@ -42,7 +42,7 @@ class Follower:
         """Yield pieces of at most 64 KiB.
 
         Raises:
-            JobError: `LOST_ENGINE`: the engine stayed away.
+            EngineError: the engine stayed away longer than `patience`.
         """
         await self._in_thread(self._marks.load)
         while True:
@@ -59,7 +59,7 @@ class Follower:
                     raise
 
     async def _read(self, offset: int) -> AsyncGenerator[LogPiece, None]:
-        """One stream, from the beginning of what the engine has."""
+        """Read one stream, which begins with the oldest part that the engine still has."""
         position = LogCursor(self._marks, offset)
         frames = LogFrameDecoder()
         path = f"/containers/{self._container}/logs"
@@ -80,7 +80,7 @@ class Follower:
 
 
 def _taken(entries: Iterator[FramePart], position: LogCursor) -> Iterator[LogPiece]:
-    """Wanted parts of one chunk, neighbours joined."""
+    """The wanted parts of one chunk, adjacent ones joined."""
     joined: list[LogPiece] = []
     for entry in entries:
         piece = position.take(entry)

@@ -1,4 +1,4 @@
-"""The network of the agent's own, by which jobs reach an embedded control plane."""
+"""The agent's own Docker network, by which jobs reach an embedded control plane."""
 
 import asyncio
 import json
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from docker.api.client import APIClient
 
 _CONFLICT: Final = 409
-#: Jobs do not reach each other, only the host and what lies behind it.
+#: Jobs cannot reach each other, only the host and other networks.
 _OPTIONS: Final = {"com.docker.network.bridge.enable_icc": "false"}
 _LOOPBACK: Final = "127.0.0.1"
 
 
 class JobNetwork:
-    """Made once and kept: it survives jobs, agents and restarts of the engine.
+    """Created once and kept across jobs, agents and engine restarts.
 
-    A bridge of that name that somebody else made is used as it is.
+    An existing bridge of that name is used as it is.
     """
 
     def __init__(self, config: DockerRunnerConfig, engine: Engine, sdk: DockerSdk) -> None:
@@ -40,10 +40,10 @@ class JobNetwork:
         return "host" if self._config.host_network else self._config.network
 
     async def ensure(self) -> str:
-        """Make it unless it is there, and give the host's address on it.
+        """Create it unless it exists; returns the host's address on it.
 
         Raises:
-            ConfigError: a network of that name is no bridge, or has no gateway.
+            ConfigError: the network of that name is not a bridge, or has no gateway.
             JobError: `START_FAILED`: the engine refused; `LOST_ENGINE`.
         """
         if self._config.host_network:
@@ -73,16 +73,16 @@ def _create(client: "APIClient", name: str) -> None:
             name, driver="bridge", options=_OPTIONS, labels={LABEL_KIND: "network"}
         )
     except APIError as error:
-        # Another agent on this engine may have made it a moment ago.
+        # Another agent on this engine may have created it in the meantime.
         if error.status_code != _CONFLICT:
-            message = f"The network '{name}' cannot be made: {error.explanation}."
+            message = f"The network '{name}' cannot be created: {error.explanation}."
             raise JobError(Cause.START_FAILED, message) from error
 
 
 def _gateway(name: str, network: dict[str, Any]) -> str:
     ranges = (network.get("IPAM") or {}).get("Config") or []
     gateways = [entry["Gateway"] for entry in ranges if entry.get("Gateway")]
-    # A dual-stack bridge has two; the first IPv4 one is what every image can speak to.
+    # A dual-stack bridge has two; every image can use the first IPv4 one.
     gateways.sort(key=lambda address: ":" in address)
     if network.get("Driver") != "bridge" or not gateways:
         message = (

@@ -1,7 +1,7 @@
-"""Runs jobs as Docker containers; see `agent.ports.runner` for what it promises.
+"""Runs jobs as Docker containers; see `agent.ports.runner` for the contract.
 
-The usual way costs two calls before a job runs, create and start; an inspection comes before
-the start of everything that this process did not create itself.
+Normally two calls are made before a job runs, create and start. A container that this process
+did not create is inspected before it is started.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from agent.ports.runner import (
     WorkloadState,
 )
 from agent.runners.docker.arguments import allowance, read_options
-from agent.runners.docker.body import Surroundings, container_body
+from agent.runners.docker.body import ContainerSettings, container_body
 from agent.runners.docker.container import (
     Containers,
     is_running,
@@ -65,7 +65,7 @@ from agent.runners.log_position import LogMarks
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 409
-#: A name that a removal under way still holds: tries, and seconds between them.
+#: A name may still be taken by a container that is being removed: tries, and pause in seconds.
 _CREATE_TRIES: Final = 5
 _CREATE_PAUSE: Final = 0.2
 #: Inspections after a start whose response was lost, and seconds between them. A start takes
@@ -79,9 +79,9 @@ _KILL: Final = 60.0
 class DockerRunner:
     """`RunnerPort` for one engine; an async context manager that owns its connections.
 
-    `state_dir` holds marks of logs; without it an agent that comes back cannot tell how much
-    of a rotated log it has missed. An engine that went away under a job may come back within
-    `patience` seconds.
+    `mounts` are the administrator's, by name. `state_dir` is for marks of logs; without it a
+    restarted agent cannot tell how much of a rotated log it has missed. An engine that does not
+    answer may come back within `patience` seconds.
     """
 
     resource = "local-container"
@@ -107,7 +107,7 @@ class DockerRunner:
         self._sdk = DockerSdk(self._engine, threads)
         self._network = JobNetwork(config, self._engine, self._sdk)
         self._containers = Containers(self._engine, self._sdk, patience)
-        #: Ids that this process created and never sent a start for.
+        #: Ids that this process created and never sent a start request for.
         self._fresh: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -127,10 +127,10 @@ class DockerRunner:
         await asyncio.get_running_loop().run_in_executor(self._threads, self._sdk.close)
 
     async def ensure_network(self) -> str:
-        """Make the job network unless it is there; the host's address on it.
+        """Create the job network unless it exists; returns the host's address on it.
 
         Raises:
-            ConfigError: a network of that name cannot serve.
+            ConfigError: the network of that name cannot be used.
             JobError: `START_FAILED`, `LOST_ENGINE`.
         """
         return await self._network.ensure()
@@ -331,7 +331,7 @@ class DockerRunner:
         return Workload(request.name, container, request.lease, WorkloadState.CREATED)
 
     async def _remove_unstarted(self, workload: Workload) -> None:
-        """Without force: the engine refuses if it runs, and a late start finds nothing."""
+        """Without force: the engine refuses if it runs, and a delayed start finds nothing."""
         self._fresh.discard(workload.id)
         answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params={"v": "1"})
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
@@ -348,8 +348,10 @@ class DockerRunner:
             if mount is None:
                 raise unknown_mount(name)
             mounts.append(_bind(str(mount.source), mount.target, read_only=mount.read_only))
-        around = Surroundings(self._config, self._network.mode, self._network.gateway, mounts)
-        return container_body(request, options, around)
+        settings = ContainerSettings(
+            self._config, self._network.mode, self._network.gateway, mounts
+        )
+        return container_body(request, options, settings)
 
     async def _in_thread(self, work: Callable[[], None]) -> None:
         await asyncio.get_running_loop().run_in_executor(self._threads, work)
@@ -364,7 +366,7 @@ class DockerRunner:
 def _adopted(existing: dict[str, Any], request: RunRequest) -> Workload:
     workload = workload_of(existing)
     if workload is None or not same_attempt(labels_of(existing), request.labels):
-        message = f"The name '{request.name}' is taken by a container that is not ours."
+        message = f"The name '{request.name}' is taken by another container."
         hint = f"Remove it (`docker rm {request.name}`), then retry the item."
         raise JobError(Cause.START_FAILED, message, hint=hint)
     return workload

@@ -1,4 +1,4 @@
-"""Jobs as local processes: a small shell supervisor per job, a folder per job, no daemon.
+"""Jobs as local processes: a shell supervisor and a folder per job.
 
-It is no security boundary: a job can do what the agent's user can, unless `user:` is set.
+No security boundary: a job can do what the agent's user can, unless `user:` is set.
 """

@@ -64,17 +64,19 @@ def _plain(name: str) -> str:
 def environment_of(
     request: RunRequest,
     extra: Mapping[str, str],
-    agents: Mapping[str, str],
+    inherited: Mapping[str, str],
     config: ProcessRunnerConfig,
     user: JobUser | None,
 ) -> dict[str, str]:
-    """All variables of a job; `extra` are those of its resource arguments.
+    """All variables of a job.
+
+    `extra` are those of its resource arguments, `inherited` are the agent's own.
 
     Raises:
         PolicyError: `POLICY_SPEC`: a name or value that a shell cannot pass on.
     """
-    inherited = (*_INHERITED, *config.environment)
-    variables = {name: agents[name] for name in inherited if name in agents}
+    names = (*_INHERITED, *config.environment)
+    variables = {name: inherited[name] for name in names if name in inherited}
     if user is not None:
         variables |= user.environment
     variables |= {**extra, **request.environment}
@@ -101,12 +103,12 @@ def _check(variables: Mapping[str, str]) -> None:
             hint = "Use letters, digits and underscores."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
         if not is_passable(value):
-            message = f"The value of the environment variable '{name}' is no text."
+            message = f"The value of the environment variable '{name}' is not text."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
 
 
 def is_passable(text: str) -> bool:
-    """Whether a program can be given this text: no zero byte, no half character."""
+    """Whether a program can be given this text: no NUL byte, no lone surrogate."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:

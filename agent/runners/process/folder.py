@@ -38,7 +38,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is written down when a job is created; holds no secret."""
+    """The description of a job, written when it is created; holds no secret."""
 
     name: str
     labels: dict[str, str]
@@ -60,9 +60,9 @@ class Folder:
         self.status_file = path / "status"
 
     def create(self, job: Job, environment: dict[str, str]) -> None:
-        """Write everything down in the folder; `job.json` comes last and makes it valid.
+        """Write the files; `job.json` is last and makes the folder valid.
 
-        What a creator that died half-way left is written over.
+        Files of a creator that died half-way are overwritten.
         """
         pairs = (f"{name}={value}" for name, value in environment.items())
         _write(self.path / _SECRETS, "\0".join(pairs))
@@ -72,7 +72,7 @@ class Folder:
         draft.replace(self.path / _JOB)
 
     def job(self) -> Job | None:
-        """What was created here, if anything was."""
+        """The description; `None` when nothing was created here."""
         try:
             text = (self.path / _JOB).read_text("ascii")
         except (FileNotFoundError, NotADirectoryError):
@@ -81,21 +81,21 @@ class Folder:
         return Job(raw["name"], raw["labels"], tuple(raw["argv"]), raw["workdir"])
 
     def environment(self) -> dict[str, str]:
-        """Variables of the job; gone once it has been started."""
+        """Variables of the job; removed once it has been started."""
         raw = (self.path / _SECRETS).read_bytes()
         text = os.fsdecode(raw)
         return dict(pair.split("=", 1) for pair in text.split("\0") if pair)
 
     def forget_secrets(self) -> None:
-        """The job has its variables; nobody else needs them any more."""
+        """Remove the variables, which the started job has."""
         (self.path / _SECRETS).unlink(missing_ok=True)
 
     def status(self) -> Status | None:
-        """How far it is; `None` when no start was tried."""
+        """The present status; `None` when no start was tried."""
         return _read_status(self.status_file)
 
     def remove(self) -> None:
-        """Remove it, `job.json` last, so that half a removal is found and repeated."""
+        """Remove it, `job.json` last, so that an interrupted removal is found and repeated."""
         for entry in self._entries():
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -133,7 +133,7 @@ def _read_status(path: Path) -> Status | None:
     except FileNotFoundError:
         return None
     try:
-        # First the lock, then the text: a supervisor that ends between the two has written.
+        # First the lock, then the text: a supervisor that ends in between has written it.
         alive = not try_lock(descriptor, shared=True)
         facts = os.fstat(descriptor)
         text = os.pread(descriptor, 4096, 0).decode("ascii", "replace")

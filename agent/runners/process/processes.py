@@ -29,7 +29,7 @@ def members(name: str, session: int | None) -> Iterator[int]:
     Those of its session, and children that made a session of their own, found by the variable
     that every job has. A process that also dropped its environment is out of reach.
 
-    `session` only while its id is sure to be the job's; `None` goes by the variable alone.
+    `session` only while its id is certainly the job's; `None` uses the variable alone.
     """
     marker = f"{MARKER}={name}".encode()
     for entry in os.listdir("/proc"):  # noqa: PTH208 -- names only, hundreds of them
@@ -38,9 +38,9 @@ def members(name: str, session: int | None) -> Iterator[int]:
 
 
 def kill_members(name: str, session: int | None, spared: int | None) -> None:
-    """Kill all processes of a job but the spared one. Blocks.
+    """Kill all processes of a job except `spared`. Blocks.
 
-    Repeats until a whole round finds nobody, as the killed may have forked meanwhile.
+    Repeats until a round finds none, as a process may fork before it is killed.
     """
     for _ in range(_ROUNDS):
         victims = [pid for pid in members(name, session) if pid != spared]
@@ -52,7 +52,7 @@ def kill_members(name: str, session: int | None, spared: int | None) -> None:
 
 
 def group_is_empty(session: int) -> bool:
-    """Whether the job's own process group has no member: one call, no walk."""
+    """Whether the job's own process group has no member; one system call."""
     try:
         os.killpg(session, 0)
     except ProcessLookupError:
@@ -63,9 +63,9 @@ def group_is_empty(session: int) -> bool:
 
 
 class Watch:
-    """Tells when a process has ended; legal for one that has ended or never was (`None`).
+    """Observes a process until its end; `None` is a process that has ended.
 
-    The caller makes sure, after entering, that the id still means the same process.
+    The caller verifies, after entering, that the id still belongs to the same process.
     """
 
     def __init__(self, pid: int | None) -> None:
@@ -101,7 +101,7 @@ class Watch:
         return self._ended.is_set()
 
     def set_ended(self) -> None:
-        """The process has ended, as the watch saw or somebody knows better."""
+        """Mark the process as ended."""
         self._ended.set()
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
@@ -112,8 +112,8 @@ async def follow(
 ) -> AsyncGenerator[LogPiece, None]:
     """Yield the file from `offset` on until its writer has ended and all was read.
 
-    A job that opens /dev/stdout for writing truncates its own log. What it writes from then
-    on is given as if it followed.
+    A job that opens /dev/stdout for writing truncates its own log; what it writes afterwards
+    is returned as if it followed.
     """
     loop = asyncio.get_running_loop()
     descriptor = await loop.run_in_executor(threads, _open, path)
@@ -134,7 +134,7 @@ async def follow(
             elif over:
                 return
             else:
-                # Seen to have ended before the next look: that look is the last.
+                # If it had ended before the next read, that read is the last.
                 over = await watch.wait(pause)
                 pause = min(pause * 2, _LONGEST)
     finally:

@@ -1,8 +1,8 @@
-"""Runs jobs as local processes; see `agent.ports.runner` for what it promises.
+"""Runs jobs as local processes; see `agent.ports.runner` for the contract.
 
 A job is a folder below the root and, once started, a supervisor that holds a lock on the
-folder's status file. Nothing that matters is kept in memory: another agent on the same root
-sees the same jobs.
+folder's status file. All state is in these files: another agent on the same root sees the
+same jobs.
 """
 
 import asyncio
@@ -53,29 +53,29 @@ from agent.system.machine import is_disk_full
 
 T = TypeVar("T")
 
-#: Seconds between looks at a supervisor that has not written its id yet, and how many.
-_YOUNG: Final = 0.01
-_YOUNG_LOOKS: Final = 1000
+#: Seconds between reads while a supervisor has not written its id yet, and how many.
+_NEW_PAUSE: Final = 0.01
+_NEW_READS: Final = 1000
 #: Seconds for a supervisor to write the exit code after its job was killed.
-_LAST_WORDS: Final = 5.0
-#: Bytes; a disk with less is full.
-_NO_ROOM: Final = 64 * 1024
+_EXIT_CODE_WAIT: Final = 5.0
+#: Bytes; a disk with less free space is full.
+_MIN_FREE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class _Supervisor:
-    """Whom a watch looks at."""
+    """The process that a watch observes."""
 
     pid: int
-    #: Whether its session is sure to have been the job's when the watch began.
+    #: Its session was certainly the job's when the watch began.
     lived: bool
 
 
 class ProcessRunner:
     """`RunnerPort` for local processes.
 
-    `agents` is the environment that few variables are inherited from; blocking work runs
-    in `threads`.
+    `environment` is the agent's, of which jobs inherit a few variables; blocking work runs in
+    `threads`.
     """
 
     resource = "local-process"
@@ -86,21 +86,21 @@ class ProcessRunner:
         control_plane_id: str,
         config: ProcessRunnerConfig,
         threads: Executor,
-        agents: Mapping[str, str],
+        environment: Mapping[str, str],
     ) -> None:
         self._root = root
         self._control_plane_id = control_plane_id
         self._config = config
         self._threads = threads
-        self._agents = agents
+        self._environment = environment
         self._limits = Limits.of(config)
         self._user = JobUser.named(config.user) if config.user else None
         #: Supervisors that this process started and has not reaped, by name: until then their
-        #: ids cannot be given to anybody else.
+        #: ids cannot be reused.
         self._children: dict[str, int] = {}
 
     async def backend_id(self) -> str:
-        """Id of the root folder: whoever shares it sees the same jobs."""
+        """See the port: the id of the root folder."""
         return await self._in_thread(lambda: _identity(self._root))
 
     def check(self, arguments: dict[str, Any]) -> None:
@@ -187,12 +187,12 @@ class ProcessRunner:
             if status.alive and status.pid is not None:
                 await self._end(name, watch, status.pid, grace)
             elif status.pid is None or not group_is_empty(status.pid):
-                # Long after its supervisor a session's id may be somebody else's.
+                # Long after its supervisor's end a session's id may be reused.
                 await self._kill(name, None)
             self._reap(name)
 
     async def destroy(self, workload: Workload) -> None:
-        """See the port. What has ended, as most have, goes in one switch of threads."""
+        """See the port. An ended job, the normal case, costs one call in a thread."""
         gone = await self._in_thread(lambda: self._removed(workload))
         self._reap(workload.name)
         if not gone:
@@ -201,16 +201,16 @@ class ProcessRunner:
 
     async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
         signal_group(session, signal.SIGTERM)
-        signal_group(session, signal.SIGCONT)  # a suspended job could not act on it
+        signal_group(session, signal.SIGCONT)  # a suspended job cannot act on SIGTERM
         if not await watch.wait(grace):
-            # The supervisor is spared: it still has to write the exit code.
+            # Not the supervisor: it still has to write the exit code.
             await self._kill(name, session, spared=session)
-            await watch.wait(_LAST_WORDS)
+            await watch.wait(_EXIT_CODE_WAIT)
         await self._kill(name, session)
 
     @asynccontextmanager
     async def _watching_end(self, name: str) -> AsyncIterator[tuple[Watch, _Supervisor | None]]:
-        """A watch for the end only; of a child of ours nothing has to be read for that."""
+        """A watch for the end only; for a child of this process no file has to be read."""
         child = self._children.get(name)
         if child is not None:
             async with Watch(child) as watch:
@@ -222,10 +222,10 @@ class ProcessRunner:
 
     @asynccontextmanager
     async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:
-        """A watch that is sure to look at the supervisor, and the status it began with.
+        """A watch of the right process, and the status that it began with.
 
-        1. The id is read from the status. 2. The supervisor ends, its id is given to another
-        process. 3. We watch that one, for ever. Hence the second look, after the watch began.
+        1. The id is read from the status. 2. The supervisor ends, and its id is reused. 3. The
+        watch would observe the other process. Hence the second read, after the watch began.
         """
         status = await self._status(folder)
         pid = status.pid if status and status.alive else None
@@ -237,19 +237,19 @@ class ProcessRunner:
             yield watch, status
 
     async def _status(self, folder: Folder) -> Status | None:
-        """The status; of a supervisor that has just begun, once it handles signals."""
-        for _ in range(_YOUNG_LOOKS):
+        """The status; that of a new supervisor once it handles signals."""
+        for _ in range(_NEW_READS):
             status = await self._in_thread(folder.status)
             if status is None or status.pid is not None or not status.alive:
                 return status
-            await asyncio.sleep(_YOUNG)
+            await asyncio.sleep(_NEW_PAUSE)
         return status
 
     async def _kill(self, name: str, session: int | None, spared: int | None = None) -> None:
         await self._in_thread(lambda: kill_members(name, session, spared))
 
     def _reap(self, name: str) -> None:
-        """Take the exit status of a child of ours; an earlier agent's child has none for us."""
+        """Reap a child of this process; children of an earlier agent are reaped by init."""
         child = self._children.get(name)
         if child is None:
             return
@@ -282,7 +282,7 @@ class ProcessRunner:
 
     def _variables(self, request: RunRequest) -> dict[str, str]:
         extra = variables(request.arguments)
-        return environment_of(request, extra, self._agents, self._config, self._user)
+        return environment_of(request, extra, self._environment, self._config, self._user)
 
     def _start(self, workload: Workload) -> StartResult:
         folder = self._folder(workload.name)
@@ -300,11 +300,11 @@ class ProcessRunner:
         return Started(replace(workload, state=WorkloadState.RUNNING, started_at=started))
 
     def _removed(self, workload: Workload) -> bool:
-        """Remove it unless something of it may still run; whether there is nothing left to do."""
+        """Remove it unless something of it may still run; whether that is settled."""
         folder = self._folder(workload.name)
         job, status = folder.job(), folder.status()
         if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
-            return True  # another agent on this root made it since, for a later grant
+            return True  # another agent on this root has created it since, under a later lease
         if status is not None and (
             status.alive or status.pid is None or not group_is_empty(status.pid)
         ):
@@ -382,13 +382,13 @@ def _ending(name: str, status: Status | None) -> Ending:
 
 
 def _is_full(folder: Path) -> bool:
-    """Whether its disk has no room; the log is there, and the job runs there."""
+    """Whether the disk of the job's folder is full; its log is there, too."""
     disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _NO_ROOM
+    return disk.f_bavail * disk.f_frsize < _MIN_FREE
 
 
 def _identity(root: Path) -> str:
-    """Made once per root; the link is the fence between two makers."""
+    """The id of the root, created once; `hardlink_to` lets one of two creators win."""
     path = root / "backend-id"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = root / f".{uuid.uuid4().hex}"

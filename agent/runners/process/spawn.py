@@ -1,4 +1,4 @@
-"""The one call that starts a job: its supervisor, in a session of its own."""
+"""Starts a job: its supervisor, in a session of its own, as the configured user."""
 
 import fcntl
 import functools
@@ -30,7 +30,7 @@ class Limits:
 
     @classmethod
     def of(cls, config: ProcessRunnerConfig) -> "Limits":
-        """As configured."""
+        """From the configuration."""
         memory = config.max_memory
         return cls(
             memory="-" if memory is None else str(max(1, memory // 1024)),
@@ -69,18 +69,18 @@ class JobUser:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables that tell programs who they are."""
+        """Variables that name the user."""
         return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name}
 
     def hand_over(self, folder: Path) -> None:
-        """Make a job's copy of the source its user's own. Blocks.
+        """Make the user the owner of a job's copy of the source. Blocks.
 
         Raises:
-            JobError: `START_FAILED`: a folder above it is closed to the user.
+            JobError: `START_FAILED`: the user may not enter a folder above it.
         """
         for parent in reversed(folder.parents):
             if not self._may_enter(parent):
-                message = f"User '{self.name}' may not enter {parent}, where its job lies."
+                message = f"User '{self.name}' may not enter {parent}, which contains its job."
                 hint = "Set `state_dir` to a folder that this user can reach."
                 raise JobError(Cause.START_FAILED, message, hint=hint)
         for place, _, names in os.walk(folder):
@@ -101,7 +101,7 @@ class StartedBeforeError(Exception):
 
 
 def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int:
-    """Start the supervisor and give its process id. Blocks.
+    """Start the supervisor; returns its process id. Blocks.
 
     Raises:
         StartedBeforeError: nothing was started now.
@@ -162,25 +162,25 @@ def _launch(
         )
     finally:
         os.close(log)
-    # It is reaped by whoever waits for it, here or after a restart of the agent; Popen would
-    # take a child that outlives this object for a mistake.
+    # The runner reaps it, or init after a restart of the agent; Popen would warn of a child
+    # that outlives this object.
     child.returncode = 0
     return child.pid
 
 
 @functools.cache
 def _script() -> str:
-    """The supervisor, handed over as text.
+    """The supervisor's script, passed as text.
 
-    A job's user need not be able to read our files, and an upgrade of this package does not
-    reach running shells.
+    The job's user need not be able to read this package, and an upgrade of it does not affect
+    running shells.
     """
     lines = Path(__file__).with_name("supervisor.sh").read_text("ascii").splitlines()
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
 def _program(job: Job, environment: dict[str, str]) -> str:
-    """Where the command is, looked up as the job would."""
+    """The path of the command, found as the job would find it."""
     command = job.argv[0]
     if "/" in command:
         found = Path(job.workdir, command)

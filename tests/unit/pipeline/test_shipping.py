@@ -11,7 +11,7 @@ from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason
-from agent.pipeline.logs import ROOM, JobLog, ResumePoint, RewoundError, SetupLog, Shipper
+from agent.pipeline.logs import BUFFER_SIZE, JobLog, ResumePoint, RewoundError, SetupLog, Shipper
 from agent.ports.runner import Ending, LogPiece, LogPosition, Workload, WorkloadState
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import FakePlane, FakeQueue
@@ -188,17 +188,17 @@ async def test_a_far_end_that_has_room_again_gets_everything() -> None:
 async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
     far = Far(["refuse"] * 1000)
     shipper = Shipper(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
-    writing = asyncio.create_task(shipper.write(b"x" * (3 * ROOM)))
-    while not shipper.away:
+    writing = asyncio.create_task(shipper.write(b"x" * (3 * BUFFER_SIZE)))
+    while not shipper.unreachable:
         await asyncio.sleep(0.001)
     assert not writing.done()
-    assert shipper.end == ROOM
+    assert shipper.end == BUFFER_SIZE
     far.faults.clear()
     await writing
     await shipper.flush()
     await shipper.close()
-    assert len(far.stored) == 3 * ROOM
-    assert max(far.batches) <= ROOM
+    assert len(far.stored) == 3 * BUFFER_SIZE
+    assert max(far.batches) <= BUFFER_SIZE
 
 
 async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
@@ -206,7 +206,7 @@ async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
     shipper = Shipper(Far(["fence"]), WORKLOAD.lease, "job", cancellation, start=0, sleep=scaled)
     await shipper.write(b"x")
     assert await cancellation.wait() is CancelReason.FENCED
-    await shipper.write(b"y" * 2 * ROOM)
+    await shipper.write(b"y" * 2 * BUFFER_SIZE)
     await shipper.flush()
     await shipper.close()
 

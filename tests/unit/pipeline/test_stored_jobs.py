@@ -191,7 +191,7 @@ async def test_known_faults_of_other_clients_are_mended_and_told(scene: Scene) -
 async def test_without_a_runtime_the_source_decides(scene: Scene) -> None:
     scene.job("repo", GIT, runtime="")
     assert (await scene.resolve()).python == "3.12"
-    assert "Python 3.12, as runtime.txt, line 1 says" in scene.log.text
+    assert "Python 3.12, from runtime.txt, line 1" in scene.log.text
 
 
 async def test_the_build_context_s_runtime_comes_first_and_faults_are_placed(scene: Scene) -> None:

@@ -12,7 +12,7 @@ from agent.model.errors import ConfigError, PolicyError
 from agent.model.work import Image, Lease
 from agent.ports.runner import RunRequest
 from agent.runners.docker.arguments import allowance, read_options
-from agent.runners.docker.body import Surroundings, container_body
+from agent.runners.docker.body import ContainerSettings, container_body
 
 LEASE = Lease("item", 1, 1)
 IMAGE = Image("team/image@sha256:1", "digest", reused=True)
@@ -36,7 +36,7 @@ def body_of(
         lease=LEASE, name="job", labels={"a": "b"}, image=IMAGE, folder=Path(), **given
     )
     options = read_options(request.arguments, allowance(config.allow))
-    return container_body(request, options, Surroundings(config, "launch-agent", "172.30.0.1"))
+    return container_body(request, options, ContainerSettings(config, "launch-agent", "172.30.0.1"))
 
 
 def host_of(*args: Any, **more: Any) -> dict[str, Any]:
