@@ -217,7 +217,7 @@ async def test_a_notebook_is_converted_beside_itself(scene: Scene) -> None:
     [
         ({"build_context": "../x"}, "'../x' leads out of the source by `..`"),
         ({"build_context": "/etc"}, "'/etc' is an absolute path"),
-        ({"build_context": "nowhere"}, "'nowhere' is no folder of the source"),
+        ({"build_context": "nowhere"}, "'nowhere' is not a folder of the source"),
         ({"dockerfile": "../Dockerfile"}, "Dockerfile '../Dockerfile'"),
         ({"dockerfile": "/etc/passwd"}, "Dockerfile '/etc/passwd'"),
         ({"dockerfile": "nope"}, "Dockerfile 'nope' does not exist"),
