@@ -45,13 +45,13 @@ format: install  ## format and mend what can be mended by machine
 services:        ## what the tests need: engine, registry, PostgreSQL, git servers, browser, buildkitd
 	tests/services up
 
-test: check services ## the checks and all tests
+test: install    ## the checks and all tests; brings up the services meanwhile
 	tests/run
 
 test-fast: install ## tests that need no services
 	$(BIN)/python -m pytest -q tests/unit
 
-test-long: check services ## campaigns and repetitions beyond `make test`
+test-long: install ## campaigns and repetitions beyond `make test`
 	tests/run --long
 
 bench: install services ## the table of docs/benchmarks.md

@@ -6,8 +6,10 @@ import os
 import shlex
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,13 +54,22 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _up(names: Sequence[str]) -> int:
-    with _lock():
-        for name in names:
-            began = time.monotonic()
-            recorded = getattr(state.load(), name)
-            state.record(name, SERVICES[name].up(recorded))
-            _say(f"{name}: up ({time.monotonic() - began:.1f} s)")
-    return 0
+    """Bring the services up side by side; the others go on when one fails."""
+    began, recording = time.monotonic(), threading.Lock()
+
+    def bring_up(name: str) -> bool:
+        try:
+            facts = SERVICES[name].up(getattr(state.load(), name))
+        except ServiceError as error:
+            _say(f"tests/services: {name}: {error}")
+            return False
+        with recording:
+            state.record(name, facts)
+        _say(f"{name}: up after {time.monotonic() - began:.1f} s")
+        return True
+
+    with _lock(), ThreadPoolExecutor(len(SERVICES)) as threads:
+        return 0 if all(list(threads.map(bring_up, names))) else 1
 
 
 def _down(names: Sequence[str]) -> int:

@@ -1,6 +1,7 @@
 """Packages from Debian, without upgrading or starting anything that was not asked for."""
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ _FROM_NEXT_SUITE = ("docker.io", "docker-cli", "docker-buildx", "containerd")
 _APT = Path("/var/cache/launch-agent-tests/apt")
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _LISTS_MAX_AGE_SECONDS = 12 * 3600
+# Services come up side by side, and apt takes one command at a time.
+_ONE_AT_A_TIME = threading.Lock()
 
 
 def install(*packages: str) -> None:
@@ -28,9 +31,8 @@ def install(*packages: str) -> None:
     if not missing:
         return
     require(f"to install {', '.join(missing)}")
-    options = _configure()
-    with _no_service_starts():
-        _install_missing(missing, options)
+    with _ONE_AT_A_TIME, _no_service_starts():
+        _install_missing(missing, _configure())
 
 
 def require(purpose: str) -> None:
