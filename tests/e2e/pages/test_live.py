@@ -91,8 +91,8 @@ async def test_an_item_is_followed_from_its_queue_to_its_end(scene, browser):
     await browser.until("document.querySelector('.log').innerText.includes('installing')")
     await scene.start(agent, claim)
     await browser.until(f"{state} === 'running'")
-    await scene.log(claim, b"the job speaks\n")
-    await browser.until("document.querySelector('.log').innerText.includes('the job speaks')")
+    await scene.log(claim, b"epoch 1\n")
+    await browser.until("document.querySelector('.log').innerText.includes('epoch 1')")
     await scene.finish(agent, claim, Phase.SUCCEEDED, Cause.SUCCEEDED, "exit code 0", 0)
     await browser.until(f"{state} === 'succeeded'")
     await browser.until("document.querySelector('.log-foot').innerText.includes('Complete')")
@@ -235,7 +235,7 @@ async def test_nothing_that_users_write_is_executed(scene, browser):
     )
     for path in paths:
         await browser.open(f"{scene.url}{path}")
-        await browser.until("document.querySelector('[data-live-mark]').innerText === 'Live'")
+        await browser.until("document.querySelector('[data-live-status]').innerText === 'Live'")
         assert await browser.run("return window.hacked") is None
     await browser.until("document.querySelector('.log').innerText.includes('onerror')")
     assert await browser.run("return window.hacked") is None

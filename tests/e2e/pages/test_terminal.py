@@ -25,7 +25,7 @@ import("/launch/static/terminal.js").then(({ Terminal }) => {
   const lines = [...element.querySelectorAll(".line")];
   done(lines.map((line) => [...line.children].map((span) => ({
     text: span.textContent, classes: span.className,
-    ink: span.style.color, ground: span.style.background })))); });
+    foreground: span.style.color, background: span.style.background })))); });
 """
 
 
@@ -79,7 +79,7 @@ async def test_colours_of_all_three_kinds(screen):
         "\x1b[1;31mred\x1b[0m\x1b[38;5;208morange\x1b[38;2;1;2;3mrgb\x1b[m\x1b[97;44mwhite"
     )
 
-    assert [(s["text"], s["classes"], s["ink"]) for s in line] == [
+    assert [(s["text"], s["classes"], s["foreground"]) for s in line] == [
         ("red", "t-bold f1", ""),
         ("orange", "", "rgb(255, 135, 0)"),
         ("rgb", "", "rgb(1, 2, 3)"),
@@ -90,19 +90,19 @@ async def test_colours_of_all_three_kinds(screen):
 async def test_colours_with_colons_and_underlines_with_a_style(screen):
     [line] = await screen.spans("\x1b[38:2::9:8:7mink\x1b[0m\x1b[4:3mwavy\x1b[4:0mplain")
 
-    assert [(s["text"], s["classes"], s["ink"]) for s in line] == [
+    assert [(s["text"], s["classes"], s["foreground"]) for s in line] == [
         ("ink", "", "rgb(9, 8, 7)"),
         ("wavy", "t-under", ""),
         ("plain", "", ""),
     ]
 
 
-async def test_inverse_swaps_ink_and_ground(screen):
+async def test_inverse_swaps_foreground_and_background(screen):
     [line] = await screen.spans("\x1b[7mplain\x1b[31mred\x1b[27mback")
 
     assert [s["classes"] for s in line] == [
-        "t-default-ink t-default-ground",
-        "on b1 t-default-ink",
+        "t-default-foreground t-default-background",
+        "on b1 t-default-foreground",
         "f1",
     ]
 
@@ -141,7 +141,7 @@ async def test_a_huge_line_is_cut_and_says_so(screen):
     first, second = await screen.lines("x" * 1_000_000 + "\nnext")
 
     assert 4000 < len(first) < 4200
-    assert "raw log" in first
+    assert "download the log" in first
     assert second == "next"
 
 

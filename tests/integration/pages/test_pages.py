@@ -286,7 +286,7 @@ async def test_what_is_wrong_with_an_agent_is_on_its_page_and_with_what_waits(sc
     waiting = words(await page(session, f"/launch/items/{item.id}"))
 
     assert "box POLLING disk low" in own
-    assert f"Nothing is claimed: {message}" in own
+    assert f"It claims no jobs: {message}" in own
     assert "POLLING disk low" in tab
     assert "SCHEDULE_DISK" in waiting
     assert f"Agent box cannot take it now: {message}" in waiting

@@ -1,8 +1,8 @@
-// Keeps a page up to date: the server says that something changed, and the page asks for its
-// own regions again. Also keeps relative times relative. Without this script, reload.
+// Keeps a page up to date: the server sends an event when something changed, and the page
+// fetches its regions again. Also updates relative times. Without this script, reload.
 
-const QUIET_MS = 400;
-const REFUSED_MS = 5000;
+const PAUSE_MS = 400;
+const RETRY_MS = 5000;
 const MINUTE = 60;
 const HOUR = 3600;
 const DAY = 86400;
@@ -23,20 +23,20 @@ function span(seconds) {
   return `${Math.floor(whole / HOUR)} h ${Math.floor((whole % HOUR) / MINUTE)} min`;
 }
 
-// The page's clock may be wrong; the server's time at rendering corrects it.
+// The browser's clock may be wrong; the server's time at rendering corrects it.
 const skew = Date.parse(document.body.dataset.now || "") - Date.now() || 0;
 
-function clock(moment, now) {
-  const today = moment.toDateString() === now.toDateString();
-  return today ? moment.toLocaleTimeString() : moment.toLocaleString();
+function clock(time, now) {
+  const today = time.toDateString() === now.toDateString();
+  return today ? time.toLocaleTimeString() : time.toLocaleString();
 }
 
-function tellTimes() {
+function updateTimes() {
   const now = new Date(Date.now() + skew);
   for (const element of document.querySelectorAll("time[data-style]")) {
-    const moment = new Date(element.dateTime);
-    const seconds = (now - moment) / 1000;
-    const texts = { ago: () => ago(seconds), since: () => span(seconds), clock: () => clock(moment, now) };
+    const time = new Date(element.dateTime);
+    const seconds = (now - time) / 1000;
+    const texts = { ago: () => ago(seconds), since: () => span(seconds), clock: () => clock(time, now) };
     const text = texts[element.dataset.style]();
     if (element.textContent !== text) element.textContent = text;
   }
@@ -46,23 +46,23 @@ class Page {
   constructor(address) {
     this.address = address;
     this.source = null;
-    this.busy = false;
-    this.wanted = false;
-    this.mark = document.querySelector("[data-live-mark]");
-    // A browser has few connections to one server: hidden pages give theirs back. What they
-    // miss they catch up with, since every connection begins with a notice.
-    document.addEventListener("visibilitychange", () => this.look());
-    addEventListener("pagehide", () => this.leave());
-    addEventListener("pageshow", () => this.look());
-    this.look();
+    this.fetching = false;
+    this.changed = false;
+    this.status = document.querySelector("[data-live-status]");
+    // A browser opens few connections to one server, so hidden pages close theirs. They miss
+    // nothing, since every connection begins with an event.
+    document.addEventListener("visibilitychange", () => this.update());
+    addEventListener("pagehide", () => this.disconnect());
+    addEventListener("pageshow", () => this.update());
+    this.update();
   }
 
-  look() {
-    if (document.hidden) this.leave();
+  update() {
+    if (document.hidden) this.disconnect();
     else if (!this.source) this.connect();
   }
 
-  leave() {
+  disconnect() {
     this.source?.close();
     this.source = null;
   }
@@ -71,37 +71,37 @@ class Page {
     const source = new EventSource(this.address);
     this.source = source;
     source.addEventListener("changed", () => this.refresh());
-    source.addEventListener("open", () => this.tell("tone-good", "Live"));
+    source.addEventListener("open", () => this.showStatus("tone-good", "Live"));
     source.addEventListener("error", () => {
-      this.tell("tone-warn", "Reconnecting…");
-      if (source.readyState === EventSource.CLOSED && this.source === source) this.refused();
+      this.showStatus("tone-warn", "Reconnecting…");
+      if (source.readyState === EventSource.CLOSED && this.source === source) this.retryLater();
     });
   }
 
-  // The browser gives up when it is answered and refused: signed out, or a proxy without a server.
-  refused() {
-    this.leave();
+  // The browser does not reconnect after an error response: signed out, or a proxy's error page.
+  retryLater() {
+    this.disconnect();
     this.refresh();
-    setTimeout(() => this.look(), REFUSED_MS);
+    setTimeout(() => this.update(), RETRY_MS);
   }
 
-  tell(tone, text) {
-    if (!this.mark) return;
-    this.mark.className = `live state ${tone}`;
-    this.mark.textContent = text;
-    this.mark.hidden = false;
+  showStatus(tone, text) {
+    if (!this.status) return;
+    this.status.className = `live state ${tone}`;
+    this.status.textContent = text;
+    this.status.hidden = false;
   }
 
   async refresh() {
-    this.wanted = true;
-    if (this.busy) return;
-    this.busy = true;
-    while (this.wanted) {
-      this.wanted = false;
+    this.changed = true;
+    if (this.fetching) return;
+    this.fetching = true;
+    while (this.changed) {
+      this.changed = false;
       await this.fetchRegions();
-      await new Promise((resolve) => { setTimeout(resolve, QUIET_MS); });
+      await new Promise((resolve) => { setTimeout(resolve, PAUSE_MS); });
     }
-    this.busy = false;
+    this.fetching = false;
   }
 
   async fetchRegions() {
@@ -113,7 +113,7 @@ class Page {
       if (response.redirected || response.status === 401) { location.reload(); return; }
       if (response.ok) swap(await response.text());
     } catch {
-      // The event source says when the server is back.
+      // The event source reconnects when the server is back.
     }
   }
 }
@@ -125,17 +125,17 @@ function swap(html) {
   for (const region of fresh.querySelectorAll("[data-region]")) {
     const old = document.getElementById(region.id);
     if (!old) continue;
-    // The texts of times change by themselves and are filled in below.
+    // Texts of times differ in every response; they are filled in below.
     for (const time of region.querySelectorAll("time[data-style]")) time.textContent = "";
     const markup = region.innerHTML;
     if (shown.get(old) !== markup) replace(old, region);
     shown.set(old, markup);
   }
-  tellTimes();
+  updateTimes();
   document.dispatchEvent(new CustomEvent("launch:updated"));
 }
 
-// Open details stay open, and the focus stays where it was.
+// Open details stay open, and the focus stays on the same element.
 function replace(old, region) {
   const open = [...old.querySelectorAll("details[open][id]")].map((element) => element.id);
   const focused = old.contains(document.activeElement) ? keyOf(document.activeElement) : null;
@@ -148,8 +148,8 @@ function keyOf(element) {
   return element.id || element.getAttribute("href") || element.textContent;
 }
 
-tellTimes();
-setInterval(tellTimes, 1000);
+updateTimes();
+setInterval(updateTimes, 1000);
 
 const address = document.body.dataset.events;
 if (address) new Page(address);

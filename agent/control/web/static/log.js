@@ -1,10 +1,10 @@
-// The log of one attempt and channel, read as it arrives and resumed by offset when cut.
+// The log of one attempt and channel, followed live and resumed by offset after a lost connection.
 
 import { Terminal } from "./terminal.js";
 
 const TAIL_BYTES = 1024 * 1024;
 const FIRST_PAUSE = 500;
-const LONGEST_PAUSE = 15000;
+const MAX_PAUSE = 15000;
 
 class Reader {
   constructor(panel) {
@@ -13,7 +13,7 @@ class Reader {
     this.foot = panel.querySelector("[data-log-state]");
     this.terminal = null;
     this.url = null;
-    this.place = null;
+    this.position = null;
     this.abort = null;
     const follow = panel.querySelector("[data-follow]");
     follow?.closest("label").removeAttribute("hidden");
@@ -21,118 +21,118 @@ class Reader {
       this.screen.dataset.follow = follow.checked ? "yes" : "no";
       if (follow.checked) this.screen.scrollTop = this.screen.scrollHeight;
     });
-    // A browser has few connections to one server: hidden pages give theirs back.
-    document.addEventListener("visibilitychange", () => (document.hidden ? this.leave() : this.look()));
-    addEventListener("pagehide", () => this.leave());
-    addEventListener("pageshow", () => this.look());
+    // A browser opens few connections to one server, so hidden pages close theirs.
+    document.addEventListener("visibilitychange", () => (document.hidden ? this.disconnect() : this.update()));
+    addEventListener("pagehide", () => this.disconnect());
+    addEventListener("pageshow", () => this.update());
   }
 
-  leave() {
+  disconnect() {
     this.abort?.abort();
     this.abort = null;
   }
 
-  // Which log to show is said by the server; when it changes, the old one is left.
-  look() {
+  // The server's markup names the log to show; reading another one ends when that changes.
+  update() {
     const url = document.getElementById("log-source")?.dataset.url;
     if (!url || document.hidden || (url === this.url && this.abort)) return;
-    this.leave();
-    if (url !== this.url) this.place = null;
+    this.disconnect();
+    if (url !== this.url) this.position = null;
     this.url = url;
     this.abort = new AbortController();
     this.read(url, this.abort.signal).catch((error) => {
-      if (error.name !== "AbortError") this.say(`The log cannot be read: ${error.message}`);
+      if (error.name !== "AbortError") this.showStatus(`The log cannot be read: ${error.message}`);
     });
   }
 
   async read(url, signal) {
     let pause = FIRST_PAUSE;
-    const place = this.place ?? await this.begin(url, signal);
+    const position = this.position ?? await this.begin(url, signal);
     signal.throwIfAborted();
-    this.place = place;
+    this.position = position;
     while (!signal.aborted) {
-      const before = place.offset;
-      const answer = await this.follow(url, place, signal);
-      if (answer === "complete") { this.finish(place); return; }
+      const before = position.offset;
+      const answer = await this.follow(url, position, signal);
+      if (answer === "complete") { this.finish(position); return; }
       if (answer === "refused") return;
-      pause = place.offset > before ? FIRST_PAUSE : Math.min(pause * 2, LONGEST_PAUSE);
-      this.say("Connection lost; trying again…");
+      pause = position.offset > before ? FIRST_PAUSE : Math.min(pause * 2, MAX_PAUSE);
+      this.showStatus("Connection lost; trying again…");
       await new Promise((resolve) => { setTimeout(resolve, pause); });
     }
   }
 
   async begin(url, signal) {
-    const place = { offset: 0, skipLine: false, decoder: new TextDecoder() };
+    const position = { offset: 0, skipLine: false, decoder: new TextDecoder() };
     try {
       const head = await fetch(url, { method: "HEAD", signal });
       const end = Number(head.headers.get("Launch-Log-End") || 0);
-      if (end > TAIL_BYTES) { place.offset = end - TAIL_BYTES; place.skipLine = true; }
+      if (end > TAIL_BYTES) { position.offset = end - TAIL_BYTES; position.skipLine = true; }
     } catch (error) {
       if (error.name === "AbortError") throw error;
     }
     signal.throwIfAborted();
     this.screen.dataset.follow ??= "yes";
     this.terminal = new Terminal(this.screen);
-    if (place.offset > 0) {
-      this.terminal.write(`\x1b[2m… ${size(place.offset)} left out here; the raw log has all of it …\x1b[0m\n`);
+    if (position.offset > 0) {
+      this.terminal.write(`\x1b[2m… ${size(position.offset)} not shown here; download the log to see all of it …\x1b[0m\n`);
     }
-    return place;
+    return position;
   }
 
-  async follow(url, place, signal) {
+  async follow(url, position, signal) {
     try {
       const address = new URL(url, location.href);
       address.searchParams.set("follow", "1");
-      address.searchParams.set("offset", String(place.offset));
+      address.searchParams.set("offset", String(position.offset));
       const response = await fetch(address, { signal });
       if (response.status === 404) return this.refuse("This log is not here any more.");
       if (response.status === 401 || response.status === 403) return this.refuse("Sign in again to read this log.");
       if (!response.ok) return "cut";
-      this.say("Live");
-      await this.drain(response.body.getReader(), place);
-      return await this.isComplete(url, place, signal) ? "complete" : "cut";
+      this.showStatus("Live");
+      await this.drain(response.body.getReader(), position);
+      return await this.isComplete(url, position, signal) ? "complete" : "cut";
     } catch (error) {
       if (error.name === "AbortError") throw error;
       return "cut";
     }
   }
 
-  async drain(reader, place) {
+  async drain(reader, position) {
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
-      place.offset += value.length;
-      this.show(place, value);
+      position.offset += value.length;
+      this.show(position, value);
     }
   }
 
-  show(place, value) {
+  show(position, value) {
     let bytes = value;
-    if (place.skipLine) {
+    if (position.skipLine) {
       const end = bytes.indexOf(10);
       if (end < 0) return;
       bytes = bytes.subarray(end + 1);
-      place.skipLine = false;
+      position.skipLine = false;
     }
-    this.terminal.write(place.decoder.decode(bytes, { stream: true }));
+    this.terminal.write(position.decoder.decode(bytes, { stream: true }));
   }
 
-  async isComplete(url, place, signal) {
+  async isComplete(url, position, signal) {
     const head = await fetch(url, { method: "HEAD", signal });
     const end = Number(head.headers.get("Launch-Log-End") || 0);
-    return head.ok && head.headers.get("Launch-Log-Complete") === "true" && place.offset >= end;
+    return head.ok && head.headers.get("Launch-Log-Complete") === "true" && position.offset >= end;
   }
 
-  finish(place) {
-    this.say(place.offset === 0 ? "Nothing was written." : `Complete, ${size(place.offset)}`);
+  finish(position) {
+    this.showStatus(position.offset === 0 ? "Nothing was written." : `Complete, ${size(position.offset)}`);
   }
 
   refuse(text) {
-    this.say(text);
+    this.showStatus(text);
     return "refused";
   }
 
-  say(text) {
+  showStatus(text) {
     this.foot.textContent = text;
   }
 }
@@ -146,6 +146,6 @@ function size(bytes) {
 const panel = document.querySelector("[data-log-panel]");
 if (panel) {
   const reader = new Reader(panel);
-  reader.look();
-  document.addEventListener("launch:updated", () => reader.look());
+  reader.update();
+  document.addEventListener("launch:updated", () => reader.update());
 }

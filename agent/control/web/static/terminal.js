@@ -1,11 +1,11 @@
-// What a terminal would show of a stream of text: colours, carriage returns, cursor moves up
-// and down. Only the last lines can still change; older ones are frozen, the oldest dropped.
+// Renders a stream of text as a terminal does: colours, carriage returns, cursor moves up and
+// down. Only the last lines can still change; older ones are final, and the oldest removed.
 
-const KEPT_LINES = 5000;
-const LIVE_LINES = 200;
+const MAX_LINES = 5000;
+const CHANGEABLE_LINES = 200;
 const MAX_COLUMNS = 4000;
-const LONGEST_SEQUENCE = 4096;
-const PLAIN = Object.freeze({ classes: "", ink: null, ground: null });
+const MAX_SEQUENCE = 4096;
+const PLAIN = Object.freeze({ classes: "", foreground: null, background: null });
 const FLAGS = { 1: "bold", 2: "dim", 3: "italic", 4: "under", 7: "inverse", 9: "strike" };
 const FLAGS_OFF = { 22: ["bold", "dim"], 23: ["italic"], 24: ["under"], 27: ["inverse"], 29: ["strike"] };
 
@@ -20,24 +20,24 @@ export class Terminal {
     this.lines = [];
     this.row = 0;
     this.column = 0;
-    this.pen = {};
+    this.attributes = {};
     this.style = PLAIN;
-    this.pending = "";
+    this.attributesding = "";
     this.dropped = 0;
     this.dirty = new Set();
     this.scheduled = false;
     this.openLine();
   }
 
-  // Text may end inside an escape sequence; the rest is kept for the next call.
+  // Text may end inside an escape sequence; the incomplete part is kept for the next call.
   write(text) {
-    const all = this.pending + text;
-    this.pending = "";
+    const all = this.attributesding + text;
+    this.attributesding = "";
     let at = 0;
     while (at < all.length) {
       const next = this.step(all, at);
       if (next < 0) {
-        this.pending = all.slice(at);
+        this.attributesding = all.slice(at);
         break;
       }
       at = next;
@@ -88,22 +88,22 @@ export class Terminal {
     const line = { text: [], styles: [], cut: false, element };
     this.lines.push(line);
     this.dirty.add(line);
-    if (this.lines.length > LIVE_LINES) this.freezeOldest();
+    if (this.lines.length > CHANGEABLE_LINES) this.finishOldest();
   }
 
-  freezeOldest() {
+  finishOldest() {
     const oldest = this.lines.shift();
     this.row = Math.max(0, this.row - 1);
     this.draw(oldest);
     this.dirty.delete(oldest);
     oldest.text = oldest.styles = null;
-    if (this.element.childElementCount > KEPT_LINES) {
+    if (this.element.childElementCount > MAX_LINES) {
       this.element.firstElementChild.remove();
       this.dropped += 1;
     }
   }
 
-  // ---- escape sequences; answers where to go on, or -1 when more text is needed
+  // ---- escape sequences; each returns the index after it, or -1 when more text is needed
 
   escape(all, at) {
     const kind = all[at + 1];
@@ -126,10 +126,10 @@ export class Terminal {
   }
 
   skipString(all, at) {
-    const rest = all.slice(at + 2, at + 2 + LONGEST_SEQUENCE);
+    const rest = all.slice(at + 2, at + 2 + MAX_SEQUENCE);
     const end = /\x07|\x1b\\|\x9c/.exec(rest);
     if (end) return at + 2 + end.index + end[0].length;
-    return rest.length === LONGEST_SEQUENCE ? at + 2 : -1;
+    return rest.length === MAX_SEQUENCE ? at + 2 : -1;
   }
 
   perform(action, parameters) {
@@ -183,14 +183,14 @@ export class Terminal {
     if (/^[<=>?]/.test(parameters)) return;
     const codes = parameters.split(";").flatMap(numbers);
     for (let i = 0; i < codes.length; i += 1) {
-      const which = { 38: "ink", 48: "ground" }[codes[i]];
-      if (which) i = extended(this.pen, which, codes, i);
-      else simple(this.pen, codes[i]);
+      const which = { 38: "foreground", 48: "background" }[codes[i]];
+      if (which) i = extended(this.attributes, which, codes, i);
+      else simple(this.attributes, codes[i]);
     }
-    this.style = styleOf(this.pen);
+    this.style = styleOf(this.attributes);
   }
 
-  // ---- drawing, at most once a frame
+  // ---- drawing, at most once per frame
 
   schedule() {
     if (this.scheduled) return;
@@ -218,7 +218,7 @@ export class Terminal {
       spans.push(span(line.text.slice(start, i).join(""), line.styles[start]));
       start = i;
     }
-    if (line.cut) spans.push(span(" … (a longer line; the raw log has all of it)", { ...PLAIN, classes: "remark" }));
+    if (line.cut) spans.push(span(" … (line cut; download the log to see all of it)", { ...PLAIN, classes: "remark" }));
     line.element.replaceChildren(...spans);
   }
 }
@@ -232,26 +232,26 @@ function numbers(part) {
   return parts.slice(0, parts[1] === 2 ? 5 : 3);
 }
 
-function simple(pen, code) {
-  if (code === 0) for (const key of Object.keys(pen)) delete pen[key];
-  else if (FLAGS[code]) pen[FLAGS[code]] = true;
-  else if (FLAGS_OFF[code]) for (const flag of FLAGS_OFF[code]) delete pen[flag];
-  else if (code >= 30 && code <= 37) pen.ink = code - 30;
-  else if (code >= 90 && code <= 97) pen.ink = code - 82;
-  else if (code >= 40 && code <= 47) pen.ground = code - 40;
-  else if (code >= 100 && code <= 107) pen.ground = code - 92;
-  else if (code === 39) delete pen.ink;
-  else if (code === 49) delete pen.ground;
+function simple(attributes, code) {
+  if (code === 0) for (const key of Object.keys(attributes)) delete attributes[key];
+  else if (FLAGS[code]) attributes[FLAGS[code]] = true;
+  else if (FLAGS_OFF[code]) for (const flag of FLAGS_OFF[code]) delete attributes[flag];
+  else if (code >= 30 && code <= 37) attributes.foreground = code - 30;
+  else if (code >= 90 && code <= 97) attributes.foreground = code - 82;
+  else if (code >= 40 && code <= 47) attributes.background = code - 40;
+  else if (code >= 100 && code <= 107) attributes.background = code - 92;
+  else if (code === 39) delete attributes.foreground;
+  else if (code === 49) delete attributes.background;
 }
 
-// `38;5;N` and `38;2;R;G;B`; answers the index of the last code used.
-function extended(pen, which, codes, i) {
+// `38;5;N` and `38;2;R;G;B`; returns the index of the last code used.
+function extended(attributes, which, codes, i) {
   if (codes[i + 1] === 5) {
-    pen[which] = indexed(codes[i + 2] || 0);
+    attributes[which] = indexed(codes[i + 2] || 0);
     return i + 2;
   }
   if (codes[i + 1] === 2) {
-    pen[which] = rgb(codes.slice(i + 2, i + 5));
+    attributes[which] = rgb(codes.slice(i + 2, i + 5));
     return i + 4;
   }
   return i + 1;
@@ -270,19 +270,19 @@ function rgb(parts) {
   return `rgb(${r}, ${g}, ${b})`;
 }
 
-function styleOf(pen) {
-  if (Object.keys(pen).length === 0) return PLAIN;
-  let { ink, ground } = pen;
-  const classes = ["bold", "dim", "italic", "under", "strike"].filter((flag) => pen[flag]).map((flag) => `t-${flag}`);
-  if (pen.inverse) {
-    [ink, ground] = [ground ?? "default-ink", ink ?? "default-ground"];
+function styleOf(attributes) {
+  if (Object.keys(attributes).length === 0) return PLAIN;
+  let { foreground, background } = attributes;
+  const classes = ["bold", "dim", "italic", "under", "strike"].filter((flag) => attributes[flag]).map((flag) => `t-${flag}`);
+  if (attributes.inverse) {
+    [foreground, background] = [background ?? "default-foreground", foreground ?? "default-background"];
   }
-  if (typeof ink === "number") classes.push(`f${ink}`);
-  if (typeof ground === "number") classes.push("on", `b${ground}`);
-  if (ink === "default-ink") classes.push("t-default-ink");
-  if (ground === "default-ground") classes.push("t-default-ground");
-  if (isColour(ground)) classes.push(isLight(ground) ? "on light" : "on");
-  return { classes: classes.join(" "), ink: isColour(ink) ? ink : null, ground: isColour(ground) ? ground : null };
+  if (typeof foreground === "number") classes.push(`f${foreground}`);
+  if (typeof background === "number") classes.push("on", `b${background}`);
+  if (foreground === "default-foreground") classes.push("t-default-foreground");
+  if (background === "default-background") classes.push("t-default-background");
+  if (isColour(background)) classes.push(isLight(background) ? "on light" : "on");
+  return { classes: classes.join(" "), foreground: isColour(foreground) ? foreground : null, background: isColour(background) ? background : null };
 }
 
 function isColour(value) {
@@ -298,7 +298,7 @@ function span(text, style) {
   const element = document.createElement("span");
   element.textContent = text;
   if (style.classes) element.className = style.classes;
-  if (style.ink) element.style.color = style.ink;
-  if (style.ground) element.style.background = style.ground;
+  if (style.foreground) element.style.color = style.foreground;
+  if (style.background) element.style.background = style.background;
   return element;
 }
