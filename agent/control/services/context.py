@@ -1,4 +1,4 @@
-"""What every service is given, its transactions, and the checks that all of them begin with."""
+"""What services share: their base class, transactions, look-ups and access checks."""
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ _NO_QUEUE = (
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The store and the rules; immutable and shared by all services."""
+    """What all services share: store, notifications, rules and settings."""
 
     database: Database
     notifications: Notifications
@@ -40,7 +40,7 @@ class Context:
     signing_key: bytes = field(repr=False)
 
     def entity_of(self, principal: Principal, name: str | None, action: Action) -> str:
-        """The entity meant, once the caller may do this there.
+        """The named or default entity, if the caller may do this there.
 
         Raises:
             NotFoundError, PermissionDeniedError
@@ -81,7 +81,7 @@ class Context:
     def queue_by_id(
         self, tx: Tx, principal: Principal, queue_id: str, action: Action
     ) -> QueueRecord:
-        """A queue by id, once the caller may do this in its entity."""
+        """A queue by id, if the caller may do this in its entity."""
         found = queues.by_id(tx, queue_id)
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
             raise NotFoundError(f"There is no queue with the id '{queue_id}'.")
@@ -122,20 +122,20 @@ class Context:
         self.policy.require(principal, item.entity, action)
 
     def agent(self, tx: Tx, principal: Principal, agent_id: str, *, lock: bool = False) -> AnyRow:
-        """An agent's row, once the caller may speak for it.
+        """An agent's row, if the caller may act for it.
 
-        A service key speaks only for agents that registered with it.
+        A service key acts only for agents that registered with it.
 
         Raises:
             NotFoundError, PermissionDeniedError
         """
-        return self._spoken_for(principal, agent_id, agents.row(tx, agent_id, lock=lock))
+        return self._checked_agent(principal, agent_id, agents.row(tx, agent_id, lock=lock))
 
-    def may_speak(self, tx: Tx, principal: Principal, agent_id: str) -> None:
-        """As `agent`, where the row itself is not needed: this reads a fourth of it."""
-        self._spoken_for(principal, agent_id, agents.owner(tx, agent_id))
+    def require_agent(self, tx: Tx, principal: Principal, agent_id: str) -> None:
+        """As `agent`, where the row itself is not needed: this reads four columns of it."""
+        self._checked_agent(principal, agent_id, agents.owner(tx, agent_id))
 
-    def _spoken_for(self, principal: Principal, agent_id: str, found: AnyRow | None) -> AnyRow:
+    def _checked_agent(self, principal: Principal, agent_id: str, found: AnyRow | None) -> AnyRow:
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
             raise no_such_agent(agent_id)
         self.policy.require(principal, found.entity, Action.RUN_AGENT)
@@ -201,7 +201,7 @@ def serves(principal: Principal, queue: str) -> None:
 
 
 def no_such_item(item_id: str) -> NotFoundError:
-    """The one answer for an item that is absent or hidden."""
+    """The same error for an item that is absent and one that is hidden."""
     return NotFoundError(
         f"There is no item '{item_id}', or this key may not read it.",
         hint="`launch item list` shows the newest.",
@@ -209,7 +209,7 @@ def no_such_item(item_id: str) -> NotFoundError:
 
 
 def no_such_agent(agent_id: str) -> NotFoundError:
-    """The one answer for an agent that is absent or hidden."""
+    """The same error for an agent that is absent and one that is hidden."""
     return NotFoundError(
         f"There is no agent '{agent_id}', or this key may not read it.",
         hint="`launch agent list` shows them.",

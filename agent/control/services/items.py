@@ -148,8 +148,8 @@ class Items(Service):
         rows = agents.of_entity(tx, item.entity, item.queue_id)
         serving = agents.records(tx, rows, self._context.config.agent_timeout)
         ahead = items.count_ahead(tx, item) if item.phase is Phase.QUEUED else 0
-        room = {one.id: _room(tx, one.id, one.capacity) for one in serving if one.capacity}
-        return Situation(queues.by_id(tx, item.queue_id), serving, ahead, room)
+        free = {one.id: _free(tx, one.id, one.capacity) for one in serving if one.capacity}
+        return Situation(queues.by_id(tx, item.queue_id), serving, ahead, free)
 
     @write
     def stop(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
@@ -230,8 +230,8 @@ class Items(Service):
         return True
 
 
-def _room(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:
-    """What an agent has left beside the items it holds."""
+def _free(tx: Tx, agent_id: str, capacity: Capacity) -> Capacity:
+    """What is free of an agent's capacity beside the items it holds."""
     for row in items.held_by(tx, agent_id):
         capacity = minus(capacity, items.allocation_from(row.allocation) or Allocation())
     return capacity

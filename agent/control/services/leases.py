@@ -203,7 +203,7 @@ class Leases(Service):
             InvalidInputError: a phase other than PREPARING or STARTED; facts too large.
             ConflictError: STARTED without a permit.
         """
-        self._context.may_speak(tx, principal, agent_id)
+        self._context.require_agent(tx, principal, agent_id)
         if phase not in {None, Phase.PREPARING, Phase.STARTED}:
             raise InvalidInputError(f"An item cannot be advanced to {phase}.")
         row = _held(tx, agent_id, lease)
@@ -228,7 +228,7 @@ class Leases(Service):
         Raises:
             ConflictError: the attempt has been started already.
         """
-        self._context.may_speak(tx, principal, agent_id)
+        self._context.require_agent(tx, principal, agent_id)
         row = _held(tx, agent_id, lease)
         if row is None:
             return LeaseStatus.FENCED
@@ -266,7 +266,7 @@ class Leases(Service):
             InvalidInputError: not a terminal phase.
             ConflictError: the transition table has no such edge.
         """
-        self._context.may_speak(tx, principal, agent_id)
+        self._context.require_agent(tx, principal, agent_id)
         if phase not in TERMINAL:
             raise InvalidInputError(f"{phase} is no outcome.")
         row = _held(tx, agent_id, lease)
@@ -296,7 +296,7 @@ class Leases(Service):
         Raises:
             ConflictError: it was permitted.
         """
-        self._context.may_speak(tx, principal, agent_id)
+        self._context.require_agent(tx, principal, agent_id)
         row = _held(tx, agent_id, lease)
         if row is None:
             return LeaseStatus.HELD if _was_released(tx, lease) else LeaseStatus.FENCED

@@ -55,7 +55,7 @@ class AttemptLogs(Service):
         attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
         self._context.policy.require(principal, attempt.entity, Action.RUN_AGENT)
         if attempt.agent_id is not None and principal.kind is Kind.AGENT:
-            self._context.may_speak(tx, principal, attempt.agent_id)
+            self._context.require_agent(tx, principal, attempt.agent_id)
         over = attempt.finished_at
         late = over is not None and over + self._context.config.token_grace < tx.now
         if attempt.epoch != lease.epoch or late or Phase(attempt.phase) is Phase.QUEUED:

@@ -1,4 +1,4 @@
-"""All services over one store: what the app and the pages are given."""
+"""Opens the store and assembles the services."""
 
 import secrets
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ _KEY_BYTES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """The control plane without its wire."""
+    """All services of the control plane, without HTTP."""
 
     #: Names the installation in labels and object names; stable for the database's life.
     control_plane_id: str
@@ -59,7 +59,7 @@ class Plane:
     database: Database
 
     async def ready(self) -> None:
-        """Ask the store for something; raises when it does not answer.
+        """Read from the store; raises when it does not answer.
 
         Raises:
             UnreachableError: the database server is away.

@@ -1,4 +1,4 @@
-"""Time's consequences: expired leases, silent agents, waits that are over, retention."""
+"""Periodic work on the store: expired leases, silent agents, retry delays, retention."""
 
 import asyncio
 import time
@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from agent.control.services.context import Context
+from agent.control.services.context import Context, Service, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import end, remark, requeue
@@ -20,12 +20,12 @@ from agent.model.phase import MAY_RUN, Phase
 
 #: Seconds between two rounds.
 INTERVAL: Final = 1.0
-#: A round this late, or a clock this far off, means that nobody else was late: leases
-#: begin anew.
+#: After a round that is this late, or a clock step of this size, all leases are renewed: the
+#: control plane was away, and agents could not renew.
 _STALL: Final = 5.0
 #: Leases lost in a row before a start, after which an item is not tried again by itself.
-_POISON: Final = 3
-_AT_ONCE: Final = 500
+_MAX_LEASE_LOSSES: Final = 3
+_BATCH: Final = 500
 _RETENTION_EVERY: Final = 60.0
 #: Seconds that an idempotency key is remembered.
 _KEY_AGE: Final = 86_400.0
@@ -36,104 +36,111 @@ class Reaped:
     """What one round changed."""
 
     requeued: int = 0
-    poisoned: int = 0
+    quarantined: int = 0
     lost_contact: int = 0
     lost: int = 0
     removed: int = 0
 
 
-class Reaper:
-    """One per process; several replicas may reap at once.
+class Reaper(Service):
+    """One per process; several replicas may run it at once.
 
-    Expiry is told by the store's clock, and trusted only while that clock and this
-    process's own agree: a stall of ours, a suspended machine or a clock that was set must
-    not look like agents that fell silent.
+    Expiry is decided by the store's clock, and only while that clock and this process's
+    monotonic clock agree: a stalled process, a suspended machine or a changed clock must not
+    look like agents that stopped renewing.
     """
 
     def __init__(self, context: Context, logs: AttemptLogs) -> None:
-        self._context = context
+        super().__init__(context)
         self._logs = logs
-        self._swept_at = -_RETENTION_EVERY
+        self._retention_at = -_RETENTION_EVERY
         self._round_at: float | None = None
         self._offset: float | None = None
 
-    async def start(self) -> None:
-        """Before serving: nobody is late because we were away; leases begin anew."""
-        lease = self._context.config.lease
-        await self._context.database.write(lambda tx: items.extend_all(tx, tx.now + lease))
+    @write
+    def start(self, tx: Tx) -> None:
+        """Before serving: renew all leases, since nobody could while this was down."""
+        items.extend_all_leases(tx, tx.now + self._context.config.lease)
 
     async def reap_once(self) -> Reaped:
-        """One round; safe to run at any time, any number at once."""
-        mine = time.monotonic()
-        theirs = await self._context.database.read(lambda tx: tx.now)
-        if self._is_astray(mine, theirs):
+        """One round; safe to run at any time, several at once."""
+        local = time.monotonic()
+        stored = await self._now()
+        if self._has_stalled(local, stored):
             await self.start()
-            timeout = self._context.config.agent_timeout
-            await self._context.database.write(lambda tx: agents.reset_heartbeats(tx, timeout))
-        self._round_at, self._offset = mine, theirs - mine
-        reaped = await self._context.database.write(lambda tx: _expire(tx, self._context))
+            await self._reset_heartbeats()
+        self._round_at, self._offset = local, stored - local
+        requeued, quarantined, lost_contact, lost = await self._expire()
         removed = 0
-        if mine - self._swept_at >= _RETENTION_EVERY:
-            self._swept_at = mine
-            removed = await self._context.database.write(lambda tx: _sweep(tx, self._context))
+        if local - self._retention_at >= _RETENTION_EVERY:
+            self._retention_at = local
+            removed = await self._remove_old()
         await self._logs.flush()
-        return Reaped(*reaped, removed)
+        return Reaped(requeued, quarantined, lost_contact, lost, removed)
 
     async def run(self) -> None:
-        """Rounds for ever, until cancelled; a failing round is logged and tried again."""
+        """Rounds until cancelled; a failing round is logged and tried again."""
         while True:
             try:
                 await self.reap_once()
             except LaunchError as error:
                 structlog.get_logger().warning("reaper.round_failed", error=str(error))
-            except Exception:  # noqa: BLE001 -- a mistake of ours must not end reaping
+            except Exception:  # noqa: BLE001 -- a bug in one round must not end reaping
                 structlog.get_logger().exception("reaper.round_failed")
             await asyncio.sleep(INTERVAL)
 
-    def _is_astray(self, mine: float, theirs: float) -> bool:
+    def _has_stalled(self, local: float, stored: float) -> bool:
         if self._round_at is None or self._offset is None:
             return False
-        late = mine - self._round_at - INTERVAL
-        return late > _STALL or abs(theirs - mine - self._offset) > _STALL
+        late = local - self._round_at - INTERVAL
+        return late > _STALL or abs(stored - local - self._offset) > _STALL
+
+    @read
+    def _now(self, tx: Tx) -> float:
+        return tx.now
+
+    @write
+    def _reset_heartbeats(self, tx: Tx) -> None:
+        agents.reset_heartbeats(tx, self._context.config.agent_timeout)
+
+    @write
+    def _expire(self, tx: Tx) -> tuple[int, int, int, int]:
+        tx.notify(*(topic_queue(queue_id) for queue_id in items.end_delays(tx)))
+        requeued = quarantined = lost_contact = lost = 0
+        for row in items.expired(tx, _BATCH):
+            if Phase(row.phase) not in MAY_RUN:
+                is_quarantined = _lose_lease(tx, row)
+                quarantined += is_quarantined
+                requeued += not is_quarantined
+            elif row.lost_contact_at is None:
+                lost_contact += 1
+                text = f"lost contact with agent {row.agent_name}"
+                remark(tx, row, text, lost_contact_at=tx.now)
+            elif row.lost_contact_at + self._context.config.lost_contact <= tx.now:
+                lost += 1
+                text = f"agent {row.agent_name} stayed silent after the start was permitted"
+                end(tx, row, Phase.LOST, Cause.LOST_AGENT, text)
+        return requeued, quarantined, lost_contact, lost
+
+    @write
+    def _remove_old(self, tx: Tx) -> int:
+        before = tx.now - self._context.config.keep_items
+        return (
+            items.remove_finished(tx, before, _BATCH)
+            + agents.remove_silent(tx, before)
+            + idempotency.remove_old(tx, tx.now - _KEY_AGE)
+        )
 
 
-def _expire(tx: Tx, context: Context) -> tuple[int, int, int, int]:
-    tx.notify(*(topic_queue(queue_id) for queue_id in items.end_waits(tx)))
-    requeued = poisoned = out_of_contact = lost = 0
-    for row in items.expired(tx, _AT_ONCE):
-        if Phase(row.phase) not in MAY_RUN:
-            is_poison = _lease_lost(tx, row)
-            poisoned += is_poison
-            requeued += not is_poison
-        elif row.lost_contact_at is None:
-            out_of_contact += 1
-            text = f"lost contact with agent {row.agent_name}"
-            remark(tx, row, text, lost_contact_at=tx.now)
-        elif row.lost_contact_at + context.config.lost_contact <= tx.now:
-            lost += 1
-            text = f"agent {row.agent_name} stayed silent after the start was permitted"
-            end(tx, row, Phase.LOST, Cause.LOST_AGENT, text)
-    return requeued, poisoned, out_of_contact, lost
+def _lose_lease(tx: Tx, row: AnyRow) -> bool:
+    """Requeue an item that was not started; true when it was quarantined instead.
 
-
-def _lease_lost(tx: Tx, row: AnyRow) -> bool:
-    """Put an item back that nothing ran of; true when it was withdrawn as poison instead.
-
-    W&B's agents let leases lapse on purpose, so these never count.
+    W&B's agents let leases expire on purpose, so theirs never count.
     """
     losses = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
-    if losses >= _POISON and not row.stop_requested:
+    if losses >= _MAX_LEASE_LOSSES and not row.stop_requested:
         text = f"{losses} agents in a row fell silent while preparing it, {row.agent_name} last"
         end(tx, row, Phase.ERRORED, Cause.LOST_POISON, text)
         return True
-    requeue(tx, row, f"the lease of agent {row.agent_name} ran out", losses=losses)
+    requeue(tx, row, f"the lease of agent {row.agent_name} expired", losses=losses)
     return False
-
-
-def _sweep(tx: Tx, context: Context) -> int:
-    before = tx.now - context.config.keep_items
-    return (
-        items.remove_finished(tx, before, _AT_ONCE)
-        + agents.remove_silent(tx, before)
-        + idempotency.forget(tx, tx.now - _KEY_AGE)
-    )

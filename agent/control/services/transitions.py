@@ -69,19 +69,19 @@ def move(
     `through` is a phase in between: two steps of the table and of the history, written once.
 
     Raises:
-        ConflictError: the table has no such edge, or the item changed under the lock's
-            absence, which would be a mistake of ours.
+        ConflictError: the table has no such edge, or the item was not locked and changed,
+            which would be a bug.
     """
     before = Phase(row.phase)
     _check_steps(row, (before, through, after) if through else (before, after))
     whole = {"phase": after.value, "updated_at": tx.now, **(changes or {})}
     if not items.change(tx, row, whole):
-        raise ConflictError(f"Item {row.id} was changed by somebody else.")
+        raise ConflictError(f"Item {row.id} was changed meanwhile.")
     attempt = whole.get("attempt", row.attempt)
     epoch = whole.get("epoch", row.epoch)
     kept = {key: value for key, value in whole.items() if key in _ATTEMPT_COLUMNS}
     if after is Phase.LEASED:
-        kept["token_epoch"] = epoch  # the run's token is of this grant; adoptions keep it
+        kept["token_epoch"] = epoch  # the run token names this lease; adoptions keep it
     history.change_attempt(tx, row.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
     if through is not None:
         _note(tx, row, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
@@ -100,7 +100,7 @@ def _check_steps(row: AnyRow, phases: tuple[Phase, ...]) -> None:
 
 
 def remark(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
-    """Write a line into the history without a change of phase."""
+    """Add an event to the history, and change columns, without a change of phase."""
     items.change(tx, row, {"updated_at": tx.now, **changes})
     phase = Phase(row.phase)
     _note(tx, row, phase, attempt=row.attempt, epoch=row.epoch, actor=actor, text=text)
@@ -108,14 +108,14 @@ def remark(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **change
 
 
 def notify_watchers(tx: Tx, row: AnyRow) -> None:
-    """Let those who look at the item look again."""
+    """Notify subscribers of the item and of its entity."""
     tx.notify(topic_item(row.id), topic_entity(row.entity))
 
 
 def requeue(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
-    """Put an item that nothing ran of back on its queue, in its old place.
+    """Put an item that has not started back on its queue, in its old place.
 
-    One that is to be stopped, or whose queue is gone, is stopped instead.
+    It is stopped instead if a stop was requested or its queue was deleted.
     """
     if row.stop_requested or row.queue_id is None:
         end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
@@ -141,7 +141,7 @@ def end(
     actor: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Bring an attempt to its outcome, and open another one where policy says so."""
+    """Store an attempt's outcome, and open another attempt if policy says so."""
     outcome = {
         "cause": cause.value,
         "message": message,
@@ -152,25 +152,25 @@ def end(
         "activity": None,
     }
     move(tx, row, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
-    if may_try_again(row, phase, cause):
-        _try_again(tx, items.require(tx, row.id), phase)
+    if _may_retry(row, phase, cause):
+        _retry(tx, items.require(tx, row.id), phase)
 
 
-def _try_again(tx: Tx, row: AnyRow, phase: Phase) -> None:
-    """Open an attempt by policy: at once where the machine went away, else after a wait.
+def _retry(tx: Tx, row: AnyRow, phase: Phase) -> None:
+    """Open an attempt by policy: at once after a lost machine, else after a growing delay.
 
-    What an error comes from, a registry or a disk, is seldom mended within seconds.
+    The causes of errors, such as a registry or a disk, seldom recover within seconds.
     """
     number = row.retried + 1
-    text = f"another try by policy, number {number}"
+    text = f"retried by policy, retry {number}"
     if phase is Phase.ERRORED:
-        wait = min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
-        reopen(tx, row, f"{text}, after {wait:g} s", retried=number, not_before=tx.now + wait)
+        delay = min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
+        reopen(tx, row, f"{text}, after {delay:g} s", retried=number, not_before=tx.now + delay)
     else:
         reopen(tx, row, text, retried=number)
 
 
-def may_try_again(item: AnyRow, phase: Phase, cause: Cause) -> bool:
+def _may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
     """Whether policy opens a new attempt; never against a stop request.
 
     `on_lost` decides about lost ones, `retries` about causes that are not the job's own.
@@ -193,7 +193,7 @@ def reopen(
     not_before: float | None = None,
     actor: str | None = None,
 ) -> None:
-    """Open a new attempt at the end of the queue, which nobody takes before that time."""
+    """Open a new attempt at the end of the queue, not claimable before that time."""
     number = row.attempt + 1
     history.open_attempt(tx, row.id, number)
     fresh = {

@@ -35,17 +35,17 @@ class AgentRecord:
     hostname: str
     version: str | None
     protocol: AgentProtocol
-    #: POLLING, RUNNING, DRAINING or KILLED, as the agent said last.
+    #: POLLING, RUNNING, DRAINING or KILLED, as last reported.
     status: str
-    #: No heartbeat for `agent_timeout`, and no goodbye.
+    #: No heartbeat for `agent_timeout`, and it did not shut down.
     lost: bool
-    #: An operator asked it to leave.
+    #: An operator asked it to shut down.
     stop: StopMode | None
     backend: str | None
     resources: tuple[str, ...]
     capacity: Capacity | None
     config: Json
-    #: What keeps it from claiming, as it said last.
+    #: What keeps it from claiming, as last reported.
     conditions: tuple[Condition, ...]
     queue_ids: tuple[str, ...]
     queue_names: tuple[str, ...]
@@ -90,7 +90,7 @@ def require(tx: Tx, agent_id: str) -> AnyRow:
 
 
 def records(tx: Tx, rows: Sequence[AnyRow], silence: float) -> tuple[AgentRecord, ...]:
-    """Rows made ready to show; who was silent for longer than `silence` seconds is lost."""
+    """Records of rows; an agent without a heartbeat for `silence` seconds is lost."""
     query = (
         select(agent_queues.c.agent_id, queues.c.id, queues.c.name)
         .join(queues, queues.c.id == agent_queues.c.queue_id)
@@ -113,7 +113,7 @@ def of_entity(tx: Tx, entity: str, queue_id: str | None = None) -> Sequence[AnyR
 
 
 def rivals(tx: Tx, entity: str, name: str, identity: str) -> Sequence[AnyRow]:
-    """Agents of that name that are other installations."""
+    """Agents of that name of other installations."""
     other = agents.c.identity.is_distinct_from(identity)
     where = (agents.c.entity == entity, agents.c.name == name, other)
     return tx.all(select(agents).where(*where))
@@ -152,7 +152,7 @@ def heartbeat(
 
 
 def stored_conditions(conditions: Iterable[Condition]) -> list[dict[str, Any]] | None:
-    """As the column has them; nothing where nothing is wrong."""
+    """As the column has them; `None` for none."""
     return [asdict(one) for one in conditions] or None
 
 

@@ -104,7 +104,7 @@ def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
 
 
 def placed_attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
-    """An attempt with its item's `entity` and `last` attempt; without that item `None`.
+    """An attempt with its item's `entity` and `last` attempt; `None` without that item.
 
     Where there is no such attempt, its `number` is `None`.
     """
@@ -128,7 +128,7 @@ def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
 
 
 def add_event(tx: Tx, values: dict[str, Any]) -> None:
-    """One more step of a history."""
+    """Append to an item's history."""
     tx.run(_NEW_EVENT, {"at": tx.now, **values})
 
 

@@ -1,4 +1,4 @@
-"""Idempotency keys: what was answered to whom asked before."""
+"""Idempotency keys with the reply to the first request."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from agent.control.store.tx import AnyRow, Tx
 
 
 def reserve(tx: Tx, entity: str, key: str, fingerprint: bytes) -> AnyRow | None:
-    """Take a key; `None` when it is new, else what is stored: `fingerprint`, `reply`."""
+    """Reserve a key; `None` when it is new, else what is stored: `fingerprint`, `reply`."""
     values = {"entity": entity, "key": key, "fingerprint": fingerprint, "created_at": tx.now}
     if tx.insert_new(idempotency_keys, values):
         return None
@@ -18,11 +18,11 @@ def reserve(tx: Tx, entity: str, key: str, fingerprint: bytes) -> AnyRow | None:
 
 
 def keep_reply(tx: Tx, entity: str, key: str, reply: Any) -> None:
-    """Store the answer beside its key, in the transaction that made it true."""
+    """Store the reply with its key, in the transaction that made it true."""
     where = (idempotency_keys.c.entity == entity, idempotency_keys.c.key == key)
     tx.run(update(idempotency_keys).where(*where).values(reply=reply))
 
 
-def forget(tx: Tx, before: float) -> int:
+def remove_old(tx: Tx, before: float) -> int:
     """Remove keys older than that."""
     return tx.changed(delete(idempotency_keys).where(idempotency_keys.c.created_at < before))

@@ -1,4 +1,4 @@
-"""Chance: ids and keys."""
+"""Random ids and keys."""
 
 import base64
 import secrets

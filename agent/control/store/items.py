@@ -1,4 +1,4 @@
-"""Items: looking them up, taking them, changing them under guard."""
+"""Items: records and queries; changes are guarded by the row that was read."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -40,7 +40,7 @@ from agent.model.work import Lease
 
 @dataclass(frozen=True, slots=True)
 class ItemRecord:
-    """One item of a queue, as people see it. Keys inside the spec are masked."""
+    """One item of a queue. API keys inside the spec are masked."""
 
     id: str
     entity: str
@@ -65,18 +65,19 @@ class ItemRecord:
     agent_id: str | None
     agent_name: str | None
     protocol: AgentProtocol | None
+    #: Of the outcome, or of a permitted attempt that its backend has not placed yet.
     cause: Cause | None
     message: str | None
     exit_code: int | None
     stop_requested: bool
-    #: The holder of a permitted attempt is silent: it may still be running.
+    #: The holder of a permitted attempt is silent: the job may still be running.
     lost_contact: bool
     #: Leases lost in a row before a start.
     lease_losses: int
     retries: int
     on_lost: Literal["fail", "retry"]
     enqueued_at: datetime
-    #: Nobody takes it before then.
+    #: It is not claimable before then.
     not_before: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -154,17 +155,17 @@ class DryRun:
 
 
 #: Large columns that most transitions have no use for.
-_HEAVY: Final = frozenset({"run_spec", "layers", "template_values"})
-_LEAN: Final = select(*(column for column in items.c if column.name not in _HEAVY))
-_SHOWN: Final = select(
+_LARGE: Final = frozenset({"run_spec", "layers", "template_values"})
+_LIGHT: Final = select(*(column for column in items.c if column.name not in _LARGE))
+_RECORD: Final = select(
     *(column for column in items.c if column.name not in {"layers", "template_values"})
 )
-_LEAN_BY_ID: Final = _LEAN.where(items.c.id == bindparam("item"))
-_WHOLE_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
+_LIGHT_BY_ID: Final = _LIGHT.where(items.c.id == bindparam("item"))
+_FULL_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
 _SPECS: Final = select(items.c.run_spec, items.c.layers, items.c.template_values).where(
     items.c.id == bindparam("item")
 )
-_LEAN_LOCKED: Final = _LEAN_BY_ID.with_for_update()
+_LIGHT_LOCKED: Final = _LIGHT_BY_ID.with_for_update()
 #: Made once, since making a statement costs more than running it; what is given besides the
 #: guard names the columns to set.
 _CHANGE: Final = update(items).where(
@@ -178,7 +179,7 @@ _PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
 _PLENTY_CPUS: Final = 1e9
 _PLENTY_MEMORY: Final = 2**62
 
-_CLAIMED: Final = _LEAN.where(
+_CLAIMED: Final = _LIGHT.where(
     text(HELD_ONLY),
     items.c.agent_id == bindparam("holder"),
     items.c.request_id == bindparam("request"),
@@ -228,9 +229,9 @@ def _fitting_query(resources: int, uncounted: int = 0, *, without_resource: bool
 
 @cache
 def _locking_query(resources: int, uncounted: int = 0, *, without_resource: bool) -> Select[Any]:
-    """The one query that differs by database: others' candidates are skipped, not waited for.
+    """As `_fitting_query`, locking; rows locked by other claims are skipped, not waited for.
 
-    SQLite has one writer and leaves the clause out.
+    SQLite has one writer and ignores the clause.
     """
     query = _fitting_query(resources, uncounted, without_resource=without_resource)
     return query.with_for_update(skip_locked=True)
@@ -243,22 +244,22 @@ def insert(tx: Tx, values: dict[str, Any]) -> None:
 
 def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
     """An item without its specs; locked, it stays as it is until the end of the transaction."""
-    return tx.one(_LEAN_LOCKED if lock else _LEAN_BY_ID, item=item_id)
+    return tx.one(_LIGHT_LOCKED if lock else _LIGHT_BY_ID, item=item_id)
 
 
 def require(tx: Tx, item_id: str) -> AnyRow:
     """As `row`, of an item that exists."""
-    return tx.require(_LEAN_BY_ID, item=item_id)
+    return tx.require(_LIGHT_BY_ID, item=item_id)
 
 
 def whole(tx: Tx, item_id: str) -> AnyRow:
     """An item that exists, with its specs."""
-    return tx.require(_WHOLE_BY_ID, item=item_id)
+    return tx.require(_FULL_BY_ID, item=item_id)
 
 
 def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
     """Several, in the order of their ids, so that two who lock them cannot block each other."""
-    query = _LEAN.where(items.c.id.in_(item_ids)).order_by(items.c.id)
+    query = _LIGHT.where(items.c.id.in_(item_ids)).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
 
 
@@ -272,7 +273,7 @@ def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecor
         .subquery()
     )
     rows = tx.all(
-        _SHOWN.add_columns(newest.c.collection_id).join(newest, newest.c.seq == items.c.seq)
+        _RECORD.add_columns(newest.c.collection_id).join(newest, newest.c.seq == items.c.seq)
     )
     return {row.collection_id: _record(row) for row in rows}
 
@@ -326,7 +327,7 @@ def _by_head(
 
 
 def lock_first(tx: Tx, queue_id: str) -> str | None:
-    """The id of the first queued item, whatever it asks for; locked."""
+    """The id of the first queued item, whatever its demand; locked."""
     query = select(items.c.id).where(
         text(QUEUED_ONLY), items.c.queue_id == queue_id, items.c.not_before.is_(None)
     )
@@ -334,8 +335,8 @@ def lock_first(tx: Tx, queue_id: str) -> str | None:
     return None if found is None else str(found.id)
 
 
-def end_waits(tx: Tx) -> set[str]:
-    """Let items be taken whose time to wait is over; the ids of their queues."""
+def end_delays(tx: Tx) -> set[str]:
+    """Make items claimable whose retry delay is over; the ids of their queues."""
     due = (text(DEFERRED_ONLY), items.c.not_before <= tx.now)
     statement = update(items).where(*due).values(not_before=None).returning(items.c.queue_id)
     return {row.queue_id for row in tx.run(statement) if row.queue_id is not None}
@@ -360,21 +361,21 @@ def extend_leases(tx: Tx, item_ids: Collection[str], expires_at: float) -> None:
 
 
 def regain_contact(tx: Tx, item_ids: Collection[str]) -> None:
-    """Their holder was heard of again."""
+    """Their holder sent a heartbeat again."""
     if item_ids:
         where = (items.c.id.in_(item_ids), items.c.lost_contact_at.is_not(None))
         tx.run(update(items).where(*where).values(lost_contact_at=None))
 
 
-def extend_all(tx: Tx, expires_at: float) -> None:
-    """Begin every lease anew."""
+def extend_all_leases(tx: Tx, expires_at: float) -> None:
+    """Renew every lease."""
     where = (text(HELD_ONLY), items.c.lease_expires_at.is_not(None))
     tx.run(update(items).where(*where).values(lease_expires_at=expires_at))
 
 
 def held_by(tx: Tx, agent_id: str, *, lock: bool = False) -> Sequence[AnyRow]:
     """Items an agent holds, oldest first."""
-    query = _LEAN.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
+    query = _LIGHT.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
 
 
@@ -396,8 +397,8 @@ def permitted_to(tx: Tx, agent_id: str, protocol: AgentProtocol) -> list[str]:
 
 
 def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
-    """Held items whose lease is over, locked; those that others work on are left out."""
-    query = _LEAN.where(text(HELD_ONLY), items.c.lease_expires_at < tx.now)
+    """Held items whose lease expired, locked; rows locked by others are skipped."""
+    query = _LIGHT.where(text(HELD_ONLY), items.c.lease_expires_at < tx.now)
     ordered = query.order_by(items.c.lease_expires_at, items.c.id).limit(limit)
     return tx.all(ordered.with_for_update(skip_locked=True))
 
@@ -405,7 +406,7 @@ def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
 def live_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
     """Queued and held items of a queue, locked."""
     alive = or_(text(QUEUED_ONLY), text(HELD_ONLY))
-    query = _LEAN.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
+    query = _LIGHT.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
     return tx.all(query.with_for_update())
 
 
@@ -413,7 +414,7 @@ def by_run(tx: Tx, entity: str, project: str, run_name: str) -> AnyRow | None:
     """The newest item that launched a run of that name."""
     place = (items.c.run_entity == entity, items.c.project == project)
     where = (*place, items.c.run_name == run_name)
-    return tx.one(_LEAN.where(*where).order_by(items.c.seq.desc()).limit(1))
+    return tx.one(_LIGHT.where(*where).order_by(items.c.seq.desc()).limit(1))
 
 
 def reset_priorities(tx: Tx, queue_id: str, priority: int) -> None:
@@ -445,15 +446,15 @@ def remove_finished(tx: Tx, before: float, limit: int) -> int:
 
 
 def record(tx: Tx, item_id: str) -> ItemRecord | None:
-    """An item ready to show."""
-    found = tx.one(_SHOWN.where(items.c.id == item_id))
+    """An item as a record."""
+    found = tx.one(_RECORD.where(items.c.id == item_id))
     return _record(found) if found else None
 
 
 def records(tx: Tx, query_rows: Iterable[AnyRow]) -> tuple[ItemRecord, ...]:
-    """Items of lean rows, ready to show, in the same order."""
+    """Records of the items of some rows, in the same order."""
     wanted = [one.id for one in query_rows]
-    found = {one.id: _record(one) for one in tx.all(_SHOWN.where(items.c.id.in_(wanted)))}
+    found = {one.id: _record(one) for one in tx.all(_RECORD.where(items.c.id.in_(wanted)))}
     return tuple(found[one] for one in wanted)
 
 
@@ -477,7 +478,7 @@ def page(
         return query
 
     total = tx.run(narrowed(select(func.count()).select_from(items))).scalar_one()
-    query = narrowed(_SHOWN).order_by(items.c.seq.desc()).limit(limit)
+    query = narrowed(_RECORD).order_by(items.c.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(items.c.seq < before)
     return [(found.seq, _record(found)) for found in tx.all(query)], total
@@ -487,7 +488,7 @@ _SECRET_KEYS: Final = ("_wandb_api_key",)
 
 
 def masked(run_spec: Json) -> Json:
-    """A spec as it may be shown: keys handed on by submitters are starred out."""
+    """A spec as it may be shown: API keys that submitters pass on are masked."""
     hidden = {key: "***" for key in _SECRET_KEYS if key in run_spec}
     return {**run_spec, **hidden}
 
@@ -499,10 +500,18 @@ def stored_allocation(allocation: Allocation) -> dict[str, Any]:
 
 
 def allocation_from(stored: dict[str, Any] | None) -> Allocation | None:
-    """What was set aside, as stored."""
+    """The reverse of `stored_allocation`."""
     if stored is None:
         return None
     return Allocation(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
+
+
+def _cause(one: AnyRow) -> Cause | None:
+    """Of the outcome, or why a permitted attempt is pending, which its agent reports as a fact."""
+    if one.cause is not None:
+        return Cause(one.cause)
+    pending = one.phase == Phase.PERMITTED and str(one.activity).startswith("pending")
+    return Cause.__members__.get(str(one.facts.get("pending_cause"))) if pending else None
 
 
 def _record(one: AnyRow) -> ItemRecord:
@@ -529,7 +538,7 @@ def _record(one: AnyRow) -> ItemRecord:
         agent_id=one.agent_id,
         agent_name=one.agent_name,
         protocol=None if one.protocol is None else AgentProtocol(one.protocol),
-        cause=None if one.cause is None else Cause(one.cause),
+        cause=_cause(one),
         message=one.message,
         exit_code=one.exit_code,
         stop_requested=one.stop_requested,

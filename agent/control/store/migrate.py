@@ -1,7 +1,7 @@
 """Brings a database to the schema of this program.
 
-Alembic costs half a second and eleven megabytes, so it is imported only when there is an old
-schema to change. An empty database gets the tables at once and the mark of the newest
+Importing Alembic costs half a second and eleven megabytes, so it is imported only when there is
+an old schema to change. An empty database gets the tables at once and the number of the newest
 migration; a test proves that both ways end at the same schema.
 """
 
@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect, text
 from agent.control.store.artifact_tables import metadata
 from agent.model.errors import ConflictError
 
-#: The newest migration; a test holds it against the folder.
+#: The newest migration; a test compares it with the folder.
 HEAD: Final = "0001"
 
 

@@ -1,7 +1,7 @@
 """PostgreSQL: several replicas of the control plane over one database.
 
 Notifications travel with the commit that caused them (`NOTIFY`), and one connection listens for
-those of other replicas. A transaction that the server ends for a deadlock is run again.
+those of other replicas. A transaction that the server aborts for a deadlock is run again.
 """
 
 import asyncio
@@ -26,26 +26,26 @@ _CHANNEL: Final = "launch"
 #: A notification carries less than 8,000 bytes.
 _PAYLOAD: Final = 7_500
 _DEADLOCK: Final = frozenset({"40P01", "40001"})
-_TRIES: Final = 4
+_ATTEMPTS: Final = 4
 #: Any number, the same in all replicas: only one of them migrates.
 _MIGRATION_LOCK: Final = 4_615_043
-#: Classes of what the server says when it cannot serve now: no connection, too many of them
-#: or no space, starting or stopping, its own files.
+#: SQLSTATE classes of a server that cannot serve now: connection failure, insufficient
+#: resources, operator intervention, system error.
 _UNABLE: Final = ("08", "53", "57", "58")
-#: And when it knows neither our name nor the database's.
+#: SQLSTATE classes of a refused user or an unknown database.
 _REFUSALS: Final = ("28", "3D")
 #: Seconds between tries to listen again.
 _RECONNECT: Final = 1.0
-#: Seconds without a notice after which the listening connection is asked whether it lives,
-#: and for its answer: one that was cut without a word would be waited for for ever.
-_QUIET: Final = 15.0
-_ANSWER: Final = 10.0
+#: Seconds without a notification after which the listening connection is probed, and seconds
+#: for the probe's answer: a connection that was cut silently would be waited for without end.
+_PROBE_AFTER: Final = 15.0
+_PROBE_TIMEOUT: Final = 10.0
 #: Seconds for a connection, and for a statement: all of ours are short. Migrations have no limit.
 _CONNECT: Final = 10.0
 _STATEMENT: Final = 30.0
 
 
-#: What a transaction may end with that is not its work's doing.
+#: Errors of a transaction that are not raised by its work.
 _FAILURES: Final = (DBAPIError, OSError, PoolTimeoutError)
 
 
@@ -58,7 +58,7 @@ class PostgresDatabase:
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """See `Database.write`."""
-        for left in reversed(range(_TRIES)):
+        for left in reversed(range(_ATTEMPTS)):
             try:
                 result, topics = await self._transact(work)
             except _FAILURES as error:
@@ -112,7 +112,7 @@ async def open_postgres(
             "`control.database_url` is not an address of a PostgreSQL database.",
             hint="Write postgresql://user:password@host:5432/name; leave it out for SQLite.",
         ) from None
-    await _begin(address)
+    await _connect_and_migrate(address)
     engine = create_async_engine(
         address, pool_size=10, max_overflow=10, pool_pre_ping=True,
         connect_args={"timeout": _CONNECT, "command_timeout": _STATEMENT},
@@ -165,16 +165,16 @@ def _notify(connection: Connection, topics: tuple[str, ...]) -> None:
         connection.execute(select(func.pg_notify(_CHANNEL, json.dumps(chunk))))
 
 
-async def _begin(address: URL) -> None:
-    """The first transaction: who starts a server is told whom it asked and what was answered."""
+async def _connect_and_migrate(address: URL) -> None:
+    """The first transaction: its errors name the server and its answer."""
     try:
         await _migrated(address)
     except (UnreachableError, DBAPIError) as error:
         seen = error.__cause__ if isinstance(error, UnreachableError) else error
         host = f"{address.host}:{address.port or _PORT}"
         if _sqlstate(seen)[:2] in {*_UNABLE, *_REFUSALS}:
-            words = str(getattr(seen, "orig", seen)).rstrip(".")
-            message = f"The database server {host} refuses the connection: {words}."
+            reason = str(getattr(seen, "orig", seen)).rstrip(".")
+            message = f"The database server {host} refuses the connection: {reason}."
         elif isinstance(error, UnreachableError):
             reason = f" ({seen.strerror or seen})" if isinstance(seen, OSError) else ""
             message = f"The database server {host} does not answer{reason}."
@@ -188,7 +188,7 @@ def _sqlstate(error: BaseException | None) -> str:
 
 
 def _translated(error: Exception) -> Exception:
-    """Our own error where the far end is away; anything else is a mistake of ours."""
+    """`UnreachableError` where the server is unavailable; else the error itself, a bug."""
     away = isinstance(error, OSError | PoolTimeoutError | InterfaceError | OperationalError)
     unable = getattr(error, "connection_invalidated", False) or _sqlstate(error)[:2] in _UNABLE
     if not away and not unable:
@@ -197,33 +197,33 @@ def _translated(error: Exception) -> Exception:
 
 
 async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
-    """Pass on what other replicas notify; a lost connection is made again for ever.
+    """Forward notifications of other replicas; reconnects whenever the connection is lost.
 
-    Notifications missed meanwhile are made up for by the slow poll of those who wait.
+    Subscribers poll slowly, which makes up for notifications missed meanwhile.
     """
     import asyncpg  # type: ignore[import-untyped]
 
     while True:
         try:
-            await _pass_on(await asyncpg.connect(dsn, timeout=_CONNECT), publish)
+            await _forward(await asyncpg.connect(dsn, timeout=_CONNECT), publish)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            structlog.get_logger().warning("store.listener_away", error=str(error))
+            structlog.get_logger().warning("store.listener_disconnected", error=str(error))
             await asyncio.sleep(_RECONNECT)
 
 
-async def _pass_on(connection: Any, publish: Callable[[Iterable[str]], None]) -> None:
-    over = asyncio.Event()
-    connection.add_termination_listener(lambda _: over.set())
+async def _forward(connection: Any, publish: Callable[[Iterable[str]], None]) -> None:
+    closed = asyncio.Event()
+    connection.add_termination_listener(lambda _: closed.set())
     try:
         await connection.add_listener(
             _CHANNEL, lambda _c, _pid, _channel, payload: publish(json.loads(str(payload)))
         )
-        while not over.is_set():
+        while not closed.is_set():
             try:
-                async with asyncio.timeout(_QUIET):
-                    await over.wait()
+                async with asyncio.timeout(_PROBE_AFTER):
+                    await closed.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1", timeout=_ANSWER)
+                await connection.execute("SELECT 1", timeout=_PROBE_TIMEOUT)
     finally:
-        # Without a goodbye: the far end may be gone, and nothing is under way.
+        # Not `close`: the server may be gone, and no statement is open.
         connection.terminate()

@@ -1,10 +1,10 @@
-"""SQLite: one process, one writer, readers apart.
+"""SQLite: one process, one writer, separate readers.
 
 Every write runs on one thread with one connection (`BEGIN IMMEDIATE`, so a transaction never
-fails halfway for want of the write lock), and reads on two others, each seeing the last
-commit through the write-ahead log. `synchronous=FULL` puts a commit on disk before it is
-answered. The standard library's driver on threads of our own takes a thread switch per
-transaction, where aiosqlite takes one per statement.
+fails halfway for lack of the write lock), and reads on two others, each seeing the last commit
+through the write-ahead log. `synchronous=FULL` puts a commit on disk before it returns. With
+the standard library's driver on our own threads a transaction costs one thread switch;
+aiosqlite needs one per statement.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from agent.control.store.migrate import migrate
 from agent.control.store.tx import T, Tx
 from agent.model.errors import ConfigError, ConflictError, ServerError
 
-#: Milliseconds that a connection waits for a lock: only a foreign tool may hold one.
+#: Milliseconds that a connection waits for a lock: only another program may hold one.
 _BUSY: Final = 5_000
 _READERS: Final = 2
 
@@ -35,8 +35,8 @@ _READERS: Final = 2
 class SqliteDatabase:
     """A database file that this process owns.
 
-    A call that is cancelled does not undo its transaction: it is the caller's reply that is
-    lost, never the change, as with any reply that is cut.
+    A cancelled call does not undo its transaction: the change is committed, and only the result
+    is lost.
     """
 
     def __init__(
@@ -44,8 +44,8 @@ class SqliteDatabase:
     ) -> None:
         self._name = writer.url.database
         self._publish = publish
-        self._writing = _Lane(writer, 1, "launch-store-write")
-        self._reading = _Lane(reader, _READERS, "launch-store-read")
+        self._writing = _Worker(writer, 1, "launch-store-write")
+        self._reading = _Worker(reader, _READERS, "launch-store-read")
 
     async def write(self, work: Callable[[Tx], T]) -> T:
         """See `Database.write`."""
@@ -54,8 +54,8 @@ class SqliteDatabase:
         def transact() -> T:
             result, topics = self._writing.transact(work)
             if topics:
-                # From here, because the caller may have been cancelled: what is committed
-                # must be heard of all the same.
+                # On this thread, because the caller may have been cancelled: subscribers
+                # must learn of what is committed all the same.
                 loop.call_soon_threadsafe(self._publish, topics)
             return result
 
@@ -65,9 +65,9 @@ class SqliteDatabase:
         """See `Database.read`."""
         return await self._on(self._reading, lambda: self._reading.transact(work)[0])
 
-    async def _on(self, backend: "_Lane", transact: Callable[[], T]) -> T:
+    async def _on(self, worker: "_Worker", transact: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(backend.threads, transact)
+            return await asyncio.get_running_loop().run_in_executor(worker.threads, transact)
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise
@@ -78,25 +78,25 @@ class SqliteDatabase:
             ) from error
 
     def close(self) -> None:
-        """Wait for what is under way and close all connections."""
+        """Wait for open transactions and close all connections."""
         self._writing.close()
         self._reading.close()
 
 
-class _Lane:
-    """Threads with a connection each, opened at its first use and kept.
+class _Worker:
+    """Threads with one connection each, opened at first use and kept.
 
-    Taking one from a pool for each transaction costs as much as a small transaction.
+    Getting one from a pool for each transaction costs as much as a small transaction.
     """
 
     def __init__(self, engine: Engine, count: int, name: str) -> None:
         self.threads = ThreadPoolExecutor(count, name)
         self._engine = engine
-        self._mine = threading.local()
+        self._local = threading.local()
         self._opened: list[Connection] = []
 
     def transact(self, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
-        """Run one transaction, on a thread of this backend; its result and topics."""
+        """Run one transaction, on a thread of this worker; its result and topics."""
         connection = self._connection()
         with connection.begin():
             tx = Tx(connection, _clock)
@@ -104,16 +104,16 @@ class _Lane:
         return result, tx.topics
 
     def close(self) -> None:
-        """Wait for what is under way and close all connections; legal twice."""
+        """Wait for open transactions and close all connections; legal twice."""
         self.threads.shutdown()
         while self._opened:
             self._opened.pop().close()
         self._engine.dispose()
 
     def _connection(self) -> Connection:
-        found: Connection | None = getattr(self._mine, "connection", None)
+        found: Connection | None = getattr(self._local, "connection", None)
         if found is None:
-            found = self._mine.connection = self._engine.connect()
+            found = self._local.connection = self._engine.connect()
             self._opened.append(found)
         return found
 
@@ -176,7 +176,7 @@ def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        # By the driver itself: nothing of it is worth a result object.
+        # By the driver itself, which makes no result object.
         connection.connection.cursor().execute("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
@@ -184,7 +184,7 @@ def _engine(path: Path, *, connections: int, read_only: bool) -> Engine:
 
 @contextmanager
 def _owned(path: Path) -> Iterator[None]:
-    """Hold the lock file beside the database; the kernel lets go when the process ends."""
+    """Hold the lock file beside the database; the kernel releases it when the process ends."""
     lock = path.with_name(f"{path.name}.lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -204,7 +204,7 @@ def _lock(descriptor: int, path: Path) -> None:
         owner = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
         raise ConflictError(
             f"The database {path} is in use by another process (pid {owner}).",
-            hint="Stop that one, or give this one a data directory of its own.",
+            hint="Stop that process, or give this one its own data directory.",
         ) from None
 
 

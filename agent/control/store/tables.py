@@ -2,7 +2,7 @@
 
 Entities are referred to by name, since names are unique and never change. Times are seconds
 since 1970 by the store's clock (`Tx.now`). JSON is kept as text, because clients send bare
-`NaN` and care for the order of keys, and neither survives PostgreSQL's JSON types.
+`NaN` and depend on the order of keys, and neither survives PostgreSQL's JSON types.
 """
 
 import json
@@ -31,17 +31,17 @@ from agent.model.phase import HELD, Phase
 
 
 class PlainText(TypeDecorator[str]):
-    """A text that every database takes: zero bytes and half characters are replaced.
+    """Text that every database accepts: zero bytes and lone surrogates are replaced.
 
     Clients send such inside JSON. PostgreSQL refuses both, SQLite's driver the latter; and an
-    outcome that is refused would be sent again for ever.
+    agent would send a refused outcome again without end.
     """
 
     impl = Text
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        """Give back what is sound as it is."""
+        """Leave valid text as it is."""
         del dialect
         if value is None or (value.isascii() and "\0" not in value):
             return value
@@ -136,7 +136,7 @@ api_keys: Final = Table(
     "api_keys",
     metadata,
     Column("id", PlainText, primary_key=True),
-    #: SHA-256 of the key; the key itself has 240 bits of chance, so no salt is needed.
+    #: SHA-256 of the key; the key itself has 240 random bits, so no salt is needed.
     Column("hash", LargeBinary, nullable=False, unique=True),
     Column("kind", PlainText, nullable=False),
     Column("name", PlainText, nullable=False),
@@ -204,7 +204,7 @@ agents: Final = Table(
     #: Of the process.
     Column("session", PlainText),
     Column("backend", PlainText),
-    #: The key it registered with: a service key may only speak for its own agents.
+    #: The key it registered with: a service key may only act for its own agents.
     Column("key_id", PlainText, nullable=False),
     Column("resources", JsonText, nullable=False),
     Column("capacity", JsonText),
@@ -213,7 +213,7 @@ agents: Final = Table(
     Column("stop", PlainText),
     Column("heartbeat_at", Double, nullable=False),
     Column("created_at", Double, nullable=False),
-    #: What keeps it from claiming, as it said last; `NULL` where nothing does.
+    #: What keeps it from claiming, as last reported; `NULL` where nothing does.
     Column("conditions", JsonText),
     Index(None, "entity", "name"),
     Index(None, "entity", "identity"),
@@ -233,7 +233,7 @@ items: Final = Table(
     Column("seq", Serial, primary_key=True),
     Column("id", PlainText, nullable=False, unique=True),
     entity_column(),
-    #: Where the run is written: the submitter may have a space of its own.
+    #: Where the run is written; the submitter may choose another entity of its own.
     Column("run_entity", PlainText, nullable=False),
     Column("project", PlainText, nullable=False),
     Column("queue_id", PlainText, ForeignKey("queues.id", ondelete="SET NULL")),
@@ -244,12 +244,12 @@ items: Final = Table(
     Column("author_id", PlainText),
     Column("priority", Integer, nullable=False),
     Column("resource", PlainText),
-    #: Zero where nothing is asked.
+    #: Zero where none is demanded.
     Column("demand_cpus", Double, nullable=False),
     Column("demand_memory", BigInteger, nullable=False),
     Column("demand_gpus", Integer, nullable=False),
     Column("retries", Integer, nullable=False),
-    #: Attempts opened by policy since a person opened one.
+    #: Attempts opened by policy since a user opened one.
     Column("retried", Integer, nullable=False),
     Column("on_lost", PlainText, nullable=False),
     Column("run_spec", JsonText, nullable=False),
@@ -262,7 +262,7 @@ items: Final = Table(
     Column("agent_id", PlainText),
     Column("agent_name", PlainText),
     Column("protocol", PlainText),
-    #: Of the claim that took it: a repeated claim finds it by this.
+    #: Of the claim that leased it: a repeated claim finds it by this.
     Column("request_id", PlainText),
     Column("lease_expires_at", Double),
     Column("allocation", JsonText),
@@ -276,9 +276,9 @@ items: Final = Table(
     Column("cause", PlainText),
     Column("message", PlainText),
     Column("exit_code", Integer),
-    #: Decides who is first within a priority; a move or a new attempt goes to the end.
+    #: Order within a priority; a moved item or a new attempt goes to the end.
     Column("enqueued_at", Double, nullable=False),
-    #: Nobody may take it before then; `NULL` where it may be taken at once.
+    #: Not claimable before then; `NULL`: at once.
     Column("not_before", Double),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),

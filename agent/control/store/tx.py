@@ -1,8 +1,8 @@
-"""One transaction, and the contract of a database.
+"""A transaction, and the contract of a database.
 
-Work inside a transaction is a plain function of a `Tx`: it cannot await, so nothing slow can
-happen while locks are held. It may be run again after a deadlock, so it changes nothing but
-the store.
+Work inside a transaction is a plain function of a `Tx`: it cannot await, so nothing slow
+happens while locks are held. It may run again after a deadlock, so it changes nothing but the
+store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ AnyRow = Row[Any]
 
 
 class Tx:
-    """A transaction under way, with the store's idea of now."""
+    """An open transaction, with the store's time."""
 
     def __init__(self, connection: Connection, clock: Callable[[Connection], float]) -> None:
         self.connection = connection
@@ -25,7 +25,7 @@ class Tx:
 
     @property
     def now(self) -> float:
-        """Seconds since 1970 by the store's clock; the same throughout."""
+        """Seconds since 1970 by the store's clock; constant within the transaction."""
         if self._now is None:
             self._now = self._clock(self.connection)
         return self._now
@@ -41,7 +41,7 @@ class Tx:
         return self.run(statement, values).first()
 
     def require(self, statement: Executable, **values: Any) -> AnyRow:
-        """The one row that must be there."""
+        """The one row that must exist."""
         return self.run(statement, values).one()
 
     def all(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
@@ -79,7 +79,7 @@ class Tx:
 
 
 def _insert(connection: Connection, table: Table) -> Any:
-    """The statement in the database's own words; the other database's are not imported."""
+    """The statement in the database's SQL dialect; the other one is not imported."""
     if connection.dialect.name == "postgresql":
         from sqlalchemy.dialects import postgresql
 
@@ -95,7 +95,7 @@ def _insert_or_nothing(connection: Connection, table: Table) -> Insert:
 
 
 class Database(Protocol):
-    """A store: `write` for changes, `read` for a consistent look.
+    """A store: `write` for changes, `read` for a consistent view.
 
     Raises of both: what the work raises (and nothing is changed then);
     `UnreachableError` when the database server does not answer; `ServerError` when the

@@ -53,7 +53,7 @@ async def test_a_waiting_item_is_explained_by_them(world: World) -> None:
         await agent.beat(conditions=(condition,))
         told = await world.plane.items.explain(world.me, item.id)
         assert told.cause is cause
-        assert told.details == (f"Agent alpha cannot take it now: {condition.message}",)
+        assert told.details == (f"Agent alpha cannot claim it now: {condition.message}",)
     await agent.beat()
     told = await world.plane.items.explain(world.me, item.id)
     assert told.cause is Cause.SCHEDULE_WAITING

@@ -362,3 +362,22 @@ async def test_a_dry_run_is_refused_as_the_submission_is(world: World, changes, 
     with pytest.raises(error) as real:
         await world.plane.items.submit(world.me, wanted)
     assert str(dry.value) == str(real.value)
+
+
+async def test_a_permitted_item_that_is_pending_is_explained_by_its_cause(world: World) -> None:
+    item = await world.submit()
+    agent = await world.agent()
+    claim = await agent.claim_one()
+    await agent.permit(claim)
+    await agent.advance(
+        claim,
+        activity="pending: 0 of 3 nodes have a GPU",
+        facts={"pending_cause": "SCHEDULE_CAPACITY"},
+    )
+    assert (await world.item(item)).cause is Cause.SCHEDULE_CAPACITY
+    explained = await world.plane.items.explain(world.me, item.id)
+    assert explained.cause is Cause.SCHEDULE_CAPACITY
+    assert "Activity: pending: 0 of 3 nodes have a GPU." in explained.details
+    await agent.advance(claim, Phase.STARTED, activity="running")
+    explained = await world.plane.items.explain(world.me, item.id)
+    assert explained.cause is Cause.RUN_IN_PROGRESS

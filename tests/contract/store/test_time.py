@@ -48,7 +48,7 @@ async def test_three_lost_leases_in_a_row_withdraw_an_item(world: World) -> None
         await agent.claim_one()
         await world.pass_time(46)
     await agent.claim_one()
-    assert (await world.pass_time(46)).poisoned == 1
+    assert (await world.pass_time(46)).quarantined == 1
     ended = await world.item(item)
     assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.LOST_POISON)
 
@@ -106,7 +106,7 @@ async def test_tries_after_an_error_wait_longer_each_time(world: World) -> None:
         await world.pass_time(1)
     await agent.claim_one()
     told = [event.text for event in await world.plane.items.events(world.me, item.id)]
-    assert "another try by policy, number 2, after 10 s" in told
+    assert "retried by policy, retry 2, after 10 s" in told
 
 
 async def test_an_item_that_waits_holds_up_nobody(world: World) -> None:
@@ -119,7 +119,7 @@ async def test_an_item_that_waits_holds_up_nobody(world: World) -> None:
     assert (await agent.claim_one()).lease.item_id == other.id
     explained = await world.plane.items.explain(world.me, waiting.id)
     assert explained.cause is Cause.SCHEDULE_BACKOFF
-    assert "It may be taken from" in explained.details[-1]
+    assert "It can be claimed from" in explained.details[-1]
 
 
 async def test_a_claim_that_waits_is_woken_when_the_wait_of_an_item_is_over(world: World) -> None:
@@ -210,7 +210,7 @@ async def test_old_things_are_removed(world: World) -> None:
     await agent.start(claim)
     await agent.finish(claim)
     kept = await world.submit()
-    world.plane.reaper._swept_at = float("-inf")
+    world.plane.reaper._retention_at = float("-inf")
     assert (await world.pass_time(91 * 86400)).removed >= 3
     with pytest.raises(NotFoundError):
         await world.item(item)
@@ -248,7 +248,7 @@ async def test_a_step_on_what_has_changed_meanwhile_changes_nothing(world: World
     seen = await world.plane.database.read(lambda tx: items.require(tx, item.id))
     await agent.claim_one()
     before = await world.item(item)
-    with pytest.raises(ConflictError, match="changed by somebody else"):
+    with pytest.raises(ConflictError, match="changed meanwhile"):
         await world.plane.database.write(lambda tx: move(tx, seen, Phase.STOPPED))
     assert await world.item(item) == before
 
@@ -270,7 +270,7 @@ async def test_a_run_token_never_becomes_another_attempts(world: World) -> None:
     old = await agent.claim_one()
     await agent.start(old)
     await agent.finish(old)
-    world.plane.reaper._swept_at = float("-inf")
+    world.plane.reaper._retention_at = float("-inf")
     assert (await world.pass_time(91 * 86400)).removed
     agent = await world.agent()
     await world.submit()

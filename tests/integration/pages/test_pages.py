@@ -289,7 +289,7 @@ async def test_what_is_wrong_with_an_agent_is_on_its_page_and_with_what_waits(sc
     assert f"It claims no jobs: {message}" in own
     assert "POLLING disk low" in tab
     assert "SCHEDULE_DISK" in waiting
-    assert f"Agent box cannot take it now: {message}" in waiting
+    assert f"Agent box cannot claim it now: {message}" in waiting
 
 
 @pytest.mark.parametrize(

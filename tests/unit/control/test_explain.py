@@ -98,15 +98,15 @@ def test_agents_that_are_gone_are_named() -> None:
     answer = told(ITEM, *gone)
     assert answer.cause is Cause.SCHEDULE_NO_AGENT
     assert answer.details == (
-        "Agent alpha on host was last heard of at 2026-01-02 03:04:05 UTC.",
-        "Agent beta on host left at 2026-01-02 03:04:05 UTC.",
+        "Agent alpha on host sent its last heartbeat at 2026-01-02 03:04:05 UTC.",
+        "Agent beta on host shut down at 2026-01-02 03:04:05 UTC.",
     )
 
 
 @pytest.mark.parametrize("leaving", [{"stop": "DRAIN"}, {"status": "DRAINING"}])
 def test_agents_that_leave_take_nothing(leaving) -> None:
     answer = told(ITEM, replace(AGENT, **leaving))
-    assert (answer.cause, answer.details) == (Cause.SCHEDULE_NO_AGENT, ("Leaving: alpha.",))
+    assert (answer.cause, answer.details) == (Cause.SCHEDULE_NO_AGENT, ("Shutting down: alpha.",))
 
 
 def test_a_paused_queue_comes_first() -> None:
@@ -174,7 +174,7 @@ def test_what_is_under_way() -> None:
     assert answer.cause is Cause.RUN_IN_PROGRESS
     assert answer.details == (
         "alpha holds it; it is preparing.",
-        "It is at: building.",
+        "Activity: building.",
         "A stop was requested; its agent has not confirmed it yet.",
         "careful",
     )
@@ -229,14 +229,14 @@ def test_what_is_wrong_at_every_agent_is_the_cause(condition: Condition, cause: 
     answer = told(ITEM, agent("a", condition), agent("b", condition))
     assert answer.cause is cause
     assert answer.details == tuple(
-        f"Agent {name} cannot take it now: {condition.message}" for name in "ab"
+        f"Agent {name} cannot claim it now: {condition.message}" for name in "ab"
     )
 
 
 def test_one_agent_without_trouble_decides_and_the_other_is_named() -> None:
     answer = told(ITEM, agent("a", DISK), agent("b", status="RUNNING"))
     assert answer.cause is Cause.SCHEDULE_BUSY
-    assert answer.details == ("Agent a cannot take it now: 1.0 GiB are free.",)
+    assert answer.details == ("Agent a cannot claim it now: 1.0 GiB are free.",)
 
 
 def test_an_engine_bars_the_jobs_of_its_resource_alone() -> None:
