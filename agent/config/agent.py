@@ -53,7 +53,7 @@ class LogConfig(Model):
     """The agent's own log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    #: `auto`: for people on a terminal, JSON otherwise.
+    #: `auto`: `console` on a terminal, `json` otherwise.
     format: Literal["auto", "console", "json"] = "auto"
     #: Destination; `-` is standard error.
     file: str = "-"
@@ -68,7 +68,7 @@ class HealthConfig(Model):
 
 
 class AgentConfig(Model):
-    """Everything `launch-agent` can be told."""
+    """The whole configuration of `launch-agent`."""
 
     # Keys of W&B's launch-config.yaml.
     entity: str | None = None

@@ -9,7 +9,7 @@ from agent.config.base import Duration, Model, Size, UserPath
 
 
 class ControlConfig(Model):
-    """Where it listens, where it keeps things, and how patient it is."""
+    """Addresses, storage, times and limits of the control plane."""
 
     listen: str = "127.0.0.1"
     #: 0 picks a free one.
@@ -31,14 +31,14 @@ class ControlConfig(Model):
     lost_contact: Duration = 600.0
     #: W&B's agents: popped and not acknowledged comes back.
     pop_lease: Duration = 60.0
-    #: Run tokens stay valid so long after the attempt ended.
+    #: How long run tokens stay valid after the attempt ended.
     token_grace: Duration = 300.0
     max_body: Size = 32 * 1024**2
     #: One file of an artifact.
     max_file: Size = 16 * 1024**3
     #: The list of an artifact's files.
     max_manifest: Size = 128 * 1024**2
-    #: Addresses for uploads and downloads are good so long.
+    #: How long URLs for uploads and downloads are valid.
     link_lifetime: Duration = 86400.0
     #: Whether members of a team may run agents with their personal key.
     personal_agents_in_teams: bool = False

@@ -19,7 +19,7 @@ from agent.model.errors import ConfigError
 
 _SAVED: Final = "credentials.json"
 _EMBEDDED: Final = "embedded.json"
-#: Of the last embedded control plane that was shut down in good order.
+#: Of the last embedded control plane that was shut down cleanly.
 _LAST_EMBEDDED: Final = "embedded.last.json"
 
 

@@ -2,7 +2,7 @@
 
 JSON is read by a JSON parser. YAML follows the core schema of YAML 1.2: `1e-4` is a number,
 `010` is ten, `yes`, `no`, `on` and `off` are strings, and so are dates and `1:30`. What JSON
-cannot hold (keys that are no strings, infinities, binary data, sets) is refused.
+cannot hold (keys that are not strings, infinities, binary data, sets) is refused.
 
 PyYAML scans and composes; its resolvers, which are those of YAML 1.1, are replaced.
 """
@@ -116,7 +116,7 @@ def parse_document(text: str, name: str) -> Document:
 
 
 def parse_value(text: str) -> Any:
-    """One value as YAML reads it; a text that is no YAML is a string."""
+    """One value as YAML reads it; a text that is not YAML is a string."""
     try:
         return _parse_yaml(text, "value").data
     except ConfigError:
@@ -187,12 +187,12 @@ def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
     """The line of every key and item of valid JSON.
 
     Raises:
-        ConfigError: a key is there twice, or a value is none that JSON has.
+        ConfigError: a key occurs twice, or a value is not JSON.
     """
     lines: dict[KeyPath, int] = {}
     for path, line, word in _json_words(text):
         if not word and path in lines:
-            reason = f"the key `{path[-1]}` is there twice"
+            reason = f"the key `{path[-1]}` occurs twice"
             raise _error(name, line, path[:-1], reason, "Remove one.")
         if word in {"NaN", "Infinity", "-Infinity"}:
             raise _error(name, line, path, f"`{word}` is not a JSON value")
@@ -312,7 +312,7 @@ class _YamlReader:
                 continue
             key = self._key(key_node, path)
             if key in own:
-                raise self._error(key_node, path, f"the key `{key}` is there twice", "Remove one.")
+                raise self._error(key_node, path, f"the key `{key}` occurs twice", "Remove one.")
             self.lines[*path, key] = key_node.start_mark.line + 1
             own[key] = self.value(value_node, (*path, key))
         return self._inherited(merged, path) | own if merged else own
@@ -362,7 +362,7 @@ class _YamlReader:
         number = float(text)
         if not math.isfinite(number):
             hint = "Put it in quotes, if a string is meant."
-            raise self._error(node, path, f"`{node.value[:40]}` is no number that JSON has", hint)
+            raise self._error(node, path, f"`{node.value[:40]}` is not a number in JSON", hint)
         return number
 
     def _tag_error(self, node: yaml.Node, path: KeyPath) -> ConfigError:

@@ -31,7 +31,7 @@ class GitConfig(Model):
     private_hosts: tuple[str, ...] | None = None
     #: For one fetch.
     timeout: Duration = 600.0
-    #: Without any progress from the far end.
+    #: Without any progress of the transfer.
     stall_timeout: Duration = 30.0
 
 

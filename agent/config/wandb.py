@@ -12,7 +12,7 @@ from agent.config.document import KeyPath
 from agent.config.paths import wandb_config_file
 from agent.model.errors import ConfigError
 
-#: The address of W&B's hosted service, which its clients use unless told otherwise.
+#: The address of W&B's hosted service, the default of its clients.
 HOSTED_URL: Final = "https://api.wandb.ai"
 
 #: Keys of W&B's `launch-config.yaml`.

@@ -1,4 +1,4 @@
-"""What an agent has free, and what a job asks for."""
+"""Capacity of agents, demands of jobs, and allocations."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -8,7 +8,7 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Room on an agent. `None` means unlimited or not accounted for."""
+    """What is free on an agent. `None` means unlimited or not accounted for."""
 
     #: Further jobs.
     slots: int | None = 1
@@ -16,13 +16,13 @@ class Capacity:
     cpus: float | None = None
     #: Bytes.
     memory: int | None = None
-    #: Device ids that are not handed out.
+    #: Ids of free devices.
     gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What one job asks for; nothing asked means it fits anywhere."""
+    """What one job asks for; an empty demand fits everywhere."""
 
     cpus: float | None = None
     memory: int | None = None
@@ -31,7 +31,7 @@ class Demand:
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """What was set aside for one job."""
+    """What is reserved for one job."""
 
     cpus: float | None = None
     memory: int | None = None
@@ -49,15 +49,12 @@ def fits(demand: Demand, free: Capacity) -> bool:
 
 
 def allocate(demand: Demand, free: Capacity) -> Allocation:
-    """Set aside what is asked; the first free devices are pinned.
-
-    Call only where `fits` holds.
-    """
+    """Reserve a demand that `fits`; the first free devices are taken."""
     return Allocation(demand.cpus, demand.memory, free.gpus[: demand.gpus])
 
 
 def minus(free: Capacity, allocation: Allocation) -> Capacity:
-    """What stays free after a grant and its slot are taken."""
+    """What is free after an allocation and its slot are taken."""
     return Capacity(
         slots=None if free.slots is None else free.slots - 1,
         cpus=_less(free.cpus, allocation.cpus),

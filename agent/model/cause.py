@@ -1,4 +1,4 @@
-"""Cause codes: the closed vocabulary that people script against.
+"""Cause codes: a closed set of words, which scripts may rely on.
 
 Every outcome and every waiting state carries one. ``docs/causes.md`` lists them for users
 and is checked against this module by a test.
@@ -64,7 +64,7 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What a cause tells people: one sentence, what to do, and whose fault it is."""
+    """How a cause is explained to users: what it means, what to do."""
 
     summary: str
     remedy: str
@@ -88,11 +88,11 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.SOURCE_INVALID: Meaning(
         "The source cannot be used as it is.",
-        "Mend what the message names and submit again.",
+        "Fix what the message names and submit again.",
     ),
     Cause.BUILD_REQUIREMENTS: Meaning(
         "A dependency could not be installed.",
-        "Mend the requirement that the message names; the build log has the details.",
+        "Fix the requirement that the message names; the build log has the details.",
     ),
     Cause.BUILD_DOCKERFILE: Meaning(
         "A step of the Dockerfile failed.",
@@ -116,7 +116,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Check name and tag; a private image looks the same without a login.",
     ),
     Cause.IMAGE_AUTH: Meaning(
-        "The registry wants a login for this image.",
+        "The registry requires a login for this image.",
         "Log the agent's machine in to the registry with `docker login`.",
     ),
     Cause.IMAGE_PLATFORM: Meaning(
@@ -149,11 +149,11 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.SCHEDULE_ENGINE: Meaning(
         "The engine that would run the job does not answer.",
-        "Start it on the agent's machine: the agent sees by itself that it is back.",
+        "Start it on the agent's machine; the agent notices and continues.",
     ),
     Cause.SCHEDULE_BACKOFF: Meaning(
         "The item waits a little before it is tried again.",
-        "Nothing needs to be done; `launch item show ID` tells how the last try ended.",
+        "Nothing needs to be done; `launch item show ID` shows how the last try ended.",
     ),
     Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
     Cause.SCHEDULE_NO_NODE: Meaning(
@@ -212,7 +212,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Somebody stopped the item.", "Retry it if that was a mistake: `launch item retry ID`."
     ),
     Cause.STOPPED_BY_AGENT: Meaning(
-        "The agent was told to stop its jobs and leave.",
+        "The agent was asked to stop its jobs and shut down.",
         "Retry the item: `launch item retry ID`.",
         infrastructure=True,
     ),
@@ -255,7 +255,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Use another source, or ask the administrator to allow this one.",
     ),
     Cause.POLICY_SPEC: Meaning(
-        "The description of the job is not valid.", "Mend what the message names and submit again."
+        "The description of the job is not valid.", "Fix what the message names and submit again."
     ),
     Cause.DISK_FULL: Meaning(
         "The agent's disk is full.",

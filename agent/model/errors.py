@@ -1,8 +1,7 @@
-"""The one error tree: what went wrong on our side of the line.
+"""All errors that this product raises.
 
 That a job failed is a value (`agent.model.outcome`), not one of these. Foreign exceptions
-are wrapped at the edge where they arise. A message names the thing, says what was seen
-and what to do.
+are wrapped where they arise. A message names the thing, says what was seen and what to do.
 """
 
 from agent.model.cause import Cause
@@ -25,7 +24,7 @@ __all__ = [
 
 
 class LaunchError(Exception):
-    """Root of the tree.
+    """The base of all of them.
 
     `code` is stable and machine-readable; `exit_code` is what a command ends with
     (1 general, 2 usage and bad input, 3 unreachable, 4 sign-in).
@@ -103,13 +102,13 @@ class ServerError(LaunchError):
 
 
 class FencedError(LaunchError):
-    """Somebody else owns the attempt by now: stop, and touch nothing."""
+    """The attempt belongs to another agent by now: stop, and touch nothing."""
 
     code = "FENCED"
 
 
 class JobError(LaunchError):
-    """An attempt cannot go on; the pipeline turns it into an `Errored` outcome.
+    """An attempt cannot continue; the pipeline turns it into an `Errored` outcome.
 
     Sources, builders and runners raise it with the cause that explains it best.
     """

@@ -18,7 +18,7 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The job ran and ended badly by itself: exit code, out of memory, deadline, signal."""
+    """The job ran and failed: exit code, out of memory, deadline, signal."""
 
     phase: ClassVar[Phase] = Phase.FAILED
     cause: Cause
@@ -28,7 +28,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Stopped:
-    """Somebody asked for it."""
+    """A user or an operator asked for it."""
 
     phase: ClassVar[Phase] = Phase.STOPPED
     message: str
@@ -47,7 +47,7 @@ class Preempted:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """It may have run, and nobody can say how it ended."""
+    """It may have run; how it ended is unknown."""
 
     phase: ClassVar[Phase] = Phase.LOST
     cause: Cause
@@ -65,7 +65,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Errored:
-    """We could not get it to run."""
+    """The launcher could not run it."""
 
     phase: ClassVar[Phase] = Phase.ERRORED
     cause: Cause

@@ -84,7 +84,7 @@ HELD: Final = UNSTARTED_HELD | MAY_RUN
 
 _BEFORE_START: Final = frozenset({Phase.STOPPED, Phase.REFUSED, Phase.ERRORED})
 
-#: An edge back to QUEUED from a terminal phase opens a new attempt.
+#: A transition from a terminal phase back to QUEUED opens a new attempt.
 TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.QUEUED: frozenset({Phase.LEASED}) | _BEFORE_START,
     Phase.LEASED: frozenset({Phase.QUEUED, Phase.PREPARING, Phase.LOST}) | _BEFORE_START,
@@ -102,7 +102,7 @@ TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
 
 
 def may_follow(before: Phase, after: Phase) -> bool:
-    """Whether the table has this edge; staying where one is always holds."""
+    """Whether the table has this transition; staying in a phase is always allowed."""
     return before is after or after in TRANSITIONS[before]
 
 

@@ -13,7 +13,7 @@ class LeaseStatus(StrEnum):
 
     #: Accepted; the lease is still held.
     HELD = "HELD"
-    #: The attempt belongs to somebody else: stop, and touch nothing.
+    #: The attempt belongs to another agent: stop, and touch nothing.
     FENCED = "FENCED"
     #: Accepted; the lease is held, and the item is to be stopped.
     STOP = "STOP"
@@ -24,7 +24,7 @@ class AttemptStatus(StrEnum):
 
     #: It has an outcome, or a later attempt was opened: what is left of it may be swept.
     ENDED = "ENDED"
-    #: It waits, or somebody else holds it: leave its workload alone.
+    #: It waits, or another agent holds its lease: leave its workload alone.
     ACTIVE = "ACTIVE"
     #: No such item, or none that this key may read.
     UNKNOWN = "UNKNOWN"
@@ -89,7 +89,7 @@ class RegisteredAgent:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
-    #: The far end has `commands`; without, all of that comes with the next renewal.
+    #: The server has `commands`, as W&B's have not; without, commands come with the next renewal.
     has_commands: bool = False
     #: A claim may name `resources`; without, they are ignored.
     narrows_claims: bool = False

@@ -1,4 +1,4 @@
-"""Takes secrets out of texts and byte streams.
+"""Removes secrets from texts and byte streams.
 
 Known secrets are replaced wherever they stand; besides, everything that looks like a key of
 ours, a password in a URL, or a credential behind a telling name.
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 MASK: Final = "***"
 
-#: Shorter values are no secrets, and would blacken half of every text.
+#: Shorter values are not treated as secrets: they would mask much of every text.
 _SHORTEST: Final = 6
 
 _PATTERNS: Final = (

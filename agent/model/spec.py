@@ -1,4 +1,4 @@
-"""The launch spec: what a submitter says about one run, in the shape W&B's clients write.
+"""The launch spec: what a submitter asks for one run, in the form that W&B's clients write.
 
 Keys of W&B's `runSpec` keep their names and places; ours are `source`, `build`, `timeout`,
 `retries`, `on_lost` and `resources`. Keys that we do not know are kept, since newer clients
@@ -31,7 +31,7 @@ def _bytes(value: object) -> object:
 
 
 def _read(parse: Callable[[str], float], text: str) -> float:
-    """Pydantic tells the path of a `ValueError` only."""
+    """Pydantic reports the path of a `ValueError` only."""
     try:
         return parse(text)
     except InvalidInputError as error:
@@ -186,8 +186,8 @@ def parse_spec(raw: Json) -> LaunchSpec:
         raise InvalidInputError(message, hint="See docs/launch-spec.md for its keys.") from None
 
 
-def _reason(told: str) -> str:
-    return told.removeprefix("Value error, ").removesuffix(".")
+def _reason(text: str) -> str:
+    return text.removeprefix("Value error, ").removesuffix(".")
 
 
 def _shown(value: object) -> str:
@@ -196,7 +196,7 @@ def _shown(value: object) -> str:
 
 
 def _check_demand(name: str, seen: float, most: float) -> None:
-    """Less than nothing would make room for others where there is none; so would no number."""
+    """A negative demand, or NaN, would add capacity that does not exist."""
     if not 0 <= seen <= most:
         message = f"A job cannot ask for {_shown(seen)} `{name}`."
         raise InvalidInputError(message, hint=f"Ask for 0 to {most:g}.")

@@ -1,6 +1,6 @@
-"""What a source tree may hold: links that stay inside, and nothing that is left out.
+"""Source trees: which entries are excluded, and which links lead out.
 
-One set of rules for packing, unpacking, checking out and hashing.
+One set of rules for uploading, downloading, checking out and hashing.
 """
 
 import os
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-#: Never part of a job's code, at any depth: history, caches and environments.
+#: Excluded at any depth: history, caches and environments.
 EXCLUDED_NAMES: Final = frozenset(
     {
         ".git",
@@ -25,13 +25,13 @@ EXCLUDED_NAMES: Final = frozenset(
         ".DS_Store",
     }
 )
-#: Left out at the top only: where W&B's library writes its runs.
-EXCLUDED_AT_TOP: Final = frozenset({"wandb"})
+#: Excluded directly below the root only: where W&B's library writes its runs.
+EXCLUDED_AT_ROOT: Final = frozenset({"wandb"})
 
 
-def is_excluded(name: str, *, top: bool, directory: bool) -> bool:
-    """Whether an entry is left out; `top` means directly below the tree's root."""
-    return name in EXCLUDED_NAMES or (top and directory and name in EXCLUDED_AT_TOP)
+def is_excluded(name: str, *, at_root: bool, directory: bool) -> bool:
+    """Whether an entry is excluded; `at_root` means directly below the tree's root."""
+    return name in EXCLUDED_NAMES or (at_root and directory and name in EXCLUDED_AT_ROOT)
 
 
 def walk(
@@ -48,7 +48,7 @@ def walk(
     Raises:
         OSError: a folder cannot be read.
     """
-    pending = [iter(_entries(root, top=True, everything=everything))]
+    pending = [iter(_entries(root, at_root=True, everything=everything))]
     while pending:
         entry = next(pending[-1], None)
         if entry is None:
@@ -56,14 +56,14 @@ def walk(
             continue
         yield entry
         if entry.is_dir(follow_symlinks=False) and not closed(entry):
-            pending.append(iter(_entries(Path(entry), top=False, everything=everything)))
+            pending.append(iter(_entries(Path(entry), at_root=False, everything=everything)))
 
 
 def leaving_link(root: Path, link: Path) -> str | None:
     """The target of a link that leads out of the tree; `None` when it stays inside.
 
-    An absolute target leaves, since the tree moves. Others are followed to their end: a
-    chain of links that each look harmless counts by where it arrives.
+    An absolute target leads out, since the tree is moved. Relative ones are followed to the
+    end of the chain, which decides.
     """
     target = os.readlink(link)  # noqa: PTH115 -- a str as it stands, not normalised
     if os.path.isabs(target):  # noqa: PTH117
@@ -85,12 +85,11 @@ def first_leaving_link(root: Path) -> tuple[str, str] | None:
     return None
 
 
-def _entries(folder: Path, *, top: bool, everything: bool) -> list[os.DirEntry[str]]:
+def _entries(folder: Path, *, at_root: bool, everything: bool) -> list[os.DirEntry[str]]:
+    def excluded(entry: os.DirEntry[str]) -> bool:
+        directory = entry.is_dir(follow_symlinks=False)
+        return not everything and is_excluded(entry.name, at_root=at_root, directory=directory)
+
     with os.scandir(folder) as found:
-        kept = [
-            entry
-            for entry in found
-            if everything
-            or not is_excluded(entry.name, top=top, directory=entry.is_dir(follow_symlinks=False))
-        ]
+        kept = [entry for entry in found if not excluded(entry)]
     return sorted(kept, key=lambda entry: entry.name)

@@ -1,4 +1,4 @@
-"""Durations and sizes with units, as people write them in configuration and on flags."""
+"""Durations and sizes with units, as users write them in configuration and on flags."""
 
 import math
 import re
@@ -55,8 +55,8 @@ def parse_size(text: str) -> int:
 
 
 def format_duration(seconds: float) -> str:
-    """A short text for people: `0.4 s`, `12 s`, `3 m 05 s`, `2 h 10 m`."""
-    if seconds < 10:  # noqa: PLR2004 -- below ten seconds a decimal tells something
+    """A short text for users: `0.4 s`, `12 s`, `3 m 05 s`, `2 h 10 m`."""
+    if seconds < 10:  # noqa: PLR2004 -- below ten seconds a decimal is useful
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:  # noqa: PLR2004
@@ -69,7 +69,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_size(count: int) -> str:
-    """A short text for people, in powers of 1024: `512 B`, `1.5 KiB`, `20.0 GiB`."""
+    """A short text for users, in powers of 1024: `512 B`, `1.5 KiB`, `20.0 GiB`."""
     size = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:  # noqa: PLR2004

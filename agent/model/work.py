@@ -30,7 +30,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One item as it was handed to this agent."""
+    """One item, leased to this agent."""
 
     lease: Lease
     phase: Phase
@@ -46,10 +46,10 @@ class Claim:
     #: Runner name: `local-container`, `local-process`, …
     resource: str
     spec: LaunchSpec
-    #: `queue`, `job`, `submitter`: who set what; from W&B's servers all is the submitter's.
+    #: `queue`, `job`, `submitter`: what each layer sets; from W&B's servers all is the submitter's.
     layers: dict[str, Json]
     allocation: Allocation
-    #: Credential for the job itself.
+    #: API key of the job itself.
     run_token: str = field(repr=False)
     stop_requested: bool
     created_at: datetime
@@ -68,7 +68,7 @@ class SourceTree:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All that is needed to build and run, with nothing left to look up."""
+    """All that is needed to build and run; nothing is left to look up."""
 
     claim: Claim
     #: `None` when the source is an image.
@@ -84,7 +84,7 @@ class Resolved:
     base_image: str | None
     python: str | None
     environment: dict[str, str] = field(repr=False)
-    #: Facts for people: commit, digest, ref.
+    #: Facts to show: commit, digest, ref.
     facts: dict[str, str] = field(default_factory=dict)
     #: The base image is an accelerator's, and may bring no Python.
     accelerated: bool = False
@@ -96,15 +96,15 @@ class Image:
 
     #: `name@sha256:…` by digest, or `sha256:…` image id, or a folder for processes.
     reference: str
-    #: `digest`, `image-id` or `environment`: how the reference is pinned.
+    #: `digest`, `image-id` or `environment`: what kind of reference it is.
     pinned_by: str
     #: Whether it existed already.
     reused: bool
-    #: What people call it.
+    #: Name to show.
     name: str = ""
-    #: Whether it is where it will run; otherwise its registry has it.
+    #: Whether it is on the machine that runs it; otherwise only in its registry.
     here: bool = True
-    #: What built it, for people; empty where it was found.
+    #: Builder to show; empty when it was found.
     built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.
     environment: Path | None = None

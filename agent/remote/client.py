@@ -1,8 +1,8 @@
 """One keep-alive session to a control plane: GraphQL documents and the REST routes beside it.
 
-Repeats happen here and nowhere above: a call is sent again only where
-`agent.remote.failures` says that this cannot do its work twice, and never beyond the
-call's own deadline. Redirects are not followed, because they would carry the key along.
+All retries happen here: a call is sent again only where `agent.remote.failures` says that
+this cannot repeat its effect, and never after the call's deadline. Redirects are not followed,
+because the key would be sent along.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ from agent.remote.failures import (
 
 #: The feature that our servers announce and W&B's do not: leases, and all else that is ours.
 LEASES: Final = "LAUNCH_LEASES"
-#: Seconds for a call that is no long poll.
+#: Seconds for a call that is not a long poll.
 DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
@@ -74,7 +74,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A whole REST answer."""
+    """A whole HTTP response."""
 
     status: int
     headers: Mapping[str, str]
@@ -119,7 +119,7 @@ class GraphQLClient:
 
     @property
     def proxied(self) -> bool:
-        """Whether a proxy of the environment counts: for the world outside, not this machine."""
+        """Whether a proxy of the environment is used: not for this machine itself."""
         return self._base.host not in _LOOPBACK
 
     async def __aenter__(self) -> Self:
@@ -156,11 +156,11 @@ class GraphQLClient:
     ) -> dict[str, Any]:
         """Run one operation and return its `data`.
 
-        `idempotent` tells whether it may be sent again when its answer was lost; by default
+        `idempotent`: it may be sent again when its response was lost; by default
         queries may and mutations may not. `deadline` is in seconds and covers all tries.
 
         Raises:
-            UnreachableError: no good answer before the deadline.
+            UnreachableError: no response before the deadline.
             LaunchError: the class that the first error's `extensions.code` stands for.
         """
         if idempotent is None:
@@ -206,10 +206,10 @@ class GraphQLClient:
         deadline: float = DEADLINE,
         idempotent: bool = True,
     ) -> Response:
-        """One REST call with repeats; a callable `body` is asked anew for every try.
+        """One REST call with repeats; a callable `body` is called for every try.
 
         Raises:
-            UnreachableError: no good answer before the deadline.
+            UnreachableError: no response before the deadline.
             LaunchError: what the status, or the code in the body, stands for.
         """
 
@@ -229,9 +229,9 @@ class GraphQLClient:
         params: Mapping[str, str | int] | None = None,
         silence: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Open an answer to be read piece by piece; no repeats, since pieces have been used.
+        """Open a response to be read in pieces; no retries, since pieces may be used already.
 
-        `silence` is how long the far end may send nothing, in seconds.
+        `silence`: seconds that the server may send nothing.
 
         Raises:
             UnreachableError: the connection failed, broke, or was silent for too long.
@@ -290,7 +290,7 @@ class GraphQLClient:
             raise UnansweredError(message, rule_for(error)) from error
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
-        if response.status < 300:  # noqa: PLR2004 -- where good answers end
+        if response.status < 300:  # noqa: PLR2004 -- the last success
             return
         if response.status < _FIRST_ERROR:
             where = response.headers.get("Location", "elsewhere")
@@ -380,7 +380,7 @@ def _data(answer: Response) -> dict[str, Any]:
 
 
 def _retry_after(text: str | None) -> float | None:
-    """Seconds; the form with a date is not used between our own halves."""
+    """Seconds; the form with a date is not used by our server."""
     if text is None or not text.strip().isdigit():
         return None
     return min(float(text), _LONGEST_RETRY_AFTER)

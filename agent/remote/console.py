@@ -1,6 +1,6 @@
-"""What people do with a control plane: queues, items, agents, logs.
+"""What the command line asks of a control plane: queues, items, agents, logs.
 
-Answers are the wire's own objects (`control/graphql/schema.graphql`), since `--json` shows
+Replies are the wire's own objects (`control/graphql/schema.graphql`), since `--json` shows
 them as they are.
 """
 
@@ -65,7 +65,7 @@ class Console:
         """The session, for operations that have a class of their own."""
         return self._client
 
-    # ------------------------------------------------------------------ who and what
+    # ------------------------------------------------------------------ identity
 
     async def viewer(self) -> Json:
         """Who the key belongs to."""
@@ -145,7 +145,7 @@ class Console:
         )
 
     async def pause_queue(self, name: str, *, paused: bool) -> Json:
-        """Stop or go on handing out items.
+        """Pause or resume a queue.
 
         Raises:
             NotFoundError: there is no queue of that name.
@@ -191,7 +191,7 @@ class Console:
         return found
 
     async def item(self, item_id: str) -> Json:
-        """One item with all that is known about it.
+        """One item with its attempts, events and explanation.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -199,7 +199,7 @@ class Console:
         return await self._item(item_id, _ITEM_WHOLE)
 
     async def glance(self, item_id: str) -> Json:
-        """One item in short, for those who ask often.
+        """One item without attempts' details, for frequent polling.
 
         Raises:
             NotFoundError: there is none of that id.
@@ -290,7 +290,7 @@ class Console:
         raise NotFoundError(message, hint=did_you_mean(name_or_id, names, "agent"))
 
     async def stop_agent(self, agent_id: str, mode: str) -> Json:
-        """Ask an agent to leave: DRAIN lets its jobs finish, STOP stops them."""
+        """Ask an agent to shut down: DRAIN lets its jobs finish, STOP stops them."""
         data = await self._client.execute(
             "mutation StopAgent($id: ID!, $mode: AgentStopMode!) {"
             " stopLaunchAgent(id: $id, mode: $mode) {" + _AGENT + "} }",
@@ -309,8 +309,8 @@ class Console:
 
         Raises:
             NotFoundError: no such item or attempt.
-            UnreachableError: the connection broke, or brought nothing for so long that it may
-                be dead; ask again from where it ended.
+            UnreachableError: the connection broke, or nothing came for 90 seconds; ask again from
+                where it ended.
         """
         path = f"/launch/items/{quote(item_id)}/attempts/{attempt}/logs/{channel}"
         params: dict[str, str | int] = {"offset": offset}
@@ -320,12 +320,12 @@ class Console:
             async for piece in response.content.iter_any():
                 yield piece
 
-    # ------------------------------------------------------------------ everything else
+    # ------------------------------------------------------------------ other operations
 
     async def run(
         self, document: str, variables: Json | None = None, *, idempotent: bool | None = None
     ) -> Json:
-        """One operation as it stands; for the rarer ones, which have no method here."""
+        """Any operation, for the rarer ones that have no method here."""
         return await self._client.execute(document, variables, idempotent=idempotent)
 
     async def sign_in_link(self) -> str:
@@ -333,7 +333,7 @@ class Console:
         answer = await self._client.send("POST", "/launch/sign-in-links", idempotent=False)
         return str(answer.json()["url"])
 
-    # ------------------------------------------------------------------ inside
+    # ------------------------------------------------------------------ helpers
 
     async def _item(self, item_id: str, fields: str) -> Json:
         data = await self._client.execute(

@@ -26,11 +26,11 @@ from agent.model.errors import (
 
 
 class Retry(Enum):
-    """What is known about a request that got no good answer."""
+    """Whether a request without a successful response may be sent again."""
 
-    #: It was certainly not carried out.
+    #: It was certainly not executed.
     ALWAYS = auto()
-    #: It may have been carried out.
+    #: It may have been executed.
     IF_IDEMPOTENT = auto()
     #: It would fail again.
     NEVER = auto()
@@ -50,10 +50,10 @@ class RetryRule:
 
 STATUS_RULES: Final[Mapping[int, RetryRule]] = {
     408: RetryRule(Retry.ALWAYS, "the server did not get the whole request in time"),
-    429: RetryRule(Retry.ALWAYS, "the server turned it away before it looked at it"),
-    502: RetryRule(Retry.IF_IDEMPOTENT, "a proxy lost the server, perhaps after it did the work"),
-    503: RetryRule(Retry.ALWAYS, "the server is not ready and did no work"),
-    504: RetryRule(Retry.IF_IDEMPOTENT, "a proxy lost patience while the server worked"),
+    429: RetryRule(Retry.ALWAYS, "the server is rate limiting"),
+    502: RetryRule(Retry.IF_IDEMPOTENT, "a proxy lost the server, which may have executed it"),
+    503: RetryRule(Retry.ALWAYS, "the server is not ready"),
+    504: RetryRule(Retry.IF_IDEMPOTENT, "a proxy timed out, while the server may have executed it"),
 }
 
 #: First match counts, so that special cases stand before their base classes.
@@ -61,20 +61,20 @@ EXCEPTION_RULES: Final[tuple[tuple[type[BaseException], RetryRule], ...]] = (
     (aiohttp.InvalidURL, RetryRule(Retry.NEVER, "the address is not a URL")),
     (
         aiohttp.ClientConnectorCertificateError,
-        RetryRule(Retry.NEVER, "a certificate does not become valid by asking again"),
+        RetryRule(Retry.NEVER, "the server's certificate is not valid"),
     ),
-    (aiohttp.ClientSSLError, RetryRule(Retry.NEVER, "the two sides agree on no encryption")),
+    (aiohttp.ClientSSLError, RetryRule(Retry.NEVER, "no TLS connection could be negotiated")),
     (aiohttp.ClientConnectorError, RetryRule(Retry.ALWAYS, "no connection was made")),
     (aiohttp.ConnectionTimeoutError, RetryRule(Retry.ALWAYS, "no connection was made in time")),
     (
         aiohttp.ClientConnectionError,
-        RetryRule(Retry.IF_IDEMPOTENT, "the connection broke before the answer came"),
+        RetryRule(Retry.IF_IDEMPOTENT, "the connection broke before the response"),
     ),
-    (aiohttp.ClientPayloadError, RetryRule(Retry.IF_IDEMPOTENT, "the answer was cut")),
-    (asyncio.TimeoutError, RetryRule(Retry.IF_IDEMPOTENT, "no answer came in time")),
+    (aiohttp.ClientPayloadError, RetryRule(Retry.IF_IDEMPOTENT, "the response was cut")),
+    (asyncio.TimeoutError, RetryRule(Retry.IF_IDEMPOTENT, "no response in time")),
     (
         aiohttp.ClientError,
-        RetryRule(Retry.NEVER, "the other side does not speak HTTP as this program knows it"),
+        RetryRule(Retry.NEVER, "the server does not speak HTTP as expected"),
     ),
 )
 
@@ -106,11 +106,11 @@ _STATUS_CLASSES: Final[Mapping[int, type[LaunchError]]] = {
 
 
 class AddressRefusedError(PermissionDeniedError):
-    """A signed address does not hold any more, or never did; a new one may."""
+    """A signed URL was refused; it may have expired, and a new one may be accepted."""
 
 
 class UnansweredError(UnreachableError):
-    """No good answer; `rule` tells whether the request may be repeated."""
+    """No successful response; `rule` says whether the request may be sent again."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class UnansweredError(UnreachableError):
 
 
 def error_in(body: bytes) -> tuple[str | None, str | None, str | None]:
-    """Message, code and hint of the first error in an answer, as far as it has them."""
+    """Message, code and hint of the first error in a response, as far as it has them."""
     try:
         first = json.loads(body)["errors"][0]
         extensions = first.get("extensions") or {}
@@ -145,7 +145,7 @@ def rule_for(error: BaseException) -> RetryRule:
 
 
 def reason_of(error: BaseException) -> str:
-    """What was seen: the system's own words where no connection was made, else the library's."""
+    """The operating system's message where no connection was made, else the library's."""
     cause = getattr(error, "os_error", None)
     if not isinstance(cause, OSError):
         return str(error) or type(error).__name__
@@ -155,14 +155,14 @@ def reason_of(error: BaseException) -> str:
 
 
 def error_of_code(code: str | None, message: str, hint: str | None = None) -> LaunchError:
-    """The error that a code of the wire stands for; an unknown one is the server's failure."""
+    """The error class of a wire code; an unknown code is a failure of the server."""
     return _CLASSES.get(code or "", ServerError)(message, hint=hint)
 
 
 def error_of_status(
     status: int, message: str, *, code: str | None = None, hint: str | None = None
 ) -> LaunchError:
-    """The error that an HTTP status stands for, where the body names no better one."""
+    """The error class of an HTTP status, unless the body has a code."""
     if code in _CLASSES:
         return error_of_code(code, message, hint)
     return _STATUS_CLASSES.get(status, ServerError)(message, hint=hint)

@@ -143,7 +143,7 @@ def _check_entry(found: Artifact, entry: Entry) -> None:
 def _is_excluded(path: str) -> bool:
     parts = PurePosixPath(path).parts
     return any(
-        is_excluded(part, top=depth == 0, directory=depth < len(parts) - 1)
+        is_excluded(part, at_root=depth == 0, directory=depth < len(parts) - 1)
         for depth, part in enumerate(parts)
     )
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.model.tree import EXCLUDED_AT_TOP, EXCLUDED_NAMES
+from agent.model.tree import EXCLUDED_AT_ROOT, EXCLUDED_NAMES
 
 #: Files that usually hold credentials; a `!` rule of the job's includes one.
 SECRETS: Final = (
@@ -51,7 +51,7 @@ class Ignore:
 def ignore_text(own: str) -> str:
     """The ignore file in effect: secrets, the job's own rules, then what is never code."""
     lines = [f"**/{name}" for name in SECRETS]
-    never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_TOP)
+    never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_ROOT)
     return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
 
 

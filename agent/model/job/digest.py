@@ -1,7 +1,8 @@
 """Digests of artifacts, as W&B's clients compute them: equal content is one version.
 
 An entry's digest is the base64 form of its content's MD5; an artifact's is the hexadecimal MD5
-over the sorted list of its entries. They tell versions apart; they prove nothing.
+over the sorted list of its entries. They identify versions, and do not protect
+against tampering.
 """
 
 import base64
@@ -17,7 +18,7 @@ _MD5_BYTES: Final = 16
 
 
 def entry_digest(chunks: Iterable[bytes]) -> str:
-    """The digest of a content that is read piece by piece."""
+    """The digest of a content that is given in pieces."""
     total = hashlib.md5(usedforsecurity=False)
     for chunk in chunks:
         total.update(chunk)
@@ -41,13 +42,13 @@ def decoded(digest: str) -> bytes:
     """The 16 bytes that an entry's digest stands for.
 
     Raises:
-        InvalidInputError: it is no base64 of an MD5.
+        InvalidInputError: it is not the base64 form of an MD5.
     """
     try:
         md5 = base64.b64decode(digest, validate=True)
     except (binascii.Error, ValueError):
         md5 = b""
     if len(md5) != _MD5_BYTES or encoded(md5) != digest:
-        message = f"'{digest[:64]}' is no digest of an artifact's file."
+        message = f"'{digest[:64]}' is not a digest of an artifact's file."
         raise InvalidInputError(message, hint="It is the base64 form of 16 bytes of MD5.")
     return md5

@@ -1,4 +1,4 @@
-"""Entry points: words of a command, the file they run, and what they may not hold.
+"""Entry points: the words of a command, the script they run, and what is refused.
 
 A stored entry point keeps the words as the user wrote them, as W&B's client does; `runnable`
 makes the command that is started.
@@ -18,7 +18,7 @@ INTERPRETERS: Final = {".py": "python", ".ipynb": "python", ".sh": "bash"}
 DEFAULT: Final = "python main.py"
 
 _SUFFIXES: Final = frozenset({*INTERPRETERS, ".bash", ".R", ".jl", ".js", ".pl", ".rb"})
-#: After these the program is no file of the source: a module's name, or the program's text.
+#: After these comes a module's name or the program's text, not a file of the source.
 _NOT_A_FILE: Final = frozenset({"-m", "--module", "-c", "-lc", "-ec"})
 _INTERPRETER_NAMES: Final = ("python", "bash", "sh", "Rscript", "julia", "node", "perl", "ruby")
 

@@ -48,7 +48,7 @@ class ImageReference:
 
     @property
     def pulled_as(self) -> str:
-        """What a registry is asked for: a tag beside a digest only tells people something."""
+        """What a registry is asked for; a tag beside a digest is only informative."""
         return self.digest or self.tag or "latest"
 
     def __str__(self) -> str:
@@ -75,7 +75,7 @@ def parse_image(text: str) -> ImageReference:
     if _IMAGE_ID.fullmatch(text):
         _refuse(text, "it is an image's id, not its name")
     if colon and not _TAG.fullmatch(tag):
-        reason = f"the tag '{tag}' is none: 1 to 128 of letters, digits, `_`, `.`, `-`"
+        reason = f"the tag '{tag}' is not valid: 1 to 128 letters, digits, `_`, `.`, `-`"
         _refuse(text, f"{reason}, not beginning with `.` or `-`")
     return ImageReference(host, path, tag or None, digest or None)
 
@@ -103,17 +103,17 @@ def _check_host(text: str, host: str) -> None:
         # The grammar reads it as a host without a dot; a mistyped repository is likelier.
         _upper_case(text)
     if not _HOST.fullmatch(host):
-        _refuse(text, f"'{host}' is no host of a registry")
+        _refuse(text, f"'{host}' is not the host of a registry")
     port = host.rpartition("]")[2].partition(":")[2]
     if port and not 0 < int(port) <= _MAX_PORT:
-        _refuse(text, f"'{port}' is no port")
+        _refuse(text, f"'{port}' is not a port")
 
 
 def _check_path(text: str, host: str | None, path: str, named: str) -> None:
     if path != path.lower():
         _upper_case(text)
     if not _PATH.fullmatch(path):
-        reason = f"'{path}' is no repository's path" if path else "it names no repository"
+        reason = f"'{path}' is not the path of a repository" if path else "it names no repository"
         _refuse(text, f"{reason}: lower-case letters and digits, between them `.`, `_`, `-`, `/`")
     if host is None and _IDENTIFIER.fullmatch(path):
         _refuse(text, "64 hexadecimal digits are an image's id, not its name")
@@ -125,7 +125,9 @@ def _check_path(text: str, host: str | None, path: str, named: str) -> None:
 def _check_digest(text: str, digest: str) -> None:
     known = _KNOWN_DIGESTS.get(digest.partition(":")[0].lower())
     if not (known or _DIGEST).fullmatch(digest):
-        _refuse(text, f"'{digest}' is no digest", "For example: `sha256:` and 64 digits 0-9, a-f.")
+        _refuse(
+            text, f"'{digest}' is not a digest", "For example: `sha256:` and 64 digits 0-9, a-f."
+        )
 
 
 def _upper_case(text: str) -> NoReturn:
@@ -138,4 +140,4 @@ def _upper_case(text: str) -> NoReturn:
 
 def _refuse(text: str, reason: str, hint: str = _FORM) -> NoReturn:
     shown = text if len(text) <= _MAX_NAME else f"{text[:_MAX_NAME]}…"
-    raise InvalidInputError(f"'{shown}' is no image reference: {reason}.", hint=hint)
+    raise InvalidInputError(f"'{shown}' is not an image reference: {reason}.", hint=hint)

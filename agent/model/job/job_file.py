@@ -1,7 +1,7 @@
-"""`wandb-job.json`: what a job's artifact says about it.
+"""`wandb-job.json`: the description of a job in its artifact.
 
-Written byte by byte as W&B's command line writes it, so that equal jobs have equal digests
-whoever made them. Read from any client, known faults mended.
+Written byte by byte as W&B's command line writes it, so that equal jobs have equal digests.
+Read from any client; known faults are repaired.
 """
 
 import json
@@ -44,7 +44,7 @@ class _Stored(BaseModel):
 
 
 class Git(_Stored):
-    """A repository at one commit; the remote carries no password.
+    """A repository at one commit; the remote has no password.
 
     What follows the commit is ours and is written only where it was asked for: W&B's clients
     pass over it, and a job without it is theirs byte by byte.
@@ -109,7 +109,7 @@ class JobFile(_Stored):
 
 @dataclass(frozen=True, slots=True)
 class ParsedJobFile:
-    """A stored job, and what had to be mended in it, in words for people."""
+    """A stored job, and one sentence for each repair that was needed."""
 
     job: JobFile
     repairs: tuple[str, ...]
@@ -232,7 +232,7 @@ def _validated(raw: dict[str, Any]) -> JobFile:
 
 
 def _checked(source: JobSource) -> JobSource:
-    """Paths inside, code referred to rightly, no password kept."""
+    """With paths inside the source, a valid code reference, and no password."""
     match source:
         case JobImageSource():
             return source

@@ -1,4 +1,4 @@
-"""A job's layer of a launch spec: what its job file says about every launch of it. Pure."""
+"""A job's layer of a launch spec: what its job file sets for every launch."""
 
 from typing import Any
 

@@ -35,7 +35,7 @@ def stored(path: str) -> str:
     """The path of a file that lies in an artifact, in its shortest form.
 
     It is a name on this machine, where only `/` separates: a backslash, `~` or a colon in it are
-    characters like others, and people do have such files.
+    ordinary characters, which occur in names.
 
     Raises:
         InvalidInputError: absolute, leading upward, or no path at all.
@@ -60,10 +60,10 @@ def below(folder: str, path: str) -> str:
 
 
 def candidates(names: Iterable[str], build_context: str = "") -> list[str]:
-    """Paths to look at, the first that says something wins: build context, then root.
+    """Paths to read, in order of precedence: the build context's, then the root's.
 
-    The nearer folder wins over the better kind of file: a monorepo's root speaks for those
-    folders that say nothing themselves.
+    The folder is more important than the kind of file: the root of a monorepo counts for
+    folders without such files.
     """
     wanted = list(names)
     folders = dict.fromkeys((build_context, ""))

@@ -72,7 +72,7 @@ def parse_reference(
     named = [*leading, *parts, alias if colon else LATEST]
     for noun, part in zip(_NOUNS, named, strict=True):
         if not _PART.fullmatch(part) or part in {".", ".."}:
-            message = f"The job reference '{text}': '{part}' is no name of {_article(noun)}."
+            message = f"The job reference '{text}': '{part}' is not the name of {_article(noun)}."
             raise InvalidInputError(message, hint=_FORM)
     return JobReference(*named)
 
@@ -116,7 +116,7 @@ def no_such_version(reference: JobReference, known: Iterable[str]) -> NotFoundEr
 def _refuse_shape(text: str, parts: list[str]) -> NoReturn:
     likely = _likely(text, [part for part in parts if part])
     hint = f"Did you mean `{likely}`?" if likely else _FORM
-    message = f"'{text}' is no job reference: it has {len(parts)} parts between slashes, not 3."
+    message = f"'{text}' is not a job reference: it has {len(parts)} parts between slashes, not 3."
     raise InvalidInputError(message, hint=hint)
 
 

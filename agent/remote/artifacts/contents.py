@@ -16,7 +16,7 @@ from typing import IO, Any, Final
 from agent.model.errors import InvalidInputError, LaunchError
 from agent.model.job.digest import decoded, encoded
 
-#: Bytes that are in memory at a time, for each file on its way.
+#: Bytes in memory at a time, for each file in transfer.
 PIECE: Final = 1 << 20
 
 
@@ -42,7 +42,7 @@ class Content:
     #: Base64 of the MD5 of the content.
     digest: str
     size: int
-    #: Where the content lies: a file's path, as text since there may be very many; or the bytes.
+    #: The file's path (as `str`, since there may be very many), or the bytes.
     origin: str | bytes
 
     @property
@@ -51,12 +51,12 @@ class Content:
         return ByteRange(0, self.size, self.digest)
 
     def changed(self) -> InvalidInputError:
-        """What is told when the file is no longer the one that was hashed."""
+        """The error for a file that is not the one that was hashed."""
         message = f"'{self.path}' changed while it was being sent."
         return InvalidInputError(message, hint="Run the command again when nothing writes to it.")
 
     def unreadable(self, error: OSError) -> InvalidInputError:
-        """What is told when the file can no longer be read."""
+        """The error for a file that can no longer be read."""
         message = f"'{self.path}' cannot be read any more: {error.strerror}."
         return InvalidInputError(message)
 
@@ -72,7 +72,7 @@ def read_whole(content: Content, part: ByteRange) -> bytes:
     try:
         with Path(content.origin).open("rb") as file:
             file.seek(part.offset)
-            # One byte more tells a file that grew.
+            # One byte more shows that the file grew.
             data = file.read(part.size + int(part.end == content.size))
     except OSError as error:
         raise content.unreadable(error) from None
@@ -94,7 +94,7 @@ def read_verified(content: Content, part: ByteRange) -> bytes:
 
 
 class ContentReader:
-    """An part, hashed while it is read: what was promised is what is sent."""
+    """An part, hashed while it is read: exactly what was announced is sent."""
 
     def __init__(self, content: Content, part: ByteRange) -> None:
         self._content = content
@@ -130,7 +130,7 @@ class ContentReader:
     async def _of(self, file: BufferedReader) -> AsyncIterator[bytes]:
         total = hashlib.md5(usedforsecurity=False)
         left = self._extent.size
-        # One byte beyond the end of the content tells a file that grew.
+        # One byte beyond the end shows that the file grew.
         beyond = int(self._extent.end == self._content.size)
         await asyncio.to_thread(file.seek, self._extent.offset)
         while piece := await asyncio.to_thread(file.read, _next(left + beyond)):
@@ -253,7 +253,7 @@ def write_manifest(
     another one. A version may have very many files: the manifest is never whole in memory.
 
     Raises:
-        LaunchError: there is no space for it.
+        LaunchError: the disk is full.
     """
     md5, size = hashlib.md5(usedforsecurity=False), 0
     try:

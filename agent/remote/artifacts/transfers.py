@@ -137,7 +137,7 @@ class BatchReader:
 
 
 def changed_in(batch: Iterable[AddressedContent]) -> InvalidInputError | None:
-    """Which file is no longer the one that was hashed, if any is. Blocks."""
+    """The error for the first file that is not the one that was hashed, if any. Blocks."""
     for file in batch:
         try:
             read_verified(file.content, file.content.whole)
@@ -160,7 +160,7 @@ def _next(files: Iterator[AddressedContent]) -> bytes:
 class Transfers:
     """ArtifactUploads and downloads; use it as an async context manager, by one event loop.
 
-    `proxied` says whether a proxy of the environment counts, as for the server itself.
+    `proxied`: use a proxy of the environment, as for the server itself.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Transfers:
         tls = ssl.create_default_context(cafile=self._ca_bundle) if self._ca_bundle else True
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=tls, limit=0, keepalive_timeout=60, socket_factory=_impatient_socket
+                ssl=tls, limit=0, keepalive_timeout=60, socket_factory=_socket_with_timeout
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE),
@@ -199,14 +199,14 @@ class Transfers:
             self._session = None
 
     async def put(self, content: Content, url: str, headers: Iterable[str]) -> None:
-        """Send one file; `headers` are `Name:value` texts that the server wants to see.
+        """Send one file; `headers` are `Name:value` strings that the server asks for.
 
         No others are sent, as by W&B's client: a signature may cover them.
 
         Raises:
             InvalidInputError: the file changed since it was hashed, or cannot be read any more.
             UnreachableError: the connection failed, again and again.
-            LaunchError: what the far end's status stands for.
+            LaunchError: what the store's status stands for.
         """
         await self._put(content, content.whole, url, dict(map(_header, headers)))
 
@@ -215,7 +215,7 @@ class Transfers:
     ) -> str:
         """Send one part of a file; gives the `ETag` by which the store knows it.
 
-        Of `headers` only the media type counts, as with W&B's client: the others speak of the
+        Of `headers` only the media type is sent, as by W&B's client: the others are about the
         whole file. Without one, none is sent, since the signature may cover it.
 
         Raises:
@@ -244,7 +244,7 @@ class Transfers:
         try:
             await self._send("POST", url, headers, lambda: BatchReader(batch), first)
         except InvalidInputError:
-            # The server knows it by its digest; people want the name.
+            # The server names the digest; users need the file's name.
             changed = await asyncio.to_thread(changed_in, batch)
             if changed is None:
                 raise
@@ -266,7 +266,7 @@ class Transfers:
         read: Callable[[], ContentReader | BatchReader],
         path: str,
     ) -> str:
-        """Send what `read` begins to read anew for each try; gives the `ETag`."""
+        """Send what `read` gives, called for each try; returns the `ETag`."""
 
         async def once() -> str:
             reader = read()
@@ -364,21 +364,21 @@ class Transfers:
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     body = await response.content.read(_LONGEST_REFUSAL)
     text, code, hint = error_in(body)
-    said = body[:500].decode("utf-8", "replace").strip()
-    message = text or f"{target.origin()} answered {response.status} {response.reason}. {said}"
+    detail = body[:500].decode("utf-8", "replace").strip()
+    message = text or f"{target.origin()} answered {response.status} {response.reason}. {detail}"
     rule = STATUS_RULES.get(response.status)
     if rule is not None:
         raise UnansweredError(message, rule, hint=hint)
-    # Google's store says 400 of an address that has expired, the others 403.
+    # Google's store answers 400 for an expired URL, the others 403.
     if response.status == HTTPStatus.FORBIDDEN or (
-        response.status == HTTPStatus.BAD_REQUEST and "expired" in said.lower()
+        response.status == HTTPStatus.BAD_REQUEST and "expired" in detail.lower()
     ):
         raise AddressRefusedError(message, hint=hint)
     raise error_of_status(response.status, message, code=code, hint=hint)
 
 
-def _impatient_socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """One whose connection breaks when the far end takes nothing for too long.
+def _socket_with_timeout(address: aiohttp.AddrInfoType) -> socket.socket:
+    """A socket whose connection breaks when the peer accepts nothing for too long.
 
     aiohttp's own limits begin when all is sent.
     """
@@ -393,7 +393,7 @@ def _target(url: str) -> URL:
     # A signature covers the address as it stands; only what no address may hold is encoded.
     parsed = URL(url, encoded=url.isascii() and " " not in url)
     if parsed.scheme not in {"http", "https"} or not parsed.host:
-        message = f"The server gave '{url[:80]}' as the address of a file, which is no URL."
+        message = f"The server gave '{url[:80]}' as the URL of a file, which is not a URL."
         raise ServerError(message, hint="Its `external_url` may be set wrongly.")
     return parsed
 

@@ -77,7 +77,7 @@ def test_a_base_image_that_is_none_is_refused(root, base):
     if base == "":
         assert plan(root, base_image="").bases == ("python:3.11-slim",)
         return
-    with pytest.raises(JobError, match="is no image reference"):
+    with pytest.raises(JobError, match="is not an image reference"):
         plan(root, base_image=base)
 
 

@@ -117,7 +117,7 @@ def test_the_configuration_cannot_be_changed(read: Load) -> None:
         ("builder: docker", ":1: `builder`: seen `docker`; expected a mapping"),
         ("- a\n- b", ":1: expected `key: value` lines."),
         ("a: [", "not valid YAML"),
-        ("max_jobs: 1\nmax_jobs: 2", ":2: the key `max_jobs` is there twice."),
+        ("max_jobs: 1\nmax_jobs: 2", ":2: the key `max_jobs` occurs twice."),
         ("1: a", ":1: the key 1 is not a string."),
         ("max_jobs: !!python/object:os.system x", ":1: `max_jobs`: values of the tag"),
     ],

@@ -114,7 +114,7 @@ def git(url: str, **more: str) -> SubmitOptions:
         (SubmitOptions(docker_image="x", entry_point='python "a'), "cannot be split into words"),
         (SubmitOptions(docker_image="x", timeout="90"), "`timeout`"),
         (SubmitOptions(docker_image="x", timeout="0s"), "`timeout`"),
-        (SubmitOptions(docker_image="my image"), "'my image' is no image reference"),
+        (SubmitOptions(docker_image="my image"), "'my image' is not an image reference"),
         (SubmitOptions(base={"source": {"type": "image", "image": "a:b:c"}}), "'a:b:c'"),
         (SubmitOptions(docker_image="x", memory="5 stones"), "`resources.memory`"),
         (

@@ -101,7 +101,7 @@ async def test_limits_references_and_foreign_digests_are_named(shelf, fetch):
     with pytest.raises(JobError, match="'a' is a reference to another store"):
         await fetch(made.id)
     shelf.by_id[made.id] = replace(made, entries={"a": Entry("a", "etag", 2)})
-    with pytest.raises(JobError, match="is no digest"):
+    with pytest.raises(JobError, match="is not a digest"):
         await fetch(made.id)
 
 
