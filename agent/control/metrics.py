@@ -1,4 +1,4 @@
-"""What `/metrics` tells: work by queue and phase, agents, and how long requests take."""
+"""Prometheus metrics: items by queue and phase, agents, durations of requests."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5,
 
 
 class Metrics:
-    """The figures of one app, in a registry of its own."""
+    """The metrics of one app, in a registry of its own."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -26,13 +26,16 @@ class Metrics:
         )
         self.claims = Histogram(
             "launch_claim_seconds",
-            "Duration of claims, waiting included, by whether something was handed out.",
+            "Duration of claims, waiting included, by whether an item was claimed.",
             ("outcome",),
             buckets=_FAST,
             registry=self._registry,
         )
         self.errors = Counter(
-            "launch_graphql_errors", "Errors answered, by code.", ("code",), registry=self._registry
+            "launch_graphql_errors",
+            "Errors in GraphQL responses, by code.",
+            ("code",),
+            registry=self._registry,
         )
         self._items = Gauge(
             "launch_queue_items", "Items.", ("entity", "queue", "phase"), registry=self._registry
@@ -42,7 +45,7 @@ class Metrics:
         )
 
     async def expose(self, plane: Plane) -> bytes:
-        """The text that Prometheus reads; gauges are read from the store now."""
+        """The metrics as text for Prometheus; gauges are read from the store."""
         self._items.clear()
         self._agents.clear()
         for entity in await plane.accounts.entities(SYSTEM):

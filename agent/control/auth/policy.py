@@ -1,7 +1,7 @@
 """Who may do what: a pure function of principal, entity and action.
 
-Deny by default. An entity that a principal may not read does not exist for it: the same
-`NotFoundError` as for a name that nobody uses.
+Deny by default. An entity that a principal may not read gives the same `NotFoundError` as one
+that does not exist.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from agent.model.errors import NotFoundError, PermissionDeniedError
 
 
 class Action(StrEnum):
-    """Everything that is guarded, in the words of error messages."""
+    """Everything that takes a right, in the words of error messages."""
 
     READ = "read"
     SUBMIT = "submit items"
@@ -30,7 +30,7 @@ class Action(StrEnum):
 
 
 class Kind(StrEnum):
-    """What kind of key was shown."""
+    """The kind of credential."""
 
     USER = "user"
     #: A service key of an agent, bound to an entity and queues.
@@ -51,12 +51,12 @@ class RunScope:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, as `Accounts.authenticate` found out."""
+    """Who is calling, as `Accounts.authenticate` returns it."""
 
     kind: Kind
     #: Id of the key; for run tokens the item's id.
     key_id: str
-    #: For people: user name, agent key's name, or `run <id>`.
+    #: For messages: user name, agent key's name, or `run <id>`.
     name: str
     #: Entity meant when none is named.
     default_entity: str
@@ -122,7 +122,7 @@ class Policy:
         return True
 
     def require(self, principal: Principal, entity: str, action: Action) -> None:
-        """Let pass or refuse.
+        """Refuse what the principal may not do.
 
         Raises:
             NotFoundError: the principal may not even read the entity.
@@ -137,7 +137,7 @@ class Policy:
 
 
 def no_such_entity(name: str) -> NotFoundError:
-    """The one answer for an entity that is absent or hidden."""
+    """The same error for an entity that is absent and one that is hidden."""
     return NotFoundError(
         f"There is no entity '{name}', or this key may not read it.",
         hint="Check the spelling; `launch entity list` shows yours.",

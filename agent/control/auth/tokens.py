@@ -1,8 +1,8 @@
 """Run tokens: credentials of one attempt, made of nothing but a signature.
 
-`launchrun-` and 40 base64url characters: the attempt's row (64 bit), the epoch of its grant
-(32 bit) and a MAC (144 bit). Whoever repeats a claim or adopts a running job gets the same
-token, because neither changes these.
+`launchrun-` and 40 base64url characters: the attempt's row (64 bit), the epoch of its lease
+(32 bit) and a MAC (144 bit). A repeated claim and an adoption of a running job return the same
+token, because they change neither.
 """
 
 import base64
@@ -20,7 +20,7 @@ _TEXT: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class RunToken:
-    """What a token says; whether it still holds is the store's to know."""
+    """The content of a token; whether it is still valid depends on the attempt."""
 
     attempt_id: int
     epoch: int
@@ -33,7 +33,7 @@ def mint(key: bytes, token: RunToken) -> str:
 
 
 def read(key: bytes, text: str) -> RunToken | None:
-    """What a genuine token says; `None` for anything else."""
+    """The content of a genuine token; `None` for anything else."""
     encoded = text.removeprefix(PREFIX)
     if encoded == text or len(encoded) != _TEXT:
         return None

@@ -1,4 +1,4 @@
-"""The bytes of artifacts: one object per content and entity, under a name used only once."""
+"""Contents: the bytes of artifacts' files, one object per entity and MD5, under a unique key."""
 
 import asyncio
 import hashlib
@@ -19,25 +19,25 @@ from agent.control.files.checksums import (
 )
 from agent.control.files.storage import storage_errors
 from agent.control.services.contents import Contents
-from agent.control.store.artifact_records import ContentRecord
+from agent.control.store.contents import ContentRecord
 
 _FOLDER: Final = "contents"
 _CHUNK: Final = 1024 * 1024
 #: Parts in flight while a content is written: bounds memory to about 2 × 5 MiB per upload.
 _PARTS: Final = 2
-#: Contents up to this size are written in one go and without a look first, which is quicker for
-#: a thousand of them: clients ask which are missing before they send any.
+#: Contents up to this size are written at once, without checking first whether they are stored
+#: already: clients ask which are missing before they send any.
 _SMALL: Final = 1024 * 1024
 
-#: Small contents, or bytes, that are written together, and how many such groups at a time.
+#: Number and bytes of small contents that one thread writes, and the number of threads.
 _GROUP: Final = 128
 _GROUP_BYTES: Final = 3 * 1024 * 1024
-_AT_ONCE: Final = 2
+_THREADS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class SmallContent:
-    """A content that has arrived whole; its MD5 in hexadecimal is what it shall be."""
+    """A content in memory, with the announced MD5 in hexadecimal."""
 
     entity: str
     md5: str
@@ -45,10 +45,10 @@ class SmallContent:
 
 
 class ContentStore:
-    """A content is there wholly, with the bytes of its MD5, or not at all.
+    """A content is stored completely, with the right MD5, or not at all.
 
-    The bytes are written first and recorded then; whoever is second with the same content
-    takes its own bytes back.
+    Bytes are written before their row. Of two uploads of the same content, the one that is
+    recorded second deletes its own bytes.
     """
 
     def __init__(self, store: ObjectStore, rows: Contents, max_bytes: int) -> None:
@@ -59,34 +59,34 @@ class ContentStore:
     async def put(
         self, entity: str, md5: str, chunks: AsyncIterator[bytes], announced: int | None
     ) -> int:
-        """Store what arrives, once all of it has arrived and its MD5 is right; returns its size.
+        """Store a content once all of it has arrived with the right MD5; returns its size.
 
         Raises:
-            DigestMismatchError: other bytes than promised.
-            TooLargeError: more than the control plane takes.
+            DigestMismatchError: other bytes than announced.
+            TooLargeError: more than the control plane accepts.
             StorageFullError: no space.
         """
-        counted = VerifiedUpload(chunks, md5, self._max)
+        upload = VerifiedUpload(chunks, md5, self._max)
         key = f"{_FOLDER}/{entity}/{secrets.token_hex(16)}"
         with storage_errors(f"Storing {md5}"):
             if announced is not None and announced <= _SMALL:
-                await self._store.put_async(key, b"".join([chunk async for chunk in counted]))
+                await self._store.put_async(key, b"".join([chunk async for chunk in upload]))
             elif await self._rows.find(entity, md5) is None:
-                await self._stream(key, counted)
+                await self._stream(key, upload)
             else:
-                async for _ in counted:
+                async for _ in upload:
                     pass
-                return counted.size
-        new = ContentRecord(entity, md5, key, counted.size)
+                return upload.size
+        new = ContentRecord(entity, md5, key, upload.size)
         if (await self._rows.record(new)).key != key:
             await self.delete(key)
-        return counted.size
+        return upload.size
 
     async def put_all(self, arriving: AsyncIterator[SmallContent]) -> int:
-        """Store small contents as they arrive; returns how many they were.
+        """Store small contents as they arrive; returns their number.
 
-        They are written in groups, by one switch of threads each, and recorded together. What
-        was written before one that is wrong stays.
+        They are written in groups, each in one thread call, and recorded together. Contents
+        that were written before one that is wrong stay stored.
 
         Raises:
             DigestMismatchError, StorageFullError: as `put`.
@@ -95,12 +95,12 @@ class ContentStore:
         writing: set[asyncio.Task[None]] = set()
         try:
             async for group in _groups(arriving):
-                writing = await _fewer_than(_AT_ONCE, writing)
+                writing = await _fewer_than(_THREADS, writing)
                 work = asyncio.to_thread(self._write_all, group, written)
                 writing.add(asyncio.create_task(work, name="store contents"))
             await _fewer_than(1, writing)
         finally:
-            # Also when the connection was cut: a thread goes on, and what it writes must count.
+            # Also when the connection is lost: threads continue, and what they write is recorded.
             await asyncio.gather(*writing, return_exceptions=True)
             await self._record_all(written)
         return len(written)
@@ -108,13 +108,13 @@ class ContentStore:
     async def _record_all(self, written: Sequence[ContentRecord]) -> None:
         if not written:
             return
-        counting = await self._rows.record_all(written)
+        valid = await self._rows.record_all(written)
         for record in written:
-            if counting[record.entity, record.md5].key != record.key:
+            if valid[record.entity, record.md5].key != record.key:
                 await self.delete(record.key)
 
     def _write_all(self, arrived: Sequence[SmallContent], written: list[ContentRecord]) -> None:
-        """Write one after the other, each told in `written` as soon as it is there. Blocks."""
+        """Write each content and add it to `written`; blocks."""
         for one in arrived:
             size = len(one.data)
             check_md5(one.md5, hashlib.md5(one.data, usedforsecurity=False), size)
@@ -123,14 +123,14 @@ class ContentStore:
                 self._store.put(key, one.data)
             written.append(ContentRecord(one.entity, one.md5, key, size))
 
-    async def _stream(self, key: str, counted: VerifiedUpload) -> None:
+    async def _stream(self, key: str, upload: VerifiedUpload) -> None:
         try:
-            await self._store.put_async(key, aiter(counted), max_concurrency=_PARTS)
+            await self._store.put_async(key, aiter(upload), max_concurrency=_PARTS)
         finally:
-            await counted.cancel_pull()
+            await upload.cancel_pull()
 
     async def read(self, entity: str, md5: str) -> tuple[int, AsyncIterator[bytes]] | None:
-        """Size and stream of a content, verified as it is read; `None` when it is not there."""
+        """Size and verified stream of a content; `None` when it is not stored."""
         known = await self._rows.find(entity, md5)
         if known is None:
             return None
@@ -142,7 +142,7 @@ class ContentStore:
         return found.meta["size"], verified_download(found.stream(_CHUNK), md5)
 
     async def whole(self, entity: str, md5: str, limit: int) -> bytes | None:
-        """All of a small content; `None` when it is not there.
+        """All bytes of a small content; `None` when it is not stored.
 
         Raises:
             TooLargeError: it is larger than `limit`.
@@ -151,27 +151,27 @@ class ContentStore:
         if found is None:
             return None
         if found[0] > limit:
-            raise TooLargeError(f"The content {md5} has {found[0]} bytes, at most {limit} can be.")
+            raise TooLargeError(f"The content {md5} has {found[0]} bytes; {limit} are allowed.")
         return b"".join([chunk async for chunk in found[1]])
 
     async def delete(self, key: str) -> None:
-        """Remove bytes; those that are not there are no error."""
+        """Delete an object; does nothing if there is none."""
         with storage_errors(f"Removing {key}"), suppress(FileNotFoundError):
             await self._store.delete_async(key)
 
     async def sweep(self, before: datetime) -> int:
-        """Remove what no artifact refers to and nobody asked for since; how many there were.
+        """Delete contents that no artifact refers to, unused since `before`; their number.
 
-        First those that the ledger forgets, then bytes that it never came to know: a process
-        that was killed between writing and recording leaves such.
+        First those that have rows, then objects without a row, which a process leaves that is
+        killed between writing and recording.
         """
         removed, last = 0, None
         while unused := await self._rows.unused(before, last):
             last = unused[-1]
-            forgotten = await self._rows.delete_unused(unused, before)
-            for one in forgotten:
-                await self.delete(one.key)
-            removed += len(forgotten)
+            deleted = await self._rows.delete_unused(unused, before)
+            for content in deleted:
+                await self.delete(content.key)
+            removed += len(deleted)
         with storage_errors("Listing contents"):
             async for batch in self._store.list(f"{_FOLDER}/"):
                 old = [meta["path"] for meta in batch if meta["last_modified"] < before]
@@ -183,7 +183,7 @@ class ContentStore:
 
 
 async def _fewer_than(most: int, tasks: set[asyncio.Task[None]]) -> set[asyncio.Task[None]]:
-    """Those that are left once fewer are under way; raises what ended one of the others."""
+    """Wait until fewer tasks run; returns those, and raises the errors of the others."""
     while len(tasks) >= most:
         done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:

@@ -1,4 +1,4 @@
-"""Signed addresses: whoever has one may do the one thing that it was made for, for a while."""
+"""Signed URLs: each allows its holder one operation on one object until it expires."""
 
 import base64
 import hashlib
@@ -18,57 +18,58 @@ RUN_FILE_PATH: Final = "/storage/run-files/{entity}/{run}/{name:.+}"
 _CONTENT: Final = re.compile(
     r".*/storage/contents/([^/?]+)/([0-9a-f]{32})/[^/?]+\?expires=([0-9]{1,15})&signature=([^&]*)"
 )
-_EXPIRED: Final = "Ask for a new address: run the command again."
+_NEW_URL: Final = "Run the command again, which asks for a new URL."
 
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes and checks addresses; `base` is the name that the caller knows this server by."""
+    """Makes and checks signed URLs."""
 
     key: bytes = field(repr=False)
+    #: Scheme and host by which the caller reaches this server.
     base: str
     #: Seconds.
     lifetime: float
 
     def content(self, verb: Verb, entity: str, md5: str, path: str) -> str:
-        """The address of a content; the path's last part is told for people and programs."""
+        """The URL of a content; it ends with the file's name, for downloads."""
         last = path.rsplit("/", 1)[-1]
         name = "file" if last in {"", ".", ".."} else last
         where = f"/storage/contents/{quote(entity)}/{md5}/{quote(name, safe='', errors='replace')}"
         return self._signed(where, (verb, "content", entity, md5))
 
     def run_file(self, verb: Verb, entity: str, run: str, name: str) -> str:
-        """The address of a run's file."""
+        """The URL of a run's file."""
         where = f"/storage/run-files/{quote(entity)}/{run}/{quote(name)}"
         return self._signed(where, (verb, "run-file", entity, run, name))
 
     def written_content(self, address: str) -> tuple[str, str]:
-        """Entity and MD5 of the content that an address lets one write.
+        """Entity and MD5 of the content that a signed URL allows to write.
 
         Raises:
-            InvalidInputError: it is not the address of a content.
+            InvalidInputError: not the URL of a content.
             PermissionDeniedError: as `check`.
         """
         found = _CONTENT.fullmatch(address)
         if found is None:
-            message = f"'{address[:80]}' is not the signed address of a content."
+            message = f"'{address[:80]}' is not the signed URL of a content."
             raise InvalidInputError(message, hint="Use the `uploadUrl` of the file as it is.")
         entity, md5 = unquote(found[1]), found[2]
         self.check(("write", "content", entity, md5), found[3], found[4])
         return entity, md5
 
     def check(self, subject: tuple[str, ...], expires: str, signature: str) -> None:
-        """Let pass whoever shows an address that was made for this and is still good.
+        """Check that a URL was signed for this subject and has not expired.
 
         Raises:
             PermissionDeniedError
         """
-        right = _signature(self.key, subject, expires)
-        if not hmac.compare_digest(right.encode(), signature.encode(errors="replace")):
-            message = "The signature of this address is not right."
-            raise PermissionDeniedError(message, hint=_EXPIRED)
+        expected = _signature(self.key, subject, expires)
+        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
+            message = "The signature of this URL is wrong."
+            raise PermissionDeniedError(message, hint=_NEW_URL)
         if int(expires) < time.time():
-            raise PermissionDeniedError("This address is good no more.", hint=_EXPIRED)
+            raise PermissionDeniedError("This URL has expired.", hint=_NEW_URL)
 
     def _signed(self, where: str, subject: tuple[str, ...]) -> str:
         expires = str(int(time.time() + self.lifetime))
@@ -78,12 +79,12 @@ class Links:
 
 def _signature(key: bytes, subject: tuple[str, ...], expires: str) -> str:
     text = "\n".join(("launch-link", *subject, expires))
-    mac = _keyed(key).copy()
+    mac = _hmac(key).copy()
     mac.update(text.encode(errors="surrogatepass"))
     return base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
 
 
 @lru_cache(maxsize=1)
-def _keyed(key: bytes) -> hmac.HMAC:
-    """To be copied: beginning anew costs more than the rest, a thousand files at a time."""
+def _hmac(key: bytes) -> hmac.HMAC:
+    """To be copied: a new one costs more than the rest, for a thousand files at a time."""
     return hmac.new(key, digestmod=hashlib.sha256)

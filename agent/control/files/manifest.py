@@ -1,23 +1,23 @@
-"""The list of an artifact's files, as clients upload it. Pure."""
+"""Manifests: the list of an artifact's files, as clients upload it. Pure."""
 
 import json
 from typing import Any, Final
 
-from agent.control.store.artifact_records import EntryRecord
+from agent.control.store.artifact_files import EntryRecord
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import decoded
 from agent.model.job.paths import leads_upward
 
 _LONGEST_PATH: Final = 4096
-#: Bytes; the sum of a hundred thousand such still is a number for the database.
-_LARGEST: Final = 1 << 46
+#: Bytes of a file; the sum of a hundred thousand such fits into 64 bits.
+_LARGEST_SIZE: Final = 1 << 46
 
 
 def parse_manifest(text: bytes) -> list[EntryRecord]:
     """The files that a manifest lists, by path; references among them.
 
     Raises:
-        InvalidInputError: no JSON, or an entry that is wrong; names its path.
+        InvalidInputError: not JSON, or a malformed entry; names its path.
     """
     try:
         raw = json.loads(text)
@@ -31,7 +31,9 @@ def parse_manifest(text: bytes) -> list[EntryRecord]:
 
 def _entry(path: str, raw: Any) -> EntryRecord:
     if not path or len(path) > _LONGEST_PATH or "\0" in path or not _is_text(path):
-        raise InvalidInputError(f"The artifact's manifest lists {path[:100]!r}, which is no path.")
+        raise InvalidInputError(
+            f"The artifact's manifest lists {path[:100]!r}, which is not a path."
+        )
     if path.startswith(("/", "\\")) or leads_upward(path):
         message = f"The artifact's manifest lists '{path}', which leads out of the artifact."
         raise InvalidInputError(message)
@@ -40,18 +42,20 @@ def _entry(path: str, raw: Any) -> EntryRecord:
         if isinstance(raw, dict)
         else (None, None, None)
     )
-    whole = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST
-    if not isinstance(digest, str) or not _is_text(digest) or not (whole or size is None):
-        raise InvalidInputError(f"The artifact's manifest says nothing usable of '{path}'.")
+    has_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST_SIZE
+    if not isinstance(digest, str) or not _is_text(digest) or not (has_size or size is None):
+        raise InvalidInputError(
+            f"The artifact's manifest has no valid digest and size for '{path}'."
+        )
     if isinstance(ref, str) and ref:
         return EntryRecord(path, digest, None, size or 0, ref)
     return EntryRecord(path, digest, decoded(digest).hex(), size or 0)
 
 
-def _is_text(written: str) -> bool:
-    """Whether it has no half characters, which JSON can write and nothing can store."""
+def _is_text(value: str) -> bool:
+    """Whether it has no lone surrogates, which JSON can express and UTF-8 cannot."""
     try:
-        written.encode()
+        value.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -23,30 +23,30 @@ class RunFileStore:
         self._max = max_bytes
 
     async def put(self, run_id: str, name: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store a file, once all of it has arrived.
+        """Store a file once all of it has arrived.
 
         Raises:
-            TooLargeError: more than the control plane takes.
-            InvalidInputError: a name that leads elsewhere.
+            TooLargeError: larger than the control plane accepts.
+            InvalidInputError: a path outside of the run's folder.
         """
         with storage_errors(f"Storing {name} of run {run_id}"):
             limited = _limited(chunks, self._max)
             await self._store.put_async(_key(run_id, name), limited, max_concurrency=_PARTS)
 
     async def delete_run(self, run_id: str) -> int:
-        """Remove the files of a run; how many there were."""
+        """Delete the files of a run; returns their number."""
         with storage_errors(f"Removing the files of run {run_id}"):
             return await delete_below(self._store, f"{_FOLDER}/{run_id}/")
 
 
 def checked_run_file(name: str) -> str:
-    """A file's name inside its run.
+    """The path of a file in its run's folder.
 
     Raises:
-        InvalidInputError: it leads elsewhere.
+        InvalidInputError: it is outside of that folder.
     """
     if inside(name, "run's file") == "":
-        raise InvalidInputError(f"'{name}' is no file of a run.")
+        raise InvalidInputError(f"'{name}' is not the path of a file.")
     return name
 
 

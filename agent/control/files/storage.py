@@ -11,7 +11,7 @@ from obstore.store import LocalStore, ObjectStore
 
 from agent.model.errors import ServerError
 
-#: What a local store names a part that is still being written: `<name>#<number>`.
+#: The name of an object that is still being written by a local store: `<name>#<number>`.
 _STAGED = re.compile(r".#\d+$")
 
 
@@ -22,9 +22,9 @@ class StorageFullError(ServerError):
 
 
 async def open_folder(root: Path) -> ObjectStore:
-    """Open a folder as an object store; what a killed process left half-written is removed.
+    """Open a folder as an object store; incomplete objects of a killed process are deleted.
 
-    Only one control plane may use a folder, since the sweep cannot tell whose parts they are.
+    Only one control plane may use a folder: it would delete what another one is writing.
     """
     await asyncio.to_thread(_prepare, root)
     return LocalStore(str(root), mkdir=True, automatic_cleanup=True)
@@ -42,7 +42,7 @@ def _staged(root: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(what: str) -> Iterator[None]:
-    """Turn failures of the store into errors of ours that name what was being done.
+    """Turn failures of the object store into errors that name the operation.
 
     Raises:
         StorageFullError: no space.

@@ -10,13 +10,10 @@ from agent.control.files.manifest import parse_manifest
 from agent.control.graphql.connections import whole
 from agent.control.graphql.context import Args, Context, as_object
 from agent.control.graphql.files import manifest_file, upload_file
+from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.jobs import JOB_TYPE
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    ArtifactState,
-    EntryRecord,
-    NewArtifact,
-)
+from agent.control.store.artifact_files import EntryRecord
+from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.job.digest import decoded
 from agent.model.job.job_file import FILE_NAME, read_job_file
@@ -70,7 +67,7 @@ async def _update_manifest(context: Context, args: Args) -> Json:
 
 
 async def _create_files(context: Context, args: Args) -> Json:
-    """One entry per file asked for, in the same order: clients match them by index."""
+    """One file per requested file, in the same order: clients match them by index."""
     specs = [(spec, _md5(spec)) for spec in args["artifact_files"]]
     known: dict[str, tuple[ArtifactRecord, frozenset[str]]] = {}
     for artifact_id in dict.fromkeys(spec["artifact_id"] for spec, _ in specs):
@@ -90,7 +87,7 @@ async def _create_files(context: Context, args: Args) -> Json:
 async def _complete_multipart(context: Context, args: Args) -> Json:
     await context.plane.uploads.stored(context.principal, args["artifact_id"], ())
     raise InvalidInputError(
-        "No upload in parts was begun.", hint="Send each file in one PUT to its `uploadUrl`."
+        "Multipart uploads are not supported.", hint="Send each file in one PUT to its `uploadUrl`."
     )
 
 
@@ -124,7 +121,7 @@ async def _entries(context: Context, artifact: ArtifactRecord) -> list[EntryReco
 async def _job(
     context: Context, artifact: ArtifactRecord, entries: list[EntryRecord]
 ) -> tuple[Json | None, str | None]:
-    """What the job file says, and what is wrong with it: a job that cannot be read is stored."""
+    """The content of the job file, or why it cannot be read; such a job is stored as well."""
     if artifact.collection.type != JOB_TYPE:
         return None, None
     md5 = next((entry.md5 for entry in entries if entry.path == FILE_NAME), None)

@@ -7,13 +7,11 @@ from ariadne import InterfaceType, ObjectType, UnionType
 from agent.control.graphql.connections import connection, page_size, whole
 from agent.control.graphql.context import Args, Context, Info, context_of, nested
 from agent.control.graphql.files import entry_file, entry_files, manifest_file
+from agent.control.services.artifacts import ArtifactChange
 from agent.control.services.paging import Page
-from agent.control.store.artifact_records import (
-    ArtifactChange,
-    ArtifactRecord,
-    CollectionRecord,
-    EntryRecord,
-)
+from agent.control.store.artifact_files import EntryRecord
+from agent.control.store.artifacts import ArtifactRecord
+from agent.control.store.collections import CollectionRecord
 from agent.control.store.projects import ProjectRecord
 from agent.control.store.runs import RunRecord
 from agent.model.spec import Json
@@ -108,7 +106,7 @@ def _tags(artifact: ArtifactRecord, _info: Info) -> list[Json]:
 @_ARTIFACT.field("aliases")
 @_MEMBERSHIP.field("aliases")
 def _aliases(artifact: ArtifactRecord, _info: Info) -> list[Json]:
-    """The free ones and `v<N>`; clients tell them apart by form."""
+    """Free aliases and `v<N>`, which clients recognise by its form."""
     own = () if artifact.version is None else (f"v{artifact.version}",)
     return [_alias(artifact.collection, name) for name in (*artifact.aliases, *own)]
 
@@ -141,7 +139,7 @@ async def _files(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
 
 @_ARTIFACT.field("filesByManifestEntries")
 async def _files_by_entries(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
-    """Addresses of files that the client has read in the manifest; only of this artifact's."""
+    """URLs of files that the client found in the manifest, as far as they are this artifact's."""
     context = nested(info)
     names = {entry["name"] for entry in args.get("entries") or ()}
     size = max(1, len(names))
@@ -161,7 +159,7 @@ async def _used_by(artifact: ArtifactRecord, info: Info) -> Json:
 
 @_ARTIFACT.field("createdBy")
 async def _created_by(artifact: ArtifactRecord, info: Info) -> RunRecord | Json | None:
-    """The run that made it, as long as there is one, else the person."""
+    """The run that made it, if it still exists, else the user."""
     context, place = nested(info), artifact.collection
     if artifact.run_name is not None:
         run = await context.plane.runs.get(
@@ -242,7 +240,7 @@ async def _latest(collection: CollectionRecord, info: Info) -> ArtifactRecord | 
 
 @_SEQUENCE.field("aliases")
 async def _collection_aliases(collection: CollectionRecord, info: Info, **args: Any) -> Json:
-    """Aliases of the newest versions, free ones and `v<N>`."""
+    """Free aliases and `v<N>` of the newest versions."""
     context = nested(info)
     page = await context.plane.artifacts.versions(
         context.principal,
@@ -256,7 +254,7 @@ async def _collection_aliases(collection: CollectionRecord, info: Info, **args: 
 
 @_SEQUENCE.field("artifacts")
 async def _collection_artifacts(collection: CollectionRecord, info: Info, **args: Any) -> Json:
-    """Newest first. Filters are not looked at: only whole versions are shown."""
+    """Committed versions, newest first; filters are ignored."""
     context = nested(info)
     page = await context.plane.artifacts.versions(
         context.principal,
@@ -366,7 +364,7 @@ def _alias(collection: CollectionRecord, name: str) -> Json:
 
 
 def _type_of(collection: CollectionRecord) -> Json:
-    """The type of a collection; it is as old as the first collection of it that is looked at."""
+    """The type of a collection, with the collection's time of creation."""
     return {
         "name": collection.type,
         "created_at": collection.created_at,

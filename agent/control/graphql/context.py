@@ -1,4 +1,4 @@
-"""What a resolver is given of its request."""
+"""The context of a request, which resolvers get, and their arguments."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
@@ -19,8 +19,8 @@ T = TypeVar("T")
 Args = dict[str, Any]
 Info = GraphQLResolveInfo[Any]
 
-#: Look-ups below the entries of a list, in one request: a page of 5,000 items with the
-#: history of each is asked for in smaller pages.
+#: Look-ups for entries of lists that one request may cause, for example the histories of the
+#: items of a page.
 _NESTED: Final = 1000
 
 
@@ -34,18 +34,18 @@ class Context:
     contents: ContentStore
     run_files: RunFileStore
     links: Links
-    #: Bytes that the manifest of an artifact may have.
+    #: Bytes allowed for the manifest of an artifact.
     max_manifest: int
-    #: Set when nobody waits for the answer any more: the client left, or the server stops.
+    #: Set when the client has disconnected or the server stops.
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
-    #: A resolver waited for something to happen: the duration is not ours.
+    #: A resolver waited for an event: the duration of the request says nothing.
     waited: bool = False
     _nested: int = 0
-    _kept: dict[Hashable, Any] = field(default_factory=dict)
-    _keeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _shared: dict[Hashable, Any] = field(default_factory=dict)
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def spend(self) -> None:
-        """Count a look-up of a nested field.
+        """Count the look-up of a nested field.
 
         Raises:
             InvalidInputError: too many in one request.
@@ -55,13 +55,13 @@ class Context:
             message = f"This document needs more than {_NESTED} look-ups."
             raise InvalidInputError(message, hint="Ask for smaller pages: `first`.")
 
-    async def once(self, key: Hashable, look: Callable[[], Awaitable[T]]) -> T:
-        """A look-up that entries of a list share; only the first of the request costs one."""
-        async with self._keeping:
-            if key not in self._kept:
+    async def once(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> T:
+        """A look-up that the entries of a list share: made once per request."""
+        async with self._lock:
+            if key not in self._shared:
                 self.spend()
-                self._kept[key] = await look()
-        found: T = self._kept[key]
+                self._shared[key] = await look_up()
+        found: T = self._shared[key]
         return found
 
 
@@ -72,14 +72,14 @@ def context_of(info: Info) -> Context:
 
 
 def nested(info: Info) -> Context:
-    """The context, for a field that costs a look-up per entry of a list."""
+    """The context, for a field that needs a look-up per entry of a list."""
     context = context_of(info)
     context.spend()
     return context
 
 
 def as_object(value: Any, what: str) -> dict[str, Any]:
-    """A JSON value that has to be an object; `null` counts as an empty one.
+    """A JSON value that has to be an object; empty for `null`.
 
     Raises:
         InvalidInputError: it is something else.

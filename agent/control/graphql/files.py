@@ -1,13 +1,10 @@
-"""Files of artifacts in W&B's shape, with addresses to send them to and to fetch them from."""
+"""W&B's type `File`, with signed URLs for uploads and downloads."""
 
 from agent.control.graphql.connections import connection
 from agent.control.graphql.context import Context
 from agent.control.services.paging import Page
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    EntryRecord,
-    ManifestRecord,
-)
+from agent.control.store.artifact_files import EntryRecord, ManifestRecord
+from agent.control.store.artifacts import ArtifactRecord
 from agent.model.job.digest import decoded
 from agent.model.spec import Json
 
@@ -15,13 +12,13 @@ MANIFEST_NAME = "wandb_manifest.json"
 
 
 def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -> Json:
-    """A file that an artifact lists; of a reference the address is where it points to."""
+    """A file of an artifact; the URL of a reference is its target."""
     entity = artifact.collection.entity
-    address = entry.ref or ""
+    url = entry.ref or ""
     if entry.md5 is not None:
-        address = context.links.content("read", entity, entry.md5, entry.path)
+        url = context.links.content("read", entity, entry.md5, entry.path)
     return {
-        **_file(f"{artifact.id}:{entry.path}", entry.path, address),
+        **_file(f"{artifact.id}:{entry.path}", entry.path, url),
         "size_bytes": entry.size,
         "md5": entry.digest if entry.md5 is not None else None,
         "digest": entry.digest,
@@ -32,7 +29,7 @@ def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -
 
 
 def entry_files(context: Context, artifact: ArtifactRecord, page: Page[EntryRecord]) -> Json:
-    """A page of them."""
+    """A page of files of an artifact."""
     files = tuple(entry_file(context, artifact, entry) for entry in page.rows)
     return connection(Page(files, page.end_cursor, page.has_next, page.total))
 
@@ -40,7 +37,7 @@ def entry_files(context: Context, artifact: ArtifactRecord, page: Page[EntryReco
 def upload_file(
     context: Context, artifact: ArtifactRecord, name: str, md5: str, *, stored: bool
 ) -> Json:
-    """Where to send a file; without an address when its content (MD5, hexadecimal) is stored."""
+    """A file to upload; without `uploadUrl` when its content (MD5, hexadecimal) is stored."""
     entity = artifact.collection.entity
     links = context.links
     return {
@@ -52,7 +49,7 @@ def upload_file(
 
 
 def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
-    """The manifest as a file; without addresses while its digest is not known."""
+    """A manifest as a file; without URLs until its digest is known."""
     found = _file(manifest.id, MANIFEST_NAME, "")
     if not manifest.digest:
         return found
@@ -69,18 +66,18 @@ def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
 
 
 def run_file(context: Context, entity: str, run_id: str, name: str) -> Json:
-    """Where to send a run's file."""
-    address = context.links.run_file("write", entity, run_id, name)
-    return {**_file(f"{run_id}:{name}", name, ""), "upload_url": address}
+    """A file of a run to upload."""
+    url = context.links.run_file("write", entity, run_id, name)
+    return {**_file(f"{run_id}:{name}", name, ""), "upload_url": url}
 
 
-def _file(file_id: str, name: str, address: str) -> Json:
+def _file(file_id: str, name: str, url: str) -> Json:
     return {
         "id": file_id,
         "name": name,
         "display_name": name,
-        "url": address,
-        "direct_url": address,
+        "url": url,
+        "direct_url": url,
         "size_bytes": 0,
         "upload_headers": [],
     }

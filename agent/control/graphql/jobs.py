@@ -1,11 +1,11 @@
-"""Jobs in our own words: what pages and commands ask for in one look."""
+"""Jobs and their versions, as an extension of W&B's schema."""
 
 from typing import Any, Final
 
 from ariadne import ObjectType
 
 from agent.control.graphql.context import Args, Context, Info
-from agent.control.store.artifact_records import JobRecord, JobVersion
+from agent.control.services.jobs import JobRecord, JobVersion
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 

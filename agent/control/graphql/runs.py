@@ -1,4 +1,4 @@
-"""Minimal runs: what `wandb.init()` inside a job and W&B's agents need."""
+"""Runs, as far as `wandb.init()` inside a job and W&B's agents need them."""
 
 from typing import Any, Final
 
@@ -50,7 +50,7 @@ async def _stop(context: Context, args: Args) -> Json:
 
 
 async def _delete(context: Context, args: Args) -> Json:
-    """The run and its files; artifacts that it made outlive it."""
+    """Delete a run and its files, but not its artifacts."""
     run = await context.plane.runs.delete(context.principal, args["id"])
     if run is not None:
         await context.run_files.delete_run(run.id)
@@ -115,14 +115,14 @@ def _read_only(_run: RunRecord, _info: Info) -> bool:
 @_RUN.field("eventsLineCount")
 @_RUN.field("logLineCount")
 def _no_lines(_run: RunRecord, _info: Info) -> int:
-    """Streams of runs are not kept yet, so that nobody resumes behind their end."""
+    """Streams of runs are not stored; zero keeps clients from resuming behind their end."""
     return 0
 
 
 @_RUN.field("systemMetrics")
 @_RUN.field("historyKeys")
 def _nothing(_run: RunRecord, _info: Info) -> Json:
-    """As `_no_lines`: what is not kept has no keys."""
+    """Metrics and history are not stored."""
     return {}
 
 

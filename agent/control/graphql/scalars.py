@@ -1,4 +1,4 @@
-"""Scalars of the schema: JSON in texts (bare NaN and Infinity included), times, long integers."""
+"""Scalars of the schema: JSON values and strings, times, 64-bit integers."""
 
 import json
 from datetime import UTC, datetime
@@ -37,13 +37,13 @@ def _text_out(value: Any) -> str:
 
 @JSON_STRING.value_parser
 def _text_in(value: Any) -> Any:
-    """Resolvers get the value that the text holds.
+    """Decoded; bare NaN and Infinity pass.
 
     Raises:
-        GraphQLError: not a text, or no JSON in it.
+        GraphQLError: not a string, or not JSON.
     """
     if not isinstance(value, str):
-        raise GraphQLError("A JSONString is a text that holds JSON.")
+        raise GraphQLError("A JSONString is a string that holds JSON.")
     try:
         return json.loads(value)
     except (ValueError, RecursionError):
@@ -62,10 +62,10 @@ def _long_out(value: Any) -> int:
 
 @INT64.value_parser
 def _long_in(value: Any) -> int:
-    """Numbers, also as texts.
+    """Numbers, also as strings.
 
     Raises:
-        GraphQLError: no whole number, or beyond 64 bits.
+        GraphQLError: not an integer of 64 bits.
     """
     try:
         number = int(value) if isinstance(value, str) else value

@@ -6,6 +6,7 @@ The bytes themselves pass through `control/files`; here is what the database kno
 import asyncio
 import re
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
@@ -13,14 +14,9 @@ from agent.control.services.artifacts import free_aliases, set_aliases, writable
 from agent.control.services.context import Service, read, write
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, contents, projects
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    ArtifactState,
-    CollectionRecord,
-    EntryRecord,
-    ManifestRecord,
-    NewArtifact,
-)
+from agent.control.store.artifact_files import EntryRecord, ManifestRecord
+from agent.control.store.artifacts import ArtifactRecord, ArtifactState
+from agent.control.store.collections import CollectionRecord
 from agent.control.store.ids import new_artifact_id, new_id
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
@@ -34,6 +30,29 @@ _BATCH: Final = 2000
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
 _LONGEST_NAME: Final = 128
 _FORBIDDEN: Final = frozenset("/\\:?#%\0")
+
+
+@dataclass(frozen=True, slots=True)
+class NewArtifact:
+    """W&B's `createArtifact`."""
+
+    entity: str | None
+    project: str
+    type: str
+    name: str
+    digest: str
+    digest_algorithm: str = "MANIFEST_MD5"
+    description: str | None = None
+    metadata: Json | None = None
+    tags: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    ttl_seconds: int = 0
+    history_step: int | None = None
+    run_name: str | None = None
+    #: The same id returns the same artifact.
+    client_id: str | None = None
+    #: Return a committed version with the same digest instead of making a new one.
+    deduplicate: bool = False
 
 
 class ArtifactUploads(Service):

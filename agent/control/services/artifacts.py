@@ -1,6 +1,7 @@
 """Artifacts: versions of named collections, looked up and changed; see also `artifact_uploads`."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from agent.control.auth.policy import Action, Principal
@@ -8,20 +9,28 @@ from agent.control.services.context import Context, Service, read, write
 from agent.control.services.paging import Page, cursor, numbered_page, page_of, page_size
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, runs
-from agent.control.store.artifact_records import (
-    ArtifactChange,
-    ArtifactRecord,
-    ArtifactState,
-    CollectionRecord,
-    EntryRecord,
-    ManifestRecord,
-)
+from agent.control.store.artifact_files import EntryRecord, ManifestRecord
+from agent.control.store.artifacts import ArtifactRecord, ArtifactState
+from agent.control.store.collections import CollectionRecord
 from agent.control.store.runs import RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, NotFoundError
 from agent.model.job.names import LATEST, checked_alias, version_of
 from agent.model.spec import Json
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactChange:
+    """W&B's `updateArtifact`; `None` leaves a field as it is."""
+
+    description: str | None = None
+    metadata: Json | None = None
+    ttl_seconds: int | None = None
+    tags_to_add: tuple[str, ...] = ()
+    tags_to_delete: tuple[str, ...] = ()
+    #: All free aliases that it is to have.
+    aliases: tuple[str, ...] | None = None
 
 
 class Artifacts(Service):

@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.control.services.context import Context, Service, read, write
 from agent.control.store import artifacts, contents
-from agent.control.store.artifact_records import ContentRecord
+from agent.control.store.contents import ContentRecord
 from agent.control.store.tx import Tx
 from agent.model.job.digest import encoded
 

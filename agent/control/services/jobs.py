@@ -9,12 +9,9 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import find_version
 from agent.control.services.context import Context, Service, read
 from agent.control.store import artifacts, collections, items
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    ArtifactState,
-    JobRecord,
-    JobVersion,
-)
+from agent.control.store.artifacts import ArtifactRecord, ArtifactState
+from agent.control.store.collections import CollectionRecord
+from agent.control.store.items import ItemRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.job_file import (
@@ -40,6 +37,41 @@ JOB_TYPE: Final = "job"
 #: Jobs of a project, and versions of a job, that are listed at most.
 _LIMIT: Final = 1000
 _COMMIT_LENGTH: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class JobVersion:
+    """One version of a job."""
+
+    artifact: ArtifactRecord
+    #: `repo`, `artifact` or `image`; `None` when the job file cannot be read.
+    source_type: str | None
+    #: Short description of the source for users, or why the job file cannot be read.
+    summary: str
+    #: The artifact with a code job's files; `None` for other jobs, and where it is hidden.
+    code: ArtifactRecord | None = None
+
+    @property
+    def reference(self) -> str:
+        """`entity/project/name:v<N>`."""
+        return self.artifact.reference
+
+    @property
+    def input_schemas(self) -> Json:
+        """JSON schemas by `@wandb.config` and `files`."""
+        schemas = self.artifact.metadata.get("input_schemas")
+        return schemas if isinstance(schemas, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job with its newest version."""
+
+    collection: CollectionRecord
+    version_count: int
+    latest: JobVersion | None
+    #: The item that was submitted last with any version.
+    last_item: ItemRecord | None
 
 
 @dataclass(frozen=True, slots=True)

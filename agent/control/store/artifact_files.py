@@ -1,11 +1,11 @@
 """Manifests and entries of artifacts, and the runs that take artifacts as input."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import delete, func, select, update
 
-from agent.control.store.artifact_records import EntryRecord, ManifestRecord
 from agent.control.store.artifact_tables import (
     artifact_collections,
     artifact_entries,
@@ -15,6 +15,31 @@ from agent.control.store.artifact_tables import (
     contents,
 )
 from agent.control.store.tx import AnyRow, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRecord:
+    """The list of an artifact's files, itself a file; `digest` is empty before it is known."""
+
+    id: str
+    artifact_id: str
+    entity: str
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRecord:
+    """One file of an artifact."""
+
+    path: str
+    #: As the manifest writes it: base64 of the MD5; of references whatever the client wrote.
+    digest: str
+    #: Hexadecimal; `None` for references.
+    md5: str | None
+    size: int
+    ref: str | None = None
+
 
 _MANIFESTS: Final = (
     select(artifact_manifests, artifact_collections.c.entity)

@@ -1,8 +1,7 @@
-"""Tables of artifacts: collections, versions, what they hold, and the contents behind it.
+"""Tables of artifacts: collections, versions, entries, manifests and contents.
 
-A content is one sequence of bytes, kept once per entity and MD5. Its row says under which
-name the object store has it; a row is written after the bytes, and deleted before them, so
-that a row always has its bytes.
+A content is a sequence of bytes that is stored once per entity and MD5. Its row is written
+after the bytes and deleted before them, so that every row has its bytes.
 """
 
 from typing import Final
@@ -42,7 +41,7 @@ artifact_collections: Final = Table(
     Column("name", PlainText, nullable=False),
     Column("type", PlainText, nullable=False),
     Column("description", PlainText),
-    #: The number that the next commit gets; changing it locks the collection.
+    #: The version number of the next commit; changing it locks the collection.
     Column("next_version", Integer, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
@@ -69,16 +68,16 @@ artifacts: Final = Table(
     Column("description", PlainText),
     Column("metadata", JsonText, nullable=False),
     Column("tags", JsonText, nullable=False),
-    #: Aliases that it takes when it is committed.
+    #: Aliases that it gets when it is committed.
     Column("wanted_aliases", JsonText, nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("file_count", Integer, nullable=False),
     Column("ttl_seconds", BigInteger, nullable=False),
     Column("history_step", BigInteger),
-    #: Who made it: a person, and the run it was written in.
+    #: The user who made it, and the run in which.
     Column("user_name", PlainText),
     Column("run_name", PlainText),
-    #: Of type `job`: what `wandb-job.json` says, else why it cannot be read.
+    #: Of type `job`: the content of `wandb-job.json`, or why it cannot be read.
     Column("job_file", JsonText),
     Column("job_problem", PlainText),
     Column("created_at", Double, nullable=False),
@@ -174,10 +173,10 @@ contents: Final = Table(
     entity_column(primary_key=True),
     #: Hexadecimal.
     Column("md5", PlainText, primary_key=True),
-    #: Name in the object store; new for each upload, never used twice.
+    #: Key in the object store; new for each upload.
     Column("key", PlainText, nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
-    #: When it was stored or asked for by an upload; protects what is not committed yet.
+    #: When it was stored or needed by an upload; protects artifacts that are not committed yet.
     Column("touched_at", Double, nullable=False),
     Index(None, "entity", "touched_at"),
 )

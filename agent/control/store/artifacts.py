@@ -1,20 +1,66 @@
 """Artifacts: versions of collections, pending, committed or deleted."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
 from agent.control.store import collections
-from agent.control.store.artifact_records import ArtifactRecord, ArtifactState
 from agent.control.store.artifact_tables import (
     artifact_aliases,
     artifact_clients,
     artifact_collections,
     artifacts,
 )
+from agent.control.store.collections import CollectionRecord
 from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
+from agent.model.spec import Json
+
+
+class ArtifactState(StrEnum):
+    """PENDING: being uploaded, without a number. COMMITTED: complete. DELETED: only a row."""
+
+    PENDING = "PENDING"
+    COMMITTED = "COMMITTED"
+    DELETED = "DELETED"
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactRecord:
+    """A version of a collection, or one that is being uploaded."""
+
+    id: str
+    collection: CollectionRecord
+    state: ArtifactState
+    #: `None` until it is committed.
+    version: int | None
+    digest: str
+    digest_algorithm: str
+    description: str | None
+    metadata: Json
+    tags: tuple[str, ...]
+    #: Free aliases, oldest first; `v<N>` is not among them.
+    aliases: tuple[str, ...]
+    size: int
+    file_count: int
+    ttl_seconds: int
+    history_step: int | None
+    user: str | None
+    run_name: str | None
+    job_file: Json | None
+    job_problem: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def reference(self) -> str:
+        """`entity/project/name:v<N>`; for committed ones."""
+        return f"{self.collection.place}:v{self.version}"
+
 
 #: The collection's columns but its id, which is a column of the artifact.
 _COLLECTION: Final = [

@@ -1,14 +1,37 @@
 """Collections of artifacts, which are named series of versions, and their free aliases."""
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
-from agent.control.store.artifact_records import CollectionRecord
 from agent.control.store.artifact_tables import artifact_aliases, artifact_collections
 from agent.control.store.tables import projects, to_datetime
 from agent.control.store.tx import AnyRow, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionRecord:
+    """A named series of versions of one type: W&B's artifact sequence."""
+
+    id: str
+    entity: str
+    project: str
+    #: Number of the project, which clients show as its id.
+    project_number: int
+    name: str
+    type: str
+    description: str | None
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def place(self) -> str:
+        """`entity/project/name`."""
+        return f"{self.entity}/{self.project}/{self.name}"
+
 
 #: Joins a collection with its project.
 IN_PROJECT: Final = (projects.c.entity == artifact_collections.c.entity) & (

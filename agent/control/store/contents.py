@@ -1,13 +1,25 @@
 """Contents: the stored bytes of artifacts' files, one row per entity and MD5."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, select, tuple_, update
 
-from agent.control.store.artifact_records import ContentRecord
 from agent.control.store.artifact_tables import artifact_entries, artifact_manifests, contents
 from agent.control.store.tx import AnyRow, Tx
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRecord:
+    """Stored bytes."""
+
+    entity: str
+    md5: str
+    #: Key in the object store.
+    key: str
+    size: int
+
 
 #: Values of one `IN (…)`, below SQLite's limit of a statement.
 _BATCH: Final = 10_000

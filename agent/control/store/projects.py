@@ -40,7 +40,7 @@ def project(tx: Tx, entity: str, name: str) -> ProjectRecord | None:
 
 
 def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
-    """A project, made if need be; true when it was made now."""
+    """A project, inserted unless it exists; true when it was inserted."""
     found = project(tx, entity, name)
     if found is not None:
         return found, False

@@ -11,8 +11,8 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
+from agent.control.services.jobs import JobRecord, JobVersion
 from agent.control.store.agents import AgentRecord
-from agent.control.store.artifact_records import JobRecord, JobVersion
 from agent.control.store.queues import QueueRecord
 from agent.model.job.names import version_of
 from agent.model.phase import TERMINAL, Phase

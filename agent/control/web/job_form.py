@@ -15,8 +15,8 @@ from typing import Any, Final, Literal
 from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
 from agent.control.services.job_inputs import CONFIG_KEY, to_json_schema
+from agent.control.services.jobs import JobVersion
 from agent.control.services.plane import Plane
-from agent.control.store.artifact_records import JobVersion
 from agent.control.store.items import ItemRecord, Submission
 from agent.model.errors import LaunchError
 from agent.model.spec import Json

@@ -11,13 +11,10 @@ from aiohttp import web
 from agent.control.app_keys import CONFIG, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.links import Links
+from agent.control.services.jobs import JobRecord, JobVersion
 from agent.control.services.plane import Plane
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    EntryRecord,
-    JobRecord,
-    JobVersion,
-)
+from agent.control.store.artifact_files import EntryRecord
+from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ItemRecord
 from agent.control.web import job_form
 from agent.control.web.filters import job_url, source_word

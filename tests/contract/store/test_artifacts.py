@@ -12,17 +12,15 @@ import pytest
 import sqlalchemy as sa
 
 from agent.control.services import contents as contents_module
+from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.contents import Contents
 from agent.control.services.jobs import JOB_TYPE
 from agent.control.store import artifact_files
 from agent.control.store.accounts import Role
-from agent.control.store.artifact_records import (
-    ArtifactRecord,
-    ContentRecord,
-    EntryRecord,
-    NewArtifact,
-)
+from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifact_tables import contents as stored
+from agent.control.store.artifacts import ArtifactRecord
+from agent.control.store.contents import ContentRecord
 from agent.control.store.items import Submission
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError, UnreachableError

@@ -130,7 +130,7 @@ async def test_parts_may_be_announced_and_one_place_for_the_whole_is_given(wire)
             "uploadID": "none",
         },
     )
-    assert completed["errors"][0]["message"] == "No upload in parts was begun."
+    assert completed["errors"][0]["message"] == "Multipart uploads are not supported."
 
 
 async def test_other_bytes_than_announced_are_refused(wire):

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from agent.control.app_keys import CONTENTS
-from agent.control.store.artifact_records import ArtifactRecord, EntryRecord, NewArtifact
+from agent.control.services.artifact_uploads import NewArtifact
+from agent.control.store.artifact_files import EntryRecord
+from agent.control.store.artifacts import ArtifactRecord
 from agent.model.job.digest import encoded, manifest_digest
 from tests.integration.pages.scene import Scene
 

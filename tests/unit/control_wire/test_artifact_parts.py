@@ -1,4 +1,4 @@
-"""Pure parts of artifacts: manifests, signed addresses, schemas of inputs."""
+"""Pure parts of artifacts: manifests, signed URLs, schemas of inputs."""
 
 import json
 from urllib.parse import parse_qs, urlsplit
@@ -37,15 +37,15 @@ def test_entries_come_by_path_and_references_have_no_content():
         (b"[]", "no object `contents`"),
         (manifest(**{"/etc/passwd": {"digest": EMPTY}}), "leads out of the artifact"),
         (manifest(**{"a/../../b": {"digest": EMPTY}}), "leads out of the artifact"),
-        (manifest(**{"a\0": {"digest": EMPTY}}), "is no path"),
-        (manifest(**{"": {"digest": EMPTY}}), "is no path"),
+        (manifest(**{"a\0": {"digest": EMPTY}}), "is not a path"),
+        (manifest(**{"": {"digest": EMPTY}}), "is not a path"),
         (manifest(a={"digest": "nonsense", "size": 1}), "no digest of an artifact's file"),
-        (manifest(a={"digest": EMPTY, "size": -1}), "nothing usable of 'a'"),
-        (manifest(a={"digest": EMPTY, "size": True}), "nothing usable of 'a'"),
-        (manifest(a=[]), "nothing usable of 'a'"),
-        (manifest(a={"digest": EMPTY, "size": 1 << 63}), "nothing usable of 'a'"),
-        (manifest(a={"digest": "\ud800", "ref": "s3://x"}), "nothing usable of 'a'"),
-        (manifest(**{"a\ud800": {"digest": EMPTY}}), "is no path"),
+        (manifest(a={"digest": EMPTY, "size": -1}), "no valid digest and size for 'a'"),
+        (manifest(a={"digest": EMPTY, "size": True}), "no valid digest and size for 'a'"),
+        (manifest(a=[]), "no valid digest and size for 'a'"),
+        (manifest(a={"digest": EMPTY, "size": 1 << 63}), "no valid digest and size for 'a'"),
+        (manifest(a={"digest": "\ud800", "ref": "s3://x"}), "no valid digest and size for 'a'"),
+        (manifest(**{"a\ud800": {"digest": EMPTY}}), "is not a path"),
     ],
 )
 def test_a_manifest_that_is_wrong_is_refused_by_the_path(text, message):
@@ -76,7 +76,7 @@ def test_an_address_names_the_file_and_is_good_for_its_subject_only():
 def test_an_old_address_is_good_no_more():
     links = Links(b"k" * 32, "", -1.0)
     _, expires, signature = _parts(links.run_file("write", "ann", "r", "a/b.txt"))
-    with pytest.raises(PermissionDeniedError, match="good no more"):
+    with pytest.raises(PermissionDeniedError, match="has expired"):
         links.check(("write", "run-file", "ann", "r", "a/b.txt"), expires, signature)
 
 

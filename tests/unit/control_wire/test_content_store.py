@@ -10,7 +10,7 @@ from agent.control.files.checksums import DigestMismatchError
 from agent.control.files.contents import ContentStore, SmallContent
 from agent.control.files.storage import StorageFullError, open_folder
 from agent.control.middleware.bodies import IncompleteBodyError
-from agent.control.store.artifact_records import ContentRecord
+from agent.control.store.contents import ContentRecord
 
 
 def small(data: bytes, md5: str = "") -> SmallContent:
