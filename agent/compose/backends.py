@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from agent.control.server import ControlPlane
     from agent.docker.client import Engine
     from agent.ports.artifact import ArtifactPort
-    from agent.registries.login import LoginSource
+    from agent.registries.logins import LoginSource
     from agent.registries.oci import OciRegistry
 
 CONTAINERS: Final = "local-container"
@@ -327,7 +327,7 @@ async def open_registry(
 
     Credentials of `docker login` or a credential helper take precedence over those of the cloud.
     """
-    from agent.registries.docker_config import DockerLogins
+    from agent.registries.logins import DockerLogins
     from agent.registries.oci import OciRegistry
 
     logins: list[LoginSource] = [DockerLogins(environment, threads)]
@@ -343,15 +343,15 @@ def _cloud_logins(destination: Destination, threads: Executor) -> list["LoginSou
         case "oci":
             return []
         case "ecr":
-            from agent.registries.ecr import ecr_logins
+            from agent.registries.logins import ecr_logins
 
             return [ecr_logins(destination.host, destination.region, threads)]
         case "google":
-            from agent.registries.google import google_logins
+            from agent.registries.logins import google_logins
 
             return [google_logins(destination.host, threads)]
         case "acr":
-            from agent.registries.acr import acr_logins
+            from agent.registries.logins import acr_logins
 
             return [acr_logins(destination.host, threads)]
         case _:

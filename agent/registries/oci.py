@@ -17,10 +17,16 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.image_reference import ImageReference, parse_image
 from agent.ports.registry import Credentials
-from agent.registries.challenge import Challenge, basic, read_challenge
-from agent.registries.login import LoginSource
-from agent.registries.route import base_url, is_hub, proxy_for
-from agent.registries.token import fetch_token
+from agent.registries.authorization import (
+    Challenge,
+    base_url,
+    basic,
+    fetch_token,
+    is_hub,
+    proxy_for,
+    read_challenge,
+)
+from agent.registries.logins import LoginSource
 from agent.system.lazy_session import LazySession
 
 _TYPES: Final = (

@@ -13,7 +13,7 @@ from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.docker.images import EngineImages
 from agent.ports.builder import BuildRequest
-from agent.registries.docker_config import DockerLogins
+from agent.registries.logins import DockerLogins
 from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 from tests.bench.table import Row

@@ -1,6 +1,6 @@
 import pytest
 
-from agent.registries.docker_config import DockerLogins
+from agent.registries.logins import DockerLogins
 from agent.registries.oci import OciRegistry
 
 

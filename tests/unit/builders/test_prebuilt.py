@@ -9,7 +9,7 @@ from agent.builders.prebuilt import ReadyImages
 from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.registries.docker_config import DockerLogins
+from agent.registries.logins import DockerLogins
 from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
 from tests.unit.builders.fake_engine import DIGEST, ID, image

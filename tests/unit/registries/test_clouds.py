@@ -13,9 +13,7 @@ from aiohttp.test_utils import TestServer
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.registries.acr import acr_logins, exchange
-from agent.registries.ecr import ecr_logins
-from agent.registries.google import google_logins
+from agent.registries.logins import acr_logins, ecr_logins, exchange, google_logins
 
 ECR = "123456789012.dkr.ecr.eu-central-1.amazonaws.com"
 GOOGLE = "europe-west1-docker.pkg.dev"

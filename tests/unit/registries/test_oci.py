@@ -152,8 +152,7 @@ async def test_a_registry_that_is_away_is_told(registry):
 
 async def test_a_login_never_goes_to_a_server_without_tls(fake):
     """A registry behind TLS that names such a server is not followed."""
-    from agent.registries.challenge import Challenge
-    from agent.registries.token import fetch_token
+    from agent.registries.authorization import Challenge, fetch_token
 
     challenge = Challenge("bearer", f"http://{fake.address}/token", "s", "")
     login = Login().found

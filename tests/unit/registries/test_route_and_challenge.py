@@ -3,8 +3,7 @@
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from agent.registries.challenge import read_challenge
-from agent.registries.route import base_url, proxy_for
+from agent.registries.authorization import base_url, proxy_for, read_challenge
 
 
 @pytest.mark.parametrize(
