@@ -1,4 +1,4 @@
-"""Ready images: resolved once to what exactly will run, pulled when they are not here."""
+"""Ready images: references resolved to what exactly will run, by an engine or a registry."""
 
 import asyncio
 import re
@@ -21,7 +21,7 @@ from agent.model.work import Image
 from agent.ports.log import LogSink, say
 from agent.ports.registry import RegistryPort
 
-#: Seconds without a word from the engine while it pulls.
+#: Seconds without an event of a pull.
 _IDLE: Final = 120.0
 #: Seconds between two lines of progress.
 _REPORT_EVERY: Final = 2.0
@@ -32,7 +32,7 @@ Pull = Literal["missing", "always", "never"]
 
 
 class ReadyImages:
-    """`ImagePort` over the agent's engine."""
+    """`ImagePort` over the agent's engine: pulls what the engine does not have."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class ReadyImages:
         self._pull_when = pull
         self._registry = registry
         self._idle = idle
-        self._flights: dict[str, _Flight] = {}
-        #: Seen last; asked again before anything is refused because of it.
+        self._pulls: dict[str, _Pull] = {}
+        #: As last seen; asked again before an image is refused because of it.
         self._platform: Platform | None = None
 
     async def resolve(self, reference: str, log: LogSink) -> Image:
@@ -57,29 +57,31 @@ class ReadyImages:
         if parsed.repository.startswith(NAMESPACE):
             raise _not_found(parsed, "images that an agent built are found by their source only")
         try:
-            async with self._alone(str(parsed)):
-                facts, reused = await self._here(parsed, log)
-            await self._check_platform(parsed, facts)
+            async with self._one_at_a_time(str(parsed)):
+                local, reused = await self._local_or_pulled(parsed, log)
+            await self._check_platform(parsed, local)
         except EngineError as error:
-            raise _away(error.detail) from None
-        image = _pinned(parsed, facts, reused=reused)
+            raise _unavailable(error.detail) from None
+        image = _pinned(parsed, local, reused=reused)
         await say(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
         return image
 
-    async def _here(self, reference: ImageReference, log: LogSink) -> tuple[LocalImage, bool]:
-        facts = await self._images.inspect(local_name(reference))
+    async def _local_or_pulled(
+        self, reference: ImageReference, log: LogSink
+    ) -> tuple[LocalImage, bool]:
+        local = await self._images.inspect(local_name(reference))
         fixed = reference.digest is not None
-        if facts is not None and (fixed or self._pull_when != "always"):
-            return facts, True
+        if local is not None and (fixed or self._pull_when != "always"):
+            return local, True
         if self._pull_when == "never":
             raise _not_found(reference, "it is not on the agent's machine, and `pull` is `never`")
         try:
             await self._pull(reference, log)
         except JobError as error:
-            if facts is None or error.cause is not Cause.IMAGE_UNAVAILABLE:
+            if local is None or error.cause is not Cause.IMAGE_UNAVAILABLE:
                 raise
             await say(log, f"{error.message} Using the image that is here.")
-            return facts, True
+            return local, True
         pulled = await self._images.inspect(local_name(reference))
         if pulled is None:
             raise _not_found(reference, "the engine does not have it after the pull")
@@ -105,39 +107,60 @@ class ReadyImages:
                 f"Image '{reference}': the registry sent nothing for {self._idle:g} s.",
             ) from None
 
-    async def _check_platform(self, reference: ImageReference, facts: LocalImage) -> None:
-        if self._platform is not None and _runs_on(facts, self._platform):
+    async def _check_platform(self, reference: ImageReference, local: LocalImage) -> None:
+        if self._platform is not None and _runs_on(local, self._platform):
             return
         engine = self._platform = await self._images.platform()
-        if not _runs_on(facts, engine):
-            raise JobError(
-                Cause.IMAGE_PLATFORM,
-                f"Image '{reference}' is for {facts.os}/{facts.architecture}, and the agent's "
-                f"machine is {engine}.",
-                hint=f"Build it for {engine}, or send the job to an agent on such a machine.",
-            )
+        if not _runs_on(local, engine):
+            image = f"{local.os}/{local.architecture}"
+            raise _wrong_platform(reference, image, str(engine))
 
     @asynccontextmanager
-    async def _alone(self, key: str) -> AsyncIterator[None]:
-        """One at a time per reference: the second then finds what the first pulled."""
-        flight = self._flights.setdefault(key, _Flight())
-        flight.users += 1
+    async def _one_at_a_time(self, key: str) -> AsyncIterator[None]:
+        """Per reference: the second call then finds what the first one pulled."""
+        pull = self._pulls.setdefault(key, _Pull())
+        pull.users += 1
         try:
-            async with flight.lock:
+            async with pull.lock:
                 yield
         finally:
-            flight.users -= 1
-            if not flight.users:
-                self._flights.pop(key, None)
+            pull.users -= 1
+            if not pull.users:
+                self._pulls.pop(key, None)
 
 
-def _runs_on(facts: LocalImage, engine: Platform) -> bool:
+class RegistryImages:
+    """`ImagePort` without an engine: resolves by the registry, and pulls nothing.
+
+    `platform` is that of the machines that run the images: `linux/amd64`.
+    """
+
+    def __init__(self, registry: RegistryPort, platform: str) -> None:
+        self._registry = registry
+        self._platform = platform
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        """See `ImagePort`."""
+        parsed = read_reference(reference.strip())
+        found = await self._registry.inspect(str(parsed), self._platform)
+        if found is None:
+            raise _not_found(parsed, "its registry does not have it")
+        if f"{found.os}/{found.architecture}" != self._platform:
+            raise _wrong_platform(parsed, f"{found.os}/{found.architecture}", self._platform)
+        image = Image(
+            f"{parsed.repository}@{found.digest}", "digest", True, str(parsed), here=False
+        )
+        await say(log, f"image {parsed} is {image.reference} (digest)")
+        return image
+
+
+def _runs_on(local: LocalImage, engine: Platform) -> bool:
     runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
-    return facts.os == engine.os and facts.architecture in runs
+    return local.os == engine.os and local.architecture in runs
 
 
 @dataclass
-class _Flight:
+class _Pull:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     users: int = 0
 
@@ -171,18 +194,18 @@ class _PullProgress:
         return f"{len(self._done)} layers done, {format_size(current)} of {format_size(total)}"
 
 
-def _pinned(reference: ImageReference, facts: LocalImage, *, reused: bool) -> Image:
-    """By the registry's digest where the image came from there, else by its id."""
+def _pinned(reference: ImageReference, local: LocalImage, *, reused: bool) -> Image:
+    """By the registry's digest if it came from there, else by its id."""
     name = str(reference)
     if reference.digest is not None:
         return Image(f"{familiar(reference)}@{reference.digest}", "digest", reused, name)
-    for digest in facts.digests:
+    for digest in local.digests:
         if digest.startswith(f"{familiar(reference)}@"):
             return Image(digest, "digest", reused, name)
-    return Image(facts.id, "image-id", reused, name)
+    return Image(local.id, "image-id", reused, name)
 
 
-#: The first that matches counts; the words are the engine's and the registries'.
+#: Patterns of the engine's and the registries' messages; the first that matches counts.
 _PULL_ERRORS: Final = (
     (r"no space left on device", Cause.DISK_FULL, "no space is left on the agent's disk"),
     (
@@ -204,22 +227,32 @@ _PULL_ERRORS: Final = (
 )  # fmt: skip
 
 
-def _pull_error(reference: ImageReference, words: str) -> JobError:
+def _pull_error(reference: ImageReference, message: str) -> JobError:
     cause, sentence = next(
         (cause, sentence)
         for pattern, cause, sentence in _PULL_ERRORS
-        if re.search(pattern, words, re.IGNORECASE)
+        if re.search(pattern, message, re.IGNORECASE)
     )
-    said = Redactor().text(words.strip().rstrip("."))
+    shown = Redactor().text(message.strip().rstrip("."))
     hint = "Log the agent's machine in with `docker login`." if cause is Cause.IMAGE_AUTH else None
-    return JobError(cause, f"Image '{reference}': {sentence} (the engine says: {said}).", hint=hint)
+    return JobError(
+        cause, f"Image '{reference}': {sentence} (the engine reports: {shown}).", hint=hint
+    )
+
+
+def _wrong_platform(reference: ImageReference, image: str, machine: str) -> JobError:
+    return JobError(
+        Cause.IMAGE_PLATFORM,
+        f"Image '{reference}' is for {image}, and the agent's machine is {machine}.",
+        hint=f"Build it for {machine}, or send the job to an agent on such a machine.",
+    )
 
 
 def _not_found(reference: ImageReference, why: str) -> JobError:
     return JobError(Cause.IMAGE_NOT_FOUND, f"Image '{reference}' cannot be used: {why}.")
 
 
-def _away(detail: str) -> JobError:
+def _unavailable(detail: str) -> JobError:
     return JobError(
         Cause.IMAGE_UNAVAILABLE,
         f"The container engine does not answer ({detail}).",

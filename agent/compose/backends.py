@@ -5,7 +5,7 @@ imports each one where it is chosen, which keeps the start of the process short.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -230,7 +230,7 @@ async def _url_for_containers(context: BackendContext, gateway: str) -> str:
 
 
 def image_builder(
-    context: BackendContext, engine: "Engine", config: BuilderConfig, registry: RegistryPort
+    context: BackendContext, engine: "Engine | None", config: BuilderConfig, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
     """The builder of container images that `builder.type` selects."""
     from agent.builders.docker import DockerBuilder
@@ -246,11 +246,22 @@ def image_builder(
                 threads=context.threads,
                 environment=context.environment,
                 registry=registry,
+                fetch=_file_fetch(context),
             )
         case "noop" | "virtualenv":
             return NoBuilder(config.type)
         case _:
             assert_never(config.type)
+
+
+def _file_fetch(context: BackendContext) -> Callable[[str], Awaitable[bytes]]:
+    """How builders fetch requirement files that others include by URL."""
+    from agent.sources.git.access import AddressPolicy
+    from agent.sources.text_file import TextFileFetcher
+
+    embedded = context.control_plane is not None or context.embedded_elsewhere
+    policy = AddressPolicy(context.config.sources.git.private_hosts, embedded)
+    return TextFileFetcher(policy, context.threads).fetch
 
 
 def _process_backend(
@@ -273,6 +284,7 @@ def _process_backend(
         context.cache / "python",
         threads=context.threads,
         environment=context.environment,
+        fetch=_file_fetch(context),
     )
     # Processes need virtual environments whichever builder makes the images, unless the
     # administrator switched building off.

@@ -21,6 +21,19 @@ class Credentials:
     identity_token: str = field(default="", repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class RegistryImage:
+    """An image in a registry, for one platform."""
+
+    #: Of the tag: a manifest's, or the index's that has it.
+    digest: str
+    os: str
+    architecture: str
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    user: str = ""
+
+
 class RegistryPort(Protocol):
     """The registries that an agent uses."""
 
@@ -29,6 +42,13 @@ class RegistryPort(Protocol):
 
         Raises:
             JobError: `IMAGE_AUTH`: the store of the login cannot be read or asked.
+        """
+
+    async def inspect(self, reference: str, platform: str) -> RegistryImage | None:
+        """The image of a tag or digest for a platform (`linux/amd64`); `None` when absent.
+
+        Raises:
+            JobError: as `exists`; `IMAGE_PLATFORM`: it exists for other platforms only.
         """
 
     async def exists(self, reference: str) -> str | None:

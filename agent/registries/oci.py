@@ -1,22 +1,25 @@
-"""Any registry, by the OCI distribution API: is this tag there, and under which digest?
+"""Any registry, by the OCI distribution API: digests and configurations of images.
 
 Servers say how they want a login: `Basic` takes user and password with the request, `Bearer`
 names a server that gives a short-lived token for them. Nothing is sent before it is asked for.
 """
 
 import hashlib
+import json
 import re
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.image_reference import ImageReference, parse_image
-from agent.ports.registry import Credentials
+from agent.ports.registry import Credentials, RegistryImage
 from agent.registries.authorization import (
     Challenge,
     base_url,
@@ -35,7 +38,7 @@ _TYPES: Final = (
     "application/vnd.docker.distribution.manifest.v2+json"
 )
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_LARGEST_MANIFEST: Final = 4 * 1024**2
+_LARGEST: Final = 4 * 1024**2
 _PATIENCE: Final = 30.0
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
@@ -46,7 +49,7 @@ _NOT_FOUND: Final = 404
 class OciRegistry:
     """`RegistryPort` over HTTP; `logins` are asked in order.
 
-    Registries on loopback are spoken to in plain HTTP, as every engine does.
+    Registries on loopback use plain HTTP, as with every engine.
     """
 
     def __init__(
@@ -78,58 +81,74 @@ class OciRegistry:
     async def exists(self, reference: str) -> str | None:
         """See `RegistryPort`."""
         image = parse_image(reference)
-        try:
-            return await self._look(image)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _away(image, str(error) or "no answer in time") from None
+        with _unavailable(image):
+            path = f"manifests/{image.pulled_as}"
+            status, headers, _ = await self._call("HEAD", image, path)
+            if status == _NOT_FOUND:
+                return None
+            named = headers.get("Docker-Content-Digest", "")
+            if _DIGEST.fullmatch(named):
+                return named
+            # Registries need not name it: then it is that of the manifest's bytes.
+            _, _, body = await self._call("GET", image, path)
+            return _digest_of(body)
 
-    async def _look(self, image: ImageReference) -> str | None:
-        answer = await self._ask("HEAD", image, {})
-        challenge = read_challenge(answer.headers) if answer.status == _UNAUTHORIZED else None
+    async def inspect(self, reference: str, platform: str) -> RegistryImage | None:
+        """See `RegistryPort`."""
+        image = parse_image(reference)
+        with _unavailable(image):
+            status, headers, body = await self._call("GET", image, f"manifests/{image.pulled_as}")
+            if status == _NOT_FOUND:
+                return None
+            named = headers.get("Docker-Content-Digest", "")
+            digest = named if _DIGEST.fullmatch(named) else _digest_of(body)
+            manifest = _json_object(image, body)
+            if "manifests" in manifest:
+                child = _choose(image, manifest["manifests"], platform)
+                _, _, body = await self._call("GET", image, f"manifests/{child}")
+                manifest = _json_object(image, body)
+            config = str((manifest.get("config") or {}).get("digest"))
+            _, _, body = await self._call("GET", image, f"blobs/{config}")
+            return _registry_image(digest, _json_object(image, body))
+
+    async def _call(
+        self, method: str, image: ImageReference, path: str
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        """Status (200 or 404), headers and body, with the login that the registry asks for."""
         headers: dict[str, str] = {}
+        status, answered, body = await self._request(method, image, path, headers)
+        challenge = read_challenge(answered) if status == _UNAUTHORIZED else None
         if challenge is not None:
             headers = await self._authorized(image, challenge)
-            answer = await self._ask("HEAD", image, headers)
-        if answer.status == _NOT_FOUND:
-            return None
-        if answer.status in {_UNAUTHORIZED, _FORBIDDEN}:
-            raise _no_entry(image)
-        if answer.status != _OK:
-            raise _away(image, f"it answers {answer.status} {answer.reason}")
-        named = answer.headers.get("Docker-Content-Digest", "")
-        return named if _DIGEST.fullmatch(named) else await self._digest(image, headers)
+            status, answered, body = await self._request(method, image, path, headers)
+        if status in {_UNAUTHORIZED, _FORBIDDEN}:
+            raise _refused(image)
+        if status not in {_OK, _NOT_FOUND}:
+            raise _failed(image, f"it responds with status {status}")
+        return status, answered, body
 
-    async def _ask(
-        self, method: str, image: ImageReference, headers: Mapping[str, str]
-    ) -> aiohttp.ClientResponse:
-        base = base_url(image.host)
-        url = f"{base}/v2/{_path(image)}/manifests/{image.pulled_as}"
-        answer = await self._connections.session.request(
+    async def _request(
+        self, method: str, image: ImageReference, path: str, headers: Mapping[str, str]
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        url = f"{base_url(image.host)}/v2/{_path(image)}/{path}"
+        async with self._connections.session.request(
             method,
             url,
             headers={"Accept": _TYPES, **headers},
             proxy=proxy_for(url, self._environment),
-        )
-        if method == "HEAD":
-            answer.release()
-        return answer
-
-    async def _digest(self, image: ImageReference, headers: Mapping[str, str]) -> str:
-        """Registries need not name it: then it is that of the manifest's bytes."""
-        answer = await self._ask("GET", image, headers)
-        async with answer:
-            body = await answer.content.read(_LARGEST_MANIFEST + 1)
-            while len(body) <= _LARGEST_MANIFEST and not answer.content.at_eof():
-                body += await answer.content.read(_LARGEST_MANIFEST + 1 - len(body))
-        if answer.status != _OK or len(body) > _LARGEST_MANIFEST:
-            raise _away(image, "it neither names a digest nor sends a manifest")
-        return f"sha256:{hashlib.sha256(body).hexdigest()}"
+        ) as response:
+            body = b""
+            while len(body) <= _LARGEST and not response.content.at_eof():
+                body += await response.content.read(_LARGEST + 1 - len(body))
+        if len(body) > _LARGEST:
+            raise _failed(image, f"its manifest is larger than {_LARGEST // 1024**2} MiB")
+        return response.status, response.headers, body
 
     async def _authorized(self, image: ImageReference, challenge: Challenge) -> dict[str, str]:
         login = await self.credentials(image.repository)
         if challenge.scheme == "basic":
             if login is None:
-                raise _no_entry(image)
+                raise _refused(image)
             return {"Authorization": basic(login.username, login.password)}
         token = await fetch_token(
             self._connections.session,
@@ -140,7 +159,7 @@ class OciRegistry:
             self._environment,
         )
         if token is None:
-            raise _no_entry(image)
+            raise _refused(image)
         return {"Authorization": f"Bearer {token}"}
 
     def _open(self) -> aiohttp.ClientSession:
@@ -157,7 +176,7 @@ def _path(image: ImageReference) -> str:
     return image.path
 
 
-def _no_entry(image: ImageReference) -> JobError:
+def _refused(image: ImageReference) -> JobError:
     return JobError(
         Cause.IMAGE_AUTH,
         f"The registry of '{image.repository}' does not let the agent in.",
@@ -165,9 +184,59 @@ def _no_entry(image: ImageReference) -> JobError:
     )
 
 
-def _away(image: ImageReference, why: str) -> JobError:
+def _failed(image: ImageReference, why: str) -> JobError:
     return JobError(
         Cause.IMAGE_UNAVAILABLE,
         f"The registry of '{image.repository}' cannot be asked: {why.rstrip('.')}.",
         hint="Check `builder.destination` and the network of the agent's machine.",
+    )
+
+
+@contextmanager
+def _unavailable(image: ImageReference) -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise _failed(image, str(error) or "no response in time") from None
+
+
+def _digest_of(manifest: bytes) -> str:
+    return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+
+
+def _json_object(image: ImageReference, body: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(body)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise _failed(image, "its response is no JSON object")
+    return found
+
+
+def _choose(image: ImageReference, manifests: list[dict[str, Any]], platform: str) -> str:
+    """Digest of the manifest for a platform."""
+    found: dict[str, str] = {}
+    for each in manifests:
+        where = each.get("platform") or {}
+        found.setdefault(f"{where.get('os')}/{where.get('architecture')}", str(each.get("digest")))
+    if platform not in found:
+        known = ", ".join(sorted(name for name in found if "unknown" not in name))
+        raise JobError(
+            Cause.IMAGE_PLATFORM,
+            f"Image '{image}' does not exist for {platform}.",
+            hint=f"It exists for {known}.",
+        )
+    return found[platform]
+
+
+def _registry_image(digest: str, config: dict[str, Any]) -> RegistryImage:
+    run = config.get("config") or {}
+    return RegistryImage(
+        digest,
+        str(config.get("os") or ""),
+        str(config.get("architecture") or ""),
+        tuple(run.get("Entrypoint") or ()),
+        tuple(run.get("Cmd") or ()),
+        str(run.get("User") or ""),
     )

@@ -98,7 +98,7 @@ async def test_equal_references_are_pulled_once(fake, ready):
     found = await asyncio.gather(*both)
     assert len(fake.pulls) == 1
     assert {each.reference for each in found} == {ID}
-    assert images._flights == {}
+    assert images._pulls == {}
 
 
 @pytest.mark.parametrize(

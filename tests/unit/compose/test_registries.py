@@ -25,11 +25,11 @@ def config(**given):
 @pytest.mark.parametrize(
     ("destination", "names"),
     [
-        (None, ["docker_config"]),
-        ("reg.example/x", ["docker_config"]),
-        (ECR, ["docker_config", "ecr"]),
-        ("europe-west1-docker.pkg.dev/p/r/i", ["docker_config", "google"]),
-        ("launch.azurecr.io/x", ["docker_config", "acr"]),
+        (None, ["DockerLogins"]),
+        ("reg.example/x", ["DockerLogins"]),
+        (ECR, ["DockerLogins", "ecr_logins"]),
+        ("europe-west1-docker.pkg.dev/p/r/i", ["DockerLogins", "google_logins"]),
+        ("launch.azurecr.io/x", ["DockerLogins", "acr_logins"]),
     ],
 )
 async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
@@ -38,7 +38,7 @@ async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
         async with AsyncExitStack() as stack:
             made = await open_registry(stack, given, image_destination(given), threads, {})
             asked = [getattr(source, "ask", source.login) for source in made._logins]
-            assert [one.__module__.rpartition(".")[2] for one in asked] == names
+            assert [one.__qualname__.partition(".")[0] for one in asked] == names
 
 
 def test_the_builder_s_destination_wins_over_w_b_s_block():

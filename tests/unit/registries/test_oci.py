@@ -141,7 +141,7 @@ async def test_a_registry_out_of_order_is_told(fake, registry):
     fake.status = 503
     error = await refused(registry(Login()), f"{fake.address}/team/app:1")
     assert error.cause is Cause.IMAGE_UNAVAILABLE
-    assert "503 Service Unavailable" in error.message
+    assert "status 503" in error.message
 
 
 async def test_a_registry_that_is_away_is_told(registry):
