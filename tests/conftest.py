@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.infrastructure import state
 
@@ -19,6 +20,10 @@ SERVICES = {
     "browser": "browser",
     "buildkit": "buildkit",
 }
+# No property depends on how fast the machine is.
+settings.register_profile("launch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("launch")
+
 REFUSE_SKIPS = os.environ.get("LAUNCH_TESTS_REFUSE_SKIPS") == "1"
 
 
