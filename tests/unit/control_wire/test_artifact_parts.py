@@ -39,7 +39,7 @@ def test_entries_come_by_path_and_references_have_no_content():
         (manifest(**{"a/../../b": {"digest": EMPTY}}), "leads out of the artifact"),
         (manifest(**{"a\0": {"digest": EMPTY}}), "is not a path"),
         (manifest(**{"": {"digest": EMPTY}}), "is not a path"),
-        (manifest(a={"digest": "nonsense", "size": 1}), "no digest of an artifact's file"),
+        (manifest(a={"digest": "nonsense", "size": 1}), "not a digest of an artifact's file"),
         (manifest(a={"digest": EMPTY, "size": -1}), "no valid digest and size for 'a'"),
         (manifest(a={"digest": EMPTY, "size": True}), "no valid digest and size for 'a'"),
         (manifest(a=[]), "no valid digest and size for 'a'"),
