@@ -32,7 +32,7 @@ class ControlPlane:
             self.app,
             access_log=None,
             shutdown_timeout=_GRACE,
-            # A client that leaves ends its long poll; see `GraphQLHandler`.
+            # A client that disconnects ends its long poll; see `GraphQLHandler`.
             handler_cancellation=True,
             # Contents are stored as the bytes that arrive, whatever `Content-Encoding` says.
             auto_decompress=False,

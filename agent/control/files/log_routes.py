@@ -17,8 +17,8 @@ from agent.model.work import Lease
 PATH: Final = "/launch/items/{item}/attempts/{attempt}/logs/{channel}"
 
 _MAX_POST: Final = 4 * 1024**2
-#: Seconds between two looks at an attempt that nobody rings for.
-_LOOK: Final = 15.0
+#: Seconds after which a followed log is read again without a notification.
+_POLL_SECONDS: Final = 15.0
 _CHANNELS: Final[dict[str, Channel]] = {"setup": "setup", "job": "job"}
 
 
@@ -93,7 +93,7 @@ async def _follow(
 
 async def _wait(subscription: Subscription, stopping: asyncio.Task[bool]) -> None:
     """Wait for a notification or the stop; cancels its task when the client disconnects."""
-    waiting = asyncio.create_task(subscription.wait(_LOOK))
+    waiting = asyncio.create_task(subscription.wait(_POLL_SECONDS))
     try:
         await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
     finally:

@@ -21,7 +21,7 @@ from agent.model.spec import Json
 
 #: Clients compare their own version with these; the oldest is that of W&B's documentation.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
-#: What tells our servers from W&B's; the schema's first lines say what it stands for.
+#: The feature that distinguishes our servers from W&B's; see the top of schema.graphql.
 _FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
 #: Lets clients save code and the diff to the last commit.
 _FLAGS: Final = {"code_saving_enabled": True}

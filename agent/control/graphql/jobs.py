@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info
+from agent.control.graphql.context import Args, Context, Info, nested
 from agent.control.services.jobs import JobRecord, JobVersion
 from agent.model.errors import NotFoundError
 from agent.model.spec import Json
@@ -53,6 +53,12 @@ for _field, _attribute in {
         return getattr(version.artifact, attribute)
 
     _VERSION.set_field(_field, _of_artifact)
+
+
+@_JOB.field("itemCount")
+async def _item_count(job: JobRecord, info: Info) -> int:
+    context = nested(info)
+    return await context.plane.jobs.item_count(context.principal, job.collection)
 
 
 QUERIES: Final = {"launchJobs": _jobs, "launchJobVersion": _version}

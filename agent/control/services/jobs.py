@@ -135,6 +135,16 @@ class Jobs(Service):
         found = _find(tx, self._context, principal, wanted)
         return self._versions(tx, principal, [found])[0]
 
+    @read
+    def item_count(self, tx: Tx, principal: Principal, job: CollectionRecord) -> int:
+        """Number of the items that were submitted with any version of a job and are kept.
+
+        Raises:
+            NotFoundError: the caller may not read the entity.
+        """
+        self._context.policy.require(principal, job.entity, Action.READ)
+        return items.count_of_job(tx, job.id)
+
     def _versions(
         self, tx: Tx, principal: Principal, found: Sequence[ArtifactRecord]
     ) -> tuple[JobVersion, ...]:

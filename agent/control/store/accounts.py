@@ -59,7 +59,7 @@ class KeyRecord:
     #: `user`, or `agent`: a service key bound to an entity and queues.
     kind: Literal["user", "agent"]
     name: str
-    #: The last characters, so that people can tell keys apart.
+    #: The last characters of the secret, by which users recognise the key.
     hint: str
     user: str | None
     entity: str | None

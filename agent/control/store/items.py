@@ -278,6 +278,13 @@ def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecor
     return {row.collection_id: _record(row) for row in rows}
 
 
+def count_of_job(tx: Tx, collection_id: str) -> int:
+    """Number of items that were submitted with any version of a job."""
+    versions = select(artifacts.c.id).where(artifacts.c.collection_id == collection_id)
+    query = select(func.count()).select_from(items).where(items.c.job_id.in_(versions))
+    return int(tx.run(query).scalar_one())
+
+
 def specs(tx: Tx, item_id: str) -> AnyRow:
     """`run_spec`, `layers`, `template_values` of an item that exists."""
     return tx.require(_SPECS, item=item_id)

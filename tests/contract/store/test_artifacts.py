@@ -392,6 +392,8 @@ async def test_jobs_are_listed_with_versions_and_the_item_submitted_last(world):
     assert [(each.collection.name, each.version_count) for each in found] == [("b", 2), ("a", 1)]
     assert found[0].last_item.id == item.id
     assert found[1].last_item is None
+    counts = [await world.plane.jobs.item_count(world.me, each.collection) for each in found]
+    assert counts == [2, 0]
     assert found[0].latest.summary == f"{GIT['git']['remote']} at c0ffeec0ffee"
     versions = await world.plane.jobs.versions(world.me, None, "demo", "b")
     assert [(each.artifact.version, each.artifact.aliases) for each in versions] == [

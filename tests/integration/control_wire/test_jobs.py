@@ -8,7 +8,8 @@ from tests.integration.control_wire.uploading import Upload, job_files
 
 JOBS = (
     "query ($p: String!) { launchJobs(projectName: $p) { id name entityName projectName "
-    "createdAt updatedAt versionCount latest { reference version aliases digest createdAt "
+    "createdAt updatedAt versionCount itemCount latest { reference version aliases digest "
+    "createdAt "
     "sourceType summary jobFile problem inputSchemas } lastItem { id phase } } }"
 )
 VERSION = "query ($r: String!) { launchJobVersion(reference: $r) { id reference sourceType } }"
@@ -29,6 +30,7 @@ async def test_a_project_shows_its_jobs_and_what_became_of_them(wire):
     )
     (found,) = (await wire.ann.data(JOBS, p="demo"))["launchJobs"]
     assert (found["name"], found["projectName"], found["versionCount"]) == ("train", "demo", 1)
+    assert found["itemCount"] == 1
     assert found["latest"]["reference"] == "ann/demo/train:v0"
     assert found["latest"]["aliases"] == ["latest"]
     assert (found["latest"]["sourceType"], found["latest"]["summary"]) == ("image", IMAGE["image"])
