@@ -1,4 +1,4 @@
-"""Virtual environments for jobs that run as processes, cached by what decides them.
+"""Virtual environments for jobs that run as processes, cached by content key.
 
 An environment stays where it was made, since its scripts hold its path. It is valid once its
 `complete` file exists, which is written last; a folder without that file is the rest of an
@@ -52,7 +52,7 @@ _VERSION: Final = 2
 _COMPLETE: Final = "complete"
 _NAME_LENGTH: Final = 32
 _PYTHON: Final = re.compile(r"\d+(\.\d+){1,2}")
-#: Stands for the source's folder in a key, which must not depend on the attempt.
+#: The source's folder in a key, which must not depend on the attempt.
 _SOURCE: Final = Path("/source")
 _INHERITED: Final = ("PATH", "HOME", "USER", "TMPDIR", "LANG", "SSL_CERT_DIR", "NETRC", "CC", "CXX")
 
@@ -302,13 +302,13 @@ def _refuse_images(request: BuildRequest) -> None:
     if wants is not None:
         raise JobError(
             Cause.BUILD_UNAVAILABLE,
-            f"The job brings {wants}, and this agent builds virtual environments only.",
+            f"The job has {wants}, and this agent builds virtual environments only.",
             hint="Send it to an agent with a container engine.",
         )
 
 
 async def find_interpreter(wanted: str | None, env: Mapping[str, str]) -> Interpreter:
-    """The agent's own interpreter where its version is the wanted one, else what uv finds.
+    """The agent's own interpreter if it has the wanted version, else the one that uv finds.
 
     Nothing is downloaded: an interpreter from elsewhere is the administrator's to install.
 

@@ -1,4 +1,4 @@
-"""Where the container engine is: configuration, `DOCKER_HOST` and its companions."""
+"""The engine's address: configuration, `DOCKER_HOST` and the variables for TLS."""
 
 import os
 import ssl
@@ -54,7 +54,7 @@ class EngineAddress:
         return context
 
     def session(self) -> "aiohttp.ClientSession":
-        """Connections to it, without a limit of ours; blocks where certificates are read.
+        """A session for it, without a limit of connections. Blocks: reads certificates.
 
         Raises:
             ConfigError: see `tls`.

@@ -1,4 +1,4 @@
-"""How a registry is reached and which login it wants: address, proxy, challenge, token."""
+"""HTTP access to a registry: address, proxy, challenge and token."""
 
 import base64
 import ipaddress
@@ -14,7 +14,7 @@ from multidict import CIMultiDictProxy
 
 from agent.ports.registry import Credentials
 
-#: Docker Hub answers its API under another name than its images bear.
+#: Docker Hub's API has another host name than its images.
 _HUB: Final = "https://registry-1.docker.io"
 _PARAMETER: Final = re.compile(r'([a-zA-Z_]+)="([^"]*)"')
 _OK: Final = 200
@@ -34,7 +34,7 @@ def base_url(host: str | None) -> str:
 
 
 def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
-    """What the agent's environment says about the way there."""
+    """The proxy that the environment names for a URL; `None` for a direct connection."""
     parts = urlsplit(url)
     name = f"{parts.scheme}_proxy"
     found = environment.get(name) or environment.get(name.upper())
@@ -60,14 +60,14 @@ class Challenge:
     """One `WWW-Authenticate`."""
 
     scheme: Literal["basic", "bearer"]
-    #: Address of the server that gives tokens; `bearer` only.
+    #: URL of the token server; `bearer` only.
     realm: str = ""
     service: str = ""
     scope: str = ""
 
 
 def read_challenge(headers: CIMultiDictProxy[str]) -> Challenge | None:
-    """The best that is offered: a token before a password."""
+    """The preferred challenge: a token before a password."""
     offered = [_one(value) for value in headers.getall("WWW-Authenticate", [])]
     known = [challenge for challenge in offered if challenge is not None]
     return next((c for c in known if c.scheme == "bearer"), known[0] if known else None)
@@ -96,7 +96,7 @@ async def fetch_token(
     registry: str,
     environment: Mapping[str, str],
 ) -> str | None:
-    """Ask the server that the registry names; `None` when it refuses.
+    """A token of the server that the registry names; `None` when it refuses.
 
     A login goes over TLS only, unless the registry itself (`registry`, an address) is spoken
     to without: then both are on this machine.

@@ -31,7 +31,7 @@ _WHERE: Final = "builder.destination"
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A repository, and what kind of registry it lies in."""
+    """A repository, and the kind of its registry."""
 
     kind: Kind
     #: With its host, without scheme, tag and digest.
@@ -42,7 +42,7 @@ class Destination:
 
 
 def read_destination(text: str, where: str = _WHERE) -> Destination:
-    """Read it; `where` names the key in messages.
+    """Read a destination; `where` names the key in messages.
 
     Raises:
         ConfigError: it is no repository, or not as its cloud has them.
@@ -61,12 +61,12 @@ def read_destination(text: str, where: str = _WHERE) -> Destination:
     if match := _GOOGLE.fullmatch(host):
         if reference.path.count("/") + 1 != _GOOGLE_PARTS:
             form = "<region>-docker.pkg.dev/<project>/<repository>/<image>"
-            raise _not_as(where, text, "Google's Artifact Registry", form)
+            raise _wrong_form(where, text, "Google's Artifact Registry", form)
         return Destination("google", reference.repository, host, match["region"])
     if _ACR.fullmatch(host):
         if "/" in reference.path:
             form = "<name>.azurecr.io/<repository>"
-            raise _not_as(where, text, "Azure's Container Registry", form)
+            raise _wrong_form(where, text, "Azure's Container Registry", form)
         return Destination("acr", reference.repository, host)
     return Destination("oci", reference.repository, host or "docker.io")
 
@@ -86,15 +86,15 @@ def read_registry(
     if kind is None:
         message = f"`registry.type`: '{named}' is not known."
         raise ConfigError(message, hint="Known are ecr, gcr, acr and local.")
-    uri = block.get("uri") or _put_together(kind, block, environment or {})
+    uri = block.get("uri") or _joined(kind, block, environment or {})
     found = read_destination(str(uri), "registry.uri")
     if found.kind != kind:
         message = f"`registry.uri`: '{uri}' is no address of a registry of type {named}."
-        raise ConfigError(message, hint="Mend `registry.type`, or use `builder.destination`.")
+        raise ConfigError(message, hint="Correct `registry.type`, or use `builder.destination`.")
     return found
 
 
-def _put_together(kind: Kind, block: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _joined(kind: Kind, block: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     region = block.get("region") or environment.get("region")
     match kind:
         case "ecr":
@@ -124,5 +124,7 @@ def _region(region: object) -> str:
     return str(region)
 
 
-def _not_as(where: str, text: str, service: str, form: str) -> ConfigError:
-    return ConfigError(f"`{where}`: '{text}' is not as {service} has it.", hint=f"Write `{form}`.")
+def _wrong_form(where: str, text: str, service: str, form: str) -> ConfigError:
+    return ConfigError(
+        f"`{where}`: '{text}' does not have the form of {service}.", hint=f"Write `{form}`."
+    )

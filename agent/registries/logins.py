@@ -1,4 +1,4 @@
-"""Where logins of registries come from: Docker's configuration, and the clouds' own libraries.
+"""Logins of registries: from Docker's configuration, and by the clouds' own libraries.
 
 Amazon ECR needs the extra `aws`, Google's Artifact Registry `gcp`, Azure's registry `azure`.
 """
@@ -22,7 +22,7 @@ _LONGEST: Final = 400
 _ECR: Final = "Amazon ECR"
 _GOOGLE: Final = "Google's Artifact Registry"
 _GOOGLE_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
-#: The user that stands for an access token as password.
+#: User name for an access token as password.
 _GOOGLE_USER: Final = "oauth2accesstoken"
 _ACR: Final = "Azure's Container Registry"
 _ACR_SCOPE: Final = "https://containerregistry.azure.net/.default"
@@ -35,7 +35,7 @@ class LoginSource(Protocol):
     """One place that logins come from."""
 
     async def login(self, repository: str) -> Credentials | None:
-        """A login for the registry of the repository; `None`: ask elsewhere.
+        """A login for the registry of the repository; `None`: this source has none.
 
         Raises:
             JobError: `IMAGE_AUTH`.
@@ -44,7 +44,7 @@ class LoginSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HostLogins:
-    """`LoginSource` for the repositories of one host; `ask` gets what a cloud gives for it."""
+    """`LoginSource` for the repositories of one host; `ask` requests a login from a cloud."""
 
     host: str
     ask: Callable[[], Awaitable[Credentials]]
@@ -58,13 +58,13 @@ def missing_extra(service: str, package: str, extra: str) -> JobError:
     """A cloud's library is not installed."""
     return JobError(
         Cause.IMAGE_AUTH,
-        f"{service} wants a login, and the package `{package}` that gets one is not installed.",
+        f"{service} wants a login, and the package `{package}` that requests it is not installed.",
         hint=f"Install `launch-agent[{extra}]`, or log the agent's machine in with `docker login`.",
     )
 
 
 def refused(service: str, why: str) -> JobError:
-    """A cloud gave no login; its library's words may be a page long."""
+    """The error when a cloud gives no login; its library's message may be a page long."""
     words = Redactor().text(" ".join(why.split()))[:_LONGEST].rstrip(". ")
     return JobError(
         Cause.IMAGE_AUTH,
@@ -117,7 +117,7 @@ def docker_login(repository: str, environment: Mapping[str, str]) -> Credentials
 
 
 def _text(found: Mapping[str, str | None], *names: str) -> str:
-    """Files and helpers write the same words in other cases."""
+    """Files and helpers write the same keys in different cases."""
     return next((value for name in names if (value := found.get(name))), "")
 
 

@@ -47,7 +47,7 @@ _NOT_FOUND: Final = 404
 
 
 class OciRegistry:
-    """`RegistryPort` over HTTP; `logins` are asked in order.
+    """`RegistryPort` over HTTP; the first of `logins` that has one counts.
 
     Registries on loopback use plain HTTP, as with every engine.
     """
@@ -114,7 +114,7 @@ class OciRegistry:
     async def _call(
         self, method: str, image: ImageReference, path: str
     ) -> tuple[int, CIMultiDictProxy[str], bytes]:
-        """Status (200 or 404), headers and body, with the login that the registry asks for."""
+        """Status (200 or 404), headers and body, with the login that the registry requires."""
         headers: dict[str, str] = {}
         status, answered, body = await self._request(method, image, path, headers)
         challenge = read_challenge(answered) if status == _UNAUTHORIZED else None
@@ -179,7 +179,7 @@ def _path(image: ImageReference) -> str:
 def _refused(image: ImageReference) -> JobError:
     return JobError(
         Cause.IMAGE_AUTH,
-        f"The registry of '{image.repository}' does not let the agent in.",
+        f"The registry of '{image.repository}' refuses the agent's login.",
         hint="Log the agent's machine in with `docker login`.",
     )
 
@@ -187,7 +187,7 @@ def _refused(image: ImageReference) -> JobError:
 def _failed(image: ImageReference, why: str) -> JobError:
     return JobError(
         Cause.IMAGE_UNAVAILABLE,
-        f"The registry of '{image.repository}' cannot be asked: {why.rstrip('.')}.",
+        f"The registry of '{image.repository}' does not respond as one: {why.rstrip('.')}.",
         hint="Check `builder.destination` and the network of the agent's machine.",
     )
 

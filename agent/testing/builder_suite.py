@@ -1,4 +1,4 @@
-"""What every builder owes the pipeline: one suite, run against each of them.
+"""Conformance suite of `BuilderPort`, run against every builder.
 
 A subclass gives four fixtures: `builder`; `project`, a folder that it can build without a
 network; `broken`, one whose build fails; `slow`, one whose build says `started` in its log

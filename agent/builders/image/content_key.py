@@ -1,4 +1,4 @@
-"""What decides a build's result: a digest over the files that are sent.
+"""Content keys: digests over everything that decides the result of a build.
 
 Paths, kinds, the executable bit, targets of links and contents count; times and owners do
 not, since they differ between two checkouts of the same commit.
@@ -21,7 +21,7 @@ _EXECUTABLE: Final = 0o111
 
 
 def check_paths(request: BuildRequest) -> None:
-    """Refuse a context or a Dockerfile that is not there or leads out. Blocks.
+    """Refuse a context or a Dockerfile that is missing or outside of the source. Blocks.
 
     Raises:
         JobError: `SOURCE_INVALID`, naming it.
@@ -44,9 +44,9 @@ def check_paths(request: BuildRequest) -> None:
 
 
 def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | None = None) -> str:
-    """SHA-256 over a folder's content; what is never sent counts only with `everything`.
+    """SHA-256 over a folder's content; what is never sent is included only with `everything`.
 
-    With `ignore` exactly those files count that its rules let through.
+    With `ignore`, exactly the files that its rules include count.
 
     Raises:
         JobError: `SOURCE_INVALID`: a file that cannot be read, or is no file.
@@ -98,5 +98,5 @@ def _file_digest(path: Path) -> str:
 
 def _invalid(what: str) -> JobError:
     return JobError(
-        Cause.SOURCE_INVALID, f"{what}.", hint="Mend the path, or the file, and submit again."
+        Cause.SOURCE_INVALID, f"{what}.", hint="Correct the path or the file, and submit again."
     )

@@ -1,8 +1,8 @@
-"""Which files of a context are sent: `.dockerignore`, read as BuildKit reads it.
+"""`.dockerignore` in BuildKit's reading: which files of a context are sent.
 
-Facts: Docker's documentation of `.dockerignore`. Patterns are relative to the context, later
-ones win, `!` lets in again, and what lies below an excluded folder is excluded with it.
-The content key counts exactly the files that these rules let through.
+Source: Docker's documentation. Patterns are relative to the context, later ones win, `!`
+includes again, and everything below an excluded folder is excluded with it. The content key
+covers exactly the files that these rules include.
 """
 
 import posixpath
@@ -35,7 +35,7 @@ class Ignore:
         self._plain = not any(rule.includes for rule in self._rules)
 
     def excludes(self, path: str) -> bool:
-        """Whether a path (relative, `/` between parts) stays behind."""
+        """Whether a path (relative, `/` between parts) is not sent."""
         places = [path] if self._plain else list(_with_parents(path))
         excluded = False
         for rule in self._rules:
@@ -44,7 +44,7 @@ class Ignore:
         return excluded
 
     def prunes(self, folder: str) -> bool:
-        """Whether nothing below an excluded folder can be let in again."""
+        """Whether nothing below an excluded folder can be included again."""
         return self._plain and self.excludes(folder)
 
 
@@ -76,7 +76,7 @@ def _rules(text: str) -> Iterator[_Rule]:
         try:
             yield _Rule(re.compile(_expression(cleaned), re.DOTALL), includes)
         except re.error:
-            continue  # BuildKit refuses the file itself, and says so
+            continue  # BuildKit refuses the file, with a message of its own
 
 
 def _expression(pattern: str) -> str:

@@ -39,7 +39,7 @@ def read_pyproject(text: str, path: str) -> PyProject:
         whole = tomllib.loads(text.removeprefix("\ufeff"))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         message = f"{path} is not TOML: {error}."
-        raise InvalidInputError(message, hint="Mend the file and try again.") from None
+        raise InvalidInputError(message, hint="Correct the file and try again.") from None
     project = whole.get("project", {})
     if not isinstance(project, dict):
         raise InvalidInputError(f"{path}: `project` is {project!r}, not a table.")

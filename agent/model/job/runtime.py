@@ -1,4 +1,4 @@
-"""Which Python a job runs on: `3.11`, whatever form it was written in.
+"""The Python version of a job, `3.11`, from the forms in which it may be written.
 
 Order: `--runtime`, else `runtime.txt`, `.python-version`, `requires-python` of
 `pyproject.toml`, in the build context and then at the root, else the Python in use.
@@ -32,7 +32,7 @@ _PATCHES: Final = range(50)
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A minor version of Python 3, and who chose it, for people."""
+    """A minor version of Python 3, and where it was chosen, for messages."""
 
     python: str
     origin: str
@@ -52,7 +52,7 @@ def parse_python(text: str, where: str = "--runtime") -> str:
 
 
 def repaired_runtime(text: str | None) -> str | None:
-    """The runtime of a stored job, W&B's known faults mended; `None` when it states none.
+    """The runtime of a stored job, with known errors of W&B corrected; `None` without one.
 
     Raises:
         InvalidInputError: no version of Python 3 can be found in it.
@@ -70,7 +70,7 @@ def repaired_word(word: str) -> str:
 
 
 def from_file(path: str, text: str, current: str) -> Runtime | None:
-    """What one file says; `None` when it says nothing about Python.
+    """The version that one file names; `None` when it names none.
 
     `current` decides where the file admits a range.
 
@@ -81,7 +81,7 @@ def from_file(path: str, text: str, current: str) -> Runtime | None:
 
 
 def runtime_candidates(build_context: str = "") -> list[str]:
-    """Files to look at for a runtime, in order; `build_context` in shortest form."""
+    """Files that may name a runtime, in order; `build_context` in shortest form."""
     return candidates(_READERS, build_context)
 
 
@@ -122,7 +122,7 @@ def _from_first(path: str, lines: list[tuple[int, str]]) -> Runtime:
 
 
 def _content(path: str, text: str) -> list[tuple[int, str]]:
-    """Lines that say something, with their numbers; at least one."""
+    """Lines with content and their numbers; at least one."""
     numbered = enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
     stripped = ((number, line.partition("#")[0].strip()) for number, line in numbered)
     lines = [(number, line) for number, line in stripped if line]

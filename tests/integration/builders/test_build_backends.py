@@ -42,8 +42,8 @@ def second():
 
 
 @dataclass
-class Way:
-    """One rung: the engine that runs images, and what the builder is told."""
+class BackendCase:
+    """One build backend: the engine that runs images, and the builder's configuration."""
 
     host: str
     config: dict
@@ -55,9 +55,9 @@ class Way:
 def ways(docker_engine, buildkitd, second):
     alone = {"buildkit": buildkitd.address}
     return {
-        "classic": Way(docker_engine.host, {}, "classic store", caches=False),
-        "containerd": Way(second.host, {}, "containerd store", caches=True),
-        "buildkitd": Way(docker_engine.host, alone, "buildkitd at unix://", caches=True),
+        "classic": BackendCase(docker_engine.host, {}, "classic store", caches=False),
+        "containerd": BackendCase(second.host, {}, "containerd store", caches=True),
+        "buildkitd": BackendCase(docker_engine.host, alone, "buildkitd at unix://", caches=True),
     }
 
 
@@ -68,7 +68,7 @@ def way(request, ways):
 
 @pytest.fixture
 async def on_way(tmp_path, threads, registry):
-    """A builder on a rung, with the engine it leaves images in; all of it is removed."""
+    """A builder on a backend, with the engine it leaves images in; all of it is removed."""
     engines = []
 
     def make(way, *, environment=None, cache="cache", **config):
@@ -265,11 +265,11 @@ async def test_a_buildkitd_behind_certificates_builds_for_those_who_have_one(
 ):
     certificates = {"buildkit_certs": buildkitd.client_certificates}
     far = {"buildkit": buildkitd.tls_address}
-    known = Way(docker_engine.host, {**far, **certificates}, "", caches=True)
+    known = BackendCase(docker_engine.host, {**far, **certificates}, "", caches=True)
     image, _ = await build(on_way(known, environment=inside), wanted())
     assert image.built_by == f"buildkitd at {buildkitd.tls_address}"
     assert output(docker_engine.host, image.reference) == f"{once} packages\nfirst\n"
-    stranger = on_way(Way(docker_engine.host, far, "", caches=True), environment=inside)
+    stranger = on_way(BackendCase(docker_engine.host, far, "", caches=True), environment=inside)
     with pytest.raises(JobError, match=f"{buildkitd.tls_address} does not answer") as caught:
         await stranger.build(wanted(), await stranger.key(wanted()), RecordingLog())
     assert caught.value.cause is Cause.BUILD_UNAVAILABLE

@@ -260,5 +260,5 @@ async def test_a_push_without_a_login_is_told(
     )
     error = await refused(made, request_for(job), build)
     assert error.cause is Cause.IMAGE_AUTH
-    assert "does not let the agent in" in error.message
+    assert "refuses the agent's login" in error.message
     assert "docker login" in str(error)

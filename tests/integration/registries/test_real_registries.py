@@ -95,6 +95,6 @@ async def test_without_a_login_or_with_a_wrong_one_the_door_stays_shut(
     name, _ = pushed(registries.private_address)
     wrong = {"auth": base64.b64encode(b"launch:wrong").decode()}
     for content in ({}, {"auths": {registries.private_address: wrong}}):
-        with pytest.raises(JobError, match="does not let the agent in") as caught:
+        with pytest.raises(JobError, match="refuses the agent's login") as caught:
             await registry(config(content)).exists(name)
         assert caught.value.cause is Cause.IMAGE_AUTH

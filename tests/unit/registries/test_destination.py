@@ -37,8 +37,11 @@ def test_docker_hub_is_where_no_host_is_given():
     [
         (f"{ECR}:tag", "'" + ECR + ":tag' has a tag or digest"),
         ("reg.example/x@sha256:" + "a" * 64, "has a tag or digest"),
-        ("europe-west1-docker.pkg.dev/project/repository", "not as Google's Artifact Registry"),
-        ("launch.azurecr.io/a/b", "not as Azure's Container Registry"),
+        (
+            "europe-west1-docker.pkg.dev/project/repository",
+            "the form of Google's Artifact Registry",
+        ),
+        ("launch.azurecr.io/a/b", "the form of Azure's Container Registry"),
         ("reg.example/Team", "no upper-case letters"),
         ("http://reg.example/x", "begins with `http://`"),
         ("", "is empty"),

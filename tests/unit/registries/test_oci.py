@@ -92,7 +92,7 @@ async def test_a_wrong_password_is_told(fake, registry, scheme):
     fake.scheme = scheme
     error = await refused(registry(Login(word="c4n4ry")), f"{fake.address}/team/app:1")
     assert error.cause is Cause.IMAGE_AUTH
-    assert f"'{fake.address}/team/app' does not let the agent in" in error.message
+    assert f"'{fake.address}/team/app' refuses the agent's login" in error.message
     assert "c4n4ry" not in str(error)
 
 
