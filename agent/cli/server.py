@@ -76,6 +76,6 @@ def print_announcement(announcement: "Announcement") -> None:
     if announcement.resources:
         where = " or ".join(_RESOURCES.get(each, each) for each in announcement.resources)
         print(f"Jobs run       {where}; a new queue takes {announcement.resources[0]}")
-    for remark in announcement.remarks:
-        print(f"Note           {remark}")
+    for warning in announcement.warnings:
+        print(f"Note           {warning}")
     sys.stdout.flush()

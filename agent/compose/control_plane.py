@@ -41,7 +41,7 @@ class Announcement:
     sign_in: str | None = None
     #: What jobs can run on; a new default queue takes the first.
     resources: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
