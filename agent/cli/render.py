@@ -49,17 +49,17 @@ def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
     """
 
     async def work(console: "Console") -> "Preview":
-        from agent.compose.rendering import render_submission
+        from agent.compose.preview import preview_submission
         from agent.config.load import load
 
         config = load(os.environ).config
-        return await render_submission(console, config, options, _SetupLog(quiet=as_json))
+        return await preview_submission(console, config, options, _SetupLog(quiet=as_json))
 
-    rendering = target.call(work)
+    preview = target.call(work)
     if as_json:
-        print_json(asdict(rendering))
+        print_json(asdict(preview))
     else:
-        _print(rendering)
+        _print(preview)
 
 
 class _SetupLog:
@@ -75,21 +75,21 @@ class _SetupLog:
                 print_remark(line)
 
 
-def _print(rendering: "Preview") -> None:
+def _print(preview: "Preview") -> None:
     _heading("Source")
-    build = rendering.build
-    print_pairs([*rendering.facts.items(), ("requirements", build and build.requirements)])
+    build = preview.build
+    print_pairs([*preview.facts.items(), ("requirements", build and build.requirements)])
     if build is not None and build.dockerfile is not None:
         _heading(f"Dockerfile ({build.own_dockerfile or 'generated'})")
         print(_safe_lines(build.dockerfile))
-    _heading(f"Workload ({rendering.resource})")
-    print(_json(rendering.workload))
+    _heading(f"Workload ({preview.resource})")
+    print(_json(preview.workload))
     _heading("Environment")
-    print_pairs(sorted(rendering.environment.items()))
+    print_pairs(sorted(preview.environment.items()))
     _heading("Who set what")
     rows = [
         (each.path, json.dumps(each.value, ensure_ascii=False), each.layer)
-        for each in rendering.settings
+        for each in preview.settings
     ]
     print_table(("FIELD", "VALUE", "LAYER"), rows, "No field is set.")
 

@@ -20,7 +20,7 @@ from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import Backends
-from agent.model.errors import ConfigError
+from agent.model.errors import ConfigError, InvalidInputError
 from agent.pipeline.dependencies import Backend, Sources
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
@@ -291,6 +291,49 @@ def _process_backend(
     builder: BuilderPort = NoBuilder("noop") if config.builder.type == "noop" else environments
     pruner = Pruner("environments", config.prune.environments, environments.prune)
     return Backend(runner, builder, None, context.url), (pruner,)
+
+
+async def open_preview_backend(
+    stack: AsyncExitStack, context: BackendContext, resource: str
+) -> Backend:
+    """A backend of which only `check` and `preview` are called: no engine needs to answer.
+
+    Raises:
+        InvalidInputError: this agent has no runner for the resource.
+    """
+    match resource:
+        case "local-container":
+            from agent.builders.prebuilt import ReadyImages
+            from agent.docker.client import Engine
+            from agent.runners.docker.runner import DockerRunner
+
+            config = context.config.runners.local_container
+            mounts = context.config.mounts
+            runner = DockerRunner("", config, context.threads, mounts=mounts)
+            stack.push_async_callback(runner.close)
+            engine = await stack.enter_async_context(Engine(config.host, context.environment))
+            registry = await open_registry(
+                stack, context.config, None, context.threads, context.environment
+            )
+            images = ReadyImages(engine, pull=config.pull, registry=registry)
+            settings = builder_config(context.config, None)
+            builder = image_builder(context, engine, settings, registry)
+            backend = Backend(runner, builder, images, context.url)
+        case "local-process":
+            backend, _ = _process_backend(context, "")
+        case _:
+            runners = plugins.find(plugins.RUNNERS)
+            if resource not in runners:
+                message = f"This machine has no runner for `{resource}`, so it cannot be shown."
+                known = (CONTAINERS, PROCESSES, *runners)
+                raise InvalidInputError(message, hint=f"Shown are {', '.join(known)}.")
+            plugin = runners[resource](context.plugin_context("", resource))
+            backend = Backend(plugin, None, None, context.url)
+    builders = plugins.find(plugins.BUILDERS)
+    if resource in builders:
+        builder_plugin = builders[resource](context.plugin_context("", resource))
+        backend = replace(backend, builder=builder_plugin)
+    return backend
 
 
 # --------------------------------------------------------------------------- registries

@@ -228,6 +228,28 @@ class Console:
         item: Json = data["submitLaunchItem"]
         return item
 
+    async def dry_run(self, queue: str | None, spec: Json, **options: Any) -> Json:
+        """What `submit` would put on a queue; `None`: a direct run, without a template.
+
+        `jobFile`: the job file of a job that is not stored.
+
+        Raises: as `submit`.
+        """
+        document = (
+            "query DryRun($input: LaunchDryRunInput!) { launchDryRun(input: $input) {"
+            " entityName projectName queueName priority resource cpus memory runSpec layers"
+            " warnings } }"
+        )
+        given = {"entityName": self.entity, "queueName": queue, "runSpec": spec, **options}
+        try:
+            data = await self._client.execute(document, {"input": given}, idempotent=True)
+        except NotFoundError as error:
+            if queue is None:
+                raise
+            raise await self._with_suggestion(error, queue) from None
+        answer: Json = data["launchDryRun"]
+        return answer
+
     async def stop_item(self, item_id: str) -> Json:
         """Ask for an item to be stopped.
 

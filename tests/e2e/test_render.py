@@ -67,7 +67,7 @@ async def test_a_ready_image_has_no_dockerfile(served: Home) -> None:
         ((*WORDS, "--build-context", "../x"), "leads out of the source by `..`"),
         ((*WORDS, "-R", '{"local-container": {"privileged": true}}'), "privileged"),
         ((*WORDS[:-1], "gup"), "There is no queue `gup`"),
-        (("people/things/nope:latest", "--queue", "gpu"), "nope"),
+        (("nothing/nope:latest", "--queue", "gpu"), "nope"),
     ],
 )
 async def test_what_a_run_would_refuse_ends_with_its_message(
