@@ -32,7 +32,7 @@ class Backend:
     """One resource: how its jobs are built and run."""
 
     runner: RunnerPort
-    #: `None`: sources cannot be built here, ready images can be run.
+    #: `None`: sources cannot be built here; existing images can be run.
     builder: BuilderPort | None
     #: `None`: this resource runs no images.
     images: ImagePort | None
@@ -42,10 +42,10 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """One port for each kind of source that has files, and where jobs are read."""
+    """One port for each kind of source that has files, and one that reads stored jobs."""
 
     git: SourcePort[GitSource]
-    #: `None`: this agent reads no artifacts, hence no stored jobs.
+    #: `None`: this agent cannot read artifacts, hence no stored jobs.
     artifact: SourcePort[ArtifactSource] | None = None
     jobs: ArtifactPort | None = None
 
@@ -58,9 +58,9 @@ class Limits:
     grace: float = 60.0
     #: From the start until the job runs, for backends that queue; `None`: no limit.
     pending: float | None = None
-    #: An engine that went away under a job may come back within this time.
+    #: For an engine that stopped answering under a job to come back.
     engine: float = 30.0
-    #: A log that yields nothing for so long after its job ended is given up.
+    #: Without progress of a log after its job ended, before the rest is given up.
     log_stall: float = 30.0
 
 

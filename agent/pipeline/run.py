@@ -142,7 +142,7 @@ class _Watcher:
         self._resume = resume
         self._limits = attempt.dependencies.limits
         self._sleep = attempt.dependencies.sleep
-        self._running = False
+        self._pending = self._running = False
         self._limit: float | None = None
         self._timer: asyncio.Task[None] | None = None
         self._stopped_by: StoppedBy | None = None
@@ -180,6 +180,7 @@ class _Watcher:
 
     async def _follow(self) -> Ending:
         """Report progress until the end; an engine that comes back is watched again."""
+        ending: Ending | None = None
         while True:
             try:
                 async for progress in self._runner.watch(self._workload):
@@ -188,10 +189,12 @@ class _Watcher:
                             self._note_pending(progress)
                         case Running(since=since):
                             self._note_running(since)
-                        case Ended(ending=ending):
-                            return ending
+                        case Ended():
+                            ending = progress.ending
                         case never:
                             assert_never(never)
+                if ending is not None:
+                    return ending
                 message = f"the runner stopped watching '{self._workload.name}' before its end"
                 return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
             except JobError as error:
@@ -201,20 +204,24 @@ class _Watcher:
                 self._workload = await self._find_again(error)
 
     def _note_pending(self, pending: Pending) -> None:
+        self._pending = True
         self._attempt.report.note(
             activity=f"pending: {pending.message}", facts={"pending_cause": pending.cause}
         )
-        if self._timer is None:
+        if self._timer is None and not self._running:
             self._start_timer(self._limits.pending, pending.since, StoppedBy.PENDING_TIMEOUT)
 
     def _note_running(self, since: datetime | None) -> None:
+        if self._running and not self._pending:
+            return  # watched again after the engine came back
+        facts: dict[str, Any] = {"workload": self._workload.name}
+        if self._pending:
+            facts["pending_cause"] = None
+        self._pending = False
+        self._attempt.report.note(phase=Phase.STARTED, activity="running", facts=facts)
         if self._running:
-            self._attempt.report.note(activity="running")
             return
         self._running = True
-        self._attempt.report.note(
-            phase=Phase.STARTED, activity="running", facts={"workload": self._workload.name}
-        )
         self._attempt.report.follow(self._runner).begin(self._workload, self._resume)
         if self._timer is not None:
             self._timer.cancel()
