@@ -1,4 +1,4 @@
-"""The control plane, listening: start, listen on further addresses, stop."""
+"""The control plane as a server: start, listen on addresses, stop."""
 
 import asyncio
 import errno
@@ -51,7 +51,7 @@ class ControlPlane:
 
     @property
     def url(self) -> str:
-        """Where this machine reaches it; after `start` only."""
+        """Its URL on this machine; after `start` only."""
         host = self._addresses[0][0]
         return f"http://{_in_url(_reachable(host))}:{self.port}"
 
@@ -79,7 +79,7 @@ class ControlPlane:
     async def listen_also(self, address: str) -> str:
         """Listen on a further address, on the same port; returns the URL there.
 
-        An address that is listened on already is no error.
+        An address it listens on already is not an error.
         """
         port = self.port if self._addresses else self._config.port
         if (address, port) not in self._addresses:
@@ -116,7 +116,7 @@ def _bind(address: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((address, port))
-        # Not left to the site: two that bind one port both succeed, and only one may listen.
+        # Here and not by the site: `bind` succeeds for two processes, only `listen` for one.
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()

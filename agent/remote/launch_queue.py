@@ -67,7 +67,7 @@ mutation ClaimItems($input: ClaimLaunchItemsInput!) {
 
 _RENEW: Final = """
 mutation RenewLeases($input: RenewLaunchLeasesInput!) {
-  renewLaunchLeases(input: $input) { leases { itemId answer } current stop }
+  renewLaunchLeases(input: $input) { leases { itemId status } current stop }
 }
 """
 
@@ -79,21 +79,21 @@ query AgentCommands($agentId: ID!, $session: String!, $seen: String, $waitSecond
 
 _ADVANCE: Final = """
 mutation AdvanceItem($input: AdvanceLaunchItemInput!) {
-  advanceLaunchItem(input: $input) { answer }
+  advanceLaunchItem(input: $input) { status }
 }
 """
 
 _PERMIT: Final = """
-mutation PermitStart($input: LeaseInput!) { permitLaunchStart(input: $input) { answer } }
+mutation PermitStart($input: LeaseInput!) { permitLaunchStart(input: $input) { status } }
 """
 
 _FINISH: Final = """
-mutation FinishItem($input: FinishLaunchItemInput!) { finishLaunchItem(input: $input) { answer } }
+mutation FinishItem($input: FinishLaunchItemInput!) { finishLaunchItem(input: $input) { status } }
 """
 
 _RELEASE: Final = """
 mutation ReleaseItem($input: ReleaseLaunchItemInput!) {
-  releaseLaunchItem(input: $input) { answer }
+  releaseLaunchItem(input: $input) { status }
 }
 """
 
@@ -189,7 +189,7 @@ class LaunchQueue:
             },
             deadline=_RENEW_DEADLINE,
         )
-        answers = {one["itemId"]: LeaseStatus(one["answer"]) for one in payload["leases"]}
+        answers = {one["itemId"]: LeaseStatus(one["status"]) for one in payload["leases"]}
         return HeartbeatReply(answers, bool(payload["current"]), _stop(payload.get("stop")))
 
     async def commands(
@@ -287,7 +287,7 @@ class LaunchQueue:
     ) -> LeaseStatus:
         given = {"agentId": self._agent_id, **_lease_ref(lease), **fields}
         reply = await self._mutate(document, name, given, deadline=_WRITE_DEADLINE)
-        return LeaseStatus(reply["answer"])
+        return LeaseStatus(reply["status"])
 
     async def _mutate(
         self, document: str, name: str, given: Mapping[str, Any], *, deadline: float = 30.0

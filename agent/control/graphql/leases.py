@@ -85,7 +85,7 @@ async def _renew(context: Context, args: Args) -> Json:
         conditions=_conditions(args.get("conditions") or ()),
     )
     reply = await context.plane.leases.renew(context.principal, heartbeat)
-    statuses = [_verdict(item, status) for item, status in reply.statuses.items()]
+    statuses = [_result(item, status) for item, status in reply.statuses.items()]
     return {"leases": statuses, "current": reply.current, "stop": reply.stop}
 
 
@@ -109,12 +109,12 @@ async def _advance(context: Context, args: Args) -> Json:
         facts=None if facts is None else as_object(facts, "facts"),
         warning=args.get("warning"),
     )
-    return _verdict(args["item_id"], status)
+    return _result(args["item_id"], status)
 
 
 async def _permit(context: Context, args: Args) -> Json:
     status = await context.plane.leases.permit(context.principal, args["agent_id"], _lease(args))
-    return _verdict(args["item_id"], status)
+    return _result(args["item_id"], status)
 
 
 async def _finish(context: Context, args: Args) -> Json:
@@ -129,14 +129,14 @@ async def _finish(context: Context, args: Args) -> Json:
         exit_code=args.get("exit_code"),
         facts=None if facts is None else as_object(facts, "facts"),
     )
-    return _verdict(args["item_id"], status)
+    return _result(args["item_id"], status)
 
 
 async def _release(context: Context, args: Args) -> Json:
     status = await context.plane.leases.release(
         context.principal, args["agent_id"], _lease(args), args.get("reason")
     )
-    return _verdict(args["item_id"], status)
+    return _result(args["item_id"], status)
 
 
 def _lease(args: Args) -> Lease:
@@ -151,8 +151,8 @@ def _cause(text: str) -> Cause:
         raise InvalidInputError(message, hint="docs/causes.md lists them all.") from None
 
 
-def _verdict(item_id: str, status: LeaseStatus) -> Json:
-    return {"item_id": item_id, "answer": status.value}
+def _result(item_id: str, status: LeaseStatus) -> Json:
+    return {"item_id": item_id, "status": status.value}
 
 
 _CLAIM: Final = ObjectType("LaunchClaim")

@@ -58,7 +58,7 @@ class Agent:
         return {"agentId": self.id} | named
 
     async def write(self, field: str, kind: str, claim: dict[str, Any], **more: Any) -> str:
-        text = f"mutation ($input: {kind}!) {{ {field}(input: $input) {{ itemId answer }} }}"
+        text = f"mutation ($input: {kind}!) {{ {field}(input: $input) {{ itemId status }} }}"
         data = await self.caller.data(text, input=self.lease(claim) | more)
         assert data[field]["itemId"] == claim["itemId"]
-        return data[field]["answer"]
+        return data[field]["status"]

@@ -66,7 +66,7 @@ async def test_registration_tells_what_was_held(queue: LaunchQueue, end: FarEnd)
         "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [CLAIM],
     }  # fmt: skip
     end.then(
-        FEATURES, data(registerLaunchAgent=payload), data(permitLaunchStart={"answer": "HELD"})
+        FEATURES, data(registerLaunchAgent=payload), data(permitLaunchStart={"status": "HELD"})
     )
     welcome = await queue.register(HELLO)
     (claim,) = welcome.held
@@ -116,7 +116,7 @@ async def test_a_claim_that_cannot_be_read_is_refused_at_once(
     queue: LaunchQueue, end: FarEnd
 ) -> None:
     broken = {**CLAIM, "runSpec": {"retries": "many"}}
-    end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"answer": "HELD"}))
+    end.then(data(claimLaunchItems=[broken, CLAIM]), data(finishLaunchItem={"status": "HELD"}))
     claims = await queue.claim(ClaimRequest("a", "s", "r", Capacity(), ("q",)))
     assert [claim.lease for claim in claims] == [LEASE]
     told = end.asked()["variables"]["input"]
@@ -146,7 +146,7 @@ async def test_a_claim_against_the_schema_is_the_servers_fault(
 
 @pytest.mark.parametrize("stop", [None, "DRAIN", "STOP"])
 async def test_a_renewal_answers_by_item(queue: LaunchQueue, end: FarEnd, stop: Any) -> None:
-    leases = [{"itemId": "item", "answer": "STOP"}, {"itemId": "other", "answer": "FENCED"}]
+    leases = [{"itemId": "item", "status": "STOP"}, {"itemId": "other", "status": "FENCED"}]
     end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
     answer = await queue.renew(Heartbeat("a", "s", "RUNNING", (LEASE,)))
     assert answer.statuses == {"item": LeaseStatus.STOP, "other": LeaseStatus.FENCED}
@@ -155,7 +155,7 @@ async def test_a_renewal_answers_by_item(queue: LaunchQueue, end: FarEnd, stop: 
 
 
 async def test_progress_tells_only_what_is_new(queue: LaunchQueue, end: FarEnd) -> None:
-    end.then(data(advanceLaunchItem={"answer": "HELD"}))
+    end.then(data(advanceLaunchItem={"status": "HELD"}))
     await queue.advance(LEASE, phase=Phase.STARTED, facts={"image": "x"})
     told = end.asked()["variables"]["input"]
     assert told["phase"] == "STARTED"
@@ -165,7 +165,7 @@ async def test_progress_tells_only_what_is_new(queue: LaunchQueue, end: FarEnd) 
 
 async def test_an_outcome_and_a_release(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(
-        data(finishLaunchItem={"answer": "HELD"}), data(releaseLaunchItem={"answer": "FENCED"})
+        data(finishLaunchItem={"status": "HELD"}), data(releaseLaunchItem={"status": "FENCED"})
     )
     outcome = Failed(Cause.RUN_EXIT_CODE, "exit code 3", 3)
     assert await queue.finish(LEASE, outcome, {}) is LeaseStatus.HELD

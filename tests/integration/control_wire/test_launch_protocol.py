@@ -104,7 +104,7 @@ async def test_renewal_tells_each_lease_what_became_of_it(wire):
     lease = {name: claim[name] for name in ("itemId", "attempt", "epoch")}
     stale = lease | {"itemId": "aaaaaaaaaaaa"}
     text = """mutation ($input: RenewLaunchLeasesInput!) { renewLaunchLeases(input: $input) {
-      leases { itemId answer } current stop } }"""
+      leases { itemId status } current stop } }"""
     given = {
         "agentId": agent.id,
         "session": agent.session,
@@ -112,7 +112,7 @@ async def test_renewal_tells_each_lease_what_became_of_it(wire):
         "leases": [lease, stale],
     }
     answer = (await wire.ann.data(text, input=given))["renewLaunchLeases"]
-    assert {one["itemId"]: one["answer"] for one in answer["leases"]} == {
+    assert {one["itemId"]: one["status"] for one in answer["leases"]} == {
         item["id"]: "HELD",
         "aaaaaaaaaaaa": "FENCED",
     }
@@ -277,7 +277,7 @@ async def test_an_unknown_cause_is_refused(wire):
     await _submit(wire.ann)
     agent = await Agent.register(wire.ann, "ann", "default")
     (claim,) = await agent.claim()
-    text = "mutation ($i: FinishLaunchItemInput!) { finishLaunchItem(input: $i) { answer } }"
+    text = "mutation ($i: FinishLaunchItemInput!) { finishLaunchItem(input: $i) { status } }"
     given = agent.lease(claim) | {"phase": "FAILED", "cause": "BAD_LUCK", "message": "m"}
     answer = await wire.ann.ask(text, i=given)
     assert "BAD_LUCK" in answer["errors"][0]["message"]
