@@ -170,7 +170,7 @@ async def test_with_a_destination_it_is_found_by_key_from_anywhere(
     assert image.reference.startswith(f"{destination}@sha256:")
     digest = image.reference.partition("@")[2]
     assert await registry(inside).exists(f"{destination}:{key[:40]}") == digest
-    await forget(made._engine, tmp_path.name)
+    await forget(made._images.engine, tmp_path.name)
     elsewhere = on(destination=destination, environment=inside, cache="other")
     found = await elsewhere.find(key)
     assert (found.reference, found.here, found.reused) == (image.reference, False, True)
