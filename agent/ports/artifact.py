@@ -14,7 +14,7 @@ from agent.model.job.reference import CodeReference, JobReference
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ArtifactEntry:
     """One file of an artifact."""
 
     #: Relative, `/` between parts; unchecked.
@@ -36,7 +36,7 @@ class Artifact:
     reference: JobReference
     #: `job`, `code`, …
     type: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, ArtifactEntry]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -24,7 +24,7 @@ from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size
 from agent.model.work import SourceTree
-from agent.ports.artifact import Artifact, ArtifactPort, Entry
+from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.ports.log import LogSink, say
 from agent.system.cache import FRESH
 from agent.system.machine import is_disk_full
@@ -71,7 +71,7 @@ class ArtifactFetcher:
             self._threads, lambda stop: _prune(self._cache, max_age, max_bytes, stop)
         )
 
-    def _checked(self, found: Artifact) -> tuple[Entry, ...]:
+    def _checked(self, found: Artifact) -> tuple[ArtifactEntry, ...]:
         """The files to fetch, without those that W&B's clients exclude from jobs."""
         files = tuple(entry for entry in found.entries.values() if not _is_excluded(entry.path))
         total = sum(entry.size for entry in files)
@@ -86,7 +86,9 @@ class ArtifactFetcher:
             _check_entry(found, entry)
         return files
 
-    async def _all(self, found: Artifact, files: Iterable[Entry], into: Path, cache: Path) -> None:
+    async def _all(
+        self, found: Artifact, files: Iterable[ArtifactEntry], into: Path, cache: Path
+    ) -> None:
         left = iter(files)
 
         async def some() -> None:
@@ -98,7 +100,7 @@ class ArtifactFetcher:
             for _ in range(_AT_ONCE):
                 tasks.create_task(some())
 
-    async def _one(self, found: Artifact, entry: Entry, target: Path, cache: Path) -> None:
+    async def _one(self, found: Artifact, entry: ArtifactEntry, target: Path, cache: Path) -> None:
         cached = _cached(cache, entry)
         try:
             await self._download(found, entry, cached)
@@ -106,7 +108,7 @@ class ArtifactFetcher:
         except OSError as error:
             raise _write_error(entry, error) from None
 
-    async def _download(self, found: Artifact, entry: Entry, cached: Path) -> None:
+    async def _download(self, found: Artifact, entry: ArtifactEntry, cached: Path) -> None:
         """Download into a temporary file, then rename it: the cache has no partial file."""
         descriptor, part = tempfile.mkstemp(dir=cached.parent, prefix="part-")
         try:
@@ -116,7 +118,7 @@ class ArtifactFetcher:
         finally:
             await in_thread(self._threads, lambda _: Path(part).unlink(missing_ok=True))
 
-    async def _stream(self, found: Artifact, entry: Entry, file: BinaryIO) -> None:
+    async def _stream(self, found: Artifact, entry: ArtifactEntry, file: BinaryIO) -> None:
         gathered = bytearray()
         async with aclosing(self._artifacts.read(found, entry.path)) as pieces:
             async for piece in pieces:
@@ -128,7 +130,7 @@ class ArtifactFetcher:
         await in_thread(self._threads, lambda _: file.write(gathered))
 
 
-def _check_entry(found: Artifact, entry: Entry) -> None:
+def _check_entry(found: Artifact, entry: ArtifactEntry) -> None:
     if entry.reference is not None:
         raise _invalid(found, f"'{entry.path}' is a reference to another store, and is not fetched")
     try:
@@ -148,7 +150,9 @@ def _is_excluded(path: str) -> bool:
     )
 
 
-def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[Entry]:
+def _place(
+    files: Iterable[ArtifactEntry], into: Path, cache: Path, stop: Stop
+) -> list[ArtifactEntry]:
     """Create the folders, and copy the cached files; returns the files to download.
 
     Nothing else writes below `into`, so that no path leads through a link.
@@ -167,7 +171,7 @@ def _place(files: Iterable[Entry], into: Path, cache: Path, stop: Stop) -> list[
     return missing
 
 
-def _cached(cache: Path, entry: Entry) -> Path:
+def _cached(cache: Path, entry: ArtifactEntry) -> Path:
     return cache / decoded(entry.digest).hex()
 
 
@@ -211,7 +215,7 @@ def _folder_name(entity: str) -> str:
     return "".join(c if c.isalnum() and c.isascii() else f"_{ord(c):x}_" for c in entity) or "_"
 
 
-def _write_error(entry: Entry, error: OSError) -> JobError:
+def _write_error(entry: ArtifactEntry, error: OSError) -> JobError:
     if is_disk_full(error):
         return JobError(Cause.DISK_FULL, f"No space is left for the code ({error.strerror}).")
     message = f"'{entry.path}' of the code cannot be written: {error.strerror or error}."

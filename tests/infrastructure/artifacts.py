@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from agent.model.errors import NotFoundError
 from agent.model.job.digest import encoded
 from agent.model.job.reference import CodeReference, JobReference, no_such_job
-from agent.ports.artifact import Artifact, Entry
+from agent.ports.artifact import Artifact, ArtifactEntry
 
 
 def md5(content: bytes) -> str:
@@ -27,7 +27,7 @@ class ArtifactShelf:
         self, name: str, files: dict[str, bytes], kind: str = "job", alias: str = "latest"
     ) -> Artifact:
         identifier = f"id{len(self.by_id)}"
-        entries = {path: Entry(path, md5(data), len(data)) for path, data in files.items()}
+        entries = {path: ArtifactEntry(path, md5(data), len(data)) for path, data in files.items()}
         version = JobReference("people", "things", name, f"v{len(self.by_id)}")
         made = Artifact(identifier, version, kind, entries)
         self.by_id[identifier] = made

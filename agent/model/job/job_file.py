@@ -190,7 +190,7 @@ def _repaired(raw: dict[str, Any], repairs: list[str]) -> dict[str, Any]:
         if runtime.strip() and job["runtime"] != runtime:
             repairs.append(f"runtime '{runtime}' is read as {job['runtime']}")
     elif runtime is not None:
-        raise InvalidInputError(f"{FILE_NAME}: `runtime` is {_shown(runtime)}, not a text.")
+        raise InvalidInputError(f"{FILE_NAME}: `runtime` is {_shown(runtime)}, not a string.")
     if isinstance(job.get("source"), dict):
         source = {key: value for key, value in job["source"].items() if value is not None}
         job["source"] = source | _repaired_words(source.get("entrypoint"), repairs)

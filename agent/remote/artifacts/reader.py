@@ -23,7 +23,7 @@ from agent.model.errors import (
     UnreachableError,
 )
 from agent.model.job.reference import CodeReference, JobReference
-from agent.ports.artifact import Artifact, ArtifactPort, Entry
+from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import ArtifactVersions, Json, metadata_of, reference_of
 from agent.remote.client import GraphQLClient
@@ -110,7 +110,7 @@ class RemoteArtifacts:
             raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
 
     async def _rest(
-        self, artifact: Artifact, entry: Entry, skip: int, urls: Mapping[str, str]
+        self, artifact: Artifact, entry: ArtifactEntry, skip: int, urls: Mapping[str, str]
     ) -> AsyncGenerator[bytes, None]:
         """The content without its first `skip` bytes."""
         if entry.path not in urls:
@@ -145,7 +145,7 @@ class RemoteArtifacts:
         return Artifact(str(found["id"]), version, kind, entries, metadata_of(found))
 
 
-def _unreadable(entry: Entry, error: LaunchError) -> JobError:
+def _unreadable(entry: ArtifactEntry, error: LaunchError) -> JobError:
     message = f"The artifact's file '{entry.path}' could not be read: {error.message}"
     return JobError(Cause.SOURCE_UNREACHABLE, message)
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from agent.model.errors import NotFoundError, ServerError
 from agent.model.job.digest import entry_digest
 from agent.model.job.reference import JobReference, no_such_job, no_such_version
-from agent.ports.artifact import Entry
+from agent.ports.artifact import ArtifactEntry
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
 
@@ -252,7 +252,7 @@ class ArtifactVersions:
 
     # ------------------------------------------------------------------ files
 
-    async def entries(self, artifact_id: str) -> dict[str, Entry] | None:
+    async def entries(self, artifact_id: str) -> dict[str, ArtifactEntry] | None:
         """Files of a version by path; `None` when it has no manifest.
 
         Raises:
@@ -266,7 +266,9 @@ class ArtifactVersions:
         try:
             contents = json.loads(raw)["contents"].items()
             return {
-                path: Entry(path, str(raw["digest"]), int(raw.get("size") or 0), raw.get("ref"))
+                path: ArtifactEntry(
+                    path, str(raw["digest"]), int(raw.get("size") or 0), raw.get("ref")
+                )
                 for path, raw in contents
             }
         except (KeyError, TypeError, ValueError, AttributeError) as error:

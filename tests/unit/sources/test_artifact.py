@@ -9,7 +9,7 @@ from agent.config.execution import CodeConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.spec import ArtifactSource
-from agent.ports.artifact import Entry
+from agent.ports.artifact import ArtifactEntry
 from agent.sources.artifact import ArtifactFetcher
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure.artifacts import ArtifactShelf, md5
@@ -96,11 +96,11 @@ async def test_limits_references_and_foreign_digests_are_named(shelf, fetch):
         await fetch(made.id, max_size=3)
     with pytest.raises(JobError, match=r"it has 2 files, .*max_files"):
         await fetch(made.id, max_files=1)
-    elsewhere = replace(made, entries={"a": Entry("a", "etag", 2, "s3://bucket/a")})
+    elsewhere = replace(made, entries={"a": ArtifactEntry("a", "etag", 2, "s3://bucket/a")})
     shelf.by_id[made.id] = elsewhere
     with pytest.raises(JobError, match="'a' is a reference to another store"):
         await fetch(made.id)
-    shelf.by_id[made.id] = replace(made, entries={"a": Entry("a", "etag", 2)})
+    shelf.by_id[made.id] = replace(made, entries={"a": ArtifactEntry("a", "etag", 2)})
     with pytest.raises(JobError, match="is not a digest"):
         await fetch(made.id)
 
@@ -109,7 +109,7 @@ async def test_a_kept_content_is_no_larger_than_its_entry_says(shelf, fetch, tmp
     """Else a version could list a large one many times as empty, and fill the disk."""
     await fetch(shelf.put("code-train", {"big": b"x" * 5000}, "code").id)
     made = shelf.put("code-evil", {"a": b"x" * 5000}, "code")
-    lying = {path: Entry(path, md5(b"x" * 5000), 0) for path in ("a", "b")}
+    lying = {path: ArtifactEntry(path, md5(b"x" * 5000), 0) for path in ("a", "b")}
     shelf.by_id[made.id] = replace(made, entries=lying)
 
     async def longer(artifact, path):

@@ -137,7 +137,7 @@ def test_services():
         (stored("image", {}), r"`source\.image`: Field required"),
         (stored("image", {"image": ""}), r"`source\.image`: .*at least 1"),
         (stored("repo", {"git": GIT, "entrypoint": [1]}), r"`source\.entrypoint\.0`"),
-        (stored("image", {"image": "x"}, runtime=3.11), r"`runtime` is 3\.11, not a text"),
+        (stored("image", {"image": "x"}, runtime=3.11), r"`runtime` is 3\.11, not a string"),
         (stored("image", {"image": "x"}, runtime="new"), "The job's runtime: 'new'"),
         (stored("image", {"image": "x"}, input_types=[]), "`input_types`"),
         (stored("repo", {"git": GIT, "build_context": "../x"}), "build context '../x' leads out"),
