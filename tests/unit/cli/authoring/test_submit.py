@@ -45,7 +45,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
     (("-q", "-u", ".", "-E", "python main.py", "-J", "a b"), "'a b' cannot be a job's name"),
     (("-q", "-d", "Org/App:1"), "Did you mean `org/app:1`?"),
-    (("-q", "-d", "org/app:"), "the tag '' is none"),
+    (("-q", "-d", "org/app:"), "the tag '' is not valid"),
     (("-q", "-c", '{"docker": {"docker_image": "org/App"}}'), "no upper-case letters"),
     (("-q", "-u", ".", "-E", "python x.py", "-B", "Org/Base"), "Did you mean `org/base`?"),
 ]
