@@ -33,7 +33,7 @@ from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.preview import OPEN, Preview, preview
-from agent.ports.artifact import Artifact, Entry
+from agent.ports.artifact import Artifact, ArtifactEntry
 from agent.ports.log import LogSink, say
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
@@ -146,7 +146,9 @@ class _DraftedJob:
     async def find(self, reference: JobReference) -> Artifact:
         """See `ArtifactPort`."""
         del reference
-        entries = {path: Entry(path, file.digest, file.size) for path, file in self._files.items()}
+        entries = {
+            path: ArtifactEntry(path, file.digest, file.size) for path, file in self._files.items()
+        }
         return Artifact(_NOT_UPLOADED, self.reference, "job", entries)
 
     async def find_code(self, reference: CodeReference) -> Artifact:
