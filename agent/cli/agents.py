@@ -44,7 +44,7 @@ def list_agents(target: Target, *, as_json: bool) -> None:
 @on_server
 @json_option
 def show(target: Target, name: str, *, as_json: bool) -> None:
-    """Show one agent with the jobs it holds."""
+    """Show one agent with its jobs."""
     found = target.call(lambda console: console.agent(name))
     if as_json:
         print_json(found)

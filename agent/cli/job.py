@@ -279,7 +279,7 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
 
 
 def _deleted(named: JobReference, version: Json) -> str:
-    # `latest` moves to the newest that is left.
+    # `latest` moves to the newest version that remains.
     free = [a for a in version["aliases"] if version_of(a) is None and a != LATEST]
     aliases = f", and with it {', '.join(f'`{each}`' for each in free)}" if free else ""
     return f"Deleted {named.job}:v{version['versionIndex']}{aliases}"

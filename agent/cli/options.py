@@ -122,7 +122,7 @@ def mapping_from(text: str, option: str) -> Json:
     if not stripped.startswith("{") and Path(stripped).is_file():
         return read_document(Path(stripped)).data
     if not stripped.startswith("{") and ":" not in stripped:
-        message = f"{option}: there is no file {stripped}, and it is no JSON object either."
+        message = f"{option}: there is no file {stripped}, and it is not a JSON object."
         raise InvalidInputError(message, hint="Give a path to a .json or .yaml file, or JSON.")
     return parse_document(stripped, option).data
 

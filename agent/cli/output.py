@@ -87,7 +87,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def phase_word(item: dict[str, Any]) -> str:
-    """An item's phase as people read it."""
+    """An item's phase as it is shown."""
     return "lost contact" if item.get("lostContact") else str(item["phase"]).lower()
 
 

@@ -138,7 +138,7 @@ def _resource(wanted: str | None, offered: tuple[str, ...]) -> str:
     if wanted is None:
         return offered[0]
     if wanted not in offered:
-        message = f"This machine cannot run `{wanted}`, and a direct run is on this machine."
+        message = f"A direct run is on this machine, which has no runner for `{wanted}`."
         raise InvalidInputError(message, hint=did_you_mean(wanted, offered, "resource"))
     return wanted
 

@@ -42,7 +42,7 @@ _OFFERED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class JobDraft:
-    """A job that could be stored as it is, but for the id of its code, which the server gives."""
+    """A job that is complete except for the id of its code, which the server assigns."""
 
     #: Of a checkout, the request for its repository.
     request: JobRequest
@@ -246,7 +246,7 @@ def build_context(request: JobRequest, root: Path) -> str:
     """The build context in its shortest form; empty for the source's root.
 
     Raises:
-        InvalidInputError: it leads out of the source, or is no folder of it.
+        InvalidInputError: it leads out of the source, or is not a folder of it.
     """
     if not request.build_context:
         return ""
@@ -269,7 +269,7 @@ def command_words(command: str | None, dockerfile: str | None) -> tuple[tuple[st
         remarks.append(f"No entry point is given: `{_DEFAULT_PROGRAM}` is run.")
     words = entry_points.split(command or _DEFAULT_PROGRAM)
     if len(words) == 1 and words[0].endswith(".py"):
-        remarks.append(f"`{words[0]}` stands alone and is run by `python`.")
+        remarks.append(f"`{words[0]}` is run by `python`.")
     notebook = entry_points.notebook_of(words)
     if notebook is not None:
         remarks.append(f"The notebook '{notebook}' is converted to a script when it is built.")
@@ -307,7 +307,7 @@ def _within(root: Path, path: str, what: str) -> Path:
     whole = root / path
     if not whole.resolve().is_relative_to(root.resolve()):
         message = f"The {what} '{path}' leads out of the source by a link."
-        raise InvalidInputError(message, hint="Name what lies inside the source.")
+        raise InvalidInputError(message, hint="Name a path inside the source.")
     return whole
 
 
@@ -347,7 +347,7 @@ def _check_notebook(file: Path, shown: str) -> None:
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidInputError(f"The notebook '{shown}' is no UTF-8 text: {error}.") from None
+        raise InvalidInputError(f"The notebook '{shown}' is not UTF-8 text: {error}.") from None
     notebook_to_script(text, shown)
 
 

@@ -47,7 +47,7 @@ class _NoLog:
 
 @dataclass(frozen=True, slots=True)
 class Repositories:
-    """Access to repositories from this machine: as the agent's, with the user's credentials."""
+    """Access to repositories: with the agent's configuration and the user's credentials."""
 
     config: GitConfig
     cache: Path
@@ -150,7 +150,7 @@ class Repositories:
         return replace(draft, diff=checkout.diff or None, remarks=tuple(remarks))
 
     async def _read_checkout(self, directory: str) -> "_Checkout | str":
-        """What a directory is a checkout of, or why nobody else could fetch it."""
+        """The remote and commit of a checkout, or why it cannot be fetched from elsewhere."""
         program = GitProgram(self.config, self.environment)
         where = await in_thread(self.threads, lambda _: str(Path(directory).expanduser()))
 
@@ -193,7 +193,7 @@ class Repositories:
         """Why an agent could not fetch the commit.
 
         Raises:
-            InvalidInputError: the server cannot be reached, so that nobody knows.
+            InvalidInputError: unknown, since the server cannot be reached.
         """
         remote = stored_remote(checkout.remote)
         source = GitSource(url=remote, ref=checkout.commit)

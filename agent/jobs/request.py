@@ -248,6 +248,6 @@ def refuse_password(url: str, where: str) -> None:
         InvalidInputError: names `where`, an option or a path of the launch spec, not the URL.
     """
     if _PASSWORD.match(url):
-        message = f"{where}: the URL holds a password, which would be stored."
+        message = f"{where}: the URL contains a password, which would be stored."
         hint = "Leave it out: the agent's credential helper or configuration has it."
         raise InvalidInputError(message, hint=hint)

@@ -30,7 +30,7 @@ class JobStore:
 
     client: GraphQLClient
     transfers: Transfers
-    #: Called for jobs of a repository only: the modules for git take long to import.
+    #: Called only for jobs of a repository, since the git modules are slow to import.
     repositories: Callable[[], "Repositories"]
 
     @property
