@@ -50,7 +50,7 @@ from agent.model.errors import ConfigError, JobError
 from agent.model.names import safe_image_name
 from agent.model.work import LABEL_BUILD_KEY, LABEL_KIND, Image
 from agent.ports.builder import BuildPreview, BuildRequest
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
 from agent.system.cache import Entry, surplus
 from agent.system.threads import Stop, in_thread
@@ -212,7 +212,7 @@ class DockerBuilder:
         if self._repository is not None and build.pushed_as is not None:
             if digest is None:
                 raise self._repository.failed("BuildKit returned no digest")
-            await say(log, f"pushed to {build.pushed_as} ({digest})")
+            await write_line(log, f"pushed to {build.pushed_as} ({digest})")
             return self._repository.image(digest, key, reused=False)
         local = None if self._images is None else await self._images.inspect(tag)
         if local is not None and self._images is not None and self._repository is not None:
@@ -224,7 +224,7 @@ class DockerBuilder:
             raise JobError(
                 Cause.BUILD_FAILED, f"The engine does not have the image {tag} it built."
             )
-        await say(log, f"built {tag} ({image.pinned_by} {image.reference})")
+        await write_line(log, f"built {tag} ({image.pinned_by} {image.reference})")
         return image
 
     async def _find_backend(self) -> BuildBackend:
@@ -388,17 +388,19 @@ def _resolver(
 
 
 async def _announce(plan: Plan, request: BuildRequest, backend: BuildBackend, log: LogSink) -> None:
-    await say(log, f"built by {backend.title}")
+    await write_line(log, f"built by {backend.title}")
     if plan.withheld:
         names = ", ".join(plan.withheld)
-        await say(log, f"left out, as secrets: {names} (`!{plan.withheld[0]}` in .dockerignore)")
+        await write_line(
+            log, f"left out, as secrets: {names} (`!{plan.withheld[0]}` in .dockerignore)"
+        )
     if plan.own is not None:
-        await say(log, f"building {request.title} from its {plan.shown_dockerfile}")
+        await write_line(log, f"building {request.title} from its {plan.shown_dockerfile}")
         return
     for remark in plan.requirements.remarks:
-        await say(log, f"warning: {remark}")
+        await write_line(log, f"warning: {remark}")
     found = f"with {plan.requirements.found_in}" if plan.requirements else "without requirements"
-    await say(log, f"building {request.title} on {plan.bases[0]}, {found}")
+    await write_line(log, f"building {request.title} on {plan.bases[0]}, {found}")
 
 
 def _own_tag(listed: Mapping[str, Any], key: str) -> str | None:

@@ -18,7 +18,7 @@ from agent.model.job.image_reference import ImageReference
 from agent.model.redact import Redactor
 from agent.model.units import format_size
 from agent.model.work import Image
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
 
 #: Seconds without an event of a pull.
@@ -63,7 +63,7 @@ class ReadyImages:
         except EngineError as error:
             raise _unavailable(error.detail) from None
         image = _pinned(parsed, local, reused=reused)
-        await say(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
+        await write_line(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
         return image
 
     async def _local_or_pulled(
@@ -80,7 +80,7 @@ class ReadyImages:
         except JobError as error:
             if local is None or error.cause is not Cause.IMAGE_UNAVAILABLE:
                 raise
-            await say(log, f"{error.message} Using the image that is here.")
+            await write_line(log, f"{error.message} Using the image that is here.")
             return local, True
         pulled = await self._images.inspect(local_name(reference))
         if pulled is None:
@@ -89,7 +89,7 @@ class ReadyImages:
 
     async def _pull(self, reference: ImageReference, log: LogSink) -> None:
         auth = engine_auth(await self._registry.credentials(reference.repository))
-        await say(log, f"pulling {reference}")
+        await write_line(log, f"pulling {reference}")
         progress = _PullProgress(log)
         query = {"fromImage": reference.repository, "tag": reference.pulled_as}
         stream = self._engine.events("/images/create", query, auth=auth, idle=self._idle)
@@ -150,7 +150,7 @@ class RegistryImages:
         image = Image(
             f"{parsed.repository}@{found.digest}", "digest", True, str(parsed), here=False
         )
-        await say(log, f"image {parsed} is {image.reference} (digest)")
+        await write_line(log, f"image {parsed} is {image.reference} (digest)")
         return image
 
 
@@ -182,11 +182,11 @@ class _PullProgress:
         elif status in {"Pull complete", "Already exists"}:
             self._done.add(layer)
         elif not layer:
-            await say(self._log, status)
+            await write_line(self._log, status)
         now = asyncio.get_running_loop().time()
         if now >= self._next:
             self._next = now + _REPORT_EVERY
-            await say(self._log, self._summary())
+            await write_line(self._log, self._summary())
 
     def _summary(self) -> str:
         current = sum(now for now, _ in self._layers.values())

@@ -41,7 +41,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.ports.builder import BuildPreview, BuildRequest
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.system import cache
 from agent.system.child import Command, Tail, run
 from agent.system.locks import locked, locked_if_free
@@ -156,7 +156,7 @@ class VirtualenvBuilder:
         except OSError as error:
             raise JobError(Cause.DISK_FULL, f"{folder}: {error.strerror}.") from None
         venv = folder / "venv"
-        await say(log, f"making a virtual environment of {interpreter.path}")
+        await write_line(log, f"making a virtual environment of {interpreter.path}")
         make = ("venv", "--no-project", "--no-config", "--python", str(interpreter.path), str(venv))
         await self._uv(make, request, requirements, log)
         await self._install(request, requirements, folder, files, log)
@@ -171,11 +171,11 @@ class VirtualenvBuilder:
         log: LogSink,
     ) -> None:
         for remark in requirements.remarks:
-            await say(log, f"warning: {remark}")
+            await write_line(log, f"warning: {remark}")
         if not requirements:
-            await say(log, "no list of requirements: nothing to install")
+            await write_line(log, "no list of requirements: nothing to install")
             return
-        await say(log, f"installing from {requirements.found_in}")
+        await write_line(log, f"installing from {requirements.found_in}")
         install = ("pip", "install", "--no-config", "--python", str(folder / "venv/bin/python"))
         if requirements.lenient:
             await self._install_frozen(install, request, requirements, folder, log)
@@ -216,7 +216,9 @@ class VirtualenvBuilder:
             raise install_error("\n".join(failed.values()), requirements)
         if failed:
             names = ", ".join(failed)
-            await say(log, f"ERROR: Failed to install: {names}. During automated build process.")
+            await write_line(
+                log, f"ERROR: Failed to install: {names}. During automated build process."
+            )
 
     async def _try_uv(
         self, words: Iterable[str], request: BuildRequest, log: LogSink

@@ -34,7 +34,7 @@ from agent.model.work import Claim, Lease
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.preview import OPEN, Preview, preview
 from agent.ports.artifact import Artifact, ArtifactEntry
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.console import Console
@@ -83,7 +83,7 @@ async def _draft(console: Console, options: SubmitOptions, log: LogSink) -> "_Dr
     async with open_job_store(console.client) as store:
         draft = await draft_job(store, request)
     for remark in draft.remarks:
-        await say(log, remark)
+        await write_line(log, remark)
     return _DraftedJob(draft)
 
 
@@ -103,7 +103,7 @@ async def _dry_run(
         jobFile=None if job is None else job.document,
     )
     for warning in answer["warnings"]:
-        await say(log, warning)
+        await write_line(log, warning)
     spec = parse_spec(answer["runSpec"])
     return Claim(
         lease=Lease(OPEN, 1, 1),

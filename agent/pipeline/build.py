@@ -13,7 +13,7 @@ from agent.model.errors import JobError
 from agent.model.units import format_duration
 from agent.model.work import Claim, Image, Resolved
 from agent.ports.builder import BuilderPort, BuildRequest, ImagePort
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 
 #: W&B's default for `docker.user_id`.
 _USER_ID: Final = 1000
@@ -57,7 +57,7 @@ class Builds:
         key = await builder.key(request)
         found = await builder.find(key)
         if found is not None:
-            await say(log, f"nothing to build: {found.name or found.reference} exists")
+            await write_line(log, f"nothing to build: {found.name or found.reference} exists")
             image = replace(found, reused=True)
         else:
             image = await self._once(builder, request, key, log)
@@ -80,7 +80,7 @@ class Builds:
             self._running[slot] = build
             build.task.add_done_callback(lambda _: self._running.pop(slot, None))
         else:
-            await say(log, "another job builds the same content; waiting for its image")
+            await write_line(log, "another job builds the same content; waiting for its image")
         async with build.subscribed(log):
             return await asyncio.shield(build.task)
 

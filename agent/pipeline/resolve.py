@@ -22,7 +22,7 @@ from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.environment import MOUNTS, SECRETS, environment_of, named_by_queue
 from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
 from agent.pipeline.stored_job import StoredJob, merge_job, read_job
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 
 #: Resource arguments that the pipeline reads, not the runner.
 _PIPELINE_ARGUMENTS: Final = frozenset({SECRETS, MOUNTS, "builder"})
@@ -67,9 +67,9 @@ async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink)
         message = f"This agent cannot read stored jobs, and the spec names {claim.spec.job}."
         raise PolicyError(Cause.POLICY_SPEC, message)
     stored = await read_job(dependencies.sources.jobs, str(claim.spec.job), claim)
-    await say(log, f"job {stored.reference}")
+    await write_line(log, f"job {stored.reference}")
     for repair in stored.reading.repairs:
-        await say(log, f"job {stored.reference}: {repair}")
+        await write_line(log, f"job {stored.reference}: {repair}")
     return stored
 
 
@@ -83,7 +83,7 @@ async def _fetched(
     sources, entity = dependencies.sources, claim.entity
     match source:
         case GitSource():
-            await say(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
+            await write_line(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
             return await sources.git.fetch(source, entity, await _empty(dependencies, folder), log)
         case ArtifactSource() if sources.artifact is not None:
             into = await _empty(dependencies, folder)

@@ -16,7 +16,7 @@ from agent.model.job.paths import inside as path_inside
 from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.sources.notebook import notebook_to_script
 from agent.sources.patch import apply_patch
 
@@ -61,9 +61,9 @@ async def prepare_tree(
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     if prepared.command != tuple(spec.overrides.entry_point):
-        await say(log, f"notebook converted: the job runs {' '.join(prepared.command)}")
+        await write_line(log, f"notebook converted: the job runs {' '.join(prepared.command)}")
     if prepared.python_from:
-        await say(log, f"Python {prepared.python}, from {prepared.python_from}")
+        await write_line(log, f"Python {prepared.python}, from {prepared.python_from}")
     return prepared
 
 

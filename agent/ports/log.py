@@ -14,6 +14,6 @@ class LogSink(Protocol):
         """Take the next bytes."""
 
 
-async def say(log: LogSink, text: str) -> None:
+async def write_line(log: LogSink, text: str) -> None:
     """Write one line of the launcher itself, marked as such."""
     await log.write(f"launch: {text}\n".encode())

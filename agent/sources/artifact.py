@@ -25,7 +25,7 @@ from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size
 from agent.model.work import SourceTree
 from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.system.cache import FRESH
 from agent.system.machine import is_disk_full
 from agent.system.tasks import task_group
@@ -59,7 +59,7 @@ class ArtifactFetcher:
         files = self._checked(found)
         size = format_size(sum(entry.size for entry in files))
         many = "1 file" if len(files) == 1 else f"{len(files)} files"
-        await say(log, f"fetching code {found.reference} ({many}, {size})")
+        await write_line(log, f"fetching code {found.reference} ({many}, {size})")
         cache = self._cache / _folder_name(entity)
         missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
         await self._all(found, missing, into, cache)

@@ -9,7 +9,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.job_file import PATCH_NAME
 from agent.model.redact import Redactor
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.sources.git.checkout import check_links
 from agent.system.child import Command, Tail, run
 
@@ -45,4 +45,4 @@ async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) 
         message = f"The job's {PATCH_NAME} cannot be applied to its commit: {' '.join(lines)}"
         raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
     await check_links(PATCH_NAME, root, threads)
-    await say(log, f"applied {PATCH_NAME}: the author's uncommitted changes")
+    await write_line(log, f"applied {PATCH_NAME}: the author's uncommitted changes")

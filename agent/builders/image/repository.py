@@ -18,7 +18,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.ports.builder import BuildRequest
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.ports.registry import Credentials, RegistryPort
 
 #: Seconds without an event of a push.
@@ -80,7 +80,7 @@ class ImageRepository:
         auth = engine_auth(await self.registry.credentials(self.name))
         reference = self.reference(key)
         tag = reference.rpartition(":")[2]
-        await say(log, f"pushing to {reference}")
+        await write_line(log, f"pushing to {reference}")
         try:
             await images.tag(image_id, self.name, tag)
             digest = await self._push(images.engine, tag, auth)

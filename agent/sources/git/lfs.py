@@ -18,7 +18,7 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.sources.git.access import Access, AddressPolicy
 from agent.sources.git.command import Settings
 from agent.sources.git.mirror import Mirror
@@ -72,12 +72,12 @@ class LargeFiles:
             message = f"Git LFS: {remote.url}: the content of `{missing}` is missing."
             raise JobError(Cause.SOURCE_NOT_FOUND, message, hint="Push it with `git lfs push`.")
         await in_thread(self.threads, lambda _: _fill(store, into, pointers))
-        await say(self.log, f"git: {len(pointers)} files come from Git LFS")
+        await write_line(self.log, f"git: {len(pointers)} files come from Git LFS")
 
     async def _fetch(self, mirror: Mirror, remote: Remote, commit: str) -> None:
         place = await _place(mirror, remote, commit, self.access.program.config.protocols)
         arguments = (f"--git-dir={mirror.repository}", "lfs", "fetch", "launch", commit)
-        await say(self.log, f"git: fetching files of Git LFS from {place.url}")
+        await write_line(self.log, f"git: fetching files of Git LFS from {place.url}")
         async with self.access.open(place) as session, self._proxy(place) as (proxy, variables):
             asked = session.extended(_settings(remote, place), variables)
             try:

@@ -13,7 +13,7 @@ from agent.model.errors import JobError
 from agent.model.spec import GitSource
 from agent.model.units import format_duration
 from agent.model.work import SourceTree
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.sources.git.access import (
     Access,
     AddressPolicy,
@@ -121,7 +121,7 @@ class _Fetch:
             try:
                 return await self._check_out(mirror, remote, ref, into)
             except CorruptMirrorError as error:
-                await say(
+                await write_line(
                     self._log, f"git: the mirror of {remote.url} is damaged and is created again"
                 )
                 await self._mirrors.recreate(mirror)
@@ -143,12 +143,12 @@ class _Fetch:
         if pin is None:
             async with self._access.open(remote) as session:
                 pin = await self._fetched(mirror, session, ref)
-        await say(self._log, f"git: {remote.url} is at commit {pin.commit} ({pin.found_as})")
+        await write_line(self._log, f"git: {remote.url} is at commit {pin.commit} ({pin.found_as})")
         paths = await checkout(mirror, pin.commit, into, self._threads)
         if paths and self._large is not None:
             await self._large.fill(mirror, remote, pin.commit, into, paths)
         elif paths:
-            await say(
+            await write_line(
                 self._log, "git: files in Git LFS are not fetched: the job sees their pointers"
             )
         return pin.commit

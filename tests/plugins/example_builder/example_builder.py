@@ -14,7 +14,7 @@ from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.plugins import PluginContext
 from agent.ports.builder import BuildPreview, BuildRequest
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 
 
 class ToolsBuilder:
@@ -50,7 +50,7 @@ class ToolsBuilder:
             copied = partial / "bin" / file.name
             shutil.copy(file, copied)
             copied.chmod(0o755)
-            await say(log, f"example builder: {file.name}")
+            await write_line(log, f"example builder: {file.name}")
         made = partial.rename(self._folder / key)
         return self._image(made, reused=False)
 

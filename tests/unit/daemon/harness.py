@@ -20,7 +20,7 @@ from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree, workload_name
 from agent.pipeline.dependencies import Backend, Limits, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
-from agent.ports.log import LogSink, say
+from agent.ports.log import LogSink, write_line
 from agent.ports.runner import Ended
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
@@ -82,7 +82,7 @@ class FakeBuilder:
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
         self.builds += 1
         self.reached.set()
-        await say(log, "step 1")
+        await write_line(log, "step 1")
         try:
             if self.hold is not None:
                 await self.hold.wait()
