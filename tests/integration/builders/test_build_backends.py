@@ -174,7 +174,7 @@ async def test_with_a_destination_it_is_found_by_key_from_anywhere(
     elsewhere = on(destination=destination, environment=inside, cache="other")
     found = await elsewhere.find(key)
     assert (found.reference, found.here, found.reused) == (image.reference, False, True)
-    images = ReadyImages(elsewhere._engine, pull="missing", registry=registry(inside))
+    images = ReadyImages(elsewhere._images.engine, pull="missing", registry=registry(inside))
     await images.resolve(found.reference, RecordingLog())
     assert output(way.host, found.reference) == f"{once} packages\nfirst\n"
     noted = await elsewhere.find(key)
