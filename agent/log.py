@@ -7,7 +7,6 @@ output of jobs is not part of this log.
 
 import logging
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -20,51 +19,49 @@ Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]
 
 
-@dataclass(frozen=True, slots=True)
-class LogSetup:
-    """How and where the log is written."""
-
-    level: Level = "info"
-    format: Format = "auto"
-    #: `-` is standard error.
-    file: str = "-"
-    redactor: Redactor = field(default_factory=Redactor)
-
-
-def configure(setup: LogSetup) -> TextIO:
+def configure(
+    redactor: Redactor, *, level: Level = "info", layout: Format = "auto", file: str = "-"
+) -> TextIO:
     """Configure structlog and the logging of libraries; returns the stream they write to.
 
-    A file that cannot be opened is reported on standard error, which is then used instead.
+    `-` is standard error; it is also used, with a message, when the file cannot be opened.
     """
-    stream = _open(setup.file)
-    console = setup.format == "console" or (setup.format == "auto" and stream.isatty())
-    shared = _processors(setup.redactor)
-    renderer: Processor = (
-        structlog.dev.ConsoleRenderer(
+    stream = _open(file)
+    renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if layout == "console" or (layout == "auto" and stream.isatty()):
+        renderer = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        if console
-        else structlog.processors.JSONRenderer(ensure_ascii=False)
-    )
-    level = getattr(logging, setup.level.upper())
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream),
-        cache_logger_on_first_use=False,
-    )
-    _configure_libraries(stream, shared, renderer, max(level, logging.WARNING))
-    return stream
-
-
-def _processors(redactor: Redactor) -> list[Processor]:
-    return [
+    redaction = _Redaction(redactor)
+    shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
-        _Redaction(redactor),
     ]
+    number = getattr(logging, level.upper())
+    structlog.configure(
+        processors=[*shared, redaction, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                redaction,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(number, logging.WARNING))
+    return stream
 
 
 class _Redaction:
@@ -88,26 +85,6 @@ class _Redaction:
                 return value
             case _:
                 return self._redactor.text(str(value))
-
-
-def _configure_libraries(
-    stream: TextIO, shared: list[Processor], renderer: Processor, level: int
-) -> None:
-    handler = logging.StreamHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared[:-1],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                shared[-1],
-                renderer,
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)
 
 
 def _open(file: str) -> TextIO:

@@ -1,5 +1,6 @@
 """`launch-agent`: the daemon that takes jobs off queues and runs them on this machine."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -111,7 +112,7 @@ def launch_agent(
     from agent.cli.server import print_announcement
     from agent.compose.agent import run_agent
 
-    return run_agent(loaded, choice, print_announcement)
+    return asyncio.run(run_agent(loaded, choice, print_announcement))
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:

@@ -1,5 +1,6 @@
 """`launch server`: the control plane of a team; what daemons print when they start."""
 
+import asyncio
 import os
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     loaded = load(os.environ, file=config_file, flags=_settings(flags))
     from agent.compose.control_plane import run_server
 
-    return run_server(loaded, print_announcement)
+    return asyncio.run(run_server(loaded.config, print_announcement))
 
 
 def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:

@@ -164,7 +164,7 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
         return item
 
     resource = options.resource or options.from_base("resource")
-    item = run_direct(loaded, choice, target.entity, resource, work)
+    item = asyncio.run(run_direct(loaded.config, choice, target.entity, resource, work))
     if as_json:
         print_json(item)
     return exit_code_for(item)

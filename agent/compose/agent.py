@@ -1,14 +1,12 @@
 """The agent, from its configuration to `AgentDaemon.run`."""
 
-import asyncio
 import os
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeVar
+from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from agent import __version__
@@ -21,15 +19,15 @@ from agent.compose.backends import (
     open_backends,
     shared_engine_id,
 )
-from agent.compose.control_plane import Announcement, serve_embedded
+from agent.compose.control_plane import Announcement, Server, serve_embedded
 from agent.compose.logs import configure_log
 from agent.config.control import ControlConfig
 from agent.config.execution import OfferedResources
 from agent.config.load import Loaded
 from agent.config.messages import missing_inputs
 from agent.config.server import EmbeddedServer, RemoteServer
-from agent.daemon.service import AgentDaemon, Backends, Settings
-from agent.daemon.state_folder import locked_state_folder
+from agent.daemon.process import locked_state_folder
+from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.dependencies import Limits
@@ -38,9 +36,6 @@ from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.launch_queue import LaunchQueue
 from agent.system import machine
-
-if TYPE_CHECKING:
-    from agent.control.server import ControlPlane
 
 Number = TypeVar("Number", int, float)
 
@@ -51,7 +46,7 @@ _NO_BOUNDARY: Final = (
 )
 
 
-def run_agent(
+async def run_agent(
     loaded: Loaded, choice: RemoteServer | EmbeddedServer, announce: Callable[[Announcement], None]
 ) -> int:
     """Run an agent, with its control plane if it embeds one; returns the exit code.
@@ -59,14 +54,6 @@ def run_agent(
     Raises:
         LaunchError: it cannot start; the message says why.
     """
-    return asyncio.run(_run_agent(loaded, choice, announce))
-
-
-async def _run_agent(
-    loaded: Loaded,
-    choice: RemoteServer | EmbeddedServer,
-    announce: Callable[[Announcement], None],
-) -> int:
     config = loaded.config
     redactor = configure_log(config)
     async with AsyncExitStack() as stack:
@@ -74,28 +61,17 @@ async def _run_agent(
         workers = config.runners.local_container.threads
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
         resources = await detect_resources(config, os.environ)
-        server = await connect(
+        server, client = await connect(
             stack, choice, config.control, config.state_dir,
             origin=f"embedded: {choice.origin}", program="launch-agent",
         )  # fmt: skip
         redactor.add(server.remote.api_key.get_secret_value())
         url, origin = server.remote.url, server.remote.origin
         context = BackendContext(config, os.environ, threads, url, server.control_plane, resources)
-        daemon = await make_daemon(stack, context, server.client, identity)
+        daemon = await make_daemon(stack, context, client, identity)
         warnings = (*loaded.warnings, *_warnings(context))
         announce(Announcement(url, origin, server.sign_in, resources, warnings))
         return await daemon.run()
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """A session with a control plane, and the control plane itself where it is embedded."""
-
-    remote: RemoteServer
-    client: GraphQLClient
-    control_plane: "ControlPlane | None" = None
-    #: See `Announcement`.
-    sign_in: str | None = None
 
 
 async def connect(
@@ -106,7 +82,7 @@ async def connect(
     *,
     origin: str,
     program: str,
-) -> Connected:
+) -> tuple[Server, GraphQLClient]:
     """Open a session with the chosen control plane, starting it if it is to be embedded.
 
     `stack` closes both. `origin` describes an embedded one to the user, `program` is this
@@ -116,16 +92,13 @@ async def connect(
         ConfigError, ConflictError: see `serve_embedded`.
     """
     if isinstance(choice, EmbeddedServer):
-        served = await stack.enter_async_context(serve_embedded(control, state_dir, origin))
-        client = await _session(stack, served.remote, program)
-        return Connected(served.remote, client, served.control_plane, served.sign_in)
-    return Connected(choice, await _session(stack, choice, program))
-
-
-async def _session(stack: AsyncExitStack, remote: RemoteServer, program: str) -> GraphQLClient:
+        server = await stack.enter_async_context(serve_embedded(control, state_dir, origin))
+    else:
+        server = Server(choice)
+    remote = server.remote
     endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
     client = GraphQLClient(endpoint, user_agent=f"{program}/{__version__}")
-    return await stack.enter_async_context(client)
+    return server, await stack.enter_async_context(client)
 
 
 async def make_daemon(
@@ -137,6 +110,9 @@ async def make_daemon(
     )
     sources, pruners = make_sources(context, RemoteArtifacts(client, transfers))
 
+    config = context.config
+    auto: Literal["wait", "detach"] = "wait" if context.control_plane is not None else "detach"
+
     async def backends(agent: RegisteredAgent) -> Backends:
         return await open_backends(stack, context, agent.control_plane_id, pruners)
 
@@ -145,7 +121,9 @@ async def make_daemon(
         registration=await _registration(context, identity),
         open_backends=backends,
         sources=sources,
-        settings=_settings(context),
+        config=config,
+        limits=Limits(grace=config.stopped_run_timeout, pending=config.pending_timeout),
+        on_stop=auto if config.on_stop == "auto" else config.on_stop,
         executor=context.threads,
     )
 
@@ -188,23 +166,6 @@ def _measured(
             return measure()
         case _:
             return configured
-
-
-def _settings(context: BackendContext) -> Settings:
-    config = context.config
-    auto: Literal["wait", "detach"] = "wait" if context.control_plane is not None else "detach"
-    return Settings(
-        state_dir=config.state_dir,
-        on_stop=auto if config.on_stop == "auto" else config.on_stop,
-        limits=Limits(grace=config.stopped_run_timeout, pending=config.pending_timeout),
-        build_timeout=config.builder.timeout,
-        build_concurrency=config.builder.concurrency,
-        min_free_disk=config.min_free_disk,
-        prune_interval=config.prune.interval,
-        keep_attempts=config.prune.attempts.max_age,
-        secrets=config.secrets,
-        health=config.health,
-    )
 
 
 def _warnings(context: BackendContext) -> list[str]:

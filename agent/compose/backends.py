@@ -157,51 +157,77 @@ async def open_backends(
         JobError: `LOST_ENGINE`: the engine does not answer any more.
         ConfigError: a network, a user or a plugin cannot be used.
     """
-    builders = plugins.find(plugins.BUILDERS)
     backends: dict[str, Backend] = {}
     for resource in context.resources:
-        match resource:
-            case "local-container":
-                backend, own = await _container_backend(stack, context, control_plane_id)
-            case "local-process":
-                backend, own = _process_backend(context, control_plane_id)
-            case _:
-                factory = plugins.find(plugins.RUNNERS)[resource]
-                runner = factory(context.plugin_context(control_plane_id, resource))
-                backend, own = Backend(runner, None, None, context.url), ()
-        if resource in builders:
-            builder = builders[resource](context.plugin_context(control_plane_id, resource))
-            backend = replace(backend, builder=builder)
-        backends[resource] = backend
+        backends[resource], own = await _open_backend(stack, context, resource, control_plane_id)
         pruners += own
     return Backends(backends, pruners)
 
 
+async def open_preview_backend(
+    stack: AsyncExitStack, context: BackendContext, resource: str
+) -> Backend:
+    """A backend of which only `check` and `preview` are called: no engine needs to answer.
+
+    Raises:
+        InvalidInputError: this agent has no runner for the resource.
+    """
+    backend, _ = await _open_backend(stack, context, resource, None)
+    return backend
+
+
+async def _open_backend(
+    stack: AsyncExitStack, context: BackendContext, resource: str, control_plane_id: str | None
+) -> tuple[Backend, tuple[Pruner, ...]]:
+    """One backend and what prunes its files; for previews, `control_plane_id` is `None`."""
+    pruners: tuple[Pruner, ...] = ()
+    plugin_context = context.plugin_context(control_plane_id or "", resource)
+    match resource:
+        case "local-container":
+            backend, pruners = await _container_backend(stack, context, control_plane_id)
+        case "local-process":
+            backend, pruners = _process_backend(context, control_plane_id or "")
+        case _:
+            runners = plugins.find(plugins.RUNNERS)
+            if resource not in runners:
+                message = f"This machine has no runner for `{resource}`, so it cannot be shown."
+                known = (CONTAINERS, PROCESSES, *runners)
+                raise InvalidInputError(message, hint=f"Shown are {', '.join(known)}.")
+            backend = Backend(runners[resource](plugin_context), None, None, context.url)
+    builders = plugins.find(plugins.BUILDERS)
+    if resource in builders:
+        backend = replace(backend, builder=builders[resource](plugin_context))
+    return backend, pruners
+
+
 async def _container_backend(
-    stack: AsyncExitStack, context: BackendContext, control_plane_id: str
+    stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
 ) -> tuple[Backend, tuple[Pruner, ...]]:
     from agent.builders.prebuilt import ReadyImages
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
-    config, rules = context.config.runners.local_container, context.config.prune
-    marks = context.config.state_dir / "containers"
+    config = context.config.runners.local_container
     runner = DockerRunner(
-        control_plane_id, config, context.threads, mounts=context.config.mounts, state_dir=marks
+        control_plane_id or "",
+        config,
+        context.threads,
+        mounts=context.config.mounts,
+        state_dir=None if control_plane_id is None else context.config.state_dir / "containers",
     )
     stack.push_async_callback(runner.close)
-    gateway = await runner.ensure_network()
+    url, destination = context.url, None
+    if control_plane_id is not None:
+        url = await _url_for_containers(context, await runner.ensure_network())
+        destination = image_destination(context.config)
+        _warn_of_old_keys(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
-    destination = image_destination(context.config)
-    _warn_of_old_keys(context.config, destination)
-    registry = await open_registry(
-        stack, context.config, destination, context.threads, context.environment
-    )
+    registry = await open_registry(stack, context, destination)
     images = ReadyImages(engine, pull=config.pull, registry=registry)
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
-    backend = Backend(runner, builder, images, await _url_for_containers(context, gateway))
-    return backend, (
+    rules = context.config.prune
+    return Backend(runner, builder, images, url), (
         Pruner("images", rules.images, builder.prune),
         Pruner("build cache", rules.build_cache, builder.prune_cache),
     )
@@ -293,49 +319,6 @@ def _process_backend(
     return Backend(runner, builder, None, context.url), (pruner,)
 
 
-async def open_preview_backend(
-    stack: AsyncExitStack, context: BackendContext, resource: str
-) -> Backend:
-    """A backend of which only `check` and `preview` are called: no engine needs to answer.
-
-    Raises:
-        InvalidInputError: this agent has no runner for the resource.
-    """
-    match resource:
-        case "local-container":
-            from agent.builders.prebuilt import ReadyImages
-            from agent.docker.client import Engine
-            from agent.runners.docker.runner import DockerRunner
-
-            config = context.config.runners.local_container
-            mounts = context.config.mounts
-            runner = DockerRunner("", config, context.threads, mounts=mounts)
-            stack.push_async_callback(runner.close)
-            engine = await stack.enter_async_context(Engine(config.host, context.environment))
-            registry = await open_registry(
-                stack, context.config, None, context.threads, context.environment
-            )
-            images = ReadyImages(engine, pull=config.pull, registry=registry)
-            settings = builder_config(context.config, None)
-            builder = image_builder(context, engine, settings, registry)
-            backend = Backend(runner, builder, images, context.url)
-        case "local-process":
-            backend, _ = _process_backend(context, "")
-        case _:
-            runners = plugins.find(plugins.RUNNERS)
-            if resource not in runners:
-                message = f"This machine has no runner for `{resource}`, so it cannot be shown."
-                known = (CONTAINERS, PROCESSES, *runners)
-                raise InvalidInputError(message, hint=f"Shown are {', '.join(known)}.")
-            plugin = runners[resource](context.plugin_context("", resource))
-            backend = Backend(plugin, None, None, context.url)
-    builders = plugins.find(plugins.BUILDERS)
-    if resource in builders:
-        builder_plugin = builders[resource](context.plugin_context("", resource))
-        backend = replace(backend, builder=builder_plugin)
-    return backend
-
-
 # --------------------------------------------------------------------------- registries
 
 
@@ -372,45 +355,27 @@ def _warn_of_old_keys(config: AgentConfig, destination: Destination | None) -> N
 
 
 async def open_registry(
-    stack: AsyncExitStack,
-    config: AgentConfig,
-    destination: Destination | None,
-    threads: Executor,
-    environment: Mapping[str, str],
+    stack: AsyncExitStack, context: BackendContext, destination: Destination | None
 ) -> "OciRegistry":
     """The client of all registries; `stack` closes it.
 
     Credentials of `docker login` or a credential helper take precedence over those of the cloud.
     """
-    from agent.registries.logins import DockerLogins
+    from agent.registries import logins
     from agent.registries.oci import OciRegistry
 
-    logins: list[LoginSource] = [DockerLogins(environment, threads)]
-    if destination is not None:
-        logins += _cloud_logins(destination, threads)
-    registry = OciRegistry(logins, environment, ca_bundle=config.builder.ca_bundle)
+    environment, threads = context.environment, context.threads
+    sources: list[LoginSource] = [logins.DockerLogins(environment, threads)]
+    match destination:
+        case Destination(kind="ecr"):
+            sources.append(logins.ecr_logins(destination.host, destination.region, threads))
+        case Destination(kind="google"):
+            sources.append(logins.google_logins(destination.host, threads))
+        case Destination(kind="acr"):
+            sources.append(logins.acr_logins(destination.host, threads))
+    registry = OciRegistry(sources, environment, ca_bundle=context.config.builder.ca_bundle)
     stack.push_async_callback(registry.close)
     return registry
-
-
-def _cloud_logins(destination: Destination, threads: Executor) -> list["LoginSource"]:
-    match destination.kind:
-        case "oci":
-            return []
-        case "ecr":
-            from agent.registries.logins import ecr_logins
-
-            return [ecr_logins(destination.host, destination.region, threads)]
-        case "google":
-            from agent.registries.logins import google_logins
-
-            return [google_logins(destination.host, threads)]
-        case "acr":
-            from agent.registries.logins import acr_logins
-
-            return [acr_logins(destination.host, threads)]
-        case _:
-            assert_never(destination.kind)
 
 
 # ------------------------------------------------------------------------------ sources

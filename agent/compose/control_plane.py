@@ -2,12 +2,11 @@
 
 import asyncio
 import os
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
@@ -20,14 +19,11 @@ from agent.config.credentials import (
     remove_embedded,
     write_embedded,
 )
-from agent.config.load import Loaded
 from agent.config.server import RemoteServer
 from agent.system import machine
 
 if TYPE_CHECKING:
     from agent.control.server import ControlPlane
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +41,20 @@ class Announcement:
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A control plane of this process, with the key of the user who started it."""
+class Server:
+    """The control plane that this process uses, and the key of its user."""
 
-    control_plane: "ControlPlane"
     remote: RemoteServer
-    sign_in: str
+    #: The control plane itself, where it is embedded in this process.
+    control_plane: "ControlPlane | None" = None
+    #: See `Announcement`.
+    sign_in: str | None = None
 
 
 @asynccontextmanager
 async def serve_embedded(
     control: ControlConfig, state_dir: Path, origin: str
-) -> AsyncIterator[Served]:
+) -> AsyncIterator[Server]:
     """Serve a control plane; a file in `state_dir` gives its address to the user's commands.
 
     Raises:
@@ -74,46 +72,30 @@ async def serve_embedded(
         await asyncio.to_thread(write_embedded, state_dir, embedded)
         try:
             remote = RemoteServer(url, SecretStr(account.api_key), None, origin)
-            yield Served(control_plane, remote, control_plane.sign_in_url(principal.key_id))
+            yield Server(remote, control_plane, control_plane.sign_in_url(principal.key_id))
         finally:
             await asyncio.to_thread(remove_embedded, state_dir, os.getpid())
 
 
-def run_server(loaded: Loaded, announce: Callable[[Announcement], None]) -> int:
+async def run_server(config: AgentConfig, announce: Callable[[Announcement], None]) -> int:
     """Serve the control plane until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
         LaunchError: it cannot start; the message says why.
     """
-    return asyncio.run(_run_server(loaded.config, announce))
-
-
-async def _run_server(config: AgentConfig, announce: Callable[[Announcement], None]) -> int:
-    from agent.daemon.systemd import SystemdNotifier
+    from agent.daemon.process import SystemdNotifier, signal_handlers
 
     configure_log(config)
-    notifier = SystemdNotifier()
+    notifier, received = SystemdNotifier(), asyncio.Event()
     async with serve_embedded(config.control, config.state_dir, "launch server") as served:
         announce(Announcement(served.remote.url, served.remote.origin, served.sign_in))
         notifier.ready(f"serving at {served.remote.url}")
         watchdog = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
         try:
-            await _stop_signal()
+            with signal_handlers(received.set):
+                await received.wait()
         finally:
             watchdog.cancel()
             await asyncio.gather(watchdog, return_exceptions=True)
         notifier.stopping("shutting down")
     return 0
-
-
-async def _stop_signal() -> None:
-    """Wait for SIGTERM or SIGINT."""
-    received = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
-        loop.add_signal_handler(number, received.set)
-    try:
-        await received.wait()
-    finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)

@@ -21,10 +21,9 @@ from agent.compose.backends import BackendContext, detect_resources
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig, HealthConfig
 from agent.config.credentials import read_embedded
-from agent.config.load import Loaded
 from agent.config.server import EmbeddedServer, RemoteServer, same_server
+from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon
-from agent.daemon.state_folder import locked_state_folder
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
 from agent.model.names import did_you_mean
 from agent.remote.console import Console
@@ -48,8 +47,8 @@ class DirectRun:
     origin: str
 
 
-def run_direct(
-    loaded: Loaded,
+async def run_direct(
+    config: AgentConfig,
     choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
@@ -62,16 +61,6 @@ def run_direct(
     Raises:
         LaunchError: the run cannot begin, or the agent failed.
     """
-    return asyncio.run(_run_direct(loaded.config, choice, entity, resource, work))
-
-
-async def _run_direct(
-    config: AgentConfig,
-    choice: RemoteServer | EmbeddedServer,
-    entity: str | None,
-    resource: str | None,
-    work: Callable[[DirectRun], Awaitable[Result]],
-) -> Result:
     async with AsyncExitStack() as stack:
         folder, identity = stack.enter_context(_slot(config.state_dir / "direct"))
         resources = await detect_resources(config, os.environ)
@@ -83,20 +72,20 @@ async def _run_direct(
         threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
         # Any free port: no client knows the address beforehand, and the usual one may be taken.
         control = config.control.model_copy(update={"port": 0})
-        far = await connect(
+        server, client = await connect(
             stack, choice, control, config.state_dir,
             origin="embedded for this run", program="launch",
         )  # fmt: skip
-        redactor.add(far.remote.api_key.get_secret_value())
-        console = Console(far.client, entity)
+        redactor.add(server.remote.api_key.get_secret_value())
+        console = Console(client, entity)
         context = BackendContext(
-            ours, os.environ, threads, far.remote.url, far.control_plane, resources,
-            embedded_elsewhere=_is_neighbour(config.state_dir, far.remote),
+            ours, os.environ, threads, server.remote.url, server.control_plane, resources,
+            embedded_elsewhere=_is_neighbour(config.state_dir, server.remote),
         )  # fmt: skip
         await console.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, console, queue)
-        daemon = await make_daemon(stack, context, far.client, identity)
-        direct = DirectRun(console, queue, far.remote.url, far.remote.origin)
+        daemon = await make_daemon(stack, context, client, identity)
+        direct = DirectRun(console, queue, server.remote.url, server.remote.origin)
         async with _running(daemon) as agent:
             return await _result_of(work(direct), agent)
 

@@ -1,12 +1,13 @@
 """The log of a process, and the secrets that must not appear in it."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from pydantic import SecretStr
 
 from agent.config.agent import AgentConfig
 from agent.config.base import Model, SecretReference
-from agent.log import LogSetup, configure
+from agent.log import configure
 from agent.model.errors import ConfigError
 from agent.model.redact import Redactor
 
@@ -15,7 +16,7 @@ def configure_log(config: AgentConfig) -> Redactor:
     """Configure the process's log; returns its redactor, to which secrets can be added."""
     redactor = Redactor(_secrets(config))
     level = "debug" if config.verbosity and config.log.level == "info" else config.log.level
-    configure(LogSetup(level, config.log.format, config.log.file, redactor))
+    configure(redactor, level=level, layout=config.log.format, file=config.log.file)
     return redactor
 
 
@@ -25,7 +26,9 @@ def _secrets(value: object) -> Iterator[str]:
         case SecretStr():
             yield value.get_secret_value()
         case SecretReference():
-            yield from _read(value)
+            # An error is reported where the secret is needed.
+            with suppress(ConfigError):
+                yield value.read().get_secret_value()
         case Model():
             for _, field in value:
                 yield from _secrets(field)
@@ -35,11 +38,3 @@ def _secrets(value: object) -> Iterator[str]:
         case tuple():
             for item in value:
                 yield from _secrets(item)
-
-
-def _read(reference: SecretReference) -> Iterator[str]:
-    try:
-        yield reference.read().get_secret_value()
-    except ConfigError:
-        # Reported where the secret is needed.
-        return

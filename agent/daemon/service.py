@@ -5,19 +5,16 @@ earlier process → claim. It returns when everything has ended; call it once.
 """
 
 import asyncio
-import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from enum import Enum, auto
-from pathlib import Path
 from typing import Any, Final, Literal
 
 import structlog
 
-from agent.config.agent import HealthConfig
-from agent.config.execution import JobSecret
+from agent.config.agent import AgentConfig
 from agent.daemon.attempts import Attempts
 from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
@@ -25,9 +22,9 @@ from agent.daemon.claim import ClaimLoop, FreeDiskCheck
 from agent.daemon.health import AgentStatus, OutcomeCounter, serve_health
 from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
+from agent.daemon.process import SystemdNotifier, signal_handlers
 from agent.daemon.pruning import AttemptFolders, PruneLoop, Pruner
 from agent.daemon.recovery import Recovery
-from agent.daemon.systemd import SystemdNotifier
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason, cancel_task, race
@@ -61,7 +58,6 @@ _EXIT_CODES: Final = {
     ShutdownReason.SUPERSEDED: 1,
     ShutdownReason.FAILED: 1,
 }
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class ShutdownRequest:
@@ -113,18 +109,6 @@ class ShutdownRequest:
         """Wait for a request to stop the jobs, too."""
         await self._second.wait()
 
-    @contextmanager
-    def signal_handlers(self) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT during the context."""
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.by_signal)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
-
     def _request(self, reason: ShutdownReason) -> None:
         if self.reason is None:
             self.reason = reason
@@ -138,25 +122,6 @@ class Backends:
     #: By resource.
     backends: Mapping[str, Backend]
     pruners: Sequence[Pruner] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The daemon's part of the configuration; durations in seconds."""
-
-    state_dir: Path
-    #: What the first SIGTERM means for running jobs.
-    on_stop: Literal["wait", "detach"] = "detach"
-    limits: Limits = field(default_factory=Limits)
-    build_timeout: float = 3600.0
-    build_concurrency: int = 2
-    #: Bytes that must be free on the state folder's disk.
-    min_free_disk: int = 0
-    prune_interval: float = 600.0
-    #: Age at which journal entries of attempts that are over are removed.
-    keep_attempts: float = 7 * 86400.0
-    secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
-    health: HealthConfig = field(default_factory=HealthConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +141,9 @@ class _Registered:
 class AgentDaemon:
     """One process of one installation.
 
-    The caller holds `agent.daemon.state_folder.locked_state_folder` around `run`; it yields
+    The caller holds `agent.daemon.process.locked_state_folder` around `run`; it yields
     `registration.identity`. `open_backends` is called once, after registration. `on_ready` is
-    called before the first claim.
+    called before the first claim. `on_stop`: what the first SIGTERM means for running jobs.
     """
 
     def __init__(
@@ -188,7 +153,9 @@ class AgentDaemon:
         registration: AgentRegistration,
         open_backends: Callable[[RegisteredAgent], Awaitable[Backends]],
         sources: Sources,
-        settings: Settings,
+        config: AgentConfig,
+        limits: Limits,
+        on_stop: Literal["wait", "detach"],
         executor: Executor,
         notifier: SystemdNotifier | None = None,
         on_ready: Callable[[RegisteredAgent], None] = lambda _: None,
@@ -198,12 +165,13 @@ class AgentDaemon:
         self._registration = registration
         self._open_backends = open_backends
         self._sources = sources
-        self._settings = settings
+        self._config = config
+        self._limits = limits
         self._executor = executor
         self._notifier = notifier or SystemdNotifier()
         self._on_ready = on_ready
         self._sleep = sleep
-        self._shutdown = ShutdownRequest(settings.on_stop)
+        self._shutdown = ShutdownRequest(on_stop)
 
     def stop(self) -> None:
         """Request shutdown as SIGTERM does; a second call stops the jobs, too.
@@ -219,34 +187,34 @@ class AgentDaemon:
             LaunchError: it cannot start; the message says why.
         """
         async with AsyncExitStack() as stack:
-            stack.enter_context(self._shutdown.signal_handlers())
-            journal = await Journal.open(self._settings.state_dir / "journal.db")
+            stack.enter_context(signal_handlers(self._shutdown.by_signal))
+            journal = await Journal.open(self._config.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
             parts = await race(self._register(journal), self._shutdown.first_level())
             if parts is None:
                 return _EXIT_CODES[await self._shutdown.first_level()]
             structlog.contextvars.bind_contextvars(agent=parts.agent.agent_name)
-            await stack.enter_async_context(serve_health(self._settings.health, parts.status))
+            await stack.enter_async_context(serve_health(self._config.health, parts.status))
             return await self._supervise(parts)
 
     async def _register(self, journal: Journal) -> _Registered:
         """Register, open the backends, and connect the parts with each other."""
-        settings, registration, queue = self._settings, self._registration, self._queue
+        config, registration, queue = self._config, self._registration, self._queue
         agent = await queue.register(registration)
         opened = await self._open_backends(agent)
-        backends, attempts_dir = opened.backends, settings.state_dir / "attempts"
+        backends, attempts_dir = opened.backends, config.state_dir / "attempts"
         capacity, outcomes = CapacityTracker(registration.capacity), OutcomeCounter()
         dependencies = Dependencies(
             queue=queue,
             backends=backends,
             sources=self._sources,
-            builds=Builds(timeout=settings.build_timeout, concurrency=settings.build_concurrency),
+            builds=Builds(timeout=config.builder.timeout, concurrency=config.builder.concurrency),
             journal=journal,
             control_plane_id=agent.control_plane_id,
             attempts_dir=attempts_dir,
             executor=self._executor,
-            secrets=settings.secrets,
-            limits=settings.limits,
+            secrets=config.secrets,
+            limits=self._limits,
             observe=outcomes.observe,
             sleep=self._sleep,
         )
@@ -263,7 +231,7 @@ class AgentDaemon:
             backends, conditions, narrows_claims=agent.narrows_claims, sleep=self._sleep
         )
         disk = FreeDiskCheck(
-            settings.state_dir, settings.min_free_disk, conditions, self._executor, self._sleep
+            config.state_dir, config.min_free_disk, conditions, self._executor, self._sleep
         )
         claims = ClaimLoop(
             queue, attempts, capacity, health, disk,
@@ -271,13 +239,13 @@ class AgentDaemon:
             queues=registration.queues, uncounted=_uncounted(backends), sleep=self._sleep,
         )  # fmt: skip
         recovery = Recovery(
-            queue, journal, backends, attempts, grace=settings.limits.grace, sleep=self._sleep
+            queue, journal, backends, attempts, grace=self._limits.grace, sleep=self._sleep
         )
         runners = (backend.runner for backend in backends.values())
         pruning = PruneLoop(
             opened.pruners, recovery, journal,
             AttemptFolders(attempts_dir, attempts, runners, self._executor),
-            interval=settings.prune_interval, keep=settings.keep_attempts, sleep=self._sleep,
+            interval=config.prune.interval, keep=config.prune.attempts.max_age, sleep=self._sleep,
         )  # fmt: skip
         status = AgentStatus(attempts, capacity, health, heartbeat, agent.lease_seconds, outcomes)
         return _Registered(agent, attempts, heartbeat, health, claims, recovery, pruning, status)
@@ -357,7 +325,7 @@ class AgentDaemon:
             return
         superseded = self._shutdown.reason is ShutdownReason.SUPERSEDED
         attempts.cancel_all(CancelReason.FENCED if superseded else CancelReason.ABORT)
-        limit = self._settings.limits.grace + _AFTER_GRACE
+        limit = self._limits.grace + _AFTER_GRACE
         if not await _ends_within(limit, attempts.all_ended()):
             attempts.cancel_all(CancelReason.DETACH)
             await _ends_within(_DETACH, attempts.all_ended())

@@ -10,17 +10,17 @@ from typing import TextIO
 import pytest
 import structlog
 
-from agent.log import LogSetup, configure
+from agent.log import configure
 from agent.model.redact import Redactor
 
 
 @pytest.fixture
-def setup() -> Iterator[Callable[[LogSetup], None]]:
+def setup() -> Iterator[Callable[..., None]]:
     """Configures, and undoes it."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     streams: list[TextIO] = []
-    yield lambda wanted: streams.append(configure(wanted))
+    yield lambda redactor=None, **given: streams.append(configure(redactor or Redactor(), **given))
     for stream in streams:
         if stream is not sys.stderr:
             stream.close()
@@ -30,7 +30,7 @@ def setup() -> Iterator[Callable[[LogSetup], None]]:
     root.setLevel(level)
 
 
-Setup = Callable[[LogSetup], None]
+Setup = Callable[..., None]
 
 
 def lines(file: Path) -> list[dict[str, object]]:
@@ -39,7 +39,7 @@ def lines(file: Path) -> list[dict[str, object]]:
 
 def test_what_is_bound_is_in_every_line(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "logs" / "agent.log"
-    setup(LogSetup(file=str(file)))
+    setup(file=str(file))
     with structlog.contextvars.bound_contextvars(job="j1", queue="q", attempt=2):
         structlog.get_logger().info("started", image="x")
     structlog.get_logger().debug("not at this level")
@@ -51,7 +51,7 @@ def test_what_is_bound_is_in_every_line(setup: Setup, tmp_path: Path) -> None:
 def test_secrets_are_removed_at_the_sink(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "agent.log"
     redactor = Redactor()
-    setup(LogSetup(file=str(file), redactor=redactor))
+    setup(file=str(file), redactor=redactor)
     redactor.add("learned-later")
     log = structlog.get_logger()
     log.info("x learned-later", env={"A": "learned-later", "n": 1}, argv=["a", "learned-later"])
@@ -70,7 +70,7 @@ def test_libraries_write_to_the_same_place_and_are_cleaned_too(
     setup: Setup, tmp_path: Path
 ) -> None:
     file = tmp_path / "agent.log"
-    setup(LogSetup(file=str(file), redactor=Redactor(["library-secret"])))
+    setup(file=str(file), redactor=Redactor(["library-secret"]))
     logging.getLogger("some.library").warning("careful: %s", "library-secret")
     logging.getLogger("some.library").info("chatter")
     try:
@@ -85,7 +85,7 @@ def test_libraries_write_to_the_same_place_and_are_cleaned_too(
 
 def test_people_get_text(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "agent.log"
-    setup(LogSetup(file=str(file), format="console"))
+    setup(file=str(file), layout="console")
     structlog.get_logger().warning("disk nearly full", free="1 GiB")
     assert "disk nearly full" in file.read_text()
     assert not file.read_text().startswith("{")
@@ -95,7 +95,7 @@ def test_a_file_that_cannot_be_written_is_said(
     setup: Setup, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    setup(LogSetup(file=str(tmp_path / "file" / "agent.log")))
+    setup(file=str(tmp_path / "file" / "agent.log"))
     structlog.get_logger().info("still heard")
     told = capsys.readouterr().err
     assert "cannot be written" in told
@@ -104,6 +104,6 @@ def test_a_file_that_cannot_be_written_is_said(
 
 def test_half_a_character_is_escaped_and_fails_nobody(setup: Setup, tmp_path: Path) -> None:
     file = tmp_path / "agent.log"
-    setup(LogSetup(file=str(file), format="json"))
+    setup(file=str(file), layout="json")
     structlog.get_logger().info("ended", message="half a \ud800 character")
     assert "half a \\ud800 character" in file.read_text()

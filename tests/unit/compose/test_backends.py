@@ -162,8 +162,8 @@ async def test_containers_get_images_from_one_builder(
     settings = config(builder={"type": builder}, state_dir=str(tmp_path))
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(Engine(engine, {}))
-        registry = await open_registry(stack, settings, None, threads, {})
         offered = context(settings, threads)
+        registry = await open_registry(stack, offered, None)
         made = backends.image_builder(offered, opened, settings.builder, registry)
     assert made.name == built_by
     assert isinstance(made, NoBuilder) == (built_by != "docker")

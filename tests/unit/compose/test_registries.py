@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.compose.backends import (
+    BackendContext,
     _warn_of_old_keys,
     builder_config,
     image_destination,
@@ -36,7 +37,8 @@ async def test_docker_s_own_logins_come_before_the_cloud_s(destination, names):
     given = config(builder={"destination": destination})
     with ThreadPoolExecutor(1) as threads:
         async with AsyncExitStack() as stack:
-            made = await open_registry(stack, given, image_destination(given), threads, {})
+            context = BackendContext(given, {}, threads, "http://server.test", None, ())
+            made = await open_registry(stack, context, image_destination(given))
             asked = [getattr(source, "ask", source.login) for source in made._logins]
             assert [one.__qualname__.partition(".")[0] for one in asked] == names
 

@@ -7,13 +7,14 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from agent.config.agent import AgentConfig
+from agent.daemon.process import SystemdNotifier
 from agent.daemon.pruning import Pruner
-from agent.daemon.service import AgentDaemon, Backends, Settings
-from agent.daemon.systemd import SystemdNotifier
+from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
@@ -265,10 +266,11 @@ class Harness:
             ),
             open_backends=open_backends,
             sources=Sources(git=self.git, artifact=self.code),
-            settings=replace(
-                Settings(state_dir=state_dir, on_stop=self.on_stop, limits=self.limits),
-                **self.settings,
+            config=AgentConfig.model_validate(
+                {"state_dir": state_dir, "min_free_disk": 0, **self.settings}
             ),
+            limits=self.limits,
+            on_stop=self.on_stop,
             executor=self.executor,
             notifier=SystemdNotifier(self.environ),
             on_ready=on_ready,

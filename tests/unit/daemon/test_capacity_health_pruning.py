@@ -18,9 +18,8 @@ from agent.config.agent import HealthConfig
 from agent.config.execution import PruneRule
 from agent.daemon import service
 from agent.daemon.capacity import CapacityTracker
+from agent.daemon.process import SystemdNotifier, locked_state_folder
 from agent.daemon.pruning import Pruner
-from agent.daemon.state_folder import locked_state_folder
-from agent.daemon.systemd import SystemdNotifier
 from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
@@ -40,7 +39,7 @@ def test_an_installation_keeps_its_identity(tmp_path: Path) -> None:
 def test_a_second_process_is_told_the_pid_of_the_first(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
-        "from agent.daemon.state_folder import locked_state_folder\n"
+        "from agent.daemon.process import locked_state_folder\n"
         "try:\n"
         "    with locked_state_folder(Path(sys.argv[1])): pass\n"
         "except Exception as error: print(error)\n"
@@ -212,7 +211,7 @@ async def test_all_kinds_are_pruned_and_what_is_in_use_stays(harness: Harness) -
     async def broken(max_age: float, max_bytes: int) -> int:
         raise OSError("no such disk")
 
-    harness.settings = {"prune_interval": 5.0}
+    harness.settings = {"prune": {"interval": 5.0}}
     harness.pruners = (
         Pruner("broken", PruneRule(max_age=1.0, max_size=1), broken),
         Pruner("images", PruneRule(max_age=2.0, max_size=3), harness.builder.prune),
