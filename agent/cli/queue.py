@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from agent.cli.options import Target, json_option, mapping_from, on_server, with_options
-from agent.cli.output import ago, print_json, print_pairs, print_table
+from agent.cli.output import ago, print_json, print_pairs, print_remark, print_table
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
 from agent.model.names import did_you_mean
@@ -96,6 +96,7 @@ def create(
         message = f"The queue `{name}` needs a resource: what its jobs run on."
         raise InvalidInputError(message, hint="Add --resource local-container or local-process.")
     made = target.call(lambda console: console.save_queue("CREATE", **fields))
+    _print_warnings(made)
     _report(made, "Created", as_json=as_json)
 
 
@@ -128,10 +129,12 @@ def update(
             "prioritizationMode": known["prioritizationMode"],
             "templateVariables": _variables(known),
         }
-        changed: Json = await console.save_queue("UPDATE", **{**now, **_fields(described, name)})
-        return changed
+        saved: Json = await console.save_queue("UPDATE", **{**now, **_fields(described, name)})
+        return saved
 
-    _report(target.call(work), "Updated", as_json=as_json)
+    changed = target.call(work)
+    _print_warnings(changed)
+    _report(changed, "Updated", as_json=as_json)
 
 
 @queue.command("list")
@@ -217,6 +220,11 @@ def _variables(known: Json) -> Json | None:
         }
         for each in known["templateVariables"]
     } or None
+
+
+def _print_warnings(saved: Json) -> None:
+    for warning in saved["warnings"]:
+        print_remark(f"launch: {warning}")
 
 
 def _report(made: Json, verb: str, *, as_json: bool) -> None:

@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 _QUEUE: Final = """
   id name entityName resource paused prioritizationMode createdBy createdAt config
-  templateVariables { name schema description }
+  warnings templateVariables { name schema description }
   counts { phase count }
   agents { id name agentStatus lost heartbeatAt }
 """

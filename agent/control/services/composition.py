@@ -258,8 +258,18 @@ def _value(name: str, schema: Json, values: Json) -> Any:
 
 def _check_value(name: str, value: Any, schema: Json) -> None:
     import jsonschema
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
 
-    error = next(jsonschema.Draft202012Validator(schema).iter_errors(value), None)
+    # An empty registry: `$ref` resolves within the schema only, and nothing is fetched.
+    registry: Registry[Any] = Registry()
+    validator = jsonschema.Draft202012Validator(schema, registry=registry)
+    try:
+        error = next(validator.iter_errors(value), None)
+    except Unresolvable as broken:
+        message = f"The queue's schema of template variable `{name}` refers to '{broken.ref}'."
+        hint = "A `$ref` can only refer to a part of the same schema."
+        raise InvalidInputError(message, hint=hint) from None
     if error is None:
         return
     path = ".".join([name, *map(str, error.absolute_path)])

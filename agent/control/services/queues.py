@@ -79,10 +79,8 @@ class Queues(Service):
             self._context.queue_by_id(tx, principal, queue_id, Action.READ)
         return queues.counts(tx, queue_ids)
 
-    @write
-    def save(
+    async def save(
         self,
-        tx: Tx,
         principal: Principal,
         entity: str | None,
         name: str,
@@ -101,15 +99,29 @@ class Queues(Service):
             AlreadyExistsError: mode CREATE and there is one.
             InvalidInputError: name, resource, config or a variable's schema; names the path.
         """
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
         values = _columns(resource, config, template_variables, prioritization, external_links)
+        return await self._save(principal, entity, name, values, mode)
+
+    @write
+    def _save(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str | None,
+        name: str,
+        values: dict[str, Any],
+        mode: SaveMode,
+    ) -> QueueRecord:
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
         found = queues.by_name(tx, place, name)
         if mode == "CREATE" or (mode == "EITHER" and found is None):
-            _refuse(template_problems(config or {}, values.get("template_variables", {})))
+            config, variables = values.get("config", {}), values.get("template_variables", {})
+            _refuse(template_problems(config, variables))
             return insert_queue(tx, place, check_queue_name(name), principal.name, values)
         current = found or self._context.queue(tx, place, name)
         template = values.get("config", current.config)
-        parse_config(template, resource)
+        parse_config(template, values["resource"])
         variables = values.get("template_variables", current.template_variables)
         _refuse(template_problems(template, variables))
         _change(tx, current, values)
@@ -147,10 +159,8 @@ class Queues(Service):
             }
         return insert_queue(tx, place, check_queue_name(name), principal.name, values)
 
-    @write
-    def upsert_wandb(
+    async def upsert_wandb(
         self,
-        tx: Tx,
         principal: Principal,
         entity: str,
         name: str,
@@ -162,16 +172,23 @@ class Queues(Service):
         external_links: Json | None = None,
     ) -> tuple[str, ...]:
         """W&B's `upsertRunQueue`: save, and return problems that do not forbid saving."""
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
         values = _columns(resource, config, template_variables, prioritization, external_links)
+        await self._upsert_wandb(principal, entity, name, values)
+        problems = template_problems(config, values.get("template_variables", {}))
+        return (*problems, *resource_warnings(resource))
+
+    @write
+    def _upsert_wandb(
+        self, tx: Tx, principal: Principal, entity: str, name: str, values: dict[str, Any]
+    ) -> None:
+        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
         found = queues.by_name(tx, place, name)
         if found is None:
             new = {"prioritization": "DISABLED", **values}
             insert_queue(tx, place, check_queue_name(name), principal.name, new)
         else:
             _change(tx, found, values)
-        problems = template_problems(config, values.get("template_variables", {}))
-        return (*problems, *resource_warnings(resource))
 
     @write
     def pause(
@@ -296,7 +313,7 @@ def _columns(
     prioritization: Prioritization | None,
     external_links: Json | None,
 ) -> dict[str, Any]:
-    """The columns that were given, checked."""
+    """The columns that were given, checked: schemas outside of transactions, they may take long."""
     given: dict[str, Any] = {"resource": check_resource(resource)}
     if config is not None:
         given["config"] = parse_config(config, resource)

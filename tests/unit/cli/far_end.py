@@ -64,7 +64,8 @@ def queue(name: str = "default", **over: Any) -> Json:
     return {
         "id": f"id-{name}", "name": name, "entityName": "ada", "resource": "local-container",
         "paused": False, "prioritizationMode": "V0", "createdBy": "ada", "createdAt": WHEN,
-        "config": {}, "templateVariables": [], "counts": [{"phase": "QUEUED", "count": 2}],
+        "config": {}, "warnings": [], "templateVariables": [],
+        "counts": [{"phase": "QUEUED", "count": 2}],
         "agents": [], **over,
     }  # fmt: skip
 

@@ -39,6 +39,20 @@ def test_a_queue_is_created_from_flags(run: Run, far_end: FarEnd) -> None:
     }
 
 
+def test_warnings_about_a_saved_queue_are_printed_on_stderr(run: Run, far_end: FarEnd) -> None:
+    warnings = ["No built-in runner runs 'kubernetes'.", "Another one."]
+    far_end.answers["saveLaunchQueue"] = queue("gpu", resource="kubernetes", warnings=warnings)
+    far_end.answers["launchQueues"] = [queue("gpu")]
+    expected = "".join(f"launch: {warning}\n" for warning in warnings)
+    for command in ("create", "update"):
+        shown = run("queue", command, "gpu", "--resource", "kubernetes")
+        assert (shown.code, shown.err) == (0, expected)
+        assert "the queue `gpu` for kubernetes." in shown.out
+        as_json = run("queue", command, "gpu", "--resource", "kubernetes", "--json")
+        assert as_json.err == expected
+        assert json.loads(as_json.out)["warnings"] == warnings
+
+
 QUEUE_FILE = """
 name: big
 resource_args: {local-container: {memory: "{{memory}}"}}

@@ -1,5 +1,6 @@
 """Placeholders, and how layers are merged."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from agent.control.services.composition import (
     resolve_values,
     template_problems,
 )
+from agent.model.errors import InvalidInputError
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text()
 JSON = st.recursive(
@@ -48,6 +50,12 @@ def test_values_come_from_the_submitter_else_from_the_schema() -> None:
     )
     assert resolve_values(variables, {"b": "x"}) == {"a": 1, "b": "x"}
     assert parse_variables(None) == {}
+
+
+def test_a_schema_that_refers_outside_of_itself_is_refused_and_not_fetched() -> None:
+    variables = parse_variables({"a": {"schema": {"$ref": "http://localhost:1/schema.json"}}})
+    with pytest.raises(InvalidInputError, match=r"refers to 'http://localhost:1/schema\.json'"):
+        resolve_values(variables, {"a": 1})
 
 
 def test_template_problems_name_what_is_undeclared_and_what_is_unused() -> None:
