@@ -1,14 +1,14 @@
-"""The control plane as an aiohttp application."""
+"""The control plane as an aiohttp application: what it opens, middlewares, routes, probes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+import time
+from collections.abc import AsyncIterator
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from agent.config.control import ControlConfig
-from agent.control import probes
 from agent.control.app_keys import (
     CONFIG,
     CONTENTS,
@@ -19,6 +19,7 @@ from agent.control.app_keys import (
     SESSIONS,
     STOPPING,
     THROTTLE,
+    WAITED,
 )
 from agent.control.auth.sessions import Sessions, Throttle
 from agent.control.files import artifact_routes, log_routes
@@ -29,33 +30,37 @@ from agent.control.files.run_files import RunFileStore
 from agent.control.files.storage import open_folder
 from agent.control.graphql.handler import Executor, GraphQLHandler
 from agent.control.graphql.schema import build_schema
-from agent.control.metrics import Metrics
-from agent.control.middleware.authentication import check_access
+from agent.control.metrics import CONTENT_TYPE, Metrics
+from agent.control.middleware.access import check_access, undeclared
 from agent.control.middleware.browser_security import (
     HOSTS,
     HostRules,
     add_security_headers,
     check_host,
 )
-from agent.control.middleware.errors import answer_errors
-from agent.control.middleware.route_access import undeclared
+from agent.control.middleware.errors import answer_errors, error_response, masked
 from agent.control.retention import Retention
-from agent.control.services.plane import Plane, open_plane
-from agent.control.web.routes import add_web_routes
-
-OpenPlane = Callable[[ControlConfig], AbstractAsyncContextManager[Plane]]
+from agent.control.services.plane import open_plane
+from agent.control.web import events, items, jobs, queues, sign_in
+from agent.control.web.rendering import (
+    RENDERER,
+    Renderer,
+    StaticFiles,
+    errors_as_pages,
+    no_such_page,
+)
 
 _FORM_LIMIT: Final = 64 * 1024
 
 
-def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.Application:
+def create_app(config: ControlConfig) -> web.Application:
     """The whole control plane; nothing is opened before the app starts up.
 
     Raises:
         RuntimeError: a route has no declared policy.
     """
     app = web.Application(
-        middlewares=[probes.measure_request, answer_errors, check_host, check_access],
+        middlewares=[measure_request, answer_errors, check_host, check_access],
         # For forms of pages only; the other bodies have limits of their own.
         client_max_size=_FORM_LIMIT,
     )
@@ -65,27 +70,49 @@ def create_app(config: ControlConfig, *, opener: OpenPlane = open_plane) -> web.
     app[THROTTLE] = Throttle()
     app[METRICS] = Metrics()
     app[STOPPING] = asyncio.Event()
-    # The store first: it holds the lock that keeps a second process from sweeping the folder.
-    app.cleanup_ctx.append(_plane_of(opener))
-    app.cleanup_ctx.append(_storage)
-    app.cleanup_ctx.append(_keeping_up)
+    app[RENDERER] = Renderer()
+    app.cleanup_ctx.append(_services)
     _add_routes(app)
+    _add_artifact_routes(app)
+    # Last: one of its routes matches any path below `/launch`.
+    _add_web_routes(app)
     missing = undeclared(app)
     if missing:
-        raise RuntimeError(f"Routes without a policy in middleware/route_access.py: {missing}")
+        raise RuntimeError(f"Routes without a policy in middleware/access.py: {missing}")
     return app
 
 
+async def _services(app: web.Application) -> AsyncIterator[None]:
+    """Open the stores, and run what goes on beside the requests: the reaper and retention."""
+    config = app[CONFIG]
+    # The database first: its lock keeps a second process from cleaning up the folder.
+    async with open_plane(config) as plane:
+        app[PLANE] = plane
+        app[SESSIONS] = Sessions(plane.signing_key, plane.control_plane_id)
+        folder = await open_folder(config.data_dir)
+        app[CONTENTS] = ContentStore(folder, plane.contents, config.max_file)
+        app[RUN_FILES] = RunFileStore(folder, config.max_file)
+        app[LOGS] = LogStore(folder)
+        await plane.reaper.start()
+        retention = Retention(plane, app[LOGS], app[CONTENTS])
+        tasks = (
+            asyncio.create_task(plane.reaper.run(), name="reaper"),
+            asyncio.create_task(retention.run(), name="retention"),
+        )
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 def _add_routes(app: web.Application) -> None:
-    app.router.add_get("/healthz", probes.healthz)
-    app.router.add_get("/readyz", probes.readyz)
-    app.router.add_get("/metrics", probes.metrics)
-    app.router.add_route("*", "/sdk/otel/{path:.*}", probes.no_telemetry)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    app.router.add_route("*", "/sdk/otel/{path:.*}", no_telemetry)
     app.router.add_post("/graphql", GraphQLHandler(Executor(build_schema())).__call__)
     app.router.add_post(log_routes.PATH, log_routes.append_log)
     app.router.add_get(log_routes.PATH, log_routes.read_log)
-    _add_artifact_routes(app)
-    add_web_routes(app)
 
 
 def _add_artifact_routes(app: web.Application) -> None:
@@ -100,34 +127,82 @@ def _add_artifact_routes(app: web.Application) -> None:
     app.router.add_post(artifact_routes.STREAM_PATH, artifact_routes.file_stream)
 
 
-async def _storage(app: web.Application) -> AsyncIterator[None]:
-    folder = await open_folder(app[CONFIG].data_dir)
-    app[CONTENTS] = ContentStore(folder, app[PLANE].contents, app[CONFIG].max_file)
-    app[RUN_FILES] = RunFileStore(folder, app[CONFIG].max_file)
-    app[LOGS] = LogStore(folder)
-    yield
+def _add_web_routes(app: web.Application) -> None:
+    app.router.add_post("/login", sign_in.sign_in)
+    app.router.add_get("/login/link", sign_in.sign_in_by_link, allow_head=False)
+    app.router.add_post("/logout", sign_in.sign_out)
+    app.router.add_post("/launch/sign-in-links", sign_in.create_link)
+    app.router.add_get("/launch/static/{name}", StaticFiles().serve)
+    forms = {
+        "/launch/items/{id}/stop": items.stop,
+        "/launch/items/{id}/retry": items.retry,
+        "/launch/jobs/{entity}/{project}/{name}": jobs.launch,
+    }
+    for path, form in forms.items():
+        app.router.add_post(path, errors_as_pages(form))
+    pages = {
+        "/": queues.home,
+        "/login": sign_in.sign_in_page,
+        "/launch": queues.overview,
+        "/launch/events": events.events,
+        "/launch/queues/{entity}/{queue}": queues.queue,
+        "/launch/agents/{id}": queues.agent,
+        "/launch/items/{id}": items.item,
+        "/launch/jobs": jobs.all_jobs,
+        "/launch/jobs/{entity}/{project}": jobs.project_jobs,
+        "/launch/jobs/{entity}/{project}/{name}": jobs.job,
+        # Last ones: they match what no other route below `/launch` does.
+        "/launch/{entity}/{queue}": queues.short_queue,
+        "/launch/{rest:.*}": no_such_page,
+        "/{entity}/{project}/jobs": jobs.wandb_jobs,
+    }
+    for path, page in pages.items():
+        app.router.add_get(path, errors_as_pages(page))
 
 
-def _plane_of(opener: OpenPlane) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def opened(app: web.Application) -> AsyncIterator[None]:
-        async with opener(app[CONFIG]) as plane:
-            app[PLANE] = plane
-            app[SESSIONS] = Sessions(plane.signing_key, plane.control_plane_id)
-            yield
+@web.middleware
+async def measure_request(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Observe the duration by route and status, except of requests that wait for something."""
+    began = time.perf_counter()
+    status = 500
+    try:
+        response = await handler(request)
+        status = response.status
+    except web.HTTPException as error:
+        status = error.status
+        raise
+    else:
+        return response
+    finally:
+        resource = request.match_info.route.resource
+        if WAITED not in request:
+            route = resource.canonical if resource else "none"
+            seconds = time.perf_counter() - began
+            request.app[METRICS].requests.labels(route, str(status)).observe(seconds)
 
-    return opened
+
+async def healthz(_request: web.Request) -> web.Response:
+    """The process answers."""
+    return web.Response(text="ok\n")
 
 
-async def _keeping_up(app: web.Application) -> AsyncIterator[None]:
-    """What goes on beside the requests: expired leases, lost agents, bytes without an owner."""
-    plane = app[PLANE]
-    await plane.reaper.start()
-    retention = Retention(plane, app[LOGS], app[CONTENTS])
-    tasks = (
-        asyncio.create_task(plane.reaper.run(), name="reaper"),
-        asyncio.create_task(retention.run(), name="retention"),
-    )
-    yield
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
+async def readyz(request: web.Request) -> web.Response:
+    """The database answers, and the server is not shutting down."""
+    if request.app[STOPPING].is_set():
+        return error_response(request, 503, "STOPPING", "The server is shutting down.")
+    try:
+        await request.app[PLANE].ready()
+    except Exception as error:  # noqa: BLE001 -- any failure of the database means not ready
+        return error_response(request, 503, "NOT_READY", masked(error))
+    return web.Response(text="ok\n")
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """All metrics in Prometheus' text format."""
+    body = await request.app[METRICS].expose(request.app[PLANE])
+    return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE})
+
+
+async def no_telemetry(request: web.Request) -> web.Response:
+    """404, at which W&B's clients send no telemetry; any other response would start it."""
+    return error_response(request, 404, "NOT_FOUND", "This server takes no telemetry.")

@@ -48,16 +48,13 @@ class Metrics:
         """The metrics as text for Prometheus; gauges are read from the store."""
         self._items.clear()
         self._agents.clear()
-        for entity in await plane.accounts.entities(SYSTEM):
-            await self._read(plane, entity.name)
+        for entity in [each.name for each in await plane.accounts.entities(SYSTEM)]:
+            queues = {queue.id: queue.name for queue in await plane.queues.list(SYSTEM, entity)}
+            counts = await plane.queues.counts(SYSTEM, list(queues))
+            for queue_id, phases in counts.items():
+                for phase, count in phases.items():
+                    self._items.labels(entity, queues[queue_id], phase.value.lower()).set(count)
+            for agent in await plane.agents.list(SYSTEM, entity):
+                status = "lost" if agent.lost else agent.status.lower()
+                self._agents.labels(entity, status).inc()
         return generate_latest(self._registry)
-
-    async def _read(self, plane: Plane, entity: str) -> None:
-        queues = {queue.id: queue.name for queue in await plane.queues.list(SYSTEM, entity)}
-        counts = await plane.queues.counts(SYSTEM, list(queues))
-        for queue_id, phases in counts.items():
-            for phase, count in phases.items():
-                self._items.labels(entity, queues[queue_id], phase.value.lower()).set(count)
-        for agent in await plane.agents.list(SYSTEM, entity):
-            status = "lost" if agent.lost else agent.status.lower()
-            self._agents.labels(entity, status).inc()

@@ -1,7 +1,6 @@
 """Removal of stored bytes that nothing refers to: logs of deleted items, unused contents."""
 
 import asyncio
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,14 +18,6 @@ _INTERVAL: Final = 3600.0
 _GRACE: Final = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """What one round removed: logs of so many items, so many contents."""
-
-    logs: int
-    contents: int
-
-
 class Retention:
     """Removes the bytes behind deleted rows; `control.keep_items` says when items are deleted."""
 
@@ -40,19 +31,22 @@ class Retention:
         while True:
             await asyncio.sleep(_INTERVAL)
             try:
-                removed = await self.sweep(datetime.now(UTC) - _GRACE)
+                logs, contents = await self.sweep(datetime.now(UTC) - _GRACE)
             except Exception as error:  # noqa: BLE001 -- the next round may succeed
                 structlog.get_logger().warning("retention failed", error=str(error))
             else:
-                structlog.get_logger().debug("retention", **asdict(removed))
+                structlog.get_logger().debug("retention", logs=logs, contents=contents)
 
-    async def sweep(self, before: datetime) -> Removed:
-        """One round; contents stored or requested since `before` are kept."""
+    async def sweep(self, before: datetime) -> tuple[int, int]:
+        """One round; contents stored or requested since `before` are kept.
+
+        Returns how many items' logs and how many contents were removed.
+        """
         gone = [item for item in await self._logs.items() if not await self._exists(item)]
         for item in gone:
             await self._logs.delete_item(item)
         await self._plane.contents.delete_abandoned(before)
-        return Removed(len(gone), await self._contents.sweep(before))
+        return len(gone), await self._contents.sweep(before)
 
     async def _exists(self, item_id: str) -> bool:
         try:

@@ -3,20 +3,34 @@
 import asyncio
 import errno
 import socket
-from types import TracebackType
 from typing import Final, Self
 
 from aiohttp import web
 
 from agent.config.control import ControlConfig
-from agent.control.app import OpenPlane, create_app
+from agent.control.app import create_app
 from agent.control.app_keys import PLANE, SESSIONS, STOPPING
-from agent.control.services.plane import Plane, open_plane
+from agent.control.services.plane import Plane
 from agent.model.errors import ConfigError
 
 #: Seconds that open requests get when the server stops; long polls and streams end at once.
 _GRACE: Final = 5.0
 _BACKLOG: Final = 512
+#: Reason and hint for errors of `bind` and `listen`.
+_BIND_ERRORS: Final = {
+    errno.EADDRINUSE: (
+        "it is in use",
+        (
+            "Stop the program that uses it (perhaps another launch-agent), "
+            "or choose another port: `control.port`; 0 takes a free one."
+        ),
+    ),
+    errno.EADDRNOTAVAIL: (
+        "not an address here",
+        "Choose an address of this machine for `control.listen`.",
+    ),
+    errno.EACCES: ("not permitted", "Choose a port above 1023: `control.port`."),
+}
 
 
 class ControlPlane:
@@ -25,9 +39,9 @@ class ControlPlane:
     `async with ControlPlane(config) as plane:` serves until the block ends.
     """
 
-    def __init__(self, config: ControlConfig, *, opener: OpenPlane = open_plane) -> None:
+    def __init__(self, config: ControlConfig) -> None:
         self._config = config
-        self.app = create_app(config, opener=opener)
+        self.app = create_app(config)
         self._runner = web.AppRunner(
             self.app,
             access_log=None,
@@ -53,7 +67,8 @@ class ControlPlane:
     def url(self) -> str:
         """Its URL on this machine; after `start` only."""
         host = self._addresses[0][0]
-        return f"http://{_in_url(_reachable(host))}:{self.port}"
+        here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- not binding
+        return f"http://{_in_url(here)}:{self.port}"
 
     def sign_in_url(self, key_id: str) -> str:
         """A link that signs a browser in once, as the owner of a key."""
@@ -100,12 +115,7 @@ class ControlPlane:
         await self.start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.stop()
 
 
@@ -120,32 +130,11 @@ def _bind(address: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _cannot_listen(address, port, error) from error
+        other = (error.strerror or str(error), "Set `control.listen`.")
+        reason, hint = _BIND_ERRORS.get(error.errno or 0, other)
+        message = f"Cannot listen on {address} port {port}: {reason}."
+        raise ConfigError(message, hint=hint) from error
     return listener
-
-
-def _cannot_listen(address: str, port: int, error: OSError) -> ConfigError:
-    where = f"{address} port {port}"
-    match error.errno:
-        case errno.EADDRINUSE:
-            hint = (
-                "Stop the program that uses it (perhaps another launch-agent), "
-                "or choose another port: `control.port`; 0 takes a free one."
-            )
-            return ConfigError(f"Cannot listen on {where}: it is in use.", hint=hint)
-        case errno.EADDRNOTAVAIL:
-            hint = "Choose an address of this machine for `control.listen`."
-            return ConfigError(f"Cannot listen on {where}: not an address here.", hint=hint)
-        case errno.EACCES:
-            hint = "Choose a port above 1023: `control.port`."
-            return ConfigError(f"Cannot listen on {where}: not permitted.", hint=hint)
-        case _:
-            text = error.strerror or str(error)
-            return ConfigError(f"Cannot listen on {where}: {text}.", hint="Set `control.listen`.")
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- not binding
 
 
 def _in_url(host: str) -> str:

@@ -101,8 +101,7 @@ class Authenticator(Service):
         row = None if token is None else history.attempt_by_token(tx, token.attempt_id)
         if token is None or row is None or row.token_epoch != token.epoch:
             return None
-        grace = self._context.config.token_grace
-        if row.finished_at is not None and row.finished_at + grace < tx.now:
+        if row.finished_at and row.finished_at + self._context.config.token_grace < tx.now:
             return None
         return Principal(
             kind=Kind.RUN,

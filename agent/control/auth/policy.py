@@ -78,27 +78,23 @@ SYSTEM: Final = Principal(
     kind=Kind.USER, key_id="", name="control plane", default_entity="", admin=True
 )
 
-_MEMBER: Final = frozenset(
-    {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT}
-)
 _BY_ROLE: Final[Mapping[Role, frozenset[Action]]] = {
     Role.VIEWER: frozenset({Action.READ}),
-    Role.MEMBER: _MEMBER,
+    Role.MEMBER: frozenset(
+        {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT}
+    ),
     Role.ADMIN: frozenset(Action),
 }
-_AGENT: Final = frozenset({Action.READ, Action.RUN_AGENT})
-_RUN: Final = frozenset({Action.READ, Action.WRITE_RUNS})
+_BY_KIND: Final[Mapping[Kind, frozenset[Action]]] = {
+    Kind.USER: frozenset(Action),
+    Kind.AGENT: frozenset({Action.READ, Action.RUN_AGENT}),
+    Kind.RUN: frozenset({Action.READ, Action.WRITE_RUNS}),
+}
 
 
 def may_ever(kind: Kind, action: Action) -> bool:
     """Whether a credential of this kind can be allowed to do this in some entity."""
-    match kind:
-        case Kind.AGENT:
-            return action in _AGENT
-        case Kind.RUN:
-            return action in _RUN
-        case Kind.USER:
-            return True
+    return action in _BY_KIND[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +105,8 @@ class Policy:
 
     def allows(self, principal: Principal, entity: str, action: Action) -> bool:
         """Whether the principal may do this in the entity."""
-        if principal.kind is Kind.USER:
-            return self._allows_user(principal, entity, action)
-        return entity == principal.default_entity and may_ever(principal.kind, action)
-
-    def _allows_user(self, principal: Principal, entity: str, action: Action) -> bool:
+        if principal.kind is not Kind.USER:
+            return entity == principal.default_entity and may_ever(principal.kind, action)
         role = Role.ADMIN if principal.admin else principal.roles.get(entity)
         if role is None or action not in _BY_ROLE[role]:
             return False
@@ -132,8 +125,14 @@ class Policy:
             return
         if not self.allows(principal, entity, Action.READ):
             raise no_such_entity(entity)
+        if action is Action.RUN_AGENT and entity in principal.teams:
+            hint = "In a team, agents run with an agent key; ask an administrator for one."
+        elif principal.kind is Kind.USER:
+            hint = f"Ask an administrator of '{entity}' for another role."
+        else:
+            hint = "Use a user's key."
         message = f"{principal.name} may not {action.value} in '{entity}'."
-        raise PermissionDeniedError(message, hint=_remedy(principal, entity, action))
+        raise PermissionDeniedError(message, hint=hint)
 
 
 def no_such_entity(name: str) -> NotFoundError:
@@ -142,11 +141,3 @@ def no_such_entity(name: str) -> NotFoundError:
         f"There is no entity '{name}', or this key may not read it.",
         hint="Check the spelling; `launch entity list` shows yours.",
     )
-
-
-def _remedy(principal: Principal, entity: str, action: Action) -> str:
-    if action is Action.RUN_AGENT and entity in principal.teams:
-        return "In a team, agents run with an agent key; ask an administrator for one."
-    if principal.kind is Kind.USER:
-        return f"Ask an administrator of '{entity}' for another role."
-    return "Use a user's key."

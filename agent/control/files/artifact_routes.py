@@ -13,9 +13,9 @@ from agent.control.app_keys import (
     RUN_FILES,
     principal_of,
 )
-from agent.control.files.checksums import DamagedError, DigestMismatchError
 from agent.control.files.contents import SmallContent
 from agent.control.files.links import Links, Verb
+from agent.control.files.storage import DamagedError, DigestMismatchError
 from agent.control.middleware.bodies import framed, pieces, read_json
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.digest import encoded

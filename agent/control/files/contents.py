@@ -11,13 +11,13 @@ from typing import Final
 
 from obstore.store import ObjectStore
 
-from agent.control.files.checksums import (
+from agent.control.files.storage import (
     TooLargeError,
     VerifiedUpload,
     check_md5,
+    storage_errors,
     verified_download,
 )
-from agent.control.files.storage import storage_errors
 from agent.control.services.contents import Contents
 from agent.control.store.contents import ContentRecord
 

@@ -109,7 +109,8 @@ class LogStore:
         channel = await self._channel(key)
         stop = channel.end if limit is None else min(channel.end, offset + limit)
         while offset < stop:
-            extent = channel.extents[_index_of(channel.extents, offset)]
+            index = bisect_right(channel.extents, offset, key=lambda extent: extent.start) - 1
+            extent = channel.extents[index]
             upto = min(extent.end, stop, offset + _READ)
             data = await self._piece(key, extent, offset, upto)
             if data is None:
@@ -145,14 +146,11 @@ class LogStore:
             names = await names_below(self._store, key.prefix)
         channel = _Channel(chain(Extent.parse(name.rsplit("/", 1)[1]) for name in names))
         self._channels[key] = channel
-        self._evict()
+        # Drop the least recently used channels, except those that are being written.
+        for old in list(self._channels)[: max(0, len(self._channels) - _CACHE_SIZE)]:
+            if not self._channels[old].lock.locked():
+                del self._channels[old]
         return channel
-
-    def _evict(self) -> None:
-        """Drop the least recently used channels, except those that are being written."""
-        for key in list(self._channels)[: max(0, len(self._channels) - _CACHE_SIZE)]:
-            if not self._channels[key].lock.locked():
-                del self._channels[key]
 
     async def _piece(self, key: LogKey, extent: Extent, start: int, end: int) -> bytes | None:
         with storage_errors(f"Reading the log of {key.item_id}"):
@@ -178,10 +176,6 @@ class LogStore:
             first = mergeable(channel.extents)
 
 
-def _index_of(extents: list[Extent], offset: int) -> int:
-    return bisect_right(extents, offset, key=lambda extent: extent.start) - 1
-
-
 def chain(found: Iterable[Extent]) -> list[Extent]:
     """The extents that cover a log from 0 without a gap.
 
@@ -194,7 +188,7 @@ def chain(found: Iterable[Extent]) -> list[Extent]:
         if extent.start > end:
             break
         if extent.end > end:
-            chosen.append(Extent(extent.start, extent.end))
+            chosen.append(extent)
             end = extent.end
     return chosen
 

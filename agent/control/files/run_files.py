@@ -6,8 +6,7 @@ from urllib.parse import quote
 
 from obstore.store import ObjectStore
 
-from agent.control.files.checksums import TooLargeError
-from agent.control.files.storage import delete_below, storage_errors
+from agent.control.files.storage import TooLargeError, delete_below, storage_errors
 from agent.model.errors import InvalidInputError
 from agent.model.job.paths import inside
 

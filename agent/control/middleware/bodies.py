@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 
-from agent.control.files.checksums import TooLargeError
+from agent.control.files.storage import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
 
 Target = TypeVar("Target")

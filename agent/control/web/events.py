@@ -10,11 +10,11 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, STOPPING, principal_of
+from agent.control.app_keys import PLANE, STOPPING, WAITED, principal_of
 from agent.control.services.notifications import Notifications, topic_entity, topic_item
 
 #: Seconds after which something is sent, if only a comment: writing detects dead connections.
-HEARTBEAT_SECONDS: Final = 10.0
+_HEARTBEAT_SECONDS: Final = 10.0
 #: Changes within these seconds are sent as one event.
 _PAUSE_SECONDS: Final = 0.2
 _CHANGED: Final = b"event: changed\ndata: 1\n\n"
@@ -28,6 +28,7 @@ async def events(request: web.Request) -> web.StreamResponse:
     With `beat=1` a heartbeat counts as a change, for pages that show how old an agent's last
     heartbeat is. `Last-Event-ID` is ignored.
     """
+    request[WAITED] = True
     topics = await _topics(request)
     response = web.StreamResponse(
         headers={
@@ -69,7 +70,7 @@ async def _send(
         try:
             await response.write(_RETRY + _CHANGED)
             while True:
-                changed = await subscription.wait(HEARTBEAT_SECONDS)
+                changed = await subscription.wait(_HEARTBEAT_SECONDS)
                 await response.write(_CHANGED if changed or beat else _COMMENT)
                 await asyncio.sleep(_PAUSE_SECONDS)
         except ConnectionError:

@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from agent.control.app_keys import SESSIONS
-from agent.control.middleware.route_access import Access, access_of
+from agent.control.middleware.access import Access, access_of
 from agent.control.store.accounts import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from agent.control import retention as module
 from agent.control.app_keys import CONTENTS, LOGS
 from agent.control.files.logs import LogKey
-from agent.control.retention import Removed, Retention
+from agent.control.retention import Retention
 from tests.integration.control_wire.wire import SPEC
 
 
@@ -26,7 +26,7 @@ async def test_logs_of_deleted_items_are_removed(wire):
     await logs.append(LogKey(item, 1, "job"), 0, b"kept")
     await logs.append(LogKey("aaaabbbbcccc", 1, "job"), 0, b"gone")
     retention = Retention(wire.server.services, logs, wire.server.app[CONTENTS])
-    assert await retention.sweep(datetime.now(UTC)) == Removed(logs=1, contents=0)
+    assert await retention.sweep(datetime.now(UTC)) == (1, 0)
     assert await logs.items() == [item]
 
 

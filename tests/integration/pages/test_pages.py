@@ -406,7 +406,7 @@ async def test_static_files_are_public_and_revalidated(scene):
             known = {"If-None-Match": answer.headers["ETag"]}
         async with session.get("/launch/static/live.js", headers=known) as again:
             assert again.status == 304
-        async with session.get("/launch/static/..%2froutes.py") as outside:
+        async with session.get("/launch/static/..%2frendering.py") as outside:
             assert outside.status == 404
 
 

@@ -6,9 +6,8 @@ import hashlib
 import pytest
 from obstore.store import MemoryStore
 
-from agent.control.files.checksums import DigestMismatchError
 from agent.control.files.contents import ContentStore, SmallContent
-from agent.control.files.storage import StorageFullError, open_folder
+from agent.control.files.storage import DigestMismatchError, StorageFullError, open_folder
 from agent.control.middleware.bodies import IncompleteBodyError
 from agent.control.store.contents import ContentRecord
 

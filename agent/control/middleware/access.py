@@ -1,7 +1,12 @@
-"""Authentication of every request: by key in a header or by session cookie, once for all routes."""
+"""Who may call which route, and the middleware that authenticates every request.
+
+The app does not start with a route that is not in the table.
+"""
 
 import base64
 import ipaddress
+from enum import StrEnum
+from typing import Final
 from urllib.parse import quote
 
 from aiohttp import web
@@ -11,8 +16,60 @@ from agent.control.app_keys import BY_HEADER, PLANE, PRINCIPAL, SESSIONS, THROTT
 from agent.control.auth.policy import Kind
 from agent.control.middleware.browser_security import is_cross_site
 from agent.control.middleware.errors import error_response
-from agent.control.middleware.route_access import Access, access_of
 from agent.model.errors import AuthenticationError
+
+
+class Access(StrEnum):
+    """Who may call a route; the services check what the caller may do there."""
+
+    #: Everybody.
+    PUBLIC = "public"
+    #: Everybody on this machine; other machines need a key.
+    PROBE = "probe"
+    #: Any credential; without one 401.
+    KEY = "key"
+    #: Any credential of a user; a browser without one is redirected to the sign-in page.
+    PAGE = "page"
+
+
+_EXACT: Final = {
+    "/healthz": Access.PUBLIC,
+    "/readyz": Access.PUBLIC,
+    "/metrics": Access.PROBE,
+    "/": Access.PUBLIC,
+    "/login": Access.PUBLIC,
+    "/login/link": Access.PUBLIC,
+    "/logout": Access.PUBLIC,
+    "/sdk/otel/{path}": Access.PUBLIC,
+    "/graphql": Access.KEY,
+    # The URL that W&B's clients and our commands print for the jobs of a project.
+    "/{entity}/{project}/jobs": Access.PAGE,
+    "/launch/sign-in-links": Access.KEY,
+    "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,
+}
+#: Longest first.
+_BELOW: Final = (
+    ("/launch/static", Access.PUBLIC),
+    # Signed URLs: whoever has one may use it.
+    ("/storage", Access.PUBLIC),
+    ("/artifactsV2", Access.KEY),
+    ("/files", Access.KEY),
+    ("/launch", Access.PAGE),
+)
+
+
+def access_of(resource: web.AbstractResource | None) -> Access | None:
+    """The policy of a route's resource; `None` when the table has none."""
+    path = resource.canonical if resource else ""
+    below = (access for prefix, access in _BELOW if f"{path}/".startswith(f"{prefix}/"))
+    return _EXACT.get(path) or next(below, None)
+
+
+def undeclared(app: web.Application) -> list[str]:
+    """The routes that the table has no policy for."""
+    return sorted(
+        {resource.canonical for resource in app.router.resources() if access_of(resource) is None}
+    )
 
 
 @web.middleware
@@ -74,13 +131,14 @@ def _cross_site(request: web.Request, access: Access | None) -> web.Response | N
 
 
 def _refusal(request: web.Request, access: Access | None) -> web.Response | None:
-    if access is Access.PUBLIC:
-        return None
-    if access is Access.PROBE and _is_loopback(peer_address(request)):
+    if access is Access.PUBLIC or (access is Access.PROBE and _is_loopback(peer_address(request))):
         return None
     principal = request.get(PRINCIPAL)
+    if principal is None and access is Access.PAGE and request.method in {"GET", "HEAD"}:
+        where = f"/login?next={quote(request.path_qs, safe='/')}"
+        return web.Response(status=303, headers={"Location": where})
     if principal is None:
-        return _anonymous(request, access)
+        return _unauthenticated(request, AuthenticationError("No API key was sent."))
     if access is Access.PAGE and principal.kind is not Kind.USER:
         return error_response(request, 403, "FORBIDDEN", "Pages need the key of a user.")
     if access is None:
@@ -93,14 +151,6 @@ def _is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address.partition("%")[0]).is_loopback
     except ValueError:
         return False
-
-
-def _anonymous(request: web.Request, access: Access | None) -> web.Response:
-    """Redirect browsers to the sign-in page; tell other clients that a key is missing."""
-    if access is Access.PAGE and request.method in {"GET", "HEAD"}:
-        where = f"/login?next={quote(request.path_qs, safe='/')}"
-        return web.Response(status=303, headers={"Location": where})
-    return _unauthenticated(request, AuthenticationError("No API key was sent."))
 
 
 def _unauthenticated(request: web.Request, error: AuthenticationError) -> web.Response:
