@@ -1,4 +1,4 @@
-"""Artifacts in memory, for whoever reads them through the port."""
+"""Artifacts in memory, read through `ArtifactPort`."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ def md5(content: bytes) -> str:
 
 @dataclass
 class ArtifactShelf:
-    """`ArtifactPort` over dictionaries; `read_files` tells what was sent."""
+    """`ArtifactPort` over dictionaries; `read_files` records what was sent."""
 
     by_name: dict[str, Artifact] = field(default_factory=dict)
     by_id: dict[str, Artifact] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from agent.model.work import Lease
 
 @dataclass
 class FakeItem:
-    """One item, as the far end knows it."""
+    """One item, as the control plane knows it."""
 
     id: str
     spec: Json

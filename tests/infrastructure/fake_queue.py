@@ -1,8 +1,8 @@
-"""A control plane in memory, for tests of everything that speaks to a queue.
+"""A control plane in memory, for tests of everything that uses a queue.
 
-`FakePlane` is the far end and outlives agents; `FakeQueue` is one agent's line to it, so
-that a second one with the same identity is the agent that came back. Leases, epochs,
-permits and guarded writes work as design.md §5 demands; time passes only when a test says
+`FakePlane` is the control plane and outlives agents; `FakeQueue` is one agent's connection to
+it, so that a second one with the same identity is the agent after a restart. Leases, epochs,
+permits and guarded writes work as in the control plane; time passes only when a test says
 so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `commands`,
 `advance`, `permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
 """
@@ -53,7 +53,7 @@ class FakePlane:
         self.agent_stop: Literal["DRAIN", "STOP"] | None = None
         #: Every claim request that arrived.
         self.requests: list[ClaimRequest] = []
-        self.hellos: list[AgentRegistration] = []
+        self.registrations: list[AgentRegistration] = []
         #: Ids that `standing` does not know.
         self.hidden: set[str] = set()
         self.heartbeat_seconds = 10.0
@@ -188,7 +188,7 @@ class FakePlane:
         return not narrowed or resource in (request.resources or ())
 
     def mark(self, identity: str, session: str) -> str:
-        """Stands for what a renewal would tell that session to do."""
+        """The commands that a renewal would return to that session."""
         stops = [item.id for item in self.held_by(identity) if item.stop_requested]
         return repr((self.sessions.get(identity) == session, self.agent_stop, stops))
 
@@ -225,22 +225,22 @@ class FakeQueue:
         self._identity = ""
         self._session = ""
 
-    async def register(self, hello: AgentRegistration) -> RegisteredAgent:
+    async def register(self, registration: AgentRegistration) -> RegisteredAgent:
         """See the port."""
         plane = self._plane
         await plane.arrive("register")
-        plane.hellos.append(hello)
-        self._identity, self._session = hello.identity, hello.session
-        plane.sessions[hello.identity] = hello.session
-        held = plane.held_by(hello.identity)
+        plane.registrations.append(registration)
+        self._identity, self._session = registration.identity, registration.session
+        plane.sessions[registration.identity] = registration.session
+        held = plane.held_by(registration.identity)
         for item in held:
             item.epoch += 1
             item.request_id = None
         plane.leave("register")
         return RegisteredAgent(
-            agent_id=f"agent-{hello.identity}",
-            agent_name=hello.name,
-            entity=hello.entity or "people",
+            agent_id=f"agent-{registration.identity}",
+            agent_name=registration.name,
+            entity=registration.entity or "people",
             control_plane_id=CONTROL_PLANE,
             heartbeat_seconds=plane.heartbeat_seconds,
             lease_seconds=45.0,

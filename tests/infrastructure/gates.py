@@ -14,7 +14,7 @@ class Gate:
 
 
 class Gates:
-    """The gates of one far end, by the name of the call."""
+    """The gates of one fake server, by the name of the call."""
 
     def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}

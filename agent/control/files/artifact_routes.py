@@ -6,13 +6,7 @@ from typing import Any, Final
 import structlog
 from aiohttp import web
 
-from agent.control.app_keys import (
-    CONFIG,
-    CONTENTS,
-    PLANE,
-    RUN_FILES,
-    principal_of,
-)
+from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
 from agent.control.files.contents import SmallContent
 from agent.control.files.links import Links, Verb
 from agent.control.files.storage import DamagedError, DigestMismatchError
@@ -44,8 +38,7 @@ async def put_content(request: web.Request) -> web.Response:
     if announced is not None and announced != encoded(bytes.fromhex(md5)):
         message = f"The header `Content-MD5` says {announced}, the URL was signed for {md5}."
         raise DigestMismatchError(message)
-    length = request.content_length
-    await request.app[CONTENTS].put(entity, md5, pieces(request), length)
+    await request.app[CONTENTS].put(entity, md5, pieces(request), request.content_length)
     return web.Response(headers={"ETag": f'"{md5}"'})
 
 
@@ -144,10 +137,10 @@ async def _send(request: web.Request, entity: str, md5: str) -> web.StreamRespon
     if found is None:
         raise NotFoundError(f"There is no content {md5} in '{entity}'.")
     size, chunks = found
-    response = web.StreamResponse(headers={"ETag": f'"{md5}"'})
+    headers = {"ETag": f'"{md5}"', "Content-Disposition": "attachment"}
+    response = web.StreamResponse(headers=headers)
     response.content_type = "application/octet-stream"
     response.content_length = size
-    response.headers["Content-Disposition"] = "attachment"
     await response.prepare(request)
     if request.method == "HEAD":
         await response.write_eof()

@@ -37,11 +37,8 @@ def _entry(path: str, raw: Any) -> EntryRecord:
     if path.startswith(("/", "\\")) or leads_upward(path):
         message = f"The artifact's manifest lists '{path}', which leads out of the artifact."
         raise InvalidInputError(message)
-    digest, size, ref = (
-        (raw.get(key) for key in ("digest", "size", "ref"))
-        if isinstance(raw, dict)
-        else (None, None, None)
-    )
+    given = raw if isinstance(raw, dict) else {}
+    digest, size, ref = given.get("digest"), given.get("size"), given.get("ref")
     has_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST_SIZE
     if not isinstance(digest, str) or not _is_text(digest) or not (has_size or size is None):
         raise InvalidInputError(

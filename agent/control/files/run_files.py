@@ -29,8 +29,9 @@ class RunFileStore:
             InvalidInputError: a path outside of the run's folder.
         """
         with storage_errors(f"Storing {name} of run {run_id}"):
+            key = f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
             limited = _limited(chunks, self._max)
-            await self._store.put_async(_key(run_id, name), limited, max_concurrency=_PARTS)
+            await self._store.put_async(key, limited, max_concurrency=_PARTS)
 
     async def delete_run(self, run_id: str) -> int:
         """Delete the files of a run; returns their number."""
@@ -47,10 +48,6 @@ def checked_run_file(name: str) -> str:
     if inside(name, "run's file") == "":
         raise InvalidInputError(f"'{name}' is not the path of a file.")
     return name
-
-
-def _key(run_id: str, name: str) -> str:
-    return f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
 
 
 async def _limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:

@@ -105,21 +105,17 @@ async def framed(
         line = await _read(request.content.readuntil())
         if not line:
             return
-        size, name = _frame(line)
+        found = _FRAME.fullmatch(line)
+        if found is None:
+            shown = line[:80].decode("ascii", "replace")
+            message = f"The body has '{shown}' where a line with size and name is expected."
+            raise InvalidInputError(message)
+        size = int(found[1])
         if size > limit:
             raise _too_large(limit)
-        yield target(name), await _exactly(request.content, size)
+        yield target(found[2].decode()), await _exactly(request.content, size)
     if await _read(request.content.read(1)):
         raise InvalidInputError(f"The body has more than {max_count} files.")
-
-
-def _frame(line: bytes) -> tuple[int, str]:
-    found = _FRAME.fullmatch(line)
-    if found is None:
-        shown = line[:80].decode("ascii", "replace")
-        message = f"The body has '{shown}' where a line with size and name is expected."
-        raise InvalidInputError(message)
-    return int(found[1]), found[2].decode()
 
 
 async def _exactly(stream: StreamReader, size: int) -> bytes:

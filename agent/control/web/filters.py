@@ -1,4 +1,4 @@
-"""Jinja filters: how times, phases, sizes, jobs and the like are shown, and addresses of pages."""
+"""Jinja filters: how times, phases, sizes, jobs and the like are shown; the paths of pages."""
 
 import json
 import re
@@ -11,11 +11,10 @@ from jinja2 import pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup, escape
 
-from agent.control.services.jobs import JobRecord, JobVersion
+from agent.control.services.jobs import JobVersion
 from agent.control.store.agents import AgentRecord
-from agent.control.store.queues import QueueRecord
 from agent.model.job.names import version_of
-from agent.model.phase import TERMINAL, Phase
+from agent.model.phase import Phase
 
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -45,11 +44,6 @@ def tone(phase: Phase) -> str:
     return _TONES.get(phase, "busy")
 
 
-def ended(phase: Phase) -> bool:
-    """Whether the phase is terminal."""
-    return phase in TERMINAL
-
-
 def priority(number: int) -> str:
     """`critical`, `high`, `medium` or `low`."""
     return _PRIORITIES[number] if 0 <= number < len(_PRIORITIES) else str(number)
@@ -70,25 +64,9 @@ def agent_tone(agent: AgentRecord) -> str:
     return tones.get(agent_word(agent), "good")
 
 
-def prioritised(queue: QueueRecord) -> bool:
-    """Whether the queue's items have priorities."""
-    return queue.prioritization == "V0"
-
-
-def queue_path(queue: QueueRecord) -> str:
-    """The path of a queue's page."""
-    return queue_url(queue.entity, queue.name)
-
-
 def queue_url(entity: str, queue: str) -> str:
     """The path of a queue's page; both names may hold any character."""
     return f"/launch/queues/{quote(entity, safe='')}/{quote(queue, safe='')}"
-
-
-def job_path(job: JobRecord) -> str:
-    """The path of a job's page."""
-    collection = job.collection
-    return job_url(collection.entity, collection.project, collection.name)
 
 
 def job_url(entity: str, project: str, name: str | None = None) -> str:
@@ -127,10 +105,9 @@ def age(seconds: float) -> str:
     """`just now`, `12 s ago`, `3 min ago`, `2 h ago`, `4 days ago`."""
     if seconds < _JUST_NOW:
         return "just now"
-    for unit, name in ((_MINUTE, "s"), (_HOUR, "min"), (_DAY, "h")):
-        if seconds < unit:
-            previous = {"s": 1, "min": _MINUTE, "h": _HOUR}[name]
-            return f"{int(seconds // previous)} {name} ago"
+    for limit, unit, name in ((_MINUTE, 1, "s"), (_HOUR, _MINUTE, "min"), (_DAY, _HOUR, "h")):
+        if seconds < limit:
+            return f"{int(seconds // unit)} {name} ago"
     days = int(seconds // _DAY)
     return "1 day ago" if days == 1 else f"{days} days ago"
 
@@ -186,7 +163,7 @@ def _time(at: datetime, text: str, style: str) -> Markup:
 def all_filters() -> dict[str, Callable[..., Any]]:
     """Every filter, by its name in templates."""
     filters = (
-        *(tone, ended, priority, agent_word, agent_tone, prioritised, queue_path, job_path),
-        *(source_word, free_aliases, plain_choice, size, ago, lasted, clock, commands),
+        *(tone, priority, agent_word, agent_tone, source_word, free_aliases),
+        *(plain_choice, size, ago, lasted, clock, commands),
     )
     return {each.__name__: each for each in filters}

@@ -90,11 +90,8 @@ def may_retry(principal: Principal, item: ItemRecord) -> bool:
 
 
 def _may_change(principal: Principal, item: ItemRecord) -> bool:
-    policy = Policy()
-    if policy.allows(principal, item.entity, Action.CONTROL_ANY):
-        return True
-    own = item.author == principal.name
-    return own and policy.allows(principal, item.entity, Action.CONTROL_OWN)
+    action = Action.CONTROL_OWN if item.author == principal.name else Action.CONTROL_ANY
+    return Policy().allows(principal, item.entity, action)
 
 
 def facts(item: ItemRecord) -> tuple[tuple[str, str], ...]:
@@ -246,7 +243,7 @@ def plain_text(data: bytes, *, from_start: bool) -> str:
 
 
 def _overwritten(line: str) -> str:
-    """What a line shows in the end: the last state of a progress bar."""
+    """What a terminal shows of a line in the end: the last state of a progress bar."""
     parts = [part for part in line.split("\r") if part]
     shown = _CONTROLS.sub("", parts[-1]) if parts else ""
     return shown if len(shown) <= _MAX_LINE else shown[:_MAX_LINE] + " …"

@@ -117,16 +117,11 @@ class Form:
     refusal: str | None = None
     hint: str | None = None
 
-    @property
-    def has_errors(self) -> bool:
-        """Whether a field must be corrected."""
-        fields = (field.error for field in self.fields)
-        return any((self.others_error, self.variables_error, *fields))
-
 
 def empty_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | None) -> Form:
     """The form, filled with the parameters of the latest item."""
-    config = _last_config(last)
+    overrides = _object(last.run_spec.get("overrides")) if last else {}
+    config = _object(overrides.get("run_config"))
     fields = fields_of(_schema_of(version), _types_of(version), config)
     rest = without_fields(fields, config)
     queue = last.queue if last is not None else "default"
@@ -156,7 +151,7 @@ async def submit(
         others_error=parameters.others_error,
         variables_error=variables_error,
     )
-    if read.has_errors:
+    if parameters.has_errors or variables_error:
         return read
     submission = _submission(version, read, parameters.config, variables, sent.text("token"))
     try:
@@ -193,12 +188,6 @@ def _types_of(version: JobVersion) -> Json:
     declared = _object(version.artifact.metadata.get("input_types"))
     job_file = version.artifact.job_file or {}
     return _object(declared.get(CONFIG_KEY)) or declared or _object(job_file.get("input_types"))
-
-
-def _last_config(item: ItemRecord | None) -> Json:
-    """The run's configuration of an item."""
-    overrides = _object(item.run_spec.get("overrides")) if item else {}
-    return _object(overrides.get("run_config"))
 
 
 def _object(value: Any) -> Json:
@@ -324,9 +313,8 @@ def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parame
     """
     config, others_error = read_object(sent.text(OTHERS))
     read = tuple(_put(config, replace(field, texts=sent.texts(field.name))) for field in fields)
-    if others_error is not None or any(field.error for field in read):
-        return Parameters(config, read, others_error)
-    return _checked(config, read, schema)
+    parameters = Parameters(config, read, others_error)
+    return _checked(parameters, schema) if schema and not parameters.has_errors else parameters
 
 
 def read_object(text: str) -> tuple[Json, str | None]:
@@ -396,32 +384,23 @@ def _chosen(field: Field, text: str) -> Any:
     return json.loads(text)
 
 
-def _checked(config: Json, fields: tuple[Field, ...], schema: Json) -> Parameters:
-    known = {field.path: field for field in fields}
+def _checked(parameters: Parameters, schema: Json) -> Parameters:
+    """The same with violations of the schema, each beside the field that it concerns."""
+    from jsonschema import Draft202012Validator
+
+    known = {field.path for field in parameters.fields}
     errors: dict[tuple[str, ...], str] = {}
     elsewhere: list[str] = []
-    for path, sentence in _violations(config, schema):
-        field = next((p for p in _and_parents(path) if p in known), None)
+    for error in Draft202012Validator(schema).iter_errors(parameters.config):
+        path = tuple(str(part) for part in error.absolute_path)
+        rule = f"{error.validator}: {json.dumps(error.validator_value, ensure_ascii=False)}"
+        shown = json.dumps(error.instance, ensure_ascii=False)
+        sentence = f"{shown} breaks the rule `{rule}`."
+        parents = (path[:length] for length in range(len(path), 0, -1))
+        field = next((each for each in parents if each in known), None)
         if field is None:
             elsewhere.append(f"`{'.'.join(path)}`: {sentence}" if path else sentence)
         else:
             errors.setdefault(field, sentence)
-    checked = tuple(replace(f, error=errors.get(f.path)) for f in fields)
-    return Parameters(config, checked, " ".join(elsewhere) or None)
-
-
-def _violations(config: Json, schema: Json) -> Iterator[tuple[tuple[str, ...], str]]:
-    if not schema:
-        return
-    from jsonschema import Draft202012Validator
-
-    for error in Draft202012Validator(schema).iter_errors(config):
-        path = tuple(str(part) for part in error.absolute_path)
-        rule = f"{error.validator}: {json.dumps(error.validator_value, ensure_ascii=False)}"
-        shown = json.dumps(error.instance, ensure_ascii=False)
-        yield path, f"{shown} breaks the rule `{rule}`."
-
-
-def _and_parents(path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for length in range(len(path), 0, -1):
-        yield path[:length]
+    fields = tuple(replace(each, error=errors.get(each.path)) for each in parameters.fields)
+    return replace(parameters, fields=fields, others_error=" ".join(elsewhere) or None)

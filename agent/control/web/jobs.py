@@ -107,7 +107,6 @@ async def wandb_jobs(request: web.Request) -> web.StreamResponse:
 
 
 async def _projects(plane: Plane, principal: Principal, entity: str) -> list[ProjectJobs]:
-    """The projects of an entity that have jobs."""
     found = await plane.projects.list(principal, entity, after=None, first=_PROJECTS)
     projects = [
         ProjectJobs(entity, row.name, by_name(await plane.jobs.list(principal, entity, row.name)))

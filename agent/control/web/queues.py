@@ -58,7 +58,12 @@ async def overview(request: web.Request) -> web.StreamResponse:
     chosen = request.query.get("entity") or None
     if chosen:
         await plane.accounts.entity(principal, chosen)
-    shown = [chosen] if chosen else entities
+    shown = []
+    for name in [chosen] if chosen else entities:
+        found = await plane.queues.list(principal, name)
+        counts = await plane.queues.counts(principal, [each.id for each in found])
+        agents = recent(await plane.agents.list(principal, name), datetime.now(UTC))
+        shown.append((name, queue_rows(found, counts, agents)))
     topic = {"entity": chosen} if chosen else {}
     return page(
         request,
@@ -66,15 +71,8 @@ async def overview(request: web.Request) -> web.StreamResponse:
         urlencode(topic | {"beat": "1"}),
         entities=entities,
         chosen=chosen,
-        shown=[(name, await _queue_rows(plane, principal, name)) for name in shown],
+        shown=shown,
     )
-
-
-async def _queue_rows(plane: Plane, principal: Principal, entity: str) -> tuple[QueueRow, ...]:
-    queues = await plane.queues.list(principal, entity)
-    counts = await plane.queues.counts(principal, [queue.id for queue in queues])
-    agents = recent(await plane.agents.list(principal, entity), datetime.now(UTC))
-    return queue_rows(queues, counts, agents)
 
 
 def queue_rows(
@@ -118,16 +116,24 @@ async def queue(request: web.Request) -> web.StreamResponse:
     names = request.match_info
     record = await plane.queues.get(principal, names["entity"], names["queue"])
     tab = request.query.get("tab", "items")
+    values: dict[str, Any]
     if tab == "agents":
-        values = await _agents_tab(plane, principal, record)
+        agents = await plane.agents.list(principal, record.entity, queue_id=record.id)
+        shown = recent(agents, datetime.now(UTC))
+        jobs = [(each, await plane.items.held_by(principal, each.id)) for each in shown]
+        values = {"agents": jobs}
     elif tab == "settings":
-        values = _settings_tab(record)
+        template, as_json = template_texts(record)
+        values = {
+            "template": template,
+            "template_json": as_json,
+            "variables": variables(record),
+        }
     else:
         tab, values = "items", await _items_tab(request, plane, principal, record)
     topic = {"entity": record.entity} | ({"beat": "1"} if tab == "agents" else {})
-    return page(
-        request, "queue.html", urlencode(topic), queue=record, tab=tab, tabs=_TABS, **values
-    )
+    values |= {"queue": record, "tab": tab, "tabs": _TABS}
+    return page(request, "queue.html", urlencode(topic), **values)
 
 
 async def _items_tab(
@@ -173,29 +179,13 @@ def _phases(words: Sequence[str]) -> list[Phase]:
     return [phase for phases in found.values() for phase in phases]
 
 
-async def _agents_tab(plane: Plane, principal: Principal, record: QueueRecord) -> dict[str, Any]:
-    agents = await plane.agents.list(principal, record.entity, queue_id=record.id)
-    shown = recent(agents, datetime.now(UTC))
-    return {"agents": [(agent, await plane.items.held_by(principal, agent.id)) for agent in shown]}
-
-
-def _settings_tab(record: QueueRecord) -> dict[str, Any]:
-    template, template_json = template_texts(record)
-    return {
-        "template": template,
-        "template_json": template_json,
-        "variables": variables(record),
-    }
-
-
 def template_texts(queue: QueueRecord) -> tuple[str, str]:
     """The queue's template as YAML and as JSON; both empty when it sets nothing."""
     given = {key: value for key, value in queue.config.items() if value}
     arguments = given.get("resource_args")
     if not given or (list(given) == ["resource_args"] and not any((arguments or {}).values())):
         return "", ""
-    as_yaml = format_yaml(given)
-    return as_yaml, json.dumps(given, indent=2, ensure_ascii=False)
+    return format_yaml(given), json.dumps(given, indent=2, ensure_ascii=False)
 
 
 def variables(queue: QueueRecord) -> tuple[Variable, ...]:

@@ -2,8 +2,7 @@
 
 import functools
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Final
@@ -13,8 +12,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from agent.control.app_keys import PRINCIPAL
 from agent.control.middleware.errors import STATUS, masked
-from agent.control.web.filters import all_filters
+from agent.control.web.filters import all_filters, job_url, queue_url
 from agent.model.errors import LaunchError
+from agent.model.phase import TERMINAL
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -41,6 +41,7 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._templates.filters.update(all_filters())
+        self._templates.globals.update(TERMINAL=TERMINAL, queue_url=queue_url, job_url=job_url)
 
     def page(
         self,
@@ -53,15 +54,9 @@ class Renderer:
         fragment: bool = False,
         **values: Any,
     ) -> web.Response:
-        """A whole page; with `fragment` only the content of its main element.
+        """A whole page; with `fragment` only its main element, for the script that updates it.
 
-        Args:
-            template: file name of the template.
-            user: name shown as signed in.
-            status: HTTP status.
-            events: URL of the events that the page follows.
-            fragment: leave out the frame, for the script that updates regions of the page.
-            values: variables of the template.
+        `user` is shown as signed in; `events` is the URL of the events that the page follows.
         """
         text = self._templates.get_template(template).render(
             layout="fragment.html" if fragment else "base.html",
@@ -134,39 +129,25 @@ def _error_page(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _StaticFile:
-    body: bytes
-    content_type: str
-    etag: str
-
-
 class StaticFiles:
     """Answers `/launch/static/{name}`; the files are few and small, and kept in memory."""
 
     def __init__(self) -> None:
-        self._files = _load_static()
+        folder = files("agent.control.web") / "static"
+        bodies = {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+        #: Bytes and entity tag by name.
+        self._files = {
+            name: (body, hashlib.sha256(body).hexdigest()[:16]) for name, body in bodies.items()
+        }
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """The file, or 304 when the browser has it already."""
-        file = self._files.get(request.match_info["name"])
-        if file is None:
+        name = request.match_info["name"]
+        if name not in self._files:
             raise web.HTTPNotFound
-        headers = {"Cache-Control": "no-cache", "ETag": f'"{file.etag}"'}
-        known = request.if_none_match or ()
-        if any(tag.value == file.etag for tag in known):
+        body, etag = self._files[name]
+        headers = {"Cache-Control": "no-cache", "ETag": f'"{etag}"'}
+        if any(tag.value == etag for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
-        return web.Response(
-            body=file.body, content_type=file.content_type, charset="utf-8", headers=headers
-        )
-
-
-def _load_static() -> Mapping[str, _StaticFile]:
-    found: dict[str, _StaticFile] = {}
-    for entry in (files("agent.control.web") / "static").iterdir():
-        if entry.is_file():
-            body = entry.read_bytes()
-            content_type = _TYPES[entry.name.rpartition(".")[2]]
-            etag = hashlib.sha256(body).hexdigest()[:16]
-            found[entry.name] = _StaticFile(body, content_type, etag)
-    return found
+        content_type = _TYPES[name.rpartition(".")[2]]
+        return web.Response(body=body, content_type=content_type, charset="utf-8", headers=headers)

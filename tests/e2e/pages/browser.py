@@ -11,7 +11,7 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.infrastructure.state import BrowserFacts
 
-PATIENCE_SECONDS = 30
+TIMEOUT_SECONDS = 30
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -49,8 +49,8 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self._driver = webdriver.Chrome(options=options, service=Service(facts.driver))
-        self._driver.set_script_timeout(PATIENCE_SECONDS)
-        self._driver.set_page_load_timeout(PATIENCE_SECONDS)
+        self._driver.set_script_timeout(TIMEOUT_SECONDS)
+        self._driver.set_page_load_timeout(TIMEOUT_SECONDS)
 
     async def open(self, url: str) -> Self:
         await asyncio.to_thread(self._driver.get, url)
@@ -65,7 +65,7 @@ class Browser:
         return await asyncio.to_thread(self._driver.execute_async_script, script, *values)
 
     async def until(self, expression: str) -> Any:
-        """Wait until a JavaScript expression is true; tests fail with what the page showed."""
+        """Wait until a JavaScript expression is true; tests fail with the text of the page."""
         try:
             return await self.run_async(_UNTIL, expression)
         except Exception as error:
@@ -79,7 +79,7 @@ class Browser:
         return str(found)
 
     async def click(self, selector: str) -> None:
-        """Press it and wait for the page that follows."""
+        """Click an element, having marked the present page (`window.before`)."""
         await self.run(
             "window.before = true; document.querySelector(arguments[0]).click()", selector
         )

@@ -1,4 +1,4 @@
-"""A person at a browser: signs in, looks at a queue, follows a job."""
+"""The pages in a real browser: sign-in, live updates, live logs."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,14 +19,14 @@ PHONE = 390
 
 @pytest.fixture
 async def scene(tmp_path: Path, browser: Browser) -> AsyncIterator[Scene]:
-    """The browser leaves before the server does."""
+    """Closes the page before the server stops."""
     async with open_scene(tmp_path) as opened:
         yield opened
         await browser.open("about:blank")
 
 
 async def sign_in(browser: Browser, scene: Scene, path: str = "/launch") -> None:
-    """By the form, as a person does, which leads to where one wanted to go."""
+    """Sign in with the form, which redirects to the page that was asked for."""
     await browser.open(f"{scene.url}{path}")
     await browser.run("document.querySelector('#key').value = arguments[0]", scene.ada.key)
     await browser.click("form button.main")
@@ -42,7 +42,7 @@ async def mark(browser: Browser) -> None:
     await browser.run("window.marked = true")
 
 
-async def test_a_person_signs_in_and_finds_the_queue_and_its_agents(scene, browser):
+async def test_after_sign_in_the_queue_and_its_agents_are_shown(scene, browser):
     agent = await scene.agent()
 
     await sign_in(browser, scene)
@@ -119,7 +119,7 @@ async def test_a_live_log_draws_colours_and_progress_bars(scene, browser):
     assert await browser.run("return document.querySelector('.log .f2').innerText") == "100%"
 
 
-async def test_a_long_log_begins_near_its_end_and_says_so(scene, browser):
+async def test_a_long_log_is_shown_from_near_its_end_with_a_remark(scene, browser):
     item = await scene.submit("train")
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -136,7 +136,7 @@ async def test_a_long_log_begins_near_its_end_and_says_so(scene, browser):
     assert 1000 < lines <= 5300
 
 
-async def test_a_log_goes_on_after_the_server_was_away(scene, browser):
+async def test_a_log_continues_after_a_restart_of_the_server(scene, browser):
     item = await scene.submit("train")
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -158,8 +158,8 @@ async def test_a_log_goes_on_after_the_server_was_away(scene, browser):
     assert text.split() == ["before", "after"]
 
 
-async def test_a_session_that_is_over_leads_to_the_sign_in_page(scene, browser):
-    """No dialog of the browser's own, and no page that pretends to be live."""
+async def test_an_expired_session_redirects_to_the_sign_in_page(scene, browser):
+    """The browser opens no password dialog, and the page does not stay as if it were live."""
     item = await scene.submit("train")
     await scene.claim(await scene.agent())
     await sign_in(browser, scene, f"/launch/items/{item.id}")
@@ -215,7 +215,7 @@ async def test_open_details_and_the_focus_survive_an_update(scene, browser):
     assert await browser.run("return document.activeElement.innerText") == "History"
 
 
-async def test_nothing_that_users_write_is_executed(scene, browser):
+async def test_texts_of_users_are_never_executed(scene, browser):
     item = await scene.submit(HOSTILE, overrides={"args": [HOSTILE]})
     agent = await scene.agent()
     claim = await scene.claim(agent)

@@ -1,4 +1,4 @@
-"""What the log shows of colours, progress bars and hostile bytes, in a real browser."""
+"""The log view in a real browser: colours, progress bars, hostile bytes."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -39,7 +39,7 @@ class Screen:
         return found
 
     async def lines(self, *pieces: str) -> list[str]:
-        """The lines as people read them."""
+        """The text of the lines."""
         return ["".join(s["text"] for s in line).rstrip() for line in await self.spans(*pieces)]
 
 
@@ -115,7 +115,7 @@ async def test_sequences_cut_anywhere_read_the_same(screen):
     assert "".join(s["text"] for s in whole[0]) == "agreenblinkc"
 
 
-async def test_unknown_and_broken_sequences_vanish_without_harm(screen):
+async def test_unknown_and_invalid_sequences_are_removed(screen):
     text = "\x1b[?25l\x1b[>4;1m\x1b[999zx\x1b(By\x1b[1\x01mz\x07\x00\x7f!"
 
     [line] = await screen.lines(text)

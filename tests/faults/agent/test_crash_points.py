@@ -84,10 +84,10 @@ async def test_a_crash_around_a_write_of_the_journal(
     whole = getattr(Journal, step)
 
     async def around(self: Journal, *args: object) -> None:
-        if not crash.reached.is_set() or not harness.plane.hellos[1:]:
+        if not crash.reached.is_set() or not harness.plane.registrations[1:]:
             await crash.around(step, "before")
         await whole(self, *args)
-        if not harness.plane.hellos[1:]:
+        if not harness.plane.registrations[1:]:
             await crash.around(step, "after")
 
     monkeypatch.setattr(Journal, step, around)

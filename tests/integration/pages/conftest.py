@@ -1,4 +1,4 @@
-"""A control plane with people who look at it."""
+"""A control plane, and browser sessions of its users."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack

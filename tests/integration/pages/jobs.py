@@ -1,4 +1,4 @@
-"""Jobs in the control plane of a scene, as an upload leaves them."""
+"""Stores jobs in the control plane of a scene, as an upload does."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""A running control plane with something to see on its pages."""
+"""A running control plane whose pages have content."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -27,7 +27,7 @@ SESSION = "session-1"
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody with a key."""
+    """A user with a key."""
 
     key: str
     principal: Principal
@@ -35,7 +35,7 @@ class Person:
 
 @dataclass
 class Scene:
-    """The control plane, and what people and agents do to it."""
+    """The control plane, with operations of users and agents."""
 
     server: ControlPlane
     plane: Plane
@@ -79,17 +79,17 @@ class Scene:
             capacity=Capacity(slots=4, cpus=8.0, memory=16 * 1024**3),
             config={},
         )
-        welcome = await self.plane.agents.register(self.ada.principal, registration)
-        return welcome.agent
+        registered = await self.plane.agents.register(self.ada.principal, registration)
+        return registered.agent
 
     async def beat(self, agent: AgentRecord, *conditions: Condition) -> None:
-        """A heartbeat that tells what is wrong."""
+        """A heartbeat with conditions."""
         await self.plane.leases.renew(
             self.ada.principal, Heartbeat(agent.id, SESSION, "POLLING", (), conditions)
         )
 
     async def claim(self, agent: AgentRecord) -> ClaimRecord:
-        """What the agent takes next; it is then being prepared."""
+        """Claim the next item; its phase is then PREPARING."""
         leases, ada = self.plane.leases, self.ada.principal
         request = ClaimRequest(
             agent.id, SESSION, f"request-{agent.id}", Capacity(slots=4), wait_seconds=0
@@ -123,7 +123,7 @@ class Scene:
         )
 
     async def log(self, claim: ClaimRecord, data: bytes, channel: Channel = "job") -> None:
-        """Bytes arrive as an agent sends them."""
+        """Append to a log, as an agent does."""
         key = LogKey(claim.lease.item_id, claim.lease.attempt, channel)
         logs = self.server.app[LOGS]
         end = await logs.append(key, await logs.end(key), data)

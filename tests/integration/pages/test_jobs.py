@@ -34,7 +34,7 @@ def field(label: str, markup: str) -> str:
 
 
 def beside(label: str, markup: str) -> str:
-    """What the form says is wrong with the field of that label."""
+    """The error shown beside the field with that label."""
     pattern = rf'<label for="([^"]+)">{re.escape(label)}\b.*?id="\1-error">(.*?)</p>'
     found = re.search(pattern, markup, re.DOTALL)
     assert found, f"nothing beside '{label}'"
@@ -44,7 +44,7 @@ def beside(label: str, markup: str) -> str:
 async def send(
     session: aiohttp.ClientSession, path: str, values: dict[str, str]
 ) -> tuple[int, str, str]:
-    """Send a form: status, the path that it led to, the page."""
+    """Send a form; returns status, final path and page."""
     async with session.post(path, data={"queue": "default", **values}) as answer:
         return answer.status, answer.url.path, await answer.text()
 
@@ -67,7 +67,7 @@ async def test_a_project_lists_its_jobs_with_source_versions_aliases_and_last_ru
     assert f'href="/launch/items/{item.id}"' in markup
 
 
-async def test_the_address_that_clients_print_leads_to_the_projects_jobs(scene, sign_in):
+async def test_the_url_that_clients_print_redirects_to_the_projects_jobs(scene, sign_in):
     await stored_job(scene, "picture", IMAGE)
     session = await sign_in(scene.ada)
     async with session.get("/ada/default/jobs") as answer:
@@ -92,7 +92,7 @@ async def test_all_jobs_are_grouped_by_project_and_narrowed_to_an_entity(scene, 
     assert "detect" in chosen
 
 
-async def test_without_jobs_the_page_says_how_to_make_one(scene, sign_in):
+async def test_without_jobs_the_page_shows_how_to_create_one(scene, sign_in):
     assert "launch job create" in words(await page(await sign_in(scene.ada), "/launch/jobs"))
 
 
@@ -103,7 +103,7 @@ async def test_a_project_that_does_not_exist_is_not_found(scene, sign_in):
         assert "There is no project 'nowhere'" in words(await answer.text())
 
 
-async def test_a_job_shows_what_describe_tells_its_files_and_its_versions(scene, sign_in):
+async def test_a_job_shows_its_description_its_files_and_its_versions(scene, sign_in):
     await stored_job(scene, "train", IMAGE)
     await stored_job(scene, "train", aliases=("release",))
 
@@ -167,7 +167,7 @@ async def test_code_of_others_keeps_its_id(scene, sign_in):
     assert "Code artifact vision/default/code-secret:v0" in words(shown)
 
 
-async def test_a_version_is_looked_at_by_number_and_by_alias(scene, sign_in):
+async def test_a_version_is_shown_by_number_and_by_alias(scene, sign_in):
     await stored_job(scene, "train", IMAGE, aliases=("old",))
     await stored_job(scene, "train")
     session = await sign_in(scene.ada)
@@ -190,7 +190,7 @@ async def test_a_job_that_cannot_be_read_is_shown_with_its_problem_and_without_a
     assert "Launch again" not in text
 
 
-async def test_the_form_launches_what_its_fields_say(scene, sign_in):
+async def test_the_form_submits_the_values_of_its_fields(scene, sign_in):
     await stored_job(scene, "train", metadata=WITH_SCHEMA)
     session = await sign_in(scene.ada)
     markup = await page(session, PATH)
@@ -223,7 +223,7 @@ async def test_the_form_launches_what_its_fields_say(scene, sign_in):
     }
 
 
-async def test_what_breaks_the_schema_is_told_beside_its_field_and_stays_typed(scene, sign_in):
+async def test_schema_violations_are_shown_beside_their_field_and_the_text_is_kept(scene, sign_in):
     await stored_job(scene, "train", metadata=WITH_SCHEMA)
     session = await sign_in(scene.ada)
     markup = await page(session, PATH)
@@ -257,7 +257,7 @@ async def test_without_a_schema_fields_come_from_the_types_of_an_earlier_run(sce
     assert item.run_spec["overrides"]["run_config"] == {"lr": 0.001, "deep": False}
 
 
-async def test_the_form_begins_with_what_was_launched_last(scene, sign_in):
+async def test_the_form_is_filled_with_the_latest_parameters(scene, sign_in):
     await stored_job(scene, "train", metadata=WITH_SCHEMA)
     config = {"lr": 0.5, "epochs": 4, "free": 1}
     overrides = {"run_config": config}
@@ -283,7 +283,7 @@ async def test_a_form_that_is_sent_twice_launches_once(scene, sign_in):
     assert changed[1] != first[1]
 
 
-async def test_what_the_control_plane_refuses_is_told_above_the_form(scene, sign_in):
+async def test_an_error_of_the_control_plane_is_shown_above_the_form(scene, sign_in):
     await stored_job(scene, "train")
     session = await sign_in(scene.ada)
 
@@ -293,7 +293,7 @@ async def test_what_the_control_plane_refuses_is_told_above_the_form(scene, sign
     assert "There is no queue 'defalt'" in words(markup)
 
 
-async def test_who_may_only_read_sees_no_form_and_cannot_launch(scene, sign_in):
+async def test_a_viewer_sees_no_form_and_cannot_launch(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     await scene.queue("default", "vision")
     await stored_job(scene, "train", entity="vision")
@@ -315,7 +315,7 @@ async def test_an_item_links_to_its_job(scene, sign_in):
     assert f'<a href="{PATH}?version=v0">ada/default/train:v0</a>' in markup
 
 
-async def test_what_a_job_says_is_text_and_never_markup(scene, sign_in):
+async def test_texts_of_a_job_are_escaped(scene, sign_in):
     for number, text in enumerate(CORPUS):
         schema = {"properties": {text: {"title": text, "description": text, "enum": [text]}}}
         source = GIT["source"] | {"entrypoint": ["python", text]}

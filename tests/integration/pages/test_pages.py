@@ -1,4 +1,4 @@
-"""What people see, read as text and without scripts."""
+"""The pages as text, without scripts."""
 
 import html
 import json
@@ -36,13 +36,13 @@ def words(markup: str) -> str:
     return " ".join(html.unescape(inner).split())
 
 
-async def test_the_root_leads_to_launch_and_from_there_to_the_sign_in(scene):
+async def test_the_root_redirects_to_launch_and_then_to_the_sign_in_page(scene):
     async with aiohttp.ClientSession(scene.url) as session, session.get("/") as answer:
         assert answer.url.path == "/login"
         assert answer.url.query["next"] == "/launch"
 
 
-async def test_a_wrong_key_is_told_in_a_sentence(scene):
+async def test_a_wrong_key_gives_an_error_message(scene):
     headers = {"Origin": scene.url}
     async with (
         aiohttp.ClientSession(scene.url, headers=headers) as session,
@@ -60,7 +60,7 @@ async def test_signing_out_ends_the_session(scene, sign_in):
         assert answer.url.path == "/login"
 
 
-async def test_a_session_whose_key_was_revoked_leads_to_the_sign_in(scene, sign_in):
+async def test_a_session_whose_key_was_revoked_redirects_to_the_sign_in_page(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     person = await scene.person("vic", "vision", Role.VIEWER)
     session = await sign_in(person)
@@ -70,7 +70,7 @@ async def test_a_session_whose_key_was_revoked_leads_to_the_sign_in(scene, sign_
         assert answer.url.path == "/login"
 
 
-async def test_scripts_are_never_asked_for_a_password_by_a_dialog(scene):
+async def test_requests_of_scripts_get_no_basic_authentication_dialog(scene):
     headers = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Site": "same-origin"}
     path = "/launch/items/nosuchitem00/attempts/1/logs/job"
     async with (
@@ -109,7 +109,7 @@ async def test_launch_shows_counts_and_agents_of_a_queue(scene, sign_in):
     assert "box POLLING" in text
 
 
-async def test_a_queue_without_agents_and_items_says_what_to_do(scene, sign_in):
+async def test_a_queue_without_agents_and_items_shows_commands(scene, sign_in):
     session = await sign_in(scene.ada)
 
     items = words(await page(session, "/launch/queues/ada/default"))
@@ -138,7 +138,7 @@ async def test_a_queue_lists_its_items_and_filters_them_by_phase(scene, sign_in)
     assert "No item is running." in running
 
 
-async def test_older_items_are_a_page_away(scene, sign_in):
+async def test_older_items_are_on_the_next_page(scene, sign_in):
     for number in range(53):
         await scene.submit(f"item-{number}")
     session = await sign_in(scene.ada)
@@ -188,7 +188,7 @@ async def test_settings_show_the_template_and_its_variables(scene, sign_in):
     assert "How much" in text
 
 
-async def test_an_item_shows_its_way_its_log_and_why(scene, sign_in):
+async def test_an_item_shows_its_progress_its_log_and_an_explanation(scene, sign_in):
     item = await scene.submit("train")
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -211,7 +211,7 @@ async def test_an_item_shows_its_way_its_log_and_why(scene, sign_in):
     assert "example/image:1" in text
 
 
-async def test_the_setup_log_is_a_tab_away(scene, sign_in):
+async def test_the_setup_log_has_a_tab(scene, sign_in):
     item = await scene.submit("train")
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -226,7 +226,7 @@ async def test_the_setup_log_is_a_tab_away(scene, sign_in):
     assert "cloning the repository" in setup
 
 
-async def test_a_queued_item_says_why_it_waits(scene, sign_in):
+async def test_a_queued_item_shows_why_it_waits(scene, sign_in):
     item = await scene.submit("train")
 
     text = words(await page(await sign_in(scene.ada), f"/launch/items/{item.id}"))
@@ -273,7 +273,7 @@ async def test_an_agent_has_a_page(scene, sign_in):
     assert "preparing train default" in text
 
 
-async def test_what_is_wrong_with_an_agent_is_on_its_page_and_with_what_waits(scene, sign_in):
+async def test_conditions_of_an_agent_are_on_its_page_and_explain_waiting_items(scene, sign_in):
     item = await scene.submit("train")
     agent = await scene.agent()
     message = "1.0 GiB are free on the disk, and 2.0 GiB must stay free."
@@ -296,7 +296,7 @@ async def test_what_is_wrong_with_an_agent_is_on_its_page_and_with_what_waits(sc
     "path",
     ["/launch/items/nosuchitem00", "/launch/agents/nosuchagent0", "/launch/queues/ada/nosuch"],
 )
-async def test_what_does_not_exist_is_a_page_with_a_way_on(scene, sign_in, path):
+async def test_missing_objects_give_an_error_page_with_a_link(scene, sign_in, path):
     session = await sign_in(scene.ada)
 
     async with session.get(path) as answer:
@@ -307,7 +307,7 @@ async def test_what_does_not_exist_is_a_page_with_a_way_on(scene, sign_in, path)
     assert "nosuch" in text
 
 
-async def test_an_address_that_means_nothing_is_a_page_too(scene, sign_in):
+async def test_an_unknown_path_gives_an_error_page(scene, sign_in):
     session = await sign_in(scene.ada)
 
     async with session.get("/launch/what/is/this") as answer:
@@ -315,7 +315,7 @@ async def test_an_address_that_means_nothing_is_a_page_too(scene, sign_in):
         assert "There is no page /launch/what/is/this." in await answer.text()
 
 
-async def test_an_entity_that_one_may_not_read_does_not_exist(scene, sign_in):
+async def test_a_hidden_entity_is_not_found(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     person = await scene.person("vic", "vision", Role.VIEWER)
     session = await sign_in(person)
@@ -326,7 +326,7 @@ async def test_an_entity_that_one_may_not_read_does_not_exist(scene, sign_in):
         assert answer.status == 404
 
 
-async def test_a_short_address_leads_to_the_queue(scene, sign_in):
+async def test_a_short_url_redirects_to_the_queue(scene, sign_in):
     session = await sign_in(scene.ada)
 
     async with session.get("/launch/ada/default") as answer:
@@ -353,7 +353,7 @@ async def test_a_viewer_sees_no_buttons_and_may_not_use_them(scene, sign_in):
 
 
 @pytest.mark.parametrize("payload", CORPUS)
-async def test_what_users_write_is_shown_and_never_markup(scene, sign_in, payload):
+async def test_texts_of_users_are_escaped(scene, sign_in, payload):
     item = await scene.submit(payload, author=payload, overrides={"args": [payload]})
     agent = await scene.agent()
     claim = await scene.claim(agent)
@@ -379,7 +379,7 @@ async def test_what_users_write_is_shown_and_never_markup(scene, sign_in, payloa
     assert payload in html.unescape(await page(session, paths[0]))
 
 
-async def test_a_fragment_is_the_inside_of_the_page(scene, sign_in):
+async def test_a_fragment_is_the_main_element_of_the_page(scene, sign_in):
     item = await scene.submit("train")
     session = await sign_in(scene.ada)
 
@@ -417,7 +417,7 @@ async def events_until(answer: aiohttp.ClientResponse, event: bytes) -> None:
     raise AssertionError("the stream ended")
 
 
-async def test_events_tell_of_changes_of_an_item_and_end_with_the_server(scene, sign_in):
+async def test_events_report_changes_of_an_item_and_end_with_the_server(scene, sign_in):
     item = await scene.submit("train")
     session = await sign_in(scene.ada)
 
@@ -430,7 +430,7 @@ async def test_events_tell_of_changes_of_an_item_and_end_with_the_server(scene, 
         assert await answer.content.read() is not None
 
 
-async def test_events_of_an_entity_tell_of_its_items(scene, sign_in):
+async def test_events_of_an_entity_report_changes_of_its_items(scene, sign_in):
     session = await sign_in(scene.ada)
 
     async with session.get("/launch/events", params={"entity": "ada"}) as answer:
@@ -439,7 +439,7 @@ async def test_events_of_an_entity_tell_of_its_items(scene, sign_in):
         await events_until(answer, b"event: changed")
 
 
-async def test_events_of_what_one_may_not_read_are_refused(scene, sign_in):
+async def test_events_of_hidden_objects_are_refused(scene, sign_in):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     item = await scene.submit("train")
     session = await sign_in(await scene.person("vic", "vision", Role.VIEWER))

@@ -20,14 +20,14 @@ from agent.model.phase import Phase
         (200000, "2 days ago"),
     ],
 )
-def test_ages_read_as_people_say_them(seconds, text):
+def test_ages_are_rounded_to_one_unit(seconds, text):
     assert filters.age(seconds) == text
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(-1, "0 s"), (59.9, "59 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")]
 )
-def test_lengths_read_as_people_say_them(seconds, text):
+def test_durations_have_at_most_two_units(seconds, text):
     assert filters.length(seconds) == text
 
 

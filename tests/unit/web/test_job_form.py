@@ -1,4 +1,4 @@
-"""Forms of jobs: fields from schemas and types, and what people type into them."""
+"""Forms of jobs: fields from schemas and types, and reading of what was entered."""
 
 import json
 from typing import Any
@@ -82,7 +82,7 @@ def test_a_text_becomes_a_value_of_its_fields_kind(kind: Any, text: str, value: 
         ("integer", "\uff11\uff12"),
     ],
 )
-def test_what_is_no_value_of_its_kind_is_told_beside_the_field(kind: Any, text: str) -> None:
+def test_an_invalid_value_gives_an_error_beside_the_field(kind: Any, text: str) -> None:
     field = Field(("x",), kind, "x", choices=('"a"',))
     read = read_parameters([field], {}, Sent({field.name: [text]}))
     assert read.has_errors
@@ -100,7 +100,7 @@ def test_a_field_below_what_is_no_object_is_refused() -> None:
     assert "is not an object" in (read.fields[0].error or "")
 
 
-def test_a_rule_on_the_whole_is_told_beside_the_further_parameters() -> None:
+def test_a_violation_of_no_field_is_shown_beside_the_further_parameters() -> None:
     schema = {"type": "object", "additionalProperties": False, "properties": {}}
     read = read_parameters([], schema, Sent({OTHERS: ['{"x": 5}']}))
     assert "additionalProperties" in (read.others_error or "")
@@ -117,7 +117,7 @@ def test_fields_can_be_drawn_from_anything(schema: Any, types: Any, last: Any) -
 
 
 @given(last=st.dictionaries(st.sampled_from("abc") | st.text(max_size=4), JSON, max_size=5))
-def test_a_form_that_is_sent_back_unchanged_asks_for_what_was_launched_last(last: Any) -> None:
+def test_a_form_that_is_sent_back_unchanged_gives_the_latest_parameters(last: Any) -> None:
     tree = {"params": {"type_map": {"a": {"wb_type": "number"}, "b": {"wb_type": "string"}}}}
     last = {key: value for key, value in last.items() if value not in ("", {}, [])}
     if not isinstance(last.get("a", 1), int) or isinstance(last.get("a"), bool):
@@ -132,7 +132,7 @@ def test_a_form_that_is_sent_back_unchanged_asks_for_what_was_launched_last(last
 
 
 @given(text=st.text())
-def test_any_text_is_an_object_or_has_a_sentence(text: str) -> None:
+def test_any_text_is_an_object_or_gives_an_error(text: str) -> None:
     value, error = read_object(text.strip())
     assert isinstance(value, dict)
     assert (error is None) or error.endswith((".", "}."))

@@ -117,7 +117,7 @@ def test_an_agent_is_in_one_state(change, word, tone):
     assert (filters.agent_word(agent), filters.agent_tone(agent)) == (word, tone)
 
 
-def test_agents_that_went_long_ago_are_not_shown_and_live_ones_come_first():
+def test_agents_lost_long_ago_are_not_shown_and_live_ones_come_first():
     lost = replace(AGENT, id="lost", lost=True, heartbeat_at=NOW - timedelta(hours=2))
     gone = replace(lost, id="gone", heartbeat_at=NOW - timedelta(days=2))
 
@@ -145,7 +145,7 @@ def test_a_queue_row_has_only_its_own_agents():
 
 
 @pytest.mark.parametrize("config", [{}, {"resource_args": {}}, {"resource_args": {"x": {}}}])
-def test_a_template_that_says_nothing_is_empty(config):
+def test_a_template_without_values_is_empty(config):
     assert queues.template_texts(replace(QUEUE, config=config)) == ("", "")
 
 
@@ -177,7 +177,7 @@ def test_facts_are_texts_without_the_empty_ones():
     assert items.facts(item) == (("image digest", "sha256:1"), ("size", "3"))
 
 
-def test_capacity_reads_as_people_say_it():
+def test_capacity_is_shown_with_units():
     assert queues.capacity(AGENT) == (
         ("Runners", "local-process"),
         ("Jobs at a time", "2"),
@@ -187,11 +187,11 @@ def test_capacity_reads_as_people_say_it():
     )
 
 
-def test_an_agent_of_wandb_offers_nothing_that_we_know():
+def test_an_agent_of_wandb_has_no_known_capacity():
     assert queues.capacity(replace(AGENT, capacity=None, resources=())) == ()
 
 
-def test_unlimited_jobs_are_said_so():
+def test_unlimited_jobs_are_shown_as_any_number():
     agent = replace(AGENT, capacity=Capacity(slots=None))
 
     assert ("Jobs at a time", "any number") in queues.capacity(agent)
@@ -218,13 +218,13 @@ def test_without_attempts_there_is_no_log():
         (Phase.LOST, 5, "job"),
     ],
 )
-def test_the_log_is_the_one_where_something_happens(phase, job_bytes, channel):
+def test_the_log_that_is_being_written_is_shown(phase, job_bytes, channel):
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, phase, job_bytes))
 
     assert items.choose_log(attempts, None, None) == items.LogChoice(2, channel, None)
 
 
-def test_an_asked_for_log_stays():
+def test_a_requested_log_is_kept():
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, Phase.STARTED))
 
     assert items.choose_log(attempts, 1, "setup") == items.LogChoice(1, "setup", 1)

@@ -1,7 +1,7 @@
 from agent.control.web.items import plain_text
 
 
-def test_colours_and_titles_leave_no_trace():
+def test_colours_and_titles_are_removed():
     data = (
         b"\x1b[1;31mred\x1b[0m \x1b]0;a title\x07plain \x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\\n"
     )
@@ -21,7 +21,7 @@ def test_a_single_line_is_shown_even_when_it_is_cut():
     assert plain_text(b"ond half", from_start=False) == "ond half"
 
 
-def test_bytes_that_are_no_text_and_controls_do_no_harm():
+def test_undecodable_bytes_and_controls_are_replaced_or_removed():
     assert plain_text(b"a\xff\x00\x08b\x1b", from_start=True) == "a�b"
 
 
