@@ -30,7 +30,7 @@ STOPPING: Final = web.AppKey("stopping", asyncio.Event)
 PRINCIPAL: Final = web.RequestKey("principal", Principal)
 #: Whether the credential came in a header (a client) and not in a cookie (a browser).
 BY_HEADER: Final = web.RequestKey("by_header", bool)
-#: Set by handlers whose duration says how long somebody waited, not how fast we are.
+#: Set by handlers that wait for events: their duration is not one of processing.
 WAITED: Final = web.RequestKey("waited", bool)
 
 

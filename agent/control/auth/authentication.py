@@ -1,4 +1,4 @@
-"""From a key, a run token or a signed session to the principal that it stands for."""
+"""Authentication: the principal of a key, a run token or a signed session."""
 
 import hashlib
 from collections.abc import Callable, Coroutine

@@ -72,7 +72,10 @@ class ContentStore:
             if announced is not None and announced <= _SMALL:
                 await self._store.put_async(key, b"".join([chunk async for chunk in upload]))
             elif await self._rows.find(entity, md5) is None:
-                await self._stream(key, upload)
+                try:
+                    await self._store.put_async(key, aiter(upload), max_concurrency=_PARTS)
+                finally:
+                    await upload.cancel_pull()
             else:
                 async for _ in upload:
                     pass
@@ -123,12 +126,6 @@ class ContentStore:
                 self._store.put(key, one.data)
             written.append(ContentRecord(one.entity, one.md5, key, size))
 
-    async def _stream(self, key: str, upload: VerifiedUpload) -> None:
-        try:
-            await self._store.put_async(key, aiter(upload), max_concurrency=_PARTS)
-        finally:
-            await upload.cancel_pull()
-
     async def read(self, entity: str, md5: str) -> tuple[int, AsyncIterator[bytes]] | None:
         """Size and verified stream of a content; `None` when it is not stored."""
         known = await self._rows.find(entity, md5)
@@ -162,8 +159,8 @@ class ContentStore:
     async def sweep(self, before: datetime) -> int:
         """Delete contents that no artifact refers to, unused since `before`; their number.
 
-        First those that have rows, then objects without a row, which a process leaves that is
-        killed between writing and recording.
+        First those that have rows, then objects without a row, which remain of a process
+        that was killed between writing and recording.
         """
         removed, last = 0, None
         while unused := await self._rows.unused(before, last):

@@ -35,7 +35,7 @@ class Extent:
 
     @property
     def size(self) -> int:
-        """Number of bytes."""
+        """Bytes."""
         return self.end - self.start
 
     @property

@@ -42,7 +42,7 @@ _EXACT: Final = {
     "/logout": Access.PUBLIC,
     "/sdk/otel/{path}": Access.PUBLIC,
     "/graphql": Access.KEY,
-    # The URL that W&B's clients and our commands print for the jobs of a project.
+    # The URL that W&B's clients and `launch` print for the jobs of a project.
     "/{entity}/{project}/jobs": Access.PAGE,
     "/launch/sign-in-links": Access.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,
@@ -50,7 +50,7 @@ _EXACT: Final = {
 #: Longest first.
 _BELOW: Final = (
     ("/launch/static", Access.PUBLIC),
-    # Signed URLs: whoever has one may use it.
+    # Signed URLs: any holder of one may use it.
     ("/storage", Access.PUBLIC),
     ("/artifactsV2", Access.KEY),
     ("/files", Access.KEY),

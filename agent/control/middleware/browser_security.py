@@ -1,6 +1,6 @@
 """Protection of users' browsers: DNS rebinding, cross-site requests, injected content.
 
-A page of another site can make a browser send requests to our address under the site's own
+A page of another site can make a browser send requests to this server under the site's own
 name (DNS rebinding). So a request's `Host` must be a loopback name, the address that it
 connected to, the external URL's host, or a name that the administrator listed.
 """
@@ -57,7 +57,7 @@ class HostRules:
     def admits(self, headers: list[str], local_address: str | None) -> bool:
         """Whether there is exactly one `Host` header, with an accepted name.
 
-        `local_address` is our end of the connection, which is accepted when written as a
+        `local_address` is the server's end of the connection, which is accepted when written as a
         number: no name was resolved then.
         """
         name = _name(headers[0]) if len(headers) == 1 else None
@@ -82,7 +82,7 @@ def _same(name: str, local_address: str | None) -> bool:
 
 @web.middleware
 async def check_host(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer 421 to requests under a host name that is not ours."""
+    """Answer 421 to requests under a host name that is not this server's."""
     sockname = request.get_extra_info("sockname")
     local = sockname[0] if isinstance(sockname, tuple) else None
     if request.app[HOSTS].admits(request.headers.getall("Host", []), local):
@@ -102,7 +102,7 @@ def is_cross_site(request: web.Request, *, by_browser: bool) -> bool:
 
     A foreign `Origin` is always refused. Where the browser itself adds the credential (a
     cookie) or there is none yet (sign-in), the browser must also state, by `Sec-Fetch-Site`
-    or `Origin`, that the page is ours; clients with a key in a header send neither.
+    or `Origin`, that the page is of this server; clients with a key in a header send neither.
     """
     if request.method in _SAFE_METHODS:
         return False

@@ -1,1 +1,1 @@
-"""Pages for people: server-rendered, kept fresh by server-sent events."""
+"""The web pages: rendered by the server, updated on server-sent events."""

@@ -15,7 +15,7 @@ from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.logs import LogKey, LogStore
 from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import ItemRecord
-from agent.control.web.filters import job_url, queue_url, tone
+from agent.control.web.filters import job_url, tone
 from agent.control.web.rendering import page
 from agent.model.errors import InvalidInputError
 from agent.model.job.reference import parse_reference
@@ -34,7 +34,7 @@ _ESCAPES: Final = re.compile(
     re.DOTALL,
 )
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
-#: The phase that stands for each step; `LEASED` and `PREPARING` are one step, "preparing".
+#: The phase of each step; `LEASED` and `PREPARING` are one step, "preparing".
 _STEPS: Final = (Phase.QUEUED, Phase.PREPARING, Phase.PERMITTED, Phase.STARTED)
 _STEP_WORDS: Final = tuple(phase.word for phase in _STEPS)
 
@@ -52,7 +52,6 @@ async def item(request: web.Request) -> web.StreamResponse:
         "item.html",
         urlencode({"item": record.id} | waiting),
         item=record,
-        queue_path=queue_url(record.entity, record.queue),
         timeline=steps(record.phase, history),
         explanation=await plane.items.explain(principal, record.id),
         attempts=attempts,

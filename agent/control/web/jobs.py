@@ -21,7 +21,6 @@ from agent.control.web.filters import job_url, source_word
 from agent.control.web.rendering import page
 from agent.model.errors import NotFoundError
 from agent.model.job.reference import JobReference, no_such_version
-from agent.model.spec import Json
 
 #: Files of an artifact that a page lists.
 _FILES: Final = 100
@@ -43,6 +42,7 @@ _NAMES: Final = {
     "base_image": "Base image",
     "notebook": "Notebook",
 }
+_UNSET: Final[tuple[object, ...]] = (None, "", [], False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,6 @@ class ProjectJobs:
     entity: str
     project: str
     jobs: tuple[JobRecord, ...]
-
-    @property
-    def url(self) -> str:
-        """The path of its page."""
-        return job_url(self.entity, self.project)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +186,6 @@ async def _job(
         urlencode({"entity": collection.entity}),
         status=status,
         job=collection,
-        job_path=job_url(collection.entity, collection.project, collection.name),
-        project_path=job_url(collection.entity, collection.project),
         version=shown.version,
         versions=shown.versions,
         described=described(shown.version),
@@ -224,24 +217,16 @@ def described(version: JobVersion) -> tuple[tuple[str, str], ...]:
     if version.code is not None:
         # The job file has only the artifact's id.
         known = known | {"artifact": version.summary}
+    git = known.get("git")
+    values = (git if isinstance(git, dict) else {}) | known
     services = job_file.get("services")
     rows = (
         ("Source", source_word(version)),
-        *_of_source(known),
+        *((_NAMES[key], _text(values[key])) for key in _NAMES if values.get(key) not in _UNSET),
         ("Python", str(job_file.get("runtime") or "")),
         ("Services", _text(services) if services else ""),
     )
     return tuple((name, value) for name, value in rows if value)
-
-
-def _of_source(source: Json) -> list[tuple[str, str]]:
-    git = source.get("git")
-    values = (git if isinstance(git, dict) else {}) | source
-    return [
-        (_NAMES[key], _text(values[key]))
-        for key in _NAMES
-        if values.get(key) not in (None, "", [], False)
-    ]
 
 
 def _text(value: Any) -> str:

@@ -217,7 +217,6 @@ async def agent(request: web.Request) -> web.StreamResponse:
         "agent.html",
         urlencode({"entity": record.entity, "beat": "1"}),
         agent=record,
-        queues=[(name, queue_url(record.entity, name)) for name in record.queue_names],
         capacity=capacity(record),
         items=await plane.items.held_by(principal, record.id),
     )
