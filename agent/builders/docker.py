@@ -112,6 +112,7 @@ class DockerBuilder:
             requirements=plan.requirements.found_in or None,
             base_image=plan.bases[0] if generated else None,
             base_image_configured=bool(self._config.base_image or self._config.accelerator),
+            warnings=plan.requirements.warnings,
         )
 
     async def key(self, request: BuildRequest) -> str:
@@ -129,9 +130,7 @@ class DockerBuilder:
     async def _plan(self, request: BuildRequest) -> Plan:
         found = None
         if request.dockerfile is None:
-            found = await fetch_requirements(
-                request.context, request.root, self._threads, self._fetch
-            )
+            found = await fetch_requirements(request, self._environment, self._threads, self._fetch)
         return await in_thread(self._threads, lambda _: make_plan(request, self._config, found))
 
     def _parts(self, plan: Plan, stop: Stop) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from agent.model.job.requirements import (
     read_source_file,
     shown,
 )
+from agent.ports.builder import BuildRequest
 from agent.system.threads import in_thread
 
 _LARGEST_LOCK: Final = 32 * 1024 * 1024
@@ -84,6 +85,13 @@ class Requirements:
         return bool(self.found_in)
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """For the item: locks that are not read where nothing else names packages."""
+        if self:
+            return ()
+        return tuple(f"build: no packages are installed: {remark}" for remark in self.remarks)
+
+    @property
     def mode(self) -> str:
         """How the installing script treats the list."""
         return "frozen" if self.lenient else "exact" if self.exact else "resolve"
@@ -135,17 +143,29 @@ NONE: Final = Requirements("")
 
 
 async def fetch_requirements(
-    context: Path, root: Path, threads: Executor, fetch: Fetch | None
+    request: BuildRequest,
+    environment: Mapping[str, str],
+    threads: Executor,
+    fetch: Fetch | None,
 ) -> Requirements:
-    """As `find_requirements`, with the content of included URLs.
+    """As `find_requirements`, with the content of included URLs and the agent's index strategy.
+
+    A strategy on the command line reaches containers too, and is a part of the content key and
+    of BuildKit's key for the layer. What the requirements themselves ask for has precedence.
 
     Raises:
         JobError: `SOURCE_INVALID`; `POLICY_SOURCE` and `SOURCE_UNREACHABLE` for a URL.
     """
     remote: dict[str, bytes] = {}
     while True:
-        found = await in_thread(threads, lambda _: find_requirements(context, root, remote))
+        found = await in_thread(
+            threads, lambda _: find_requirements(request.context, request.root, remote)
+        )
         if not found.unread:
+            strategy = environment.get("UV_INDEX_STRATEGY")
+            if strategy and "--index-strategy" not in found.options:
+                options = (*found.options, "--index-strategy", strategy)
+                return replace(found, options=options)
             return found
         for url, where in found.unread:
             if fetch is None or len(remote) == _MOST_URLS:

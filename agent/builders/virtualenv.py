@@ -99,7 +99,7 @@ class VirtualenvBuilder:
         found = await in_thread(
             self._threads, lambda _: find_requirements(request.context, request.root)
         )
-        return BuildPreview(requirements=found.found_in or None)
+        return BuildPreview(requirements=found.found_in or None, warnings=found.warnings)
 
     async def key(self, request: BuildRequest) -> str:
         """See `BuilderPort`. Code counts only where packages are installed from it."""
@@ -266,7 +266,7 @@ class VirtualenvBuilder:
 
     async def _requirements(self, request: BuildRequest) -> Requirements:
         await in_thread(self._threads, lambda _: check_paths(request))
-        return await fetch_requirements(request.context, request.root, self._threads, self._fetch)
+        return await fetch_requirements(request, self._environment, self._threads, self._fetch)
 
     def _found(self, key: str, *, reused: bool) -> Image | None:
         folder = self._folder(key)

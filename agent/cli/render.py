@@ -79,6 +79,8 @@ def _print(preview: "Preview") -> None:
     _heading("Source")
     build = preview.build
     print_pairs([*preview.facts.items(), ("requirements", build and build.requirements)])
+    for warning in build.warnings if build is not None else ():
+        print_remark(f"warning: {warning}")
     if build is not None and build.dockerfile is not None:
         _heading(f"Dockerfile ({build.own_dockerfile or 'generated'})")
         print(_safe_lines(build.dockerfile))

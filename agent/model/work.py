@@ -108,6 +108,8 @@ class Image:
     built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.
     environment: Path | None = None
+    #: Of its build, for the item.
+    warnings: tuple[str, ...] = ()
 
 
 def workload_name(control_plane_id: str, item_id: str, attempt: int) -> str:

@@ -142,8 +142,8 @@ class _Attempt:
                 resolved, context.backend.builder, context.backend.images, findings
             )
         )
-        if findings.warning is not None:
-            context.report.note(warning=findings.warning)
+        for warning in filter(None, (*image.warnings, findings.warning)):
+            context.report.note(warning=warning)
         return await create(context, resolved, image)
 
     async def _start_and_watch(self, workload: Workload) -> Outcome:

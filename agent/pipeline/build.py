@@ -61,6 +61,7 @@ class Builds:
             image = replace(found, reused=True)
         else:
             image = await self._once(builder, request, key, log)
+        image = replace(image, warnings=(await builder.preview(request)).warnings)
         if image.here or images is None:
             return image
         # Only the registry has it: pull it by digest, then find it again, which tells the builder

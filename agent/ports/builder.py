@@ -57,6 +57,8 @@ class BuildPreview:
     base_image: str | None = None
     #: The agent's configuration chose the base image.
     base_image_configured: bool = False
+    #: Sentences for the item's warnings, shown for reused results too.
+    warnings: tuple[str, ...] = ()
 
 
 class BuilderPort(Protocol):

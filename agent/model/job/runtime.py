@@ -8,13 +8,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
-
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from typing import TYPE_CHECKING, Final
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.paths import candidates
 from agent.model.job.pyproject import read_pyproject
+
+if TYPE_CHECKING:
+    from packaging.specifiers import SpecifierSet
 
 ACCEPTED: Final = "Accepted: `3.11`, `3.11.4`, `python-3.11.4`, `CPython 3.11.4`."
 
@@ -138,6 +139,9 @@ def _from_pyproject(path: str, text: str, current: str) -> Runtime | None:
         return None
     where = f"{path}, line {pyproject.line_of_key('requires-python')}"
     hint = "Accepted: a range of versions, for example `>=3.11` or `>=3.10,<3.13`."
+    # Imported here: it takes a tenth of a command's time to load.
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     try:
         admitted = SpecifierSet(wanted)
     except (InvalidSpecifier, TypeError, AttributeError):
@@ -150,7 +154,7 @@ def _from_pyproject(path: str, text: str, current: str) -> Runtime | None:
     return Runtime(python, where)
 
 
-def _nearest(admitted: SpecifierSet, current: str) -> str | None:
+def _nearest(admitted: "SpecifierSet", current: str) -> str | None:
     """The admitted minor version nearest to the one in use; of two equally near, the newer."""
     here = int(current.removeprefix("3."))
     for minor in sorted(_MINORS, key=lambda candidate: (abs(candidate - here), -candidate)):

@@ -3,11 +3,14 @@
 The rows are complaints of users of other tools; see also `tests/unit/model/job`.
 """
 
+import functools
 import os
 import shutil
 import subprocess
+import threading
 import uuid
 import zipfile
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -36,20 +39,37 @@ def package(folder: Path, name: str, value: int) -> None:
     (folder / "pyproject.toml").write_text(system + project)
 
 
-def wheel(folder: Path, name: str, value: int) -> None:
+def wheel(folder: Path, name: str, value: int, version: str = "1.0") -> None:
     """A wheel by hand, since an index may be away."""
     folder.mkdir(parents=True, exist_ok=True)
-    facts = f"{name}-1.0.dist-info"
+    facts = f"{name}-{version}.dist-info"
     files = {
         f"{name}/__init__.py": f"VALUE = {value}\n",
-        f"{facts}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n",
+        f"{facts}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
         f"{facts}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         f"{facts}/RECORD": "",
     }
-    with zipfile.ZipFile(folder / f"{name}-1.0-py3-none-any.whl", "w") as made:
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as made:
         for path, text in files.items():
             # Without the time of day: equal content is an equal file.
             made.writestr(zipfile.ZipInfo(path), text)
+
+
+@pytest.fixture
+def package_indexes(tmp_path):
+    """Two package indexes: the one that is asked first has foo 1.0 only, the other foo 2.0."""
+    folder = tmp_path / "indexes"
+    for index, version in (("first", "1.0"), ("second", "2.0")):
+        wheel(folder / index / "foo", "foo", 1, version)
+        name = f"foo-{version}-py3-none-any.whl"
+        (folder / index / "foo/index.html").write_text(f'<a href="{name}">{name}</a>')
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        # uv asks the extra index before the default one.
+        yield {"index_url": f"{url}/second", "extra_index_urls": (f"{url}/first",)}
+        server.shutdown()
 
 
 def provide(root: Path, where: str | None, name: str, value: int) -> None:
@@ -116,6 +136,30 @@ async def test_containers_get_the_packages_as_they_are_now(builder, request_for,
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("kind", ["image", "environment"])
+async def test_the_agents_index_strategy_reaches_the_installation(
+    builder, threads, request_for, build, tmp_path, package_indexes, kind
+):
+    root = tmp_path / "job"
+    root.mkdir()
+    (root / "requirements.txt").write_text("foo==2.0\n")
+
+    def make(strategy):
+        environment = {**os.environ, **strategy}
+        if kind == "image":
+            return builder(environment=environment, network="host", **package_indexes)
+        config = BuilderConfig(**package_indexes)
+        cache = tmp_path / "cache"
+        return VirtualenvBuilder(config, cache, threads=threads, environment=environment)
+
+    error = await refused(make({}), request_for(root), build)
+    assert "that index hides the others" in error.message
+    assert "set `UV_INDEX_STRATEGY=unsafe-best-match`" in error.message
+    _, log = await build(make({"UV_INDEX_STRATEGY": "unsafe-best-match"}), request_for(root))
+    assert "+ foo==2.0" in log.text
+
+
+@pytest.mark.docker
 async def test_a_list_that_plays_no_part_is_not_read(
     builder, request_for, build, tmp_path, docker_engine
 ):
@@ -154,6 +198,8 @@ async def test_locks_that_are_not_read_are_named_in_the_log(
     root.mkdir()
     (root / "poetry.lock").write_text("")
     request = request_for(root)
+    (warning,) = (await virtualenvs.preview(request)).warnings
+    assert warning.startswith("build: no packages are installed: poetry.lock is not read")
     log = RecordingLog()
     await virtualenvs.build(request, await virtualenvs.key(request), log)
     assert "warning: poetry.lock is not read; to install from it: `poetry export" in log.text

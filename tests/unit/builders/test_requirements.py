@@ -7,6 +7,7 @@ import pytest
 from agent.builders.requirements import NONE, fetch_requirements, find_requirements
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
+from agent.ports.builder import BuildRequest
 
 
 def write(root, **files):
@@ -21,6 +22,13 @@ def root(tmp_path):
     made = tmp_path / "root"
     (made / "jobs/hello").mkdir(parents=True)
     return made
+
+
+def request(root):
+    return BuildRequest(
+        root=root, context=root, dockerfile=None, base_image=None, python=None, command=(),
+        user_id=1000, title="job", labels={},
+    )  # fmt: skip
 
 
 def find(root):
@@ -136,7 +144,7 @@ async def test_included_urls_are_fetched_with_what_they_include(root, threads):
     async def fetch(url):
         return files[url]
 
-    found = await fetch_requirements(root, root, threads, fetch)
+    found = await fetch_requirements(request(root), {}, threads, fetch)
     assert found.files(root, root)["constraints.txt"] == "six<2\nseven<8\n"
 
 
@@ -148,8 +156,24 @@ async def test_urls_that_may_not_be_fetched_are_refused_with_the_line(root, thre
 
     for given, words in ((fetch, "line 2: Not allowed. Ask."), (None, "is not fetched. Copy the")):
         with pytest.raises(PolicyError) as caught:
-            await fetch_requirements(root, root, threads, given)
+            await fetch_requirements(request(root), {}, threads, given)
         assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("six\n", ("--index-strategy", "unsafe-first-match")),
+        ("--extra-index-url https://b\nsix\n", ("--index-strategy", "unsafe-best-match")),
+    ],
+)
+async def test_the_agents_index_strategy_holds_unless_the_file_asks_for_one(
+    root, threads, text, expected
+):
+    write(root, requirements_dot_txt=text)
+    environment = {"UV_INDEX_STRATEGY": "unsafe-first-match"}
+    found = await fetch_requirements(request(root), environment, threads, None)
+    assert found.options == expected
 
 
 UV_LOCK = """version = 1
@@ -199,10 +223,13 @@ def test_a_lock_without_its_project_is_passed_over_and_a_broken_one_named(root):
 def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure):
     (root / lock).write_text("anything")
     assert not find(root)
-    assert find(root).remarks == (f"{lock} is not read; to install from it: {cure}",)
+    remark = f"{lock} is not read; to install from it: {cure}"
+    assert find(root).remarks == (remark,)
+    assert find(root).warnings == (f"build: no packages are installed: {remark}",)
     write(root, pyproject_dot_toml=PROJECT)
     assert texts(root) == ["six>=1"]
     assert len(find(root).remarks) == 1
+    assert find(root).warnings == ()
     write(root, requirements_dot_txt="six\n")
     assert find(root).remarks == ()
 

@@ -69,9 +69,10 @@ class FakeBuilder:
         self.reached = asyncio.Event()
         self.cancelled = 0
         self.pruned: list[tuple[float, int]] = []
+        self.warnings: tuple[str, ...] = ()
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
-        return BuildPreview()
+        return BuildPreview(warnings=self.warnings)
 
     async def key(self, request: BuildRequest) -> str:
         self.requests.append(request)

@@ -74,6 +74,14 @@ async def test_equal_keys_share_one_build_and_its_log() -> None:
     assert b"nothing to build" in logs[0].text
 
 
+async def test_warnings_of_the_source_come_with_built_and_with_reused_images() -> None:
+    builder, builds = FakeBuilder(), Builds(timeout=60, concurrency=1)
+    builder.warnings = ("build: no packages are installed: poetry.lock is not read",)
+    for reused in (False, True):
+        image = await builds.image(resolved(), builder, None, Lines())
+        assert (image.reused, image.warnings) == (reused, builder.warnings)
+
+
 async def test_what_only_a_registry_has_is_pulled_by_its_digest_before_it_runs() -> None:
     class Far(FakeImages):
         def __init__(self) -> None:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
@@ -211,6 +211,7 @@ def test_a_link_out_of_the_source_is_refused(root: Path) -> None:
         read_requirements(root / "src/requirements.txt", root / "src", root / "src")
 
 
+@example("six\n\0/")
 @given(st.text(max_size=60) | st.text("-ab=#\\ \n'[]{}@:/.", max_size=40))
 def test_any_text_is_read_or_refused_by_line(text: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
