@@ -25,7 +25,7 @@ from agent.model.units import format_size
 
 if TYPE_CHECKING:
     from agent.jobs.request import Kind
-    from agent.jobs.version import JobVersion
+    from agent.jobs.version import CreatedJob
     from agent.remote.console import Console
 
 Json = dict[str, Any]
@@ -105,7 +105,7 @@ def create(
         "schema": _schema_from(schema) if schema else None,
     }
 
-    async def work(console: "Console") -> "JobVersion":
+    async def work(console: "Console") -> "CreatedJob":
         entity = await console.acting_entity()
         request = JobRequest(kind=kind, path=path, entity=entity, project=project, **fields)
         async with open_job_store(console.client) as store:
@@ -342,7 +342,7 @@ def print_progress(done: int, total: int) -> None:
         print_remark(f"launch: {done} of {total} files are uploaded.")
 
 
-def print_version(version: "JobVersion") -> None:
+def print_version(version: "CreatedJob") -> None:
     """Print what was made, in W&B's words, with the remarks about it."""
     for remark in version.remarks:
         print_remark(f"launch: {remark}")
@@ -372,7 +372,7 @@ def _schema_from(text: str) -> Json:
     return schema
 
 
-def _as_json(version: "JobVersion") -> Json:
+def _as_json(version: "CreatedJob") -> Json:
     return {
         "action": version.action,
         "job": str(version.reference),

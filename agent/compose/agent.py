@@ -30,7 +30,7 @@ from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
 from agent.model.protocol import AgentRegistration, RegisteredAgent
-from agent.pipeline.dependencies import Limits
+from agent.pipeline.dependencies import AttemptTimeouts
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
@@ -122,7 +122,7 @@ async def make_daemon(
         open_backends=backends,
         sources=sources,
         config=config,
-        limits=Limits(grace=config.stopped_run_timeout, pending=config.pending_timeout),
+        limits=AttemptTimeouts(grace=config.stopped_run_timeout, pending=config.pending_timeout),
         on_stop=auto if config.on_stop == "auto" else config.on_stop,
         executor=context.threads,
     )

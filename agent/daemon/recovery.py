@@ -74,7 +74,7 @@ class RunnerFinds(Enum):
     EXITED = auto()
 
 
-class Action(Enum):
+class RecoveryAction(Enum):
     """What to do."""
 
     #: Run the attempt from its first stage.
@@ -93,39 +93,41 @@ class Action(Enum):
     KEEP = auto()
 
 
-def decide(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> Action:
+def decide(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> RecoveryAction:
     """The rule of design §5: never start what may have been started."""
     match server:
         case ServerSays.UNSTARTED | ServerSays.PERMITTED | ServerSays.STARTED:
             return _decide_held(server, journal, runner)
         case ServerSays.NOT_HELD:
-            return Action.KEEP
+            return RecoveryAction.KEEP
         case ServerSays.ENDED:
-            return Action.REMOVE
+            return RecoveryAction.REMOVE
         case ServerSays.UNKNOWN:
             # With a journal entry it was this agent's, and nobody waits for it any more.
             # Without one it may belong to another agent on the same engine.
-            return Action.KEEP if journal is JournalSays.NOTHING else Action.REMOVE
+            return RecoveryAction.KEEP if journal is JournalSays.NOTHING else RecoveryAction.REMOVE
 
 
-def _decide_held(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> Action:
+def _decide_held(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> RecoveryAction:
     if journal is JournalSays.OUTCOME:
-        return Action.DELIVER
+        return RecoveryAction.DELIVER
     match runner:
         case RunnerFinds.RUNNING | RunnerFinds.EXITED:
-            return Action.FOLLOW
+            return RecoveryAction.FOLLOW
         case RunnerFinds.OUTDATED if server is ServerSays.UNSTARTED:
             # Creating it again replaces it.
-            return Action.PREPARE
+            return RecoveryAction.PREPARE
         case RunnerFinds.CREATED | RunnerFinds.OUTDATED:
             # The server knows of a start, and this workload never started: it is another one.
-            return Action.REPORT_LOST if server is ServerSays.STARTED else Action.START
+            return (
+                RecoveryAction.REPORT_LOST if server is ServerSays.STARTED else RecoveryAction.START
+            )
         case RunnerFinds.NOTHING:
             # Without a permit no start is sent, whatever was intended.
             never_started = server is ServerSays.UNSTARTED or (
                 server is ServerSays.PERMITTED and journal is JournalSays.NOT_STARTED
             )
-            return Action.PREPARE if never_started else Action.REPORT_LOST
+            return RecoveryAction.PREPARE if never_started else RecoveryAction.REPORT_LOST
 
 
 # ------------------------------------------------------------------------- observations
@@ -231,7 +233,7 @@ class Recovery:
             try:
                 status = _BY_STATUS[await self._queue.attempt_status(one.workload.lease)]
                 state = _BY_STATE[one.workload.state]
-                if decide(status, _journal_says(entries.get(key)), state) is Action.REMOVE:
+                if decide(status, _journal_says(entries.get(key)), state) is RecoveryAction.REMOVE:
                     log.info("removing a workload whose attempt is over")
                     await one.runner.stop(one.workload, self._grace)
                     await one.runner.destroy(one.workload)
@@ -239,17 +241,17 @@ class Recovery:
                 log.warning("not removed; the next pruning tries again", error=str(error))
 
 
-def _begin(action: Action, entry: JournalEntry | None, found: Found | None) -> Begin:
+def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | None) -> Begin:
     workload = found.workload if found else None
     resume = ResumePoint.from_text(entry.log_resume if entry else "")
     match action:
-        case Action.START if workload is not None:
+        case RecoveryAction.START if workload is not None:
             return Start(workload)
-        case Action.FOLLOW if workload is not None:
+        case RecoveryAction.FOLLOW if workload is not None:
             return Follow(workload, resume)
-        case Action.DELIVER if entry is not None and entry.outcome is not None:
+        case RecoveryAction.DELIVER if entry is not None and entry.outcome is not None:
             return Deliver(entry.outcome, workload, resume)
-        case Action.PREPARE:
+        case RecoveryAction.PREPARE:
             return Prepare()
         case _:
             message = "the agent was restarted, and nothing is left of the job"

@@ -28,7 +28,7 @@ from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason, cancel_task, race
-from agent.pipeline.dependencies import Backend, Dependencies, Limits, Sources
+from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, Sources
 from agent.pipeline.retry import Sleep
 from agent.ports.queue import QueuePort
 
@@ -154,7 +154,7 @@ class AgentDaemon:
         open_backends: Callable[[RegisteredAgent], Awaitable[Backends]],
         sources: Sources,
         config: AgentConfig,
-        limits: Limits,
+        limits: AttemptTimeouts,
         on_stop: Literal["wait", "detach"],
         executor: Executor,
         notifier: SystemdNotifier | None = None,

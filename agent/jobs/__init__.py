@@ -1,4 +1,4 @@
-"""Authoring, on the submitter's machine: `JobRequest` → `JobDraft` → `JobVersion` → launch spec.
+"""Authoring, on the submitter's machine: `JobRequest` → `JobDraft` → `CreatedJob` → launch spec.
 
 `request` holds what was asked for and its checks, `draft` reads the source and finds what the job
 file needs, `repository` does so for Git, `version` uploads, `submission` writes launch specs.

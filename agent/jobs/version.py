@@ -12,7 +12,7 @@ from agent.jobs.request import JobRequest
 from agent.model.job import names
 from agent.model.job.reference import JobReference
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.artifacts.upload import ArtifactUploads, NewVersion, StoredVersion
+from agent.remote.artifacts.upload import ArtifactUploader, NewVersion, StoredVersion
 from agent.remote.artifacts.versions import JOB, ArtifactVersions
 from agent.remote.client import GraphQLClient
 
@@ -63,8 +63,8 @@ async def open_job_store(
 
 
 @dataclass(frozen=True, slots=True)
-class JobVersion:
-    """A version of a job on the server."""
+class CreatedJob:
+    """The version that `create_job` made or found, and what it sent for it."""
 
     #: With the version's number as its alias.
     reference: JobReference
@@ -81,7 +81,7 @@ async def create_job(
     store: JobStore,
     request: JobRequest,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
-) -> JobVersion:
+) -> CreatedJob:
     """Make a job, or a new version of it, or nothing when nothing has changed.
 
     `progress` receives the number of files that have been sent, and of all.
@@ -91,13 +91,13 @@ async def create_job(
         UnreachableError: the connection failed for too long; no version is left behind.
     """
     draft = await draft_job(store, request)
-    async with ArtifactUploads(store.client, store.transfers, progress) as uploads:
+    async with ArtifactUploader(store.client, store.transfers, progress) as uploads:
         code = await _store_code(uploads, draft)
         stored = await uploads.store(_new_version(draft, code))
     return await _version(store, draft, code, stored)
 
 
-async def _store_code(uploads: ArtifactUploads, draft: JobDraft) -> StoredVersion | None:
+async def _store_code(uploads: ArtifactUploader, draft: JobDraft) -> StoredVersion | None:
     if draft.code_name is None:
         return None
     return await uploads.store(
@@ -131,12 +131,12 @@ def _new_version(draft: JobDraft, code: StoredVersion | None) -> NewVersion:
 
 async def _version(
     store: JobStore, draft: JobDraft, code: StoredVersion | None, stored: StoredVersion
-) -> JobVersion:
+) -> CreatedJob:
     version = await store.artifacts.by_id(stored.id) or {}
     aliases = [each["alias"] for each in version.get("aliases") or []]
     number = version.get("versionIndex")
     request, alias = draft.request, names.LATEST if number is None else f"v{number}"
-    return JobVersion(
+    return CreatedJob(
         reference=JobReference(request.entity, request.project, draft.name, alias),
         action=stored.action,
         aliases=tuple(each for each in aliases if names.version_of(each) is None),

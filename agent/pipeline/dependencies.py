@@ -51,7 +51,7 @@ class Sources:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class AttemptTimeouts:
     """Time limits of an attempt, in seconds."""
 
     #: Between SIGTERM and SIGKILL when a job is stopped.
@@ -94,7 +94,7 @@ class Dependencies(ResolveDependencies):
     #: Parent of the attempts' folders.
     attempts_dir: Path
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
-    limits: Limits = Limits()
+    limits: AttemptTimeouts = AttemptTimeouts()
     #: Called with every outcome, for metrics.
     observe: Callable[[Outcome], None] = lambda _: None
     sleep: Sleep = asyncio.sleep

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from agent.control.auth import tokens
 from agent.control.auth.policy import Kind, Principal, RunScope
-from agent.control.services.context import Context, Service, read
+from agent.control.services.context import Service, ServiceContext, read
 from agent.control.store import accounts, history
 from agent.control.store.accounts import Role
 from agent.control.store.tx import AnyRow, Tx
@@ -27,7 +27,7 @@ def hash_key(key: str) -> bytes:
 class Authenticator(Service):
     """Looks credentials up, with a cache of one second, since agents and jobs call often."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._cache: dict[bytes | str, tuple[float, Principal]] = {}
 

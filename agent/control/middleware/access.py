@@ -19,7 +19,7 @@ from agent.control.middleware.errors import error_response
 from agent.model.errors import AuthenticationError
 
 
-class Access(StrEnum):
+class RouteAccess(StrEnum):
     """Who may call a route; the services check what the caller may do there."""
 
     #: Everybody.
@@ -33,32 +33,32 @@ class Access(StrEnum):
 
 
 _EXACT: Final = {
-    "/healthz": Access.PUBLIC,
-    "/readyz": Access.PUBLIC,
-    "/metrics": Access.PROBE,
-    "/": Access.PUBLIC,
-    "/login": Access.PUBLIC,
-    "/login/link": Access.PUBLIC,
-    "/logout": Access.PUBLIC,
-    "/sdk/otel/{path}": Access.PUBLIC,
-    "/graphql": Access.KEY,
+    "/healthz": RouteAccess.PUBLIC,
+    "/readyz": RouteAccess.PUBLIC,
+    "/metrics": RouteAccess.PROBE,
+    "/": RouteAccess.PUBLIC,
+    "/login": RouteAccess.PUBLIC,
+    "/login/link": RouteAccess.PUBLIC,
+    "/logout": RouteAccess.PUBLIC,
+    "/sdk/otel/{path}": RouteAccess.PUBLIC,
+    "/graphql": RouteAccess.KEY,
     # The URL that W&B's clients and `launch` print for the jobs of a project.
-    "/{entity}/{project}/jobs": Access.PAGE,
-    "/launch/sign-in-links": Access.KEY,
-    "/launch/items/{item}/attempts/{attempt}/logs/{channel}": Access.KEY,
+    "/{entity}/{project}/jobs": RouteAccess.PAGE,
+    "/launch/sign-in-links": RouteAccess.KEY,
+    "/launch/items/{item}/attempts/{attempt}/logs/{channel}": RouteAccess.KEY,
 }
 #: Longest first.
 _BELOW: Final = (
-    ("/launch/static", Access.PUBLIC),
+    ("/launch/static", RouteAccess.PUBLIC),
     # Signed URLs: any holder of one may use it.
-    ("/storage", Access.PUBLIC),
-    ("/artifactsV2", Access.KEY),
-    ("/files", Access.KEY),
-    ("/launch", Access.PAGE),
+    ("/storage", RouteAccess.PUBLIC),
+    ("/artifactsV2", RouteAccess.KEY),
+    ("/files", RouteAccess.KEY),
+    ("/launch", RouteAccess.PAGE),
 )
 
 
-def access_of(resource: web.AbstractResource | None) -> Access | None:
+def access_of(resource: web.AbstractResource | None) -> RouteAccess | None:
     """The policy of a route's resource; `None` when the table has none."""
     path = resource.canonical if resource else ""
     below = (access for prefix, access in _BELOW if f"{path}/".startswith(f"{prefix}/"))
@@ -80,8 +80,8 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
         await _authenticate(request)
     except AuthenticationError as error:
         # A browser whose session is over is sent to the sign-in page, as one without any.
-        by_cookie = access is Access.PAGE and "Authorization" not in request.headers
-        if access is not Access.PUBLIC and not by_cookie:
+        by_cookie = access is RouteAccess.PAGE and "Authorization" not in request.headers
+        if access is not RouteAccess.PUBLIC and not by_cookie:
             return _unauthenticated(request, error)
     refusal = _cross_site(request, access) or _refusal(request, access)
     return refusal if refusal is not None else await handler(request)
@@ -120,7 +120,7 @@ def _key_in(header: str) -> str:
             return ""
 
 
-def _cross_site(request: web.Request, access: Access | None) -> web.Response | None:
+def _cross_site(request: web.Request, access: RouteAccess | None) -> web.Response | None:
     browser = not request.get(BY_HEADER, False) and (
         PRINCIPAL in request or request.path in {"/login", "/logout"}
     )
@@ -130,16 +130,16 @@ def _cross_site(request: web.Request, access: Access | None) -> web.Response | N
     return error_response(request, 403, "FORBIDDEN", message, hint="Open this server's own pages.")
 
 
-def _refusal(request: web.Request, access: Access | None) -> web.Response | None:
-    if access is Access.PUBLIC or (access is Access.PROBE and _is_loopback(peer_address(request))):
+def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response | None:
+    if access is RouteAccess.PUBLIC or (access is RouteAccess.PROBE and _is_loopback(peer_address(request))):
         return None
     principal = request.get(PRINCIPAL)
-    if principal is None and access is Access.PAGE and request.method in {"GET", "HEAD"}:
+    if principal is None and access is RouteAccess.PAGE and request.method in {"GET", "HEAD"}:
         where = f"/login?next={quote(request.path_qs, safe='/')}"
         return web.Response(status=303, headers={"Location": where})
     if principal is None:
         return _unauthenticated(request, AuthenticationError("No API key was sent."))
-    if access is Access.PAGE and principal.kind is not Kind.USER:
+    if access is RouteAccess.PAGE and principal.kind is not Kind.USER:
         return error_response(request, 403, "FORBIDDEN", "Pages need the key of a user.")
     if access is None:
         return error_response(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")

@@ -7,7 +7,14 @@ from time import monotonic
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.context import Context, Service, no_such_agent, read, serves, write
+from agent.control.services.context import (
+    Service,
+    ServiceContext,
+    no_such_agent,
+    read,
+    serves,
+    write,
+)
 from agent.control.services.leases import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.queues import queue_on_demand
@@ -186,7 +193,7 @@ class Agents(Service):
         return hashlib.sha256(commands.encode()).hexdigest()[:24]
 
 
-def agent_record(tx: Tx, context: Context, agent_id: str) -> AgentRecord:
+def agent_record(tx: Tx, context: ServiceContext, agent_id: str) -> AgentRecord:
     """An agent that exists."""
     rows = [agents.require(tx, agent_id)]
     return agents.records(tx, rows, context.config.agent_timeout)[0]

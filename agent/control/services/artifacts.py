@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.context import Context, Service, read, write
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.paging import Page, cursor, numbered_page, page_of, page_size
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, runs
@@ -318,7 +318,7 @@ class Artifacts(Service):
 
 
 def visible(
-    context: Context, principal: Principal, found: ArtifactRecord | None
+    context: ServiceContext, principal: Principal, found: ArtifactRecord | None
 ) -> ArtifactRecord | None:
     """The artifact if the caller may read its entity, else `None`."""
     if found is None:
@@ -327,7 +327,9 @@ def visible(
     return found if allowed else None
 
 
-def writable(tx: Tx, context: Context, principal: Principal, artifact_id: str) -> ArtifactRecord:
+def writable(
+    tx: Tx, context: ServiceContext, principal: Principal, artifact_id: str
+) -> ArtifactRecord:
     """An artifact that the caller may change.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from agent.control.services.context import Context, Service, read, write
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.store import artifacts, contents
 from agent.control.store.contents import ContentRecord
 from agent.control.store.tx import Tx
@@ -30,7 +30,7 @@ class Contents(Service):
     Callers have shown a right to the content they name: a signed URL, or an artifact.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._pending: list[_Pending] = []
         self._writing = asyncio.Lock()

@@ -29,7 +29,7 @@ _NO_QUEUE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class ServiceContext:
     """What all services share: store, notifications, rules and settings."""
 
     database: Database
@@ -157,7 +157,7 @@ class Service:
     function or method with a `Tx`.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         self._context = context
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import find_version
-from agent.control.services.context import Context, Service, read
+from agent.control.services.context import Service, ServiceContext, read
 from agent.control.store import artifacts, collections, items
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.control.store.collections import CollectionRecord
@@ -170,7 +170,11 @@ class Jobs(Service):
 
 
 def choose_job(
-    tx: Tx, context: Context, principal: Principal, submitted: Mapping[str, object], project: str
+    tx: Tx,
+    context: ServiceContext,
+    principal: Principal,
+    submitted: Mapping[str, object],
+    project: str,
 ) -> ChosenJob | None:
     """The job version that a submission refers to; `None` when it refers to none.
 
@@ -192,7 +196,7 @@ def choose_job(
 
 
 def _find(
-    tx: Tx, context: Context, principal: Principal, reference: JobReference
+    tx: Tx, context: ServiceContext, principal: Principal, reference: JobReference
 ) -> ArtifactRecord:
     context.existing(tx, principal, reference.entity, Action.READ)
     collection = collections.by_name(tx, reference.entity, reference.project, reference.name)

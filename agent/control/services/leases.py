@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Principal
 from agent.control.auth.tokens import RunToken, mint
-from agent.control.services.context import Context, Service, serves, write
+from agent.control.services.context import Service, ServiceContext, serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
 from agent.control.services.transitions import end, move, notify_watchers, remark, requeue
 from agent.control.store import agents, history, items, queues
@@ -309,7 +309,7 @@ class Leases(Service):
         return LeaseStatus.HELD
 
 
-def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
+def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     """A held item as its agent gets it; the same again for a repeated claim."""
     row = items.whole(tx, item_id)
     attempt = history.require_attempt(tx, row.id, row.attempt)
@@ -334,7 +334,7 @@ def claim_record(tx: Tx, context: Context, item_id: str) -> ClaimRecord:
     )
 
 
-def adopt(tx: Tx, context: Context, row: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
+def adopt(tx: Tx, context: ServiceContext, row: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
     """Give a held item to an agent under a new epoch, in the phase it is in.
 
     The token of the job that may be running already stays the same.

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import Final
 
 from agent.control.auth.policy import Action, Kind, Principal
-from agent.control.services.context import Context, Service, no_such_item, read, write
+from agent.control.services.context import Service, ServiceContext, no_such_item, read, write
 from agent.control.services.notifications import topic_log
 from agent.control.store import history
 from agent.control.store.history import Channel
@@ -37,7 +37,7 @@ class AttemptLogs(Service):
     process that dies loses those of the last second, and none of the bytes.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._ends: dict[_Key, int] = {}
         self._written: dict[_Key, float] = {}

@@ -13,7 +13,7 @@ from agent.control.services.agents import Agents
 from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
 from agent.control.services.contents import Contents
-from agent.control.services.context import Context
+from agent.control.services.context import ServiceContext
 from agent.control.services.items import Items
 from agent.control.services.jobs import Jobs
 from agent.control.services.leases import Leases
@@ -82,7 +82,7 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
     async with _database(config, notifications) as database:
         identity = (new_id(), secrets.token_bytes(_KEY_BYTES))
         installed = await database.write(lambda tx: accounts.ensure_installation(tx, *identity))
-        context = Context(
+        context = ServiceContext(
             database=database,
             notifications=notifications,
             policy=Policy(config.personal_agents_in_teams),
@@ -96,7 +96,7 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
         await plane.logs.flush()
 
 
-def assemble(context: Context) -> Plane:
+def assemble(context: ServiceContext) -> Plane:
     """The services over an open store."""
     logs = AttemptLogs(context)
     return Plane(

@@ -14,7 +14,7 @@ from agent.control.services.composition import (
     resource_warnings,
     template_problems,
 )
-from agent.control.services.context import Context, Service, read, write
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, queues
@@ -275,7 +275,7 @@ def insert_queue(
 
 
 def queue_on_demand(
-    tx: Tx, context: Context, principal: Principal, entity: str, name: str
+    tx: Tx, context: ServiceContext, principal: Principal, entity: str, name: str
 ) -> QueueRecord:
     """A queue by name; `default` is made when it does not exist.
 

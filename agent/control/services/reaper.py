@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from agent.control.services.context import Context, Service, read, write
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import end, remark, requeue
@@ -50,7 +50,7 @@ class Reaper(Service):
     look like agents that stopped renewing.
     """
 
-    def __init__(self, context: Context, logs: AttemptLogs) -> None:
+    def __init__(self, context: ServiceContext, logs: AttemptLogs) -> None:
         super().__init__(context)
         self._logs = logs
         self._retention_at = -_RETENTION_EVERY

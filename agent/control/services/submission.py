@@ -12,7 +12,7 @@ from typing import Any, Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import no_such_artifact, visible
 from agent.control.services.composition import Composed, check_priority, compose
-from agent.control.services.context import Context
+from agent.control.services.context import ServiceContext
 from agent.control.services.job_inputs import check_inputs
 from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
@@ -46,7 +46,7 @@ class Prepared:
 
 def prepare(
     tx: Tx,
-    context: Context,
+    context: ServiceContext,
     principal: Principal,
     queue: QueueRecord,
     wanted: Submission,
@@ -115,7 +115,7 @@ def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
     }
 
 
-def _check_code(tx: Tx, context: Context, principal: Principal, spec: LaunchSpec) -> None:
+def _check_code(tx: Tx, context: ServiceContext, principal: Principal, spec: LaunchSpec) -> None:
     """Code that is an artifact must be readable for the submitter.
 
     The agent reads it with its own key, which may open more: without this check a submitter
@@ -132,7 +132,7 @@ def _check_code(tx: Tx, context: Context, principal: Principal, spec: LaunchSpec
         raise no_such_artifact(found.id)
 
 
-def _run_entity(context: Context, principal: Principal, entity: str, submitted: Json) -> str:
+def _run_entity(context: ServiceContext, principal: Principal, entity: str, submitted: Json) -> str:
     """Where the run is written: the queue's entity, or another the caller may write to."""
     named = submitted.get("entity")
     if not named or named == entity:

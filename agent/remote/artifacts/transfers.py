@@ -1,4 +1,4 @@
-"""ArtifactUploads to signed URLs and downloads from them.
+"""Uploads to signed URLs and downloads from them.
 
 A signed URL needs no key, and may belong to an object store that must not get it. Contents are
 streamed; no file is in memory whole. Small files go many in one request to servers of ours: a
@@ -158,7 +158,7 @@ def _next(files: Iterator[AddressedContent]) -> bytes:
 
 
 class Transfers:
-    """ArtifactUploads and downloads; use it as an async context manager, by one event loop.
+    """Uploads and downloads; use it as an async context manager, by one event loop.
 
     `proxied`: use a proxy of the environment, as for the server itself.
     """

@@ -103,7 +103,7 @@ class StoredVersion:
     sent_bytes: int = 0
 
 
-class ArtifactUploads:
+class ArtifactUploader:
     """Stores versions, over one client; use it as an async context manager.
 
     W&B's servers want uploads to belong to a run: as W&B's command line does, a hidden one is

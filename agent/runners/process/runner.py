@@ -47,7 +47,7 @@ from agent.runners.process.environment import (
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
 from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members
-from agent.runners.process.spawn import JobUser, Limits, StartedBeforeError, spawn
+from agent.runners.process.spawn import JobUser, ProcessLimits, StartedBeforeError, spawn
 from agent.system.child import signal_group
 from agent.system.machine import is_disk_full
 
@@ -93,7 +93,7 @@ class ProcessRunner:
         self._config = config
         self._threads = threads
         self._environment = environment
-        self._limits = Limits.of(config)
+        self._limits = ProcessLimits.of(config)
         self._user = JobUser.named(config.user) if config.user else None
         #: Supervisors that this process started and has not reaped, by name: until then their
         #: ids cannot be reused.

@@ -20,7 +20,7 @@ _SHELL: Final = "/bin/sh"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ProcessLimits:
     """Limits for each process of a job, as the supervisor's arguments."""
 
     #: KiB of address space.
@@ -29,7 +29,7 @@ class Limits:
     processes: str = "-"
 
     @classmethod
-    def of(cls, config: ProcessRunnerConfig) -> "Limits":
+    def of(cls, config: ProcessRunnerConfig) -> "ProcessLimits":
         """From the configuration."""
         memory = config.max_memory
         return cls(
@@ -100,7 +100,7 @@ class StartedBeforeError(Exception):
     """The status file exists: a start was tried before."""
 
 
-def spawn(folder: Folder, job: Job, limits: Limits, user: JobUser | None) -> int:
+def spawn(folder: Folder, job: Job, limits: ProcessLimits, user: JobUser | None) -> int:
     """Start the supervisor; returns its process id. Blocks.
 
     Raises:

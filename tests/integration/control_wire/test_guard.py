@@ -7,7 +7,7 @@ import pytest
 from yarl import URL
 
 from agent.control.app_keys import SESSIONS
-from agent.control.middleware.access import Access, access_of
+from agent.control.middleware.access import RouteAccess, access_of
 from agent.control.store.accounts import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
@@ -27,16 +27,16 @@ async def test_every_route_without_a_key_is_refused_unless_it_is_declared_public
     for method, path, access in _routes(wire.server.app):
         async with wire.nobody.request(method, path) as answer:
             seen.add(access)
-            if access is Access.KEY:
+            if access is RouteAccess.KEY:
                 assert answer.status == 401, path
-            elif access is Access.PAGE and method in {"GET", "HEAD"}:
+            elif access is RouteAccess.PAGE and method in {"GET", "HEAD"}:
                 assert answer.status == 303, path
                 assert answer.headers["Location"] == f"/login?next={path}", path
-            elif access is Access.PAGE:
+            elif access is RouteAccess.PAGE:
                 assert answer.status == 401, path
             else:
                 assert answer.status not in {401, 500}, path
-    assert seen == set(Access)
+    assert seen == set(RouteAccess)
 
 
 async def test_an_unknown_path_says_nothing_without_a_key(wire):

@@ -19,7 +19,7 @@ from agent.model.capacity import Capacity
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree, workload_name
-from agent.pipeline.dependencies import Backend, Limits, Sources
+from agent.pipeline.dependencies import AttemptTimeouts, Backend, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.runner import Ended
@@ -218,7 +218,7 @@ class Harness:
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
-    limits: Limits = field(default_factory=lambda: Limits(5.0, engine=0.5))
+    limits: AttemptTimeouts = field(default_factory=lambda: AttemptTimeouts(5.0, engine=0.5))
     pruners: tuple[Pruner, ...] = ()
     backends: Callable[[dict[str, Backend]], dict[str, Backend]] = dict
     sessions: Any = field(default_factory=lambda: itertools.count(1))

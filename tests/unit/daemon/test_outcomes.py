@@ -10,7 +10,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.dependencies import Limits
+from agent.pipeline.dependencies import AttemptTimeouts
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, GIT_JOB, IMAGE_JOB, Harness, eventually
 
@@ -145,7 +145,7 @@ async def test_a_vanished_job_is_lost(harness: Harness) -> None:
 
 
 async def test_an_engine_that_comes_back_in_time_costs_nothing(harness: Harness) -> None:
-    harness.limits = Limits(grace=5.0, engine=600.0)
+    harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
     harness.engine.default = Play(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():

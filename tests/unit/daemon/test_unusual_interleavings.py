@@ -14,7 +14,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.outcome import Errored, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.phase import Phase
-from agent.pipeline.dependencies import Backend, Limits
+from agent.pipeline.dependencies import AttemptTimeouts, Backend
 from agent.ports.runner import NeverStarted, Pending, StartResult, StartUnknown, Workload
 from agent.testing.runner_suite import Play
 from tests.infrastructure.scripted_runner import ScriptedRunner
@@ -205,7 +205,7 @@ async def test_a_workload_that_vanishes_while_being_stopped_was_stopped(harness:
 async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
     harness: Harness,
 ) -> None:
-    harness.limits = Limits(grace=5.0, engine=600.0)
+    harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
     harness.engine.default = Play(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -220,7 +220,7 @@ async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
 
 
 async def test_a_job_that_is_gone_with_its_engine_is_lost(harness: Harness) -> None:
-    harness.limits = Limits(grace=5.0, engine=600.0)
+    harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
     harness.engine.default = Play(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -402,7 +402,7 @@ async def test_jobs_that_cannot_be_stopped_do_not_block_the_second_level(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_AFTER_GRACE", 0.05)
-    harness.limits = Limits(grace=0.0)
+    harness.limits = AttemptTimeouts(grace=0.0)
     harness.on_stop = "wait"
 
     async def stop(workload: Workload, grace: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from agent.cli.job import services_from
 from agent.jobs.request import JobRequest, Kind
-from agent.jobs.version import JobStore, JobVersion, create_job
+from agent.jobs.version import CreatedJob, JobStore, create_job
 from agent.model.errors import AlreadyExistsError, InvalidInputError, UnreachableError
 from tests.unit.jobs.plane import Plane, Version
 
@@ -323,7 +323,7 @@ def checkout(repository: Path, tmp_path: Path) -> Path:
     return folder
 
 
-async def from_checkout(store: JobStore, folder: Path, **more: Any) -> JobVersion:
+async def from_checkout(store: JobStore, folder: Path, **more: Any) -> CreatedJob:
     asked = wanted("code", folder, name="n", entry_point="python main.py")
     return await create_job(store, replace(asked, source="git", **more))
 

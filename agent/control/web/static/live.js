@@ -42,7 +42,7 @@ function updateTimes() {
   }
 }
 
-class Page {
+class LivePage {
   constructor(address) {
     this.address = address;
     this.source = null;
@@ -152,7 +152,7 @@ updateTimes();
 setInterval(updateTimes, 1000);
 
 const address = document.body.dataset.events;
-if (address) new Page(address);
+if (address) new LivePage(address);
 
 for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.requestSubmit());

@@ -11,7 +11,7 @@ from agent.model.errors import InvalidInputError, PermissionDeniedError, ServerE
 from agent.model.job.digest import entry_digest
 from agent.remote.artifacts.contents import Content, PartSizes
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.artifacts.upload import ArtifactUploads, NewVersion, StoredVersion
+from agent.remote.artifacts.upload import ArtifactUploader, NewVersion, StoredVersion
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.unit.jobs.plane import serving
 from tests.unit.remote.artifacts.part_store import PartStore
@@ -31,15 +31,15 @@ async def far() -> AsyncIterator[PartStore]:
 
 
 @pytest.fixture
-async def uploads(far: PartStore) -> AsyncIterator[Callable[[PartSizes], ArtifactUploads]]:
+async def uploads(far: PartStore) -> AsyncIterator[Callable[[PartSizes], ArtifactUploader]]:
     client = GraphQLClient(Endpoint(far.url, "k" * 40), sleep=no_wait)
     async with client, Transfers(sleep=no_wait) as transfers:
-        yield lambda rules: ArtifactUploads(client, transfers, part_sizes=rules)
+        yield lambda rules: ArtifactUploader(client, transfers, part_sizes=rules)
 
 
 @pytest.fixture
 def store(
-    uploads: Callable[[PartSizes], ArtifactUploads], tmp_path: Path
+    uploads: Callable[[PartSizes], ArtifactUploader], tmp_path: Path
 ) -> Callable[..., asyncio.Future[StoredVersion]]:
     async def run(rules: PartSizes = RULES, **files: bytes) -> StoredVersion:
         contents = [file(tmp_path, name, data) for name, data in files.items()]
