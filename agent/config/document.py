@@ -24,6 +24,12 @@ KeyPath = tuple[str | int, ...]
 _TAG: Final = "tag:yaml.org,2002:"
 #: An alias of an alias of an alias … can make a short text very large.
 _MOST_NODES: Final = 200_000
+#: Tags that have a form in JSON, by the kind of node.
+_TAGS: Final = {
+    "scalar": {"str", "merge", "null", "bool", "int", "float"},
+    "mapping": {"map"},
+    "sequence": {"seq"},
+}
 _JSON_WORD: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
 #: Tag, form and first characters of each kind of plain scalar; anything else is a string.
 _CORE_SCHEMA: Final = (
@@ -68,6 +74,10 @@ class Document:
         return self.name
 
 
+class _SyntaxError(ConfigError):
+    """The text is neither JSON nor YAML, whatever it holds."""
+
+
 def read_document(path: Path) -> Document:
     """Read and parse a file; an empty one is an empty mapping.
 
@@ -90,35 +100,32 @@ def parse_document(text: str, name: str) -> Document:
     Raises:
         ConfigError: as `read_document`.
     """
-    must_be_json = name.endswith(".json")
     if not text.strip():
         return Document(name, {}, {})
-    if not must_be_json and not text.lstrip().startswith("{"):
-        return _mapping(_parse_yaml(text, name), "`key: value` lines")
+    must_be_json = name.endswith(".json")
+    may_be_json = must_be_json or text.lstrip().startswith("{")
     try:
-        parsed = json.loads(text)
-    except json.JSONDecodeError as error:
-        message = f"{name}:{error.lineno}: not valid JSON: {error.msg}."
-        hint = "Check brackets, quotes and commas there and before."
-        not_json = ConfigError(message, hint=hint)
-    except (RecursionError, ValueError) as error:
-        reason = "a number is too long" if isinstance(error, ValueError) else "nested too deeply"
-        raise ConfigError(f"{name}: not valid JSON: {reason}.") from None
-    else:
-        return _mapping(_Parsed(name, parsed, _json_lines(text, name)), "an object `{…}`")
-    if must_be_json:
-        raise not_json
-    try:
-        # A flow mapping of YAML: `{memory: 2g}`.
-        return _mapping(_parse_yaml(text, name), "`key: value` lines")
-    except _SyntaxError:
-        raise not_json from None
+        data, lines = (_read_json if may_be_json else _read_yaml)(text, name)
+    except _SyntaxError as not_json:
+        if must_be_json or not may_be_json:
+            raise
+        try:
+            # A flow mapping of YAML: `{memory: 2g}`.
+            data, lines = _read_yaml(text, name)
+        except _SyntaxError:
+            raise not_json from None
+    if data is None:
+        return Document(name, {}, {})
+    if not isinstance(data, dict):
+        expected = "an object `{…}`" if must_be_json else "`key: value` lines"
+        raise ConfigError(f"{name}:1: expected {expected}.")
+    return Document(name, data, lines)
 
 
 def parse_value(text: str) -> Any:
     """One value as YAML reads it; a text that is not YAML is a string."""
     try:
-        return _parse_yaml(text, "value").data
+        return _read_yaml(text, "value")[0]
     except ConfigError:
         return text
 
@@ -144,25 +151,12 @@ def format_yaml(data: Any) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-@dataclass(frozen=True, slots=True)
-class _Parsed:
-    """A parsed text, not yet known to be a mapping."""
-
-    name: str
-    data: Any
-    lines: dict[KeyPath, int]
-
-
-class _SyntaxError(ConfigError):
-    """The text is not YAML at all."""
-
-
-def _mapping(parsed: _Parsed, expected: str) -> Document:
-    if parsed.data is None:
-        return Document(parsed.name, {}, {})
-    if not isinstance(parsed.data, dict):
-        raise ConfigError(f"{parsed.name}:1: expected {expected}.")
-    return Document(parsed.name, parsed.data, parsed.lines)
+def dotted(path: KeyPath) -> str:
+    """`runners.local-container.host`, `queues[0]`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
 
 
 def _error(
@@ -172,15 +166,28 @@ def _error(
     return ConfigError(f"{name}:{line}:{key} {reason}.", hint=hint)
 
 
-def dotted(path: KeyPath) -> str:
-    """`runners.local-container.host`, `queues[0]`."""
-    text = ""
-    for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
-    return text
+def _check_text(text: str, name: str, line: int, path: KeyPath) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        reason = "it holds half of a character (a lone surrogate)"
+        raise _error(name, line, path, reason) from None
 
 
 # ------------------------------------------------------------------ JSON
+
+
+def _read_json(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
+    try:
+        return json.loads(text), _json_lines(text, name)
+    except json.JSONDecodeError as error:
+        message = f"{name}:{error.lineno}: not valid JSON: {error.msg}."
+        hint = "Check brackets, quotes and commas there and before."
+        raise _SyntaxError(message, hint=hint) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: not valid JSON: nested too deeply.") from None
+    except ValueError:
+        raise ConfigError(f"{name}: not valid JSON: a number is too long.") from None
 
 
 def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
@@ -233,22 +240,14 @@ def _json_words(text: str) -> Iterator[tuple[KeyPath, int, str]]:
                 path.append("" if key_is_next else 0)
 
 
-def _check_text(text: str, name: str, line: int, path: KeyPath) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        reason = "it holds half of a character (a lone surrogate)"
-        raise _error(name, line, path, reason) from None
-
-
 # ------------------------------------------------------------------ YAML
 
 
-def _parse_yaml(text: str, name: str) -> _Parsed:
+def _read_yaml(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
     try:
         node = _Loader(text).get_single_node()
         reader = _YamlReader(name)
-        return _Parsed(name, None if node is None else reader.value(node, ()), reader.lines)
+        return None if node is None else reader.value(node, ()), reader.lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         message = f"{name}:{line}: not valid YAML: {error.problem or error}."
@@ -279,30 +278,27 @@ class _YamlReader:
         self._count += 1
         if self._count > _MOST_NODES:
             raise self._error(node, path, "its aliases make it too large")
-        if isinstance(node, yaml.ScalarNode):
-            return self._scalar(node, path)
         if id(node) in self._around:
             raise self._error(node, path, "an alias that contains itself")
+        if node.tag.removeprefix(_TAG) not in _TAGS[node.id]:
+            tag = node.tag.replace(_TAG, "!!")
+            raise self._error(node, path, f"values of the tag `{tag}` have no form in JSON")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, path)
         self._around.add(id(node))
-        try:
-            if isinstance(node, yaml.MappingNode):
-                return self._mapping(node, path)
-            return self._sequence(node, path)
-        finally:
-            self._around.remove(id(node))
+        mapping = isinstance(node, yaml.MappingNode)
+        value = self._mapping(node, path) if mapping else self._sequence(node, path)
+        self._around.remove(id(node))
+        return value
 
     def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
-        if node.tag != f"{_TAG}seq":
-            raise self._tag_error(node, path)
         items = []
         for index, item in enumerate(node.value):
             self.lines.setdefault((*path, index), item.start_mark.line + 1)
             items.append(self.value(item, (*path, index)))
         return items
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
-        if node.tag != f"{_TAG}map":
-            raise self._tag_error(node, path)
+    def _mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
         own: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
@@ -331,9 +327,8 @@ class _YamlReader:
         if not isinstance(node, yaml.ScalarNode):
             raise self._error(node, path, "a key that is a list or a mapping", "Keys are strings.")
         if node.tag != f"{_TAG}str":
-            raise self._error(
-                node, path, f"the key {node.value} is not a string", "Put it in quotes."
-            )
+            reason = f"the key {node.value} is not a string"
+            raise self._error(node, path, reason, "Put it in quotes.")
         _check_text(node.value, self.name, node.start_mark.line + 1, path)
         return str(node.value)
 
@@ -341,9 +336,6 @@ class _YamlReader:
         text = node.value
         try:
             match node.tag.removeprefix(_TAG):
-                case "str" | "merge":
-                    _check_text(text, self.name, node.start_mark.line + 1, path)
-                    return text
                 case "null":
                     return None
                 case "bool":
@@ -351,23 +343,17 @@ class _YamlReader:
                 case "int":
                     return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
                 case "float":
-                    return self._number(node, path)
+                    number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+                    if math.isfinite(number):
+                        return number
+                    hint = "Put it in quotes, if a string is meant."
+                    raise self._error(node, path, f"`{text[:40]}` is not a number in JSON", hint)
+                case _:
+                    _check_text(text, self.name, node.start_mark.line + 1, path)
+                    return text
         except (KeyError, ValueError):
             reason = f"`{text[:40]}` does not fit its tag, or is too long a number"
             raise self._error(node, path, reason) from None
-        raise self._tag_error(node, path)
-
-    def _number(self, node: yaml.ScalarNode, path: KeyPath) -> float:
-        text = node.value.lower().replace(".inf", "inf").replace(".nan", "nan")
-        number = float(text)
-        if not math.isfinite(number):
-            hint = "Put it in quotes, if a string is meant."
-            raise self._error(node, path, f"`{node.value[:40]}` is not a number in JSON", hint)
-        return number
-
-    def _tag_error(self, node: yaml.Node, path: KeyPath) -> ConfigError:
-        tag = node.tag.replace(_TAG, "!!")
-        return self._error(node, path, f"values of the tag `{tag}` have no form in JSON")
 
     def _error(
         self, node: yaml.Node, path: KeyPath, reason: str, hint: str | None = None
