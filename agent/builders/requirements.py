@@ -16,13 +16,14 @@ from typing import Final
 from agent.builders.uv import uv_program
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, PolicyError
-from agent.model.job import frozen
 from agent.model.job.paths import candidates
 from agent.model.job.requirements import (
+    FROZEN_NAME,
     RequirementLine,
     RequirementList,
     decode,
     project_dependencies,
+    read_frozen,
     read_requirement_text,
     read_requirements,
     read_source_file,
@@ -191,7 +192,7 @@ def find_requirements(
         JobError: `SOURCE_INVALID`, naming file, line and cure.
     """
     below = context.resolve().relative_to(root.resolve()).as_posix()
-    names = (LISTED, UV_LOCK, PYLOCK, *_FOREIGN_LOCKS, PROJECT, frozen.FILE_NAME)
+    names = (LISTED, UV_LOCK, PYLOCK, *_FOREIGN_LOCKS, PROJECT, FROZEN_NAME)
     remarks: list[str] = []
     try:
         for path in candidates(names, "" if below == "." else below):
@@ -233,7 +234,7 @@ def _read(
             listed = project_dependencies(_text(file, root), name)
             return Requirements(name, listed) if listed else None
         case _:
-            found = frozen.read_frozen(_text(file, root))
+            found = read_frozen(_text(file, root))
             lines = tuple(RequirementLine(line, name) for line in found.plain)
             made = Requirements(name, lines, exact=True, lenient=True, variants=found.variants)
             return made if found else None

@@ -28,7 +28,7 @@ def login(url: str) -> None:
     """
     from pydantic import SecretStr
 
-    from agent.config.credentials import save_key
+    from agent.config.local_files import save_key
 
     key = _read_key(url)
     name = asyncio.run(_try_key(url, key))

@@ -18,8 +18,7 @@ from agent.cli.options import (
 from agent.cli.output import ago, print_json, print_pairs, print_remark, print_table, safe
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
-from agent.model.job.names import LATEST, checked_alias, own_name, version_of
-from agent.model.job.reference import JobReference
+from agent.model.job.names import LATEST, JobReference, checked_alias, own_name, version_of
 from agent.model.names import did_you_mean
 from agent.model.units import format_size
 

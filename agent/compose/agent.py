@@ -24,7 +24,7 @@ from agent.compose.logs import configure_log
 from agent.config.control import ControlConfig
 from agent.config.execution import OfferedResources
 from agent.config.load import Loaded
-from agent.config.messages import missing_inputs
+from agent.config.schema import missing_inputs
 from agent.config.server import EmbeddedServer, RemoteServer
 from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
 from agent.config.control import ControlConfig
-from agent.config.credentials import (
+from agent.config.local_files import (
     EmbeddedControlPlane,
     remembered_key,
     remove_embedded,

@@ -25,8 +25,7 @@ from agent.jobs.version import open_job_store
 from agent.model.capacity import Allocation
 from agent.model.errors import NotFoundError
 from agent.model.job.job_file import FILE_NAME
-from agent.model.job.names import LATEST
-from agent.model.job.reference import CodeReference, JobReference
+from agent.model.job.names import LATEST, CodeReference, JobReference
 from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json, parse_spec

@@ -25,10 +25,10 @@ _TAG: Final = "tag:yaml.org,2002:"
 #: An alias of an alias of an alias … can make a short text very large.
 _MOST_NODES: Final = 200_000
 #: Tags that have a form in JSON, by the kind of node.
-_TAGS: Final = {
-    "scalar": {"str", "merge", "null", "bool", "int", "float"},
-    "mapping": {"map"},
-    "sequence": {"seq"},
+_TAGS: Final[dict[type[yaml.Node], set[str]]] = {
+    yaml.ScalarNode: {"str", "merge", "null", "bool", "int", "float"},
+    yaml.MappingNode: {"map"},
+    yaml.SequenceNode: {"seq"},
 }
 _JSON_WORD: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
 #: Tag, form and first characters of each kind of plain scalar; anything else is a string.
@@ -280,7 +280,7 @@ class _YamlReader:
             raise self._error(node, path, "its aliases make it too large")
         if id(node) in self._around:
             raise self._error(node, path, "an alias that contains itself")
-        if node.tag.removeprefix(_TAG) not in _TAGS[node.id]:
+        if node.tag.removeprefix(_TAG) not in _TAGS[type(node)]:
             tag = node.tag.replace(_TAG, "!!")
             raise self._error(node, path, f"values of the tag `{tag}` have no form in JSON")
         if isinstance(node, yaml.ScalarNode):

@@ -16,9 +16,8 @@ from agent.config.agent import AgentConfig
 from agent.config.base import WRITTEN
 from agent.config.document import Document, KeyPath, dotted, parse_value, read_document
 from agent.config.execution import PruneConfig, PruneRule
-from agent.config.messages import validation_messages
-from agent.config.paths import data_dir, find_config_file, state_dir
-from agent.config.schema import annotation_at, describe, key_paths, keys_at
+from agent.config.local_files import data_dir, find_config_file, state_dir
+from agent.config.schema import annotation_at, describe, key_paths, keys_at, validation_messages
 from agent.model.errors import ConfigError
 from agent.model.names import nearest
 

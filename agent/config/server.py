@@ -12,8 +12,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from agent.config.base import read_secret_file
-from agent.config.credentials import read_embedded, saved_key
 from agent.config.load import Loaded
+from agent.config.local_files import read_embedded, saved_key
 from agent.config.wandb import HOSTED_URL, stored_key
 from agent.model.errors import AuthenticationError, ConfigError
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import SecretStr
 
 from agent.config.document import KeyPath
-from agent.config.paths import wandb_config_file
+from agent.config.local_files import wandb_config_file
 from agent.model.errors import ConfigError
 
 #: The address of W&B's hosted service, the default of its clients.

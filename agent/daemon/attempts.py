@@ -11,7 +11,7 @@ from agent.daemon.capacity import CapacityTracker
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
-from agent.model.outcome import Refused
+from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, run_attempt

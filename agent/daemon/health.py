@@ -16,7 +16,7 @@ from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
 from agent.daemon.heartbeat import HeartbeatLoop
 from agent.model.errors import ConfigError
-from agent.model.outcome import Outcome
+from agent.model.phase import Outcome
 from agent.model.protocol import ConditionKind
 
 if TYPE_CHECKING:

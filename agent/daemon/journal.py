@@ -21,7 +21,7 @@ import structlog
 
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.model.outcome import (
+from agent.model.phase import (
     Errored,
     Failed,
     Lost,

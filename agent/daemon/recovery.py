@@ -16,8 +16,7 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.journal import Journal, JournalEntry
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
-from agent.model.outcome import Lost
-from agent.model.phase import Phase
+from agent.model.phase import Lost, Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start

@@ -12,12 +12,14 @@ from agent.jobs.contents import code_contents, content_of
 from agent.jobs.request import JobRequest
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import entry_point as entry_points
-from agent.model.job import frozen, job_file, names
+from agent.model.job import job_file, names
 from agent.model.job.image_reference import parse_image
+from agent.model.job.names import CodeReference
 from agent.model.job.paths import below, candidates, inside
-from agent.model.job.reference import CodeReference
 from agent.model.job.requirements import (
+    FROZEN_NAME,
     decode,
+    frozen_text,
     project_dependencies,
     read_requirements,
     read_source_file,
@@ -74,7 +76,7 @@ class JobDraft:
         text = job_file.write_job_file(self.file(code_id))
         contents = [
             content_of(job_file.FILE_NAME, text.encode()),
-            content_of(frozen.FILE_NAME, self.frozen.encode()),
+            content_of(FROZEN_NAME, self.frozen.encode()),
         ]
         if self.diff is not None:
             contents.append(content_of(job_file.PATCH_NAME, self.diff))
@@ -215,7 +217,7 @@ def draft_code(request: JobRequest) -> JobDraft:
         name=request.name or names.code_job_name(directory, text),
         words=words,
         runtime=runtime.python,
-        frozen=frozen.frozen_text(_requirements(root, request)),
+        frozen=frozen_text(_requirements(root, request)),
         code_name=names.code_artifact_name(directory, text, request.name),
         code=tuple(code_contents(root)),
         remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}."),

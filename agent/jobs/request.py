@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.names import stored_remote
-from agent.model.job.reference import project_in
+from agent.model.job.names import project_in, stored_remote
 
 Json = dict[str, Any]
 Kind = Literal["git", "code", "image"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from agent.jobs.draft import JobDraft, draft_job
 from agent.jobs.request import JobRequest
 from agent.model.job import names
-from agent.model.job.reference import JobReference
+from agent.model.job.names import JobReference
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.upload import ArtifactUploader, NewVersion, StoredVersion
 from agent.remote.artifacts.versions import JOB, ArtifactVersions

@@ -1,6 +1,6 @@
 """All errors that this product raises.
 
-That a job failed is a value (`agent.model.outcome`), not one of these. Foreign exceptions
+That a job failed is a value (`agent.model.phase`), not one of these. Foreign exceptions
 are wrapped where they arise. A message names the thing, says what was seen and what to do.
 """
 

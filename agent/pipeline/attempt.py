@@ -10,8 +10,7 @@ from typing import Final, assert_never
 import structlog
 
 from agent.model.errors import FencedError, LaunchError
-from agent.model.outcome import Lost, Outcome, Stopped
-from agent.model.phase import UNSTARTED_HELD, Phase
+from agent.model.phase import UNSTARTED_HELD, Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
 from agent.pipeline.build import BuildFindings
 from agent.pipeline.cancellation import AttemptCancelledError, CancelReason

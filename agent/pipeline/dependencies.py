@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret
-from agent.model.outcome import Outcome
+from agent.model.phase import Outcome
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
 from agent.pipeline.build import Builds

@@ -6,7 +6,7 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
-from agent.model.outcome import (
+from agent.model.phase import (
     Errored,
     Failed,
     Lost,

@@ -8,8 +8,7 @@ from typing import Any, Final
 import structlog
 
 from agent.model.errors import FencedError, LaunchError
-from agent.model.outcome import Outcome
-from agent.model.phase import Phase
+from agent.model.phase import Outcome, Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Lease
 from agent.pipeline.cancellation import (

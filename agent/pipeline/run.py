@@ -9,8 +9,7 @@ import structlog
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError
-from agent.model.outcome import Lost, Outcome, Stopped
-from agent.model.phase import Phase
+from agent.model.phase import Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
 from agent.pipeline.cancellation import (

@@ -10,9 +10,10 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
-from agent.model.job import frozen, job_file, runtime
+from agent.model.job import job_file, runtime
 from agent.model.job.entry_point import notebook_of, runnable, script_of
 from agent.model.job.paths import inside as path_inside
+from agent.model.job.requirements import FROZEN_NAME
 from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
@@ -87,7 +88,7 @@ def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Prepared
 
 def _place_frozen(root: Path, stored: StoredJob) -> None:
     """At the root, as W&B does; a file of that name in a code artifact is kept."""
-    target = root / frozen.FILE_NAME
+    target = root / FROZEN_NAME
     from_git = stored.reading.job.source_type == "repo"
     if target.is_symlink() or (target.exists() and from_git):
         _remove(target)

@@ -5,10 +5,10 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
-from agent.model.job import frozen, job_file
-from agent.model.job.job_file import ParsedJobFile
-from agent.model.job.launch_layer import launch_layer
-from agent.model.job.reference import JobReference, parse_reference
+from agent.model.job import job_file
+from agent.model.job.job_file import ParsedJobFile, launch_layer
+from agent.model.job.names import JobReference, parse_reference
+from agent.model.job.requirements import FROZEN_NAME
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim
 from agent.ports.artifact import Artifact, ArtifactPort
@@ -52,7 +52,7 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
         raise JobError(Cause.SOURCE_NOT_FOUND, error.message, hint=error.hint) from None
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
-    listed = await _content(artifacts, found, frozen.FILE_NAME, _LARGEST_JOB)
+    listed = await _content(artifacts, found, FROZEN_NAME, _LARGEST_JOB)
     patch = await _content(artifacts, found, job_file.PATCH_NAME, _LARGEST_PATCH)
     return StoredJob(found.reference, reading, _text(listed or b"", found), patch or None)
 

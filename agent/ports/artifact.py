@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from agent.model.job.reference import CodeReference, JobReference
+from agent.model.job.names import CodeReference, JobReference
 
 
 @dataclass(frozen=True, slots=True)

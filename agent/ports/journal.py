@@ -2,7 +2,7 @@
 
 from typing import Any, Protocol
 
-from agent.model.outcome import Outcome
+from agent.model.phase import Outcome
 from agent.model.work import Lease
 
 

@@ -18,8 +18,7 @@ themselves.
 
 from typing import Any, Literal, Protocol
 
-from agent.model.outcome import Outcome
-from agent.model.phase import Phase
+from agent.model.phase import Outcome, Phase
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
-from agent.model.job.reference import JobReference, parse_reference
+from agent.model.job.names import JobReference, parse_reference
 from agent.model.names import did_you_mean
 from agent.remote.client import GraphQLClient
 

@@ -12,8 +12,7 @@ import structlog
 from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, LaunchError, ServerError
-from agent.model.outcome import Outcome, Refused, exit_code_of, phase_of
-from agent.model.phase import TERMINAL, Phase
+from agent.model.phase import TERMINAL, Outcome, Phase, Refused, exit_code_of, phase_of
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,

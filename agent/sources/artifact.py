@@ -18,8 +18,8 @@ from agent.config.execution import CodeConfig
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job.digest import decoded
+from agent.model.job.names import parse_code_reference
 from agent.model.job.paths import stored
-from agent.model.job.reference import parse_code_reference
 from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.model.errors import NotFoundError
 from agent.model.job.digest import encoded
-from agent.model.job.reference import CodeReference, JobReference, no_such_job
+from agent.model.job.names import CodeReference, JobReference, no_such_job
 from agent.ports.artifact import Artifact, ArtifactEntry
 
 

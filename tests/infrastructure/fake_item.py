@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agent.model.errors import ConflictError
-from agent.model.outcome import Outcome
-from agent.model.phase import Phase, may_follow
+from agent.model.phase import Outcome, Phase, may_follow
 from agent.model.spec import Json
 from agent.model.work import Lease
 

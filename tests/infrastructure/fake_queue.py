@@ -15,8 +15,7 @@ from typing import Any, Final, Literal
 
 from agent.model.capacity import Demand, allocate, fits, minus
 from agent.model.errors import FencedError, UnreachableError
-from agent.model.outcome import Outcome, phase_of
-from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Phase
+from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Outcome, Phase, phase_of
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,

@@ -131,7 +131,9 @@ def _cross_site(request: web.Request, access: RouteAccess | None) -> web.Respons
 
 
 def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response | None:
-    if access is RouteAccess.PUBLIC or (access is RouteAccess.PROBE and _is_loopback(peer_address(request))):
+    if access is RouteAccess.PUBLIC or (
+        access is RouteAccess.PROBE and _is_loopback(peer_address(request))
+    ):
         return None
     principal = request.get(PRINCIPAL)
     if principal is None and access is RouteAccess.PAGE and request.method in {"GET", "HEAD"}:

@@ -20,10 +20,10 @@ from agent.model.job.job_file import (
     JobImageSource,
     JobRepoSource,
     JobSource,
+    launch_layer,
     read_job_file,
 )
-from agent.model.job.launch_layer import launch_layer
-from agent.model.job.reference import (
+from agent.model.job.names import (
     CodeReference,
     JobReference,
     no_such_job,

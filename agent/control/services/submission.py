@@ -22,9 +22,8 @@ from agent.control.store.items import Submission
 from agent.control.store.queues import QueueRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
-from agent.model.job.job_file import read_job_file
-from agent.model.job.launch_layer import launch_layer
-from agent.model.job.reference import parse_code_reference, parse_reference
+from agent.model.job.job_file import launch_layer, read_job_file
+from agent.model.job.names import parse_code_reference, parse_reference
 from agent.model.names import checked_project
 from agent.model.phase import Phase
 from agent.model.spec import ArtifactSource, Json, LaunchSpec

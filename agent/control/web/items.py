@@ -18,7 +18,7 @@ from agent.control.store.items import ItemRecord
 from agent.control.web.filters import job_url, tone
 from agent.control.web.rendering import page
 from agent.model.errors import InvalidInputError
-from agent.model.job.reference import parse_reference
+from agent.model.job.names import parse_reference
 from agent.model.phase import TERMINAL, Phase
 
 _CHANNELS: Final = (("setup", "Setup"), ("job", "Job"))

@@ -20,7 +20,7 @@ from agent.control.web import job_form
 from agent.control.web.filters import job_url, source_word
 from agent.control.web.rendering import page
 from agent.model.errors import NotFoundError
-from agent.model.job.reference import JobReference, no_such_version
+from agent.model.job.names import JobReference, no_such_version
 
 #: Files of an artifact that a page lists.
 _FILES: Final = 100

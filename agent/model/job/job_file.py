@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import script_of, split
-from agent.model.job.names import stored_remote
+from agent.model.job.names import parse_code_reference, stored_remote
 from agent.model.job.paths import inside
-from agent.model.job.reference import parse_code_reference
 from agent.model.job.runtime import repaired_runtime, repaired_word
 from agent.model.names import did_you_mean
 
@@ -29,7 +28,8 @@ BUILD_VERSION: Final = "0.17.0"
 _SOURCE_TYPES: Final = ("repo", "artifact", "image")
 _MAX_SHOWN: Final = 80
 
-Tree = dict[str, Any]
+Json = dict[str, Any]
+Tree = Json
 
 #: W&B's client keeps notes of its own under this key of a configuration.
 _NOTES: Final = "_wandb"
@@ -312,3 +312,60 @@ def _element(trees: list[Tree]) -> Tree:
             return only
         case allowed:
             return {"wb_type": "union", "params": {"allowed_types": allowed}}
+
+
+# ------------------------------------------------------------------ layer of a launch spec
+
+
+def launch_layer(job: JobFile, reference: str) -> Json:
+    """The job's fields under the launch spec's own paths; `reference` names its version.
+
+    The entry point of a notebook is left out: the agent converts the notebook and takes the
+    command from the job file, while W&B's agents would run these words as they are.
+    """
+    layer: Json = {"job": reference, "source": _source(job.source)}
+    build = _build(job)
+    if build:
+        layer["build"] = build
+    overrides = _overrides(job.source)
+    if overrides:
+        layer["overrides"] = overrides
+    return layer
+
+
+def _source(source: JobSource) -> Json:
+    match source:
+        case JobRepoSource(git=git):
+            # W&B's agent always fetches submodules; a job may say that it needs none.
+            wanted = git.submodules is not False
+            lfs = {"lfs": True} if git.lfs else {}
+            return {
+                "type": "git", "url": git.remote, "ref": git.commit, "submodules": wanted, **lfs,
+            }  # fmt: skip
+        case JobArtifactSource(artifact=artifact):
+            return {"type": "artifact", "artifact": artifact}
+        case JobImageSource(image=image):
+            return {"type": "image", "image": image}
+
+
+def _build(job: JobFile) -> Json:
+    source = job.source
+    if isinstance(source, JobImageSource):
+        return {}
+    found = {
+        "build_context": source.build_context,
+        "dockerfile": source.dockerfile,
+        "base_image": source.base_image,
+        "python": job.runtime,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _overrides(source: JobSource) -> Json:
+    if isinstance(source, JobImageSource):
+        found = {"entry_point": source.entrypoint, "args": source.args}
+    elif source.notebook or (script_of(source.entrypoint) or "").endswith(".ipynb"):
+        return {}
+    else:
+        found = {"entry_point": source.entrypoint}
+    return {key: list(words) for key, words in found.items() if words}

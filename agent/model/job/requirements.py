@@ -4,6 +4,10 @@
 used, since loading them takes a tenth of a command's time. A file is read together with what it
 includes (`-r`, `-c`) into lists in which every line knows its file and number, local paths are
 resolved inside the source, and only forms are left that uv takes.
+
+At the end `requirements.frozen.txt`: what a job's Python had installed, and how it is put back.
+W&B's library writes `name==version` lines at a run's end; its command line copies
+`requirements.txt` of a directory, and writes nothing for Git and image jobs.
 """
 
 import codecs
@@ -18,7 +22,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.pyproject import read_pyproject
+from agent.model.job.runtime import read_pyproject
 from agent.model.names import nearest
 
 _LARGEST: Final = 1024 * 1024
@@ -394,3 +398,51 @@ def _no_requirement(text: str, where: str, reason: str) -> InvalidInputError:
     first = reason.splitlines()[0].rstrip(".") if reason.strip() else "it cannot be read"
     message = f"{where}: '{text[:_SHOWN]}' is no requirement: {first}."
     return InvalidInputError(message, hint="For example: `numpy>=2,<3`.")
+
+
+# ------------------------------------------------------------------ requirements.frozen.txt
+
+FROZEN_NAME: Final = "requirements.frozen.txt"
+
+_DEVELOPMENT: Final = re.compile(r"wandb==[^\s;]*\.dev[0-9]+(?:[\s;].*)?")
+#: Builds of PyTorch and its companions for one accelerator: `2.4.0+cu121`, `2.4.0+cpu`.
+_VARIANT: Final = re.compile(r"torch(?:vision|audio)?==[0-9.]+\+(?P<variant>cu[0-9]{2,3}|cpu).*")
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A frozen list by how each part is installed; dependencies are not resolved."""
+
+    plain: tuple[str, ...]
+    #: Accelerator's name (`cu121`, `cpu`) → packages that only its own index has.
+    variants: tuple[tuple[str, tuple[str, ...]], ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.plain or self.variants)
+
+
+def frozen_text(requirements: str | None) -> str:
+    """The file's content for a directory whose `requirements.txt` has this text, if any.
+
+    Byte by byte what W&B's command line writes: lines joined, no newline at the end.
+    """
+    return "\n".join((requirements or "").splitlines())
+
+
+def read_frozen(text: str) -> Frozen:
+    """Read a frozen list; options and comments are left out.
+
+    A development build of `wandb` is in no index; the newest release replaces it.
+    """
+    plain: list[str] = []
+    variants: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        stated = line.partition("#")[0].strip()
+        if not stated or stated.startswith("-"):
+            continue
+        variant = _VARIANT.fullmatch(stated)
+        if variant is not None:
+            variants.setdefault(variant["variant"], []).append(stated)
+        else:
+            plain.append("wandb" if _DEVELOPMENT.fullmatch(stated) else stated)
+    return Frozen(tuple(plain), tuple((key, tuple(found)) for key, found in variants.items()))

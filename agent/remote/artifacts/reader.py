@@ -22,7 +22,7 @@ from agent.model.errors import (
     PermissionDeniedError,
     UnreachableError,
 )
-from agent.model.job.reference import CodeReference, JobReference
+from agent.model.job.names import CodeReference, JobReference
 from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import ArtifactVersions, Json, metadata_of, reference_of

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agent.model.errors import NotFoundError, ServerError
 from agent.model.job.digest import entry_digest
-from agent.model.job.reference import JobReference, no_such_job, no_such_version
+from agent.model.job.names import JobReference, no_such_job, no_such_version
 from agent.ports.artifact import ArtifactEntry
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient

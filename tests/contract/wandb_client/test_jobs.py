@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from agent.model.job import digest, entry_point, frozen, image_reference, job_file, names, runtime
+from agent.model.job import digest, entry_point, image_reference, job_file, names, runtime
 from agent.model.job.paths import below, candidates, inside
+from agent.model.job.requirements import frozen_text
 from tests.contract.wandb_client.environment import WandbClient
 
 CURRENT = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
@@ -39,7 +40,7 @@ def ours(
     stored = job_file.job_file(source, runtime=python, **more)
     texts = {
         "wandb-job.json": job_file.write_job_file(stored),
-        "requirements.frozen.txt": frozen.frozen_text(requirements),
+        "requirements.frozen.txt": frozen_text(requirements),
     }
     entries = {path: b64(text) for path, text in texts.items()}
     return {"digest": digest.manifest_digest(entries), "entries": entries, "texts": texts}
@@ -275,7 +276,7 @@ def test_difference_requirements_below_the_build_context(wandb_client: WandbClie
     paths = candidates(["requirements.txt"], inside("./jobs/a", "build context"))
     assert paths == [below("jobs/a", "requirements.txt"), "requirements.txt"]
     nearest = next(path for path in paths if (tmp_path / path).exists())
-    assert frozen.frozen_text((tmp_path / nearest).read_text()) == "below"
+    assert frozen_text((tmp_path / nearest).read_text()) == "below"
 
 
 def test_heroku_runtimes_become_usable(wandb_client: WandbClient, repository: Path):

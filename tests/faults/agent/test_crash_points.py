@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.journal import Journal
-from agent.model.outcome import Errored, Lost, Succeeded
-from agent.model.phase import TERMINAL
+from agent.model.phase import TERMINAL, Errored, Lost, Succeeded
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 

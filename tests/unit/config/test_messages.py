@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from agent.config.agent import AgentConfig
-from agent.config.messages import missing_inputs
+from agent.config.schema import missing_inputs
 
 
 def told(document: dict[str, object], **environ: str) -> tuple[str, ...]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.config.credentials import (
+from agent.config.load import Loaded, load
+from agent.config.local_files import (
     EmbeddedControlPlane,
     read_embedded,
     remove_embedded,
@@ -14,7 +15,6 @@ from agent.config.credentials import (
     saved_key,
     write_embedded,
 )
-from agent.config.load import Loaded, load
 from agent.config.server import (
     EmbeddedServer,
     RemoteServer,

@@ -11,8 +11,7 @@ from agent.daemon import service
 from agent.daemon.health import AgentStatus
 from agent.model.cause import Cause
 from agent.model.errors import JobError, UnreachableError
-from agent.model.outcome import Stopped, Succeeded
-from agent.model.phase import Phase
+from agent.model.phase import Phase, Stopped, Succeeded
 from agent.model.protocol import ConditionKind
 from agent.pipeline.dependencies import Backend
 from agent.testing.runner_suite import Play

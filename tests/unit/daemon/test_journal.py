@@ -8,7 +8,7 @@ import pytest
 from agent.daemon.journal import Journal
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
-from agent.model.outcome import (
+from agent.model.phase import (
     Errored,
     Failed,
     Lost,

@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 
 from agent.model.errors import ConflictError, FencedError, ServerError, UnreachableError
-from agent.model.outcome import Succeeded
-from agent.model.phase import Phase
+from agent.model.phase import Phase, Succeeded
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness, eventually
 

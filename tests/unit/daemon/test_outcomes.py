@@ -8,8 +8,7 @@ import pytest
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.model.outcome import Errored, Failed, Lost, Refused, Stopped, Succeeded
-from agent.model.phase import Phase
+from agent.model.phase import Errored, Failed, Lost, Phase, Refused, Stopped, Succeeded
 from agent.pipeline.dependencies import AttemptTimeouts
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, GIT_JOB, IMAGE_JOB, Harness, eventually

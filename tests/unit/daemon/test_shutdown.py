@@ -10,8 +10,7 @@ from agent.daemon.claim import ClaimLoop
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
-from agent.model.outcome import Stopped, Succeeded
-from agent.model.phase import Phase
+from agent.model.phase import Phase, Stopped, Succeeded
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness
 

@@ -12,8 +12,7 @@ from agent.daemon.journal import Journal
 from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
-from agent.model.outcome import Errored, Lost, Preempted, Refused, Stopped, Succeeded
-from agent.model.phase import Phase
+from agent.model.phase import Errored, Lost, Phase, Preempted, Refused, Stopped, Succeeded
 from agent.pipeline.dependencies import AttemptTimeouts, Backend
 from agent.ports.runner import NeverStarted, Pending, StartResult, StartUnknown, Workload
 from agent.testing.runner_suite import Play

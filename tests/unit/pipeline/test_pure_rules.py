@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from agent.config.execution import JobSecret
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
-from agent.model.outcome import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
+from agent.model.phase import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.spec import parse_spec
 from agent.pipeline.environment import (
     LONGEST,

@@ -10,8 +10,7 @@ from graphql import build_schema, parse, validate
 from agent.model.capacity import Allocation, Capacity
 from agent.model.cause import Cause
 from agent.model.errors import FencedError, PermissionDeniedError, ServerError
-from agent.model.outcome import Failed
-from agent.model.phase import Phase
+from agent.model.phase import Failed, Phase
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.model.job.frozen import Frozen, frozen_text, read_frozen
+from agent.model.job.requirements import Frozen, frozen_text, read_frozen
 
 
 @pytest.mark.parametrize(

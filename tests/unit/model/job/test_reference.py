@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.model.errors import InvalidInputError
-from agent.model.job import reference
-from agent.model.job.reference import CodeReference, JobReference, parse_reference
+from agent.model.job import names
+from agent.model.job.names import CodeReference, JobReference, parse_reference
 
 
 @pytest.mark.parametrize(
@@ -78,9 +78,9 @@ def test_a_reference_is_read_back(entity: str, project: str, name: str, alias: s
 
 def test_code_references():
     by_id = CodeReference(id="QXJ0aWZhY3Q6MTM=")
-    assert reference.parse_code_reference("wandb-artifact://_id/QXJ0aWZhY3Q6MTM=") == by_id
+    assert names.parse_code_reference("wandb-artifact://_id/QXJ0aWZhY3Q6MTM=") == by_id
     assert str(by_id) == "wandb-artifact://_id/QXJ0aWZhY3Q6MTM="
-    by_name = reference.parse_code_reference("wandb-artifact://e/p/code-n:v2")
+    by_name = names.parse_code_reference("wandb-artifact://e/p/code-n:v2")
     assert by_name == CodeReference(name=JobReference("e", "p", "code-n", "v2"))
     assert str(by_name) == "wandb-artifact://e/p/code-n:v2"
 
@@ -90,14 +90,14 @@ def test_code_references():
 )
 def test_other_texts_refer_to_no_code(text: str):
     with pytest.raises(InvalidInputError, match="does not refer to a code artifact"):
-        reference.parse_code_reference(text)
+        names.parse_code_reference(text)
 
 
 def test_what_does_not_exist_is_answered_with_the_nearest():
     missing = JobReference("e", "p", "trian", "stabel")
-    no_job = reference.no_such_job(missing, ["train", "eval"])
+    no_job = names.no_such_job(missing, ["train", "eval"])
     assert str(no_job) == "There is no job `trian` in e/p. Did you mean `train`?"
-    no_alias = reference.no_such_version(missing, ["stable", "v0"])
+    no_alias = names.no_such_version(missing, ["stable", "v0"])
     assert str(no_alias) == "The job e/p/trian has no alias `stabel`. Did you mean `stable`?"
-    no_version = reference.no_such_version(JobReference("e", "p", "n", "v9"), [])
+    no_version = names.no_such_version(JobReference("e", "p", "n", "v9"), [])
     assert str(no_version) == "The job e/p/n has no version `v9`. There is no version yet."

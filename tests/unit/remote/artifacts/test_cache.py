@@ -6,7 +6,7 @@ from contextlib import aclosing
 import pytest
 
 from agent.model.errors import JobError, NotFoundError
-from agent.model.job.reference import CodeReference, JobReference
+from agent.model.job.names import CodeReference, JobReference
 from agent.remote.artifacts.reader import CachedArtifacts, RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient

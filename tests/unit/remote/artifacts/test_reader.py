@@ -10,7 +10,7 @@ from aiohttp import web
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, ServerError
-from agent.model.job.reference import CodeReference, JobReference
+from agent.model.job.names import CodeReference, JobReference
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import GraphQLClient
