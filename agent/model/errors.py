@@ -24,7 +24,7 @@ __all__ = [
 
 
 class LaunchError(Exception):
-    """The base of all of them.
+    """The base class of all errors.
 
     `code` is stable and machine-readable; `exit_code` is what a command ends with
     (1 general, 2 usage and bad input, 3 unreachable, 4 sign-in).
@@ -56,19 +56,19 @@ class ConfigError(InvalidInputError):
 
 
 class NotFoundError(LaunchError):
-    """A named thing does not exist, or the caller may not know that it does."""
+    """Something named does not exist, or the caller may not know that it does."""
 
     code = "NOT_FOUND"
 
 
 class AlreadyExistsError(LaunchError):
-    """A thing of that name exists already."""
+    """Something of that name exists already."""
 
     code = "ALREADY_EXISTS"
 
 
 class ConflictError(LaunchError):
-    """The state of a thing does not admit what was asked."""
+    """The present state does not allow the operation."""
 
     code = "CONFLICT"
 

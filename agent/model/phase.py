@@ -95,12 +95,7 @@ TRANSITIONS: Final[Mapping[Phase, frozenset[Phase]]] = {
     Phase.PERMITTED: frozenset({Phase.STARTED}) | (TERMINAL - {Phase.REFUSED}),
     Phase.STARTED: TERMINAL - {Phase.REFUSED},
     Phase.SUCCEEDED: frozenset(),
-    Phase.FAILED: frozenset({Phase.QUEUED}),
-    Phase.STOPPED: frozenset({Phase.QUEUED}),
-    Phase.PREEMPTED: frozenset({Phase.QUEUED}),
-    Phase.LOST: frozenset({Phase.QUEUED}),
-    Phase.REFUSED: frozenset({Phase.QUEUED}),
-    Phase.ERRORED: frozenset({Phase.QUEUED}),
+    **dict.fromkeys(TERMINAL - {Phase.SUCCEEDED}, frozenset({Phase.QUEUED})),
 }
 
 

@@ -22,7 +22,7 @@ class LeaseStatus(StrEnum):
 class AttemptStatus(StrEnum):
     """What the queue knows about an attempt that this process does not hold."""
 
-    #: It has an outcome, or a later attempt was opened: what is left of it may be swept.
+    #: It has an outcome, or a later attempt was opened: its workload may be removed.
     ENDED = "ENDED"
     #: It waits, or another agent holds its lease: leave its workload alone.
     ACTIVE = "ACTIVE"
@@ -60,7 +60,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class AgentRegistration:
-    """An agent introduces one process of itself."""
+    """What one process of an agent registers with."""
 
     entity: str | None
     name: str
@@ -71,7 +71,7 @@ class AgentRegistration:
     identity: str
     #: New for every process.
     session: str
-    #: Id of the engine behind it; who shares it may adopt.
+    #: Id of the container engine; agents that share it may adopt each other's workloads.
     backend: str | None
     resources: tuple[str, ...]
     capacity: Capacity
@@ -89,9 +89,9 @@ class RegisteredAgent:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
-    #: The server has `commands`, as W&B's have not; without, commands come with the next renewal.
+    #: The server has `commands` (W&B's have not); otherwise commands come with the next renewal.
     has_commands: bool = False
-    #: A claim may name `resources`; without, they are ignored.
+    #: The server honours the `resources` of a claim.
     narrows_claims: bool = False
 
 

@@ -63,9 +63,9 @@ class Redactor:
 class StreamRedactor:
     """Redacts bytes in pieces, wherever they were cut.
 
-    Whole lines pass on; an unfinished one waits for its end or for `flush`. Of a line that
-    grows beyond `longest` bytes all but the last part passes on, so memory stays bounded; a
-    secret is at most as long as that part.
+    Whole lines are returned; an unfinished one waits for its end or for `flush`. Of a line that
+    grows beyond `_LONGEST` bytes all but the last `_TAIL` are returned, so memory is bounded; a
+    secret is at most that long.
     """
 
     _LONGEST: Final = 64 * 1024
@@ -76,7 +76,7 @@ class StreamRedactor:
         self._waiting = b""
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece, give what is certain."""
+        """Take a piece; return the bytes that can be redacted by now."""
         self._waiting += data
         end = max(self._waiting.rfind(b"\n"), self._waiting.rfind(b"\r")) + 1
         if end == 0 and len(self._waiting) > self._LONGEST:
@@ -85,7 +85,7 @@ class StreamRedactor:
         return self._clean(ready)
 
     def flush(self) -> bytes:
-        """Give what still waits."""
+        """Redact and return the rest."""
         ready, self._waiting = self._waiting, b""
         return self._clean(ready)
 

@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import aiohttp
@@ -40,7 +39,7 @@ from agent.remote.failures import (
     rule_for,
 )
 
-#: The feature that our servers announce and W&B's do not: leases, and all else that is ours.
+#: The feature by which our servers are told from W&B's: leases, and every other extension.
 LEASES: Final = "LAUNCH_LEASES"
 #: Seconds for a call that is not a long poll.
 DEADLINE: Final = 30.0
@@ -97,7 +96,7 @@ class Response:
 class GraphQLClient:
     """A session; use it as an async context manager, by one event loop.
 
-    `sleep` waits between tries; tests hand in their own.
+    `sleep` waits between tries; tests replace it.
     """
 
     def __init__(
@@ -132,16 +131,11 @@ class GraphQLClient:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Close the session; legal twice."""
+        """Close the session; a second call does nothing."""
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -343,10 +337,10 @@ class _Wait:
 
 
 async def pieces_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """What an answer holds, as it comes.
+    """The body of a response in pieces.
 
     Raises:
-        UnansweredError: it broke off.
+        UnansweredError: the connection broke.
     """
     try:
         async for piece in response.content.iter_chunked(_PIECE):

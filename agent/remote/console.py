@@ -273,7 +273,7 @@ class Console:
             NotFoundError, ConflictError: no such item or queue, or it is not queued any more.
         """
         return await self._item_mutation(
-            "moveLaunchItem", item_id, extra=("queueName", "String!", queue)
+            "moveLaunchItem", item_id, ", $queueName: String!", queueName=queue
         )
 
     async def set_priority(self, item_id: str, priority: int) -> Json:
@@ -283,7 +283,7 @@ class Console:
             NotFoundError, ConflictError: no such item, or it is not queued any more.
         """
         return await self._item_mutation(
-            "setLaunchItemPriority", item_id, extra=("priority", "Int!", priority)
+            "setLaunchItemPriority", item_id, ", $priority: Int!", priority=priority
         )
 
     # ------------------------------------------------------------------ agents
@@ -363,19 +363,21 @@ class Console:
         )
         item: Json | None = data.get("launchItem")
         if item is None:
-            raise _no_item(item_id)
+            if not item_id.isalnum():
+                message = f"'{item_id}' is not the id of an item: 12 letters and digits."
+                raise InvalidInputError(message, hint="`launch item list` shows the ids.")
+            message = f"There is no item `{item_id}`, or the key may not read it."
+            raise NotFoundError(message, hint="`launch item list` shows the ids.")
         return item
 
     async def _item_mutation(
-        self, name: str, item_id: str, extra: tuple[str, str, Any] | None = None
+        self, name: str, item_id: str, declared: str = "", **arguments: Any
     ) -> Json:
-        declared = f", ${extra[0]}: {extra[1]}" if extra else ""
-        passed = f", {extra[0]}: ${extra[0]}" if extra else ""
+        passed = "".join(f", {each}: ${each}" for each in arguments)
         document = (
             f"mutation Change($id: ID!{declared}) {{ {name}(id: $id{passed}) {{" + _ITEM + "} }"
         )
-        variables = {"id": item_id, **({extra[0]: extra[2]} if extra else {})}
-        data = await self._client.execute(document, variables)
+        data = await self._client.execute(document, {"id": item_id, **arguments})
         item: Json = data[name]
         return item
 
@@ -388,11 +390,3 @@ class Console:
             return error
         message = f"There is no queue `{queue}`."
         return NotFoundError(message, hint=did_you_mean(queue, names, "queue"))
-
-
-def _no_item(item_id: str) -> LaunchError:
-    if not item_id.isalnum():
-        message = f"'{item_id}' is not the id of an item: 12 letters and digits."
-        return InvalidInputError(message, hint="`launch item list` shows the ids.")
-    message = f"There is no item `{item_id}`, or the key may not read it."
-    return NotFoundError(message, hint="`launch item list` shows the ids.")

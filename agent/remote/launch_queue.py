@@ -4,12 +4,13 @@ Every operation names a lease, a session or a request id, so that repeats change
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final, Literal
 
 import structlog
 
-from agent.model.capacity import Allocation, Capacity
+from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, LaunchError, ServerError
 from agent.model.phase import TERMINAL, Outcome, Phase, Refused, exit_code_of, phase_of
@@ -132,7 +133,7 @@ class LaunchQueue:
                 "session": registration.session,
                 "backend": registration.backend,
                 "resources": list(registration.resources),
-                "capacity": _capacity_input(registration.capacity),
+                "capacity": asdict(registration.capacity),
                 "config": registration.config,
             },
         )
@@ -163,7 +164,7 @@ class LaunchQueue:
                 "queueNames": list(request.queues),
                 **({} if resources is None else {"resources": list(resources)}),
                 "max": request.max_items,
-                "free": _capacity_input(request.free),
+                "free": asdict(request.free),
                 "uncountedResources": list(request.uncounted),
                 "waitSeconds": round(request.wait_seconds),
             },
@@ -181,15 +182,15 @@ class LaunchQueue:
                 "session": heartbeat.session,
                 "status": heartbeat.status,
                 "leases": [_lease_ref(lease) for lease in heartbeat.leases],
-                "conditions": [
-                    {"kind": one.kind, "message": one.message, "resource": one.resource}
-                    for one in heartbeat.conditions
-                ],
+                "conditions": [asdict(one) for one in heartbeat.conditions],
             },
             deadline=_RENEW_DEADLINE,
         )
         answers = {one["itemId"]: LeaseStatus(one["status"]) for one in payload["leases"]}
-        return HeartbeatReply(answers, bool(payload["current"]), _stop(payload.get("stop")))
+        # A newer server may know further modes of stopping.
+        asked = payload.get("stop")
+        stop: Literal["DRAIN", "STOP"] | None = asked if asked in {"DRAIN", "STOP"} else None
+        return HeartbeatReply(answers, bool(payload["current"]), stop)
 
     async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float
@@ -328,16 +329,6 @@ def _lease_ref(lease: Lease) -> dict[str, Any]:
     return {"itemId": lease.item_id, "attempt": lease.attempt, "epoch": lease.epoch}
 
 
-def _stop(text: str | None) -> Literal["DRAIN", "STOP"] | None:
-    match text:
-        case "DRAIN":
-            return "DRAIN"
-        case "STOP":
-            return "STOP"
-        case _:
-            return None
-
-
 def _log_path(lease: Lease, channel: Channel) -> str:
     return f"/launch/items/{lease.item_id}/attempts/{lease.attempt}/logs/{channel}"
 
@@ -346,7 +337,7 @@ def _lease(raw: Json) -> Lease:
     try:
         return Lease(str(raw["itemId"]), int(raw["attempt"]), int(raw["epoch"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise _broken("claim", error) from error
+        raise _broken_claim(error) from error
 
 
 def _claim(raw: Json) -> Claim:
@@ -358,6 +349,7 @@ def _claim(raw: Json) -> Claim:
     """
     lease = _lease(raw)
     spec = parse_spec(raw.get("runSpec") or {})
+    memory = raw.get("memory")
     try:
         return Claim(
             lease=lease,
@@ -372,34 +364,20 @@ def _claim(raw: Json) -> Claim:
             resource=raw["resource"],
             spec=spec,
             layers=raw.get("layers") or {},
-            allocation=_allocation(raw),
+            allocation=Allocation(
+                cpus=raw.get("cpus"),
+                memory=None if memory is None else int(memory),
+                gpus=tuple(raw.get("gpus") or ()),
+            ),
             run_token=raw["runToken"],
             stop_requested=bool(raw["stopRequested"]),
             created_at=datetime.fromisoformat(raw["createdAt"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise _broken("claim", error) from error
+        raise _broken_claim(error) from error
 
 
-def _capacity_input(capacity: Capacity) -> dict[str, Any]:
-    return {
-        "slots": capacity.slots,
-        "cpus": capacity.cpus,
-        "memory": capacity.memory,
-        "gpus": list(capacity.gpus),
-    }
-
-
-def _allocation(raw: Json) -> Allocation:
-    memory = raw.get("memory")
-    return Allocation(
-        cpus=raw.get("cpus"),
-        memory=None if memory is None else int(memory),
-        gpus=tuple(raw.get("gpus") or ()),
-    )
-
-
-def _broken(what: str, error: Exception) -> ServerError:
+def _broken_claim(error: Exception) -> ServerError:
     seen = f"{type(error).__name__}: {error}"
-    message = f"The server's {what} does not fit the schema ({seen})."
+    message = f"The server's claim does not fit the schema ({seen})."
     return ServerError(message, hint=_UPDATE)

@@ -31,7 +31,7 @@ _MAX_SHOWN: Final = 80
 Json = dict[str, Any]
 Tree = Json
 
-#: W&B's client keeps notes of its own under this key of a configuration.
+#: W&B's client keeps its own metadata under this key of a configuration.
 _NOTES: Final = "_wandb"
 #: Deeper values are `unknown`, so that the recursion is bounded.
 _DEEPEST: Final = 100

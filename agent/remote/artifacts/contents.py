@@ -22,7 +22,7 @@ PIECE: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """A stretch of a content: where it begins, its bytes, the base64 of their MD5."""
+    """A range of bytes of a content: offset, size, and the base64 of their MD5."""
 
     offset: int
     size: int
@@ -94,11 +94,11 @@ def read_verified(content: Content, part: ByteRange) -> bytes:
 
 
 class ContentReader:
-    """An part, hashed while it is read: exactly what was announced is sent."""
+    """A part of a file, hashed while it is read: exactly what was announced is sent."""
 
     def __init__(self, content: Content, part: ByteRange) -> None:
         self._content = content
-        self._extent = part
+        self._part = part
         #: Why the pieces could not be given.
         self.failure: InvalidInputError | None = None
 
@@ -110,10 +110,10 @@ class ContentReader:
         """
         origin = self._content.origin
         if isinstance(origin, bytes):
-            return origin[self._extent.offset : self._extent.end]
-        if self._extent.size > PIECE:
+            return origin[self._part.offset : self._part.end]
+        if self._part.size > PIECE:
             return self._pieces(origin)
-        return await asyncio.to_thread(read_verified, self._content, self._extent)
+        return await asyncio.to_thread(read_verified, self._content, self._part)
 
     async def _pieces(self, origin: str) -> AsyncIterator[bytes]:
         try:
@@ -129,15 +129,15 @@ class ContentReader:
 
     async def _of(self, file: BufferedReader) -> AsyncIterator[bytes]:
         total = hashlib.md5(usedforsecurity=False)
-        left = self._extent.size
+        left = self._part.size
         # One byte beyond the end shows that the file grew.
-        beyond = int(self._extent.end == self._content.size)
-        await asyncio.to_thread(file.seek, self._extent.offset)
+        beyond = int(self._part.end == self._content.size)
+        await asyncio.to_thread(file.seek, self._part.offset)
         while piece := await asyncio.to_thread(file.read, _next(left + beyond)):
             total.update(piece)
             left -= len(piece)
             # Before the last piece goes out, so that a changed file is never whole there.
-            if left < 0 or (left == 0 and encoded(total.digest()) != self._extent.digest):
+            if left < 0 or (left == 0 and encoded(total.digest()) != self._part.digest):
                 raise self._content.changed()
             yield piece
         if left:

@@ -108,7 +108,7 @@ class FileUploads:
         """Send what the server lacks; `progress` gets the number of files done and of all.
 
         Raises:
-            ServerError, InvalidInputError, UnreachableError, LaunchError: as `Uploads.store`.
+            InvalidInputError, LaunchError: see `ArtifactUploader.store`.
         """
         sent, room, done = SentFiles(), asyncio.Semaphore(_AHEAD), 0
 
@@ -132,7 +132,11 @@ class FileUploads:
         self, batch: Sequence[Content], target: PendingVersion, sent: SentFiles
     ) -> list[Placed]:
         """Announce files; a reply without an upload URL says that the server has the content."""
-        files = [PartedFile(content, await self._parts_of(content)) for content in batch]
+        # Our own servers accept any size in one request.
+        files = [
+            PartedFile(each, () if self._ours else await split_parts(each, self._part_sizes))
+            for each in batch
+        ]
         places = await self._places(files, target)
         for file, place in zip(files, places, strict=True):
             birth = (place.get("artifact") or {}).get("id") or target.artifact
@@ -183,10 +187,6 @@ class FileUploads:
         async with self._free:
             headers = place.get("uploadHeaders") or []
             await self._transfers.put(file.content, place["uploadUrl"], headers)
-
-    async def _parts_of(self, content: Content) -> tuple[ByteRange, ...]:
-        """None for our own servers, which accept any size in one request."""
-        return () if self._ours else await split_parts(content, self._part_sizes)
 
     async def _place(self, file: PartedFile, target: PendingVersion) -> Json:
         return (await self._places([file], target))[0]

@@ -22,7 +22,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NoReturn, Self, TypeVar
 
 import aiohttp
@@ -77,12 +76,12 @@ class AddressedContent:
 
     @property
     def is_small(self) -> bool:
-        """Whether it is worth to be sent with others."""
+        """Whether it goes into a request with others."""
         return self.content.size <= _SMALL and _PLACE in self.url
 
     @property
     def line(self) -> bytes:
-        """What stands before its bytes."""
+        """The line that precedes its bytes."""
         return f"{self.content.size} {self.url}\n".encode()
 
 
@@ -188,12 +187,7 @@ class Transfers:
         )
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._session is not None:
             await self._session.close()
             self._session = None

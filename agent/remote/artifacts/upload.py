@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from tempfile import NamedTemporaryFile
-from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from agent.model.errors import LaunchError, ServerError
@@ -128,12 +127,7 @@ class ArtifactUploader:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._run_id is not None:
             given = {"id": self._run_id, "deleteArtifacts": False}
             # A failure here must not hide another error; a leftover run is harmless.

@@ -130,7 +130,7 @@ async def test_a_far_end_that_takes_nothing_is_given_up(
 async def test_an_address_that_is_no_url_is_the_servers_fault(
     transfers: Transfers, tmp_path: Path
 ) -> None:
-    with pytest.raises(ServerError, match=r"'/storage/x'.*no URL"):
+    with pytest.raises(ServerError, match=r"'/storage/x'.*not a URL"):
         await transfers.put(content(tmp_path / "f", b""), "/storage/x", [])
 
 
