@@ -57,9 +57,13 @@ def wheel(folder: Path, name: str, value: int, version: str = "1.0") -> None:
 
 @pytest.fixture
 def package_indexes(tmp_path):
-    """Two package indexes: the one that is asked first has foo 1.0 only, the other foo 2.0."""
+    """Two package indexes: the one that is asked first has foo 1.0 only.
+
+    The other has a version of its own in each test: BuildKit must not have its layer already.
+    """
     folder = tmp_path / "indexes"
-    for index, version in (("first", "1.0"), ("second", "2.0")):
+    newer = f"2.{uuid.uuid4().int % 10**9}"
+    for index, version in (("first", "1.0"), ("second", newer)):
         wheel(folder / index / "foo", "foo", 1, version)
         name = f"foo-{version}-py3-none-any.whl"
         (folder / index / "foo/index.html").write_text(f'<a href="{name}">{name}</a>')
@@ -68,7 +72,7 @@ def package_indexes(tmp_path):
         threading.Thread(target=server.serve_forever).start()
         url = f"http://127.0.0.1:{server.server_port}"
         # uv asks the extra index before the default one.
-        yield {"index_url": f"{url}/second", "extra_index_urls": (f"{url}/first",)}
+        yield newer, {"index_url": f"{url}/second", "extra_index_urls": (f"{url}/first",)}
         server.shutdown()
 
 
@@ -140,15 +144,16 @@ async def test_containers_get_the_packages_as_they_are_now(builder, request_for,
 async def test_the_agents_index_strategy_reaches_the_installation(
     builder, threads, request_for, build, tmp_path, package_indexes, kind
 ):
+    version, indexes = package_indexes
     root = tmp_path / "job"
     root.mkdir()
-    (root / "requirements.txt").write_text("foo==2.0\n")
+    (root / "requirements.txt").write_text(f"foo=={version}\n")
 
     def make(strategy):
         environment = {**os.environ, **strategy}
         if kind == "image":
-            return builder(environment=environment, network="host", **package_indexes)
-        config = BuilderConfig(**package_indexes)
+            return builder(environment=environment, network="host", **indexes)
+        config = BuilderConfig(**indexes)
         cache = tmp_path / "cache"
         return VirtualenvBuilder(config, cache, threads=threads, environment=environment)
 
@@ -156,7 +161,7 @@ async def test_the_agents_index_strategy_reaches_the_installation(
     assert "that index hides the others" in error.message
     assert "set `UV_INDEX_STRATEGY=unsafe-best-match`" in error.message
     _, log = await build(make({"UV_INDEX_STRATEGY": "unsafe-best-match"}), request_for(root))
-    assert "+ foo==2.0" in log.text
+    assert f"+ foo=={version}" in log.text
 
 
 @pytest.mark.docker
