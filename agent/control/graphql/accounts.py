@@ -6,8 +6,15 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent import __version__
-from agent.control.graphql.connections import whole
-from agent.control.graphql.context import Args, Context, Info, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    constant,
+    found_or_none,
+    nested,
+    whole,
+)
 from agent.control.store.accounts import (
     EntityRecord,
     KeyRecord,
@@ -16,15 +23,12 @@ from agent.control.store.accounts import (
     Role,
     UserRecord,
 )
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 #: Clients compare their own version with these; the oldest is that of W&B's documentation.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
 #: The feature that distinguishes our servers from W&B's; see the top of schema.graphql.
 _FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
-#: Lets clients save code and the diff to the last commit.
-_FLAGS: Final = {"code_saving_enabled": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +69,8 @@ async def _server_info(_context: Context, _args: Args) -> Json:
 
 
 async def _entity(context: Context, args: Args) -> EntityRecord | None:
-    try:
-        return await context.plane.accounts.entity(context.principal, args.get("name"))
-    except NotFoundError:
-        return None
+    look_up = context.plane.accounts.entity(context.principal, args.get("name"))
+    return await found_or_none(look_up)
 
 
 async def _entities(context: Context, _args: Args) -> tuple[EntityRecord, ...]:
@@ -124,7 +126,11 @@ async def _revoke_key(context: Context, args: Args) -> bool:
 
 
 _USER: Final = ObjectType("User")
+#: Lets clients save code and the diff to the last commit.
+_USER.set_field("flags", constant({"code_saving_enabled": True}))
+_USER.set_field("organizations", constant(()))
 _ENTITY: Final = ObjectType("Entity")
+_ENTITY.set_field("xxhashDigestsEnabled", constant(False))
 _NEW_KEY: Final = ObjectType("NewLaunchKey")
 _NEW_KEY.set_alias("key", "record")
 _MEMBER: Final = ObjectType("LaunchMember")
@@ -133,11 +139,6 @@ _MEMBER: Final = ObjectType("LaunchMember")
 @_MEMBER.field("role")
 def _role(member: MemberRecord, _info: Info) -> str:
     return member.role.value.upper()
-
-
-@_USER.field("flags")
-def _flags(_user: _Viewer, _info: Info) -> Json:
-    return _FLAGS
 
 
 @_USER.field("teams")
@@ -152,16 +153,6 @@ async def _api_keys(user: _Viewer, info: Info) -> Json:
     if context.principal.user_id != user.id:
         return whole(())
     return whole(await context.plane.accounts.keys(context.principal))
-
-
-@_USER.field("organizations")
-def _organizations(_user: _Viewer, _info: Info) -> list[Any]:
-    return []
-
-
-@_ENTITY.field("xxhashDigestsEnabled")
-def _xxhash(_entity: EntityRecord, _info: Info) -> bool:
-    return False
 
 
 QUERIES: Final[dict[str, Any]] = {

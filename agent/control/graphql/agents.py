@@ -1,5 +1,6 @@
 """Agents, as users read and stop them, and as they register."""
 
+from dataclasses import asdict
 from typing import Final
 
 from ariadne import ObjectType
@@ -77,16 +78,9 @@ def _draining(agent: AgentRecord, _info: Info) -> bool:
 
 @_AGENT.field("capacity")
 def _capacity(agent: AgentRecord, _info: Info) -> Json | None:
-    offered = agent.capacity
-    if offered is None:
+    if agent.capacity is None:
         return None
-    return {
-        "slots": offered.slots,
-        "cpus": offered.cpus,
-        "memory": offered.memory,
-        "gpus": list(offered.gpus),
-        "resources": list(agent.resources),
-    }
+    return {**asdict(agent.capacity), "resources": agent.resources}
 
 
 @_AGENT.field("items")

@@ -7,8 +7,7 @@ from typing import Any, Final
 from ariadne import ObjectType
 
 from agent.control.files.manifest import parse_manifest
-from agent.control.graphql.connections import whole
-from agent.control.graphql.context import Args, Context, as_object
+from agent.control.graphql.context import Args, Context, as_object, whole
 from agent.control.graphql.files import manifest_file, upload_file
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.jobs import JOB_TYPE

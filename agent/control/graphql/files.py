@@ -1,7 +1,6 @@
 """W&B's type `File`, with signed URLs for uploads and downloads."""
 
-from agent.control.graphql.connections import connection
-from agent.control.graphql.context import Context
+from agent.control.graphql.context import Context, connection
 from agent.control.services.paging import Page
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord

@@ -4,17 +4,22 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection, page_size
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    as_object,
+    connection,
+    found_or_none,
+    nested,
+    object_or_none,
+    page_args,
+)
 from agent.control.services.explain import Explanation
 from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import DryRun, ItemRecord, Submission
-from agent.model.errors import NotFoundError
 from agent.model.phase import Phase
 from agent.model.spec import Json
-
-#: Fields whose names on the wire are not those of the records.
-_NAMES: Final = {"entityName": "entity", "projectName": "project", "queueName": "queue"}
 
 
 async def _items(context: Context, args: Args) -> Json:
@@ -24,17 +29,13 @@ async def _items(context: Context, args: Args) -> Json:
         args.get("entity_name"),
         queue=args.get("queue_name"),
         phases=None if phases is None else [Phase(phase) for phase in phases],
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        **page_args(args),
     )
     return connection(page)
 
 
 async def _item(context: Context, args: Args) -> ItemRecord | None:
-    try:
-        return await context.plane.items.get(context.principal, args["id"])
-    except NotFoundError:
-        return None
+    return await found_or_none(context.plane.items.get(context.principal, args["id"]))
 
 
 async def _submit(context: Context, args: Args) -> ItemRecord:
@@ -42,8 +43,7 @@ async def _submit(context: Context, args: Args) -> ItemRecord:
 
 
 async def _dry_run(context: Context, args: Args) -> DryRun:
-    given = args.get("job_file")
-    job_file = None if given is None else as_object(given, "jobFile")
+    job_file = object_or_none(args.get("job_file"), "jobFile")
     return await context.plane.items.dry_run(context.principal, _submission(args), job_file)
 
 
@@ -78,9 +78,9 @@ async def _prioritise(context: Context, args: Args) -> ItemRecord:
 _ITEM: Final = ObjectType("LaunchItem")
 _QUEUE_ITEM: Final = ObjectType("RunQueueItem")
 _DRY_RUN: Final = ObjectType("LaunchDryRun")
-for _field, _attribute in _NAMES.items():
-    _ITEM.set_alias(_field, _attribute)
-    _DRY_RUN.set_alias(_field, _attribute)
+for _field in ("entity", "project", "queue"):
+    _ITEM.set_alias(f"{_field}Name", _field)
+    _DRY_RUN.set_alias(f"{_field}Name", _field)
 for _field in ("cpus", "memory", "gpus"):
     _DRY_RUN.set_alias(_field, f"demand.{_field}")
 

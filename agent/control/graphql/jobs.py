@@ -1,12 +1,11 @@
 """Jobs and their versions, as an extension of W&B's schema."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info, nested
+from agent.control.graphql.context import Args, Context, Info, found_or_none, nested
 from agent.control.services.jobs import JobRecord, JobVersion
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 
@@ -17,10 +16,7 @@ async def _jobs(context: Context, args: Args) -> tuple[JobRecord, ...]:
 
 
 async def _version(context: Context, args: Args) -> JobVersion | None:
-    try:
-        return await context.plane.jobs.get(context.principal, args["reference"])
-    except NotFoundError:
-        return None
+    return await found_or_none(context.plane.jobs.get(context.principal, args["reference"]))
 
 
 _JOB: Final = ObjectType("LaunchJob")
@@ -34,11 +30,7 @@ for _field, _attribute in {
     "createdAt": "created_at",
     "updatedAt": "updated_at",
 }.items():
-
-    def _of_collection(job: JobRecord, _info: Info, *, attribute: str = _attribute) -> Any:
-        return getattr(job.collection, attribute)
-
-    _JOB.set_field(_field, _of_collection)
+    _JOB.set_alias(_field, f"collection.{_attribute}")
 for _field, _attribute in {
     "id": "id",
     "version": "version",
@@ -48,11 +40,7 @@ for _field, _attribute in {
     "jobFile": "job_file",
     "problem": "job_problem",
 }.items():
-
-    def _of_artifact(version: JobVersion, _info: Info, *, attribute: str = _attribute) -> Any:
-        return getattr(version.artifact, attribute)
-
-    _VERSION.set_field(_field, _of_artifact)
+    _VERSION.set_alias(_field, f"artifact.{_attribute}")
 
 
 @_JOB.field("itemCount")

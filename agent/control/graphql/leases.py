@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from ariadne import ObjectType
 
 from agent.control.graphql.agents import capacity_of
-from agent.control.graphql.context import Args, Context, Info, as_object
+from agent.control.graphql.context import Args, Context, Info, object_or_none
 from agent.control.store.items import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError
@@ -106,7 +106,7 @@ async def _advance(context: Context, args: Args) -> Json:
         _lease(args),
         phase=Phase(phase) if phase else None,
         activity=args.get("activity"),
-        facts=None if facts is None else as_object(facts, "facts"),
+        facts=object_or_none(facts, "facts"),
         warning=args.get("warning"),
     )
     return _result(args["item_id"], status)
@@ -127,7 +127,7 @@ async def _finish(context: Context, args: Args) -> Json:
         cause=_cause(args["cause"]),
         message=args["message"],
         exit_code=args.get("exit_code"),
-        facts=None if facts is None else as_object(facts, "facts"),
+        facts=object_or_none(facts, "facts"),
     )
     return _result(args["item_id"], status)
 

@@ -4,14 +4,22 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection, page_size
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    as_object,
+    connection,
+    found_or_none,
+    nested,
+    object_or_none,
+    page_args,
+)
 from agent.control.graphql.projects import template_variables
 from agent.control.services.composition import resource_warnings
 from agent.control.store.agents import AgentRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 
@@ -41,7 +49,7 @@ async def _upsert(context: Context, args: Args) -> Json:
         config=as_object(args["resource_config"], "resourceConfig"),
         template_variables=args.get("template_variables"),
         prioritization=args.get("prioritization_mode"),
-        external_links=None if links is None else as_object(links, "externalLinks"),
+        external_links=object_or_none(links, "externalLinks"),
     )
     return {"success": True, "config_schema_validation_errors": list(problems)}
 
@@ -58,10 +66,10 @@ async def _save(context: Context, args: Args) -> QueueRecord:
         args.get("entity_name"),
         args["name"],
         resource=args["resource"],
-        config=None if config is None else as_object(config, "config"),
+        config=object_or_none(config, "config"),
         template_variables=args.get("template_variables"),
         prioritization=args.get("prioritization_mode"),
-        external_links=None if links is None else as_object(links, "externalLinks"),
+        external_links=object_or_none(links, "externalLinks"),
         mode=args.get("mode") or "EITHER",
     )
 
@@ -121,8 +129,7 @@ async def _items(queue: QueueRecord, info: Info, **args: Any) -> Json:
         context.principal,
         queue.entity,
         queue_id=queue.id,
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        **page_args(args),
     )
     return connection(page)
 
@@ -135,11 +142,8 @@ async def _item(
     id: str,  # noqa: A002 -- the schema's name
 ) -> ItemRecord | None:
     context = nested(info)
-    try:
-        found = await context.plane.items.get(context.principal, id)
-    except NotFoundError:
-        return None
-    return found if found.queue_id == queue.id else None
+    found = await found_or_none(context.plane.items.get(context.principal, id))
+    return found if found is not None and found.queue_id == queue.id else None
 
 
 QUERIES: Final = {"launchQueues": _queues}

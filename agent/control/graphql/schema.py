@@ -22,11 +22,9 @@ from agent.control.graphql import (
     runs,
     wandb,
 )
-from agent.control.graphql.context import Args, Context, Info, context_of
+from agent.control.graphql.context import Info, RootResolver, context_of
 from agent.control.graphql.scalars import SCALARS
 from agent.model.errors import PermissionDeniedError
-
-RootResolver = Callable[[Context, Args], Awaitable[Any]]
 
 #: Each has resolvers of root fields in `QUERIES` and `MUTATIONS`, and of other types in `TYPES`.
 _MODULES: Final = (

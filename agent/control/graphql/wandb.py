@@ -1,4 +1,4 @@
-"""W&B's dialect: push, pop, acknowledge, fail, warn, and its agents."""
+"""W&B's launch protocol: push, pop, acknowledge, fail, warn, and its agents."""
 
 from typing import Any, Final
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from sqlalchemy import Select, delete, func, select, update
 
 from agent.control.store.artifact_tables import artifact_aliases, artifact_collections
-from agent.control.store.tables import projects, to_datetime
+from agent.control.store.tables import projects, record_of
 from agent.control.store.tx import AnyRow, Tx
 
 
@@ -37,7 +37,9 @@ class CollectionRecord:
 IN_PROJECT: Final = (projects.c.entity == artifact_collections.c.entity) & (
     projects.c.name == artifact_collections.c.project
 )
-_COLLECTIONS: Final = select(artifact_collections, projects.c.number).join(projects, IN_PROJECT)
+_COLLECTIONS: Final = select(artifact_collections, projects.c.number.label("project_number")).join(
+    projects, IN_PROJECT
+)
 
 
 def by_name(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | None:
@@ -118,21 +120,7 @@ def names(tx: Tx, entity: str, project: str, kind: str) -> Sequence[str]:
 
 def record(row: AnyRow, prefix: str = "") -> CollectionRecord:
     """A collection from a row; `prefix` where its columns stand beside those of another table."""
-
-    def column(name: str) -> Any:
-        return getattr(row, prefix + name)
-
-    return CollectionRecord(
-        id=column("id"),
-        entity=column("entity"),
-        project=column("project"),
-        project_number=row.number,
-        name=column("name"),
-        type=column("type"),
-        description=column("description"),
-        created_at=to_datetime(column("created_at")),
-        updated_at=to_datetime(column("updated_at")),
-    )
+    return record_of(CollectionRecord, row, prefix=prefix, project_number=row.project_number)
 
 
 def put_aliases(tx: Tx, collection_id: str, artifact_id: str, aliases: Iterable[str]) -> None:
