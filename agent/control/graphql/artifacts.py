@@ -8,6 +8,7 @@ from agent.control.graphql.context import (
     Args,
     Context,
     Info,
+    RootResolvers,
     connection,
     constant,
     context_of,
@@ -15,7 +16,7 @@ from agent.control.graphql.context import (
     page_args,
     whole,
 )
-from agent.control.graphql.files import entry_file, entry_files, manifest_file
+from agent.control.graphql.files import entry_file, manifest_file
 from agent.control.services.artifacts import ArtifactChange
 from agent.control.services.paging import Page
 from agent.control.store.artifacts import ArtifactRecord
@@ -23,14 +24,6 @@ from agent.control.store.collections import CollectionRecord
 from agent.control.store.projects import ProjectRecord
 from agent.control.store.runs import RunRecord
 from agent.model.spec import Json
-
-
-async def _artifact(context: Context, args: Args) -> ArtifactRecord | None:
-    return await context.plane.artifacts.get(context.principal, args["id"])
-
-
-async def _collection_by_id(context: Context, args: Args) -> CollectionRecord | None:
-    return await context.plane.artifacts.collection_by_id(context.principal, args["id"])
 
 
 async def _client_id(context: Context, args: Args) -> Json | None:
@@ -134,12 +127,10 @@ async def _manifest(artifact: ArtifactRecord, info: Info) -> Json | None:
 async def _files(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
     context = nested(info)
     page = await context.plane.artifacts.entries(
-        context.principal,
-        artifact,
-        names=args.get("names"),
-        **page_args(args),
+        context.principal, artifact, names=args.get("names"), **page_args(args)
     )
-    return entry_files(context, artifact, page)
+    files = tuple(entry_file(context, artifact, entry) for entry in page.rows)
+    return connection(Page(files, page.end_cursor, page.has_next, page.total))
 
 
 @_ARTIFACT.field("filesByManifestEntries")
@@ -215,11 +206,7 @@ async def _latest(collection: CollectionRecord, info: Info) -> ArtifactRecord | 
 async def _collection_aliases(collection: CollectionRecord, info: Info, **args: Any) -> Json:
     """Free aliases and `v<N>` of the newest versions."""
     context = nested(info)
-    page = await context.plane.artifacts.versions(
-        context.principal,
-        collection,
-        **page_args(args),
-    )
+    page = await context.plane.artifacts.versions(context.principal, collection, **page_args(args))
     names = [name for version in page.rows for name in (*version.aliases, f"v{version.version}")]
     return whole([_alias(collection, name) for name in names])
 
@@ -228,11 +215,7 @@ async def _collection_aliases(collection: CollectionRecord, info: Info, **args: 
 async def _collection_artifacts(collection: CollectionRecord, info: Info, **args: Any) -> Json:
     """Committed versions, newest first; filters are ignored."""
     context = nested(info)
-    page = await context.plane.artifacts.versions(
-        context.principal,
-        collection,
-        **page_args(args),
-    )
+    page = await context.plane.artifacts.versions(context.principal, collection, **page_args(args))
     found = connection(page)
     for edge in found["edges"]:
         edge["version"] = f"v{edge['node'].version}"
@@ -308,11 +291,7 @@ async def _collections(
 ) -> Json:
     context = nested(info)
     page = await context.plane.artifacts.collections(
-        context.principal,
-        entity,
-        project,
-        kind=kind,
-        **page_args(args),
+        context.principal, entity, project, kind=kind, **page_args(args)
     )
     return connection(page)
 
@@ -339,9 +318,11 @@ def _type_of(collection: CollectionRecord) -> Json:
     }
 
 
-QUERIES: Final = {
-    "artifact": _artifact,
-    "artifactCollection": _collection_by_id,
+QUERIES: Final[RootResolvers] = {
+    "artifact": lambda context, args: context.plane.artifacts.get(context.principal, args["id"]),
+    "artifactCollection": lambda context, args: context.plane.artifacts.collection_by_id(
+        context.principal, args["id"]
+    ),
     "clientIDMapping": _client_id,
 }
 MUTATIONS: Final = {

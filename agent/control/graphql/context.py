@@ -1,7 +1,7 @@
 """What resolvers share: the request's context, arguments, lists in W&B's shape."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -21,6 +21,7 @@ T = TypeVar("T")
 Args = dict[str, Any]
 Info = GraphQLResolveInfo[Any]
 RootResolver = Callable[["Context", Args], Awaitable[Any]]
+RootResolvers = Mapping[str, RootResolver]
 
 #: Look-ups for entries of lists that one request may cause, for example the histories of the
 #: items of a page.

@@ -1,6 +1,6 @@
 """Items, as users submit, read and change them."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
@@ -8,6 +8,7 @@ from agent.control.graphql.context import (
     Args,
     Context,
     Info,
+    RootResolvers,
     as_object,
     connection,
     found_or_none,
@@ -34,14 +35,6 @@ async def _items(context: Context, args: Args) -> Json:
     return connection(page)
 
 
-async def _item(context: Context, args: Args) -> ItemRecord | None:
-    return await found_or_none(context.plane.items.get(context.principal, args["id"]))
-
-
-async def _submit(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.submit(context.principal, _submission(args))
-
-
 async def _dry_run(context: Context, args: Args) -> DryRun:
     job_file = object_or_none(args.get("job_file"), "jobFile")
     return await context.plane.items.dry_run(context.principal, _submission(args), job_file)
@@ -57,22 +50,6 @@ def _submission(args: Args) -> Submission:
         priority=args.get("priority"),
         idempotency_key=args.get("idempotency_key"),
     )
-
-
-async def _stop(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.stop(context.principal, args["id"])
-
-
-async def _retry(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.retry(context.principal, args["id"])
-
-
-async def _move(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.move(context.principal, args["id"], args["queue_name"])
-
-
-async def _prioritise(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.set_priority(context.principal, args["id"], args["priority"])
 
 
 _ITEM: Final = ObjectType("LaunchItem")
@@ -109,16 +86,26 @@ def _associated_run(item: ItemRecord, _info: Info) -> str | None:
     return item.run_name if item.state in {"CLAIMED", "FAILED"} else None
 
 
-QUERIES: Final[dict[str, Any]] = {
+QUERIES: Final[RootResolvers] = {
     "launchItems": _items,
-    "launchItem": _item,
+    "launchItem": lambda context, args: found_or_none(
+        context.plane.items.get(context.principal, args["id"])
+    ),
     "launchDryRun": _dry_run,
 }
-MUTATIONS: Final[dict[str, Any]] = {
-    "submitLaunchItem": _submit,
-    "stopLaunchItem": _stop,
-    "retryLaunchItem": _retry,
-    "moveLaunchItem": _move,
-    "setLaunchItemPriority": _prioritise,
+MUTATIONS: Final[RootResolvers] = {
+    "submitLaunchItem": lambda context, args: context.plane.items.submit(
+        context.principal, _submission(args)
+    ),
+    "stopLaunchItem": lambda context, args: context.plane.items.stop(context.principal, args["id"]),
+    "retryLaunchItem": lambda context, args: context.plane.items.retry(
+        context.principal, args["id"]
+    ),
+    "moveLaunchItem": lambda context, args: context.plane.items.move(
+        context.principal, args["id"], args["queue_name"]
+    ),
+    "setLaunchItemPriority": lambda context, args: context.plane.items.set_priority(
+        context.principal, args["id"], args["priority"]
+    ),
 }
 TYPES: Final = (_ITEM, _QUEUE_ITEM, _DRY_RUN)

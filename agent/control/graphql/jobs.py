@@ -4,20 +4,8 @@ from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info, found_or_none, nested
-from agent.control.services.jobs import JobRecord, JobVersion
-from agent.model.spec import Json
-
-
-async def _jobs(context: Context, args: Args) -> tuple[JobRecord, ...]:
-    return await context.plane.jobs.list(
-        context.principal, args.get("entity_name"), args["project_name"]
-    )
-
-
-async def _version(context: Context, args: Args) -> JobVersion | None:
-    return await found_or_none(context.plane.jobs.get(context.principal, args["reference"]))
-
+from agent.control.graphql.context import Info, RootResolvers, found_or_none, nested
+from agent.control.services.jobs import JobRecord
 
 _JOB: Final = ObjectType("LaunchJob")
 _VERSION: Final = ObjectType("LaunchJobVersion")
@@ -49,6 +37,13 @@ async def _item_count(job: JobRecord, info: Info) -> int:
     return await context.plane.jobs.item_count(context.principal, job.collection)
 
 
-QUERIES: Final = {"launchJobs": _jobs, "launchJobVersion": _version}
-MUTATIONS: Final[dict[str, Json]] = {}
+QUERIES: Final[RootResolvers] = {
+    "launchJobs": lambda context, args: context.plane.jobs.list(
+        context.principal, args.get("entity_name"), args["project_name"]
+    ),
+    "launchJobVersion": lambda context, args: found_or_none(
+        context.plane.jobs.get(context.principal, args["reference"])
+    ),
+}
+MUTATIONS: Final[RootResolvers] = {}
 TYPES: Final = (_JOB, _VERSION)

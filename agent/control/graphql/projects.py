@@ -70,6 +70,9 @@ def template_variables(variables: dict[str, Json]) -> list[Json]:
 _PROJECT: Final = ObjectType("Project")
 _ENTITY: Final = ObjectType("Entity")
 _CONFIG: Final = ObjectType("DefaultResourceConfig")
+_CONFIG.set_field(
+    "templateVariables", lambda config, _info: template_variables(config.template_variables)
+)
 _PROJECT.set_alias("entityName", "entity")
 _PROJECT.set_field("access", constant("PRIVATE"))
 _PROJECT.set_field("isBenchmark", constant(False))
@@ -147,11 +150,6 @@ async def _resource_config(
 ) -> ResourceConfigRecord | None:
     context = nested(info)
     return await context.plane.projects.resource_config(context.principal, entity.name, id)
-
-
-@_CONFIG.field("templateVariables")
-def _config_variables(config: ResourceConfigRecord, _info: Info) -> list[Json]:
-    return template_variables(config.template_variables)
 
 
 QUERIES: Final = {"project": _project, "model": _project, "models": _models}

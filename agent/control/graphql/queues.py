@@ -8,6 +8,7 @@ from agent.control.graphql.context import (
     Args,
     Context,
     Info,
+    RootResolvers,
     as_object,
     connection,
     found_or_none,
@@ -21,10 +22,6 @@ from agent.control.store.agents import AgentRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
 from agent.model.spec import Json
-
-
-async def _queues(context: Context, args: Args) -> tuple[QueueRecord, ...]:
-    return await context.plane.queues.list(context.principal, args.get("entity_name"))
 
 
 async def _create(context: Context, args: Args) -> Json:
@@ -90,22 +87,12 @@ _QUEUE: Final = ObjectType("RunQueue")
 _QUEUE.set_alias("entityName", "entity")
 _QUEUE.set_alias("prioritizationMode", "prioritization")
 _QUEUE.set_alias("defaultResourceConfigID", "resource_config_id")
-
-
-@_QUEUE.field("resource")
-def _resource(queue: QueueRecord, _info: Info) -> str:
-    """Empty until an administrator or the first agent has chosen one."""
-    return queue.resource or ""
-
-
-@_QUEUE.field("warnings")
-def _warnings(queue: QueueRecord, _info: Info) -> tuple[str, ...]:
-    return resource_warnings(queue.resource)
-
-
-@_QUEUE.field("templateVariables")
-def _variables(queue: QueueRecord, _info: Info) -> list[Json]:
-    return template_variables(queue.template_variables)
+# Empty until an administrator or the first agent has chosen one.
+_QUEUE.set_field("resource", lambda queue, _info: queue.resource or "")
+_QUEUE.set_field("warnings", lambda queue, _info: resource_warnings(queue.resource))
+_QUEUE.set_field(
+    "templateVariables", lambda queue, _info: template_variables(queue.template_variables)
+)
 
 
 @_QUEUE.field("counts")
@@ -146,7 +133,11 @@ async def _item(
     return found if found is not None and found.queue_id == queue.id else None
 
 
-QUERIES: Final = {"launchQueues": _queues}
+QUERIES: Final[RootResolvers] = {
+    "launchQueues": lambda context, args: context.plane.queues.list(
+        context.principal, args.get("entity_name")
+    ),
+}
 MUTATIONS: Final = {
     "createRunQueue": _create,
     "upsertRunQueue": _upsert,

@@ -1,6 +1,6 @@
 """Runs, as far as `wandb.init()` inside a job and W&B's agents need them."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
@@ -9,6 +9,7 @@ from agent.control.graphql.context import (
     Args,
     Context,
     Info,
+    RootResolvers,
     constant,
     nested,
     object_or_none,
@@ -117,7 +118,7 @@ def _user(run: RunRecord, _info: Info) -> Json | None:
     return {"id": run.user, "name": run.user, "username": run.user} if run.user else None
 
 
-QUERIES: Final[dict[str, Any]] = {}
+QUERIES: Final[RootResolvers] = {}
 MUTATIONS: Final = {
     "upsertBucket": _upsert,
     "deleteRun": _delete,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
 from agent.control.store.tables import projects, record_of, resource_configs
 from agent.control.store.tx import Tx
@@ -35,7 +35,7 @@ class ResourceConfigRecord:
 
 def project(tx: Tx, entity: str, name: str) -> ProjectRecord | None:
     """A project by name."""
-    row = tx.one(select(projects).where(projects.c.entity == entity, projects.c.name == name))
+    row = tx.one(_named(entity, name))
     return record_of(ProjectRecord, row) if row else None
 
 
@@ -44,10 +44,8 @@ def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
     found = project(tx, entity, name)
     if found is not None:
         return found, False
-    values = {"entity": entity, "name": name, "created_at": tx.now}
-    inserted = tx.insert_new(projects, values)
-    query = select(projects).where(projects.c.entity == entity, projects.c.name == name)
-    return record_of(ProjectRecord, tx.require(query)), inserted
+    inserted = tx.insert_new(projects, {"entity": entity, "name": name, "created_at": tx.now})
+    return record_of(ProjectRecord, tx.require(_named(entity, name))), inserted
 
 
 def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectRecord], int]:
@@ -71,3 +69,7 @@ def config(tx: Tx, entity: str, config_id: str) -> ResourceConfigRecord | None:
     table = resource_configs
     row = tx.one(select(table).where(table.c.entity == entity, table.c.id == config_id))
     return record_of(ResourceConfigRecord, row) if row else None
+
+
+def _named(entity: str, name: str) -> Select[Any]:
+    return select(projects).where(projects.c.entity == entity, projects.c.name == name)
