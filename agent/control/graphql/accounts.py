@@ -1,55 +1,48 @@
 """The caller, users, entities, members and keys; what this server is."""
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
 from agent import __version__
-from agent.control.graphql.connections import whole
-from agent.control.graphql.context import Args, Context, Info, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    constant,
+    found_or_none,
+    nested,
+    whole,
+)
 from agent.control.store.accounts import (
     EntityRecord,
-    KeyRecord,
-    MemberRecord,
     NewKey,
     Role,
     UserRecord,
 )
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 #: Clients compare their own version with these; the oldest is that of W&B's documentation.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
 #: The feature that distinguishes our servers from W&B's; see the top of schema.graphql.
 _FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
-#: Lets clients save code and the diff to the last commit.
-_FLAGS: Final = {"code_saving_enabled": True}
 
 
-@dataclass(frozen=True, slots=True)
-class _Viewer:
-    """A user, or an agent's key or a run token in the shape that clients expect of one."""
-
-    id: str
-    name: str
-    username: str
-    email: str | None
-    admin: bool
-    entity: str
-    teams: tuple[EntityRecord, ...]
-
-
-async def _viewer(context: Context, _args: Args) -> _Viewer:
-    """Never null, which clients would take for a refused key."""
+async def _viewer(context: Context, _args: Args) -> Json:
+    """Never null, which clients would take for a refused key; agents' keys look like users."""
     principal = context.principal
     entities = await context.plane.accounts.entities(principal)
-    teams = tuple(entity for entity in entities if entity.is_team)
     user = await context.plane.accounts.viewer(principal)
-    if user is None:
-        name = principal.name
-        return _Viewer(principal.key_id, name, name, None, False, principal.default_entity, teams)
-    return _Viewer(user.id, user.name, user.name, user.email, user.admin, user.entity, teams)
+    return {
+        "id": principal.key_id if user is None else user.id,
+        "name": principal.name,
+        "username": principal.name,
+        "email": None if user is None else user.email,
+        "admin": user is not None and user.admin,
+        "entity": principal.default_entity if user is None else user.entity,
+        "teams": whole(entity for entity in entities if entity.is_team),
+    }
 
 
 async def _server_info(_context: Context, _args: Args) -> Json:
@@ -65,22 +58,8 @@ async def _server_info(_context: Context, _args: Args) -> Json:
 
 
 async def _entity(context: Context, args: Args) -> EntityRecord | None:
-    try:
-        return await context.plane.accounts.entity(context.principal, args.get("name"))
-    except NotFoundError:
-        return None
-
-
-async def _entities(context: Context, _args: Args) -> tuple[EntityRecord, ...]:
-    return await context.plane.accounts.entities(context.principal)
-
-
-async def _members(context: Context, args: Args) -> tuple[MemberRecord, ...]:
-    return await context.plane.accounts.members(context.principal, args["entity_name"])
-
-
-async def _keys(context: Context, args: Args) -> tuple[KeyRecord, ...]:
-    return await context.plane.accounts.keys(context.principal, args.get("entity_name"))
+    look_up = context.plane.accounts.entity(context.principal, args.get("name"))
+    return await found_or_none(look_up)
 
 
 async def _create_user(context: Context, args: Args) -> UserRecord:
@@ -92,22 +71,12 @@ async def _create_user(context: Context, args: Args) -> UserRecord:
     )
 
 
-async def _create_team(context: Context, args: Args) -> EntityRecord:
-    return await context.plane.accounts.create_team(context.principal, args["name"])
-
-
 async def _set_member(context: Context, args: Args) -> bool:
     given = args.get("role")
     role = Role(given.lower()) if given else None
     accounts = context.plane.accounts
     await accounts.set_member(context.principal, args["entity_name"], args["user_name"], role)
     return True
-
-
-async def _create_key(context: Context, args: Args) -> NewKey:
-    return await context.plane.accounts.create_key(
-        context.principal, args["name"], user=args.get("user_name")
-    )
 
 
 async def _create_agent_key(context: Context, args: Args) -> NewKey:
@@ -124,59 +93,47 @@ async def _revoke_key(context: Context, args: Args) -> bool:
 
 
 _USER: Final = ObjectType("User")
+#: Lets clients save code and the diff to the last commit.
+_USER.set_field("flags", constant({"code_saving_enabled": True}))
+_USER.set_field("organizations", constant(()))
 _ENTITY: Final = ObjectType("Entity")
+_ENTITY.set_field("xxhashDigestsEnabled", constant(False))
 _NEW_KEY: Final = ObjectType("NewLaunchKey")
 _NEW_KEY.set_alias("key", "record")
 _MEMBER: Final = ObjectType("LaunchMember")
-
-
-@_MEMBER.field("role")
-def _role(member: MemberRecord, _info: Info) -> str:
-    return member.role.value.upper()
-
-
-@_USER.field("flags")
-def _flags(_user: _Viewer, _info: Info) -> Json:
-    return _FLAGS
-
-
-@_USER.field("teams")
-def _teams(user: _Viewer, _info: Info) -> Json:
-    return whole(user.teams)
+_MEMBER.set_field("role", lambda member, _info: member.role.value.upper())
 
 
 @_USER.field("apiKeys")
-async def _api_keys(user: _Viewer, info: Info) -> Json:
+async def _api_keys(user: Json, info: Info) -> Json:
     """Names of the caller's keys; a key itself is shown only when it is made."""
     context = nested(info)
-    if context.principal.user_id != user.id:
+    if context.principal.user_id != user["id"]:
         return whole(())
     return whole(await context.plane.accounts.keys(context.principal))
 
 
-@_USER.field("organizations")
-def _organizations(_user: _Viewer, _info: Info) -> list[Any]:
-    return []
-
-
-@_ENTITY.field("xxhashDigestsEnabled")
-def _xxhash(_entity: EntityRecord, _info: Info) -> bool:
-    return False
-
-
-QUERIES: Final[dict[str, Any]] = {
+QUERIES: Final[RootResolvers] = {
     "viewer": _viewer,
     "serverInfo": _server_info,
     "entity": _entity,
-    "launchEntities": _entities,
-    "launchMembers": _members,
-    "launchKeys": _keys,
+    "launchEntities": lambda context, _: context.plane.accounts.entities(context.principal),
+    "launchMembers": lambda context, args: context.plane.accounts.members(
+        context.principal, args["entity_name"]
+    ),
+    "launchKeys": lambda context, args: context.plane.accounts.keys(
+        context.principal, args.get("entity_name")
+    ),
 }
-MUTATIONS: Final[dict[str, Any]] = {
+MUTATIONS: Final[RootResolvers] = {
     "createLaunchUser": _create_user,
-    "createLaunchTeam": _create_team,
+    "createLaunchTeam": lambda context, args: context.plane.accounts.create_team(
+        context.principal, args["name"]
+    ),
     "setLaunchMember": _set_member,
-    "createLaunchKey": _create_key,
+    "createLaunchKey": lambda context, args: context.plane.accounts.create_key(
+        context.principal, args["name"], user=args.get("user_name")
+    ),
     "createLaunchAgentKey": _create_agent_key,
     "revokeLaunchKey": _revoke_key,
 }

@@ -1,27 +1,16 @@
 """Agents, as users read and stop them, and as they register."""
 
+from dataclasses import asdict
 from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import Args, Context, Info, RootResolvers, as_object, nested
 from agent.control.store.agents import AgentRecord
 from agent.control.store.items import ItemRecord
 from agent.model.capacity import Capacity
 from agent.model.protocol import AgentRegistration
 from agent.model.spec import Json
-
-
-async def _agent(context: Context, args: Args) -> AgentRecord | None:
-    return await context.plane.wandb.poll(context.principal, args["id"])
-
-
-async def _agents(context: Context, args: Args) -> tuple[AgentRecord, ...]:
-    return await context.plane.agents.list(context.principal, args.get("entity_name"))
-
-
-async def _stop(context: Context, args: Args) -> AgentRecord:
-    return await context.plane.agents.stop(context.principal, args["id"], args["mode"])
 
 
 async def _register(context: Context, args: Args) -> Json:
@@ -63,11 +52,7 @@ _AGENT: Final = ObjectType("LaunchAgent")
 _AGENT.set_alias("entityName", "entity")
 _AGENT.set_alias("runQueues", "queue_ids")
 _AGENT.set_alias("agentStatus", "status")
-
-
-@_AGENT.field("stopPolling")
-def _stop_polling(agent: AgentRecord, _info: Info) -> bool:
-    return agent.stop is not None
+_AGENT.set_field("stopPolling", lambda agent, _info: agent.stop is not None)
 
 
 @_AGENT.field("draining")
@@ -77,16 +62,9 @@ def _draining(agent: AgentRecord, _info: Info) -> bool:
 
 @_AGENT.field("capacity")
 def _capacity(agent: AgentRecord, _info: Info) -> Json | None:
-    offered = agent.capacity
-    if offered is None:
+    if agent.capacity is None:
         return None
-    return {
-        "slots": offered.slots,
-        "cpus": offered.cpus,
-        "memory": offered.memory,
-        "gpus": list(offered.gpus),
-        "resources": list(agent.resources),
-    }
+    return {**asdict(agent.capacity), "resources": agent.resources}
 
 
 @_AGENT.field("items")
@@ -95,6 +73,16 @@ async def _held(agent: AgentRecord, info: Info) -> tuple[ItemRecord, ...]:
     return await context.plane.items.held_by(context.principal, agent.id)
 
 
-QUERIES: Final = {"launchAgent": _agent, "launchAgents": _agents}
-MUTATIONS: Final = {"stopLaunchAgent": _stop, "registerLaunchAgent": _register}
+QUERIES: Final[RootResolvers] = {
+    "launchAgent": lambda context, args: context.plane.wandb.poll(context.principal, args["id"]),
+    "launchAgents": lambda context, args: context.plane.agents.list(
+        context.principal, args.get("entity_name")
+    ),
+}
+MUTATIONS: Final[RootResolvers] = {
+    "stopLaunchAgent": lambda context, args: context.plane.agents.stop(
+        context.principal, args["id"], args["mode"]
+    ),
+    "registerLaunchAgent": _register,
+}
 TYPES: Final = (_AGENT,)

@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
 from agent.control.files.manifest import parse_manifest
-from agent.control.graphql.connections import whole
-from agent.control.graphql.context import Args, Context, as_object
+from agent.control.graphql.context import Args, Context, RootResolvers, as_object, whole
 from agent.control.graphql.files import manifest_file, upload_file
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.jobs import JOB_TYPE
@@ -150,7 +149,7 @@ def _md5(spec: Json) -> str:
     return decoded(digest).hex()
 
 
-QUERIES: Final[dict[str, Any]] = {}
+QUERIES: Final[RootResolvers] = {}
 MUTATIONS: Final = {
     "createArtifact": _create,
     "createArtifactManifest": _create_manifest,

@@ -4,25 +4,26 @@ from typing import Any, Final
 
 from ariadne import InterfaceType, ObjectType, UnionType
 
-from agent.control.graphql.connections import connection, page_size, whole
-from agent.control.graphql.context import Args, Context, Info, context_of, nested
-from agent.control.graphql.files import entry_file, entry_files, manifest_file
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    connection,
+    constant,
+    context_of,
+    nested,
+    page_args,
+    whole,
+)
+from agent.control.graphql.files import entry_file, manifest_file
 from agent.control.services.artifacts import ArtifactChange
 from agent.control.services.paging import Page
-from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.collections import CollectionRecord
 from agent.control.store.projects import ProjectRecord
 from agent.control.store.runs import RunRecord
 from agent.model.spec import Json
-
-
-async def _artifact(context: Context, args: Args) -> ArtifactRecord | None:
-    return await context.plane.artifacts.get(context.principal, args["id"])
-
-
-async def _collection_by_id(context: Context, args: Args) -> CollectionRecord | None:
-    return await context.plane.artifacts.collection_by_id(context.principal, args["id"])
 
 
 async def _client_id(context: Context, args: Args) -> Json | None:
@@ -91,11 +92,14 @@ for _field, _attribute in {
     _ARTIFACT.set_alias(_field, _attribute)
 _MEMBERSHIP.set_alias("versionIndex", "version")
 _MEMBERSHIP.set_alias("artifactCollection", "collection")
-
-
-@_ARTIFACT.field("ttlIsInherited")
-def _inherited(artifact: ArtifactRecord, _info: Info) -> bool:
-    return artifact.ttl_seconds == 0
+_ARTIFACT.set_field("ttlIsInherited", lambda artifact, _info: artifact.ttl_seconds == 0)
+_ARTIFACT.set_field("artifactType", lambda artifact, _info: _type_of(artifact.collection))
+_MEMBERSHIP.set_field("id", lambda artifact, _info: f"{artifact.collection.id}:{artifact.id}")
+_MEMBERSHIP.set_field("artifact", lambda artifact, _info: artifact)
+_COLLECTION.set_type_resolver(constant("ArtifactSequence"))
+_SEQUENCE.set_field("defaultArtifactType", lambda collection, _info: _type_of(collection))
+_SEQUENCE.set_field("tags", constant(whole(())))
+_SEQUENCE.set_field("digestAlgorithm", constant("MANIFEST_MD5"))
 
 
 @_ARTIFACT.field("tags")
@@ -111,11 +115,6 @@ def _aliases(artifact: ArtifactRecord, _info: Info) -> list[Json]:
     return [_alias(artifact.collection, name) for name in (*artifact.aliases, *own)]
 
 
-@_ARTIFACT.field("artifactType")
-def _type(artifact: ArtifactRecord, _info: Info) -> Json:
-    return _type_of(artifact.collection)
-
-
 @_ARTIFACT.field("currentManifest")
 async def _manifest(artifact: ArtifactRecord, info: Info) -> Json | None:
     context = nested(info)
@@ -128,13 +127,10 @@ async def _manifest(artifact: ArtifactRecord, info: Info) -> Json | None:
 async def _files(artifact: ArtifactRecord, info: Info, **args: Any) -> Json:
     context = nested(info)
     page = await context.plane.artifacts.entries(
-        context.principal,
-        artifact,
-        names=args.get("names"),
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        context.principal, artifact, names=args.get("names"), **page_args(args)
     )
-    return entry_files(context, artifact, page)
+    files = tuple(entry_file(context, artifact, entry) for entry in page.rows)
+    return connection(Page(files, page.end_cursor, page.has_next, page.total))
 
 
 @_ARTIFACT.field("filesByManifestEntries")
@@ -143,8 +139,8 @@ async def _files_by_entries(artifact: ArtifactRecord, info: Info, **args: Any) -
     context = nested(info)
     names = {entry["name"] for entry in args.get("entries") or ()}
     size = max(1, len(names))
-    page: Page[EntryRecord] = await context.plane.artifacts.entries(
-        context.principal, artifact, names=names, first=page_size(size)
+    page = await context.plane.artifacts.entries(
+        context.principal, artifact, names=names, first=size
     )
     found = {entry.path: entry for entry in page.rows}
     wanted = [found[entry["name"]] for entry in args.get("entries") or () if entry["name"] in found]
@@ -176,37 +172,20 @@ def _creator(creator: RunRecord | Json, *_: Any) -> str:
     return "Run" if isinstance(creator, RunRecord) else "User"
 
 
-@_MEMBERSHIP.field("id")
-def _membership_id(artifact: ArtifactRecord, _info: Info) -> str:
-    return f"{artifact.collection.id}:{artifact.id}"
-
-
-@_MEMBERSHIP.field("artifact")
-def _member(artifact: ArtifactRecord, _info: Info) -> ArtifactRecord:
-    return artifact
-
-
 @_RUN.field("inputArtifacts")
 async def _inputs(run: RunRecord, info: Info, **_page: Any) -> Json:
     context = nested(info)
-    found = await context.plane.artifacts.inputs_of(context.principal, run)
-    return _all(found)
+    return _all(await context.plane.artifacts.inputs_of(context.principal, run))
 
 
 @_RUN.field("outputArtifacts")
 async def _outputs(run: RunRecord, info: Info, **_page: Any) -> Json:
     context = nested(info)
-    found = await context.plane.artifacts.outputs_of(context.principal, run)
-    return _all(found)
+    return _all(await context.plane.artifacts.outputs_of(context.principal, run))
 
 
 def _all(found: tuple[ArtifactRecord, ...]) -> Json:
     return connection(Page(found, None, has_next=False, total=len(found)))
-
-
-@_COLLECTION.type_resolver
-def _kind(*_: Any) -> str:
-    return "ArtifactSequence"
 
 
 @_SEQUENCE.field("project")
@@ -215,21 +194,6 @@ async def _collection_project(collection: CollectionRecord, info: Info) -> Proje
     return await context.once(
         ("project", *place), lambda: context.plane.projects.get(context.principal, *place)
     )
-
-
-@_SEQUENCE.field("defaultArtifactType")
-def _default_type(collection: CollectionRecord, _info: Info) -> Json:
-    return _type_of(collection)
-
-
-@_SEQUENCE.field("tags")
-def _collection_tags(_collection: CollectionRecord, _info: Info) -> Json:
-    return whole(())
-
-
-@_SEQUENCE.field("digestAlgorithm")
-def _algorithm(_collection: CollectionRecord, _info: Info) -> str:
-    return "MANIFEST_MD5"
 
 
 @_SEQUENCE.field("latestArtifact")
@@ -242,12 +206,7 @@ async def _latest(collection: CollectionRecord, info: Info) -> ArtifactRecord | 
 async def _collection_aliases(collection: CollectionRecord, info: Info, **args: Any) -> Json:
     """Free aliases and `v<N>` of the newest versions."""
     context = nested(info)
-    page = await context.plane.artifacts.versions(
-        context.principal,
-        collection,
-        after=args.get("after"),
-        first=page_size(args.get("first")),
-    )
+    page = await context.plane.artifacts.versions(context.principal, collection, **page_args(args))
     names = [name for version in page.rows for name in (*version.aliases, f"v{version.version}")]
     return whole([_alias(collection, name) for name in names])
 
@@ -256,12 +215,7 @@ async def _collection_aliases(collection: CollectionRecord, info: Info, **args: 
 async def _collection_artifacts(collection: CollectionRecord, info: Info, **args: Any) -> Json:
     """Committed versions, newest first; filters are ignored."""
     context = nested(info)
-    page = await context.plane.artifacts.versions(
-        context.principal,
-        collection,
-        after=args.get("after"),
-        first=page_size(args.get("first")),
-    )
+    page = await context.plane.artifacts.versions(context.principal, collection, **page_args(args))
     found = connection(page)
     for edge in found["edges"]:
         edge["version"] = f"v{edge['node'].version}"
@@ -337,12 +291,7 @@ async def _collections(
 ) -> Json:
     context = nested(info)
     page = await context.plane.artifacts.collections(
-        context.principal,
-        entity,
-        project,
-        kind=kind,
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        context.principal, entity, project, kind=kind, **page_args(args)
     )
     return connection(page)
 
@@ -356,11 +305,7 @@ async def _types(project: ProjectRecord, info: Info) -> list[Json]:
 
 def _alias(collection: CollectionRecord, name: str) -> Json:
     """An alias in W&B's shape."""
-    return {
-        "id": f"{collection.id}:{name}",
-        "alias": name,
-        "artifact_collection": collection,
-    }
+    return {"id": f"{collection.id}:{name}", "alias": name, "artifact_collection": collection}
 
 
 def _type_of(collection: CollectionRecord) -> Json:
@@ -373,9 +318,11 @@ def _type_of(collection: CollectionRecord) -> Json:
     }
 
 
-QUERIES: Final = {
-    "artifact": _artifact,
-    "artifactCollection": _collection_by_id,
+QUERIES: Final[RootResolvers] = {
+    "artifact": lambda context, args: context.plane.artifacts.get(context.principal, args["id"]),
+    "artifactCollection": lambda context, args: context.plane.artifacts.collection_by_id(
+        context.principal, args["id"]
+    ),
     "clientIDMapping": _client_id,
 }
 MUTATIONS: Final = {

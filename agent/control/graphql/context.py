@@ -1,7 +1,7 @@
-"""The context of a request, which resolvers get, and their arguments."""
+"""What resolvers share: the request's context, arguments, lists in W&B's shape."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -12,16 +12,21 @@ from agent.control.files.contents import ContentStore
 from agent.control.files.links import Links
 from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
+from agent.control.services.paging import Page
 from agent.control.services.plane import Plane
-from agent.model.errors import InvalidInputError
+from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.spec import Json
 
 T = TypeVar("T")
 Args = dict[str, Any]
 Info = GraphQLResolveInfo[Any]
+RootResolver = Callable[["Context", Args], Awaitable[Any]]
+RootResolvers = Mapping[str, RootResolver]
 
 #: Look-ups for entries of lists that one request may cause, for example the histories of the
 #: items of a page.
 _NESTED: Final = 1000
+_DEFAULT_PAGE: Final = 100
 
 
 @dataclass(slots=True)
@@ -78,15 +83,54 @@ def nested(info: Info) -> Context:
     return context
 
 
-def as_object(value: Any, what: str) -> dict[str, Any]:
-    """A JSON value that has to be an object; empty for `null`.
+async def found_or_none(look_up: Awaitable[T]) -> T | None:
+    """The result of a look-up; `None` where it raises `NotFoundError`."""
+    try:
+        return await look_up
+    except NotFoundError:
+        return None
+
+
+def constant(value: T) -> Callable[..., T]:
+    """The resolver of a field that has the same value for every object."""
+    return lambda *_, **_args: value
+
+
+def object_or_none(value: Any, what: str) -> Json | None:
+    """A JSON value that has to be an object or `null`.
 
     Raises:
         InvalidInputError: it is something else.
     """
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict):
         message = f"`{what}` must be a JSON object; seen: {type(value).__name__}."
         raise InvalidInputError(message)
     return value
+
+
+def as_object(value: Any, what: str) -> Json:
+    """As `object_or_none`, but empty for `null`."""
+    return object_or_none(value, what) or {}
+
+
+def page_args(args: dict[str, Any]) -> dict[str, Any]:
+    """Arguments `after` and `first` of a service's list method; services check `first`."""
+    first = args.get("first")
+    return {"after": args.get("after"), "first": _DEFAULT_PAGE if first is None else first}
+
+
+def connection(page: Page[Any]) -> dict[str, Any]:
+    """One page of a longer list; every edge has the cursor of the next page."""
+    return {
+        "edges": [{"node": row, "cursor": page.end_cursor or ""} for row in page.rows],
+        "page_info": {"end_cursor": page.end_cursor, "has_next_page": page.has_next},
+        "total_count": page.total,
+    }
+
+
+def whole(rows: Iterable[Any]) -> dict[str, Any]:
+    """A list that is always given as one page."""
+    return {
+        "edges": [{"node": row, "cursor": ""} for row in rows],
+        "page_info": {"end_cursor": None, "has_next_page": False},
+    }

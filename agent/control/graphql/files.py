@@ -1,8 +1,6 @@
 """W&B's type `File`, with signed URLs for uploads and downloads."""
 
-from agent.control.graphql.connections import connection
 from agent.control.graphql.context import Context
-from agent.control.services.paging import Page
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord
 from agent.model.job.digest import decoded
@@ -26,12 +24,6 @@ def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -
         "updated_at": artifact.updated_at,
         "artifact": artifact,
     }
-
-
-def entry_files(context: Context, artifact: ArtifactRecord, page: Page[EntryRecord]) -> Json:
-    """A page of files of an artifact."""
-    files = tuple(entry_file(context, artifact, entry) for entry in page.rows)
-    return connection(Page(files, page.end_cursor, page.has_next, page.total))
 
 
 def upload_file(

@@ -116,9 +116,18 @@ class GraphQLHandler:
         graphql_request = GraphQLRequest.parse(
             await read_json(request, request.app[CONFIG].max_body)
         )
-        context = _context(request)
+        app = request.app
+        context = Context(
+            app[PLANE],
+            principal_of(request),
+            app[METRICS],
+            contents=app[CONTENTS],
+            run_files=app[RUN_FILES],
+            links=Links(app[PLANE].signing_key, base_url(request), app[CONFIG].link_lifetime),
+            max_manifest=app[CONFIG].max_manifest,
+        )
         try:
-            response = await self._run(graphql_request, context, request.app[STOPPING])
+            response = await self._run(graphql_request, context, app[STOPPING])
         finally:
             if context.waited:
                 request[WAITED] = True
@@ -134,8 +143,8 @@ class GraphQLHandler:
         """Execute in a task of its own, which is never cancelled.
 
         A client that disconnects cancels this handler, and cancelling a resolver in the middle
-        of a transaction would leave the database to clean up. So the execution is told that its
-        result is unwanted, which ends a long poll, and is awaited to its end.
+        of a transaction would leave the database to clean up. So `unwanted` is set,
+        which ends a long poll, and the execution is awaited to its end.
         """
         execution = asyncio.create_task(self._executor.run(request, context))
         self._running.add(execution)
@@ -149,17 +158,3 @@ class GraphQLHandler:
                 context.unwanted.set()
                 await asyncio.wait((execution,))
         return execution.result()
-
-
-def _context(request: web.Request) -> Context:
-    app = request.app
-    config, plane = app[CONFIG], app[PLANE]
-    return Context(
-        plane,
-        principal_of(request),
-        app[METRICS],
-        contents=app[CONTENTS],
-        run_files=app[RUN_FILES],
-        links=Links(plane.signing_key, base_url(request), config.link_lifetime),
-        max_manifest=config.max_manifest,
-    )

@@ -1,20 +1,26 @@
 """Items, as users submit, read and change them."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection, page_size
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    as_object,
+    connection,
+    found_or_none,
+    nested,
+    object_or_none,
+    page_args,
+)
 from agent.control.services.explain import Explanation
 from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import DryRun, ItemRecord, Submission
-from agent.model.errors import NotFoundError
 from agent.model.phase import Phase
 from agent.model.spec import Json
-
-#: Fields whose names on the wire are not those of the records.
-_NAMES: Final = {"entityName": "entity", "projectName": "project", "queueName": "queue"}
 
 
 async def _items(context: Context, args: Args) -> Json:
@@ -24,26 +30,13 @@ async def _items(context: Context, args: Args) -> Json:
         args.get("entity_name"),
         queue=args.get("queue_name"),
         phases=None if phases is None else [Phase(phase) for phase in phases],
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        **page_args(args),
     )
     return connection(page)
 
 
-async def _item(context: Context, args: Args) -> ItemRecord | None:
-    try:
-        return await context.plane.items.get(context.principal, args["id"])
-    except NotFoundError:
-        return None
-
-
-async def _submit(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.submit(context.principal, _submission(args))
-
-
 async def _dry_run(context: Context, args: Args) -> DryRun:
-    given = args.get("job_file")
-    job_file = None if given is None else as_object(given, "jobFile")
+    job_file = object_or_none(args.get("job_file"), "jobFile")
     return await context.plane.items.dry_run(context.principal, _submission(args), job_file)
 
 
@@ -59,28 +52,12 @@ def _submission(args: Args) -> Submission:
     )
 
 
-async def _stop(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.stop(context.principal, args["id"])
-
-
-async def _retry(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.retry(context.principal, args["id"])
-
-
-async def _move(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.move(context.principal, args["id"], args["queue_name"])
-
-
-async def _prioritise(context: Context, args: Args) -> ItemRecord:
-    return await context.plane.items.set_priority(context.principal, args["id"], args["priority"])
-
-
 _ITEM: Final = ObjectType("LaunchItem")
 _QUEUE_ITEM: Final = ObjectType("RunQueueItem")
 _DRY_RUN: Final = ObjectType("LaunchDryRun")
-for _field, _attribute in _NAMES.items():
-    _ITEM.set_alias(_field, _attribute)
-    _DRY_RUN.set_alias(_field, _attribute)
+for _field in ("entity", "project", "queue"):
+    _ITEM.set_alias(f"{_field}Name", _field)
+    _DRY_RUN.set_alias(f"{_field}Name", _field)
 for _field in ("cpus", "memory", "gpus"):
     _DRY_RUN.set_alias(_field, f"demand.{_field}")
 
@@ -109,16 +86,26 @@ def _associated_run(item: ItemRecord, _info: Info) -> str | None:
     return item.run_name if item.state in {"CLAIMED", "FAILED"} else None
 
 
-QUERIES: Final[dict[str, Any]] = {
+QUERIES: Final[RootResolvers] = {
     "launchItems": _items,
-    "launchItem": _item,
+    "launchItem": lambda context, args: found_or_none(
+        context.plane.items.get(context.principal, args["id"])
+    ),
     "launchDryRun": _dry_run,
 }
-MUTATIONS: Final[dict[str, Any]] = {
-    "submitLaunchItem": _submit,
-    "stopLaunchItem": _stop,
-    "retryLaunchItem": _retry,
-    "moveLaunchItem": _move,
-    "setLaunchItemPriority": _prioritise,
+MUTATIONS: Final[RootResolvers] = {
+    "submitLaunchItem": lambda context, args: context.plane.items.submit(
+        context.principal, _submission(args)
+    ),
+    "stopLaunchItem": lambda context, args: context.plane.items.stop(context.principal, args["id"]),
+    "retryLaunchItem": lambda context, args: context.plane.items.retry(
+        context.principal, args["id"]
+    ),
+    "moveLaunchItem": lambda context, args: context.plane.items.move(
+        context.principal, args["id"], args["queue_name"]
+    ),
+    "setLaunchItemPriority": lambda context, args: context.plane.items.set_priority(
+        context.principal, args["id"], args["priority"]
+    ),
 }
 TYPES: Final = (_ITEM, _QUEUE_ITEM, _DRY_RUN)

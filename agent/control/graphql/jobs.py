@@ -1,27 +1,11 @@
 """Jobs and their versions, as an extension of W&B's schema."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, Info, nested
-from agent.control.services.jobs import JobRecord, JobVersion
-from agent.model.errors import NotFoundError
-from agent.model.spec import Json
-
-
-async def _jobs(context: Context, args: Args) -> tuple[JobRecord, ...]:
-    return await context.plane.jobs.list(
-        context.principal, args.get("entity_name"), args["project_name"]
-    )
-
-
-async def _version(context: Context, args: Args) -> JobVersion | None:
-    try:
-        return await context.plane.jobs.get(context.principal, args["reference"])
-    except NotFoundError:
-        return None
-
+from agent.control.graphql.context import Info, RootResolvers, found_or_none, nested
+from agent.control.services.jobs import JobRecord
 
 _JOB: Final = ObjectType("LaunchJob")
 _VERSION: Final = ObjectType("LaunchJobVersion")
@@ -34,11 +18,7 @@ for _field, _attribute in {
     "createdAt": "created_at",
     "updatedAt": "updated_at",
 }.items():
-
-    def _of_collection(job: JobRecord, _info: Info, *, attribute: str = _attribute) -> Any:
-        return getattr(job.collection, attribute)
-
-    _JOB.set_field(_field, _of_collection)
+    _JOB.set_alias(_field, f"collection.{_attribute}")
 for _field, _attribute in {
     "id": "id",
     "version": "version",
@@ -48,11 +28,7 @@ for _field, _attribute in {
     "jobFile": "job_file",
     "problem": "job_problem",
 }.items():
-
-    def _of_artifact(version: JobVersion, _info: Info, *, attribute: str = _attribute) -> Any:
-        return getattr(version.artifact, attribute)
-
-    _VERSION.set_field(_field, _of_artifact)
+    _VERSION.set_alias(_field, f"artifact.{_attribute}")
 
 
 @_JOB.field("itemCount")
@@ -61,6 +37,13 @@ async def _item_count(job: JobRecord, info: Info) -> int:
     return await context.plane.jobs.item_count(context.principal, job.collection)
 
 
-QUERIES: Final = {"launchJobs": _jobs, "launchJobVersion": _version}
-MUTATIONS: Final[dict[str, Json]] = {}
+QUERIES: Final[RootResolvers] = {
+    "launchJobs": lambda context, args: context.plane.jobs.list(
+        context.principal, args.get("entity_name"), args["project_name"]
+    ),
+    "launchJobVersion": lambda context, args: found_or_none(
+        context.plane.jobs.get(context.principal, args["reference"])
+    ),
+}
+MUTATIONS: Final[RootResolvers] = {}
 TYPES: Final = (_JOB, _VERSION)

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from ariadne import ObjectType
 
 from agent.control.graphql.agents import capacity_of
-from agent.control.graphql.context import Args, Context, Info, as_object
+from agent.control.graphql.context import Args, Context, object_or_none
 from agent.control.store.items import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError
@@ -99,14 +99,14 @@ def _conditions(given: Sequence[Args]) -> tuple[Condition, ...]:
 
 
 async def _advance(context: Context, args: Args) -> Json:
-    phase, facts = args.get("phase"), args.get("facts")
+    phase = args.get("phase")
     status = await context.plane.leases.advance(
         context.principal,
         args["agent_id"],
         _lease(args),
         phase=Phase(phase) if phase else None,
         activity=args.get("activity"),
-        facts=None if facts is None else as_object(facts, "facts"),
+        facts=object_or_none(args.get("facts"), "facts"),
         warning=args.get("warning"),
     )
     return _result(args["item_id"], status)
@@ -118,7 +118,6 @@ async def _permit(context: Context, args: Args) -> Json:
 
 
 async def _finish(context: Context, args: Args) -> Json:
-    facts = args.get("facts")
     status = await context.plane.leases.finish(
         context.principal,
         args["agent_id"],
@@ -127,7 +126,7 @@ async def _finish(context: Context, args: Args) -> Json:
         cause=_cause(args["cause"]),
         message=args["message"],
         exit_code=args.get("exit_code"),
-        facts=None if facts is None else as_object(facts, "facts"),
+        facts=object_or_none(args.get("facts"), "facts"),
     )
     return _result(args["item_id"], status)
 
@@ -165,18 +164,10 @@ for _field, _path in {
     "queueName": "queue",
     "cpus": "allocation.cpus",
     "memory": "allocation.memory",
+    "gpus": "allocation.gpus",
 }.items():
     _CLAIM.set_alias(_field, _path)
-
-
-@_CLAIM.field("gpus")
-def _gpus(claim: ClaimRecord, _info: Info) -> list[str]:
-    return list(claim.allocation.gpus)
-
-
-@_CLAIM.field("leaseSeconds")
-def _lease_seconds(claim: ClaimRecord, _info: Info) -> int:
-    return max(1, round(claim.lease_seconds))
+_CLAIM.set_field("leaseSeconds", lambda claim, _info: max(1, round(claim.lease_seconds)))
 
 
 QUERIES: Final = {"launchCommands": _commands}

@@ -4,15 +4,24 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection, page_size
-from agent.control.graphql.context import Args, Context, Info, as_object, context_of, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    as_object,
+    connection,
+    constant,
+    context_of,
+    found_or_none,
+    nested,
+    page_args,
+)
 from agent.control.services.accounts import QUEUE_PROJECT
 from agent.control.services.runs import UNNAMED_PROJECT
 from agent.control.store.accounts import EntityRecord
 from agent.control.store.projects import ProjectRecord, ResourceConfigRecord
 from agent.control.store.queues import QueueRecord
 from agent.control.store.runs import RunRecord
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
 
 
@@ -22,16 +31,11 @@ async def _project(context: Context, args: Args) -> ProjectRecord | None:
 
 
 async def _models(context: Context, args: Args) -> Json | None:
-    try:
-        page = await context.plane.projects.list(
-            context.principal,
-            args.get("entity_name"),
-            after=args.get("after"),
-            first=page_size(args.get("first")),
-        )
-    except NotFoundError:
-        return None
-    return connection(page)
+    entity = args.get("entity_name")
+    page = await found_or_none(
+        context.plane.projects.list(context.principal, entity, **page_args(args))
+    )
+    return None if page is None else connection(page)
 
 
 async def _upsert_model(context: Context, args: Args) -> Json:
@@ -66,24 +70,19 @@ def template_variables(variables: dict[str, Json]) -> list[Json]:
 _PROJECT: Final = ObjectType("Project")
 _ENTITY: Final = ObjectType("Entity")
 _CONFIG: Final = ObjectType("DefaultResourceConfig")
+_CONFIG.set_field(
+    "templateVariables", lambda config, _info: template_variables(config.template_variables)
+)
 _PROJECT.set_alias("entityName", "entity")
+_PROJECT.set_field("access", constant("PRIVATE"))
+_PROJECT.set_field("isBenchmark", constant(False))
+_PROJECT.set_field("readOnly", constant(False))
 
 
 @_PROJECT.field("id")
 @_PROJECT.field("internalId")
 def _id(project: ProjectRecord, _info: Info) -> str:
     return str(project.number)
-
-
-@_PROJECT.field("access")
-def _access(_project: ProjectRecord, _info: Info) -> str:
-    return "PRIVATE"
-
-
-@_PROJECT.field("isBenchmark")
-@_PROJECT.field("readOnly")
-def _no(_project: ProjectRecord, _info: Info) -> bool:
-    return False
 
 
 @_PROJECT.field("entity")
@@ -112,8 +111,7 @@ async def _runs(project: ProjectRecord, info: Info, **args: Any) -> Json:
         project.name,
         filters=args.get("filters"),
         order=args.get("order"),
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        **page_args(args),
     )
     return connection(page)
 
@@ -140,10 +138,7 @@ async def _run_queue(project: ProjectRecord, info: Info, *, name: str) -> QueueR
     context = nested(info)
     if project.name != QUEUE_PROJECT:
         return None
-    try:
-        return await context.plane.queues.get(context.principal, project.entity, name)
-    except NotFoundError:
-        return None
+    return await found_or_none(context.plane.queues.get(context.principal, project.entity, name))
 
 
 @_ENTITY.field("defaultResourceConfig")
@@ -155,11 +150,6 @@ async def _resource_config(
 ) -> ResourceConfigRecord | None:
     context = nested(info)
     return await context.plane.projects.resource_config(context.principal, entity.name, id)
-
-
-@_CONFIG.field("templateVariables")
-def _config_variables(config: ResourceConfigRecord, _info: Info) -> list[Json]:
-    return template_variables(config.template_variables)
 
 
 QUERIES: Final = {"project": _project, "model": _project, "models": _models}

@@ -4,19 +4,24 @@ from typing import Any, Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.connections import connection, page_size
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    as_object,
+    connection,
+    found_or_none,
+    nested,
+    object_or_none,
+    page_args,
+)
 from agent.control.graphql.projects import template_variables
 from agent.control.services.composition import resource_warnings
 from agent.control.store.agents import AgentRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
-from agent.model.errors import NotFoundError
 from agent.model.spec import Json
-
-
-async def _queues(context: Context, args: Args) -> tuple[QueueRecord, ...]:
-    return await context.plane.queues.list(context.principal, args.get("entity_name"))
 
 
 async def _create(context: Context, args: Args) -> Json:
@@ -41,7 +46,7 @@ async def _upsert(context: Context, args: Args) -> Json:
         config=as_object(args["resource_config"], "resourceConfig"),
         template_variables=args.get("template_variables"),
         prioritization=args.get("prioritization_mode"),
-        external_links=None if links is None else as_object(links, "externalLinks"),
+        external_links=object_or_none(links, "externalLinks"),
     )
     return {"success": True, "config_schema_validation_errors": list(problems)}
 
@@ -58,10 +63,10 @@ async def _save(context: Context, args: Args) -> QueueRecord:
         args.get("entity_name"),
         args["name"],
         resource=args["resource"],
-        config=None if config is None else as_object(config, "config"),
+        config=object_or_none(config, "config"),
         template_variables=args.get("template_variables"),
         prioritization=args.get("prioritization_mode"),
-        external_links=None if links is None else as_object(links, "externalLinks"),
+        external_links=object_or_none(links, "externalLinks"),
         mode=args.get("mode") or "EITHER",
     )
 
@@ -82,22 +87,12 @@ _QUEUE: Final = ObjectType("RunQueue")
 _QUEUE.set_alias("entityName", "entity")
 _QUEUE.set_alias("prioritizationMode", "prioritization")
 _QUEUE.set_alias("defaultResourceConfigID", "resource_config_id")
-
-
-@_QUEUE.field("resource")
-def _resource(queue: QueueRecord, _info: Info) -> str:
-    """Empty until an administrator or the first agent has chosen one."""
-    return queue.resource or ""
-
-
-@_QUEUE.field("warnings")
-def _warnings(queue: QueueRecord, _info: Info) -> tuple[str, ...]:
-    return resource_warnings(queue.resource)
-
-
-@_QUEUE.field("templateVariables")
-def _variables(queue: QueueRecord, _info: Info) -> list[Json]:
-    return template_variables(queue.template_variables)
+# Empty until an administrator or the first agent has chosen one.
+_QUEUE.set_field("resource", lambda queue, _info: queue.resource or "")
+_QUEUE.set_field("warnings", lambda queue, _info: resource_warnings(queue.resource))
+_QUEUE.set_field(
+    "templateVariables", lambda queue, _info: template_variables(queue.template_variables)
+)
 
 
 @_QUEUE.field("counts")
@@ -121,8 +116,7 @@ async def _items(queue: QueueRecord, info: Info, **args: Any) -> Json:
         context.principal,
         queue.entity,
         queue_id=queue.id,
-        after=args.get("after"),
-        first=page_size(args.get("first")),
+        **page_args(args),
     )
     return connection(page)
 
@@ -135,14 +129,15 @@ async def _item(
     id: str,  # noqa: A002 -- the schema's name
 ) -> ItemRecord | None:
     context = nested(info)
-    try:
-        found = await context.plane.items.get(context.principal, id)
-    except NotFoundError:
-        return None
-    return found if found.queue_id == queue.id else None
+    found = await found_or_none(context.plane.items.get(context.principal, id))
+    return found if found is not None and found.queue_id == queue.id else None
 
 
-QUERIES: Final = {"launchQueues": _queues}
+QUERIES: Final[RootResolvers] = {
+    "launchQueues": lambda context, args: context.plane.queues.list(
+        context.principal, args.get("entity_name")
+    ),
+}
 MUTATIONS: Final = {
     "createRunQueue": _create,
     "upsertRunQueue": _upsert,

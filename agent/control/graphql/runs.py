@@ -1,11 +1,19 @@
 """Runs, as far as `wandb.init()` inside a job and W&B's agents need them."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
 from agent.control.files.run_files import checked_run_file
-from agent.control.graphql.context import Args, Context, Info, as_object, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    constant,
+    nested,
+    object_or_none,
+)
 from agent.control.graphql.files import run_file
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.projects import ProjectRecord
@@ -27,7 +35,7 @@ async def _upsert(context: Context, args: Args) -> Json:
 
 
 def _change(args: Args) -> RunChange:
-    config, summary, tags = args.get("config"), args.get("summary_metrics"), args.get("tags")
+    tags = args.get("tags")
     return RunChange(
         display_name=args.get("display_name"),
         description=args.get("description"),
@@ -36,8 +44,8 @@ def _change(args: Args) -> RunChange:
         group=args.get("group_name"),
         job_type=args.get("job_type"),
         commit=args.get("commit"),
-        config=None if config is None else as_object(config, "config"),
-        summary=None if summary is None else as_object(summary, "summaryMetrics"),
+        config=object_or_none(args.get("config"), "config"),
+        summary=object_or_none(args.get("summary_metrics"), "summaryMetrics"),
         state=args.get("state"),
         host=args.get("host"),
         program=args.get("job_program"),
@@ -88,11 +96,15 @@ for _field, _attribute in {
     "exitcode": "exit_code",
 }.items():
     _RUN.set_alias(_field, _attribute)
-
-
-@_RUN.field("id")
-def _id(run: RunRecord, _info: Info) -> str:
-    return storage_id(run)
+_RUN.set_field("id", lambda run, _info: storage_id(run))
+_RUN.set_field("failed", lambda run, _info: run.state == "failed")
+_RUN.set_field("running", lambda run, _info: run.state == "running")
+_RUN.set_field("readOnly", constant(False))
+# Metrics and history are not stored; zero lines keep clients from resuming behind their end.
+for _field in ("historyLineCount", "eventsLineCount", "logLineCount"):
+    _RUN.set_field(_field, constant(0))
+for _field in ("systemMetrics", "historyKeys"):
+    _RUN.set_field(_field, constant({}))
 
 
 @_RUN.field("project")
@@ -106,37 +118,7 @@ def _user(run: RunRecord, _info: Info) -> Json | None:
     return {"id": run.user, "name": run.user, "username": run.user} if run.user else None
 
 
-@_RUN.field("readOnly")
-def _read_only(_run: RunRecord, _info: Info) -> bool:
-    return False
-
-
-@_RUN.field("historyLineCount")
-@_RUN.field("eventsLineCount")
-@_RUN.field("logLineCount")
-def _no_lines(_run: RunRecord, _info: Info) -> int:
-    """Streams of runs are not stored; zero keeps clients from resuming behind their end."""
-    return 0
-
-
-@_RUN.field("systemMetrics")
-@_RUN.field("historyKeys")
-def _nothing(_run: RunRecord, _info: Info) -> Json:
-    """Metrics and history are not stored."""
-    return {}
-
-
-@_RUN.field("failed")
-def _failed(run: RunRecord, _info: Info) -> bool:
-    return run.state == "failed"
-
-
-@_RUN.field("running")
-def _running(run: RunRecord, _info: Info) -> bool:
-    return run.state == "running"
-
-
-QUERIES: Final[dict[str, Any]] = {}
+QUERIES: Final[RootResolvers] = {}
 MUTATIONS: Final = {
     "upsertBucket": _upsert,
     "deleteRun": _delete,

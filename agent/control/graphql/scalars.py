@@ -5,29 +5,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from ariadne import ScalarType
-from graphql import GraphQLError, ValueNode, value_from_ast_untyped
+from graphql import GraphQLError
 
 JSON: Final = ScalarType("JSON")
 JSON_STRING: Final = ScalarType("JSONString")
 DATE_TIME: Final = ScalarType("DateTime")
-INT64: Final = ScalarType("Int64")
+INT64: Final = ScalarType("Int64", serializer=int)
 
 _INT64_RANGE: Final = range(-(2**63), 2**63)
-
-
-@JSON.serializer
-def _json_out(value: Any) -> Any:
-    return value
-
-
-@JSON.value_parser
-def _json_in(value: Any) -> Any:
-    return value
-
-
-@JSON.literal_parser
-def _json_literal(node: ValueNode, variables: dict[str, Any] | None = None) -> Any:
-    return value_from_ast_untyped(node, variables)
 
 
 @JSON_STRING.serializer
@@ -53,11 +38,6 @@ def _text_in(value: Any) -> Any:
 @DATE_TIME.serializer
 def _time_out(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@INT64.serializer
-def _long_out(value: Any) -> int:
-    return int(value)
 
 
 @INT64.value_parser

@@ -1,7 +1,7 @@
 """The executable schema: schema.graphql, its resolvers and its policies."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -22,11 +22,9 @@ from agent.control.graphql import (
     runs,
     wandb,
 )
-from agent.control.graphql.context import Args, Context, Info, context_of
+from agent.control.graphql.context import Info, RootResolver, RootResolvers, context_of
 from agent.control.graphql.scalars import SCALARS
 from agent.model.errors import PermissionDeniedError
-
-RootResolver = Callable[[Context, Args], Awaitable[Any]]
 
 #: Each has resolvers of root fields in `QUERIES` and `MUTATIONS`, and of other types in `TYPES`.
 _MODULES: Final = (
@@ -106,7 +104,7 @@ def _policy(node: Node | None) -> str | None:
     return None
 
 
-def _root(type_name: str, resolvers: Mapping[str, RootResolver]) -> ObjectType:
+def _root(type_name: str, resolvers: RootResolvers) -> ObjectType:
     bindable = ObjectType(type_name)
     for name, resolver in resolvers.items():
         bindable.set_field(name, _with_context(resolver))

@@ -1,10 +1,10 @@
-"""W&B's dialect: push, pop, acknowledge, fail, warn, and its agents."""
+"""W&B's launch protocol: push, pop, acknowledge, fail, warn, and its agents."""
 
-from typing import Any, Final
+from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Args, Context, as_object
+from agent.control.graphql.context import Args, Context, RootResolvers, as_object
 from agent.control.store.items import ItemRecord, Submission
 from agent.model.spec import Json
 
@@ -53,25 +53,15 @@ async def _acknowledge(context: Context, args: Args) -> Json:
 
 
 async def _fail(context: Context, args: Args) -> Json:
-    done = await context.plane.wandb.fail(
-        context.principal,
-        args["run_queue_item_id"],
-        args["message"],
-        args["stage"],
-        args.get("file_paths"),
-    )
-    return {"success": done}
+    return {"success": await context.plane.wandb.fail(context.principal, *_problem(args))}
 
 
 async def _warn(context: Context, args: Args) -> Json:
-    done = await context.plane.wandb.warn(
-        context.principal,
-        args["run_queue_item_id"],
-        args["message"],
-        args["stage"],
-        args.get("file_paths"),
-    )
-    return {"success": done}
+    return {"success": await context.plane.wandb.warn(context.principal, *_problem(args))}
+
+
+def _problem(args: Args) -> tuple[str, str, str, list[str] | None]:
+    return args["run_queue_item_id"], args["message"], args["stage"], args.get("file_paths")
 
 
 async def _delete_item(context: Context, args: Args) -> Json:
@@ -100,7 +90,7 @@ async def _update_agent(context: Context, args: Args) -> Json:
     return {"success": done}
 
 
-QUERIES: Final[dict[str, Any]] = {}
+QUERIES: Final[RootResolvers] = {}
 MUTATIONS: Final = {
     "pushToRunQueue": _push,
     "pushToRunQueueByName": _push_by_name,

@@ -94,11 +94,7 @@ class Accounts(Authenticator):
 
     @read
     def entity(self, tx: Tx, principal: Principal, name: str | None = None) -> EntityRecord:
-        """An entity the caller may read; the default one for `None`.
-
-        Raises:
-            NotFoundError: absent or hidden.
-        """
+        """An entity the caller may read; the default one for `None`."""
         name = self._context.entity_of(principal, name, Action.READ)
         found = accounts.entity(tx, name)
         if found is None:
@@ -121,22 +117,14 @@ class Accounts(Authenticator):
         email: str | None = None,
         admin: bool = False,
     ) -> UserRecord:
-        """Make a user and the personal entity of the same name; server administrators only.
-
-        Raises:
-            AlreadyExistsError, InvalidInputError, PermissionDeniedError
-        """
+        """Make a user and the personal entity of the same name; server administrators only."""
         _administrators_only(principal, "make users")
         return _insert_user(tx, name, email=email, admin=admin)
 
     @_changes_access
     @write
     def create_team(self, tx: Tx, principal: Principal, name: str) -> EntityRecord:
-        """Make a team; the caller becomes its administrator.
-
-        Raises:
-            AlreadyExistsError, InvalidInputError, PermissionDeniedError
-        """
+        """Make a team; the caller becomes its administrator."""
         if principal.kind is not Kind.USER:
             raise PermissionDeniedError(f"{principal.name} may not make teams: use a user's key.")
         made = _insert_entity(tx, _checked_name(name, "team"), is_team=True)

@@ -206,7 +206,7 @@ class ArtifactUploads(Service):
                 f"The file '{missing}' of the artifact '{collection.name}' was never uploaded.",
                 hint="Run the command again: files that have arrived are not sent twice.",
             )
-        values: dict[str, Any] = {
+        values = {
             "state": ArtifactState.COMMITTED.value,
             "version": collections.next_version(tx, collection.id),
             "size": size,
@@ -246,11 +246,7 @@ def _check_digest(found: ArtifactRecord, entries: Sequence[EntryRecord]) -> None
 
 def _ensure_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRecord:
     name, kind = _checked(wanted.name, "name"), _checked(wanted.type, "type")
-    place = {"entity": entity, "project": wanted.project, "name": name}
-    found = collections.by_name(tx, **place)
-    if found is None:
-        collections.insert(tx, {"id": new_id(), "type": kind, **place})
-        found = collections.require(tx, **place)
+    found = collections.ensure(tx, entity, wanted.project, name, kind)
     if found.type != kind:
         raise ConflictError(
             f"'{name}' in {entity}/{wanted.project} is an artifact of type `{found.type}`, "
@@ -299,8 +295,8 @@ def _insert(
         "file_count": 0,
         "ttl_seconds": wanted.ttl_seconds,
         "history_step": wanted.history_step,
-        "user_name": principal.name if principal.user_id else None,
         "run_name": wanted.run_name,
+        "user_name": principal.name if principal.user_id else None,
     }
     artifacts.insert(tx, values)
     return artifacts.require(tx, values["id"])

@@ -100,11 +100,7 @@ class Artifacts(Service):
         after: str | None = None,
         first: int = 100,
     ) -> Page[CollectionRecord]:
-        """Collections of a project in order of creation; `kind` is their type.
-
-        Raises:
-            NotFoundError: the entity.
-        """
+        """Collections of a project in order of creation; `kind` is their type."""
         size, after_seq = page_size(first), cursor(after)
         entity = self._context.existing(tx, principal, entity, Action.READ)
         found, total = collections.page(
@@ -131,11 +127,7 @@ class Artifacts(Service):
         after: str | None = None,
         first: int = 100,
     ) -> Page[ArtifactRecord]:
-        """Committed versions, newest first.
-
-        Raises:
-            NotFoundError: the caller may not read the entity.
-        """
+        """Committed versions, newest first."""
         self._context.policy.require(principal, collection.entity, Action.READ)
         size, before = page_size(first), cursor(after)
         found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
@@ -152,11 +144,7 @@ class Artifacts(Service):
         after: str | None = None,
         first: int = 100,
     ) -> Page[EntryRecord]:
-        """Files of an artifact by path, references among them.
-
-        Raises:
-            NotFoundError: the caller may not read the entity.
-        """
+        """Files of an artifact by path, references among them."""
         self._context.policy.require(principal, artifact.collection.entity, Action.READ)
         size = page_size(first)
         found, total = artifact_files.entries(
@@ -217,9 +205,8 @@ class Artifacts(Service):
     def inputs_of(self, tx: Tx, principal: Principal, run: RunRecord) -> tuple[ArtifactRecord, ...]:
         """Artifacts that a run takes as input, as far as the caller may read them."""
         self._context.policy.require(principal, run.entity, Action.READ)
-        found = artifacts.by_ids(
-            tx, artifact_files.input_ids(tx, run.entity, run.project, run.name)
-        )
+        ids = artifact_files.input_ids(tx, run.entity, run.project, run.name)
+        found = artifacts.by_ids(tx, ids)
         return tuple(each for each in found if visible(self._context, principal, each) is not None)
 
     @read
@@ -330,11 +317,7 @@ def visible(
 def writable(
     tx: Tx, context: ServiceContext, principal: Principal, artifact_id: str
 ) -> ArtifactRecord:
-    """An artifact that the caller may change.
-
-    Raises:
-        NotFoundError, PermissionDeniedError
-    """
+    """An artifact that the caller may change."""
     found = visible(context, principal, artifacts.by_id(tx, artifact_id))
     if found is None:
         raise no_such_artifact(artifact_id)

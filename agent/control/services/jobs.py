@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifacts import find_version
+from agent.control.services.artifacts import find_version, visible
 from agent.control.services.context import Service, ServiceContext, read
 from agent.control.store import artifacts, collections, items
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
@@ -91,11 +91,7 @@ class Jobs(Service):
     def list(
         self, tx: Tx, principal: Principal, entity: str | None, project: str
     ) -> tuple[JobRecord, ...]:
-        """Jobs of a project that have a version, the last changed first.
-
-        Raises:
-            NotFoundError: the entity.
-        """
+        """Jobs of a project that have a version, the last changed first."""
         entity = self._context.existing(tx, principal, entity, Action.READ)
         found, _ = collections.page(tx, entity, project, kind=JOB_TYPE, after=None, limit=_LIMIT)
         ids = [collection.id for _, collection in found]
@@ -119,7 +115,8 @@ class Jobs(Service):
         entity = self._context.existing(tx, principal, entity, Action.READ)
         collection = collections.by_name(tx, entity, project, name)
         if collection is None or collection.type != JOB_TYPE:
-            raise _no_such_job(tx, JobReference(entity, project, name))
+            known = collections.names(tx, entity, project, JOB_TYPE)
+            raise no_such_job(JobReference(entity, project, name), known)
         found, _ = artifacts.versions(tx, collection.id, before=None, limit=_LIMIT)
         return self._versions(tx, principal, found)
 
@@ -137,11 +134,7 @@ class Jobs(Service):
 
     @read
     def item_count(self, tx: Tx, principal: Principal, job: CollectionRecord) -> int:
-        """Number of the items that were submitted with any version of a job and are kept.
-
-        Raises:
-            NotFoundError: the caller may not read the entity.
-        """
+        """Number of the items that were submitted with any version of a job and are kept."""
         self._context.policy.require(principal, job.entity, Action.READ)
         return items.count_of_job(tx, job.id)
 
@@ -160,12 +153,8 @@ class Jobs(Service):
         with_code = []
         for version, reference in zip(versions, references, strict=True):
             code = None if reference is None else _code(tx, reference, by_id)
-            if code is not None and self._context.policy.allows(
-                principal, code.collection.entity, Action.READ
-            ):
-                with_code.append(_with_code(version, code))
-            else:
-                with_code.append(version)
+            code = visible(self._context, principal, code)
+            with_code.append(version if code is None else _with_code(version, code))
         return tuple(with_code)
 
 
@@ -201,7 +190,8 @@ def _find(
     context.existing(tx, principal, reference.entity, Action.READ)
     collection = collections.by_name(tx, reference.entity, reference.project, reference.name)
     if collection is None:
-        raise _no_such_job(tx, reference)
+        known = collections.names(tx, reference.entity, reference.project, JOB_TYPE)
+        raise no_such_job(reference, known)
     if collection.type != JOB_TYPE:
         message = f"{reference.job} is an artifact of type `{collection.type}`, not a job."
         raise ConflictError(message, hint="`launch job list` shows the jobs of a project.")
@@ -213,12 +203,6 @@ def _find(
         known = numbers if reference.version is not None else [*aliases, *numbers]
         raise no_such_version(reference, known)
     return found
-
-
-def _no_such_job(tx: Tx, reference: JobReference) -> Exception:
-    return no_such_job(
-        reference, collections.names(tx, reference.entity, reference.project, JOB_TYPE)
-    )
 
 
 def _job_version(artifact: ArtifactRecord) -> JobVersion:

@@ -113,18 +113,14 @@ class AttemptLogs(Service):
     @write
     def _store(self, tx: Tx, ends: dict[_Key, int]) -> list[_Key]:
         """Write lengths; returns the logs to which nothing will be added."""
-        return [key for key, end in ends.items() if _set_length(tx, key, end)]
-
-
-def _set_length(tx: Tx, key: _Key, end: int) -> bool:
-    """Write one length; true when the attempt is over."""
-    item_id, number, channel = key
-    row = history.attempt(tx, item_id, number)
-    if row is None:
-        return True
-    if end > _length(row, channel):
-        history.change_attempt(tx, item_id, number, {f"{channel}_log_bytes": end})
-    return Phase(row.phase) in TERMINAL
+        complete = []
+        for (item_id, number, channel), end in ends.items():
+            row = history.attempt(tx, item_id, number)
+            if row is not None and end > _length(row, channel):
+                history.change_attempt(tx, item_id, number, {f"{channel}_log_bytes": end})
+            if row is None or Phase(row.phase) in TERMINAL:
+                complete.append((item_id, number, channel))
+        return complete
 
 
 def _length(row: AnyRow, channel: Channel) -> int:

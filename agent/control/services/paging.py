@@ -40,11 +40,7 @@ def page_size(first: int) -> int:
 
 
 def cursor(text: str | None) -> int | None:
-    """A cursor of an earlier page.
-
-    Raises:
-        InvalidInputError: not one of ours.
-    """
+    """A cursor of an earlier page."""
     if text is None or text == "":
         return None
     if not text.isdigit():

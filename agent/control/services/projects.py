@@ -31,11 +31,7 @@ class Projects(Service):
     def list(
         self, tx: Tx, principal: Principal, entity: str | None, *, after: str | None, first: int
     ) -> Page[ProjectRecord]:
-        """Projects by name.
-
-        Raises:
-            NotFoundError: the entity.
-        """
+        """Projects by name."""
         size = page_size(first)
         entity = self._context.existing(tx, principal, entity, Action.READ)
         rows, total = projects.page(tx, entity, after or "", size + 1)

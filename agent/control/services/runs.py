@@ -189,22 +189,14 @@ class Runs(Service):
     def heartbeat(
         self, tx: Tx, principal: Principal, entity: str, project: str, name: str
     ) -> RunRecord:
-        """Note that a run is alive.
-
-        Raises:
-            NotFoundError: the run, or the entity.
-        """
+        """Note that a run is alive."""
         return self._change(tx, self._named(tx, principal, entity, project, name), RunChange())
 
     @write
     def complete(
         self, tx: Tx, principal: Principal, entity: str, project: str, name: str, exit_code: int
     ) -> None:
-        """The client reported the end of the run; ends the item of a W&B agent as well.
-
-        Raises:
-            NotFoundError: the run, or the entity.
-        """
+        """The client reported the end of the run; ends the item of a W&B agent as well."""
         run = self._named(tx, principal, entity, project, name)
         state = "finished" if exit_code == 0 else "failed"
         runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
@@ -280,11 +272,7 @@ def _parse_storage_id(run_id: str) -> tuple[str, str, str] | None:
 
 
 def check_scope(principal: Principal, project: str) -> None:
-    """A run token writes to its own project only.
-
-    Raises:
-        PermissionDeniedError
-    """
+    """A run token writes to its own project only."""
     if principal.run is not None and principal.run.project != project:
         raise PermissionDeniedError(
             f"The token of {principal.name} writes runs of '{principal.run.project}' only.",

@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.tables import api_keys, entities, installation, members, to_datetime, users
+from agent.control.store.tables import api_keys, entities, installation, members, record_of, users
 from agent.control.store.tx import AnyRow, Tx
 
 
@@ -125,7 +125,7 @@ def entity(tx: Tx, name: str, *, lock: bool = False) -> EntityRecord | None:
     """An entity by name; `lock` serialises changes of its members or agents."""
     query = select(entities).where(entities.c.name == name)
     row = tx.one(query.with_for_update() if lock else query)
-    return _entity(row) if row else None
+    return record_of(EntityRecord, row) if row else None
 
 
 def entity_list(tx: Tx, names: Sequence[str] | None) -> tuple[EntityRecord, ...]:
@@ -133,7 +133,7 @@ def entity_list(tx: Tx, names: Sequence[str] | None) -> tuple[EntityRecord, ...]
     query = select(entities).order_by(entities.c.name)
     if names is not None:
         query = query.where(entities.c.name.in_(names))
-    return tuple(_entity(row) for row in tx.all(query))
+    return tuple(record_of(EntityRecord, row) for row in tx.all(query))
 
 
 def insert_entity(tx: Tx, name: str, ident: str, *, is_team: bool) -> EntityRecord | None:
@@ -147,15 +147,13 @@ def insert_user(
 ) -> UserRecord | None:
     """A user whose personal entity has the same name; `None` when the name is taken."""
     values = {"id": ident, "name": name, "email": email, "admin": admin, "entity": name}
-    if not tx.insert_new(users, {**values, "created_at": tx.now}):
-        return None
-    return user(tx, name)
+    return user(tx, name) if tx.insert_new(users, {**values, "created_at": tx.now}) else None
 
 
 def user(tx: Tx, name: str) -> UserRecord | None:
     """A user by name."""
     row = tx.one(select(users).where(users.c.name == name))
-    return _user(row) if row else None
+    return record_of(UserRecord, row) if row else None
 
 
 def make_admin(tx: Tx, user_id: str) -> None:
@@ -218,25 +216,5 @@ _KEYS: Final = select(api_keys, users.c.name.label("user")).outerjoin(
 )
 
 
-def _entity(row: AnyRow) -> EntityRecord:
-    return EntityRecord(row.id, row.name, row.is_team, to_datetime(row.created_at))
-
-
-def _user(row: AnyRow) -> UserRecord:
-    return UserRecord(
-        row.id, row.name, row.email, row.admin, row.entity, to_datetime(row.created_at)
-    )
-
-
 def _key(row: AnyRow) -> KeyRecord:
-    return KeyRecord(
-        id=row.id,
-        kind=row.kind,
-        name=row.name,
-        hint=row.hint,
-        user=row.user,
-        entity=row.entity,
-        queues=None if row.queues is None else tuple(row.queues),
-        created_at=to_datetime(row.created_at),
-        revoked_at=to_datetime(row.revoked_at),
-    )
+    return record_of(KeyRecord, row, queues=None if row.queues is None else tuple(row.queues))

@@ -31,6 +31,13 @@ __all__ = [
     "metadata",
 ]
 
+
+def _reference(name: str, table: str, *, primary_key: bool = False) -> Column[str]:
+    """Refers to the `id` of a row of `table`, and is deleted with it."""
+    key = ForeignKey(f"{table}.id", ondelete="CASCADE")
+    return Column(name, PlainText, key, primary_key=primary_key, nullable=False)
+
+
 artifact_collections: Final = Table(
     "artifact_collections",
     metadata,
@@ -53,12 +60,7 @@ artifacts: Final = Table(
     metadata,
     Column("seq", Serial, primary_key=True),
     Column("id", PlainText, nullable=False, unique=True),
-    Column(
-        "collection_id",
-        PlainText,
-        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
-        nullable=False,
-    ),
+    _reference("collection_id", "artifact_collections"),
     #: PENDING, COMMITTED or DELETED.
     Column("state", PlainText, nullable=False),
     #: `None` until it is committed.
@@ -90,17 +92,10 @@ artifacts: Final = Table(
 artifact_clients: Final = Table(
     "artifact_clients",
     metadata,
-    Column(
-        "collection_id",
-        PlainText,
-        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _reference("collection_id", "artifact_collections", primary_key=True),
     #: Chosen by the client: creating again under the same id gives the same artifact.
     Column("client_id", PlainText, primary_key=True),
-    Column(
-        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
-    ),
+    _reference("artifact_id", "artifacts"),
     Index(None, "client_id"),
     Index(None, "artifact_id"),
 )
@@ -108,16 +103,9 @@ artifact_clients: Final = Table(
 artifact_aliases: Final = Table(
     "artifact_aliases",
     metadata,
-    Column(
-        "collection_id",
-        PlainText,
-        ForeignKey("artifact_collections.id", ondelete="CASCADE"),
-        primary_key=True,
-    ),
+    _reference("collection_id", "artifact_collections", primary_key=True),
     Column("alias", PlainText, primary_key=True),
-    Column(
-        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
-    ),
+    _reference("artifact_id", "artifacts"),
     Column("created_at", Double, nullable=False),
     Index(None, "artifact_id"),
 )
@@ -126,9 +114,7 @@ artifact_manifests: Final = Table(
     "artifact_manifests",
     metadata,
     Column("id", PlainText, primary_key=True),
-    Column(
-        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), nullable=False
-    ),
+    _reference("artifact_id", "artifacts"),
     Column("name", PlainText, nullable=False),
     #: Base64 of the file's MD5; empty until the client knows it.
     Column("digest", PlainText, nullable=False),
@@ -140,9 +126,7 @@ artifact_manifests: Final = Table(
 artifact_entries: Final = Table(
     "artifact_entries",
     metadata,
-    Column(
-        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
-    ),
+    _reference("artifact_id", "artifacts", primary_key=True),
     Column("path", PlainText, primary_key=True),
     #: As the manifest writes it.
     Column("digest", PlainText, nullable=False),
@@ -159,9 +143,7 @@ artifact_uses: Final = Table(
     entity_column(primary_key=True),
     Column("project", PlainText, primary_key=True),
     Column("run_name", PlainText, primary_key=True),
-    Column(
-        "artifact_id", PlainText, ForeignKey("artifacts.id", ondelete="CASCADE"), primary_key=True
-    ),
+    _reference("artifact_id", "artifacts", primary_key=True),
     Column("used_as", PlainText),
     Column("created_at", Double, nullable=False),
     Index(None, "artifact_id"),

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import ColumnElement, Select, delete, func, select, update
 
 from agent.control.store import collections
 from agent.control.store.artifact_tables import (
@@ -16,7 +16,7 @@ from agent.control.store.artifact_tables import (
     artifacts,
 )
 from agent.control.store.collections import CollectionRecord
-from agent.control.store.tables import projects, to_datetime
+from agent.control.store.tables import projects, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 
@@ -69,17 +69,19 @@ _COLLECTION: Final = [
     if column.name != "id"
 ]
 _ARTIFACTS: Final = (
-    select(artifacts, *_COLLECTION, projects.c.number)
+    select(artifacts, *_COLLECTION, projects.c.number.label("project_number"))
     .join(artifact_collections, artifact_collections.c.id == artifacts.c.collection_id)
     .join(projects, collections.IN_PROJECT)
+)
+_BY_CLIENT: Final = _ARTIFACTS.join(
+    artifact_clients, artifact_clients.c.artifact_id == artifacts.c.id
 )
 _COMMITTED: Final = artifacts.c.state == ArtifactState.COMMITTED.value
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
     """A new artifact."""
-    times = {"created_at": tx.now, "updated_at": tx.now}
-    tx.run(artifacts.insert().values({**times, **values}))
+    tx.run(artifacts.insert().values(created_at=tx.now, updated_at=tx.now, **values))
 
 
 def change(tx: Tx, artifact_id: str, values: Mapping[str, Any]) -> None:
@@ -106,17 +108,14 @@ def wanted_aliases(tx: Tx, artifact_id: str) -> list[str]:
 
 def by_client(tx: Tx, collection_id: str, client_id: str) -> ArtifactRecord | None:
     """The artifact of a collection that a client made under an id of its own."""
-    query = _ARTIFACTS.join(artifact_clients, artifact_clients.c.artifact_id == artifacts.c.id)
     table = artifact_clients.c
-    return _first(
-        tx, query.where(table.collection_id == collection_id, table.client_id == client_id)
-    )
+    where = (table.collection_id == collection_id, table.client_id == client_id)
+    return _first(tx, _BY_CLIENT.where(*where))
 
 
 def by_client_id(tx: Tx, client_id: str) -> list[ArtifactRecord]:
     """Artifacts of any collection that clients made under an id of their own."""
-    query = _ARTIFACTS.join(artifact_clients, artifact_clients.c.artifact_id == artifacts.c.id)
-    return _records(tx, tx.all(query.where(artifact_clients.c.client_id == client_id)))
+    return _records(tx, tx.all(_BY_CLIENT.where(artifact_clients.c.client_id == client_id)))
 
 
 def insert_client(tx: Tx, collection_id: str, client_id: str, artifact_id: str) -> None:
@@ -127,11 +126,7 @@ def insert_client(tx: Tx, collection_id: str, client_id: str, artifact_id: str) 
 
 def by_digest(tx: Tx, collection_id: str, digest: str) -> ArtifactRecord | None:
     """The newest committed version with that digest."""
-    table = artifacts.c
-    query = _ARTIFACTS.where(
-        table.collection_id == collection_id, table.digest == digest, _COMMITTED
-    )
-    return _first(tx, query.order_by(table.version.desc()).limit(1))
+    return _newest(tx, artifacts.c.collection_id == collection_id, artifacts.c.digest == digest)
 
 
 def by_version(tx: Tx, collection_id: str, version: int) -> ArtifactRecord | None:
@@ -150,8 +145,7 @@ def by_alias(tx: Tx, collection_id: str, alias: str) -> ArtifactRecord | None:
 
 def newest(tx: Tx, collection_id: str) -> ArtifactRecord | None:
     """The committed version with the highest number."""
-    query = _ARTIFACTS.where(artifacts.c.collection_id == collection_id, _COMMITTED)
-    return _first(tx, query.order_by(artifacts.c.version.desc()).limit(1))
+    return _newest(tx, artifacts.c.collection_id == collection_id)
 
 
 def newest_of(tx: Tx, collection_ids: Collection[str]) -> dict[str, ArtifactRecord]:
@@ -215,6 +209,11 @@ def delete_abandoned(tx: Tx, before: float) -> int:
     return tx.changed(delete(artifacts).where(*where))
 
 
+def _newest(tx: Tx, *where: ColumnElement[bool]) -> ArtifactRecord | None:
+    query = _ARTIFACTS.where(*where, _COMMITTED).order_by(artifacts.c.version.desc())
+    return _first(tx, query.limit(1))
+
+
 def _first(tx: Tx, query: Select[Any]) -> ArtifactRecord | None:
     row = tx.one(query)
     return _records(tx, [row])[0] if row else None
@@ -228,29 +227,15 @@ def _records(tx: Tx, rows: Sequence[AnyRow]) -> list[ArtifactRecord]:
     found: dict[str, list[str]] = {}
     for alias in tx.all(query.order_by(table.created_at, table.alias)) if rows else ():
         found.setdefault(alias.artifact_id, []).append(alias.alias)
-    return [_artifact(row, tuple(found.get(row.id, ()))) for row in rows]
-
-
-def _artifact(row: AnyRow, aliases: tuple[str, ...]) -> ArtifactRecord:
-    return ArtifactRecord(
-        id=row.id,
-        collection=collections.record(row, "collection_"),
-        state=ArtifactState(row.state),
-        version=row.version,
-        digest=row.digest,
-        digest_algorithm=row.digest_algorithm,
-        description=row.description,
-        metadata=row.metadata,
-        tags=tuple(row.tags),
-        aliases=aliases,
-        size=row.size,
-        file_count=row.file_count,
-        ttl_seconds=row.ttl_seconds,
-        history_step=row.history_step,
-        user=row.user_name,
-        run_name=row.run_name,
-        job_file=row.job_file,
-        job_problem=row.job_problem,
-        created_at=to_datetime(row.created_at),
-        updated_at=to_datetime(row.updated_at),
-    )
+    return [
+        record_of(
+            ArtifactRecord,
+            row,
+            collection=collections.record(row, "collection_"),
+            state=ArtifactState(row.state),
+            tags=tuple(row.tags),
+            aliases=tuple(found.get(row.id, ())),
+            user=row.user_name,
+        )
+        for row in rows
+    ]

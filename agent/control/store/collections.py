@@ -8,7 +8,8 @@ from typing import Any, Final
 from sqlalchemy import Select, delete, func, select, update
 
 from agent.control.store.artifact_tables import artifact_aliases, artifact_collections
-from agent.control.store.tables import projects, to_datetime
+from agent.control.store.ids import new_id
+from agent.control.store.tables import projects, record_of
 from agent.control.store.tx import AnyRow, Tx
 
 
@@ -37,7 +38,9 @@ class CollectionRecord:
 IN_PROJECT: Final = (projects.c.entity == artifact_collections.c.entity) & (
     projects.c.name == artifact_collections.c.project
 )
-_COLLECTIONS: Final = select(artifact_collections, projects.c.number).join(projects, IN_PROJECT)
+_COLLECTIONS: Final = select(artifact_collections, projects.c.number.label("project_number")).join(
+    projects, IN_PROJECT
+)
 
 
 def by_name(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | None:
@@ -46,21 +49,22 @@ def by_name(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord | 
     return record(row) if row else None
 
 
-def require(tx: Tx, entity: str, project: str, name: str) -> CollectionRecord:
-    """As `by_name`, of one that exists."""
-    return record(tx.require(_named(entity, project, name)))
-
-
 def by_id(tx: Tx, collection_id: str) -> CollectionRecord | None:
     """A collection by id."""
     row = tx.one(_COLLECTIONS.where(artifact_collections.c.id == collection_id))
     return record(row) if row else None
 
 
-def insert(tx: Tx, values: dict[str, Any]) -> bool:
-    """Insert unless the project has a collection of that name; true when it was inserted."""
+def ensure(tx: Tx, entity: str, project: str, name: str, kind: str) -> CollectionRecord:
+    """A collection, inserted with this type unless the project has one of that name."""
+    found = by_name(tx, entity, project, name)
+    if found is not None:
+        return found
+    place = {"entity": entity, "project": project, "name": name}
     times = {"created_at": tx.now, "updated_at": tx.now}
-    return tx.insert_new(artifact_collections, {"next_version": 0, **times, **values})
+    values = {"id": new_id(), "type": kind, "next_version": 0, **place, **times}
+    tx.insert_new(artifact_collections, values)
+    return record(tx.require(_named(entity, project, name)))
 
 
 def lock(tx: Tx, collection_id: str) -> None:
@@ -118,21 +122,7 @@ def names(tx: Tx, entity: str, project: str, kind: str) -> Sequence[str]:
 
 def record(row: AnyRow, prefix: str = "") -> CollectionRecord:
     """A collection from a row; `prefix` where its columns stand beside those of another table."""
-
-    def column(name: str) -> Any:
-        return getattr(row, prefix + name)
-
-    return CollectionRecord(
-        id=column("id"),
-        entity=column("entity"),
-        project=column("project"),
-        project_number=row.number,
-        name=column("name"),
-        type=column("type"),
-        description=column("description"),
-        created_at=to_datetime(column("created_at")),
-        updated_at=to_datetime(column("updated_at")),
-    )
+    return record_of(CollectionRecord, row, prefix=prefix, project_number=row.project_number)
 
 
 def put_aliases(tx: Tx, collection_id: str, artifact_id: str, aliases: Iterable[str]) -> None:
@@ -142,12 +132,9 @@ def put_aliases(tx: Tx, collection_id: str, artifact_id: str, aliases: Iterable[
         values = {"artifact_id": artifact_id, "created_at": tx.now}
         key = {"collection_id": collection_id, "alias": alias}
         if not tx.insert_new(artifact_aliases, {**key, **values}):
-            where = (
-                table.collection_id == collection_id,
-                table.alias == alias,
-                table.artifact_id != artifact_id,
-            )
-            tx.run(update(artifact_aliases).where(*where).values(values))
+            where = (table.collection_id == collection_id, table.alias == alias)
+            moved = update(artifact_aliases).where(*where, table.artifact_id != artifact_id)
+            tx.run(moved.values(values))
 
 
 def delete_aliases(tx: Tx, artifact_id: str, aliases: Collection[str] | None = None) -> None:

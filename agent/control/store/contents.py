@@ -1,7 +1,7 @@
 """Contents: the stored bytes of artifacts' files, one row per entity and MD5."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sqlalchemy import ColumnElement, delete, select, tuple_, update
@@ -36,16 +36,8 @@ def save(tx: Tx, stored: Sequence[ContentRecord]) -> None:
 
     Sorted, so that two uploads of the same contents lock rows in the same order.
     """
-    rows = [
-        {
-            "entity": one.entity,
-            "md5": one.md5,
-            "key": one.key,
-            "size": one.size,
-            "touched_at": tx.now,
-        }
-        for one in sorted(stored, key=lambda one: (one.entity, one.md5))
-    ]
+    ordered = sorted(stored, key=lambda one: (one.entity, one.md5))
+    rows = [{**asdict(one), "touched_at": tx.now} for one in ordered]
     tx.insert_or_update(contents, rows, "touched_at")
 
 

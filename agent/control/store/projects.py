@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 
-from agent.control.store.tables import projects, resource_configs, to_datetime
-from agent.control.store.tx import AnyRow, Tx
+from agent.control.store.tables import projects, record_of, resource_configs
+from agent.control.store.tx import Tx
 from agent.model.spec import Json
 
 
@@ -35,8 +35,8 @@ class ResourceConfigRecord:
 
 def project(tx: Tx, entity: str, name: str) -> ProjectRecord | None:
     """A project by name."""
-    row = tx.one(select(projects).where(projects.c.entity == entity, projects.c.name == name))
-    return _project(row) if row else None
+    row = tx.one(_named(entity, name))
+    return record_of(ProjectRecord, row) if row else None
 
 
 def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
@@ -44,10 +44,8 @@ def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
     found = project(tx, entity, name)
     if found is not None:
         return found, False
-    values = {"entity": entity, "name": name, "created_at": tx.now}
-    inserted = tx.insert_new(projects, values)
-    query = select(projects).where(projects.c.entity == entity, projects.c.name == name)
-    return _project(tx.require(query)), inserted
+    inserted = tx.insert_new(projects, {"entity": entity, "name": name, "created_at": tx.now})
+    return record_of(ProjectRecord, tx.require(_named(entity, name))), inserted
 
 
 def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectRecord], int]:
@@ -56,29 +54,22 @@ def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectR
     total = tx.run(select(func.count()).select_from(projects).where(where)).scalar_one()
     query = select(projects).where(where, projects.c.name > after)
     rows = tx.all(query.order_by(projects.c.name).limit(limit))
-    return [_project(row) for row in rows], total
+    return [record_of(ProjectRecord, row) for row in rows], total
 
 
 def insert_config(tx: Tx, values: dict[str, Any]) -> ResourceConfigRecord:
     """Store a resource config."""
     tx.run(resource_configs.insert().values(created_at=tx.now, **values))
-    return _config(
-        tx.require(select(resource_configs).where(resource_configs.c.id == values["id"]))
-    )
+    row = tx.require(select(resource_configs).where(resource_configs.c.id == values["id"]))
+    return record_of(ResourceConfigRecord, row)
 
 
 def config(tx: Tx, entity: str, config_id: str) -> ResourceConfigRecord | None:
     """A resource config of that entity."""
     table = resource_configs
     row = tx.one(select(table).where(table.c.entity == entity, table.c.id == config_id))
-    return _config(row) if row else None
+    return record_of(ResourceConfigRecord, row) if row else None
 
 
-def _config(row: AnyRow) -> ResourceConfigRecord:
-    return ResourceConfigRecord(
-        row.id, row.entity, row.resource, row.config, row.template_variables
-    )
-
-
-def _project(row: AnyRow) -> ProjectRecord:
-    return ProjectRecord(row.number, row.name, row.entity, to_datetime(row.created_at))
+def _named(entity: str, name: str) -> Select[Any]:
+    return select(projects).where(projects.c.entity == entity, projects.c.name == name)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from sqlalchemy import Select, delete, func, select, update
 
-from agent.control.store.tables import projects, runs, to_datetime
+from agent.control.store.tables import projects, record_of, runs
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 
@@ -43,7 +43,7 @@ class RunRecord:
     heartbeat_at: datetime
 
 
-_WITH_PROJECT: Final = select(runs, projects.c.number).join(
+_WITH_PROJECT: Final = select(runs, projects.c.number.label("project_number")).join(
     projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)
 )
 
@@ -113,29 +113,11 @@ def page(
 
 
 def _record(row: AnyRow) -> RunRecord:
-    return RunRecord(
-        id=row.id,
-        entity=row.entity,
-        project=row.project,
-        project_number=row.number,
-        name=row.name,
-        display_name=row.display_name,
-        description=row.description,
-        notes=row.notes,
+    return record_of(
+        RunRecord,
+        row,
         tags=tuple(row.tags),
         group=row.group_name,
-        job_type=row.job_type,
         commit=row.commit_hash,
-        config=row.config,
-        summary=row.summary,
-        state=row.state,
-        stopped=row.stopped,
-        exit_code=row.exit_code,
-        host=row.host,
-        program=row.program,
-        sweep=row.sweep,
         user=row.user_name,
-        item_id=row.item_id,
-        created_at=to_datetime(row.created_at),
-        heartbeat_at=to_datetime(row.heartbeat_at),
     )

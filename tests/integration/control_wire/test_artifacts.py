@@ -321,13 +321,13 @@ async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire,
     app = wire.server.app
     (folder / "ann" / "leftover").write_bytes(b"of a process that was killed")
     retention = Retention(wire.server.services, app[LOGS], app[CONTENTS])
-    assert (await retention.sweep(datetime.now(UTC) - timedelta(days=1))).contents == 0
+    assert await retention.sweep(datetime.now(UTC) - timedelta(days=1)) == (0, 0)
     await wire.ann.data(documents.DELETE, artifactID=first.id, deleteAliases=True)
     await (pending := Upload(wire.ann, "e", {"never": b"committed"})).create()
     await pending.send()
     later = datetime.now(UTC) + timedelta(minutes=1)
-    swept = await retention.sweep(later)
-    assert swept.contents == 3, "the first manifest, the file never committed, the leftover"
+    _, removed = await retention.sweep(later)
+    assert removed == 3, "the first manifest, the file never committed, the leftover"
     urls = await _file_urls(wire, "d", "latest")
     assert await _read(wire, urls["main.py"]) == FILES["main.py"]
     assert await wire.ann.code(documents.COMMIT, artifactID=pending.id) == "NOT_FOUND"
