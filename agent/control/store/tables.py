@@ -6,8 +6,11 @@ since 1970 by the store's clock (`Tx.now`). JSON is kept as text, because client
 """
 
 import json
+from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime
-from typing import Any, Final, overload
+from functools import cache
+from typing import Any, Final, TypeVar, overload
 
 from sqlalchemy import (
     BigInteger,
@@ -20,6 +23,7 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
+    Row,
     Table,
     Text,
     UniqueConstraint,
@@ -28,6 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 from agent.model.phase import HELD, Phase
+
+R = TypeVar("R")
 
 
 class PlainText(TypeDecorator[str]):
@@ -72,6 +78,23 @@ def to_datetime(seconds: float | None) -> datetime | None: ...
 def to_datetime(seconds: float | None) -> datetime | None:
     """A stored time as an aware one in UTC."""
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def record_of(kind: Callable[..., R], row: Row[Any], **given: Any) -> R:
+    """A dataclass instance from a row: fields that are not given are columns of the same name.
+
+    Columns whose names end in `_at` become datetimes.
+    """
+    for name in _field_names(kind):
+        if name not in given:
+            value = getattr(row, name)
+            given[name] = to_datetime(value) if name.endswith("_at") else value
+    return kind(**given)
+
+
+@cache
+def _field_names(kind: Any) -> tuple[str, ...]:
+    return tuple(one.name for one in fields(kind))
 
 
 #: SQLite only numbers rows by itself when the column is an `INTEGER`.
