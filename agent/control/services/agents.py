@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import monotonic
 from typing import Any, Final
 
@@ -217,7 +217,6 @@ def _check(registration: AgentRegistration) -> None:
 
 def _store(tx: Tx, principal: Principal, entity: str, registration: AgentRegistration) -> AnyRow:
     """The agent's row, under the new session."""
-    capacity = registration.capacity
     values: dict[str, Any] = {
         "name": registration.name,
         "hostname": registration.hostname,
@@ -226,12 +225,7 @@ def _store(tx: Tx, principal: Principal, entity: str, registration: AgentRegistr
         "backend": registration.backend,
         "key_id": principal.key_id,
         "resources": list(registration.resources),
-        "capacity": {
-            "slots": capacity.slots,
-            "cpus": capacity.cpus,
-            "memory": capacity.memory,
-            "gpus": list(capacity.gpus),
-        },
+        "capacity": asdict(registration.capacity),
         "config": registration.config,
         "status": "POLLING",
         "conditions": None,

@@ -6,7 +6,7 @@ four match a held item. Otherwise the answer is `LeaseStatus.FENCED`, never an e
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from agent.control.store import agents, history, items, queues
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_run_name
 from agent.control.store.items import ClaimRecord
-from agent.control.store.tables import to_datetime
+from agent.control.store.tables import record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus
 from agent.model.cause import Cause
@@ -123,9 +123,8 @@ class Leases(Service):
                 break
             row = items.require(tx, item_id)
             resource = row.resource or agent.resources[0]
-            demand = Demand(row.demand_cpus or None, row.demand_memory or None, row.demand_gpus)
             counted = resource not in request.uncounted
-            allocation = allocate(demand if counted else Demand(), free)
+            allocation = allocate(items.demand_of(row) if counted else Demand(), free)
             changes = {
                 "epoch": row.epoch + 1,
                 "agent_id": agent.id,
@@ -133,7 +132,7 @@ class Leases(Service):
                 "protocol": AgentProtocol.LAUNCH.value,
                 "request_id": request.request_id,
                 "lease_expires_at": tx.now + self._context.config.lease,
-                "allocation": items.stored_allocation(allocation),
+                "allocation": asdict(allocation),
                 "resource": resource,
                 "run_name": row.run_name or new_run_name(),
             }
@@ -313,24 +312,15 @@ def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     """A held item as its agent gets it; the same again for a repeated claim."""
     row = items.whole(tx, item_id)
     attempt = history.require_attempt(tx, row.id, row.attempt)
-    return ClaimRecord(
+    return record_of(
+        ClaimRecord,
+        row,
         lease=Lease(row.id, row.attempt, row.epoch),
         phase=Phase(row.phase),
         entity=row.run_entity,
-        project=row.project,
-        queue=row.queue,
-        run_name=row.run_name,
-        name=row.name,
-        author=row.author,
-        priority=row.priority,
-        resource=row.resource,
-        run_spec=row.run_spec,
-        layers=row.layers,
         allocation=items.allocation_from(row.allocation) or Allocation(),
         run_token=mint(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
         lease_seconds=context.config.lease,
-        stop_requested=row.stop_requested,
-        created_at=to_datetime(row.created_at),
     )
 
 

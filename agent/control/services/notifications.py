@@ -68,23 +68,19 @@ class Notifications:
     @contextmanager
     def subscribe(self, topics: Iterable[str]) -> Iterator[Subscription]:
         """Subscribe first, then read the store, then wait: no change is missed."""
-        subscription, wanted = Subscription(), tuple(topics)
+        subscription, wanted = Subscription(), set(topics)
         for topic in wanted:
             self._subscriptions.setdefault(topic, set()).add(subscription)
         try:
             yield subscription
         finally:
             for topic in wanted:
-                self._remove(topic, subscription)
+                self._subscriptions[topic].remove(subscription)
+                if not self._subscriptions[topic]:
+                    del self._subscriptions[topic]
 
     def publish(self, topics: Iterable[str]) -> None:
         """Notify all subscribers of the topics."""
         for topic in topics:
             for subscription in self._subscriptions.get(topic, ()):
                 subscription.notify()
-
-    def _remove(self, topic: str, subscription: Subscription) -> None:
-        subscriptions = self._subscriptions.get(topic, set())
-        subscriptions.discard(subscription)
-        if not subscriptions:
-            self._subscriptions.pop(topic, None)

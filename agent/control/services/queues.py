@@ -33,6 +33,14 @@ from agent.model.spec import Json
 SaveMode = Literal["CREATE", "UPDATE", "EITHER"]
 
 DEFAULT_QUEUE: Final = "default"
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "access": "PROJECT",
+    "resource": None,
+    "config": {},
+    "template_variables": {},
+    "prioritization": "V0",
+    "paused": False,
+}
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 
 
@@ -254,13 +262,8 @@ def insert_queue(
         "id": new_id(),
         "entity": entity,
         "name": name,
-        "access": "PROJECT",
         "created_by": created_by,
-        "resource": None,
-        "config": {},
-        "template_variables": {},
-        "prioritization": "V0",
-        "paused": False,
+        **_DEFAULTS,
         **(values or {}),
     }
     inserted = queues.insert(tx, row)
@@ -293,16 +296,11 @@ def unsaved_queue(entity: str, name: str) -> QueueRecord:
         id="",
         entity=entity,
         name=name,
-        access="PROJECT",
         created_by="",
-        resource=None,
-        config={},
-        template_variables={},
-        prioritization="V0",
         external_links=None,
         resource_config_id=None,
-        paused=False,
         created_at=datetime.now(UTC),
+        **_DEFAULTS,
     )
 
 

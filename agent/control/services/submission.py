@@ -60,8 +60,12 @@ def prepare(
     """
     submitted = wanted.run_spec
     project = checked_project(str(wanted.project or submitted.get("project") or DEFAULT_PROJECT))
+    # Where the run is written: the queue's entity, or another the caller may write to.
+    entity = str(submitted.get("entity") or queue.entity)
+    if entity != queue.entity:
+        context.policy.require(principal, entity, Action.WRITE_RUNS)
     identity = {
-        "entity": _run_entity(context, principal, queue.entity, submitted),
+        "entity": entity,
         "project": project,
         "author": principal.name,
     }
@@ -82,7 +86,7 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
     Raises:
         InvalidInputError: the template variables do not fit that queue.
     """
-    stored = items.specs(tx, item.id)
+    stored = items.whole(tx, item.id)
     identity = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
     submitted, job = stored.layers["submitter"], stored.layers["job"]
     return _columns(queue, compose(queue, submitted, stored.template_values, identity, job))
@@ -129,14 +133,6 @@ def _check_code(tx: Tx, context: ServiceContext, principal: Principal, spec: Lau
     found = artifacts.by_id(tx, str(reference.id))
     if found is not None and visible(context, principal, found) is None:
         raise no_such_artifact(found.id)
-
-
-def _run_entity(context: ServiceContext, principal: Principal, entity: str, submitted: Json) -> str:
-    """Where the run is written: the queue's entity, or another the caller may write to."""
-    named = submitted.get("entity")
-    if not named or named == entity:
-        return entity
-    return context.entity_of(principal, str(named), Action.WRITE_RUNS)
 
 
 def insert(tx: Tx, principal: Principal, prepared: Prepared, wanted: Submission) -> str:

@@ -73,7 +73,10 @@ def move(
             which would be a bug.
     """
     before = Phase(row.phase)
-    _check_steps(row, (before, through, after) if through else (before, after))
+    for earlier, later in pairwise((before, through, after) if through else (before, after)):
+        if not may_follow(earlier, later):
+            message = f"Item {row.id} is {earlier.word}: it cannot become {later.word}."
+            raise ConflictError(message)
     whole = {"phase": after.value, "updated_at": tx.now, **(changes or {})}
     if not items.change(tx, row, whole):
         raise ConflictError(f"Item {row.id} was changed meanwhile.")
@@ -83,9 +86,10 @@ def move(
     if after is Phase.LEASED:
         kept["token_epoch"] = epoch  # the run token names this lease; adoptions keep it
     history.change_attempt(tx, row.id, attempt, {"phase": after.value, "epoch": epoch, **kept})
+    step = {"item_id": row.id, "attempt": attempt, "epoch": epoch, "actor": actor}
     if through is not None:
-        _note(tx, row, through, attempt=attempt, epoch=epoch, actor=actor, text=None)
-    _note(tx, row, after, attempt=attempt, epoch=epoch, actor=actor, text=text)
+        history.add_event(tx, {**step, "phase": through.value, "text": None})
+    history.add_event(tx, {**step, "phase": after.value, "text": text})
     notify_watchers(tx, row)
     if after is Phase.QUEUED and row.queue_id is not None:
         tx.notify(topic_queue(row.queue_id))
@@ -93,17 +97,11 @@ def move(
         tx.notify(topic_log(row.id))
 
 
-def _check_steps(row: AnyRow, phases: tuple[Phase, ...]) -> None:
-    for before, after in pairwise(phases):
-        if not may_follow(before, after):
-            raise ConflictError(f"Item {row.id} is {before.word}: it cannot become {after.word}.")
-
-
 def remark(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
     """Add an event to the history, and change columns, without a change of phase."""
     items.change(tx, row, {"updated_at": tx.now, **changes})
-    phase = Phase(row.phase)
-    _note(tx, row, phase, attempt=row.attempt, epoch=row.epoch, actor=actor, text=text)
+    seen = {"attempt": row.attempt, "epoch": row.epoch, "phase": row.phase}
+    history.add_event(tx, {"item_id": row.id, **seen, "actor": actor, "text": text})
     notify_watchers(tx, row)
 
 
@@ -120,14 +118,8 @@ def requeue(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, losses:
     if row.stop_requested or row.queue_id is None:
         end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
         return
-    move(
-        tx,
-        row,
-        Phase.QUEUED,
-        actor=actor,
-        text=text,
-        changes={**_NOT_HELD, "lease_losses": losses},
-    )
+    changes = {**_NOT_HELD, "lease_losses": losses}
+    move(tx, row, Phase.QUEUED, actor=actor, text=text, changes=changes)
 
 
 def end(
@@ -204,20 +196,6 @@ def reopen(
         "retried": retried,
     }
     move(tx, row, Phase.QUEUED, actor=actor, text=text, changes={**_NEW_ATTEMPT, **fresh})
-
-
-def _note(
-    tx: Tx,
-    row: AnyRow,
-    phase: Phase,
-    *,
-    attempt: int,
-    epoch: int,
-    actor: str | None,
-    text: str | None,
-) -> None:
-    step = {"item_id": row.id, "attempt": attempt, "epoch": epoch, "phase": phase.value}
-    history.add_event(tx, {**step, "actor": actor, "text": text})
 
 
 def request_stop(tx: Tx, row: AnyRow, actor: str) -> None:

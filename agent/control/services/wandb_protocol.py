@@ -53,7 +53,7 @@ class WandbProtocol(Service):
         item_id = items.lock_first(tx, found.id)
         if item_id is None:
             return None
-        row = items.require(tx, item_id)
+        row = items.whole(tx, item_id)
         name = None if agent is None else agent.name
         changes: dict[str, Any] = {
             "epoch": row.epoch + 1,
@@ -63,7 +63,7 @@ class WandbProtocol(Service):
             "lease_expires_at": tx.now + self._context.config.pop_lease,
         }
         move(tx, row, Phase.LEASED, actor=name, text="popped", changes=changes)
-        return PoppedItem(item_id, items.specs(tx, item_id).run_spec)
+        return PoppedItem(item_id, row.run_spec)
 
     @write
     def acknowledge(self, tx: Tx, principal: Principal, item_id: str, run_name: str) -> bool:
@@ -204,7 +204,7 @@ class WandbProtocol(Service):
     def _heartbeat(self, tx: Tx, row: AnyRow, status: str) -> None:
         """Renew also what the agent has acknowledged: its heartbeats do not name items."""
         agents.heartbeat(tx, row.id, status)
-        ids = items.permitted_to(tx, row.id, AgentProtocol.WANDB)
+        ids = items.permitted_to(tx, row.id)
         items.extend_leases(tx, ids, tx.now + self._context.config.agent_timeout)
         items.regain_contact(tx, ids)
         if status == "KILLED":

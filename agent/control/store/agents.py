@@ -8,7 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.tables import agent_queues, agents, items, queues, to_datetime
+from agent.control.store.tables import agent_queues, agents, items, queues, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
 from agent.model.phase import HELD
@@ -186,25 +186,16 @@ def remove_silent(tx: Tx, before: float) -> int:
 
 
 def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> AgentRecord:
-    return AgentRecord(
-        id=one.id,
-        entity=one.entity,
-        name=one.name,
-        hostname=one.hostname,
-        version=one.version,
+    return record_of(
+        AgentRecord,
+        one,
         protocol=AgentProtocol(one.protocol),
-        status=one.status,
         lost=is_lost(one, silent_since),
-        stop=one.stop,
-        backend=one.backend,
         resources=tuple(one.resources),
         capacity=_capacity(one.capacity),
-        config=one.config,
         conditions=tuple(map(_condition, one.conditions or ())),
         queue_ids=tuple(queue_id for queue_id, _ in served),
         queue_names=tuple(name for _, name in served),
-        heartbeat_at=to_datetime(one.heartbeat_at),
-        created_at=to_datetime(one.created_at),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import and_, bindparam, insert, select, update
 
-from agent.control.store.tables import attempts, events, items, to_datetime
+from agent.control.store.tables import attempts, events, items, record_of, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
 from agent.model.phase import Phase
@@ -124,7 +124,15 @@ def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
 def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
     """Attempts, first to last."""
     query = select(attempts).where(attempts.c.item_id == item_id).order_by(attempts.c.number)
-    return tuple(_attempt(row) for row in tx.all(query))
+    return tuple(
+        record_of(
+            AttemptRecord,
+            row,
+            phase=Phase(row.phase),
+            cause=None if row.cause is None else Cause(row.cause),
+        )
+        for row in tx.all(query)
+    )
 
 
 def add_event(tx: Tx, values: dict[str, Any]) -> None:
@@ -136,25 +144,6 @@ def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
     """The history, oldest first."""
     query = select(events).where(events.c.item_id == item_id).order_by(events.c.id)
     return tuple(
-        EventRecord(
-            to_datetime(row.at), Phase(row.phase), row.attempt, row.epoch, row.actor, row.text
-        )
+        record_of(EventRecord, row, at=to_datetime(row.at), phase=Phase(row.phase))
         for row in tx.all(query)
-    )
-
-
-def _attempt(row: AnyRow) -> AttemptRecord:
-    return AttemptRecord(
-        item_id=row.item_id,
-        number=row.number,
-        phase=Phase(row.phase),
-        agent_id=row.agent_id,
-        agent_name=row.agent_name,
-        cause=None if row.cause is None else Cause(row.cause),
-        message=row.message,
-        exit_code=row.exit_code,
-        started_at=to_datetime(row.started_at),
-        finished_at=to_datetime(row.finished_at),
-        setup_log_bytes=row.setup_log_bytes,
-        job_log_bytes=row.job_log_bytes,
     )

@@ -28,6 +28,7 @@ from agent.control.store.tables import (
     QUEUED_ONLY,
     attempts,
     items,
+    record_of,
     to_datetime,
 )
 from agent.control.store.tx import AnyRow, Tx
@@ -162,9 +163,6 @@ _RECORD: Final = select(
 )
 _LIGHT_BY_ID: Final = _LIGHT.where(items.c.id == bindparam("item"))
 _FULL_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
-_SPECS: Final = select(items.c.run_spec, items.c.layers, items.c.template_values).where(
-    items.c.id == bindparam("item")
-)
 _LIGHT_LOCKED: Final = _LIGHT_BY_ID.with_for_update()
 #: Made once, since making a statement costs more than running it; what is given besides the
 #: guard names the columns to set.
@@ -198,8 +196,13 @@ _TO_STOP: Final = (
 
 
 @cache
-def _fitting_query(resources: int, uncounted: int = 0, *, without_resource: bool) -> Select[Any]:
+def _fitting_queries(
+    resources: int, uncounted: int = 0, *, without_resource: bool
+) -> tuple[Select[Any], Select[Any]]:
     """The first queued item that fits an agent with so many resources, `offered_0` and on.
+
+    The second query locks it; rows locked by other claims are skipped, not waited for (SQLite has
+    one writer and ignores the clause).
 
     Items for the last `uncounted` of them fit whatever they demand. With `without_resource` items
     that name no resource are found, too. Made once per number: a list of any length would be
@@ -224,17 +227,8 @@ def _fitting_query(resources: int, uncounted: int = 0, *, without_resource: bool
         or_(false(), *suited),
         fits,
     )
-    return select(items.c.id, *_PLACE).where(*where).order_by(*_PLACE).limit(1)
-
-
-@cache
-def _locking_query(resources: int, uncounted: int = 0, *, without_resource: bool) -> Select[Any]:
-    """As `_fitting_query`, locking; rows locked by other claims are skipped, not waited for.
-
-    SQLite has one writer and ignores the clause.
-    """
-    query = _fitting_query(resources, uncounted, without_resource=without_resource)
-    return query.with_for_update(skip_locked=True)
+    query = select(items.c.id, *_PLACE).where(*where).order_by(*_PLACE).limit(1)
+    return query, query.with_for_update(skip_locked=True)
 
 
 def insert(tx: Tx, values: dict[str, Any]) -> None:
@@ -285,11 +279,6 @@ def count_of_job(tx: Tx, collection_id: str) -> int:
     return int(tx.run(query).scalar_one())
 
 
-def specs(tx: Tx, item_id: str) -> AnyRow:
-    """`run_spec`, `layers`, `template_values` of an item that exists."""
-    return tx.require(_SPECS, item=item_id)
-
-
 def lock_first_fitting(
     tx: Tx,
     queue_ids: Sequence[str],
@@ -313,8 +302,7 @@ def lock_first_fitting(
         "gpus": len(free.gpus),
     }
     numbers = len(ordered), len(ordered) - len(counted)
-    query = _fitting_query(*numbers, without_resource=without_resource)
-    locking = _locking_query(*numbers, without_resource=without_resource)
+    query, locking = _fitting_queries(*numbers, without_resource=without_resource)
     for queue_id in _by_head(tx, queue_ids, query, fitting):
         found = tx.one(locking, in_queue=queue_id, **fitting)
         if found is not None:
@@ -396,10 +384,10 @@ def claimed_by(tx: Tx, agent_id: str, request_id: str) -> Sequence[AnyRow]:
     return tx.all(_CLAIMED, holder=agent_id, request=request_id)
 
 
-def permitted_to(tx: Tx, agent_id: str, protocol: AgentProtocol) -> list[str]:
-    """Ids of items of that protocol which an agent may have running."""
+def permitted_to(tx: Tx, agent_id: str) -> list[str]:
+    """Ids of items which one of W&B's agents may have running."""
     where = (text(HELD_ONLY), items.c.agent_id == agent_id, items.c.phase.in_(sorted(MAY_RUN)))
-    query = select(items.c.id).where(*where, items.c.protocol == protocol.value)
+    query = select(items.c.id).where(*where, items.c.protocol == AgentProtocol.WANDB.value)
     return [found.id for found in tx.all(query)]
 
 
@@ -500,14 +488,13 @@ def masked(run_spec: Json) -> Json:
     return {**run_spec, **hidden}
 
 
-def stored_allocation(allocation: Allocation) -> dict[str, Any]:
-    """As the column has it."""
-    gpus = list(allocation.gpus)
-    return {"cpus": allocation.cpus, "memory": allocation.memory, "gpus": gpus}
+def demand_of(one: AnyRow) -> Demand:
+    """What an item needs; stored zeros mean that nothing is asked for."""
+    return Demand(one.demand_cpus or None, one.demand_memory or None, one.demand_gpus)
 
 
 def allocation_from(stored: dict[str, Any] | None) -> Allocation | None:
-    """The reverse of `stored_allocation`."""
+    """An allocation from its column, which has it `asdict`."""
     if stored is None:
         return None
     return Allocation(stored["cpus"], stored["memory"], tuple(stored["gpus"]))
@@ -522,41 +509,16 @@ def _cause(one: AnyRow) -> Cause | None:
 
 
 def _record(one: AnyRow) -> ItemRecord:
-    return ItemRecord(
-        id=one.id,
-        entity=one.entity,
-        project=one.project,
-        queue=one.queue,
-        queue_id=one.queue_id,
+    return record_of(
+        ItemRecord,
+        one,
         phase=Phase(one.phase),
-        attempt=one.attempt,
-        epoch=one.epoch,
-        name=one.name,
-        run_name=one.run_name,
-        author=one.author,
-        priority=one.priority,
-        resource=one.resource,
-        demand=Demand(one.demand_cpus or None, one.demand_memory or None, one.demand_gpus),
+        demand=demand_of(one),
         allocation=allocation_from(one.allocation),
         run_spec=masked(one.run_spec),
-        facts=one.facts,
         warnings=tuple(one.warnings),
-        activity=one.activity,
-        agent_id=one.agent_id,
-        agent_name=one.agent_name,
         protocol=None if one.protocol is None else AgentProtocol(one.protocol),
         cause=_cause(one),
-        message=one.message,
-        exit_code=one.exit_code,
-        stop_requested=one.stop_requested,
         lost_contact=one.lost_contact_at is not None,
-        lease_losses=one.lease_losses,
-        retries=one.retries,
-        on_lost=one.on_lost,
-        enqueued_at=to_datetime(one.enqueued_at),
         not_before=to_datetime(one.not_before),
-        created_at=to_datetime(one.created_at),
-        updated_at=to_datetime(one.updated_at),
-        started_at=to_datetime(one.started_at),
-        finished_at=to_datetime(one.finished_at),
     )

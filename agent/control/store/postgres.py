@@ -131,11 +131,6 @@ async def open_postgres(
         await engine.dispose()
 
 
-async def _migrated(address: URL) -> None:
-    engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": _CONNECT})
-    await PostgresDatabase(engine, lambda _: None).write(_migrate)
-
-
 def _address(url: str) -> URL:
     address = make_url(url)
     if address.get_backend_name() not in {"postgresql", "postgres"}:
@@ -167,8 +162,9 @@ def _notify(connection: Connection, topics: tuple[str, ...]) -> None:
 
 async def _connect_and_migrate(address: URL) -> None:
     """The first transaction: its errors name the server and its answer."""
+    engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": _CONNECT})
     try:
-        await _migrated(address)
+        await PostgresDatabase(engine, lambda _: None).write(_migrate)
     except (UnreachableError, DBAPIError) as error:
         seen = error.__cause__ if isinstance(error, UnreachableError) else error
         host = f"{address.host}:{address.port or _PORT}"

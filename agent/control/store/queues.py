@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
-from agent.control.store.tables import agent_queues, items, queues, to_datetime
+from agent.control.store.tables import agent_queues, items, queues, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.phase import Phase
 from agent.model.spec import Json
@@ -51,19 +51,19 @@ _BY_NAME: Final = select(queues).where(
 def by_name(tx: Tx, entity: str, name: str) -> QueueRecord | None:
     """A queue by name."""
     row = tx.one(_BY_NAME, in_entity=entity, named=name)
-    return _record(row) if row else None
+    return record_of(QueueRecord, row) if row else None
 
 
 def by_id(tx: Tx, queue_id: str) -> QueueRecord | None:
     """A queue by id."""
     row = tx.one(select(queues).where(queues.c.id == queue_id))
-    return _record(row) if row else None
+    return record_of(QueueRecord, row) if row else None
 
 
 def of_entity(tx: Tx, entity: str) -> tuple[QueueRecord, ...]:
     """All queues of an entity, by name."""
     query = select(queues).where(queues.c.entity == entity).order_by(queues.c.name)
-    return tuple(_record(row) for row in tx.all(query))
+    return tuple(record_of(QueueRecord, row) for row in tx.all(query))
 
 
 def names(tx: Tx, entity: str) -> list[str]:
@@ -109,21 +109,3 @@ def counts(tx: Tx, queue_ids: Iterable[str]) -> dict[str, dict[Phase, int]]:
     for row in tx.all(query):
         found.setdefault(row.queue_id, {})[Phase(row.phase)] = row.number
     return found
-
-
-def _record(row: AnyRow) -> QueueRecord:
-    return QueueRecord(
-        id=row.id,
-        entity=row.entity,
-        name=row.name,
-        access=row.access,
-        created_by=row.created_by,
-        resource=row.resource,
-        config=row.config,
-        template_variables=row.template_variables,
-        prioritization=row.prioritization,
-        external_links=row.external_links,
-        resource_config_id=row.resource_config_id,
-        paused=row.paused,
-        created_at=to_datetime(row.created_at),
-    )

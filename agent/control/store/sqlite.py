@@ -188,26 +188,18 @@ def _owned(path: Path) -> Iterator[None]:
     lock = path.with_name(f"{path.name}.lock")
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor, path)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
+            raise ConflictError(
+                f"The database {path} is in use by another process (pid {owner}).",
+                hint="Stop that process, or give this one its own data directory.",
+            ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        _make_private(path)
+        # Before SQLite makes the file: whatever the umask, it is the owner's only.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
-        raise ConflictError(
-            f"The database {path} is in use by another process (pid {owner}).",
-            hint="Stop that process, or give this one its own data directory.",
-        ) from None
-
-
-def _make_private(path: Path) -> None:
-    """Create the file before SQLite does: whatever the umask, it is the owner's only."""
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))

@@ -190,8 +190,8 @@ async def test_the_listener_comes_back_after_a_connection_that_dies_at_once(
 async def test_the_listener_comes_back_from_a_network_that_lets_nothing_through(
     config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "_QUIET", 0.1)
-    monkeypatch.setattr(postgres, "_ANSWER", 0.2)
+    monkeypatch.setattr(postgres, "_PROBE_AFTER", 0.1)
+    monkeypatch.setattr(postgres, "_PROBE_TIMEOUT", 0.2)
     async with (
         wire_to(config) as (wire, distant),
         open_world(config) as one,

@@ -146,7 +146,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
         compiled = (
-            items._locking_query(1, without_resource=True)
+            items._fitting_queries(1, without_resource=True)[1]
             .params(values)
             .compile(
                 tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
