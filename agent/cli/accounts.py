@@ -3,20 +3,26 @@
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from agent.cli.options import Target, json_option, on_server
-from agent.cli.output import ago, print_json, print_table
+from agent.cli.output import Columns, ago, print_json, print_list
 from agent.model.errors import InvalidInputError
-
-if TYPE_CHECKING:
-    from agent.remote.console import Console
 
 Json = dict[str, Any]
 
 _KEY: Final = "{ id kind name hint user entity queues createdAt revokedAt }"
+_KEY_COLUMNS: Final[Columns] = {
+    "ID": lambda each: each["id"],
+    "NAME": lambda each: each["name"],
+    "KIND": lambda each: each["kind"],
+    "ENDS IN": lambda each: each["hint"],
+    "QUEUES": lambda each: "all" if each["queues"] is None else ", ".join(each["queues"]),
+    "CREATED": lambda each: ago(each["createdAt"]),
+    "STATE": lambda each: "revoked" if each["revokedAt"] else "valid",
+}
 
 
 @click.command("login")
@@ -47,6 +53,15 @@ def open_page(target: Target, *, as_json: bool) -> None:
         print_json({"url": link})
     else:
         print(link)
+
+
+def _run(
+    target: Target, document: str, variables: Json | None = None, *, idempotent: bool | None = None
+) -> Any:
+    """Run an operation with one field; returns the field's value."""
+    data = target.call(lambda console: console.run(document, variables, idempotent=idempotent))
+    (value,) = data.values()
+    return value
 
 
 def _read_key(url: str) -> str:
@@ -103,18 +118,21 @@ def create_key(
         message = "--for-user and --for-agent exclude each other: an agent key belongs to no user."
         raise InvalidInputError(message)
 
-    async def work(console: "Console") -> Json:
-        if for_agent:
-            return await _create_agent_key(console, name, queues)
-        data = await console.run(
+    if for_agent:
+        made = _run(
+            target,
+            "mutation CreateAgentKey($entity: String, $name: String!, $queues: [String!]) {"
+            " createLaunchAgentKey(entityName: $entity, name: $name, queueNames: $queues)"
+            f" {{ secret key {_KEY} }} }}",
+            {"entity": target.entity, "name": name, "queues": list(queues) or None},
+        )
+    else:
+        made = _run(
+            target,
             "mutation CreateKey($name: String!, $user: String) {"
             f" createLaunchKey(name: $name, userName: $user) {{ secret key {_KEY} }} }}",
             {"name": name, "user": for_user},
         )
-        made: Json = data["createLaunchKey"]
-        return made
-
-    made = target.call(work)
     url = target.remote().url
     if as_json:
         print_json({"url": url, "key": made["secret"], **made["key"]})
@@ -126,42 +144,16 @@ def create_key(
     )
 
 
-async def _create_agent_key(console: "Console", name: str, queues: tuple[str, ...]) -> Json:
-    data = await console.run(
-        "mutation CreateAgentKey($entity: String, $name: String!, $queues: [String!]) {"
-        " createLaunchAgentKey(entityName: $entity, name: $name, queueNames: $queues)"
-        f" {{ secret key {_KEY} }} }}",
-        {"entity": console.entity, "name": name, "queues": list(queues) or None},
-    )
-    made: Json = data["createLaunchAgentKey"]
-    return made
-
-
 @key.command("list")
 @click.option("--agents", is_flag=True, help="The entity's agent keys instead of yours.")
 @on_server
 @json_option
 def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
     """List keys; their secrets are not stored."""
-
-    async def work(console: "Console") -> list[Json]:
-        entity = await console.acting_entity() if agents else None
-        data = await console.run(
-            f"query Keys($entity: String) {{ launchKeys(entityName: $entity) {_KEY} }}",
-            {"entity": entity},
-        )
-        keys: list[Json] = data["launchKeys"]
-        return keys
-
-    found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("ID", "NAME", "KIND", "ENDS IN", "QUEUES", "CREATED", "STATE"),
-        [_key_row(each) for each in found],
-        "No keys.",
-    )
+    entity = target.call(lambda console: console.acting_entity()) if agents else None
+    document = f"query Keys($entity: String) {{ launchKeys(entityName: $entity) {_KEY} }}"
+    found = _run(target, document, {"entity": entity})
+    print_list(found, _KEY_COLUMNS, "No keys.", as_json=as_json)
 
 
 @key.command("revoke")
@@ -169,15 +161,8 @@ def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
 @on_server
 def revoke_key(target: Target, key_id: str) -> None:
     """Revoke a key."""
-
-    async def work(console: "Console") -> None:
-        await console.run(
-            "mutation RevokeKey($id: ID!) { revokeLaunchKey(id: $id) }",
-            {"id": key_id},
-            idempotent=True,
-        )
-
-    target.call(work)
+    document = "mutation RevokeKey($id: ID!) { revokeLaunchKey(id: $id) }"
+    _run(target, document, {"id": key_id}, idempotent=True)
     print(f"Revoked the key {key_id}.")
 
 
@@ -196,18 +181,13 @@ def create_user(
     target: Target, name: str, email: str | None, *, admin: bool, as_json: bool
 ) -> None:
     """Create a user, and an entity of the same name."""
-
-    async def work(console: "Console") -> Json:
-        data = await console.run(
-            "mutation CreateUser($name: String!, $email: String, $admin: Boolean) {"
-            " createLaunchUser(name: $name, email: $email, admin: $admin)"
-            " { id name email admin entity createdAt } }",
-            {"name": name, "email": email, "admin": admin},
-        )
-        made: Json = data["createLaunchUser"]
-        return made
-
-    made = target.call(work)
+    made = _run(
+        target,
+        "mutation CreateUser($name: String!, $email: String, $admin: Boolean) {"
+        " createLaunchUser(name: $name, email: $email, admin: $admin)"
+        " { id name email admin entity createdAt } }",
+        {"name": name, "email": email, "admin": admin},
+    )
     if as_json:
         print_json(made)
         return
@@ -224,18 +204,12 @@ def entity() -> None:
 @json_option
 def list_entities(target: Target, *, as_json: bool) -> None:
     """List the entities that you can read."""
-
-    async def work(console: "Console") -> list[Json]:
-        data = await console.run("query Entities { launchEntities { id name isTeam } }")
-        entities: list[Json] = data["launchEntities"]
-        return entities
-
-    found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    rows = [(each["name"], "team" if each["isTeam"] else "personal") for each in found]
-    print_table(("NAME", "KIND"), rows, "No entities.")
+    found = _run(target, "query Entities { launchEntities { id name isTeam } }")
+    columns: Columns = {
+        "NAME": lambda each: each["name"],
+        "KIND": lambda each: "team" if each["isTeam"] else "personal",
+    }
+    print_list(found, columns, "No entities.", as_json=as_json)
 
 
 @entity.command("create")
@@ -243,12 +217,8 @@ def list_entities(target: Target, *, as_json: bool) -> None:
 @on_server
 def create_team(target: Target, name: str) -> None:
     """Create a team; you become its administrator."""
-
-    async def work(console: "Console") -> None:
-        document = "mutation CreateTeam($name: String!) { createLaunchTeam(name: $name) { id } }"
-        await console.run(document, {"name": name})
-
-    target.call(work)
+    document = "mutation CreateTeam($name: String!) { createLaunchTeam(name: $name) { id } }"
+    _run(target, document, {"name": name})
     print(f"Created the team `{name}`.")
 
 
@@ -258,23 +228,17 @@ def create_team(target: Target, name: str) -> None:
 @json_option
 def members(target: Target, name: str, *, as_json: bool) -> None:
     """List an entity's members and their roles."""
-
-    async def work(console: "Console") -> list[Json]:
-        data = await console.run(
-            "query Members($entity: String!) {"
-            " launchMembers(entityName: $entity) { user entity role } }",
-            {"entity": name},
-        )
-        found: list[Json] = data["launchMembers"]
-        return found
-
-    found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("USER", "ROLE"), [(each["user"], each["role"].lower()) for each in found], "No members."
+    found = _run(
+        target,
+        "query Members($entity: String!) {"
+        " launchMembers(entityName: $entity) { user entity role } }",
+        {"entity": name},
     )
+    columns: Columns = {
+        "USER": lambda each: each["user"],
+        "ROLE": lambda each: each["role"].lower(),
+    }
+    print_list(found, columns, "No members.", as_json=as_json)
 
 
 @entity.command("member")
@@ -284,30 +248,11 @@ def members(target: Target, name: str, *, as_json: bool) -> None:
 @on_server
 def set_member(target: Target, name: str, user_name: str, role: str) -> None:
     """Give USER a role in the entity NAME; `none` removes the membership."""
-
-    async def work(console: "Console") -> None:
-        await console.run(
-            "mutation SetMember($entity: String!, $user: String!, $role: LaunchRole) {"
-            " setLaunchMember(entityName: $entity, userName: $user, role: $role) }",
-            {
-                "entity": name,
-                "user": user_name,
-                "role": None if role == "none" else role.upper(),
-            },
-            idempotent=True,
-        )
-
-    target.call(work)
-    print(f"{user_name}: {role} in `{name}`.")
-
-
-def _key_row(each: Json) -> tuple[object, ...]:
-    return (
-        each["id"],
-        each["name"],
-        each["kind"],
-        each["hint"],
-        "all" if each["queues"] is None else ", ".join(each["queues"]),
-        ago(each["createdAt"]),
-        "revoked" if each["revokedAt"] else "valid",
+    _run(
+        target,
+        "mutation SetMember($entity: String!, $user: String!, $role: LaunchRole) {"
+        " setLaunchMember(entityName: $entity, userName: $user, role: $role) }",
+        {"entity": name, "user": user_name, "role": None if role == "none" else role.upper()},
+        idempotent=True,
     )
+    print(f"{user_name}: {role} in `{name}`.")

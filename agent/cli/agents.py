@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.cli.options import Target, json_option, on_server
-from agent.cli.output import ago, between, print_json, print_pairs, print_table
+from agent.cli.output import Columns, ago, between, print_json, print_list, print_pairs
 from agent.model.errors import ConflictError
 from agent.model.units import format_size
 
@@ -29,14 +29,8 @@ def agent() -> None:
 def list_agents(target: Target, *, as_json: bool) -> None:
     """List agents, newest heartbeat first."""
     found = target.call(lambda console: console.agents())
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("ID", "NAME", "QUEUES", "STATE", "RUNNING", "HEARTBEAT", "HOST"),
-        [_row(each) for each in found],
-        "No agents; `launch-agent --queue default` starts one.",
-    )
+    empty = "No agents; `launch-agent --queue default` starts one."
+    print_list(found, _COLUMNS, empty, as_json=as_json)
 
 
 @agent.command("show")
@@ -104,20 +98,18 @@ def _conditions(each: Json) -> list[Json]:
     return [] if each["lost"] else reported
 
 
-def _word(condition: Json) -> str:
-    return str(condition["kind"]).replace("_", " ").lower()
-
-
-def _row(each: Json) -> tuple[object, ...]:
-    return (
-        each["id"],
-        each["name"],
-        ", ".join(each["queueNames"]),
-        ", ".join([state_of(each), *map(_word, _conditions(each))]),
-        len(each["items"]),
-        ago(each["heartbeatAt"]),
-        each["hostname"],
-    )
+_COLUMNS: Final[Columns] = {
+    "ID": lambda each: each["id"],
+    "NAME": lambda each: each["name"],
+    "QUEUES": lambda each: ", ".join(each["queueNames"]),
+    "STATE": lambda each: ", ".join([
+        state_of(each),
+        *(str(one["kind"]).replace("_", " ").lower() for one in _conditions(each)),
+    ]),
+    "RUNNING": lambda each: len(each["items"]),
+    "HEARTBEAT": lambda each: ago(each["heartbeatAt"]),
+    "HOST": lambda each: each["hostname"],
+}  # fmt: skip
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
@@ -133,7 +125,7 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("host", found["hostname"]),
         ("version", found["version"]),
         ("state", state_of(found)),
-        *([("problem", problems)] if problems else []),
+        ("problem", problems),
         ("heartbeat", ago(found["heartbeatAt"])),
         ("started", ago(found["createdAt"])),
         ("queues", ", ".join(found["queueNames"])),

@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -13,13 +13,14 @@ from agent.cli.errors import show_error
 from agent.cli.follow import copy_log
 from agent.cli.options import PRIORITIES, Target, json_option, on_server, priority_from
 from agent.cli.output import (
+    Columns,
     ago,
     between,
     phase_word,
     print_json,
+    print_list,
     print_pairs,
     print_remark,
-    print_table,
     safe,
 )
 from agent.model.cause import Cause
@@ -71,14 +72,8 @@ def list_items(
         return await console.items(queue=queue, phases=chosen, limit=limit)
 
     found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("ID", "NAME", "QUEUE", "PHASE", "PRIORITY", "CREATED", "RAN", "RESULT"),
-        [_row(each) for each in found],
-        "No items; `launch submit` puts one on a queue.",
-    )
+    empty = "No items; `launch submit` puts one on a queue."
+    print_list(found, _COLUMNS, empty, as_json=as_json)
 
 
 @item.command("show")
@@ -309,17 +304,16 @@ def result_of(found: Json) -> str:
     return f"exit {code}" if code is not None and by_itself else str(cause or "")
 
 
-def _row(each: Json) -> tuple[object, ...]:
-    return (
-        each["id"],
-        each["name"] or "",
-        each["queueName"],
-        phase_word(each),
-        PRIORITIES[each["priority"]],
-        ago(each["createdAt"]),
-        between(each["startedAt"], each["finishedAt"]),
-        result_of(each),
-    )
+_COLUMNS: Final[Columns] = {
+    "ID": lambda each: each["id"],
+    "NAME": lambda each: each["name"],
+    "QUEUE": lambda each: each["queueName"],
+    "PHASE": phase_word,
+    "PRIORITY": lambda each: PRIORITIES[each["priority"]],
+    "CREATED": lambda each: ago(each["createdAt"]),
+    "RAN": lambda each: between(each["startedAt"], each["finishedAt"]),
+    "RESULT": result_of,
+}
 
 
 def _details(found: Json) -> list[tuple[str, object]]:

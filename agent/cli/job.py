@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
@@ -9,13 +10,14 @@ import click
 
 from agent.cli.options import (
     SOURCE_OPTIONS,
+    Result,
     Target,
     json_option,
     mapping_from,
     on_server,
     with_options,
 )
-from agent.cli.output import ago, print_json, print_pairs, print_remark, print_table, safe
+from agent.cli.output import Columns, ago, print_json, print_list, print_pairs, print_remark, safe
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import LATEST, JobReference, checked_alias, own_name, version_of
@@ -25,12 +27,13 @@ from agent.model.units import format_size
 if TYPE_CHECKING:
     from agent.jobs.request import Kind
     from agent.jobs.version import CreatedJob
+    from agent.remote.artifacts.versions import ArtifactVersions
     from agent.remote.console import Console
 
 Json = dict[str, Any]
 
 _project = click.option(
-    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the jobs."
+    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the job."
 )
 
 
@@ -60,9 +63,7 @@ def job() -> None:
 
 
 @job.command("create")
-@click.option(
-    "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the job."
-)
+@_project
 @click.option("-n", "--name", help="Name of the job; WANDB_JOB_NAME by default.")
 @with_options(_FIELDS)
 @with_options(SOURCE_OPTIONS)
@@ -92,9 +93,7 @@ def create(
     from agent.jobs.request import JobRequest, check_git_url
     from agent.jobs.version import create_job, open_job_store
 
-    if not project:
-        message = "No project is given."
-        raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
+    project = _required(project)
     if kind == "git":
         check_git_url(path)
     _check_git_options(kind, fields)
@@ -112,7 +111,15 @@ def create(
 
     version = target.call(work)
     if as_json:
-        print_json(_as_json(version))
+        print_json({
+            "action": version.action,
+            "job": str(version.reference),
+            "aliases": version.aliases,
+            "commit": version.commit,
+            "remarks": version.remarks,
+            "sentFiles": version.sent_files,
+            "sentBytes": version.sent_bytes,
+        })  # fmt: skip
         return
     print_version(version)
     place = quote(f"{version.reference.entity}/{version.reference.project}")
@@ -125,10 +132,7 @@ def create(
 @json_option
 def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
     """List a project's jobs."""
-    if not project:
-        message = "No project is given."
-        raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
-
+    project = _required(project)
     from agent.jobs.version import open_job_store
 
     async def work(console: "Console") -> list[Json]:
@@ -140,14 +144,7 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
         return jobs or []
 
     found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("JOB", "VERSIONS", "CREATED", "ALIASES"),
-        [_job_row(each) for each in found],
-        "No jobs found",
-    )
+    print_list(found, _JOB_COLUMNS, "No jobs found", as_json=as_json)
 
 
 @job.command("describe")
@@ -157,16 +154,14 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
 @click.argument("reference", metavar="ENTITY/PROJECT/JOB:ALIAS")
 def describe(target: Target, reference: str, project: str | None, *, as_json: bool) -> None:
     """Show one version of a job: its source, and how it is built and started."""
-    from agent.jobs.version import open_job_store
 
-    async def work(console: "Console") -> tuple[JobReference, Json, str]:
-        named = await console.job_reference(reference, project)
-        async with open_job_store(console.client) as store:
-            version = await store.artifacts.version(named)
-            text = await store.artifacts.text(named, version["id"], FILE_NAME)
-        return named, version, text
+    async def work(
+        artifacts: "ArtifactVersions", named: JobReference
+    ) -> tuple[JobReference, Json, str]:
+        version = await artifacts.version(named)
+        return named, version, await artifacts.text(named, version["id"], FILE_NAME)
 
-    named, version, text = target.call(work)
+    named, version, text = _with_artifacts(target, reference, project, work)
     raw: Json = json.loads(text)
     if as_json:
         print_json({**version, "job": raw})
@@ -189,22 +184,10 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
 @click.argument("reference", metavar="ENTITY/PROJECT/JOB")
 def versions(target: Target, reference: str, project: str | None, *, as_json: bool) -> None:
     """List the versions of a job, newest first."""
-    from agent.jobs.version import open_job_store
-
-    async def work(console: "Console") -> list[Json]:
-        named = await console.job_reference(reference, project)
-        async with open_job_store(console.client) as store:
-            return await store.artifacts.versions(named)
-
-    found = target.call(work)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        ("VERSION", "ALIASES", "CREATED", "SIZE", "DIGEST"),
-        [_version_row(each) for each in found],
-        "No versions",
+    found = _with_artifacts(
+        target, reference, project, lambda artifacts, named: artifacts.versions(named)
     )
+    print_list(found, _VERSION_COLUMNS, "No versions", as_json=as_json)
 
 
 @job.command("alias")
@@ -225,23 +208,19 @@ def alias(
     for each in aliases:
         checked_alias(each)
 
-    from agent.jobs.version import open_job_store
+    async def work(artifacts: "ArtifactVersions", named: JobReference) -> str:
+        version = await artifacts.version(named)
+        if remove:
+            _check_present(named, aliases, version["aliases"])
+            await artifacts.remove_aliases(named, version["id"], aliases)
+        else:
+            await artifacts.add_aliases(named, version["id"], aliases)
+        return f"{named.job}:v{version['versionIndex']}"
 
-    async def work(console: "Console") -> tuple[JobReference, Json]:
-        named = await console.job_reference(reference, project)
-        async with open_job_store(console.client) as store:
-            version = await store.artifacts.version(named)
-            if remove:
-                _check_present(named, aliases, version["aliases"])
-                await store.artifacts.remove_aliases(named, version["id"], aliases)
-            else:
-                await store.artifacts.add_aliases(named, version["id"], aliases)
-        return named, version
-
-    named, version = target.call(work)
+    changed = _with_artifacts(target, reference, project, work)
     done = "no longer has" if remove else "has"
     listed = ", ".join(f"`{each}`" for each in aliases)
-    print(f"{named.job}:v{version['versionIndex']} {done} {listed}")
+    print(f"{changed} {done} {listed}")
 
 
 @job.command("delete")
@@ -259,28 +238,47 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         )
         raise InvalidInputError(message, hint="Write JOB:v3, or JOB --all-versions.")
 
-    from agent.jobs.version import open_job_store
-
-    async def work(console: "Console") -> list[str]:
-        named = await console.job_reference(reference, project)
-        async with open_job_store(console.client) as store:
-            chosen = (
-                await store.artifacts.versions(named)
-                if all_versions
-                else [await store.artifacts.version(named)]
-            )
-            for each in chosen:
-                await store.artifacts.delete(each["id"])
+    async def work(artifacts: "ArtifactVersions", named: JobReference) -> list[str]:
+        if all_versions:
+            chosen = await artifacts.versions(named)
+        else:
+            chosen = [await artifacts.version(named)]
+        for each in chosen:
+            await artifacts.delete(each["id"])
         return [_deleted(named, each) for each in chosen]
 
-    for line in target.call(work):
+    for line in _with_artifacts(target, reference, project, work):
         print(safe(line))
+
+
+def _with_artifacts(
+    target: Target,
+    reference: str,
+    project: str | None,
+    work: "Callable[[ArtifactVersions, JobReference], Awaitable[Result]]",
+) -> Result:
+    """Call `work` with the server's artifacts and the full reference of a job."""
+    from agent.jobs.version import open_job_store
+
+    async def call(console: "Console") -> Result:
+        named = await console.job_reference(reference, project)
+        async with open_job_store(console.client) as store:
+            return await work(store.artifacts, named)
+
+    return target.call(call)
+
+
+def _required(project: str | None) -> str:
+    if not project:
+        message = "No project is given."
+        raise InvalidInputError(message, hint="Add --project, or set WANDB_PROJECT.")
+    return project
 
 
 def _deleted(named: JobReference, version: Json) -> str:
     # `latest` moves to the newest version that remains.
-    free = [a for a in version["aliases"] if version_of(a) is None and a != LATEST]
-    aliases = f", and with it {', '.join(f'`{each}`' for each in free)}" if free else ""
+    free = [f"`{each}`" for each in _free(version["aliases"]) if each != LATEST]
+    aliases = f", and with it {', '.join(free)}" if free else ""
     return f"Deleted {named.job}:v{version['versionIndex']}{aliases}"
 
 
@@ -288,8 +286,7 @@ def _check_present(named: JobReference, aliases: tuple[str, ...], existing: list
     for each in aliases:
         if each not in existing:
             message = f"{named} has no alias `{each}`."
-            free = [known for known in existing if version_of(known) is None]
-            raise NotFoundError(message, hint=did_you_mean(each, free, "alias"))
+            raise NotFoundError(message, hint=did_you_mean(each, _free(existing), "alias"))
 
 
 def _print_repairs(text: str) -> None:
@@ -306,16 +303,26 @@ def _shown(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _job_row(each: Json) -> tuple[object, ...]:
-    newest = each["versions"][0]
-    aliases = [alias for one in each["versions"] for alias in reversed(one["aliases"])]
-    return each["name"], len(each["versions"]), ago(newest["createdAt"]), ", ".join(aliases)
+_JOB_COLUMNS: Final[Columns] = {
+    "JOB": lambda each: each["name"],
+    "VERSIONS": lambda each: len(each["versions"]),
+    "CREATED": lambda each: ago(each["versions"][0]["createdAt"]),
+    "ALIASES": lambda each: ", ".join(
+        alias for one in each["versions"] for alias in reversed(one["aliases"])
+    ),
+}
+_VERSION_COLUMNS: Final[Columns] = {
+    "VERSION": lambda each: f"v{each['versionIndex']}",
+    "ALIASES": lambda each: ", ".join(_free(each["aliases"])),
+    "CREATED": lambda each: ago(each["createdAt"]),
+    "SIZE": lambda each: format_size(int(each["size"])),
+    "DIGEST": lambda each: each["digest"],
+}
 
 
-def _version_row(each: Json) -> tuple[object, ...]:
-    free = [alias for alias in each["aliases"] if version_of(alias) is None]
-    size = format_size(int(each["size"]))
-    return f"v{each['versionIndex']}", ", ".join(free), ago(each["createdAt"]), size, each["digest"]
+def _free(aliases: list[str]) -> list[str]:
+    """Aliases that are not version numbers."""
+    return [alias for alias in aliases if version_of(alias) is None]
 
 
 def _check_git_options(kind: str, fields: Json) -> None:
@@ -369,18 +376,6 @@ def _schema_from(text: str) -> Json:
         message = f"--schema: it is not a JSON schema: {place}: {error.message}."
         raise InvalidInputError(message) from None
     return schema
-
-
-def _as_json(version: "CreatedJob") -> Json:
-    return {
-        "action": version.action,
-        "job": str(version.reference),
-        "aliases": list(version.aliases),
-        "commit": version.commit,
-        "remarks": list(version.remarks),
-        "sentFiles": version.sent_files,
-        "sentBytes": version.sent_bytes,
-    }
 
 
 def services_from(texts: tuple[str, ...]) -> dict[str, str]:

@@ -3,11 +3,14 @@
 import json
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from agent.model.units import format_duration
+
+#: Title of a column, and its value of a record.
+Columns = Mapping[str, Callable[[Any], object]]
 
 #: Names and messages come from other users; their control characters are not printed.
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -41,6 +44,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty:
         _print_rich(columns, cells)
     else:
         _print_plain(columns, cells)
+
+
+def print_list(found: list[Any], columns: Columns, empty: str, *, as_json: bool) -> None:
+    """Records as JSON, or as a table of the columns' titles and values."""
+    if as_json:
+        print_json(found)
+    else:
+        rows = [[value(each) for value in columns.values()] for each in found]
+        print_table(tuple(columns), rows, empty)
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:

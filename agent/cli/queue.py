@@ -1,14 +1,13 @@
 """`launch queue`: create, list, show, update, delete, pause, resume; queues described in files."""
 
 import json
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from agent.cli.options import Target, json_option, mapping_from, on_server, with_options
-from agent.cli.output import ago, print_json, print_pairs, print_remark, print_table
+from agent.cli.output import Columns, ago, print_json, print_list, print_pairs, print_remark
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
 from agent.model.names import did_you_mean
@@ -16,36 +15,12 @@ from agent.model.names import did_you_mean
 Json = dict[str, Any]
 
 
+#: Keys of a queue file.
 _KEYS: Final = (
-    "name",
-    "resource",
-    "resource_args",
-    "config",
-    "template_variables",
-    "prioritization",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class QueueFile:
-    """A queue as it was described; `None` means not given."""
-
-    name: str | None = None
-    resource: str | None = None
-    config: Json | None = None
-    template_variables: Json | None = None
-    prioritization: bool | None = None
-
-    def fields(self) -> Json:
-        """Fields of the schema's `SaveLaunchQueueInput`, without those that were not given."""
-        mode = None if self.prioritization is None else "V0" if self.prioritization else "DISABLED"
-        every = {
-            "resource": self.resource,
-            "config": self.config,
-            "templateVariables": self.template_variables,
-            "prioritizationMode": mode,
-        }
-        return {key: value for key, value in every.items() if value is not None}
+    "name", "resource", "resource_args", "config", "template_variables", "prioritization",
+)  # fmt: skip
+_MODES: Final[dict[bool | None, str]] = {True: "V0", False: "DISABLED"}
+_FORMS: Final = {str: "a string", dict: "a mapping of `key: value`", bool: "`true` or `false`"}
 
 
 @click.group()
@@ -86,12 +61,12 @@ def create(
     as_json: bool,
 ) -> None:
     """Create a queue."""
-    described = read_queue_file(file, config, resource, prioritization=prioritization)
-    name = name or described.name
+    described = _described(file, config, resource, prioritization=prioritization)
+    name = name or described.get("name")
     if not name:
         message = "The queue needs a name."
         raise InvalidInputError(message, hint="Write `launch queue create NAME`, or `name:` in -f.")
-    fields = {"prioritizationMode": "V0", **_fields(described, name)}
+    fields = {"prioritizationMode": "V0", **described, "name": name}
     if "resource" not in fields:
         message = f"The queue `{name}` needs a resource: what its jobs run on."
         raise InvalidInputError(message, hint="Add --resource local-container or local-process.")
@@ -116,21 +91,17 @@ def update(
     as_json: bool,
 ) -> None:
     """Change a queue; what is not given stays as it is."""
-    described = read_queue_file(file, config, resource, prioritization=prioritization)
-    if not described.fields():
+    described = _described(file, config, resource, prioritization=prioritization)
+    if not described.keys() - {"name"}:
         message = f"No change of the queue `{name}` is given."
         raise InvalidInputError(message, hint="Give --resource, --config, --prioritization or -f.")
 
     async def work(console: Any) -> Json:
         known = await console.queue(name)
-        now = {
-            "resource": known["resource"],
-            "config": known["config"],
-            "prioritizationMode": known["prioritizationMode"],
-            "templateVariables": _variables(known),
-        }
-        saved: Json = await console.save_queue("UPDATE", **{**now, **_fields(described, name)})
-        return saved
+        now = {key: known[key] for key in ("resource", "config", "prioritizationMode")}
+        now["templateVariables"] = _variables(known)
+        changed: Json = await console.save_queue("UPDATE", **now | described | {"name": name})
+        return changed
 
     changed = target.call(work)
     _print_warnings(changed)
@@ -143,14 +114,8 @@ def update(
 def list_queues(target: Target, *, as_json: bool) -> None:
     """List queues."""
     queues = target.call(lambda console: console.queues())
-    if as_json:
-        print_json(queues)
-        return
-    print_table(
-        ("NAME", "RESOURCE", "STATE", "WAITING", "RUNNING", "AGENTS"),
-        [_row(each) for each in queues],
-        "No queues yet; `launch queue create NAME --resource local-container` makes one.",
-    )
+    empty = "No queues yet; `launch queue create NAME --resource local-container` makes one."
+    print_list(queues, _COLUMNS, empty, as_json=as_json)
 
 
 @queue.command("show")
@@ -208,10 +173,6 @@ def _pause(target: Target, name: str, *, paused: bool) -> Json:
     return target.call(work)
 
 
-def _fields(described: QueueFile, name: str) -> Json:
-    return {"name": name, **described.fields()}
-
-
 def _variables(known: Json) -> Json | None:
     return {
         each["name"]: {
@@ -234,17 +195,18 @@ def _report(made: Json, verb: str, *, as_json: bool) -> None:
         print(f"{verb} the queue `{made['name']}` for {made['resource']}.")
 
 
-def _row(each: Json) -> tuple[object, ...]:
-    counts = {entry["phase"]: entry["count"] for entry in each["counts"]}
-    running = sum(counts.get(phase, 0) for phase in ("LEASED", "PREPARING", "PERMITTED", "STARTED"))
-    return (
-        each["name"],
-        each["resource"],
-        "paused" if each["paused"] else "open",
-        counts.get("QUEUED", 0),
-        running,
-        sum(not agent["lost"] for agent in each["agents"]),
-    )
+def _count(each: Json, *phases: str) -> int:
+    return sum(entry["count"] for entry in each["counts"] if entry["phase"] in phases)
+
+
+_COLUMNS: Final[Columns] = {
+    "NAME": lambda each: each["name"],
+    "RESOURCE": lambda each: each["resource"],
+    "STATE": lambda each: "paused" if each["paused"] else "open",
+    "WAITING": lambda each: _count(each, "QUEUED"),
+    "RUNNING": lambda each: _count(each, "LEASED", "PREPARING", "PERMITTED", "STARTED"),
+    "AGENTS": lambda each: sum(not agent["lost"] for agent in each["agents"]),
+}
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
@@ -272,74 +234,57 @@ def _details(found: Json) -> list[tuple[str, object]]:
     ]
 
 
-def read_queue_file(
+def _described(
     file: Path | None, config: str | None, resource: str | None, *, prioritization: bool | None
-) -> QueueFile:
-    """A file, then the flags on top of it.
+) -> Json:
+    """Fields of the schema's `SaveLaunchQueueInput` that a file or, before it, an option gives.
 
     Raises:
         InvalidInputError: names file, line and key.
     """
-    described = _queue_of(read_document(file)) if file else QueueFile()
-    if config is not None:
-        described = replace(described, config=mapping_from(config, "--config"))
-    if resource is not None:
-        described = replace(described, resource=resource)
-    if prioritization is not None:
-        described = replace(described, prioritization=prioritization)
-    return described
+    described = _fields_of(read_document(file)) if file else {}
+    options = {
+        "config": None if config is None else mapping_from(config, "--config"),
+        "resource": resource,
+        "prioritizationMode": _MODES.get(prioritization),
+    }
+    given = (*described.items(), *options.items())
+    return {key: value for key, value in given if value is not None}
 
 
-def _queue_of(document: Document) -> QueueFile:
+def _fields_of(document: Document) -> Json:
     for key in document.data:
         if key not in _KEYS:
             message = f"{document.place((key,))}: unknown key `{key}`."
             raise InvalidInputError(message, hint=did_you_mean(key, _KEYS, "key"))
+    name, resource = _value(document, "name", str), _value(document, "resource", str)
     config = _config(document)
     arguments = (config or {}).get("resource_args")
-    resource = _text(document, "resource")
     if resource is None and isinstance(arguments, dict) and len(arguments) == 1:
         resource = next(iter(arguments))
-    return QueueFile(
-        name=_text(document, "name"),
-        resource=resource,
-        config=config,
-        template_variables=_mapping(document, "template_variables"),
-        prioritization=_switch(document, "prioritization"),
-    )
+    return {
+        "name": name,
+        "resource": resource,
+        "config": config,
+        "templateVariables": _value(document, "template_variables", dict),
+        "prioritizationMode": _MODES.get(_value(document, "prioritization", bool)),
+    }
 
 
 def _config(document: Document) -> Json | None:
     """The template: W&B's whole `config`, or its one part `resource_args`."""
-    whole, arguments = _mapping(document, "config"), _mapping(document, "resource_args")
+    whole: Json | None = _value(document, "config", dict)
+    arguments = _value(document, "resource_args", dict)
     if whole is not None and arguments is not None:
         message = f"{document.place(('resource_args',))}: `resource_args` is given twice."
         raise InvalidInputError(message, hint="Keep it here, or inside `config`.")
     return whole if arguments is None else {"resource_args": arguments}
 
 
-def _text(document: Document, key: str) -> str | None:
+def _value(document: Document, key: str, kind: type) -> Any:
+    """The value of a key of the file; `None` where it is not given."""
     value = document.data.get(key)
-    if value is not None and not isinstance(value, str):
-        raise _wrong(document, key, "a string")
+    if value is not None and not isinstance(value, kind):
+        message = f"{document.place((key,))}: `{key}`: seen `{value}`; expected {_FORMS[kind]}."
+        raise InvalidInputError(message)
     return value
-
-
-def _mapping(document: Document, key: str) -> Json | None:
-    value = document.data.get(key)
-    if value is not None and not isinstance(value, dict):
-        raise _wrong(document, key, "a mapping of `key: value`")
-    return value
-
-
-def _switch(document: Document, key: str) -> bool | None:
-    value = document.data.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise _wrong(document, key, "`true` or `false`")
-    return value
-
-
-def _wrong(document: Document, key: str, form: str) -> InvalidInputError:
-    seen = document.data[key]
-    message = f"{document.place((key,))}: `{key}`: seen `{seen}`; expected {form}."
-    return InvalidInputError(message)

@@ -22,10 +22,10 @@ from agent.model.job.job_file import PATCH_NAME
 from agent.model.job.names import stored_remote
 from agent.model.job.paths import inside
 from agent.model.spec import GitSource
+from agent.sources.git.checkout import apply_patch
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.source import GitFetcher
-from agent.sources.patch import apply_patch
 from agent.system.threads import in_thread
 
 _LONGEST_DIFF: Final = 32 << 20

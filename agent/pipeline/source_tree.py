@@ -18,8 +18,8 @@ from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
 from agent.ports.log import LogSink, write_line
+from agent.sources.git.checkout import apply_patch
 from agent.sources.notebook import notebook_to_script
-from agent.sources.patch import apply_patch
 
 _LARGEST_NOTEBOOK: Final = 64 * 1024**2
 _LARGEST_RUNTIME: Final = 1024**2

@@ -1,9 +1,10 @@
-"""Writes a commit's files from a mirror into a folder, and reads its submodules.
+"""Writes a commit's files from a mirror into a folder, applies patches, reads submodules.
 
 A temporary index is read from the commit and checked out. The user's configuration is not used,
 so no filter and no hook runs; git itself refuses paths with `..`, and never writes through a link.
 """
 
+import os
 import secrets
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
@@ -12,12 +13,18 @@ from typing import Final
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.job.job_file import PATCH_NAME
+from agent.model.redact import Redactor
 from agent.model.tree import first_leaving_link
+from agent.ports.log import LogSink, write_line
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote
+from agent.system.child import Command, Tail, run
 from agent.system.threads import in_thread
 
 _SUBMODULE_MODE: Final = "160000"
+#: Lines of an error message of `git apply`.
+_QUOTED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,38 @@ async def check_links(url: str, into: Path, threads: Executor) -> None:
             f"Git: {url}: `{path}` is a link out of the repository (to `{target}`).",
             hint="Replace it by the file, or by a link within the repository.",
         )
+
+
+async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) -> None:
+    """Apply the author's uncommitted changes (`diff.patch`) below `root`, wholly or not at all.
+
+    git refuses paths with `..` or through a link; links that the patch creates are checked
+    afterwards.
+
+    Raises:
+        JobError: `SOURCE_INVALID`: it does not fit the commit, or creates a link out of `root`.
+    """
+    errors = Tail()
+    argv = ("git", "apply", "--whitespace=nowarn", "-p1", "--", str(patch))
+    env = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "LC_ALL": "C",
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        # Else git would find a repository above, and skip files outside of it.
+        "GIT_CEILING_DIRECTORIES": str(root.parent),
+    }
+    try:
+        code = await run(Command(argv, env, root), errors, errors)
+    except FileNotFoundError:
+        message = "The program `git` is not installed on the agent's machine."
+        raise JobError(Cause.INTERNAL, message, hint="Install it there.") from None
+    if code != 0:
+        lines = Redactor().text(errors.text).strip().splitlines()[:_QUOTED]
+        message = f"The job's {PATCH_NAME} cannot be applied to its commit: {' '.join(lines)}"
+        raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
+    await check_links(PATCH_NAME, root, threads)
+    await write_line(log, f"applied {PATCH_NAME}: the author's uncommitted changes")
 
 
 def absolute_url(remote: Remote, url: str) -> str:

@@ -1,8 +1,7 @@
 """From the output of a failed git command to a cause code and a sentence."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
@@ -11,56 +10,51 @@ from agent.sources.git.remote import without_credentials
 _LONGEST: Final = 400
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    pattern: re.Pattern[str]
+class _Rule(NamedTuple):
+    pattern: str
     cause: Cause
     sentence: str
     hint: str | None = None
 
 
-def _rule(pattern: str, cause: Cause, sentence: str, hint: str | None = None) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), cause, sentence, hint)
-
-
 #: The first match counts, so specific patterns come before general ones.
 _RULES: Final = (
-    _rule(
+    _Rule(
         r"'lfs' is not a git command|git-lfs: (command )?not found",
         Cause.INTERNAL,
         "it keeps files in Git LFS, and the program `git-lfs` is not installed on the agent's "
         "machine",
         "Install it there (Debian's package `git-lfs`), or launch without --lfs.",
     ),
-    _rule(
+    _Rule(
         r"object does not exist",
         Cause.SOURCE_NOT_FOUND,
         "the server does not have the content of a file in Git LFS",
         "Push it with `git lfs push`.",
     ),
-    _rule(
+    _Rule(
         r"no space left on device|disk quota exceeded",
         Cause.DISK_FULL,
         "no space is left on the agent's disk",
     ),
-    _rule(
+    _Rule(
         r"host key verification failed|host identification has changed|host key is known",
         Cause.SOURCE_AUTH,
         "the server's host key is not the one that is known, or none is known",
         "Put the server's line into `sources.git.known_hosts` (or the agent's own known_hosts).",
     ),
-    _rule(
+    _Rule(
         r"returned error: 30\d|unable to update url base|redirect",
         Cause.POLICY_SOURCE,
         "the server redirects, and redirects are not followed",
         "Use the address that the repository has now.",
     ),
-    _rule(
+    _Rule(
         r"transport '.*' not allowed|protocol '.*' is not (allowed|supported)",
         Cause.POLICY_SOURCE,
         "its protocol is not allowed",
     ),
-    _rule(
+    _Rule(
         r"authentication failed|could not read (username|password)|terminal prompts disabled"
         r"|authentication required|authorization error|permission denied|returned error: 40[137]"
         r"|access denied|invalid credentials",
@@ -68,26 +62,26 @@ _RULES: Final = (
         "the server refused the agent's credentials, or there are none for it",
         "Give the agent a credential helper, a key, or `sources.git.credentials`.",
     ),
-    _rule(
+    _Rule(
         r"couldn't find remote ref|not our ref|unadvertised object|no such remote ref",
         Cause.SOURCE_NOT_FOUND,
         "the server does not have this commit or reference",
         "Check the spelling; a commit must have been pushed.",
     ),
-    _rule(
+    _Rule(
         r"not found|does not appear to be a git repository|not valid: is this a git repository"
         r"|returned error: 40[46]|returned error: 410|does not exist|not a git repository",
         Cause.SOURCE_NOT_FOUND,
         "there is no such repository",
         "Check the URL; a private repository looks the same without credentials.",
     ),
-    _rule(
+    _Rule(
         r"certificate|ssl_error|gnutls|ssl connect|ssl routines|tls",
         Cause.SOURCE_UNREACHABLE,
         "no trusted connection (TLS) could be made",
         "Check the server's certificate and `sources.git.ca_bundle`.",
     ),
-    _rule(
+    _Rule(
         r"could not resolve|name or service not known|failed to connect|connection refused"
         r"|couldn't connect|connection timed out|operation timed out|no route to host"
         r"|network is unreachable|connection reset|connection closed|empty reply|recv failure"
@@ -115,7 +109,7 @@ def failure(url: str, output: str) -> Exception:
     """The error for a failed git command, with the most specific line of its output."""
     reason = _reason(output)
     for rule in _RULES:
-        if rule.pattern.search(output):
+        if re.search(rule.pattern, output, re.IGNORECASE):
             kind = PolicyError if rule.cause is Cause.POLICY_SOURCE else JobError
             return kind(
                 rule.cause, f"Git: {url}: {rule.sentence}. {_quoted(reason)}", hint=rule.hint
