@@ -387,6 +387,7 @@ def make_sources(
     """Where source code and stored jobs are read, and what prunes their caches."""
     from agent.remote.artifacts.reader import CachedArtifacts
     from agent.sources.artifact import ArtifactFetcher
+    from agent.sources.git.checkout import apply_patch
     from agent.sources.git.source import GitFetcher
 
     config = context.config
@@ -403,6 +404,7 @@ def make_sources(
     plugin_context = context.plugin_context("", "sources")
     sources = Sources(
         git=plugged["git"](plugin_context) if "git" in plugged else git,
+        apply_patch=apply_patch,
         artifact=plugged["artifact"](plugin_context) if "artifact" in plugged else artifact,
         jobs=jobs,
     )

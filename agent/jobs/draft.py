@@ -15,6 +15,7 @@ from agent.model.job import entry_point as entry_points
 from agent.model.job import job_file, names
 from agent.model.job.image_reference import parse_image
 from agent.model.job.names import CodeReference
+from agent.model.job.notebook import notebook_to_script
 from agent.model.job.paths import below, candidates, inside
 from agent.model.job.requirements import (
     FROZEN_NAME,
@@ -29,7 +30,6 @@ from agent.model.names import did_you_mean
 from agent.model.tree import walk
 from agent.remote.artifacts.contents import Content
 from agent.remote.artifacts.versions import JOB
-from agent.sources.notebook import notebook_to_script
 
 if TYPE_CHECKING:
     from agent.jobs.version import JobStore

@@ -97,7 +97,12 @@ class _Attempt:
         except FencedError:
             outcome = await self._end_cancelled(CancelReason.FENCED)
         except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
-            outcome = self._failed(error)
+            reference = uuid.uuid4().hex[:8]
+            if not is_expected(error):
+                structlog.get_logger().error(
+                    "the attempt failed in the agent", reference=reference, exc_info=error
+                )
+            outcome = outcome_of_failure(error, reference)
         if outcome is not None:
             self._context.free()
             await self._conclude(outcome)
@@ -158,8 +163,7 @@ class _Attempt:
         if self._context.claim.phase in UNSTARTED_HELD:
             # The control plane has lost the permit (restored from a backup), and takes no outcome
             # without one. Its answer changes nothing here: the job has been started.
-            answer = await self._context.report.permit()
-            self._context.report.apply(answer)
+            self._context.report.apply(await self._context.report.permit())
         return await watch(self._context, workload, resume)
 
     async def _end_cancelled(self, cause: CancelReason) -> Outcome | None:
@@ -197,8 +201,11 @@ class _Attempt:
         log = structlog.get_logger().bind(cause=outcome.cause)
         context.dependencies.observe(outcome)
         log.info("attempt ended", outcome=type(outcome).__name__, message=outcome.message)
+        stall = context.dependencies.limits.log_stall
+        if isinstance(outcome, Lost):  # its log is usually gone
+            stall = min(stall, _LOST_LOG_STALL)
         try:
-            answer = await context.report.finish(outcome, self._log_stall(outcome))
+            answer = await context.report.finish(outcome, stall)
         except AttemptCancelledError as cancelled:
             if cancelled.reason is CancelReason.FENCED:
                 context.dependencies.journal.dropped(context.lease)
@@ -216,11 +223,6 @@ class _Attempt:
         await self._destroy()
         await self._remove_folder()
 
-    def _log_stall(self, outcome: Outcome) -> float:
-        """Seconds without progress of the log that delay the outcome; a lost job's log is gone."""
-        stall = self._context.dependencies.limits.log_stall
-        return min(stall, _LOST_LOG_STALL) if isinstance(outcome, Lost) else stall
-
     async def _destroy(self) -> None:
         if self._workload is None:
             return
@@ -233,14 +235,6 @@ class _Attempt:
         await self._context.dependencies.in_thread(
             shutil.rmtree, self._context.folder, ignore_errors=True
         )
-
-    def _failed(self, error: Exception) -> Outcome:
-        reference = uuid.uuid4().hex[:8]
-        if not is_expected(error):
-            structlog.get_logger().error(
-                "the attempt failed in the agent", reference=reference, exc_info=error
-            )
-        return outcome_of_failure(error, reference)
 
 
 def _fresh(folder: Path) -> None:

@@ -5,7 +5,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Final
 
 from agent.model.cause import Cause
@@ -131,12 +130,11 @@ def build_request(resolved: Resolved) -> BuildRequest:
         raise JobError(Cause.POLICY_SPEC, message)
     claim = resolved.claim
     context = resolved.tree.root / resolved.build_context
-    dockerfile = None if resolved.dockerfile is None else context / resolved.dockerfile
     user = claim.spec.docker.user_id
     return BuildRequest(
         root=resolved.tree.root,
-        context=Path(context),
-        dockerfile=dockerfile,
+        context=context,
+        dockerfile=context / resolved.dockerfile if resolved.dockerfile else None,
         base_image=resolved.base_image,
         python=resolved.python,
         command=resolved.command,

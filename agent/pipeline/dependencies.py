@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from agent.pipeline.retry import Sleep
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
+from agent.ports.log import LogSink
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
 from agent.ports.source import SourcePort
@@ -45,6 +46,8 @@ class Sources:
     """One port for each kind of source that has files, and one that reads stored jobs."""
 
     git: SourcePort[GitSource]
+    #: Applies an author's uncommitted changes to a fetched tree: root, patch, threads, log.
+    apply_patch: Callable[[Path, Path, Executor, LogSink], Awaitable[None]]
     #: `None`: this agent cannot read artifacts, hence no stored jobs.
     artifact: SourcePort[ArtifactSource] | None = None
     jobs: ArtifactPort | None = None

@@ -1,8 +1,7 @@
 """Logs of one attempt, sent to the control plane by offset, in batches, with bounded memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,10 +36,9 @@ class RewoundError(Exception):
 class Shipper:
     """Sends the bytes of one channel; one writer.
 
-    Invariant: `base` is how many bytes the control plane has acknowledged, and the buffer holds
-    the bytes from there on; `end` is where the writer goes on. While the control plane is
-    unreachable the buffer fills up and the writer waits, so that memory is bounded and no byte
-    is lost.
+    Invariant: the buffer holds the bytes from `acknowledged` on; `end` is where the writer goes
+    on. While the control plane is unreachable the buffer fills up and the writer waits, so that
+    memory is bounded and no byte is lost.
 
     `start` is how many bytes are stored already; `None` asks the control plane first.
     """
@@ -61,7 +59,8 @@ class Shipper:
         self._cancellation = cancellation
         self._sleep = sleep
         self._start = start
-        self._base = start or 0
+        #: How many bytes the control plane has acknowledged.
+        self.acknowledged = start or 0
         self._buffer = bytearray()
         self._rewound = False
         self._fenced = False
@@ -78,12 +77,7 @@ class Shipper:
     @property
     def end(self) -> int:
         """Offset of the next byte to be written."""
-        return self._base + len(self._buffer)
-
-    @property
-    def acknowledged(self) -> int:
-        """How many bytes the control plane has acknowledged."""
-        return self._base
+        return self.acknowledged + len(self._buffer)
 
     async def write(self, data: bytes) -> None:
         """Buffer bytes; waits while the buffer is full.
@@ -135,7 +129,7 @@ class Shipper:
     def _check_rewound(self) -> None:
         if self._rewound:
             self._rewound = False
-            raise RewoundError(self._base)
+            raise RewoundError(self.acknowledged)
 
     async def _send_all(self) -> None:
         backoff = Backoff()
@@ -144,7 +138,9 @@ class Shipper:
             try:
                 await self.ready()
                 batch = bytes(self._buffer[:BATCH_SIZE])
-                end = await self._queue.append_log(self._lease, self._channel, self._base, batch)
+                end = await self._queue.append_log(
+                    self._lease, self._channel, self.acknowledged, batch
+                )
             except FencedError:
                 self._fenced = True
                 self._cancellation.send(CancelReason.FENCED)
@@ -165,15 +161,11 @@ class Shipper:
         while not self._buffer:
             self._filled.clear()
             await self._filled.wait()
-        if not self._closing and len(self._buffer) < BATCH_SIZE:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_DELAY):
-                    await self._batch_due()
-
-    async def _batch_due(self) -> None:
-        while not self._closing and len(self._buffer) < BATCH_SIZE:
-            self._filled.clear()
-            await self._filled.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BATCH_DELAY):
+                while not self._closing and len(self._buffer) < BATCH_SIZE:
+                    self._filled.clear()
+                    await self._filled.wait()
 
     async def ready(self) -> None:
         """Ask how many bytes are stored, so that `end` is right.
@@ -183,7 +175,7 @@ class Shipper:
         """
         if self._start is None:
             self._start = await self._queue.log_end(self._lease, self._channel)
-            self._base = self._start
+            self.acknowledged = self._start
 
     def _note_failure(self, error: LaunchError) -> None:
         if not self.unreachable and self.refusal is None:
@@ -194,13 +186,13 @@ class Shipper:
         self.refusal = None if self.unreachable else error.message
 
     def _acknowledge(self, end: int, sent: int) -> None:
-        if end < self._base:
+        if end < self.acknowledged:
             self._buffer.clear()
             self._rewound = True
         else:
             # Never more than was sent: what was written in the meantime is not stored yet.
-            del self._buffer[: min(end - self._base, sent)]
-        self._base = end
+            del self._buffer[: min(end - self.acknowledged, sent)]
+        self.acknowledged = end
 
 
 async def _wait_while_progressing(
@@ -297,7 +289,7 @@ class JobLog:
         self._shipper = shipper
         self._journal = journal
         self._sleep = sleep
-        self._resume = ResumePoint()
+        self._resume = FROM_START
         self._task: asyncio.Task[None] | None = None
 
     def begin(self, workload: Workload, resume: ResumePoint = FROM_START) -> None:
@@ -340,23 +332,17 @@ class JobLog:
 
     async def _read_all(self, workload: Workload) -> None:
         """Until everything is stored; a workload that vanished has no more."""
+        await self._shipper.ready()
+        position = self._resume.position_at(self._shipper.end)
         try:
-            await self._read(workload)
+            async with aclosing(self._runner.logs(workload, position)) as pieces:
+                async for piece in pieces:
+                    await self._take(piece)
         except JobError as error:
             if error.cause is not Cause.LOST_WORKLOAD:
                 raise
             structlog.get_logger().warning("the rest of the job's log is gone", error=str(error))
         await self._shipper.flush()
-
-    async def _read(self, workload: Workload) -> None:
-        await self._shipper.ready()
-        position = self._resume.position_at(self._shipper.end)
-        pieces = self._runner.logs(workload, position)
-        try:
-            async for piece in pieces:
-                await self._take(piece)
-        finally:
-            await _close(pieces)
 
     async def _take(self, piece: LogPiece) -> None:
         if piece.missing:
@@ -369,10 +355,3 @@ class JobLog:
             self._resume = ResumePoint(self._shipper.end, piece.position)
             self._journal.log_resumes(self._lease, self._resume.to_text())
         await self._shipper.write(piece.data)
-
-
-async def _close(pieces: AsyncIterator[LogPiece]) -> None:
-    """End a stream that was not read to its end, where it is a generator."""
-    close = getattr(pieces, "aclose", None)
-    if close is not None:
-        await close()

@@ -7,7 +7,7 @@ layer set each field of a launch spec, and masking of secrets in what is shown.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ class Preview:
     #: What the runner would send: a container's body, or argv and folder of a process.
     workload: Json
     environment: dict[str, str]
-    settings: tuple[Setting, ...] = field(default=())
+    settings: tuple[Setting, ...]
 
 
 async def preview(
@@ -85,7 +85,7 @@ async def preview(
         facts=resolved.facts,
         build=build,
         workload=masked_value(backend.runner.preview(request)),
-        environment=masked({**request.environment, **request.file_variables}),
+        environment=masked_value({**request.environment, **request.file_variables}),
         settings=settings_of(resolved.claim) + _decided(resolved, build),
     )
 
@@ -155,11 +155,6 @@ def _leaves(value: Json, above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
             yield from _leaves(inner, place)
         elif inner is not None and inner != {}:
             yield place, inner
-
-
-def masked(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment without its secrets."""
-    return {name: masked_value(value, name) for name, value in environment.items()}
 
 
 def masked_value(value: Any, name: str = "") -> Any:

@@ -80,17 +80,18 @@ async def _fetched(
     folder: Path,
     log: LogSink,
 ) -> SourceTree:
-    sources, entity = dependencies.sources, claim.entity
+    sources, entity, into = dependencies.sources, claim.entity, folder / "source"
     match source:
         case GitSource():
             await write_line(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
-            return await sources.git.fetch(source, entity, await _empty(dependencies, folder), log)
-        case ArtifactSource() if sources.artifact is not None:
-            into = await _empty(dependencies, folder)
-            return await sources.artifact.fetch(source, entity, into, log)
+            await dependencies.in_thread(into.mkdir, parents=True)
+            return await sources.git.fetch(source, entity, into, log)
         case ArtifactSource():
-            message = "This agent cannot read artifacts, and the job's code is one."
-            raise PolicyError(Cause.POLICY_SPEC, message)
+            if sources.artifact is None:
+                message = "This agent cannot read artifacts, and the job's code is one."
+                raise PolicyError(Cause.POLICY_SPEC, message)
+            await dependencies.in_thread(into.mkdir, parents=True)
+            return await sources.artifact.fetch(source, entity, into, log)
         case _:
             message = "The spec names no source: no code, repository or image."
             raise PolicyError(Cause.POLICY_SPEC, message)
@@ -140,15 +141,11 @@ def checked_command(spec: LaunchSpec) -> tuple[str, ...]:
             message = f"The command contains a NUL byte in {word!r}."
             raise PolicyError(Cause.POLICY_SPEC, message)
     if not isinstance(spec.effective_source(), ImageSource):
-        _check_paths(command)
+        try:
+            check_words(command)
+        except InvalidInputError as error:
+            raise PolicyError(Cause.POLICY_SPEC, error.message, hint=error.hint) from None
     return command
-
-
-def _check_paths(command: tuple[str, ...]) -> None:
-    try:
-        check_words(command)
-    except InvalidInputError as error:
-        raise PolicyError(Cause.POLICY_SPEC, error.message, hint=error.hint) from None
 
 
 def _ready_image(claim: Claim, backend: Backend, image: str, command: tuple[str, ...]) -> Resolved:
@@ -228,9 +225,3 @@ def base_image_of(claim: Claim) -> BaseImage:
                 nested["base_image"], accelerated=True, origin=f"{where}.{key}.base_image"
             )
     return BaseImage(None)
-
-
-async def _empty(dependencies: ResolveDependencies, folder: Path) -> Path:
-    into = folder / "source"
-    await dependencies.in_thread(into.mkdir, parents=True)
-    return into

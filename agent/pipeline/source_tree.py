@@ -12,14 +12,13 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import job_file, runtime
 from agent.model.job.entry_point import notebook_of, runnable, script_of
+from agent.model.job.notebook import notebook_to_script
 from agent.model.job.paths import inside as path_inside
 from agent.model.job.requirements import FROZEN_NAME
 from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
 from agent.ports.log import LogSink, write_line
-from agent.sources.git.checkout import apply_patch
-from agent.sources.notebook import notebook_to_script
 
 _LARGEST_NOTEBOOK: Final = 64 * 1024**2
 _LARGEST_RUNTIME: Final = 1024**2
@@ -56,7 +55,7 @@ async def prepare_tree(
     if stored is not None and stored.patch is not None:
         patch = root.parent / job_file.PATCH_NAME
         await dependencies.in_thread(patch.write_bytes, stored.patch)
-        await apply_patch(root, patch, dependencies.executor, log)
+        await dependencies.sources.apply_patch(root, patch, dependencies.executor, log)
     try:
         prepared = await dependencies.in_thread(_prepare, root, spec, stored)
     except InvalidInputError as error:
@@ -81,9 +80,9 @@ def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Prepared
     if version:
         return PreparedTree(command, runtime.parse_python(str(version), "The launch spec"))
     found = _detected(root, build_context)
-    return (
-        PreparedTree(command, found.python, found.origin) if found else PreparedTree(command, None)
-    )
+    if found is None:
+        return PreparedTree(command, None)
+    return PreparedTree(command, found.python, found.origin)
 
 
 def _place_frozen(root: Path, stored: StoredJob) -> None:
@@ -91,17 +90,13 @@ def _place_frozen(root: Path, stored: StoredJob) -> None:
     target = root / FROZEN_NAME
     from_git = stored.reading.job.source_type == "repo"
     if target.is_symlink() or (target.exists() and from_git):
-        _remove(target)
+        try:
+            target.unlink()
+        except OSError as error:
+            message = f"'{target.name}' of the source is not a file ({error.strerror})."
+            raise InvalidInputError(message) from None
     if not target.exists():
         target.write_text(stored.frozen, encoding="utf-8")
-
-
-def _remove(target: Path) -> None:
-    try:
-        target.unlink()
-    except OSError as error:
-        message = f"'{target.name}' of the source is not a file ({error.strerror})."
-        raise InvalidInputError(message) from None
 
 
 def _convert(root: Path, context: Path, notebook: str) -> str:
@@ -172,11 +167,9 @@ def layout_of(
     relative = context.relative_to(root.resolve()).as_posix()
     words = tuple(spec.overrides.entry_point) if command is None else command
     layout = Layout(relative, None, runnable(words))
-    if not containers:
-        return _with_script(context, layout)
     named = spec.overrides.dockerfile or spec.build.dockerfile
-    if named is None:
-        beside = _beside_entry_point(context, layout)
+    if not containers or named is None:
+        beside = _beside_entry_point(context, layout) if containers else None
         return beside or _with_script(context, layout)
     dockerfile = inside(context, named, "Dockerfile")
     if not dockerfile.is_file():

@@ -9,7 +9,7 @@ from agent.model.job import job_file
 from agent.model.job.job_file import ParsedJobFile, launch_layer
 from agent.model.job.names import JobReference, parse_reference
 from agent.model.job.requirements import FROZEN_NAME
-from agent.model.spec import Json, parse_spec
+from agent.model.spec import parse_spec
 from agent.model.work import Claim
 from agent.ports.artifact import Artifact, ArtifactPort
 
@@ -28,10 +28,6 @@ class StoredJob:
     frozen: str = ""
     #: Uncommitted changes of its author.
     patch: bytes | None = None
-
-    def layer(self) -> Json:
-        """The job's layer of the launch spec."""
-        return launch_layer(self.reading.job, str(self.reference))
 
 
 async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJob:
@@ -63,7 +59,7 @@ def merge_job(claim: Claim, stored: StoredJob) -> Claim:
     The source is the job's: our control plane has put it there already, others leave it out,
     and none accepts a job and another source together.
     """
-    spec, layer = claim.spec, stored.layer()
+    spec, layer = claim.spec, launch_layer(stored.reading.job, str(stored.reference))
     source = stored.reading.job.source
     given = {key: value for key, value in spec.build.model_dump().items() if value is not None}
     asked = spec.overrides

@@ -27,7 +27,7 @@ What every runner guarantees, and the conformance suite (`agent.testing.runner_s
 """
 
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -297,7 +297,7 @@ class RunnerPort(Protocol):
     async def owned(self) -> list[Workload]:
         """Everything that carries this control plane's label, in any state."""
 
-    def logs(self, workload: Workload, position: LogPosition) -> AsyncIterator[LogPiece]:
+    def logs(self, workload: Workload, position: LogPosition) -> AsyncGenerator[LogPiece, None]:
         """Output from `position` on; follows while it runs, ends when all has been read."""
 
     async def stop(self, workload: Workload, grace: float) -> None:

@@ -6,10 +6,10 @@ itself. The tests use the port alone. A `Stage` makes a backend run a job that f
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
-from contextlib import suppress
+from collections.abc import Awaitable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, LaunchError, PolicyError
@@ -112,11 +112,8 @@ async def read_all(
 
 async def first_piece(runner: RunnerPort, workload: Workload) -> LogPiece:
     """The first output of a job: it certainly runs then."""
-    pieces = runner.logs(workload, LOG_START)
-    try:
+    async with aclosing(runner.logs(workload, LOG_START)) as pieces:
         return await anext(pieces)
-    finally:
-        await cast("AsyncGenerator[LogPiece, None]", pieces).aclose()
 
 
 async def watched(runner: RunnerPort, workload: Workload) -> list[Progress]:

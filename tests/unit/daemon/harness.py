@@ -23,6 +23,7 @@ from agent.pipeline.dependencies import AttemptTimeouts, Backend, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.runner import Ended
+from agent.sources.git.checkout import apply_patch
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
 from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner
@@ -266,7 +267,7 @@ class Harness:
                 config={},
             ),
             open_backends=open_backends,
-            sources=Sources(git=self.git, artifact=self.code),
+            sources=Sources(git=self.git, apply_patch=apply_patch, artifact=self.code),
             config=AgentConfig.model_validate(
                 {"state_dir": state_dir, "min_free_disk": 0, **self.settings}
             ),

@@ -19,9 +19,10 @@ from agent.config.execution import (
 from agent.docker.client import Engine
 from agent.model.errors import PolicyError
 from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
-from agent.pipeline.preview import Preview, Setting, masked, masked_value, preview, settings_of
+from agent.pipeline.preview import Preview, Setting, masked_value, preview, settings_of
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner
+from agent.sources.git.checkout import apply_patch
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure.artifacts import ArtifactShelf
 from tests.unit.pipeline.claims import claim
@@ -37,7 +38,7 @@ async def show(tmp_path: Path) -> AsyncIterator[Any]:
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
     with ThreadPoolExecutor(2) as threads:
         dependencies = ResolveDependencies(
-            sources=Sources(git=repository, jobs=shelf), executor=threads
+            sources=Sources(git=repository, apply_patch=apply_patch, jobs=shelf), executor=threads
         )
         containers = DockerRunner("", DockerRunnerConfig(), threads)
         processes = ProcessRunner(tmp_path / "p", "", ProcessRunnerConfig(), threads, {})
@@ -144,7 +145,7 @@ async def test_what_a_run_would_refuse_is_refused_in_the_same_words(show: Any) -
 
 
 def test_secrets_are_hidden_by_name_and_by_form() -> None:
-    assert masked({"MY_PASSWORD": "x", "PLAIN": "y"}) == {"MY_PASSWORD": "***", "PLAIN": "y"}
+    assert masked_value({"MY_PASSWORD": "x", "PLAIN": "y"}) == {"MY_PASSWORD": "***", "PLAIN": "y"}
     assert masked_value({"env": ["A_KEY=b", "C=d"], "n": 1}) == {
         "env": ["A_KEY=***", "C=d"],
         "n": 1,

@@ -19,6 +19,7 @@ from agent.pipeline.build import build_request
 from agent.pipeline.dependencies import Backend, Dependencies, Sources
 from agent.pipeline.resolve import resolve
 from agent.sources.artifact import ArtifactFetcher
+from agent.sources.git.checkout import apply_patch
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure.artifacts import ArtifactShelf
 from tests.unit.pipeline.claims import claim
@@ -80,7 +81,7 @@ def scene(tmp_path: Path) -> Any:
         code = ArtifactFetcher(shelf, CodeConfig(), tmp_path / "cache", threads)
         dependencies = Dependencies(
             queue=None, backends={}, journal=None, builds=None, control_plane_id="plane",
-            sources=Sources(git=repository, artifact=code, jobs=shelf),
+            sources=Sources(git=repository, apply_patch=apply_patch, artifact=code, jobs=shelf),
             attempts_dir=tmp_path, executor=threads,
         )  # fmt: skip
         folder = tmp_path / "attempt"

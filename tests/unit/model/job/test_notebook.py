@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agent.model.errors import InvalidInputError
-from agent.sources.notebook import notebook_to_script
+from agent.model.job.notebook import notebook_to_script
 
 
 def notebook(*sources, language="python"):
