@@ -227,9 +227,7 @@ class AgentDaemon:
             sleep=self._sleep,
         )  # fmt: skip
         conditions = heartbeat.conditions
-        health = BackendHealth(
-            backends, conditions, narrows_claims=agent.narrows_claims, sleep=self._sleep
-        )
+        health = BackendHealth(backends, conditions, self._sleep)
         disk = FreeDiskCheck(
             config.state_dir, config.min_free_disk, conditions, self._executor, self._sleep
         )
@@ -258,9 +256,8 @@ class AgentDaemon:
             "claims": self._adopt_then_claim(parts),
             "backend health": parts.backends.run(),
             "pruning": parts.pruning.run(),
+            "commands": parts.heartbeat.watch_commands(),
         }
-        if parts.agent.has_commands:
-            loops["commands"] = parts.heartbeat.watch_commands()
         tasks = {name: self._supervised(name, loop) for name, loop in loops.items()}
         try:
             reason = await self._shutdown.first_level()

@@ -89,10 +89,6 @@ class RegisteredAgent:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
-    #: The server has `commands`, as W&B's have not; without, commands come with the next renewal.
-    has_commands: bool = False
-    #: A claim may name `resources`; without, they are ignored.
-    narrows_claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)
