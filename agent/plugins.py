@@ -10,7 +10,7 @@ An entry point names a callable that takes a `PluginContext`:
   that replaces the built-in one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
@@ -46,23 +46,16 @@ def find(group: Group) -> dict[str, Factory]:
     Raises:
         ConfigError: two packages offer the same name, or a plugin cannot be imported.
     """
-    points = list(_unique(group))
-    return {point.name: _load(point) for point in points}
-
-
-def _unique(group: Group) -> Iterator[EntryPoint]:
-    seen: dict[str, EntryPoint] = {}
+    points: dict[str, EntryPoint] = {}
     for point in entry_points(group=group):
-        other = seen.get(point.name)
-        if other is not None and other.value != point.value:
+        other = points.setdefault(point.name, point)
+        if other.value != point.value:
             message = (
                 f"Two installed packages offer `{point.name}` in {group}: "
                 f"{other.value} and {point.value}."
             )
             raise ConfigError(message, hint="Uninstall one of them.")
-        if other is None:
-            seen[point.name] = point
-            yield point
+    return {name: _load(point) for name, point in points.items()}
 
 
 def _load(point: EntryPoint) -> Factory:

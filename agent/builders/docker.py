@@ -53,7 +53,7 @@ from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
 from agent.system.cache import Entry, surplus
-from agent.system.threads import Stop, in_thread
+from agent.system.tasks import Stop, in_thread
 
 #: Part of every key: raise it when equal inputs give another image.
 _VERSION: Final = 2

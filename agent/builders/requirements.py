@@ -30,7 +30,7 @@ from agent.model.job.requirements import (
     shown,
 )
 from agent.ports.builder import BuildRequest
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _LARGEST_LOCK: Final = 32 * 1024 * 1024
 #: Seconds for uv to export a lock, and included URLs of one job.

@@ -45,7 +45,7 @@ from agent.ports.log import LogSink, write_line
 from agent.system import cache
 from agent.system.child import Command, Tail, run
 from agent.system.locks import locked, locked_if_free
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 #: Part of every key: raise it when equal inputs give another environment.
 _VERSION: Final = 2

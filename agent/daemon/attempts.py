@@ -16,7 +16,7 @@ from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, run_attempt
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
-from agent.pipeline.dependencies import AttemptContext, Backend, Dependencies
+from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.report import Report
 from agent.pipeline.retry import retry_until_answered
 
@@ -118,21 +118,16 @@ class Attempts:
             # fenced. Both use the same workload name, so the first one has to end first.
             previous.cancellation.send(CancelReason.FENCED)
             await asyncio.wait({previous.task})
-        backend = self._dependencies.backends.get(claim.resource)
+        dependencies, lease = self._dependencies, claim.lease
+        backend = dependencies.backends.get(claim.resource)
         if backend is None:
             await self._refuse(claim)
-        else:
-            await run_attempt(self._context(claim, backend, cancellation), begin)
-
-    def _context(
-        self, claim: Claim, backend: Backend, cancellation: Cancellation
-    ) -> AttemptContext:
-        dependencies, lease = self._dependencies, claim.lease
+            return
         name = self._name(lease)
         report = Report(
             dependencies.queue, lease, cancellation, dependencies.journal, dependencies.sleep
         )
-        return AttemptContext(
+        context = AttemptContext(
             claim=claim,
             name=name,
             backend=backend,
@@ -142,6 +137,7 @@ class Attempts:
             folder=dependencies.attempts_dir / name,
             free=lambda: self._capacity.release(lease),
         )
+        await run_attempt(context, begin)
 
     def _name(self, lease: Lease) -> str:
         return workload_name(self._dependencies.control_plane_id, lease.item_id, lease.attempt)

@@ -21,23 +21,16 @@ _PROBE: Final = "launch-probe"
 
 
 class BackendHealth:
-    """Checks every backend periodically, and holds the latest results.
-
-    `narrows_claims`: the server accepts claims for some of the registered resources, so that
-    one failed backend does not keep the others from claiming.
-    """
+    """Checks every backend periodically, and holds the latest results."""
 
     def __init__(
         self,
         backends: Mapping[str, Backend],
         conditions: Conditions,
-        *,
-        narrows_claims: bool,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._backends = backends
         self._conditions = conditions
-        self._narrows_claims = narrows_claims
         self._sleep = sleep
         self._failures: dict[str, str] = {}
         self._changed = asyncio.Event()
@@ -52,8 +45,7 @@ class BackendHealth:
         """Resources to claim for; `None` means all that are registered, empty means none."""
         if not self._failures:
             return None
-        up = tuple(resource for resource in self._backends if resource not in self._failures)
-        return up if self._narrows_claims else ()
+        return tuple(resource for resource in self._backends if resource not in self._failures)
 
     async def run(self) -> None:
         """Check all backends every ten seconds; never returns."""
@@ -61,11 +53,6 @@ class BackendHealth:
             for resource, backend in self._backends.items():
                 self._update(resource, await self._failure(backend.runner))
             await self._sleep(_INTERVAL)
-
-    async def wait_claimable(self) -> None:
-        """Wait until something can be claimed."""
-        while self.claimable == ():
-            await self._changed.wait()
 
     async def wait_changed(self, claimable: tuple[str, ...] | None) -> None:
         """Wait until `claimable` differs from the given value."""

@@ -50,7 +50,6 @@ class FreeDiskCheck:
         self._conditions = conditions
         self._executor = executor
         self._sleep = sleep
-        self._low = False
 
     async def wait(self) -> None:
         """Wait until enough is free; until then the condition is reported to the server."""
@@ -59,8 +58,7 @@ class FreeDiskCheck:
                 f"{format_size(free)} are free on the disk of {self._folder}, and "
                 f"{format_size(self._minimum)} must stay free (`min_free_disk`)."
             )
-            self._conditions.set(ConditionKind.DISK_LOW, message)
-            if not self._low:
+            if self._conditions.set(ConditionKind.DISK_LOW, message):
                 structlog.get_logger().error(
                     "too little free disk space; nothing is claimed",
                     folder=str(self._folder),
@@ -68,12 +66,9 @@ class FreeDiskCheck:
                     minimum=format_size(self._minimum),
                     hint="free some, or lower min_free_disk",
                 )
-            self._low = True
             await self._sleep(_DISK_INTERVAL)
-        self._conditions.clear(ConditionKind.DISK_LOW)
-        if self._low:
+        if self._conditions.clear(ConditionKind.DISK_LOW):
             structlog.get_logger().info("enough disk space is free again; claims resume")
-        self._low = False
 
     async def free(self) -> int:
         """Free bytes."""
@@ -125,7 +120,7 @@ class ClaimLoop:
         """Claim and start attempts; never returns."""
         while True:
             await self._capacity.wait_for_slot()
-            await self._backends.wait_claimable()
+            await self._backends.wait_changed(())  # until something can be claimed
             await self._disk.wait()
             for claim in await self._poll():
                 await self._start(claim)

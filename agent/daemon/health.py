@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -23,15 +23,12 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
 
-class OutcomeCounter:
+class OutcomeCounter(Counter[tuple[str, str]]):
     """Outcomes since this process started, by kind and cause."""
-
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
 
     def observe(self, outcome: Outcome) -> None:
         """Count one."""
-        self.counts[type(outcome).__name__.lower(), outcome.cause] += 1
+        self[type(outcome).__name__.lower(), outcome.cause] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class AgentStatus:
     backends: BackendHealth
     heartbeat: HeartbeatLoop
     lease_seconds: float
-    outcomes: OutcomeCounter = field(default_factory=OutcomeCounter)
+    outcomes: OutcomeCounter
 
     @property
     def heartbeat_age(self) -> float:
@@ -90,7 +87,10 @@ async def serve_health(config: HealthConfig, status: AgentStatus) -> AsyncIterat
 
 
 def _app(status: AgentStatus) -> web.Application:
-    render = _metrics_renderer(status)
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry()
+    registry.register(_Collector(status))
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -102,21 +102,13 @@ def _app(status: AgentStatus) -> web.Application:
 
     async def metrics(_: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=render(), headers=headers)
+        return web.Response(body=generate_latest(registry), headers=headers)
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     return app
-
-
-def _metrics_renderer(status: AgentStatus) -> Callable[[], bytes]:
-    from prometheus_client import CollectorRegistry, generate_latest
-
-    registry = CollectorRegistry()
-    registry.register(_Collector(status))
-    return lambda: generate_latest(registry)
 
 
 class _Collector:
@@ -126,26 +118,21 @@ class _Collector:
         self._status = status
 
     def collect(self) -> Iterable["Metric"]:
-        from prometheus_client.core import CounterMetricFamily
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
         status = self._status
-        slots = status.capacity.free.slots
-        yield _gauge("attempts", "Attempts under way.", len(status.attempts))
-        if slots is not None:
-            yield _gauge("free_slots", "Further jobs it could take.", slots)
-        age = status.heartbeat_age
-        yield _gauge("heartbeat_age_seconds", "Since the last answered heartbeat.", age)
-        failed = len(status.backends.failures)
-        yield _gauge("engines_down", "Engines that do not answer.", failed)
+        gauges = {
+            "attempts": ("Attempts under way.", len(status.attempts)),
+            "free_slots": ("Further jobs it could take.", status.capacity.free.slots),
+            "heartbeat_age_seconds": ("Since the last answered heartbeat.", status.heartbeat_age),
+            "engines_down": ("Engines that do not answer.", len(status.backends.failures)),
+        }
+        for name, (text, value) in gauges.items():
+            if value is not None:
+                yield GaugeMetricFamily(f"launch_agent_{name}", text, value=value)
         outcomes = CounterMetricFamily(
             "launch_agent_outcomes", "Attempts that ended.", labels=["outcome", "cause"]
         )
-        for (outcome, cause), count in status.outcomes.counts.items():
+        for (outcome, cause), count in status.outcomes.items():
             outcomes.add_metric([outcome, cause], count)
         yield outcomes
-
-
-def _gauge(name: str, text: str, value: float) -> "Metric":
-    from prometheus_client.core import GaugeMetricFamily
-
-    return GaugeMetricFamily(f"launch_agent_{name}", text, value=value)

@@ -9,7 +9,7 @@ import structlog
 
 from agent.daemon.attempts import Attempts
 from agent.model.errors import LaunchError
-from agent.model.protocol import Condition, ConditionKind, Heartbeat, HeartbeatReply
+from agent.model.protocol import Condition, ConditionKind, Heartbeat
 from agent.pipeline.cancellation import race
 from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
@@ -33,18 +33,21 @@ class Conditions:
         """All of them, the oldest first."""
         return tuple(self._active.values())
 
-    def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> None:
-        """Begin a condition; for an active one, only the message is updated."""
+    def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> bool:
+        """Begin a condition and return true; for an active one, only update the message."""
         key = (kind, resource)
         is_new = key not in self._active
         self._active[key] = Condition(kind, " ".join(message.split()), resource)
         if is_new:
             self._changed()
+        return is_new
 
-    def clear(self, kind: ConditionKind, resource: str | None = None) -> None:
-        """End a condition; no effect where it is not active."""
-        if self._active.pop((kind, resource), None) is not None:
+    def clear(self, kind: ConditionKind, resource: str | None = None) -> bool:
+        """End a condition; returns whether it was active."""
+        was_active = self._active.pop((kind, resource), None) is not None
+        if was_active:
             self._changed()
+        return was_active
 
 
 class HeartbeatLoop:
@@ -119,10 +122,13 @@ class HeartbeatLoop:
 
     async def send(self, status: str | None = None) -> bool:
         """Send one heartbeat; false when it was not answered."""
+        current = "RUNNING" if len(self._attempts) else "POLLING"
+        if self.draining:
+            current = "DRAINING"
         heartbeat = Heartbeat(
             self._agent_id,
             self._session,
-            status or self._status(),
+            status or current,
             self._attempts.leases,
             self.conditions.active,
         )
@@ -137,18 +143,10 @@ class HeartbeatLoop:
             structlog.get_logger().info("leases are renewed again")
         self._failing = False
         self.answered_at = time.monotonic()
-        self._apply(reply)
-        return True
-
-    def _apply(self, reply: HeartbeatReply) -> None:
         if not reply.current:
             self._on_command("SUPERSEDED")
-            return
+            return True
         self._attempts.apply(reply.statuses)
         if reply.stop is not None:
             self._on_command(reply.stop)
-
-    def _status(self) -> str:
-        if self.draining:
-            return "DRAINING"
-        return "RUNNING" if len(self._attempts) else "POLLING"
+        return True

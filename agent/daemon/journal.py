@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -30,13 +30,12 @@ from agent.model.phase import (
     Refused,
     Stopped,
     Succeeded,
-    exit_code_of,
 )
 from agent.model.work import Lease
 
 Result = TypeVar("Result")
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 #: Seconds after which a write that is not awaited is committed without one that is.
 _COMMIT_DELAY: Final = 0.5
 _SCHEMA: Final = """
@@ -44,10 +43,7 @@ CREATE TABLE attempt (
   item TEXT NOT NULL,
   attempt INTEGER NOT NULL,
   epoch INTEGER NOT NULL,
-  name TEXT NOT NULL DEFAULT '',
-  resource TEXT NOT NULL DEFAULT '',
   start_intended INTEGER NOT NULL DEFAULT 0,
-  started INTEGER NOT NULL DEFAULT 0,
   log_resume TEXT NOT NULL DEFAULT '',
   outcome TEXT,
   over INTEGER NOT NULL DEFAULT 0,
@@ -56,12 +52,9 @@ CREATE TABLE attempt (
 ) WITHOUT ROWID;
 """
 _UPSERT: Final = (
-    "INSERT INTO attempt (item, attempt, epoch, changed_at, {columns}) "
-    "VALUES (?, ?, ?, ?, {places}) ON CONFLICT (item, attempt) DO UPDATE SET "
-    "epoch = excluded.epoch, changed_at = excluded.changed_at, {updates}"
+    "INSERT INTO attempt ({columns}) VALUES ({places}) "
+    "ON CONFLICT (item, attempt) DO UPDATE SET {updates}"
 )
-
-
 _OUTCOMES: Final = {
     kind.__name__: kind for kind in (Succeeded, Failed, Stopped, Preempted, Lost, Refused, Errored)
 }
@@ -72,16 +65,12 @@ class JournalEntry:
     """What the journal knows about one attempt."""
 
     lease: Lease
-    name: str
-    resource: str
     #: False proves that no start was ever sent.
     start_intended: bool
-    started: bool
     log_resume: str
     outcome: Outcome | None
-    facts: dict[str, Any] = field(default_factory=dict)
     #: The outcome was acknowledged, or the attempt is not held by this agent any more.
-    over: bool = False
+    over: bool
 
 
 @dataclass(slots=True)
@@ -127,22 +116,16 @@ class Journal:
             await self._in_thread(database.close)
         self._thread.shutdown()
 
-    def opened(self, lease: Lease, name: str, resource: str) -> None:
+    def opened(self, lease: Lease) -> None:
         """A workload is going to be created; whatever was recorded before never started."""
-        self._write_later(
-            lease, name=name, resource=resource, start_intended=0, started=0, outcome=None, over=0
-        )
+        self._write_later(lease, start_intended=0, outcome=None, over=0)
         # Committed now, so that it is nearly always durable before the permit is requested:
         # after a crash between the two it proves that no start was sent.
         self._commit_now()
 
     async def start_intended(self, lease: Lease) -> None:
         """A start may be sent from now on. Durable on return."""
-        await self._write(lease, start_intended=1)
-
-    def started(self, lease: Lease) -> None:
-        """The start was answered."""
-        self._write_later(lease, started=1)
+        await self._submit(*_upsert(lease, start_intended=1))
 
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process resumes the job's log: text of a `ResumePoint`."""
@@ -150,16 +133,12 @@ class Journal:
         # No other write may follow for hours, and the offsets of shipped bytes depend on it.
         self._commit_now()
 
-    async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
+    async def concluded(self, lease: Lease, outcome: Outcome) -> None:
         """The outcome, to be reported until it is acknowledged. Durable on return."""
-        await self._write(lease, outcome=_encode(outcome, facts))
+        await self._submit(*_upsert(lease, outcome=_encode(outcome)))
 
-    def acknowledged(self, lease: Lease) -> None:
-        """The control plane has the outcome."""
-        self._write_later(lease, over=1)
-
-    def dropped(self, lease: Lease) -> None:
-        """The attempt is not held by this agent any more."""
+    def closed(self, lease: Lease) -> None:
+        """The control plane has the outcome, or the attempt is not held by this agent any more."""
         self._write_later(lease, over=1)
 
     async def entries(self) -> list[JournalEntry]:
@@ -170,16 +149,13 @@ class Journal:
     async def forget(self, older_than: float) -> None:
         """Remove entries that are over and unchanged for `older_than` seconds."""
         await self._submit(
-            "DELETE FROM attempt WHERE over AND changed_at < ?", (_now() - older_than,)
+            "DELETE FROM attempt WHERE over AND changed_at < ?", (time.time() - older_than,)
         )
 
     def _write_later(self, lease: Lease, **columns: Any) -> None:
-        self._pending.append(_Write(*_upsert(lease, columns), None))
+        self._pending.append(_Write(*_upsert(lease, **columns), None))
         if self._delayed is None:
             self._delayed = asyncio.get_running_loop().call_later(_COMMIT_DELAY, self._commit_now)
-
-    async def _write(self, lease: Lease, **columns: Any) -> None:
-        await self._submit(*_upsert(lease, columns))
 
     async def _submit(self, sql: str, values: tuple[Any, ...]) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -205,8 +181,12 @@ class Journal:
         while self._pending:
             batch, self._pending = self._pending, []
             error = await self._try(batch)
-            for write in batch:
-                _settle(write, error)
+            waiting = [one.done for one in batch if one.done and not one.done.done()]
+            for done in waiting:
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
 
     async def _try(self, batch: list[_Write]) -> JobError | None:
         try:
@@ -227,10 +207,19 @@ class Journal:
 
     def _read(self) -> list[JournalEntry]:
         rows = self._opened_database().execute(
-            "SELECT item, attempt, epoch, name, resource, start_intended, started, log_resume,"
-            " outcome, over FROM attempt ORDER BY item, attempt"
+            "SELECT item, attempt, epoch, start_intended, log_resume, outcome, over"
+            " FROM attempt ORDER BY item, attempt"
         )
-        return [_entry(row) for row in rows]
+        return [
+            JournalEntry(
+                Lease(item, attempt, epoch),
+                start_intended=bool(intended),
+                log_resume=point,
+                outcome=_decode(encoded) if encoded else None,
+                over=bool(over),
+            )
+            for item, attempt, epoch, intended, point, encoded, over in rows
+        ]
 
     def _opened_database(self) -> sqlite3.Connection:
         if self._database is None:
@@ -285,61 +274,27 @@ def _set_aside(path: Path) -> Path:
     return aside
 
 
-def _upsert(lease: Lease, columns: dict[str, Any]) -> tuple[str, tuple[Any, ...]]:
+def _upsert(lease: Lease, **columns: Any) -> tuple[str, tuple[Any, ...]]:
+    written = {
+        "item": lease.item_id,
+        "attempt": lease.attempt,
+        "epoch": lease.epoch,
+        "changed_at": time.time(),  # wall-clock time, since ages are compared across reboots
+        **columns,
+    }
     sql = _UPSERT.format(
-        columns=", ".join(columns),
-        places=", ".join("?" for _ in columns),
-        updates=", ".join(f"{name} = excluded.{name}" for name in columns),
+        columns=", ".join(written),
+        places=", ".join("?" for _ in written),
+        updates=", ".join(f"{name} = excluded.{name}" for name in written),
     )
-    return sql, (lease.item_id, lease.attempt, lease.epoch, _now(), *columns.values())
+    return sql, tuple(written.values())
 
 
-def _encode(outcome: Outcome, facts: dict[str, Any]) -> str:
-    return json.dumps(
-        {
-            "kind": type(outcome).__name__,
-            "cause": outcome.cause,
-            "message": outcome.message,
-            "exit_code": exit_code_of(outcome),
-            "facts": facts,
-        }
-    )
+def _encode(outcome: Outcome) -> str:
+    return json.dumps({"kind": type(outcome).__name__} | asdict(outcome))
 
 
-def _decode(text: str) -> tuple[Outcome, dict[str, Any]]:
+def _decode(text: str) -> Outcome:
     stored = json.loads(text)
-    kind = _OUTCOMES[stored["kind"]]
-    fields: dict[str, Any] = {"cause": Cause(stored["cause"]), "message": stored["message"]}
-    if kind in {Failed, Stopped}:
-        fields["exit_code"] = stored["exit_code"]
-    return kind(**fields), stored["facts"]
-
-
-def _entry(row: tuple[Any, ...]) -> JournalEntry:
-    item, attempt, epoch, name, resource, intended, started, point, encoded, over = row
-    outcome, facts = _decode(encoded) if encoded else (None, {})
-    return JournalEntry(
-        lease=Lease(item, attempt, epoch),
-        name=name,
-        resource=resource,
-        start_intended=bool(intended),
-        started=bool(started),
-        log_resume=point,
-        outcome=outcome,
-        facts=facts,
-        over=bool(over),
-    )
-
-
-def _settle(write: _Write, error: JobError | None) -> None:
-    if write.done is None or write.done.done():
-        return
-    if error is None:
-        write.done.set_result(None)
-    else:
-        write.done.set_exception(error)
-
-
-def _now() -> float:
-    """Wall-clock time, since ages are compared across reboots."""
-    return time.time()
+    kind = _OUTCOMES[stored.pop("kind")]
+    return kind(**stored | {"cause": Cause(stored["cause"])})

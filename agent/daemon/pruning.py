@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,10 @@ import structlog
 
 from agent.config.execution import PruneRule
 from agent.daemon.attempts import Attempts
-from agent.daemon.journal import Journal
-from agent.daemon.recovery import Recovery
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
+from agent.pipeline.dependencies import Backend
 from agent.pipeline.retry import Sleep
-from agent.ports.runner import RunnerPort
 
 #: Seconds. A younger folder may belong to an attempt that is just being created.
 _FRESH: Final = 3600.0
@@ -37,35 +35,28 @@ class Pruner:
 class PruneLoop:
     """Prunes every `interval` seconds; the first time after one interval.
 
-    `keep`: seconds for which the journal keeps entries of attempts that are over.
+    `own`: removal of the agent's own data, by its name.
     """
 
     def __init__(
         self,
+        own: Mapping[str, Callable[[], Awaitable[None]]],
         pruners: Sequence[Pruner],
-        recovery: Recovery,
-        journal: Journal,
-        folders: "AttemptFolders",
         *,
         interval: float,
-        keep: float,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
+        self._own = own
         self._pruners = pruners
-        self._recovery = recovery
-        self._journal = journal
-        self._folders = folders
         self._interval = interval
-        self._keep = keep
         self._sleep = sleep
 
     async def run(self) -> None:
         """Prune periodically; never returns."""
         while True:
             await self._sleep(self._interval)
-            await self._try("workloads of attempts that are over", self._recovery.remove_ended())
-            await self._try("folders of attempts", self._folders.prune())
-            await self._try("journal", self._journal.forget(self._keep))
+            for name, prune in self._own.items():
+                await self._try(name, prune())
             for pruner in self._pruners:
                 await self._try(pruner.name, self._run(pruner))
 
@@ -82,24 +73,15 @@ class PruneLoop:
             structlog.get_logger().warning("pruning failed", kind=kind, error=str(error))
 
 
-class AttemptFolders:
-    """The folders of attempts, removed when neither a task nor a workload needs them."""
-
-    def __init__(
-        self, root: Path, attempts: Attempts, runners: Iterable[RunnerPort], executor: Executor
-    ) -> None:
-        self._root = root
-        self._attempts = attempts
-        self._runners = tuple(runners)
-        self._executor = executor
-
-    async def prune(self) -> None:
-        """Remove folders that have the name of no attempt here and of no workload."""
-        used = set(self._attempts.names)
-        for runner in self._runners:
-            used |= {workload.name for workload in await runner.owned()}
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._executor, _remove_unused, self._root, used)
+async def prune_attempt_folders(
+    root: Path, attempts: Attempts, backends: Mapping[str, Backend], executor: Executor
+) -> None:
+    """Remove folders that have the name of no attempt here and of no workload."""
+    used = set(attempts.names)
+    for backend in backends.values():
+        used |= {workload.name for workload in await backend.runner.owned()}
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(executor, _remove_unused, root, used)
 
 
 def _remove_unused(root: Path, used: set[str]) -> None:

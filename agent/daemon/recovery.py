@@ -190,7 +190,7 @@ class Recovery:
         held_keys = {_key(claim.lease) for claim in held}
         for key, entry in entries.items():
             if key not in held_keys and not entry.over:
-                self._journal.dropped(entry.lease)
+                self._journal.closed(entry.lease)
         await self._remove_if_ended(found, entries)
 
     async def remove_ended(self) -> None:

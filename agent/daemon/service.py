@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 from typing import Any, Final, Literal
 
 import structlog
@@ -23,7 +24,7 @@ from agent.daemon.health import AgentStatus, OutcomeCounter, serve_health
 from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
 from agent.daemon.process import SystemdNotifier, signal_handlers
-from agent.daemon.pruning import AttemptFolders, PruneLoop, Pruner
+from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.build import Builds
@@ -129,9 +130,6 @@ class _Registered:
     """The parts of a daemon that has registered."""
 
     agent: RegisteredAgent
-    attempts: Attempts
-    heartbeat: HeartbeatLoop
-    backends: BackendHealth
     claims: ClaimLoop
     recovery: Recovery
     pruning: PruneLoop
@@ -227,9 +225,7 @@ class AgentDaemon:
             sleep=self._sleep,
         )  # fmt: skip
         conditions = heartbeat.conditions
-        health = BackendHealth(
-            backends, conditions, narrows_claims=agent.narrows_claims, sleep=self._sleep
-        )
+        health = BackendHealth(backends, conditions, self._sleep)
         disk = FreeDiskCheck(
             config.state_dir, config.min_free_disk, conditions, self._executor, self._sleep
         )
@@ -241,38 +237,39 @@ class AgentDaemon:
         recovery = Recovery(
             queue, journal, backends, attempts, grace=self._limits.grace, sleep=self._sleep
         )
-        runners = (backend.runner for backend in backends.values())
-        pruning = PruneLoop(
-            opened.pruners, recovery, journal,
-            AttemptFolders(attempts_dir, attempts, runners, self._executor),
-            interval=config.prune.interval, keep=config.prune.attempts.max_age, sleep=self._sleep,
-        )  # fmt: skip
+        own: dict[str, Callable[[], Awaitable[None]]] = {
+            "workloads of attempts that are over": recovery.remove_ended,
+            "folders of attempts": partial(
+                prune_attempt_folders, attempts_dir, attempts, backends, self._executor
+            ),
+            "journal": partial(journal.forget, config.prune.attempts.max_age),
+        }
+        pruning = PruneLoop(own, opened.pruners, interval=config.prune.interval, sleep=self._sleep)
         status = AgentStatus(attempts, capacity, health, heartbeat, agent.lease_seconds, outcomes)
-        return _Registered(agent, attempts, heartbeat, health, claims, recovery, pruning, status)
+        return _Registered(agent, claims, recovery, pruning, status)
 
     async def _supervise(self, parts: _Registered) -> int:
         """Run the loops until shutdown is requested, then shut down."""
         loops = {
-            "heartbeat": parts.heartbeat.run(),
+            "heartbeat": parts.status.heartbeat.run(),
             "watchdog": self._notifier.run_watchdog(),
             "claims": self._adopt_then_claim(parts),
-            "backend health": parts.backends.run(),
+            "backend health": parts.status.backends.run(),
             "pruning": parts.pruning.run(),
+            "commands": parts.status.heartbeat.watch_commands(),
         }
-        if parts.agent.has_commands:
-            loops["commands"] = parts.heartbeat.watch_commands()
         tasks = {name: self._supervised(name, loop) for name, loop in loops.items()}
         try:
             reason = await self._shutdown.first_level()
             self._notifier.stopping("shutting down")
             structlog.get_logger().info("shutting down", reason=reason.name.lower())
-            parts.heartbeat.draining = True
+            parts.status.heartbeat.draining = True
             for name in ("claims", "backend health", "pruning"):
                 await cancel_task(tasks[name])
             await self._shut_down(parts, reason)
             return _EXIT_CODES[self._shutdown.reason or reason]
         finally:
-            await parts.attempts.abandon()
+            await parts.status.attempts.abandon()
             for task in tasks.values():
                 await cancel_task(task)
 
@@ -299,7 +296,7 @@ class AgentDaemon:
 
     async def _shut_down(self, parts: _Registered, reason: ShutdownReason) -> None:
         """Return what is not started; for running jobs the reason decides."""
-        attempts = parts.attempts
+        attempts = parts.status.attempts
         if reason is ShutdownReason.SUPERSEDED:
             attempts.cancel_all(CancelReason.FENCED)
             await _ends_within(_DETACH, attempts.all_ended())
@@ -312,7 +309,7 @@ class AgentDaemon:
         else:
             await self._wait_for_jobs(attempts)
         if self._shutdown.reason is not ShutdownReason.SUPERSEDED:
-            await _ends_within(_LAST_HEARTBEAT, parts.heartbeat.send("KILLED"))
+            await _ends_within(_LAST_HEARTBEAT, parts.status.heartbeat.send("KILLED"))
 
     async def _wait_for_jobs(self, attempts: Attempts) -> None:
         """Wait until the jobs have ended; the second level stops them."""

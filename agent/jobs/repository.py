@@ -26,7 +26,7 @@ from agent.sources.git.checkout import apply_patch
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.source import GitFetcher
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _LONGEST_DIFF: Final = 32 << 20
 #: Contents of Git LFS are compared as the pointers that are committed for them.

@@ -89,10 +89,6 @@ class RegisteredAgent:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
-    #: The server has `commands` (W&B's have not); otherwise commands come with the next renewal.
-    has_commands: bool = False
-    #: The server honours the `resources` of a claim.
-    narrows_claims: bool = False
 
 
 @dataclass(frozen=True, slots=True)

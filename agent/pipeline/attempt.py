@@ -131,7 +131,7 @@ class _Attempt:
     async def _prepare(self) -> Workload:
         context, dependencies = self._context, self._context.dependencies
         # Early, so that it is on disk already when the intent to start has to be written.
-        dependencies.journal.opened(context.lease, context.name, context.claim.resource)
+        dependencies.journal.opened(context.lease)
         context.report.note(phase=Phase.PREPARING, activity="fetching the source")
         await dependencies.in_thread(_fresh, context.folder)
         resolved = await context.cancellation.guard(
@@ -170,7 +170,7 @@ class _Attempt:
         """End without an outcome, unless it is to be stopped."""
         if cause is CancelReason.FENCED:
             structlog.get_logger().warning("the lease is lost: another agent may hold the item")
-            self._context.dependencies.journal.dropped(self._context.lease)
+            self._context.dependencies.journal.closed(self._context.lease)
             return None
         if self._may_run:
             structlog.get_logger().info(
@@ -192,7 +192,7 @@ class _Attempt:
                 await context.dependencies.queue.release(context.lease, "the agent shuts down")
         except (LaunchError, TimeoutError) as error:
             structlog.get_logger().warning("not released; its lease will expire", error=str(error))
-        context.dependencies.journal.dropped(context.lease)
+        context.dependencies.journal.closed(context.lease)
         await self._remove_folder()
 
     async def _conclude(self, outcome: Outcome) -> None:
@@ -208,7 +208,7 @@ class _Attempt:
             answer = await context.report.finish(outcome, stall)
         except AttemptCancelledError as cancelled:
             if cancelled.reason is CancelReason.FENCED:
-                context.dependencies.journal.dropped(context.lease)
+                context.dependencies.journal.closed(context.lease)
             return
         except FencedError:
             answer = LeaseStatus.FENCED
@@ -216,9 +216,9 @@ class _Attempt:
             log.warning("the outcome was refused; the workload is kept", error=str(error))
             return
         if answer is LeaseStatus.FENCED:
-            context.dependencies.journal.dropped(context.lease)
+            context.dependencies.journal.closed(context.lease)
             return
-        context.dependencies.journal.acknowledged(context.lease)
+        context.dependencies.journal.closed(context.lease)
         await context.report.close()
         await self._destroy()
         await self._remove_folder()

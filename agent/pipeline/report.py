@@ -133,7 +133,7 @@ class Report:
             LaunchError: the control plane refuses it for good.
         """
         try:
-            await self._journal.concluded(self._lease, outcome, self._facts)
+            await self._journal.concluded(self._lease, outcome)
         except LaunchError as error:
             # A full disk must not prevent the report.
             structlog.get_logger().error("the outcome is not in the journal", error=str(error))

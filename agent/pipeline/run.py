@@ -86,7 +86,6 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
         return Stopped("stopped on request before it started")
     match await _start(attempt, workload):
         case Started(workload=started):
-            attempt.dependencies.journal.started(attempt.lease)
             return started
         case NeverStarted(error=error):
             raise error

@@ -1,6 +1,6 @@
 """The write-ahead journal: intent before a side effect, result after it."""
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from agent.model.phase import Outcome
 from agent.model.work import Lease
@@ -13,23 +13,17 @@ class AttemptJournal(Protocol):
     writing and become durable with the next one that is awaited, or soon.
     """
 
-    def opened(self, lease: Lease, name: str, resource: str) -> None:
-        """A workload of this name will be created."""
+    def opened(self, lease: Lease) -> None:
+        """The workload of this attempt will be created."""
 
     async def start_intended(self, lease: Lease) -> None:
         """A start may be sent from now on. Without this, nothing was ever started."""
 
-    def started(self, lease: Lease) -> None:
-        """The start was answered."""
-
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process goes on with the job's log; text of a `ResumePoint`."""
 
-    async def concluded(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> None:
+    async def concluded(self, lease: Lease, outcome: Outcome) -> None:
         """The outcome, to be delivered by this or a later process."""
 
-    def acknowledged(self, lease: Lease) -> None:
-        """The control plane has the outcome."""
-
-    def dropped(self, lease: Lease) -> None:
-        """The lease of the attempt is lost or given up."""
+    def closed(self, lease: Lease) -> None:
+        """The control plane has the outcome, or the lease is lost or given up."""

@@ -16,7 +16,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.redact import Redactor
 from agent.ports.registry import Credentials
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _LONGEST: Final = 400
 _ECR: Final = "Amazon ECR"

@@ -147,8 +147,6 @@ class LaunchQueue:
             heartbeat_seconds=float(payload["heartbeatSeconds"]),
             lease_seconds=float(payload["leaseSeconds"]),
             held=await self._claims(payload["held"]),
-            has_commands=True,
-            narrows_claims=True,
         )
 
     async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:

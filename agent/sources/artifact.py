@@ -28,8 +28,7 @@ from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.ports.log import LogSink, write_line
 from agent.system.cache import FRESH
 from agent.system.machine import is_disk_full
-from agent.system.tasks import task_group
-from agent.system.threads import Stop, in_thread
+from agent.system.tasks import Stop, in_thread, task_group
 
 _AT_ONCE: Final = 8
 _BATCH: Final = 1024 * 1024

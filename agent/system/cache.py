@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -30,32 +30,30 @@ def mark_used(folder: Path) -> None:
 
 def entries(root: Path) -> list[Entry]:
     """All folders directly below `root` that record their use, least recently used first."""
-    found = [_entry(mark) for mark in root.glob(f"*/{_MARK}")]
+    now = time.time()
+    found = [
+        Entry(mark.parent, max(0.0, now - mark.stat().st_mtime), _size(mark.parent))
+        for mark in root.glob(f"*/{_MARK}")
+    ]
     return sorted(found, key=lambda entry: -entry.idle)
 
 
 def surplus(
-    found: Iterable[Entry], max_age: float, max_bytes: int, fresh: float = FRESH
+    found: Sequence[Entry], max_age: float, max_bytes: int, fresh: float = FRESH
 ) -> list[Entry]:
     """Entries to evict: older than `max_age` seconds, then until the rest fits `max_bytes`.
 
     The least recently used go first; 0 means no limit.
     """
-    known = list(found)
-    total = sum(entry.size for entry in known)
+    total = sum(entry.size for entry in found)
     chosen: list[Entry] = []
-    for entry in known:
+    for entry in found:
         too_old = max_age > 0 and entry.idle > max_age
         too_much = 0 < max_bytes < total
         if entry.idle > fresh and (too_old or too_much):
             chosen.append(entry)
             total -= entry.size
     return chosen
-
-
-def _entry(mark: Path) -> Entry:
-    idle = max(0.0, time.time() - mark.stat().st_mtime)
-    return Entry(mark.parent, idle, _size(mark.parent))
 
 
 def _size(folder: Path) -> int:

@@ -1,8 +1,13 @@
-"""Task groups whose failure is one exception."""
+"""Task groups that raise one exception, and blocking work in threads that can be cancelled."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -16,3 +21,38 @@ async def task_group() -> AsyncIterator[asyncio.TaskGroup]:
             yield group
     except ExceptionGroup as failed:
         raise failed.exceptions[0] from None
+
+
+class StoppedError(Exception):
+    """Raised inside the work: its caller was cancelled."""
+
+
+class Stop(threading.Event):
+    """Cancellation flag that blocking work checks between its steps."""
+
+    def check(self) -> None:
+        """Raise `StoppedError` if cancellation was requested."""
+        if self.is_set():
+            raise StoppedError
+
+
+async def in_thread(threads: Executor, work: Callable[[Stop], T]) -> T:
+    """Run `work` in the pool.
+
+    When cancelled, it requests the work to stop and waits until it has, so that the caller can
+    remove files that the work was writing.
+    """
+    stop = Stop()
+    running = asyncio.get_running_loop().run_in_executor(threads, work, stop)
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        stop.set()
+        while not running.done():
+            try:
+                await asyncio.wait([running])
+            except asyncio.CancelledError:
+                continue
+        if not running.cancelled():
+            running.exception()  # retrieved: it stopped on request, or nobody needs it
+        raise

@@ -57,8 +57,6 @@ class FakePlane:
         self.hidden: set[str] = set()
         self.heartbeat_seconds = 10.0
         #: What servers had not always; without, a claim's resources count for nothing.
-        self.has_commands = True
-        self.narrows_claims = True
         self._away = False
         self._cuts: Counter[str] = Counter()
         self._failures: defaultdict[str, list[Exception]] = defaultdict(list)
@@ -183,8 +181,7 @@ class FakePlane:
 
     def asked_for(self, resource: str, request: ClaimRequest) -> bool:
         """Whether a claim is about that resource."""
-        narrowed = self.narrows_claims and request.resources is not None
-        return not narrowed or resource in (request.resources or ())
+        return request.resources is None or resource in request.resources
 
     def mark(self, identity: str, session: str) -> str:
         """The commands that a renewal would return to that session."""
@@ -243,8 +240,6 @@ class FakeQueue:
             control_plane_id=CONTROL_PLANE,
             heartbeat_seconds=plane.heartbeat_seconds,
             lease_seconds=45.0,
-            has_commands=plane.has_commands,
-            narrows_claims=plane.narrows_claims,
             held=tuple(_claim(item) for item in held),
         )
 

@@ -15,7 +15,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.tree import walk
 from agent.ports.builder import BuildRequest
-from agent.system.threads import Stop
+from agent.system.tasks import Stop
 
 _EXECUTABLE: Final = 0o111
 

@@ -29,7 +29,7 @@ from agent.model.errors import JobError, PolicyError
 from agent.sources.git.command import GitProgram, Settings, ca_settings, ssh_command
 from agent.sources.git.remote import Remote
 from agent.system.child import Consumer
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], list[str]]

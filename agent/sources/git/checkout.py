@@ -20,7 +20,7 @@ from agent.ports.log import LogSink, write_line
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote
 from agent.system.child import Command, Tail, run
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _SUBMODULE_MODE: Final = "160000"
 #: Lines of an error message of `git apply`.

@@ -23,7 +23,7 @@ from agent.sources.git.access import Access, AddressPolicy
 from agent.sources.git.command import Settings
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote, parse_remote
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _CONFIGURATION: Final = ".lfsconfig"
 _POINTER: Final = re.compile(

@@ -26,7 +26,7 @@ from agent.system import cache
 from agent.system.child import Consumer
 from agent.system.locks import locked as file_lock
 from agent.system.locks import locked_if_free
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _LEFTOVERS: Final = (
     "*.lock",

@@ -39,7 +39,7 @@ from agent.sources.git.mirror import (
     ref_patterns,
 )
 from agent.sources.git.remote import Remote, parse_remote
-from agent.system.threads import in_thread
+from agent.system.tasks import in_thread
 
 _DEEPEST_SUBMODULE: Final = 8
 

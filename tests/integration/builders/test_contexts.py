@@ -12,7 +12,7 @@ from agent.builders.image.plan import make_plan
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.system.threads import Stop
+from agent.system.tasks import Stop
 from tests.integration.builders.locked import LOCKED_PROJECT, UV_LOCK
 
 pytestmark = pytest.mark.docker

@@ -8,7 +8,7 @@ import pytest
 from agent.builders.image.content_key import check_paths, content_key, tree_digest
 from agent.model.errors import JobError
 from agent.ports.builder import BuildRequest
-from agent.system.threads import Stop, StoppedError
+from agent.system.tasks import Stop, StoppedError
 
 
 def request(root, context=None, dockerfile=None):

@@ -4,7 +4,7 @@ import pytest
 
 from agent.builders.image.content_key import tree_digest
 from agent.builders.image.ignore import Ignore, ignore_text
-from agent.system.threads import Stop
+from agent.system.tasks import Stop
 
 
 @pytest.mark.parametrize(

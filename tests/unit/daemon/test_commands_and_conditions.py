@@ -105,8 +105,8 @@ async def test_a_failed_poll_for_commands_is_repeated(no_heartbeat: Harness) -> 
     assert isinstance(item.outcome, Stopped)
 
 
-async def test_without_commands_a_stop_comes_with_the_heartbeat(harness: Harness) -> None:
-    harness.plane.has_commands = False
+async def test_while_no_poll_returns_a_stop_comes_with_the_heartbeat(harness: Harness) -> None:
+    harness.plane.mark = lambda identity, session: "unchanged"
     harness.engine.default = Play(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -114,7 +114,6 @@ async def test_without_commands_a_stop_comes_with_the_heartbeat(harness: Harness
         harness.plane.request_stop(item)
         await harness.until_over(item)
     assert isinstance(item.outcome, Stopped)
-    assert not [call for call, _ in harness.plane.calls if call == "commands"]
 
 
 async def test_conditions_are_reported_when_they_begin_and_end(no_heartbeat: Harness) -> None:
@@ -214,20 +213,6 @@ async def test_nothing_is_claimed_while_all_backends_fail(
         harness.plane.submit(IMAGE_JOB)
         await harness.renewals(3)
         assert len(harness.plane.requests) == asked
-
-
-async def test_nothing_is_claimed_from_a_server_that_cannot_narrow_claims(
-    harness: Harness, runner_of: Callable[[str], FailingRunner]
-) -> None:
-    harness.plane.narrows_claims = False
-    async with harness.running():
-        runner_of("local-container").down = True
-        await harness.plane_until(lambda: bool(harness.plane.conditions))
-        item = harness.plane.submit(IMAGE_JOB, resource="local-process")
-        await harness.renewals(3)
-        assert item.phase is Phase.QUEUED
-        runner_of("local-container").down = False
-        await harness.until_over(item)
 
 
 async def test_an_item_given_to_an_interrupted_poll_for_a_failed_backend_is_returned(

@@ -26,22 +26,18 @@ LEASE = Lease("item", 1, 1)
 async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> None:
     path = tmp_path / "state" / "journal.db"
     journal = await Journal.open(path)
-    journal.opened(LEASE, "launch-x", "local-container")
+    journal.opened(LEASE)
     await journal.start_intended(LEASE)
-    journal.started(LEASE)
     journal.log_resumes(LEASE, "12@0@")
-    await journal.concluded(LEASE, Succeeded(), {"image": "x"})
+    await journal.concluded(LEASE, Succeeded())
     await journal.close()
     again = await Journal.open(path)
     (entry,) = await again.entries()
-    assert (entry.name, entry.resource) == ("launch-x", "local-container")
     assert entry.start_intended
-    assert entry.started
     assert entry.log_resume == "12@0@"
     assert entry.outcome == Succeeded()
-    assert entry.facts == {"image": "x"}
     assert not entry.over
-    again.acknowledged(LEASE)
+    again.closed(LEASE)
     await again.forget(older_than=3600.0)
     assert [entry.over for entry in await again.entries()] == [True]
     await again.forget(older_than=-1.0)
@@ -53,8 +49,8 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
 async def test_opening_an_attempt_again_resets_its_entry(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     await journal.start_intended(LEASE)
-    journal.dropped(LEASE)
-    journal.opened(Lease("item", 1, 2), "launch-x", "local-container")
+    journal.closed(LEASE)
+    journal.opened(Lease("item", 1, 2))
     await journal.forget(3600.0)
     (entry,) = await journal.entries()
     assert not entry.start_intended
@@ -77,7 +73,7 @@ async def test_opening_an_attempt_again_resets_its_entry(tmp_path: Path) -> None
 )
 async def test_every_outcome_is_read_as_it_was_written(tmp_path: Path, outcome: Outcome) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
-    await journal.concluded(LEASE, outcome, {})
+    await journal.concluded(LEASE, outcome)
     (entry,) = await journal.entries()
     await journal.close()
     assert entry.outcome == outcome
@@ -108,9 +104,9 @@ async def test_a_full_disk_is_a_cause_of_its_own(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     await journal._in_thread(lambda: journal._opened_database().execute("PRAGMA max_page_count=1"))
     with pytest.raises(JobError) as caught:
-        await journal.concluded(LEASE, Errored(Cause.INTERNAL, "x" * 100_000), {})
+        await journal.concluded(LEASE, Errored(Cause.INTERNAL, "x" * 100_000))
     assert caught.value.cause is Cause.DISK_FULL
-    journal.started(LEASE)
+    journal.log_resumes(LEASE, "12@0@")
     await journal.close()
     with pytest.raises(JobError) as caught:
         await journal._submit("DELETE FROM attempt", ())

@@ -9,7 +9,7 @@ import pytest
 
 from agent.system import cache
 from agent.system.locks import locked, locked_if_free
-from agent.system.threads import StoppedError, in_thread
+from agent.system.tasks import StoppedError, in_thread
 
 
 async def test_work_gives_its_result_and_its_error(threads):
@@ -57,7 +57,7 @@ async def test_work_that_never_began_is_dropped():
 
 
 def test_a_stop_that_was_not_asked_lets_work_go_on():
-    from agent.system.threads import Stop
+    from agent.system.tasks import Stop
 
     stop = Stop()
     stop.check()
