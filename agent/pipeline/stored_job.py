@@ -63,11 +63,15 @@ def merge_job(claim: Claim, stored: StoredJob) -> Claim:
     source = stored.reading.job.source
     given = {key: value for key, value in spec.build.model_dump().items() if value is not None}
     asked = spec.overrides
+    if source.entrypoint:
+        # The layer leaves out a notebook's, which only this agent can run.
+        own = {**layer.get("overrides", {}), "entry_point": list(source.entrypoint)}
+        layer = {**layer, "overrides": own}
+    words = layer.get("overrides", {})
     overrides = asked.model_copy(
         update={
-            # Not from the layer, which leaves out a notebook's.
-            "entry_point": asked.entry_point or list(source.entrypoint or ()),
-            "args": asked.args or layer.get("overrides", {}).get("args", []),
+            "entry_point": asked.entry_point or words.get("entry_point", []),
+            "args": asked.args or words.get("args", []),
         }
     )
     merged = spec.model_copy(
