@@ -34,7 +34,7 @@ _INHERITED: Final = (
 )  # fmt: skip
 _LONGEST_VARIABLE: Final = 96 * 1024
 #: Seconds without output of buildx while it looks at builders.
-_PATIENCE: Final = 60.0
+_IDLE_TIMEOUT: Final = 60.0
 _PLATFORM: Final = re.compile(r"Platforms:\s*([a-z0-9]+/[a-z0-9]+)")
 
 
@@ -341,9 +341,9 @@ async def _run_buildx(argv: tuple[str, ...], env: Mapping[str, str]) -> tuple[in
     """Run buildx; return its exit code and its lines."""
     output = Tail()
     try:
-        code = await run(Command(argv, env, idle=_PATIENCE), output, output)
+        code = await run(Command(argv, env, idle=_IDLE_TIMEOUT), output, output)
     except FileNotFoundError:
         return 127, ["the program `docker` is not installed"]
     except SilentError:
-        return 1, [f"buildx wrote nothing for {_PATIENCE:g} s"]
+        return 1, [f"buildx wrote nothing for {_IDLE_TIMEOUT:g} s"]
     return code, [line.strip() for line in output.text.splitlines()]

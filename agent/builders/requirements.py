@@ -40,7 +40,7 @@ _MOST_URLS: Final = 20
 LISTED: Final = "requirements.txt"
 #: Names of the files that an installer gets besides.
 LOCAL: Final = "local.txt"
-#: Folders of packages. uv builds them anew when they are arguments, and takes them from its
+#: Folders of packages. uv rebuilds them when they are arguments, and takes them from its
 #: cache by the time of their project file when they are in a file.
 FOLDERS: Final = "folders.txt"
 CONSTRAINTS: Final = "constraints.txt"

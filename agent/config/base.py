@@ -118,7 +118,7 @@ class SecretReference(Model):
         return self
 
     def read(self, environ: Mapping[str, str] | None = None) -> SecretStr:
-        """The secret itself, read anew at each call, since files are rotated.
+        """The value of the secret, read at each call because files are rotated.
 
         Raises:
             ConfigError: the variable is not set, or the file cannot be read.

@@ -227,7 +227,7 @@ def _shown(path: KeyPath, value: Any) -> str:
 def missing_inputs(config: Model, environ: Mapping[str, str]) -> tuple[str, ...]:
     """One sentence for each secret that cannot be read and each path that does not exist.
 
-    They do not keep an agent from starting: secrets are read anew for each job, and may come
+    They do not keep an agent from starting: secrets are read again for each job, and may come
     later.
     """
     return tuple(_missing((), config, environ))

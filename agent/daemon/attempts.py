@@ -114,7 +114,7 @@ class Attempts:
     ) -> None:
         if previous is not None:
             # 1. This process was suspended past its lease. 2. The item was queued again.
-            # 3. It was claimed here again before a renewal told the first attempt that it is
+            # 3. It was claimed here again before a renewal informed the first attempt that it is
             # fenced. Both use the same workload name, so the first one has to end first.
             previous.cancellation.send(CancelReason.FENCED)
             await asyncio.wait({previous.task})

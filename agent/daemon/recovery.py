@@ -84,7 +84,7 @@ class RecoveryAction(Enum):
     FOLLOW = auto()
     #: Report the outcome that the journal has.
     DELIVER = auto()
-    #: Report that nobody knows how it ended.
+    #: Report that its ending is unknown.
     REPORT_LOST = auto()
     #: Stop and remove the workload.
     REMOVE = auto()
@@ -102,7 +102,7 @@ def decide(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> Rec
         case ServerSays.ENDED:
             return RecoveryAction.REMOVE
         case ServerSays.UNKNOWN:
-            # With a journal entry it was this agent's, and nobody waits for it any more.
+            # With a journal entry it was this agent's, and the control plane no longer tracks it.
             # Without one it may belong to another agent on the same engine.
             return RecoveryAction.KEEP if journal is JournalSays.NOTHING else RecoveryAction.REMOVE
 

@@ -165,10 +165,10 @@ class Engine:
         except (aiohttp.ClientError, OSError) as error:
             raise self._unavailable(error) from error
 
-    async def wait_until_reachable(self, patience: float, pause: float = 0.5) -> bool:
-        """Ping every `pause` seconds, at most `patience` seconds; whether it responded."""
+    async def wait_until_reachable(self, outage_timeout: float, pause: float = 0.5) -> bool:
+        """Ping every `pause` seconds, at most `outage_timeout` seconds; whether it responded."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
+        deadline = loop.time() + outage_timeout
         while not await self._pings():
             if loop.time() + pause > deadline:
                 return False

@@ -29,7 +29,7 @@ class CancelReason(IntEnum):
     ABORT = 3
     #: The agent shuts down; what runs goes on, for its next process to adopt.
     DETACH = 4
-    #: Somebody else owns the attempt: stop, and touch nothing.
+    #: Another agent owns the attempt: stop, and touch nothing.
     FENCED = 5
 
 
@@ -113,7 +113,7 @@ class Cancellation:
 
 
 async def cancel_task(task: asyncio.Future[Any] | None) -> None:
-    """Cancel and wait for the end; an exception that nobody retrieved is logged."""
+    """Cancel and wait for the end; an exception that was not retrieved is logged."""
     if task is None:
         return
     if not task.done():

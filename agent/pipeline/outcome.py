@@ -20,7 +20,7 @@ from agent.model.units import format_duration
 from agent.ports.runner import Ending
 from agent.system.machine import is_disk_full
 
-#: It may have run, and nobody can say how it ended.
+#: It may have run, and its ending is unknown.
 _LOST: Final = frozenset(
     {Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE, Cause.LOST_NODE}
 )

@@ -9,7 +9,7 @@ server has it, `commands` (long poll: when to renew at once). Per lease: `advanc
 of times, `permit` immediately before the one call that starts the job,
 `advance(phase=STARTED)` once it runs, `finish`; or, before `permit`, `release`.
 
-Every write names a `Lease`. An answer `FENCED` means that somebody else owns the attempt:
+Every write names a `Lease`. An answer `FENCED` means that another agent owns the attempt:
 stop and touch nothing. All calls are idempotent, so the implementation may repeat them;
 each call has a deadline of its own, and raises `UnreachableError` when that has passed.
 Nothing here retries without limit: callers that must (renewal, delivery of outcomes) do it

@@ -81,7 +81,7 @@ class DockerLogins:
         self._threads = threads
 
     async def login(self, repository: str) -> Credentials | None:
-        """See `LoginSource`. Read anew each time: a login counts at once."""
+        """See `LoginSource`. Read at each call, so that a new login takes effect at once."""
         return await in_thread(self._threads, lambda _: docker_login(repository, self._environment))
 
 

@@ -39,7 +39,7 @@ _TYPES: Final = (
 )
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _LARGEST: Final = 4 * 1024**2
-_PATIENCE: Final = 30.0
+_TIMEOUT: Final = 30.0
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
@@ -58,12 +58,12 @@ class OciRegistry:
         environment: Mapping[str, str],
         *,
         ca_bundle: Path | None = None,
-        patience: float = _PATIENCE,
+        timeout: float = _TIMEOUT,
     ) -> None:
         self._logins = logins
         self._environment = environment
         self._ca_bundle = ca_bundle
-        self._timeout = aiohttp.ClientTimeout(total=patience)
+        self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._connections = LazySession(self._open)
 
     async def close(self) -> None:

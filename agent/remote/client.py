@@ -39,7 +39,7 @@ from agent.remote.failures import (
     rule_for,
 )
 
-#: The feature by which our servers are told from W&B's: leases, and every other extension.
+#: The feature by which our servers are distinguished from W&B's: leases, and every other extension.
 LEASES: Final = "LAUNCH_LEASES"
 #: Seconds for a call that is not a long poll.
 DEADLINE: Final = 30.0

@@ -242,7 +242,7 @@ class RunnerSuite:
         assert await stage.starts(earlier.name) == 1
 
     async def test_what_a_later_lease_created_is_left_alone(self, stage: Stage) -> None:
-        """Whoever comes late with a lost lease neither uses nor removes it."""
+        """A caller with a lost lease neither uses nor removes it."""
         earlier = stage.request(Play())
         late = stage.runner()
         lost = await late.create(earlier)
@@ -433,7 +433,7 @@ class RunnerSuite:
         assert bare(await ended(runner, workload)) == Ending(4)
 
     async def test_a_vanished_job_is_lost(self, stage: Stage) -> None:
-        """Nobody can say how it ended; neither whoever watched nor who comes later."""
+        """Its ending is unknown, to the present watcher and to later ones."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(b"here\n", waits=True)))
         await first_piece(runner, workload)
@@ -546,7 +546,7 @@ class QueueingRunnerSuite(RunnerSuite):
         assert await stage.starts(request.name) == 1
 
     async def test_a_pending_job_can_be_stopped(self, stage: QueueingStage) -> None:
-        """It never runs then, and its watchers are told."""
+        """It never runs, and watchers get an ending."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(b"no\n", pending=(_FIRST,))))
         watching = asyncio.create_task(watched(runner, workload))
@@ -567,7 +567,7 @@ class QueueingRunnerSuite(RunnerSuite):
         assert ending.message
 
     async def test_a_lost_node_is_a_cause(self, stage: QueueingStage) -> None:
-        """Nobody can say what the job did."""
+        """The result of the job is unknown."""
         runner = stage.runner()
         workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
         await first_piece(runner, workload)

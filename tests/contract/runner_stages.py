@@ -182,7 +182,7 @@ class DockerStage:
         self._since = int(time.time()) - 1
 
     def runner(
-        self, config: DockerRunnerConfig | None = None, patience: float = 60.0
+        self, config: DockerRunnerConfig | None = None, outage_timeout: float = 60.0
     ) -> DockerRunner:
         runner = DockerRunner(
             self.scenes.control_plane_id,
@@ -190,7 +190,7 @@ class DockerStage:
             self._threads,
             mounts=self.mounts,
             state_dir=self.root / "marks",
-            patience=patience,
+            outage_timeout=outage_timeout,
         )
         self._runners.append(runner)
         return runner

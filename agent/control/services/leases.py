@@ -83,7 +83,7 @@ class Leases(Service):
         """
         agent = self._context.agent(tx, principal, request.agent_id, lock=True)
         if agent.session != request.session:
-            raise FencedError(f"A newer process speaks for the agent '{agent.name}'.")
+            raise FencedError(f"A newer process is registered for the agent '{agent.name}'.")
         served = _served_queues(tx, principal, agent, request.queues)
         repeated = items.claimed_by(tx, agent.id, request.request_id)
         if repeated:
@@ -460,7 +460,7 @@ def _progress(
 
 
 def _was_released(tx: Tx, lease: Lease) -> bool:
-    """Whether the item is queued and nobody has held it since this lease."""
+    """Whether the item is queued and has not been leased since this lease."""
     row = items.row(tx, lease.item_id)
     queued = (lease.attempt, lease.epoch, Phase.QUEUED.value)
     return row is not None and (row.attempt, row.epoch, row.phase) == queued

@@ -23,7 +23,7 @@ INTERVAL: Final = 1.0
 #: After a round that is this late, or a clock step of this size, all leases are renewed: the
 #: control plane was away, and agents could not renew.
 _STALL: Final = 5.0
-#: Leases lost in a row before a start, after which an item is not tried again by itself.
+#: Leases lost in a row before a start, after which an item is no longer retried automatically.
 _MAX_LEASE_LOSSES: Final = 3
 _BATCH: Final = 500
 _RETENTION_EVERY: Final = 60.0
@@ -59,7 +59,7 @@ class Reaper(Service):
 
     @write
     def start(self, tx: Tx) -> None:
-        """Before serving: renew all leases, since nobody could while this was down."""
+        """Before serving: extend all leases; agents could not renew them during downtime."""
         items.extend_all_leases(tx, tx.now + self._context.config.lease)
 
     async def reap_once(self) -> Reaped:

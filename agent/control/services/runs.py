@@ -155,7 +155,7 @@ class Runs(Service):
         a run token has that right for what its own author submitted.
 
         Raises:
-            PermissionDeniedError: the run, or its item, is somebody else's.
+            PermissionDeniedError: the run, or its item, belongs to another user.
         """
         run = self._to_write(tx, principal, run_id)
         if run is None:

@@ -199,7 +199,7 @@ def reopen(
 
 
 def request_stop(tx: Tx, row: AnyRow, actor: str) -> None:
-    """Stop an item that nobody holds, ask the holder of any other; legal twice."""
+    """End an item that is not leased; ask the agent that holds it to stop. Idempotent."""
     phase = Phase(row.phase)
     if phase in TERMINAL or row.stop_requested:
         return

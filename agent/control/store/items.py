@@ -206,7 +206,7 @@ def _fitting_queries(
 
     Items for the last `uncounted` of them fit whatever they demand. With `without_resource` items
     that name no resource are found, too. Made once per number: a list of any length would be
-    spelled out anew with every claim.
+    rendered again with every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)

@@ -41,13 +41,13 @@ _FIRST_LINES: Final = 4096
 class Containers:
     """Inspects containers of one engine and waits for their end.
 
-    The engine may be away for `patience` seconds.
+    The engine may be away for `outage_timeout` seconds.
     """
 
-    def __init__(self, engine: Engine, sdk: DockerSdk, patience: float) -> None:
+    def __init__(self, engine: Engine, sdk: DockerSdk, outage_timeout: float) -> None:
         self._engine = engine
         self._sdk = sdk
-        self._patience = patience
+        self._outage_timeout = outage_timeout
 
     async def inspect(self, name: str) -> dict[str, Any] | None:
         """The engine's description, by name or id.
@@ -69,7 +69,7 @@ class Containers:
         such an end says nothing about the job: the cause is `LOST_ENGINE`, whatever the code.
 
         Raises:
-            EngineError: the engine stayed away longer than `patience`.
+            EngineError: the engine stayed away longer than `outage_timeout`.
         """
         away_since: datetime | None = None
         while True:
@@ -78,7 +78,7 @@ class Containers:
                 break
             except EngineError:
                 away_since = away_since or datetime.now(UTC)
-                if not await self._engine.wait_until_reachable(self._patience):
+                if not await self._engine.wait_until_reachable(self._outage_timeout):
                     raise
         if inspected is None:
             return _vanished(workload, engine_was_away=away_since is not None)
@@ -112,7 +112,7 @@ class Containers:
         return not info.body.get("LiveRestoreEnabled")
 
     async def _was_killed(self, workload: Workload, ending: Ending) -> bool:
-        """Whether somebody had the engine send it a signal, shortly before its end."""
+        """Whether the engine was asked to send it a signal, shortly before its end."""
         since = (ending.finished_at or datetime.now(UTC)) - _SHORTLY
         filters = {"container": [workload.id], "event": ["kill"]}
 

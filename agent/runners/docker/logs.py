@@ -29,20 +29,20 @@ class Follower:
         marks: LogMarks,
         threads: Executor,
         is_running: Callable[[], Awaitable[bool]],
-        patience: float,
+        outage_timeout: float,
     ) -> None:
         self._engine = engine
         self._container = container
         self._marks = marks
         self._threads = threads
         self._is_running = is_running
-        self._patience = patience
+        self._outage_timeout = outage_timeout
 
     async def pieces(self, offset: int) -> AsyncGenerator[LogPiece, None]:
         """Yield pieces of at most 64 KiB.
 
         Raises:
-            EngineError: the engine stayed away longer than `patience`.
+            EngineError: the engine stayed away longer than `outage_timeout`.
         """
         await self._in_thread(self._marks.load)
         while True:
@@ -55,7 +55,7 @@ class Follower:
                     return
                 await asyncio.sleep(_AGAIN)
             except EngineError:
-                if not await self._engine.wait_until_reachable(self._patience):
+                if not await self._engine.wait_until_reachable(self._outage_timeout):
                     raise
 
     async def _read(self, offset: int) -> AsyncGenerator[LogPiece, None]:

@@ -81,7 +81,7 @@ class DockerRunner:
 
     `mounts` are the administrator's, by name. `state_dir` is for marks of logs; without it a
     restarted agent cannot tell how much of a rotated log it has missed. An engine that does not
-    answer may come back within `patience` seconds.
+    answer may come back within `outage_timeout` seconds.
     """
 
     resource = "local-container"
@@ -94,7 +94,7 @@ class DockerRunner:
         *,
         mounts: Mapping[str, MountConfig] | None = None,
         state_dir: Path | None = None,
-        patience: float = 60.0,
+        outage_timeout: float = 60.0,
     ) -> None:
         self._control_plane_id = control_plane_id
         self._config = config
@@ -102,11 +102,11 @@ class DockerRunner:
         self._allowed = allowance(config.allow)
         self._mounts = {} if mounts is None else mounts
         self._state_dir = state_dir
-        self._patience = patience
+        self._outage_timeout = outage_timeout
         self._engine = Engine(config.host)
         self._sdk = DockerSdk(self._engine, threads)
         self._network = JobNetwork(config, self._engine, self._sdk)
-        self._containers = Containers(self._engine, self._sdk, patience)
+        self._containers = Containers(self._engine, self._sdk, outage_timeout)
         #: Ids that this process created and never sent a start request for.
         self._fresh: set[str] = set()
 
@@ -218,7 +218,7 @@ class DockerRunner:
 
     async def _start_when_back(self, workload: Workload, error: EngineError) -> StartResult:
         """The connection was never made, so nothing was sent: start once the engine is back."""
-        if not await self._engine.wait_until_reachable(self._patience):
+        if not await self._engine.wait_until_reachable(self._outage_timeout):
             message = f"{error.message} The container '{workload.name}' was not started."
             return NeverStarted(JobError(Cause.START_FAILED, message, hint=error.hint))
         return await self.start(workload)
@@ -231,7 +231,7 @@ class DockerRunner:
         """
         log = structlog.get_logger().bind(workload=workload.name)
         log.warning("the response to a start was lost; inspecting", error=str(error))
-        await self._engine.wait_until_reachable(self._patience)
+        await self._engine.wait_until_reachable(self._outage_timeout)
         for _ in range(_START_LOOKS):
             try:
                 found = await self._earlier_start(workload)
@@ -293,7 +293,7 @@ class DockerRunner:
             LogMarks(self._marks_file(workload)),
             self._threads,
             running,
-            self._patience,
+            self._outage_timeout,
         )
         async with aclosing(follower.pieces(position.skip)) as pieces:
             async for piece in pieces:

@@ -49,8 +49,8 @@ async def stage(
     await stage.clear()
 
 
-async def running_job(stage: DockerStage, patience: float) -> tuple:
-    runner = stage.runner(patience=patience)
+async def running_job(stage: DockerStage, outage_timeout: float) -> tuple:
+    runner = stage.runner(outage_timeout=outage_timeout)
     workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
     await first_piece(runner, workload)
     return runner, workload
@@ -59,7 +59,7 @@ async def running_job(stage: DockerStage, patience: float) -> tuple:
 async def test_an_engine_that_is_restarted_ends_the_job_and_that_is_not_its_exit_code(
     engine: Engine, stage: DockerStage
 ) -> None:
-    runner, workload = await running_job(stage, patience=60)
+    runner, workload = await running_job(stage, outage_timeout=60)
     waiting = asyncio.create_task(ended(runner, workload))
     reading = asyncio.create_task(read_all(runner, workload))
     await asyncio.sleep(0.2)
@@ -72,7 +72,7 @@ async def test_an_engine_that_is_restarted_ends_the_job_and_that_is_not_its_exit
 
 
 async def test_an_engine_that_stays_away_is_given_up(engine: Engine, stage: DockerStage) -> None:
-    runner, workload = await running_job(stage, patience=0.5)
+    runner, workload = await running_job(stage, outage_timeout=0.5)
     waiting = asyncio.create_task(ended(runner, workload))
     reading = asyncio.create_task(read_all(runner, workload))
     await asyncio.sleep(0.2)
@@ -87,7 +87,7 @@ async def test_a_killed_engine_comes_back_to_what_it_finds(
     engine: Engine, stage: DockerStage
 ) -> None:
     """Without live restore it ends what ran; the cause stays the engine's."""
-    runner, workload = await running_job(stage, patience=60)
+    runner, workload = await running_job(stage, outage_timeout=60)
     waiting = asyncio.create_task(ended(runner, workload))
     await asyncio.sleep(0.2)
     pid = engine.daemon.pid()

@@ -134,7 +134,7 @@ async def test_a_start_that_was_never_sent_waits_for_the_engine(
 async def test_a_start_that_could_not_be_sent_never_happened(
     stage: DockerStage, proxy: CuttingProxy
 ) -> None:
-    runner = stage.runner(patience=0.2)
+    runner = stage.runner(outage_timeout=0.2)
     created = await runner.create(stage.request(Play()))
     await proxy.stop()
     result = await runner.start(created)
