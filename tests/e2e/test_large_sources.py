@@ -59,7 +59,7 @@ async def test_it_is_stored_in_little_memory_and_arrives_whole(
     settings = quick(**PROCESSES)
     # Leases as in production: what is busy for a second is not silent.
     home.configure(settings | {"control": {"port": settings["control"]["port"]}})
-    home.outage_timeout = 900.0
+    home.timeout = 900.0
     await home.start("launch-agent", "--queue", "default")
     folder = home.root / "code"
     folder.mkdir()

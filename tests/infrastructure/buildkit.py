@@ -99,7 +99,7 @@ def _client_folder(client: Certificate) -> Path:
 
 
 def _stop() -> None:
-    daemon().stop(outage_timeout=_STOP_SECONDS)
+    daemon().stop(timeout=_STOP_SECONDS)
     unmount_below(_directory())
 
 

@@ -62,7 +62,7 @@ class Engine:
 
     def stop(self) -> bool:
         """End the engine and with it its containers; tell whether it ran."""
-        ran = self.daemon.stop(outage_timeout=_STOP_SECONDS)
+        ran = self.daemon.stop(timeout=_STOP_SECONDS)
         for left in (self.run, self.directory):
             unmount_below(left)
         return ran

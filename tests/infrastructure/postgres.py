@@ -49,7 +49,7 @@ def down(recorded: PostgresFacts | None) -> None:
     """Stop the server if it was started here, and remove its data."""
     del recorded
     # SIGINT closes the sessions and shuts down in order; SIGTERM would wait for the clients.
-    daemon().stop(signal.SIGINT, outage_timeout=_STOP_SECONDS)
+    daemon().stop(signal.SIGINT, timeout=_STOP_SECONDS)
     shutil.rmtree(paths.data_directory("postgres"), ignore_errors=True)
 
 

@@ -154,13 +154,13 @@ class Daemon:
                 raise ServiceError(message)
             time.sleep(_POLL_SECONDS)
 
-    def stop(self, how: signal.Signals = signal.SIGTERM, patience: float = 30) -> bool:
-        """End the process, by SIGKILL after `patience` seconds; tell whether there was one."""
+    def stop(self, how: signal.Signals = signal.SIGTERM, timeout: float = 30) -> bool:
+        """End the process, by SIGKILL after `timeout` seconds; tell whether there was one."""
         pid = self.pid()
         if pid is not None:
             handle = os.pidfd_open(pid)
             try:
-                _end(handle, how, patience)
+                _end(handle, how, timeout)
             finally:
                 os.close(handle)
         self.pid_file.unlink(missing_ok=True)
@@ -172,12 +172,12 @@ class Daemon:
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
 
-def _end(handle: int, how: signal.Signals, patience: float) -> None:
+def _end(handle: int, how: signal.Signals, timeout: float) -> None:
     for attempt in (how, signal.SIGKILL):
         signal.pidfd_send_signal(handle, attempt)
         waiter = select.poll()
         waiter.register(handle, select.POLLIN)
-        if waiter.poll(patience * 1000):
+        if waiter.poll(timeout * 1000):
             return
 
 

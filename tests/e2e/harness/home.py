@@ -97,7 +97,7 @@ class Home:
             **(extra or {}),
         }
         #: Seconds that a command may take.
-        self.outage_timeout = COMMAND_SECONDS
+        self.timeout = COMMAND_SECONDS
         self._daemons: list[Daemon] = []
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -118,7 +118,7 @@ class Home:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            out, err = await asyncio.wait_for(process.communicate(stdin), self.outage_timeout)
+            out, err = await asyncio.wait_for(process.communicate(stdin), self.timeout)
         except TimeoutError:
             process.kill()
             await process.wait()

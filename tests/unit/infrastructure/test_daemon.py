@@ -46,7 +46,7 @@ def test_a_daemon_that_ignores_the_signal_is_killed(daemon: Daemon) -> None:
     daemon.wait_ready(lambda: "ready" in daemon.tail(), 30)
     pid = daemon.pid()
     assert pid is not None
-    assert daemon.stop(outage_timeout=0.05)
+    assert daemon.stop(timeout=0.05)
     _, status = os.waitpid(pid, 0)
     assert os.WTERMSIG(status) == signal.SIGKILL
 

@@ -147,7 +147,7 @@ async def test_the_server_says_how_long_to_wait(
     assert slept[0] >= 2.0
 
 
-async def test_patience_ends_and_the_last_error_is_told(end: FarEnd) -> None:
+async def test_retries_end_and_the_last_error_is_raised(end: FarEnd) -> None:
     waited: list[float] = []
 
     async def sleep(seconds: float) -> None:
@@ -175,8 +175,8 @@ async def test_a_call_has_a_deadline_of_its_own(client: GraphQLClient, end: FarE
 
 async def test_nobody_listens() -> None:
     port = free_port()
-    patience = RetryPolicy(total=0.0)
-    async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), retry_policy=patience) as client:
+    policy = RetryPolicy(total=0.0)
+    async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), retry_policy=policy) as client:
         with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}") as caught:
             await client.execute(QUERY)
     assert caught.value.exit_code == 3
