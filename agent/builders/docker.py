@@ -1,4 +1,4 @@
-"""The docker builder: from a source tree to an image that its content key finds again.
+"""The docker builder: builds an image from a source tree and tags it by its content key.
 
 With an engine, images are kept there, and pushed where `builder.destination` says so. Without
 one, a `buildkitd` builds and pushes, and the registry is asked for everything else.
@@ -55,10 +55,10 @@ from agent.ports.registry import RegistryPort
 from agent.system.cache import Entry, surplus
 from agent.system.tasks import Stop, in_thread
 
-#: Part of every key: raise it when equal inputs give another image.
+#: Part of every content key: increment when the build logic changes.
 _VERSION: Final = 2
 _TAG: Final = 12
-#: Repository of the names that pulled images get here.
+#: Local repository for the names of pulled images.
 _PULLED: Final = f"{NAMESPACE}pulled"
 #: Seconds after which nothing of a build can be in use: far beyond any deadline.
 _ABANDONED: Final = 7 * 86400.0
@@ -227,7 +227,7 @@ class DockerBuilder:
         return image
 
     async def _find_backend(self) -> BuildBackend:
-        """Looked for by the first build; a failure is not remembered."""
+        """Found by the first build; errors are not cached."""
         async with self._finding_backend:
             if self._backend is None:
                 env = docker_environment(self._host, self._cache, self._environment)
@@ -271,7 +271,10 @@ class DockerBuilder:
             return await in_thread(self._threads, lambda _: work.digest())
 
     def _image(self, local: LocalImage, tag: str, *, reused: bool) -> Image | None:
-        """By digest where the store has one, else by id; pushed images by the registry's."""
+        """Referenced by digest if the image store has one, else by id.
+
+        Pushed images are referenced by the registry's digest.
+        """
         repository = self._repository.name if self._repository else tag.rpartition(":")[0]
         pinned = next((each for each in local.digests if each.startswith(f"{repository}@")), None)
         if pinned is not None:
@@ -391,7 +394,9 @@ async def _announce(plan: Plan, request: BuildRequest, backend: BuildBackend, lo
     if plan.withheld:
         names = ", ".join(plan.withheld)
         await write_line(
-            log, f"left out, as secrets: {names} (`!{plan.withheld[0]}` in .dockerignore)"
+            log,
+            f"not sent to the build because they look like secrets: {names}; "
+            f"to include one, add `!{plan.withheld[0]}` to .dockerignore",
         )
     if plan.own is not None:
         await write_line(log, f"building {request.title} from its {plan.shown_dockerfile}")

@@ -1,4 +1,4 @@
-"""What the runners on the agent's own machine share: the name fence, and files by path."""
+"""What the runners on the agent's own machine share: exclusive use of a name, and files by path."""
 
 from collections.abc import Mapping
 from pathlib import Path

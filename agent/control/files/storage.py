@@ -103,7 +103,7 @@ def check_md5(announced: str, received: "hashlib._Hash", size: int) -> None:
 
 
 class VerifiedUpload:
-    """Passes chunks on and raises behind the last one when size or MD5 is not as announced."""
+    """Passes chunks on; raises after the last one if size or MD5 differ from what was announced."""
 
     def __init__(self, chunks: AsyncIterator[bytes], md5: str, limit: int) -> None:
         self._chunks = chunks

@@ -157,13 +157,13 @@ class DryRun:
 
 #: Large columns that most transitions have no use for.
 _LARGE: Final = frozenset({"run_spec", "layers", "template_values"})
-_LIGHT: Final = select(*(column for column in items.c if column.name not in _LARGE))
+_WITHOUT_SPECS: Final = select(*(column for column in items.c if column.name not in _LARGE))
 _RECORD: Final = select(
     *(column for column in items.c if column.name not in {"layers", "template_values"})
 )
-_LIGHT_BY_ID: Final = _LIGHT.where(items.c.id == bindparam("item"))
+_WITHOUT_SPECS_BY_ID: Final = _WITHOUT_SPECS.where(items.c.id == bindparam("item"))
 _FULL_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
-_LIGHT_LOCKED: Final = _LIGHT_BY_ID.with_for_update()
+_WITHOUT_SPECS_LOCKED: Final = _WITHOUT_SPECS_BY_ID.with_for_update()
 #: Made once, since making a statement costs more than running it; what is given besides the
 #: guard names the columns to set.
 _CHANGE: Final = update(items).where(
@@ -172,16 +172,16 @@ _CHANGE: Final = update(items).where(
     items.c.epoch == bindparam("seen_epoch"),
     items.c.phase == bindparam("seen_phase"),
 )
-_PLACE: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
-#: More than any machine has.
-_PLENTY_CPUS: Final = 1e9
-_PLENTY_MEMORY: Final = 2**62
+_QUEUE_ORDER: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
+#: Larger than any machine.
+_NO_CPU_LIMIT: Final = 1e9
+_NO_MEMORY_LIMIT: Final = 2**62
 
-_CLAIMED: Final = _LIGHT.where(
+_CLAIMED: Final = _WITHOUT_SPECS.where(
     text(HELD_ONLY),
     items.c.agent_id == bindparam("holder"),
     items.c.request_id == bindparam("request"),
-).order_by(*_PLACE)
+).order_by(*_QUEUE_ORDER)
 
 
 _TO_STOP: Final = (
@@ -205,8 +205,8 @@ def _fitting_queries(
     one writer and ignores the clause).
 
     Items for the last `uncounted` of them fit whatever they demand. With `without_resource` items
-    that name no resource are found, too. Made once per number: a list of any length would be
-    rendered again with every claim.
+    that name no resource are found, too. Cached per number of resources; a list of any
+    length would be rendered for every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)
@@ -227,7 +227,7 @@ def _fitting_queries(
         or_(false(), *suited),
         fits,
     )
-    query = select(items.c.id, *_PLACE).where(*where).order_by(*_PLACE).limit(1)
+    query = select(items.c.id, *_QUEUE_ORDER).where(*where).order_by(*_QUEUE_ORDER).limit(1)
     return query, query.with_for_update(skip_locked=True)
 
 
@@ -238,12 +238,12 @@ def insert(tx: Tx, values: dict[str, Any]) -> None:
 
 def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
     """An item without its specs; locked, it stays as it is until the end of the transaction."""
-    return tx.one(_LIGHT_LOCKED if lock else _LIGHT_BY_ID, item=item_id)
+    return tx.one(_WITHOUT_SPECS_LOCKED if lock else _WITHOUT_SPECS_BY_ID, item=item_id)
 
 
 def require(tx: Tx, item_id: str) -> AnyRow:
     """As `row`, of an item that exists."""
-    return tx.require(_LIGHT_BY_ID, item=item_id)
+    return tx.require(_WITHOUT_SPECS_BY_ID, item=item_id)
 
 
 def whole(tx: Tx, item_id: str) -> AnyRow:
@@ -252,8 +252,8 @@ def whole(tx: Tx, item_id: str) -> AnyRow:
 
 
 def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
-    """Several, in the order of their ids, so that two who lock them cannot block each other."""
-    query = _LIGHT.where(items.c.id.in_(item_ids)).order_by(items.c.id)
+    """Several, ordered by id, so that two transactions that lock them cannot deadlock."""
+    query = _WITHOUT_SPECS.where(items.c.id.in_(item_ids)).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
 
 
@@ -297,8 +297,8 @@ def lock_first_fitting(
     ordered = [*counted, *(one for one in offered if one in uncounted)]
     fitting = {
         **{f"offered_{index}": one for index, one in enumerate(ordered)},
-        "cpus": _PLENTY_CPUS if free.cpus is None else free.cpus,
-        "memory": _PLENTY_MEMORY if free.memory is None else free.memory,
+        "cpus": _NO_CPU_LIMIT if free.cpus is None else free.cpus,
+        "memory": _NO_MEMORY_LIMIT if free.memory is None else free.memory,
         "gpus": len(free.gpus),
     }
     numbers = len(ordered), len(ordered) - len(counted)
@@ -326,7 +326,7 @@ def lock_first(tx: Tx, queue_id: str) -> str | None:
     query = select(items.c.id).where(
         text(QUEUED_ONLY), items.c.queue_id == queue_id, items.c.not_before.is_(None)
     )
-    found = tx.one(query.order_by(*_PLACE).limit(1).with_for_update(skip_locked=True))
+    found = tx.one(query.order_by(*_QUEUE_ORDER).limit(1).with_for_update(skip_locked=True))
     return None if found is None else str(found.id)
 
 
@@ -370,7 +370,7 @@ def extend_all_leases(tx: Tx, expires_at: float) -> None:
 
 def held_by(tx: Tx, agent_id: str, *, lock: bool = False) -> Sequence[AnyRow]:
     """Items an agent holds, oldest first."""
-    query = _LIGHT.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
+    query = _WITHOUT_SPECS.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
 
 
@@ -393,7 +393,7 @@ def permitted_to(tx: Tx, agent_id: str) -> list[str]:
 
 def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
     """Held items whose lease expired, locked; rows locked by others are skipped."""
-    query = _LIGHT.where(text(HELD_ONLY), items.c.lease_expires_at < tx.now)
+    query = _WITHOUT_SPECS.where(text(HELD_ONLY), items.c.lease_expires_at < tx.now)
     ordered = query.order_by(items.c.lease_expires_at, items.c.id).limit(limit)
     return tx.all(ordered.with_for_update(skip_locked=True))
 
@@ -401,7 +401,7 @@ def expired(tx: Tx, limit: int) -> Sequence[AnyRow]:
 def live_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
     """Queued and held items of a queue, locked."""
     alive = or_(text(QUEUED_ONLY), text(HELD_ONLY))
-    query = _LIGHT.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
+    query = _WITHOUT_SPECS.where(items.c.queue_id == queue_id, alive).order_by(items.c.id)
     return tx.all(query.with_for_update())
 
 
@@ -409,7 +409,7 @@ def by_run(tx: Tx, entity: str, project: str, run_name: str) -> AnyRow | None:
     """The newest item that launched a run of that name."""
     place = (items.c.run_entity == entity, items.c.project == project)
     where = (*place, items.c.run_name == run_name)
-    return tx.one(_LIGHT.where(*where).order_by(items.c.seq.desc()).limit(1))
+    return tx.one(_WITHOUT_SPECS.where(*where).order_by(items.c.seq.desc()).limit(1))
 
 
 def reset_priorities(tx: Tx, queue_id: str, priority: int) -> None:
@@ -431,8 +431,8 @@ def count_ahead(tx: Tx, item: ItemRecord) -> int:
 def remove_finished(tx: Tx, before: float, limit: int) -> int:
     """Remove items that ended before then, with their attempts and events.
 
-    The one with the newest attempt stays: SQLite would give that attempt's number again, and
-    a run token says nothing else about whose it is.
+    The item with the newest attempt stays: SQLite would reuse that attempt's id, and a run
+    token identifies its attempt only by that id.
     """
     newest = select(attempts.c.item_id).order_by(attempts.c.id.desc()).limit(1).scalar_subquery()
     where = (items.c.finished_at < before, items.c.id != newest)

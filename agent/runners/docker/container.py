@@ -201,8 +201,8 @@ def _out_of_memory(ending: Ending) -> Ending:
 def _may_be_memory(ending: Ending, inspected: dict[str, Any]) -> bool:
     """A SIGKILL in a container with a limit that the engine does not explain.
 
-    The kernel's notice of an out-of-memory kill reaches the engine separately, and is lost at
-    times: in two of 32 on engine 26.1, four at once.
+    The kernel's notice of an out-of-memory kill reaches the engine separately and can be lost
+    (2 of 32 runs with four containers in parallel, Docker 26.1).
     """
     limited = bool((inspected.get("HostConfig") or {}).get("Memory"))
     return limited and ending.signal == signal.SIGKILL and ending.cause is None

@@ -174,7 +174,7 @@ class DockerRunner:
             if answer.status != _CONFLICT:
                 break
             existing = await self._containers.inspect(request.name)
-            adopted = None if existing is None else _adopted(existing, request)
+            adopted = None if existing is None else _reuse_existing(existing, request)
             if adopted is not None and not is_void(adopted, request.lease):
                 return adopted
             if adopted is not None:
@@ -363,7 +363,7 @@ class DockerRunner:
         return self._state_dir / f"{workload.name}.marks" if self._state_dir else None
 
 
-def _adopted(existing: dict[str, Any], request: RunRequest) -> Workload:
+def _reuse_existing(existing: dict[str, Any], request: RunRequest) -> Workload:
     workload = workload_of(existing)
     if workload is None or not same_attempt(labels_of(existing), request.labels):
         message = f"The name '{request.name}' is taken by another container."

@@ -68,7 +68,7 @@ class _Supervisor:
 
     pid: int
     #: Its session was certainly the job's when the watch began.
-    lived: bool
+    was_alive: bool
 
 
 class ProcessRunner:
@@ -114,7 +114,7 @@ class ProcessRunner:
     def preview(self, request: RunRequest) -> Json:
         """See the port: argv, folder and environment."""
         _refuse_unsupported(request)
-        job = _described(request, self._folder(request.name))
+        job = _job_of(request, self._folder(request.name))
         return {
             "argv": list(job.argv),
             "folder": job.workdir,
@@ -130,7 +130,7 @@ class ProcessRunner:
         return await self._in_thread(lambda: self._create(request))
 
     async def start(self, workload: Workload) -> StartResult:
-        """See the port. The status file, created exclusively, is the fence."""
+        """See the port. The status file, created exclusively, prevents a second start."""
         try:
             return await self._in_thread(lambda: self._start(workload))
         except JobError as error:
@@ -138,7 +138,7 @@ class ProcessRunner:
 
     async def find(self, name: str) -> Workload | None:
         """See the port. EXITED without an ending: the supervisor vanished."""
-        return await self._in_thread(lambda: self._mine(self._folder(name)))
+        return await self._in_thread(lambda: self._own_workload(self._folder(name)))
 
     async def owned(self) -> list[Workload]:
         """See the port."""
@@ -166,7 +166,7 @@ class ProcessRunner:
                 await watch.wait()
                 self._reap(name)
                 if not group_is_empty(supervisor.pid):
-                    await self._kill(name, supervisor.pid if supervisor.lived else None)
+                    await self._kill(name, supervisor.pid if supervisor.was_alive else None)
         status = await self._in_thread(folder.status)
         ending = _ending(workload.name, status)
         if (
@@ -187,7 +187,7 @@ class ProcessRunner:
             if status.alive and status.pid is not None:
                 await self._end(name, watch, status.pid, grace)
             elif status.pid is None or not group_is_empty(status.pid):
-                # Long after its supervisor's end a session's id may be reused.
+                # The session id may have been reused: find the processes by the variable only.
                 await self._kill(name, None)
             self._reap(name)
 
@@ -214,11 +214,11 @@ class ProcessRunner:
         child = self._children.get(name)
         if child is not None:
             async with Watch(child) as watch:
-                yield watch, _Supervisor(child, lived=True)
+                yield watch, _Supervisor(child, was_alive=True)
             return
         async with self._watching(self._folder(name)) as (watch, status):
             pid = status.pid if status else None
-            yield watch, _Supervisor(pid, lived=status.alive) if status and pid else None
+            yield watch, _Supervisor(pid, was_alive=status.alive) if status and pid else None
 
     @asynccontextmanager
     async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:
@@ -263,9 +263,9 @@ class ProcessRunner:
     def _create(self, request: RunRequest) -> Workload:
         _refuse_unsupported(request)
         folder = self._folder(request.name)
-        job = _described(request, folder)
+        job = _job_of(request, folder)
         existing = folder.job()
-        adopted = None if existing is None else _adopted(existing, job, folder)
+        adopted = None if existing is None else _reuse_existing(existing, job, folder)
         if adopted is not None and not is_void(adopted, request.lease):
             return adopted
         environment = self._variables(request)
@@ -293,7 +293,7 @@ class ProcessRunner:
         try:
             self._children[job.name] = spawn(folder, job, self._limits, self._user)
         except StartedBeforeError:
-            return Started(_seen(folder) or workload, before=True)
+            return Started(_read_workload(folder) or workload, before=True)
         folder.forget_secrets()
         status = folder.status()
         started = status.started_at if status else None
@@ -313,13 +313,13 @@ class ProcessRunner:
         return True
 
     def _owned(self) -> list[Workload]:
-        found = [self._mine(folder) for folder in folders(self._root)]
+        found = [self._own_workload(folder) for folder in folders(self._root)]
         return [workload for workload in found if workload is not None]
 
-    def _mine(self, folder: Folder) -> Workload | None:
+    def _own_workload(self, folder: Folder) -> Workload | None:
         job = folder.job()
         mine = job is not None and job.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
-        return _seen(folder) if mine else None
+        return _read_workload(folder) if mine else None
 
     def _folder(self, name: str) -> Folder:
         return Folder(self._root / name)
@@ -337,27 +337,27 @@ def _refuse_unsupported(request: RunRequest) -> None:
         raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
 
 
-def _described(request: RunRequest, folder: Folder) -> Job:
+def _job_of(request: RunRequest, folder: Folder) -> Job:
     argv = (*request.command, *request.args)
     if not request.command:
         message = "The job has no command, and a local process has no image to take one from."
         raise JobError(Cause.START_ENTRYPOINT, message, hint="Submit with --entry-point.")
     if not all(is_passable(word) for word in argv):
-        message = "An argument of the command is no text."
+        message = "An argument of the command is not valid text."
         raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
     workdir = request.workdir or folder.path / "work"
     return Job(request.name, dict(request.labels), argv, str(workdir))
 
 
-def _adopted(existing: Job, wanted: Job, folder: Folder) -> Workload:
-    found = _seen(folder)
+def _reuse_existing(existing: Job, wanted: Job, folder: Folder) -> Workload:
+    found = _read_workload(folder)
     if found is None or not same_attempt(existing.labels, wanted.labels):
         message = f"The folder {folder.path} belongs to another job."
         raise JobError(Cause.START_FAILED, message, hint="Remove it, then retry the item.")
     return found
 
 
-def _seen(folder: Folder) -> Workload | None:
+def _read_workload(folder: Folder) -> Workload | None:
     job = folder.job()
     lease = job.lease if job else None
     if job is None or lease is None:

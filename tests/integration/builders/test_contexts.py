@@ -74,7 +74,9 @@ async def test_exactly_the_files_that_count_in_the_key_are_sent(
         dockerfile.write_text(OWN.format(base="python:3.11-slim"))
     request = request_for(tree, dockerfile=dockerfile)
     image, log = await build(builder(), request)
-    assert "left out, as secrets: id_rsa (`!id_rsa` in .dockerignore)" in log.text
+    assert (
+        "they look like secrets: id_rsa; to include one, add `!id_rsa` to .dockerignore" in log.text
+    )
     rules = Ignore(make_plan(request, BuilderConfig()).ignore)
     every = {p.relative_to(tree).as_posix() for p in tree.rglob("*") if p.is_file()}
     sent = files_in(image, "/job" if own else "/home/launch/src")
