@@ -203,7 +203,7 @@ async def _open_backend(
 async def _container_backend(
     stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
 ) -> tuple[Backend, tuple[Pruner, ...]]:
-    from agent.builders.prebuilt import ReadyImages
+    from agent.builders.prebuilt import PrebuiltImages
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
@@ -223,7 +223,7 @@ async def _container_backend(
         _warn_of_old_keys(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
     registry = await open_registry(stack, context, destination)
-    images = ReadyImages(engine, pull=config.pull, registry=registry)
+    images = PrebuiltImages(engine, pull=config.pull, registry=registry)
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
     rules = context.config.prune

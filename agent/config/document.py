@@ -23,14 +23,14 @@ KeyPath = tuple[str | int, ...]
 
 _TAG: Final = "tag:yaml.org,2002:"
 #: An alias of an alias of an alias … can make a short text very large.
-_MOST_NODES: Final = 200_000
+_MAX_NODES: Final = 200_000
 #: Tags that have a form in JSON, by the kind of node.
 _TAGS: Final[dict[type[yaml.Node], set[str]]] = {
     yaml.ScalarNode: {"str", "merge", "null", "bool", "int", "float"},
     yaml.MappingNode: {"map"},
     yaml.SequenceNode: {"seq"},
 }
-_JSON_WORD: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
+_JSON_TOKEN: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
 #: Tag, form and first characters of each kind of plain scalar; anything else is a string.
 _CORE_SCHEMA: Final = (
     ("null", r"null|Null|NULL|~|", ["", *"~nN"]),
@@ -197,7 +197,7 @@ def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
         ConfigError: a key occurs twice, or a value is not JSON.
     """
     lines: dict[KeyPath, int] = {}
-    for path, line, word in _json_words(text):
+    for path, line, word in _json_tokens(text):
         if not word and path in lines:
             reason = f"the key `{path[-1]}` occurs twice"
             raise _error(name, line, path[:-1], reason, "Remove one.")
@@ -212,12 +212,12 @@ def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
     return lines
 
 
-def _json_words(text: str) -> Iterator[tuple[KeyPath, int, str]]:
+def _json_tokens(text: str) -> Iterator[tuple[KeyPath, int, str]]:
     """Path, line and word of every key (word empty) and every value of valid JSON."""
     around: list[str] = []
     path: list[str | int] = []
     line, key_is_next = 1, False
-    for word in _JSON_WORD.findall(text):
+    for word in _JSON_TOKEN.findall(text):
         if word == "\n":
             line += 1
         elif word in {"}", "]"}:
@@ -276,7 +276,7 @@ class _YamlReader:
             ConfigError: it has no form in JSON.
         """
         self._count += 1
-        if self._count > _MOST_NODES:
+        if self._count > _MAX_NODES:
             raise self._error(node, path, "its aliases make it too large")
         if id(node) in self._around:
             raise self._error(node, path, "an alias that contains itself")

@@ -15,10 +15,10 @@ from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, run_attempt
+from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.report import Report
-from agent.pipeline.retry import retry_until_answered
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,8 @@ from agent.model.protocol import ClaimRequest, ConditionKind
 from agent.model.units import format_size
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import race
-from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 #: Seconds of one long poll.
@@ -112,7 +112,7 @@ class ClaimLoop:
             uncounted=uncounted,
         )
         self._sleep = sleep
-        self._unanswered: str | None = None
+        self._pending_request_id: str | None = None
         self._failing = False
         self._backoff = Backoff(longest=10.0)
 
@@ -125,15 +125,17 @@ class ClaimLoop:
             for claim in await self._poll():
                 await self._start(claim)
 
-    async def return_unanswered(self) -> None:
+    async def release_claims_of_pending_request(self) -> None:
         """After `run` was cancelled: return what an interrupted poll may have been given.
 
         The same request id without free slots returns what was given to it, and nothing new.
         """
-        if self._unanswered is None:
+        if self._pending_request_id is None:
             return
         free = replace(self._capacity.free, slots=0)
-        request = replace(self._request, request_id=self._unanswered, free=free, wait_seconds=0.0)
+        request = replace(
+            self._request, request_id=self._pending_request_id, free=free, wait_seconds=0.0
+        )
         with suppress(LaunchError, TimeoutError):
             async with asyncio.timeout(_RETURN_TIMEOUT):
                 for claim in await self._queue.claim(request):
@@ -143,10 +145,10 @@ class ClaimLoop:
         free, claimable = self._capacity.free, self._backends.claimable
         if claimable == ():
             return ()
-        self._unanswered = self._unanswered or secrets.token_hex(12)
+        self._pending_request_id = self._pending_request_id or secrets.token_hex(12)
         request = replace(
             self._request,
-            request_id=self._unanswered,
+            request_id=self._pending_request_id,
             free=free,
             max_items=_MAX_ITEMS if free.slots is None else max(1, free.slots),
             wait_seconds=_WAIT,
@@ -167,7 +169,7 @@ class ClaimLoop:
             return ()
         if claims is None:
             return ()
-        self._unanswered = None
+        self._pending_request_id = None
         self._backoff.reset()
         if self._failing:
             structlog.get_logger().info("the control plane answers claims again")

@@ -10,8 +10,8 @@ import structlog
 from agent.daemon.attempts import Attempts
 from agent.model.errors import LaunchError
 from agent.model.protocol import Condition, ConditionKind, Heartbeat
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import race
-from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 #: Commands about this process as a whole.

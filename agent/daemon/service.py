@@ -20,17 +20,17 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
 from agent.daemon.claim import ClaimLoop, FreeDiskCheck
-from agent.daemon.health import AgentStatus, OutcomeCounter, serve_health
+from agent.daemon.health_endpoints import AgentStatus, OutcomeCounter, serve_health
 from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
 from agent.daemon.process import SystemdNotifier, signal_handlers
 from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason, cancel_task, race
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, Sources
-from agent.pipeline.retry import Sleep
 from agent.ports.queue import QueuePort
 
 #: Seconds that attempts get to detach, and that stopped jobs get beyond their grace period.
@@ -101,12 +101,12 @@ class ShutdownRequest:
         """A loop of the daemon ended."""
         self._request(ShutdownReason.FAILED)
 
-    async def first_level(self) -> ShutdownReason:
+    async def wait_graceful(self) -> ShutdownReason:
         """Wait for the first request."""
         await self._first.wait()
         return self.reason or ShutdownReason.FAILED
 
-    async def second_level(self) -> None:
+    async def wait_forced(self) -> None:
         """Wait for a request to stop the jobs, too."""
         await self._second.wait()
 
@@ -188,9 +188,9 @@ class AgentDaemon:
             stack.enter_context(signal_handlers(self._shutdown.by_signal))
             journal = await Journal.open(self._config.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            parts = await race(self._register(journal), self._shutdown.first_level())
+            parts = await race(self._register(journal), self._shutdown.wait_graceful())
             if parts is None:
-                return _EXIT_CODES[await self._shutdown.first_level()]
+                return _EXIT_CODES[await self._shutdown.wait_graceful()]
             structlog.contextvars.bind_contextvars(agent=parts.agent.agent_name)
             await stack.enter_async_context(serve_health(self._config.health, parts.status))
             return await self._supervise(parts)
@@ -232,7 +232,8 @@ class AgentDaemon:
         claims = ClaimLoop(
             queue, attempts, capacity, health, disk,
             agent_id=agent.agent_id, session=registration.session,
-            queues=registration.queues, uncounted=_uncounted(backends), sleep=self._sleep,
+            queues=registration.queues, uncounted=_self_scheduling_resources(backends),
+            sleep=self._sleep,
         )  # fmt: skip
         recovery = Recovery(
             queue, journal, backends, attempts, grace=self._limits.grace, sleep=self._sleep
@@ -260,7 +261,7 @@ class AgentDaemon:
         }
         tasks = {name: self._supervised(name, loop) for name, loop in loops.items()}
         try:
-            reason = await self._shutdown.first_level()
+            reason = await self._shutdown.wait_graceful()
             self._notifier.stopping("shutting down")
             structlog.get_logger().info("shutting down", reason=reason.name.lower())
             parts.status.heartbeat.draining = True
@@ -302,8 +303,8 @@ class AgentDaemon:
             await _ends_within(_DETACH, attempts.all_ended())
             return
         detach = reason in {ShutdownReason.DETACH, ShutdownReason.FAILED}
-        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.HAND_BACK)
-        await parts.claims.return_unanswered()
+        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.RELEASE)
+        await parts.claims.release_claims_of_pending_request()
         if detach:
             await _ends_within(_DETACH, attempts.all_ended())
         else:
@@ -317,7 +318,7 @@ class AgentDaemon:
             structlog.get_logger().info(
                 "waiting for jobs; a second signal stops them", jobs=len(attempts)
             )
-        await race(attempts.all_ended(), self._shutdown.second_level())
+        await race(attempts.all_ended(), self._shutdown.wait_forced())
         if not len(attempts):
             return
         superseded = self._shutdown.reason is ShutdownReason.SUPERSEDED
@@ -328,7 +329,7 @@ class AgentDaemon:
             await _ends_within(_DETACH, attempts.all_ended())
 
 
-def _uncounted(backends: Mapping[str, Backend]) -> tuple[str, ...]:
+def _self_scheduling_resources(backends: Mapping[str, Backend]) -> tuple[str, ...]:
     """Resources whose backend schedules by itself, so that only the number of jobs is limited."""
     return tuple(name for name, one in backends.items() if one.runner.demand({}) is None)
 

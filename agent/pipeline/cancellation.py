@@ -22,7 +22,7 @@ class CancelReason(IntEnum):
     """Why an attempt should not go on; a greater value takes precedence."""
 
     #: The agent shuts down: return the item to its queue unless it was permitted.
-    HAND_BACK = 1
+    RELEASE = 1
     #: Somebody asked for the item to be stopped.
     STOP = 2
     #: The agent shuts down and stops its jobs.

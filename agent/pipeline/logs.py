@@ -11,8 +11,8 @@ from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, LaunchError, UnreachableError
 from agent.model.units import format_size
 from agent.model.work import Lease
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import Cancellation, CancelReason, cancel_task
-from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload

@@ -12,6 +12,7 @@ from agent.model.errors import JobError, LaunchError
 from agent.model.phase import Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
+from agent.pipeline.backoff import Backoff
 from agent.pipeline.cancellation import (
     WHILE_CONCLUDING,
     AttemptCancelledError,
@@ -23,7 +24,6 @@ from agent.pipeline.environment import JobInputs, job_inputs
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import StoppedBy, outcome_of
 from agent.pipeline.resolve import arguments_of
-from agent.pipeline.retry import Backoff
 from agent.ports.runner import (
     Ended,
     Ending,
@@ -39,7 +39,7 @@ from agent.ports.runner import (
 )
 
 _STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
-#: Reasons that stop a started workload or stop watching it; HAND_BACK comes too late for it.
+#: Reasons that stop a started workload or stop watching it; RELEASE comes too late for it.
 _AFTER_START: Final = WHILE_CONCLUDING | frozenset(_STOPS)
 
 

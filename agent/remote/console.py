@@ -338,7 +338,9 @@ class Console:
         params: dict[str, str | int] = {"offset": offset}
         if follow:
             params["follow"] = 1
-        async with self._client.stream("GET", path, params=params, silence=_SILENCE) as response:
+        async with self._client.stream(
+            "GET", path, params=params, read_timeout=_SILENCE
+        ) as response:
             async for piece in response.content.iter_any():
                 yield piece
 

@@ -44,7 +44,7 @@ from agent.ports.runner import (
 )
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import ContainerSettings, container_body
-from agent.runners.docker.container import (
+from agent.runners.docker.container_state import (
     Containers,
     is_running,
     labels_of,

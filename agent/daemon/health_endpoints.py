@@ -125,7 +125,7 @@ class _Collector:
             "attempts": ("Attempts under way.", len(status.attempts)),
             "free_slots": ("Further jobs it could take.", status.capacity.free.slots),
             "heartbeat_age_seconds": ("Since the last answered heartbeat.", status.heartbeat_age),
-            "engines_down": ("Engines that do not answer.", len(status.backends.failures)),
+            "backends_down": ("Engines that do not answer.", len(status.backends.failures)),
         }
         for name, (text, value) in gauges.items():
             if value is not None:
