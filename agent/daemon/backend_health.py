@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from agent.daemon.heartbeat import Conditions
+from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import ConditionKind
 from agent.pipeline.backoff import Sleep

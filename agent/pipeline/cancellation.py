@@ -1,7 +1,7 @@
 """Cancelling attempts: why, and how it reaches a running stage.
 
-A stop request and a lost lease are the only two things that travel backward. Both reach an
-attempt as a `CancelReason`. A stage that may simply be abandoned runs under
+A stop request and a lost lease are the only two signals sent from the control plane to an attempt.
+Both reach it as a `CancelReason`. A stage that may simply be abandoned runs under
 `Cancellation.guard`; one that must not be cut (a start, a stop) checks for reasons between
 its steps.
 """

@@ -52,11 +52,11 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address and key: one pair, from one place."""
+    """Address and API key, both from the same configuration source."""
 
     url: str
     api_key: str | None = field(repr=False, default=None)
-    #: PEM file; `None` trusts what the machine trusts (`SSL_CERT_FILE` included).
+    #: PEM file; `None` uses the system's CA store (or `SSL_CERT_FILE`).
     ca_bundle: Path | None = None
 
 
@@ -64,7 +64,7 @@ class Endpoint:
 class RetryPolicy:
     """How failed calls are repeated; seconds."""
 
-    #: No new try starts later than this after the first, whatever the call's deadline.
+    #: Stop retrying after this many seconds, whatever the call's deadline.
     total: float = 3.0
     first_wait: float = 0.1
     longest_wait: float = 5.0
@@ -118,7 +118,7 @@ class GraphQLClient:
 
     @property
     def proxied(self) -> bool:
-        """Whether a proxy of the environment is used: not for this machine itself."""
+        """Whether HTTP_PROXY and HTTPS_PROXY are used: yes, except for loopback."""
         return self._base.host not in _LOOPBACK
 
     async def __aenter__(self) -> Self:
@@ -225,7 +225,7 @@ class GraphQLClient:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a response to be read in pieces; no retries, since pieces may be used already.
 
-        `read_timeout`: seconds that the server may send nothing.
+        `read_timeout`: seconds without a byte after which the response counts as broken.
 
         Raises:
             UnreachableError: the connection failed, broke, or was silent for too long.
@@ -327,7 +327,7 @@ class GraphQLClient:
 
 
 class _Wait:
-    """What the server asks for, else a random share of an interval that doubles."""
+    """Retry-After plus a random exponential backoff."""
 
     def __init__(self, retry_policy: RetryPolicy) -> None:
         self._backoff = wait_random_exponential(

@@ -1,4 +1,4 @@
-"""Which failed requests may be sent again: decided here, once, with reasons."""
+"""Which failed requests may be sent again, and why."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the engine says about a container: its state, and how it ended."""
+"""Reads a container's state from the engine, waits for its end, and classifies how it ended."""
 
 import asyncio
 import signal

@@ -300,7 +300,7 @@ class DockerRunner:
                 yield piece
 
     async def stop(self, workload: Workload, grace: float) -> None:
-        """See the port."""
+        """See the port. The engine sends SIGTERM, then SIGKILL after `grace` seconds."""
         seconds = math.ceil(grace)
         answer = await self._engine.call(
             "POST",

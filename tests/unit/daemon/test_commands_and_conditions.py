@@ -136,7 +136,7 @@ async def test_a_full_disk_is_a_condition_until_there_is_space(
     async def seen(_: object) -> int:
         return free
 
-    monkeypatch.setattr("agent.daemon.claim.FreeDiskCheck.free", seen)
+    monkeypatch.setattr("agent.daemon.conditions.FreeDiskCheck.free", seen)
     no_heartbeat.settings = {"min_free_disk": 1 << 31}
     async with no_heartbeat.running():
         await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
