@@ -272,7 +272,7 @@ class JobLog:
     """The job's own output, from its first to its last byte.
 
     The backend keeps it and it can be read again from any position, so nothing is buffered
-    here beyond a shipper's buffer: while the control plane is away, reading waits; when the
+    here beyond a shipper's buffer: while the control plane is unreachable, reading waits; when the
     stream breaks, or the control plane has lost bytes, reading begins again at what is stored.
     """
 

@@ -116,7 +116,7 @@ async def watch(
 
     Raises:
         AttemptCancelledError: detached or fenced; the workload goes on.
-        JobError: `LOST_ENGINE`: the backend stayed away.
+        JobError: `LOST_ENGINE`: the backend was unreachable for too long.
     """
     watcher = _Watcher(attempt, workload, resume)
     try:
@@ -198,7 +198,9 @@ class _Watcher:
             except JobError as error:
                 if error.cause is not Cause.LOST_ENGINE:
                     raise
-                structlog.get_logger().warning("the engine went away under a job", error=str(error))
+                structlog.get_logger().warning(
+                    "the engine became unreachable while a job ran", error=str(error)
+                )
                 self._workload = await self._find_again(error)
 
     def _note_pending(self, pending: Pending) -> None:
