@@ -63,8 +63,8 @@ class _Supervisor:
     """The process that a watch observes."""
 
     pid: int
-    #: Its session was certainly the job's when the watch began.
-    lived: bool
+    #: Whether it was alive when the watch began: then its session id is certainly the job's.
+    was_alive: bool
 
 
 class ProcessRunner:
@@ -162,7 +162,7 @@ class ProcessRunner:
                 await watch.wait()
                 self._reap(name)
                 if not group_is_empty(supervisor.pid):
-                    await self._kill(name, supervisor.pid if supervisor.lived else None)
+                    await self._kill(name, supervisor.pid if supervisor.was_alive else None)
         status = await self._in_thread(folder.status)
         ending = _ending(workload.name, status)
         if (
@@ -201,11 +201,11 @@ class ProcessRunner:
         child = self._children.get(name)
         if child is not None:
             async with Watch(child) as watch:
-                yield watch, _Supervisor(child, lived=True)
+                yield watch, _Supervisor(child, was_alive=True)
             return
         async with self._watching(self._folder(name)) as (watch, status):
             pid = status.pid if status else None
-            yield watch, _Supervisor(pid, lived=status.alive) if status and pid else None
+            yield watch, _Supervisor(pid, was_alive=status.alive) if status and pid else None
 
     @asynccontextmanager
     async def _watching(self, folder: Folder) -> AsyncIterator[tuple[Watch, Status | None]]:

@@ -15,8 +15,8 @@ exec 9>&0 0</dev/null 8>&1 1>/dev/null 2>/dev/null
 trap : TERM INT HUP QUIT
 
 # The job runs in the foreground: in the background a shell would make it ignore SIGINT. Its
-# supervisor's id is told from where SIGTERM has its default meaning already: whoever knows
-# the id may send it, and it is not swallowed.
+# supervisor's id is written only after SIGTERM has its default action again: a process that
+# reads the id may send SIGTERM at once, and the signal is not ignored.
 (
     [ "$1" = - ] || ulimit -v "$1" || exit 126
     [ "$2" = - ] || ulimit -n "$2" || exit 126
