@@ -137,7 +137,7 @@ class _Poll:
 
 
 class Screen:
-    """Writes the job's log to standard output, the setup log and remarks to standard error."""
+    """Writes the job's log to standard output, the setup log and messages to standard error."""
 
     def __init__(self) -> None:
         self._at_line_start = True
@@ -150,7 +150,7 @@ class Screen:
         stream.buffer.flush()
         self._at_line_start = piece.endswith((b"\n", b"\r"))
 
-    def remark(self, item: Json) -> None:
+    def print_phase(self, item: Json) -> None:
         """Print a line about an item's phase, if that line is new."""
         line = phase_line(item)
         if line == self._last or Phase(item["phase"]) in TERMINAL:

@@ -206,7 +206,7 @@ async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
     try:
         if quiet:
             return await wait_for(console, item_id)
-        return await follow_item(console, item_id, screen.remark, screen.write)
+        return await follow_item(console, item_id, screen.print_phase, screen.write)
     except BrokenPipeError:
         # Not 0: how the job ends is not known here.
         raise click.exceptions.Exit(_PIPE_CLOSED) from None

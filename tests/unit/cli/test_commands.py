@@ -119,8 +119,14 @@ def test_an_update_without_a_change_is_refused(run: Run, far_end: FarEnd) -> Non
 def test_queues_are_shown_paused_resumed_and_deleted(run: Run, far_end: FarEnd) -> None:
     far_end.answers["pauseLaunchQueue"] = lambda asked: queue(paused=asked["paused"])
     far_end.answers["deleteLaunchQueue"] = True
-    far_end.answers["launchQueues"] = [queue(agents=[agent()])]
-    assert "desk (POLLING" in run("queue", "show", "default").out
+    counts = [
+        {"phase": phase, "count": count}
+        for phase, count in (("QUEUED", 2), ("LEASED", 1), ("PREPARING", 3), ("ERRORED", 4))
+    ]
+    far_end.answers["launchQueues"] = [queue(agents=[agent()], counts=counts)]
+    shown = run("queue", "show", "default").out
+    assert "desk (POLLING" in shown
+    assert "2 waiting, 4 preparing, 4 error" in shown
     assert "Paused" in run("queue", "pause", "default").out
     assert far_end.last("pauseLaunchQueue")["paused"] is True
     assert "Resumed" in run("queue", "resume", "default").out

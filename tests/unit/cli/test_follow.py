@@ -143,10 +143,10 @@ async def test_a_server_that_stays_away_ends_the_wait(monkeypatch: pytest.Monkey
 def test_remarks_begin_on_a_line_of_their_own(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     screen = Screen()
     screen.write("job", b"no end of line")
-    screen.remark(item(phase="STARTED"))
-    screen.remark(item(phase="STARTED"))
+    screen.print_phase(item(phase="STARTED"))
+    screen.print_phase(item(phase="STARTED"))
     screen.write("setup", b"line\n")
-    screen.remark(ended())
+    screen.print_phase(ended())
     out, err = capfdbinary.readouterr()
     assert out == b"no end of line"
     assert err == b"\nlaunch: running\nline\n"
