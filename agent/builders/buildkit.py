@@ -50,7 +50,7 @@ class BuildBackend:
     pushes: bool
     #: Whether it can keep its cache in a registry.
     registry_cache: bool
-    #: What it builds for unless told otherwise; `None` for the engine's own.
+    #: The default platform of builds; `None` for the engine's own.
     platform: str | None = None
 
 
@@ -184,7 +184,7 @@ def _output(build: BuildRun) -> list[str]:
         argv = ["--output", f"type=image,name={build.pushed_as},push=true"]
     else:
         argv = ["--tag", build.tag]
-        # The engine's own builders leave the image in it, all others must be told to.
+        # The engine's own builders keep the image in the engine; others need `--load` for that.
         argv += ["--load"] if build.backend.pushes else []
     if build.cache is not None:
         where = f"type=registry,ref={build.cache}"

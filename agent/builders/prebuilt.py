@@ -31,7 +31,7 @@ _ALSO_RUNS: Final = {"amd64": {"386"}, "arm64": {"arm"}}
 Pull = Literal["missing", "always", "never"]
 
 
-class ReadyImages:
+class PrebuiltImages:
     """`ImagePort` over the agent's engine: pulls what the engine does not have."""
 
     def __init__(

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from agent.cli.options import Target, json_option, on_server
-from agent.cli.output import Columns, ago, print_json, print_list
+from agent.cli.output import Columns, format_age, print_json, print_list
 from agent.model.errors import InvalidInputError
 
 Json = dict[str, Any]
@@ -20,7 +20,7 @@ _KEY_COLUMNS: Final[Columns] = {
     "KIND": lambda each: each["kind"],
     "ENDS IN": lambda each: each["hint"],
     "QUEUES": lambda each: "all" if each["queues"] is None else ", ".join(each["queues"]),
-    "CREATED": lambda each: ago(each["createdAt"]),
+    "CREATED": lambda each: format_age(each["createdAt"]),
     "STATE": lambda each: "revoked" if each["revokedAt"] else "valid",
 }
 

@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.cli.options import Target, json_option, on_server
-from agent.cli.output import Columns, ago, between, print_json, print_list, print_pairs
+from agent.cli.output import (
+    Columns,
+    format_age,
+    format_elapsed,
+    print_json,
+    print_list,
+    print_pairs,
+)
 from agent.model.errors import ConflictError
+from agent.model.phase import Phase
 from agent.model.units import format_size
 
 if TYPE_CHECKING:
@@ -68,7 +76,7 @@ def _shut_down(target: Target, name: str, mode: str, *, as_json: bool) -> None:
     async def work(console: "Console") -> Json:
         found = await console.agent(name)
         if found["agentStatus"] == _SHUT_DOWN:
-            message = f"The agent `{found['name']}` shut down {ago(found['heartbeatAt'])}."
+            message = f"The agent `{found['name']}` shut down {format_age(found['heartbeatAt'])}."
             raise ConflictError(message, hint="There is nothing to stop; `launch agent list`.")
         return await console.stop_agent(found["id"], mode)
 
@@ -79,7 +87,7 @@ def _shut_down(target: Target, name: str, mode: str, *, as_json: bool) -> None:
     what = "finish its jobs" if mode == "DRAIN" else "stop its jobs"
     print(f"The agent `{asked['name']}` was asked to {what} and shut down.")
     if asked["lost"]:
-        last = ago(asked["heartbeatAt"])
+        last = format_age(asked["heartbeatAt"])
         print(f"It is lost (last heartbeat {last}), and receives this when it comes back.")
 
 
@@ -107,15 +115,15 @@ _COLUMNS: Final[Columns] = {
         *(str(one["kind"]).replace("_", " ").lower() for one in _conditions(each)),
     ]),
     "RUNNING": lambda each: len(each["items"]),
-    "HEARTBEAT": lambda each: ago(each["heartbeatAt"]),
+    "HEARTBEAT": lambda each: format_age(each["heartbeatAt"]),
     "HOST": lambda each: each["hostname"],
 }  # fmt: skip
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
     jobs = [
-        f"{each['id']}  {each['name'] or ''}  {each['phase'].lower()}  "
-        f"{between(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
+        f"{each['id']}  {each['name'] or ''}  {Phase(each['phase']).word}  "
+        f"{format_elapsed(each['startedAt'], None)}  {each['activity'] or ''}".rstrip()
         for each in found["items"]
     ]
     problems = "\n".join(one["message"] for one in _conditions(found))
@@ -126,8 +134,8 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("version", found["version"]),
         ("state", state_of(found)),
         ("problem", problems),
-        ("heartbeat", ago(found["heartbeatAt"])),
-        ("started", ago(found["createdAt"])),
+        ("heartbeat", format_age(found["heartbeatAt"])),
+        ("started", format_age(found["createdAt"])),
         ("queues", ", ".join(found["queueNames"])),
         ("offers", _capacity(found["capacity"] or {})),
         ("jobs", "\n".join(jobs) or "none"),

@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 def run_command(command: click.Command, name: str) -> int:
-    """Run a command line and return its exit code; 2 is bad input, 3 unreachable, 4 sign-in."""
+    """Run a command line and return its exit code; see `LaunchError.exit_code`."""
     try:
         return _run(command, name)
     except (click.Abort, KeyboardInterrupt):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.cli.output import print_remark
+from agent.cli.output import phase_word, print_stderr
 from agent.model.errors import LaunchError, UnreachableError
 from agent.model.phase import TERMINAL, Phase
 
@@ -124,20 +124,20 @@ class _Poll:
                 await asyncio.sleep(1.0)
             else:
                 if self._failing_since is not None:
-                    print_remark("launch: the server answers again.")
+                    print_stderr("launch: the server answers again.")
                 self._failing_since = None
                 return item
 
     def _note_outage(self, error: LaunchError) -> None:
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            print_remark(f"launch: {error.message} Waiting for it; the job is not affected.")
+            print_stderr(f"launch: {error.message} Waiting for it; the job is not affected.")
         elif time.monotonic() - self._failing_since > _OUTAGE_LIMIT:
             raise error
 
 
 class Screen:
-    """Writes the job's log to standard output, the setup log and remarks to standard error."""
+    """Writes the job's log to standard output, the setup log and messages to standard error."""
 
     def __init__(self) -> None:
         self._at_line_start = True
@@ -150,28 +150,27 @@ class Screen:
         stream.buffer.flush()
         self._at_line_start = piece.endswith((b"\n", b"\r"))
 
-    def remark(self, item: Json) -> None:
+    def print_phase(self, item: Json) -> None:
         """Print a line about an item's phase, if that line is new."""
         line = phase_line(item)
         if line == self._last or Phase(item["phase"]) in TERMINAL:
             return
         self._last = line
         if not self._at_line_start:
-            print_remark("")
+            print_stderr("")
             self._at_line_start = True
-        print_remark(line)
+        print_stderr(line)
 
 
 def phase_line(item: Json) -> str:
     """`launch: preparing · fetching the source, attempt 2`."""
-    phase = "lost contact" if item["lostContact"] else str(item["phase"]).lower()
     parts = [
         item["activity"] if item["phase"] == "PREPARING" else "",
         f"agent {item['agentName']}" if item["agentName"] and item["phase"] == "LEASED" else "",
         f"attempt {item['attempt']}" if item["attempt"] > 1 else "",
     ]
     details = ", ".join(part for part in parts if part)
-    return f"launch: {phase}" + (f" · {details}" if details else "")
+    return f"launch: {phase_word(item)}" + (f" · {details}" if details else "")
 
 
 def exit_code_for(item: Json) -> int:

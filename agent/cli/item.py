@@ -14,14 +14,14 @@ from agent.cli.follow import copy_log
 from agent.cli.options import PRIORITIES, Target, json_option, on_server, priority_from
 from agent.cli.output import (
     Columns,
-    ago,
-    between,
+    format_age,
+    format_elapsed,
     phase_word,
     print_json,
     print_list,
     print_pairs,
-    print_remark,
-    safe,
+    print_stderr,
+    strip_control_characters,
 )
 from agent.model.cause import Cause
 from agent.model.errors import (
@@ -32,7 +32,7 @@ from agent.model.errors import (
     PermissionDeniedError,
 )
 from agent.model.names import did_you_mean
-from agent.model.phase import TERMINAL, Phase
+from agent.model.phase import PHASE_WORDS, TERMINAL, Phase, phases_named
 
 if TYPE_CHECKING:
     from agent.remote.console import Console
@@ -47,7 +47,12 @@ def item() -> None:
 
 @item.command("list")
 @click.option("-q", "--queue", help="Only of this queue.")
-@click.option("--phase", "phases", multiple=True, help="Only in this phase; may be repeated.")
+@click.option(
+    "--phase",
+    "phases",
+    multiple=True,
+    help="Only in this phase, as shown or by its name in JSON; may be repeated.",
+)
 @click.option("--active", is_flag=True, help="Only items that have not ended.")
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
 @on_server
@@ -62,7 +67,7 @@ def list_items(
     as_json: bool,
 ) -> None:
     """List items, newest first."""
-    chosen = tuple(_phase(text) for text in phases)
+    chosen = tuple(phase for text in phases for phase in _phases(text))
     if active:
         chosen += tuple(phase.value for phase in Phase if phase not in TERMINAL)
 
@@ -117,7 +122,7 @@ def logs(
             async for piece in console.log(item_id, number, channel):
                 output.write(channel, piece)
         if not output.length:
-            print_remark(_why_empty(await console.glance(item_id), channel))
+            print_stderr(_why_empty(await console.glance(item_id), channel))
 
     target.call(work)
 
@@ -183,14 +188,14 @@ def explain(target: Target, item_id: str, *, as_json: bool) -> None:
         print_json({key: found[key] for key in kept})
         return
     for line in explanation_lines(found):
-        print(safe(line))
+        print(strip_control_characters(line))
 
 
 def explanation_lines(found: Json) -> list[str]:
     """State, cause, details, remedy; lines that repeat each other are left out."""
     explanation = found["explanation"]
     title = f" ({found['name']})" if found["name"] else ""
-    state = f"{found['id']}{title} is {phase_word(found)}: {explanation['cause']}"
+    state = f"{found['id']}{title}: {phase_word(found)}, {explanation['cause']}"
     lines = [state, explanation["summary"]]
     over = Phase(found["phase"]) in TERMINAL
     message = str(found["message"] or "") if over else ""
@@ -254,7 +259,7 @@ async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> in
         if found["attempts"]:
             return max(int(each["number"]) for each in found["attempts"])
         if not follow or _over(found):
-            message = f"The item `{item_id}` has no log yet: it is {phase_word(found)}."
+            message = f"The item `{item_id}` has no log yet; phase: {phase_word(found)}."
             raise NotFoundError(message, hint=f"See `launch explain {item_id}`, or add --follow.")
         await asyncio.sleep(0.5)
 
@@ -272,24 +277,24 @@ class _Output:
 
 
 def _why_empty(found: Json, channel: str) -> str:
-    """A remark in place of an empty log."""
-    remark = f"launch: this log is empty; the item is {phase_word(found)}."
+    """The message that is printed in place of an empty log."""
+    message = f"launch: this log is empty; phase: {phase_word(found)}."
     if channel == "job" and any(int(each["setupLogBytes"]) for each in found["attempts"]):
-        remark += " `--channel setup` shows the output of fetching and building."
-    return remark
+        message += " `--channel setup` shows the output of fetching and building."
+    return message
 
 
 def _over(found: Json) -> bool:
     return Phase(found["phase"]) in TERMINAL
 
 
-def _phase(text: str) -> str:
-    names = [phase.value for phase in Phase]
-    if text.upper() not in names:
+def _phases(text: str) -> tuple[str, ...]:
+    """Names of the phases that a value of `--phase` selects."""
+    phases = phases_named(text)
+    if not phases:
         message = f"'{text}' is not a phase."
-        words = [name.lower() for name in names]
-        raise InvalidInputError(message, hint=did_you_mean(text, words, "phase"))
-    return text.upper()
+        raise InvalidInputError(message, hint=did_you_mean(text, PHASE_WORDS, "phase"))
+    return tuple(phase.value for phase in phases)
 
 
 def result_of(found: Json) -> str:
@@ -310,15 +315,15 @@ _COLUMNS: Final[Columns] = {
     "QUEUE": lambda each: each["queueName"],
     "PHASE": phase_word,
     "PRIORITY": lambda each: PRIORITIES[each["priority"]],
-    "CREATED": lambda each: ago(each["createdAt"]),
-    "RAN": lambda each: between(each["startedAt"], each["finishedAt"]),
+    "CREATED": lambda each: format_age(each["createdAt"]),
+    "RAN": lambda each: format_elapsed(each["startedAt"], each["finishedAt"]),
     "RESULT": result_of,
 }
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
     history = [
-        f"{each['at']}  {each['phase'].lower():<10} attempt {each['attempt']}  "
+        f"{each['at']}  {Phase(each['phase']).word:<10} attempt {each['attempt']}  "
         f"{each['actor'] or ''}  {each['text'] or ''}".rstrip()
         for each in found["events"]
     ]
@@ -337,8 +342,8 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("agent", found["agentName"]),
         ("attempt", found["attempt"] or None),
         ("priority", PRIORITIES[found["priority"]]),
-        ("created", f"{ago(found['createdAt'])} by {found['author'] or 'unknown'}"),
-        ("ran", between(found["startedAt"], found["finishedAt"])),
+        ("created", f"{format_age(found['createdAt'])} by {found['author'] or 'unknown'}"),
+        ("ran", format_elapsed(found["startedAt"], found["finishedAt"])),
         ("facts", "\n".join(facts)),
         ("warnings", "\n".join(found["warnings"])),
         ("spec", json.dumps(found["runSpec"], indent=2)),

@@ -17,7 +17,15 @@ from agent.cli.options import (
     on_server,
     with_options,
 )
-from agent.cli.output import Columns, ago, print_json, print_list, print_pairs, print_remark, safe
+from agent.cli.output import (
+    Columns,
+    format_age,
+    print_json,
+    print_list,
+    print_pairs,
+    print_stderr,
+    strip_control_characters,
+)
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import LATEST, JobReference, checked_alias, own_name, version_of
@@ -140,7 +148,7 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
         async with open_job_store(console.client) as store:
             jobs = await store.artifacts.jobs(entity, project)
         if jobs is None:
-            print_remark(f"launch: there is no project `{project}` in `{entity}`.")
+            print_stderr(f"launch: there is no project `{project}` in `{entity}`.")
         return jobs or []
 
     found = target.call(work)
@@ -172,7 +180,7 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
         ("job", number),
         ("aliases", ", ".join(version["aliases"])),
         ("description", version.get("description")),
-        ("created", ago(version.get("createdAt"))),
+        ("created", format_age(version.get("createdAt"))),
         *((key, _shown(value)) for key, value in raw.items() if not key.startswith("_")),
     ])  # fmt: skip
 
@@ -248,7 +256,7 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         return [_deleted(named, each) for each in chosen]
 
     for line in _with_artifacts(target, reference, project, work):
-        print(safe(line))
+        print(strip_control_characters(line))
 
 
 def _with_artifacts(
@@ -293,10 +301,10 @@ def _print_repairs(text: str) -> None:
     try:
         repairs = read_job_file(text).repairs
     except InvalidInputError as error:
-        print_remark(f"launch: this job cannot be launched: {error}")
+        print_stderr(f"launch: this job cannot be launched: {error}")
         return
     for repair in repairs:
-        print_remark(f"launch: when it is launched, {repair}.")
+        print_stderr(f"launch: when it is launched, {repair}.")
 
 
 def _shown(value: object) -> str:
@@ -306,7 +314,7 @@ def _shown(value: object) -> str:
 _JOB_COLUMNS: Final[Columns] = {
     "JOB": lambda each: each["name"],
     "VERSIONS": lambda each: len(each["versions"]),
-    "CREATED": lambda each: ago(each["versions"][0]["createdAt"]),
+    "CREATED": lambda each: format_age(each["versions"][0]["createdAt"]),
     "ALIASES": lambda each: ", ".join(
         alias for one in each["versions"] for alias in reversed(one["aliases"])
     ),
@@ -314,7 +322,7 @@ _JOB_COLUMNS: Final[Columns] = {
 _VERSION_COLUMNS: Final[Columns] = {
     "VERSION": lambda each: f"v{each['versionIndex']}",
     "ALIASES": lambda each: ", ".join(_free(each["aliases"])),
-    "CREATED": lambda each: ago(each["createdAt"]),
+    "CREATED": lambda each: format_age(each["createdAt"]),
     "SIZE": lambda each: format_size(int(each["size"])),
     "DIGEST": lambda each: each["digest"],
 }
@@ -345,19 +353,19 @@ def _check_git_options(kind: str, fields: Json) -> None:
 def print_progress(done: int, total: int) -> None:
     """A line for every so many files that have been sent."""
     if total > _PROGRESS_FILES and done < total and done % _PROGRESS_FILES == 0:
-        print_remark(f"launch: {done} of {total} files are uploaded.")
+        print_stderr(f"launch: {done} of {total} files are uploaded.")
 
 
 def print_version(version: "CreatedJob") -> None:
     """Print what was made, in W&B's words, with the remarks about it."""
     for remark in version.remarks:
-        print_remark(f"launch: {remark}")
+        print_stderr(f"launch: {remark}")
     plural = "alias" if len(version.aliases) == 1 else "aliases"
     named = f", with {plural} {', '.join(version.aliases)}" if version.aliases else ""
-    print(safe(f"{version.action} job: {version.reference}{named}"))
+    print(strip_control_characters(f"{version.action} job: {version.reference}{named}"))
     if version.sent_files:
         count = "1 file was" if version.sent_files == 1 else f"{version.sent_files} files were"
-        print_remark(f"launch: {count} uploaded, {format_size(version.sent_bytes)}.")
+        print_stderr(f"launch: {count} uploaded, {format_size(version.sent_bytes)}.")
 
 
 def _schema_from(text: str) -> Json:

@@ -50,7 +50,7 @@ class Target:
             return await work(Console(client, self.entity))
 
     def remote(self) -> "RemoteServer":
-        """Address and key, both from one place."""
+        """Address and API key, both from the same configuration source."""
         from agent.config.load import load
         from agent.config.server import ServerFlags, choose_for_commands
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from agent.model.phase import Phase
 from agent.model.units import format_duration
 
-#: Title of a column, and its value of a record.
+#: Column title -> function that reads the value from a record.
 Columns = Mapping[str, Callable[[Any], object]]
 
 #: Names and messages come from other users; their control characters are not printed.
@@ -18,12 +19,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _COLOURS: Final = {
     "succeeded": "green",
     "failed": "red",
-    "errored": "red",
+    "error": "red",
     "refused": "red",
     "lost": "red",
     "preempted": "yellow",
     "stopped": "yellow",
-    "started": "cyan",
     "running": "cyan",
     "paused": "yellow",
     "lost contact": "red",
@@ -37,7 +37,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table on a terminal, aligned columns elsewhere; `empty` when there are no rows."""
-    cells = [[safe(cell) for cell in row] for row in rows]
+    cells = [[strip_control_characters(cell) for cell in row] for row in rows]
     if not cells:
         print(empty)
     elif sys.stdout.isatty():
@@ -57,7 +57,11 @@ def print_list(found: list[Any], columns: Columns, empty: str, *, as_json: bool)
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """`name  value` lines; empty values are left out."""
-    shown = [(name, safe(value)) for name, value in pairs if value is not None and value != ""]
+    shown = [
+        (name, strip_control_characters(value))
+        for name, value in pairs
+        if value is not None and value != ""
+    ]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
         first, *rest = value.splitlines() or [""]
@@ -66,23 +70,23 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
             print(f"{'':<{width}}  {line}")
 
 
-def safe(value: object) -> str:
+def strip_control_characters(value: object) -> str:
     """A text without control characters."""
     return _CONTROL.sub("?", "" if value is None else str(value))
 
 
-def print_remark(text: str) -> None:
+def print_stderr(text: str) -> None:
     """A line on standard error, so that standard output has results only."""
-    print(safe(text), file=sys.stderr, flush=True)
+    print(strip_control_characters(text), file=sys.stderr, flush=True)
 
 
-def ago(text: str | None) -> str:
+def format_age(text: str | None) -> str:
     """How long ago an ISO-8601 time was: `12 s ago`."""
-    passed = between(text, None)
+    passed = format_elapsed(text, None)
     return f"{passed} ago" if passed else ""
 
 
-def between(start: str | None, end: str | None) -> str:
+def format_elapsed(start: str | None, end: str | None) -> str:
     """The duration between two ISO-8601 times, or until now."""
     first, last = _parse_time(start), _parse_time(end)
     if first is None:
@@ -99,8 +103,8 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def phase_word(item: dict[str, Any]) -> str:
-    """An item's phase as it is shown."""
-    return "lost contact" if item.get("lostContact") else str(item["phase"]).lower()
+    """An item's phase as it is shown: `lost contact`, else `Phase.word`."""
+    return "lost contact" if item.get("lostContact") else Phase(item["phase"]).word
 
 
 def _print_rich(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,16 +1,18 @@
 """`launch queue`: create, list, show, update, delete, pause, resume; queues described in files."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
 from agent.cli.options import Target, json_option, mapping_from, on_server, with_options
-from agent.cli.output import Columns, ago, print_json, print_list, print_pairs, print_remark
+from agent.cli.output import Columns, format_age, print_json, print_list, print_pairs, print_stderr
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
 from agent.model.names import did_you_mean
+from agent.model.phase import Phase
 
 Json = dict[str, Any]
 
@@ -185,7 +187,7 @@ def _variables(known: Json) -> Json | None:
 
 def _print_warnings(saved: Json) -> None:
     for warning in saved["warnings"]:
-        print_remark(f"launch: {warning}")
+        print_stderr(f"launch: {warning}")
 
 
 def _report(made: Json, verb: str, *, as_json: bool) -> None:
@@ -210,10 +212,12 @@ _COLUMNS: Final[Columns] = {
 
 
 def _details(found: Json) -> list[tuple[str, object]]:
-    counts = ", ".join(f"{each['count']} {each['phase'].lower()}" for each in found["counts"])
+    counts = Counter[str]()
+    for each in found["counts"]:
+        counts[Phase(each["phase"]).word] += each["count"]
     agents = [
         f"{each['name']} ({'lost' if each['lost'] else each['agentStatus']}, "
-        f"heartbeat {ago(each['heartbeatAt'])})"
+        f"heartbeat {format_age(each['heartbeatAt'])})"
         for each in found["agents"]
     ]
     variables = [
@@ -226,8 +230,8 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("resource", found["resource"]),
         ("state", "paused" if found["paused"] else "open"),
         ("priorities", "on" if found["prioritizationMode"] == "V0" else "off"),
-        ("created", f"{ago(found['createdAt'])} by {found['createdBy']}"),
-        ("items", counts or "none"),
+        ("created", f"{format_age(found['createdAt'])} by {found['createdBy']}"),
+        ("items", ", ".join(f"{count} {word}" for word, count in counts.items()) or "none"),
         ("agents", "\n".join(agents) or "none"),
         ("variables", "\n".join(variables)),
         ("template", json.dumps(found["config"], indent=2)),

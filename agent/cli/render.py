@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from agent.cli.options import Target, json_option, on_server, with_options
-from agent.cli.output import print_json, print_pairs, print_remark, print_table, safe
+from agent.cli.output import (
+    print_json,
+    print_pairs,
+    print_stderr,
+    print_table,
+    strip_control_characters,
+)
 from agent.cli.submit_options import RUN_OPTIONS, read_options
 
 if TYPE_CHECKING:
@@ -72,7 +78,7 @@ class _SetupLog:
         """Print it line by line."""
         for line in data.decode("utf-8", "replace").splitlines():
             if not self._quiet:
-                print_remark(line)
+                print_stderr(line)
 
 
 def _print(preview: "Preview") -> None:
@@ -80,7 +86,7 @@ def _print(preview: "Preview") -> None:
     build = preview.build
     print_pairs([*preview.facts.items(), ("requirements", build and build.requirements)])
     for warning in build.warnings if build is not None else ():
-        print_remark(f"warning: {warning}")
+        print_stderr(f"warning: {warning}")
     if build is not None and build.dockerfile is not None:
         _heading(f"Dockerfile ({build.own_dockerfile or 'generated'})")
         print(_safe_lines(build.dockerfile))
@@ -102,7 +108,7 @@ def _json(value: Any) -> str:
 
 
 def _safe_lines(text: str) -> str:
-    return "\n".join(safe(line) for line in text.rstrip("\n").splitlines())
+    return "\n".join(strip_control_characters(line) for line in text.rstrip("\n").splitlines())
 
 
 def _heading(text: str) -> None:

@@ -14,9 +14,10 @@ import click
 from agent.cli.follow import Screen, exit_code_for, follow_item, wait_for
 from agent.cli.job import print_progress, print_version
 from agent.cli.options import Target, json_option, on_server, with_options
-from agent.cli.output import print_json, print_remark, safe
+from agent.cli.output import print_json, print_stderr, strip_control_characters
 from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
 from agent.model.errors import ConfigError
+from agent.model.phase import Phase
 
 if TYPE_CHECKING:
     from agent.compose.direct import DirectRun
@@ -155,7 +156,7 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
 
     async def work(direct: "DirectRun") -> Json:
         if not as_json:
-            print_remark(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
+            print_stderr(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
         item = await _submit(direct.console, direct.queue, options, quiet=as_json)
         item = await _follow(direct.console, str(item["id"]), quiet=as_json)
         if not as_json:
@@ -205,12 +206,12 @@ async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
     try:
         if quiet:
             return await wait_for(console, item_id)
-        return await follow_item(console, item_id, screen.remark, screen.write)
+        return await follow_item(console, item_id, screen.print_phase, screen.write)
     except BrokenPipeError:
         # Not 0: how the job ends is not known here.
         raise click.exceptions.Exit(_PIPE_CLOSED) from None
     except BaseException:
-        print_remark(f"launch: the job goes on; `launch item stop {item_id}` stops it.")
+        print_stderr(f"launch: the job goes on; `launch item stop {item_id}` stops it.")
         raise
 
 
@@ -218,11 +219,11 @@ def _print_item(item: Json, *, waits: bool) -> None:
     title = f"`{item['name']}`" if item["name"] else "The job"
     line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
     for warning in item["warnings"]:
-        print_remark(f"launch: {warning}")
+        print_stderr(f"launch: {warning}")
     if waits:
-        print_remark(f"launch: {line}")
+        print_stderr(f"launch: {line}")
         return
-    print(safe(line))
+    print(strip_control_characters(line))
     print(f"  Follow it: launch item logs {item['id']} --follow")
     print(f"  Its state: launch explain {item['id']}")
     sys.stdout.flush()
@@ -233,9 +234,9 @@ def _print_end(item: Json, *, explain: bool) -> None:
     code, message = item["exitCode"], item["message"]
     by_itself = code is not None and item["cause"] in {"SUCCEEDED", "RUN_EXIT_CODE"}
     ended = f"exit code {code}" if by_itself else item["cause"]
-    print_remark(f"launch: {str(item['phase']).lower()}: {ended}")
+    print_stderr(f"launch: {Phase(item['phase']).word}: {ended}")
     if item["phase"] != "SUCCEEDED":
         if message and message != ended:
-            print_remark(f"launch: {message}")
+            print_stderr(f"launch: {message}")
         if explain:
-            print_remark(f"launch: see `launch explain {item['id']}`")
+            print_stderr(f"launch: see `launch explain {item['id']}`")

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from agent.cli.options import SOURCE_OPTIONS, mapping_from, pairs_from, priority_from
-from agent.cli.output import print_remark
+from agent.cli.output import print_stderr
 from agent.jobs.request import SubmitOptions, check_options
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
@@ -134,7 +134,7 @@ def _spec_from(config: str) -> Json:
         # Unknown keys are kept, since newer clients send more.
         similar = None if key in known else nearest(key, known, cutoff=_MISTYPED)
         if similar is not None:
-            print_remark(
+            print_stderr(
                 f"launch: --config: `{key}` is not known and has no effect. Is `{similar}` meant?"
             )
     return base
@@ -143,12 +143,12 @@ def _spec_from(config: str) -> Json:
 def _remark_ignored(*, build: bool, repository: str | None, project_queue: str | None) -> None:
     """Options that W&B's command line has, and that have no effect there either."""
     if build:
-        print_remark("launch: --build is not needed: the agent builds what it needs.")
+        print_stderr("launch: --build is not needed: the agent builds what it needs.")
     if repository:
-        print_remark(
+        print_stderr(
             "launch: --repository has no effect: `builder.destination` of the agent names it."
         )
     if project_queue and project_queue != _WANDB_QUEUE_PROJECT:
-        print_remark(
+        print_stderr(
             f"launch: --project-queue has no effect: all queues are in `{_WANDB_QUEUE_PROJECT}`."
         )

@@ -91,7 +91,7 @@ async def detect_resources(config: AgentConfig, environment: Mapping[str, str]) 
         raise ConfigError(message, hint=hint)
     found += plugins.find(plugins.RUNNERS)
     if not found:
-        message = "This agent has no runner, so it could run nothing."
+        message = "This agent has no runner, so it cannot run any job."
         raise ConfigError(message, hint="Set `enabled: auto` below `runners`.")
     return tuple(found)
 
@@ -190,9 +190,9 @@ async def _open_backend(
         case _:
             runners = plugins.find(plugins.RUNNERS)
             if resource not in runners:
-                message = f"This machine has no runner for `{resource}`, so it cannot be shown."
+                message = f"This machine has no runner for `{resource}`."
                 known = (CONTAINERS, PROCESSES, *runners)
-                raise InvalidInputError(message, hint=f"Shown are {', '.join(known)}.")
+                raise InvalidInputError(message, hint=f"Available: {', '.join(known)}.")
             backend = Backend(runners[resource](plugin_context), None, None, context.url)
     builders = plugins.find(plugins.BUILDERS)
     if resource in builders:
@@ -203,7 +203,7 @@ async def _open_backend(
 async def _container_backend(
     stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
 ) -> tuple[Backend, tuple[Pruner, ...]]:
-    from agent.builders.prebuilt import ReadyImages
+    from agent.builders.prebuilt import PrebuiltImages
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
@@ -223,7 +223,7 @@ async def _container_backend(
         _warn_of_old_keys(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
     registry = await open_registry(stack, context, destination)
-    images = ReadyImages(engine, pull=config.pull, registry=registry)
+    images = PrebuiltImages(engine, pull=config.pull, registry=registry)
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
     rules = context.config.prune
@@ -345,7 +345,8 @@ def _warn_of_old_keys(config: AgentConfig, destination: Destination | None) -> N
     log = structlog.get_logger()
     if config.registry is not None and destination is not None:
         log.warning(
-            "`registry` is W&B's old form: use builder.destination", means=destination.repository
+            "`registry` is deprecated; using builder.destination",
+            destination=destination.repository,
         )
     if config.builder.type == "kaniko":
         log.warning(

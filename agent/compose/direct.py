@@ -157,7 +157,7 @@ async def _running(daemon: AgentDaemon) -> AsyncIterator["asyncio.Task[int]"]:
 
     try:
         await asyncio.sleep(0)
-        # Replaces the daemon's own handlers, which have two levels.
+        # Replaces the daemon's own handlers, which wait for the jobs at the first signal.
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop)
         yield task

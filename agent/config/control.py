@@ -25,11 +25,11 @@ class ControlConfig(Model):
     allowed_hosts: tuple[str, ...] = ()
     heartbeat: Duration = 10.0
     lease: Duration = 45.0
-    #: After that a silent agent is lost.
+    #: Seconds without a heartbeat after which an agent is lost.
     agent_timeout: Duration = 45.0
     #: After that an item whose agent is lost follows `on_lost`.
     lost_contact: Duration = 600.0
-    #: W&B's agents: popped and not acknowledged comes back.
+    #: W&B's agents: seconds until an item that was not acknowledged is offered again.
     pop_lease: Duration = 60.0
     #: How long run tokens stay valid after the attempt ended.
     token_grace: Duration = 300.0

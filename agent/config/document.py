@@ -1,4 +1,4 @@
-"""The one reader of JSON and YAML that users write; keeps the line of every key for messages.
+"""Parses user-written JSON and YAML, and records line numbers for messages.
 
 JSON is read by a JSON parser. YAML follows the core schema of YAML 1.2: `1e-4` is a number,
 `010` is ten, `yes`, `no`, `on` and `off` are strings, and so are dates and `1:30`. What JSON
@@ -23,14 +23,14 @@ KeyPath = tuple[str | int, ...]
 
 _TAG: Final = "tag:yaml.org,2002:"
 #: An alias of an alias of an alias … can make a short text very large.
-_MOST_NODES: Final = 200_000
+_MAX_NODES: Final = 200_000
 #: Tags that have a form in JSON, by the kind of node.
 _TAGS: Final[dict[type[yaml.Node], set[str]]] = {
     yaml.ScalarNode: {"str", "merge", "null", "bool", "int", "float"},
     yaml.MappingNode: {"map"},
     yaml.SequenceNode: {"seq"},
 }
-_JSON_WORD: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
+_JSON_LEXEME: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[{}\[\],:\n]|[^\s{}\[\],:"]+')
 #: Tag, form and first characters of each kind of plain scalar; anything else is a string.
 _CORE_SCHEMA: Final = (
     ("null", r"null|Null|NULL|~|", ["", *"~nN"]),
@@ -75,7 +75,7 @@ class Document:
 
 
 class _SyntaxError(ConfigError):
-    """The text is neither JSON nor YAML, whatever it holds."""
+    """Syntax error: the text cannot be parsed as JSON or YAML."""
 
 
 def read_document(path: Path) -> Document:
@@ -197,46 +197,46 @@ def _json_lines(text: str, name: str) -> dict[KeyPath, int]:
         ConfigError: a key occurs twice, or a value is not JSON.
     """
     lines: dict[KeyPath, int] = {}
-    for path, line, word in _json_words(text):
-        if not word and path in lines:
+    for path, line, lexeme in _json_lexemes(text):
+        if not lexeme and path in lines:
             reason = f"the key `{path[-1]}` occurs twice"
             raise _error(name, line, path[:-1], reason, "Remove one.")
-        if word in {"NaN", "Infinity", "-Infinity"}:
-            raise _error(name, line, path, f"`{word}` is not a JSON value")
-        if word[:1] in set("-0123456789") and math.isinf(float(word)):
-            raise _error(name, line, path, f"the number `{word[:40]}` is too large")
+        if lexeme in {"NaN", "Infinity", "-Infinity"}:
+            raise _error(name, line, path, f"`{lexeme}` is not a JSON value")
+        if lexeme[:1] in set("-0123456789") and math.isinf(float(lexeme)):
+            raise _error(name, line, path, f"the number `{lexeme[:40]}` is too large")
         if "\\u" in text:
             key = str(path[-1]) if path else ""
-            _check_text(json.loads(word) if word[:1] == '"' else key, name, line, path)
+            _check_text(json.loads(lexeme) if lexeme[:1] == '"' else key, name, line, path)
         lines.setdefault(path, line)
     return lines
 
 
-def _json_words(text: str) -> Iterator[tuple[KeyPath, int, str]]:
-    """Path, line and word of every key (word empty) and every value of valid JSON."""
-    around: list[str] = []
+def _json_lexemes(text: str) -> Iterator[tuple[KeyPath, int, str]]:
+    """Path, line and lexeme of every key (lexeme empty) and every value of valid JSON."""
+    parents: list[str] = []
     path: list[str | int] = []
     line, key_is_next = 1, False
-    for word in _JSON_WORD.findall(text):
-        if word == "\n":
+    for lexeme in _JSON_LEXEME.findall(text):
+        if lexeme == "\n":
             line += 1
-        elif word in {"}", "]"}:
-            around.pop()
+        elif lexeme in {"}", "]"}:
+            parents.pop()
             path.pop()
             key_is_next = False
-        elif word == ",":
-            key_is_next = around[-1] == "{"
+        elif lexeme == ",":
+            key_is_next = parents[-1] == "{"
             last = path[-1]
             path[-1] = last + 1 if isinstance(last, int) else last
         elif key_is_next:
-            path[-1] = json.loads(word)
+            path[-1] = json.loads(lexeme)
             key_is_next = False
             yield tuple(path), line, ""
-        elif word != ":":
-            yield tuple(path), line, word
-            if word in {"{", "["}:
-                key_is_next = word == "{"
-                around.append(word)
+        elif lexeme != ":":
+            yield tuple(path), line, lexeme
+            if lexeme in {"{", "["}:
+                key_is_next = lexeme == "{"
+                parents.append(lexeme)
                 path.append("" if key_is_next else 0)
 
 
@@ -265,8 +265,8 @@ class _YamlReader:
 
     name: str
     lines: dict[KeyPath, int] = field(default_factory=dict)
-    #: Ids of the nodes around the current one.
-    _around: set[int] = field(default_factory=set)
+    #: Ids of the nodes that contain the current one.
+    _parents: set[int] = field(default_factory=set)
     _count: int = 0
 
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
@@ -276,19 +276,19 @@ class _YamlReader:
             ConfigError: it has no form in JSON.
         """
         self._count += 1
-        if self._count > _MOST_NODES:
+        if self._count > _MAX_NODES:
             raise self._error(node, path, "its aliases make it too large")
-        if id(node) in self._around:
+        if id(node) in self._parents:
             raise self._error(node, path, "an alias that contains itself")
         if node.tag.removeprefix(_TAG) not in _TAGS[type(node)]:
             tag = node.tag.replace(_TAG, "!!")
             raise self._error(node, path, f"values of the tag `{tag}` have no form in JSON")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
-        self._around.add(id(node))
+        self._parents.add(id(node))
         mapping = isinstance(node, yaml.MappingNode)
         value = self._mapping(node, path) if mapping else self._sequence(node, path)
-        self._around.remove(id(node))
+        self._parents.remove(id(node))
         return value
 
     def _sequence(self, node: yaml.Node, path: KeyPath) -> list[Any]:
@@ -299,7 +299,7 @@ class _YamlReader:
         return items
 
     def _mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
-        own: dict[str, Any] = {}
+        keys: dict[str, Any] = {}
         merged: list[yaml.Node] = []
         for key_node, value_node in node.value:
             if key_node.tag == f"{_TAG}merge":
@@ -307,21 +307,21 @@ class _YamlReader:
                 merged += value_node.value if several else [value_node]
                 continue
             key = self._key(key_node, path)
-            if key in own:
+            if key in keys:
                 raise self._error(key_node, path, f"the key `{key}` occurs twice", "Remove one.")
             self.lines[*path, key] = key_node.start_mark.line + 1
-            own[key] = self.value(value_node, (*path, key))
-        return self._inherited(merged, path) | own if merged else own
+            keys[key] = self.value(value_node, (*path, key))
+        return self._inherited(merged, path) | keys if merged else keys
 
     def _inherited(self, merged: list[yaml.Node], path: KeyPath) -> dict[str, Any]:
         """Keys of `<<`; of several mappings the first wins."""
-        lines, found = dict(self.lines), dict[str, Any]()
+        lines, inherited = dict(self.lines), dict[str, Any]()
         for source in reversed(merged):
             if not isinstance(source, yaml.MappingNode):
                 raise self._error(source, path, "`<<` takes a mapping or a list of mappings")
-            found |= self.value(source, path)
+            inherited |= self.value(source, path)
         self.lines |= lines
-        return found
+        return inherited
 
     def _key(self, node: yaml.Node, path: KeyPath) -> str:
         if not isinstance(node, yaml.ScalarNode):
@@ -352,7 +352,8 @@ class _YamlReader:
                     _check_text(text, self.name, node.start_mark.line + 1, path)
                     return text
         except (KeyError, ValueError):
-            reason = f"`{text[:40]}` does not fit its tag, or is too long a number"
+            kind = node.tag.removeprefix(_TAG)
+            reason = f"`{text[:40]}` is not a valid {kind}, or has too many digits"
             raise self._error(node, path, reason) from None
 
     def _error(

@@ -15,10 +15,10 @@ from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, run_attempt
+from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.report import Report
-from agent.pipeline.retry import retry_until_answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,8 @@ class Attempts:
             pass  # resolving refuses the arguments, with this error as the message
         return claim.allocation
 
-    def apply(self, statuses: Mapping[str, LeaseStatus]) -> None:
-        """Cancel what the renewal's reply, by item, says is to be stopped or not held."""
+    def apply_lease_statuses(self, statuses: Mapping[str, LeaseStatus]) -> None:
+        """Cancel the attempts whose item has the status STOP or FENCED."""
         for item, status in statuses.items():
             one, reason = self._running.get(item), CANCEL_REASONS.get(status)
             if reason is CancelReason.FENCED:

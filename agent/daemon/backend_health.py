@@ -6,11 +6,11 @@ from typing import Final
 
 import structlog
 
-from agent.daemon.heartbeat import Conditions
+from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import ConditionKind
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import Backend
-from agent.pipeline.retry import Sleep
 from agent.ports.runner import RunnerPort
 
 #: Seconds between checks, and for one.

@@ -2,7 +2,8 @@
 
 `slots` (`max_jobs`) limits the jobs of all backends. Cores, memory and devices are those of this
 machine: they are counted for backends that run jobs here. A backend that schedules by itself
-(its runner's `demand` is `None`) gets allocations of a slot only.
+(its runner's `demand` is `None`) gets allocations of a slot only. The control plane chooses the
+devices: `agent.model.capacity.allocate`.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Heartbeat, lease renewal, commands from the server, and the conditions that it reports."""
+"""The heartbeat: renews leases, reports conditions, and receives commands.
+
+The lease statuses of a reply are applied in `agent.daemon.attempts`.
+"""
 
 import asyncio
 import time
@@ -8,10 +11,11 @@ from typing import Final, Literal
 import structlog
 
 from agent.daemon.attempts import Attempts
+from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
-from agent.model.protocol import Condition, ConditionKind, Heartbeat
+from agent.model.protocol import Heartbeat
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import race
-from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.queue import QueuePort
 
 #: Commands about this process as a whole.
@@ -21,40 +25,11 @@ AgentCommand = Literal["DRAIN", "STOP", "SUPERSEDED"]
 _COMMAND_WAIT: Final = 25.0
 
 
-class Conditions:
-    """What keeps this agent from claiming; `changed` is called when one begins or ends."""
-
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self._active: dict[tuple[ConditionKind, str | None], Condition] = {}
-
-    @property
-    def active(self) -> tuple[Condition, ...]:
-        """All of them, the oldest first."""
-        return tuple(self._active.values())
-
-    def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> bool:
-        """Begin a condition and return true; for an active one, only update the message."""
-        key = (kind, resource)
-        is_new = key not in self._active
-        self._active[key] = Condition(kind, " ".join(message.split()), resource)
-        if is_new:
-            self._changed()
-        return is_new
-
-    def clear(self, kind: ConditionKind, resource: str | None = None) -> bool:
-        """End a condition; returns whether it was active."""
-        was_active = self._active.pop((kind, resource), None) is not None
-        if was_active:
-            self._changed()
-        return was_active
-
-
 class HeartbeatLoop:
     """Renews all leases every `interval` seconds, and at once on request.
 
-    After a pause of the whole process (SIGSTOP, a suspended machine) the first thing that
-    happens is a renewal; its reply, not the local clock, says which leases are still held.
+    After a suspend (SIGSTOP, a sleeping machine), the agent renews its leases first; only the
+    reply, not the local clock, decides which are still valid.
     """
 
     def __init__(
@@ -146,7 +121,7 @@ class HeartbeatLoop:
         if not reply.current:
             self._on_command("SUPERSEDED")
             return True
-        self._attempts.apply(reply.statuses)
+        self._attempts.apply_lease_statuses(reply.statuses)
         if reply.stop is not None:
             self._on_command(reply.stop)
         return True

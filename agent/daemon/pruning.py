@@ -15,8 +15,8 @@ from agent.config.execution import PruneRule
 from agent.daemon.attempts import Attempts
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import Backend
-from agent.pipeline.retry import Sleep
 
 #: Seconds. A younger folder may belong to an attempt that is just being created.
 _FRESH: Final = 3600.0

@@ -1,7 +1,7 @@
-"""Recovery at startup: adopt, report or remove what earlier processes left behind.
+"""Recovery at startup: adopt, report or remove the attempts of earlier processes.
 
-`decide` is the whole policy, a pure table over three observations: what the control plane says
-about an attempt, what the journal says, and what the runner finds.
+`decide` is the whole policy, a pure table over three observations of an attempt: its state at the
+control plane, in the journal, and at the runner.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ from agent.model.phase import Lost, Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
+from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.dependencies import Backend
 from agent.pipeline.logs import ResumePoint
-from agent.pipeline.retry import Sleep, retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
 
 # ---------------------------------------------------------------------- the decision table
 
 
-class ServerSays(Enum):
-    """What the control plane says about the attempt."""
+class ServerState(Enum):
+    """The attempt's state at the control plane."""
 
     #: Held by this agent, LEASED or PREPARING.
     UNSTARTED = auto()
@@ -46,8 +46,8 @@ class ServerSays(Enum):
     UNKNOWN = auto()
 
 
-class JournalSays(Enum):
-    """What the journal says."""
+class JournalState(Enum):
+    """The attempt's state in the journal."""
 
     #: No entry. The journal may have been lost, so this proves nothing.
     NOTHING = auto()
@@ -61,8 +61,8 @@ class JournalSays(Enum):
     CLOSED = auto()
 
 
-class RunnerFinds(Enum):
-    """What the runner finds under the attempt's name."""
+class RunnerState(Enum):
+    """The state of the workload with the attempt's name."""
 
     NOTHING = auto()
     #: Never started.
@@ -92,56 +92,58 @@ class RecoveryAction(Enum):
     KEEP = auto()
 
 
-def decide(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> RecoveryAction:
-    """The rule of design §5: never start what may have been started."""
+def decide(server: ServerState, journal: JournalState, runner: RunnerState) -> RecoveryAction:
+    """The action for one attempt: an attempt that may have been started is never started again."""
     match server:
-        case ServerSays.UNSTARTED | ServerSays.PERMITTED | ServerSays.STARTED:
+        case ServerState.UNSTARTED | ServerState.PERMITTED | ServerState.STARTED:
             return _decide_held(server, journal, runner)
-        case ServerSays.NOT_HELD:
+        case ServerState.NOT_HELD:
             return RecoveryAction.KEEP
-        case ServerSays.ENDED:
+        case ServerState.ENDED:
             return RecoveryAction.REMOVE
-        case ServerSays.UNKNOWN:
+        case ServerState.UNKNOWN:
             # With a journal entry it was this agent's, and the control plane no longer tracks it.
             # Without one it may belong to another agent on the same engine.
-            return RecoveryAction.KEEP if journal is JournalSays.NOTHING else RecoveryAction.REMOVE
+            return RecoveryAction.KEEP if journal is JournalState.NOTHING else RecoveryAction.REMOVE
 
 
-def _decide_held(server: ServerSays, journal: JournalSays, runner: RunnerFinds) -> RecoveryAction:
-    if journal is JournalSays.OUTCOME:
+def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState) -> RecoveryAction:
+    if journal is JournalState.OUTCOME:
         return RecoveryAction.DELIVER
     match runner:
-        case RunnerFinds.RUNNING | RunnerFinds.EXITED:
+        case RunnerState.RUNNING | RunnerState.EXITED:
             return RecoveryAction.FOLLOW
-        case RunnerFinds.OUTDATED if server is ServerSays.UNSTARTED:
+        case RunnerState.OUTDATED if server is ServerState.UNSTARTED:
             # Creating it again replaces it.
             return RecoveryAction.PREPARE
-        case RunnerFinds.CREATED | RunnerFinds.OUTDATED:
+        case RunnerState.CREATED | RunnerState.OUTDATED:
             # The server knows of a start, and this workload never started: it is another one.
             return (
-                RecoveryAction.REPORT_LOST if server is ServerSays.STARTED else RecoveryAction.START
+                RecoveryAction.REPORT_LOST
+                if server is ServerState.STARTED
+                else RecoveryAction.START
             )
-        case RunnerFinds.NOTHING:
+        case RunnerState.NOTHING:
             # Without a permit no start is sent, whatever was intended.
-            never_started = server is ServerSays.UNSTARTED or (
-                server is ServerSays.PERMITTED and journal is JournalSays.NOT_STARTED
+            never_started = server is ServerState.UNSTARTED or (
+                server is ServerState.PERMITTED and journal is JournalState.NOT_STARTED
             )
             return RecoveryAction.PREPARE if never_started else RecoveryAction.REPORT_LOST
 
 
 # ------------------------------------------------------------------------- observations
 
-_BY_PHASE: Final = {Phase.PERMITTED: ServerSays.PERMITTED, Phase.STARTED: ServerSays.STARTED}
+_BY_PHASE: Final = {Phase.PERMITTED: ServerState.PERMITTED, Phase.STARTED: ServerState.STARTED}
 _BY_STATUS: Final = {
-    AttemptStatus.ENDED: ServerSays.ENDED,
-    AttemptStatus.ACTIVE: ServerSays.NOT_HELD,
-    AttemptStatus.UNKNOWN: ServerSays.UNKNOWN,
+    AttemptStatus.ENDED: ServerState.ENDED,
+    AttemptStatus.ACTIVE: ServerState.NOT_HELD,
+    AttemptStatus.UNKNOWN: ServerState.UNKNOWN,
 }
 _BY_STATE: Final = {
-    WorkloadState.CREATED: RunnerFinds.CREATED,
-    WorkloadState.PENDING: RunnerFinds.RUNNING,
-    WorkloadState.RUNNING: RunnerFinds.RUNNING,
-    WorkloadState.EXITED: RunnerFinds.EXITED,
+    WorkloadState.CREATED: RunnerState.CREATED,
+    WorkloadState.PENDING: RunnerState.RUNNING,
+    WorkloadState.RUNNING: RunnerState.RUNNING,
+    WorkloadState.EXITED: RunnerState.EXITED,
 }
 
 #: Item and attempt: what a workload's labels, a journal entry and a claim have in common. The
@@ -158,7 +160,7 @@ class Found:
 
 
 class Recovery:
-    """Joins what the control plane, the journal and the runners say, and acts on it."""
+    """Compares the control plane, the journal and the runners, and acts on the differences."""
 
     def __init__(
         self,
@@ -202,8 +204,8 @@ class Recovery:
         await self._remove_if_ended(others, entries)
 
     def _resume(self, claim: Claim, entry: JournalEntry | None, found: Found | None) -> None:
-        server = _BY_PHASE.get(claim.phase, ServerSays.UNSTARTED)
-        journal, runner = _journal_says(entry, claim.lease), _runner_finds(found, claim.lease)
+        server = _BY_PHASE.get(claim.phase, ServerState.UNSTARTED)
+        journal, runner = _journal_state(entry, claim.lease), _runner_state(found, claim.lease)
         action = decide(server, journal, runner)
         log = structlog.get_logger().bind(job=claim.lease.item_id, attempt=claim.lease.attempt)
         log.info(
@@ -232,7 +234,7 @@ class Recovery:
             try:
                 status = _BY_STATUS[await self._queue.attempt_status(one.workload.lease)]
                 state = _BY_STATE[one.workload.state]
-                if decide(status, _journal_says(entries.get(key)), state) is RecoveryAction.REMOVE:
+                if decide(status, _journal_state(entries.get(key)), state) is RecoveryAction.REMOVE:
                     log.info("removing a workload whose attempt is over")
                     await one.runner.stop(one.workload, self._grace)
                     await one.runner.destroy(one.workload)
@@ -257,30 +259,30 @@ def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | No
             return Deliver(Lost(Cause.LOST_WORKLOAD, message), workload, resume)
 
 
-def _runner_finds(found: Found | None, current: Lease) -> RunnerFinds:
+def _runner_state(found: Found | None, current: Lease) -> RunnerState:
     if found is None:
-        return RunnerFinds.NOTHING
+        return RunnerState.NOTHING
     state = _BY_STATE[found.workload.state]
     # Every adoption adds one to the epoch: anything older was created under another lease.
-    outdated = state is RunnerFinds.CREATED and found.workload.lease.epoch != current.epoch - 1
-    return RunnerFinds.OUTDATED if outdated else state
+    outdated = state is RunnerState.CREATED and found.workload.lease.epoch != current.epoch - 1
+    return RunnerState.OUTDATED if outdated else state
 
 
-def _journal_says(entry: JournalEntry | None, current: Lease | None = None) -> JournalSays:
+def _journal_state(entry: JournalEntry | None, current: Lease | None = None) -> JournalState:
     match entry:
         case None:
-            return JournalSays.NOTHING
+            return JournalState.NOTHING
         case JournalEntry(outcome=outcome, over=False) if outcome is not None:
-            return JournalSays.OUTCOME
+            return JournalState.OUTCOME
         case JournalEntry(over=True):
-            return JournalSays.CLOSED
+            return JournalState.CLOSED
         case JournalEntry(start_intended=True):
-            return JournalSays.START_INTENDED
+            return JournalState.START_INTENDED
         case JournalEntry(lease=noted) if current is not None and noted.epoch != current.epoch - 1:
             # Another agent held it in between, and may have sent a start.
-            return JournalSays.START_INTENDED
+            return JournalState.START_INTENDED
         case _:
-            return JournalSays.NOT_STARTED
+            return JournalState.NOT_STARTED
 
 
 def _key(lease: Lease) -> Key:

@@ -1,4 +1,4 @@
-"""The agent daemon: starts up, supervises its loops, and shuts down in two levels.
+"""The agent daemon: starts up, supervises its background tasks, and shuts down.
 
 `AgentDaemon.run`: open the journal → register → open the backends → adopt attempts of an
 earlier process → claim. It returns when everything has ended; call it once.
@@ -19,22 +19,24 @@ from agent.config.agent import AgentConfig
 from agent.daemon.attempts import Attempts
 from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
-from agent.daemon.claim import ClaimLoop, FreeDiskCheck
-from agent.daemon.health import AgentStatus, OutcomeCounter, serve_health
+from agent.daemon.claim import ClaimLoop
+from agent.daemon.conditions import FreeDiskCheck
+from agent.daemon.health_endpoints import AgentStatus, OutcomeCounter, serve_health
 from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
 from agent.daemon.process import SystemdNotifier, signal_handlers
 from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason, cancel_task, race
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, Sources
-from agent.pipeline.retry import Sleep
 from agent.ports.queue import QueuePort
 
-#: Seconds that attempts get to detach, and that stopped jobs get beyond their grace period.
+#: Seconds that attempts get to detach from their jobs.
 _DETACH: Final = 10.0
+#: Seconds that stopped jobs get beyond their grace period.
 _AFTER_GRACE: Final = 30.0
 #: Seconds for the last heartbeat.
 _LAST_HEARTBEAT: Final = 3.0
@@ -43,13 +45,13 @@ _LAST_HEARTBEAT: Final = 3.0
 class ShutdownReason(Enum):
     """The first reason to shut down; it decides what happens to running jobs."""
 
-    #: They end first.
+    #: The agent waits until its jobs have ended.
     WAIT = auto()
-    #: They go on, and the next process adopts them.
+    #: The jobs keep running, and the next process of this agent adopts them.
     DETACH = auto()
-    #: A newer process of this installation has adopted them already.
+    #: A newer process of this installation has adopted the jobs already.
     SUPERSEDED = auto()
-    #: A loop of the daemon ended; as DETACH.
+    #: A background task of the daemon ended unexpectedly; the jobs keep running, as in DETACH.
     FAILED = auto()
 
 
@@ -64,21 +66,22 @@ _EXIT_CODES: Final = {
 class ShutdownRequest:
     """Requests to shut down, from signals, operators and failures.
 
-    First level: claim no more, return what is not started. Second level: stop the jobs, too.
+    Graceful shutdown: claim no more, and return items that have not started. Forced shutdown: stop
+    the running jobs, too.
     """
 
     def __init__(self, on_stop: Literal["wait", "detach"]) -> None:
         self._on_stop = ShutdownReason.WAIT if on_stop == "wait" else ShutdownReason.DETACH
         self.reason: ShutdownReason | None = None
-        self._first = asyncio.Event()
-        self._second = asyncio.Event()
+        self._graceful = asyncio.Event()
+        self._forced = asyncio.Event()
 
     def by_signal(self) -> None:
-        """One signal; the next one asks for the second level."""
+        """The first signal requests a graceful shutdown, the next one a forced shutdown."""
         if self.reason is None:
             self._request(self._on_stop)
         else:
-            self._second.set()
+            self._forced.set()
 
     def by_command(self, command: AgentCommand) -> None:
         """A command of the server, which repeats it with every heartbeat."""
@@ -87,33 +90,33 @@ class ShutdownRequest:
             case "DRAIN" if self.reason is None:
                 log.info("an operator asked this agent to shut down once its jobs have ended")
                 self._request(ShutdownReason.WAIT)
-            case "STOP" if not self._second.is_set():
+            case "STOP" if not self._forced.is_set():
                 log.info("an operator asked this agent to stop its jobs and shut down")
                 self._request(ShutdownReason.WAIT)
-                self._second.set()
+                self._forced.set()
             case "SUPERSEDED" if self.reason is not ShutdownReason.SUPERSEDED:
                 log.error("a newer process of this installation took over; shutting down")
                 self.reason = ShutdownReason.SUPERSEDED
-                self._first.set()
-                self._second.set()
+                self._graceful.set()
+                self._forced.set()
 
     def by_failure(self) -> None:
-        """A loop of the daemon ended."""
+        """A background task of the daemon ended unexpectedly."""
         self._request(ShutdownReason.FAILED)
 
-    async def first_level(self) -> ShutdownReason:
-        """Wait for the first request."""
-        await self._first.wait()
+    async def wait_graceful(self) -> ShutdownReason:
+        """Wait for a request to shut down; returns its reason."""
+        await self._graceful.wait()
         return self.reason or ShutdownReason.FAILED
 
-    async def second_level(self) -> None:
-        """Wait for a request to stop the jobs, too."""
-        await self._second.wait()
+    async def wait_forced(self) -> None:
+        """Wait for a request to stop the running jobs, too."""
+        await self._forced.wait()
 
     def _request(self, reason: ShutdownReason) -> None:
         if self.reason is None:
             self.reason = reason
-            self._first.set()
+            self._graceful.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +191,9 @@ class AgentDaemon:
             stack.enter_context(signal_handlers(self._shutdown.by_signal))
             journal = await Journal.open(self._config.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            parts = await race(self._register(journal), self._shutdown.first_level())
+            parts = await race(self._register(journal), self._shutdown.wait_graceful())
             if parts is None:
-                return _EXIT_CODES[await self._shutdown.first_level()]
+                return _EXIT_CODES[await self._shutdown.wait_graceful()]
             structlog.contextvars.bind_contextvars(agent=parts.agent.agent_name)
             await stack.enter_async_context(serve_health(self._config.health, parts.status))
             return await self._supervise(parts)
@@ -232,19 +235,22 @@ class AgentDaemon:
         claims = ClaimLoop(
             queue, attempts, capacity, health, disk,
             agent_id=agent.agent_id, session=registration.session,
-            queues=registration.queues, uncounted=_uncounted(backends), sleep=self._sleep,
+            queues=registration.queues, uncounted=_self_scheduling_resources(backends),
+            sleep=self._sleep,
         )  # fmt: skip
         recovery = Recovery(
             queue, journal, backends, attempts, grace=self._limits.grace, sleep=self._sleep
         )
-        own: dict[str, Callable[[], Awaitable[None]]] = {
+        own_pruners: dict[str, Callable[[], Awaitable[None]]] = {
             "workloads of attempts that are over": recovery.remove_ended,
             "folders of attempts": partial(
                 prune_attempt_folders, attempts_dir, attempts, backends, self._executor
             ),
             "journal": partial(journal.forget, config.prune.attempts.max_age),
         }
-        pruning = PruneLoop(own, opened.pruners, interval=config.prune.interval, sleep=self._sleep)
+        pruning = PruneLoop(
+            own_pruners, opened.pruners, interval=config.prune.interval, sleep=self._sleep
+        )
         status = AgentStatus(attempts, capacity, health, heartbeat, agent.lease_seconds, outcomes)
         return _Registered(agent, claims, recovery, pruning, status)
 
@@ -260,7 +266,7 @@ class AgentDaemon:
         }
         tasks = {name: self._supervised(name, loop) for name, loop in loops.items()}
         try:
-            reason = await self._shutdown.first_level()
+            reason = await self._shutdown.wait_graceful()
             self._notifier.stopping("shutting down")
             structlog.get_logger().info("shutting down", reason=reason.name.lower())
             parts.status.heartbeat.draining = True
@@ -287,23 +293,25 @@ class AgentDaemon:
         async def supervise() -> None:
             try:
                 await loop
-                structlog.get_logger().error("a loop ended; shutting down", loop=name)
-            except Exception:  # noqa: BLE001 -- any failure of a loop shuts the daemon down
-                structlog.get_logger().exception("a loop failed; shutting down", loop=name)
+                structlog.get_logger().error(
+                    "background task ended unexpectedly; shutting down", task=name
+                )
+            except Exception:  # noqa: BLE001 -- any failure of a task shuts the daemon down
+                structlog.get_logger().exception("background task failed; shutting down", task=name)
             self._shutdown.by_failure()
 
         return asyncio.create_task(supervise(), name=name)
 
     async def _shut_down(self, parts: _Registered, reason: ShutdownReason) -> None:
-        """Return what is not started; for running jobs the reason decides."""
+        """Return items that have not started; the reason decides about running jobs."""
         attempts = parts.status.attempts
         if reason is ShutdownReason.SUPERSEDED:
             attempts.cancel_all(CancelReason.FENCED)
             await _ends_within(_DETACH, attempts.all_ended())
             return
         detach = reason in {ShutdownReason.DETACH, ShutdownReason.FAILED}
-        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.HAND_BACK)
-        await parts.claims.return_unanswered()
+        attempts.cancel_all(CancelReason.DETACH if detach else CancelReason.RELEASE)
+        await parts.claims.release_claims_of_pending_request()
         if detach:
             await _ends_within(_DETACH, attempts.all_ended())
         else:
@@ -312,12 +320,12 @@ class AgentDaemon:
             await _ends_within(_LAST_HEARTBEAT, parts.status.heartbeat.send("KILLED"))
 
     async def _wait_for_jobs(self, attempts: Attempts) -> None:
-        """Wait until the jobs have ended; the second level stops them."""
+        """Wait until the jobs have ended; a forced shutdown stops them."""
         if len(attempts):
             structlog.get_logger().info(
                 "waiting for jobs; a second signal stops them", jobs=len(attempts)
             )
-        await race(attempts.all_ended(), self._shutdown.second_level())
+        await race(attempts.all_ended(), self._shutdown.wait_forced())
         if not len(attempts):
             return
         superseded = self._shutdown.reason is ShutdownReason.SUPERSEDED
@@ -328,7 +336,7 @@ class AgentDaemon:
             await _ends_within(_DETACH, attempts.all_ended())
 
 
-def _uncounted(backends: Mapping[str, Backend]) -> tuple[str, ...]:
+def _self_scheduling_resources(backends: Mapping[str, Backend]) -> tuple[str, ...]:
     """Resources whose backend schedules by itself, so that only the number of jobs is limited."""
     return tuple(name for name, one in backends.items() if one.runner.demand({}) is None)
 

@@ -154,7 +154,7 @@ class Stopped:
 
 @dataclass(frozen=True, slots=True)
 class Preempted:
-    """The machine was taken away."""
+    """The machine was reclaimed while the job ran."""
 
     phase: ClassVar[Phase] = Phase.PREEMPTED
     message: str

@@ -1,7 +1,7 @@
 """Cancelling attempts: why, and how it reaches a running stage.
 
-A stop request and a lost lease are the only two things that travel backward. Both reach an
-attempt as a `CancelReason`. A stage that may simply be abandoned runs under
+A stop request and a lost lease are the only two signals sent from the control plane to an attempt.
+Both reach it as a `CancelReason`. A stage that may simply be abandoned runs under
 `Cancellation.guard`; one that must not be cut (a start, a stop) checks for reasons between
 its steps.
 """
@@ -22,7 +22,7 @@ class CancelReason(IntEnum):
     """Why an attempt should not go on; a greater value takes precedence."""
 
     #: The agent shuts down: return the item to its queue unless it was permitted.
-    HAND_BACK = 1
+    RELEASE = 1
     #: Somebody asked for the item to be stopped.
     STOP = 2
     #: The agent shuts down and stops its jobs.

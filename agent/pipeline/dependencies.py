@@ -12,10 +12,10 @@ from agent.config.execution import JobSecret
 from agent.model.phase import Outcome
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.report import Report
-from agent.pipeline.retry import Sleep
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal

@@ -11,8 +11,8 @@ from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, LaunchError, UnreachableError
 from agent.model.units import format_size
 from agent.model.work import Lease
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import Cancellation, CancelReason, cancel_task
-from agent.pipeline.retry import Backoff, Sleep
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload
@@ -272,7 +272,7 @@ class JobLog:
     """The job's own output, from its first to its last byte.
 
     The backend keeps it and it can be read again from any position, so nothing is buffered
-    here beyond a shipper's buffer: while the control plane is away, reading waits; when the
+    here beyond a shipper's buffer: while the control plane is unreachable, reading waits; when the
     stream breaks, or the control plane has lost bytes, reading begins again at what is stored.
     """
 

@@ -46,7 +46,7 @@ def outcome_of(ending: Ending, stopped_by: StoppedBy | None, limit: float | None
         case StoppedBy.USER:
             return Stopped(f"stopped on request; {_stopped(ending)}", exit_code=code)
         case StoppedBy.AGENT:
-            message = f"the agent was told to stop its jobs; {_stopped(ending)}"
+            message = f"the agent was asked to stop its jobs; {_stopped(ending)}"
             return Stopped(message, Cause.STOPPED_BY_AGENT, code)
         case StoppedBy.DEADLINE:
             message = (

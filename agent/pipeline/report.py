@@ -11,6 +11,7 @@ from agent.model.errors import FencedError, LaunchError
 from agent.model.phase import Outcome, Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Lease
+from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.cancellation import (
     CANCEL_REASONS,
     WHILE_CONCLUDING,
@@ -19,7 +20,6 @@ from agent.pipeline.cancellation import (
     cancel_task,
 )
 from agent.pipeline.logs import JobLog, SetupLog, Shipper
-from agent.pipeline.retry import Sleep, retry_until_answered
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort

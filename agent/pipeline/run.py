@@ -12,6 +12,7 @@ from agent.model.errors import JobError, LaunchError
 from agent.model.phase import Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
+from agent.pipeline.backoff import Backoff
 from agent.pipeline.cancellation import (
     WHILE_CONCLUDING,
     AttemptCancelledError,
@@ -23,7 +24,6 @@ from agent.pipeline.environment import JobInputs, job_inputs
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import StoppedBy, outcome_of
 from agent.pipeline.resolve import arguments_of
-from agent.pipeline.retry import Backoff
 from agent.ports.runner import (
     Ended,
     Ending,
@@ -39,7 +39,7 @@ from agent.ports.runner import (
 )
 
 _STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
-#: Reasons that stop a started workload or stop watching it; HAND_BACK comes too late for it.
+#: Reasons that stop a started workload or stop watching it; RELEASE comes too late for it.
 _AFTER_START: Final = WHILE_CONCLUDING | frozenset(_STOPS)
 
 
@@ -116,7 +116,7 @@ async def watch(
 
     Raises:
         AttemptCancelledError: detached or fenced; the workload goes on.
-        JobError: `LOST_ENGINE`: the backend stayed away.
+        JobError: `LOST_ENGINE`: the backend was unreachable for too long.
     """
     watcher = _Watcher(attempt, workload, resume)
     try:
@@ -198,7 +198,9 @@ class _Watcher:
             except JobError as error:
                 if error.cause is not Cause.LOST_ENGINE:
                     raise
-                structlog.get_logger().warning("the engine went away under a job", error=str(error))
+                structlog.get_logger().warning(
+                    "the engine became unreachable while a job ran", error=str(error)
+                )
                 self._workload = await self._find_again(error)
 
     def _note_pending(self, pending: Pending) -> None:

@@ -1,6 +1,6 @@
 """One keep-alive session to a control plane: GraphQL documents and the REST routes beside it.
 
-All retries happen here: a call is sent again only where `agent.remote.failures` says that
+All retries happen here: a call is sent again only where `agent.remote.retry_rules` says that
 this cannot repeat its effect, and never after the call's deadline. Redirects are not followed,
 because the key would be sent along.
 """
@@ -29,9 +29,9 @@ from agent.model.errors import (
     ServerError,
     UnreachableError,
 )
-from agent.remote.failures import (
+from agent.remote.retry_rules import (
     STATUS_RULES,
-    UnansweredError,
+    RequestFailedError,
     error_in,
     error_of_code,
     error_of_status,
@@ -52,11 +52,11 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Address and key: one pair, from one place."""
+    """Address and API key, both from the same configuration source."""
 
     url: str
     api_key: str | None = field(repr=False, default=None)
-    #: PEM file; `None` trusts what the machine trusts (`SSL_CERT_FILE` included).
+    #: PEM file; `None` uses the system's CA store (or `SSL_CERT_FILE`).
     ca_bundle: Path | None = None
 
 
@@ -64,7 +64,7 @@ class Endpoint:
 class RetryPolicy:
     """How failed calls are repeated; seconds."""
 
-    #: No new try starts later than this after the first, whatever the call's deadline.
+    #: Stop retrying after this many seconds, whatever the call's deadline.
     total: float = 3.0
     first_wait: float = 0.1
     longest_wait: float = 5.0
@@ -118,7 +118,7 @@ class GraphQLClient:
 
     @property
     def proxied(self) -> bool:
-        """Whether a proxy of the environment is used: not for this machine itself."""
+        """Whether HTTP_PROXY and HTTPS_PROXY are used: yes, except for loopback."""
         return self._base.host not in _LOOPBACK
 
     async def __aenter__(self) -> Self:
@@ -221,16 +221,18 @@ class GraphQLClient:
         path: str,
         *,
         params: Mapping[str, str | int] | None = None,
-        silence: float | None = None,
+        read_timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Open a response to be read in pieces; no retries, since pieces may be used already.
 
-        `silence`: seconds that the server may send nothing.
+        `read_timeout`: seconds without a byte after which the response counts as broken.
 
         Raises:
             UnreachableError: the connection failed, broke, or was silent for too long.
         """
-        async with self._open(method, path, params, None, None, silence=silence) as response:
+        async with self._open(
+            method, path, params, None, None, read_timeout=read_timeout
+        ) as response:
             yield response
 
     @asynccontextmanager
@@ -242,13 +244,13 @@ class GraphQLClient:
         body: Any,
         headers: Mapping[str, str] | None,
         *,
-        silence: float | None = None,
+        read_timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
             message = "GraphQLClient is used outside its `async with`."
             raise RuntimeError(message)
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._retry_policy.connect, sock_read=silence
+            total=None, sock_connect=self._retry_policy.connect, sock_read=read_timeout
         )
         url = URL(f"{self._base}{path}", encoded=True)
         try:
@@ -259,13 +261,15 @@ class GraphQLClient:
                 await self._check(response)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._unanswered(error) from error
+            raise self._transport_failure(error) from error
 
     async def _repeat(
         self, once: Callable[[], Awaitable[Response]], deadline: float, *, idempotent: bool
     ) -> Response:
         def again(error: BaseException) -> bool:
-            return isinstance(error, UnansweredError) and error.rule.allows(idempotent=idempotent)
+            return isinstance(error, RequestFailedError) and error.rule.allows(
+                idempotent=idempotent
+            )
 
         tries = AsyncRetrying(
             retry=retry_if_exception(again),
@@ -281,7 +285,7 @@ class GraphQLClient:
         except TimeoutError as error:
             waited = f"{time.monotonic() - began:.0f} s"
             message = f"{self._base} did not answer within {waited}."
-            raise UnansweredError(message, rule_for(error)) from error
+            raise RequestFailedError(message, rule_for(error)) from error
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         if response.status < 300:  # noqa: PLR2004 -- the last success
@@ -295,14 +299,14 @@ class GraphQLClient:
         rule = STATUS_RULES.get(response.status)
         if rule is not None:
             after = _retry_after(response.headers.get("Retry-After"))
-            raise UnansweredError(message, rule, retry_after=after, hint=hint)
+            raise RequestFailedError(message, rule, retry_after=after, hint=hint)
         raise error_of_status(response.status, message, code=code, hint=hint)
 
-    def _unanswered(self, error: aiohttp.ClientError | TimeoutError) -> UnansweredError:
+    def _transport_failure(self, error: aiohttp.ClientError | TimeoutError) -> RequestFailedError:
         rule = rule_for(error)
         seen = reason_of(error)
         message = f"{self._base} cannot be reached: {rule.reason} ({seen})."
-        return UnansweredError(message, rule, hint="Check the address, and that it is up.")
+        return RequestFailedError(message, rule, hint="Check the address, and that it is up.")
 
     def _headers(self) -> dict[str, str]:
         headers = {"User-Agent": self._user_agent, "Accept": "application/json, */*"}
@@ -323,7 +327,7 @@ class GraphQLClient:
 
 
 class _Wait:
-    """What the server asks for, else a random share of an interval that doubles."""
+    """Retry-After plus a random exponential backoff."""
 
     def __init__(self, retry_policy: RetryPolicy) -> None:
         self._backoff = wait_random_exponential(
@@ -332,7 +336,7 @@ class _Wait:
 
     def __call__(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, UnansweredError) else None
+        asked = error.retry_after if isinstance(error, RequestFailedError) else None
         return float(self._backoff(state)) + (asked or 0.0)
 
 
@@ -340,14 +344,14 @@ async def pieces_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, N
     """The body of a response in pieces.
 
     Raises:
-        UnansweredError: the connection broke.
+        RequestFailedError: the connection broke.
     """
     try:
         async for piece in response.content.iter_chunked(_PIECE):
             yield piece
     except (aiohttp.ClientError, TimeoutError) as error:
         message = f"the transfer broke ({error or type(error).__name__})"
-        raise UnansweredError(message, rule_for(error)) from error
+        raise RequestFailedError(message, rule_for(error)) from error
 
 
 def _base_url(text: str) -> URL:

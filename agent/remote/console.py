@@ -45,7 +45,7 @@ _AGENT: Final = """
 
 _PAGE: Final = 500
 #: Seconds without a byte of a log.
-_SILENCE: Final = 90.0
+_LOG_READ_TIMEOUT: Final = 90.0
 
 
 class Console:
@@ -338,7 +338,9 @@ class Console:
         params: dict[str, str | int] = {"offset": offset}
         if follow:
             params["follow"] = 1
-        async with self._client.stream("GET", path, params=params, silence=_SILENCE) as response:
+        async with self._client.stream(
+            "GET", path, params=params, read_timeout=_LOG_READ_TIMEOUT
+        ) as response:
             async for piece in response.content.iter_any():
                 yield piece
 

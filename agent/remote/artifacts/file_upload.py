@@ -15,7 +15,7 @@ from agent.model.errors import ServerError
 from agent.remote.artifacts.contents import ByteRange, Content, PartSizes, parts_input, split_parts
 from agent.remote.artifacts.transfers import AddressedContent, Transfers, batches
 from agent.remote.client import GraphQLClient
-from agent.remote.failures import AddressRefusedError
+from agent.remote.retry_rules import AddressRefusedError
 from agent.system.tasks import task_group
 
 Json = dict[str, Any]

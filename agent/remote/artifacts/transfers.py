@@ -38,10 +38,10 @@ from agent.remote.artifacts.contents import (
     read_verified,
     read_whole,
 )
-from agent.remote.failures import (
+from agent.remote.retry_rules import (
     STATUS_RULES,
     AddressRefusedError,
-    UnansweredError,
+    RequestFailedError,
     error_in,
     error_of_status,
     reason_of,
@@ -269,7 +269,7 @@ class Transfers:
                 async with self._open(method, url, headers, body) as response:
                     await response.read()
                     return response.headers.get("ETag", "")
-            except UnansweredError:
+            except RequestFailedError:
                 # A body that fails reaches us as a broken connection; the reason is the file.
                 if reader.failure is not None:
                     raise reader.failure from None
@@ -281,7 +281,7 @@ class Transfers:
         """A file in pieces, without repeats, since pieces may be used already.
 
         Raises:
-            UnansweredError: it could not be opened, or broke.
+            RequestFailedError: it could not be opened, or broke.
             LaunchError: what the store's status stands for.
         """
         async with self._open("GET", url, {}, None) as response:
@@ -336,7 +336,7 @@ class Transfers:
             rule = rule_for(error)
             seen = reason_of(error)
             message = f"{target.origin()} cannot be reached: {rule.reason} ({seen})."
-            raise UnansweredError(message, rule) from error
+            raise RequestFailedError(message, rule) from error
 
     async def _repeat(self, once: Callable[[], Awaitable[Result]], path: str) -> Result:
         """Each content has one place and one digest, so sending it again changes nothing."""
@@ -349,10 +349,10 @@ class Transfers:
         )
         try:
             return await tries(once)
-        except UnansweredError as error:
+        except RequestFailedError as error:
             message = f"'{path}' could not be transferred: {error.message}"
             hint = "Run the command again: what has arrived is not sent a second time."
-            raise UnansweredError(message, error.rule, hint=hint) from error
+            raise RequestFailedError(message, error.rule, hint=hint) from error
 
 
 async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
@@ -362,7 +362,7 @@ async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     message = text or f"{target.origin()} answered {response.status} {response.reason}. {detail}"
     rule = STATUS_RULES.get(response.status)
     if rule is not None:
-        raise UnansweredError(message, rule, hint=hint)
+        raise RequestFailedError(message, rule, hint=hint)
     # Google's store answers 400 for an expired URL, the others 403.
     if response.status == HTTPStatus.FORBIDDEN or (
         response.status == HTTPStatus.BAD_REQUEST and "expired" in detail.lower()
@@ -393,7 +393,7 @@ def _target(url: str) -> URL:
 
 
 def _again(error: BaseException) -> bool:
-    return isinstance(error, UnansweredError) and error.rule.allows(idempotent=True)
+    return isinstance(error, RequestFailedError) and error.rule.allows(idempotent=True)
 
 
 def _header(text: str) -> tuple[str, str]:

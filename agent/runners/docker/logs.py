@@ -42,7 +42,7 @@ class Follower:
         """Yield pieces of at most 64 KiB.
 
         Raises:
-            EngineError: the engine stayed away longer than `outage_timeout`.
+            EngineError: the engine was unreachable for more than `outage_timeout` seconds.
         """
         await self._in_thread(self._marks.load)
         while True:

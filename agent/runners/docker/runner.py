@@ -44,7 +44,7 @@ from agent.ports.runner import (
 )
 from agent.runners.docker.arguments import allowance, read_options
 from agent.runners.docker.body import ContainerSettings, container_body
-from agent.runners.docker.container import (
+from agent.runners.docker.container_state import (
     Containers,
     is_running,
     labels_of,
@@ -300,7 +300,7 @@ class DockerRunner:
                 yield piece
 
     async def stop(self, workload: Workload, grace: float) -> None:
-        """See the port."""
+        """See the port. The engine sends SIGTERM, then SIGKILL after `grace` seconds."""
         seconds = math.ceil(grace)
         answer = await self._engine.call(
             "POST",

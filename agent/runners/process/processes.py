@@ -1,4 +1,4 @@
-"""A job's processes: found in /proc, watched by pidfd; and its log, followed to their end."""
+"""A job's processes: listed from /proc, watched by pidfd, stopped; and its log, followed."""
 
 import asyncio
 import os
@@ -11,14 +11,17 @@ from types import TracebackType
 from typing import Final, Self
 
 from agent.ports.runner import LogPiece, LogPosition
+from agent.system.child import signal_group
 
 #: Variable that marks every process of a job.
 MARKER: Final = "LAUNCH_WORKLOAD"
 
+#: Seconds for the supervisor to write the exit code.
+_EXIT_CODE_WAIT: Final = 5.0
 _SESSION_FIELD: Final = 3
 _ROUNDS: Final = 50
 _CHUNK: Final = 64 * 1024
-#: Seconds between looks at a quiet log: short after output, longer in silence.
+#: Seconds between looks at a quiet log: short after output, longer without.
 _SHORTEST: Final = 0.02
 _LONGEST: Final = 0.2
 
@@ -105,6 +108,23 @@ class Watch:
         self._ended.set()
         if self._descriptor is not None:
             asyncio.get_running_loop().remove_reader(self._descriptor)
+
+
+async def stop_group(
+    name: str, session: int, watch: Watch, grace: float, threads: Executor
+) -> None:
+    """Stop a job: SIGTERM to its process group, SIGKILL to what is left after `grace` seconds.
+
+    `watch` observes the supervisor, whose id is also that of the `session`.
+    """
+    kill = asyncio.get_running_loop().run_in_executor
+    signal_group(session, signal.SIGTERM)
+    signal_group(session, signal.SIGCONT)  # a suspended job cannot act on SIGTERM
+    if not await watch.wait(grace):
+        # The supervisor is spared: it still has to write the exit code.
+        await kill(threads, kill_members, name, session, session)
+        await watch.wait(_EXIT_CODE_WAIT)
+    await kill(threads, kill_members, name, session, None)
 
 
 async def follow(

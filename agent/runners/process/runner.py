@@ -7,7 +7,6 @@ same jobs.
 
 import asyncio
 import os
-import signal
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from concurrent.futures import Executor
@@ -46,9 +45,8 @@ from agent.runners.process.environment import (
     variables,
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
-from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members
+from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members, stop_group
 from agent.runners.process.spawn import JobUser, ProcessLimits, StartedBeforeError, spawn
-from agent.system.child import signal_group
 from agent.system.machine import is_disk_full
 
 T = TypeVar("T")
@@ -56,8 +54,6 @@ T = TypeVar("T")
 #: Seconds between reads while a supervisor has not written its id yet, and how many.
 _NEW_PAUSE: Final = 0.01
 _NEW_READS: Final = 1000
-#: Seconds for a supervisor to write the exit code after its job was killed.
-_EXIT_CODE_WAIT: Final = 5.0
 #: Bytes; a disk with less free space is full.
 _MIN_FREE: Final = 64 * 1024
 
@@ -67,7 +63,7 @@ class _Supervisor:
     """The process that a watch observes."""
 
     pid: int
-    #: Its session was certainly the job's when the watch began.
+    #: Whether it was alive when the watch began: then its session id is certainly the job's.
     was_alive: bool
 
 
@@ -185,7 +181,7 @@ class ProcessRunner:
             if status is None:
                 return
             if status.alive and status.pid is not None:
-                await self._end(name, watch, status.pid, grace)
+                await stop_group(name, status.pid, watch, grace, self._threads)
             elif status.pid is None or not group_is_empty(status.pid):
                 # The session id may have been reused: find the processes by the variable only.
                 await self._kill(name, None)
@@ -198,15 +194,6 @@ class ProcessRunner:
         if not gone:
             await self.stop(workload, 0)
             await self._in_thread(self._folder(workload.name).remove)
-
-    async def _end(self, name: str, watch: Watch, session: int, grace: float) -> None:
-        signal_group(session, signal.SIGTERM)
-        signal_group(session, signal.SIGCONT)  # a suspended job cannot act on SIGTERM
-        if not await watch.wait(grace):
-            # Not the supervisor: it still has to write the exit code.
-            await self._kill(name, session, spared=session)
-            await watch.wait(_EXIT_CODE_WAIT)
-        await self._kill(name, session)
 
     @asynccontextmanager
     async def _watching_end(self, name: str) -> AsyncIterator[tuple[Watch, _Supervisor | None]]:
@@ -245,8 +232,8 @@ class ProcessRunner:
             await asyncio.sleep(_NEW_PAUSE)
         return status
 
-    async def _kill(self, name: str, session: int | None, spared: int | None = None) -> None:
-        await self._in_thread(lambda: kill_members(name, session, spared))
+    async def _kill(self, name: str, session: int | None) -> None:
+        await self._in_thread(lambda: kill_members(name, session, None))
 
     def _reap(self, name: str) -> None:
         """Reap a child of this process; children of an earlier agent are reaped by init."""

@@ -14,9 +14,9 @@ exec 9>&0 0</dev/null 8>&1 1>/dev/null 2>/dev/null
 # ignored signals, are back to their defaults in the job.
 trap : TERM INT HUP QUIT
 
-# The job runs in the foreground: in the background a shell would make it ignore SIGINT. The
-# supervisor's id is written only below, where the traps are reset, so that a SIGTERM sent to
-# it is not ignored.
+# The job runs in the foreground: in the background a shell would make it ignore SIGINT. Its
+# supervisor's id is written only after SIGTERM has its default action again: a process that
+# reads the id may send SIGTERM at once, and the signal is not ignored.
 (
     [ "$1" = - ] || ulimit -v "$1" || exit 126
     [ "$2" = - ] || ulimit -n "$2" || exit 126

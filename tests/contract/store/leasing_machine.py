@@ -1,4 +1,4 @@
-"""Agents, people and time act in any order; what design.md §5 promises holds after each step."""
+"""Agents, users and the clock act in any order; the invariants of leasing hold after each step."""
 
 import asyncio
 from contextlib import AsyncExitStack

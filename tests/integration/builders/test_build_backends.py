@@ -12,7 +12,7 @@ import pytest
 
 from agent.builders.docker import DockerBuilder
 from agent.builders.image.references import NAMESPACE
-from agent.builders.prebuilt import ReadyImages
+from agent.builders.prebuilt import PrebuiltImages
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.docker.images import EngineImages
@@ -174,7 +174,7 @@ async def test_with_a_destination_it_is_found_by_key_from_anywhere(
     elsewhere = on(destination=destination, environment=inside, cache="other")
     found = await elsewhere.find(key)
     assert (found.reference, found.here, found.reused) == (image.reference, False, True)
-    images = ReadyImages(elsewhere._images.engine, pull="missing", registry=registry(inside))
+    images = PrebuiltImages(elsewhere._images.engine, pull="missing", registry=registry(inside))
     await images.resolve(found.reference, RecordingLog())
     assert output(way.host, found.reference) == f"{once} packages\nfirst\n"
     noted = await elsewhere.find(key)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agent.builders.prebuilt import ReadyImages
+from agent.builders.prebuilt import PrebuiltImages
 from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import JobError
@@ -22,7 +22,7 @@ def ready(engine, threads, tmp_path):
     def make(pull="missing", **more):
         environment = {"DOCKER_CONFIG": str(tmp_path)}
         registry = OciRegistry([DockerLogins(environment, threads)], environment)
-        return ReadyImages(engine, pull=pull, registry=registry, **more)
+        return PrebuiltImages(engine, pull=pull, registry=registry, **more)
 
     return make
 
@@ -155,7 +155,7 @@ async def test_an_image_that_vanishes_after_its_pull_is_not_found(fake, ready):
 
 async def test_an_engine_that_is_away_is_told(threads, tmp_path):
     async with Engine(f"unix://{tmp_path}/none.sock", {}) as engine:
-        images = ReadyImages(engine, pull="missing", registry=OciRegistry([], {}))
+        images = PrebuiltImages(engine, pull="missing", registry=OciRegistry([], {}))
         error = await refused(images)
     assert error.cause is Cause.IMAGE_UNAVAILABLE
     assert "The container engine does not answer" in error.message

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from agent.model.phase import Phase
 from tests.infrastructure.process import free_port
 from tests.unit.cli.conftest import Run
 from tests.unit.cli.far_end import KEY, WHEN, FarEnd, RefusalError, agent, ended, item, queue, words
@@ -118,8 +119,14 @@ def test_an_update_without_a_change_is_refused(run: Run, far_end: FarEnd) -> Non
 def test_queues_are_shown_paused_resumed_and_deleted(run: Run, far_end: FarEnd) -> None:
     far_end.answers["pauseLaunchQueue"] = lambda asked: queue(paused=asked["paused"])
     far_end.answers["deleteLaunchQueue"] = True
-    far_end.answers["launchQueues"] = [queue(agents=[agent()])]
-    assert "desk (POLLING" in run("queue", "show", "default").out
+    counts = [
+        {"phase": phase, "count": count}
+        for phase, count in (("QUEUED", 2), ("LEASED", 1), ("PREPARING", 3), ("ERRORED", 4))
+    ]
+    far_end.answers["launchQueues"] = [queue(agents=[agent()], counts=counts)]
+    shown = run("queue", "show", "default").out
+    assert "desk (POLLING" in shown
+    assert "2 waiting, 4 preparing, 4 error" in shown
     assert "Paused" in run("queue", "pause", "default").out
     assert far_end.last("pauseLaunchQueue")["paused"] is True
     assert "Resumed" in run("queue", "resume", "default").out
@@ -240,7 +247,7 @@ def test_waiting_ends_as_the_job_does(
     far_end.answers["launchItem"] = answer
     done = run("submit", "-q", "-d", "image", flag)
     assert done.code == code
-    assert answer["phase"].lower() in done.err
+    assert Phase(answer["phase"]).word in done.err
     assert done.err.count("exit code 7") <= 1
     if flag == "--follow":
         assert done.out == "job\n"
@@ -272,6 +279,13 @@ def test_items_are_listed_in_pages_and_filtered(run: Run, far_end: FarEnd) -> No
     asked = far_end.last("launchItems")
     assert (asked["after"], asked["queue"]) == ("c1", "default")
     assert {"FAILED", "QUEUED", "STARTED"} <= set(asked["phases"])
+    far_end.answers["launchItems"] = {
+        "pageInfo": {"endCursor": None, "hasNextPage": False},
+        "edges": [],
+    }
+    run("item", "list", "--phase", "preparing", "--phase", "queued")
+    asked = far_end.last("launchItems")
+    assert set(asked["phases"]) == {"LEASED", "PREPARING", "QUEUED"}
     assert "Did you mean `failed`?" in words(run("item", "list", "--phase", "faild").err)
 
 
@@ -291,7 +305,7 @@ def test_a_log_without_a_byte_is_told(run: Run, far_end: FarEnd) -> None:
     far_end.logs["job"] = b""
     shown = run("item", "logs", "abcdefghijkl")
     assert (shown.code, shown.out) == (0, "")
-    assert "the item is errored" in shown.err
+    assert "phase: error" in shown.err
     assert "--channel setup" in shown.err
 
 
@@ -302,7 +316,7 @@ def test_logs_pass_byte_for_byte(run: Run, far_end: FarEnd) -> None:
     assert run("item", "logs", "abcdefghijkl", "--channel", "setup").out == "setup\n"
     far_end.answers["launchItem"] = item()
     told = run("item", "logs", "abcdefghijkl")
-    assert (told.code, "no log yet: it is queued" in told.err) == (1, True)
+    assert (told.code, "no log yet; phase: waiting" in told.err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +336,7 @@ def test_items_are_changed(
     done = run("item", *args)
     assert done.code == 0
     assert far_end.last(field) == asked
-    assert "queued on `default`, medium, stop requested" in done.out
+    assert "waiting on `default`, medium, stop requested" in done.out
 
 
 def test_an_item_that_is_refused_keeps_nobody_from_the_others(run: Run, far_end: FarEnd) -> None:
@@ -403,7 +417,7 @@ def test_an_agent_that_shut_down_is_not_asked_to_do_so(run: Run, far_end: FarEnd
 
 def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
     told = run("explain", "abcdefghijkl")
-    assert "is queued: SCHEDULE_NO_AGENT" in told.out
+    assert ": waiting, SCHEDULE_NO_AGENT" in told.out
     assert "What to do: Start one." in told.out
     assert json.loads(run("explain", "x", "--json").out)["explanation"]["remedy"] == "Start one."
     far_end.answers["launchItem"] = ended("FAILED", 1, message="exit code 1")

@@ -143,19 +143,19 @@ async def test_a_server_that_stays_away_ends_the_wait(monkeypatch: pytest.Monkey
 def test_remarks_begin_on_a_line_of_their_own(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     screen = Screen()
     screen.write("job", b"no end of line")
-    screen.remark(item(phase="STARTED"))
-    screen.remark(item(phase="STARTED"))
+    screen.print_phase(item(phase="STARTED"))
+    screen.print_phase(item(phase="STARTED"))
     screen.write("setup", b"line\n")
-    screen.remark(ended())
+    screen.print_phase(ended())
     out, err = capfdbinary.readouterr()
     assert out == b"no end of line"
-    assert err == b"\nlaunch: started\nline\n"
+    assert err == b"\nlaunch: running\nline\n"
 
 
 def test_phases_are_told_with_what_is_being_done() -> None:
     doing = item(phase="PREPARING", activity="fetching the source", attempt=2)
     assert phase_line(doing) == "launch: preparing · fetching the source, attempt 2"
-    assert phase_line(item(phase="LEASED", agentName="desk")) == "launch: leased · agent desk"
+    assert phase_line(item(phase="LEASED", agentName="desk")) == "launch: preparing · agent desk"
     assert phase_line(item(phase="STARTED", lostContact=True)) == "launch: lost contact"
 
 

@@ -67,7 +67,7 @@ def test_older_words_are_answered_with_a_warning():
     with capture_logs() as logs:
         _warn_of_old_keys(given, image_destination(given))
     assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
-    assert logs[0]["means"] == ECR
+    assert logs[0]["destination"] == ECR
     with capture_logs() as logs:
         _warn_of_old_keys(config(), None)
     assert logs == []

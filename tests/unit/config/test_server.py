@@ -1,4 +1,4 @@
-"""Address and key are one pair and come from one place."""
+"""The address and the API key are taken from the same source."""
 
 import os
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import pytest
 
 from agent.config.agent import HealthConfig
 from agent.daemon import service
-from agent.daemon.health import AgentStatus
+from agent.daemon.health_endpoints import AgentStatus
 from agent.model.cause import Cause
 from agent.model.errors import JobError, UnreachableError
 from agent.model.phase import Phase, Stopped, Succeeded
@@ -77,7 +77,7 @@ async def test_an_operator_s_command_arrives_before_the_next_heartbeat(
     async with no_heartbeat.running() as process:
         await no_heartbeat.until_running(item)
         no_heartbeat.plane.ask_to_leave(mode)
-        await no_heartbeat.last._shutdown.first_level()
+        await no_heartbeat.last._shutdown.wait_graceful()
         if mode == "DRAIN":
             no_heartbeat.engine.release(no_heartbeat.name(item))
         assert await process == 0
@@ -136,7 +136,7 @@ async def test_a_full_disk_is_a_condition_until_there_is_space(
     async def seen(_: object) -> int:
         return free
 
-    monkeypatch.setattr("agent.daemon.claim.FreeDiskCheck.free", seen)
+    monkeypatch.setattr("agent.daemon.conditions.FreeDiskCheck.free", seen)
     no_heartbeat.settings = {"min_free_disk": 1 << 31}
     async with no_heartbeat.running():
         await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))

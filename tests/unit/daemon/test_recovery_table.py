@@ -4,108 +4,118 @@ import itertools
 
 import pytest
 
-from agent.daemon.recovery import JournalSays, RecoveryAction, RunnerFinds, ServerSays, decide
+from agent.daemon.recovery import JournalState, RecoveryAction, RunnerState, ServerState, decide
 
-ALL = list(itertools.product(ServerSays, JournalSays, RunnerFinds))
-OURS = {ServerSays.UNSTARTED, ServerSays.PERMITTED, ServerSays.STARTED}
+ALL = list(itertools.product(ServerState, JournalState, RunnerState))
+OURS = {ServerState.UNSTARTED, ServerState.PERMITTED, ServerState.STARTED}
 
 
 @pytest.mark.parametrize(("server", "journal", "runner"), ALL)
 def test_every_case_is_decided_and_none_starts_twice(
-    server: ServerSays, journal: JournalSays, runner: RunnerFinds
+    server: ServerState, journal: JournalState, runner: RunnerState
 ) -> None:
     action = decide(server, journal, runner)
-    if runner in {RunnerFinds.RUNNING, RunnerFinds.EXITED}:
+    if runner in {RunnerState.RUNNING, RunnerState.EXITED}:
         assert action not in {RecoveryAction.PREPARE, RecoveryAction.START}
-    if server is ServerSays.STARTED:
+    if server is ServerState.STARTED:
         assert action not in {RecoveryAction.PREPARE, RecoveryAction.START}
     if server not in OURS:
         assert action in {RecoveryAction.KEEP, RecoveryAction.REMOVE}
     if action is RecoveryAction.START:
-        assert runner in {RunnerFinds.CREATED, RunnerFinds.OUTDATED}
+        assert runner in {RunnerState.CREATED, RunnerState.OUTDATED}
     if action is RecoveryAction.FOLLOW:
-        assert runner in {RunnerFinds.RUNNING, RunnerFinds.EXITED}
+        assert runner in {RunnerState.RUNNING, RunnerState.EXITED}
     if action is RecoveryAction.DELIVER:
-        assert journal is JournalSays.OUTCOME
+        assert journal is JournalState.OUTCOME
     if action is RecoveryAction.REMOVE:
-        assert server is ServerSays.ENDED or journal is not JournalSays.NOTHING
+        assert server is ServerState.ENDED or journal is not JournalState.NOTHING
 
 
 @pytest.mark.parametrize(
     ("server", "journal", "runner", "action"),
     [
-        (ServerSays.UNSTARTED, JournalSays.NOTHING, RunnerFinds.NOTHING, RecoveryAction.PREPARE),
+        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.NOTHING, RecoveryAction.PREPARE),
         (
-            ServerSays.UNSTARTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.NOTHING,
+            ServerState.UNSTARTED,
+            JournalState.START_INTENDED,
+            RunnerState.NOTHING,
             RecoveryAction.PREPARE,
         ),
-        (ServerSays.UNSTARTED, JournalSays.NOTHING, RunnerFinds.CREATED, RecoveryAction.START),
-        (ServerSays.UNSTARTED, JournalSays.NOTHING, RunnerFinds.OUTDATED, RecoveryAction.PREPARE),
-        (ServerSays.UNSTARTED, JournalSays.NOTHING, RunnerFinds.RUNNING, RecoveryAction.FOLLOW),
+        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.CREATED, RecoveryAction.START),
+        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.OUTDATED, RecoveryAction.PREPARE),
+        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.RUNNING, RecoveryAction.FOLLOW),
         (
-            ServerSays.PERMITTED,
-            JournalSays.NOT_STARTED,
-            RunnerFinds.NOTHING,
+            ServerState.PERMITTED,
+            JournalState.NOT_STARTED,
+            RunnerState.NOTHING,
             RecoveryAction.PREPARE,
         ),
         (
-            ServerSays.PERMITTED,
-            JournalSays.NOTHING,
-            RunnerFinds.NOTHING,
+            ServerState.PERMITTED,
+            JournalState.NOTHING,
+            RunnerState.NOTHING,
             RecoveryAction.REPORT_LOST,
         ),
         (
-            ServerSays.PERMITTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.NOTHING,
+            ServerState.PERMITTED,
+            JournalState.START_INTENDED,
+            RunnerState.NOTHING,
             RecoveryAction.REPORT_LOST,
         ),
         (
-            ServerSays.PERMITTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.CREATED,
+            ServerState.PERMITTED,
+            JournalState.START_INTENDED,
+            RunnerState.CREATED,
             RecoveryAction.START,
         ),
         (
-            ServerSays.PERMITTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.OUTDATED,
+            ServerState.PERMITTED,
+            JournalState.START_INTENDED,
+            RunnerState.OUTDATED,
             RecoveryAction.START,
         ),
         (
-            ServerSays.STARTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.RUNNING,
+            ServerState.STARTED,
+            JournalState.START_INTENDED,
+            RunnerState.RUNNING,
             RecoveryAction.FOLLOW,
         ),
-        (ServerSays.STARTED, JournalSays.START_INTENDED, RunnerFinds.EXITED, RecoveryAction.FOLLOW),
         (
-            ServerSays.STARTED,
-            JournalSays.NOT_STARTED,
-            RunnerFinds.NOTHING,
+            ServerState.STARTED,
+            JournalState.START_INTENDED,
+            RunnerState.EXITED,
+            RecoveryAction.FOLLOW,
+        ),
+        (
+            ServerState.STARTED,
+            JournalState.NOT_STARTED,
+            RunnerState.NOTHING,
             RecoveryAction.REPORT_LOST,
         ),
         (
-            ServerSays.STARTED,
-            JournalSays.START_INTENDED,
-            RunnerFinds.CREATED,
+            ServerState.STARTED,
+            JournalState.START_INTENDED,
+            RunnerState.CREATED,
             RecoveryAction.REPORT_LOST,
         ),
-        (ServerSays.STARTED, JournalSays.OUTCOME, RunnerFinds.EXITED, RecoveryAction.DELIVER),
-        (ServerSays.NOT_HELD, JournalSays.START_INTENDED, RunnerFinds.RUNNING, RecoveryAction.KEEP),
-        (ServerSays.ENDED, JournalSays.NOTHING, RunnerFinds.EXITED, RecoveryAction.REMOVE),
-        (ServerSays.UNKNOWN, JournalSays.NOTHING, RunnerFinds.RUNNING, RecoveryAction.KEEP),
+        (ServerState.STARTED, JournalState.OUTCOME, RunnerState.EXITED, RecoveryAction.DELIVER),
         (
-            ServerSays.UNKNOWN,
-            JournalSays.START_INTENDED,
-            RunnerFinds.RUNNING,
+            ServerState.NOT_HELD,
+            JournalState.START_INTENDED,
+            RunnerState.RUNNING,
+            RecoveryAction.KEEP,
+        ),
+        (ServerState.ENDED, JournalState.NOTHING, RunnerState.EXITED, RecoveryAction.REMOVE),
+        (ServerState.UNKNOWN, JournalState.NOTHING, RunnerState.RUNNING, RecoveryAction.KEEP),
+        (
+            ServerState.UNKNOWN,
+            JournalState.START_INTENDED,
+            RunnerState.RUNNING,
             RecoveryAction.REMOVE,
         ),
     ],
 )
 def test_the_rows_of_the_design(
-    server: ServerSays, journal: JournalSays, runner: RunnerFinds, action: RecoveryAction
+    server: ServerState, journal: JournalState, runner: RunnerState, action: RecoveryAction
 ) -> None:
     assert decide(server, journal, runner) is action

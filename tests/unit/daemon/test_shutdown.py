@@ -1,4 +1,4 @@
-"""Shutdown: two levels of signals, commands of operators, failures."""
+"""Shutdown: graceful and forced, by signals, commands of operators, failures."""
 
 import asyncio
 import os

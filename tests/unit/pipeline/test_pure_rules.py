@@ -276,7 +276,7 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
             Ending(None, signal=9),
             StoppedBy.AGENT,
             Stopped(
-                "the agent was told to stop its jobs; "
+                "the agent was asked to stop its jobs; "
                 "it did not end on SIGTERM within its grace and was killed, signal 9",
                 Cause.STOPPED_BY_AGENT,
             ),

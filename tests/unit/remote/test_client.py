@@ -20,7 +20,7 @@ from agent.model.errors import (
     UnreachableError,
 )
 from agent.remote.client import Endpoint, GraphQLClient, RetryPolicy
-from agent.remote.failures import STATUS_RULES, Retry, rule_for
+from agent.remote.retry_rules import STATUS_RULES, Retry, rule_for
 from tests.infrastructure.process import free_port
 from tests.unit.remote.far_end import FarEnd, cut, data, error, reply
 

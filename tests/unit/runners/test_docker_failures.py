@@ -4,7 +4,7 @@ import pytest
 
 from agent.docker.errors import refusal
 from agent.model.cause import Cause
-from agent.runners.docker.container import init_failure
+from agent.runners.docker.container_state import init_failure
 
 
 @pytest.mark.parametrize(

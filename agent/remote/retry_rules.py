@@ -1,4 +1,4 @@
-"""Which failed requests may be sent again: decided here, once, with reasons."""
+"""Which failed requests may be sent again, and why."""
 
 import asyncio
 import json
@@ -109,7 +109,7 @@ class AddressRefusedError(PermissionDeniedError):
     """A signed URL was refused; it may have expired, and a new one may be accepted."""
 
 
-class UnansweredError(UnreachableError):
+class RequestFailedError(UnreachableError):
     """No successful response; `rule` says whether the request may be sent again."""
 
     def __init__(

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from agent.builders.prebuilt import ReadyImages
+from agent.builders.prebuilt import PrebuiltImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.registries.logins import DockerLogins
@@ -48,7 +48,7 @@ def images(engine, threads, tmp_path):
     def make(pull="missing", config=None):
         environment = {**os.environ, "DOCKER_CONFIG": config or str(tmp_path)}
         registry = OciRegistry([DockerLogins(environment, threads)], environment)
-        return ReadyImages(engine, pull=pull, registry=registry)
+        return PrebuiltImages(engine, pull=pull, registry=registry)
 
     (tmp_path / "config.json").write_text(json.dumps({}))
     return make

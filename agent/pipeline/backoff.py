@@ -1,4 +1,4 @@
-"""Unlimited retries with growing pauses, for calls whose effect must reach the control plane."""
+"""Exponential backoff, and unlimited retries of calls that must reach the control plane."""
 
 import random
 from collections.abc import Awaitable, Callable
@@ -36,7 +36,7 @@ class Backoff:
     def pause(self) -> float:
         """The next pause."""
         upper, self._next = self._next, min(self._next * 2, self._longest)
-        # Jitter keeps agents from coming back all at once; it protects no secret.
+        # Jitter keeps agents from retrying all at once; it needs no secure randomness.
         return upper * (0.5 + random.random() / 2)  # noqa: S311
 
     def reset(self) -> None:

@@ -80,7 +80,9 @@ async def serve_health(config: HealthConfig, status: AgentStatus) -> AsyncIterat
             message = f"`health`: {config.listen}:{config.port} cannot be used: {error.strerror}."
             raise ConfigError(message, hint="Choose another `health.port`; 0 picks one.") from error
         port = int(runner.addresses[0][1])
-        structlog.get_logger().info("health", address=f"http://{config.listen}:{port}")
+        structlog.get_logger().info(
+            "health endpoint listening", address=f"http://{config.listen}:{port}"
+        )
         yield port
     finally:
         await runner.cleanup()
@@ -122,10 +124,13 @@ class _Collector:
 
         status = self._status
         gauges = {
-            "attempts": ("Attempts under way.", len(status.attempts)),
-            "free_slots": ("Further jobs it could take.", status.capacity.free.slots),
-            "heartbeat_age_seconds": ("Since the last answered heartbeat.", status.heartbeat_age),
-            "engines_down": ("Engines that do not answer.", len(status.backends.failures)),
+            "attempts": ("Running attempts.", len(status.attempts)),
+            "free_slots": ("Further jobs that the agent can run.", status.capacity.free.slots),
+            "heartbeat_age_seconds": (
+                "Since the last answered heartbeat.",
+                status.heartbeat_age,
+            ),
+            "backends_down": ("Backends that do not answer.", len(status.backends.failures)),
         }
         for name, (text, value) in gauges.items():
             if value is not None:

@@ -1,4 +1,4 @@
-"""What the engine says about a container: its state, and how it ended."""
+"""Reads a container's state from the engine, waits for its end, and classifies how it ended."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from docker.api.client import APIClient
 
 _NOT_FOUND: Final = 404
-#: How the engine writes 'never'.
+#: Prefix of the engine's timestamp for 'never'.
 _NEVER: Final = "0001-"
 _LIVE: Final = frozenset({"running", "paused", "restarting"})
 #: Exit codes of a shell or init that could not run its command.
@@ -28,20 +28,20 @@ _CANNOT_EXECUTE: Final = frozenset({126, 127})
 _SLACK: Final = timedelta(seconds=2)
 #: An engine that kills does so at once.
 _SHORTLY: Final = timedelta(seconds=10)
-#: Seconds before a wait is repeated that ended under a running container.
+#: Seconds before repeating a wait that returned while the container still ran.
 _AGAIN: Final = 0.2
 #: How the engine's init (tini) reports, as the job's only output, that it could not run the
 #: command, and the exit codes that it then ends with.
 _INIT: Final = b"[FATAL tini"
 _INIT_CODES: Final = frozenset({1, 126, 127})
-#: Bytes of a log in which the engine's init would tell of its failure.
+#: Bytes of a log in which the engine's init would report its failure.
 _FIRST_LINES: Final = 4096
 
 
 class Containers:
     """Inspects containers of one engine and waits for their end.
 
-    The engine may be away for `outage_timeout` seconds.
+    The engine may be unreachable for `outage_timeout` seconds.
     """
 
     def __init__(self, engine: Engine, sdk: DockerSdk, outage_timeout: float) -> None:
@@ -69,7 +69,7 @@ class Containers:
         such an end says nothing about the job: the cause is `LOST_ENGINE`, whatever the code.
 
         Raises:
-            EngineError: the engine stayed away longer than `outage_timeout`.
+            EngineError: the engine was unreachable for more than `outage_timeout` seconds.
         """
         away_since: datetime | None = None
         while True:
