@@ -118,7 +118,7 @@ class _Poll:
         """The item as it is now."""
         while True:
             try:
-                item = await self.console.glance(self.item_id)
+                item = await self.console.item_summary(self.item_id)
             except UnreachableError as error:
                 self._note_outage(error)
                 await asyncio.sleep(1.0)

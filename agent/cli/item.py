@@ -122,7 +122,7 @@ def logs(
             async for piece in console.log(item_id, number, channel):
                 output.write(channel, piece)
         if not output.length:
-            print_stderr(_why_empty(await console.glance(item_id), channel))
+            print_stderr(_why_empty(await console.item_summary(item_id), channel))
 
     target.call(work)
 
@@ -141,7 +141,7 @@ def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
 @on_server
 @json_option
 def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
-    """Run items again that did not succeed."""
+    """Retry items that did not succeed."""
     _change_each(target, item_ids, lambda console, one: console.retry_item(one), as_json=as_json)
 
 
@@ -218,7 +218,7 @@ def _change_each(
     *,
     as_json: bool,
 ) -> None:
-    """Change several items; those that are refused are reported, the last one by the exit code."""
+    """Change several items; errors are printed, and the last one sets the exit code."""
     refused: list[LaunchError] = []
 
     async def work(console: "Console") -> list[Json]:
@@ -255,7 +255,7 @@ def _show_changed(changed: list[Json], *, many: bool, as_json: bool) -> None:
 async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> int:
     """The newest attempt; with `follow`, wait until there is one."""
     while True:
-        found = await console.glance(item_id)
+        found = await console.item_summary(item_id)
         if found["attempts"]:
             return max(int(each["number"]) for each in found["attempts"])
         if not follow or _over(found):

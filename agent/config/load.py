@@ -97,7 +97,7 @@ def load(
             key, reason = ignored
             warnings.setdefault(key, f"{value.origin}: `{dotted(key)}` has no effect: {reason}.")
         elif value.value is not None or not keys_at(AgentConfig, value.path):
-            layers.add(value)  # but for sections whose keys are all commented out
+            layers.add(value)  # sections without keys are skipped
     for value in (*environment_values(environ), *flags):
         layers.add(value)
     config = _validated(layers, document)
@@ -137,7 +137,7 @@ def _defaults(environ: Mapping[str, str], *, wandb_shape: bool) -> Iterator[Conf
     yield ConfigValue(("state_dir",), str(state_dir(environ)), DEFAULT_ORIGIN)
     yield ConfigValue(("control", "data_dir"), str(data_dir(environ)), DEFAULT_ORIGIN)
     for kind, rule in dict(PruneConfig()).items():
-        if isinstance(rule, PruneRule):  # so that a file may give one half of it
+        if isinstance(rule, PruneRule):  # a file may set only max_age or max_size
             yield ConfigValue(("prune", kind, "max_age"), f"{rule.max_age:f}s", DEFAULT_ORIGIN)
             yield ConfigValue(("prune", kind, "max_size"), f"{rule.max_size}b", DEFAULT_ORIGIN)
     for key, value in wandb.DEFAULTS.items() if wandb_shape else ():
@@ -177,7 +177,7 @@ def environment_values(environ: Mapping[str, str]) -> Iterator[ConfigValue]:
     """Values of `LAUNCH_` variables (`LAUNCH_BUILDER__TYPE`) and of those of W&B's that count.
 
     Raises:
-        ConfigError: a variable is almost, but not quite, a known one.
+        ConfigError: a variable looks like a misspelled known one.
     """
     known = {
         _PREFIX + "__".join(path).upper().replace("-", "_"): path

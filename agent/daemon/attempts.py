@@ -163,5 +163,5 @@ class Attempts:
         self._capacity.release(lease)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            log = structlog.get_logger().bind(job=lease.item_id)
+            log = structlog.get_logger().bind(item=lease.item_id)
             log.error("an attempt's task failed", exc_info=error)

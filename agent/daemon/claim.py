@@ -132,7 +132,7 @@ class ClaimLoop:
             # Claimed by a poll that was interrupted because the backend failed.
             await self._return(claim, f"{claim.resource} does not answer")
         elif devices := self._capacity.devices_in_use(claim.allocation):
-            log = structlog.get_logger().bind(job=claim.lease.item_id)
+            log = structlog.get_logger().bind(item=claim.lease.item_id)
             log.error("devices in use were allocated again; the item is returned", devices=devices)
             await self._return(claim, f"devices in use: {', '.join(devices)}")
         else:

@@ -133,7 +133,7 @@ class Journal:
         # No other write may follow for hours, and the offsets of shipped bytes depend on it.
         self._commit_now()
 
-    async def concluded(self, lease: Lease, outcome: Outcome) -> None:
+    async def outcome_known(self, lease: Lease, outcome: Outcome) -> None:
         """The outcome, to be reported until it is acknowledged. Durable on return."""
         await self._submit(*_upsert(lease, outcome=_encode(outcome)))
 

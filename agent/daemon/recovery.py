@@ -207,7 +207,7 @@ class Recovery:
         server = _BY_PHASE.get(claim.phase, ServerState.UNSTARTED)
         journal, runner = _journal_state(entry, claim.lease), _runner_state(found, claim.lease)
         action = decide(server, journal, runner)
-        log = structlog.get_logger().bind(job=claim.lease.item_id, attempt=claim.lease.attempt)
+        log = structlog.get_logger().bind(item=claim.lease.item_id, attempt=claim.lease.attempt)
         log.info(
             "resuming an attempt of an earlier process",
             action=action.name.lower(),

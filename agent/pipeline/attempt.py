@@ -67,7 +67,7 @@ async def run_attempt(context: AttemptContext, begin: Begin) -> None:
     """
     attempt = _Attempt(context)
     bound = structlog.contextvars.bound_contextvars(
-        job=context.lease.item_id,
+        item=context.lease.item_id,
         attempt=context.lease.attempt,
         queue=context.claim.queue,
     )
@@ -105,7 +105,7 @@ class _Attempt:
             outcome = outcome_of_failure(error, reference)
         if outcome is not None:
             self._context.free()
-            await self._conclude(outcome)
+            await self._report_outcome(outcome)
 
     async def _run_stages(self, begin: Begin) -> Outcome:
         match begin:
@@ -195,7 +195,7 @@ class _Attempt:
         context.dependencies.journal.closed(context.lease)
         await self._remove_folder()
 
-    async def _conclude(self, outcome: Outcome) -> None:
+    async def _report_outcome(self, outcome: Outcome) -> None:
         """Report, then remove: nothing is removed until the outcome is acknowledged."""
         context = self._context
         log = structlog.get_logger().bind(cause=outcome.cause)

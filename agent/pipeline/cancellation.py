@@ -43,7 +43,7 @@ ANY: Final = frozenset(CancelReason)
 #: With the permit asked for and unanswered, a user's stop waits for the answer.
 WHILE_PERMITTING: Final = ANY - {CancelReason.STOP}
 #: The outcome is known and is being delivered.
-WHILE_CONCLUDING: Final = frozenset({CancelReason.DETACH, CancelReason.FENCED})
+WHILE_REPORTING: Final = frozenset({CancelReason.DETACH, CancelReason.FENCED})
 
 
 class AttemptCancelledError(Exception):

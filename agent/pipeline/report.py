@@ -14,8 +14,8 @@ from agent.model.work import Lease
 from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.cancellation import (
     CANCEL_REASONS,
-    WHILE_CONCLUDING,
     WHILE_PERMITTING,
+    WHILE_REPORTING,
     Cancellation,
     cancel_task,
 )
@@ -133,13 +133,13 @@ class Report:
             LaunchError: the control plane refuses it for good.
         """
         try:
-            await self._journal.concluded(self._lease, outcome)
+            await self._journal.outcome_known(self._lease, outcome)
         except LaunchError as error:
             # A full disk must not prevent the report.
             structlog.get_logger().error("the outcome is not in the journal", error=str(error))
         finishing = self._finish(outcome, log_stall)
         return await self._cancellation.guard(
-            finishing, WHILE_CONCLUDING, detach_delay=_DETACH_DELAY
+            finishing, WHILE_REPORTING, detach_delay=_DETACH_DELAY
         )
 
     async def _finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:

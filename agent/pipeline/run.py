@@ -14,7 +14,7 @@ from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
 from agent.pipeline.backoff import Backoff
 from agent.pipeline.cancellation import (
-    WHILE_CONCLUDING,
+    WHILE_REPORTING,
     AttemptCancelledError,
     CancelReason,
     cancel_task,
@@ -40,7 +40,7 @@ from agent.ports.runner import (
 
 _STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
 #: Reasons that stop a started workload or stop watching it; RELEASE comes too late for it.
-_AFTER_START: Final = WHILE_CONCLUDING | frozenset(_STOPS)
+_AFTER_START: Final = WHILE_REPORTING | frozenset(_STOPS)
 
 
 async def create(attempt: AttemptContext, resolved: Resolved, image: Image) -> Workload:
@@ -71,7 +71,8 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
         LaunchError: it did not start: `START_*`, `DISK_FULL`.
     """
     # The intent may become durable while the permit is being asked for: without a permit no
-    # start is sent, so an intent without one claims too much and never too little.
+    # start is sent, so an intent without one makes recovery assume a start that did not happen,
+    # and never overlook one that did.
     permit = asyncio.create_task(attempt.report.permit(), name=f"permit-{attempt.lease.item_id}")
     try:
         await attempt.dependencies.journal.start_intended(attempt.lease)
@@ -97,7 +98,7 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
 
 async def _start(attempt: AttemptContext, workload: Workload) -> StartResult:
     # A start that was sent cannot be called back; cancelling the call would only hide what it
-    # did. So it runs to its end, whoever cancels.
+    # did. Cancellation must not interrupt it.
     starting = asyncio.ensure_future(attempt.backend.runner.start(workload))
     try:
         return await asyncio.shield(starting)
@@ -122,7 +123,7 @@ async def watch(
     try:
         return await watcher.until_ended()
     finally:
-        # Whatever happens from here on, the machine has room for the next job.
+        # The allocation is free for the next job.
         attempt.free()
 
 
@@ -163,7 +164,7 @@ class _Watcher:
                 await cancel_task(following)
 
     async def _next(self, following: asyncio.Task[Ending]) -> None:
-        among = _AFTER_START if self._stopped_by is None else WHILE_CONCLUDING
+        among = _AFTER_START if self._stopped_by is None else WHILE_REPORTING
         cancelled = asyncio.create_task(self._attempt.cancellation.wait(among))
         try:
             await asyncio.wait({following, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +178,7 @@ class _Watcher:
             await cancel_task(cancelled)
 
     async def _follow(self) -> Ending:
-        """Report progress until the end; an engine that comes back is watched again."""
+        """Report progress until the end; watch again when the engine answers again."""
         ending: Ending | None = None
         while True:
             try:
@@ -266,7 +267,7 @@ class _Watcher:
                 waited += pause
                 continue
             if found is None:
-                raise JobError(Cause.LOST_ENGINE, f"{lost.message} The job is gone with it.")
+                raise JobError(Cause.LOST_ENGINE, f"{lost.message} The workload no longer exists.")
             if found.state in {WorkloadState.RUNNING, WorkloadState.PENDING}:
                 return found
             # An engine that stops ends its jobs; their exit codes mean nothing then.

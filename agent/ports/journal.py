@@ -22,7 +22,7 @@ class AttemptJournal(Protocol):
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process goes on with the job's log; text of a `ResumePoint`."""
 
-    async def concluded(self, lease: Lease, outcome: Outcome) -> None:
+    async def outcome_known(self, lease: Lease, outcome: Outcome) -> None:
         """The outcome, to be delivered by this or a later process."""
 
     def closed(self, lease: Lease) -> None:

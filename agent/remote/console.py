@@ -198,7 +198,7 @@ class Console:
         """
         return await self._item(item_id, _ITEM_WHOLE)
 
-    async def glance(self, item_id: str) -> Json:
+    async def item_summary(self, item_id: str) -> Json:
         """One item without attempts' details, for frequent polling.
 
         Raises:

@@ -28,7 +28,7 @@ from agent.model.work import Claim, Lease
 from agent.ports.queue import Channel
 from agent.remote.client import LEASES, GraphQLClient
 
-#: Deadlines in seconds; a renewal that takes longer is worth less than the next one.
+#: Deadlines in seconds; that of a renewal is shorter than the heartbeat interval.
 _RENEW_DEADLINE: Final = 8.0
 _WRITE_DEADLINE: Final = 20.0
 _LOG_DEADLINE: Final = 30.0
@@ -114,7 +114,7 @@ class LaunchQueue:
         """Register this process.
 
         Raises:
-            ServerError: the server has no leases, as W&B's have none.
+            ServerError: the server has no leases, for example W&B's.
         """
         if not await self._client.has_leases():
             message = f"{self._client.endpoint.url} offers W&B's protocol only (no {LEASES})."
@@ -193,7 +193,7 @@ class LaunchQueue:
     async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float
     ) -> str:
-        """Wait until there is a command, which the next renewal brings; returns the new mark."""
+        """Wait until there is a command, which the next renewal delivers; returns its version."""
         data = await self._client.execute(
             _COMMANDS,
             {

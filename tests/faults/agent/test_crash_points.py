@@ -73,8 +73,8 @@ async def test_a_workload_created_under_a_lost_lease_is_replaced(
 
 @pytest.mark.parametrize(
     ("step", "when"),
-    [("start_intended", "before"), ("start_intended", "after"), ("concluded", "before"),
-     ("concluded", "after")],
+    [("start_intended", "before"), ("start_intended", "after"), ("outcome_known", "before"),
+     ("outcome_known", "after")],
 )  # fmt: skip
 async def test_a_crash_around_a_write_of_the_journal(
     harness: Harness, step: str, when: str, monkeypatch: pytest.MonkeyPatch

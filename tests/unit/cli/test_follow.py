@@ -22,7 +22,7 @@ class Script:
         self.cuts = 0
         self.logs = {(1, "job"): b"first\n", (2, "job"): b"second\n"}
 
-    async def glance(self, _: str) -> Json:
+    async def item_summary(self, _: str) -> Json:
         one = self._items.pop(0) if len(self._items) > 1 else self._items[0]
         if isinstance(one, Exception):
             raise one

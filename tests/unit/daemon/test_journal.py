@@ -29,7 +29,7 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     journal.opened(LEASE)
     await journal.start_intended(LEASE)
     journal.log_resumes(LEASE, "12@0@")
-    await journal.concluded(LEASE, Succeeded())
+    await journal.outcome_known(LEASE, Succeeded())
     await journal.close()
     again = await Journal.open(path)
     (entry,) = await again.entries()
@@ -73,7 +73,7 @@ async def test_opening_an_attempt_again_resets_its_entry(tmp_path: Path) -> None
 )
 async def test_every_outcome_is_read_as_it_was_written(tmp_path: Path, outcome: Outcome) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
-    await journal.concluded(LEASE, outcome)
+    await journal.outcome_known(LEASE, outcome)
     (entry,) = await journal.entries()
     await journal.close()
     assert entry.outcome == outcome
@@ -104,7 +104,7 @@ async def test_a_full_disk_is_a_cause_of_its_own(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
     await journal._in_thread(lambda: journal._opened_database().execute("PRAGMA max_page_count=1"))
     with pytest.raises(JobError) as caught:
-        await journal.concluded(LEASE, Errored(Cause.INTERNAL, "x" * 100_000))
+        await journal.outcome_known(LEASE, Errored(Cause.INTERNAL, "x" * 100_000))
     assert caught.value.cause is Cause.DISK_FULL
     journal.log_resumes(LEASE, "12@0@")
     await journal.close()
