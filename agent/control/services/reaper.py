@@ -127,7 +127,7 @@ class Reaper(Service):
         before = tx.now - self._context.config.keep_items
         return (
             items.remove_finished(tx, before, _BATCH)
-            + agents.remove_silent(tx, before)
+            + agents.remove_inactive(tx, before)
             + idempotency.remove_old(tx, tx.now - _KEY_AGE)
         )
 
@@ -140,7 +140,7 @@ def _lose_lease(tx: Tx, row: AnyRow) -> bool:
     losses = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
     if losses >= _MAX_LEASE_LOSSES and not row.stop_requested:
         text = f"{losses} agents in a row fell silent while preparing it, {row.agent_name} last"
-        end(tx, row, Phase.ERRORED, Cause.LOST_POISON, text)
+        end(tx, row, Phase.ERRORED, Cause.QUARANTINED, text)
         return True
     requeue(tx, row, f"the lease of agent {row.agent_name} expired", losses=losses)
     return False

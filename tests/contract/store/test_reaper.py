@@ -50,7 +50,7 @@ async def test_three_lost_leases_in_a_row_withdraw_an_item(world: World) -> None
     await agent.claim_one()
     assert (await world.pass_time(46)).quarantined == 1
     ended = await world.item(item)
-    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.LOST_POISON)
+    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.QUARANTINED)
 
 
 async def test_a_stop_request_outlives_the_holder(world: World) -> None:
