@@ -38,7 +38,7 @@ from agent.control.middleware.browser_security import (
     add_security_headers,
     check_host,
 )
-from agent.control.middleware.errors import answer_errors, error_response, masked
+from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
 from agent.control.retention import Retention
 from agent.control.services.plane import open_plane
 from agent.control.web import events, items, jobs, queues, sign_in
@@ -83,7 +83,7 @@ def create_app(config: ControlConfig) -> web.Application:
 
 
 async def _services(app: web.Application) -> AsyncIterator[None]:
-    """Open the stores, and run what goes on beside the requests: the reaper and retention."""
+    """Open the stores, and run the background tasks: the reaper and retention."""
     config = app[CONFIG]
     # The database first: its lock keeps a second process from cleaning up the folder.
     async with open_plane(config) as plane:
@@ -193,7 +193,7 @@ async def readyz(request: web.Request) -> web.Response:
     try:
         await request.app[PLANE].ready()
     except Exception as error:  # noqa: BLE001 -- any failure of the database means not ready
-        return error_response(request, 503, "NOT_READY", masked(error))
+        return error_response(request, 503, "NOT_READY", log_and_mask(error))
     return web.Response(text="ok\n")
 
 

@@ -1,6 +1,7 @@
-"""Removal of stored bytes that nothing refers to: logs of deleted items, unused contents."""
+"""Retention: removal of old rows, and of stored bytes that no row refers to any more."""
 
 import asyncio
+import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -10,16 +11,24 @@ from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.services.plane import Plane
+from agent.control.store import agents, idempotency, items
+from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError
 
 #: Seconds between two rounds, and before the first, so that it does not slow the start.
-_INTERVAL: Final = 3600.0
+_INTERVAL: Final = 60.0
+#: Rounds between two searches for unused bytes, each of which lists the object store.
+_ROUNDS_PER_SWEEP: Final = 60
+#: Items that one round removes at most.
+_BATCH: Final = 500
+#: Seconds that an idempotency key is remembered.
+_KEY_AGE: Final = 86_400.0
 #: Contents are stored before the artifact that refers to them is committed.
 _GRACE: Final = timedelta(days=1)
 
 
 class Retention:
-    """Removes the bytes behind deleted rows; `control.keep_items` says when items are deleted."""
+    """Removes rows that are older than `control.keep_items`, then the bytes behind them."""
 
     def __init__(self, plane: Plane, logs: LogStore, contents: ContentStore) -> None:
         self._plane = plane
@@ -27,18 +36,23 @@ class Retention:
         self._contents = contents
 
     async def run(self) -> None:
-        """One round per hour until cancelled; a round that fails is logged."""
-        while True:
+        """Rounds until cancelled; a round that fails is logged."""
+        keep = self._plane.config.keep_items
+        for number in itertools.count(1):
             await asyncio.sleep(_INTERVAL)
+            logs = contents = 0
             try:
-                logs, contents = await self.sweep(datetime.now(UTC) - _GRACE)
+                rows = await self._plane.database.write(lambda tx: remove_old_rows(tx, keep))
+                if number % _ROUNDS_PER_SWEEP == 0:
+                    logs, contents = await self.sweep(datetime.now(UTC) - _GRACE)
             except Exception as error:  # noqa: BLE001 -- the next round may succeed
-                structlog.get_logger().warning("retention failed", error=str(error))
+                structlog.get_logger().warning("retention round failed", error=str(error))
             else:
-                structlog.get_logger().debug("retention", logs=logs, contents=contents)
+                removed = {"rows": rows, "logs": logs, "contents": contents}
+                structlog.get_logger().debug("retention round finished", **removed)
 
     async def sweep(self, before: datetime) -> tuple[int, int]:
-        """One round; contents stored or requested since `before` are kept.
+        """Remove unused bytes; contents stored or requested since `before` are kept.
 
         Returns how many items' logs and how many contents were removed.
         """
@@ -54,3 +68,13 @@ class Retention:
         except NotFoundError:
             return False
         return True
+
+
+def remove_old_rows(tx: Tx, keep_seconds: float) -> int:
+    """Remove finished items, inactive agents and idempotency keys; returns how many rows."""
+    before = tx.now - keep_seconds
+    return (
+        items.remove_finished(tx, before, _BATCH)
+        + agents.remove_inactive(tx, before)
+        + idempotency.remove_old(tx, tx.now - _KEY_AGE)
+    )

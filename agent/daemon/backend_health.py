@@ -75,12 +75,12 @@ class BackendHealth:
         log = structlog.get_logger().bind(resource=resource)
         if failure is None:
             del self._failures[resource]
-            self._conditions.clear(ConditionKind.ENGINE_SILENT, resource)
+            self._conditions.clear(ConditionKind.ENGINE_UNREACHABLE, resource)
             log.info("the backend answers again; claims for it resume")
         else:
             self._failures[resource] = failure
             message = f"the engine behind {resource} does not answer ({failure.rstrip('.')})."
-            self._conditions.set(ConditionKind.ENGINE_SILENT, message, resource)
+            self._conditions.set(ConditionKind.ENGINE_UNREACHABLE, message, resource)
             log.error("the backend does not answer; nothing is claimed for it", error=failure)
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()

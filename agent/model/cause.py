@@ -54,7 +54,7 @@ class Cause(StrEnum):
     LOST_WORKLOAD = "LOST_WORKLOAD"
     LOST_ENGINE = "LOST_ENGINE"
     LOST_NODE = "LOST_NODE"
-    LOST_POISON = "LOST_POISON"
+    QUARANTINED = "QUARANTINED"
     POLICY_RESOURCE = "POLICY_RESOURCE"
     POLICY_SOURCE = "POLICY_SOURCE"
     POLICY_SPEC = "POLICY_SPEC"
@@ -222,7 +222,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         infrastructure=True,
     ),
     Cause.LOST_AGENT: Meaning(
-        "The agent fell silent after the job was permitted to start.",
+        "The agent stopped sending heartbeats after the job was permitted to start.",
         "Look whether the job still runs on that machine; submit with `--on-lost retry` "
         "if it may run again.",
         infrastructure=True,
@@ -233,7 +233,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         infrastructure=True,
     ),
     Cause.LOST_ENGINE: Meaning(
-        "The container engine went away under the job.",
+        "The container engine became unreachable while the job ran.",
         "Start the engine again, then retry the item.",
         infrastructure=True,
     ),
@@ -242,8 +242,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Check the node, then retry the item.",
         infrastructure=True,
     ),
-    Cause.LOST_POISON: Meaning(
-        "Three agents in a row fell silent while preparing this item.",
+    Cause.QUARANTINED: Meaning(
+        "Three agents in a row stopped sending heartbeats while preparing this item.",
         "See what the agents' logs say about it before you retry it.",
     ),
     Cause.POLICY_RESOURCE: Meaning(

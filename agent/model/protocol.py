@@ -36,7 +36,7 @@ class ConditionKind(StrEnum):
     #: Less free space than `min_free_disk`: nothing is claimed.
     DISK_LOW = "DISK_LOW"
     #: The engine behind a resource does not answer: nothing is claimed for that resource.
-    ENGINE_SILENT = "ENGINE_SILENT"
+    ENGINE_UNREACHABLE = "ENGINE_UNREACHABLE"
 
     @property
     def word(self) -> str:

@@ -126,9 +126,9 @@ async def test_processes_are_run_while_the_engine_of_containers_is_silent(
         engine.stop()
 
         async def noticed() -> bool:
-            return "engine silent" in (await home.launch("agent", "list")).out
+            return "engine unreachable" in (await home.launch("agent", "list")).out
 
-        await until(noticed, "the agent to say that its engine is silent")
+        await until(noticed, "the agent to say that its engine is unreachable")
         image = ("-d", docker_engine.shell_image, "-E", "true")
         waiting = await submit(home, *image)
         said = await _explained(home, waiting, "SCHEDULE_ENGINE")

@@ -43,7 +43,7 @@ class Authenticator(Service):
         return await self._cached(hashed, lambda: self._by_hash(hashed))
 
     async def resume(self, key_id: str) -> Principal:
-        """The user whose key, by its id, signed a browser in, as a signed cookie says.
+        """The user of a session cookie, by API key id.
 
         Raises:
             AuthenticationError: unknown, revoked, or not a user's key.
@@ -97,7 +97,7 @@ class Authenticator(Service):
 
     @read
     def _by_token(self, tx: Tx, text: str) -> Principal | None:
-        token = tokens.read(self._context.signing_key, text)
+        token = tokens.parse_token(self._context.signing_key, text)
         row = None if token is None else history.attempt_by_token(tx, token.attempt_id)
         if token is None or row is None or row.token_epoch != token.epoch:
             return None

@@ -14,7 +14,7 @@ from agent.model.errors import NotFoundError, PermissionDeniedError
 
 
 class Action(StrEnum):
-    """Everything that takes a right, in the words of error messages."""
+    """Every action that needs permission, worded for error messages."""
 
     READ = "read"
     SUBMIT = "submit items"
@@ -51,7 +51,7 @@ class RunScope:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is calling, as `Accounts.authenticate` returns it."""
+    """Who is calling, as `Authenticator.authenticate` returns it."""
 
     kind: Kind
     #: Id of the key; for run tokens the item's id.
@@ -65,7 +65,7 @@ class Principal:
     admin: bool = False
     #: Role by entity name; agents and runs have none.
     roles: Mapping[str, Role] = field(default_factory=dict)
-    #: Teams among the entities: running agents there with a personal key is a switch.
+    #: Teams among the entities; `Policy.personal_agents_in_teams` applies there.
     teams: frozenset[str] = frozenset()
     #: Queue names an agent key may serve; `None` means all of its entity.
     queues: tuple[str, ...] | None = None

@@ -37,7 +37,7 @@ class Sessions:
         self.cookie_name = f"launch_session_{control_plane_id[:8]}"
 
     def issue(self, purpose: Purpose, key_id: str) -> str:
-        """A token that signs its bearer in as the owner of an API key."""
+        """A token that logs the holder in as the owner of an API key."""
         until = int(self._clock()) + _LIFETIME[purpose]
         payload = f"{key_id}|{until}|{secrets.token_hex(8)}"
         encoded = base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
@@ -68,8 +68,8 @@ class Throttle:
     """A token bucket of failed authentications for each address, in bounded memory.
 
     A valid key is always accepted, whatever failed before from the same address: many
-    clients share one (every job of a machine). Keys have 240 bits, so guessing is hopeless;
-    what is limited is its load and noise.
+    clients share one (every job of a machine). Keys have 240 random bits: the limit
+    protects against load, not guessing.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,8 +1,8 @@
-"""Run tokens: credentials of one attempt, made of nothing but a signature.
+"""Run tokens: stateless signed credentials of one attempt.
 
 `launchrun-` and 40 base64url characters: the attempt's row (64 bit), the epoch of its lease
-(32 bit) and a MAC (144 bit). A repeated claim and an adoption of a running job return the same
-token, because they change neither.
+(32 bit) and a MAC (144 bit). A repeated claim and the adoption of a running job return the
+same token: neither changes the attempt or the epoch of its token.
 """
 
 import base64
@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Final
 
 PREFIX: Final = "launchrun-"
-_HEAD: Final = struct.Struct(">QI")
+#: Attempt and epoch, as they are packed.
+_PAYLOAD: Final = struct.Struct(">QI")
 _MAC_BYTES: Final = 18
-_TEXT: Final = 40
+#: Characters after the prefix.
+_ENCODED_LENGTH: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +28,26 @@ class RunToken:
     epoch: int
 
 
-def mint(key: bytes, token: RunToken) -> str:
+def create_token(key: bytes, token: RunToken) -> str:
     """The text of a token."""
-    head = _HEAD.pack(token.attempt_id, token.epoch)
-    return PREFIX + base64.urlsafe_b64encode(head + _mac(key, head)).decode()
+    payload = _PAYLOAD.pack(token.attempt_id, token.epoch)
+    return PREFIX + base64.urlsafe_b64encode(payload + _mac(key, payload)).decode()
 
 
-def read(key: bytes, text: str) -> RunToken | None:
+def parse_token(key: bytes, text: str) -> RunToken | None:
     """The content of a genuine token; `None` for anything else."""
     encoded = text.removeprefix(PREFIX)
-    if encoded == text or len(encoded) != _TEXT:
+    if encoded == text or len(encoded) != _ENCODED_LENGTH:
         return None
     try:
         raw = base64.b64decode(encoded, altchars=b"-_", validate=True)
     except ValueError:  # not Base64, or not even ASCII
         return None
-    head, mac = raw[: _HEAD.size], raw[_HEAD.size :]
-    if not hmac.compare_digest(mac, _mac(key, head)):
+    payload, mac = raw[: _PAYLOAD.size], raw[_PAYLOAD.size :]
+    if not hmac.compare_digest(mac, _mac(key, payload)):
         return None
-    return RunToken(*_HEAD.unpack(head))
+    return RunToken(*_PAYLOAD.unpack(payload))
 
 
-def _mac(key: bytes, head: bytes) -> bytes:
-    return hmac.new(key, b"run-token:" + head, hashlib.sha256).digest()[:_MAC_BYTES]
+def _mac(key: bytes, payload: bytes) -> bytes:
+    return hmac.new(key, b"run-token:" + payload, hashlib.sha256).digest()[:_MAC_BYTES]

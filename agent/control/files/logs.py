@@ -15,14 +15,17 @@ from typing import Final
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import delete_below, names_below, storage_errors
+from agent.control.files.storage import delete_below, list_names, storage_errors
 
 #: Channels whose list of objects is kept in memory, at about 130 bytes per MiB of log.
 _CACHE_SIZE: Final = 128
-_READ: Final = 256 * 1024
-#: Bytes from which on an object is medium or large; so many of a class are merged.
-_SMALL_OBJECT: Final = 16 * 1024
+#: Bytes of a log that `LogStore.read` yields at a time.
+_READ_SIZE: Final = 256 * 1024
+#: An object of fewer bytes is small.
+_MEDIUM_OBJECT: Final = 16 * 1024
+#: An object of at least this many bytes is large: it is never merged.
 _LARGE_OBJECT: Final = 1024 * 1024
+#: So many small or so many medium objects are merged, or fewer that make a large one.
 _MERGE_COUNT: Final = 32
 
 
@@ -111,8 +114,8 @@ class LogStore:
         while offset < stop:
             index = bisect_right(channel.extents, offset, key=lambda extent: extent.start) - 1
             extent = channel.extents[index]
-            upto = min(extent.end, stop, offset + _READ)
-            data = await self._piece(key, extent, offset, upto)
+            piece_end = min(extent.end, stop, offset + _READ_SIZE)
+            data = await self._piece(key, extent, offset, piece_end)
             if data is None:
                 # A merge replaced the object between looking it up and reading it.
                 continue
@@ -143,8 +146,8 @@ class LogStore:
 
     async def _load(self, key: LogKey) -> _Channel:
         with storage_errors(f"Reading the log of {key.item_id}"):
-            names = await names_below(self._store, key.prefix)
-        channel = _Channel(chain(Extent.parse(name.rsplit("/", 1)[1]) for name in names))
+            names = await list_names(self._store, key.prefix)
+        channel = _Channel(covering_extents(Extent.parse(name.rsplit("/", 1)[1]) for name in names))
         self._channels[key] = channel
         # Drop the least recently used channels, except those that are being written.
         for old in list(self._channels)[: max(0, len(self._channels) - _CACHE_SIZE)]:
@@ -176,7 +179,7 @@ class LogStore:
             first = mergeable(channel.extents)
 
 
-def chain(found: Iterable[Extent]) -> list[Extent]:
+def covering_extents(found: Iterable[Extent]) -> list[Extent]:
     """The extents that cover a log from 0 without a gap.
 
     An interrupted merge leaves the merged object beside its parts, which are then left out.
@@ -212,4 +215,4 @@ def mergeable(extents: Sequence[Extent]) -> int | None:
 
 
 def _class(extent: Extent) -> int:
-    return (extent.size >= _SMALL_OBJECT) + (extent.size >= _LARGE_OBJECT)
+    return (extent.size >= _MEDIUM_OBJECT) + (extent.size >= _LARGE_OBJECT)

@@ -75,7 +75,7 @@ def storage_errors(what: str) -> Iterator[None]:
         raise ServerError(f"{what}: the store failed: {text}") from error
 
 
-async def names_below(store: ObjectStore, prefix: str) -> list[str]:
+async def list_names(store: ObjectStore, prefix: str) -> list[str]:
     """Full names of all objects below a prefix, in no particular order."""
     found: list[str] = []
     async for batch in store.list(prefix):
@@ -85,7 +85,7 @@ async def names_below(store: ObjectStore, prefix: str) -> list[str]:
 
 async def delete_below(store: ObjectStore, prefix: str) -> int:
     """Delete all objects below a prefix; returns how many there were."""
-    names = await names_below(store, prefix)
+    names = await list_names(store, prefix)
     if names:
         await store.delete_async(names)
     return len(names)

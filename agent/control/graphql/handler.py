@@ -25,7 +25,7 @@ from agent.control.files.links import Links
 from agent.control.graphql.context import Context
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.middleware.bodies import read_json
-from agent.control.middleware.errors import masked
+from agent.control.middleware.errors import log_and_mask
 from agent.model.errors import InvalidInputError, LaunchError
 
 
@@ -99,7 +99,7 @@ def formatted(error: GraphQLError) -> dict[str, Any]:
             entry["message"] = ours.message
             entry["extensions"] = {"code": ours.code} | ({"hint": ours.hint} if ours.hint else {})
         case unexpected:
-            entry["message"] = masked(unexpected, field=".".join(map(str, error.path or ())))
+            entry["message"] = log_and_mask(unexpected, field=".".join(map(str, error.path or ())))
             entry["extensions"] = {"code": "SERVER_ERROR"}
     return entry
 

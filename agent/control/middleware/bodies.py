@@ -24,7 +24,7 @@ _FRAME: Final = re.compile(rb"([0-9]{1,15}) ([!-~]+)\n")
 class IncompleteBodyError(LaunchError):
     """The request's body did not arrive in full."""
 
-    code = "BROKEN_OFF"
+    code = "INCOMPLETE_BODY"
 
 
 @contextmanager

@@ -15,7 +15,7 @@ STATUS: Final = {
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
     "NOT_FOUND": 404,
-    "BROKEN_OFF": 408,
+    "INCOMPLETE_BODY": 408,
     "ALREADY_EXISTS": 409,
     "CONFLICT": 409,
     "FENCED": 409,
@@ -42,9 +42,9 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except ClientConnectionResetError:
         # The client closed the connection while a file or a log was sent: nobody reads this
         # response, and it must not count as a failure of the server.
-        return error_response(request, 408, "BROKEN_OFF", "The connection was closed.")
+        return error_response(request, 408, "CONNECTION_CLOSED", "The connection was closed.")
     except Exception as error:  # noqa: BLE001 -- no unmasked exception may reach a client
-        return error_response(request, 500, "SERVER_ERROR", masked(error, path=request.path))
+        return error_response(request, 500, "SERVER_ERROR", log_and_mask(error, path=request.path))
 
 
 def error_response(
@@ -67,7 +67,7 @@ def error_response(
     return response
 
 
-def masked(error: BaseException, **context: str) -> str:
+def log_and_mask(error: BaseException, **context: str) -> str:
     """Log an unexpected exception in full; returns the sentence that clients may see."""
     reference = uuid.uuid4().hex[:12]
     structlog.get_logger().error("internal error", reference=reference, exc_info=error, **context)

@@ -82,10 +82,10 @@ class Agents(Service):
 
     def _refuse_rival(self, tx: Tx, entity: str, registration: AgentRegistration) -> None:
         """A name belongs to one live installation."""
-        silent_since = tx.now - self._context.config.agent_timeout
+        live_since = tx.now - self._context.config.agent_timeout
         name = registration.name
         for rival in agents.rivals(tx, entity, name, registration.identity):
-            if rival.status == "KILLED" or agents.is_lost(rival, silent_since):
+            if rival.status == "KILLED" or agents.is_lost(rival, live_since):
                 continue
             heartbeat = f"{to_datetime(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"
             raise ConflictError(
@@ -106,9 +106,9 @@ class Agents(Service):
         ]
         if agent.backend is None:
             return tuple(adopted)
-        silent_since = tx.now - self._context.config.agent_timeout
+        live_since = tx.now - self._context.config.agent_timeout
         for other in agents.on_backend(tx, agent.entity, agent.backend, agent.id):
-            if other.status != "KILLED" and not agents.is_lost(other, silent_since):
+            if other.status != "KILLED" and not agents.is_lost(other, live_since):
                 continue
             text = f"adopted from {other.name}, which used the same backend"
             adopted += [

@@ -16,7 +16,7 @@ from agent.model.units import format_size
 
 _CAUSE_OF_CONDITION: Final = {
     ConditionKind.DISK_LOW: Cause.SCHEDULE_DISK,
-    ConditionKind.ENGINE_SILENT: Cause.SCHEDULE_ENGINE,
+    ConditionKind.ENGINE_UNREACHABLE: Cause.SCHEDULE_ENGINE,
 }
 
 
@@ -69,9 +69,9 @@ def _held(item: ItemRecord) -> Explanation:
         details.append("A stop was requested; its agent has not confirmed it yet.")
     details += item.warnings
     if item.lost_contact:
-        details.append("Its agent is silent: the job may still be running there.")
+        details.append("Its agent stopped sending heartbeats: the job may still be running there.")
         after = "is retried" if item.on_lost == "retry" else "counts as lost"
-        details.append(f"If it stays silent, the item {after}.")
+        details.append(f"If they do not resume, the item {after}.")
         return _explanation(item, Cause.LOST_AGENT, details)
     return _explanation(item, item.cause or Cause.RUN_IN_PROGRESS, details)
 
@@ -81,7 +81,8 @@ def _queued(item: ItemRecord, situation: Situation) -> Explanation:
     if item.attempt > 1:
         details.append(f"This is attempt {item.attempt}.")
     if item.lease_losses:
-        details.append(f"Agents fell silent while preparing it: {item.lease_losses} so far.")
+        lost = f"Agents that stopped sending heartbeats while preparing it: {item.lease_losses}."
+        details.append(lost)
     if situation.queue is not None and situation.queue.paused:
         return _explanation(item, Cause.SCHEDULE_PAUSED, details)
     if item.not_before is not None:
@@ -89,7 +90,7 @@ def _queued(item: ItemRecord, situation: Situation) -> Explanation:
         return _explanation(item, Cause.SCHEDULE_BACKOFF, details)
     live = [agent for agent in situation.agents if agent.live]
     if not live:
-        details += _silent(situation.agents)
+        details += _not_live(situation.agents)
         return _explanation(item, Cause.SCHEDULE_NO_AGENT, details)
     claiming = [agent for agent in live if agent.stop is None and agent.status != "DRAINING"]
     if not claiming:
@@ -133,7 +134,7 @@ def _is_busy(item: ItemRecord, agent: AgentRecord, free: Capacity | None) -> boo
     return agent.status == "RUNNING" if free is None else not fits(item.demand, free)
 
 
-def _silent(agents: tuple[AgentRecord, ...]) -> list[str]:
+def _not_live(agents: tuple[AgentRecord, ...]) -> list[str]:
     return [
         f"Agent {agent.name} on {agent.hostname} "
         f"{'sent its last heartbeat' if agent.lost else 'shut down'} "

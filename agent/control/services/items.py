@@ -10,7 +10,7 @@ from agent.control.services.notifications import topic_entity, topic_item, topic
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.queues import DEFAULT_QUEUE, queue_on_demand, unsaved_queue
 from agent.control.services.submission import insert, made_before, prepare, recompose
-from agent.control.services.transitions import remark, reopen, request_stop
+from agent.control.services.transitions import add_event, reopen, request_stop
 from agent.control.store import agents, history, idempotency, items, projects, queues
 from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import DryRun, ItemRecord, Submission
@@ -199,7 +199,7 @@ class Items(Service):
         priority = check_priority(target, row.priority)
         text = f"moved from {row.queue} to {target.name}"
         place = {"enqueued_at": tx.now, "priority": priority}
-        remark(tx, row, text, actor=principal.name, **changes, **place)
+        add_event(tx, row, text, actor=principal.name, **changes, **place)
         tx.notify(topic_queue(target.id))
         return self._context.item(tx, principal, item_id)
 
@@ -215,7 +215,7 @@ class Items(Service):
         _must_be_queued(row.id, Phase(row.phase), "given another priority")
         check_priority(self._context.queue(tx, row.entity, row.queue), priority)
         text = f"priority {row.priority} → {priority}"
-        remark(tx, row, text, actor=principal.name, priority=priority)
+        add_event(tx, row, text, actor=principal.name, priority=priority)
         return self._context.item(tx, principal, item_id)
 
     @write

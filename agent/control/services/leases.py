@@ -11,10 +11,10 @@ from time import monotonic
 from typing import Any, Final
 
 from agent.control.auth.policy import Principal
-from agent.control.auth.tokens import RunToken, mint
+from agent.control.auth.tokens import RunToken, create_token
 from agent.control.services.context import Service, ServiceContext, serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
-from agent.control.services.transitions import end, move, notify_watchers, remark, requeue
+from agent.control.services.transitions import add_event, end, move, notify_watchers, requeue
 from agent.control.store import agents, history, items, queues
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_run_name
@@ -48,8 +48,8 @@ class Leases(Service):
     async def claim(self, principal: Principal, request: ClaimRequest) -> tuple[ClaimRecord, ...]:
         """Lease what fits, by priority and age; wait for it up to `wait_seconds` (≤ 30).
 
-        The same request id gives the same claims back while they are held. An agent that is to
-        shut down and a paused queue get nothing.
+        A repeated request id returns the same claims while they are held. An agent that
+        was told to shut down and paused queues get nothing.
 
         Raises:
             NotFoundError: the agent, or all queues that it names.
@@ -60,7 +60,7 @@ class Leases(Service):
             message = f"A claim asks for 1 to {_MAX_ITEMS} items, not {request.max_items}."
             raise InvalidInputError(message)
         deadline = monotonic() + min(request.wait_seconds, _LONGEST_WAIT)
-        # Once without a subscription: on a busy queue that is enough.
+        # Try once before subscribing: a busy queue usually has an item.
         claims, served = await self._claim(principal, request, waited=False)
         if claims:
             return claims
@@ -83,7 +83,7 @@ class Leases(Service):
         """
         agent = self._context.agent(tx, principal, request.agent_id, lock=True)
         if agent.session != request.session:
-            raise FencedError(f"A newer process is registered for the agent '{agent.name}'.")
+            raise FencedError(f"A newer process has registered as agent '{agent.name}'.")
         served = _served_queues(tx, principal, agent, request.queues)
         repeated = items.claimed_by(tx, agent.id, request.request_id)
         if repeated:
@@ -108,7 +108,7 @@ class Leases(Service):
         wanted = request.resources
         offered = [one for one in agent.resources if wanted is None or one in wanted]
         without_resource = offered[:1] == agent.resources[:1]
-        free = _not_leased(tx, agent, request.free)
+        free = _without_leased_gpus(tx, agent, request.free)
         claims: list[ClaimRecord] = []
         while offered and len(claims) < request.max_items and fits(Demand(), free):
             item_id = items.lock_first_fitting(
@@ -180,7 +180,7 @@ class Leases(Service):
         items.extend_leases(tx, [row.id for row in held], tx.now + self._context.config.lease)
         for row in held:
             if row.lost_contact_at is not None:
-                remark(tx, row, "contact regained", actor=agent.name, lost_contact_at=None)
+                add_event(tx, row, "contact regained", actor=agent.name, lost_contact_at=None)
         return statuses
 
     @write
@@ -220,7 +220,7 @@ class Leases(Service):
 
     @write
     def permit(self, tx: Tx, principal: Principal, agent_id: str, lease: Lease) -> LeaseStatus:
-        """Grant the one permit to start; HELD again to the holder until it reports STARTED.
+        """Permit the start. Repeated calls by the holder return HELD until it reports STARTED.
 
         An item still LEASED passes PREPARING on the way.
 
@@ -259,15 +259,17 @@ class Leases(Service):
         exit_code: int | None = None,
         facts: Json | None = None,
     ) -> LeaseStatus:
-        """Store the outcome; repeating it is HELD. May open a new attempt by policy.
+        """Store the outcome. The retry policy may open a new attempt.
+
+        Repeating an identical report returns HELD.
 
         Raises:
             InvalidInputError: not a terminal phase.
-            ConflictError: the transition table has no such edge.
+            ConflictError: the transition table does not allow it.
         """
         self._context.require_agent(tx, principal, agent_id)
         if phase not in TERMINAL:
-            raise InvalidInputError(f"{phase} is no outcome.")
+            raise InvalidInputError(f"{phase} is not a terminal phase.")
         row = _held(tx, agent_id, lease)
         if row is not None:
             changes = _progress(row, None, facts, None)
@@ -319,7 +321,7 @@ def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
         phase=Phase(row.phase),
         entity=row.run_entity,
         allocation=items.allocation_from(row.allocation) or Allocation(),
-        run_token=mint(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
+        run_token=create_token(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
         lease_seconds=context.config.lease,
     )
 
@@ -337,7 +339,7 @@ def adopt(tx: Tx, context: ServiceContext, row: AnyRow, agent: AnyRow, text: str
         "lease_expires_at": tx.now + context.config.lease,
         "lost_contact_at": None,
     }
-    remark(tx, row, text, actor=agent.name, **changes)
+    add_event(tx, row, text, actor=agent.name, **changes)
     history.change_attempt(tx, row.id, row.attempt, attempt)
     return claim_record(tx, context, row.id)
 
@@ -358,7 +360,7 @@ def check_status(status: str) -> str:
     """
     if status not in STATUSES:
         known = ", ".join(STATUSES)
-        raise InvalidInputError(f"An agent cannot be '{status}'.", hint=f"Use {known}.")
+        raise InvalidInputError(f"Unknown agent status '{status}'.", hint=f"Use {known}.")
     return status
 
 
@@ -383,7 +385,7 @@ def _served_queues(
     for name in names:
         serves(principal, name)
     unknown = [name for name in names if name not in registered]
-    if unknown and _serve_also(tx, agent, unknown):
+    if unknown and _add_served_queues(tx, agent, unknown):
         registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
     served = [registered[name] for name in names if name in registered]
     if not served:
@@ -394,7 +396,7 @@ def _served_queues(
     return served
 
 
-def _serve_also(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
+def _add_served_queues(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
     """Let a registered agent serve further queues; false when none of them exists."""
     found = [queues.by_name(tx, agent.entity, name) for name in names]
     existing = [queue for queue in found if queue is not None]
@@ -407,7 +409,7 @@ def _serve_also(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
     return bool(existing)
 
 
-def _not_leased(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
+def _without_leased_gpus(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
     """What the agent reports as free, without GPUs that items it holds are pinned to.
 
     1. A claim leases GPU 0; its reply is lost. 2. The agent claims again, under another

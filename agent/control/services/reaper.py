@@ -1,8 +1,8 @@
-"""Periodic work on the store: expired leases, silent agents, retry delays, retention."""
+"""Periodic work on the store: expired leases, lost agents, ended retry delays."""
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import structlog
@@ -10,8 +10,8 @@ import structlog
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
-from agent.control.services.transitions import end, remark, requeue
-from agent.control.store import agents, idempotency, items
+from agent.control.services.transitions import add_event, end, requeue
+from agent.control.store import agents, items
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
@@ -20,15 +20,12 @@ from agent.model.phase import MAY_RUN, Phase
 
 #: Seconds between two rounds.
 INTERVAL: Final = 1.0
-#: After a round that is this late, or a clock step of this size, all leases are renewed: the
-#: control plane was away, and agents could not renew.
+#: After a round that is this many seconds late, or a clock step of this size, all leases are
+#: extended: agents could not renew while the control plane did not run.
 _STALL: Final = 5.0
 #: Leases lost in a row before a start, after which an item is no longer retried automatically.
 _MAX_LEASE_LOSSES: Final = 3
 _BATCH: Final = 500
-_RETENTION_EVERY: Final = 60.0
-#: Seconds that an idempotency key is remembered.
-_KEY_AGE: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,6 @@ class Reaped:
     quarantined: int = 0
     lost_contact: int = 0
     lost: int = 0
-    removed: int = 0
 
 
 class Reaper(Service):
@@ -53,7 +49,6 @@ class Reaper(Service):
     def __init__(self, context: ServiceContext, logs: AttemptLogs) -> None:
         super().__init__(context)
         self._logs = logs
-        self._retention_at = -_RETENTION_EVERY
         self._round_at: float | None = None
         self._offset: float | None = None
 
@@ -70,23 +65,21 @@ class Reaper(Service):
             await self.start()
             await self._reset_heartbeats()
         self._round_at, self._offset = local, stored - local
-        requeued, quarantined, lost_contact, lost = await self._expire()
-        removed = 0
-        if local - self._retention_at >= _RETENTION_EVERY:
-            self._retention_at = local
-            removed = await self._remove_old()
+        reaped = await self._expire()
         await self._logs.flush()
-        return Reaped(requeued, quarantined, lost_contact, lost, removed)
+        return reaped
 
     async def run(self) -> None:
         """Rounds until cancelled; a failing round is logged and tried again."""
         while True:
             try:
-                await self.reap_once()
+                reaped = await self.reap_once()
+                if reaped != Reaped():
+                    structlog.get_logger().info("leases expired", **asdict(reaped))
             except LaunchError as error:
-                structlog.get_logger().warning("reaper.round_failed", error=str(error))
+                structlog.get_logger().warning("reaper round failed", error=str(error))
             except Exception:  # noqa: BLE001 -- a bug in one round must not end reaping
-                structlog.get_logger().exception("reaper.round_failed")
+                structlog.get_logger().exception("reaper round failed")
             await asyncio.sleep(INTERVAL)
 
     def _has_stalled(self, local: float, stored: float) -> bool:
@@ -104,7 +97,7 @@ class Reaper(Service):
         agents.reset_heartbeats(tx, self._context.config.agent_timeout)
 
     @write
-    def _expire(self, tx: Tx) -> tuple[int, int, int, int]:
+    def _expire(self, tx: Tx) -> Reaped:
         tx.notify(*(topic_queue(queue_id) for queue_id in items.end_delays(tx)))
         requeued = quarantined = lost_contact = lost = 0
         for row in items.expired(tx, _BATCH):
@@ -115,32 +108,23 @@ class Reaper(Service):
             elif row.lost_contact_at is None:
                 lost_contact += 1
                 text = f"lost contact with agent {row.agent_name}"
-                remark(tx, row, text, lost_contact_at=tx.now)
+                add_event(tx, row, text, lost_contact_at=tx.now)
             elif row.lost_contact_at + self._context.config.lost_contact <= tx.now:
                 lost += 1
-                text = f"agent {row.agent_name} stayed silent after the start was permitted"
+                text = f"{row.agent_name} stopped sending heartbeats after the start was permitted"
                 end(tx, row, Phase.LOST, Cause.LOST_AGENT, text)
-        return requeued, quarantined, lost_contact, lost
-
-    @write
-    def _remove_old(self, tx: Tx) -> int:
-        before = tx.now - self._context.config.keep_items
-        return (
-            items.remove_finished(tx, before, _BATCH)
-            + agents.remove_silent(tx, before)
-            + idempotency.remove_old(tx, tx.now - _KEY_AGE)
-        )
+        return Reaped(requeued, quarantined, lost_contact, lost)
 
 
 def _lose_lease(tx: Tx, row: AnyRow) -> bool:
     """Requeue an item that was not started; true when it was quarantined instead.
 
-    W&B's agents let leases expire on purpose, so theirs never count.
+    Leases of W&B's agents never count: those let them expire on purpose.
     """
     losses = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
     if losses >= _MAX_LEASE_LOSSES and not row.stop_requested:
-        text = f"{losses} agents in a row fell silent while preparing it, {row.agent_name} last"
-        end(tx, row, Phase.ERRORED, Cause.LOST_POISON, text)
+        text = f"{losses} leases in a row expired before the start; {row.agent_name} held the last"
+        end(tx, row, Phase.ERRORED, Cause.QUARANTINED, text)
         return True
     requeue(tx, row, f"the lease of agent {row.agent_name} expired", losses=losses)
     return False

@@ -16,18 +16,13 @@ from agent.control.services.notifications import (
     topic_log,
     topic_queue,
 )
+from agent.control.services.retries import may_retry, retry_delay
 from agent.control.store import history, items, runs
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.cause import Cause, is_infrastructure
+from agent.model.cause import Cause
 from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase, may_follow
-
-#: New attempts that `on_lost: retry` opens, unless `retries` allows more.
-LOST_RETRIES: Final = 5
-#: Seconds before the first new attempt after an error; each further one waits twice as long.
-_FIRST_DELAY: Final = 5.0
-_LONGEST_DELAY: Final = 300.0
 
 #: Columns that an attempt keeps as well.
 _ATTEMPT_COLUMNS: Final = frozenset(
@@ -69,8 +64,8 @@ def move(
     `through` is a phase in between: two steps of the table and of the history, written once.
 
     Raises:
-        ConflictError: the table has no such edge, or the item was not locked and changed,
-            which would be a bug.
+        ConflictError: the transition table does not allow it, or the item was not locked and
+            changed, which would be a bug.
     """
     before = Phase(row.phase)
     for earlier, later in pairwise((before, through, after) if through else (before, after)):
@@ -97,7 +92,7 @@ def move(
         tx.notify(topic_log(row.id))
 
 
-def remark(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
+def add_event(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, **changes: Any) -> None:
     """Add an event to the history, and change columns, without a change of phase."""
     items.change(tx, row, {"updated_at": tx.now, **changes})
     seen = {"attempt": row.attempt, "epoch": row.epoch, "phase": row.phase}
@@ -144,36 +139,19 @@ def end(
         "activity": None,
     }
     move(tx, row, phase, actor=actor, text=message, changes={**(changes or {}), **outcome})
-    if _may_retry(row, phase, cause):
+    if may_retry(row, phase, cause):
         _retry(tx, items.require(tx, row.id), phase)
 
 
 def _retry(tx: Tx, row: AnyRow, phase: Phase) -> None:
-    """Open an attempt by policy: at once after a lost machine, else after a growing delay.
-
-    The causes of errors, such as a registry or a disk, seldom recover within seconds.
-    """
+    """Open an attempt by policy; `retries` says after which delay."""
     number = row.retried + 1
     text = f"retried by policy, retry {number}"
-    if phase is Phase.ERRORED:
-        delay = min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
-        reopen(tx, row, f"{text}, after {delay:g} s", retried=number, not_before=tx.now + delay)
-    else:
+    delay = retry_delay(phase, number)
+    if delay is None:
         reopen(tx, row, text, retried=number)
-
-
-def _may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
-    """Whether policy opens a new attempt; never against a stop request.
-
-    `on_lost` decides about lost ones, `retries` about causes that are not the job's own.
-    """
-    if item.stop_requested or item.queue_id is None:
-        return False
-    if phase is Phase.LOST:
-        allowed = max(item.retries, LOST_RETRIES) if item.on_lost == "retry" else 0
     else:
-        allowed = item.retries if is_infrastructure(cause) else 0
-    return bool(item.retried < allowed)
+        reopen(tx, row, f"{text}, after {delay:g} s", retried=number, not_before=tx.now + delay)
 
 
 def reopen(
@@ -207,7 +185,7 @@ def request_stop(tx: Tx, row: AnyRow, actor: str) -> None:
         message = f"{actor} stopped it before it started"
         end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, message, actor=actor)
         return
-    remark(tx, row, "stop requested", actor=actor, stop_requested=True)
+    add_event(tx, row, "stop requested", actor=actor, stop_requested=True)
     if row.agent_id is not None:
         tx.notify(topic_agent(row.agent_id))
     if row.protocol == AgentProtocol.WANDB and row.run_name is not None:

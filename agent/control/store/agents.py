@@ -176,8 +176,8 @@ def reset_heartbeats(tx: Tx, timeout: float) -> None:
         tx.run(update(agents).where(*where).values(heartbeat_at=tx.now))
 
 
-def remove_silent(tx: Tx, before: float) -> int:
-    """Remove agents that were silent since `before` and hold nothing."""
+def remove_inactive(tx: Tx, before: float) -> int:
+    """Remove agents without a heartbeat since `before` that hold nothing."""
     holding = select(items.c.agent_id).where(
         items.c.agent_id.is_not(None), items.c.phase.in_(sorted(HELD))
     )
@@ -185,12 +185,12 @@ def remove_silent(tx: Tx, before: float) -> int:
     return tx.changed(delete(agents).where(*where))
 
 
-def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> AgentRecord:
+def _record(one: AnyRow, served: list[tuple[str, str]], live_since: float) -> AgentRecord:
     return record_of(
         AgentRecord,
         one,
         protocol=AgentProtocol(one.protocol),
-        lost=is_lost(one, silent_since),
+        lost=is_lost(one, live_since),
         resources=tuple(one.resources),
         capacity=_capacity(one.capacity),
         conditions=tuple(map(_condition, one.conditions or ())),
@@ -199,9 +199,9 @@ def _record(one: AnyRow, served: list[tuple[str, str]], silent_since: float) -> 
     )
 
 
-def is_lost(one: AnyRow, silent_since: float) -> bool:
+def is_lost(one: AnyRow, live_since: float) -> bool:
     """No heartbeat since then, and it did not shut down."""
-    return bool(one.heartbeat_at < silent_since and one.status != "KILLED")
+    return bool(one.heartbeat_at < live_since and one.status != "KILLED")
 
 
 def _condition(stored: dict[str, Any]) -> Condition:

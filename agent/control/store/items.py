@@ -71,7 +71,7 @@ class ItemRecord:
     message: str | None
     exit_code: int | None
     stop_requested: bool
-    #: The holder of a permitted attempt is silent: the job may still be running.
+    #: The agent of a permitted attempt stopped sending heartbeats: the job may still be running.
     lost_contact: bool
     #: Leases lost in a row before a start.
     lease_losses: int

@@ -203,7 +203,9 @@ async def _listen(dsn: str, publish: Callable[[Iterable[str]], None]) -> None:
         try:
             await _forward(await asyncpg.connect(dsn, timeout=_CONNECT), publish)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            structlog.get_logger().warning("store.listener_disconnected", error=str(error))
+            structlog.get_logger().warning(
+                "lost the connection for notifications", error=str(error)
+            )
             await asyncio.sleep(_RECONNECT)
 
 

@@ -291,7 +291,7 @@ items: Final = Table(
     Column("allocation", JsonText),
     Column("lease_losses", Integer, nullable=False),
     Column("stop_requested", Boolean, nullable=False),
-    #: When the holder of a permitted attempt was found silent.
+    #: When the agent of a permitted attempt was found to send no heartbeats.
     Column("lost_contact_at", Double),
     Column("activity", PlainText),
     Column("facts", JsonText, nullable=False),

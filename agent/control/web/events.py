@@ -25,8 +25,8 @@ _RETRY: Final = b"retry: 1000\n\n"
 async def events(request: web.Request) -> web.StreamResponse:
     """Changes of an item (`?item=ID`), of an entity (`?entity=NAME`), or of all entities.
 
-    With `beat=1` a heartbeat counts as a change, for pages that show how old an agent's last
-    heartbeat is. `Last-Event-ID` is ignored.
+    With `heartbeats=1` a heartbeat counts as a change, for pages that show how old an agent's
+    last heartbeat is. `Last-Event-ID` is ignored.
     """
     request[WAITED] = True
     topics = await _topics(request)
@@ -38,9 +38,9 @@ async def events(request: web.Request) -> web.StreamResponse:
         }
     )
     await response.prepare(request)
-    beat = request.query.get("beat") == "1"
+    heartbeats = request.query.get("heartbeats") == "1"
     notifications = request.app[PLANE].notifications
-    sending = asyncio.create_task(_send(response, notifications, topics, beat=beat))
+    sending = asyncio.create_task(_send(response, notifications, topics, heartbeats=heartbeats))
     stopping = asyncio.create_task(request.app[STOPPING].wait())
     try:
         await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -64,14 +64,18 @@ async def _topics(request: web.Request) -> list[str]:
 
 
 async def _send(
-    response: web.StreamResponse, notifications: Notifications, topics: Iterable[str], *, beat: bool
+    response: web.StreamResponse,
+    notifications: Notifications,
+    topics: Iterable[str],
+    *,
+    heartbeats: bool,
 ) -> None:
     with notifications.subscribe(topics) as subscription:
         try:
             await response.write(_RETRY + _CHANGED)
             while True:
                 changed = await subscription.wait(_HEARTBEAT_SECONDS)
-                await response.write(_CHANGED if changed or beat else _COMMENT)
+                await response.write(_CHANGED if changed or heartbeats else _COMMENT)
                 await asyncio.sleep(_PAUSE_SECONDS)
         except ConnectionError:
             return

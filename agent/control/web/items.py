@@ -46,7 +46,7 @@ async def item(request: web.Request) -> web.StreamResponse:
     attempts = await plane.items.attempts(principal, record.id)
     history = await plane.items.events(principal, record.id)
     # Why an item waits depends on its queue and on agents, whose events are not the item's.
-    waiting = {"beat": "1"} if record.phase is Phase.QUEUED else {}
+    waiting = {"heartbeats": "1"} if record.phase is Phase.QUEUED else {}
     return page(
         request,
         "item.html",

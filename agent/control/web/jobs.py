@@ -117,7 +117,7 @@ def by_name(jobs: Iterable[JobRecord]) -> tuple[JobRecord, ...]:
 
 
 def _list(request: web.Request, entity: str | None, **values: Any) -> web.Response:
-    topic = urlencode({"entity": entity} if entity else {"beat": "1"})
+    topic = urlencode({"entity": entity} if entity else {"heartbeats": "1"})
     return page(request, "jobs.html", topic, entity=entity, **values)
 
 

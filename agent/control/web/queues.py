@@ -68,7 +68,7 @@ async def overview(request: web.Request) -> web.StreamResponse:
     return page(
         request,
         "launch.html",
-        urlencode(topic | {"beat": "1"}),
+        urlencode(topic | {"heartbeats": "1"}),
         entities=entities,
         chosen=chosen,
         shown=shown,
@@ -131,7 +131,7 @@ async def queue(request: web.Request) -> web.StreamResponse:
         }
     else:
         tab, values = "items", await _items_tab(request, plane, principal, record)
-    topic = {"entity": record.entity} | ({"beat": "1"} if tab == "agents" else {})
+    topic = {"entity": record.entity} | ({"heartbeats": "1"} if tab == "agents" else {})
     values |= {"queue": record, "tab": tab, "tabs": _TABS}
     return page(request, "queue.html", urlencode(topic), **values)
 
@@ -215,7 +215,7 @@ async def agent(request: web.Request) -> web.StreamResponse:
     return page(
         request,
         "agent.html",
-        urlencode({"entity": record.entity, "beat": "1"}),
+        urlencode({"entity": record.entity, "heartbeats": "1"}),
         agent=record,
         capacity=capacity(record),
         items=await plane.items.held_by(principal, record.id),

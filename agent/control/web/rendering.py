@@ -11,7 +11,7 @@ from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from agent.control.app_keys import PRINCIPAL
-from agent.control.middleware.errors import STATUS, masked
+from agent.control.middleware.errors import STATUS, log_and_mask
 from agent.control.web.filters import all_filters, job_url, queue_url
 from agent.model.errors import LaunchError
 from agent.model.phase import TERMINAL
@@ -103,7 +103,7 @@ def errors_as_pages(handler: Handler) -> Handler:
         except web.HTTPException:
             raise
         except Exception as error:  # noqa: BLE001 -- no unmasked exception may reach a page
-            return _error_page(request, 500, f"{masked(error, path=request.path)}.")
+            return _error_page(request, 500, f"{log_and_mask(error, path=request.path)}.")
 
     return wrapped
 

@@ -6,7 +6,7 @@ from agent.model.protocol import Condition, ConditionKind
 from tests.contract.store.world import Agent, World
 
 DISK = Condition(ConditionKind.DISK_LOW, "1.0 GiB are free, and 2.0 GiB must stay free.")
-ENGINE = Condition(ConditionKind.ENGINE_SILENT, "no answer within 10 s.", "local-container")
+ENGINE = Condition(ConditionKind.ENGINE_UNREACHABLE, "no answer within 10 s.", "local-container")
 
 
 async def _kept(agent: Agent) -> tuple[Condition, ...]:

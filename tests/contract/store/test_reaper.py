@@ -1,9 +1,11 @@
-"""What the passing of time does: expiry, silence, retention."""
+"""What the passing of time does: expired leases, lost agents, retention."""
 
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
+from agent.control.retention import remove_old_rows
 from agent.control.services import reaper
 from agent.control.services.transitions import move
 from agent.control.store import items
@@ -50,7 +52,7 @@ async def test_three_lost_leases_in_a_row_withdraw_an_item(world: World) -> None
     await agent.claim_one()
     assert (await world.pass_time(46)).quarantined == 1
     ended = await world.item(item)
-    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.LOST_POISON)
+    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.QUARANTINED)
 
 
 async def test_a_stop_request_outlives_the_holder(world: World) -> None:
@@ -203,6 +205,12 @@ async def test_a_clock_that_jumps_makes_nobody_late(world: World, monkeypatch) -
     assert not found.lost
 
 
+async def _remove_old_rows(world: World) -> int:
+    await world.pass_time(91 * 86400)
+    keep = world.plane.config.keep_items
+    return await world.plane.database.write(lambda tx: remove_old_rows(tx, keep))
+
+
 async def test_old_things_are_removed(world: World) -> None:
     agent = await world.agent()
     item = await world.submit(key="once")
@@ -210,8 +218,7 @@ async def test_old_things_are_removed(world: World) -> None:
     await agent.start(claim)
     await agent.finish(claim)
     kept = await world.submit()
-    world.plane.reaper._retention_at = float("-inf")
-    assert (await world.pass_time(91 * 86400)).removed >= 3
+    assert await _remove_old_rows(world) >= 3
     with pytest.raises(NotFoundError):
         await world.item(item)
     assert (await world.item(kept)).phase is Phase.QUEUED
@@ -229,17 +236,21 @@ async def test_reaping_goes_on_after_a_round_that_failed(world: World, monkeypat
             raise UnreachableError("away")
         if len(rounds) == 2:
             raise ZeroDivisionError
-        done.set()
-        return reaper.Reaped()
+        if len(rounds) == 4:
+            done.set()
+        return reaper.Reaped(requeued=int(len(rounds) == 3))
 
     monkeypatch.setattr(reaper, "INTERVAL", 0)
     monkeypatch.setattr(world.plane.reaper, "reap_once", reap_once)
-    loop = asyncio.create_task(world.plane.reaper.run())
-    async with asyncio.timeout(20):
-        await done.wait()
-    loop.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await loop
+    with capture_logs() as logged:
+        loop = asyncio.create_task(world.plane.reaper.run())
+        async with asyncio.timeout(20):
+            await done.wait()
+        loop.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loop
+    finished = [entry for entry in logged if entry["event"] == "leases expired"]
+    assert [entry["requeued"] for entry in finished] == [1]
 
 
 async def test_a_step_on_what_has_changed_meanwhile_changes_nothing(world: World) -> None:
@@ -270,8 +281,7 @@ async def test_a_run_token_never_becomes_another_attempts(world: World) -> None:
     old = await agent.claim_one()
     await agent.start(old)
     await agent.finish(old)
-    world.plane.reaper._retention_at = float("-inf")
-    assert (await world.pass_time(91 * 86400)).removed
+    assert await _remove_old_rows(world)
     agent = await world.agent()
     await world.submit()
     new = await agent.claim_one()

@@ -188,7 +188,7 @@ async def test_a_claim_that_leaves_a_resource_out_does_not_get_its_jobs(wire):
 async def test_what_is_wrong_with_an_agent_is_shown_and_explains_what_waits(wire):
     item = await _submit(wire.ann)
     agent = await Agent.register(wire.ann, "ann", "default")
-    shown = {"kind": "ENGINE_SILENT", "message": "no answer.", "resource": "local-process"}
+    shown = {"kind": "ENGINE_UNREACHABLE", "message": "no answer.", "resource": "local-process"}
     given = {"agentId": agent.id, "session": agent.session, "status": "POLLING", "leases": []}
     newer = {"kind": "MOON_IN_THE_WAY", "message": "a word that comes with a later agent"}
     long = {"kind": "DISK_LOW", "message": "x" * 10_000}
@@ -197,7 +197,7 @@ async def test_what_is_wrong_with_an_agent_is_shown_and_explains_what_waits(wire
     fields = "{ launchAgents { conditions { kind message resource } } }"
     (seen,) = (await wire.ann.data(fields))["launchAgents"]
     assert seen["conditions"][0] == shown
-    assert [one["kind"] for one in seen["conditions"]] == ["ENGINE_SILENT", "DISK_LOW"]
+    assert [one["kind"] for one in seen["conditions"]] == ["ENGINE_UNREACHABLE", "DISK_LOW"]
     assert len(seen["conditions"][1]["message"]) == 500
     assert (await _item(wire.ann, item["id"]))["explanation"]["cause"] == "SCHEDULE_ENGINE"
     await wire.ann.data(BEAT, input=given)

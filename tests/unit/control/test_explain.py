@@ -157,7 +157,7 @@ def test_earlier_attempts_and_lost_leases_are_told() -> None:
     details = told(replace(ITEM, attempt=2, lease_losses=1), AGENT).details
     assert details == (
         "This is attempt 2.",
-        "Agents fell silent while preparing it: 1 so far.",
+        "Agents that stopped sending heartbeats while preparing it: 1.",
     )
 
 
@@ -181,7 +181,7 @@ def test_what_is_under_way() -> None:
 
 
 @pytest.mark.parametrize(("on_lost", "words"), [("fail", "counts as lost"), ("retry", "tried")])
-def test_a_silent_holder(on_lost, words: str) -> None:
+def test_a_holder_without_heartbeats(on_lost, words: str) -> None:
     item = replace(ITEM, phase=Phase.STARTED, lost_contact=True, on_lost=on_lost)
     answer = told(item, AGENT)
     assert answer.cause is Cause.LOST_AGENT
@@ -214,7 +214,7 @@ def test_an_end_without_a_cause_is_ours() -> None:
 
 
 DISK = Condition(ConditionKind.DISK_LOW, "1.0 GiB are free.")
-ENGINE = Condition(ConditionKind.ENGINE_SILENT, "no answer.", "local-container")
+ENGINE = Condition(ConditionKind.ENGINE_UNREACHABLE, "no answer.", "local-container")
 
 
 def agent(name: str, *conditions: Condition, **other) -> AgentRecord:

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.files.logs import Extent, chain, mergeable
+from agent.control.files.logs import Extent, covering_extents, mergeable
 
 _KIB = 1024
 
@@ -27,15 +27,15 @@ def test_a_name_says_exactly_which_bytes_an_object_holds():
 
 def test_the_parts_beside_a_merged_object_are_left_out():
     found = [Extent(0, 10), Extent(10, 20), Extent(0, 20), Extent(20, 25)]
-    assert chain(found) == [Extent(0, 20), Extent(20, 25)]
+    assert covering_extents(found) == [Extent(0, 20), Extent(20, 25)]
 
 
 def test_nothing_behind_a_gap_belongs_to_the_log():
-    assert chain([Extent(0, 10), Extent(11, 20)]) == [Extent(0, 10)]
+    assert covering_extents([Extent(0, 10), Extent(11, 20)]) == [Extent(0, 10)]
 
 
 def test_a_log_without_its_first_byte_is_empty():
-    assert chain([Extent(1, 10)]) == []
+    assert covering_extents([Extent(1, 10)]) == []
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.data())
@@ -46,7 +46,7 @@ def test_a_merge_cut_short_anywhere_changes_nothing_of_what_is_covered(sizes, da
     merged = Extent(parts[first].start, parts[last].end)
     gone = data.draw(st.sets(st.sampled_from(parts[first : last + 1])))
     left = [part for part in parts if part not in gone]
-    covered = chain([*left, merged])
+    covered = covering_extents([*left, merged])
     assert covered[0].start == 0
     assert covered[-1].end == parts[-1].end
     assert all(a.end >= b.start for a, b in itertools.pairwise(covered))

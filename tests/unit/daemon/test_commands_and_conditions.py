@@ -121,7 +121,7 @@ async def test_conditions_are_reported_when_they_begin_and_end(no_heartbeat: Har
         no_heartbeat.engine.go_away()
         await no_heartbeat.plane_until(lambda: bool(no_heartbeat.plane.conditions))
         (condition,) = no_heartbeat.plane.conditions
-        assert condition.kind is ConditionKind.ENGINE_SILENT
+        assert condition.kind is ConditionKind.ENGINE_UNREACHABLE
         assert condition.resource == "local-container"
         assert condition.message.startswith("the engine behind local-container does not answer")
         no_heartbeat.engine.come_back()

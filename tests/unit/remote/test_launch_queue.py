@@ -223,13 +223,13 @@ REGISTERED = data(
         "controlPlaneId": "cp", "heartbeatSeconds": 10, "leaseSeconds": 45, "held": [],
     }
 )  # fmt: skip
-TROUBLE = Condition(ConditionKind.ENGINE_SILENT, "no answer", "local-container")
+TROUBLE = Condition(ConditionKind.ENGINE_UNREACHABLE, "no answer", "local-container")
 
 
 async def test_a_renewal_carries_the_conditions(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(data(renewLaunchLeases={"leases": [], "current": True, "stop": None}))
     await queue.renew(Heartbeat("a", "s", "POLLING", (), (TROUBLE,)))
-    sent = {"kind": "ENGINE_SILENT", "message": "no answer", "resource": "local-container"}
+    sent = {"kind": "ENGINE_UNREACHABLE", "message": "no answer", "resource": "local-container"}
     assert end.asked()["variables"]["input"]["conditions"] == [sent]
 
 

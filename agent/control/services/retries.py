@@ -1,0 +1,37 @@
+"""When policy opens another attempt of an item that ended, and after which delay."""
+
+from typing import Final
+
+from agent.control.store.tx import AnyRow
+from agent.model.cause import Cause, is_infrastructure
+from agent.model.phase import Phase
+
+#: New attempts that `on_lost: retry` opens, unless `retries` allows more.
+LOST_RETRIES: Final = 5
+#: Seconds before the first new attempt after an error; each further one waits twice as long.
+_FIRST_DELAY: Final = 5.0
+_LONGEST_DELAY: Final = 300.0
+
+
+def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
+    """Whether policy opens a new attempt; never against a stop request.
+
+    `on_lost` decides about lost ones, `retries` about causes that are not the job's own.
+    """
+    if item.stop_requested or item.queue_id is None:
+        return False
+    if phase is Phase.LOST:
+        allowed = max(item.retries, LOST_RETRIES) if item.on_lost == "retry" else 0
+    else:
+        allowed = item.retries if is_infrastructure(cause) else 0
+    return bool(item.retried < allowed)
+
+
+def retry_delay(phase: Phase, number: int) -> float | None:
+    """Seconds before retry `number` (from 1): none after a lost machine, else growing ones.
+
+    The causes of errors, such as a registry or a disk, seldom recover within seconds.
+    """
+    if phase is not Phase.ERRORED:
+        return None
+    return min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
