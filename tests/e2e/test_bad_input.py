@@ -103,7 +103,7 @@ async def test_flags_with_a_wrong_unit_or_name_are_refused_before_anything_is_qu
         ("--timeout", "0s", *image): ("`timeout`", "greater than 0"),
         ("--memory", "5 bananas", *image): ("`resources.memory`", "'5 bananas'", "512MiB"),
         ("-P", "urgent", *image): ("'urgent'", "critical, high, medium or low"),
-        ("-d", "some image"): ("'some image'", "no image reference"),
+        ("-d", "some image"): ("'some image'", "not an image reference"),
     }.items():
         told(await home.launch("submit", "-q", "default", *flags), 2, *parts)
     assert (await home.launch("item", "list", "--json")).json() == []
