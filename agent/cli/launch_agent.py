@@ -126,7 +126,7 @@ def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
 def _print_config(loaded: Loaded, choice: RemoteServer | EmbeddedServer) -> None:
     """Print the file that was read, the server that was chosen, and all values."""
     from agent.config.schema import missing_inputs
-    from agent.runners.docker.arguments import allowance
+    from agent.runners.docker.options import allowance
 
     # Refuses what only the runner can check.
     allowance(loaded.config.runners.local_container.allow)

@@ -282,7 +282,7 @@ def image_builder(
 
 def _file_fetch(context: BackendContext) -> Callable[[str], Awaitable[bytes]]:
     """How builders fetch requirement files that others include by URL."""
-    from agent.sources.git.access import AddressPolicy
+    from agent.sources.address_policy import AddressPolicy
     from agent.sources.text_file import TextFileFetcher
 
     embedded = context.control_plane is not None or context.embedded_elsewhere

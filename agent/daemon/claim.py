@@ -17,8 +17,8 @@ from agent.model.protocol import ClaimRequest
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
 from agent.pipeline.backoff import Backoff, Sleep
-from agent.pipeline.cancellation import race
 from agent.ports.queue import QueuePort
+from agent.system.tasks import race
 
 #: Seconds of one long poll.
 _WAIT: Final = 25.0

@@ -1,6 +1,7 @@
-"""The heartbeat: renews leases, reports conditions, and receives commands.
+"""The heartbeat: renews leases, reports conditions, and receives commands to the agent.
 
-The lease statuses of a reply are applied in `agent.daemon.attempts`.
+The lease statuses of a reply, stops of single jobs among them, are applied in
+`agent.daemon.attempts`.
 """
 
 import asyncio
@@ -15,8 +16,8 @@ from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import Heartbeat
 from agent.pipeline.backoff import Backoff, Sleep
-from agent.pipeline.cancellation import race
 from agent.ports.queue import QueuePort
+from agent.system.tasks import race
 
 #: Commands about this process as a whole.
 AgentCommand = Literal["DRAIN", "STOP", "SUPERSEDED"]

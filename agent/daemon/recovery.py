@@ -117,7 +117,7 @@ def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState
             # Creating it again replaces it.
             return RecoveryAction.PREPARE
         case RunnerState.CREATED | RunnerState.OUTDATED:
-            # The server knows of a start, and this workload never started: it is another one.
+            # The server recorded a start, but this workload never started: the other one is gone.
             return (
                 RecoveryAction.REPORT_LOST
                 if server is ServerState.STARTED

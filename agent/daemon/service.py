@@ -30,9 +30,10 @@ from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
-from agent.pipeline.cancellation import CancelReason, cancel_task, race
+from agent.pipeline.cancellation import CancelReason
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, Sources
 from agent.ports.queue import QueuePort
+from agent.system.tasks import cancel_task, race
 
 #: Seconds that attempts get to detach from their jobs.
 _DETACH: Final = 10.0

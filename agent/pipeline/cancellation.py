@@ -7,13 +7,12 @@ its steps.
 """
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from enum import IntEnum
 from typing import Any, Final, TypeVar
 
-import structlog
-
 from agent.model.protocol import LeaseStatus
+from agent.system.tasks import cancel_task
 
 Result = TypeVar("Result")
 
@@ -40,7 +39,7 @@ CANCEL_REASONS: Final[Mapping[LeaseStatus, CancelReason]] = {
 }
 #: Before the permit nothing has run: every reason ends the stage.
 ANY: Final = frozenset(CancelReason)
-#: With the permit asked for and unanswered, a user's stop waits for the answer.
+#: While the agent waits for the permit's answer, a user's stop waits for the answer.
 WHILE_PERMITTING: Final = ANY - {CancelReason.STOP}
 #: The outcome is known and is being delivered.
 WHILE_REPORTING: Final = frozenset({CancelReason.DETACH, CancelReason.FENCED})
@@ -110,28 +109,3 @@ class Cancellation:
             if not task.done():
                 await cancel_task(task)
         return task.result()
-
-
-async def cancel_task(task: asyncio.Future[Any] | None) -> None:
-    """Cancel and wait for the end; an exception that was not retrieved is logged."""
-    if task is None:
-        return
-    if not task.done():
-        task.cancel()
-        await asyncio.wait({task})
-    if not task.cancelled() and (error := task.exception()) is not None:
-        structlog.get_logger().error("a task of an attempt failed", exc_info=error)
-
-
-async def race(work: Awaitable[Result], *others: Awaitable[object]) -> Result | None:
-    """The result of `work`, or `None` when one of the others ends first; all have ended then."""
-    task = asyncio.ensure_future(work)
-    rivals = [asyncio.ensure_future(other) for other in others]
-    try:
-        await asyncio.wait({task, *rivals}, return_when=asyncio.FIRST_COMPLETED)
-        return task.result() if task.done() else None
-    finally:
-        for rival in rivals:
-            await cancel_task(rival)
-        if not task.done():
-            await cancel_task(task)

@@ -12,10 +12,11 @@ from agent.model.errors import FencedError, JobError, LaunchError, UnreachableEr
 from agent.model.units import format_size
 from agent.model.work import Lease
 from agent.pipeline.backoff import Backoff, Sleep
-from agent.pipeline.cancellation import Cancellation, CancelReason, cancel_task
+from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload
+from agent.system.tasks import cancel_task
 
 #: Most bytes in the buffer; a writer waits while it is full.
 BUFFER_SIZE: Final = 1024 * 1024

@@ -17,12 +17,12 @@ from agent.pipeline.cancellation import (
     WHILE_PERMITTING,
     WHILE_REPORTING,
     Cancellation,
-    cancel_task,
 )
 from agent.pipeline.logs import JobLog, SetupLog, Shipper
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
+from agent.system.tasks import cancel_task
 
 #: Seconds that progress waits for more, to be sent in one call. The stages of a job whose
 #: image exists take less, so that its preparation costs no call of its own.

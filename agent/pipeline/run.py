@@ -13,12 +13,7 @@ from agent.model.phase import Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
 from agent.pipeline.backoff import Backoff
-from agent.pipeline.cancellation import (
-    WHILE_REPORTING,
-    AttemptCancelledError,
-    CancelReason,
-    cancel_task,
-)
+from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.environment import JobInputs, job_inputs
 from agent.pipeline.logs import FROM_START, ResumePoint
@@ -37,6 +32,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
+from agent.system.tasks import cancel_task
 
 _STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}
 #: Reasons that stop a started workload or stop watching it; RELEASE comes too late for it.

@@ -10,7 +10,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.access import AddressPolicy
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.remote import Remote
 
 _LARGEST: Final = 1024 * 1024

@@ -1,11 +1,13 @@
-"""Task groups that raise one exception, and blocking work in threads that can be cancelled."""
+"""Task groups that raise one exception, cancelling tasks, and blocking work in threads."""
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import structlog
 
 T = TypeVar("T")
 
@@ -56,3 +58,31 @@ async def in_thread(threads: Executor, work: Callable[[Stop], T]) -> T:
         if not running.cancelled():
             running.exception()  # retrieved: it stopped on request, or nobody needs it
         raise
+
+
+async def cancel_task(task: asyncio.Future[Any] | None) -> None:
+    """Cancel and wait for the end; an exception that was not retrieved is logged."""
+    if task is None:
+        return
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled() and (error := task.exception()) is not None:
+        structlog.get_logger().error("a cancelled task failed", exc_info=error)
+
+
+async def race(work: Awaitable[T], *others: Awaitable[object]) -> T | None:
+    """The result of `work`, or `None` when one of the others ends first.
+
+    On return every awaitable has ended or was cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    rivals = [asyncio.ensure_future(other) for other in others]
+    try:
+        await asyncio.wait({task, *rivals}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        for rival in rivals:
+            await cancel_task(rival)
+        if not task.done():
+            await cancel_task(task)

@@ -32,7 +32,7 @@ def check_paths(request: BuildRequest) -> None:
     if not context.is_relative_to(root):
         raise _invalid(f"Build context '{shown}' leads out of the source")
     if not context.is_dir():
-        raise _invalid(f"Build context '{shown}' is no folder of the source")
+        raise _invalid(f"Build context '{shown}' is not a folder in the source")
     if request.dockerfile is None:
         return
     dockerfile = request.dockerfile.resolve()

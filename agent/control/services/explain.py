@@ -104,8 +104,8 @@ def _queued(item: ItemRecord, situation: Situation) -> Explanation:
         return _explanation(item, Cause.SCHEDULE_CAPACITY, [*details, *unable])
     if situation.ahead:
         details.append(f"{situation.ahead} items of this queue come first.")
-    cause, hindrances = _not_claimed(item, able, situation.free)
-    return _explanation(item, cause, [*details, *unable, *hindrances])
+    cause, active_conditions = _not_claimed(item, able, situation.free)
+    return _explanation(item, cause, [*details, *unable, *active_conditions])
 
 
 def _not_claimed(
@@ -113,14 +113,14 @@ def _not_claimed(
 ) -> tuple[Cause, list[str]]:
     """Why none of the agents that could run the item has claimed it, and their conditions."""
     conditions = [(agent, one) for agent in able for one in _conditions(item, agent)]
-    hindrances = [
+    active_conditions = [
         f"Agent {agent.name} cannot claim it now: {one.message}" for agent, one in conditions
     ]
-    unhindered = [agent for agent in able if not _conditions(item, agent)]
-    if not unhindered:
-        return _CAUSE_OF_CONDITION[conditions[0][1].kind], hindrances
-    busy = all(_is_busy(item, agent, free.get(agent.id)) for agent in unhindered)
-    return Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, hindrances
+    without_condition = [agent for agent in able if not _conditions(item, agent)]
+    if not without_condition:
+        return _CAUSE_OF_CONDITION[conditions[0][1].kind], active_conditions
+    busy = all(_is_busy(item, agent, free.get(agent.id)) for agent in without_condition)
+    return Cause.SCHEDULE_BUSY if busy else Cause.SCHEDULE_WAITING, active_conditions
 
 
 def _conditions(item: ItemRecord, agent: AgentRecord) -> tuple[Condition, ...]:
@@ -130,7 +130,7 @@ def _conditions(item: ItemRecord, agent: AgentRecord) -> tuple[Condition, ...]:
 
 
 def _is_busy(item: ItemRecord, agent: AgentRecord, free: Capacity | None) -> bool:
-    """Whether the item does not fit beside what the agent holds now."""
+    """Whether the item does not fit into the agent's free capacity."""
     return agent.status == "RUNNING" if free is None else not fits(item.demand, free)
 
 

@@ -1,4 +1,4 @@
-"""When policy opens another attempt of an item that ended, and after which delay."""
+"""When an ended item gets another attempt of an item that ended, and after which delay."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Jinja filters: how times, phases, sizes, jobs and the like are shown; the paths of pages."""
+"""Jinja filters: times, phases (words: `agent.model.phase`), sizes, jobs; the paths of pages."""
 
 import json
 import re

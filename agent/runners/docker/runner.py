@@ -42,8 +42,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.runners.docker.arguments import allowance, read_options
-from agent.runners.docker.body import ContainerSettings, container_body
+from agent.runners.docker.container_body import ContainerSettings, container_body
 from agent.runners.docker.container_state import (
     Containers,
     is_running,
@@ -53,6 +52,7 @@ from agent.runners.docker.container_state import (
 )
 from agent.runners.docker.logs import Follower
 from agent.runners.docker.network import JobNetwork
+from agent.runners.docker.options import allowance, read_options
 from agent.runners.local import (
     file_paths,
     is_void,

@@ -7,7 +7,6 @@ environment, not in argv, since a header may be a secret.
 """
 
 import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -187,31 +186,3 @@ def ca_settings(config: GitConfig, environment: Mapping[str, str]) -> Settings:
     given = (environment.get(name) for name in _CA_VARIABLES)
     bundle = str(config.ca_bundle) if config.ca_bundle else next(filter(None, given), None)
     return (("http.sslCAInfo", bundle),) if bundle else ()
-
-
-def ssh_command(config: GitConfig, host: str, port: int, address: str) -> str:
-    """`GIT_SSH_COMMAND`: no prompts, known hosts only, one address, no forwarding."""
-    # ssh looks up the host key by exactly this alias, so it includes a port.
-    alias = host if port == 22 else f"[{host}]:{port}"  # noqa: PLR2004
-    timeout = max(1, int(config.stall_timeout or 30))
-    options = [
-        "BatchMode=yes",
-        "StrictHostKeyChecking=yes",
-        "UpdateHostKeys=no",
-        f"HostName={address}",
-        f"HostKeyAlias={alias}",
-        f"ConnectTimeout={timeout}",
-        f"ServerAliveInterval={timeout}",
-        "ServerAliveCountMax=1",
-        "ControlMaster=no",
-        "ControlPath=none",
-        "ForwardAgent=no",
-        "ForwardX11=no",
-        "ClearAllForwardings=yes",
-        "PermitLocalCommand=no",
-    ]
-    if config.known_hosts is not None:
-        options.append(f'UserKnownHostsFile="{config.known_hosts}"')
-    if config.ssh_key is not None:
-        options += [f'IdentityFile="{config.ssh_key}"', "IdentitiesOnly=yes"]
-    return shlex.join(["ssh", *(word for option in options for word in ("-o", option))])

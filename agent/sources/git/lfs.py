@@ -19,7 +19,8 @@ from typing import Final
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
 from agent.ports.log import LogSink, write_line
-from agent.sources.git.access import Access, AddressPolicy
+from agent.sources.address_policy import AddressPolicy
+from agent.sources.git.access import Access
 from agent.sources.git.command import Settings
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote, parse_remote

@@ -14,14 +14,8 @@ from agent.model.spec import GitSource
 from agent.model.units import format_duration
 from agent.model.work import SourceTree
 from agent.ports.log import LogSink, write_line
-from agent.sources.git.access import (
-    Access,
-    AddressPolicy,
-    Resolver,
-    Session,
-    remove_leftover_credentials,
-    system_resolver,
-)
+from agent.sources.address_policy import AddressPolicy, Resolver, system_resolver
+from agent.sources.git.access import Access, Session, remove_leftover_credentials
 from agent.sources.git.checkout import check_links, checkout, submodules
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError

@@ -102,8 +102,8 @@ def test_good_paths_pass(root):
     [
         ("..", None, "Build context '..' leads out of the source"),
         ("out", None, "leads out of the source"),
-        ("none", None, "Build context 'none' is no folder"),
-        ("main.py", None, "is no folder"),
+        ("none", None, "Build context 'none' is not a folder"),
+        ("main.py", None, "is not a folder"),
         (".", "../x", "Dockerfile '../x' leads out of the build context"),
         (".", "away", "leads out of the build context"),
         ("pkg", "../main.py", "leads out of the build context"),

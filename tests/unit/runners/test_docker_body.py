@@ -11,8 +11,8 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, PolicyError
 from agent.model.work import Image, Lease
 from agent.ports.runner import RunRequest
-from agent.runners.docker.arguments import allowance, read_options
-from agent.runners.docker.body import ContainerSettings, container_body
+from agent.runners.docker.container_body import ContainerSettings, container_body
+from agent.runners.docker.options import allowance, read_options
 
 LEASE = Lease("item", 1, 1)
 IMAGE = Image("team/image@sha256:1", "digest", reused=True)
@@ -184,8 +184,8 @@ def test_user_and_hostname_when_allowed() -> None:
         ({"cpus": True}, "`cpus`: True is neither"),
         ({"memory": {"a": 1}}, "`memory`: .* is neither"),
         ({"memory": None}, "`memory`: None is neither"),
-        ({"memory": ["1g"]}, "`memory`: a list"),
-        ({"env": []}, "`env`: a list"),
+        ({"memory": ["1g"]}, "`memory`: only repeatable"),
+        ({"env": []}, "`env`: only repeatable"),
         ({"env": [["A=1"]]}, "`env`: .* is neither"),
         ({"env": "SECRET"}, "'SECRET' is not `NAME=value`"),
         ({"cpus": "two"}, "'two' is not a number of cores"),

@@ -6,7 +6,7 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.access import AddressPolicy, system_resolver
+from agent.sources.address_policy import AddressPolicy, system_resolver
 from agent.sources.git.remote import parse_remote
 
 

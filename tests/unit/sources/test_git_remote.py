@@ -8,8 +8,8 @@ from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.access import _exempt, _pinned, _proxied, matching_credential
-from agent.sources.git.command import ca_settings, ssh_command
+from agent.sources.git.access import _exempt, _pinned, _proxied, matching_credential, ssh_command
+from agent.sources.git.command import ca_settings
 from agent.sources.git.remote import parse_remote, without_credentials
 
 ALL = ("https", "ssh", "http", "file")

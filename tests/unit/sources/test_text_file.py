@@ -6,7 +6,7 @@ from aiohttp.test_utils import TestServer
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.sources.git.access import AddressPolicy
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.text_file import TextFileFetcher
 
 

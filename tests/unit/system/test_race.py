@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from agent.pipeline.cancellation import race
+from agent.system.tasks import race
 
 
 async def for_ever(ended: list[str]) -> str:

@@ -47,7 +47,7 @@ _ALWAYS_ALLOWED: Final = frozenset(
 )
 
 #: The administrator may allow these by name: each can reach beyond the container.
-_ON_REQUEST: Final = frozenset(
+_IF_ADMINISTRATOR_ALLOWS: Final = frozenset(
     {
         "add-host",
         "cap-add",
@@ -85,7 +85,7 @@ _REPEATABLE: Final = frozenset(
 )
 
 #: Read by the pipeline, not by the engine.
-_ELSEWHERE: Final = frozenset({"mounts", "secrets"})
+_READ_BY_PIPELINE: Final = frozenset({"mounts", "secrets"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +117,9 @@ def allowance(names: Collection[str]) -> frozenset[str]:
         ConfigError: a name that this runner does not know.
     """
     allowed = frozenset(canonical(name) for name in names)
-    for name in sorted(allowed - _ALWAYS_ALLOWED - _ON_REQUEST):
+    for name in sorted(allowed - _ALWAYS_ALLOWED - _IF_ADMINISTRATOR_ALLOWS):
         message = f"`runners.local-container.allow`: there is no option '{name}'."
-        raise ConfigError(message, hint=f"Known: {', '.join(sorted(_ON_REQUEST))}.")
+        raise ConfigError(message, hint=f"Known: {', '.join(sorted(_IF_ADMINISTRATOR_ALLOWS))}.")
     return allowed
 
 
@@ -132,7 +132,7 @@ def read_options(arguments: dict[str, Any], allowed: frozenset[str]) -> Options:
     values: dict[str, tuple[str, ...]] = {}
     for written, value in arguments.items():
         name = canonical(written)
-        if name in _ELSEWHERE:
+        if name in _READ_BY_PIPELINE:
             continue
         if name not in _ALWAYS_ALLOWED and name not in allowed:
             raise _not_allowed(written, name)
@@ -146,7 +146,7 @@ def refused(written: str, what: str, hint: str | None = None) -> PolicyError:
 
 
 def _not_allowed(written: str, name: str) -> PolicyError:
-    if name in _ON_REQUEST:
+    if name in _IF_ADMINISTRATOR_ALLOWS:
         hint = f"An administrator can allow it: `runners.local-container.allow: [{name}]`."
         return refused(written, "it is not allowed on this agent", hint)
     return refused(written, "there is no such option for a job", "See docs/resources.md.")
@@ -157,7 +157,7 @@ def _texts(written: str, name: str, value: Any) -> tuple[str, ...]:
         return ("true" if value else "false",)
     if isinstance(value, list | tuple):
         if name not in _REPEATABLE or not value:
-            raise refused(written, "a list is only for options that may be repeated, not empty")
+            raise refused(written, "only repeatable options take a list, and it must not be empty")
         return tuple(_text(written, each) for each in value)
     return (_text(written, value),)
 

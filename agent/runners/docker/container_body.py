@@ -15,7 +15,7 @@ from agent.model.spec import Json
 from agent.model.units import parse_size
 from agent.model.work import LABEL_KIND
 from agent.ports.runner import RunRequest
-from agent.runners.docker.arguments import Options, refused
+from agent.runners.docker.options import Options, refused
 
 _NANO: Final = 10**9
 #: Options passed unchanged: name → key of `HostConfig`.
