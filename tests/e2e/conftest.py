@@ -1,6 +1,8 @@
 """Homes for the end-to-end tests; each is torn down with everything that ran in it."""
 
-from collections.abc import AsyncIterator
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,14 @@ QUICK: dict[str, Any] = {
 def quick(**more: Any) -> dict[str, Any]:
     """Quick settings with a port of their own, which a restarted control plane keeps."""
     return QUICK | {"control": QUICK["control"] | {"port": free_port()}} | more
+
+
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for engines: containerd refuses socket paths of more than 104 characters."""
+    folder = Path(tempfile.mkdtemp(prefix="lt-"))
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

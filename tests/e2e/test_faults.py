@@ -99,13 +99,15 @@ async def test_a_disk_that_is_full_is_told_and_the_agent_goes_on_once_there_is_r
 
 @pytest.mark.docker
 async def test_an_engine_that_is_stopped_under_a_job_is_a_cause_of_its_own(
-    home: Home, docker_engine: DockerFacts, tmp_path: Path
+    home: Home, docker_engine: DockerFacts, short_path: Path
 ) -> None:
-    engine = Engine(tmp_path / "engine", tmp_path / "run", tmp_path / "engine.sock", isolated=True)
+    engine = Engine(
+        short_path / "engine", short_path / "run", short_path / "engine.sock", isolated=True
+    )
     engine.start()
     try:
-        await load_image(home, docker_engine, f"unix://{tmp_path / 'engine.sock'}")
-        host = {"local-container": {"host": f"unix://{tmp_path / 'engine.sock'}"}}
+        await load_image(home, docker_engine, f"unix://{short_path / 'engine.sock'}")
+        host = {"local-container": {"host": f"unix://{short_path / 'engine.sock'}"}}
         home.configure(quick(runners=host))
         await home.start("launch-agent", "--queue", "default")
         sleeper = shlex.join(["sh", "-c", "echo up; sleep 600"])

@@ -245,7 +245,7 @@ async def test_a_repository_is_run_here_with_its_submodules_and_large_files(
 
 async def test_p15_details_are_on_the_jobs_page_and_in_describe(user: User) -> None:
     made = await user.launch("job create -p P -e {E} --name N image repo/name:tag")
-    address = made.out.split("Look at it: ")[1].split()[0]
+    address = made.out.split("Page: ")[1].split()[0]
     assert ">N</a>" in await user.page(urlsplit(address).path)
     described = (await user.launch("job describe {E}/P/N:tag")).out
     page = await user.page(f"/launch/jobs/{user.entity}/P/N")

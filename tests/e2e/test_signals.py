@@ -105,12 +105,14 @@ async def test_a_disk_below_the_floor_is_explained_and_shown(home: Home) -> None
 
 @pytest.mark.docker
 async def test_processes_are_run_while_the_engine_of_containers_is_silent(
-    home: Home, docker_engine: DockerFacts, tmp_path: Path
+    home: Home, docker_engine: DockerFacts, short_path: Path
 ) -> None:
-    engine = Engine(tmp_path / "engine", tmp_path / "run", tmp_path / "engine.sock", isolated=True)
+    engine = Engine(
+        short_path / "engine", short_path / "run", short_path / "engine.sock", isolated=True
+    )
     engine.start()
     try:
-        host = f"unix://{tmp_path / 'engine.sock'}"
+        host = f"unix://{short_path / 'engine.sock'}"
         await load_image(home, docker_engine, host)
         runners: dict[str, Any] = {
             "local-container": {"host": host},
