@@ -164,6 +164,15 @@ async def test_the_end_of_the_run_ends_the_item(world: World, stopped: bool, pha
     assert (await world.item(item)).phase is phase
 
 
+async def test_an_item_that_was_popped_without_an_agent_can_be_stopped(world: World) -> None:
+    await stock(world)
+    item = await world.submit()
+    popped = await world.plane.wandb.pop(world.me, "ann", "default", None)
+    assert popped is not None
+    await world.plane.items.stop(world.me, item.id)
+    assert (await world.item(item)).stop_requested
+
+
 async def test_stopping_the_item_stops_the_run_that_its_agent_watches(world: World) -> None:
     agent = await stock(world)
     item = await world.submit()
