@@ -178,10 +178,10 @@ def reset_heartbeats(tx: Tx, timeout: float) -> None:
 
 def remove_inactive(tx: Tx, before: float) -> int:
     """Remove agents without a heartbeat since `before` that hold nothing."""
-    holding = select(items.c.agent_id).where(
+    holders = select(items.c.agent_id).where(
         items.c.agent_id.is_not(None), items.c.phase.in_(sorted(HELD))
     )
-    where = (agents.c.heartbeat_at < before, agents.c.id.not_in(holding))
+    where = (agents.c.heartbeat_at < before, agents.c.id.not_in(holders))
     return tx.changed(delete(agents).where(*where))
 
 
