@@ -1,8 +1,8 @@
 """The process's own log: readable text on a terminal, JSON otherwise, secrets redacted.
 
-Code that works on a job binds `job`, `queue`, `agent` and `attempt` with
-`structlog.contextvars.bound_contextvars`; they appear in every line until unbound. The
-output of jobs is not part of this log.
+`pipeline/attempt.py` binds `item`, `attempt` and `queue`, `daemon/service.py` binds `agent`
+(`structlog.contextvars`); they appear in every line until unbound. The output of jobs is not
+part of this log.
 """
 
 import logging

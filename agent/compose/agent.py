@@ -58,8 +58,7 @@ async def run_agent(
     redactor = configure_log(config)
     async with AsyncExitStack() as stack:
         identity = stack.enter_context(locked_state_folder(config.state_dir))
-        workers = config.runners.local_container.threads
-        threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
+        threads = stack.enter_context(ThreadPoolExecutor(config.threads, thread_name_prefix="work"))
         resources = await detect_resources(config, os.environ)
         server, client = await connect(
             stack, choice, config.control, config.state_dir,

@@ -411,5 +411,5 @@ def make_sources(
     )
     return sources, (
         Pruner("mirrors", config.prune.mirrors, git.prune),
-        Pruner("code", config.prune.mirrors, artifact.prune),
+        Pruner("code", config.prune.code, artifact.prune),
     )

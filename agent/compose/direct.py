@@ -68,8 +68,7 @@ async def run_direct(
         queue = f"direct-{secrets.token_hex(6)}"
         ours = _settings(config, folder, queue, entity)
         redactor = configure_log(ours)
-        workers = config.runners.local_container.threads
-        threads = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="work"))
+        threads = stack.enter_context(ThreadPoolExecutor(config.threads, thread_name_prefix="work"))
         # Any free port: no client knows the address beforehand, and the usual one may be taken.
         control = config.control.model_copy(update={"port": 0})
         server, client = await connect(

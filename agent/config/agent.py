@@ -101,5 +101,7 @@ class AgentConfig(Model):
     health: HealthConfig = HealthConfig()
     #: The embedded control plane.
     control: ControlConfig = ControlConfig()
+    #: Threads for work that blocks: files, archives, the Docker SDK.
+    threads: Annotated[int, Field(gt=0)] = 8
     #: Free space below which no job is claimed.
     min_free_disk: Size = 512 * 1024**2

@@ -104,8 +104,6 @@ class DockerRunnerConfig(Model):
     #: Of the engine's own log file per container; beyond it the oldest part is lost.
     log_size: Size = 1024**3
     pids_limit: Annotated[int, Field(gt=0)] | None = 32768
-    #: Threads for calls of the docker SDK.
-    threads: Annotated[int, Field(gt=0)] = 8
 
 
 class ProcessRunnerConfig(Model):
@@ -174,13 +172,22 @@ class PruneRule(Model):
     max_size: Size
 
 
+class AgeRule(Model):
+    """After which time something is removed; 0 means never."""
+
+    max_age: Duration
+
+
 class PruneConfig(Model):
     """The pruner: what the agent keeps, and how long."""
 
     interval: Duration = 600.0
+    #: Git repositories.
     mirrors: PruneRule = PruneRule(max_age=30 * 86400.0, max_size=10 * 1024**3)
+    #: Files of code artifacts.
+    code: PruneRule = PruneRule(max_age=30 * 86400.0, max_size=10 * 1024**3)
     environments: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=20 * 1024**3)
     images: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=50 * 1024**3)
     build_cache: PruneRule = PruneRule(max_age=14 * 86400.0, max_size=20 * 1024**3)
-    #: Logs and outcomes that the control plane has acknowledged.
-    attempts: PruneRule = PruneRule(max_age=7 * 86400.0, max_size=5 * 1024**3)
+    #: Journal entries of attempts that are over.
+    journal: AgeRule = AgeRule(max_age=7 * 86400.0)

@@ -147,10 +147,11 @@ class Journal:
         return await self._in_thread(self._read)
 
     async def forget(self, older_than: float) -> None:
-        """Remove entries that are over and unchanged for `older_than` seconds."""
-        await self._submit(
-            "DELETE FROM attempt WHERE over AND changed_at < ?", (time.time() - older_than,)
-        )
+        """Remove entries that are over and unchanged for `older_than` seconds; 0: none."""
+        if older_than:
+            await self._submit(
+                "DELETE FROM attempt WHERE over AND changed_at < ?", (time.time() - older_than,)
+            )
 
     def _write_later(self, lease: Lease, **columns: Any) -> None:
         self._pending.append(_Write(*_upsert(lease, **columns), None))

@@ -247,7 +247,7 @@ class AgentDaemon:
             "folders of attempts": partial(
                 prune_attempt_folders, attempts_dir, attempts, backends, self._executor
             ),
-            "journal": partial(journal.forget, config.prune.attempts.max_age),
+            "journal": partial(journal.forget, config.prune.journal.max_age),
         }
         pruning = PruneLoop(
             own_pruners, opened.pruners, interval=config.prune.interval, sleep=self._sleep

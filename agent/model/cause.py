@@ -1,7 +1,9 @@
 """Cause codes: a closed set of words, which scripts may rely on.
 
 Every outcome and every waiting state carries one. ``docs/causes.md`` lists them for users
-and is checked against this module by a test.
+and is checked against this module by a test. Causes of clusters (SCHEDULE_NO_NODE to
+SCHEDULE_IMAGE, RUN_EVICTED, LOST_NODE) are reported by runners of backends that queue; those of
+this tree start at once.
 """
 
 from dataclasses import dataclass

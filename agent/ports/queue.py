@@ -4,8 +4,8 @@ Life cycle
 ----------
 `register` once per process; its answer names leases that an earlier process of the same
 installation held, already under a new epoch. Then, concurrently and until shutdown: `claim`
-(long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and, if the
-server has it, `commands` (long poll: when to renew at once). Per lease: `advance` any number
+(long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and `commands`
+(long poll: when to renew at once). Per lease: `advance` any number
 of times, `permit` immediately before the one call that starts the job,
 `advance(phase=STARTED)` once it runs, `finish`; or, before `permit`, `release`.
 
@@ -36,7 +36,7 @@ Channel = Literal["setup", "job"]
 class QueuePort(Protocol):
     """See the module's docstring for order, idempotence and deadlines."""
 
-    async def register(self, hello: AgentRegistration) -> RegisteredAgent:
+    async def register(self, registration: AgentRegistration) -> RegisteredAgent:
         """Announce this process.
 
         Raises:
@@ -48,7 +48,7 @@ class QueuePort(Protocol):
     async def claim(self, request: ClaimRequest) -> tuple[Claim, ...]:
         """Wait for items that fit; empty after `wait_seconds` without any."""
 
-    async def renew(self, beat: Heartbeat) -> HeartbeatReply:
+    async def renew(self, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew all leases in one call."""
 
     async def commands(

@@ -18,7 +18,7 @@ What every runner guarantees, and the conformance suite (`agent.testing.runner_s
   belong to a lease that was lost; what a later epoch created raises `FencedError`.
 - `start` makes a workload run at most once, whoever calls it and however often. If the
   backend's answer is lost, the runner finds out what happened before it returns.
-- nothing restarts or is removed automatically.
+- Nothing restarts or is removed automatically.
 - A workload outlives the agent: a new process finds it with `owned`, with its log from the
   first byte and its ending.
 - `stop` and `destroy` may be called twice, and without a start. After `stop(grace)` the whole
@@ -59,7 +59,7 @@ class RunRequest:
     """All that is needed to create a workload."""
 
     lease: Lease
-    #: Deterministic, see `agent.model.names`.
+    #: Deterministic, see `agent.model.work.workload_name`.
     name: str
     labels: dict[str, str]
     image: Image

@@ -1,1 +1,1 @@
-"""Scripted fakes and conformance suites, for us and for third parties."""
+"""Conformance suites for runners, builders and sources, for us and for third parties."""

@@ -1,4 +1,4 @@
-"""When an ended item gets another attempt of an item that ended, and after which delay."""
+"""When an item that ended gets another attempt, and after which delay."""
 
 from typing import Final
 

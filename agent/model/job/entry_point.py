@@ -14,8 +14,6 @@ from agent.model.job.paths import below, inside, leads_upward
 
 #: Suffix of a script that may stand alone → the program that runs it.
 INTERPRETERS: Final = {".py": "python", ".ipynb": "python", ".sh": "bash"}
-#: What W&B's command line takes when no entry point is given.
-DEFAULT: Final = "python main.py"
 
 _SUFFIXES: Final = frozenset({*INTERPRETERS, ".bash", ".R", ".jl", ".js", ".pl", ".rb"})
 #: After these comes a module's name or the program's text, not a file of the source.
@@ -36,7 +34,7 @@ def split(text: str) -> tuple[str, ...]:
         raise InvalidInputError(message, hint="Check its quotes.") from None
     if not words or not words[0] or "\0" in text:
         message = f"The entry point {text!r} names no program."
-        raise InvalidInputError(message, hint=f"For example: `{DEFAULT}`.")
+        raise InvalidInputError(message, hint="For example: `python main.py`.")
     return words
 
 

@@ -124,7 +124,7 @@ def spawn(folder: Folder, job: Job, limits: ProcessLimits, user: JobUser | None)
 
 
 def _claim(folder: Folder) -> int:
-    """Create the status file: which prevents a second start."""
+    """Create the status file, which prevents a second start."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
     try:
         descriptor = os.open(folder.status_file, flags, 0o600)

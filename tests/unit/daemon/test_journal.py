@@ -40,6 +40,8 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     again.closed(LEASE)
     await again.forget(older_than=3600.0)
     assert [entry.over for entry in await again.entries()] == [True]
+    await again.forget(older_than=0)
+    assert [entry.over for entry in await again.entries()] == [True]
     await again.forget(older_than=-1.0)
     assert await again.entries() == []
     await again.close()
