@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -113,14 +112,12 @@ async def _dry_run(
         run_name=spec.run_id or OPEN,
         name=spec.name,
         author=spec.author,
-        priority=int(answer["priority"]),
         resource=str(answer["resource"] or CONTAINERS),
         spec=spec,
         layers=answer["layers"],
         allocation=Allocation(cpus=answer["cpus"], memory=answer["memory"], gpus=()),
         run_token=MASK,
         stop_requested=False,
-        created_at=datetime.now(UTC),
     )
 
 

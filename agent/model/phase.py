@@ -191,11 +191,6 @@ class Errored:
 Outcome = Succeeded | Failed | Stopped | Preempted | Lost | Refused | Errored
 
 
-def phase_of(outcome: Outcome) -> Phase:
-    """The terminal phase an outcome leads to."""
-    return outcome.phase
-
-
 def exit_code_of(outcome: Outcome) -> int | None:
     """The job's own exit code, where it had one."""
     match outcome:

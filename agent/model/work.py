@@ -1,7 +1,6 @@
 """The values of an attempt (Claim → Resolved → Image → Outcome), and names of its workload."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +41,6 @@ class Claim:
     #: Display name, if the submitter gave one.
     name: str | None
     author: str | None
-    priority: int
     #: Runner name: `local-container`, `local-process`, …
     resource: str
     spec: LaunchSpec
@@ -52,7 +50,6 @@ class Claim:
     #: API key of the job itself.
     run_token: str = field(repr=False)
     stop_requested: bool
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

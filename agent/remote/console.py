@@ -237,7 +237,7 @@ class Console:
         """
         document = (
             "query DryRun($input: LaunchDryRunInput!) { launchDryRun(input: $input) {"
-            " entityName projectName queueName priority resource cpus memory runSpec layers"
+            " entityName projectName queueName resource cpus memory runSpec layers"
             " warnings } }"
         )
         given = {"entityName": self.entity, "queueName": queue, "runSpec": spec, **options}

@@ -5,7 +5,6 @@ Every operation names a lease, a session or a request id, so that repeats change
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any, Final, Literal
 
 import structlog
@@ -13,7 +12,7 @@ import structlog
 from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, LaunchError, ServerError
-from agent.model.phase import TERMINAL, Outcome, Phase, Refused, exit_code_of, phase_of
+from agent.model.phase import TERMINAL, Outcome, Phase, Refused, exit_code_of
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,
@@ -40,8 +39,8 @@ _UPDATE: Final = "Update the agent or the server, whichever is older."
 
 _CLAIM_FRAGMENT: Final = """
 fragment claim on LaunchClaim {
-  itemId attempt epoch phase entityName projectName queueName runName name author priority
-  resource runSpec layers cpus memory gpus runToken stopRequested createdAt
+  itemId attempt epoch phase entityName projectName queueName runName name author
+  resource runSpec layers cpus memory gpus runToken stopRequested
 }
 """
 
@@ -227,7 +226,7 @@ class LaunchQueue:
     async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
         """Report the outcome."""
         fields = {
-            "phase": phase_of(outcome),
+            "phase": outcome.phase,
             "cause": outcome.cause,
             "message": outcome.message,
             "exitCode": exit_code_of(outcome),
@@ -358,7 +357,6 @@ def _claim(raw: Json) -> Claim:
             run_name=raw["runName"],
             name=raw.get("name"),
             author=raw.get("author"),
-            priority=int(raw["priority"]),
             resource=raw["resource"],
             spec=spec,
             layers=raw.get("layers") or {},
@@ -369,7 +367,6 @@ def _claim(raw: Json) -> Claim:
             ),
             run_token=raw["runToken"],
             stop_requested=bool(raw["stopRequested"]),
-            created_at=datetime.fromisoformat(raw["createdAt"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _broken_claim(error) from error

@@ -10,12 +10,11 @@ so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `
 import asyncio
 from collections import Counter, defaultdict
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from agent.model.capacity import Demand, allocate, fits, minus
 from agent.model.errors import FencedError, UnreachableError
-from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Outcome, Phase, phase_of
+from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Outcome, Phase
 from agent.model.protocol import (
     AgentRegistration,
     AttemptStatus,
@@ -321,7 +320,7 @@ class FakeQueue:
         known = self._plane.items.get(lease.item_id)
         answer = LeaseStatus.FENCED
         if item is not None:
-            item.move(phase_of(outcome))
+            item.move(outcome.phase)
             item.outcome = outcome
             item.facts |= facts
             answer = LeaseStatus.HELD
@@ -383,12 +382,10 @@ def _claim(item: FakeItem) -> Claim:
         run_name=f"run{item.id[-5:]}",
         name=item.spec.get("name"),
         author="ann",
-        priority=2,
         resource=item.resource,
         spec=parse_spec(item.spec),
         layers=item.layers,
         allocation=item.allocation,
         run_token="launchrun-token",
         stop_requested=item.stop_requested,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )

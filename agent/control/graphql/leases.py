@@ -167,8 +167,6 @@ for _field, _path in {
     "gpus": "allocation.gpus",
 }.items():
     _CLAIM.set_alias(_field, _path)
-_CLAIM.set_field("leaseSeconds", lambda claim, _info: max(1, round(claim.lease_seconds)))
-
 
 QUERIES: Final = {"launchCommands": _commands}
 MUTATIONS: Final = {

@@ -322,7 +322,6 @@ def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
         entity=row.run_entity,
         allocation=items.allocation_from(row.allocation) or Allocation(),
         run_token=create_token(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
-        lease_seconds=context.config.lease,
     )
 
 

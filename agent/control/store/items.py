@@ -103,7 +103,6 @@ class ClaimRecord:
     run_name: str
     name: str | None
     author: str | None
-    priority: int
     resource: str
     #: As submitted and merged, keys included: never show or log it.
     run_spec: Json = field(repr=False)
@@ -111,9 +110,7 @@ class ClaimRecord:
     layers: dict[str, Json] = field(repr=False)
     allocation: Allocation
     run_token: str = field(repr=False)
-    lease_seconds: float
     stop_requested: bool
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ REGISTER = """mutation ($input: RegisterLaunchAgentInput!) { registerLaunchAgent
   agent { id name entityName queueNames capacity } controlPlaneId heartbeatSeconds leaseSeconds
   held { itemId } } }"""
 CLAIM = """mutation ($input: ClaimLaunchItemsInput!) { claimLaunchItems(input: $input) {
-  itemId attempt epoch phase entityName projectName queueName runName name author priority resource
-  runSpec layers cpus memory gpus runToken leaseSeconds stopRequested createdAt } }"""
+  itemId attempt epoch phase entityName projectName queueName runName name author resource
+  runSpec layers cpus memory gpus runToken stopRequested } }"""
 
 
 @dataclass(slots=True)

@@ -1,7 +1,6 @@
 """Claims and jobs for tests of single stages."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from agent.model.capacity import Allocation
@@ -20,13 +19,11 @@ def claim(spec: dict[str, Any] | None = None, **changes: Any) -> Claim:
         run_name="run00001",
         name="a name",
         author="ann",
-        priority=2,
         resource="local-container",
         spec=parse_spec(spec or {}),
         layers={},
         allocation=Allocation(),
         run_token="launchrun-token",
         stop_requested=False,
-        created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
     return replace(made, **changes)

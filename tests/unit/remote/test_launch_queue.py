@@ -34,9 +34,9 @@ HELLO = AgentRegistration(
 CLAIM: dict[str, Any] = {
     "itemId": "item", "attempt": 1, "epoch": 2, "phase": "LEASED", "entityName": "e",
     "projectName": "p", "queueName": "q", "runName": "r", "name": None, "author": "ann",
-    "priority": 2, "resource": "local-container", "runSpec": {"retries": 1},
+    "resource": "local-container", "runSpec": {"retries": 1},
     "layers": {"queue": {}}, "cpus": 1.5, "memory": "1024", "gpus": ["0"],
-    "runToken": "launchrun-x", "stopRequested": False, "createdAt": "2026-01-01T00:00:00Z",
+    "runToken": "launchrun-x", "stopRequested": False,
 }  # fmt: skip
 FEATURES = data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": True}, None]})
 
@@ -105,8 +105,7 @@ async def test_a_bad_key_is_no_question_of_features(queue: LaunchQueue, end: Far
 async def test_a_claim_is_repeated_with_its_request_id(queue: LaunchQueue, end: FarEnd) -> None:
     end.then(reply(502, b""), data(claimLaunchItems=[CLAIM]))
     request = ClaimRequest("a1", "session", "request", Capacity(), ("q",), 3, 0.0)
-    (claim,) = await queue.claim(request)
-    assert claim.created_at.tzinfo is not None
+    assert await queue.claim(request)
     ids = [end.asked(number)["variables"]["input"]["requestId"] for number in (0, 1)]
     assert ids == ["request", "request"]
 
@@ -132,7 +131,7 @@ async def test_a_refusal_that_does_not_arrive_is_left_to_the_lease(
 
 
 @pytest.mark.parametrize(
-    "change", [{"phase": "DREAMING"}, {"epoch": None}, {"createdAt": "soon"}, {"itemId": None}]
+    "change", [{"phase": "DREAMING"}, {"epoch": None}, {"attempt": "first"}, {"itemId": None}]
 )
 async def test_a_claim_against_the_schema_is_the_servers_fault(
     queue: LaunchQueue, end: FarEnd, change: dict[str, Any]
