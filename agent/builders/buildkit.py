@@ -1,4 +1,4 @@
-"""BuildKit, through `docker buildx` as a child process: what builds, and one run of it.
+"""BuildKit, through `docker buildx` as a child process: which one is used, and one build.
 
 A command line has no secrets, since other processes can read it; the environment has them.
 """
@@ -39,14 +39,14 @@ _PLATFORM: Final = re.compile(r"Platforms:\s*([a-z0-9]+/[a-z0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
-class BuildBackend:
-    """What builds; all images come out the same."""
+class BuildKitService:
+    """The BuildKit in use; it does not affect the image."""
 
     #: For logs and an image's facts.
     title: str
     #: Name of buildx's builder.
     builder: str
-    #: Whether BuildKit pushes by itself, past the engine.
+    #: BuildKit pushes to the registry itself; the engine never has the image.
     pushes: bool
     #: Whether it can keep its cache in a registry.
     registry_cache: bool
@@ -54,15 +54,19 @@ class BuildBackend:
     platform: str | None = None
 
 
-#: The engine pushes, and the cache stays here: the docker driver exports none from this store.
-CLASSIC: Final = BuildBackend("the engine's BuildKit, classic store", "default", False, False)
+#: The engine pushes; the cache stays in it, since the docker driver exports none from this store.
+CLASSIC: Final = BuildKitService(
+    "the engine's BuildKit, classic store", "default", pushes=False, registry_cache=False
+)
 #: The engine pushes; the cache is kept in the registry, and local images have digests.
-CONTAINERD: Final = BuildBackend("the engine's BuildKit, containerd store", "default", False, True)
+CONTAINERD: Final = BuildKitService(
+    "the engine's BuildKit, containerd store", "default", False, True
+)
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRun:
-    """Parameters of one run."""
+    """Parameters of one build."""
 
     title: str
     plan: Plan
@@ -73,7 +77,7 @@ class BuildRun:
     #: Id to file.
     secret_files: Mapping[str, Path]
     proxies: Mapping[str, str] = field(repr=False)
-    backend: BuildBackend = CLASSIC
+    buildkit: BuildKitService = CLASSIC
     #: Reference that BuildKit itself pushes to; `None` leaves the image in the engine.
     pushed_as: str | None = None
     #: Reference of the cache in the registry.
@@ -105,9 +109,9 @@ class Workspace:
         return str(digest) if digest else None
 
 
-async def find_backend(
+async def find_buildkit(
     images: EngineImages | None, config: BuilderConfig, env: Mapping[str, str]
-) -> BuildBackend:
+) -> BuildKitService:
     """The configured `buildkitd`, else the engine's. `env` is the docker program's.
 
     Raises:
@@ -153,7 +157,7 @@ def arguments(work: Workspace, build: BuildRun, config: BuilderConfig) -> tuple[
     plan = build.plan
     argv = [
         "docker", "buildx", "build",
-        "--builder", build.backend.builder,
+        "--builder", build.buildkit.builder,
         "--progress", "plain",
         "--provenance", "false",
         "--metadata-file", str(work.metadata_file),
@@ -185,7 +189,7 @@ def _output(build: BuildRun) -> list[str]:
     else:
         argv = ["--tag", build.tag]
         # The engine's own builders keep the image in the engine; others need `--load` for that.
-        argv += ["--load"] if build.backend.pushes else []
+        argv += ["--load"] if build.buildkit.pushes else []
     if build.cache is not None:
         where = f"type=registry,ref={build.cache}"
         # A cache that cannot be written is reported in the log, and fails no build.
@@ -298,7 +302,9 @@ def _variable(index: int) -> str:
     return f"LAUNCH_BUILD_SECRET_{index}"
 
 
-async def _remote(address: str, certificates: Path | None, env: Mapping[str, str]) -> BuildBackend:
+async def _remote(
+    address: str, certificates: Path | None, env: Mapping[str, str]
+) -> BuildKitService:
     options: list[str] = []
     if certificates is not None:
         files = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
@@ -319,7 +325,7 @@ async def _remote(address: str, certificates: Path | None, env: Mapping[str, str
             f"The buildkitd at {address} does not answer ({shown}).",
             hint="Start it, or correct `builder.buildkit` in the agent's configuration.",
         )
-    return BuildBackend(f"buildkitd at {address}", name, True, True, platform)
+    return BuildKitService(f"buildkitd at {address}", name, True, True, platform)
 
 
 async def _inspect(name: str, env: Mapping[str, str]) -> tuple[str | None, str | None]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from agent.builders.buildkit import (
-    BuildBackend,
+    BuildKitService,
     BuildRun,
     arguments,
     buildx_folder,
     docker_environment,
-    find_backend,
+    find_buildkit,
     run_build,
     run_environment,
     secret_sources,
@@ -99,8 +99,8 @@ class DockerBuilder:
         self._threads = threads
         self._environment = environment
         self._fetch = fetch
-        self._backend: BuildBackend | None = None
-        self._finding_backend = asyncio.Lock()
+        self._buildkit: BuildKitService | None = None
+        self._finding_buildkit = asyncio.Lock()
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
         """See `BuilderPort`."""
@@ -154,7 +154,7 @@ class DockerBuilder:
     async def _platform(self) -> str:
         if self._images is not None:
             return str(await self._images.platform())
-        return (await self._find_backend()).platform or ""
+        return (await self._find_buildkit()).platform or ""
 
     async def find(self, key: str) -> Image | None:
         """See `BuilderPort`: in the engine, else in the registry. Renews the last use here."""
@@ -189,24 +189,24 @@ class DockerBuilder:
         if local is None:
             return image
         await self._images.tag(local.id, _PULLED, key[:_TAG])
-        return replace(image, here=True)
+        return replace(image, on_engine=True)
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
         """See `BuilderPort`."""
         plan = await self._plan(request)
         try:
-            backend = await self._find_backend()
-            await _announce(plan, request, backend, log)
-            image = await self._build(plan, request, key, backend, log)
+            buildkit = await self._find_buildkit()
+            await _announce(plan, request, buildkit, log)
+            image = await self._build(plan, request, key, buildkit, log)
         except EngineError as error:
             raise unreachable(error.detail) from None
-        return replace(image, built_by=backend.title)
+        return replace(image, built_by=buildkit.title)
 
     async def _build(
-        self, plan: Plan, request: BuildRequest, key: str, backend: BuildBackend, log: LogSink
+        self, plan: Plan, request: BuildRequest, key: str, buildkit: BuildKitService, log: LogSink
     ) -> Image:
         tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_TAG]}"
-        build = await self._build_run(plan, request, key, backend, tag)
+        build = await self._build_run(plan, request, key, buildkit, tag)
         digest = await self._run(build, log)
         if self._repository is not None and build.pushed_as is not None:
             if digest is None:
@@ -217,7 +217,7 @@ class DockerBuilder:
         if local is not None and self._images is not None and self._repository is not None:
             digest = await self._repository.push(self._images, local.id, key, log)
             pushed = self._repository.image(digest, key, reused=False)
-            return replace(pushed, name=tag, here=True)
+            return replace(pushed, name=tag, on_engine=True)
         image = self._image(local, tag, reused=False) if local else None
         if image is None:
             raise JobError(
@@ -226,31 +226,31 @@ class DockerBuilder:
         await write_line(log, f"built {tag} ({image.pinned_by} {image.reference})")
         return image
 
-    async def _find_backend(self) -> BuildBackend:
+    async def _find_buildkit(self) -> BuildKitService:
         """Found by the first build; errors are not cached."""
-        async with self._finding_backend:
-            if self._backend is None:
+        async with self._finding_buildkit:
+            if self._buildkit is None:
                 env = docker_environment(self._host, self._cache, self._environment)
-                self._backend = await find_backend(self._images, self._config, env)
-            return self._backend
+                self._buildkit = await find_buildkit(self._images, self._config, env)
+            return self._buildkit
 
     async def _build_run(
-        self, plan: Plan, request: BuildRequest, key: str, backend: BuildBackend, tag: str
+        self, plan: Plan, request: BuildRequest, key: str, buildkit: BuildKitService, tag: str
     ) -> BuildRun:
         found = indexes(self._config, self._environment)
         values, files = await in_thread(
             self._threads, lambda _: secret_sources(self._config, found, self._environment)
         )
         labels = {**request.labels, LABEL_BUILD_KEY: key, LABEL_KIND: "image"}
-        build = BuildRun(request.title, plan, tag, labels, values, files, found.proxies, backend)
+        build = BuildRun(request.title, plan, tag, labels, values, files, found.proxies, buildkit)
         repository = self._repository
-        if repository is None or not (backend.pushes or backend.registry_cache):
+        if repository is None or not (buildkit.pushes or buildkit.registry_cache):
             return build
         cache = await in_thread(self._threads, lambda _: repository.cache_reference(request, plan))
         return replace(
             build,
-            pushed_as=repository.reference(key) if backend.pushes else None,
-            cache=cache if backend.registry_cache else None,
+            pushed_as=repository.reference(key) if buildkit.pushes else None,
+            cache=cache if buildkit.registry_cache else None,
             login=await repository.registry.credentials(repository.name),
         )
 
@@ -389,8 +389,10 @@ def _resolver(
     return RegistryResolver(repository.registry)
 
 
-async def _announce(plan: Plan, request: BuildRequest, backend: BuildBackend, log: LogSink) -> None:
-    await write_line(log, f"built by {backend.title}")
+async def _announce(
+    plan: Plan, request: BuildRequest, buildkit: BuildKitService, log: LogSink
+) -> None:
+    await write_line(log, f"built by {buildkit.title}")
     if plan.withheld:
         names = ", ".join(plan.withheld)
         await write_line(

@@ -148,7 +148,7 @@ class RegistryImages:
         if f"{found.os}/{found.architecture}" != self._platform:
             raise _wrong_platform(parsed, f"{found.os}/{found.architecture}", self._platform)
         image = Image(
-            f"{parsed.repository}@{found.digest}", "digest", True, str(parsed), here=False
+            f"{parsed.repository}@{found.digest}", "digest", True, str(parsed), on_engine=False
         )
         await write_line(log, f"image {parsed} is {image.reference} (digest)")
         return image

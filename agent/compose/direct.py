@@ -79,7 +79,7 @@ async def run_direct(
         console = Console(client, entity)
         context = BackendContext(
             ours, os.environ, threads, server.remote.url, server.control_plane, resources,
-            embedded_elsewhere=_is_neighbour(config.state_dir, server.remote),
+            embedded_elsewhere=_is_other_process(config.state_dir, server.remote),
         )  # fmt: skip
         await console.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, console, queue)
@@ -131,7 +131,7 @@ def _resource(wanted: str | None, offered: tuple[str, ...]) -> str:
     return wanted
 
 
-def _is_neighbour(state_dir: Path, remote: RemoteServer) -> bool:
+def _is_other_process(state_dir: Path, remote: RemoteServer) -> bool:
     """Whether the control plane is embedded in another process of this machine."""
     found = read_embedded(state_dir)
     return found is not None and found.pid != os.getpid() and same_server(found.url, remote.url)

@@ -30,7 +30,7 @@ from agent.model.redact import MASK
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
 from agent.pipeline.dependencies import ResolveDependencies
-from agent.pipeline.preview import OPEN, Preview, preview
+from agent.pipeline.preview import KNOWN_AT_LAUNCH, Preview, preview
 from agent.ports.artifact import Artifact, ArtifactEntry
 from agent.ports.log import LogSink, write_line
 from agent.remote.artifacts.reader import RemoteArtifacts
@@ -104,12 +104,12 @@ async def _dry_run(
         await write_line(log, warning)
     spec = parse_spec(answer["runSpec"])
     return Claim(
-        lease=Lease(OPEN, 1, 1),
+        lease=Lease(KNOWN_AT_LAUNCH, 1, 1),
         phase=Phase.LEASED,
         entity=str(answer["entityName"]),
         project=str(answer["projectName"]),
         queue=str(answer["queueName"]),
-        run_name=spec.run_id or OPEN,
+        run_name=spec.run_id or KNOWN_AT_LAUNCH,
         name=spec.name,
         author=spec.author,
         resource=str(answer["resource"] or CONTAINERS),

@@ -20,7 +20,7 @@ class ControlConfig(Model):
     data_dir: UserPath = Path("~/.local/share/launch-agent").expanduser()
     #: `postgresql://…`; `None` means SQLite in `data_dir`.
     database_url: SecretStr | None = None
-    #: How clients reach it, where that differs from how they call it.
+    #: Public URL, if clients reach the server under another address than `listen` and `port`.
     external_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
     heartbeat: Duration = 10.0

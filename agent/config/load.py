@@ -67,7 +67,7 @@ class Loaded:
     config: AgentConfig
     origins: Mapping[KeyPath, str]
     file: Path | None
-    #: The file is W&B's: unless it or something else names a server, W&B's is meant.
+    #: The file has W&B's shape; without a named server, W&B's hosted service is used.
     wandb_shape: bool
     #: One sentence for each key of the file that has no effect.
     warnings: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ _WITHOUT_EFFECT: Final[Mapping[KeyPath, str]] = {
 
 
 def without_effect(path: KeyPath, value: Any, origin: str) -> tuple[KeyPath, str] | None:
-    """The key of W&B's around a value that this agent ignores, and why; `None`: it counts.
+    """The ignored W&B key that contains this value, and why; `None`: the value has an effect.
 
     Raises:
         ConfigError: `secure_mode` is switched on, whose checks this agent does not make.

@@ -1,10 +1,10 @@
 """Write-ahead journal of side effects: a small SQLite file with one writer thread.
 
-Everything in it can be learned from workload labels and the control plane but one fact: that a
-start was never sent. So a lost or damaged journal makes more attempts end as lost, and never
-starts one twice; a damaged file is set aside and a new one is created. Writes that must be
-durable before the agent goes on (the intent to start, an outcome) are awaited; the others are
-committed with the next such write, or shortly after.
+Only one fact in it is recorded nowhere else (workload labels, control plane): that no start was
+sent. So a lost or damaged journal makes more attempts end as lost, and never starts one twice;
+a damaged file is set aside and a new one is created. Writes that must be durable before the
+agent goes on (the intent to start, an outcome) are awaited; the others are committed with the
+next such write, or shortly after.
 """
 
 import asyncio

@@ -117,7 +117,8 @@ def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState
             # Creating it again replaces it.
             return RecoveryAction.PREPARE
         case RunnerState.CREATED | RunnerState.OUTDATED:
-            # The server recorded a start, but this workload never started: the other one is gone.
+            # The server recorded a start and this workload never started, so another workload of
+            # this attempt ran and no longer exists.
             return (
                 RecoveryAction.REPORT_LOST
                 if server is ServerState.STARTED

@@ -122,7 +122,7 @@ class ShutdownRequest:
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """Opened after registration, since labels name the control plane."""
+    """The agent's backends, and what prunes their files; opened after registration (labels)."""
 
     #: By resource.
     backends: Mapping[str, Backend]

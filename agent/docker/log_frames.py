@@ -29,7 +29,7 @@ class FramePart:
 
 
 class LogFrameDecoder:
-    """Buffers less than a header."""
+    """Decodes one log stream; between chunks it keeps only an incomplete header."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()

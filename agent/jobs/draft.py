@@ -1,4 +1,4 @@
-"""A job request, checked against its source: all that the job file needs but the code's id."""
+"""A job request, checked against its source: the job file's content, except the id of its code."""
 
 import asyncio
 import platform

@@ -53,7 +53,7 @@ class Condition:
     #: The resource concerned; `None`: all of them.
     resource: str | None = None
 
-    def bars(self, resource: str | None) -> bool:
+    def prevents_claims_for(self, resource: str | None) -> bool:
         """Whether jobs for this resource are not claimed meanwhile."""
         return self.resource is None or self.resource == resource
 

@@ -1,7 +1,7 @@
 """Removes secrets from texts and byte streams.
 
 Known secrets are replaced wherever they stand; besides, everything that looks like a key of
-ours, a password in a URL, or a credential behind a telling name.
+ours, a password in a URL, or the value after a name such as `token=`.
 """
 
 import re

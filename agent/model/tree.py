@@ -38,12 +38,12 @@ def walk(
     root: Path,
     *,
     everything: bool = False,
-    closed: Callable[[os.DirEntry[str]], bool] = lambda _: False,
+    skips: Callable[[os.DirEntry[str]], bool] = lambda _: False,
 ) -> Iterator[os.DirEntry[str]]:
     """Every entry below `root`, folders before their content, in the order of names.
 
     Never follows a link. Excluded entries are left out unless `everything`; a folder that is
-    `closed` comes without its content.
+    `skips` chooses comes without its content.
 
     Raises:
         OSError: a folder cannot be read.
@@ -55,7 +55,7 @@ def walk(
             pending.pop()
             continue
         yield entry
-        if entry.is_dir(follow_symlinks=False) and not closed(entry):
+        if entry.is_dir(follow_symlinks=False) and not skips(entry):
             pending.append(iter(_entries(Path(entry), at_root=False, everything=everything)))
 
 

@@ -20,7 +20,7 @@ LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to write about one attempt; every write names all three."""
+    """The right to write about one attempt; every write names item, attempt and epoch."""
 
     item_id: str
     attempt: int
@@ -99,8 +99,8 @@ class Image:
     reused: bool
     #: Name to show.
     name: str = ""
-    #: Whether it is on the machine that runs it; otherwise only in its registry.
-    here: bool = True
+    #: Whether the engine that runs it has it; otherwise only its registry does.
+    on_engine: bool = True
     #: Builder to show; empty when it was found.
     built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.

@@ -61,13 +61,13 @@ class Builds:
         else:
             image = await self._once(builder, request, key, log)
         image = replace(image, warnings=(await builder.preview(request)).warnings)
-        if image.here or images is None:
+        if image.on_engine or images is None:
             return image
         # Only the registry has it: pull it by digest, then find it again, which tells the builder
         # that it is used here.
         await images.resolve(image.reference, log)
         await builder.find(key)
-        return replace(image, here=True)
+        return replace(image, on_engine=True)
 
     async def _once(
         self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink

@@ -23,7 +23,7 @@ LONGEST: Final = 32670
 SECRETS: Final = "secrets"
 MOUNTS: Final = "mounts"
 #: Names a JSON file with `overrides.run_config`, for jobs that use no library of W&B's; a job
-#: without parameters has neither. The same JSON is in `WANDB_CONFIG`.
+#: without parameters has neither variable nor file. The same JSON is in `WANDB_CONFIG`.
 PARAMETERS_VARIABLE: Final = "LAUNCH_CONFIG_FILE"
 PARAMETERS_FILE: Final = "/run/launch/config.json"
 

@@ -26,15 +26,15 @@ BATCH_SIZE: Final = 256 * 1024
 BATCH_DELAY: Final = 0.1
 
 
-class RewoundError(Exception):
-    """The control plane has less than it acknowledged: write again from `end` on."""
+class LogLostError(Exception):
+    """The server lost bytes that it had acknowledged: send again from `end`."""
 
     def __init__(self, end: int) -> None:
         super().__init__(end)
         self.end = end
 
 
-class Shipper:
+class LogSender:
     """Sends the bytes of one channel; one writer.
 
     Invariant: the buffer holds the bytes from `acknowledged` on; `end` is where the writer goes
@@ -84,7 +84,7 @@ class Shipper:
         """Buffer bytes; waits while the buffer is full.
 
         Raises:
-            RewoundError: write again from its `end` on.
+            LogLostError: write again from its `end` on.
         """
         view = memoryview(data)
         while view and not self._fenced:
@@ -101,7 +101,7 @@ class Shipper:
         """Wait until everything is acknowledged.
 
         Raises:
-            RewoundError: stored bytes were lost; write again.
+            LogLostError: stored bytes were lost; write again.
         """
         self._closing = True
         try:
@@ -119,7 +119,7 @@ class Shipper:
 
     def _wake(self) -> None:
         if self._task is None:
-            name = f"ship-{self._channel}-{self._lease.item_id}"
+            name = f"send-{self._channel}-{self._lease.item_id}"
             self._task = asyncio.create_task(self._send_all(), name=name)
         self._filled.set()
 
@@ -130,7 +130,7 @@ class Shipper:
     def _check_rewound(self) -> None:
         if self._rewound:
             self._rewound = False
-            raise RewoundError(self.acknowledged)
+            raise LogLostError(self.acknowledged)
 
     async def _send_all(self) -> None:
         backoff = Backoff()
@@ -197,17 +197,17 @@ class Shipper:
 
 
 async def _wait_while_progressing(
-    task: asyncio.Future[None], shipper: Shipper, stall: float
+    task: asyncio.Future[None], sender: LogSender, stall: float
 ) -> bool:
-    """Wait for a task that needs a shipper; false when nothing was stored for `stall` seconds.
+    """Wait for a task that needs a sender; false when nothing was stored for `stall` seconds.
 
     An unreachable control plane is waited for, since the outcome cannot reach it either; one
     that answers and stores nothing must not delay the outcome.
     """
     while not task.done():
-        before = shipper.acknowledged
+        before = sender.acknowledged
         await asyncio.wait({task}, timeout=stall)
-        moved = shipper.acknowledged != before or shipper.unreachable
+        moved = sender.acknowledged != before or sender.unreachable
         if not task.done() and not moved:
             return False
     return True
@@ -216,34 +216,34 @@ async def _wait_while_progressing(
 class SetupLog:
     """`LogSink` of resolve and build: never raises; lost bytes are replaced by a note."""
 
-    def __init__(self, shipper: Shipper) -> None:
-        self._shipper = shipper
+    def __init__(self, sender: LogSender) -> None:
+        self._sender = sender
 
     async def write(self, data: bytes) -> None:
         """Send bytes; waits while the buffer is full."""
         try:
-            await self._shipper.write(data)
-        except RewoundError:
-            await self._shipper.write(b"launch: an earlier part of this log was lost\n" + data)
+            await self._sender.write(data)
+        except LogLostError:
+            await self._sender.write(b"launch: an earlier part of this log was lost\n" + data)
 
     async def finished(self, stall: float) -> bool:
         """Wait until everything is stored; false when nothing was stored for `stall` seconds."""
         flushing = asyncio.create_task(self._flush(), name="flush-setup")
         try:
-            return await _wait_while_progressing(flushing, self._shipper, stall)
+            return await _wait_while_progressing(flushing, self._sender, stall)
         finally:
             await cancel_task(flushing)
 
     async def _flush(self) -> None:
-        with suppress(RewoundError):
-            await self._shipper.flush()
+        with suppress(LogLostError):
+            await self._sender.flush()
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
     """The place in the runner's log that follows the first `stored` bytes of the stored log.
 
-    The two differ by lines of our own that stand for bytes that the backend had dropped.
+    Our lines replace bytes that the backend dropped, so the two lengths differ.
     """
 
     stored: int = 0
@@ -273,7 +273,7 @@ class JobLog:
     """The job's own output, from its first to its last byte.
 
     The backend keeps it and it can be read again from any position, so nothing is buffered
-    here beyond a shipper's buffer: while the control plane is unreachable, reading waits; when the
+    here beyond a sender's buffer: while the control plane is unreachable, reading waits; when the
     stream breaks, or the control plane has lost bytes, reading begins again at what is stored.
     """
 
@@ -281,13 +281,13 @@ class JobLog:
         self,
         runner: RunnerPort,
         lease: Lease,
-        shipper: Shipper,
+        sender: LogSender,
         journal: AttemptJournal,
         sleep: Sleep,
     ) -> None:
         self._runner = runner
         self._lease = lease
-        self._shipper = shipper
+        self._sender = sender
         self._journal = journal
         self._sleep = sleep
         self._resume = FROM_START
@@ -304,7 +304,7 @@ class JobLog:
 
         Either the runner's stream did not end, or the control plane answers and stores nothing.
         """
-        return self._task is None or await _wait_while_progressing(self._task, self._shipper, stall)
+        return self._task is None or await _wait_while_progressing(self._task, self._sender, stall)
 
     async def close(self) -> None:
         """Stop following; the backend keeps what was not read. May be called twice."""
@@ -317,7 +317,7 @@ class JobLog:
         while True:
             try:
                 await self._read_all(workload)
-            except RewoundError as error:
+            except LogLostError as error:
                 structlog.get_logger().warning(
                     "the control plane lost log bytes; sending them again", end=error.end
                 )
@@ -333,8 +333,8 @@ class JobLog:
 
     async def _read_all(self, workload: Workload) -> None:
         """Until everything is stored; a workload that vanished has no more."""
-        await self._shipper.ready()
-        position = self._resume.position_at(self._shipper.end)
+        await self._sender.ready()
+        position = self._resume.position_at(self._sender.end)
         try:
             async with aclosing(self._runner.logs(workload, position)) as pieces:
                 async for piece in pieces:
@@ -343,16 +343,16 @@ class JobLog:
             if error.cause is not Cause.LOST_WORKLOAD:
                 raise
             structlog.get_logger().warning("the rest of the job's log is gone", error=str(error))
-        await self._shipper.flush()
+        await self._sender.flush()
 
     async def _take(self, piece: LogPiece) -> None:
         if piece.missing:
             size = format_size(piece.missing)
             text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
-            await self._shipper.write(text.encode())
+            await self._sender.write(text.encode())
         if piece.missing or piece.position.mark != self._resume.position.mark:
             # Only what is stored may be left behind: a later process goes on from here.
-            await self._shipper.flush()
-            self._resume = ResumePoint(self._shipper.end, piece.position)
+            await self._sender.flush()
+            self._resume = ResumePoint(self._sender.end, piece.position)
             self._journal.log_resumes(self._lease, self._resume.to_text())
-        await self._shipper.write(piece.data)
+        await self._sender.write(piece.data)

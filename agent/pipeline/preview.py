@@ -23,7 +23,7 @@ from agent.ports.builder import BuildPreview
 from agent.ports.log import LogSink
 
 #: Stands for what only a real run knows.
-OPEN: Final = "(known at launch)"
+KNOWN_AT_LAUNCH: Final = "(known at launch)"
 
 #: First match counts: a submitter's value wins where the layers above allow it.
 _LAYERS: Final = ("submitter", "job", "queue")
@@ -76,8 +76,8 @@ async def preview(
     inputs = JobInputs()
     parameter_file(resolved.claim, inputs)
     request = run_request(
-        resolved, Image(resolved.image or OPEN, "", reused=False), inputs,
-        name=OPEN, control_plane_id=OPEN, folder=Path(OPEN),
+        resolved, Image(resolved.image or KNOWN_AT_LAUNCH, "", reused=False), inputs,
+        name=KNOWN_AT_LAUNCH, control_plane_id=KNOWN_AT_LAUNCH, folder=Path(KNOWN_AT_LAUNCH),
         workdir=Path(resolved.build_context),
     )  # fmt: skip
     return Preview(

@@ -18,7 +18,7 @@ from agent.pipeline.cancellation import (
     WHILE_REPORTING,
     Cancellation,
 )
-from agent.pipeline.logs import JobLog, SetupLog, Shipper
+from agent.pipeline.logs import JobLog, LogSender, SetupLog
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
@@ -71,8 +71,8 @@ class Report:
         self._cancellation = cancellation
         self._journal = journal
         self._sleep = sleep
-        self._setup_shipper = self._shipper("setup")
-        self._job_shipper: Shipper | None = None
+        self._setup_sender = self._log_sender("setup")
+        self._job_sender: LogSender | None = None
         self._job_log: JobLog | None = None
         self._unsent = _Progress()
         self._facts: dict[str, Any] = {}
@@ -82,7 +82,7 @@ class Report:
         self._sender: asyncio.Task[None] | None = None
         self._finishing = False
         #: Log of resolve and build.
-        self.setup = SetupLog(self._setup_shipper)
+        self.setup = SetupLog(self._setup_sender)
 
     def note(
         self,
@@ -120,9 +120,9 @@ class Report:
 
     def follow(self, runner: RunnerPort) -> JobLog:
         """The job's log; the caller begins it."""
-        shipper = self._shipper("job")
-        log = JobLog(runner, self._lease, shipper, self._journal, self._sleep)
-        self._job_shipper, self._job_log = shipper, log
+        sender = self._log_sender("job")
+        log = JobLog(runner, self._lease, sender, self._journal, self._sleep)
+        self._job_sender, self._job_log = sender, log
         return log
 
     async def finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
@@ -147,9 +147,9 @@ class Report:
         self._wake.set()
         await self._idle.wait()
         if not await self.setup.finished(log_stall):
-            self._note_missing("the setup log", self._setup_shipper)
+            self._note_missing("the setup log", self._setup_sender)
         if self._job_log is not None and not await self._job_log.finished(log_stall):
-            self._note_missing("the job's log", self._job_shipper)
+            self._note_missing("the job's log", self._job_sender)
         await self._idle.wait()
         return await retry_until_answered(
             lambda: self._queue.finish(self._lease, outcome, self._facts),
@@ -157,8 +157,8 @@ class Report:
             self._sleep,
         )
 
-    def _note_missing(self, what: str, shipper: Shipper | None) -> None:
-        why = (shipper.refusal if shipper else None) or "The log did not end."
+    def _note_missing(self, what: str, sender: LogSender | None) -> None:
+        why = (sender.refusal if sender else None) or "The log did not end."
         structlog.get_logger().warning("the end of a log is missing", log=what, why=why)
         self.note(warning=f"The end of {what} is missing. {why}")
 
@@ -166,11 +166,11 @@ class Report:
         """Stop all tasks; nothing more is sent. May be called twice."""
         if self._job_log is not None:
             await self._job_log.close()
-        for shipper in (self._job_shipper, self._setup_shipper):
-            if shipper is not None:
-                await shipper.close()
-        sender, self._sender = self._sender, None
-        await cancel_task(sender)
+        for sender in (self._job_sender, self._setup_sender):
+            if sender is not None:
+                await sender.close()
+        sending, self._sender = self._sender, None
+        await cancel_task(sending)
 
     async def _send_all(self) -> None:
         try:
@@ -219,9 +219,9 @@ class Report:
         if reason is not None:
             self._cancellation.send(reason)
 
-    def _shipper(self, channel: Channel) -> Shipper:
+    def _log_sender(self, channel: Channel) -> LogSender:
         # Nothing is stored before an item's first lease; later ones have to ask.
         first = 0 if self._lease.epoch == 1 else None
-        return Shipper(
+        return LogSender(
             self._queue, self._lease, channel, self._cancellation, start=first, sleep=self._sleep
         )

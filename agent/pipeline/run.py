@@ -253,7 +253,7 @@ class _Watcher:
                 await self._sleep(backoff.pause())
 
     async def _find_again(self, lost: JobError) -> Workload:
-        """The workload, not ended, once the engine is back."""
+        """Wait for the engine; return the workload, which must not have ended."""
         waited, pause = 0.0, 0.5
         while waited < self._limits.engine:
             try:

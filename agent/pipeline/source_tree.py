@@ -1,4 +1,4 @@
-"""A fetched source made ready: patch, frozen requirements, notebooks; its context and Dockerfile.
+"""Prepares a fetched source (patch, frozen requirements, notebooks); finds context, Dockerfile.
 
 All paths stay inside the source.
 """

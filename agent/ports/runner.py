@@ -12,10 +12,10 @@ The contract fits a backend that starts at once (Docker, processes) and one that
 
 What every runner guarantees, and the conformance suite (`agent.testing.runner_suite`) tests:
 
-- The name is the fence. `create` with a name that exists compares labels: ours (same control
-  plane, item and attempt) is adopted and returned as found; foreign is refused. What an
-  earlier epoch created and never started is replaced, since its token, devices and arguments
-  belong to a lease that was lost; what a later epoch created raises `FencedError`.
+- The name prevents a second workload. `create` with a name that exists compares labels: ours
+  (same control plane, item and attempt) is adopted and returned as found; foreign is refused.
+  What an earlier epoch created and never started is replaced, since its token, devices and
+  arguments belong to a lease that was lost; what a later epoch created raises `FencedError`.
 - `start` makes a workload run at most once, whoever calls it and however often. If the
   backend's answer is lost, the runner finds out what happened before it returns.
 - Nothing restarts or is removed automatically.
@@ -91,10 +91,10 @@ class Ending:
     exit_code: int | None
     #: Number of the signal that ended it, if the runner can tell.
     signal: int | None = None
-    #: The backend's verdict where the exit code does not tell it: RUN_OUT_OF_MEMORY,
+    #: The cause, where the exit code alone does not show it: RUN_OUT_OF_MEMORY,
     #: RUN_EVICTED, PREEMPTED, DISK_FULL, LOST_*, START_*, IMAGE_*.
     cause: Cause | None = None
-    #: The verdict in one sentence, without a full stop.
+    #: The cause in one sentence, without a full stop.
     message: str = ""
     finished_at: datetime | None = None
 

@@ -1,1 +1,1 @@
-"""What runs it: docker, processes."""
+"""Runners: jobs as Docker containers or as local processes."""

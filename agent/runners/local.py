@@ -9,15 +9,15 @@ from agent.model.errors import FencedError, PolicyError
 from agent.model.work import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM, Lease
 from agent.ports.runner import RunRequest, Workload, WorkloadState
 
-_FENCE: Final = (LABEL_CONTROL_PLANE, LABEL_ITEM, LABEL_ATTEMPT)
+_ATTEMPT_LABELS: Final = (LABEL_CONTROL_PLANE, LABEL_ITEM, LABEL_ATTEMPT)
 
 
 def same_attempt(found: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
     """Whether two sets of labels name the same attempt; epochs may differ."""
-    return all(label in found and found[label] == wanted.get(label) for label in _FENCE)
+    return all(label in found and found[label] == wanted.get(label) for label in _ATTEMPT_LABELS)
 
 
-def is_void(found: Workload, wanted: Lease) -> bool:
+def is_outdated(found: Workload, wanted: Lease) -> bool:
     """Whether it was created under an earlier lease of the attempt and never started.
 
     1. A lease expires before the permit; its container stays behind. 2. The item is leased

@@ -1,4 +1,4 @@
-"""Which addresses a connection may go to that a user's input causes."""
+"""To which addresses the agent may connect on behalf of a user's input (SSRF protection)."""
 
 import ipaddress
 import socket

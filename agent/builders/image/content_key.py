@@ -54,10 +54,10 @@ def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | 
     total = hashlib.sha256()
     start = len(os.fspath(folder)) + 1
 
-    def closed(entry: os.DirEntry[str]) -> bool:
+    def skips(entry: os.DirEntry[str]) -> bool:
         return ignore is not None and ignore.prunes(entry.path[start:])
 
-    for entry in walk(folder, everything=everything or ignore is not None, closed=closed):
+    for entry in walk(folder, everything=everything or ignore is not None, skips=skips):
         stop.check()
         path = entry.path[start:]
         if ignore is not None and ignore.excludes(path):

@@ -1,4 +1,4 @@
-"""`.dockerignore` in BuildKit's reading: which files of a context are sent.
+"""`.dockerignore` as BuildKit applies it: which files of a context are sent.
 
 Source: Docker's documentation. Patterns are relative to the context, later ones win, `!`
 includes again, and everything below an excluded folder is excluded with it. The content key

@@ -68,7 +68,7 @@ class ImageRepository:
     def image(self, digest: str, key: str, *, reused: bool) -> Image:
         """An image that the registry has, and the engine perhaps not."""
         reference = f"{self.name}@{digest}"
-        return Image(reference, "digest", reused, self.reference(key), here=False)
+        return Image(reference, "digest", reused, self.reference(key), on_engine=False)
 
     async def push(self, images: EngineImages, image_id: str, key: str, log: LogSink) -> str:
         """Push an image of the engine; return its digest in the registry.

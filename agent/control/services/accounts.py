@@ -225,7 +225,7 @@ def _existing_user(tx: Tx, name: str) -> UserRecord:
 
 
 def _check_not_last_administrator(tx: Tx, entity: str, member: UserRecord) -> None:
-    """A user administers the personal entity, and every team has an administrator."""
+    """Refuse to remove the owner of a personal entity or the last administrator."""
     if member.entity == entity:
         raise ConflictError(f"'{entity}' is the personal entity of '{member.name}'.")
     members = accounts.member_list(tx, entity)

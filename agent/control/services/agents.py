@@ -84,7 +84,7 @@ class Agents(Service):
         """A name belongs to one live installation."""
         live_since = tx.now - self._context.config.agent_timeout
         name = registration.name
-        for rival in agents.rivals(tx, entity, name, registration.identity):
+        for rival in agents.same_name(tx, entity, name, registration.identity):
             if rival.status == "KILLED" or agents.is_lost(rival, live_since):
                 continue
             heartbeat = f"{to_datetime(rival.heartbeat_at):%Y-%m-%d %H:%M:%S} UTC"

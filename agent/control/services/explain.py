@@ -126,7 +126,7 @@ def _not_claimed(
 def _conditions(item: ItemRecord, agent: AgentRecord) -> tuple[Condition, ...]:
     """What keeps an agent from claiming an item that it could run."""
     resource = item.resource or next(iter(agent.resources), None)
-    return tuple(one for one in agent.conditions if one.bars(resource))
+    return tuple(one for one in agent.conditions if one.prevents_claims_for(resource))
 
 
 def _is_busy(item: ItemRecord, agent: AgentRecord, free: Capacity | None) -> bool:

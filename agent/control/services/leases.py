@@ -1,4 +1,4 @@
-"""Leases: how our agents claim items, renew them, and report about them.
+"""Leases: how our agents claim items, renew leases, and report on items.
 
 Every write names item, attempt and epoch, and the agent that holds them; it counts only if all
 four match a held item. Otherwise the answer is `LeaseStatus.FENCED`, never an exception.

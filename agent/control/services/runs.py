@@ -241,7 +241,7 @@ class Runs(Service):
         return runs.require(tx, run.id)
 
     def _mark_started(self, tx: Tx, run: RunRecord) -> None:
-        """A run that is written runs, even if its agent no longer sends heartbeats."""
+        """A write to a run shows that its job runs, even if its agent sends no heartbeats."""
         item = _running_item(tx, run)
         if item is None:
             return
@@ -316,7 +316,7 @@ def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) 
         "user_name": principal.name if principal.user_id else None,
         "item_id": None if item is None else item.id,
     }
-    # Two clients may insert the same run at once: the one of the other is as good.
+    # Two clients may insert the same run at once: then the row of the other one is used.
     return runs.insert(tx, values)
 
 

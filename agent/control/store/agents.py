@@ -89,8 +89,8 @@ def require(tx: Tx, agent_id: str) -> AnyRow:
     return tx.require(_BY_ID, agent=agent_id)
 
 
-def records(tx: Tx, rows: Sequence[AnyRow], silence: float) -> tuple[AgentRecord, ...]:
-    """Records of rows; an agent without a heartbeat for `silence` seconds is lost."""
+def records(tx: Tx, rows: Sequence[AnyRow], agent_timeout: float) -> tuple[AgentRecord, ...]:
+    """Records of rows; an agent without a heartbeat for `agent_timeout` seconds is lost."""
     query = (
         select(agent_queues.c.agent_id, queues.c.id, queues.c.name)
         .join(queues, queues.c.id == agent_queues.c.queue_id)
@@ -100,7 +100,7 @@ def records(tx: Tx, rows: Sequence[AnyRow], silence: float) -> tuple[AgentRecord
     served: dict[str, list[tuple[str, str]]] = {}
     for found in tx.all(query):
         served.setdefault(found.agent_id, []).append((found.id, found.name))
-    return tuple(_record(one, served.get(one.id, []), tx.now - silence) for one in rows)
+    return tuple(_record(one, served.get(one.id, []), tx.now - agent_timeout) for one in rows)
 
 
 def of_entity(tx: Tx, entity: str, queue_id: str | None = None) -> Sequence[AnyRow]:
@@ -112,8 +112,8 @@ def of_entity(tx: Tx, entity: str, queue_id: str | None = None) -> Sequence[AnyR
     return tx.all(query.order_by(agents.c.heartbeat_at.desc(), agents.c.id))
 
 
-def rivals(tx: Tx, entity: str, name: str, identity: str) -> Sequence[AnyRow]:
-    """Agents of that name of other installations."""
+def same_name(tx: Tx, entity: str, name: str, identity: str) -> Sequence[AnyRow]:
+    """Agents with that name that belong to other installations."""
     other = agents.c.identity.is_distinct_from(identity)
     where = (agents.c.entity == entity, agents.c.name == name, other)
     return tx.all(select(agents).where(*where))

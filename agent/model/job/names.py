@@ -66,9 +66,9 @@ def code_artifact_name(directory: str, entry_point: str, job_name: str | None = 
 
 
 def code_job_name(directory: str, entry_point: str) -> str:
-    """The default name of a job made from a directory: its artifact's, `code` read as `job`.
+    """The default name of a job made from a directory: its artifact's with `job` for `code`.
 
-    Every `code` in it, also one inside the path; that is how W&B's client does it.
+    Every `code` is replaced, also one inside the path; W&B's client does so.
     """
     return code_artifact_name(directory, entry_point).replace("code", "job")
 

@@ -197,9 +197,9 @@ async def split_parts(content: Content, rules: PartSizes) -> tuple[ByteRange, ..
     parts = []
     for offset in range(0, content.size, size):
         # One call for each part, so that a cancelled upload does not go on hashing.
-        stretch = (offset, min(size, content.size - offset))
-        digest = await asyncio.to_thread(_hash, content, Path(content.origin), stretch, whole)
-        parts.append(ByteRange(*stretch, digest))
+        span = (offset, min(size, content.size - offset))
+        digest = await asyncio.to_thread(_hash, content, Path(content.origin), span, whole)
+        parts.append(ByteRange(*span, digest))
     if encoded(whole.digest()) != content.digest:
         raise content.changed()
     return tuple(parts)
@@ -213,9 +213,9 @@ def parts_input(parts: tuple[ByteRange, ...]) -> list[dict[str, Any]]:
     ]
 
 
-def _hash(content: Content, path: Path, stretch: tuple[int, int], whole: "hashlib._Hash") -> str:
-    """The digest of a stretch, offset and size, whose bytes are added to `whole` as well."""
-    offset, left = stretch
+def _hash(content: Content, path: Path, span: tuple[int, int], whole: "hashlib._Hash") -> str:
+    """The digest of a span (offset, size), whose bytes are added to `whole` as well."""
+    offset, left = span
     own = hashlib.md5(usedforsecurity=False)
     try:
         with path.open("rb") as file:

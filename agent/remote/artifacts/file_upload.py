@@ -50,7 +50,7 @@ mutation CompleteMultipartUploadArtifact($input: CompleteMultipartUploadArtifact
 
 
 @dataclass(frozen=True, slots=True)
-class PartedFile:
+class SplitFile:
     """A file and its parts."""
 
     content: Content
@@ -58,7 +58,7 @@ class PartedFile:
 
 
 #: A file, and the `node` of the wire that says where it goes.
-Placed = tuple[PartedFile, Json]
+AnnouncedFile = tuple[SplitFile, Json]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class FileUploads:
         """
         sent, room, done = SentFiles(), asyncio.Semaphore(_AHEAD), 0
 
-        async def one(batch: Sequence[Placed]) -> None:
+        async def one(batch: Sequence[AnnouncedFile]) -> None:
             nonlocal done
             try:
                 await self._send_missing(batch, target, sent)
@@ -130,11 +130,11 @@ class FileUploads:
 
     async def _announced(
         self, batch: Sequence[Content], target: PendingVersion, sent: SentFiles
-    ) -> list[Placed]:
+    ) -> list[AnnouncedFile]:
         """Announce files; a reply without an upload URL says that the server has the content."""
         # Our own servers accept any size in one request.
         files = [
-            PartedFile(each, () if self._ours else await split_parts(each, self._part_sizes))
+            SplitFile(each, () if self._ours else await split_parts(each, self._part_sizes))
             for each in batch
         ]
         places = await self._places(files, target)
@@ -145,7 +145,7 @@ class FileUploads:
         return list(zip(files, places, strict=True))
 
     async def _send_missing(
-        self, batch: Iterable[Placed], target: PendingVersion, sent: SentFiles
+        self, batch: Iterable[AnnouncedFile], target: PendingVersion, sent: SentFiles
     ) -> None:
         missing = [pair for pair in batch if pair[1]["uploadUrl"]]
         small = self._small(missing)
@@ -160,7 +160,7 @@ class FileUploads:
         sent.files += len(missing)
         sent.bytes += sum(file.content.size for file, _ in missing)
 
-    def _small(self, missing: Iterable[Placed]) -> list[AddressedContent]:
+    def _small(self, missing: Iterable[AnnouncedFile]) -> list[AddressedContent]:
         """Files that go into requests with others; only our servers accept such requests."""
         if not self._ours:
             return []
@@ -171,7 +171,7 @@ class FileUploads:
         async with self._free_many:
             await self._transfers.put_batch(batch)
 
-    async def _put_one(self, file: PartedFile, place: Json, target: PendingVersion) -> None:
+    async def _put_one(self, file: SplitFile, place: Json, target: PendingVersion) -> None:
         if file.parts and place.get("uploadMultipartUrls"):
             await self._parts.send(file, place, lambda: self._place(file, target))
             return
@@ -183,15 +183,15 @@ class FileUploads:
             if renewed["uploadUrl"]:
                 await self._put_whole(file, renewed)
 
-    async def _put_whole(self, file: PartedFile, place: Json) -> None:
+    async def _put_whole(self, file: SplitFile, place: Json) -> None:
         async with self._free:
             headers = place.get("uploadHeaders") or []
             await self._transfers.put(file.content, place["uploadUrl"], headers)
 
-    async def _place(self, file: PartedFile, target: PendingVersion) -> Json:
+    async def _place(self, file: SplitFile, target: PendingVersion) -> Json:
         return (await self._places([file], target))[0]
 
-    async def _places(self, files: Sequence[PartedFile], target: PendingVersion) -> list[Json]:
+    async def _places(self, files: Sequence[SplitFile], target: PendingVersion) -> list[Json]:
         asked = [
             {
                 "artifactID": target.artifact,
@@ -249,7 +249,7 @@ class PartUploads:
         self._free = free
 
     async def send(
-        self, file: PartedFile, place: Json, renewed: Callable[[], Awaitable[Json]]
+        self, file: SplitFile, place: Json, renewed: Callable[[], Awaitable[Json]]
     ) -> None:
         """Send a file to a place with `uploadMultipartUrls`; `renewed` asks for new URLs.
 
@@ -275,7 +275,7 @@ class PartUploads:
                 raise refused
 
     async def _send_missing(
-        self, file: PartedFile, upload: _Upload, place: Json
+        self, file: SplitFile, upload: _Upload, place: Json
     ) -> AddressRefusedError | None:
         """Send the parts that have no tag yet, until an address is refused."""
         addresses = _addresses(file, place["uploadMultipartUrls"])
@@ -300,7 +300,7 @@ class PartUploads:
                 group.create_task(one(number, part), name=name)
         return refused[0] if refused else None
 
-    async def _complete(self, file: PartedFile, place: Json, upload: _Upload) -> None:
+    async def _complete(self, file: SplitFile, place: Json, upload: _Upload) -> None:
         given = {
             "completeMultipartAction": "Complete",
             "completedParts": [
@@ -317,7 +317,7 @@ class PartUploads:
         )
 
 
-def _addresses(file: PartedFile, given: Json) -> dict[int, str]:
+def _addresses(file: SplitFile, given: Json) -> dict[int, str]:
     addresses = {part["partNumber"]: part["uploadUrl"] for part in given["uploadUrlParts"]}
     if sorted(addresses) != list(range(1, len(file.parts) + 1)):
         message = (

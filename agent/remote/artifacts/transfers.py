@@ -3,7 +3,7 @@
 A signed URL needs no key, and may belong to an object store that must not get it. Contents are
 streamed; no file is in memory whole. Small files go many in one request to servers of ours: a
 directory of code is a thousand small files, and a request for each costs more than its bytes.
-Each stands behind a line with its size and the URL that was made for it.
+A line with size and URL precedes each.
 """
 
 import asyncio

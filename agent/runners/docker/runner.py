@@ -55,7 +55,7 @@ from agent.runners.docker.network import JobNetwork
 from agent.runners.docker.options import allowance, read_options
 from agent.runners.local import (
     file_paths,
-    is_void,
+    is_outdated,
     same_attempt,
     unknown_mount,
     write_files,
@@ -175,7 +175,7 @@ class DockerRunner:
                 break
             existing = await self._containers.inspect(request.name)
             adopted = None if existing is None else _reuse_existing(existing, request)
-            if adopted is not None and not is_void(adopted, request.lease):
+            if adopted is not None and not is_outdated(adopted, request.lease):
                 return adopted
             if adopted is not None:
                 await self._remove_unstarted(adopted)

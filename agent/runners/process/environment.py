@@ -18,7 +18,7 @@ _ENVIRONMENT: Final = ("e", "env")
 _ELSEWHERE: Final = ("cpu", "cpus", "gpus", "m", "memory", "mounts", "secrets")
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 #: What is wrong with a text that is not passable.
-NO_TEXT: Final = "It contains a NUL byte or a lone surrogate."
+NOT_TEXT_HINT: Final = "It contains a NUL byte or a lone surrogate."
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -102,12 +102,12 @@ def _check(variables: Mapping[str, str]) -> None:
             message = f"The environment variable '{name}' has a name that a shell cannot pass on."
             hint = "Use letters, digits and underscores."
             raise PolicyError(Cause.POLICY_SPEC, message, hint=hint)
-        if not is_passable(value):
+        if not is_valid_text(value):
             message = f"The value of the environment variable '{name}' is not text."
-            raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
+            raise PolicyError(Cause.POLICY_SPEC, message, hint=NOT_TEXT_HINT)
 
 
-def is_passable(text: str) -> bool:
+def is_valid_text(text: str) -> bool:
     """Whether a program can be given this text: no NUL byte, no lone surrogate."""
     try:
         return b"\0" not in os.fsencode(text)

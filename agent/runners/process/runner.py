@@ -36,12 +36,12 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.runners.local import is_void, same_attempt, write_files
+from agent.runners.local import is_outdated, same_attempt, write_files
 from agent.runners.process.environment import (
-    NO_TEXT,
+    NOT_TEXT_HINT,
     check_arguments,
     environment_of,
-    is_passable,
+    is_valid_text,
     variables,
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
@@ -253,7 +253,7 @@ class ProcessRunner:
         job = _job_of(request, folder)
         existing = folder.job()
         adopted = None if existing is None else _reuse_existing(existing, job, folder)
-        if adopted is not None and not is_void(adopted, request.lease):
+        if adopted is not None and not is_outdated(adopted, request.lease):
             return adopted
         environment = self._variables(request)
         try:
@@ -329,9 +329,9 @@ def _job_of(request: RunRequest, folder: Folder) -> Job:
     if not request.command:
         message = "The job has no command, and a local process has no image to take one from."
         raise JobError(Cause.START_ENTRYPOINT, message, hint="Submit with --entry-point.")
-    if not all(is_passable(word) for word in argv):
+    if not all(is_valid_text(word) for word in argv):
         message = "An argument of the command is not valid text."
-        raise PolicyError(Cause.POLICY_SPEC, message, hint=NO_TEXT)
+        raise PolicyError(Cause.POLICY_SPEC, message, hint=NOT_TEXT_HINT)
     workdir = request.workdir or folder.path / "work"
     return Job(request.name, dict(request.labels), argv, str(workdir))
 

@@ -60,7 +60,7 @@ async def test_plan_key_build_and_push_need_no_engine(
     log = RecordingLog()
     image = await first.build(request, key, log)
     assert image.reference.startswith(f"{registries.address}/launch-test/alone@sha256:")
-    assert not image.here
+    assert not image.on_engine
     assert f"pushed to {registries.address}/launch-test/alone:{key[:40]}" in log.text
     other = make("other")
     assert await other.key(request) == key
@@ -72,7 +72,7 @@ async def test_plan_key_build_and_push_need_no_engine(
     assert (facts.os, facts.architecture, facts.entrypoint) == ("linux", "amd64", ("/code", "x"))
     images = RegistryImages(registry(environment), "linux/amd64")
     resolved = await images.resolve(f"{registries.address}/launch-test/alone:{key[:40]}", log)
-    assert (resolved.reference, resolved.here) == (image.reference, False)
+    assert (resolved.reference, resolved.on_engine) == (image.reference, False)
 
 
 async def test_references_are_resolved_by_the_registry(registry, registries, environment):

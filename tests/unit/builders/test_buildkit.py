@@ -9,7 +9,7 @@ import pytest
 
 from agent.builders.buildkit import (
     CONTAINERD,
-    BuildBackend,
+    BuildKitService,
     BuildRun,
     arguments,
     docker_environment,
@@ -73,21 +73,21 @@ def flags(plan, tmp_path, **changes):
 
 
 def test_each_backend_puts_the_image_where_it_can(plan, tmp_path):
-    remote = BuildBackend("buildkitd", "launch-x", True, True)
+    remote = BuildKitService("buildkitd", "launch-x", True, True)
     classic = flags(plan, tmp_path)
     assert "--builder default" in classic
     assert "--tag launch.invalid/t:1" in classic
     assert "--load" not in classic
     assert "--cache-to" not in classic
-    kept = flags(plan, tmp_path, backend=CONTAINERD, cache="r.example/x:c")
+    kept = flags(plan, tmp_path, buildkit=CONTAINERD, cache="r.example/x:c")
     assert "--tag launch.invalid/t:1" in kept
     assert "--cache-from type=registry,ref=r.example/x:c" in kept
     assert "--cache-to type=registry,ref=r.example/x:c,mode=max,ignore-error=true" in kept
-    pushed = flags(plan, tmp_path, backend=remote, pushed_as="r.example/x:k")
+    pushed = flags(plan, tmp_path, buildkit=remote, pushed_as="r.example/x:k")
     assert "--builder launch-x" in pushed
     assert "--output type=image,name=r.example/x:k,push=true" in pushed
     assert "--tag" not in pushed
-    assert "--load" in flags(plan, tmp_path, backend=remote)
+    assert "--load" in flags(plan, tmp_path, buildkit=remote)
 
 
 def test_the_destination_s_login_is_the_build_s_own_and_the_user_s_stay(plan, tmp_path):

@@ -155,10 +155,10 @@ async def test_what_only_the_registry_has_is_found_there_and_to_be_pulled(
     registry = Registry(**{KEY[:40]: DIGEST})
     made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
     found = await made.find(KEY)
-    assert (found.reference, found.here) == (f"reg.example/x@{DIGEST}", False)
+    assert (found.reference, found.on_engine) == (f"reg.example/x@{DIGEST}", False)
     assert found.reused
     fake.images[found.reference] = image()
-    assert (await made.find(KEY)).here
+    assert (await made.find(KEY)).on_engine
     named = {"repo": f"{NAMESPACE}pulled", "tag": KEY[:12]}
     assert ("POST", f"/images/{ID}/tag", named) in fake.requests
 

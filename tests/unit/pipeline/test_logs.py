@@ -11,7 +11,7 @@ from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason
-from agent.pipeline.logs import BUFFER_SIZE, JobLog, ResumePoint, RewoundError, SetupLog, Shipper
+from agent.pipeline.logs import BUFFER_SIZE, JobLog, LogLostError, LogSender, ResumePoint, SetupLog
 from agent.ports.runner import Ending, LogPiece, LogPosition, Workload, WorkloadState
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import FakePlane, FakeQueue
@@ -90,12 +90,12 @@ async def _follow(
     far: Far, printer: Printer, *, start: int | None = 0, resume: str = "", stall: float = 5.0
 ) -> tuple[bool, NoJournal]:
     cancellation, journal = Cancellation(), NoJournal()
-    shipper = Shipper(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
-    log = JobLog(printer, WORKLOAD.lease, shipper, journal, scaled)
+    sender = LogSender(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
+    log = JobLog(printer, WORKLOAD.lease, sender, journal, scaled)
     log.begin(WORKLOAD, ResumePoint.from_text(resume))
     done = await log.finished(stall)
     await log.close()
-    await shipper.close()
+    await sender.close()
     return done, journal
 
 
@@ -187,34 +187,34 @@ async def test_a_far_end_that_has_room_again_gets_everything() -> None:
 
 async def test_memory_is_bounded_while_the_far_end_is_away() -> None:
     far = Far(["refuse"] * 1000)
-    shipper = Shipper(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
-    writing = asyncio.create_task(shipper.write(b"x" * (3 * BUFFER_SIZE)))
-    while not shipper.unreachable:
+    sender = LogSender(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
+    writing = asyncio.create_task(sender.write(b"x" * (3 * BUFFER_SIZE)))
+    while not sender.unreachable:
         await asyncio.sleep(0.001)
     assert not writing.done()
-    assert shipper.end == BUFFER_SIZE
+    assert sender.end == BUFFER_SIZE
     far.faults.clear()
     await writing
-    await shipper.flush()
-    await shipper.close()
+    await sender.flush()
+    await sender.close()
     assert len(far.stored) == 3 * BUFFER_SIZE
     assert max(far.batches) <= BUFFER_SIZE
 
 
 async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
     cancellation = Cancellation()
-    shipper = Shipper(Far(["fence"]), WORKLOAD.lease, "job", cancellation, start=0, sleep=scaled)
-    await shipper.write(b"x")
+    sender = LogSender(Far(["fence"]), WORKLOAD.lease, "job", cancellation, start=0, sleep=scaled)
+    await sender.write(b"x")
     assert await cancellation.wait() is CancelReason.FENCED
-    await shipper.write(b"y" * 2 * BUFFER_SIZE)
-    await shipper.flush()
-    await shipper.close()
+    await sender.write(b"y" * 2 * BUFFER_SIZE)
+    await sender.flush()
+    await sender.close()
 
 
 async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     far = Far(["fine", "forget"])
-    shipper = Shipper(far, WORKLOAD.lease, "setup", Cancellation(), start=0, sleep=scaled)
-    log = SetupLog(shipper)
+    sender = LogSender(far, WORKLOAD.lease, "setup", Cancellation(), start=0, sleep=scaled)
+    log = SetupLog(sender)
     await log.write(b"first line\n")
     assert await log.finished(5.0)
     await log.write(b"second line\n")
@@ -228,23 +228,23 @@ async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     await asyncio.sleep(0)
     await log.write(b"fifth\n")
     assert await log.finished(5.0)
-    await shipper.close()
+    await sender.close()
     assert b"earlier part of this log was lost" in far.stored
     assert far.stored.endswith(b"fifth\n")
 
 
 async def test_a_writer_hears_of_a_rewind() -> None:
     far = Far(["fine", "forget"])
-    shipper = Shipper(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
-    await shipper.write(b"0123456789")
-    await shipper.flush()
-    await shipper.write(b"abc")
-    with pytest.raises(RewoundError) as caught:
-        await shipper.flush()
+    sender = LogSender(far, WORKLOAD.lease, "job", Cancellation(), start=0, sleep=scaled)
+    await sender.write(b"0123456789")
+    await sender.flush()
+    await sender.write(b"abc")
+    with pytest.raises(LogLostError) as caught:
+        await sender.flush()
     assert caught.value.end == 5
-    assert shipper.end == shipper.acknowledged == 5
-    await shipper.close()
-    await shipper.close()
+    assert sender.end == sender.acknowledged == 5
+    await sender.close()
+    await sender.close()
 
 
 async def test_the_fake_plane_stores_by_offset_as_the_port_says() -> None:
