@@ -29,6 +29,7 @@ from agent.cli.output import (
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import LATEST, JobReference, checked_alias, own_name, version_of
+from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.names import did_you_mean
 from agent.model.units import format_size
 
@@ -375,14 +376,11 @@ def _schema_from(text: str) -> Json:
         InvalidInputError: no mapping can be read, or it is not a JSON schema.
     """
     schema = mapping_from(text, "--schema")
-    from jsonschema import Draft202012Validator, SchemaError
-
     try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        place = "/".join(str(part) for part in error.absolute_path) or "the whole"
-        message = f"--schema: it is not a JSON schema: {place}: {error.message}."
-        raise InvalidInputError(message) from None
+        check_schema(schema)
+    except UnusableSchemaError as error:
+        message = f"--schema: it is not a JSON schema that can be used: {error.message}"
+        raise InvalidInputError(message, hint=error.hint) from None
     return schema
 
 

@@ -93,7 +93,7 @@ async def test_the_values_of_a_queues_variables_are_in_what_is_shown(served: Hom
     assert done.json()["workload"]["HostConfig"]["Memory"] == 2 << 30
     wrong = await served.launch(*words, "-v", "memory=3g")
     assert wrong.code == 2
-    assert "`memory`: '3g' breaks the rule `enum:" in wrong.err
+    assert '`memory`: "3g" breaks the rule `enum:' in wrong.err
     none = await served.launch(*words)
     assert "Template variable `memory` has no value" in none.err
 

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from agent.control.services.checks import Check, Passed
 from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
+from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.names import did_you_mean
 from agent.model.spec import Json, LaunchSpec, parse_spec
 
@@ -41,7 +43,12 @@ class Composed:
 
 
 def compose(
-    queue: QueueRecord, submitted: Json, values: Any, identity: Json, job: Json | None = None
+    queue: QueueRecord,
+    submitted: Json,
+    values: Any,
+    identity: Json,
+    passed: Passed,
+    job: Json | None = None,
 ) -> Composed:
     """Render the template, merge the job and the submitter's values over it, and parse.
 
@@ -50,9 +57,12 @@ def compose(
     over the submitter's: an administrator chose it, and W&B's clients always send one.
 
     Raises:
+        NotCheckedError: the values of template variables were not checked yet.
         InvalidInputError: template variables or spec; names path, value and rule.
     """
-    template = render(queue.config, resolve_values(queue.template_variables, values))
+    resolved = resolve_values(queue.template_variables, values)
+    passed.require(variable_checks(queue.template_variables, resolved))
+    template = render(queue.config, resolved)
     asked = submitted.get("resource")
     if asked is not None:
         check_resource(str(asked))
@@ -190,13 +200,11 @@ def parse_variables(raw: Any) -> dict[str, Json]:
 def _parse_variable(name: str, raw: Any) -> Json:
     if not isinstance(raw, dict) or not isinstance(raw.get("schema"), dict):
         raise InvalidInputError(f"`templateVariables.{name}` has no `schema`.", hint=_SCHEMA_HINT)
-    import jsonschema
-
     try:
-        jsonschema.Draft202012Validator.check_schema(raw["schema"])
-    except jsonschema.SchemaError as error:
-        path = ".".join(["templateVariables", name, "schema", *map(str, error.absolute_path)])
-        raise InvalidInputError(f"`{path}`: {error.message}.") from None
+        check_schema(raw["schema"])
+    except UnusableSchemaError as error:
+        path = ".".join(["templateVariables", name, "schema", *map(str, error.place)])
+        raise InvalidInputError(f"`{path}`: {error.reason}", hint=error.hint) from None
     return raw
 
 
@@ -229,7 +237,7 @@ def resolve_values(variables: Mapping[str, Json], given: Any) -> Json:
     """The value of every variable: as given, else the schema's default.
 
     Raises:
-        InvalidInputError: names variable, value and rule.
+        InvalidInputError: names the variable that is not known, or has no value.
     """
     values = given or {}
     if not isinstance(values, dict):
@@ -239,10 +247,15 @@ def resolve_values(variables: Mapping[str, Json], given: Any) -> Json:
         if name not in variables:
             hint = did_you_mean(name, variables, "template variable")
             raise InvalidInputError(f"The queue has no template variable '{name}'.", hint=hint)
-    resolved = {name: _value(name, one["schema"], values) for name, one in variables.items()}
-    for name, value in resolved.items():
-        _check_value(name, value, variables[name]["schema"])
-    return resolved
+    return {name: _value(name, one["schema"], values) for name, one in variables.items()}
+
+
+def variable_checks(variables: Mapping[str, Json], values: Json) -> Iterator[Check]:
+    """The checks of the values of template variables."""
+    for name, value in values.items():
+        whose = f"The queue's schema of template variable `{name}`"
+        hint = "Let an administrator of the queue change it."
+        yield Check("Template variable ", name, whose, hint, variables[name]["schema"], value)
 
 
 def _value(name: str, schema: Json, values: Json) -> Any:
@@ -253,30 +266,6 @@ def _value(name: str, schema: Json, values: Json) -> Any:
     raise InvalidInputError(
         f"Template variable `{name}` has no value and no default.",
         hint=f"Give one: `--set-var {name}=…`.",
-    )
-
-
-def _check_value(name: str, value: Any, schema: Json) -> None:
-    import jsonschema
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    # An empty registry: `$ref` resolves within the schema only, and nothing is fetched.
-    registry: Registry[Any] = Registry()
-    validator = jsonschema.Draft202012Validator(schema, registry=registry)
-    try:
-        error = next(validator.iter_errors(value), None)
-    except Unresolvable as broken:
-        message = f"The queue's schema of template variable `{name}` refers to '{broken.ref}'."
-        hint = "A `$ref` can only refer to a part of the same schema."
-        raise InvalidInputError(message, hint=hint) from None
-    if error is None:
-        return
-    path = ".".join([name, *map(str, error.absolute_path)])
-    rule = f"{error.validator}: {json.dumps(error.validator_value)}"
-    raise InvalidInputError(
-        f"Template variable `{path}`: {error.instance!r} breaks the rule `{rule}`.",
-        hint=f"The queue's schema says {json.dumps(schema)}.",
     )
 
 

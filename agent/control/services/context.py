@@ -7,6 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
+from agent.control.services.checks import Checker
 from agent.control.services.notifications import Notifications
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.items import ItemRecord
@@ -38,6 +39,7 @@ class ServiceContext:
     config: ControlConfig
     control_plane_id: str
     signing_key: bytes = field(repr=False)
+    checker: Checker = field(default_factory=Checker)
 
     def entity_of(self, principal: Principal, name: str | None, action: Action) -> str:
         """The named or default entity, if the caller may do this there.

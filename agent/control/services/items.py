@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from agent.control.auth.policy import Action, Principal
+from agent.control.services.checks import Passed
 from agent.control.services.composition import check_priority
 from agent.control.services.context import Service, no_such_agent, read, write
 from agent.control.services.explain import Explanation, Situation, explain
@@ -24,8 +25,7 @@ from agent.model.spec import Json
 class Items(Service):
     """Items of queues; what agents do with them is in `Leases` and `WandbProtocol`."""
 
-    @write
-    def submit(self, tx: Tx, principal: Principal, submission: Submission) -> ItemRecord:
+    async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
 
         The same idempotency key gives the same item back for 24 hours. The queue `default`
@@ -37,11 +37,19 @@ class Items(Service):
             ConflictError: the idempotency key was used for something else.
             PermissionDeniedError: the caller may not submit.
         """
+        return await self._context.checker.before(
+            lambda passed: self._submit(principal, submission, passed)
+        )
+
+    @write
+    def _submit(
+        self, tx: Tx, principal: Principal, submission: Submission, passed: Passed
+    ) -> ItemRecord:
         entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
         item_id = made_before(tx, entity, submission)
         if item_id is None:
             queue = queue_on_demand(tx, self._context, principal, entity, submission.queue)
-            prepared = prepare(tx, self._context, principal, queue, submission)
+            prepared = prepare(tx, self._context, principal, queue, submission, passed)
             spec = prepared.composed.run_spec
             projects.ensure(tx, spec["entity"], spec["project"])
             item_id = insert(tx, principal, prepared, submission)
@@ -49,9 +57,8 @@ class Items(Service):
                 idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
         return self._context.item(tx, principal, item_id)
 
-    @read
-    def dry_run(
-        self, tx: Tx, principal: Principal, submission: Submission, job_file: Json | None = None
+    async def dry_run(
+        self, principal: Principal, submission: Submission, job_file: Json | None = None
     ) -> DryRun:
         """What `submit` would put on the queue; nothing is stored.
 
@@ -60,13 +67,26 @@ class Items(Service):
 
         Raises: as `submit`.
         """
+        return await self._context.checker.before(
+            lambda passed: self._dry_run(principal, submission, passed, job_file)
+        )
+
+    @read
+    def _dry_run(
+        self,
+        tx: Tx,
+        principal: Principal,
+        submission: Submission,
+        passed: Passed,
+        job_file: Json | None,
+    ) -> DryRun:
         entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
         name = submission.queue
         if not name or (name == DEFAULT_QUEUE and queues.by_name(tx, entity, name) is None):
             queue = unsaved_queue(entity, name)
         else:
             queue = self._context.queue(tx, entity, name)
-        prepared = prepare(tx, self._context, principal, queue, submission, job_file)
+        prepared = prepare(tx, self._context, principal, queue, submission, passed, job_file)
         composed = prepared.composed
         return DryRun(
             entity=composed.run_spec["entity"],
@@ -181,8 +201,7 @@ class Items(Service):
         reopen(tx, row, "retried", actor=principal.name)
         return self._context.item(tx, principal, item_id)
 
-    @write
-    def move(self, tx: Tx, principal: Principal, item_id: str, queue: str) -> ItemRecord:
+    async def move(self, principal: Principal, item_id: str, queue: str) -> ItemRecord:
         """Put a queued item at the end of another queue of the same entity.
 
         The template of the new queue is applied to what was submitted.
@@ -192,10 +211,18 @@ class Items(Service):
             NotFoundError: the queue.
             InvalidInputError: the spec does not fit the new queue.
         """
+        return await self._context.checker.before(
+            lambda passed: self._move(principal, item_id, queue, passed)
+        )
+
+    @write
+    def _move(
+        self, tx: Tx, principal: Principal, item_id: str, queue: str, passed: Passed
+    ) -> ItemRecord:
         row = self._context.item_to_change(tx, principal, item_id)
         _must_be_queued(row.id, Phase(row.phase), "moved")
         target = self._context.queue(tx, row.entity, queue)
-        changes = recompose(tx, row, target)
+        changes = recompose(tx, row, target, passed)
         priority = check_priority(target, row.priority)
         text = f"moved from {row.queue} to {target.name}"
         place = {"enqueued_at": tx.now, "priority": priority}

@@ -12,6 +12,7 @@ from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
 from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
+from agent.control.services.checks import Checker
 from agent.control.services.contents import Contents
 from agent.control.services.context import ServiceContext
 from agent.control.services.items import Items
@@ -57,6 +58,7 @@ class Plane:
     reaper: Reaper
     notifications: Notifications
     database: Database
+    checker: Checker
 
     async def ready(self) -> None:
         """Read from the store; raises when it does not answer.
@@ -119,6 +121,7 @@ def assemble(context: ServiceContext) -> Plane:
         reaper=Reaper(context, logs),
         notifications=context.notifications,
         database=context.database,
+        checker=context.checker,
     )
 
 

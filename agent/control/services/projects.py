@@ -50,10 +50,8 @@ class Projects(Service):
         entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
         return projects.ensure(tx, entity, name)
 
-    @write
-    def create_resource_config(
+    async def create_resource_config(
         self,
-        tx: Tx,
         principal: Principal,
         entity: str,
         resource: str,
@@ -65,12 +63,21 @@ class Projects(Service):
         Raises:
             InvalidInputError: unknown resource, or a malformed schema.
         """
+        self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
         values = {
             "id": new_id(),
             "resource": check_resource(resource),
             "config": parse_config(config, resource),
-            "template_variables": parse_variables(template_variables),
+            "template_variables": await self._context.checker.run(
+                lambda: parse_variables(template_variables)
+            ),
         }
+        return await self._insert_config(principal, entity, values)
+
+    @write
+    def _insert_config(
+        self, tx: Tx, principal: Principal, entity: str, values: Json
+    ) -> ResourceConfigRecord:
         entity = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
         return projects.insert_config(tx, {"entity": entity, **values})
 

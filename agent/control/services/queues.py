@@ -108,7 +108,9 @@ class Queues(Service):
             InvalidInputError: name, resource, config or a variable's schema; names the path.
         """
         self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
-        values = _columns(resource, config, template_variables, prioritization, external_links)
+        values = await self._context.checker.run(
+            lambda: _columns(resource, config, template_variables, prioritization, external_links)
+        )
         return await self._save(principal, entity, name, values, mode)
 
     @write
@@ -181,7 +183,9 @@ class Queues(Service):
     ) -> tuple[str, ...]:
         """W&B's `upsertRunQueue`: save, and return problems that do not forbid saving."""
         self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
-        values = _columns(resource, config, template_variables, prioritization, external_links)
+        values = await self._context.checker.run(
+            lambda: _columns(resource, config, template_variables, prioritization, external_links)
+        )
         await self._upsert_wandb(principal, entity, name, values)
         problems = template_problems(config, values.get("template_variables", {}))
         return (*problems, *resource_warnings(resource))

@@ -11,9 +11,10 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import no_such_artifact, visible
+from agent.control.services.checks import Passed
 from agent.control.services.composition import Composed, check_priority, compose
 from agent.control.services.context import ServiceContext
-from agent.control.services.job_inputs import check_inputs
+from agent.control.services.job_inputs import input_checks
 from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.store import artifacts, history, idempotency, items
@@ -49,6 +50,7 @@ def prepare(
     principal: Principal,
     queue: QueueRecord,
     wanted: Submission,
+    passed: Passed,
     job_file: Json | None = None,
 ) -> Prepared:
     """Check a submission to a queue and compose what its item would be.
@@ -74,13 +76,13 @@ def prepare(
         layer = _unsaved_layer(principal, submitted, project, job_file)
     elif job := choose_job(tx, context, principal, submitted, project):
         layer, job_id, schemas = job.layer, job.artifact_id, job.input_schemas
-    composed = compose(queue, submitted, wanted.template_variables, identity, layer)
-    check_inputs(schemas, composed.run_spec.get("overrides") or {})
+    composed = compose(queue, submitted, wanted.template_variables, identity, passed, layer)
+    passed.require(input_checks(schemas, composed.run_spec.get("overrides") or {}))
     _check_code(tx, context, principal, composed.spec)
     return Prepared(queue, composed, check_priority(queue, wanted.priority), job_id)
 
 
-def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
+def recompose(tx: Tx, item: AnyRow, queue: QueueRecord, passed: Passed) -> dict[str, Any]:
     """The columns that a queued item gets on another queue, from what was submitted.
 
     Raises:
@@ -89,7 +91,8 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord) -> dict[str, Any]:
     stored = items.whole(tx, item.id)
     identity = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
     submitted, job = stored.layers["submitter"], stored.layers["job"]
-    return _columns(queue, compose(queue, submitted, stored.template_values, identity, job))
+    values = stored.template_values
+    return _columns(queue, compose(queue, submitted, values, identity, passed, job))
 
 
 def _unsaved_layer(principal: Principal, submitted: Json, project: str, job_file: Json) -> Json:

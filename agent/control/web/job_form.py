@@ -14,11 +14,13 @@ from typing import Any, Final, Literal
 
 from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
+from agent.control.services.checks import quoted
 from agent.control.services.job_inputs import CONFIG_KEY, to_json_schema
 from agent.control.services.jobs import JobVersion
 from agent.control.services.plane import Plane
 from agent.control.store.items import ItemRecord, Submission
 from agent.model.errors import LaunchError
+from agent.model.json_schema import UnusableSchemaError, violations
 from agent.model.spec import Json
 
 Kind = Literal["number", "integer", "choice", "choices", "text", "json"]
@@ -139,7 +141,9 @@ async def submit(
     plane: Plane, principal: Principal, version: JobVersion, form: Form, sent: Sent
 ) -> ItemRecord | Form:
     """Submit the job as the form says; returns the form with its errors when that fails."""
-    parameters = read_parameters(form.fields, _schema_of(version), sent)
+    parameters = await plane.checker.run(
+        lambda: read_parameters(form.fields, _schema_of(version), sent)
+    )
     variables, variables_error = read_object(sent.text(VARIABLES))
     read = replace(
         form,
@@ -216,7 +220,8 @@ def without_fields(fields: Sequence[Field], last: Json) -> Json:
 
 def _of_schema(schema: Json, path: tuple[str, ...]) -> Iterator[Field]:
     listed = schema.get("required")
-    required = set(listed) if isinstance(listed, list) else set()
+    words = listed if isinstance(listed, list) else ()
+    required = {name for name in words if isinstance(name, str)}
     for name, each in _objects(schema.get("properties")):
         here = (*path, name)
         if isinstance(each.get("properties"), dict) and len(here) < _MAX_DEPTH:
@@ -386,16 +391,17 @@ def _chosen(field: Field, text: str) -> Any:
 
 def _checked(parameters: Parameters, schema: Json) -> Parameters:
     """The same with violations of the schema, each beside the field that it concerns."""
-    from jsonschema import Draft202012Validator
-
     known = {field.path for field in parameters.fields}
     errors: dict[tuple[str, ...], str] = {}
     elsewhere: list[str] = []
-    for error in Draft202012Validator(schema).iter_errors(parameters.config):
-        path = tuple(str(part) for part in error.absolute_path)
-        rule = f"{error.validator}: {json.dumps(error.validator_value, ensure_ascii=False)}"
-        shown = json.dumps(error.instance, ensure_ascii=False)
-        sentence = f"{shown} breaks the rule `{rule}`."
+    try:
+        found = violations(schema, parameters.config, _MAX_FIELDS)
+    except UnusableSchemaError as error:
+        return replace(parameters, others_error=f"The job's schema cannot be used: {error}")
+    for violation in found:
+        path = tuple(map(str, violation.path))
+        rule = f"{violation.keyword}: {quoted(violation.rule)}"
+        sentence = f"{quoted(violation.value)} breaks the rule `{rule}`."
         parents = (path[:length] for length in range(len(path), 0, -1))
         field = next((each for each in parents if each in known), None)
         if field is None:

@@ -49,7 +49,7 @@ async def test_a_claim_carries_who_set_what(world: World) -> None:
     ("variables", "message"),
     [
         ({"gpus": 9}, r"`gpus`: 9 breaks the rule `maximum: 4`"),
-        ({"gpus": "two"}, r"`gpus`: 'two' breaks the rule `type: \"integer\"`"),
+        ({"gpus": "two"}, r"Template variable `gpus`: \"two\" breaks the rule `type: \"integer\"`"),
         ({"gpu": 1}, r"no template variable 'gpu'.*Did you mean `gpus`"),
     ],
 )

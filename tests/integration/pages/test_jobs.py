@@ -4,6 +4,7 @@ import html
 import re
 
 import aiohttp
+import pytest
 
 from agent.control.store.accounts import Role
 from agent.model.cause import Cause
@@ -239,6 +240,22 @@ async def test_schema_violations_are_shown_beside_their_field_and_the_text_is_ke
     assert beside("Epochs", word[2]) == "'many' is not a whole number."
     assert beside("lr", word[2]) == "A value is required."
     assert "not a JSON object" in beside("Further parameters", other[2])
+    assert (await scene.plane.items.list(scene.ada.principal, "ada")).total == 0
+
+
+@pytest.mark.parametrize(
+    "rule", [{"$ref": "http://127.0.0.1:1/x.json"}, {"pattern": r"(a)\1"}, {"type": "no such"}]
+)
+async def test_a_schema_that_cannot_be_used_is_told_and_nothing_is_submitted(scene, sign_in, rule):
+    schema = {"type": "object", "properties": {"lr": rule}}
+    await stored_job(scene, "train", metadata={"input_schemas": {"@wandb.config": schema}})
+    session = await sign_in(scene.ada)
+    markup = await page(session, PATH)
+
+    status, _, shown = await send(session, PATH, {field("lr", markup): "1"})
+
+    assert status == 422
+    assert "The job's schema cannot be used" in beside("Further parameters", shown)
     assert (await scene.plane.items.list(scene.ada.principal, "ada")).total == 0
 
 

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.control.services.checks import Check, NotCheckedError, Passed
 from agent.control.services.composition import (
     merge,
     parse_variables,
@@ -52,10 +53,33 @@ def test_values_come_from_the_submitter_else_from_the_schema() -> None:
     assert parse_variables(None) == {}
 
 
-def test_a_schema_that_refers_outside_of_itself_is_refused_and_not_fetched() -> None:
-    variables = parse_variables({"a": {"schema": {"$ref": "http://localhost:1/schema.json"}}})
-    with pytest.raises(InvalidInputError, match=r"refers to 'http://localhost:1/schema\.json'"):
-        resolve_values(variables, {"a": 1})
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [
+        ({"$ref": "http://localhost:1/schema.json"}, "$ref"),
+        ({"items": {"$ref": "file:///etc/passwd"}}, "items.$ref"),
+        ({"pattern": r"(a)\1"}, "pattern"),
+        ({"type": "number", "maximum": "a"}, "maximum"),
+    ],
+)
+def test_a_schema_that_cannot_be_used_is_refused_with_its_place(schema, where) -> None:
+    with pytest.raises(InvalidInputError) as refused:
+        parse_variables({"a": {"schema": schema}})
+    assert f"`templateVariables.a.schema.{where}`: " in refused.value.message
+
+
+def test_a_check_belongs_to_one_schema_and_one_value() -> None:
+    """1 and `true` are equal in Python and not in JSON."""
+    made = {
+        Check("", "a", "", "", schema, value)
+        for schema in ({"const": 1}, {"const": True})
+        for value in (1, True)
+    }
+    assert len(made) == 4
+    passed = Passed(frozenset({Check("", "a", "", "", {"const": 1}, 1)}))
+    passed.require([Check("", "a", "", "", {"const": 1}, 1)])
+    with pytest.raises(NotCheckedError):
+        passed.require([Check("", "a", "", "", {"const": True}, 1)])
 
 
 def test_template_problems_name_what_is_undeclared_and_what_is_unused() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.control.files.links import Links
 from agent.control.files.manifest import parse_manifest
-from agent.control.services.job_inputs import check_inputs, to_json_schema
+from agent.control.services.job_inputs import input_checks, to_json_schema
 from agent.control.store.ids import new_artifact_id
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 
@@ -119,9 +119,21 @@ def test_required_marks_become_a_list_at_every_depth():
     assert rules["properties"]["required"]["type"] == "array"
 
 
+def check_inputs(schemas, overrides):
+    for check in input_checks(schemas, overrides):
+        check.run()
+
+
 def test_a_schema_that_is_none_is_named():
     with pytest.raises(InvalidInputError, match=r"schema of `overrides\.run_config`"):
         check_inputs({"@wandb.config": {"type": "nonsense"}}, {"run_config": {}})
+
+
+@pytest.mark.parametrize("required", [[{"a": 1}], [["x"]], [1, "a"], "a", {"a": 1}])
+def test_a_list_of_required_names_that_is_none_is_named_or_ignored(required):
+    schema = {"properties": {"a": {"required": True}}, "required": required}
+    with pytest.raises(InvalidInputError, match=r"schema of|breaks the rule `required"):
+        check_inputs({"@wandb.config": schema}, {"run_config": {}})
 
 
 @pytest.mark.parametrize("target", ["#/$defs/missing", "http://127.0.0.1:9/schema.json"])
@@ -131,9 +143,11 @@ def test_a_reference_to_nowhere_in_a_schema_is_named_and_nothing_is_fetched(targ
         check_inputs({"@wandb.config": schema}, {"run_config": {"a": 1}})
 
 
-def test_patterns_cannot_keep_the_server_busy():
-    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(a+)+$"}}}
-    check_inputs({"@wandb.config": schema}, {"run_config": {"a": "a" * 64 + "b"}})
+def test_patterns_are_checked_and_cannot_keep_the_server_busy():
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(a+)+$"}}}
+    check_inputs({"@wandb.config": schema}, {"run_config": {"a": "a" * 64}})
+    with pytest.raises(InvalidInputError, match="breaks the rule `pattern"):
+        check_inputs({"@wandb.config": schema}, {"run_config": {"a": "a" * 64 + "b"}})
 
 
 def test_jobs_without_schemas_take_anything():
