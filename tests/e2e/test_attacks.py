@@ -1,0 +1,209 @@
+"""What a hostile submitter tries on a machine that she shares, kind by kind: she finds nothing.
+
+Mallory owns her entity and its queues. She wants what is the agent's (its keys, its secrets, its
+files), what is alice's (jobs, logs, secrets), and what listens on the host's loopback. See
+docs/security.md for what is protected from whom.
+
+The probe prints what it finds as single characters (see `PROBE`), because the values themselves
+would be masked. Attacks by a kind of input stand under its heading.
+"""
+
+import base64
+import json
+import shlex
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from tests.e2e.conftest import QUICK, free_port
+from tests.e2e.harness.shared_machine import PROBE, SharedMachine, shared_machine
+from tests.infrastructure.state import Facts
+
+pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
+#: A user that every Linux has; in production each job has an id of its own.
+USER = "nobody"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(services: Facts) -> AsyncIterator[SharedMachine]:
+    assert services.docker is not None
+    settings = QUICK | {"control": QUICK["control"] | {"port": free_port()}}
+    async with shared_machine(settings, USER, services.docker.shell_image) as machine:
+        yield machine
+
+
+@pytest.fixture
+def machine(shared: SharedMachine) -> SharedMachine:
+    shared.loopback.requests.clear()
+    return shared
+
+
+def probe(root: object, *addresses: str) -> str:
+    """The command line that looks for everything below `root` and behind the addresses."""
+    return shlex.join(["sh", "-c", PROBE, "sh", str(root), *addresses])
+
+
+# ------------------------------------------------------------------ the probe itself
+
+
+async def test_the_probe_finds_what_it_may_read(machine: SharedMachine) -> None:
+    """Without this, silence of the other tests would prove nothing."""
+    open_file = machine.root / "open"
+    open_file.write_text(machine.loopback.canary)
+    try:
+        item = await machine.submit(
+            "processes", "-u", str(machine.code(probe__sh=PROBE)), "-E", f"sh probe.sh {open_file}"
+        )
+    finally:
+        open_file.unlink()
+    with pytest.raises(AssertionError, match="a service on the host's loopback"):
+        machine.assert_nothing_found(item)
+
+
+# ------------------------------------------------------------------ a process with `user`
+
+
+async def test_a_process_of_another_user_reads_nothing_of_the_agents(
+    machine: SharedMachine,
+) -> None:
+    code = machine.code(probe__sh=PROBE)
+    item = await machine.submit("processes", "-u", str(code), "-E", f"sh probe.sh {machine.root}")
+    assert "PROBED" in item["log"]
+    machine.assert_nothing_found(item)
+
+
+# ------------------------------------------------------------------ a container
+
+
+async def test_a_container_reads_nothing_and_reaches_no_loopback(machine: SharedMachine) -> None:
+    port = machine.loopback.port
+    hosts = ("127.0.0.1", "host.docker.internal", "localhost", "[::1]", "0.0.0.0")
+    addresses = [f"http://{host}:{port}/container" for host in hosts]
+    item = await machine.submit("containers", "-d", machine.image, "-E", probe("/", *addresses))
+    assert "PROBED" in item["log"]
+    machine.assert_nothing_found(item)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"privileged": True},
+        {"volume": "/:/host"},
+        {"v": ["/var/run/docker.sock:/docker.sock"]},
+        {"--volume": "/:/host"},
+        {"mounts": ["/"]},
+        {"mount": "type=bind,src=/,dst=/host"},
+        {"network": "host"},
+        {"net": "container:launch"},
+        {"pid": "host"},
+        {"ipc": "host"},
+        {"userns": "host"},
+        {"uts": "host"},
+        {"cap_add": "SYS_ADMIN"},
+        {"cap-add": ["ALL"]},
+        {"device": "/dev/sda"},
+        {"security_opt": "seccomp=unconfined"},
+        {"runtime": "other"},
+        {"cgroup-parent": "/"},
+        {"cidfile": "/etc/x"},
+        {"env_file": "/proc/1/environ"},
+        {"label": "a=b"},
+        {"log-driver": "syslog"},
+        {"volumes_from": "other"},
+        {"Privileged": True},
+        {"HostConfig": {"Privileged": True}},
+        {"secrets": ["own"]},
+        {"env": "AGENT_VARIABLE"},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+async def test_an_option_that_leaves_the_container_is_refused(
+    machine: SharedMachine, arguments: dict[str, Any]
+) -> None:
+    given = json.dumps({"local-container": arguments})
+    item = await machine.submit(
+        "containers", "-d", machine.image, "-E", probe("/host"), "-R", given
+    )
+    assert item["phase"] == "REFUSED", item["message"]
+    machine.assert_nothing_found(item)
+
+
+# ------------------------------------------------------------------ her own Dockerfile
+
+# ------------------------------------------------------------------ requirements
+
+# ------------------------------------------------------------------ a Git URL
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/r.git",
+        "https://127.0.0.1:{port}/r.git",
+        "https://localhost:{port}/r.git",
+        "https://[::1]:{port}/r.git",
+        "https://[::ffff:127.0.0.1]:{port}/r.git",
+        "https://0x7f.1:{port}/r.git",
+        "https://2130706433:{port}/r.git",
+        "https://0.0.0.0:{port}/r.git",
+        "https://169.254.169.254/r.git",
+        "ssh://git@127.0.0.1:{port}/r.git",
+        "git://127.0.0.1:{port}/r.git",
+        "ext::sh -c 'touch /tmp/launch-attack'",
+        "file:///",
+        "--upload-pack=touch /tmp/launch-attack",
+    ],
+)
+async def test_a_git_url_reaches_neither_the_loopback_nor_the_disk(
+    machine: SharedMachine, url: str
+) -> None:
+    spec = {
+        "uri": url.format(port=machine.loopback.port),
+        "project": "default",
+        "resource": "local-process",
+        "overrides": {"entry_point": ["sh", "-c", "true"]},
+    }
+    item = await machine.push("processes", spec)
+    assert item["phase"] in {"REFUSED", "ERRORED"}, item
+    machine.assert_nothing_found(item)
+
+
+# ------------------------------------------------------------------ a schema
+
+# ------------------------------------------------------------------ an image
+
+# ------------------------------------------------------------------ the API, with her own key
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        '{{ launchItem(id: "{item}") {{ id runSpec message facts }} }}',
+        '{{ launchItems(entityName: "alice") {{ edges {{ node {{ id runSpec }} }} }} }}',
+        '{{ launchKeys(entityName: "alice") {{ id hint }} }}',
+        '{{ launchAgents(entityName: "alice") {{ id name }} }}',
+        'mutation {{ stopLaunchItem(id: "{item}") {{ id }} }}',
+        'mutation {{ retryLaunchItem(id: "{item}") {{ id }} }}',
+        'mutation {{ moveLaunchItem(id: "{item}", queueName: "containers") {{ id }} }}',
+        'mutation {{ deleteLaunchQueue(entityName: "alice", name: "containers") }}',
+    ],
+)
+async def test_her_key_opens_nothing_of_alices(machine: SharedMachine, document: str) -> None:
+    for item in (machine.running, machine.ended):
+        answer = await machine.query(machine.mallory.key, document.format(item=item))
+        assert not any((answer.get("data") or {}).values()), answer
+    shown = await machine.alice.launch("item", "show", machine.running, "--json")
+    assert shown.json()["phase"] == "STARTED"
+
+
+@pytest.mark.parametrize("channel", ["job", "setup"])
+async def test_her_key_reads_no_log_of_alices(machine: SharedMachine, channel: str) -> None:
+    basic = base64.b64encode(f"api:{machine.mallory.key}".encode()).decode()
+    async with aiohttp.ClientSession(machine.url) as session:
+        for item in (machine.running, machine.ended):
+            path = f"/launch/items/{item}/attempts/1/logs/{channel}"
+            async with session.get(path, headers={"Authorization": f"Basic {basic}"}) as answer:
+                assert answer.status == 404, await answer.text()
