@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.builders.image.content_key import check_paths, content_key, tree_digest
+from agent.builders.image.content_key import content_key, tree_digest
 from agent.builders.requirements import (
     CONSTRAINTS,
     FOLDERS,
@@ -104,7 +104,9 @@ class VirtualenvBuilder:
     async def key(self, request: BuildRequest) -> str:
         """See `BuilderPort`. Code counts only where packages are installed from it."""
         _refuse_images(request)
-        requirements = await self._requirements(request)
+        requirements = await fetch_requirements(
+            request, self._environment, self._threads, self._fetch
+        )
         interpreter = await self._interpreter(request)
         found = indexes(self._config, self._environment)
         code = ""
@@ -148,7 +150,9 @@ class VirtualenvBuilder:
         return image
 
     async def _make(self, request: BuildRequest, folder: Path, log: LogSink) -> None:
-        requirements = await self._requirements(request)
+        requirements = await fetch_requirements(
+            request, self._environment, self._threads, self._fetch
+        )
         interpreter = await self._interpreter(request)
         files = requirements.files(request.root, request.root.resolve(), editable=False)
         try:
@@ -263,10 +267,6 @@ class VirtualenvBuilder:
 
     async def _interpreter(self, request: BuildRequest) -> Interpreter:
         return await find_interpreter(request.python, self._uv_environment())
-
-    async def _requirements(self, request: BuildRequest) -> Requirements:
-        await in_thread(self._threads, lambda _: check_paths(request))
-        return await fetch_requirements(request, self._environment, self._threads, self._fetch)
 
     def _found(self, key: str, *, reused: bool) -> Image | None:
         folder = self._folder(key)

@@ -34,8 +34,8 @@ from agent.model.names import did_you_mean
 from agent.model.units import format_size
 
 if TYPE_CHECKING:
+    from agent.jobs.create import CreatedJob
     from agent.jobs.request import Kind
-    from agent.jobs.version import CreatedJob
     from agent.remote.artifacts.versions import ArtifactVersions
     from agent.remote.console import Console
 
@@ -99,8 +99,8 @@ def create(
     PATH is the URL of a repository (git), a directory or a file of code (code), or an image's
     name (image). With nothing changed since the last version, nothing is stored.
     """
+    from agent.jobs.create import create_job, open_job_store
     from agent.jobs.request import JobRequest, check_git_url
-    from agent.jobs.version import create_job, open_job_store
 
     project = _required(project)
     if kind == "git":
@@ -142,7 +142,7 @@ def create(
 def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
     """List a project's jobs."""
     project = _required(project)
-    from agent.jobs.version import open_job_store
+    from agent.jobs.create import open_job_store
 
     async def work(console: "Console") -> list[Json]:
         entity = await console.acting_entity()
@@ -267,7 +267,7 @@ def _with_artifacts(
     work: "Callable[[ArtifactVersions, JobReference], Awaitable[Result]]",
 ) -> Result:
     """Call `work` with the server's artifacts and the full reference of a job."""
-    from agent.jobs.version import open_job_store
+    from agent.jobs.create import open_job_store
 
     async def call(console: "Console") -> Result:
         named = await console.job_reference(reference, project)

@@ -12,14 +12,14 @@ from pydantic import SecretStr
 
 from agent import __version__
 from agent.cli.errors import debug_option, run_command
+from agent.cli.import_cost import import_structlog_without_rich, reduce_garbage_collection
 from agent.cli.output import print_table
-from agent.cli.startup import import_structlog_without_rich, reduce_garbage_collection
 from agent.config.agent import AgentConfig
 from agent.config.base import Model
+from agent.config.choose_server import EmbeddedServer, RemoteServer, ServerFlags, choose_for_agent
 from agent.config.document import KeyPath, dotted
 from agent.config.load import ConfigValue, Loaded, load
 from agent.config.schema import annotation_at, describe, values_of
-from agent.config.server import EmbeddedServer, RemoteServer, ServerFlags, choose_for_agent
 from agent.model.errors import InvalidInputError
 from agent.model.redact import MASK, Redactor
 from agent.model.units import format_size

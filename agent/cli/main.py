@@ -8,7 +8,7 @@ import click
 
 from agent import __version__
 from agent.cli.errors import debug_option, run_command
-from agent.cli.startup import reduce_garbage_collection
+from agent.cli.import_cost import reduce_garbage_collection
 from agent.model.names import nearest
 
 

@@ -14,7 +14,7 @@ from agent import __version__
 from agent.model.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from agent.config.server import RemoteServer
+    from agent.config.choose_server import RemoteServer
     from agent.remote.console import Console
 
 Json = dict[str, Any]
@@ -51,8 +51,8 @@ class Target:
 
     def remote(self) -> "RemoteServer":
         """Address and API key, both from the same configuration source."""
+        from agent.config.choose_server import ServerFlags, choose_for_commands
         from agent.config.load import load
-        from agent.config.server import ServerFlags, choose_for_commands
 
         flags = ServerFlags(self.server, self.api_key_file)
         return choose_for_commands(os.environ, load(os.environ), flags)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from agent.cli.startup import import_structlog_without_rich
+from agent.cli.import_cost import import_structlog_without_rich
 from agent.config.document import KeyPath
 from agent.config.load import ConfigValue, load
 

@@ -21,8 +21,8 @@ from agent.model.phase import Phase
 
 if TYPE_CHECKING:
     from agent.compose.direct import DirectRun
+    from agent.config.choose_server import EmbeddedServer, RemoteServer
     from agent.config.load import Loaded
-    from agent.config.server import EmbeddedServer, RemoteServer
     from agent.jobs.request import SubmitOptions
     from agent.remote.console import Console
 
@@ -126,7 +126,7 @@ async def _submit(
 
 async def _job_of(console: "Console", options: "SubmitOptions", *, quiet: bool) -> str | None:
     """The full reference of the job, made from --uri or existing; `None` for an image."""
-    from agent.jobs.version import create_job, open_job_store
+    from agent.jobs.create import create_job, open_job_store
 
     if options.uri is None and options.job is None:
         return None
@@ -148,8 +148,8 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
     if detach:
         return _detach()
     from agent.compose.direct import run_direct
+    from agent.config.choose_server import EmbeddedServer
     from agent.config.load import load
-    from agent.config.server import EmbeddedServer
 
     loaded = load(os.environ)
     choice = _choose_server(target, loaded)
@@ -173,7 +173,7 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
 
 def _choose_server(target: Target, loaded: "Loaded") -> "RemoteServer | EmbeddedServer":
     """The control plane of all commands; where none is configured, one of this process."""
-    from agent.config.server import EmbeddedServer
+    from agent.config.choose_server import EmbeddedServer
 
     try:
         return target.remote()

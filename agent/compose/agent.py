@@ -21,11 +21,11 @@ from agent.compose.backends import (
 )
 from agent.compose.control_plane import Announcement, Server, serve_embedded
 from agent.compose.logs import configure_log
+from agent.config.choose_server import EmbeddedServer, RemoteServer
 from agent.config.control import ControlConfig
 from agent.config.execution import OfferedResources
 from agent.config.load import Loaded
 from agent.config.schema import missing_inputs
-from agent.config.server import EmbeddedServer, RemoteServer
 from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity

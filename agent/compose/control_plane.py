@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
+from agent.config.choose_server import RemoteServer
 from agent.config.control import ControlConfig
 from agent.config.local_files import (
     EmbeddedControlPlane,
@@ -19,7 +20,6 @@ from agent.config.local_files import (
     remove_embedded,
     write_embedded,
 )
-from agent.config.server import RemoteServer
 from agent.system import machine
 
 if TYPE_CHECKING:

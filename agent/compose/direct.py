@@ -20,8 +20,8 @@ from agent.compose.agent import connect, make_daemon
 from agent.compose.backends import BackendContext, detect_resources
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig, HealthConfig
+from agent.config.choose_server import EmbeddedServer, RemoteServer, same_server
 from agent.config.local_files import read_embedded
-from agent.config.server import EmbeddedServer, RemoteServer, same_server
 from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError

@@ -17,10 +17,10 @@ from typing import Final
 
 from agent.compose.backends import CONTAINERS, BackendContext, make_sources, open_preview_backend
 from agent.config.agent import AgentConfig
+from agent.jobs.create import open_job_store
 from agent.jobs.draft import JobDraft, draft_job
 from agent.jobs.request import SubmitOptions
 from agent.jobs.submission import launch_spec, template_values
-from agent.jobs.version import open_job_store
 from agent.model.capacity import Allocation
 from agent.model.errors import NotFoundError
 from agent.model.job.job_file import FILE_NAME

@@ -40,8 +40,8 @@ from agent.control.middleware.browser_security import (
 )
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
 from agent.control.retention import Retention
-from agent.control.services.plane import open_plane
-from agent.control.web import events, items, jobs, queues, sign_in
+from agent.control.services.assembly import open_services
+from agent.control.web import agents, events, items, jobs, queues, sign_in
 from agent.control.web.rendering import (
     RENDERER,
     Renderer,
@@ -86,7 +86,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
     """Open the stores, and run the background tasks: the reaper and retention."""
     config = app[CONFIG]
     # The database first: its lock keeps a second process from cleaning up the folder.
-    async with open_plane(config) as plane:
+    async with open_services(config) as plane:
         app[PLANE] = plane
         app[SESSIONS] = Sessions(plane.signing_key, plane.control_plane_id)
         folder = await open_folder(config.data_dir)
@@ -146,7 +146,7 @@ def _add_web_routes(app: web.Application) -> None:
         "/launch": queues.overview,
         "/launch/events": events.events,
         "/launch/queues/{entity}/{queue}": queues.queue,
-        "/launch/agents/{id}": queues.agent,
+        "/launch/agents/{id}": agents.agent,
         "/launch/items/{id}": items.item,
         "/launch/jobs": jobs.all_jobs,
         "/launch/jobs/{entity}/{project}": jobs.project_jobs,

@@ -12,11 +12,11 @@ from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
-from agent.control.services.plane import Plane
+from agent.control.services.assembly import Services
 
 CONFIG: Final = web.AppKey("config", ControlConfig)
 #: The services; set once the store is open, before the first request.
-PLANE: Final = web.AppKey("plane", Plane)
+PLANE: Final = web.AppKey("plane", Services)
 CONTENTS: Final = web.AppKey("contents", ContentStore)
 RUN_FILES: Final = web.AppKey("run_files", RunFileStore)
 LOGS: Final = web.AppKey("logs", LogStore)

@@ -5,7 +5,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from agent.control.auth.policy import SYSTEM
-from agent.control.services.plane import Plane
+from agent.control.services.assembly import Services
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -44,7 +44,7 @@ class Metrics:
             "launch_agents", "Agents.", ("entity", "status"), registry=self._registry
         )
 
-    async def expose(self, plane: Plane) -> bytes:
+    async def expose(self, plane: Services) -> bytes:
         """The metrics as text for Prometheus; gauges are read from the store."""
         self._items.clear()
         self._agents.clear()

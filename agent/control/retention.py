@@ -10,7 +10,7 @@ import structlog
 from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
-from agent.control.services.plane import Plane
+from agent.control.services.assembly import Services
 from agent.control.store import agents, idempotency, items
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError
@@ -30,7 +30,7 @@ _GRACE: Final = timedelta(days=1)
 class Retention:
     """Removes rows that are older than `control.keep_items`, then the bytes behind them."""
 
-    def __init__(self, plane: Plane, logs: LogStore, contents: ContentStore) -> None:
+    def __init__(self, plane: Services, logs: LogStore, contents: ContentStore) -> None:
         self._plane = plane
         self._logs = logs
         self._contents = contents

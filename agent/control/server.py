@@ -10,7 +10,7 @@ from aiohttp import web
 from agent.config.control import ControlConfig
 from agent.control.app import create_app
 from agent.control.app_keys import PLANE, SESSIONS, STOPPING
-from agent.control.services.plane import Plane
+from agent.control.services.assembly import Services
 from agent.model.errors import ConfigError
 
 #: Seconds that open requests get when the server stops; long polls and streams end at once.
@@ -54,7 +54,7 @@ class ControlPlane:
         self._addresses: list[tuple[str, int]] = []
 
     @property
-    def services(self) -> Plane:
+    def services(self) -> Services:
         """The services, for what the composition does before serving; after `start` only."""
         return self.app[PLANE]
 

@@ -32,7 +32,7 @@ from agent.remote.artifacts.contents import Content
 from agent.remote.artifacts.versions import JOB
 
 if TYPE_CHECKING:
-    from agent.jobs.version import JobStore
+    from agent.jobs.create import JobStore
 
 #: What W&B's command line takes where no entry point is given.
 _DEFAULT_PROGRAM: Final = "main.py"

@@ -14,33 +14,9 @@ from agent.builders.image.ignore import Ignore
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.tree import walk
-from agent.ports.builder import BuildRequest
 from agent.system.tasks import Stop
 
 _EXECUTABLE: Final = 0o111
-
-
-def check_paths(request: BuildRequest) -> None:
-    """Refuse a context or a Dockerfile that is missing or outside of the source. Blocks.
-
-    Raises:
-        JobError: `SOURCE_INVALID`, naming it.
-    """
-    root = request.root.resolve()
-    context = request.context.resolve()
-    shown = os.path.relpath(request.context, request.root)
-    if not context.is_relative_to(root):
-        raise _invalid(f"Build context '{shown}' leads out of the source")
-    if not context.is_dir():
-        raise _invalid(f"Build context '{shown}' is not a folder in the source")
-    if request.dockerfile is None:
-        return
-    dockerfile = request.dockerfile.resolve()
-    shown = os.path.relpath(request.dockerfile, request.context)
-    if not dockerfile.is_relative_to(context):
-        raise _invalid(f"Dockerfile '{shown}' leads out of the build context")
-    if not dockerfile.is_file():
-        raise _invalid(f"Dockerfile '{shown}' does not exist in the build context")
 
 
 def tree_digest(folder: Path, *, everything: bool, stop: Stop, ignore: Ignore | None = None) -> str:

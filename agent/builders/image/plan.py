@@ -9,7 +9,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from agent.builders.image.content_key import check_paths
 from agent.builders.image.ignore import ignore_text, withheld
 from agent.builders.image.references import is_reference, read_reference
 from agent.builders.requirements import NONE, Requirements, find_requirements
@@ -78,7 +77,6 @@ def make_plan(
     Raises:
         JobError: `SOURCE_INVALID`, naming what cannot be used.
     """
-    check_paths(request)
     ignore = ignore_text(_own_ignore(request.context, request.dockerfile))
     kept_back = withheld(request.context, ignore)
     if request.dockerfile is not None:

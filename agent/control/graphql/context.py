@@ -12,8 +12,8 @@ from agent.control.files.contents import ContentStore
 from agent.control.files.links import Links
 from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
+from agent.control.services.assembly import Services
 from agent.control.services.paging import Page
-from agent.control.services.plane import Plane
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.spec import Json
 
@@ -33,7 +33,7 @@ _DEFAULT_PAGE: Final = 100
 class Context:
     """One request."""
 
-    plane: Plane
+    plane: Services
     principal: Principal
     metrics: Metrics
     contents: ContentStore

@@ -14,10 +14,10 @@ from typing import Any, Final, Literal
 
 from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
+from agent.control.services.assembly import Services
 from agent.control.services.checks import quoted
 from agent.control.services.job_inputs import CONFIG_KEY, to_json_schema
 from agent.control.services.jobs import JobVersion
-from agent.control.services.plane import Plane
 from agent.control.store.items import ItemRecord, Submission
 from agent.model.errors import LaunchError
 from agent.model.json_schema import UnusableSchemaError, violations
@@ -138,7 +138,7 @@ def empty_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | 
 
 
 async def submit(
-    plane: Plane, principal: Principal, version: JobVersion, form: Form, sent: Sent
+    plane: Services, principal: Principal, version: JobVersion, form: Form, sent: Sent
 ) -> ItemRecord | Form:
     """Submit the job as the form says; returns the form with its errors when that fails."""
     parameters = await plane.checker.run(

@@ -11,8 +11,8 @@ from aiohttp import web
 from agent.control.app_keys import CONFIG, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.links import Links
+from agent.control.services.assembly import Services
 from agent.control.services.jobs import JobRecord, JobVersion
-from agent.control.services.plane import Plane
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ItemRecord
@@ -101,7 +101,7 @@ async def wandb_jobs(request: web.Request) -> web.StreamResponse:
     raise web.HTTPSeeOther(job_url(names["entity"], names["project"]))
 
 
-async def _projects(plane: Plane, principal: Principal, entity: str) -> list[ProjectJobs]:
+async def _projects(plane: Services, principal: Principal, entity: str) -> list[ProjectJobs]:
     found = await plane.projects.list(principal, entity, after=None, first=_PROJECTS)
     projects = [
         ProjectJobs(entity, row.name, by_name(await plane.jobs.list(principal, entity, row.name)))
@@ -146,7 +146,7 @@ async def launch(request: web.Request) -> web.StreamResponse:
     return await _job(request, shown, outcome, status=_UNPROCESSABLE)
 
 
-async def _shown(request: web.Request, plane: Plane, principal: Principal) -> Shown:
+async def _shown(request: web.Request, plane: Services, principal: Principal) -> Shown:
     info = request.match_info
     names = info["entity"], info["project"], info["name"]
     versions = await plane.jobs.versions(principal, *names)
@@ -168,7 +168,7 @@ def _version(versions: tuple[JobVersion, ...], wanted: str) -> JobVersion | None
     return next(iter(versions), None) if wanted == "latest" else None
 
 
-async def _empty_form(plane: Plane, principal: Principal, shown: Shown) -> job_form.Form:
+async def _empty_form(plane: Services, principal: Principal, shown: Shown) -> job_form.Form:
     entity = shown.version.artifact.collection.entity
     queues = tuple(queue.name for queue in await plane.queues.list(principal, entity))
     return job_form.empty_form(shown.version, queues, shown.last_item)

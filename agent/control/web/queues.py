@@ -1,10 +1,10 @@
-"""The overview of all queues, the page of a queue, and the page of an agent."""
+"""The overview of all queues, and the page of a queue."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -13,17 +13,16 @@ from aiohttp import web
 from agent.config.document import format_yaml
 from agent.control.app_keys import PLANE, principal_of
 from agent.control.auth.policy import Principal
-from agent.control.services.plane import Plane
+from agent.control.services.assembly import Services
 from agent.control.store.agents import AgentRecord
 from agent.control.store.queues import QueueRecord
-from agent.control.web.filters import queue_url, size
+from agent.control.web.agents import recent
+from agent.control.web.filters import queue_url
 from agent.control.web.rendering import page
-from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.errors import InvalidInputError
 from agent.model.phase import PHASE_WORDS, Phase, phases_named
 
 _PAGE: Final = 50
-#: How long an agent that stopped or was lost is still shown.
-_SHOWN_FOR: Final = timedelta(days=1)
 _TABS: Final = (("items", "Items"), ("agents", "Agents"), ("settings", "Settings"))
 
 
@@ -137,7 +136,7 @@ async def queue(request: web.Request) -> web.StreamResponse:
 
 
 async def _items_tab(
-    request: web.Request, plane: Plane, principal: Principal, record: QueueRecord
+    request: web.Request, plane: Services, principal: Principal, record: QueueRecord
 ) -> dict[str, Any]:
     phases = _phases(request.query.getall("phase", []))
     after = request.query.get("after") or None
@@ -203,40 +202,3 @@ def _schema(variable: Mapping[str, Any]) -> Any:
         return json.loads(schema) if isinstance(schema, str) else schema
     except ValueError:
         return schema
-
-
-async def agent(request: web.Request) -> web.StreamResponse:
-    """One agent and its running jobs."""
-    plane, principal = request.app[PLANE], principal_of(request)
-    record = await plane.agents.get(principal, request.match_info["id"])
-    if record is None:
-        message = f"There is no agent '{request.match_info['id']}', or you may not see it."
-        raise NotFoundError(message)
-    return page(
-        request,
-        "agent.html",
-        urlencode({"entity": record.entity, "heartbeats": "1"}),
-        agent=record,
-        capacity=capacity(record),
-        items=await plane.items.held_by(principal, record.id),
-    )
-
-
-def recent(agents: Iterable[AgentRecord], now: datetime) -> tuple[AgentRecord, ...]:
-    """Live agents, then those that stopped or were lost within a day."""
-    shown = [a for a in agents if a.live or now - a.heartbeat_at < _SHOWN_FOR]
-    return tuple(sorted(shown, key=lambda agent: not agent.live))
-
-
-def capacity(agent: AgentRecord) -> tuple[tuple[str, str], ...]:
-    """The capacity of an agent, name and value."""
-    offered = agent.capacity
-    rows = [("Runners", ", ".join(agent.resources))]
-    if offered is not None:
-        rows += [
-            ("Jobs at a time", "any number" if offered.slots is None else str(offered.slots)),
-            ("Cores", "" if offered.cpus is None else f"{offered.cpus:g}"),
-            ("Memory", "" if offered.memory is None else size(offered.memory)),
-            ("GPUs", ", ".join(offered.gpus)),
-        ]
-    return tuple((name, value) for name, value in rows if value)

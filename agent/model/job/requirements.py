@@ -22,7 +22,7 @@ from typing import Any, Final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.runtime import read_pyproject
+from agent.model.job.pyproject import read_pyproject
 from agent.model.names import nearest
 
 _LARGEST: Final = 1024 * 1024

@@ -10,7 +10,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineUnavailableError
 from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.ports.runner import LogPiece
-from agent.runners.log_position import LogCursor, LogMarks
+from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
 #: Seconds before a stream that ended although the container runs is opened again.

@@ -50,6 +50,7 @@ from agent.runners.docker.container_state import (
     started_at,
     workload_of,
 )
+from agent.runners.docker.log_marks import LogMarks
 from agent.runners.docker.logs import Follower
 from agent.runners.docker.network import JobNetwork
 from agent.runners.docker.options import allowance, read_options
@@ -60,7 +61,6 @@ from agent.runners.local import (
     unknown_mount,
     write_files,
 )
-from agent.runners.log_position import LogMarks
 
 _NOT_MODIFIED: Final = 304
 _NOT_FOUND: Final = 404

@@ -20,9 +20,8 @@ from agent.sources.git.checkout import check_links, checkout, submodules
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.lfs import LargeFiles
-from agent.sources.git.mirror import (
-    Mirror,
-    MirrorCache,
+from agent.sources.git.mirror import Mirror, MirrorCache
+from agent.sources.git.refs import (
     Pin,
     check_ref,
     is_full_commit,

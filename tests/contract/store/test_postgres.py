@@ -13,8 +13,8 @@ from pydantic import SecretStr
 from sqlalchemy import make_url, text
 
 from agent.config.control import ControlConfig
+from agent.control.services.assembly import open_services
 from agent.control.services.notifications import topic_queue
-from agent.control.services.plane import open_plane
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
 from agent.model.errors import ConfigError, UnreachableError
@@ -31,7 +31,7 @@ def config(make_postgres_database: Callable[[], str], tmp_path: Path) -> Control
 
 @asynccontextmanager
 async def replicas(config: ControlConfig) -> AsyncIterator[tuple[World, World]]:
-    async with open_world(config) as one, open_plane(config) as other:
+    async with open_world(config) as one, open_services(config) as other:
         me = await other.accounts.authenticate(one.key)
         yield one, World(other, me, one.key)
 
@@ -131,7 +131,7 @@ async def test_a_stop_asked_of_one_replica_is_heard_by_an_agent_at_another(confi
 
 async def test_replicas_that_start_at_once_agree(config) -> None:
     async def identity() -> str:
-        async with open_plane(config) as plane:
+        async with open_services(config) as plane:
             return plane.control_plane_id
 
     assert len(set(await asyncio.gather(*(identity() for _ in range(4))))) == 1
@@ -195,7 +195,7 @@ async def test_the_listener_comes_back_from_a_network_that_lets_nothing_through(
     async with (
         wire_to(config) as (wire, distant),
         open_world(config) as one,
-        open_plane(distant) as plane,
+        open_services(distant) as plane,
     ):
         other = World(plane, one.me, one.key)
         await _heard_of(other, one)
@@ -208,7 +208,7 @@ async def test_a_connection_that_falls_silent_is_given_up(
 ) -> None:
     """Requests and the end of the process wait for it no longer than one deadline."""
     monkeypatch.setattr(postgres, "_STATEMENT", 0.2)
-    async with wire_to(config) as (wire, distant), open_plane(distant) as plane:
+    async with wire_to(config) as (wire, distant), open_services(distant) as plane:
         await plane.database.read(lambda tx: tx.now)
         wire.freeze()
         async with asyncio.timeout(60):
@@ -233,7 +233,7 @@ async def test_a_server_that_is_starting_is_unreachable(tmp_path: Path) -> None:
     async with await asyncio.start_server(_starting, "127.0.0.1", 0) as server:
         url = f"postgresql://x:y@127.0.0.1:{server.sockets[0].getsockname()[1]}/none"
         with pytest.raises(UnreachableError):
-            async with open_plane(ControlConfig(data_dir=tmp_path, database_url=url)):
+            async with open_services(ControlConfig(data_dir=tmp_path, database_url=url)):
                 pass
 
 
@@ -248,7 +248,7 @@ async def test_calls_after_a_cut_connection_succeed(config) -> None:
 async def test_a_server_that_is_away_is_unreachable(tmp_path: Path) -> None:
     gone = ControlConfig(data_dir=tmp_path, database_url="postgresql://x:y@127.0.0.1:9/none")
     with pytest.raises(UnreachableError, match=r"127\.0\.0\.1:9 does not answer"):
-        async with open_plane(gone):
+        async with open_services(gone):
             pass
 
 
@@ -261,7 +261,7 @@ async def test_a_server_that_refuses_us_is_named_with_its_words(config, tmp_path
     ):
         url = address.set(**change).render_as_string(hide_password=False)
         with pytest.raises(UnreachableError, match=words) as caught:
-            async with open_plane(ControlConfig(data_dir=tmp_path, database_url=url)):
+            async with open_services(ControlConfig(data_dir=tmp_path, database_url=url)):
                 pass
         assert "refuses the connection" in caught.value.message
         assert "hunter2" not in str(caught.value)
@@ -271,7 +271,7 @@ async def test_a_server_that_refuses_us_is_named_with_its_words(config, tmp_path
 async def test_an_address_that_cannot_be_read_is_named(tmp_path: Path, url: str) -> None:
     wrong = ControlConfig(data_dir=tmp_path, database_url=url)
     with pytest.raises(ConfigError, match="database_url"):
-        async with open_plane(wrong):
+        async with open_services(wrong):
             pass
 
 

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from agent.config.control import ControlConfig
-from agent.control.services.plane import DATABASE_FILE, open_plane
+from agent.control.services.assembly import DATABASE_FILE, open_services
 from agent.control.store import migrations
 from agent.control.store.migrate import HEAD
 from agent.model.errors import ConfigError, ConflictError, ServerError
@@ -24,10 +24,10 @@ REVISIONS = Path(str(migrations.__file__)).parent / "versions"
 OTHER_DAEMON = """
 import asyncio, pathlib, sys
 from agent.config.control import ControlConfig
-from agent.control.services.plane import open_plane
+from agent.control.services.assembly import open_services
 
 async def main():
-    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):
+    async with open_services(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):
         print("open", flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
@@ -42,10 +42,10 @@ async def test_a_second_daemon_is_told_who_uses_the_file(tmp_path: Path) -> None
         assert other.stdout.readline() == b"open\n"
         message = rf"{DATABASE_FILE} is in use by another process \(pid {other.pid}\)"
         with pytest.raises(ConflictError, match=message):
-            async with open_plane(ControlConfig(data_dir=tmp_path)):
+            async with open_services(ControlConfig(data_dir=tmp_path)):
                 pass
         other.kill()
-    async with open_plane(ControlConfig(data_dir=tmp_path)):
+    async with open_services(ControlConfig(data_dir=tmp_path)):
         pass
 
 
@@ -53,13 +53,14 @@ async def test_what_was_acknowledged_survives_a_killed_process(tmp_path: Path) -
     program = OTHER_DAEMON.replace(
         'print("open", flush=True)',
         "from tests.contract.store.world import World, IMAGE\n"
-        "    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))) as plane:\n"
+        "    config = ControlConfig(data_dir=pathlib.Path(sys.argv[1]))\n"
+        "    async with open_services(config) as plane:\n"
         "        account = await plane.accounts.bootstrap_local('ann')\n"
         "        me = await plane.accounts.authenticate(account.api_key)\n"
         "        item = await World(plane, me, '').submit()\n"
         "        print(item.id, flush=True)",
     ).replace(
-        "    async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
+        "    async with open_services(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
         "        from",
         "    from",
     )
@@ -75,7 +76,7 @@ async def test_what_was_acknowledged_survives_a_killed_process(tmp_path: Path) -
 async def test_the_file_is_the_owners_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        async with open_plane(ControlConfig(data_dir=tmp_path / "data")):
+        async with open_services(ControlConfig(data_dir=tmp_path / "data")):
             modes = {
                 path.name: stat.S_IMODE(path.stat().st_mode)
                 for path in (tmp_path / "data").iterdir()
@@ -87,16 +88,16 @@ async def test_the_file_is_the_owners_whatever_the_umask(tmp_path: Path) -> None
 
 
 async def test_the_identity_of_an_installation_stays(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
         first = (plane.control_plane_id, plane.signing_key)
         await plane.ready()
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
         assert (plane.control_plane_id, plane.signing_key) == first
         assert repr(plane.signing_key) not in repr(plane)
 
 
 async def test_commits_are_on_disk_and_keys_are_checked(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
         names = ("journal_mode", "synchronous", "foreign_keys")
 
         def pragmas(tx):
@@ -110,7 +111,7 @@ async def test_commits_are_on_disk_and_keys_are_checked(tmp_path: Path) -> None:
 
 
 async def test_a_transaction_that_fails_changes_nothing(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
 
         def work(tx):
             tx.connection.exec_driver_sql("DELETE FROM installation")
@@ -128,7 +129,7 @@ async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     taken = tmp_path / "file"
     taken.write_text("")
     with pytest.raises(ConfigError, match=f"data folder {taken} cannot be used: File exists"):
-        async with open_plane(ControlConfig(data_dir=taken)):
+        async with open_services(ControlConfig(data_dir=taken)):
             pass
 
 
@@ -136,18 +137,18 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path = tmp_path / DATABASE_FILE
     path.write_bytes(b"not a database, by far not" * 100)
     with pytest.raises(ServerError, match=str(path)):
-        async with open_plane(ControlConfig(data_dir=tmp_path)):
+        async with open_services(ControlConfig(data_dir=tmp_path)):
             pass
 
 
 async def test_a_schema_of_a_newer_version_is_refused(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)):
+    async with open_services(ControlConfig(data_dir=tmp_path)):
         pass
     with sqlite3.connect(tmp_path / DATABASE_FILE) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
     with pytest.raises(ConflictError, match="schema"):
-        async with open_plane(ControlConfig(data_dir=tmp_path)):
+        async with open_services(ControlConfig(data_dir=tmp_path)):
             pass
 
 
@@ -155,10 +156,10 @@ def test_starting_on_a_known_schema_does_not_import_alembic(tmp_path: Path) -> N
     program = (
         "import asyncio, pathlib, sys\n"
         "from agent.config.control import ControlConfig\n"
-        "from agent.control.services.plane import open_plane\n"
+        "from agent.control.services.assembly import open_services\n"
         "async def main():\n"
         "    for _ in range(2):\n"
-        "        async with open_plane(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
+        "        async with open_services(ControlConfig(data_dir=pathlib.Path(sys.argv[1]))):\n"
         "            pass\n"
         "asyncio.run(main())\n"
         "heavy = {'alembic', 'asyncpg', 'sqlalchemy.ext.asyncio', 'jsonschema'}\n"
@@ -172,7 +173,7 @@ def test_starting_on_a_known_schema_does_not_import_alembic(tmp_path: Path) -> N
 
 
 async def test_who_waits_hears_of_a_change_whose_caller_went_away(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
         inside, go_on = threading.Event(), threading.Event()
 
         def work(tx):
@@ -191,7 +192,7 @@ async def test_who_waits_hears_of_a_change_whose_caller_went_away(tmp_path: Path
 
 
 async def test_a_broken_rule_of_ours_is_no_trouble_with_the_file(tmp_path: Path) -> None:
-    async with open_plane(ControlConfig(data_dir=tmp_path)) as plane:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
         with pytest.raises(IntegrityError):
             await plane.database.write(
                 lambda tx: tx.connection.exec_driver_sql("UPDATE installation SET id = NULL")

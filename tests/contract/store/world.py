@@ -12,7 +12,7 @@ from sqlalchemy import text
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
 from agent.control.services.agents import AgentWithItems
-from agent.control.services.plane import Plane, open_plane
+from agent.control.services.assembly import Services, open_services
 from agent.control.store.items import ClaimRecord, ItemRecord, Submission
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
@@ -133,7 +133,7 @@ class Agent:
 class World:
     """The control plane, its first user, and the passing of time."""
 
-    plane: Plane
+    plane: Services
     me: Principal
     key: str
     numbers: Any = field(default_factory=itertools.count)
@@ -236,7 +236,7 @@ class World:
 
 @asynccontextmanager
 async def open_world(config: ControlConfig) -> AsyncIterator[World]:
-    async with open_plane(config) as plane:
+    async with open_services(config) as plane:
         account = await plane.accounts.bootstrap_local("ann")
         me = await plane.accounts.authenticate(account.api_key)
         yield World(plane, me, account.api_key)

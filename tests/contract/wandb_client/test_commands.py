@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from agent.config.execution import GitConfig
+from agent.jobs.create import CreatedJob, JobStore, create_job
 from agent.jobs.repository import Repositories
 from agent.jobs.request import JobRequest, Kind
-from agent.jobs.version import CreatedJob, JobStore, create_job
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.contract.wandb_client.environment import WandbClient

@@ -11,8 +11,8 @@ from agent.control.app_keys import LOGS
 from agent.control.auth.policy import Principal
 from agent.control.files.logs import LogKey
 from agent.control.server import ControlPlane
+from agent.control.services.assembly import Services
 from agent.control.services.notifications import topic_log
-from agent.control.services.plane import Plane
 from agent.control.store.accounts import Role
 from agent.control.store.agents import AgentRecord
 from agent.control.store.history import Channel
@@ -38,7 +38,7 @@ class Scene:
     """The control plane, with operations of users and agents."""
 
     server: ControlPlane
-    plane: Plane
+    plane: Services
     ada: Person
     folder: Path
 

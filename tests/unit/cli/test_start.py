@@ -36,7 +36,7 @@ def test_the_version_and_the_help_load_nothing_heavy(args: list[str]) -> None:
 
 def test_an_agent_loads_neither_a_control_plane_nor_the_engines_sdk() -> None:
     code = (
-        "from agent.cli.startup import import_structlog_without_rich\n"
+        "from agent.cli.import_cost import import_structlog_without_rich\n"
         "import_structlog_without_rich()\n"
         "import agent.cli.launch_agent, agent.compose.agent, agent.compose.backends"
     )

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from agent.config.execution import GitConfig
+from agent.jobs.create import JobStore
 from agent.jobs.repository import Repositories
-from agent.jobs.version import JobStore
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from tests.unit.jobs.plane import Plane, plane

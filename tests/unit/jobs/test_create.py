@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.cli.job import services_from
+from agent.jobs.create import CreatedJob, JobStore, create_job
 from agent.jobs.request import JobRequest, Kind
-from agent.jobs.version import CreatedJob, JobStore, create_job
 from agent.model.errors import AlreadyExistsError, InvalidInputError, UnreachableError
 from tests.unit.jobs.plane import Plane, Version
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.model.errors import JobError
-from agent.runners.log_position import LogCursor, LogMarks
+from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 MIB = 1024**2
 

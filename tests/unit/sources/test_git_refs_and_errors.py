@@ -6,7 +6,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.git.checkout import absolute_url
 from agent.sources.git.errors import CorruptMirrorError, failure, stalled
-from agent.sources.git.mirror import (
+from agent.sources.git.refs import (
     RemoteRefs,
     check_ref,
     is_full_commit,

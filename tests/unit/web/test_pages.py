@@ -9,7 +9,7 @@ from agent.control.store.agents import AgentProtocol, AgentRecord
 from agent.control.store.history import AttemptRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
-from agent.control.web import filters, items, queues
+from agent.control.web import agents, filters, items, queues
 from agent.model.capacity import Capacity, Demand
 from agent.model.phase import TERMINAL, Phase
 
@@ -121,7 +121,7 @@ def test_agents_lost_long_ago_are_not_shown_and_live_ones_come_first():
     lost = replace(AGENT, id="lost", lost=True, heartbeat_at=NOW - timedelta(hours=2))
     gone = replace(lost, id="gone", heartbeat_at=NOW - timedelta(days=2))
 
-    assert [a.id for a in queues.recent([lost, gone, AGENT], NOW)] == ["lost", "agent1"][::-1]
+    assert [a.id for a in agents.recent([lost, gone, AGENT], NOW)] == ["lost", "agent1"][::-1]
 
 
 def test_counts_come_in_the_order_of_an_items_life():
@@ -178,7 +178,7 @@ def test_facts_are_texts_without_the_empty_ones():
 
 
 def test_capacity_is_shown_with_units():
-    assert queues.capacity(AGENT) == (
+    assert agents.capacity(AGENT) == (
         ("Runners", "local-process"),
         ("Jobs at a time", "2"),
         ("Cores", "1.5"),
@@ -188,13 +188,13 @@ def test_capacity_is_shown_with_units():
 
 
 def test_an_agent_of_wandb_has_no_known_capacity():
-    assert queues.capacity(replace(AGENT, capacity=None, resources=())) == ()
+    assert agents.capacity(replace(AGENT, capacity=None, resources=())) == ()
 
 
 def test_unlimited_jobs_are_shown_as_any_number():
     agent = replace(AGENT, capacity=Capacity(slots=None))
 
-    assert ("Jobs at a time", "any number") in queues.capacity(agent)
+    assert ("Jobs at a time", "any number") in agents.capacity(agent)
 
 
 @pytest.mark.parametrize(

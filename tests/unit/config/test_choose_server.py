@@ -6,6 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from agent.config.choose_server import (
+    EmbeddedServer,
+    RemoteServer,
+    ServerFlags,
+    choose_for_agent,
+    choose_for_commands,
+)
 from agent.config.load import Loaded, load
 from agent.config.local_files import (
     EmbeddedControlPlane,
@@ -14,13 +21,6 @@ from agent.config.local_files import (
     save_key,
     saved_key,
     write_embedded,
-)
-from agent.config.server import (
-    EmbeddedServer,
-    RemoteServer,
-    ServerFlags,
-    choose_for_agent,
-    choose_for_commands,
 )
 from agent.config.wandb import HOSTED_URL
 from agent.model.errors import AuthenticationError, ConfigError

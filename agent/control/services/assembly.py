@@ -34,7 +34,7 @@ _KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class Services:
     """All services of the control plane, without HTTP."""
 
     #: Names the installation in labels and object names; stable for the database's life.
@@ -70,7 +70,7 @@ class Plane:
 
 
 @asynccontextmanager
-async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
+async def open_services(config: ControlConfig) -> AsyncIterator[Services]:
     """Open the store, bring its schema up to date and assemble the services.
 
     The caller runs `plane.reaper.run()` as a task of its own.
@@ -98,10 +98,10 @@ async def open_plane(config: ControlConfig) -> AsyncIterator[Plane]:
         await plane.logs.flush()
 
 
-def assemble(context: ServiceContext) -> Plane:
+def assemble(context: ServiceContext) -> Services:
     """The services over an open store."""
     logs = AttemptLogs(context)
-    return Plane(
+    return Services(
         control_plane_id=context.control_plane_id,
         config=context.config,
         signing_key=context.signing_key,
