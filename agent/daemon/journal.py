@@ -3,7 +3,7 @@
 Only one fact in it is recorded nowhere else (workload labels, control plane): that no start was
 sent. So a lost or damaged journal makes more attempts end as lost, and never starts one twice;
 a damaged file is set aside and a new one is created. Writes that must be durable before the
-agent goes on (the intent to start, an outcome) are awaited; the others are committed with the
+agent goes on (that a start is sent, an outcome) are awaited; the others are committed with the
 next such write, or shortly after.
 """
 
@@ -35,7 +35,7 @@ from agent.model.work import Lease
 
 Result = TypeVar("Result")
 
-_VERSION: Final = 3
+_VERSION: Final = 4
 #: Seconds after which a write that is not awaited is committed without one that is.
 _COMMIT_DELAY: Final = 0.5
 _SCHEMA: Final = """
@@ -43,7 +43,7 @@ CREATE TABLE attempt (
   item TEXT NOT NULL,
   attempt INTEGER NOT NULL,
   epoch INTEGER NOT NULL,
-  start_intended INTEGER NOT NULL DEFAULT 0,
+  start_sent INTEGER NOT NULL DEFAULT 0,
   log_resume TEXT NOT NULL DEFAULT '',
   outcome TEXT,
   over INTEGER NOT NULL DEFAULT 0,
@@ -66,7 +66,7 @@ class JournalEntry:
 
     lease: Lease
     #: False proves that no start was ever sent.
-    start_intended: bool
+    start_sent: bool
     log_resume: str
     outcome: Outcome | None
     #: The outcome was acknowledged, or the attempt is not held by this agent any more.
@@ -117,15 +117,15 @@ class Journal:
         self._thread.shutdown()
 
     def opened(self, lease: Lease) -> None:
-        """A workload is going to be created; whatever was recorded before never started."""
-        self._write_later(lease, start_intended=0, outcome=None, over=0)
+        """No start was sent so far under any lease of this attempt."""
+        self._write_later(lease, start_sent=0, outcome=None, over=0)
         # Committed now, so that it is nearly always durable before the permit is requested:
         # after a crash between the two it proves that no start was sent.
         self._commit_now()
 
-    async def start_intended(self, lease: Lease) -> None:
-        """A start may be sent from now on. Durable on return."""
-        await self._submit(*_upsert(lease, start_intended=1))
+    async def start_sent(self, lease: Lease) -> None:
+        """The start will be sent now, and never again. Durable on return."""
+        await self._submit(*_upsert(lease, start_sent=1))
 
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process resumes the job's log: text of a `ResumePoint`."""
@@ -208,18 +208,18 @@ class Journal:
 
     def _read(self) -> list[JournalEntry]:
         rows = self._opened_database().execute(
-            "SELECT item, attempt, epoch, start_intended, log_resume, outcome, over"
+            "SELECT item, attempt, epoch, start_sent, log_resume, outcome, over"
             " FROM attempt ORDER BY item, attempt"
         )
         return [
             JournalEntry(
                 Lease(item, attempt, epoch),
-                start_intended=bool(intended),
+                start_sent=bool(sent),
                 log_resume=point,
                 outcome=_decode(encoded) if encoded else None,
                 over=bool(over),
             )
-            for item, attempt, epoch, intended, point, encoded, over in rows
+            for item, attempt, epoch, sent, point, encoded, over in rows
         ]
 
     def _opened_database(self) -> sqlite3.Connection:

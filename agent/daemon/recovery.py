@@ -19,7 +19,7 @@ from agent.model.errors import LaunchError
 from agent.model.phase import Lost, Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
-from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Start
+from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Settle, Start
 from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.dependencies import Backend
 from agent.pipeline.logs import ResumePoint
@@ -49,12 +49,12 @@ class ServerState(Enum):
 class JournalState(Enum):
     """The attempt's state in the journal."""
 
-    #: No entry. The journal may have been lost, so this proves nothing.
+    #: No entry, or one of a lease before the previous one. This proves nothing.
     NOTHING = auto()
     #: No start was ever sent.
-    NOT_STARTED = auto()
-    #: A start may have been sent.
-    START_INTENDED = auto()
+    NOT_SENT = auto()
+    #: A start was sent, or was about to be.
+    SENT = auto()
     #: The outcome is known and was not acknowledged.
     OUTCOME = auto()
     #: The outcome was acknowledged, or the attempt was lost to another agent.
@@ -65,9 +65,10 @@ class RunnerState(Enum):
     """The state of the workload with the attempt's name."""
 
     NOTHING = auto()
-    #: Never started.
+    #: Never started, says the backend: an engine that was killed in the middle of a start says
+    #: so of a job that ran.
     CREATED = auto()
-    #: Never started, and created under a lease that was lost: its token and devices are void.
+    #: The same, and created under a lease that was lost: its token and devices are void.
     OUTDATED = auto()
     RUNNING = auto()
     EXITED = auto()
@@ -80,6 +81,8 @@ class RecoveryAction(Enum):
     PREPARE = auto()
     #: Obtain the permit, then start the workload that exists.
     START = auto()
+    #: A start may have been sent: find out what it led to, and send none.
+    SETTLE = auto()
     #: Watch the workload, or read how it ended.
     FOLLOW = auto()
     #: Report the outcome that the journal has.
@@ -93,7 +96,7 @@ class RecoveryAction(Enum):
 
 
 def decide(server: ServerState, journal: JournalState, runner: RunnerState) -> RecoveryAction:
-    """The action for one attempt: an attempt that may have been started is never started again."""
+    """The action for one attempt: once a start may have been sent, none is sent again."""
     match server:
         case ServerState.UNSTARTED | ServerState.PERMITTED | ServerState.STARTED:
             return _decide_held(server, journal, runner)
@@ -110,26 +113,23 @@ def decide(server: ServerState, journal: JournalState, runner: RunnerState) -> R
 def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState) -> RecoveryAction:
     if journal is JournalState.OUTCOME:
         return RecoveryAction.DELIVER
+    if runner in {RunnerState.RUNNING, RunnerState.EXITED}:
+        return RecoveryAction.FOLLOW
+    if server is ServerState.STARTED:
+        # The start was answered; a backend that shows none has lost it.
+        return RecoveryAction.REPORT_LOST
+    # The agent notes that it sends a start after the permit and before the request.
+    not_sent = journal is JournalState.NOT_SENT or (
+        server is ServerState.UNSTARTED and journal is not JournalState.SENT
+    )
     match runner:
-        case RunnerState.RUNNING | RunnerState.EXITED:
-            return RecoveryAction.FOLLOW
-        case RunnerState.OUTDATED if server is ServerState.UNSTARTED:
+        case RunnerState.CREATED:
+            return RecoveryAction.START if not_sent else RecoveryAction.SETTLE
+        case RunnerState.OUTDATED:
             # Creating it again replaces it.
-            return RecoveryAction.PREPARE
-        case RunnerState.CREATED | RunnerState.OUTDATED:
-            # The server recorded a start and this workload never started, so another workload of
-            # this attempt ran and no longer exists.
-            return (
-                RecoveryAction.REPORT_LOST
-                if server is ServerState.STARTED
-                else RecoveryAction.START
-            )
-        case RunnerState.NOTHING:
-            # Without a permit no start is sent, whatever was intended.
-            never_started = server is ServerState.UNSTARTED or (
-                server is ServerState.PERMITTED and journal is JournalState.NOT_STARTED
-            )
-            return RecoveryAction.PREPARE if never_started else RecoveryAction.REPORT_LOST
+            return RecoveryAction.PREPARE if not_sent else RecoveryAction.SETTLE
+        case _:
+            return RecoveryAction.PREPARE if not_sent else RecoveryAction.REPORT_LOST
 
 
 # ------------------------------------------------------------------------- observations
@@ -249,6 +249,8 @@ def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | No
     match action:
         case RecoveryAction.START if workload is not None:
             return Start(workload)
+        case RecoveryAction.SETTLE if workload is not None:
+            return Settle(workload)
         case RecoveryAction.FOLLOW if workload is not None:
             return Follow(workload, resume)
         case RecoveryAction.DELIVER if entry is not None and entry.outcome is not None:
@@ -277,13 +279,13 @@ def _journal_state(entry: JournalEntry | None, current: Lease | None = None) -> 
             return JournalState.OUTCOME
         case JournalEntry(over=True):
             return JournalState.CLOSED
-        case JournalEntry(start_intended=True):
-            return JournalState.START_INTENDED
+        case JournalEntry(start_sent=True):
+            return JournalState.SENT
         case JournalEntry(lease=noted) if current is not None and noted.epoch != current.epoch - 1:
             # Another agent held it in between, and may have sent a start.
-            return JournalState.START_INTENDED
+            return JournalState.NOTHING
         case _:
-            return JournalState.NOT_STARTED
+            return JournalState.NOT_SENT
 
 
 def _key(lease: Lease) -> Key:

@@ -187,7 +187,10 @@ class Engine:
             reason = "it took too long"
         elif isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
             reason = error.os_error.strerror
-        return EngineUnavailableError(self.address.given, reason or type(error).__name__)
+        unsent = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+        return EngineUnavailableError(
+            self.address.given, reason or type(error).__name__, sent=not unsent
+        )
 
 
 def _parsed(status: int, text: bytes) -> EngineResponse:

@@ -6,6 +6,17 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 
 _BAD_REQUEST: Final = 400
+#: Parts of the engine's messages about its own broken connections.
+_LOST_WITHIN: Final = (
+    "unavailable",
+    "eof",
+    "ttrpc: closed",
+    "transport is closing",
+    "connection refused",
+    "connection reset",
+    "deadline exceeded",
+    "context canceled",
+)
 
 #: Part of the engine's message → cause and hint; the first match counts.
 _REFUSALS: Final[tuple[tuple[str, Cause, str], ...]] = (
@@ -37,12 +48,16 @@ class EngineError(JobError):
 
 
 class EngineUnavailableError(EngineError):
-    """The engine cannot be reached, or the connection broke before its response."""
+    """The engine cannot be reached, or the connection broke before its response.
 
-    def __init__(self, address: str, reason: str) -> None:
+    `sent`: the request may have reached it, since the connection had been made.
+    """
+
+    def __init__(self, address: str, reason: str, *, sent: bool = False) -> None:
         super().__init__(
             address, "does not answer", reason, hint="Check that it runs: `docker info`."
         )
+        self.sent = sent
 
 
 class EngineRefusedError(EngineError):
@@ -51,6 +66,12 @@ class EngineRefusedError(EngineError):
     def __init__(self, address: str, status: int, reason: str) -> None:
         super().__init__(address, "refused a call", reason)
         self.status = status
+
+
+def is_lost_within(message: str) -> bool:
+    """Whether the engine itself got no answer, from containerd or a shim: it does not know."""
+    lowered = message.lower()
+    return any(part in lowered for part in _LOST_WITHIN)
 
 
 def refusal(what: str, status: int, message: str) -> JobError:

@@ -18,7 +18,7 @@ from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
-from agent.pipeline.run import create, permit_and_start, watch
+from agent.pipeline.run import create, permit_and_start, settle, watch
 from agent.ports.runner import Workload
 
 #: Seconds. An item that cannot be released in time is queued again when its lease expires.
@@ -40,6 +40,13 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Settle:
+    """An earlier process may have sent a start, and the backend shows none."""
+
+    workload: Workload
+
+
+@dataclass(frozen=True, slots=True)
 class Follow:
     """Started by an earlier process; it may have ended by now."""
 
@@ -56,7 +63,7 @@ class Deliver:
     resume: ResumePoint = FROM_START
 
 
-Begin = Prepare | Start | Follow | Deliver
+Begin = Prepare | Start | Settle | Follow | Deliver
 
 
 async def run_attempt(context: AttemptContext, begin: Begin) -> None:
@@ -114,10 +121,16 @@ class _Attempt:
                 return await self._start_and_watch(self._workload)
             case Start(workload=workload):
                 self._workload = workload
+                self._context.dependencies.journal.opened(self._context.lease)
                 return await self._start_and_watch(workload)
+            case Settle(workload=workload):
+                self._workload, self._may_run = workload, True
+                await self._restore_permit()
+                return await self._watch_started(await settle(self._context, workload))
             case Follow(workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
-                return await self._adopt(workload, resume)
+                await self._restore_permit()
+                return await watch(self._context, workload, resume)
             case Deliver(outcome=outcome, workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
                 if workload is not None:
@@ -153,18 +166,21 @@ class _Attempt:
     async def _start_and_watch(self, workload: Workload) -> Outcome:
         self._context.cancellation.check()
         self._may_run = True
-        started = await permit_and_start(self._context, workload)
+        return await self._watch_started(await permit_and_start(self._context, workload))
+
+    async def _watch_started(self, started: Workload | Outcome) -> Outcome:
         if not isinstance(started, Workload):
             return started
         self._workload = started
         return await watch(self._context, started)
 
-    async def _adopt(self, workload: Workload, resume: ResumePoint) -> Outcome:
+    async def _restore_permit(self) -> None:
+        """Obtain a permit that the control plane has lost (restored from a backup).
+
+        It takes no outcome without one. Its answer changes nothing here: a start was sent.
+        """
         if self._context.claim.phase in UNSTARTED_HELD:
-            # The control plane has lost the permit (restored from a backup), and takes no outcome
-            # without one. Its answer changes nothing here: the job has been started.
             self._context.report.apply(await self._context.report.permit())
-        return await watch(self._context, workload, resume)
 
     async def _end_cancelled(self, cause: CancelReason) -> Outcome | None:
         """End without an outcome, unless it is to be stopped."""

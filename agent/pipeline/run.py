@@ -66,22 +66,31 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
         AttemptCancelledError: fenced, or detached while the permit was not answered.
         LaunchError: it did not start: `START_*`, `DISK_FULL`.
     """
-    # The intent may become durable while the permit is being asked for: without a permit no
-    # start is sent, so an intent without one makes recovery assume a start that did not happen,
-    # and never overlook one that did.
-    permit = asyncio.create_task(attempt.report.permit(), name=f"permit-{attempt.lease.item_id}")
-    try:
-        await attempt.dependencies.journal.start_intended(attempt.lease)
-        status = await permit
-    finally:
-        if not permit.done():
-            await cancel_task(permit)
+    status = await attempt.report.permit()
     if status is LeaseStatus.FENCED:
         attempt.cancellation.send(CancelReason.FENCED)
         raise AttemptCancelledError(CancelReason.FENCED)
     if status is LeaseStatus.STOP or attempt.cancellation.strongest(frozenset({CancelReason.STOP})):
         return Stopped("stopped on request before it started")
-    match await _start(attempt, workload):
+    # After the permit and before the request: a process that dies before this note has sent
+    # nothing, and one that dies after it may have.
+    await attempt.dependencies.journal.start_sent(attempt.lease)
+    return _settled(await _start(attempt, workload))
+
+
+async def settle(attempt: AttemptContext, workload: Workload) -> Workload | Outcome:
+    """What a start led to that an earlier process may have sent; none is sent now.
+
+    Raises:
+        AttemptCancelledError: detached or fenced.
+        LaunchError: as `permit_and_start`.
+    """
+    settling = attempt.backend.runner.settle(workload)
+    return _settled(await attempt.cancellation.guard(settling, WHILE_REPORTING))
+
+
+def _settled(result: StartResult) -> Workload | Outcome:
+    match result:
         case Started(workload=started):
             return started
         case NeverStarted(error=error):

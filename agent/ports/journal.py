@@ -14,10 +14,10 @@ class AttemptJournal(Protocol):
     """
 
     def opened(self, lease: Lease) -> None:
-        """The workload of this attempt will be created."""
+        """No start was sent so far under any lease of this attempt."""
 
-    async def start_intended(self, lease: Lease) -> None:
-        """A start may be sent from now on. Without this, nothing was ever started."""
+    async def start_sent(self, lease: Lease) -> None:
+        """The start will be sent now, and never again. Without this, nothing was ever started."""
 
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process goes on with the job's log; text of a `ResumePoint`."""

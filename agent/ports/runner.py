@@ -16,8 +16,11 @@ What every runner guarantees, and the conformance suite (`agent.testing.runner_s
   (same control plane, item and attempt) is adopted and returned as found; foreign is refused.
   What an earlier epoch created and never started is replaced, since its token, devices and
   arguments belong to a lease that was lost; what a later epoch created raises `FencedError`.
-- `start` makes a workload run at most once, whoever calls it and however often. If the
-  backend's answer is lost, the runner finds out what happened before it returns.
+- `start` makes a workload run at most once, whoever calls it and however often, as far as the
+  backend's word can be trusted; and it sends one request. If the answer is lost, the runner
+  finds out what happened before it returns. A caller that cannot exclude that an earlier process
+  sent a start calls `settle`: an engine that was killed in the middle of a start has run the
+  job, and afterwards says that it never did.
 - Nothing restarts or is removed automatically.
 - A workload outlives the agent: a new process finds it with `owned`, with its log from the
   first byte and its ending.
@@ -275,6 +278,13 @@ class RunnerPort(Protocol):
 
         Never raises for what the backend does: a refusal is `NeverStarted`, an answer that
         was lost and cannot be found out is `StartUnknown`.
+        """
+
+    async def settle(self, workload: Workload) -> StartResult:
+        """What a start led to that an earlier process may have sent; sends none.
+
+        `StartUnknown` if the backend shows no start. Where a name can be started once only,
+        whoever asks, the runner may send the start again.
         """
 
     def watch(self, workload: Workload) -> AsyncIterator[Progress]:

@@ -1,7 +1,8 @@
-"""Facts of this machine: cores, memory, GPUs, host and user name; whether a disk is full."""
+"""Facts of this machine: boot, cores, memory, GPUs, host and user name; whether a disk is full."""
 
 import asyncio
 import errno
+import functools
 import getpass
 import os
 import re
@@ -47,6 +48,12 @@ async def gpus() -> tuple[str, ...]:
 def gpu_ids(listing: bytes) -> tuple[str, ...]:
     """Ids from the output of `nvidia-smi -L`."""
     return tuple(match[1].decode() for match in _GPU_LINE.finditer(listing))
+
+
+@functools.cache
+def boot_id() -> str:
+    """The kernel's id of the present boot; another one after each restart of the machine."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
 
 def host_name() -> str:

@@ -143,7 +143,7 @@ class ProcessStage:
     async def occupy(self, name: str) -> None:
         folder = self.root / name
         folder.mkdir(parents=True)
-        theirs = {"name": name, "labels": {}, "argv": ["true"], "workdir": "/"}
+        theirs = {"name": name, "labels": {}, "argv": ["true"], "workdir": "/", "boot": ""}
         (folder / "job.json").write_text(json.dumps(theirs))
 
     async def vanish(self, workload: Workload) -> None:

@@ -164,6 +164,11 @@ class ScriptedEngine:
         job.gone = True
         job.touch()
 
+    def forget_start(self, name: str) -> None:
+        """It ran, and the engine says `created`: as one does that is killed while it starts it."""
+        job = self.workloads[name]
+        job.waiting = job.started_at = job.accepted_at = job.ending = None
+
     def go_away(self) -> None:
         """Stop answering; running jobs run on, as with live restore."""
         self._away = True
@@ -284,6 +289,16 @@ class ScriptedRunner:
                     return StartUnknown(error.cause, f"{error.message} It may have been started.")
                 return NeverStarted(error)
         return StartUnknown(Cause.LOST_ENGINE, "No answer to a start; it may have been started.")
+
+    async def settle(self, workload: Workload) -> StartResult:
+        """See the port; an engine that queues takes a name once, so the start is repeated."""
+        if self._engine.queues:
+            return await self.start(workload)
+        await self._engine.reach("settle", workload.name)
+        job = self._job(workload)
+        if job.waiting is not None:
+            return Started(job.seen(), before=True)
+        return StartUnknown(Cause.LOST_ENGINE, f"'{workload.name}' may have been started")
 
     async def _start(self, workload: Workload) -> StartResult:
         await self._engine.reach("start", workload.name)

@@ -9,19 +9,24 @@ import json
 import math
 from collections.abc import AsyncGenerator, Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-import aiohttp
 import structlog
 
 from agent.config.execution import DockerRunnerConfig, MountConfig
 from agent.docker.client import Engine, EngineResponse
-from agent.docker.errors import EngineError, EngineUnavailableError, refusal
+from agent.docker.errors import (
+    EngineError,
+    EngineRefusedError,
+    EngineUnavailableError,
+    is_lost_within,
+    refusal,
+)
 from agent.docker.sdk import DockerSdk
 from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
@@ -68,6 +73,8 @@ _CONFLICT: Final = 409
 #: A name may still be taken by a container that is being removed: tries, and pause in seconds.
 _CREATE_TRIES: Final = 5
 _CREATE_PAUSE: Final = 0.2
+#: Starts that are not sent because the engine cannot be reached.
+_START_TRIES: Final = 3
 #: Inspections after a start whose response was lost, and seconds between them. A start takes
 #: the engine tenths of a second.
 _START_LOOKS: Final = 10
@@ -184,77 +191,92 @@ class DockerRunner:
 
     async def start(self, workload: Workload) -> StartResult:
         """See the port. The start time is this machine's clock."""
-        fresh = workload.id in self._fresh
+        inspect_first = workload.id not in self._fresh
         # Sent without an inspection at most once, also if this call is cancelled half-way.
         self._fresh.discard(workload.id)
-        try:
-            found = None if fresh else await self._earlier_start(workload)
-            return found or await self._start_once(workload)
-        except EngineUnavailableError as error:
-            if fresh and not _was_sent(error):
-                return await self._start_when_back(workload, error)
-            return await self._find_out(workload, error)
-        except EngineError as error:
-            return StartUnknown(error.cause, error.message)
-        except JobError as error:
-            return NeverStarted(error)
+        failure: JobError | None = None
+        for _ in range(_START_TRIES):
+            try:
+                if inspect_first and (earlier := await self._earlier_start(workload)) is not None:
+                    return earlier
+                return await self._send_start(workload)
+            except EngineError as error:
+                failure = error
+            except JobError as error:
+                return NeverStarted(error)
+            inspect_first = True
+            if not await self._engine.wait_until_reachable(self._outage_timeout):
+                break
+        message = f"{failure} The container '{workload.name}' was not started."
+        return NeverStarted(JobError(Cause.START_FAILED, message))
 
-    async def _start_once(self, workload: Workload) -> StartResult:
-        response = await self._send_start(workload)
-        if response.status == _NOT_FOUND and "network" in response.message:
+    async def _send_start(self, workload: Workload) -> StartResult:
+        """One request.
+
+        Raises:
+            EngineError: it was not sent, or it was refused for a reason that is removed now.
+        """
+        try:
+            answer = await self._engine.call("POST", f"/containers/{workload.id}/start")
+        except EngineUnavailableError as error:
+            if not error.sent:
+                raise
+            return await self._find_start(workload, str(error))
+        if answer.ok:
+            now = datetime.now(UTC)
+            return Started(replace(workload, state=WorkloadState.RUNNING, started_at=now))
+        if answer.status == _NOT_FOUND and "network" in answer.message:
             # Somebody pruned the network while no container was on it.
             await self._network.ensure()
-            if (earlier := await self._earlier_start(workload)) is not None:
-                return earlier
-            response = await self._send_start(workload)
-        if response.status == _NOT_MODIFIED:
-            found = await self._earlier_start(workload)
-            return found or StartUnknown(Cause.LOST_WORKLOAD, f"'{workload.name}' is gone")
-        if not response.ok:
-            what = f"The container '{workload.name}' could not be started"
-            return NeverStarted(_refused(what, response))
-        now = datetime.now(UTC)
-        return Started(replace(workload, state=WorkloadState.RUNNING, started_at=now))
+            raise EngineRefusedError(self._engine.address.given, answer.status, answer.message)
+        if answer.status == _NOT_MODIFIED or is_lost_within(answer.message):
+            return await self._find_start(workload, answer.message)
+        return NeverStarted(
+            _refused(f"The container '{workload.name}' could not be started", answer)
+        )
 
-    async def _start_when_back(self, workload: Workload, error: EngineError) -> StartResult:
-        """The connection was never made, so nothing was sent: start once the engine is back."""
-        if not await self._engine.wait_until_reachable(self._outage_timeout):
-            message = f"{error.message} The container '{workload.name}' was not started."
-            return NeverStarted(JobError(Cause.START_FAILED, message, hint=error.hint))
-        return await self.start(workload)
+    async def settle(self, workload: Workload) -> StartResult:
+        """See the port: inspects until the engine shows a start, for as long as one takes."""
+        return await self._find_start(
+            workload, f"The agent ended while it started '{workload.name}'."
+        )
 
-    async def _find_out(self, workload: Workload, error: EngineError) -> StartResult:
-        """The response was lost: inspect until the engine shows a start.
+    async def _find_start(self, workload: Workload, why: str) -> StartResult:
+        """What became of a start that was sent: it is not sent again.
 
-        The request is not sent again: an engine that is killed in the middle of a start has
-        run the job and afterwards says `created`.
+        An engine that is killed in the middle of a start has run the job and afterwards says
+        `created`, so only a start or a refusal that it shows is believed.
         """
         log = structlog.get_logger().bind(workload=workload.name)
-        log.warning("the response to a start was lost; inspecting", error=str(error))
+        log.warning("the response to a start was lost; inspecting", error=why)
         await self._engine.wait_until_reachable(self._outage_timeout)
         for _ in range(_START_LOOKS):
-            try:
-                found = await self._earlier_start(workload)
-            except EngineError:
-                found = None
-            if found is not None:
-                return found
+            with suppress(EngineError):
+                found = await self._earlier_start(workload, refused=True)
+                if found is not None:
+                    return found
             await asyncio.sleep(_START_PAUSE)
-        return StartUnknown(error.cause, f"{error.message} The job may have been started.")
+        return StartUnknown(Cause.LOST_ENGINE, f"{why} The job may have been started.")
 
-    async def _earlier_start(self, workload: Workload) -> StartResult | None:
+    async def _earlier_start(
+        self, workload: Workload, *, refused: bool = False
+    ) -> StartResult | None:
         """What an earlier start led to; `None` if the engine shows none.
 
         Inspected before each start that is not the first: the engine would run an exited
-        container a second time.
+        container a second time. `refused`: a refusal that the engine recorded is a result, too.
         """
         inspected = await self._containers.inspect(workload.id)
         if inspected is None:
             message = f"the container '{workload.name}' has been removed"
             return StartUnknown(Cause.LOST_WORKLOAD, message)
-        if started_at(inspected) is None:
-            return None
-        return Started(workload_of(inspected) or workload, before=True)
+        if started_at(inspected) is not None:
+            return Started(workload_of(inspected) or workload, before=True)
+        error = str(inspected["State"].get("Error") or "")
+        if refused and error and not is_lost_within(error):
+            what = f"The container '{workload.name}' could not be started"
+            return NeverStarted(refusal(what, 0, error))
+        return None
 
     async def watch(self, workload: Workload) -> AsyncGenerator[Progress, None]:
         """See the port. A started container runs at once, so it is never pending."""
@@ -337,9 +359,6 @@ class DockerRunner:
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
             raise _refused(f"The container '{workload.name}' could not be replaced", answer)
 
-    async def _send_start(self, workload: Workload) -> EngineResponse:
-        return await self._engine.call("POST", f"/containers/{workload.id}/start")
-
     def _body(self, request: RunRequest) -> dict[str, Any]:
         options = read_options(request.arguments, self._allowed)
         mounts = [_bind(str(path), target) for target, path in file_paths(request).items()]
@@ -378,8 +397,3 @@ def _refused(what: str, answer: EngineResponse) -> JobError:
 
 def _bind(source: str, target: str, *, read_only: bool = True) -> Json:
     return {"Type": "bind", "Source": source, "Target": target, "ReadOnly": read_only}
-
-
-def _was_sent(error: EngineUnavailableError) -> bool:
-    """Whether the request may have reached the engine: the connection had been made."""
-    return not isinstance(error.__cause__, aiohttp.ClientConnectorError)

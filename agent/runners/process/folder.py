@@ -1,9 +1,12 @@
 """The folder of one job: its description, its log, its status file. All of it blocks.
 
 The starter creates the status file exclusively, so its existence means that a start was tried.
-It has up to three lines: `start <seconds since 1970>` by the starter, `pid <n>` by the
+Its lines: `start <seconds since 1970>` and `boot <id>` by the starter, `pid <n>` by the
 supervisor once it handles signals, `exit <code>` at the end. The supervisor holds a lock on it
 while it lives, which no reuse of process ids can imitate.
+
+A machine that loses power loses files of its last seconds, so a missing status file proves
+something only in the boot in which the folder was created.
 """
 
 import json
@@ -11,13 +14,14 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from agent.model.work import Lease, lease_from_labels
 from agent.system.locks import try_lock
+from agent.system.machine import boot_id
 
 _JOB: Final = "job.json"
 _SECRETS: Final = "environment"
@@ -34,6 +38,8 @@ class Status:
     finished_at: datetime | None
     #: Whether the supervisor lives.
     alive: bool
+    #: Whether the machine has not been restarted since.
+    same_boot: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class Job:
     labels: dict[str, str]
     argv: tuple[str, ...]
     workdir: str
+    #: Of the machine, at its creation.
+    boot: str
 
     @property
     def lease(self) -> Lease | None:
@@ -66,9 +74,8 @@ class Folder:
         """
         pairs = (f"{name}={value}" for name, value in environment.items())
         _write(self.path / _SECRETS, "\0".join(pairs))
-        described = {"name": job.name, "labels": job.labels, "argv": job.argv}
         draft = self.path / f"{_JOB}.new"
-        _write(draft, json.dumps(described | {"workdir": job.workdir}))
+        _write(draft, json.dumps(asdict(job)))
         draft.replace(self.path / _JOB)
 
     def job(self) -> Job | None:
@@ -78,7 +85,7 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         raw = json.loads(text)
-        return Job(raw["name"], raw["labels"], tuple(raw["argv"]), raw["workdir"])
+        return Job(**raw | {"argv": tuple(raw["argv"])})
 
     def environment(self) -> dict[str, str]:
         """Variables of the job; removed once it has been started."""
@@ -149,4 +156,5 @@ def _read_status(path: Path) -> Status | None:
         exit_code=code,
         finished_at=None if code is None else changed,
         alive=alive,
+        same_boot=words.get("boot") == boot_id(),
     )

@@ -47,7 +47,7 @@ from agent.runners.process.environment import (
 from agent.runners.process.folder import Folder, Job, Status, folders
 from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members, stop_group
 from agent.runners.process.spawn import JobUser, ProcessLimits, StartedBeforeError, spawn
-from agent.system.machine import is_disk_full
+from agent.system.machine import boot_id, is_disk_full
 
 T = TypeVar("T")
 
@@ -131,6 +131,21 @@ class ProcessRunner:
             return await self._in_thread(lambda: self._start(workload))
         except JobError as error:
             return NeverStarted(error)
+
+    async def settle(self, workload: Workload) -> StartResult:
+        """See the port.
+
+        The status file lets a name start once, so the start is repeated; unless the machine
+        may have lost that file.
+        """
+        job = await self._in_thread(self._folder(workload.name).job)
+        found = await self.find(workload.name)
+        if found is None or job is None or found.state is not WorkloadState.CREATED:
+            return await self.start(workload)
+        if job.boot == boot_id():
+            return await self.start(workload)
+        message = f"the machine was restarted while '{workload.name}' was being started"
+        return StartUnknown(Cause.LOST_WORKLOAD, message)
 
     async def find(self, name: str) -> Workload | None:
         """See the port. EXITED without an ending: the supervisor vanished."""
@@ -333,7 +348,7 @@ def _job_of(request: RunRequest, folder: Folder) -> Job:
         message = "An argument of the command is not valid text."
         raise PolicyError(Cause.POLICY_SPEC, message, hint=NOT_TEXT_HINT)
     workdir = request.workdir or folder.path / "work"
-    return Job(request.name, dict(request.labels), argv, str(workdir))
+    return Job(request.name, dict(request.labels), argv, str(workdir), boot_id())
 
 
 def _reuse_existing(existing: Job, wanted: Job, folder: Folder) -> Workload:
@@ -359,10 +374,13 @@ def _read_workload(folder: Folder) -> Workload | None:
 
 
 def _ending(name: str, status: Status | None) -> Ending:
+    if status is not None and not status.same_boot:
+        # Jobs are stopped when a machine shuts down: an exit code may come from that.
+        message = f"the machine was restarted before the end of '{name}' was reported"
+        return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
     if status is None or status.exit_code is None:
         message = (
-            f"the supervisor of '{name}' vanished without an exit code: it was killed from "
-            "outside, or the machine was restarted"
+            f"the supervisor of '{name}' vanished without an exit code: it was killed from outside"
         )
         return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
     return Ending.from_exit_code(status.exit_code, status.finished_at)

@@ -15,6 +15,7 @@ from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.runners.process.folder import Folder, Job
+from agent.system.machine import boot_id, is_disk_full
 
 _SHELL: Final = "/bin/sh"
 
@@ -119,8 +120,9 @@ def spawn(folder: Folder, job: Job, limits: ProcessLimits, user: JobUser | None)
         finally:
             os.close(status)
     except OSError as error:
+        cause = Cause.DISK_FULL if is_disk_full(error) else Cause.START_FAILED
         message = f"'{job.name}' could not be started: {error.strerror or error}."
-        raise JobError(Cause.START_FAILED, message) from error
+        raise JobError(cause, message) from error
 
 
 def _claim(folder: Folder) -> int:
@@ -131,7 +133,7 @@ def _claim(folder: Folder) -> int:
     except FileExistsError:
         raise StartedBeforeError from None
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, f"start {time.time():.6f}\n".encode())
+    os.write(descriptor, f"start {time.time():.6f}\nboot {boot_id()}\n".encode())
     return descriptor
 
 

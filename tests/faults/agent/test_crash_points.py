@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.daemon.journal import Journal
-from agent.model.phase import TERMINAL, Errored, Lost, Succeeded
+from agent.model.phase import TERMINAL, Errored, Lost, Phase, Succeeded
 from agent.testing.runner_suite import Play
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 
@@ -27,6 +27,12 @@ def harness(tmp_path: Path) -> Iterator[Harness]:
     made.executor.shutdown()
 
 
+#: Where nobody can say whether the start was sent; a lost journal cannot say it anywhere
+#: between the permit and the start.
+DOUBTFUL = {("start", "before")}
+DOUBTFUL_WITHOUT_JOURNAL = {*DOUBTFUL, ("permit", "after")}
+
+
 @pytest.mark.parametrize(("call", "when"), POINTS)
 async def test_a_short_job_survives_its_agent(harness: Harness, call: str, when: str) -> None:
     harness.engine.default = Play(output=b"first\nlast\n")
@@ -34,11 +40,15 @@ async def test_a_short_job_survives_its_agent(harness: Harness, call: str, when:
     left = await harness.die(Crash(call, when))
     async with harness.running(state=left):
         await harness.until_over(item)
+    assert not set(item.history[:-1]) & TERMINAL
+    assert len(harness.engine.created) == 1
+    if (call, when) in DOUBTFUL:
+        assert isinstance(item.outcome, Lost)
+        assert harness.engine.starts(harness.name(item)) == 0
+        return
     assert item.outcome == Succeeded()
     assert harness.engine.starts(harness.name(item)) == 1
-    assert len(harness.engine.created) == 1
     assert bytes(item.logs["job"]) == b"first\nlast\n"
-    assert not set(item.history[:-1]) & TERMINAL
 
 
 @pytest.mark.parametrize(("call", "when"), POINTS)
@@ -48,6 +58,52 @@ async def test_a_lost_journal_costs_precision_and_never_a_second_start(
     item = harness.plane.submit(IMAGE_JOB)
     await harness.die(Crash(call, when))
     async with harness.running(state=tmp_path / "empty"):
+        await harness.until_over(item)
+    if (call, when) in DOUBTFUL_WITHOUT_JOURNAL:
+        assert isinstance(item.outcome, Lost)
+        assert harness.engine.starts(harness.name(item)) == 0
+        return
+    assert item.outcome == Succeeded()
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+@pytest.mark.parametrize("journal", ["kept", "lost"])
+async def test_an_engine_that_forgot_the_start_is_not_asked_again(
+    harness: Harness, journal: str, tmp_path: Path
+) -> None:
+    """It was killed while it started the job, which ran; its agent died as well."""
+    item = harness.plane.submit(IMAGE_JOB)
+    left = await harness.die(Crash("start", "after"))
+    harness.engine.forget_start(harness.name(item))
+    async with harness.running(state=left if journal == "kept" else tmp_path / "empty"):
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Lost)
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_permit_that_the_control_plane_lost_starts_nothing_again(
+    harness: Harness, *, forgotten: bool
+) -> None:
+    """It was restored from a backup; the start was sent, and the container may be gone, too."""
+    item = harness.plane.submit(IMAGE_JOB)
+    left = await harness.die(Crash("start", "after"))
+    item.phase = Phase.PREPARING
+    if forgotten:
+        harness.engine.forget_start(harness.name(item))
+    else:
+        harness.engine.vanish(harness.name(item))
+    async with harness.running(state=left):
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Lost)
+    assert harness.engine.starts(harness.name(item)) == 1
+
+
+async def test_two_deaths_before_the_start_cost_nothing(harness: Harness) -> None:
+    item = harness.plane.submit(IMAGE_JOB)
+    left = await harness.die(Crash("permit", "before"))
+    left = await harness.die(Crash("permit", "after"), state=left)
+    async with harness.running(state=left):
         await harness.until_over(item)
     assert item.outcome == Succeeded()
     assert harness.engine.starts(harness.name(item)) == 1
@@ -73,7 +129,7 @@ async def test_a_workload_created_under_a_lost_lease_is_replaced(
 
 @pytest.mark.parametrize(
     ("step", "when"),
-    [("start_intended", "before"), ("start_intended", "after"), ("outcome_known", "before"),
+    [("start_sent", "before"), ("start_sent", "after"), ("outcome_known", "before"),
      ("outcome_known", "after")],
 )  # fmt: skip
 async def test_a_crash_around_a_write_of_the_journal(
@@ -95,6 +151,10 @@ async def test_a_crash_around_a_write_of_the_journal(
     monkeypatch.setattr(Journal, step, whole)
     async with harness.running(state=left):
         await harness.until_over(item)
+    if (step, when) == ("start_sent", "after"):
+        assert isinstance(item.outcome, Lost)
+        assert harness.engine.starts(harness.name(item)) == 0
+        return
     assert item.outcome == Succeeded()
     assert harness.engine.starts(harness.name(item)) == 1
 

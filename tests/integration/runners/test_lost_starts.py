@@ -117,6 +117,31 @@ async def test_a_start_that_may_have_arrived_is_unknown_and_not_repeated(
     assert await stage.starts(created.name) == 0
 
 
+async def test_a_start_of_an_earlier_agent_that_the_engine_does_not_show_is_unknown(
+    stage: DockerStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(docker_runner, "_START_PAUSE", 0.05)
+    created = await stage.runner().create(stage.request(Play()))
+    result = await stage.runner().settle(created)
+    assert isinstance(result, StartUnknown)
+    assert await stage.starts(created.name) == 0
+
+
+async def test_a_refusal_that_the_earlier_agent_did_not_hear_is_told(stage: DockerStage) -> None:
+    """A container without the engine's init, which would hide that it cannot be started."""
+    request = stage.request(Play())
+    body = {"Image": stage.image.reference, "Cmd": ["/no/such"], "Labels": request.labels}
+    stage.client.create_container_from_config(body, request.name)
+    created = await stage.runner().find(request.name)
+    assert created is not None
+    refused = await stage.runner().start(created)
+    result = await stage.runner().settle(created)
+    for each in (refused, result):
+        assert isinstance(each, NeverStarted)
+        assert isinstance(each.error, JobError)
+        assert each.error.cause is Cause.START_ENTRYPOINT
+
+
 async def test_a_start_that_was_never_sent_waits_for_the_engine(
     stage: DockerStage, proxy: CuttingProxy
 ) -> None:

@@ -23,8 +23,9 @@ from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
-from agent.ports.runner import NeverStarted
+from agent.ports.runner import NeverStarted, Started, StartUnknown, WorkloadState
 from agent.runners.process.processes import members
+from agent.system.machine import boot_id
 from agent.testing.runner_suite import (
     Play,
     ended,
@@ -223,6 +224,47 @@ async def test_a_start_that_was_cut_between_fence_and_fork_is_lost_not_repeated(
     found = await started_before(runner, created)
     assert (await ended(runner, found)).cause is Cause.LOST_WORKLOAD
     assert await processes.starts(created.name) == 0
+
+
+def restart_machine(processes: ProcessStage, name: str) -> None:
+    """What the runner finds in a later boot: files that name an earlier one."""
+    for file in ("job.json", "status"):
+        path = processes.root / name / file
+        if path.exists():
+            path.write_text(path.read_text().replace(boot_id(), "an-earlier-boot"))
+
+
+@pytest.mark.parametrize("code", [0, 3, 143])
+async def test_an_exit_code_of_an_earlier_boot_does_not_count(
+    processes: ProcessStage, code: int
+) -> None:
+    """The shutdown ends jobs, and one that handles SIGTERM exits with any code."""
+    runner = processes.runner()
+    workload = await launched(runner, processes.request(Play(b"out\n", exit_code=code)))
+    await ended(runner, workload)
+    restart_machine(processes, workload.name)
+    (found,) = await processes.runner().owned()
+    ending = await ended(processes.runner(), found)
+    assert found.state is WorkloadState.EXITED
+    assert (ending.exit_code, ending.cause) == (None, Cause.LOST_WORKLOAD)
+    assert "the machine was restarted" in ending.message
+    assert await read_all(processes.runner(), found) == b"out\n"
+
+
+async def test_a_start_is_repeated_only_while_its_trace_cannot_be_lost(
+    processes: ProcessStage,
+) -> None:
+    """Without power the status file may be lost, and the job may have run for seconds."""
+    same, other = (processes.request(Play(b"once\n"), item) for item in ("same", "other"))
+    runner = processes.runner()
+    created = [await runner.create(request) for request in (same, other)]
+    restart_machine(processes, other.name)
+    settled = [await processes.runner().settle(each) for each in created]
+    assert isinstance(settled[0], Started)
+    assert isinstance(settled[1], StartUnknown)
+    assert "the machine was restarted" in settled[1].message
+    assert (await ended(runner, settled[0].workload)).exit_code == 0
+    assert [await processes.starts(each.name) for each in (same, other)] == [1, 0]
 
 
 @pytest.mark.parametrize(

@@ -299,9 +299,9 @@ class Harness:
                 daemon.stop()
             await task
 
-    async def die(self, crash: Crash) -> Path:
+    async def die(self, crash: Crash, state: Path | None = None) -> Path:
         """Run a process into its crash; the state folder as the kernel would leave it."""
-        state = self.root / f"state-{crash.call}-{crash.when}"
+        state = state or self.root / f"state-{crash.call}-{crash.when}"
         daemon = self.daemon(state=state, crash=crash)
         task = asyncio.create_task(daemon.run(), name="doomed")
         await crash.reached.wait()

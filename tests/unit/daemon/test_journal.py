@@ -27,13 +27,13 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
     path = tmp_path / "state" / "journal.db"
     journal = await Journal.open(path)
     journal.opened(LEASE)
-    await journal.start_intended(LEASE)
+    await journal.start_sent(LEASE)
     journal.log_resumes(LEASE, "12@0@")
     await journal.outcome_known(LEASE, Succeeded())
     await journal.close()
     again = await Journal.open(path)
     (entry,) = await again.entries()
-    assert entry.start_intended
+    assert entry.start_sent
     assert entry.log_resume == "12@0@"
     assert entry.outcome == Succeeded()
     assert not entry.over
@@ -50,12 +50,12 @@ async def test_an_attempt_from_creation_to_acknowledgement(tmp_path: Path) -> No
 
 async def test_opening_an_attempt_again_resets_its_entry(tmp_path: Path) -> None:
     journal = await Journal.open(tmp_path / "journal.db")
-    await journal.start_intended(LEASE)
+    await journal.start_sent(LEASE)
     journal.closed(LEASE)
     journal.opened(Lease("item", 1, 2))
     await journal.forget(3600.0)
     (entry,) = await journal.entries()
-    assert not entry.start_intended
+    assert not entry.start_sent
     assert not entry.over
     assert entry.lease.epoch == 2
     await journal.close()

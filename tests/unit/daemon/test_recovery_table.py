@@ -8,6 +8,7 @@ from agent.daemon.recovery import JournalState, RecoveryAction, RunnerState, Ser
 
 ALL = list(itertools.product(ServerState, JournalState, RunnerState))
 OURS = {ServerState.UNSTARTED, ServerState.PERMITTED, ServerState.STARTED}
+STARTS = {RecoveryAction.PREPARE, RecoveryAction.START}
 
 
 @pytest.mark.parametrize(("server", "journal", "runner"), ALL)
@@ -16,12 +17,16 @@ def test_every_case_is_decided_and_none_starts_twice(
 ) -> None:
     action = decide(server, journal, runner)
     if runner in {RunnerState.RUNNING, RunnerState.EXITED}:
-        assert action not in {RecoveryAction.PREPARE, RecoveryAction.START}
-    if server is ServerState.STARTED:
-        assert action not in {RecoveryAction.PREPARE, RecoveryAction.START}
+        assert action not in STARTS
+    if journal is JournalState.SENT or server is ServerState.STARTED:
+        assert action not in STARTS
+    if server is ServerState.PERMITTED and journal is not JournalState.NOT_SENT:
+        assert action not in STARTS
     if server not in OURS:
         assert action in {RecoveryAction.KEEP, RecoveryAction.REMOVE}
     if action is RecoveryAction.START:
+        assert runner is RunnerState.CREATED
+    if action is RecoveryAction.SETTLE:
         assert runner in {RunnerState.CREATED, RunnerState.OUTDATED}
     if action is RecoveryAction.FOLLOW:
         assert runner in {RunnerState.RUNNING, RunnerState.EXITED}
@@ -31,91 +36,39 @@ def test_every_case_is_decided_and_none_starts_twice(
         assert server is ServerState.ENDED or journal is not JournalState.NOTHING
 
 
-@pytest.mark.parametrize(
-    ("server", "journal", "runner", "action"),
-    [
-        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.NOTHING, RecoveryAction.PREPARE),
-        (
-            ServerState.UNSTARTED,
-            JournalState.START_INTENDED,
-            RunnerState.NOTHING,
-            RecoveryAction.PREPARE,
-        ),
-        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.CREATED, RecoveryAction.START),
-        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.OUTDATED, RecoveryAction.PREPARE),
-        (ServerState.UNSTARTED, JournalState.NOTHING, RunnerState.RUNNING, RecoveryAction.FOLLOW),
-        (
-            ServerState.PERMITTED,
-            JournalState.NOT_STARTED,
-            RunnerState.NOTHING,
-            RecoveryAction.PREPARE,
-        ),
-        (
-            ServerState.PERMITTED,
-            JournalState.NOTHING,
-            RunnerState.NOTHING,
-            RecoveryAction.REPORT_LOST,
-        ),
-        (
-            ServerState.PERMITTED,
-            JournalState.START_INTENDED,
-            RunnerState.NOTHING,
-            RecoveryAction.REPORT_LOST,
-        ),
-        (
-            ServerState.PERMITTED,
-            JournalState.START_INTENDED,
-            RunnerState.CREATED,
-            RecoveryAction.START,
-        ),
-        (
-            ServerState.PERMITTED,
-            JournalState.START_INTENDED,
-            RunnerState.OUTDATED,
-            RecoveryAction.START,
-        ),
-        (
-            ServerState.STARTED,
-            JournalState.START_INTENDED,
-            RunnerState.RUNNING,
-            RecoveryAction.FOLLOW,
-        ),
-        (
-            ServerState.STARTED,
-            JournalState.START_INTENDED,
-            RunnerState.EXITED,
-            RecoveryAction.FOLLOW,
-        ),
-        (
-            ServerState.STARTED,
-            JournalState.NOT_STARTED,
-            RunnerState.NOTHING,
-            RecoveryAction.REPORT_LOST,
-        ),
-        (
-            ServerState.STARTED,
-            JournalState.START_INTENDED,
-            RunnerState.CREATED,
-            RecoveryAction.REPORT_LOST,
-        ),
-        (ServerState.STARTED, JournalState.OUTCOME, RunnerState.EXITED, RecoveryAction.DELIVER),
-        (
-            ServerState.NOT_HELD,
-            JournalState.START_INTENDED,
-            RunnerState.RUNNING,
-            RecoveryAction.KEEP,
-        ),
-        (ServerState.ENDED, JournalState.NOTHING, RunnerState.EXITED, RecoveryAction.REMOVE),
-        (ServerState.UNKNOWN, JournalState.NOTHING, RunnerState.RUNNING, RecoveryAction.KEEP),
-        (
-            ServerState.UNKNOWN,
-            JournalState.START_INTENDED,
-            RunnerState.RUNNING,
-            RecoveryAction.REMOVE,
-        ),
-    ],
-)
-def test_the_rows_of_the_design(
-    server: ServerState, journal: JournalState, runner: RunnerState, action: RecoveryAction
-) -> None:
-    assert decide(server, journal, runner) is action
+ROWS = [
+    ("UNSTARTED", "NOTHING", "NOTHING", "PREPARE"),
+    ("UNSTARTED", "NOTHING", "CREATED", "START"),
+    ("UNSTARTED", "NOTHING", "OUTDATED", "PREPARE"),
+    ("UNSTARTED", "NOTHING", "RUNNING", "FOLLOW"),
+    ("UNSTARTED", "NOT_SENT", "NOTHING", "PREPARE"),
+    ("UNSTARTED", "NOT_SENT", "CREATED", "START"),
+    # The control plane was restored from a backup, without the permit.
+    ("UNSTARTED", "SENT", "NOTHING", "REPORT_LOST"),
+    ("UNSTARTED", "SENT", "CREATED", "SETTLE"),
+    ("PERMITTED", "NOT_SENT", "NOTHING", "PREPARE"),
+    ("PERMITTED", "NOT_SENT", "CREATED", "START"),
+    ("PERMITTED", "NOT_SENT", "OUTDATED", "PREPARE"),
+    ("PERMITTED", "NOTHING", "NOTHING", "REPORT_LOST"),
+    ("PERMITTED", "NOTHING", "CREATED", "SETTLE"),
+    ("PERMITTED", "CLOSED", "CREATED", "SETTLE"),
+    ("PERMITTED", "SENT", "NOTHING", "REPORT_LOST"),
+    ("PERMITTED", "SENT", "CREATED", "SETTLE"),
+    ("PERMITTED", "SENT", "OUTDATED", "SETTLE"),
+    ("PERMITTED", "SENT", "RUNNING", "FOLLOW"),
+    ("STARTED", "SENT", "RUNNING", "FOLLOW"),
+    ("STARTED", "SENT", "EXITED", "FOLLOW"),
+    ("STARTED", "NOT_SENT", "NOTHING", "REPORT_LOST"),
+    ("STARTED", "SENT", "CREATED", "REPORT_LOST"),
+    ("STARTED", "OUTCOME", "EXITED", "DELIVER"),
+    ("NOT_HELD", "SENT", "RUNNING", "KEEP"),
+    ("ENDED", "NOTHING", "EXITED", "REMOVE"),
+    ("UNKNOWN", "NOTHING", "RUNNING", "KEEP"),
+    ("UNKNOWN", "SENT", "RUNNING", "REMOVE"),
+]
+
+
+@pytest.mark.parametrize(("server", "journal", "runner", "action"), ROWS)
+def test_the_rows_of_the_design(server: str, journal: str, runner: str, action: str) -> None:
+    decided = decide(ServerState[server], JournalState[journal], RunnerState[runner])
+    assert decided is RecoveryAction[action]

@@ -345,7 +345,7 @@ async def test_an_unexpected_error_ends_its_own_attempt_only(
     async def broken(self: Journal, *args: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Journal, "start_intended", broken)
+    monkeypatch.setattr(Journal, "start_sent", broken)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
