@@ -34,6 +34,10 @@ class ControlConfig(Model):
     #: How long run tokens stay valid after the attempt ended.
     token_grace: Duration = 300.0
     max_body: Size = 32 * 1024**2
+    #: The launch spec of one item, merged with its job and its queue's template.
+    max_spec: Size = 1024**2
+    #: What is read from the store, and the texts and documents in the answer, of one query.
+    max_answer: Size = 32 * 1024**2
     #: One file of an artifact.
     max_file: Size = 16 * 1024**3
     #: The list of an artifact's files.

@@ -1,11 +1,12 @@
 """What resolvers share: the request's context, arguments, lists in W&B's shape."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from graphql import GraphQLResolveInfo
+from graphql import GraphQLResolveInfo, OperationType
 
 from agent.control.auth.policy import Principal
 from agent.control.files.contents import ContentStore
@@ -14,6 +15,7 @@ from agent.control.files.run_files import RunFileStore
 from agent.control.metrics import Metrics
 from agent.control.services.assembly import Services
 from agent.control.services.paging import Page
+from agent.control.store.tx import READ_BUDGET, AnswerTooLargeError, ReadBudget
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.spec import Json
 
@@ -27,6 +29,8 @@ RootResolvers = Mapping[str, RootResolver]
 #: items of a page.
 _NESTED: Final = 1000
 _DEFAULT_PAGE: Final = 100
+#: How much larger the answer of a mutation may be than that of a query.
+_MUTATION: Final = 8
 
 
 @dataclass(slots=True)
@@ -41,11 +45,17 @@ class Context:
     links: Links
     #: Bytes allowed for the manifest of an artifact.
     max_manifest: int
+    #: Bytes allowed for the texts and documents of the answer.
+    max_answer: int
     #: Set when the client has disconnected or the server stops.
     unwanted: asyncio.Event = field(default_factory=asyncio.Event)
     #: A resolver waited for an event: the duration of the request says nothing.
     waited: bool = False
+    #: The answer has more bytes than are allowed; it is not sent.
+    too_large: bool = False
     _nested: int = 0
+    _answered: int = 0
+    _sizes: dict[int, tuple[Any, int]] = field(default_factory=dict)
     _shared: dict[Hashable, Any] = field(default_factory=dict)
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -59,6 +69,37 @@ class Context:
         if self._nested > _NESTED:
             message = f"This document needs more than {_NESTED} look-ups."
             raise InvalidInputError(message, hint="Ask for smaller pages: `first`.")
+
+    def limit(self, operation: OperationType) -> None:
+        """Limit what the operation may read and answer, within the present task.
+
+        Mutations have limits of their own: a claim answers a hundred specs at most.
+        """
+        if operation is OperationType.QUERY:
+            READ_BUDGET.set(ReadBudget(self.max_answer))
+        else:
+            self.max_answer *= _MUTATION
+
+    def count(self, value: object) -> None:
+        """Count the bytes of a text or a document of the answer.
+
+        Raises:
+            AnswerTooLargeError: there are too many; only the first time, since the answer is not
+                sent then, and errors are larger than what they would replace.
+        """
+        if self.too_large:
+            return
+        if isinstance(value, str):
+            self._answered += len(value)
+        elif isinstance(value, dict | list):
+            # Measured once each: rows of a list share what they refer to.
+            known = self._sizes.get(id(value))
+            if known is None:
+                known = self._sizes[id(value)] = (value, len(json.dumps(value, default=str)))
+            self._answered += known[1]
+        if self._answered > self.max_answer:
+            self.too_large = True
+            raise AnswerTooLargeError(self.max_answer)
 
     async def once(self, key: Hashable, look_up: Callable[[], Awaitable[T]]) -> T:
         """A look-up that the entries of a list share: made once per request."""

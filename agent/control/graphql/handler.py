@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from graphql import GraphQLError, GraphQLSchema, execute
@@ -27,6 +27,9 @@ from agent.control.graphql.documents import Documents, declared_variables, opera
 from agent.control.middleware.bodies import read_json
 from agent.control.middleware.errors import log_and_mask
 from agent.model.errors import InvalidInputError, LaunchError
+
+#: Errors of one response; the others say the same of other rows.
+_MAX_ERRORS: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Executor:
         self._schema = schema
         self.documents = Documents(schema)
 
-    async def run(self, request: GraphQLRequest, context: Any) -> dict[str, Any]:
+    async def run(self, request: GraphQLRequest, context: Context | None) -> dict[str, Any]:
         """`data` and `errors` of the response; never raises for what the client sent."""
         try:
             document = self.documents.get(request.query)
@@ -72,6 +75,8 @@ class Executor:
             variables = declared_variables(self._schema, operation, request.variables)
         except GraphQLError as error:
             return {"errors": [formatted(error)]}
+        if context is not None:
+            context.limit(operation.operation)
         executing = execute(
             self._schema,
             document,
@@ -80,10 +85,10 @@ class Executor:
             operation_name=request.operation_name,
         )
         result = await executing if isawaitable(executing) else executing
-        response: dict[str, Any] = {"data": result.data}
-        if result.errors:
-            response["errors"] = [formatted(error) for error in result.errors]
-        return response
+        errors = [formatted(error) for error in (result.errors or ())[:_MAX_ERRORS]]
+        if context is not None and context.too_large:
+            return {"errors": errors}
+        return {"data": result.data, "errors": errors} if errors else {"data": result.data}
 
 
 def formatted(error: GraphQLError) -> dict[str, Any]:
@@ -125,6 +130,7 @@ class GraphQLHandler:
             run_files=app[RUN_FILES],
             links=Links(app[PLANE].signing_key, base_url(request), app[CONFIG].link_lifetime),
             max_manifest=app[CONFIG].max_manifest,
+            max_answer=app[CONFIG].max_answer,
         )
         try:
             response = await self._run(graphql_request, context, app[STOPPING])

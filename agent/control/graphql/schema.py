@@ -3,10 +3,18 @@
 import re
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from inspect import isawaitable
 from typing import Any, Final
 
 from ariadne import ObjectType, make_executable_schema
-from graphql import GraphQLField, GraphQLObjectType, GraphQLSchema, Node, default_field_resolver
+from graphql import (
+    GraphQLField,
+    GraphQLObjectType,
+    GraphQLSchema,
+    Node,
+    default_field_resolver,
+    get_named_type,
+)
 
 from agent.control.auth.policy import Action, Kind, may_ever
 from agent.control.graphql import (
@@ -41,6 +49,8 @@ _MODULES: Final = (
     jobs,
 )
 _ROOTS: Final = ("Query", "Mutation")
+#: Types whose values can be large.
+_MEASURED: Final = frozenset({"String", "ID", "JSON", "JSONString"})
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
@@ -67,6 +77,8 @@ def build_schema() -> GraphQLSchema:
         if type_name in _ROOTS and name not in (queries if type_name == "Query" else mutations):
             raise RuntimeError(f"{path} has no resolver.")
         _enforce(path, field, action)
+        if get_named_type(field.type).name in _MEASURED:
+            _measure(field)
     return schema
 
 
@@ -133,3 +145,23 @@ def _enforce(path: str, field: GraphQLField, action: Action | None) -> None:
         return resolver(source, info, **args)
 
     field.resolve = resolve
+
+
+def _measure(field: GraphQLField) -> None:
+    """Count the bytes of a field's values, before they are made into an answer."""
+    resolver = field.resolve or default_field_resolver
+
+    def resolve(source: Any, info: Info, **args: Any) -> Any:
+        value = resolver(source, info, **args)
+        if isawaitable(value):
+            return _measured(info, value)
+        context_of(info).count(value)
+        return value
+
+    field.resolve = resolve
+
+
+async def _measured(info: Info, pending: Awaitable[Any]) -> Any:
+    value = await pending
+    context_of(info).count(value)
+    return value

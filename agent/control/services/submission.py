@@ -78,6 +78,7 @@ def prepare(
         layer, job_id, schemas = job.layer, job.artifact_id, job.input_schemas
     composed = compose(queue, submitted, wanted.template_variables, identity, passed, layer)
     passed.require(input_checks(schemas, composed.run_spec.get("overrides") or {}))
+    _check_size(composed.run_spec, context.config.max_spec)
     _check_code(tx, context, principal, composed.spec)
     return Prepared(queue, composed, check_priority(queue, wanted.priority), job_id)
 
@@ -119,6 +120,14 @@ def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
         "layers": composed.layers,
         "warnings": list(composed.warnings),
     }
+
+
+def _check_size(run_spec: Json, limit: int) -> None:
+    size = len(json.dumps(run_spec))
+    if size > limit:
+        message = f"The launch spec has {size} characters; {limit} are allowed."
+        hint = "Put large values into a file or an artifact that the job reads."
+        raise InvalidInputError(message, hint=hint)
 
 
 def _check_code(tx: Tx, context: ServiceContext, principal: Principal, spec: LaunchSpec) -> None:

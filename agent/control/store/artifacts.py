@@ -180,10 +180,11 @@ def versions(
     """Committed versions below a number, newest first, and the number of all."""
     where = (artifacts.c.collection_id == collection_id, _COMMITTED)
     total = tx.run(select(func.count()).select_from(artifacts).where(*where)).scalar_one()
-    query = _ARTIFACTS.where(*where).order_by(artifacts.c.version.desc()).limit(limit)
+    query = _ARTIFACTS.where(*where).order_by(artifacts.c.version.desc())
     if before is not None:
         query = query.where(artifacts.c.version < before)
-    return _records(tx, tx.all(query)), total
+    documents = (artifacts.c.metadata, artifacts.c.job_file)
+    return _records(tx, tx.page(query, limit, documents)), total
 
 
 def outputs_of(tx: Tx, entity: str, project: str, run_name: str) -> list[ArtifactRecord]:

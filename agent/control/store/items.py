@@ -470,10 +470,11 @@ def page(
         return query
 
     total = tx.run(narrowed(select(func.count()).select_from(items))).scalar_one()
-    query = narrowed(_RECORD).order_by(items.c.seq.desc()).limit(limit)
+    query = narrowed(_RECORD).order_by(items.c.seq.desc())
     if before is not None:
         query = query.where(items.c.seq < before)
-    return [(found.seq, _record(found)) for found in tx.all(query)], total
+    rows = tx.page(query, limit, (items.c.run_spec, items.c.facts))
+    return [(found.seq, _record(found)) for found in rows], total
 
 
 _SECRET_KEYS: Final = ("_wandb_api_key",)

@@ -106,10 +106,11 @@ def page(
 
     total = tx.run(narrowed(select(func.count()).select_from(runs))).scalar_one()
     order = runs.c.seq.asc() if oldest_first else runs.c.seq.desc()
-    query = narrowed(_WITH_PROJECT).order_by(order).limit(limit)
+    query = narrowed(_WITH_PROJECT).order_by(order)
     if after is not None:
         query = query.where(runs.c.seq > after if oldest_first else runs.c.seq < after)
-    return [(row.seq, _record(row)) for row in tx.all(query)], total
+    rows = tx.page(query, limit, (runs.c.config, runs.c.summary))
+    return [(row.seq, _record(row)) for row in rows], total
 
 
 def _record(row: AnyRow) -> RunRecord:

@@ -16,6 +16,8 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,7 +69,9 @@ class SqliteDatabase:
 
     async def _on(self, worker: "_Worker", transact: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(worker.threads, transact)
+            # In the caller's context, which has its `READ_BUDGET`.
+            run = partial(copy_context().run, transact)
+            return await asyncio.get_running_loop().run_in_executor(worker.threads, run)
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise

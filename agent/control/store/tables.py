@@ -28,12 +28,24 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
 
-from agent.control.store.tx import AnyRow
+from agent.control.store.tx import READ_BUDGET, AnyRow
+from agent.model.errors import InvalidInputError
 from agent.model.phase import HELD, Phase
 
 R = TypeVar("R")
+
+#: Characters of one JSON document, and of one other text.
+MAX_DOCUMENT: Final = 8 * 1024**2
+MAX_TEXT: Final = 1024**2
+
+
+class ValueTooLargeError(InvalidInputError, DontWrapMixin):
+    """A text or document that no column takes."""
+
+    code = "TOO_LARGE"
 
 
 class PlainText(TypeDecorator[str]):
@@ -49,7 +61,10 @@ class PlainText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Leave valid text as it is."""
         del dialect
-        if value is None or (value.isascii() and "\0" not in value):
+        if value is None:
+            return None
+        _check_size(len(value), MAX_TEXT)
+        if value.isascii() and "\0" not in value:
             return value
         return value.encode(errors="replace").decode().replace("\0", "\ufffd")
 
@@ -63,12 +78,27 @@ class JsonText(TypeDecorator[Any]):
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
         """Write compactly, keys in their order."""
         del dialect
-        return None if value is None else json.dumps(value, separators=(",", ":"))
+        if value is None:
+            return None
+        text = json.dumps(value, separators=(",", ":"))
+        _check_size(len(text), MAX_DOCUMENT)
+        return text
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Read back."""
         del dialect
-        return None if value is None else json.loads(value)
+        if value is None:
+            return None
+        budget = READ_BUDGET.get()
+        if budget is not None:
+            budget.spend(len(value))
+        return json.loads(value)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        message = f"A value to be stored has {size} characters; {limit} are allowed."
+        raise ValueTooLargeError(message, hint="Put large data into a file or an artifact.")
 
 
 @overload

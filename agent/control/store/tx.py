@@ -6,12 +6,66 @@ store.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, TypeVar, cast
 
-from sqlalchemy import Connection, CursorResult, Executable, Insert, Row, Table
+from sqlalchemy import (
+    Column,
+    Connection,
+    CursorResult,
+    Executable,
+    Insert,
+    Row,
+    Select,
+    Table,
+    Text,
+    func,
+    select,
+    type_coerce,
+)
+
+from agent.model.errors import InvalidInputError
 
 T = TypeVar("T")
 AnyRow = Row[Any]
+
+#: Counted for each row beside its texts and documents.
+_ROW: Final = 256
+#: Rows that are fetched at a time, and rows whose documents are not measured before.
+_ROWS: Final = 100
+_NOT_MEASURED: Final = 20
+
+
+class AnswerTooLargeError(InvalidInputError):
+    """An answer would have more bytes than are allowed."""
+
+    code = "TOO_LARGE"
+
+    def __init__(self, limit: int) -> None:
+        message = f"This answer would need more than {limit} bytes."
+        super().__init__(message, hint="Ask for smaller pages (`first`), or for fewer at a time.")
+
+
+class ReadBudget:
+    """How many bytes may be read from the store for one answer."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.left = limit
+
+    def spend(self, size: int) -> None:
+        """Count bytes that were read.
+
+        Raises:
+            AnswerTooLargeError: no more are allowed.
+        """
+        self.left -= size
+        if self.left < 0:
+            raise AnswerTooLargeError(self.limit)
+
+
+#: Of the present request; without one, reading is not limited.
+READ_BUDGET: Final[ContextVar[ReadBudget | None]] = ContextVar("read budget", default=None)
 
 
 class Tx:
@@ -45,8 +99,37 @@ class Tx:
         return self.run(statement, values).one()
 
     def all(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
-        """All rows."""
-        return self.run(statement, values).all()
+        """All rows.
+
+        Raises:
+            AnswerTooLargeError: more than may be read for one answer.
+        """
+        budget = READ_BUDGET.get()
+        if budget is None:
+            return self.run(statement, values).all()
+        rows: list[AnyRow] = []
+        for part in self.run(statement, values).partitions(_ROWS):
+            budget.spend(sum(_ROW + _text_size(row) for row in part))
+            rows += part
+        return rows
+
+    def page(
+        self, query: Select[Any], limit: int, documents: Sequence[Column[Any]]
+    ) -> Sequence[AnyRow]:
+        """As `all`, at most so many rows; the size of their documents is found out before.
+
+        Raises:
+            AnswerTooLargeError: more than may be read for one answer.
+        """
+        budget = READ_BUDGET.get()
+        limited = query.limit(limit)
+        if budget is not None and limit > _NOT_MEASURED:
+            sizes = [func.coalesce(func.length(type_coerce(each, Text)), 0) for each in documents]
+            part = limited.with_only_columns(sum(sizes[1:], sizes[0]).label("size")).subquery()
+            size = self.run(select(func.coalesce(func.sum(part.c.size), 0))).scalar_one()
+            if size > budget.left:
+                raise AnswerTooLargeError(budget.limit)
+        return self.all(limited)
 
     def changed(self, statement: Executable, **values: Any) -> int:
         """Execute a write; how many rows it changed."""
@@ -76,6 +159,10 @@ class Tx:
     def notify(self, *topics: str) -> None:
         """Notify subscribers of these topics once this is committed."""
         self.topics.update(dict.fromkeys(topics))
+
+
+def _text_size(row: AnyRow) -> int:
+    return sum(len(value) for value in row if type(value) is str)
 
 
 def _insert(connection: Connection, table: Table) -> Any:
