@@ -245,7 +245,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         infrastructure=True,
     ),
     Cause.QUARANTINED: Meaning(
-        "Three agents in a row stopped sending heartbeats while preparing this item.",
+        "Three times in a row, an agent died or stopped sending heartbeats while it prepared "
+        "this item.",
         "See what the agents' logs say about it before you retry it.",
     ),
     Cause.POLICY_RESOURCE: Meaning(

@@ -133,7 +133,11 @@ async def _finish(context: Context, args: Args) -> Json:
 
 async def _release(context: Context, args: Args) -> Json:
     status = await context.plane.leases.release(
-        context.principal, args["agent_id"], _lease(args), args.get("reason")
+        context.principal,
+        args["agent_id"],
+        _lease(args),
+        args.get("reason"),
+        float(args.get("delay_seconds") or 0.0),
     )
     return _result(args["item_id"], status)
 

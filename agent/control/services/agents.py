@@ -18,6 +18,7 @@ from agent.control.services.context import (
 from agent.control.services.leases import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.queues import queue_on_demand
+from agent.control.services.transitions import count_loss
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.agents import AgentProtocol, AgentRecord, StopMode
 from agent.control.store.ids import new_id
@@ -25,7 +26,7 @@ from agent.control.store.items import ClaimRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
-from agent.model.phase import MAY_RUN, Phase
+from agent.model.phase import MAY_RUN, UNSTARTED_HELD, Phase
 from agent.model.protocol import AgentRegistration
 
 
@@ -74,9 +75,12 @@ class Agents(Service):
         ]
         for queue_id in served:
             queues.fill_resource(tx, queue_id, registration.resources[0])
-        agent = _store(tx, principal, entity, registration)
+        known = agents.by_identity(tx, entity, registration.identity)
+        agent = _store(tx, principal, entity, registration, known)
         agents.serve(tx, agent.id, served)
-        held = self._adopt(tx, principal, agent)
+        # A repetition by the same process is no death of it.
+        died = known is not None and known.session != registration.session
+        held = self._adopt(tx, principal, agent, died=died)
         tx.notify(topic_entity(entity), topic_agent(agent.id))
         return AgentWithItems(agent_record(tx, self._context, agent.id), held)
 
@@ -94,16 +98,25 @@ class Agents(Service):
                 hint="Give this one another name (`--name`), or stop that one.",
             )
 
-    def _adopt(self, tx: Tx, principal: Principal, agent: AnyRow) -> tuple[ClaimRecord, ...]:
+    def _adopt(
+        self, tx: Tx, principal: Principal, agent: AnyRow, *, died: bool
+    ) -> tuple[ClaimRecord, ...]:
         """What this installation held, and what others of its backend left running.
+
+        A process that shuts down releases what it has not started. So if one `died` that held an
+        item before its start, that counts as a lost lease, as if it had expired.
 
         Identity and backend are the caller's claims: a key gets nothing by them from queues
         that it is not bound to.
         """
-        adopted = [
-            adopt(tx, self._context, row, agent, f"adopted by a new session of {agent.name}")
-            for row in _adoptable(tx, principal, agent.id)
-        ]
+        adopted: list[ClaimRecord] = []
+        for row in _adoptable(tx, principal, agent.id):
+            losses = row.lease_losses
+            if died and Phase(row.phase) in UNSTARTED_HELD:
+                losses = count_loss(tx, row)
+            if losses is not None:
+                text = f"adopted by a new session of {agent.name}"
+                adopted.append(adopt(tx, self._context, row, agent, text, losses))
         if agent.backend is None:
             return tuple(adopted)
         live_since = tx.now - self._context.config.agent_timeout
@@ -112,7 +125,7 @@ class Agents(Service):
                 continue
             text = f"adopted from {other.name}, which used the same backend"
             adopted += [
-                adopt(tx, self._context, row, agent, text)
+                adopt(tx, self._context, row, agent, text, row.lease_losses)
                 for row in _adoptable(tx, principal, other.id)
                 if Phase(row.phase) in MAY_RUN
             ]
@@ -215,8 +228,14 @@ def _check(registration: AgentRegistration) -> None:
         )
 
 
-def _store(tx: Tx, principal: Principal, entity: str, registration: AgentRegistration) -> AnyRow:
-    """The agent's row, under the new session."""
+def _store(
+    tx: Tx,
+    principal: Principal,
+    entity: str,
+    registration: AgentRegistration,
+    known: AnyRow | None,
+) -> AnyRow:
+    """The agent's row, under the new session; `known` is that of its last one."""
     values: dict[str, Any] = {
         "name": registration.name,
         "hostname": registration.hostname,
@@ -230,7 +249,6 @@ def _store(tx: Tx, principal: Principal, entity: str, registration: AgentRegistr
         "status": "POLLING",
         "conditions": None,
     }
-    known = agents.by_identity(tx, entity, registration.identity)
     if known is None:
         agent_id = new_id()
         fixed = {"id": agent_id, "entity": entity, "identity": registration.identity}

@@ -39,6 +39,8 @@ class Situation:
     ahead: int
     #: What is free now, by agent id, of agents that report a capacity.
     free: Mapping[str, Capacity] = field(default_factory=dict)
+    #: Why a queued item that an agent had leased is back on its queue.
+    returned: str | None = None
 
 
 def explain(item: ItemRecord, situation: Situation) -> Explanation:
@@ -81,8 +83,10 @@ def _queued(item: ItemRecord, situation: Situation) -> Explanation:
     if item.attempt > 1:
         details.append(f"This is attempt {item.attempt}.")
     if item.lease_losses:
-        lost = f"Agents that stopped sending heartbeats while preparing it: {item.lease_losses}."
+        lost = f"Agents that were lost while they prepared it: {item.lease_losses}."
         details.append(lost)
+    if situation.returned:
+        details.append(f"It is back on its queue: {situation.returned.rstrip('.')}.")
     if situation.queue is not None and situation.queue.paused:
         return _explanation(item, Cause.SCHEDULE_PAUSED, details)
     if item.not_before is not None:

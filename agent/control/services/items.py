@@ -169,7 +169,8 @@ class Items(Service):
         serving = agents.records(tx, rows, self._context.config.agent_timeout)
         ahead = items.count_ahead(tx, item) if item.phase is Phase.QUEUED else 0
         free = {one.id: _free(tx, one.id, one.capacity) for one in serving if one.capacity}
-        return Situation(queues.by_id(tx, item.queue_id), serving, ahead, free)
+        queue, returned = queues.by_id(tx, item.queue_id), history.why_queued_again(tx, item)
+        return Situation(queue, serving, ahead, free, returned)
 
     @write
     def stop(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:

@@ -40,6 +40,8 @@ _MAX_FACTS: Final = 64 * 1024
 _MAX_TEXT: Final = 4_000
 _MAX_ACTIVITY: Final = 200
 _MAX_WARNINGS: Final = 100
+#: Seconds that a returned item may be kept from being claimed again.
+_LONGEST_DELAY: Final = 300.0
 
 
 class Leases(Service):
@@ -291,8 +293,11 @@ class Leases(Service):
         agent_id: str,
         lease: Lease,
         reason: str | None = None,
+        delay: float = 0.0,
     ) -> LeaseStatus:
         """Return an item that was not permitted to its queue; it keeps its place and attempt.
+
+        No agent claims it again before `delay` seconds (at most 300) have passed.
 
         Raises:
             ConflictError: it was permitted.
@@ -305,8 +310,14 @@ class Leases(Service):
             raise ConflictError(
                 f"Item {row.id} has a start permit: it may be running and cannot be released."
             )
-        text = reason or "released by its agent"
-        requeue(tx, row, text, actor=row.agent_name, losses=row.lease_losses)
+        requeue(
+            tx,
+            row,
+            (reason or "released by its agent")[:_MAX_TEXT],
+            actor=row.agent_name,
+            losses=row.lease_losses,
+            not_before=tx.now + min(delay, _LONGEST_DELAY) if delay > 0 else None,
+        )
         return LeaseStatus.HELD
 
 
@@ -325,10 +336,13 @@ def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     )
 
 
-def adopt(tx: Tx, context: ServiceContext, row: AnyRow, agent: AnyRow, text: str) -> ClaimRecord:
+def adopt(
+    tx: Tx, context: ServiceContext, row: AnyRow, agent: AnyRow, text: str, losses: int
+) -> ClaimRecord:
     """Give a held item to an agent under a new epoch, in the phase it is in.
 
-    The token of the job that may be running already stays the same.
+    `losses`: leases lost in a row before the start. The token of the job that may be running
+    already stays the same.
     """
     attempt = {"epoch": row.epoch + 1, "agent_id": agent.id, "agent_name": agent.name}
     changes = {
@@ -337,6 +351,7 @@ def adopt(tx: Tx, context: ServiceContext, row: AnyRow, agent: AnyRow, text: str
         "request_id": None,
         "lease_expires_at": tx.now + context.config.lease,
         "lost_contact_at": None,
+        "lease_losses": losses,
     }
     add_event(tx, row, text, actor=agent.name, **changes)
     history.change_attempt(tx, row.id, row.attempt, attempt)

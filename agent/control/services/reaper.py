@@ -10,10 +10,9 @@ import structlog
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
-from agent.control.services.transitions import add_event, end, requeue
+from agent.control.services.transitions import add_event, count_loss, end, requeue
 from agent.control.store import agents, items
-from agent.control.store.agents import AgentProtocol
-from agent.control.store.tx import AnyRow, Tx
+from agent.control.store.tx import Tx
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.phase import MAY_RUN, Phase
@@ -23,8 +22,6 @@ INTERVAL: Final = 1.0
 #: After a round that is this many seconds late, or a clock step of this size, all leases are
 #: extended: agents could not renew while the control plane did not run.
 _STALL: Final = 5.0
-#: Leases lost in a row before a start, after which an item is no longer retried automatically.
-_MAX_LEASE_LOSSES: Final = 3
 _BATCH: Final = 500
 
 
@@ -102,9 +99,13 @@ class Reaper(Service):
         requeued = quarantined = lost_contact = lost = 0
         for row in items.expired(tx, _BATCH):
             if Phase(row.phase) not in MAY_RUN:
-                is_quarantined = _lose_lease(tx, row)
-                quarantined += is_quarantined
-                requeued += not is_quarantined
+                losses = count_loss(tx, row)
+                if losses is None:
+                    quarantined += 1
+                    continue
+                requeued += 1
+                text = f"the lease of agent {row.agent_name} expired"
+                requeue(tx, row, text, losses=losses)
             elif row.lost_contact_at is None:
                 lost_contact += 1
                 text = f"lost contact with agent {row.agent_name}"
@@ -114,17 +115,3 @@ class Reaper(Service):
                 text = f"{row.agent_name} stopped sending heartbeats after the start was permitted"
                 end(tx, row, Phase.LOST, Cause.LOST_AGENT, text)
         return Reaped(requeued, quarantined, lost_contact, lost)
-
-
-def _lose_lease(tx: Tx, row: AnyRow) -> bool:
-    """Requeue an item that was not started; true when it was quarantined instead.
-
-    Leases of W&B's agents never count: those let them expire on purpose.
-    """
-    losses = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
-    if losses >= _MAX_LEASE_LOSSES and not row.stop_requested:
-        text = f"{losses} leases in a row expired before the start; {row.agent_name} held the last"
-        end(tx, row, Phase.ERRORED, Cause.QUARANTINED, text)
-        return True
-    requeue(tx, row, f"the lease of agent {row.agent_name} expired", losses=losses)
-    return False

@@ -24,6 +24,8 @@ from agent.model.cause import Cause
 from agent.model.errors import ConflictError
 from agent.model.phase import TERMINAL, Phase, may_follow
 
+#: Leases lost in a row before a start, after which an item is quarantined.
+_MAX_LEASE_LOSSES: Final = 3
 #: Columns that an attempt keeps as well.
 _ATTEMPT_COLUMNS: Final = frozenset(
     {"agent_id", "agent_name", "cause", "message", "exit_code", "started_at", "finished_at"}
@@ -105,16 +107,39 @@ def notify_watchers(tx: Tx, row: AnyRow) -> None:
     tx.notify(topic_item(row.id), topic_entity(row.entity))
 
 
-def requeue(tx: Tx, row: AnyRow, text: str, *, actor: str | None = None, losses: int = 0) -> None:
+def requeue(
+    tx: Tx,
+    row: AnyRow,
+    text: str,
+    *,
+    actor: str | None = None,
+    losses: int = 0,
+    not_before: float | None = None,
+) -> None:
     """Put an item that has not started back on its queue, in its old place.
 
-    It is stopped instead if a stop was requested or its queue was deleted.
+    It cannot be claimed before the time `not_before`. It is stopped instead if a stop was
+    requested or its queue was deleted.
     """
     if row.stop_requested or row.queue_id is None:
         end(tx, row, Phase.STOPPED, Cause.STOPPED_BY_USER, "stopped before it started")
         return
-    changes = {**_NOT_HELD, "lease_losses": losses}
+    changes = {**_NOT_HELD, "lease_losses": losses, "not_before": not_before}
     move(tx, row, Phase.QUEUED, actor=actor, text=text, changes=changes)
+
+
+def count_loss(tx: Tx, row: AnyRow) -> int | None:
+    """Leases lost in a row, with this one; `None` when that quarantined the item.
+
+    An item that is to be stopped is not quarantined, and leases of W&B's agents do not count:
+    those let them expire on purpose.
+    """
+    losses: int = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
+    if losses < _MAX_LEASE_LOSSES or row.stop_requested:
+        return losses
+    text = f"{losses} leases in a row were lost before the start; {row.agent_name} held the last"
+    end(tx, row, Phase.ERRORED, Cause.QUARANTINED, text)
+    return None
 
 
 def end(

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import and_, bindparam, insert, select, update
 
+from agent.control.store.items import ItemRecord
 from agent.control.store.tables import attempts, events, items, record_of, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
@@ -147,3 +148,13 @@ def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
         record_of(EventRecord, row, at=to_datetime(row.at), phase=Phase(row.phase))
         for row in tx.all(query)
     )
+
+
+def why_queued_again(tx: Tx, item: ItemRecord) -> str | None:
+    """Text of the event that put a leased item back on its queue; `None` if there is none."""
+    if item.phase is not Phase.QUEUED or not item.epoch:
+        return None
+    where = (events.c.item_id == item.id, events.c.epoch == item.epoch)
+    query = select(events.c.text).where(*where, events.c.phase == Phase.QUEUED.value)
+    found = tx.one(query.order_by(events.c.id).limit(1))
+    return None if found is None else found.text

@@ -110,6 +110,8 @@ class ClaimRecord:
     layers: dict[str, Json] = field(repr=False)
     allocation: Allocation
     run_token: str = field(repr=False)
+    lease_losses: int
+    stop_requested: bool
     stop_requested: bool
 
 

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from agent.model.cause import Cause
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
@@ -137,3 +138,125 @@ async def test_of_two_that_take_a_name_at_once_one_gets_it(world: World) -> None
         return_exceptions=True,
     )
     assert sorted(type(one).__name__ for one in both) == ["Agent", "ConflictError"]
+
+
+async def test_three_deaths_of_its_holder_before_the_permit_quarantine_an_item(
+    world: World,
+) -> None:
+    """No lease expires: the agent is restarted within seconds each time."""
+    agent = await world.agent(identity="i")
+    poison, neighbour = await world.submit({"retries": 3}), await world.submit()
+    held = {claim.lease.item_id: claim for claim in await agent.claim(most=2)}
+    await agent.start(held[neighbour.id])
+    for losses in (1, 2):
+        await agent.advance(held[poison.id], Phase.PREPARING)
+        agent = await world.agent(identity="i")
+        held = {claim.lease.item_id: claim for claim in agent.welcome.held}
+        assert held[poison.id].lease_losses == losses
+        assert held[neighbour.id].lease_losses == 0
+    agent = await world.agent(identity="i")
+    assert [claim.lease.item_id for claim in agent.welcome.held] == [neighbour.id]
+    ended = await world.item(poison)
+    assert (ended.phase, ended.cause) == (Phase.ERRORED, Cause.QUARANTINED)
+    assert await agent.finish(held[poison.id]) is LeaseStatus.FENCED
+    assert await agent.claim() == ()
+    assert await agent.finish(agent.welcome.held[0]) is LeaseStatus.HELD
+    await world.history(poison)
+
+
+async def test_expired_leases_and_deaths_count_together(world: World) -> None:
+    agent = await world.agent(identity="i")
+    item = await world.submit()
+    await agent.claim_one()
+    await world.pass_time(46)
+    await agent.claim_one()
+    agent = await world.agent(identity="i")
+    assert agent.welcome.held[0].lease_losses == 2
+    await world.pass_time(46)
+    assert (await world.item(item)).cause is Cause.QUARANTINED
+
+
+async def test_a_repeated_registration_of_one_process_is_no_death(world: World) -> None:
+    agent = await world.agent(identity="i")
+    item = await world.submit()
+    await agent.claim_one()
+    for _ in range(4):
+        again = await world.agent(identity="i", session=agent.session)
+        assert [claim.lease.item_id for claim in again.welcome.held] == [item.id]
+    assert (await world.item(item)).lease_losses == 0
+
+
+async def test_a_graceful_restart_is_no_death(world: World) -> None:
+    item = await world.submit()
+    for number in range(4):
+        agent = await world.agent(identity="i")
+        claim = await agent.claim_one()
+        if number % 2:
+            await agent.release(claim)
+        await agent.beat(status="KILLED")
+    await agent.beat()
+    assert (await world.item(item)).lease_losses == 0
+    assert (await world.item(item)).phase is Phase.QUEUED
+
+
+async def test_the_permit_ends_the_count_of_deaths(world: World) -> None:
+    item = await world.submit()
+    agent = await world.agent(identity="i")
+    await agent.claim_one()
+    for _ in range(2):
+        agent = await world.agent(identity="i")
+    await agent.permit(agent.welcome.held[0])
+    for _ in range(4):
+        agent = await world.agent(identity="i")
+    assert (await world.item(item)).lease_losses == 0
+    assert (await world.item(item)).phase is Phase.PERMITTED
+
+
+async def test_a_stop_request_outlives_the_deaths_of_the_holder(world: World) -> None:
+    item = await world.submit()
+    agent = await world.agent(identity="i")
+    await agent.claim_one()
+    await world.plane.items.stop(world.me, item.id)
+    for _ in range(4):
+        agent = await world.agent(identity="i")
+    (claim,) = agent.welcome.held
+    assert claim.stop_requested
+    assert (await world.item(item)).cause is None
+
+
+async def test_an_expiry_and_a_registration_at_once_count_one_loss(world: World) -> None:
+    agent = await world.agent(identity="i")
+    item = await world.submit()
+    await agent.claim_one()
+    await world.pass_time(46, reap=False)
+    await asyncio.gather(world.plane.reaper.reap_once(), world.agent(identity="i"))
+    assert (await world.item(item)).lease_losses == 1
+    await world.history(item)
+
+
+async def test_a_returned_item_keeps_its_count_and_is_explained(world: World) -> None:
+    agent = await world.agent(identity="i")
+    item = await world.submit()
+    await agent.claim_one()
+    agent = await world.agent(identity="i")
+    await agent.release(agent.welcome.held[0], "The engine does not answer.", 20)
+    waiting = await world.item(item)
+    assert (waiting.phase, waiting.lease_losses, waiting.retries) == (Phase.QUEUED, 1, 0)
+    assert await agent.claim() == ()
+    explained = await world.plane.items.explain(world.me, item.id)
+    assert explained.cause is Cause.SCHEDULE_BACKOFF
+    assert "It is back on its queue: The engine does not answer." in explained.details
+    await world.pass_time(20)
+    claim = await agent.claim_one()
+    assert (claim.lease.attempt, claim.lease_losses) == (1, 1)
+
+
+async def test_a_returned_item_keeps_its_place(world: World) -> None:
+    agent = await world.agent()
+    first, _ = await world.submit(), await world.submit()
+    await agent.release(await agent.claim_one(), "no answer", 5)
+    await world.pass_time(5)
+    assert (await agent.claim_one()).lease.item_id == first.id
+    await agent.release(await agent.claim_one(), "no answer", 1e9)
+    await world.pass_time(301)
+    await agent.claim_one()

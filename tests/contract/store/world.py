@@ -106,8 +106,11 @@ class Agent:
             facts=facts,
         )
 
-    async def release(self, claim: ClaimRecord) -> LeaseStatus:
-        return await self.world.plane.leases.release(self.world.me, self.id, claim.lease)
+    async def release(
+        self, claim: ClaimRecord, reason: str | None = None, delay: float = 0.0
+    ) -> LeaseStatus:
+        leases = self.world.plane.leases
+        return await leases.release(self.world.me, self.id, claim.lease, reason, delay)
 
     async def beat(
         self,

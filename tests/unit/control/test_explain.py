@@ -157,7 +157,7 @@ def test_earlier_attempts_and_lost_leases_are_told() -> None:
     details = told(replace(ITEM, attempt=2, lease_losses=1), AGENT).details
     assert details == (
         "This is attempt 2.",
-        "Agents that stopped sending heartbeats while preparing it: 1.",
+        "Agents that were lost while they prepared it: 1.",
     )
 
 
