@@ -21,7 +21,7 @@ from agent.builders.uv import Indexes, uv_program
 from agent.config.execution import BuilderConfig
 from agent.docker.images import EngineImages
 from agent.model.cause import Cause
-from agent.model.errors import ConfigError, JobError
+from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.redact import Redactor
 from agent.ports.log import LogSink
 from agent.ports.registry import Credentials
@@ -115,7 +115,7 @@ async def find_buildkit(
     """The configured `buildkitd`, else the engine's. `env` is the docker program's.
 
     Raises:
-        JobError: `BUILD_UNAVAILABLE`: the configured `buildkitd` does not answer.
+        UnavailableError: `BUILD_UNAVAILABLE`: the configured `buildkitd` does not answer.
         EngineUnavailableError: the engine does not answer.
     """
     if config.buildkit is not None:
@@ -320,7 +320,7 @@ async def _remote(
         problem, platform = await _inspect(name, env)
     if problem is not None:
         shown = Redactor().text(problem.rstrip("."))[:500]
-        raise JobError(
+        raise UnavailableError(
             Cause.BUILD_UNAVAILABLE,
             f"The buildkitd at {address} does not answer ({shown}).",
             hint="Start it, or correct `builder.buildkit` in the agent's configuration.",

@@ -28,7 +28,6 @@ from agent.builders.buildkit import (
     secret_sources,
     workspace,
 )
-from agent.builders.buildkit_output import unreachable
 from agent.builders.image.content_key import content_key, tree_digest
 from agent.builders.image.ignore import Ignore
 from agent.builders.image.plan import Plan, launch_context, make_plan
@@ -43,10 +42,10 @@ from agent.builders.requirements import Fetch, fetch_requirements
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
-from agent.docker.errors import EngineError, EngineRefusedError
+from agent.docker.errors import EngineError, EngineRefusedError, EngineUnavailableError
 from agent.docker.images import EngineImages, LocalImage
 from agent.model.cause import Cause
-from agent.model.errors import ConfigError, JobError
+from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.names import safe_image_name
 from agent.model.work import LABEL_BUILD_KEY, LABEL_KIND, Image
 from agent.ports.builder import BuildPreview, BuildRequest
@@ -124,7 +123,7 @@ class DockerBuilder:
             for base in plan.bases:
                 parts[f"base {base}"] = await self._resolver.content(base)
         except EngineError as error:
-            raise unreachable(error.detail) from None
+            raise _engine_failure(error) from None
         return content_key(parts)
 
     async def _plan(self, request: BuildRequest) -> Plan:
@@ -167,7 +166,7 @@ class DockerBuilder:
             # 404: removed between two calls.
             if isinstance(error, EngineRefusedError) and error.status == _NOT_FOUND:
                 return None
-            raise unreachable(error.detail) from None
+            raise _engine_failure(error) from None
 
     async def _find_local(self, key: str) -> Image | None:
         if self._images is None:
@@ -199,7 +198,7 @@ class DockerBuilder:
             await _announce(plan, request, buildkit, log)
             image = await self._build(plan, request, key, buildkit, log)
         except EngineError as error:
-            raise unreachable(error.detail) from None
+            raise _engine_failure(error) from None
         return replace(image, built_by=buildkit.title)
 
     async def _build(
@@ -281,6 +280,14 @@ class DockerBuilder:
             return Image(pinned, "digest", reused, tag)
         return None if self._repository else Image(local.id, "image-id", reused, tag)
 
+    async def check(self) -> None:
+        """See `BuilderPort`."""
+        if self._config.buildkit is not None:
+            env = docker_environment(self._host, self._cache, self._environment)
+            await find_backend(self._images, self._config, env)
+        if self._repository is not None:
+            await self._repository.check()
+
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """See `BuilderPort`: images of ours by their last use, never those of containers."""
         await in_thread(self._threads, lambda _: remove_abandoned(self._cache))
@@ -299,6 +306,13 @@ class DockerBuilder:
             return await self._images.prune_build_cache(max_age, max_bytes)
         except EngineError:
             return 0
+
+
+def _engine_failure(error: EngineError) -> JobError:
+    """The error for an engine that does not answer, or refuses a call."""
+    if isinstance(error, EngineUnavailableError):
+        return UnavailableError(error.cause, error.message, hint=error.hint)
+    return JobError(Cause.BUILD_UNAVAILABLE, error.message)
 
 
 async def prune_images(

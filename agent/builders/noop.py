@@ -47,6 +47,9 @@ class NoBuilder:
         del key, log
         raise self._refusal(request)
 
+    async def check(self) -> None:
+        """Nothing builds here."""
+
     async def prune_cache(self, max_age: float, max_bytes: int) -> int:
         """There is no build cache."""
         del max_age, max_bytes

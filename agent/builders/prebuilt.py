@@ -10,10 +10,10 @@ from typing import Any, Final, Literal
 from agent.builders.image.references import NAMESPACE, familiar, local_name, read_reference
 from agent.builders.image.repository import engine_auth
 from agent.docker.client import Engine
-from agent.docker.errors import EngineError, EngineRefusedError
+from agent.docker.errors import EngineError, EngineRefusedError, EngineUnavailableError
 from agent.docker.images import EngineImages, LocalImage, Platform
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, UnavailableError
 from agent.model.job.image_reference import ImageReference
 from agent.model.redact import Redactor
 from agent.model.units import format_size
@@ -60,8 +60,10 @@ class PrebuiltImages:
             async with self._one_at_a_time(str(parsed)):
                 local, reused = await self._local_or_pulled(parsed, log)
             await self._check_platform(parsed, local)
+        except EngineUnavailableError as error:
+            raise UnavailableError(error.cause, error.message, hint=error.hint) from None
         except EngineError as error:
-            raise _unavailable(error.detail) from None
+            raise JobError(Cause.IMAGE_UNAVAILABLE, error.message) from None
         image = _pinned(parsed, local, reused=reused)
         await write_line(log, f"image {parsed} is {image.reference} ({image.pinned_by})")
         return image
@@ -250,11 +252,3 @@ def _wrong_platform(reference: ImageReference, image: str, machine: str) -> JobE
 
 def _not_found(reference: ImageReference, why: str) -> JobError:
     return JobError(Cause.IMAGE_NOT_FOUND, f"Image '{reference}' cannot be used: {why}.")
-
-
-def _unavailable(detail: str) -> JobError:
-    return JobError(
-        Cause.IMAGE_UNAVAILABLE,
-        f"The container engine does not answer ({detail}).",
-        hint="Start it on the agent's machine.",
-    )

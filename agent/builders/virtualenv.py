@@ -277,6 +277,9 @@ class VirtualenvBuilder:
         name = f"environment {folder.name[:12]}"
         return Image(str(venv), "environment", reused, name, environment=venv)
 
+    async def check(self) -> None:
+        """See `BuilderPort`: it needs this machine only."""
+
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """See `BuilderPort`: by last use, never what a process has in its environment."""
         return await in_thread(self._threads, lambda _: self._prune(max_age, max_bytes))

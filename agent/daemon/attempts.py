@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
+from cachetools import LRUCache
 
 from agent.daemon.capacity import CapacityTracker
 from agent.model.capacity import Allocation
@@ -19,6 +20,9 @@ from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.report import Report
+
+#: Attempts whose returns are counted.
+_MOST_RETURNED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,11 @@ class Attempts:
         #: Leases of an earlier process that recovery has not decided about yet.
         self._undecided: dict[str, Lease] = {}
         self._ended = asyncio.Event()
+        #: Items whose jobs have not been started yet.
+        self._preparing: set[Lease] = set()
+        self._prepared = asyncio.Event()
+        #: How often an attempt was returned because of a failure that was not its own.
+        self._returns: LRUCache[tuple[str, int], int] = LRUCache(_MOST_RETURNED)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -54,13 +63,24 @@ class Attempts:
         return frozenset(self._name(one.claim.lease) for one in self._running.values())
 
     def keep_leases(self, claims: Iterable[Claim]) -> None:
-        """Renew the leases of these claims until each is started here."""
+        """Renew the leases of these claims until each is started or released here."""
         self._undecided |= {claim.lease.item_id: claim.lease for claim in claims}
+
+    def drop_lease(self, lease: Lease) -> None:
+        """It was released without being started here."""
+        self._undecided.pop(lease.item_id, None)
+
+    async def all_prepared(self) -> None:
+        """Wait until every attempt's job was started, or has ended."""
+        while self._preparing:
+            self._prepared.clear()
+            await self._prepared.wait()
 
     def start(self, claim: Claim, begin: Begin) -> None:
         """Start the task of one attempt; its allocation counts from now on."""
         lease = claim.lease
-        self._undecided.pop(lease.item_id, None)
+        self.drop_lease(lease)
+        self._preparing.add(lease)
         self._capacity.allocate(lease, self._counted(claim))
         cancellation = Cancellation()
         if claim.stop_requested:
@@ -119,6 +139,7 @@ class Attempts:
             previous.cancellation.send(CancelReason.FENCED)
             await asyncio.wait({previous.task})
         dependencies, lease = self._dependencies, claim.lease
+        key = lease.item_id, lease.attempt
         backend = dependencies.backends.get(claim.resource)
         if backend is None:
             await self._refuse(claim)
@@ -136,8 +157,15 @@ class Attempts:
             report=report,
             folder=dependencies.attempts_dir / name,
             free=lambda: self._capacity.release(lease),
+            prepared=lambda: self._end_preparing(lease),
+            returns=self._returns.get(key, 0),
         )
-        await run_attempt(context, begin)
+        if await run_attempt(context, begin):
+            self._returns[key] = context.returns + 1
+
+    def _end_preparing(self, lease: Lease) -> None:
+        self._preparing.discard(lease)
+        self._prepared.set()
 
     def _name(self, lease: Lease) -> str:
         return workload_name(self._dependencies.control_plane_id, lease.item_id, lease.attempt)
@@ -161,6 +189,7 @@ class Attempts:
         if one is not None and one.task is task:
             del self._running[lease.item_id]
         self._capacity.release(lease)
+        self._end_preparing(lease)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log = structlog.get_logger().bind(item=lease.item_id)

@@ -1,27 +1,56 @@
-"""Health checks of the backends: nothing is claimed for a backend that does not answer."""
+"""Health of the backends: nothing is claimed for a backend that does not answer.
+
+Each backend is looked at every ten seconds, and at once when an attempt reports that it failed.
+While it fails, it is looked at again and again, so that claims resume soon after its return.
+"""
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
 
 from agent.daemon.conditions import Conditions
-from agent.model.errors import LaunchError
+from agent.model.cause import Cause
+from agent.model.errors import LaunchError, UnavailableError
 from agent.model.protocol import ConditionKind
-from agent.pipeline.backoff import Sleep
+from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.dependencies import Backend
+from agent.ports.builder import BuilderPort
 from agent.ports.runner import RunnerPort
+from agent.system.tasks import race, task_group
 
-#: Seconds between checks, and for one.
+#: Seconds between looks at a backend that answers, and for one look.
 _INTERVAL: Final = 10.0
 _TIMEOUT: Final = 10.0
+#: Most seconds between looks at one that does not answer: a look costs one small call.
+_LONGEST_PAUSE: Final = 1.0
+#: Most seconds without claims after attempts failed although it answers when it is looked at.
+_LONGEST_HOLD: Final = 60.0
 #: A name that no workload has: looking it up is a cheap request that the engine must answer.
 _PROBE: Final = "launch-probe"
+_KINDS: Final = {
+    Cause.DISK_FULL: ConditionKind.DISK_LOW,
+    Cause.BUILD_UNAVAILABLE: ConditionKind.BUILDER_UNREACHABLE,
+    Cause.IMAGE_UNAVAILABLE: ConditionKind.BUILDER_UNREACHABLE,
+}
+
+
+@dataclass(slots=True)
+class _Health:
+    """What is known about one backend."""
+
+    failure: UnavailableError | None = None
+    #: How often attempts have reported a failure: a look that began before a report proves nothing.
+    reports: int = 0
+    reported: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Pauses of claims after reports; they grow until an attempt succeeds.
+    hold: Backoff = field(default_factory=lambda: Backoff(first=1.0, longest=_LONGEST_HOLD))
 
 
 class BackendHealth:
-    """Checks every backend periodically, and holds the latest results."""
+    """`BackendState`, and the checks; holds the latest result for each resource."""
 
     def __init__(
         self,
@@ -32,55 +61,117 @@ class BackendHealth:
         self._backends = backends
         self._conditions = conditions
         self._sleep = sleep
-        self._failures: dict[str, str] = {}
+        self._health = {resource: _Health() for resource in backends}
         self._changed = asyncio.Event()
 
     @property
     def failures(self) -> Mapping[str, str]:
         """Why a backend does not answer, by resource; the others do."""
-        return self._failures
+        states = self._health.items()
+        return {name: str(one.failure) for name, one in states if one.failure is not None}
 
     @property
     def claimable(self) -> tuple[str, ...] | None:
         """Resources to claim for; `None` means all that are registered, empty means none."""
-        if not self._failures:
-            return None
-        return tuple(resource for resource in self._backends if resource not in self._failures)
-
-    async def run(self) -> None:
-        """Check all backends every ten seconds; never returns."""
-        while True:
-            for resource, backend in self._backends.items():
-                self._update(resource, await self._failure(backend.runner))
-            await self._sleep(_INTERVAL)
+        states = self._health.items()
+        able = tuple(resource for resource, health in states if health.failure is None)
+        return None if len(able) == len(self._health) else able
 
     async def wait_changed(self, claimable: tuple[str, ...] | None) -> None:
         """Wait until `claimable` differs from the given value."""
         while self.claimable == claimable:
             await self._changed.wait()
 
-    async def _failure(self, runner: RunnerPort) -> str | None:
-        try:
-            async with asyncio.timeout(_TIMEOUT):
-                await runner.find(_PROBE)
-        except TimeoutError:
-            return f"no answer within {_TIMEOUT:.0f} s"
-        except (LaunchError, OSError) as error:
-            return str(error)
-        return None
+    def failed(self, resource: str, error: UnavailableError) -> None:
+        """See `BackendState`."""
+        health = self._health[resource]
+        health.reports += 1
+        health.reported.set()
+        self._set(resource, error)
 
-    def _update(self, resource: str, failure: str | None) -> None:
-        if (failure is None) == (resource not in self._failures):
+    def worked(self, resource: str) -> None:
+        """See `BackendState`."""
+        self._health[resource].hold.reset()
+
+    async def check(self, resource: str) -> UnavailableError | None:
+        """See `BackendState`."""
+        failure = await self._look(resource, with_builder=True)
+        if failure is not None:
+            self.failed(resource, failure)
+        return failure
+
+    async def run(self) -> None:
+        """Look at all backends; never returns."""
+        async with task_group() as group:
+            for resource in self._backends:
+                group.create_task(self._watch(resource), name=f"health-{resource}")
+
+    async def _watch(self, resource: str) -> None:
+        health, pauses = self._health[resource], Backoff(first=0.25, longest=_LONGEST_PAUSE)
+        while True:
+            reports = health.reports
+            failure = await self._look(resource, with_builder=health.failure is not None)
+            if failure is not None or health.reports == reports:
+                self._set(resource, failure)
+            if health.failure is None:
+                pauses.reset()
+                await race(health.reported.wait(), self._sleep(_INTERVAL))
+            if health.reported.is_set():
+                health.reported.clear()
+                await self._sleep(health.hold.pause())
+            elif health.failure is not None:
+                await self._sleep(pauses.pause())
+
+    async def _look(self, resource: str, *, with_builder: bool) -> UnavailableError | None:
+        backend = self._backends[resource]
+        failure = await _failure_of_runner(backend.runner, resource)
+        if failure is None and with_builder and backend.builder is not None:
+            return await _failure_of_builder(backend.builder, resource)
+        return failure
+
+    def _set(self, resource: str, failure: UnavailableError | None) -> None:
+        health = self._health[resource]
+        before, health.failure = health.failure, failure
+        kind = None if failure is None else _kind_of(failure)
+        if before is not None and _kind_of(before) is not kind:
+            self._conditions.clear(_kind_of(before), resource)
+        if failure is not None and kind is not None:
+            self._conditions.set(kind, failure.message, resource)
+        if (before is None) == (failure is None):
             return
         log = structlog.get_logger().bind(resource=resource)
         if failure is None:
-            del self._failures[resource]
-            self._conditions.clear(ConditionKind.ENGINE_UNREACHABLE, resource)
             log.info("the backend answers again; claims for it resume")
         else:
-            self._failures[resource] = failure
-            message = f"the engine behind {resource} does not answer ({failure.rstrip('.')})."
-            self._conditions.set(ConditionKind.ENGINE_UNREACHABLE, message, resource)
-            log.error("the backend does not answer; nothing is claimed for it", error=failure)
+            log.error("the backend fails; nothing is claimed for it", error=str(failure))
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+def _kind_of(failure: UnavailableError) -> ConditionKind:
+    return _KINDS.get(failure.cause, ConditionKind.ENGINE_UNREACHABLE)
+
+
+async def _failure_of_runner(runner: RunnerPort, resource: str) -> UnavailableError | None:
+    try:
+        async with asyncio.timeout(_TIMEOUT):
+            await runner.find(_PROBE)
+    except TimeoutError:
+        reason = f"no answer within {_TIMEOUT:.0f} s"
+    except (LaunchError, OSError) as error:
+        reason = str(error).rstrip(".")
+    else:
+        return None
+    message = f"the engine behind {resource} does not answer ({reason})."
+    return UnavailableError(Cause.LOST_ENGINE, message)
+
+
+async def _failure_of_builder(builder: BuilderPort, resource: str) -> UnavailableError | None:
+    try:
+        await builder.check()
+    except UnavailableError as error:
+        return error
+    except (LaunchError, OSError) as error:
+        message = f"the builder of {resource} does not answer ({str(error).rstrip('.')})."
+        return UnavailableError(Cause.BUILD_UNAVAILABLE, message)
+    return None

@@ -16,7 +16,7 @@ from agent.model.errors import LaunchError
 from agent.model.protocol import ClaimRequest
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
-from agent.pipeline.backoff import Backoff, Sleep
+from agent.pipeline.backoff import Backoff, Sleep, retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.system.tasks import race
 
@@ -24,6 +24,7 @@ from agent.system.tasks import race
 _WAIT: Final = 25.0
 #: Items per reply where the number of jobs is unlimited.
 _MAX_ITEMS: Final = 16
+_CLAIMS_NOTHING: Final = "its agent claims nothing at the moment"
 #: Seconds for returning the items that an interrupted poll may have claimed.
 _RETURN_TIMEOUT: Final = 2.0
 
@@ -71,13 +72,15 @@ class ClaimLoop:
         """Claim and start attempts; never returns."""
         while True:
             await self._capacity.wait_for_slot()
-            await self._backends.wait_changed(())  # until something can be claimed
+            if self._backends.claimable == ():
+                # The poll that was interrupted will not be repeated soon.
+                await self.release_claims_of_pending_request()
+                await self._backends.wait_changed(())  # until something can be claimed
             await self._disk.wait()
-            for claim in await self._poll():
-                await self._start(claim)
+            await self._start_all(await self._poll())
 
     async def release_claims_of_pending_request(self) -> None:
-        """After `run` was cancelled: return the items that an interrupted poll may have claimed.
+        """Return the items that an interrupted poll may have claimed.
 
         Repeating the request id with no free slots returns the earlier claims and no new ones.
         """
@@ -90,7 +93,7 @@ class ClaimLoop:
         with suppress(LaunchError, TimeoutError):
             async with asyncio.timeout(_RETURN_TIMEOUT):
                 for claim in await self._queue.claim(request):
-                    await self._queue.release(claim.lease, "the agent shuts down")
+                    await self._queue.release(claim.lease, _CLAIMS_NOTHING)
 
     async def _poll(self) -> tuple[Claim, ...]:
         free, claimable = self._capacity.free, self._backends.claimable
@@ -127,17 +130,55 @@ class ClaimLoop:
         self._failing = False
         return claims
 
-    async def _start(self, claim: Claim) -> None:
-        if claim.resource in self._backends.failures:
-            # Claimed by a poll that was interrupted because the backend failed.
-            await self._return(claim, f"{claim.resource} does not answer")
-        elif devices := self._capacity.devices_in_use(claim.allocation):
+    async def _start_all(self, claims: tuple[Claim, ...]) -> None:
+        """Start what was claimed, a suspect last and alone; return what cannot be started now."""
+        if not claims:
+            return
+        if await self._disk.is_low():
+            for claim in claims:
+                await self._return(claim, "too little is free on the disk of the agent that got it")
+            return
+        suspects: list[Claim] = []
+        for claim in claims:
+            if (reason := self._obstacle(claim)) is not None:
+                await self._return(claim, reason)
+            elif claim.is_suspect:
+                suspects.append(claim)
+            else:
+                self._attempts.start(claim, Prepare())
+        await self._start_alone(suspects)
+
+    def _obstacle(self, claim: Claim) -> str | None:
+        """Why it cannot be started; the agent has learned so since it sent its poll."""
+        if (failure := self._backends.failures.get(claim.resource)) is not None:
+            return failure
+        if devices := self._capacity.devices_in_use(claim.allocation):
             log = structlog.get_logger().bind(item=claim.lease.item_id)
             log.error("devices in use were allocated again; the item is returned", devices=devices)
-            await self._return(claim, f"devices in use: {', '.join(devices)}")
-        else:
-            self._attempts.start(claim, Prepare())
+            return f"devices in use: {', '.join(devices)}"
+        return None
+
+    async def _start_alone(self, suspects: list[Claim]) -> None:
+        """Prepare the first suspect while nothing else is being prepared.
+
+        If it kills this process, no lease but its own is lost.
+        """
+        if not suspects:
+            return
+        first, *others = suspects
+        self._attempts.keep_leases((first,))
+        for other in others:
+            await self._return(other, "agents died while they prepared it, so it is prepared alone")
+        await self._attempts.all_prepared()
+        log = structlog.get_logger().bind(item=first.lease.item_id)
+        log.warning("preparing an item alone, since two leases of it were lost before")
+        self._attempts.start(first, Prepare())
+        await self._attempts.all_prepared()
 
     async def _return(self, claim: Claim, reason: str) -> None:
         with suppress(LaunchError):
-            await self._queue.release(claim.lease, reason)
+            await retry_until_answered(
+                lambda: self._queue.release(claim.lease, reason),
+                "return of an item",
+                self._sleep,
+            )

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final
@@ -18,10 +17,11 @@ _DISK_INTERVAL: Final = 10.0
 
 
 class Conditions:
-    """What keeps this agent from claiming; `changed` is called when one begins or ends."""
+    """What keeps this agent from claiming."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
+    def __init__(self) -> None:
+        #: Set when one begins or ends; cleared by the reader.
+        self.changed = asyncio.Event()
         self._active: dict[tuple[ConditionKind, str | None], Condition] = {}
 
     @property
@@ -35,14 +35,14 @@ class Conditions:
         is_new = key not in self._active
         self._active[key] = Condition(kind, " ".join(message.split()), resource)
         if is_new:
-            self._changed()
+            self.changed.set()
         return is_new
 
     def clear(self, kind: ConditionKind, resource: str | None = None) -> bool:
         """End a condition; returns whether it was active."""
         was_active = self._active.pop((kind, resource), None) is not None
         if was_active:
-            self._changed()
+            self.changed.set()
         return was_active
 
 
@@ -65,22 +65,29 @@ class FreeDiskCheck:
 
     async def wait(self) -> None:
         """Wait until enough is free; until then the condition is reported to the server."""
-        while (free := await self.free()) < self._minimum:
-            message = (
-                f"{format_size(free)} are free on the disk of {self._folder}, and "
-                f"{format_size(self._minimum)} must stay free (`min_free_disk`)."
-            )
-            if self._conditions.set(ConditionKind.DISK_LOW, message):
-                structlog.get_logger().error(
-                    "too little free disk space; nothing is claimed",
-                    folder=str(self._folder),
-                    free=format_size(free),
-                    minimum=format_size(self._minimum),
-                    hint="free some, or lower min_free_disk",
-                )
+        while await self.is_low():
             await self._sleep(_DISK_INTERVAL)
-        if self._conditions.clear(ConditionKind.DISK_LOW):
-            structlog.get_logger().info("enough disk space is free again; claims resume")
+
+    async def is_low(self) -> bool:
+        """Look now, and begin or end the condition."""
+        free = await self.free()
+        if free >= self._minimum:
+            if self._conditions.clear(ConditionKind.DISK_LOW):
+                structlog.get_logger().info("enough disk space is free again; claims resume")
+            return False
+        message = (
+            f"{format_size(free)} are free on the disk of {self._folder}, and "
+            f"{format_size(self._minimum)} must stay free (`min_free_disk`)."
+        )
+        if self._conditions.set(ConditionKind.DISK_LOW, message):
+            structlog.get_logger().error(
+                "too little free disk space; nothing is claimed",
+                folder=str(self._folder),
+                free=format_size(free),
+                minimum=format_size(self._minimum),
+                hint="free some, or lower min_free_disk",
+            )
+        return True
 
     async def free(self) -> int:
         """Free bytes."""

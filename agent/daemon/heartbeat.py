@@ -37,6 +37,7 @@ class HeartbeatLoop:
         self,
         queue: QueuePort,
         attempts: Attempts,
+        conditions: Conditions,
         *,
         agent_id: str,
         session: str,
@@ -52,9 +53,9 @@ class HeartbeatLoop:
         self._on_command = on_command
         self._sleep = sleep
         self._failing = False
-        self._requested = asyncio.Event()
         #: Sent with every heartbeat; a change is sent at once.
-        self.conditions = Conditions(self._requested.set)
+        self.conditions = conditions
+        self._requested = conditions.changed
         #: Set by the service once it claims no more.
         self.draining = False
         #: Monotonic time of the last reply.

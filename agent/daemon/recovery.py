@@ -6,6 +6,7 @@ control plane, in the journal, and at the runner.
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
@@ -189,7 +190,7 @@ class Recovery:
         found = await self._find_workloads()
         for claim in held:
             key = _key(claim.lease)
-            self._resume(claim, entries.get(key), found.pop(key, None))
+            await self._resume(claim, entries.get(key), found.pop(key, None))
         held_keys = {_key(claim.lease) for claim in held}
         for key, entry in entries.items():
             if key not in held_keys and not entry.over:
@@ -204,7 +205,7 @@ class Recovery:
         others = {key: one for key, one in found.items() if key not in current}
         await self._remove_if_ended(others, entries)
 
-    def _resume(self, claim: Claim, entry: JournalEntry | None, found: Found | None) -> None:
+    async def _resume(self, claim: Claim, entry: JournalEntry | None, found: Found | None) -> None:
         server = _BY_PHASE.get(claim.phase, ServerState.UNSTARTED)
         journal, runner = _journal_state(entry, claim.lease), _runner_state(found, claim.lease)
         action = decide(server, journal, runner)
@@ -214,7 +215,19 @@ class Recovery:
             action=action.name.lower(),
             phase=claim.phase,
         )
-        self._attempts.start(claim, _begin(action, entry, found))
+        if action is RecoveryAction.PREPARE and claim.is_suspect:
+            await self._return(claim)
+        else:
+            self._attempts.start(claim, _begin(action, entry, found))
+
+    async def _return(self, claim: Claim) -> None:
+        """Return an item that the claim loop is to prepare alone, once it is claimed again."""
+        reason = "agents died while they prepared it, so it is prepared alone"
+        with suppress(LaunchError):
+            await retry_until_answered(
+                lambda: self._queue.release(claim.lease, reason), "return of an item", self._sleep
+            )
+        self._attempts.drop_lease(claim.lease)
 
     async def _find_workloads(self) -> dict[Key, Found]:
         found: dict[Key, Found] = {}

@@ -20,7 +20,7 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
 from agent.daemon.claim import ClaimLoop
-from agent.daemon.conditions import FreeDiskCheck
+from agent.daemon.conditions import Conditions, FreeDiskCheck
 from agent.daemon.health_endpoints import AgentStatus, OutcomeCounter, serve_health
 from agent.daemon.heartbeat import AgentCommand, HeartbeatLoop
 from agent.daemon.journal import Journal
@@ -206,12 +206,15 @@ class AgentDaemon:
         opened = await self._open_backends(agent)
         backends, attempts_dir = opened.backends, config.state_dir / "attempts"
         capacity, outcomes = CapacityTracker(registration.capacity), OutcomeCounter()
+        conditions = Conditions()
+        health = BackendHealth(backends, conditions, self._sleep)
         dependencies = Dependencies(
             queue=queue,
             backends=backends,
             sources=self._sources,
             builds=Builds(timeout=config.builder.timeout, concurrency=config.builder.concurrency),
             journal=journal,
+            backend_state=health,
             control_plane_id=agent.control_plane_id,
             attempts_dir=attempts_dir,
             executor=self._executor,
@@ -223,13 +226,11 @@ class AgentDaemon:
         attempts = Attempts(dependencies, capacity)
         attempts.keep_leases(agent.held)
         heartbeat = HeartbeatLoop(
-            queue, attempts,
+            queue, attempts, conditions,
             agent_id=agent.agent_id, session=registration.session,
             interval=agent.heartbeat_seconds, on_command=self._shutdown.by_command,
             sleep=self._sleep,
         )  # fmt: skip
-        conditions = heartbeat.conditions
-        health = BackendHealth(backends, conditions, self._sleep)
         disk = FreeDiskCheck(
             config.state_dir, config.min_free_disk, conditions, self._executor, self._sleep
         )

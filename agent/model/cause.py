@@ -33,6 +33,7 @@ class Cause(StrEnum):
     SCHEDULE_CAPACITY = "SCHEDULE_CAPACITY"
     SCHEDULE_DISK = "SCHEDULE_DISK"
     SCHEDULE_ENGINE = "SCHEDULE_ENGINE"
+    SCHEDULE_BUILDER = "SCHEDULE_BUILDER"
     SCHEDULE_BACKOFF = "SCHEDULE_BACKOFF"
     SCHEDULE_WAITING = "SCHEDULE_WAITING"
     SCHEDULE_NO_NODE = "SCHEDULE_NO_NODE"
@@ -152,6 +153,10 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.SCHEDULE_ENGINE: Meaning(
         "The engine that would run the job does not answer.",
         "Start it on the agent's machine; the agent notices and continues.",
+    ),
+    Cause.SCHEDULE_BUILDER: Meaning(
+        "The builder that would make the job's image, or its registry, does not answer.",
+        "Start it, or correct `builder` in the agent's configuration; the agent continues then.",
     ),
     Cause.SCHEDULE_BACKOFF: Meaning(
         "The item waits a little before it is tried again.",

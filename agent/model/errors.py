@@ -19,6 +19,7 @@ __all__ = [
     "PermissionDeniedError",
     "PolicyError",
     "ServerError",
+    "UnavailableError",
     "UnreachableError",
 ]
 
@@ -118,6 +119,16 @@ class JobError(LaunchError):
     def __init__(self, cause: Cause, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.cause = cause
+
+
+class UnavailableError(JobError):
+    """What the agent runs and builds jobs with does not answer, or its disk is full.
+
+    Before the start permit this ends no job: the item goes back to its queue, and the agent
+    claims nothing for that backend until it answers again.
+    """
+
+    code = "UNAVAILABLE"
 
 
 class PolicyError(JobError):

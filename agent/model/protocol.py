@@ -33,10 +33,13 @@ class AttemptStatus(StrEnum):
 class ConditionKind(StrEnum):
     """What keeps a live agent from claiming."""
 
-    #: Less free space than `min_free_disk`: nothing is claimed.
+    #: Less free space than `min_free_disk`: nothing is claimed. With a resource: its engine had
+    #: no space left for a job.
     DISK_LOW = "DISK_LOW"
     #: The engine behind a resource does not answer: nothing is claimed for that resource.
     ENGINE_UNREACHABLE = "ENGINE_UNREACHABLE"
+    #: The builder of a resource, or the registry it pushes to, does not answer: as above.
+    BUILDER_UNREACHABLE = "BUILDER_UNREACHABLE"
 
     @property
     def word(self) -> str:

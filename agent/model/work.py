@@ -17,6 +17,9 @@ LABEL_BUILD_KEY: Final = f"{LABEL_PREFIX}.build-key"
 #: `network`, `image`, `container`: what a pruner may remove.
 LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"
 
+#: Lost leases after which an item is a suspect; the control plane quarantines at the third.
+_SUSPECT_LOSSES: Final = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -50,6 +53,16 @@ class Claim:
     #: API key of the job itself.
     run_token: str = field(repr=False)
     stop_requested: bool
+    #: Leases of it that were lost in a row before its start.
+    lease_losses: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether its preparation may kill agents: one more lost lease quarantines it.
+
+        An agent prepares it alone, so that its own death counts against no other item.
+        """
+        return self.lease_losses >= _SUSPECT_LOSSES
 
 
 @dataclass(frozen=True, slots=True)

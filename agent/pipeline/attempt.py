@@ -12,19 +12,24 @@ import structlog
 from agent.model.errors import FencedError, LaunchError
 from agent.model.phase import UNSTARTED_HELD, Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
+from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.build import BuildFindings
-from agent.pipeline.cancellation import AttemptCancelledError, CancelReason
+from agent.pipeline.cancellation import ANY, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, settle, watch
+from agent.pipeline.trouble import Trouble, delay_after, trouble_in
+from agent.ports.log import write_line
 from agent.ports.runner import Workload
 
 #: Seconds. An item that cannot be released in time is queued again when its lease expires.
 _RELEASE_TIMEOUT: Final = 5.0
-#: Seconds that the log of a lost job may delay its outcome.
+#: Seconds that the log of a job that is lost or returned may delay the report of that.
 _LOST_LOG_STALL: Final = 2.0
+#: A stop is the control plane's to apply, which it does when the item arrives.
+_WHILE_RETURNING: Final = ANY - {CancelReason.STOP}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,12 @@ class Deliver:
 Begin = Prepare | Start | Settle | Follow | Deliver
 
 
-async def run_attempt(context: AttemptContext, begin: Begin) -> None:
+async def run_attempt(context: AttemptContext, begin: Begin) -> bool:
     """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Never raises for what happens to the job. If the task is cancelled, a started workload goes
-    on running.
+    Returns true when its item was returned to the queue because of a failure that is not the
+    job's (`agent.pipeline.trouble`). Never raises for what happens to the job. If the task is
+    cancelled, a started workload goes on running.
     """
     attempt = _Attempt(context)
     bound = structlog.contextvars.bound_contextvars(
@@ -80,9 +86,10 @@ async def run_attempt(context: AttemptContext, begin: Begin) -> None:
     )
     with bound:
         try:
-            await attempt.run(begin)
+            return await attempt.run(begin)
         finally:
             context.free()
+            context.prepared()
             await context.report.close()
 
 
@@ -95,7 +102,7 @@ class _Attempt:
         #: Set before the permit is asked for: from then on it may run.
         self._may_run = False
 
-    async def run(self, begin: Begin) -> None:
+    async def run(self, begin: Begin) -> bool:
         outcome: Outcome | None
         try:
             outcome = await self._run_stages(begin)
@@ -104,6 +111,9 @@ class _Attempt:
         except FencedError:
             outcome = await self._end_cancelled(CancelReason.FENCED)
         except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
+            if (trouble := await self._trouble_in(error)) is not None:
+                await self._return_item(trouble)
+                return True
             reference = uuid.uuid4().hex[:8]
             if not is_expected(error):
                 structlog.get_logger().error(
@@ -113,6 +123,7 @@ class _Attempt:
         if outcome is not None:
             self._context.free()
             await self._report_outcome(outcome)
+        return False
 
     async def _run_stages(self, begin: Begin) -> Outcome:
         match begin:
@@ -172,6 +183,8 @@ class _Attempt:
         if not isinstance(started, Workload):
             return started
         self._workload = started
+        self._context.prepared()
+        self._context.dependencies.backend_state.worked(self._context.claim.resource)
         return await watch(self._context, started)
 
     async def _restore_permit(self) -> None:
@@ -197,6 +210,43 @@ class _Attempt:
             return Stopped("stopped on request before it started")
         await self._release()
         return None
+
+    async def _trouble_in(self, error: Exception) -> Trouble | None:
+        context = self._context
+        if self._may_run:
+            return None
+        state = context.dependencies.backend_state
+        return await trouble_in(error, context.claim.resource, state, context.returns)
+
+    async def _return_item(self, trouble: Trouble) -> None:
+        """Return the item to its queue, and tell the claim loop if the backend failed."""
+        context = self._context
+        log = structlog.get_logger()
+        log.warning("the item is returned to its queue", reason=trouble.message)
+        if trouble.backend is not None:
+            context.dependencies.backend_state.failed(context.claim.resource, trouble.backend)
+        try:
+            await context.cancellation.guard(
+                self._returned(trouble), _WHILE_RETURNING, detach_delay=_RELEASE_TIMEOUT
+            )
+        except (AttemptCancelledError, FencedError):
+            log.info("the item was not returned: its lease expires, or is lost already")
+        except LaunchError as error:
+            log.warning("not returned; its lease will expire", error=str(error))
+        context.dependencies.journal.closed(context.lease)
+
+    async def _returned(self, trouble: Trouble) -> None:
+        context, queue = self._context, self._context.dependencies.queue
+        await self._destroy()
+        await self._remove_folder()
+        await write_line(context.report.setup, f"returned to its queue: {trouble.message}")
+        # After the release, nothing more is accepted.
+        await context.report.setup.finished(_LOST_LOG_STALL)
+        await retry_until_answered(
+            lambda: queue.release(context.lease, trouble.message, delay_after(context.returns)),
+            "return of an item",
+            context.dependencies.sleep,
+        )
 
     async def _release(self) -> None:
         context = self._context

@@ -49,18 +49,25 @@ async def retry_until_answered(
     what: str,
     sleep: Sleep,
     transient: tuple[type[LaunchError], ...] = TRANSIENT,
+    most_failures: int | None = None,
 ) -> Result:
     """Repeat an idempotent call until it is answered; the first failure is logged.
 
+    `most_failures`: so many answers that are failures of the server's own are enough. One that
+    cannot be reached is waited for without limit.
+
     Raises:
-        LaunchError: an error that is not among `transient`.
+        LaunchError: an error that is not among `transient`, or the last of `most_failures`.
     """
     backoff = Backoff()
-    waiting = False
+    waiting, failures = False, 0
     while True:
         try:
             result = await call()
         except transient as error:
+            failures += not isinstance(error, UnreachableError)
+            if failures == most_failures:
+                raise
             if not waiting:
                 structlog.get_logger().warning(f"{what}: will be retried", error=str(error))
             waiting = True

@@ -6,16 +6,17 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret
 from agent.model.phase import Outcome
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
-from agent.pipeline.backoff import Sleep
+from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.report import Report
+from agent.pipeline.trouble import BackendState
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
@@ -23,6 +24,9 @@ from agent.ports.log import LogSink
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
 from agent.ports.source import SourcePort
+
+#: Failures of the control plane's own, in a row, before an attempt gives its item back.
+_MOST_SERVER_FAILURES: Final = 6
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -84,6 +88,11 @@ class ResolveDependencies:
         call = functools.partial(work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.executor, call)
 
+    async def answered(self, call: Callable[[], Awaitable[Result]], what: str) -> Result:
+        """The result of an idempotent call to the control plane; a preview calls it once."""
+        del what
+        return await call()
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dependencies(ResolveDependencies):
@@ -93,6 +102,7 @@ class Dependencies(ResolveDependencies):
     backends: Mapping[str, Backend]
     builds: Builds
     journal: AttemptJournal
+    backend_state: BackendState
     control_plane_id: str
     #: Parent of the attempts' folders.
     attempts_dir: Path
@@ -101,6 +111,15 @@ class Dependencies(ResolveDependencies):
     #: Called with every outcome, for metrics.
     observe: Callable[[Outcome], None] = lambda _: None
     sleep: Sleep = asyncio.sleep
+
+    async def answered(self, call: Callable[[], Awaitable[Result]], what: str) -> Result:
+        """As above, repeated while the control plane cannot be reached.
+
+        An attempt whose lease is lost meanwhile is cancelled.
+        """
+        return await retry_until_answered(
+            call, what, self.sleep, most_failures=_MOST_SERVER_FAILURES
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +137,10 @@ class AttemptContext:
     folder: Path
     #: Releases the allocation, as soon as the workload has ended; may be called twice.
     free: Callable[[], None]
+    #: Called once the workload was started, or has ended.
+    prepared: Callable[[], None]
+    #: How often this process has returned the attempt to its queue already.
+    returns: int
 
     @property
     def lease(self) -> Lease:

@@ -5,7 +5,13 @@ from enum import Enum, auto
 from typing import Final
 
 from agent.model.cause import Cause
-from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
+from agent.model.errors import (
+    ConfigError,
+    InvalidInputError,
+    JobError,
+    LaunchError,
+    PolicyError,
+)
 from agent.model.phase import (
     Errored,
     Failed,
@@ -17,6 +23,7 @@ from agent.model.phase import (
     Succeeded,
 )
 from agent.model.units import format_duration
+from agent.pipeline.backoff import TRANSIENT
 from agent.ports.runner import Ending
 from agent.system.machine import is_disk_full
 
@@ -107,12 +114,12 @@ def outcome_of_failure(error: Exception, reference: str) -> Outcome:
     match error:
         case PolicyError(cause=cause):
             return Refused(cause, str(error))
-        case JobError(cause=cause) if cause in _LOST:
-            return Lost(cause, str(error))
         case JobError(cause=cause):
-            return Errored(cause, str(error))
+            return (Lost if cause in _LOST else Errored)(cause, str(error))
         case InvalidInputError() if not isinstance(error, ConfigError):
             return Refused(Cause.POLICY_SPEC, str(error))
+        case LaunchError() if isinstance(error, TRANSIENT):
+            return Errored(Cause.INTERNAL, f"the control plane failed: {error}")
         case OSError() if is_disk_full(error):
             where = f" ({error.filename})" if error.filename else ""
             return Errored(Cause.DISK_FULL, f"no space left on the agent's disk{where}")
@@ -126,4 +133,4 @@ def is_expected(error: Exception) -> bool:
     """Whether the outcome's message explains it, so that no traceback is needed."""
     if isinstance(error, OSError):
         return is_disk_full(error)
-    return isinstance(error, JobError | InvalidInputError)
+    return isinstance(error, (JobError, InvalidInputError, *TRANSIENT))

@@ -1,6 +1,7 @@
 """Claim → Resolved: the source pinned, the command known, the arguments allowed."""
 
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from agent.pipeline.environment import MOUNTS, SECRETS, environment_of, named_by
 from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
 from agent.pipeline.stored_job import StoredJob, merge_job, read_job
 from agent.ports.log import LogSink, write_line
+from agent.ports.source import SourcePort
 
 #: Resource arguments that the pipeline reads, not the runner.
 _PIPELINE_ARGUMENTS: Final = frozenset({SECRETS, MOUNTS, "builder"})
@@ -66,7 +68,10 @@ async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink)
     if dependencies.sources.jobs is None:
         message = f"This agent cannot read stored jobs, and the spec names {claim.spec.job}."
         raise PolicyError(Cause.POLICY_SPEC, message)
-    stored = await read_job(dependencies.sources.jobs, str(claim.spec.job), claim)
+    jobs = dependencies.sources.jobs
+    stored = await dependencies.answered(
+        lambda: read_job(jobs, str(claim.spec.job), claim), "stored job"
+    )
     await write_line(log, f"job {stored.reference}")
     for repair in stored.reading.repairs:
         await write_line(log, f"job {stored.reference}: {repair}")
@@ -90,11 +95,31 @@ async def _fetched(
             if sources.artifact is None:
                 message = "This agent cannot read artifacts, and the job's code is one."
                 raise PolicyError(Cause.POLICY_SPEC, message)
-            await dependencies.in_thread(into.mkdir, parents=True)
-            return await sources.artifact.fetch(source, entity, into, log)
+            return await _fetched_artifact(sources.artifact, source, claim, dependencies, into, log)
         case _:
             message = "The spec names no source: no code, repository or image."
             raise PolicyError(Cause.POLICY_SPEC, message)
+
+
+async def _fetched_artifact(
+    artifacts: SourcePort[ArtifactSource],
+    source: ArtifactSource,
+    claim: Claim,
+    dependencies: ResolveDependencies,
+    into: Path,
+    log: LogSink,
+) -> SourceTree:
+    """The artifact's files, fetched again from the beginning where the control plane was away.
+
+    Files that have arrived whole are in the cache by then.
+    """
+
+    async def fetch() -> SourceTree:
+        await dependencies.in_thread(shutil.rmtree, into, ignore_errors=True)
+        await dependencies.in_thread(into.mkdir, parents=True)
+        return await artifacts.fetch(source, claim.entity, into, log)
+
+    return await dependencies.answered(fetch, "code of the job")
 
 
 def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:

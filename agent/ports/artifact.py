@@ -61,6 +61,8 @@ class ArtifactPort(Protocol):
         """Stream one file; close the generator if it is not read to its end.
 
         Raises:
-            JobError: `SOURCE_NOT_FOUND`, `SOURCE_UNREACHABLE`, `SOURCE_INVALID` for content
-                that is not what the digest says.
+            JobError: `SOURCE_NOT_FOUND`, `SOURCE_INVALID` for content that is not what the
+                digest says.
+            UnreachableError, ServerError, AuthenticationError, PermissionDeniedError: the
+                server did not serve it.
         """

@@ -92,6 +92,15 @@ class BuilderPort(Protocol):
                 the last lines of output.
         """
 
+    async def check(self) -> None:
+        """Ask what builds, and the registry that results are pushed to, whether they answer.
+
+        Called after failures only. The runner's own engine is asked by the caller.
+
+        Raises:
+            UnavailableError: one does not; the message says which.
+        """
+
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """Remove old results (age in seconds); return bytes freed, as far as known."""
 

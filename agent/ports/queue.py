@@ -77,8 +77,11 @@ class QueuePort(Protocol):
     async def finish(self, lease: Lease, outcome: Outcome, facts: dict[str, Any]) -> LeaseStatus:
         """Report the outcome; the same outcome twice is `HELD` twice."""
 
-    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
-        """Return an item that was not permitted to its queue."""
+    async def release(self, lease: Lease, reason: str, delay: float = 0.0) -> LeaseStatus:
+        """Return an item that was not permitted to its queue.
+
+        No agent gets it within `delay` seconds. `reason` is shown to users.
+        """
 
     async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
         """Store bytes at `offset` and return the end of what is stored.

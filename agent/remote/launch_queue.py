@@ -40,7 +40,7 @@ _UPDATE: Final = "Update the agent or the server, whichever is older."
 _CLAIM_FRAGMENT: Final = """
 fragment claim on LaunchClaim {
   itemId attempt epoch phase entityName projectName queueName runName name author
-  resource runSpec layers cpus memory gpus runToken stopRequested
+  resource runSpec layers cpus memory gpus runToken leaseLosses stopRequested
 }
 """
 
@@ -234,9 +234,10 @@ class LaunchQueue:
         }
         return await self._write(_FINISH, "finishLaunchItem", lease, fields)
 
-    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
+    async def release(self, lease: Lease, reason: str, delay: float = 0.0) -> LeaseStatus:
         """Return an item to its queue."""
-        return await self._write(_RELEASE, "releaseLaunchItem", lease, {"reason": reason})
+        given = {"reason": reason, "delaySeconds": delay}
+        return await self._write(_RELEASE, "releaseLaunchItem", lease, given)
 
     async def append_log(self, lease: Lease, channel: Channel, offset: int, data: bytes) -> int:
         """Store bytes; returns the end of what is stored.
@@ -367,6 +368,7 @@ def _claim(raw: Json) -> Claim:
             ),
             run_token=raw["runToken"],
             stop_requested=bool(raw["stopRequested"]),
+            lease_losses=int(raw["leaseLosses"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise _broken_claim(error) from error

@@ -34,6 +34,9 @@ class FakeItem:
     history: list[Phase] = field(default_factory=lambda: [Phase.QUEUED])
     logs: dict[str, bytearray] = field(default_factory=lambda: defaultdict(bytearray))
     allocation: Any = None
+    lease_losses: int = 0
+    #: Reason and delay of every return to the queue.
+    returns: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def lease(self) -> Lease:

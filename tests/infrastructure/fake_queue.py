@@ -231,6 +231,7 @@ class FakeQueue:
         for item in held:
             item.epoch += 1
             item.request_id = None
+            item.lease_losses += item.phase in UNSTARTED_HELD
         plane.leave("register")
         return RegisteredAgent(
             agent_id=f"agent-{registration.identity}",
@@ -310,6 +311,7 @@ class FakeQueue:
             if item.phase is Phase.LEASED:
                 item.move(Phase.PREPARING)
             item.move(Phase.PERMITTED)
+            item.lease_losses = 0
         self._plane.leave("permit")
         return answer
 
@@ -329,13 +331,14 @@ class FakeQueue:
         self._plane.leave("finish")
         return answer
 
-    async def release(self, lease: Lease, reason: str) -> LeaseStatus:
-        """See the port."""
+    async def release(self, lease: Lease, reason: str, delay: float = 0.0) -> LeaseStatus:
+        """See the port; time does not pass here, so a delay is only recorded."""
         await self._plane.arrive("release", lease.item_id)
         item = self._plane.owned(lease, self._identity)
         if item is not None:
             item.move(Phase.QUEUED)
             item.holder = None
+            item.returns.append((reason, delay))
         self._plane.leave("release")
         return LeaseStatus.FENCED if item is None else LeaseStatus.HELD
 
@@ -387,5 +390,6 @@ def _claim(item: FakeItem) -> Claim:
         layers=item.layers,
         allocation=item.allocation,
         run_token="launchrun-token",
+        lease_losses=item.lease_losses,
         stop_requested=item.stop_requested,
     )

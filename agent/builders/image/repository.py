@@ -15,7 +15,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineRefusedError
 from agent.docker.images import EngineImages
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, UnavailableError
 from agent.model.work import Image
 from agent.ports.builder import BuildRequest
 from agent.ports.log import LogSink, write_line
@@ -60,10 +60,32 @@ class ImageRepository:
         """The image of a key in the registry.
 
         Raises:
-            JobError: `IMAGE_AUTH`, `IMAGE_UNAVAILABLE`.
+            JobError: `IMAGE_AUTH`.
+            UnavailableError: the registry does not answer as one.
         """
-        digest = await self.registry.exists(self.reference(key))
+        digest = await self._exists(key)
         return None if digest is None else self.image(digest, key, reused=True)
+
+    async def check(self) -> None:
+        """Ask the registry for an image that it does not have.
+
+        Raises:
+            UnavailableError: it does not answer as a registry.
+        """
+        try:
+            await self._exists("launch-probe")
+        except UnavailableError:
+            raise
+        except JobError:
+            pass  # it answers, and refuses the login
+
+    async def _exists(self, key: str) -> str | None:
+        try:
+            return await self.registry.exists(self.reference(key))
+        except JobError as error:
+            if error.cause is not Cause.IMAGE_UNAVAILABLE:
+                raise
+            raise UnavailableError(error.cause, error.message, hint=error.hint) from None
 
     def image(self, digest: str, key: str, *, reused: bool) -> Image:
         """An image that the registry has, and the engine perhaps not."""

@@ -17,6 +17,7 @@ from agent.model.units import format_size
 _CAUSE_OF_CONDITION: Final = {
     ConditionKind.DISK_LOW: Cause.SCHEDULE_DISK,
     ConditionKind.ENGINE_UNREACHABLE: Cause.SCHEDULE_ENGINE,
+    ConditionKind.BUILDER_UNREACHABLE: Cause.SCHEDULE_BUILDER,
 }
 
 

@@ -16,8 +16,9 @@ from cachetools import TTLCache
 
 from agent.model.cause import Cause
 from agent.model.errors import (
+    ConflictError,
+    InvalidInputError,
     JobError,
-    LaunchError,
     NotFoundError,
     PermissionDeniedError,
     UnreachableError,
@@ -27,8 +28,10 @@ from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import ArtifactVersions, Json, metadata_of, reference_of
 from agent.remote.client import GraphQLClient
+from agent.remote.retry_rules import RequestFailedError, Retry, RetryRule
 
-#: A download that breaks is continued so often; seconds between.
+_CUT: Final = RetryRule(Retry.IF_IDEMPOTENT, "the response was cut")
+#: A download that breaks is continued so often without getting further; seconds between.
 _TRIES: Final = 4
 _PAUSE: Final = 1.0
 #: Artifacts whose file URLs are kept.
@@ -83,8 +86,10 @@ class RemoteArtifacts:
         """See `ArtifactPort`. Pieces are verified only once the stream ended without error."""
         entry = artifact.entries[path]
         digest, received = hashlib.md5(usedforsecurity=False), 0
-        for remaining in reversed(range(_TRIES)):
+        tries = _TRIES
+        while True:
             urls: Mapping[str, str] | None = None
+            before = received
             try:
                 urls = await self._urls_of(artifact)
                 async with aclosing(self._rest(artifact, entry, received, urls)) as pieces:
@@ -93,17 +98,17 @@ class RemoteArtifacts:
                         received += len(piece)
                         yield piece
                 break
-            except (UnreachableError, PermissionDeniedError) as error:
+            except (UnreachableError, PermissionDeniedError):
                 # A refused URL may have expired: an agent runs for weeks.
-                if not remaining:
-                    raise _unreadable(entry, error) from error
+                tries = _TRIES if received > before else tries - 1
+                if not tries:
+                    raise
                 if self._urls.get(artifact.id) is urls:
                     self._urls.pop(artifact.id, None)
                 await self._sleep(_PAUSE)
-            except JobError:
-                raise
-            except LaunchError as error:
-                raise _unreadable(entry, error) from error
+            except (NotFoundError, InvalidInputError, ConflictError) as error:
+                message = f"The artifact's file '{path}' could not be read: {error.message}"
+                raise JobError(Cause.SOURCE_NOT_FOUND, message) from error
         seen = base64.b64encode(digest.digest()).decode()
         if seen != entry.digest:
             message = f"'{path}' has the digest {seen}, and is recorded as {entry.digest}."
@@ -126,6 +131,9 @@ class RemoteArtifacts:
                 rest, skip = piece[skip:], max(0, skip - len(piece))
                 if rest:
                     yield rest
+        if received < entry.size:
+            message = f"'{entry.path}' ended after {received} of its {entry.size} bytes"
+            raise RequestFailedError(message, _CUT)
 
     async def _urls_of(self, artifact: Artifact) -> Mapping[str, str]:
         async with self._asking:
@@ -143,11 +151,6 @@ class RemoteArtifacts:
             raise NotFoundError(f"{version} has no files.", hint="Create the job again.")
         kind = str((found.get("artifactType") or {}).get("name"))
         return Artifact(str(found["id"]), version, kind, entries, metadata_of(found))
-
-
-def _unreadable(entry: ArtifactEntry, error: LaunchError) -> JobError:
-    message = f"The artifact's file '{entry.path}' could not be read: {error.message}"
-    return JobError(Cause.SOURCE_UNREACHABLE, message)
 
 
 class CachedArtifacts:

@@ -16,9 +16,11 @@ from agent.daemon.process import SystemdNotifier
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
+from agent.model.errors import UnavailableError
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree, workload_name
+from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
@@ -46,11 +48,23 @@ class FakeImages:
         self.error: Exception | None = None
         self.hold: asyncio.Event | None = None
         self.reached = asyncio.Event()
+        #: Calls that have begun and not ended.
+        self.inside = 0
+        self.entered: Callable[[], object] = lambda: None
 
     async def resolve(self, reference: str, log: LogSink) -> Image:
+        self.inside += 1
+        try:
+            self.entered()
+            return await self._resolve(reference)
+        finally:
+            self.inside -= 1
+
+    async def _resolve(self, reference: str) -> Image:
         self.reached.set()
         if self.hold is not None:
             await self.hold.wait()
+        await asyncio.sleep(0)
         if self.error is not None:
             raise self.error
         return Image(f"{reference}@sha256:1", "digest", reused=True, name=reference)
@@ -69,6 +83,9 @@ class FakeBuilder:
         self.hold: asyncio.Event | None = None
         self.reached = asyncio.Event()
         self.cancelled = 0
+        self.checks = 0
+        #: What `check` raises.
+        self.unavailable: UnavailableError | None = None
         self.pruned: list[tuple[float, int]] = []
         self.warnings: tuple[str, ...] = ()
 
@@ -98,6 +115,11 @@ class FakeBuilder:
         self.built[key] = image
         return image
 
+    async def check(self) -> None:
+        self.checks += 1
+        if self.unavailable is not None:
+            raise self.unavailable
+
     async def prune(self, max_age: float, max_bytes: int) -> int:
         self.pruned.append((max_age, max_bytes))
         return 2048
@@ -108,10 +130,14 @@ class FakeSource:
 
     def __init__(self) -> None:
         self.error: Exception | None = None
+        #: Raised by the next calls, one each.
+        self.errors: list[Exception] = []
         self.files = {"main.py": "print('hello')\n"}
         self.commit: str | None = None
 
     async def fetch(self, source: Any, entity: str, into: Path, log: LogSink) -> SourceTree:
+        if self.errors:
+            raise self.errors.pop()
         if self.error is not None:
             raise self.error
         for name, text in self.files.items():
@@ -219,6 +245,7 @@ class Harness:
     executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(4))
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
+    sleep: Sleep = scaled
     limits: AttemptTimeouts = field(default_factory=lambda: AttemptTimeouts(5.0, engine=0.5))
     pruners: tuple[Pruner, ...] = ()
     backends: Callable[[dict[str, Backend]], dict[str, Backend]] = dict
@@ -276,7 +303,7 @@ class Harness:
             executor=self.executor,
             notifier=SystemdNotifier(self.environ),
             on_ready=on_ready,
-            sleep=scaled,
+            sleep=self.sleep,
         )
         return self.last
 

@@ -80,7 +80,8 @@ def scene(tmp_path: Path) -> Any:
     with ThreadPoolExecutor(2) as threads:
         code = ArtifactFetcher(shelf, CodeConfig(), tmp_path / "cache", threads)
         dependencies = Dependencies(
-            queue=None, backends={}, journal=None, builds=None, control_plane_id="plane",
+            queue=None, backends={}, journal=None, builds=None, backend_state=None,
+            control_plane_id="plane",
             sources=Sources(git=repository, apply_patch=apply_patch, artifact=code, jobs=shelf),
             attempts_dir=tmp_path, executor=threads,
         )  # fmt: skip
