@@ -284,7 +284,7 @@ class DockerBuilder:
         """See `BuilderPort`."""
         if self._config.buildkit is not None:
             env = docker_environment(self._host, self._cache, self._environment)
-            await find_backend(self._images, self._config, env)
+            await find_buildkit(self._images, self._config, env)
         if self._repository is not None:
             await self._repository.check()
 

@@ -15,7 +15,7 @@ from agent.model.errors import LaunchError
 from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.work import Claim, Lease, workload_name
-from agent.pipeline.attempt import Begin, run_attempt
+from agent.pipeline.attempt import Begin, Prepare, Start, run_attempt
 from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
@@ -80,7 +80,8 @@ class Attempts:
         """Start the task of one attempt; its allocation counts from now on."""
         lease = claim.lease
         self.drop_lease(lease)
-        self._preparing.add(lease)
+        if isinstance(begin, Prepare | Start):
+            self._preparing.add(lease)
         self._capacity.allocate(lease, self._counted(claim))
         cancellation = Cancellation()
         if claim.stop_requested:

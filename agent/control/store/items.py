@@ -112,7 +112,6 @@ class ClaimRecord:
     run_token: str = field(repr=False)
     lease_losses: int
     stop_requested: bool
-    stop_requested: bool
 
 
 @dataclass(frozen=True, slots=True)

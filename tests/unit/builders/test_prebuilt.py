@@ -8,7 +8,7 @@ import pytest
 from agent.builders.prebuilt import PrebuiltImages
 from agent.docker.client import Engine
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, UnavailableError
 from agent.registries.logins import DockerLogins
 from agent.registries.oci import OciRegistry
 from agent.testing.builder_suite import RecordingLog
@@ -157,7 +157,8 @@ async def test_an_engine_that_is_away_is_told(threads, tmp_path):
     async with Engine(f"unix://{tmp_path}/none.sock", {}) as engine:
         images = PrebuiltImages(engine, pull="missing", registry=OciRegistry([], {}))
         error = await refused(images)
-    assert error.cause is Cause.IMAGE_UNAVAILABLE
+    assert isinstance(error, UnavailableError)
+    assert error.cause is Cause.LOST_ENGINE
     assert "The container engine does not answer" in error.message
 
 

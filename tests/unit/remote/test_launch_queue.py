@@ -36,7 +36,7 @@ CLAIM: dict[str, Any] = {
     "projectName": "p", "queueName": "q", "runName": "r", "name": None, "author": "ann",
     "resource": "local-container", "runSpec": {"retries": 1},
     "layers": {"queue": {}}, "cpus": 1.5, "memory": "1024", "gpus": ["0"],
-    "runToken": "launchrun-x", "stopRequested": False,
+    "runToken": "launchrun-x", "leaseLosses": 1, "stopRequested": False,
 }  # fmt: skip
 FEATURES = data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": True}, None]})
 

@@ -9,7 +9,13 @@ import pytest
 from aiohttp import web
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError, NotFoundError, ServerError
+from agent.model.errors import (
+    JobError,
+    NotFoundError,
+    PermissionDeniedError,
+    ServerError,
+    UnreachableError,
+)
 from agent.model.job.names import CodeReference, JobReference
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
@@ -177,12 +183,43 @@ async def test_addresses_that_have_expired_are_asked_for_anew(
     assert {name for name, _ in store.asked} == {"GetArtifactMembershipFileUrls"}
 
 
+async def test_a_transfer_that_ends_early_without_an_error_is_taken_up_too(
+    artifacts: RemoteArtifacts, end: FarEnd
+) -> None:
+    """A proxy may close the response of a server that restarts as if it were whole."""
+    store = Store(end)
+    found = await artifacts.find(JOB)
+    whole = FILES["pkg/data.bin"]
+    store.downloads = [reply(200, whole[:100_000]), reply(200, b"")]
+    assert await content(artifacts, found, "pkg/data.bin") == whole
+
+
+async def test_a_transfer_may_break_often_while_it_gets_further(
+    artifacts: RemoteArtifacts, end: FarEnd
+) -> None:
+    store = Store(end)
+    found = await artifacts.find(JOB)
+    whole = FILES["pkg/data.bin"]
+    store.downloads = [pieces(whole[: size * 10_000], cut=True) for size in range(1, 12)]
+    assert await content(artifacts, found, "pkg/data.bin") == whole
+
+
+async def test_a_store_that_stays_away_is_no_fault_of_the_file(
+    artifacts: RemoteArtifacts, end: FarEnd
+) -> None:
+    store = Store(end)
+    found = await artifacts.find(JOB)
+    store.downloads = [reply(503, {})] * 9
+    with pytest.raises(UnreachableError):
+        await content(artifacts, found, "pkg/data.bin")
+
+
 async def test_a_refusal_that_stays_is_told(artifacts: RemoteArtifacts, end: FarEnd) -> None:
     store = Store(end)
     found = await artifacts.find(JOB)
     refusal = {"errors": [{"message": "not yours", "extensions": {"code": "FORBIDDEN"}}]}
     store.downloads = [reply(403, refusal)] * 9
-    with pytest.raises(JobError, match="could not be read: not yours"):
+    with pytest.raises(PermissionDeniedError, match="not yours"):
         await content(artifacts, found, "wandb-job.json")
 
 
