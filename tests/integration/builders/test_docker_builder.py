@@ -12,7 +12,7 @@ from agent.config.base import SecretReference
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import UnavailableError
 from tests.integration.builders.refusing import refused
 
 pytestmark = pytest.mark.docker
@@ -205,9 +205,9 @@ async def test_a_stopped_build_leaves_no_child(
 async def test_an_engine_that_is_away_is_told(request_for, job, threads, tmp_path):
     async with Engine(f"unix://{tmp_path}/none.sock", {}) as engine:
         made = DockerBuilder(BuilderConfig(), engine, tmp_path, threads=threads, environment={})
-        with pytest.raises(JobError, match="The container engine does not answer") as caught:
+        with pytest.raises(UnavailableError, match="does not answer") as caught:
             await made.key(request_for(job))
-    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+    assert caught.value.cause is Cause.LOST_ENGINE
 
 
 async def test_an_engine_that_goes_away_before_the_build_is_told(
@@ -222,9 +222,9 @@ async def test_an_engine_that_goes_away_before_the_build_is_told(
         )
         from agent.testing.builder_suite import RecordingLog
 
-        with pytest.raises(JobError) as caught:
+        with pytest.raises(UnavailableError) as caught:
             await made.build(request_for(job), "a" * 64, RecordingLog())
-    assert caught.value.cause is Cause.BUILD_UNAVAILABLE
+    assert caught.value.cause is Cause.LOST_ENGINE
 
 
 @pytest.mark.registry

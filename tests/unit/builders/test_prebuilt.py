@@ -159,7 +159,7 @@ async def test_an_engine_that_is_away_is_told(threads, tmp_path):
         error = await refused(images)
     assert isinstance(error, UnavailableError)
     assert error.cause is Cause.LOST_ENGINE
-    assert "The container engine does not answer" in error.message
+    assert "does not answer" in error.message
 
 
 @pytest.mark.parametrize("name", ["UPPER/case", "-x", "a b", ""])
