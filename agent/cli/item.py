@@ -11,7 +11,7 @@ import click
 
 from agent.cli.errors import show_error
 from agent.cli.follow import copy_log
-from agent.cli.options import PRIORITIES, Target, json_option, on_server, priority_from
+from agent.cli.options import Target, json_option, on_server, priority_from
 from agent.cli.output import (
     Columns,
     format_age,
@@ -31,7 +31,7 @@ from agent.model.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
-from agent.model.names import did_you_mean
+from agent.model.names import PRIORITIES, did_you_mean
 from agent.model.phase import PHASE_WORDS, TERMINAL, Phase, phases_named
 
 if TYPE_CHECKING:

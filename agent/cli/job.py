@@ -28,7 +28,7 @@ from agent.cli.output import (
 )
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
-from agent.model.job.names import LATEST, JobReference, checked_alias, own_name, version_of
+from agent.model.job.names import LATEST, JobReference, checked_alias, free_aliases, own_name
 from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.names import did_you_mean
 from agent.model.units import format_size
@@ -286,7 +286,7 @@ def _required(project: str | None) -> str:
 
 def _deleted(named: JobReference, version: Json) -> str:
     # `latest` moves to the newest version that remains.
-    free = [f"`{each}`" for each in _free(version["aliases"]) if each != LATEST]
+    free = [f"`{each}`" for each in free_aliases(version["aliases"]) if each != LATEST]
     aliases = f", and with it {', '.join(free)}" if free else ""
     return f"Deleted {named.job}:v{version['versionIndex']}{aliases}"
 
@@ -295,7 +295,7 @@ def _check_present(named: JobReference, aliases: tuple[str, ...], existing: list
     for each in aliases:
         if each not in existing:
             message = f"{named} has no alias `{each}`."
-            raise NotFoundError(message, hint=did_you_mean(each, _free(existing), "alias"))
+            raise NotFoundError(message, hint=did_you_mean(each, free_aliases(existing), "alias"))
 
 
 def _print_repairs(text: str) -> None:
@@ -322,16 +322,11 @@ _JOB_COLUMNS: Final[Columns] = {
 }
 _VERSION_COLUMNS: Final[Columns] = {
     "VERSION": lambda each: f"v{each['versionIndex']}",
-    "ALIASES": lambda each: ", ".join(_free(each["aliases"])),
+    "ALIASES": lambda each: ", ".join(free_aliases(each["aliases"])),
     "CREATED": lambda each: format_age(each["createdAt"]),
     "SIZE": lambda each: format_size(int(each["size"])),
     "DIGEST": lambda each: each["digest"],
 }
-
-
-def _free(aliases: list[str]) -> list[str]:
-    """Aliases that are not version numbers."""
-    return [alias for alias in aliases if version_of(alias) is None]
 
 
 def _check_git_options(kind: str, fields: Json) -> None:

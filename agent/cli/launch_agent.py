@@ -18,7 +18,7 @@ from agent.config.agent import AgentConfig
 from agent.config.base import Model
 from agent.config.choose_server import EmbeddedServer, RemoteServer, ServerFlags, choose_for_agent
 from agent.config.document import KeyPath, dotted
-from agent.config.load import ConfigValue, Loaded, load
+from agent.config.load import Loaded, flag_values, load
 from agent.config.schema import annotation_at, describe, values_of
 from agent.model.errors import InvalidInputError
 from agent.model.redact import MASK, Redactor
@@ -101,7 +101,9 @@ def launch_agent(
     if wandb_url is not None:
         message = "-u/--url was removed, as in W&B's agent."
         raise InvalidInputError(message, hint="Use --queue, and --server for the address.")
-    loaded = load(os.environ, file=config_file, flags=_settings(flags))
+    # Not given, `-v` counts 0, which would replace the file's value.
+    flags["verbosity"] = flags["verbosity"] or None
+    loaded = load(os.environ, file=config_file, flags=flag_values(flags, _FLAGS))
     choice = choose_for_agent(os.environ, loaded, ServerFlags(server, api_key_file, embedded))
     if check_config:
         _print_config(loaded, choice)
@@ -113,14 +115,6 @@ def launch_agent(
     from agent.compose.agent import run_agent
 
     return asyncio.run(run_agent(loaded, choice, print_announcement))
-
-
-def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
-    for name, value in flags.items():
-        shown, path = _FLAGS[name]
-        if value not in {None, (), 0} or (value == 0 and name in {"port", "max_jobs"}):
-            given = list(value) if isinstance(value, tuple) else value
-            yield ConfigValue(path, given, shown)
 
 
 def _print_config(loaded: Loaded, choice: RemoteServer | EmbeddedServer) -> None:

@@ -12,6 +12,7 @@ import click
 
 from agent import __version__
 from agent.model.errors import InvalidInputError
+from agent.model.names import PRIORITIES
 
 if TYPE_CHECKING:
     from agent.config.choose_server import RemoteServer
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 Command = Callable[..., Any]
 Result = TypeVar("Result")
-
-PRIORITIES: Final = ("critical", "high", "medium", "low")
 
 
 @dataclass(frozen=True, slots=True)

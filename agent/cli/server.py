@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,8 @@ import click
 
 from agent.cli.import_cost import import_structlog_without_rich
 from agent.config.document import KeyPath
-from agent.config.load import ConfigValue, load
+from agent.config.load import flag_values, load
+from agent.model.names import CONTAINERS, PROCESSES
 
 if TYPE_CHECKING:
     from agent.compose.control_plane import Announcement
@@ -27,8 +27,8 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 
 
 _RESOURCES: Final = {
-    "local-container": "in containers",
-    "local-process": "as processes of this machine",
+    CONTAINERS: "in containers",
+    PROCESSES: "as processes of this machine",
 }
 
 
@@ -54,17 +54,10 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     commands on this machine find it; `launch user create` and `launch key create` create more.
     """
     import_structlog_without_rich()
-    loaded = load(os.environ, file=config_file, flags=_settings(flags))
+    loaded = load(os.environ, file=config_file, flags=flag_values(flags, _FLAGS))
     from agent.compose.control_plane import run_server
 
     return asyncio.run(run_server(loaded.config, print_announcement))
-
-
-def _settings(flags: dict[str, Any]) -> Iterator[ConfigValue]:
-    for name, value in flags.items():
-        if value is not None:
-            shown, path = _FLAGS[name]
-            yield ConfigValue(path, value, shown)
 
 
 def print_announcement(announcement: "Announcement") -> None:

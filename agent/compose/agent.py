@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 
 from agent import __version__
 from agent.compose.backends import (
-    CONTAINERS,
-    PROCESSES,
     BackendContext,
     detect_resources,
     make_sources,
@@ -29,6 +27,7 @@ from agent.config.schema import missing_inputs
 from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
+from agent.model.names import CONTAINERS, PROCESSES
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.dependencies import AttemptTimeouts
 from agent.remote.artifacts.reader import RemoteArtifacts
@@ -36,10 +35,10 @@ from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import Endpoint, GraphQLClient
 from agent.remote.launch_queue import LaunchQueue
 from agent.system import machine
+from agent.system.network import is_loopback
 
 Number = TypeVar("Number", int, float)
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _NO_BOUNDARY: Final = (
     "Jobs run as processes of this machine, as this user: that is no security boundary. "
     "Serve queues of people you trust, or set `runners.local-process.user`."
@@ -174,7 +173,7 @@ def _warnings(context: BackendContext) -> list[str]:
         warnings.append(_NO_BOUNDARY)
     host_network = context.config.runners.local_container.host_network
     remote = context.control_plane is None and not host_network
-    if CONTAINERS in context.resources and remote and urlsplit(context.url).hostname in _LOOPBACK:
+    if CONTAINERS in context.resources and remote and is_loopback(urlsplit(context.url).hostname):
         warnings.append(
             f"Jobs in containers cannot reach {context.url}: inside them it means the container. "
             "Name the server by an address of this machine, if they use its API."

@@ -20,7 +20,9 @@ from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
 from agent.daemon.service import Backends
+from agent.model import names
 from agent.model.errors import ConfigError, InvalidInputError
+from agent.model.names import CONTAINERS, PROCESSES
 from agent.pipeline.dependencies import Backend, Sources
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
@@ -35,8 +37,6 @@ if TYPE_CHECKING:
     from agent.registries.logins import LoginSource
     from agent.registries.oci import OciRegistry
 
-CONTAINERS: Final = "local-container"
-PROCESSES: Final = "local-process"
 #: Seconds in which an engine must answer at startup.
 _DETECTION_TIMEOUT: Final = 10.0
 
@@ -183,9 +183,9 @@ async def _open_backend(
     pruners: tuple[Pruner, ...] = ()
     plugin_context = context.plugin_context(control_plane_id or "", resource)
     match resource:
-        case "local-container":
+        case names.CONTAINERS:
             backend, pruners = await _container_backend(stack, context, control_plane_id)
-        case "local-process":
+        case names.PROCESSES:
             backend, pruners = _process_backend(context, control_plane_id or "")
         case _:
             runners = plugins.find(plugins.RUNNERS)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from agent.compose.backends import CONTAINERS, BackendContext, make_sources, open_preview_backend
+from agent.compose.backends import BackendContext, make_sources, open_preview_backend
 from agent.config.agent import AgentConfig
 from agent.jobs.create import open_job_store
 from agent.jobs.draft import JobDraft, draft_job
@@ -25,6 +25,7 @@ from agent.model.capacity import Allocation
 from agent.model.errors import NotFoundError
 from agent.model.job.job_file import FILE_NAME
 from agent.model.job.names import LATEST, CodeReference, JobReference
+from agent.model.names import CONTAINERS
 from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json, parse_spec

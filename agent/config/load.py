@@ -104,6 +104,19 @@ def load(
     return Loaded(config, dict(layers.origins), path, wandb_shape, tuple(warnings.values()))
 
 
+def flag_values(
+    given: Mapping[str, Any], keys: Mapping[str, tuple[str, KeyPath]]
+) -> Iterator[ConfigValue]:
+    """The values of a command's options that were given.
+
+    `keys`: the option as users write it and the key that it sets, by the parameter's name.
+    """
+    for name, value in given.items():
+        if value not in {None, ()}:
+            origin, path = keys[name]
+            yield ConfigValue(path, list(value) if isinstance(value, tuple) else value, origin)
+
+
 @dataclass(slots=True)
 class _Layers:
     """Values merged in order: mappings by key, everything else as a whole."""

@@ -139,7 +139,7 @@ async def _version(
     return CreatedJob(
         reference=JobReference(request.entity, request.project, draft.name, alias),
         action=stored.action,
-        aliases=tuple(each for each in aliases if names.version_of(each) is None),
+        aliases=names.free_aliases(aliases),
         remarks=draft.remarks,
         sent_files=stored.sent_files + (code.sent_files if code else 0),
         sent_bytes=stored.sent_bytes + (code.sent_bytes if code else 0),

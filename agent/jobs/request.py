@@ -8,13 +8,13 @@ from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import project_in, stored_remote
+from agent.model.names import DEFAULT_PROJECT
 
 Json = dict[str, Any]
 Kind = Literal["git", "code", "image"]
 #: What a directory becomes: `git` asks for its repository, if the commit can be fetched.
 SourceChoice = Literal["auto", "git", "code"]
 
-DEFAULT_PROJECT: Final = "default"
 #: `user@host:path`, git's short form of SSH addresses.
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")

@@ -4,21 +4,18 @@ import json
 import math
 import shlex
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from agent.jobs.request import SubmitOptions, refuse_password
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.image_reference import parse_image
-from agent.model.names import did_you_mean
+from agent.model.names import DEFAULT_QUEUE, did_you_mean
 from agent.model.spec import parse_spec
 
 if TYPE_CHECKING:
     from agent.remote.console import Console
 
 Json = dict[str, Any]
-
-#: The control plane creates this queue when it is first used.
-_ON_DEMAND: Final = "default"
 
 
 def launch_spec(options: SubmitOptions, job: str | None) -> Json:
@@ -107,7 +104,7 @@ async def template_values(console: "Console", queue: str, options: SubmitOptions
         InvalidInputError: a value that is not of its type.
     """
     if not options.variables:
-        if options.uri is not None and queue != _ON_DEMAND:
+        if options.uri is not None and queue != DEFAULT_QUEUE:
             await console.queue(queue)
         return None
     known = {each["name"]: each for each in (await console.queue(queue))["templateVariables"]}

@@ -1,4 +1,4 @@
-"""Names of projects and images, and suggestions for mistyped names."""
+"""Names that both halves know, rules for names, and suggestions for mistyped ones."""
 
 import re
 from collections.abc import Iterable
@@ -6,6 +6,15 @@ from difflib import get_close_matches
 from typing import Final
 
 from agent.model.errors import InvalidInputError
+
+#: Priorities of items by number: 0 is the highest.
+PRIORITIES: Final = ("critical", "high", "medium", "low")
+#: Resources that our agents have runners for; plugins may add others.
+CONTAINERS: Final = "local-container"
+PROCESSES: Final = "local-process"
+#: The control plane creates this queue and this project when they are first used.
+DEFAULT_QUEUE: Final = "default"
+DEFAULT_PROJECT: Final = "default"
 
 _LONGEST_PROJECT: Final = 128
 _FORBIDDEN_IN_PROJECTS: Final = frozenset("/\\#?%:")

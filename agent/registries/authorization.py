@@ -1,18 +1,17 @@
 """HTTP access to a registry: address, proxy, challenge and token."""
 
 import base64
-import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import urlsplit
-from urllib.request import proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDictProxy
 
 from agent.ports.registry import Credentials
+from agent.system.network import bypasses_proxy, is_loopback
 
 #: Docker Hub's API has another host name than its images.
 _HUB: Final = "https://registry-1.docker.io"
@@ -30,7 +29,8 @@ def base_url(host: str | None) -> str:
     """Scheme and host of a registry's API."""
     if is_hub(host):
         return _HUB
-    return f"{'http' if _loopback(host or '') else 'https'}://{host}"
+    local = is_loopback(urlsplit(f"//{host}").hostname)
+    return f"{'http' if local else 'https'}://{host}"
 
 
 def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
@@ -38,21 +38,9 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
     parts = urlsplit(url)
     name = f"{parts.scheme}_proxy"
     found = environment.get(name) or environment.get(name.upper())
-    if not found or _loopback(parts.netloc):
+    if not found or is_loopback(parts.hostname):
         return None
-    no_proxy = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    bypassed = proxy_bypass(parts.netloc, {"no": no_proxy})
-    return None if bypassed else found
-
-
-def _loopback(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return None if bypasses_proxy(parts.netloc, environment) else found
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from agent.remote.retry_rules import (
     reason_of,
     rule_for,
 )
+from agent.system.network import is_loopback
 
 #: The feature by which our servers are distinguished from W&B's: leases, and every other extension.
 LEASES: Final = "LAUNCH_LEASES"
@@ -47,7 +48,6 @@ _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnable
 _FIRST_ERROR: Final = 400
 _PIECE: Final = 256 * 1024
 _LONGEST_RETRY_AFTER: Final = 60.0
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +119,7 @@ class GraphQLClient:
     @property
     def proxied(self) -> bool:
         """Whether HTTP_PROXY and HTTPS_PROXY are used: yes, except for loopback."""
-        return self._base.host not in _LOOPBACK
+        return not is_loopback(self._base.host)
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(

@@ -17,8 +17,8 @@ from aiohttp.typedefs import Handler
 
 from agent.control.app_keys import base_url
 from agent.control.middleware.errors import error_response
+from agent.system.network import LOOPBACK
 
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST: Final = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?")
 _MISDIRECTED: Final = 421
 
@@ -52,7 +52,7 @@ class HostRules:
         """Loopback names, the external URL's host, and what the administrator allows."""
         external = urlsplit(external_url).hostname if external_url else None
         listed = {_name(entry) or entry.lower() for entry in allowed}
-        return cls(_LOOPBACK | listed | ({external} if external else set()))
+        return cls(LOOPBACK | listed | ({external} if external else set()))
 
     def admits(self, headers: list[str], local_address: str | None) -> bool:
         """Whether there is exactly one `Host` header, with an accepted name.

@@ -27,13 +27,13 @@ from agent.model.errors import (
     NotFoundError,
     PermissionDeniedError,
 )
+from agent.model.names import DEFAULT_PROJECT
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: The project under which W&B's clients look for an entity's queues.
 QUEUE_PROJECT: Final = "model-registry"
-_FIRST_PROJECT: Final = "default"
 #: Name of the keys that `bootstrap_local` makes.
 _EMBEDDED: Final = "embedded"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
@@ -253,7 +253,7 @@ def _insert_entity(tx: Tx, name: str, *, is_team: bool) -> EntityRecord:
         raise AlreadyExistsError(
             f"There is an entity '{name}' already.", hint="Choose another name."
         )
-    for project in (QUEUE_PROJECT, _FIRST_PROJECT):
+    for project in (QUEUE_PROJECT, DEFAULT_PROJECT):
         projects.ensure(tx, name, project)
     return made
 

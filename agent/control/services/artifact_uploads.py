@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifacts import free_aliases, set_aliases, writable
+from agent.control.services.artifacts import checked_aliases, set_aliases, writable
 from agent.control.services.context import Service, read, write
 from agent.control.services.runs import check_scope
 from agent.control.store import artifact_files, artifacts, collections, contents, projects
@@ -71,7 +71,7 @@ class ArtifactUploads(Service):
             InvalidInputError: name, digest or an alias.
             NotFoundError, PermissionDeniedError: the entity, or a run token's project.
         """
-        free_aliases(wanted.aliases)
+        checked_aliases(wanted.aliases)
         entity = self._context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
         check_scope(principal, wanted.project)
         if not _DIGEST.fullmatch(wanted.digest):

@@ -16,7 +16,7 @@ from agent.control.store.runs import RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, NotFoundError
-from agent.model.job.names import LATEST, checked_alias, version_of
+from agent.model.job.names import LATEST, checked_alias, free_aliases, version_of
 from agent.model.spec import Json
 
 
@@ -340,13 +340,13 @@ def find_version(tx: Tx, collection_id: str, alias: str) -> ArtifactRecord | Non
     return artifacts.by_alias(tx, collection_id, alias)
 
 
-def free_aliases(names: Iterable[str]) -> list[str]:
-    """The names without `v<N>`, which clients send too, each once.
+def checked_aliases(names: Iterable[str]) -> list[str]:
+    """The free aliases among the names; clients also send `v<N>`.
 
     Raises:
         InvalidInputError: one cannot be an alias.
     """
-    return [checked_alias(name) for name in dict.fromkeys(names) if version_of(name) is None]
+    return [checked_alias(name) for name in free_aliases(names)]
 
 
 def set_aliases(tx: Tx, artifact: ArtifactRecord, names: Iterable[str]) -> None:
@@ -355,4 +355,4 @@ def set_aliases(tx: Tx, artifact: ArtifactRecord, names: Iterable[str]) -> None:
     Raises:
         InvalidInputError: one cannot be an alias.
     """
-    collections.put_aliases(tx, artifact.collection.id, artifact.id, free_aliases(names))
+    collections.put_aliases(tx, artifact.collection.id, artifact.id, checked_aliases(names))

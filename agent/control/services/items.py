@@ -9,7 +9,7 @@ from agent.control.services.context import Service, no_such_agent, read, write
 from agent.control.services.explain import Explanation, Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
-from agent.control.services.queues import DEFAULT_QUEUE, queue_on_demand, unsaved_queue
+from agent.control.services.queues import queue_on_demand, unsaved_queue
 from agent.control.services.submission import insert, made_before, prepare, recompose
 from agent.control.services.transitions import add_event, reopen, request_stop
 from agent.control.store import agents, history, idempotency, items, projects, queues
@@ -18,6 +18,7 @@ from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.control.store.tx import Tx
 from agent.model.capacity import Allocation, Capacity, minus
 from agent.model.errors import ConflictError
+from agent.model.names import DEFAULT_QUEUE
 from agent.model.phase import TERMINAL, Phase
 from agent.model.spec import Json
 

@@ -27,12 +27,12 @@ from agent.model.errors import (
     InvalidInputError,
     NotFoundError,
 )
+from agent.model.names import DEFAULT_QUEUE
 from agent.model.phase import Phase
 from agent.model.spec import Json
 
 SaveMode = Literal["CREATE", "UPDATE", "EITHER"]
 
-DEFAULT_QUEUE: Final = "default"
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "access": "PROJECT",
     "resource": None,

@@ -25,11 +25,10 @@ from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.job_file import launch_layer, read_job_file
 from agent.model.job.names import parse_code_reference, parse_reference
-from agent.model.names import checked_project
+from agent.model.names import DEFAULT_PROJECT, checked_project
 from agent.model.phase import Phase
 from agent.model.spec import ArtifactSource, Json, LaunchSpec
 
-DEFAULT_PROJECT: Final = "default"
 _MAX_KEY: Final = 200
 
 

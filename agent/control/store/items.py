@@ -35,6 +35,7 @@ from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
 from agent.model.phase import MAY_RUN, Phase, wire_state
+from agent.model.redact import MASK
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -483,7 +484,7 @@ _SECRET_KEYS: Final = ("_wandb_api_key",)
 
 def masked(run_spec: Json) -> Json:
     """A spec as it may be shown: API keys that submitters pass on are masked."""
-    hidden = {key: "***" for key in _SECRET_KEYS if key in run_spec}
+    hidden = {key: MASK for key in _SECRET_KEYS if key in run_spec}
     return {**run_spec, **hidden}
 
 

@@ -13,7 +13,8 @@ from markupsafe import Markup, escape
 
 from agent.control.services.jobs import JobVersion
 from agent.control.store.agents import AgentRecord
-from agent.model.job.names import version_of
+from agent.model.job.names import free_aliases
+from agent.model.names import PRIORITIES
 from agent.model.phase import Phase
 
 _MINUTE: Final = 60
@@ -31,7 +32,6 @@ _TONES: Final = {
     Phase.REFUSED: "bad",
     Phase.ERRORED: "bad",
 }
-_PRIORITIES: Final = ("critical", "high", "medium", "low")
 _COMMAND: Final = re.compile(r"`([^`\n]+)`")
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _KIBI: Final = 1024
@@ -46,7 +46,7 @@ def tone(phase: Phase) -> str:
 
 def priority(number: int) -> str:
     """`critical`, `high`, `medium` or `low`."""
-    return _PRIORITIES[number] if 0 <= number < len(_PRIORITIES) else str(number)
+    return PRIORITIES[number] if 0 <= number < len(PRIORITIES) else str(number)
 
 
 def agent_word(agent: AgentRecord) -> str:
@@ -79,11 +79,6 @@ def source_word(version: JobVersion | None) -> str:
     """`git`, `code` or `image`; empty when the job file is not valid."""
     kind = version.source_type if version else None
     return _SOURCES.get(kind or "", kind or "")
-
-
-def free_aliases(version: JobVersion) -> tuple[str, ...]:
-    """Aliases other than the version's own number."""
-    return tuple(alias for alias in version.artifact.aliases if version_of(alias) is None)
 
 
 def plain_choice(text: str) -> str:

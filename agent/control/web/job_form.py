@@ -21,6 +21,7 @@ from agent.control.services.jobs import JobVersion
 from agent.control.store.items import ItemRecord, Submission
 from agent.model.errors import LaunchError
 from agent.model.json_schema import UnusableSchemaError, violations
+from agent.model.names import DEFAULT_QUEUE
 from agent.model.spec import Json
 
 Kind = Literal["number", "integer", "choice", "choices", "text", "json"]
@@ -126,7 +127,7 @@ def empty_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | 
     config = _object(overrides.get("run_config"))
     fields = fields_of(_schema_of(version), _types_of(version), config)
     rest = without_fields(fields, config)
-    queue = last.queue if last is not None else "default"
+    queue = last.queue if last is not None else DEFAULT_QUEUE
     return Form(
         token=secrets.token_hex(8),
         queues=queues,

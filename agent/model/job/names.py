@@ -122,6 +122,11 @@ def version_of(alias: str) -> int | None:
     return int(alias[1:]) if _VERSION.fullmatch(alias) else None
 
 
+def free_aliases(aliases: Iterable[str]) -> tuple[str, ...]:
+    """Those that are not the name of a version (`v3`), each once."""
+    return tuple(alias for alias in dict.fromkeys(aliases) if version_of(alias) is None)
+
+
 def checked_alias(alias: str) -> str:
     """`alias`, if a user may give it to a version.
 

@@ -31,6 +31,7 @@ from agent.docker.sdk import DockerSdk
 from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.names import CONTAINERS
 from agent.model.spec import Json, LaunchSpec
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease
 from agent.ports.runner import (
@@ -91,7 +92,7 @@ class DockerRunner:
     answer may come back within `outage_timeout` seconds.
     """
 
-    resource = "local-container"
+    resource = CONTAINERS
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from agent.config.execution import ProcessRunnerConfig
 from agent.model.capacity import Demand
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
+from agent.model.names import PROCESSES
 from agent.model.spec import Json, LaunchSpec
 from agent.model.work import LABEL_CONTROL_PLANE
 from agent.ports.runner import (
@@ -74,7 +75,7 @@ class ProcessRunner:
     `threads`.
     """
 
-    resource = "local-process"
+    resource = PROCESSES
 
     def __init__(
         self,

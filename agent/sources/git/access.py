@@ -27,6 +27,7 @@ from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.command import GitProgram, Settings, ca_settings
 from agent.sources.git.remote import Remote
 from agent.system.child import Consumer
+from agent.system.network import bypasses_proxy
 from agent.system.tasks import in_thread
 
 _FOLDER_PREFIX: Final = "credential-"
@@ -132,15 +133,7 @@ def _pinned(remote: Remote, addresses: tuple[str, ...]) -> str:
 def _proxied(remote: Remote, environment: Mapping[str, str]) -> bool:
     names = (f"{remote.protocol}_proxy", "all_proxy")
     given = any(environment.get(name) or environment.get(name.upper()) for name in names)
-    exempt = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-    return remote.protocol != "ssh" and given and not _exempt(remote.host, exempt)
-
-
-def _exempt(host: str, listed: str) -> bool:
-    names = [name.strip().lower().lstrip("*").lstrip(".") for name in listed.split(",")]
-    return "*" in listed.split(",") or any(
-        name and (host == name or host.endswith(f".{name}")) for name in names
-    )
+    return remote.protocol != "ssh" and given and not bypasses_proxy(remote.host, environment)
 
 
 def matching_credential(config: GitConfig, remote: Remote) -> GitCredential | None:
