@@ -285,20 +285,19 @@ def _runner_state(found: Found | None, current: Lease) -> RunnerState:
 
 
 def _journal_state(entry: JournalEntry | None, current: Lease | None = None) -> JournalState:
+    if entry is None:
+        return JournalState.NOTHING
+    # Another agent may have held it in between, and may have sent a start.
+    outdated = current is not None and entry.lease.epoch != current.epoch - 1
     match entry:
-        case None:
-            return JournalState.NOTHING
-        case JournalEntry(outcome=outcome, over=False) if outcome is not None:
-            return JournalState.OUTCOME
         case JournalEntry(over=True):
             return JournalState.CLOSED
+        case JournalEntry(outcome=outcome, start_sent=sent) if outcome and (sent or not outdated):
+            return JournalState.OUTCOME
         case JournalEntry(start_sent=True):
             return JournalState.SENT
-        case JournalEntry(lease=noted) if current is not None and noted.epoch != current.epoch - 1:
-            # Another agent held it in between, and may have sent a start.
-            return JournalState.NOTHING
         case _:
-            return JournalState.NOT_SENT
+            return JournalState.NOTHING if outdated else JournalState.NOT_SENT
 
 
 def _key(lease: Lease) -> Key:

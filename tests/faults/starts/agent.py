@@ -68,6 +68,8 @@ class Actor:
                 yield Next("recovery: prepare", self._open(self.world, Step.CREATE))
             case RecoveryAction.START:
                 yield Next("recovery: start", self._change(step=Step.PERMIT, fresh=False))
+            case RecoveryAction.SETTLE:
+                yield Next("recovery: settle", self._change(step=Step.FIND))
             case RecoveryAction.FOLLOW:
                 yield Next("recovery: follow", self._watching(self.world))
             case RecoveryAction.DELIVER if entry is not None:
@@ -87,7 +89,7 @@ class Actor:
         for index, found in enumerate(self.world.engines[self.engine].containers):
             ended = self.world.item.attempt > index + 1 or self.world.item.phase in TERMINAL
             entry = self.me.journal[index]
-            if found is not None and is_removed(self.setup, entry, found, is_over=ended):
+            if found is not None and is_removed(entry, found, is_over=ended):
                 stopped = engine.stop(self.world, self.engine, index + 1)
                 removed = place(stopped, self.engine, index + 1, None)
                 yield Next("an agent removes what is over", removed)

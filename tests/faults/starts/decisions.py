@@ -1,6 +1,6 @@
 """Recovery's real decisions about states of the model."""
 
-from functools import lru_cache
+from functools import cache
 from typing import Any, cast
 
 from agent.daemon import recovery
@@ -9,7 +9,7 @@ from agent.daemon.recovery import Found, RecoveryAction, ServerState
 from agent.model.phase import Phase, Succeeded
 from agent.model.work import Lease
 from agent.ports.runner import Workload, WorkloadState
-from tests.faults.starts.world import Agent, Container, Entry, Item, Setup
+from tests.faults.starts.world import Agent, Container, Decide, Entry, Item, Setup
 
 _NO_RUNNER = cast("Any", None)
 
@@ -41,23 +41,22 @@ def resumption(
     return _resumption(setup.decide, item.phase, me.attempt, me.epoch, entry, found)
 
 
-def is_removed(setup: Setup, entry: Entry | None, found: Container, *, is_over: bool) -> bool:
-    """Whether an agent removes the workload of an attempt that it does not hold."""
-    del setup
-    return _is_removed(entry, found, is_over)
-
-
-@lru_cache(maxsize=None)
+@cache
 def _resumption(
-    decide: Any, phase: Phase, attempt: int, epoch: int, entry: Entry | None, found: Container | None
+    decide: Decide,
+    phase: Phase,
+    attempt: int,
+    epoch: int,
+    entry: Entry | None,
+    found: Container | None,
 ) -> RecoveryAction:
     lease = Lease("item", attempt, epoch)
-    action: RecoveryAction = decide(phase, lease, _entry(attempt, entry), _found(attempt, found))
-    return action
+    return decide(phase, lease, _entry(attempt, entry), _found(attempt, found))
 
 
-@lru_cache(maxsize=None)
-def _is_removed(entry: Entry | None, found: Container, is_over: bool) -> bool:
+@cache
+def is_removed(entry: Entry | None, found: Container, *, is_over: bool) -> bool:
+    """Whether an agent removes the workload of an attempt that it does not hold."""
     status = ServerState.ENDED if is_over else ServerState.NOT_HELD
     journal = recovery._journal_state(_entry(1, entry))
     state = recovery._BY_STATE[found.state]
@@ -69,7 +68,7 @@ def _entry(attempt: int, entry: Entry | None) -> JournalEntry | None:
         return None
     return JournalEntry(
         Lease("item", attempt, entry.epoch),
-        start_intended=entry.start_sent,
+        start_sent=entry.start_sent,
         log_resume="",
         outcome=None if entry.outcome is None else Succeeded(),
         over=entry.over,

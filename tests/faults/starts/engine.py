@@ -37,7 +37,9 @@ def start(world: World, engine: int, call: Message) -> World:
     if found is None or found.epoch != call.epoch or found.state is RUNNING:
         return world
     boot = world.engines[engine].boot
-    return place(_ran(world, call.attempt), engine, call.attempt, Container(call.epoch, RUNNING, boot=boot))
+    return place(
+        _ran(world, call.attempt), engine, call.attempt, Container(call.epoch, RUNNING, boot=boot)
+    )
 
 
 def stop(world: World, engine: int, attempt: int) -> World:
@@ -101,7 +103,10 @@ def _deaths(world: World, engine: int) -> Iterator[tuple[str, World]]:
     ]
     for attempt, found in running:
         killed = _ended(dead, attempt, End.ENGINE)
-        yield "an engine dies with its job", place(killed, engine, attempt, _exited(found, End.ENGINE))
+        yield (
+            "an engine dies with its job",
+            place(killed, engine, attempt, _exited(found, End.ENGINE)),
+        )
         created = Container(found.epoch)
         yield "an engine dies and forgets a start", place(killed, engine, attempt, created)
 

@@ -111,9 +111,7 @@ def _open(world: World) -> World:
     """Room for what is kept by attempt."""
     return world._replace(
         attempts=(*world.attempts, Attempt()),
-        engines=tuple(
-            one._replace(containers=(*one.containers, None)) for one in world.engines
-        ),
+        engines=tuple(one._replace(containers=(*one.containers, None)) for one in world.engines),
         agents=tuple(one._replace(journal=(*one.journal, None)) for one in world.agents),
     )
 

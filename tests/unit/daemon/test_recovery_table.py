@@ -4,7 +4,18 @@ import itertools
 
 import pytest
 
-from agent.daemon.recovery import JournalState, RecoveryAction, RunnerState, ServerState, decide
+from agent.daemon.journal import JournalEntry
+from agent.daemon.recovery import (
+    JournalState,
+    RecoveryAction,
+    RunnerState,
+    ServerState,
+    _journal_state,
+    decide,
+)
+from agent.model.cause import Cause
+from agent.model.phase import Errored
+from agent.model.work import Lease
 
 ALL = list(itertools.product(ServerState, JournalState, RunnerState))
 OURS = {ServerState.UNSTARTED, ServerState.PERMITTED, ServerState.STARTED}
@@ -72,3 +83,16 @@ ROWS = [
 def test_the_rows_of_the_design(server: str, journal: str, runner: str, action: str) -> None:
     decided = decide(ServerState[server], JournalState[journal], RunnerState[runner])
     assert decided is RecoveryAction[action]
+
+
+@pytest.mark.parametrize(
+    ("epoch", "sent", "state"),
+    [(4, False, "OUTCOME"), (4, True, "OUTCOME"), (2, True, "OUTCOME"), (2, False, "NOTHING")],
+)
+def test_an_outcome_from_before_the_start_counts_until_another_agent_held_the_attempt(
+    epoch: int, sent: bool, state: str
+) -> None:
+    """That agent may have started it since, and then lost contact."""
+    outcome = Errored(Cause.SOURCE_NOT_FOUND, "no such branch")
+    entry = JournalEntry(Lease("item", 1, epoch), sent, "", outcome, over=False)
+    assert _journal_state(entry, Lease("item", 1, 5)) is JournalState[state]
