@@ -48,7 +48,7 @@ def login(url: str) -> None:
 @json_option
 def open_page(target: Target, *, as_json: bool) -> None:
     """Print a link that signs a browser in, once, within an hour."""
-    link = target.call(lambda console: console.sign_in_link())
+    link = target.call(lambda api: api.sign_in_link())
     if as_json:
         print_json({"url": link})
     else:
@@ -59,7 +59,7 @@ def _run(
     target: Target, document: str, variables: Json | None = None, *, idempotent: bool | None = None
 ) -> Any:
     """Run an operation with one field; returns the field's value."""
-    data = target.call(lambda console: console.run(document, variables, idempotent=idempotent))
+    data = target.call(lambda api: api.run(document, variables, idempotent=idempotent))
     (value,) = data.values()
     return value
 
@@ -76,11 +76,11 @@ def _read_key(url: str) -> str:
 
 
 async def _try_key(url: str, key: str) -> str:
-    from agent.remote.client import Endpoint, GraphQLClient
-    from agent.remote.console import Console
+    from agent.remote.client import ControlPlaneClient, Endpoint
+    from agent.remote.user_operations import UserOperations
 
-    async with GraphQLClient(Endpoint(url, key)) as client:
-        viewer = await Console(client).viewer()
+    async with ControlPlaneClient(Endpoint(url, key)) as client:
+        viewer = await UserOperations(client).viewer()
     return str(viewer.get("username") or viewer.get("name"))
 
 
@@ -150,7 +150,7 @@ def create_key(
 @json_option
 def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
     """List keys; their secrets are not stored."""
-    entity = target.call(lambda console: console.acting_entity()) if agents else None
+    entity = target.call(lambda api: api.acting_entity()) if agents else None
     document = f"query Keys($entity: String) {{ launchKeys(entityName: $entity) {_KEY} }}"
     found = _run(target, document, {"entity": entity})
     print_list(found, _KEY_COLUMNS, "No keys.", as_json=as_json)

@@ -18,7 +18,7 @@ from agent.model.phase import Phase
 from agent.model.units import format_size
 
 if TYPE_CHECKING:
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 
@@ -36,7 +36,7 @@ def agent() -> None:
 @json_option
 def list_agents(target: Target, *, as_json: bool) -> None:
     """List agents, newest heartbeat first."""
-    found = target.call(lambda console: console.agents())
+    found = target.call(lambda api: api.agents())
     empty = "No agents; `launch-agent --queue default` starts one."
     print_list(found, _COLUMNS, empty, as_json=as_json)
 
@@ -47,7 +47,7 @@ def list_agents(target: Target, *, as_json: bool) -> None:
 @json_option
 def show(target: Target, name: str, *, as_json: bool) -> None:
     """Show one agent with its jobs."""
-    found = target.call(lambda console: console.agent(name))
+    found = target.call(lambda api: api.agent(name))
     if as_json:
         print_json(found)
         return
@@ -73,12 +73,12 @@ def stop(target: Target, name: str, *, as_json: bool) -> None:
 
 
 def _shut_down(target: Target, name: str, mode: str, *, as_json: bool) -> None:
-    async def work(console: "Console") -> Json:
-        found = await console.agent(name)
+    async def work(api: "UserOperations") -> Json:
+        found = await api.agent(name)
         if found["agentStatus"] == _SHUT_DOWN:
             message = f"The agent `{found['name']}` shut down {format_age(found['heartbeatAt'])}."
             raise ConflictError(message, hint="There is nothing to stop; `launch agent list`.")
-        return await console.stop_agent(found["id"], mode)
+        return await api.stop_agent(found["id"], mode)
 
     asked = target.call(work)
     if as_json:

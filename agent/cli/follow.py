@@ -12,7 +12,7 @@ from agent.model.errors import LaunchError, UnreachableError
 from agent.model.phase import TERMINAL, Phase
 
 if TYPE_CHECKING:
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 Write = Callable[[str, bytes], None]
@@ -27,7 +27,11 @@ _CONNECTED: Final = 10.0
 
 
 async def wait_for(
-    console: "Console", item_id: str, report: Report | None = None, *, every: float = _POLL_INTERVAL
+    api: "UserOperations",
+    item_id: str,
+    report: Report | None = None,
+    *,
+    every: float = _POLL_INTERVAL,
 ) -> Json:
     """Wait until an item has ended; `report` receives it at every change.
 
@@ -36,7 +40,7 @@ async def wait_for(
     Raises:
         UnreachableError: the server did not answer for five minutes.
     """
-    poll = _Poll(console, item_id)
+    poll = _Poll(api, item_id)
     last: tuple[object, ...] | None = None
     while True:
         item = await poll.item()
@@ -50,7 +54,7 @@ async def wait_for(
 
 
 async def follow_item(
-    console: "Console",
+    api: "UserOperations",
     item_id: str,
     report: Report,
     write: Write,
@@ -66,11 +70,11 @@ async def follow_item(
             for channel in ("setup", "job"):
                 key = (int(attempt["number"]), channel)
                 if key not in streams:
-                    copying = copy_log(console, item_id, key, write)
+                    copying = copy_log(api, item_id, key, write)
                     streams[key] = asyncio.create_task(copying, name=f"log {key}")
 
     try:
-        item = await wait_for(console, item_id, changed, every=every)
+        item = await wait_for(api, item_id, changed, every=every)
         await asyncio.gather(*streams.values())
     finally:
         for task in streams.values():
@@ -79,7 +83,7 @@ async def follow_item(
     return item
 
 
-async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write: Write) -> None:
+async def copy_log(api: "UserOperations", item_id: str, key: tuple[int, str], write: Write) -> None:
     """Copy one channel of one attempt to its end; a cut connection is resumed where it broke.
 
     Raises:
@@ -91,7 +95,7 @@ async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write
     while True:
         began = time.monotonic()
         try:
-            async for piece in console.log(item_id, number, channel, offset, follow=True):
+            async for piece in api.log(item_id, number, channel, offset, follow=True):
                 offset += len(piece)
                 write(channel, piece)
                 seen = time.monotonic()
@@ -110,7 +114,7 @@ async def copy_log(console: "Console", item_id: str, key: tuple[int, str], write
 class _Poll:
     """Reads an item again and again, also across outages of the server."""
 
-    console: "Console"
+    api: "UserOperations"
     item_id: str
     _failing_since: float | None = field(default=None)
 
@@ -118,7 +122,7 @@ class _Poll:
         """The item as it is now."""
         while True:
             try:
-                item = await self.console.item_summary(self.item_id)
+                item = await self.api.item_summary(self.item_id)
             except UnreachableError as error:
                 self._note_outage(error)
                 await asyncio.sleep(1.0)

@@ -35,7 +35,7 @@ from agent.model.names import PRIORITIES, did_you_mean
 from agent.model.phase import PHASE_WORDS, TERMINAL, Phase, phases_named
 
 if TYPE_CHECKING:
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 
@@ -71,10 +71,10 @@ def list_items(
     if active:
         chosen += tuple(phase.value for phase in Phase if phase not in TERMINAL)
 
-    async def work(console: "Console") -> list[Json]:
+    async def work(api: "UserOperations") -> list[Json]:
         if queue is not None:
-            await console.queue(queue)
-        return await console.items(queue=queue, phases=chosen, limit=limit)
+            await api.queue(queue)
+        return await api.items(queue=queue, phases=chosen, limit=limit)
 
     found = target.call(work)
     empty = "No items; `launch submit` puts one on a queue."
@@ -87,7 +87,7 @@ def list_items(
 @json_option
 def show(target: Target, item_id: str, *, as_json: bool) -> None:
     """Show one item with its history."""
-    found = target.call(lambda console: console.item(item_id))
+    found = target.call(lambda api: api.item(item_id))
     if as_json:
         print_json(found)
         return
@@ -113,16 +113,16 @@ def logs(
 ) -> None:
     """Write an item's log to standard output, byte for byte."""
 
-    async def work(console: "Console") -> None:
-        number = attempt or await _last_attempt(console, item_id, follow=follow)
+    async def work(api: "UserOperations") -> None:
+        number = attempt or await _last_attempt(api, item_id, follow=follow)
         output = _Output()
         if follow:
-            await copy_log(console, item_id, (number, channel), output.write)
+            await copy_log(api, item_id, (number, channel), output.write)
         else:
-            async for piece in console.log(item_id, number, channel):
+            async for piece in api.log(item_id, number, channel):
                 output.write(channel, piece)
         if not output.length:
-            print_stderr(_why_empty(await console.item_summary(item_id), channel))
+            print_stderr(_why_empty(await api.item_summary(item_id), channel))
 
     target.call(work)
 
@@ -133,7 +133,7 @@ def logs(
 @json_option
 def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Stop items: waiting ones at once, running ones by SIGTERM, then SIGKILL."""
-    _change_each(target, item_ids, lambda console, one: console.stop_item(one), as_json=as_json)
+    _change_each(target, item_ids, lambda api, one: api.stop_item(one), as_json=as_json)
 
 
 @item.command("retry")
@@ -142,7 +142,7 @@ def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
 @json_option
 def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     """Retry items that did not succeed."""
-    _change_each(target, item_ids, lambda console, one: console.retry_item(one), as_json=as_json)
+    _change_each(target, item_ids, lambda api, one: api.retry_item(one), as_json=as_json)
 
 
 @item.command("move")
@@ -153,9 +153,9 @@ def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
 def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
     """Move a queued item to another queue."""
 
-    async def change(console: "Console", one: str) -> Json:
-        await console.queue(queue)
-        return await console.move_item(one, queue)
+    async def change(api: "UserOperations", one: str) -> Json:
+        await api.queue(queue)
+        return await api.move_item(one, queue)
 
     _change_each(target, (item_id,), change, as_json=as_json)
 
@@ -171,7 +171,7 @@ def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) 
     _change_each(
         target,
         (item_id,),
-        lambda console, one: console.set_priority(one, number),
+        lambda api, one: api.set_priority(one, number),
         as_json=as_json,
     )
 
@@ -182,7 +182,7 @@ def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) 
 @json_option
 def explain(target: Target, item_id: str, *, as_json: bool) -> None:
     """Why an item waits or why it failed, and what to do."""
-    found = target.call(lambda console: console.item(item_id))
+    found = target.call(lambda api: api.item(item_id))
     if as_json:
         kept = ("id", "phase", "lostContact", "message", "exitCode", "explanation")
         print_json({key: found[key] for key in kept})
@@ -214,18 +214,18 @@ def _plain(text: str) -> str:
 def _change_each(
     target: Target,
     item_ids: tuple[str, ...],
-    change: "Callable[[Console, str], Awaitable[Json]]",
+    change: "Callable[[UserOperations, str], Awaitable[Json]]",
     *,
     as_json: bool,
 ) -> None:
     """Change several items; errors are printed, and the last one sets the exit code."""
     refused: list[LaunchError] = []
 
-    async def work(console: "Console") -> list[Json]:
+    async def work(api: "UserOperations") -> list[Json]:
         changed = []
         for one in item_ids:
             try:
-                changed.append(await change(console, one))
+                changed.append(await change(api, one))
             except (
                 ConflictError,
                 InvalidInputError,
@@ -252,10 +252,10 @@ def _show_changed(changed: list[Json], *, many: bool, as_json: bool) -> None:
         print(f"{each['id']}: {phase_word(each)} on `{each['queueName']}`, {priority}{asked}")
 
 
-async def _last_attempt(console: "Console", item_id: str, *, follow: bool) -> int:
+async def _last_attempt(api: "UserOperations", item_id: str, *, follow: bool) -> int:
     """The newest attempt; with `follow`, wait until there is one."""
     while True:
-        found = await console.item_summary(item_id)
+        found = await api.item_summary(item_id)
         if found["attempts"]:
             return max(int(each["number"]) for each in found["attempts"])
         if not follow or _over(found):

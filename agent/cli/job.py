@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from agent.jobs.create import CreatedJob
     from agent.jobs.request import Kind
     from agent.remote.artifacts.versions import ArtifactVersions
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 
@@ -112,10 +112,10 @@ def create(
         "schema": _schema_from(schema) if schema else None,
     }
 
-    async def work(console: "Console") -> "CreatedJob":
-        entity = await console.acting_entity()
+    async def work(api: "UserOperations") -> "CreatedJob":
+        entity = await api.acting_entity()
         request = JobRequest(kind=kind, path=path, entity=entity, project=project, **fields)
-        async with open_job_store(console.client) as store:
+        async with open_job_store(api.client) as store:
             return await create_job(store, request, print_progress)
 
     version = target.call(work)
@@ -144,9 +144,9 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
     project = _required(project)
     from agent.jobs.create import open_job_store
 
-    async def work(console: "Console") -> list[Json]:
-        entity = await console.acting_entity()
-        async with open_job_store(console.client) as store:
+    async def work(api: "UserOperations") -> list[Json]:
+        entity = await api.acting_entity()
+        async with open_job_store(api.client) as store:
             jobs = await store.artifacts.jobs(entity, project)
         if jobs is None:
             print_stderr(f"launch: there is no project `{project}` in `{entity}`.")
@@ -269,9 +269,9 @@ def _with_artifacts(
     """Call `work` with the server's artifacts and the full reference of a job."""
     from agent.jobs.create import open_job_store
 
-    async def call(console: "Console") -> Result:
-        named = await console.job_reference(reference, project)
-        async with open_job_store(console.client) as store:
+    async def call(api: "UserOperations") -> Result:
+        named = await api.job_reference(reference, project)
+        async with open_job_store(api.client) as store:
             return await work(store.artifacts, named)
 
     return target.call(call)

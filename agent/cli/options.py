@@ -16,7 +16,7 @@ from agent.model.names import PRIORITIES
 
 if TYPE_CHECKING:
     from agent.config.choose_server import RemoteServer
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 Command = Callable[..., Any]
@@ -31,22 +31,22 @@ class Target:
     api_key_file: Path | None
     entity: str | None
 
-    def call(self, work: Callable[["Console"], Awaitable[Result]]) -> Result:
-        """Run `work` on a console of the control plane.
+    def call(self, work: Callable[["UserOperations"], Awaitable[Result]]) -> Result:
+        """Run `work` with the user operations of the control plane.
 
         Raises:
             LaunchError: the server cannot be chosen, reached or used.
         """
         return asyncio.run(self._call(work))
 
-    async def _call(self, work: Callable[["Console"], Awaitable[Result]]) -> Result:
-        from agent.remote.client import Endpoint, GraphQLClient
-        from agent.remote.console import Console
+    async def _call(self, work: Callable[["UserOperations"], Awaitable[Result]]) -> Result:
+        from agent.remote.client import ControlPlaneClient, Endpoint
+        from agent.remote.user_operations import UserOperations
 
         remote = self.remote()
         endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
-        async with GraphQLClient(endpoint, user_agent=f"launch/{__version__}") as client:
-            return await work(Console(client, self.entity))
+        async with ControlPlaneClient(endpoint, user_agent=f"launch/{__version__}") as client:
+            return await work(UserOperations(client, self.entity))
 
     def remote(self) -> "RemoteServer":
         """Address and API key, both from the same configuration source."""

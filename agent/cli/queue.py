@@ -72,7 +72,7 @@ def create(
     if "resource" not in fields:
         message = f"The queue `{name}` needs a resource: what its jobs run on."
         raise InvalidInputError(message, hint="Add --resource local-container or local-process.")
-    made = target.call(lambda console: console.save_queue("CREATE", **fields))
+    made = target.call(lambda api: api.save_queue("CREATE", **fields))
     _print_warnings(made)
     _report(made, "Created", as_json=as_json)
 
@@ -98,11 +98,11 @@ def update(
         message = f"No change of the queue `{name}` is given."
         raise InvalidInputError(message, hint="Give --resource, --config, --prioritization or -f.")
 
-    async def work(console: Any) -> Json:
-        known = await console.queue(name)
+    async def work(api: Any) -> Json:
+        known = await api.queue(name)
         now = {key: known[key] for key in ("resource", "config", "prioritizationMode")}
         now["templateVariables"] = _variables(known)
-        changed: Json = await console.save_queue("UPDATE", **now | described | {"name": name})
+        changed: Json = await api.save_queue("UPDATE", **now | described | {"name": name})
         return changed
 
     changed = target.call(work)
@@ -115,7 +115,7 @@ def update(
 @json_option
 def list_queues(target: Target, *, as_json: bool) -> None:
     """List queues."""
-    queues = target.call(lambda console: console.queues())
+    queues = target.call(lambda api: api.queues())
     empty = "No queues yet; `launch queue create NAME --resource local-container` makes one."
     print_list(queues, _COLUMNS, empty, as_json=as_json)
 
@@ -126,7 +126,7 @@ def list_queues(target: Target, *, as_json: bool) -> None:
 @json_option
 def show(target: Target, name: str, *, as_json: bool) -> None:
     """Show one queue with its template and agents."""
-    found = target.call(lambda console: console.queue(name))
+    found = target.call(lambda api: api.queue(name))
     if as_json:
         print_json(found)
         return
@@ -140,9 +140,9 @@ def show(target: Target, name: str, *, as_json: bool) -> None:
 def delete(target: Target, name: str, *, force: bool) -> None:
     """Delete a queue."""
 
-    async def work(console: Any) -> None:
-        await console.queue(name)
-        await console.delete_queue(name, force=force)
+    async def work(api: Any) -> None:
+        await api.queue(name)
+        await api.delete_queue(name, force=force)
 
     target.call(work)
     print(f"Deleted the queue `{name}`.")
@@ -167,9 +167,9 @@ def resume(target: Target, name: str, *, as_json: bool) -> None:
 
 
 def _pause(target: Target, name: str, *, paused: bool) -> Json:
-    async def work(console: Any) -> Json:
-        await console.queue(name)
-        changed: Json = await console.pause_queue(name, paused=paused)
+    async def work(api: Any) -> Json:
+        await api.queue(name)
+        changed: Json = await api.pause_queue(name, paused=paused)
         return changed
 
     return target.call(work)

@@ -20,7 +20,7 @@ from agent.cli.submit_options import RUN_OPTIONS, read_options
 if TYPE_CHECKING:
     from agent.jobs.request import SubmitOptions
     from agent.pipeline.preview import Preview
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 
 @click.command("render")
@@ -54,12 +54,12 @@ def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
         LaunchError: what would refuse the submission or its run, in the same words.
     """
 
-    async def work(console: "Console") -> "Preview":
+    async def work(api: "UserOperations") -> "Preview":
         from agent.compose.preview import preview_submission
         from agent.config.load import load
 
         config = load(os.environ).config
-        return await preview_submission(console, config, options, _SetupLog(quiet=as_json))
+        return await preview_submission(api, config, options, _SetupLog(quiet=as_json))
 
     preview = target.call(work)
     if as_json:

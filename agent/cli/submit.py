@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.config.choose_server import EmbeddedServer, RemoteServer
     from agent.config.load import Loaded
     from agent.jobs.request import SubmitOptions
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 
@@ -68,15 +68,15 @@ def submit(
         context.exit(_run_here(target, options, as_json=as_json, detach=detach))
     queue = options.queue
 
-    async def work(console: "Console") -> Json:
+    async def work(api: "UserOperations") -> Json:
         key = idempotency_key or uuid.uuid4().hex
-        item = await _submit(console, queue, options, quiet=as_json, idempotencyKey=key)
+        item = await _submit(api, queue, options, quiet=as_json, idempotencyKey=key)
         if not as_json:
             _print_item(item, waits=wait or follow)
         if follow:
-            item = await _follow(console, str(item["id"]), quiet=as_json)
+            item = await _follow(api, str(item["id"]), quiet=as_json)
         elif wait:
-            item = await wait_for(console, str(item["id"]))
+            item = await wait_for(api, str(item["id"]))
         if (wait or follow) and not as_json:
             _print_end(item, explain=True)
         return item
@@ -106,7 +106,12 @@ def run(context: click.Context, /, target: Target, *, as_json: bool, **flags: An
 
 
 async def _submit(
-    console: "Console", queue: str, options: "SubmitOptions", *, quiet: bool, **fields: Any
+    api: "UserOperations",
+    queue: str,
+    options: "SubmitOptions",
+    *,
+    quiet: bool,
+    **fields: Any,
 ) -> Json:
     """Make the job if there is none yet, and put a run of it on the queue; returns the item.
 
@@ -116,27 +121,27 @@ async def _submit(
 
     fields |= {
         "priority": options.priority,
-        "templateVariables": await template_values(console, queue, options),
+        "templateVariables": await template_values(api, queue, options),
     }
-    job = await _job_of(console, options, quiet=quiet)
+    job = await _job_of(api, options, quiet=quiet)
     spec = await asyncio.to_thread(launch_spec, options, job)
     given = {key: value for key, value in fields.items() if value is not None}
-    return await console.submit(queue, spec, **given)
+    return await api.submit(queue, spec, **given)
 
 
-async def _job_of(console: "Console", options: "SubmitOptions", *, quiet: bool) -> str | None:
+async def _job_of(api: "UserOperations", options: "SubmitOptions", *, quiet: bool) -> str | None:
     """The full reference of the job, made from --uri or existing; `None` for an image."""
     from agent.jobs.create import create_job, open_job_store
 
     if options.uri is None and options.job is None:
         return None
-    async with open_job_store(console.client) as store:
+    async with open_job_store(api.client) as store:
         if options.uri is None:
             # A name without a project is looked up in the run's, as the control plane does it.
-            named = await console.job_reference(str(options.job), options.run_project())
+            named = await api.job_reference(str(options.job), options.run_project())
             await store.artifacts.version(named)
             return str(named)
-        request = options.job_request(await console.acting_entity())
+        request = options.job_request(await api.acting_entity())
         version = await create_job(store, request, print_progress)
     if not quiet:
         print_version(version)
@@ -157,8 +162,8 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
     async def work(direct: "DirectRun") -> Json:
         if not as_json:
             print_stderr(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
-        item = await _submit(direct.console, direct.queue, options, quiet=as_json)
-        item = await _follow(direct.console, str(item["id"]), quiet=as_json)
+        item = await _submit(direct.api, direct.queue, options, quiet=as_json)
+        item = await _follow(direct.api, str(item["id"]), quiet=as_json)
         if not as_json:
             # An embedded control plane ends with this process: it answers no `explain`.
             _print_end(item, explain=not isinstance(choice, EmbeddedServer))
@@ -200,13 +205,13 @@ def _detach() -> int:
     return 0
 
 
-async def _follow(console: "Console", item_id: str, *, quiet: bool) -> Json:
+async def _follow(api: "UserOperations", item_id: str, *, quiet: bool) -> Json:
     """Show phases and logs until the item has ended; returns it."""
     screen = Screen()
     try:
         if quiet:
-            return await wait_for(console, item_id)
-        return await follow_item(console, item_id, screen.print_phase, screen.write)
+            return await wait_for(api, item_id)
+        return await follow_item(api, item_id, screen.print_phase, screen.write)
     except BrokenPipeError:
         # Not 0: how the job ends is not known here.
         raise click.exceptions.Exit(_PIPE_CLOSED) from None

@@ -32,7 +32,7 @@ from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.pipeline.dependencies import AttemptTimeouts
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import Endpoint, GraphQLClient
+from agent.remote.client import ControlPlaneClient, Endpoint
 from agent.remote.launch_queue import LaunchQueue
 from agent.system import machine
 from agent.system.network import is_loopback
@@ -80,7 +80,7 @@ async def connect(
     *,
     origin: str,
     program: str,
-) -> tuple[Server, GraphQLClient]:
+) -> tuple[Server, ControlPlaneClient]:
     """Open a session with the chosen control plane, starting it if it is to be embedded.
 
     `stack` closes both. `origin` describes an embedded one to the user, `program` is this
@@ -95,12 +95,12 @@ async def connect(
         server = Server(choice)
     remote = server.remote
     endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
-    client = GraphQLClient(endpoint, user_agent=f"{program}/{__version__}")
+    client = ControlPlaneClient(endpoint, user_agent=f"{program}/{__version__}")
     return server, await stack.enter_async_context(client)
 
 
 async def make_daemon(
-    stack: AsyncExitStack, context: BackendContext, client: GraphQLClient, identity: str
+    stack: AsyncExitStack, context: BackendContext, client: ControlPlaneClient, identity: str
 ) -> AgentDaemon:
     """An agent on an open session; `stack` closes what it opens when it runs."""
     transfers = await stack.enter_async_context(

@@ -26,7 +26,7 @@ from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
 from agent.model.names import did_you_mean
-from agent.remote.console import Console
+from agent.remote.user_operations import UserOperations
 from agent.system import machine
 
 Result = TypeVar("Result")
@@ -39,7 +39,7 @@ _SLOTS: Final = 64
 class DirectRun:
     """What a direct run is submitted to."""
 
-    console: Console
+    api: UserOperations
     #: Deleted when the run has ended.
     queue: str
     #: Address of the control plane, and where it was found.
@@ -76,15 +76,15 @@ async def run_direct(
             origin="embedded for this run", program="launch",
         )  # fmt: skip
         redactor.add(server.remote.api_key.get_secret_value())
-        console = Console(client, entity)
+        api = UserOperations(client, entity)
         context = BackendContext(
             ours, os.environ, threads, server.remote.url, server.control_plane, resources,
             embedded_elsewhere=_is_other_process(config.state_dir, server.remote),
         )  # fmt: skip
-        await console.save_queue("CREATE", name=queue, resource=wanted)
-        stack.push_async_callback(_remove_queue, console, queue)
+        await api.save_queue("CREATE", name=queue, resource=wanted)
+        stack.push_async_callback(_remove_queue, api, queue)
         daemon = await make_daemon(stack, context, client, identity)
-        direct = DirectRun(console, queue, server.remote.url, server.remote.origin)
+        direct = DirectRun(api, queue, server.remote.url, server.remote.origin)
         async with _running(daemon) as agent:
             return await _result_of(work(direct), agent)
 
@@ -137,10 +137,10 @@ def _is_other_process(state_dir: Path, remote: RemoteServer) -> bool:
     return found is not None and found.pid != os.getpid() and same_server(found.url, remote.url)
 
 
-async def _remove_queue(console: Console, queue: str) -> None:
+async def _remove_queue(api: UserOperations, queue: str) -> None:
     """Delete the queue; its items stay readable. An unreachable server keeps an empty queue."""
     with suppress(LaunchError):
-        await console.delete_queue(queue, force=True)
+        await api.delete_queue(queue, force=True)
 
 
 @asynccontextmanager

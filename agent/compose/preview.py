@@ -36,7 +36,7 @@ from agent.ports.artifact import Artifact, ArtifactEntry
 from agent.ports.log import LogSink, write_line
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.console import Console
+from agent.remote.user_operations import UserOperations
 from agent.sources.artifact import LocalFolder
 
 _THREADS: Final = 4
@@ -45,7 +45,7 @@ _NOT_UPLOADED: Final = "not-uploaded"
 
 
 async def preview_submission(
-    console: Console, config: AgentConfig, options: SubmitOptions, log: LogSink
+    api: UserOperations, config: AgentConfig, options: SubmitOptions, log: LogSink
 ) -> Preview:
     """What a submission would be run as.
 
@@ -55,13 +55,13 @@ async def preview_submission(
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(_THREADS, thread_name_prefix="work"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="launch-preview-")))
-        job = await _draft(console, options, log)
-        claim = await _dry_run(console, options, job, log)
+        job = await _draft(api, options, log)
+        claim = await _dry_run(api, options, job, log)
         context = BackendContext(
-            config, os.environ, threads, console.client.endpoint.url,
+            config, os.environ, threads, api.client.endpoint.url,
             control_plane=None, resources=(claim.resource,), embedded_elsewhere=True,
         )  # fmt: skip
-        client = console.client
+        client = api.client
         transfers = Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
         stored = RemoteArtifacts(client, await stack.enter_async_context(transfers))
         sources, _ = make_sources(context, job or stored)
@@ -74,12 +74,12 @@ async def preview_submission(
         return await preview(claim, backend, dependencies, folder, log)
 
 
-async def _draft(console: Console, options: SubmitOptions, log: LogSink) -> "_DraftedJob | None":
+async def _draft(api: UserOperations, options: SubmitOptions, log: LogSink) -> "_DraftedJob | None":
     """The job that the submission would make first."""
     if options.uri is None:
         return None
-    request = options.job_request(await console.acting_entity())
-    async with open_job_store(console.client) as store:
+    request = options.job_request(await api.acting_entity())
+    async with open_job_store(api.client) as store:
         draft = await draft_job(store, request)
     for remark in draft.remarks:
         await write_line(log, remark)
@@ -87,14 +87,14 @@ async def _draft(console: Console, options: SubmitOptions, log: LogSink) -> "_Dr
 
 
 async def _dry_run(
-    console: Console, options: SubmitOptions, job: "_DraftedJob | None", log: LogSink
+    api: UserOperations, options: SubmitOptions, job: "_DraftedJob | None", log: LogSink
 ) -> Claim:
     """The claim that an agent would receive for the submission."""
     name = options.job if job is None else str(job.reference)
     values = None
     if options.queue is not None:
-        values = await template_values(console, options.queue, options)
-    answer = await console.dry_run(
+        values = await template_values(api, options.queue, options)
+    answer = await api.dry_run(
         options.queue,
         await asyncio.to_thread(launch_spec, options, name),
         templateVariables=values,

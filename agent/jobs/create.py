@@ -14,7 +14,7 @@ from agent.model.job.names import JobReference
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.upload import ArtifactUploader, NewVersion, StoredVersion
 from agent.remote.artifacts.versions import JOB, ArtifactVersions
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 
 if TYPE_CHECKING:
     from agent.jobs.repository import Repositories
@@ -28,7 +28,7 @@ _THREADS: Final = 4
 class JobStore:
     """The server's jobs, and this machine's access to repositories that jobs are made from."""
 
-    client: GraphQLClient
+    client: ControlPlaneClient
     transfers: Transfers
     #: Called only for jobs of a repository, since the git modules are slow to import.
     repositories: Callable[[], "Repositories"]
@@ -41,7 +41,7 @@ class JobStore:
 
 @asynccontextmanager
 async def open_job_store(
-    client: GraphQLClient, environment: Mapping[str, str] = os.environ
+    client: ControlPlaneClient, environment: Mapping[str, str] = os.environ
 ) -> AsyncIterator[JobStore]:
     """A job store on an open session.
 

@@ -13,7 +13,7 @@ from agent.model.names import DEFAULT_QUEUE, did_you_mean
 from agent.model.spec import parse_spec
 
 if TYPE_CHECKING:
-    from agent.remote.console import Console
+    from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 
@@ -94,7 +94,7 @@ def _check(spec: Json) -> None:
         parse_image(source.image)
 
 
-async def template_values(console: "Console", queue: str, options: SubmitOptions) -> Json | None:
+async def template_values(api: "UserOperations", queue: str, options: SubmitOptions) -> Json | None:
     """Values of the queue's template variables, in the types that its template declares.
 
     A queue is also looked up where a job will be made for it, before that happens.
@@ -105,9 +105,9 @@ async def template_values(console: "Console", queue: str, options: SubmitOptions
     """
     if not options.variables:
         if options.uri is not None and queue != DEFAULT_QUEUE:
-            await console.queue(queue)
+            await api.queue(queue)
         return None
-    known = {each["name"]: each for each in (await console.queue(queue))["templateVariables"]}
+    known = {each["name"]: each for each in (await api.queue(queue))["templateVariables"]}
     typed: Json = {}
     for name, text in options.variables.items():
         if name not in known:

@@ -93,7 +93,7 @@ class Response:
             raise ServerError(message, hint="Is this the address of a control plane?") from None
 
 
-class GraphQLClient:
+class ControlPlaneClient:
     """A session; use it as an async context manager, by one event loop.
 
     `sleep` waits between tries; tests replace it.
@@ -247,7 +247,7 @@ class GraphQLClient:
         read_timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         if self._session is None:
-            message = "GraphQLClient is used outside its `async with`."
+            message = "ControlPlaneClient is used outside its `async with`."
             raise RuntimeError(message)
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=self._retry_policy.connect, sock_read=read_timeout

@@ -25,7 +25,7 @@ from agent.model.protocol import (
 from agent.model.spec import Json, parse_spec
 from agent.model.work import Claim, Lease
 from agent.ports.queue import Channel
-from agent.remote.client import LEASES, GraphQLClient
+from agent.remote.client import LEASES, ControlPlaneClient
 
 #: Deadlines in seconds; that of a renewal is shorter than the heartbeat interval.
 _RENEW_DEADLINE: Final = 8.0
@@ -104,7 +104,7 @@ query AttemptStatus($id: ID!) { launchItem(id: $id) { attempt phase } }
 class LaunchQueue:
     """`QueuePort` over one client."""
 
-    def __init__(self, client: GraphQLClient) -> None:
+    def __init__(self, client: ControlPlaneClient) -> None:
         self._client = client
         #: Set by `register`; every write names it.
         self._agent_id = ""

@@ -14,7 +14,7 @@ from typing import Any, Final
 from agent.model.errors import ServerError
 from agent.remote.artifacts.contents import ByteRange, Content, PartSizes, parts_input, split_parts
 from agent.remote.artifacts.transfers import AddressedContent, Transfers, batches
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 from agent.remote.retry_rules import AddressRefusedError
 from agent.system.tasks import task_group
 
@@ -85,7 +85,7 @@ class FileUploads:
 
     def __init__(
         self,
-        client: GraphQLClient,
+        client: ControlPlaneClient,
         transfers: Transfers,
         part_sizes: PartSizes,
         *,
@@ -242,7 +242,7 @@ class PartUploads:
     """Sends large files in parts; `free` bounds the number of requests at a time."""
 
     def __init__(
-        self, client: GraphQLClient, transfers: Transfers, free: asyncio.Semaphore
+        self, client: ControlPlaneClient, transfers: Transfers, free: asyncio.Semaphore
     ) -> None:
         self._client = client
         self._transfers = transfers

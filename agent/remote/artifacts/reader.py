@@ -27,7 +27,7 @@ from agent.model.job.names import CodeReference, JobReference
 from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.versions import ArtifactVersions, Json, metadata_of, reference_of
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 from agent.remote.retry_rules import RequestFailedError, Retry, RetryRule
 
 _CUT: Final = RetryRule(Retry.IF_IDEMPOTENT, "the response was cut")
@@ -51,7 +51,7 @@ class RemoteArtifacts:
 
     def __init__(
         self,
-        client: GraphQLClient,
+        client: ControlPlaneClient,
         transfers: Transfers,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,

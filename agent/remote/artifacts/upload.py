@@ -20,7 +20,7 @@ from agent.model.job.digest import manifest_digest
 from agent.remote.artifacts.contents import MANIFEST_NAME, Content, PartSizes, write_manifest
 from agent.remote.artifacts.file_upload import FileUploads, PendingVersion, SentFiles
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 
 Json = dict[str, Any]
 
@@ -112,7 +112,7 @@ class ArtifactUploader:
 
     def __init__(
         self,
-        client: GraphQLClient,
+        client: ControlPlaneClient,
         transfers: Transfers,
         progress: Callable[[int, int], None] = lambda _done, _all: None,
         part_sizes: PartSizes = _PART_SIZES,

@@ -13,7 +13,7 @@ from agent.model.job.digest import entry_digest
 from agent.model.job.names import JobReference, no_such_job, no_such_version
 from agent.ports.artifact import ArtifactEntry
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 
 Json = dict[str, Any]
 
@@ -142,7 +142,7 @@ class ArtifactVersions:
     besides what it names.
     """
 
-    def __init__(self, client: GraphQLClient, transfers: Transfers) -> None:
+    def __init__(self, client: ControlPlaneClient, transfers: Transfers) -> None:
         self._client = client
         self._transfers = transfers
 

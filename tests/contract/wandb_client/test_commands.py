@@ -17,7 +17,7 @@ from agent.jobs.create import CreatedJob, JobStore, create_job
 from agent.jobs.repository import Repositories
 from agent.jobs.request import JobRequest, Kind
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import Endpoint, GraphQLClient
+from agent.remote.client import ControlPlaneClient, Endpoint
 from tests.contract.wandb_client.environment import WandbClient
 from tests.contract.wandb_client.test_jobs import (
     CODE,
@@ -54,7 +54,7 @@ async def far() -> AsyncIterator[Plane]:
 
 @pytest.fixture
 async def store(far: Plane, tmp_path: Path) -> AsyncIterator[JobStore]:
-    client = GraphQLClient(Endpoint(far.url, "launch-" + "k" * 40))
+    client = ControlPlaneClient(Endpoint(far.url, "launch-" + "k" * 40))
     cache = tmp_path / "cache"
     with ThreadPoolExecutor(2) as threads:
         async with client, Transfers() as transfers:

@@ -15,7 +15,7 @@ Json = dict[str, Any]
 
 
 class Script:
-    """A console that gives these items in turn, the last one for ever."""
+    """Operations that give these items in turn, the last one for ever."""
 
     def __init__(self, *items: Json | Exception) -> None:
         self._items = list(items)

@@ -8,7 +8,7 @@ from agent.config.execution import GitConfig
 from agent.jobs.create import JobStore
 from agent.jobs.repository import Repositories
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import Endpoint, GraphQLClient
+from agent.remote.client import ControlPlaneClient, Endpoint
 from tests.unit.jobs.plane import Plane, plane
 
 KEY = "launch-" + "k" * 40
@@ -27,7 +27,7 @@ async def far() -> AsyncIterator[Plane]:
 @pytest.fixture
 async def store(far: Plane, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[JobStore]:
     cache: Path = tmp_path_factory.mktemp("cache")
-    client = GraphQLClient(Endpoint(far.url, KEY), sleep=no_wait)
+    client = ControlPlaneClient(Endpoint(far.url, KEY), sleep=no_wait)
     git = GitConfig(protocols=("https", "ssh", "file"))
     with ThreadPoolExecutor(2) as threads:
         async with client, Transfers(sleep=no_wait) as transfers:

@@ -2,7 +2,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agent.remote.client import Endpoint, GraphQLClient, RetryPolicy
+from agent.remote.client import ControlPlaneClient, Endpoint, RetryPolicy
 from tests.unit.remote.far_end import FarEnd, far_end
 
 KEY = "launch-" + "k" * 40
@@ -20,11 +20,11 @@ def slept() -> list[float]:
 
 
 @pytest.fixture
-async def client(end: FarEnd, slept: list[float]) -> AsyncIterator[GraphQLClient]:
+async def client(end: FarEnd, slept: list[float]) -> AsyncIterator[ControlPlaneClient]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    made = GraphQLClient(
+    made = ControlPlaneClient(
         Endpoint(end.url, KEY),
         user_agent="launch-agent/test",
         retry_policy=RetryPolicy(),

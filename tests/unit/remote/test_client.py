@@ -19,7 +19,7 @@ from agent.model.errors import (
     ServerError,
     UnreachableError,
 )
-from agent.remote.client import Endpoint, GraphQLClient, RetryPolicy
+from agent.remote.client import ControlPlaneClient, Endpoint, RetryPolicy
 from agent.remote.retry_rules import STATUS_RULES, Retry, rule_for
 from tests.infrastructure.process import free_port
 from tests.unit.remote.far_end import FarEnd, cut, data, error, reply
@@ -28,7 +28,9 @@ QUERY = "query Q { viewer { id } }"
 MUTATION = "mutation M { go }"
 
 
-async def test_a_document_goes_out_with_key_and_name(client: GraphQLClient, end: FarEnd) -> None:
+async def test_a_document_goes_out_with_key_and_name(
+    client: ControlPlaneClient, end: FarEnd
+) -> None:
     end.then(data(viewer={"id": "1"}))
     assert await client.execute(QUERY, {"a": 1}) == {"viewer": {"id": "1"}}
     assert end.seen[0][:2] == ("POST", "/graphql")
@@ -37,7 +39,7 @@ async def test_a_document_goes_out_with_key_and_name(client: GraphQLClient, end:
     assert end.headers[0]["Authorization"].startswith("Basic ")
 
 
-async def test_one_connection_serves_many_calls(client: GraphQLClient, end: FarEnd) -> None:
+async def test_one_connection_serves_many_calls(client: ControlPlaneClient, end: FarEnd) -> None:
     ports = set()
 
     async def answer(request: object) -> object:
@@ -66,7 +68,7 @@ async def test_one_connection_serves_many_calls(client: GraphQLClient, end: FarE
     ],
 )
 async def test_a_code_of_the_wire_becomes_its_error(
-    client: GraphQLClient, end: FarEnd, code: str | None, kind: type[LaunchError]
+    client: ControlPlaneClient, end: FarEnd, code: str | None, kind: type[LaunchError]
 ) -> None:
     end.then(error(code, "No queue 'q'.", "Make one."))
     with pytest.raises(kind) as caught:
@@ -90,7 +92,7 @@ async def test_a_code_of_the_wire_becomes_its_error(
     ],
 )
 async def test_a_status_becomes_its_error_and_is_not_repeated(
-    client: GraphQLClient, end: FarEnd, status: int, kind: type[LaunchError]
+    client: ControlPlaneClient, end: FarEnd, status: int, kind: type[LaunchError]
 ) -> None:
     end.then(reply(status, {"errors": [{"message": "because"}]}))
     with pytest.raises(kind, match="because"):
@@ -99,7 +101,7 @@ async def test_a_status_becomes_its_error_and_is_not_repeated(
 
 
 async def test_a_code_in_the_body_is_better_than_the_status(
-    client: GraphQLClient, end: FarEnd
+    client: ControlPlaneClient, end: FarEnd
 ) -> None:
     end.then(reply(409, {"errors": [{"message": "gone", "extensions": {"code": "FENCED"}}]}))
     with pytest.raises(FencedError):
@@ -108,7 +110,7 @@ async def test_a_code_in_the_body_is_better_than_the_status(
 
 @pytest.mark.parametrize("status", sorted(STATUS_RULES))
 async def test_a_query_is_repeated_where_the_table_says_so(
-    client: GraphQLClient, end: FarEnd, slept: list[float], status: int
+    client: ControlPlaneClient, end: FarEnd, slept: list[float], status: int
 ) -> None:
     end.then(reply(status, b"busy"), reply(status, b"busy"), data(ok=True))
     assert await client.execute(QUERY) == {"ok": True}
@@ -117,7 +119,7 @@ async def test_a_query_is_repeated_where_the_table_says_so(
 
 @pytest.mark.parametrize("status", sorted(STATUS_RULES))
 async def test_a_mutation_is_repeated_only_if_it_was_not_carried_out(
-    client: GraphQLClient, end: FarEnd, status: int
+    client: ControlPlaneClient, end: FarEnd, status: int
 ) -> None:
     end.then(reply(status, b"busy"), data(ok=True))
     if STATUS_RULES[status].retry is Retry.ALWAYS:
@@ -129,7 +131,7 @@ async def test_a_mutation_is_repeated_only_if_it_was_not_carried_out(
 
 
 async def test_a_cut_answer_repeats_what_is_idempotent_only(
-    client: GraphQLClient, end: FarEnd
+    client: ControlPlaneClient, end: FarEnd
 ) -> None:
     end.then(cut, data(ok=True))
     assert await client.execute(MUTATION, idempotent=True) == {"ok": True}
@@ -140,7 +142,7 @@ async def test_a_cut_answer_repeats_what_is_idempotent_only(
 
 
 async def test_the_server_says_how_long_to_wait(
-    client: GraphQLClient, end: FarEnd, slept: list[float]
+    client: ControlPlaneClient, end: FarEnd, slept: list[float]
 ) -> None:
     end.then(reply(429, b"", {"Retry-After": "2"}), data(ok=True))
     await client.execute(QUERY)
@@ -154,13 +156,13 @@ async def test_retries_end_and_the_last_error_is_raised(end: FarEnd) -> None:
         waited.append(seconds)
 
     end.then(reply(503, {"errors": [{"message": "starting up"}]}, {"Retry-After": "60"}))
-    async with GraphQLClient(Endpoint(end.url), sleep=sleep) as client:
+    async with ControlPlaneClient(Endpoint(end.url), sleep=sleep) as client:
         with pytest.raises(UnreachableError, match="starting up"):
             await client.execute(QUERY)
     assert waited == []
 
 
-async def test_a_call_has_a_deadline_of_its_own(client: GraphQLClient, end: FarEnd) -> None:
+async def test_a_call_has_a_deadline_of_its_own(client: ControlPlaneClient, end: FarEnd) -> None:
     over = asyncio.Event()
 
     async def silent(request: object) -> object:
@@ -176,13 +178,15 @@ async def test_a_call_has_a_deadline_of_its_own(client: GraphQLClient, end: FarE
 async def test_nobody_listens() -> None:
     port = free_port()
     policy = RetryPolicy(total=0.0)
-    async with GraphQLClient(Endpoint(f"http://127.0.0.1:{port}"), retry_policy=policy) as client:
+    async with ControlPlaneClient(
+        Endpoint(f"http://127.0.0.1:{port}"), retry_policy=policy
+    ) as client:
         with pytest.raises(UnreachableError, match=f"127.0.0.1:{port}") as caught:
             await client.execute(QUERY)
     assert caught.value.exit_code == 3
 
 
-async def test_redirects_are_not_followed(client: GraphQLClient, end: FarEnd) -> None:
+async def test_redirects_are_not_followed(client: ControlPlaneClient, end: FarEnd) -> None:
     end.then(reply(302, b"", {"Location": "http://elsewhere.test/"}))
     with pytest.raises(ServerError, match="elsewhere"):
         await client.execute(QUERY)
@@ -191,7 +195,7 @@ async def test_redirects_are_not_followed(client: GraphQLClient, end: FarEnd) ->
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"[1]", b"3"])
 async def test_something_else_than_a_control_plane(
-    client: GraphQLClient, end: FarEnd, body: bytes
+    client: ControlPlaneClient, end: FarEnd, body: bytes
 ) -> None:
     end.then(reply(200, body))
     with pytest.raises(ServerError) as caught:
@@ -199,7 +203,7 @@ async def test_something_else_than_a_control_plane(
     assert "control plane" in (caught.value.hint or "")
 
 
-async def test_an_answer_without_data_is_empty(client: GraphQLClient, end: FarEnd) -> None:
+async def test_an_answer_without_data_is_empty(client: ControlPlaneClient, end: FarEnd) -> None:
     end.then(reply(200, {"data": None}))
     assert await client.execute(QUERY) == {}
 
@@ -209,7 +213,7 @@ async def test_an_answer_without_data_is_empty(client: GraphQLClient, end: FarEn
 )
 def test_an_address_that_is_none(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        GraphQLClient(Endpoint(url))
+        ControlPlaneClient(Endpoint(url))
     assert "secret" not in str(caught.value)
 
 
@@ -221,14 +225,14 @@ async def test_a_ca_bundle_that_is_none_is_named(tmp_path: Path) -> None:
     bundle = tmp_path / "ca.pem"
     bundle.write_text("no certificate")
     with pytest.raises(ConfigError, match=r"ca\.pem"):
-        async with GraphQLClient(Endpoint("https://plane.test", None, bundle)):
+        async with ControlPlaneClient(Endpoint("https://plane.test", None, bundle)):
             pass
-    async with GraphQLClient(Endpoint("https://plane.test")):
+    async with ControlPlaneClient(Endpoint("https://plane.test")):
         pass
 
 
 async def test_outside_its_context_it_refuses(end: FarEnd) -> None:
-    client = GraphQLClient(Endpoint(end.url))
+    client = ControlPlaneClient(Endpoint(end.url))
     with pytest.raises(RuntimeError, match="async with"):
         await client.execute(QUERY)
     await client.close()

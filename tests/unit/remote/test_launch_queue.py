@@ -22,7 +22,7 @@ from agent.model.protocol import (
 )
 from agent.model.work import Lease
 from agent.remote import launch_queue
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 from agent.remote.launch_queue import LaunchQueue
 from tests.unit.remote.far_end import FarEnd, data, error, reply
 
@@ -42,7 +42,7 @@ FEATURES = data(serverInfo={"features": [{"name": "LAUNCH_LEASES", "isEnabled": 
 
 
 @pytest.fixture
-def queue(client: GraphQLClient) -> LaunchQueue:
+def queue(client: ControlPlaneClient) -> LaunchQueue:
     return LaunchQueue(client)
 
 

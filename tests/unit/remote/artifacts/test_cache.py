@@ -9,7 +9,7 @@ from agent.model.errors import JobError, NotFoundError
 from agent.model.job.names import CodeReference, JobReference
 from agent.remote.artifacts.reader import CachedArtifacts, RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 from tests.unit.remote.artifacts.test_reader import FILES, JOB, Store, content
 from tests.unit.remote.far_end import FarEnd, pieces, reply
 
@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def artifacts(client: GraphQLClient, clock: Clock) -> AsyncIterator[CachedArtifacts]:
+async def artifacts(client: ControlPlaneClient, clock: Clock) -> AsyncIterator[CachedArtifacts]:
     async with Transfers() as transfers:
         yield CachedArtifacts(RemoteArtifacts(client, transfers), clock)
 

@@ -12,7 +12,7 @@ from agent.model.job.digest import entry_digest
 from agent.remote.artifacts.contents import Content, PartSizes
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.artifacts.upload import ArtifactUploader, NewVersion, StoredVersion
-from agent.remote.client import Endpoint, GraphQLClient
+from agent.remote.client import ControlPlaneClient, Endpoint
 from tests.unit.jobs.plane import serving
 from tests.unit.remote.artifacts.part_store import PartStore
 
@@ -32,7 +32,7 @@ async def far() -> AsyncIterator[PartStore]:
 
 @pytest.fixture
 async def uploads(far: PartStore) -> AsyncIterator[Callable[[PartSizes], ArtifactUploader]]:
-    client = GraphQLClient(Endpoint(far.url, "k" * 40), sleep=no_wait)
+    client = ControlPlaneClient(Endpoint(far.url, "k" * 40), sleep=no_wait)
     async with client, Transfers(sleep=no_wait) as transfers:
         yield lambda rules: ArtifactUploader(client, transfers, part_sizes=rules)
 

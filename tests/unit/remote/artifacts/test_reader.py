@@ -19,7 +19,7 @@ from agent.model.errors import (
 from agent.model.job.names import CodeReference, JobReference
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 from tests.infrastructure.artifacts import md5
 from tests.unit.remote.far_end import FarEnd, cut, far_end, pieces, reply
 
@@ -96,7 +96,9 @@ async def content(artifacts: RemoteArtifacts, artifact: Any, path: str) -> bytes
 
 
 @pytest.fixture
-async def artifacts(client: GraphQLClient, slept: list[float]) -> AsyncIterator[RemoteArtifacts]:
+async def artifacts(
+    client: ControlPlaneClient, slept: list[float]
+) -> AsyncIterator[RemoteArtifacts]:
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 

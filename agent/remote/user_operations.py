@@ -11,7 +11,7 @@ from urllib.parse import quote
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.job.names import JobReference, parse_reference
 from agent.model.names import did_you_mean
-from agent.remote.client import GraphQLClient
+from agent.remote.client import ControlPlaneClient
 
 Json = dict[str, Any]
 
@@ -48,20 +48,20 @@ _PAGE: Final = 500
 _LOG_READ_TIMEOUT: Final = 90.0
 
 
-class Console:
+class UserOperations:
     """Operations on one control plane, as the owner of the client's key.
 
     Every method raises `UnreachableError`, `AuthenticationError` and `PermissionDeniedError`
     besides what it names.
     """
 
-    def __init__(self, client: GraphQLClient, entity: str | None = None) -> None:
+    def __init__(self, client: ControlPlaneClient, entity: str | None = None) -> None:
         self._client = client
         #: `None` leaves the choice to the server: the key's owner.
         self.entity = entity
 
     @property
-    def client(self) -> GraphQLClient:
+    def client(self) -> ControlPlaneClient:
         """The session, for operations that have a class of their own."""
         return self._client
 
