@@ -6,11 +6,14 @@ interrupted build, which the next one removes. Packages of the source are instal
 an environment never depends on the folder of an attempt.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,38 +21,33 @@ from pathlib import Path
 from typing import Final
 
 from agent.builders.image.content_key import content_key, tree_digest
+from agent.builders.installation import Installation
 from agent.builders.requirements import (
-    CONSTRAINTS,
-    FOLDERS,
-    LISTED,
-    LOCAL,
-    PYLOCK,
     Fetch,
     Requirements,
     fetch_requirements,
     find_requirements,
 )
-from agent.builders.uv import (
-    indexes,
-    install_error,
-    no_python_version,
-    uv_program,
-    uv_version,
-)
+from agent.builders.uv import indexes, no_python_version, uv_program, uv_version
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.ports.builder import BuildPreview, BuildRequest
-from agent.ports.log import LogSink, write_line
+from agent.ports.log import LogSink
 from agent.system import cache
 from agent.system.child import Command, Tail, run
+from agent.system.job_users import JobUser, JobUsers, kill_all, take_over
 from agent.system.locks import locked, locked_if_free
 from agent.system.tasks import in_thread
 
 #: Part of every key: raise it when equal inputs give another environment.
-_VERSION: Final = 2
+_VERSION: Final = 3
 _COMPLETE: Final = "complete"
+#: uv's cache, in the folder of its entity.
+_CACHE: Final = "uv"
+#: Home and temporary files of the user that installs.
+_SCRATCH: Final = "scratch"
 _NAME_LENGTH: Final = 32
 _PYTHON: Final = re.compile(r"\d+(\.\d+){1,2}")
 #: The source's folder in a key, which must not depend on the attempt.
@@ -70,7 +68,8 @@ class VirtualenvBuilder:
     """`BuilderPort` for the process runner.
 
     `folder` holds environments and uv's own cache; both must lie on one file system for
-    uv to link files instead of copying them.
+    uv to link files instead of copying them. `users` are those that jobs run as: packages are
+    installed as one of them, since their build scripts are code of the job.
     """
 
     name = "virtualenv"
@@ -84,14 +83,17 @@ class VirtualenvBuilder:
         environment: Mapping[str, str],
         processes: Path = Path("/proc"),
         fetch: Fetch | None = None,
+        users: JobUsers | None = None,
     ) -> None:
         self._config = config
         self._root = folder / "environments"
         self._uv_cache = folder / "uv-cache"
+        self._users_uv = folder / "bin" / f"uv-{uv_version()}"
         self._threads = threads
         self._environment = environment
         self._processes = processes
         self._fetch = fetch
+        self._users = users
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
         """See `BuilderPort`."""
@@ -117,6 +119,7 @@ class VirtualenvBuilder:
         return content_key(
             {
                 "version": _VERSION,
+                "entity": request.entity,
                 "uv": uv_version(),
                 "python": interpreter.identity,
                 "files": sorted(requirements.files(request.root, _SOURCE).items()),
@@ -150,100 +153,59 @@ class VirtualenvBuilder:
         return image
 
     async def _make(self, request: BuildRequest, folder: Path, log: LogSink) -> None:
+        await in_thread(self._threads, lambda _: _open_cache(self._gate(request)))
+        if self._users is None:
+            await self._install(request, folder, log, None)
+        else:
+            await self._make_as_user(request, folder, log, self._users)
+        await in_thread(self._threads, lambda _: (folder / _COMPLETE).touch())
+
+    async def _make_as_user(
+        self, request: BuildRequest, folder: Path, log: LogSink, users: JobUsers
+    ) -> None:
+        """Install as a job's user; afterwards nobody but the agent can change the result.
+
+        1. Packages are installed as user 7, who owns the cache and the source meanwhile. 2. The
+        next job of another entity gets user 7. Hence both are in folders that are closed then.
+        """
+        gate = self._gate(request)
+        async with locked(self._lock(gate)):
+            owner = await in_thread(self._threads, lambda _: (gate / _CACHE).stat().st_uid)
+            async with users.lent(owner) as user:
+                try:
+                    await self._install(request, folder, log, user)
+                    if users.single is None:
+                        await in_thread(self._threads, lambda _: kill_all(user))
+                    await in_thread(self._threads, lambda _: _take_over(folder, user))
+                finally:
+                    await in_thread(self._threads, lambda _: _close(gate, request.root))
+
+    async def _install(
+        self, request: BuildRequest, folder: Path, log: LogSink, user: JobUser | None
+    ) -> None:
         requirements = await fetch_requirements(
             request, self._environment, self._threads, self._fetch
         )
         interpreter = await self._interpreter(request)
         files = requirements.files(request.root, request.root.resolve(), editable=False)
+        gate, uv = self._gate(request), uv_program()
         try:
             await in_thread(self._threads, lambda _: _begin(folder, files))
+            if user is not None:
+                uv = self._users_uv
+                await in_thread(
+                    self._threads, lambda _: _hand_over(user, folder, gate, request.root)
+                )
         except OSError as error:
             raise JobError(Cause.DISK_FULL, f"{folder}: {error.strerror}.") from None
-        venv = folder / "venv"
-        await write_line(log, f"making a virtual environment of {interpreter.path}")
-        make = ("venv", "--no-project", "--no-config", "--python", str(interpreter.path), str(venv))
-        await self._uv(make, request, requirements, log)
-        await self._install(request, requirements, folder, files, log)
-        await in_thread(self._threads, lambda _: (folder / _COMPLETE).touch())
+        variables = self._variables() if user is None else self._users_variables(user, folder)
+        variables |= {"UV_CACHE_DIR": str(gate / _CACHE)}
+        context = request.context
+        made = Installation(uv, variables, user, context, requirements, files, folder, log)
+        await made.run(interpreter.path)
 
-    async def _install(
-        self,
-        request: BuildRequest,
-        requirements: Requirements,
-        folder: Path,
-        files: Mapping[str, str],
-        log: LogSink,
-    ) -> None:
-        for remark in requirements.remarks:
-            await write_line(log, f"warning: {remark}")
-        if not requirements:
-            await write_line(log, "no list of requirements: nothing to install")
-            return
-        await write_line(log, f"installing from {requirements.found_in}")
-        install = ("pip", "install", "--no-config", "--python", str(folder / "venv/bin/python"))
-        if requirements.lenient:
-            await self._install_frozen(install, request, requirements, folder, log)
-            return
-        name = next((name for name in (LOCAL, LISTED, PYLOCK) if files[name]), None)
-        packages = [*(("-r", str(folder / name)) if name else ()), *files[FOLDERS].splitlines()]
-        if not packages:
-            return
-        exact = ("--no-deps",) if requirements.exact else ()
-        constraints = ("-c", str(folder / CONSTRAINTS)) if files[CONSTRAINTS] else ()
-        words = (*install, *exact, *requirements.options, *constraints, *packages)
-        await self._uv(words, request, requirements, log)
-
-    async def _install_frozen(
-        self,
-        install: tuple[str, ...],
-        request: BuildRequest,
-        requirements: Requirements,
-        folder: Path,
-        log: LogSink,
-    ) -> None:
-        """What no index has is left out and reported; it fails when nothing can be installed."""
-        alone = (*install, "--no-deps")
-        plain = [line.text for line in requirements.lines]
-        single = [((*alone, line), line) for line in plain]
-        listed = ("-r", str(folder / LISTED))
-        all_plain = bool(plain) and await self._try_uv((*alone, *listed), request, log) is None
-        if all_plain:
-            single = []
-        for variant, lines in requirements.variants:
-            single += [((*alone, "--torch-backend", variant, line), line) for line in lines]
-        failed = {
-            line: output
-            for words, line in single
-            if (output := await self._try_uv(words, request, log)) is not None
-        }
-        if failed and not all_plain and len(failed) == len(single):
-            raise install_error("\n".join(failed.values()), requirements)
-        if failed:
-            names = ", ".join(failed)
-            await write_line(
-                log, f"ERROR: Failed to install: {names}. During automated build process."
-            )
-
-    async def _try_uv(
-        self, words: Iterable[str], request: BuildRequest, log: LogSink
-    ) -> str | None:
-        """The output of a call of uv that failed; `None` when it worked."""
-        output = Tail(then=log.write)
-        command = Command((str(uv_program()), *words), self._uv_environment(), request.context)
-        return output.text if await run(command, output, output) != 0 else None
-
-    async def _uv(
-        self,
-        arguments: Iterable[str],
-        request: BuildRequest,
-        requirements: Requirements,
-        log: LogSink,
-    ) -> None:
-        output = await self._try_uv(arguments, request, log)
-        if output is not None:
-            raise install_error(output, requirements)
-
-    def _uv_environment(self) -> dict[str, str]:
+    def _variables(self) -> dict[str, str]:
+        """Environment of uv where it runs as the agent's user."""
         given = self._environment
         kept = {name: given[name] for name in _INHERITED if name in given}
         uvs_own = {name: value for name, value in given.items() if name.startswith("UV_")}
@@ -258,15 +220,31 @@ class VirtualenvBuilder:
             **uvs_own,
             **{name: value for name, value in optional.items() if value},
             **found.proxies,
-            "UV_CACHE_DIR": str(self._uv_cache),
             "UV_PYTHON_DOWNLOADS": "never",
             "UV_NO_PROGRESS": "1",
             "UV_COMPILE_BYTECODE": "1",
             "NO_COLOR": "1",
         }
 
+    def _users_variables(self, user: JobUser, folder: Path) -> dict[str, str]:
+        """The same for a job's user: nothing of the agent's own, apart from its indexes."""
+        closed = ("NETRC", "UV_PUBLISH_", "UV_KEYRING_")
+        kept = {
+            name: value for name, value in self._variables().items() if not name.startswith(closed)
+        }
+        scratch = folder / _SCRATCH
+        own = {**user.environment(scratch), "HOME": str(scratch), "TMPDIR": str(scratch)}
+        # Links would make files of the environment and of the cache the same.
+        return {**kept, **own, "UV_LINK_MODE": "copy"}
+
     async def _interpreter(self, request: BuildRequest) -> Interpreter:
-        return await find_interpreter(request.python, self._uv_environment())
+        if self._users is None:
+            return await find_interpreter(request.python, self._variables(), uv_program(), None)
+        uv, user = self._users_uv, self._users.sample
+        await in_thread(self._threads, lambda _: _copy_for_users(uv))
+        variables = self._users_variables(user, Path("/nonexistent"))
+        variables |= {"TMPDIR": tempfile.gettempdir()}
+        return await find_interpreter(request.python, variables, uv, user)
 
     def _found(self, key: str, *, reused: bool) -> Image | None:
         folder = self._folder(key)
@@ -281,18 +259,26 @@ class VirtualenvBuilder:
         """See `BuilderPort`: it needs this machine only."""
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
-        """See `BuilderPort`: by last use, never what a process has in its environment."""
+        """See `BuilderPort`: also uv's caches; never what a process has in its environment."""
         return await in_thread(self._threads, lambda _: self._prune(max_age, max_bytes))
 
     def _prune(self, max_age: float, max_bytes: int) -> int:
         freed = 0
-        for entry in cache.surplus(cache.entries(self._root), max_age, max_bytes):
+        found = sorted(
+            (*cache.entries(self._root), *cache.entries(self._uv_cache)),
+            key=lambda entry: -entry.idle,
+        )
+        for entry in cache.surplus(found, max_age, max_bytes):
             with locked_if_free(self._lock(entry.folder)) as ours:
                 if ours and not _in_use(entry.folder, self._processes):
                     (entry.folder / _COMPLETE).unlink(missing_ok=True)
                     shutil.rmtree(entry.folder, ignore_errors=True)
                     freed += entry.size
         return freed
+
+    def _gate(self, request: BuildRequest) -> Path:
+        """The folder that opens and closes the cache of the request's entity."""
+        return self._uv_cache / hashlib.sha256(request.entity.encode()).hexdigest()[:_NAME_LENGTH]
 
     def _folder(self, key: str) -> Path:
         return self._root / key[:_NAME_LENGTH]
@@ -312,33 +298,93 @@ def _refuse_images(request: BuildRequest) -> None:
         )
 
 
-async def find_interpreter(wanted: str | None, env: Mapping[str, str]) -> Interpreter:
-    """The agent's own interpreter if it has the wanted version, else the one that uv finds.
+async def find_interpreter(
+    wanted: str | None, env: Mapping[str, str], uv: Path, user: JobUser | None
+) -> Interpreter:
+    """The agent's own interpreter if it has the wanted version, else the one that `uv` finds.
 
-    Nothing is downloaded: an interpreter from elsewhere is the administrator's to install.
+    `user` must be able to run it. Nothing is downloaded: an interpreter from elsewhere is the
+    administrator's to install.
 
     Raises:
         JobError: `SOURCE_INVALID` for a version that cannot be read, `BUILD_UNAVAILABLE`
             for one that is not installed.
     """
     own = ".".join(str(part) for part in sys.version_info[:3])
-    if wanted is None or own == wanted or own.startswith(f"{wanted}."):
+    if (wanted is None or own == wanted or own.startswith(f"{wanted}.")) and (
+        user is None or not _closed(user, sys.executable)
+    ):
         return _interpreter(sys.executable, own)
+    if wanted is None:
+        wanted = own.rpartition(".")[0]
     if not _PYTHON.fullmatch(wanted):
         raise no_python_version(wanted)
     output, errors = Tail(), Tail()
-    argv = (str(uv_program()), "python", "find", "--no-project", "--no-config", "--", wanted)
-    if await run(Command(argv, env), output, errors) != 0:
+    argv = (str(uv), "python", "find", "--no-project", "--no-config", "--no-cache", "--", wanted)
+    if await run(Command(argv, env, Path("/"), user=user), output, errors) != 0:
+        reachable = "" if user is None else f" where the user '{user.name}' can run it"
         raise JobError(
             Cause.BUILD_UNAVAILABLE,
-            f"Python {wanted} is not installed on the agent's machine; the agent runs {own}.",
+            f"Python {wanted} is not installed on the agent's machine{reachable}; the agent runs "
+            f"{own}.",
             hint=f"Install Python {wanted} there, or submit with another `--runtime`.",
         )
     return _interpreter(output.text.strip(), wanted)
 
 
+def _closed(user: JobUser, program: str) -> bool:
+    """Whether a folder that leads to a program, or to what it is a link to, is closed."""
+    paths = (Path(program), Path(os.path.realpath(program)))
+    return any(user.closed_parent(path) is not None for path in paths)
+
+
 def _interpreter(path: str, version: str) -> Interpreter:
     return Interpreter(Path(path), f"{version} {os.path.realpath(path)}")
+
+
+def _open_cache(gate: Path) -> None:
+    (gate / _CACHE).mkdir(parents=True, exist_ok=True)
+    cache.mark_used(gate)
+
+
+def _hand_over(user: JobUser, folder: Path, gate: Path, source: Path) -> None:
+    """Give a user what it installs with; the gate opens when the cache is the user's."""
+    for parent in (folder.parent, gate.parent):
+        parent.chmod(0o711)  # to pass through, not to list
+    (folder / _SCRATCH).mkdir()
+    user.hand_over(folder)
+    user.hand_over(source)
+    gate.chmod(0o700)
+    if (gate / _CACHE).stat().st_uid != user.uid:
+        user.own(gate / _CACHE)
+    gate.chmod(0o711)
+
+
+def _close(gate: Path, source: Path) -> None:
+    gate.chmod(0o700)
+    os.chown(source, os.geteuid(), os.getegid())
+
+
+def _take_over(folder: Path, user: JobUser) -> None:
+    try:
+        shutil.rmtree(folder / _SCRATCH, ignore_errors=True)
+        take_over(folder, user)
+    except PermissionError as error:
+        reason = f"'{error.filename}': {error.strerror}"
+        raise JobError(Cause.BUILD_FAILED, f"The environment is refused: {reason}.") from None
+
+
+def _copy_for_users(copy: Path) -> None:
+    """Put uv where every user can run it; its package may be in a folder of the agent's own."""
+    if copy.exists():
+        return
+    for folder in (copy.parent.parent, copy.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)
+    draft = copy.with_name(f"{copy.name}.{uuid.uuid4().hex}")
+    shutil.copyfile(uv_program(), draft)
+    draft.chmod(0o755)
+    draft.replace(copy)
 
 
 def _begin(folder: Path, files: Mapping[str, str]) -> None:

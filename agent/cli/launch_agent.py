@@ -135,7 +135,9 @@ def _print_config(loaded: Loaded, choice: RemoteServer | EmbeddedServer) -> None
         for path, value in _leaves((), loaded.config)
     ]
     print_table(("KEY", "VALUE", "FROM"), rows, "")
-    for warning in (*loaded.warnings, *missing_inputs(loaded.config, os.environ)):
+    processes = loaded.config.runners.local_process
+    exposure = () if processes.enabled is False else filter(None, (processes.exposure,))
+    for warning in (*loaded.warnings, *missing_inputs(loaded.config, os.environ), *exposure):
         print(f"note:    {warning}")
 
 

@@ -39,11 +39,6 @@ from agent.system.network import is_loopback
 
 Number = TypeVar("Number", int, float)
 
-_NO_BOUNDARY: Final = (
-    "Jobs run as processes of this machine, as this user: that is no security boundary. "
-    "Serve queues of people you trust, or set `runners.local-process.user`."
-)
-
 
 async def run_agent(
     loaded: Loaded, choice: RemoteServer | EmbeddedServer, announce: Callable[[Announcement], None]
@@ -169,8 +164,9 @@ def _measured(
 def _warnings(context: BackendContext) -> list[str]:
     """Warnings about the configuration, for the user who starts the agent."""
     warnings = list(missing_inputs(context.config, context.environment))
-    if PROCESSES in context.resources and not context.config.runners.local_process.user:
-        warnings.append(_NO_BOUNDARY)
+    exposure = context.config.runners.local_process.exposure
+    if PROCESSES in context.resources and exposure is not None:
+        warnings.append(exposure)
     host_network = context.config.runners.local_container.host_network
     remote = context.control_plane is None and not host_network
     if CONTAINERS in context.resources and remote and is_loopback(urlsplit(context.url).hostname):

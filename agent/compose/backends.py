@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from agent.ports.artifact import ArtifactPort
     from agent.registries.logins import LoginSource
     from agent.registries.oci import OciRegistry
+    from agent.system.job_users import JobUsers
 
 #: Seconds in which an engine must answer at startup.
 _DETECTION_TIMEOUT: Final = 10.0
@@ -298,25 +299,60 @@ def _process_backend(
     from agent.runners.process.runner import ProcessRunner
 
     config = context.config
-    runner = ProcessRunner(
-        config.state_dir / "processes",
-        control_plane_id,
-        config.runners.local_process,
-        context.threads,
-        context.environment,
-    )
+    root = config.state_dir / "processes"
+    users = _job_users(context, root)
+    if users is not None and control_plane_id:
+        users.lock()
+        _open_to_users(context)
+    settings, threads = config.runners.local_process, context.threads
+    runner = ProcessRunner(root, control_plane_id, settings, threads, context.environment, users)
     environments = VirtualenvBuilder(
         config.builder,
         context.cache / "python",
-        threads=context.threads,
+        threads=threads,
         environment=context.environment,
         fetch=_file_fetch(context),
+        users=users,
     )
     # Processes need virtual environments whichever builder makes the images, unless the
     # administrator switched building off.
     builder: BuilderPort = NoBuilder("noop") if config.builder.type == "noop" else environments
     pruner = Pruner("environments", config.prune.environments, environments.prune)
     return Backend(runner, builder, None, context.url), (pruner,)
+
+
+def _job_users(context: BackendContext, root: Path) -> "JobUsers | None":
+    """The users that processes run as; `None`: they run as the agent's.
+
+    Raises:
+        ConfigError: there is no such user, or there are fewer uids than jobs at a time.
+    """
+    from agent.runners.process.folder import held_uids
+    from agent.system.job_users import JobUser, JobUsers
+
+    settings, jobs = context.config.runners.local_process, context.config.max_jobs
+    uids = settings.uid_range
+    if settings.user is None and not uids:
+        return None
+    if uids and not 0 < jobs <= len(uids):
+        shown = "any number of" if jobs < 0 else str(jobs)
+        message = (
+            f"`runners.local-process.user` has {len(uids)} uids, and `max_jobs` allows {shown} "
+            "jobs at a time, each of which needs one."
+        )
+        raise ConfigError(message, hint="Choose a longer range, or set `max_jobs` lower.")
+    single = None if uids or settings.user is None else JobUser.named(settings.user)
+    return JobUsers(single, uids, lambda: held_uids(root), context.threads)
+
+
+def _open_to_users(context: BackendContext) -> None:
+    """Let other users pass through the folders that lead to jobs, and close everything else."""
+    state = context.config.state_dir
+    for entry in state.iterdir():
+        entry.chmod(0o700 if entry.is_dir() else 0o600)
+    for folder in (state, state / "attempts", context.cache, context.cache / "python"):
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o711)
 
 
 # --------------------------------------------------------------------------- registries

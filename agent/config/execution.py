@@ -1,10 +1,14 @@
 """Models of sources, builders, runners and what administrators offer to jobs."""
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
 from agent.config.base import Duration, Model, SecretReference, Size, UserPath, WrittenForm
+
+_MOST_UIDS: Final = 65536
+_UID_RANGE: Final = re.compile(r"([1-9][0-9]{2,8})-([1-9][0-9]{2,8})")
 
 
 class GitCredential(Model):
@@ -110,7 +114,8 @@ class ProcessRunnerConfig(Model):
     """The process runner: no security boundary unless `user` is set."""
 
     enabled: bool | Literal["auto"] = "auto"
-    #: User that jobs run as; needs an agent that runs as root.
+    #: User that all jobs run as, or a range of uids (`200000-200063`) of which each job gets one
+    #: of its own; needs an agent that runs as root.
     user: str | None = None
     #: Variables of the agent's environment that jobs get besides PATH, HOME, LANG, TMPDIR.
     environment: tuple[str, ...] = ()
@@ -118,6 +123,37 @@ class ProcessRunnerConfig(Model):
     max_memory: Size | None = None
     max_open_files: Annotated[int, Field(gt=0)] | None = None
     max_processes: Annotated[int, Field(gt=0)] | None = None
+
+    @property
+    def exposure(self) -> str | None:
+        """What jobs as processes can read besides their own; `None` with a uid for each."""
+        if self.uid_range:
+            return None
+        if self.user is not None:
+            return (
+                f"Jobs as processes all run as '{self.user}': each can read the files, the "
+                "environment and the token of the others that run at the same time, and stop "
+                "them; of the agent they can read nothing. A range of uids as "
+                "`runners.local-process.user` keeps them apart."
+            )
+        return (
+            "Jobs as processes run as this agent's user, which is no security boundary: each can "
+            "read this agent's key and state, the secrets of other jobs, and all that this user "
+            "can read. Serve queues of people you trust, or set `runners.local-process.user`."
+        )
+
+    @property
+    def uid_range(self) -> range:
+        """The uids of which each job gets one; empty where `user` is a name."""
+        found = _UID_RANGE.fullmatch(self.user or "")
+        return range(int(found[1]), int(found[2]) + 1) if found else range(0)
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if _UID_RANGE.fullmatch(self.user or "") and not 0 < len(self.uid_range) <= _MOST_UIDS:
+            message = f"`user`: a range has from 1 to {_MOST_UIDS} uids, the lowest first"
+            raise ValueError(message)
+        return self
 
 
 class RunnersConfig(Model):

@@ -140,6 +140,7 @@ def build_request(resolved: Resolved) -> BuildRequest:
         command=resolved.command,
         user_id=_USER_ID if user is None else user,
         title=_title(claim),
+        entity=claim.entity,
         labels={},
         accelerated=resolved.accelerated,
     )

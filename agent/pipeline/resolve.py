@@ -89,7 +89,7 @@ async def _fetched(
     match source:
         case GitSource():
             await write_line(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
-            await dependencies.in_thread(into.mkdir, parents=True)
+            await dependencies.in_thread(into.mkdir, mode=0o700, parents=True)
             return await sources.git.fetch(source, entity, into, log)
         case ArtifactSource():
             if sources.artifact is None:

@@ -5,7 +5,8 @@ when nothing was found, once per key at a time. Builders have the mechanism.
 
 `key` is a hash over everything that decides the content: files of the context as the
 builder would send them, the Dockerfile, base image, platform, requirements, and the
-builder's own version; equal keys may share a result across attempts, projects and agents.
+builder's own version; equal keys may share a result across attempts, projects and agents of
+one entity.
 `find` is quick and never pulls. `build` writes its progress to `log` while it works, may be
 cancelled at any await (the child process ends with it) and then leaves nothing that `find`
 would return. `prune` removes what is older or larger than allowed, and never what
@@ -38,6 +39,8 @@ class BuildRequest:
     user_id: int
     #: For display: `entity/project/name`.
     title: str
+    #: Whose job it is: builds of different entities share no result and no cache.
+    entity: str
     labels: dict[str, str]
     #: The base image is an accelerator's: Python is installed in it if it has none.
     accelerated: bool = False

@@ -33,20 +33,25 @@ def is_outdated(found: Workload, wanted: Lease) -> bool:
     return found.state is WorkloadState.CREATED and found.lease.epoch < wanted.epoch
 
 
+def files_folder(request: RunRequest) -> Path:
+    """The folder of the request's files."""
+    return request.folder / "files"
+
+
 def file_paths(request: RunRequest) -> dict[str, Path]:
     """Where `write_files` puts each of the request's files, by its path in the job."""
-    folder = request.folder / "files"
+    folder = files_folder(request)
     return {target: folder / f"{i}" for i, target in enumerate(request.files)}
 
 
-def write_files(request: RunRequest, mode: int) -> None:
+def write_files(request: RunRequest) -> None:
     """Write the request's files below the attempt's folder. Blocks.
 
-    `mode` of the folder keeps other users of the machine out; each file can be read by
-    whichever user the job has, and written by none.
+    The folder keeps other users of the machine out; each file can be read by whichever user the
+    job has, and written by none.
     """
     for target, path in file_paths(request).items():
-        path.parent.mkdir(mode=mode, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
         path.write_bytes(request.files[target])
         path.chmod(0o444)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from agent.system.job_users import JobUser
 from agent.system.tasks import task_group
 
 Consumer = Callable[[bytes], Awaitable[None]]
@@ -36,6 +37,8 @@ class Command:
     #: Seconds without a byte on either stream before `SilentError`; the time that a consumer
     #: takes is not counted.
     idle: float | None = None
+    #: Whose process it is, with no access for others to its files; `None`: the agent's own user.
+    user: JobUser | None = None
 
 
 class Tail:
@@ -77,6 +80,7 @@ async def run(command: Command, stdout: Consumer, stderr: Consumer) -> int:
         cwd=command.cwd,
         start_new_session=True,
         limit=_CHUNK,
+        **(command.user.process_options() if command.user else {}),
     )
     try:
         return await _follow(process, command.idle, stdout, stderr)

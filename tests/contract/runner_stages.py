@@ -19,6 +19,7 @@ from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, workload_labels,
 from agent.ports.runner import RunRequest, Workload
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner
+from agent.system.job_users import JobUser, JobUsers
 from agent.testing.runner_suite import Play
 from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner
 
@@ -119,12 +120,12 @@ class ProcessStage:
         self._threads = threads
 
     def runner(self, config: ProcessRunnerConfig | None = None) -> ProcessRunner:
+        config = config or ProcessRunnerConfig()
+        users = None
+        if config.user is not None:
+            users = JobUsers(JobUser.named(config.user), (), tuple, self._threads)
         return ProcessRunner(
-            self.root,
-            self.scenes.control_plane_id,
-            config or ProcessRunnerConfig(),
-            self._threads,
-            os.environ,
+            self.root, self.scenes.control_plane_id, config, self._threads, os.environ, users
         )
 
     def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:

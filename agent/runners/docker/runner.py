@@ -169,7 +169,7 @@ class DockerRunner:
         if self._network.gateway is None:
             await self._network.ensure()
         if request.files:
-            await self._in_thread(lambda: write_files(request, 0o700))
+            await self._in_thread(lambda: write_files(request))
         body = self._body(request)
         params = {"name": request.name}
         platform = read_options(request.arguments, self._allowed).one("platform")

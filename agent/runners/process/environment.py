@@ -11,7 +11,6 @@ from agent.model.errors import PolicyError
 from agent.ports.runner import RunRequest
 from agent.runners.local import file_paths
 from agent.runners.process.processes import MARKER
-from agent.runners.process.spawn import JobUser
 
 _ENVIRONMENT: Final = ("e", "env")
 #: Counted by the agent's capacity, or read by the pipeline.
@@ -66,20 +65,19 @@ def environment_of(
     extra: Mapping[str, str],
     inherited: Mapping[str, str],
     config: ProcessRunnerConfig,
-    user: JobUser | None,
+    own: Mapping[str, str],
 ) -> dict[str, str]:
     """All variables of a job.
 
-    `extra` are those of its resource arguments, `inherited` are the agent's own.
+    `extra` are those of its resource arguments, `inherited` are the agent's, `own` those of the
+    job's user.
 
     Raises:
         PolicyError: `POLICY_SPEC`: a name or value that a shell cannot pass on.
     """
     names = (*_INHERITED, *config.environment)
     variables = {name: inherited[name] for name in names if name in inherited}
-    if user is not None:
-        variables |= user.environment
-    variables |= {**extra, **request.environment}
+    variables |= {**own, **extra, **request.environment}
     paths = file_paths(request)
     for name, target in request.file_variables.items():
         variables[name] = str(paths[target])

@@ -52,6 +52,8 @@ class Job:
     workdir: str
     #: Of the machine, at its creation.
     boot: str
+    #: Of the user that it runs as; `None`: the agent's own.
+    uid: int | None = None
 
     @property
     def lease(self) -> Lease | None:
@@ -66,6 +68,8 @@ class Folder:
         self.path = path
         self.log = path / "log"
         self.status_file = path / "status"
+        #: Home and temporary files of a user that has this job only.
+        self.private = (path / "home", path / "tmp")
 
     def create(self, job: Job, environment: dict[str, str]) -> None:
         """Write the files; `job.json` is last and makes the folder valid.
@@ -116,6 +120,14 @@ class Folder:
         with suppress(FileNotFoundError), os.scandir(self.path) as entries:
             return list(entries)
         return []
+
+
+def held_uids(root: Path) -> Iterator[int]:
+    """Uids of all jobs below the root."""
+    for folder in folders(root):
+        job = folder.job()
+        if job is not None and job.uid is not None:
+            yield job.uid
 
 
 def folders(root: Path) -> Iterator[Folder]:

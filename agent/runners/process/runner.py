@@ -37,7 +37,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.runners.local import is_outdated, same_attempt, write_files
+from agent.runners.local import files_folder, is_outdated, same_attempt, write_files
 from agent.runners.process.environment import (
     NOT_TEXT_HINT,
     check_arguments,
@@ -47,8 +47,10 @@ from agent.runners.process.environment import (
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
 from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members, stop_group
-from agent.runners.process.spawn import JobUser, ProcessLimits, StartedBeforeError, spawn
+from agent.runners.process.spawn import ProcessLimits, StartedBeforeError, spawn
+from agent.system.job_users import JobUser, JobUsers, kill_all
 from agent.system.machine import boot_id, is_disk_full
+from agent.system.tasks import in_thread
 
 T = TypeVar("T")
 
@@ -72,7 +74,7 @@ class ProcessRunner:
     """`RunnerPort` for local processes.
 
     `environment` is the agent's, of which jobs inherit a few variables; blocking work runs in
-    `threads`.
+    `threads`. `users` are those that jobs run as; without, they run as the agent's user.
     """
 
     resource = PROCESSES
@@ -84,6 +86,7 @@ class ProcessRunner:
         config: ProcessRunnerConfig,
         threads: Executor,
         environment: Mapping[str, str],
+        users: JobUsers | None = None,
     ) -> None:
         self._root = root
         self._control_plane_id = control_plane_id
@@ -91,7 +94,7 @@ class ProcessRunner:
         self._threads = threads
         self._environment = environment
         self._limits = ProcessLimits.of(config)
-        self._user = JobUser.named(config.user) if config.user else None
+        self._users = users
         #: Supervisors that this process started and has not reaped, by name: until then their
         #: ids cannot be reused.
         self._children: dict[str, int] = {}
@@ -115,7 +118,7 @@ class ProcessRunner:
         return {
             "argv": list(job.argv),
             "folder": job.workdir,
-            "environment": self._variables(request),
+            "environment": self._variables(request, self._users.single if self._users else None),
         }
 
     async def create(self, request: RunRequest) -> Workload:
@@ -124,7 +127,18 @@ class ProcessRunner:
         Raises:
             PolicyError: mounts, or variables that cannot be passed on.
         """
-        return await self._in_thread(lambda: self._create(request))
+        if self._users is None:
+            return await self._in_thread(lambda: self._create(request, None))
+        existing = await self._in_thread(self._folder(request.name).job)
+        if existing is not None and existing.uid is not None:
+            user = self._users.of(existing.uid)
+            return await self._in_thread(lambda: self._create(request, user))
+        user = await self._users.take()
+        try:
+            return await in_thread(self._threads, lambda _: self._create(request, user))
+        except BaseException:
+            await asyncio.shield(self._users.give_back(user))
+            raise
 
     async def start(self, workload: Workload) -> StartResult:
         """See the port. The status file, created exclusively, prevents a second start."""
@@ -179,6 +193,7 @@ class ProcessRunner:
                 self._reap(name)
                 if not group_is_empty(supervisor.pid):
                     await self._kill(name, supervisor.pid if supervisor.was_alive else None)
+        await self._in_thread(lambda: self._kill_user(folder))
         status = await self._in_thread(folder.status)
         ending = _ending(workload.name, status)
         if (
@@ -205,11 +220,13 @@ class ProcessRunner:
 
     async def destroy(self, workload: Workload) -> None:
         """See the port. An ended job, the normal case, costs one call in a thread."""
-        gone = await self._in_thread(lambda: self._removed(workload))
+        user, gone = await self._in_thread(lambda: self._removed(workload))
         self._reap(workload.name)
         if not gone:
             await self.stop(workload, 0)
             await self._in_thread(self._folder(workload.name).remove)
+        if user is not None and self._users is not None:
+            await self._users.give_back(user)
 
     @asynccontextmanager
     async def _watching_end(self, name: str) -> AsyncIterator[tuple[Watch, _Supervisor | None]]:
@@ -263,29 +280,45 @@ class ProcessRunner:
         if ended:
             del self._children[name]
 
-    def _create(self, request: RunRequest) -> Workload:
+    def _kill_user(self, folder: Folder) -> JobUser | None:
+        """Kill what runs as the job's own user, if it has one; also what left its session."""
+        job = folder.job() if self._users is not None and self._users.single is None else None
+        if self._users is None or job is None or job.uid is None:
+            return None
+        user = self._users.of(job.uid)
+        kill_all(user)
+        return user
+
+    def _create(self, request: RunRequest, user: JobUser | None) -> Workload:
         _refuse_unsupported(request)
         folder = self._folder(request.name)
         job = _job_of(request, folder)
+        job = job if user is None else replace(job, uid=user.uid)
         existing = folder.job()
         adopted = None if existing is None else _reuse_existing(existing, job, folder)
         if adopted is not None and not is_outdated(adopted, request.lease):
             return adopted
-        environment = self._variables(request)
+        environment = self._variables(request, user)
         try:
             folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             Path(job.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._user is not None:
-                self._user.hand_over(Path(job.workdir))
-            write_files(request, 0o755)
+            write_files(request)
+            if user is not None:
+                for path in folder.private if user.home is None else ():
+                    path.mkdir(mode=0o700, exist_ok=True)
+                _hand_over(request, folder, Path(job.workdir), user)
             folder.create(job, environment)
         except OSError as error:
             raise _not_created(request.name, error) from error
         return Workload(job.name, job.name, request.lease, WorkloadState.CREATED)
 
-    def _variables(self, request: RunRequest) -> dict[str, str]:
-        extra = variables(request.arguments)
-        return environment_of(request, extra, self._environment, self._config, self._user)
+    def _variables(self, request: RunRequest, user: JobUser | None) -> dict[str, str]:
+        extra, own = variables(request.arguments), {}
+        if user is not None:
+            home, temporary = self._folder(request.name).private
+            own = user.environment(home)
+            own |= {} if user.home else {"TMPDIR": str(temporary)}
+        return environment_of(request, extra, self._environment, self._config, own)
 
     def _start(self, workload: Workload) -> StartResult:
         folder = self._folder(workload.name)
@@ -294,7 +327,8 @@ class ProcessRunner:
             message = f"the folder of '{workload.name}' has been removed"
             return StartUnknown(Cause.LOST_WORKLOAD, message)
         try:
-            self._children[job.name] = spawn(folder, job, self._limits, self._user)
+            user = self._users.of(job.uid) if self._users and job.uid is not None else None
+            self._children[job.name] = spawn(folder, job, self._limits, user)
         except StartedBeforeError:
             return Started(_read_workload(folder) or workload, before=True)
         folder.forget_secrets()
@@ -302,18 +336,23 @@ class ProcessRunner:
         started = status.started_at if status else None
         return Started(replace(workload, state=WorkloadState.RUNNING, started_at=started))
 
-    def _removed(self, workload: Workload) -> bool:
-        """Remove it unless something of it may still run; whether that is settled."""
+    def _removed(self, workload: Workload) -> tuple[JobUser | None, bool]:
+        """Remove it unless something of it may still run.
+
+        The user that is free afterwards, and whether all is settled.
+        """
         folder = self._folder(workload.name)
         job, status = folder.job(), folder.status()
         if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
-            return True  # another agent on this root has created it since, under a later lease
+            # Another agent on this root has created it since, under a later lease.
+            return None, True
+        user = self._kill_user(folder)
         if status is not None and (
             status.alive or status.pid is None or not group_is_empty(status.pid)
         ):
-            return False
+            return user, False
         folder.remove()
-        return True
+        return user, True
 
     def _owned(self) -> list[Workload]:
         found = [self._own_workload(folder) for folder in folders(self._root)]
@@ -350,6 +389,18 @@ def _job_of(request: RunRequest, folder: Folder) -> Job:
         raise PolicyError(Cause.POLICY_SPEC, message, hint=NOT_TEXT_HINT)
     workdir = request.workdir or folder.path / "work"
     return Job(request.name, dict(request.labels), argv, str(workdir), boot_id())
+
+
+def _hand_over(request: RunRequest, folder: Folder, workdir: Path, user: JobUser) -> None:
+    """Give the user the copy of the source, the files and the folders of the job."""
+    for parent in (folder.path.parent, folder.path):
+        parent.chmod(0o711)  # to pass through, not to list
+    source = workdir
+    if request.folder in workdir.parents:
+        source = request.folder / workdir.relative_to(request.folder).parts[0]
+    for path in (source, files_folder(request), *folder.private):
+        if path.exists():
+            user.hand_over(path)
 
 
 def _reuse_existing(existing: Job, wanted: Job, folder: Folder) -> Workload:

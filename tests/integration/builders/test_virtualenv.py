@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.builders import virtualenv
+from agent.builders.uv import uv_program
 from agent.builders.virtualenv import VirtualenvBuilder
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
@@ -147,11 +148,11 @@ async def test_another_installed_python_is_found(virtualenvs, request_for, build
     folder.mkdir()
     own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     (folder / f"python{own}").symlink_to(os.path.realpath(sys.executable))
-    found = await virtualenv.find_interpreter(own, {"PATH": str(folder)})
+    found = await virtualenv.find_interpreter(own, {"PATH": str(folder)}, uv_program(), None)
     assert found.path == Path(sys.executable)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(virtualenv.sys, "version_info", (3, 5, 0))
-        found = await virtualenv.find_interpreter(own, {"PATH": str(folder)})
+        found = await virtualenv.find_interpreter(own, {"PATH": str(folder)}, uv_program(), None)
     assert found.path.exists()
     assert own in found.identity
 

@@ -34,7 +34,7 @@ from agent.testing.builder_suite import RecordingLog
 def plan(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    request = BuildRequest(root, root, None, None, None, ("x",), 1000, "t", {})
+    request = BuildRequest(root, root, None, None, None, ("x",), 1000, "t", "team", {})
     return make_plan(request, BuilderConfig())
 
 

@@ -47,7 +47,8 @@ def root(tmp_path):
 def plan(root, config=None, **changes):
     facts = {
         "root": root, "context": root, "dockerfile": None, "base_image": None, "python": None,
-        "command": ("python", "main.py"), "user_id": 1000, "title": "t", "labels": {}, **changes,
+        "command": ("python", "main.py"), "user_id": 1000, "title": "t",
+        "entity": "team", "labels": {}, **changes,
     }  # fmt: skip
     return make_plan(BuildRequest(**facts), config or BuilderConfig())
 

@@ -173,7 +173,9 @@ def test_the_user_is_warned_of_missing_boundaries_and_unreachable_addresses(
     threads: ThreadPoolExecutor,
 ) -> None:
     assert "no security boundary" in _warnings(context(config(), threads))[0]
-    guarded = config(runners={"local-process": {"user": "jobs"}})
+    shared = config(runners={"local-process": {"user": "jobs"}})
+    assert "all run as 'jobs'" in _warnings(context(shared, threads))[0]
+    guarded = config(runners={"local-process": {"user": "200000-200007"}})
     assert _warnings(context(guarded, threads)) == []
     (far,) = _warnings(context(config(), threads, ("local-container",)))
     assert "cannot reach http://127.0.0.1:1" in far
