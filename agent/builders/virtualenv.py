@@ -24,7 +24,6 @@ from agent.builders.image.content_key import content_key, tree_digest
 from agent.builders.installation import Installation
 from agent.builders.requirements import (
     Fetch,
-    Requirements,
     fetch_requirements,
     find_requirements,
 )

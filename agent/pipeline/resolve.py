@@ -116,7 +116,7 @@ async def _fetched_artifact(
 
     async def fetch() -> SourceTree:
         await dependencies.in_thread(shutil.rmtree, into, ignore_errors=True)
-        await dependencies.in_thread(into.mkdir, parents=True)
+        await dependencies.in_thread(into.mkdir, mode=0o700, parents=True)
         return await artifacts.fetch(source, claim.entity, into, log)
 
     return await dependencies.answered(fetch, "code of the job")

@@ -14,8 +14,8 @@ from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.runners.process.folder import Folder, Job
-from agent.system.machine import boot_id, is_disk_full
 from agent.system.job_users import JobUser
+from agent.system.machine import boot_id, is_disk_full
 
 _SHELL: Final = "/bin/sh"
 

@@ -269,7 +269,8 @@ async def test_no_job_can_change_an_environment_a_cache_or_a_source(
     code = (
         f"id -u; find {venv.parent} ! -user 0; find {venv.parent} -writable -type f; "
         f"ls {package}; cat {package}/requirements.txt; "
-        f"find {machine.folder}/python/uv-cache -mindepth 1; {venv}/bin/python -c 'import six; print(six)'"
+        f"find {machine.folder}/python/uv-cache -mindepth 1; "
+        f"{venv}/bin/python -c 'import six; print(six)'"
     )
     found = await machine.output("later", code + " 2>/dev/null")
     lines = [line for line in found.splitlines() if "ermission denied" not in line]
