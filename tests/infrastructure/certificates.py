@@ -1,4 +1,4 @@
-"""A certificate authority of the tests' own and certificates for loopback by it."""
+"""Certificate authorities of the tests' own, and certificates that they sign."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from .process import Argv, run, succeeds
 
 _DAYS = "365"
 _KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+_LOOPBACK = "IP:127.0.0.1,DNS:localhost"
 
 
 @dataclass(frozen=True)
@@ -21,21 +22,54 @@ class Certificate:
     key: Path
 
 
+@dataclass(frozen=True)
+class Authority:
+    """An authority whose certificate is `ca.pem` in `directory`; its key exists while in use."""
+
+    directory: Path
+    key: Path
+
+    def sign(
+        self,
+        bearer: str,
+        *,
+        subject: str = "/CN=localhost",
+        names: str = _LOOPBACK,
+        usage: str = "serverAuth",
+    ) -> Certificate:
+        """Make `<bearer>.pem` and `<bearer>.key`; `names` as openssl's subjectAltName."""
+        chain, key = self.directory / f"{bearer}.pem", self.directory / f"{bearer}.key"
+        made = Certificate(self.directory / "ca.pem", chain, key)
+        request, extensions = chain.with_suffix(".csr"), chain.with_suffix(".ext")
+        extensions.write_text(
+            f"subjectAltName={names}\nbasicConstraints=critical,CA:FALSE\n"
+            f"extendedKeyUsage={usage}\n"
+        )
+        output: Argv = ["-keyout", key, "-out", request]
+        run(["openssl", "req", "-new", *_KEY, "-subj", subject, *output])
+        signer: Argv = ["-CA", made.authority, "-CAkey", self.key, "-CAcreateserial"]
+        sign: Argv = ["openssl", "x509", "-req", "-days", _DAYS, "-in", request, *signer]
+        run([*sign, "-extfile", extensions, "-out", chain])
+        request.unlink()
+        extensions.unlink()
+        return made
+
+
 def make(directory: Path) -> Certificate:
-    """Make an authority and a server's certificate; the authority's own key is thrown away."""
-    with _authority(directory) as authority:
-        return _signed(directory, authority, "server")
+    """Make an authority and a server's certificate for loopback."""
+    with authority(directory) as signer:
+        return signer.sign("server")
 
 
 def make_mutual(directory: Path) -> tuple[Certificate, Certificate]:
     """Make the same, and a client's certificate by the same authority."""
-    with _authority(directory) as authority:
-        return _signed(directory, authority, "server"), _signed(directory, authority, "client")
+    with authority(directory) as signer:
+        return signer.sign("server"), signer.sign("client", usage="clientAuth")
 
 
 @contextmanager
-def _authority(directory: Path) -> Iterator[Path]:
-    """Make `ca.pem` and give its key while it is needed."""
+def authority(directory: Path) -> Iterator[Authority]:
+    """Make an authority; its own key is removed at the end."""
     if not succeeds(["openssl", "version"]):
         debian.install("openssl")
     key = directory / "ca.key"
@@ -43,26 +77,6 @@ def _authority(directory: Path) -> Iterator[Path]:
     output: Argv = ["-keyout", key, "-out", directory / "ca.pem"]
     run(["openssl", "req", "-x509", *_KEY, "-days", _DAYS, *of_authority, *output])
     try:
-        yield key
+        yield Authority(directory, key)
     finally:
         key.unlink()
-
-
-def _signed(directory: Path, authority_key: Path, bearer: str) -> Certificate:
-    """Make and sign a certificate for a `server` or a `client`."""
-    chain, key = directory / f"{bearer}.pem", directory / f"{bearer}.key"
-    made = Certificate(directory / "ca.pem", chain, key)
-    request, extensions = directory / f"{bearer}.csr", directory / f"{bearer}.ext"
-    extensions.write_text(
-        "subjectAltName=IP:127.0.0.1,DNS:localhost\n"
-        "basicConstraints=critical,CA:FALSE\n"
-        f"extendedKeyUsage={bearer}Auth\n"
-    )
-    output: Argv = ["-keyout", key, "-out", request]
-    run(["openssl", "req", "-new", *_KEY, "-subj", "/CN=localhost", *output])
-    signer: Argv = ["-CA", made.authority, "-CAkey", authority_key, "-CAcreateserial"]
-    sign: Argv = ["openssl", "x509", "-req", "-days", _DAYS, "-in", request, *signer]
-    run([*sign, "-extfile", extensions, "-out", chain])
-    request.unlink()
-    extensions.unlink()
-    return made

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import browser, buildkit, docker, git, paths, postgres, registry, state
+from . import browser, buildkit, docker, git, kubernetes, paths, postgres, registry, state
 from .errors import ServiceError
 
 _SERVER_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -27,6 +27,8 @@ class Service:
     up: Callable[[Any], state.Service]
     down: Callable[[Any], None]
     alive: Callable[[Any], bool]
+    by_default: bool = True
+    """Whether it is meant when no name is given."""
 
 
 SERVICES = {
@@ -36,13 +38,15 @@ SERVICES = {
     "git": Service(git.up, git.down, git.alive),
     "browser": Service(browser.up, browser.down, browser.alive),
     "buildkit": Service(buildkit.up, buildkit.down, buildkit.alive),
+    "kubernetes": Service(kubernetes.up, kubernetes.down, kubernetes.alive, by_default=False),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say and return the exit status."""
     chosen = _parser().parse_args(arguments)
-    names = [name for name in SERVICES if name in chosen.names] if chosen.names else list(SERVICES)
+    wanted = chosen.names or [name for name, service in SERVICES.items() if service.by_default]
+    names = [name for name in SERVICES if name in wanted]
     # Servers live where the path of an ordinary user does not lead.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVER_PROGRAMS])
     commands = {"up": _up, "down": _down, "status": _status, "env": _env}

@@ -48,29 +48,34 @@ class GoProgram:
 
     def _build(self, folder: Path) -> Path:
         command = [
-            _go(),
+            go(),
             "install",
             "-trimpath",
             f"-ldflags=-s -w -X {self.version_variable}={self.version}",
             f"{self.package}@{self.version}",
         ]
-        places = {"GOPATH": "path", "GOCACHE": "objects", "GOTMPDIR": "tmp", "GOBIN": "bin"}
-        (folder / "tmp").mkdir()
-        settings = {
-            **{name: str(folder / place) for name, place in places.items()},
-            # Modules are read-only otherwise, and could not be removed.
-            "GOFLAGS": "-modcacherw",
-            "GOTOOLCHAIN": "local",
-            # A fifth less time: the compiler's memory is collected less often.
-            "GOGC": "400",
-            "CGO_ENABLED": "0",
-        }
         # Elsewhere `@version` would be read in the light of a module that happens to lie there.
-        run(command, env=settings, cwd=folder)
+        run(command, env=settings(folder), cwd=folder)
         return folder / "bin" / self.name
 
 
-def _go() -> Path:
+def settings(folder: Path) -> dict[str, str]:
+    """Environment of a build that keeps modules and objects below the folder."""
+    places = {"GOPATH": "path", "GOCACHE": "objects", "GOTMPDIR": "tmp", "GOBIN": "bin"}
+    (folder / "tmp").mkdir(parents=True)
+    return {
+        **{name: str(folder / place) for name, place in places.items()},
+        # Modules are read-only otherwise, and could not be removed.
+        "GOFLAGS": "-modcacherw",
+        "GOTOOLCHAIN": "local",
+        # A fifth less time: the compiler's memory is collected less often.
+        "GOGC": "400",
+        "CGO_ENABLED": "0",
+    }
+
+
+def go() -> Path:
+    """The Go compiler of the path, else Debian's."""
     found = shutil.which("go")
     if found:
         return Path(os.path.realpath(found))

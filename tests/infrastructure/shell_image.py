@@ -1,6 +1,8 @@
 """`launch-test/sh`: static busybox in a small image, for tests that need no Python."""
 
+import hashlib
 import io
+import json
 import os
 import struct
 import tarfile
@@ -43,6 +45,24 @@ def ensure(host: str) -> None:
     program = _BUSYBOX.read_bytes()
     _load(host, NAME, program)
     _load(host, FOREIGN_NAME, _as_foreign(program), f"--platform={_FOREIGN.platform}")
+
+
+def write_archive(target: Path, name: str, command: list[str]) -> None:
+    """Write the shell image as an archive that engines load, with a command of its own."""
+    debian.install("busybox-static")
+    with tempfile.TemporaryDirectory() as scratch:
+        layer = Path(scratch) / "layer.tar"
+        _pack(layer, _BUSYBOX.read_bytes())
+        digest = hashlib.sha256(layer.read_bytes()).hexdigest()
+        architecture = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+        settings = {"Cmd": command, "Env": ["PATH=/bin"]}
+        layers = {"type": "layers", "diff_ids": [f"sha256:{digest}"]}
+        config = {"architecture": architecture, "os": "linux", "config": settings, "rootfs": layers}
+        manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": [layer.name]}]
+        with tarfile.open(target, "w") as archive:
+            archive.add(layer, layer.name)
+            _add(archive, "config.json", content=json.dumps(config).encode())
+            _add(archive, "manifest.json", content=json.dumps(manifest).encode())
 
 
 def _current(host: str, name: str) -> bool:

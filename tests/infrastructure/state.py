@@ -110,6 +110,19 @@ class BuildkitFacts:
 
 
 @dataclass(frozen=True)
+class KubernetesFacts:
+    """A Kubernetes cluster, whose administrator the tests are."""
+
+    kubeconfig: str
+    started_here: bool
+    version: str
+    host_address: str
+    """Address by which pods reach this machine; empty where the cluster was given."""
+    kubectl: str
+    """Path of a kubectl."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that is up."""
 
@@ -119,9 +132,18 @@ class Facts:
     git: GitFacts | None = None
     browser: BrowserFacts | None = None
     buildkit: BuildkitFacts | None = None
+    kubernetes: KubernetesFacts | None = None
 
 
-Service = DockerFacts | RegistryFacts | PostgresFacts | GitFacts | BrowserFacts | BuildkitFacts
+Service = (
+    DockerFacts
+    | RegistryFacts
+    | PostgresFacts
+    | GitFacts
+    | BrowserFacts
+    | BuildkitFacts
+    | KubernetesFacts
+)
 
 
 def load(path: Path | None = None) -> Facts:
@@ -141,6 +163,7 @@ def load(path: Path | None = None) -> Facts:
             ("git", GitFacts),
             ("browser", BrowserFacts),
             ("buildkit", BuildkitFacts),
+            ("kubernetes", KubernetesFacts),
         )
         if {each.name for each in dataclasses.fields(kind)} == recorded.get(name, {}).keys()
     }
