@@ -259,7 +259,7 @@ def _described(
 def _fields_of(document: Document) -> Json:
     for key in document.data:
         if key not in _KEYS:
-            message = f"{document.place((key,))}: unknown key `{key}`."
+            message = f"{document.location((key,))}: unknown key `{key}`."
             raise InvalidInputError(message, hint=did_you_mean(key, _KEYS, "key"))
     name, resource = _value(document, "name", str), _value(document, "resource", str)
     config = _config(document)
@@ -280,7 +280,7 @@ def _config(document: Document) -> Json | None:
     whole: Json | None = _value(document, "config", dict)
     arguments = _value(document, "resource_args", dict)
     if whole is not None and arguments is not None:
-        message = f"{document.place(('resource_args',))}: `resource_args` is given twice."
+        message = f"{document.location(('resource_args',))}: `resource_args` is given twice."
         raise InvalidInputError(message, hint="Keep it here, or inside `config`.")
     return whole if arguments is None else {"resource_args": arguments}
 
@@ -289,6 +289,6 @@ def _value(document: Document, key: str, kind: type) -> Any:
     """The value of a key of the file; `None` where it is not given."""
     value = document.data.get(key)
     if value is not None and not isinstance(value, kind):
-        message = f"{document.place((key,))}: `{key}`: seen `{value}`; expected {_FORMS[kind]}."
+        message = f"{document.location((key,))}: `{key}`: seen `{value}`; expected {_FORMS[kind]}."
         raise InvalidInputError(message)
     return value

@@ -66,7 +66,7 @@ class Document:
     data: dict[str, Any]
     lines: dict[KeyPath, int]
 
-    def place(self, path: KeyPath) -> str:
+    def location(self, path: KeyPath) -> str:
         """`file:line` of a key, or of the nearest key around it."""
         for length in range(len(path), 0, -1):
             if path[:length] in self.lines:

@@ -164,18 +164,18 @@ def _leaves(document: Document, path: KeyPath, value: Mapping[str, Any]) -> Iter
         if isinstance(item, dict) and item:
             yield from _leaves(document, below, item)
         else:
-            yield ConfigValue(below, item, document.place(below))
+            yield ConfigValue(below, item, document.location(below))
 
 
 def _validated(layers: _Layers, document: Document | None) -> AgentConfig:
-    def place(path: KeyPath) -> str:
+    def location(path: KeyPath) -> str:
         written = _nearest_origin(layers.origins, path)
-        return written or (document.place(path) if document else "configuration")
+        return written or (document.location(path) if document else "configuration")
 
     try:
         return AgentConfig.model_validate(layers.data, context=dict(WRITTEN))
     except ValidationError as error:
-        found = validation_messages(AgentConfig, error, layers.data, place)
+        found = validation_messages(AgentConfig, error, layers.data, location)
     if len(found) == 1:
         raise ConfigError(found[0], hint="config.example.yaml shows all keys.")
     lines = "\n".join(f"  {each}" for each in found)

@@ -147,7 +147,7 @@ def _element(annotation: Any, by: type | None = None) -> Any:
 
 # ------------------------------------------------------------------ messages
 
-Place = Callable[[KeyPath], str]
+Location = Callable[[KeyPath], str]
 
 #: A value below a key with one of these words in its name is not shown.
 _SECRET_WORDS: Final = ("key", "password", "secret", "token", "value", "database_url", "proxy")
@@ -158,7 +158,7 @@ _INPUT_PATHS: Final = frozenset({"ca_bundle", "known_hosts", "ssh_key", "buildki
 
 
 def validation_messages(
-    model: type[Model], error: ValidationError, data: Any, place: Place
+    model: type[Model], error: ValidationError, data: Any, location: Location
 ) -> list[str]:
     """One sentence per wrong value, in the order of the model: place, value, accepted forms."""
     by_path: dict[KeyPath, str] = {}
@@ -166,7 +166,7 @@ def validation_messages(
         path = _real_path(model, finding["loc"])
         if path not in by_path:
             by_path[path] = _sentence(model, finding, path, data)
-    return [f"{place(path)}: {sentence}" for path, sentence in by_path.items()]
+    return [f"{location(path)}: {sentence}" for path, sentence in by_path.items()]
 
 
 def _sentence(model: type[Model], finding: Any, path: KeyPath, data: Any) -> str:

@@ -47,7 +47,7 @@ class ClaimLoop:
         agent_id: str,
         session: str,
         queues: tuple[str, ...],
-        uncounted: tuple[str, ...] = (),
+        self_scheduled: tuple[str, ...] = (),
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._queue = queue
@@ -61,7 +61,7 @@ class ClaimLoop:
             request_id="",
             free=capacity.total,
             queues=queues,
-            uncounted=uncounted,
+            self_scheduled=self_scheduled,
         )
         self._sleep = sleep
         self._pending_request_id: str | None = None

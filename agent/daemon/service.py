@@ -237,7 +237,7 @@ class AgentDaemon:
         claims = ClaimLoop(
             queue, attempts, capacity, health, disk,
             agent_id=agent.agent_id, session=registration.session,
-            queues=registration.queues, uncounted=_self_scheduling_resources(backends),
+            queues=registration.queues, self_scheduled=_self_scheduling_resources(backends),
             sleep=self._sleep,
         )  # fmt: skip
         recovery = Recovery(

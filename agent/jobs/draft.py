@@ -16,7 +16,7 @@ from agent.model.job import job_file, names
 from agent.model.job.image_reference import parse_image
 from agent.model.job.names import CodeReference
 from agent.model.job.notebook import notebook_to_script
-from agent.model.job.paths import below, candidates, inside
+from agent.model.job.paths import below, candidates, inside, resolve_inside
 from agent.model.job.requirements import (
     FROZEN_NAME,
     decode,
@@ -253,7 +253,7 @@ def build_context(request: JobRequest, root: Path) -> str:
     if not request.build_context:
         return ""
     context = inside(request.build_context, "build context")
-    if _within(root, context, "build context").is_dir():
+    if resolve_inside(root, context, "build context").is_dir():
         return context
     around = root / Path(context).parent
     beside = around if around.is_dir() else root
@@ -304,18 +304,9 @@ def _no_such_path(shown: str, path: Path) -> InvalidInputError:
     return InvalidInputError(message, hint=did_you_mean(path.name, known, "file"))
 
 
-def _within(root: Path, path: str, what: str) -> Path:
-    """A path of the source; refuses a link that leads out of it."""
-    whole = root / path
-    if not whole.resolve().is_relative_to(root.resolve()):
-        message = f"The {what} '{path}' leads out of the source by a link."
-        raise InvalidInputError(message, hint="Name a path inside the source.")
-    return whole
-
-
 def _check_dockerfile(root: Path, context: str, dockerfile: str) -> None:
     path = below(context, inside(dockerfile, "Dockerfile"))
-    if _within(root, path, "Dockerfile").is_file():
+    if resolve_inside(root, path, "Dockerfile").is_file():
         return
     folder = root / context
     known = [str(each.relative_to(folder)) for each in folder.glob("Dockerfile*")]

@@ -109,7 +109,7 @@ class ClaimRequest:
     #: What can be run now, of what was registered; `None`: all of it.
     resources: tuple[str, ...] | None = None
     #: Resources whose backend schedules by itself: `free` limits only the number of their jobs.
-    uncounted: tuple[str, ...] = ()
+    self_scheduled: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,9 +195,9 @@ class _Attempt:
         if self._context.claim.phase in UNSTARTED_HELD:
             self._context.report.apply(await self._context.report.permit())
 
-    async def _end_cancelled(self, cause: CancelReason) -> Outcome | None:
+    async def _end_cancelled(self, reason: CancelReason) -> Outcome | None:
         """End without an outcome, unless it is to be stopped."""
-        if cause is CancelReason.FENCED:
+        if reason is CancelReason.FENCED:
             structlog.get_logger().warning("the lease is lost: another agent may hold the item")
             self._context.dependencies.journal.closed(self._context.lease)
             return None
@@ -206,7 +206,7 @@ class _Attempt:
                 "detached: the job goes on, and the next process of this agent adopts it"
             )
             return None
-        if cause is CancelReason.STOP:
+        if reason is CancelReason.STOP:
             return Stopped("stopped on request before it started")
         await self._release()
         return None

@@ -13,7 +13,7 @@ from agent.model.errors import InvalidInputError, JobError
 from agent.model.job import job_file, runtime
 from agent.model.job.entry_point import notebook_of, runnable, script_of
 from agent.model.job.notebook import notebook_to_script
-from agent.model.job.paths import inside as path_inside
+from agent.model.job.paths import inside, resolve_inside
 from agent.model.job.requirements import FROZEN_NAME
 from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
@@ -70,11 +70,11 @@ async def prepare_tree(
 def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> PreparedTree:
     if stored is not None and stored.frozen.strip():
         _place_frozen(root, stored)
-    build_context = path_inside(spec.build.build_context or ".", "build context")
+    build_context = inside(spec.build.build_context or ".", "build context")
     command = tuple(spec.overrides.entry_point)
     notebook = notebook_of(command)
     if notebook is not None:
-        script = _convert(root, root / build_context, path_inside(notebook, "entry point's file"))
+        script = _convert(root, root / build_context, inside(notebook, "entry point's file"))
         command = tuple(script if word == notebook else word for word in command)
     version = spec.build.python or (spec.model_extra or {}).get("python_version")
     if version:
@@ -160,7 +160,7 @@ def layout_of(
         JobError: `SOURCE_INVALID` for a path that leaves the source, `SOURCE_NOT_FOUND` for
             one that does not exist, `START_ENTRYPOINT` for a script that does not.
     """
-    context = inside(root, spec.build.build_context or ".", "build context")
+    context = _inside(root, spec.build.build_context or ".", "build context")
     if not context.is_dir():
         message = f"The build context '{spec.build.build_context}' is not a folder of the source."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
@@ -171,25 +171,18 @@ def layout_of(
     if not containers or named is None:
         beside = _beside_entry_point(context, layout) if containers else None
         return beside or _with_script(context, layout)
-    dockerfile = inside(context, named, "Dockerfile")
+    dockerfile = _inside(context, named, "Dockerfile")
     if not dockerfile.is_file():
         message = f"The Dockerfile '{named}' does not exist in the build context."
         raise JobError(Cause.SOURCE_NOT_FOUND, message)
     return replace(layout, dockerfile=dockerfile.relative_to(context).as_posix())
 
 
-def inside(root: Path, path: str, what: str) -> Path:
-    """`path` below `root`, links followed.
-
-    Raises:
-        JobError: `SOURCE_INVALID`: it leads outside.
-    """
-    base = root.resolve()
-    target = (base / path).resolve() if "\0" not in path else None
-    if target is None or not target.is_relative_to(base):
-        message = f"The {what} '{path}' is outside the source."
-        raise JobError(Cause.SOURCE_INVALID, message, hint="Name a path inside it.")
-    return target
+def _inside(root: Path, path: str, what: str) -> Path:
+    try:
+        return resolve_inside(root, path, what)
+    except InvalidInputError as error:
+        raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
 
 
 def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
@@ -197,7 +190,7 @@ def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
     script = _own_script(layout.command)
     if script is None:
         return None
-    folder = inside(context, str(PurePosixPath(script).parent), "entry point")
+    folder = _inside(context, str(PurePosixPath(script).parent), "entry point")
     if not (folder / DOCKERFILE).is_file():
         return None
     below = (PurePosixPath(layout.context) / folder.relative_to(context).as_posix()).as_posix()
@@ -211,7 +204,7 @@ def _with_script(context: Path, layout: Layout) -> Layout:
     script = _own_script(layout.command)
     if script is None or not layout.command[0].startswith("python"):
         return layout
-    if not script.endswith(".py") or inside(context, script, "entry point").exists():
+    if not script.endswith(".py") or _inside(context, script, "entry point").exists():
         return layout
     message = f"The entry point names '{script}', which does not exist in the source."
     raise JobError(Cause.START_ENTRYPOINT, message, hint="Check --entry-point.")

@@ -162,7 +162,7 @@ class LaunchQueue:
                 **({} if resources is None else {"resources": list(resources)}),
                 "max": request.max_items,
                 "free": asdict(request.free),
-                "uncountedResources": list(request.uncounted),
+                "selfScheduledResources": list(request.self_scheduled),
                 "waitSeconds": round(request.wait_seconds),
             },
             deadline=request.wait_seconds + _POLL_MARGIN,

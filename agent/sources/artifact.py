@@ -19,7 +19,7 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, NotFoundError
 from agent.model.job.digest import decoded
 from agent.model.job.names import parse_code_reference
-from agent.model.job.paths import stored
+from agent.model.job.paths import artifact_path
 from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size
@@ -133,7 +133,7 @@ def _check_entry(found: Artifact, entry: ArtifactEntry) -> None:
     if entry.reference is not None:
         raise _invalid(found, f"'{entry.path}' is a reference to another store, and is not fetched")
     try:
-        shortest = stored(entry.path)
+        shortest = artifact_path(entry.path)
         decoded(entry.digest)
     except InvalidInputError as error:
         raise _invalid(found, error.message.rstrip(".")) from None

@@ -197,7 +197,7 @@ class FakePlane:
         waiting = [i for i in self.items.values() if i.phase is Phase.QUEUED]
         for item in waiting:
             demand = parse_spec(item.spec).demand(item.resource)
-            if item.resource in request.uncounted:
+            if item.resource in request.self_scheduled:
                 demand = Demand()
             wanted = item.queue in request.queues and len(given) < request.max_items
             wanted = wanted and self.asked_for(item.resource, request)

@@ -72,13 +72,13 @@ async def get_entry(request: web.Request) -> web.StreamResponse:
     """One file of an artifact, with a key: how a launched run reads its job."""
     info = request.match_info
     principal, plane = principal_of(request), request.app[PLANE]
-    place = (info["entity"], info["project"], info["collection"])
-    collection = await plane.artifacts.collection(principal, *place)
+    names = (info["entity"], info["project"], info["collection"])
+    collection = await plane.artifacts.collection(principal, *names)
     known = collection is not None and await plane.artifacts.has_content(
         principal, collection, info["md5"]
     )
     if collection is None or not known:
-        message = f"There is no file '{info['name']}' with that content in {'/'.join(place)}."
+        message = f"There is no file '{info['name']}' with that content in {'/'.join(names)}."
         raise NotFoundError(message)
     return await _send(request, collection.entity, info["md5"])
 
@@ -106,12 +106,12 @@ async def file_stream(request: web.Request) -> web.Response:
     if not isinstance(body, dict):
         raise InvalidInputError("The body must be one JSON object.")
     info, plane, principal = request.match_info, request.app[PLANE], principal_of(request)
-    place = (info["entity"], info["project"], info["run"])
-    run = await plane.runs.heartbeat(principal, *place)
+    names = (info["entity"], info["project"], info["run"])
+    run = await plane.runs.heartbeat(principal, *names)
     if body.get("complete") is True:
         code = body.get("exitcode")
         failed = code if isinstance(code, int) else int(body.get("failed") is True)
-        await plane.runs.complete(principal, *place, failed)
+        await plane.runs.complete(principal, *names, failed)
     return web.json_response({"exitcode": None, "limits": {}, "stopped": run.stopped})
 
 

@@ -138,7 +138,7 @@ class ContentStore:
                 return None
         return found.meta["size"], verified_download(found.stream(_CHUNK), md5)
 
-    async def whole(self, entity: str, md5: str, limit: int) -> bytes | None:
+    async def read_all(self, entity: str, md5: str, limit: int) -> bytes | None:
         """All bytes of a small content; `None` when it is not stored.
 
         Raises:

@@ -31,7 +31,7 @@ async def append_log(request: web.Request) -> web.Response:
     await plane.logs.check_append(principal, lease)
     data = await read_bytes(request, _MAX_POST)
     end = await request.app[LOGS].append(key, offset, data)
-    await plane.logs.stored(lease, channel, end)
+    await plane.logs.record_length(lease, channel, end)
     return web.json_response({"end": end})
 
 

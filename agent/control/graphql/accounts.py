@@ -13,7 +13,7 @@ from agent.control.graphql.context import (
     constant,
     found_or_none,
     nested,
-    whole,
+    single_page,
 )
 from agent.control.store.accounts import (
     EntityRecord,
@@ -41,7 +41,7 @@ async def _viewer(context: Context, _args: Args) -> Json:
         "email": None if user is None else user.email,
         "admin": user is not None and user.admin,
         "entity": principal.default_entity if user is None else user.entity,
-        "teams": whole(entity for entity in entities if entity.is_team),
+        "teams": single_page(entity for entity in entities if entity.is_team),
     }
 
 
@@ -109,8 +109,8 @@ async def _api_keys(user: Json, info: Info) -> Json:
     """Names of the caller's keys; a key itself is shown only when it is made."""
     context = nested(info)
     if context.principal.user_id != user["id"]:
-        return whole(())
-    return whole(await context.plane.accounts.keys(context.principal))
+        return single_page(())
+    return single_page(await context.plane.accounts.keys(context.principal))
 
 
 QUERIES: Final[RootResolvers] = {

@@ -7,7 +7,7 @@ from typing import Final
 from ariadne import ObjectType
 
 from agent.control.files.manifest import parse_manifest
-from agent.control.graphql.context import Args, Context, RootResolvers, as_object, whole
+from agent.control.graphql.context import Args, Context, RootResolvers, as_object, single_page
 from agent.control.graphql.files import manifest_file, upload_file
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.jobs import JOB_TYPE
@@ -71,7 +71,7 @@ async def _create_files(context: Context, args: Args) -> Json:
     known: dict[str, tuple[ArtifactRecord, frozenset[str]]] = {}
     for artifact_id in dict.fromkeys(spec["artifact_id"] for spec, _ in specs):
         md5s = [md5 for spec, md5 in specs if spec["artifact_id"] == artifact_id]
-        known[artifact_id] = await context.plane.uploads.stored(
+        known[artifact_id] = await context.plane.uploads.find_stored(
             context.principal, artifact_id, md5s
         )
     files = []
@@ -80,11 +80,11 @@ async def _create_files(context: Context, args: Args) -> Json:
         file = upload_file(context, artifact, spec["name"], md5, stored=md5 in stored)
         encoded = spec.get("md5") or spec["digest"]
         files.append({**file, "upload_headers": [f"Content-MD5:{encoded}"]})
-    return {"files": whole(files)}
+    return {"files": single_page(files)}
 
 
 async def _complete_multipart(context: Context, args: Args) -> Json:
-    await context.plane.uploads.stored(context.principal, args["artifact_id"], ())
+    await context.plane.uploads.find_stored(context.principal, args["artifact_id"], ())
     raise InvalidInputError(
         "Multipart uploads are not supported.", hint="Send each file in one PUT to its `uploadUrl`."
     )
@@ -108,7 +108,7 @@ async def _entries(context: Context, artifact: ArtifactRecord) -> list[EntryReco
     if manifest is not None and manifest.digest:
         md5 = decoded(manifest.digest).hex()
         entity = artifact.collection.entity
-        text = await context.contents.whole(entity, md5, context.max_manifest)
+        text = await context.contents.read_all(entity, md5, context.max_manifest)
     if text is None:
         message = f"The manifest of the artifact '{artifact.collection.name}' was never uploaded."
         raise ConflictError(
@@ -125,7 +125,7 @@ async def _job(
         return None, None
     md5 = next((entry.md5 for entry in entries if entry.path == FILE_NAME), None)
     entity = artifact.collection.entity
-    text = await context.contents.whole(entity, md5, _JOB_FILE_LIMIT) if md5 else None
+    text = await context.contents.read_all(entity, md5, _JOB_FILE_LIMIT) if md5 else None
     if text is None:
         return None, f"It has no file `{FILE_NAME}`."
     try:

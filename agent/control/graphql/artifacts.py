@@ -14,7 +14,7 @@ from agent.control.graphql.context import (
     context_of,
     nested,
     page_args,
-    whole,
+    single_page,
 )
 from agent.control.graphql.files import entry_file, manifest_file
 from agent.control.services.artifacts import ArtifactChange
@@ -98,7 +98,7 @@ _MEMBERSHIP.set_field("id", lambda artifact, _info: f"{artifact.collection.id}:{
 _MEMBERSHIP.set_field("artifact", lambda artifact, _info: artifact)
 _COLLECTION.set_type_resolver(constant("ArtifactSequence"))
 _SEQUENCE.set_field("defaultArtifactType", lambda collection, _info: _type_of(collection))
-_SEQUENCE.set_field("tags", constant(whole(())))
+_SEQUENCE.set_field("tags", constant(single_page(())))
 _SEQUENCE.set_field("digestAlgorithm", constant("MANIFEST_MD5"))
 
 
@@ -144,13 +144,13 @@ async def _files_by_entries(artifact: ArtifactRecord, info: Info, **args: Any) -
     )
     found = {entry.path: entry for entry in page.rows}
     wanted = [found[entry["name"]] for entry in args.get("entries") or () if entry["name"] in found]
-    return whole([entry_file(context, artifact, entry) for entry in wanted])
+    return single_page([entry_file(context, artifact, entry) for entry in wanted])
 
 
 @_ARTIFACT.field("usedBy")
 async def _used_by(artifact: ArtifactRecord, info: Info) -> Json:
     context = nested(info)
-    return whole(await context.plane.artifacts.users_of(context.principal, artifact))
+    return single_page(await context.plane.artifacts.users_of(context.principal, artifact))
 
 
 @_ARTIFACT.field("createdBy")
@@ -208,7 +208,7 @@ async def _collection_aliases(collection: CollectionRecord, info: Info, **args: 
     context = nested(info)
     page = await context.plane.artifacts.versions(context.principal, collection, **page_args(args))
     names = [name for version in page.rows for name in (*version.aliases, f"v{version.version}")]
-    return whole([_alias(collection, name) for name in names])
+    return single_page([_alias(collection, name) for name in names])
 
 
 @_SEQUENCE.field("artifacts")
@@ -257,7 +257,7 @@ async def _project_type(project: ProjectRecord, info: Info, *, name: str) -> Jso
 
 @_PROJECT.field("artifactTypes")
 async def _all_types(project: ProjectRecord, info: Info, **_page: Any) -> Json:
-    return whole(await _types(project, info))
+    return single_page(await _types(project, info))
 
 
 @_PROJECT.field("artifactCollection")

@@ -169,7 +169,7 @@ def connection(page: Page[Any]) -> dict[str, Any]:
     }
 
 
-def whole(rows: Iterable[Any]) -> dict[str, Any]:
+def single_page(rows: Iterable[Any]) -> dict[str, Any]:
     """A list that is always given as one page."""
     return {
         "edges": [{"node": row, "cursor": ""} for row in rows],

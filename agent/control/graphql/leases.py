@@ -38,7 +38,7 @@ async def _claim(context: Context, args: Args) -> tuple[ClaimRecord, ...]:
         max_items=1 if args.get("max") is None else args["max"],
         wait_seconds=_wait(args),
         resources=None if resources is None else tuple(resources),
-        uncounted=tuple(args.get("uncounted_resources") or ()),
+        self_scheduled=tuple(args.get("self_scheduled_resources") or ()),
     )
     polling = context.plane.leases.claim(context.principal, request)
     # An item leased just as the client disconnects is not lost: the same request id gets it

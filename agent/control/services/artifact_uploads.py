@@ -127,7 +127,7 @@ class ArtifactUploads(Service):
         return artifact_files.require_manifest(tx, manifest_id)
 
     @write
-    def stored(
+    def find_stored(
         self, tx: Tx, principal: Principal, artifact_id: str, md5s: Collection[str]
     ) -> tuple[ArtifactRecord, frozenset[str]]:
         """The artifact, and which of the contents (MD5, hexadecimal) need no upload.
@@ -137,7 +137,7 @@ class ArtifactUploads(Service):
         Raises: as `save_manifest`.
         """
         found = self._pending(tx, principal, artifact_id)
-        known = contents.stored(tx, found.collection.entity, md5s)
+        known = contents.stored_contents(tx, found.collection.entity, md5s)
         contents.touch(tx, found.collection.entity, known)
         artifacts.change(tx, found.id, {})
         return found, frozenset(known)

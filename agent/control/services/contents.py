@@ -72,7 +72,7 @@ class Contents(Service):
         found: dict[tuple[str, str], ContentRecord] = {}
         for entity in {each.entity for each in new}:
             md5s = [each.md5 for each in new if each.entity == entity]
-            known = contents.stored(tx, entity, md5s)
+            known = contents.stored_contents(tx, entity, md5s)
             found.update(((entity, md5), content) for md5, content in known.items())
         return found
 

@@ -119,13 +119,13 @@ class Leases(Service):
                 offered,
                 free,
                 without_resource=without_resource,
-                uncounted=request.uncounted,
+                self_scheduled=request.self_scheduled,
             )
             if item_id is None:
                 break
             row = items.require(tx, item_id)
             resource = row.resource or agent.resources[0]
-            counted = resource not in request.uncounted
+            counted = resource not in request.self_scheduled
             allocation = allocate(items.demand_of(row) if counted else Demand(), free)
             changes = {
                 "epoch": row.epoch + 1,
@@ -323,7 +323,7 @@ class Leases(Service):
 
 def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     """A held item as its agent gets it; the same again for a repeated claim."""
-    row = items.whole(tx, item_id)
+    row = items.with_specs(tx, item_id)
     attempt = history.require_attempt(tx, row.id, row.attempt)
     return record_of(
         ClaimRecord,

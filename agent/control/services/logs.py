@@ -63,7 +63,7 @@ class AttemptLogs(Service):
                 f"Attempt {lease.attempt} of item {lease.item_id} is not held by this agent."
             )
 
-    async def stored(self, lease: Lease, channel: Channel, end: int) -> None:
+    async def record_length(self, lease: Lease, channel: Channel, end: int) -> None:
         """Note how many bytes of a log are stored, and notify its readers.
 
         Lengths are written about once a second; the reaper's `flush` writes the last ones.

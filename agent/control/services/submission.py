@@ -88,7 +88,7 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord, passed: Passed) -> dict[
     Raises:
         InvalidInputError: the template variables do not fit that queue.
     """
-    stored = items.whole(tx, item.id)
+    stored = items.with_specs(tx, item.id)
     identity = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
     submitted, job = stored.layers["submitter"], stored.layers["job"]
     values = stored.template_values

@@ -53,7 +53,7 @@ class WandbProtocol(Service):
         item_id = items.lock_first(tx, found.id)
         if item_id is None:
             return None
-        row = items.whole(tx, item_id)
+        row = items.with_specs(tx, item_id)
         name = None if agent is None else agent.name
         changes: dict[str, Any] = {
             "epoch": row.epoch + 1,

@@ -59,7 +59,7 @@ class ArtifactRecord:
     @property
     def reference(self) -> str:
         """`entity/project/name:v<N>`; for committed ones."""
-        return f"{self.collection.place}:v{self.version}"
+        return f"{self.collection.path}:v{self.version}"
 
 
 #: The collection's columns but its id, which is a column of the artifact.

@@ -29,7 +29,7 @@ class CollectionRecord:
     updated_at: datetime
 
     @property
-    def place(self) -> str:
+    def path(self) -> str:
         """`entity/project/name`."""
         return f"{self.entity}/{self.project}/{self.name}"
 
@@ -60,9 +60,9 @@ def ensure(tx: Tx, entity: str, project: str, name: str, kind: str) -> Collectio
     found = by_name(tx, entity, project, name)
     if found is not None:
         return found
-    place = {"entity": entity, "project": project, "name": name}
+    names = {"entity": entity, "project": project, "name": name}
     times = {"created_at": tx.now, "updated_at": tx.now}
-    values = {"id": new_id(), "type": kind, "next_version": 0, **place, **times}
+    values = {"id": new_id(), "type": kind, "next_version": 0, **names, **times}
     tx.insert_new(artifact_collections, values)
     return record(tx.require(_named(entity, project, name)))
 

@@ -41,7 +41,7 @@ def save(tx: Tx, stored: Sequence[ContentRecord]) -> None:
     tx.insert_or_update(contents, rows, "touched_at")
 
 
-def stored(tx: Tx, entity: str, md5s: Collection[str]) -> dict[str, ContentRecord]:
+def stored_contents(tx: Tx, entity: str, md5s: Collection[str]) -> dict[str, ContentRecord]:
     """Those of the contents that are stored, by MD5."""
     found: dict[str, ContentRecord] = {}
     for batch in _batches(md5s):

@@ -196,15 +196,15 @@ _TO_STOP: Final = (
 
 @cache
 def _fitting_queries(
-    resources: int, uncounted: int = 0, *, without_resource: bool
+    resources: int, self_scheduled: int = 0, *, without_resource: bool
 ) -> tuple[Select[Any], Select[Any]]:
     """The first queued item that fits an agent with so many resources, `offered_0` and on.
 
     The second query locks it; rows locked by other claims are skipped, not waited for (SQLite has
     one writer and ignores the clause).
 
-    Items for the last `uncounted` of them fit whatever they demand. With `without_resource` items
-    that name no resource are found, too. Cached per number of resources; a list of any
+    Items for the last `self_scheduled` of them fit whatever they demand. With `without_resource`
+    items that name no resource are found, too. Cached per number of resources; a list of any
     length would be rendered for every claim.
     """
     offered: list[BindParameter[str]] = [
@@ -218,7 +218,7 @@ def _fitting_queries(
         items.c.demand_memory <= bindparam("memory"),
         items.c.demand_gpus <= bindparam("gpus"),
     )
-    fits = or_(fits, *(items.c.resource == one for one in offered[resources - uncounted :]))
+    fits = or_(fits, *(items.c.resource == one for one in offered[resources - self_scheduled :]))
     where = (
         text(QUEUED_ONLY),
         items.c.queue_id == bindparam("in_queue"),
@@ -245,7 +245,7 @@ def require(tx: Tx, item_id: str) -> AnyRow:
     return tx.require(_WITHOUT_SPECS_BY_ID, item=item_id)
 
 
-def whole(tx: Tx, item_id: str) -> AnyRow:
+def with_specs(tx: Tx, item_id: str) -> AnyRow:
     """An item that exists, with its specs."""
     return tx.require(_FULL_BY_ID, item=item_id)
 
@@ -285,15 +285,15 @@ def lock_first_fitting(
     free: Capacity,
     *,
     without_resource: bool = True,
-    uncounted: Collection[str] = (),
+    self_scheduled: Collection[str] = (),
 ) -> str | None:
     """The id of the first queued item that fits, over several queues; locked.
 
-    `without_resource`: items that name no resource fit, too. Items for `uncounted` resources fit
-    whatever they demand; those that name none do not.
+    `without_resource`: items that name no resource fit, too. Items for `self_scheduled`
+    resources fit whatever they demand; those that name none do not.
     """
-    counted = [one for one in offered if one not in uncounted]
-    ordered = [*counted, *(one for one in offered if one in uncounted)]
+    counted = [one for one in offered if one not in self_scheduled]
+    ordered = [*counted, *(one for one in offered if one in self_scheduled)]
     fitting = {
         **{f"offered_{index}": one for index, one in enumerate(ordered)},
         "cpus": _NO_CPU_LIMIT if free.cpus is None else free.cpus,

@@ -50,19 +50,19 @@ class Renderer:
         *,
         user: str | None,
         status: int = 200,
-        events: str | None = None,
+        events_url: str | None = None,
         fragment: bool = False,
         **values: Any,
     ) -> web.Response:
         """A whole page; with `fragment` only its main element, for the script that updates it.
 
-        `user` is shown as signed in; `events` is the URL of the events that the page follows.
+        `user` is shown as signed in; `events_url` is that of the events that the page follows.
         """
         text = self._templates.get_template(template).render(
             layout="fragment.html" if fragment else "base.html",
             now=datetime.now(UTC),
             user=user,
-            events=events,
+            events=events_url,
             **values,
         )
         return web.Response(text=text, status=status, content_type="text/html")
@@ -71,15 +71,15 @@ class Renderer:
 RENDERER: Final = web.AppKey("renderer", Renderer)
 
 
-def page(request: web.Request, template: str, events: str, /, **values: Any) -> web.Response:
+def page(request: web.Request, template: str, topics: str, /, **values: Any) -> web.Response:
     """The response to a request for a page, or for its fragment (`?fragment=1`).
 
-    `events` is the query string of the page's `/launch/events`.
+    `topics` is the query string of the page's `/launch/events`.
     """
     return request.app[RENDERER].page(
         template,
         user=_user(request),
-        events=f"/launch/events?{events}",
+        events_url=f"/launch/events?{topics}",
         fragment=request.query.get("fragment") == "1",
         **values,
     )

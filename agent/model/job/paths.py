@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from agent.model.errors import InvalidInputError
@@ -15,7 +15,7 @@ _INSIDE: Final = "Write it relative to the source, for example `jobs/hello`."
 def inside(path: str, what: str) -> str:
     """A relative path in its shortest form; the source's root itself is the empty text.
 
-    `what` names the path in messages. Links are the reader's business: here are only texts.
+    `what` names the path in messages. Links are not followed: see `resolve_inside`.
 
     Raises:
         InvalidInputError: absolute, leading upward, or no path at all.
@@ -31,7 +31,21 @@ def inside(path: str, what: str) -> str:
     return "" if shortest == "." else shortest
 
 
-def stored(path: str) -> str:
+def resolve_inside(root: Path, path: str, what: str) -> Path:
+    """`path` below `root`, links followed.
+
+    Raises:
+        InvalidInputError: it leads out of `root`, or is no path.
+    """
+    base = root.resolve()
+    target = (base / path).resolve() if "\0" not in path else None
+    if target is None or not target.is_relative_to(base):
+        message = f"The {what} '{path}' leads out of the source."
+        raise InvalidInputError(message, hint="Name a path inside the source.")
+    return target
+
+
+def artifact_path(path: str) -> str:
     """The path of a file that lies in an artifact, in its shortest form.
 
     It is a name on this machine, where only `/` separates: a backslash, `~` or a colon in it are

@@ -137,12 +137,12 @@ class FileUploads:
             SplitFile(each, () if self._ours else await split_parts(each, self._part_sizes))
             for each in batch
         ]
-        places = await self._places(files, target)
-        for file, place in zip(files, places, strict=True):
-            birth = (place.get("artifact") or {}).get("id") or target.artifact
+        nodes = await self._nodes(files, target)
+        for file, node in zip(files, nodes, strict=True):
+            birth = (node.get("artifact") or {}).get("id") or target.artifact
             if birth != target.artifact:
                 sent.birth_artifacts[file.content.path] = birth
-        return list(zip(files, places, strict=True))
+        return list(zip(files, nodes, strict=True))
 
     async def _send_missing(
         self, batch: Iterable[AnnouncedFile], target: PendingVersion, sent: SentFiles
@@ -153,9 +153,9 @@ class FileUploads:
         async with task_group() as group:
             for several in batches(small):
                 group.create_task(self._put_many(several), name="upload small files")
-            for file, place in missing:
+            for file, node in missing:
                 if file.content.path not in with_others:
-                    task = self._put_one(file, place, target)
+                    task = self._put_one(file, node, target)
                     group.create_task(task, name=f"upload {file.content.path}")
         sent.files += len(missing)
         sent.bytes += sum(file.content.size for file, _ in missing)
@@ -164,34 +164,34 @@ class FileUploads:
         """Files that go into requests with others; only our servers accept such requests."""
         if not self._ours:
             return []
-        files = (AddressedContent(file.content, str(place["uploadUrl"])) for file, place in missing)
+        files = (AddressedContent(file.content, str(node["uploadUrl"])) for file, node in missing)
         return [file for file in files if file.is_small]
 
     async def _put_many(self, batch: Sequence[AddressedContent]) -> None:
         async with self._free_many:
             await self._transfers.put_batch(batch)
 
-    async def _put_one(self, file: SplitFile, place: Json, target: PendingVersion) -> None:
-        if file.parts and place.get("uploadMultipartUrls"):
-            await self._parts.send(file, place, lambda: self._place(file, target))
+    async def _put_one(self, file: SplitFile, node: Json, target: PendingVersion) -> None:
+        if file.parts and node.get("uploadMultipartUrls"):
+            await self._parts.send(file, node, lambda: self._node(file, target))
             return
         try:
-            await self._put_whole(file, place)
+            await self._put_whole(file, node)
         except AddressRefusedError:
             # The URL expired while the file waited behind others, on a slow link for hours.
-            renewed = await self._place(file, target)
+            renewed = await self._node(file, target)
             if renewed["uploadUrl"]:
                 await self._put_whole(file, renewed)
 
-    async def _put_whole(self, file: SplitFile, place: Json) -> None:
+    async def _put_whole(self, file: SplitFile, node: Json) -> None:
         async with self._free:
-            headers = place.get("uploadHeaders") or []
-            await self._transfers.put(file.content, place["uploadUrl"], headers)
+            headers = node.get("uploadHeaders") or []
+            await self._transfers.put(file.content, node["uploadUrl"], headers)
 
-    async def _place(self, file: SplitFile, target: PendingVersion) -> Json:
-        return (await self._places([file], target))[0]
+    async def _node(self, file: SplitFile, target: PendingVersion) -> Json:
+        return (await self._nodes([file], target))[0]
 
-    async def _places(self, files: Sequence[SplitFile], target: PendingVersion) -> list[Json]:
+    async def _nodes(self, files: Sequence[SplitFile], target: PendingVersion) -> list[Json]:
         asked = [
             {
                 "artifactID": target.artifact,
@@ -207,11 +207,11 @@ class FileUploads:
             {"input": {"artifactFiles": asked, "storageLayout": "V2"}},
             idempotent=True,
         )
-        places = [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
-        if len(places) != len(files):
-            message = f"The server gave URLs for {len(places)} of {len(files)} files."
+        nodes = [edge["node"] for edge in data["createArtifactFiles"]["files"]["edges"]]
+        if len(nodes) != len(files):
+            message = f"The server gave URLs for {len(nodes)} of {len(files)} files."
             raise ServerError(message)
-        return places
+        return nodes
 
 
 def _batches(contents: Sequence[Content], rules: PartSizes) -> Iterator[Sequence[Content]]:
@@ -249,37 +249,37 @@ class PartUploads:
         self._free = free
 
     async def send(
-        self, file: SplitFile, place: Json, renewed: Callable[[], Awaitable[Json]]
+        self, file: SplitFile, node: Json, renewed: Callable[[], Awaitable[Json]]
     ) -> None:
-        """Send a file to a place with `uploadMultipartUrls`; `renewed` asks for new URLs.
+        """Send a file to a node with `uploadMultipartUrls`; `renewed` asks for new URLs.
 
         Raises:
-            ServerError: the place does not fit the parts, or the store gave no tag.
+            ServerError: the node does not fit the parts, or the store gave no tag.
             InvalidInputError, UnreachableError, LaunchError: as `Transfers.put`.
         """
         upload = _Upload("")
         for renewals_left in reversed(range(_RENEWALS + 1)):
-            given = place["uploadMultipartUrls"]
+            given = node["uploadMultipartUrls"]
             if given["uploadID"] != upload.id:
                 upload = _Upload(given["uploadID"])
-            refused = await self._send_missing(file, upload, place)
+            refused = await self._send_missing(file, upload, node)
             if refused is None:
-                await self._complete(file, place, upload)
+                await self._complete(file, node, upload)
                 return
             if renewals_left == 0:
                 raise refused
-            place = await renewed()
-            if place["uploadUrl"] is None:
+            node = await renewed()
+            if node["uploadUrl"] is None:
                 return
-            if place.get("uploadMultipartUrls") is None:
+            if node.get("uploadMultipartUrls") is None:
                 raise refused
 
     async def _send_missing(
-        self, file: SplitFile, upload: _Upload, place: Json
+        self, file: SplitFile, upload: _Upload, node: Json
     ) -> AddressRefusedError | None:
         """Send the parts that have no tag yet, until an address is refused."""
-        addresses = _addresses(file, place["uploadMultipartUrls"])
-        headers = place.get("uploadHeaders") or []
+        addresses = _addresses(file, node["uploadMultipartUrls"])
+        headers = node.get("uploadHeaders") or []
         refused: list[AddressRefusedError] = []
 
         async def one(number: int, part: ByteRange) -> None:
@@ -300,7 +300,7 @@ class PartUploads:
                 group.create_task(one(number, part), name=name)
         return refused[0] if refused else None
 
-    async def _complete(self, file: SplitFile, place: Json, upload: _Upload) -> None:
+    async def _complete(self, file: SplitFile, node: Json, upload: _Upload) -> None:
         given = {
             "completeMultipartAction": "Complete",
             "completedParts": [
@@ -308,8 +308,8 @@ class PartUploads:
                 {"partNumber": number, "hexMD5": upload.tags[number]}
                 for number in range(1, len(file.parts) + 1)
             ],
-            "artifactID": place["artifact"]["id"],
-            "storagePath": place["storagePath"],
+            "artifactID": node["artifact"]["id"],
+            "storagePath": node["storagePath"],
             "uploadID": upload.id,
         }
         await self._client.execute(

@@ -60,7 +60,7 @@ def _plain(name: str) -> str:
     return name.strip("-").replace("_", "-").lower()
 
 
-def environment_of(
+def process_environment(
     request: RunRequest,
     extra: Mapping[str, str],
     inherited: Mapping[str, str],

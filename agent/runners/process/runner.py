@@ -41,8 +41,8 @@ from agent.runners.local import files_folder, is_outdated, same_attempt, write_f
 from agent.runners.process.environment import (
     NOT_TEXT_HINT,
     check_arguments,
-    environment_of,
     is_valid_text,
+    process_environment,
     variables,
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
@@ -220,7 +220,7 @@ class ProcessRunner:
 
     async def destroy(self, workload: Workload) -> None:
         """See the port. An ended job, the normal case, costs one call in a thread."""
-        user, gone = await self._in_thread(lambda: self._removed(workload))
+        user, gone = await self._in_thread(lambda: self._remove_if_over(workload))
         self._reap(workload.name)
         if not gone:
             await self.stop(workload, 0)
@@ -318,7 +318,7 @@ class ProcessRunner:
             home, temporary = self._folder(request.name).private
             own = user.environment(home)
             own |= {} if user.home else {"TMPDIR": str(temporary)}
-        return environment_of(request, extra, self._environment, self._config, own)
+        return process_environment(request, extra, self._environment, self._config, own)
 
     def _start(self, workload: Workload) -> StartResult:
         folder = self._folder(workload.name)
@@ -336,10 +336,10 @@ class ProcessRunner:
         started = status.started_at if status else None
         return Started(replace(workload, state=WorkloadState.RUNNING, started_at=started))
 
-    def _removed(self, workload: Workload) -> tuple[JobUser | None, bool]:
+    def _remove_if_over(self, workload: Workload) -> tuple[JobUser | None, bool]:
         """Remove it unless something of it may still run.
 
-        The user that is free afterwards, and whether all is settled.
+        The user that is free afterwards, and whether nothing is left to stop.
         """
         folder = self._folder(workload.name)
         job, status = folder.job(), folder.status()

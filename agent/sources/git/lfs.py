@@ -76,11 +76,11 @@ class LargeFiles:
         await write_line(self.log, f"git: {len(pointers)} files come from Git LFS")
 
     async def _fetch(self, mirror: Mirror, remote: Remote, commit: str) -> None:
-        place = await _place(mirror, remote, commit, self.access.program.config.protocols)
+        server = await _lfs_server(mirror, remote, commit, self.access.program.config.protocols)
         arguments = (f"--git-dir={mirror.repository}", "lfs", "fetch", "launch", commit)
-        await write_line(self.log, f"git: fetching files of Git LFS from {place.url}")
-        async with self.access.open(place) as session, self._proxy(place) as (proxy, variables):
-            asked = session.extended(_settings(remote, place), variables)
+        await write_line(self.log, f"git: fetching files of Git LFS from {server.url}")
+        async with self.access.open(server) as session, self._proxy(server) as (proxy, variables):
+            asked = session.extended(_settings(remote, server), variables)
             try:
                 await asked.run(*arguments, progress=self.log.write)
             except LaunchError:
@@ -90,20 +90,20 @@ class LargeFiles:
 
     @asynccontextmanager
     async def _proxy(
-        self, place: Remote
+        self, server: Remote
     ) -> AsyncIterator[tuple["AddressProxy | None", Mapping[str, str]]]:
         """An address proxy and its variables; `None` where the environment sets a proxy."""
-        if self.access.proxied(place):
+        if self.access.proxied(server):
             yield None, {}
             return
         async with address_proxy(self.access.policy, self.threads) as (proxy, url):
             yield proxy, _proxy_variables(url, self.access.program.config.protocols)
 
 
-def _settings(remote: Remote, place: Remote) -> Settings:
-    names = (("remote.launch.url", remote.url), ("lfs.url", place.url))
+def _settings(remote: Remote, server: Remote) -> Settings:
+    names = (("remote.launch.url", remote.url), ("lfs.url", server.url))
     # No custom transfer program, whatever the server proposes.
-    plain = place.protocol in {"http", "https"}
+    plain = server.protocol in {"http", "https"}
     only = (("lfs.basictransfersonly", "true"),) if plain else ()
     return (_PROGRESS, *_RETRIES, *names, *only)
 
@@ -115,7 +115,9 @@ def _proxy_variables(url: str, protocols: tuple[str, ...]) -> dict[str, str]:
     return dict.fromkeys(names, url) | {"NO_PROXY": "", "no_proxy": ""}
 
 
-async def _place(mirror: Mirror, remote: Remote, commit: str, protocols: tuple[str, ...]) -> Remote:
+async def _lfs_server(
+    mirror: Mirror, remote: Remote, commit: str, protocols: tuple[str, ...]
+) -> Remote:
     """The LFS server: that of `.lfsconfig`, else the repository's own."""
     named = await _named(mirror, commit)
     if named is None:
@@ -123,16 +125,16 @@ async def _place(mirror: Mirror, remote: Remote, commit: str, protocols: tuple[s
             return remote
         base = remote.url.rstrip("/")
         return parse_remote(f"{base.removesuffix('.git')}.git/info/lfs", protocols)
-    place = parse_remote(named, protocols)
-    same_port = place.protocol != remote.protocol or place.port == remote.port
-    if not remote.host or place.host != remote.host or not same_port:
+    server = parse_remote(named, protocols)
+    same_port = server.protocol != remote.protocol or server.port == remote.port
+    if not remote.host or server.host != remote.host or not same_port:
         message = (
-            f"Git LFS: `{_CONFIGURATION}` of {remote.url} keeps files at {place.url}, which is "
+            f"Git LFS: `{_CONFIGURATION}` of {remote.url} keeps files at {server.url}, which is "
             "another server; only the repository's own is used."
         )
         hint = f"Keep them on the repository's server, or remove `lfs.url` from `{_CONFIGURATION}`."
         raise PolicyError(Cause.POLICY_SOURCE, message, hint=hint)
-    return place
+    return server
 
 
 async def _named(mirror: Mirror, commit: str) -> str | None:

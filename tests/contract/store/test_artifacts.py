@@ -159,7 +159,9 @@ async def test_nothing_is_committed_while_a_content_is_missing(world):
     await store(world, files[:1])
     with pytest.raises(ConflictError, match="'f1' of the artifact 'c' was never uploaded"):
         await world.plane.uploads.commit(world.me, artifact.id, files)
-    _, known = await world.plane.uploads.stored(world.me, artifact.id, [file.md5 for file in files])
+    _, known = await world.plane.uploads.find_stored(
+        world.me, artifact.id, [file.md5 for file in files]
+    )
     assert known == {files[0].md5}
 
 
@@ -215,7 +217,7 @@ async def test_what_somebody_counts_on_meanwhile_is_not_forgotten(world, counted
     assert [each.md5 for each in found] == [files[0].md5]
     match counted_on_by:
         case "an announcement":
-            await world.plane.uploads.stored(world.me, artifact.id, [files[0].md5])
+            await world.plane.uploads.find_stored(world.me, artifact.id, [files[0].md5])
         case "an upload":
             await store(world, files, "again")
         case "a commit":

@@ -439,7 +439,7 @@ async def test_a_backend_that_schedules_by_itself_is_limited_by_the_number_of_jo
     await world.submit(large, queue="local-container")
     items = [await world.submit(large, queue="local-process") for _ in range(3)]
     free = Capacity(slots=2, cpus=1.0, memory=None, gpus=("0",))
-    claims = await agent.claim(free=free, most=10, uncounted=("local-process",))
+    claims = await agent.claim(free=free, most=10, self_scheduled=("local-process",))
     assert [claim.lease.item_id for claim in claims] == [item.id for item in items[:2]]
     assert {claim.allocation for claim in claims} == {Allocation()}
     assert await agent.claim(free=free, most=10) == ()

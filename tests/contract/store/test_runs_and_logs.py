@@ -158,11 +158,11 @@ async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> No
     logs = world.plane.logs
     with world.plane.notifications.subscribe([topic_log(item.id)]) as subscription:
         for end in (5, 9, 7):
-            await logs.stored(claim.lease, "job", end)
+            await logs.record_length(claim.lease, "job", end)
         assert await subscription.wait(0)
     state = await logs.state(world.me, item.id, 1, "job")
     assert (state.end, state.complete) == (9, False)
-    await logs.stored(claim.lease, "setup", 3)
+    await logs.record_length(claim.lease, "setup", 3)
     await agent.start(claim)
     await agent.finish(claim)
     await world.plane.reaper.reap_once()
@@ -170,7 +170,7 @@ async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> No
     assert (attempt.setup_log_bytes, attempt.job_log_bytes) == (3, 9)
     assert (await logs.state(world.me, item.id, 1, "job")).complete
     assert (logs._ends, logs._written) == ({}, {})
-    await logs.stored(Lease("removed", 1, 1), "job", 1)
+    await logs.record_length(Lease("removed", 1, 1), "job", 1)
     await logs.flush()
     assert logs._ends == {}
 
@@ -183,6 +183,6 @@ async def test_the_length_of_a_growing_log_is_written_now_and_then(
     item = await world.submit()
     claim = await agent.claim_one()
     for end in (5, 9):
-        await world.plane.logs.stored(claim.lease, "job", end)
+        await world.plane.logs.record_length(claim.lease, "job", end)
     (attempt,) = await world.plane.items.attempts(world.me, item.id)
     assert attempt.job_log_bytes == 9

@@ -55,7 +55,7 @@ class Agent:
         most: int = 1,
         queues: tuple[str, ...] | None = None,
         resources: tuple[str, ...] | None = None,
-        uncounted: tuple[str, ...] = (),
+        self_scheduled: tuple[str, ...] = (),
         wait: float = 0.0,
     ) -> tuple[ClaimRecord, ...]:
         return await self.world.plane.leases.claim(
@@ -67,7 +67,7 @@ class Agent:
                 free=free,
                 queues=queues or (),
                 resources=resources,
-                uncounted=uncounted,
+                self_scheduled=self_scheduled,
                 max_items=most,
                 wait_seconds=wait,
             ),

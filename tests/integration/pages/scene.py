@@ -127,7 +127,7 @@ class Scene:
         key = LogKey(claim.lease.item_id, claim.lease.attempt, channel)
         logs = self.server.app[LOGS]
         end = await logs.append(key, await logs.end(key), data)
-        await self.plane.logs.stored(claim.lease, channel, end)
+        await self.plane.logs.record_length(claim.lease, channel, end)
         self.plane.notifications.publish([topic_log(claim.lease.item_id)])
 
 

@@ -77,9 +77,9 @@ def test_json_is_read_as_json_with_the_line_of_each_key(name: str) -> None:
     document = parse_document(text, name)
     assert document.data == json.loads(text)
     assert document.data["lr"] == 1e-4
-    assert document.place(("lr",)) == f"{name}:2"
-    assert document.place(("deep", 1, "a:b")) == f"{name}:4"
-    assert document.place(("none", "more")) == f"{name}:5"
+    assert document.location(("lr",)) == f"{name}:2"
+    assert document.location(("deep", 1, "a:b")) == f"{name}:4"
+    assert document.location(("none", "more")) == f"{name}:5"
 
 
 def test_a_flow_mapping_of_yaml_is_read_where_json_is_not_required() -> None:
@@ -143,7 +143,7 @@ def test_merged_keys_yield_to_own_ones_and_the_first_of_several_wins() -> None:
     text = "a: &a {x: 1, y: 1}\nb: &b {y: 2, z: 2}\nc:\n  x: 3\n  <<: [*a, *b]\n"
     document = parse_document(text, "f")
     assert document.data["c"] == {"x": 3, "y": 1, "z": 2}
-    assert document.place(("c", "x")) == "f:4"
+    assert document.location(("c", "x")) == "f:4"
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:

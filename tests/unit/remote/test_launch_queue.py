@@ -246,9 +246,9 @@ async def test_a_claim_names_resources_only_to_leave_some_out(
     whole = ClaimRequest("a", "s", "r", Capacity(), ("q",))
     await queue.claim(whole)
     assert "resources" not in end.asked()["variables"]["input"]
-    await queue.claim(replace(whole, resources=("local-process",), uncounted=("kubernetes",)))
+    await queue.claim(replace(whole, resources=("local-process",), self_scheduled=("kubernetes",)))
     assert end.asked()["variables"]["input"]["resources"] == ["local-process"]
-    assert end.asked()["variables"]["input"]["uncountedResources"] == ["kubernetes"]
+    assert end.asked()["variables"]["input"]["selfScheduledResources"] == ["kubernetes"]
 
 
 async def test_commands_are_waited_for_by_their_mark(queue: LaunchQueue, end: FarEnd) -> None:
