@@ -197,16 +197,19 @@ def _report(made: Json, verb: str, *, as_json: bool) -> None:
         print(f"{verb} the queue `{made['name']}` for {made['resource']}.")
 
 
-def _count(each: Json, *phases: str) -> int:
-    return sum(entry["count"] for entry in each["counts"] if entry["phase"] in phases)
+def _count(each: Json, word: str) -> int:
+    """Items of a queue in the phases that are shown as one word."""
+    return sum(entry["count"] for entry in each["counts"] if Phase(entry["phase"]).word == word)
 
 
 _COLUMNS: Final[Columns] = {
     "NAME": lambda each: each["name"],
     "RESOURCE": lambda each: each["resource"],
     "STATE": lambda each: "paused" if each["paused"] else "open",
-    "WAITING": lambda each: _count(each, "QUEUED"),
-    "RUNNING": lambda each: _count(each, "LEASED", "PREPARING", "PERMITTED", "STARTED"),
+    "WAITING": lambda each: _count(each, "waiting"),
+    "PREPARING": lambda each: _count(each, "preparing"),
+    "PENDING": lambda each: _count(each, "pending"),
+    "RUNNING": lambda each: _count(each, "running"),
     "AGENTS": lambda each: sum(not agent["lost"] for agent in each["agents"]),
 }
 

@@ -15,6 +15,8 @@ class Proxy:
         #: Bytes of requests that, once seen, make the reply vanish and the connection break.
         self.cut_reply_to: bytes | None = None
         self.cuts = 0
+        #: From the first cut on, everything is refused.
+        self.refuse_after_cut = False
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -80,6 +82,9 @@ class Proxy:
         while data := await reader.read(65536):
             if condemned.is_set():
                 self.cuts += 1
+                if self.refuse_after_cut:
+                    self.refusing = True
+                    self.cut_all()
                 raise ConnectionAbortedError
             writer.write(data)
             await writer.drain()

@@ -17,7 +17,7 @@ from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
 from agent.docker.images import EngineImages
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, UnavailableError
 from agent.testing.builder_suite import RecordingLog
 from tests.infrastructure import containerd_engine, state
 
@@ -251,7 +251,10 @@ async def test_a_buildkitd_that_does_not_answer_is_told_and_asked_again(
         await made.build(request, key, RecordingLog())
     assert caught.value.cause is Cause.BUILD_UNAVAILABLE
     assert "builder.buildkit" in str(caught.value)
+    with pytest.raises(UnavailableError, match="does not answer"):
+        await made.check()
     address.symlink_to(buildkitd.address.removeprefix("unix://"))
+    await made.check()
     image = await made.build(request, key, RecordingLog())
     assert image.name.startswith(NAMESPACE)
     address.unlink()

@@ -14,7 +14,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineRefusedError, EngineUnavailableError
 from agent.docker.images import EngineImages
 from agent.model.cause import Cause
-from agent.model.errors import ConfigError, JobError
+from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.testing.builder_suite import RecordingLog
 from tests.unit.builders.fake_engine import DIGEST, ID, image
 
@@ -270,6 +270,39 @@ def test_what_killed_builds_left_goes_after_a_week(tmp_path):
 
 def test_a_time_that_cannot_be_read_counts_as_now():
     assert _time("", "now") == "now"
+
+
+class FailingRegistry(Registry):
+    """A registry that answers with an error."""
+
+    def __init__(self, cause):
+        super().__init__()
+        self.cause = cause
+
+    async def exists(self, reference):
+        raise JobError(self.cause, f"no {reference}")
+
+
+async def test_a_destination_that_does_not_answer_is_the_agent_s_trouble(engine, threads, tmp_path):
+    away = FailingRegistry(Cause.IMAGE_UNAVAILABLE)
+    made = builder(engine, threads, tmp_path, away, destination="reg.example/x")
+    for call in (made.check(), made.find(KEY)):
+        with pytest.raises(UnavailableError, match=r"no reg\.example/x:"):
+            await call
+
+
+async def test_a_destination_that_refuses_the_login_answers(engine, threads, tmp_path):
+    strict = FailingRegistry(Cause.IMAGE_AUTH)
+    made = builder(engine, threads, tmp_path, strict, destination="reg.example/x")
+    await made.check()
+    with pytest.raises(JobError) as caught:
+        await made.find(KEY)
+    assert not isinstance(caught.value, UnavailableError)
+
+
+async def test_a_builder_without_destination_asks_no_registry(engine, threads, tmp_path):
+    registry = FailingRegistry(Cause.IMAGE_UNAVAILABLE)
+    await builder(engine, threads, tmp_path, registry).check()
 
 
 async def push(fake, threads):

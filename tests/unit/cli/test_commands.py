@@ -19,7 +19,7 @@ from tests.unit.cli.far_end import KEY, WHEN, FarEnd, RefusalError, agent, ended
 def test_queues_are_listed_for_people_and_for_programs(run: Run) -> None:
     shown = run("queue", "list")
     assert shown.code == 0
-    assert "default local-container open 2 0 0" in words(shown.out)
+    assert "default local-container open 2 0 0 0 0" in words(shown.out)
     assert [each["name"] for each in json.loads(run("queue", "list", "--json").out)] == [
         "default",
         "training",
