@@ -10,7 +10,7 @@ import base64
 import json
 import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,7 +46,6 @@ LEASES: Final = "LAUNCH_LEASES"
 DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
-_PIECE: Final = 256 * 1024
 _LONGEST_RETRY_AFTER: Final = 60.0
 
 
@@ -338,20 +337,6 @@ class _Wait:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, RequestFailedError) else None
         return float(self._backoff(state)) + (asked or 0.0)
-
-
-async def pieces_of(response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
-    """The body of a response in pieces.
-
-    Raises:
-        RequestFailedError: the connection broke.
-    """
-    try:
-        async for piece in response.content.iter_chunked(_PIECE):
-            yield piece
-    except (aiohttp.ClientError, TimeoutError) as error:
-        message = f"the transfer broke ({error or type(error).__name__})"
-        raise RequestFailedError(message, rule_for(error)) from error
 
 
 def _base_url(text: str) -> URL:

@@ -15,7 +15,7 @@ import functools
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -384,14 +384,10 @@ def _unknown_option(name: str, where: str) -> InvalidInputError:
         )
     from pip_requirements_parser import build_parser
 
-    known = _long_options(build_parser().option_list)
+    known = {str(option.get_opt_string()) for option in build_parser().option_list}
     match = nearest(name, known)
     hint = f"Did you mean `{match}`?" if match else f"Known: {', '.join(sorted(known))}."
     return InvalidInputError(f"{where}: unknown option `{name}`.", hint=hint)
-
-
-def _long_options(options: Iterable[Any]) -> set[str]:
-    return {str(option.get_opt_string()) for option in options}
 
 
 def _no_requirement(text: str, where: str, reason: str) -> InvalidInputError:

@@ -91,11 +91,6 @@ def batch_url(batch: Sequence[AddressedContent]) -> str:
     return base + place
 
 
-def body_size(batch: Iterable[AddressedContent]) -> int:
-    """Bytes of the whole request."""
-    return sum(len(file.line) + file.content.size for file in batch)
-
-
 def batches(files: Iterable[AddressedContent]) -> list[list[AddressedContent]]:
     """Small files by request, in their order."""
     found: list[list[AddressedContent]] = []
@@ -232,9 +227,9 @@ class Transfers:
         Raises:
             InvalidInputError, UnreachableError, LaunchError: as `put`.
         """
-        size, first = str(body_size(batch)), batch[0].content.path
-        headers = {"Content-Type": BATCH_TYPE, "Content-Length": size}
-        url = batch_url(batch)
+        size = sum(len(file.line) + file.content.size for file in batch)
+        headers = {"Content-Type": BATCH_TYPE, "Content-Length": str(size)}
+        url, first = batch_url(batch), batch[0].content.path
         try:
             await self._send("POST", url, headers, lambda: BatchReader(batch), first)
         except InvalidInputError:
