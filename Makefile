@@ -6,7 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check lint types imports budgets format services test test-fast test-long bench lock clean
+.PHONY: help install demo check lint types imports budgets audit format services test test-fast test-long bench lock release clean
 
 help:            ## this list
 	@sed -n 's/^\([a-z-]*\):.*##\(.*\)/  make \1 \t\2/p' $(MAKEFILE_LIST) | expand -t 24
@@ -23,7 +23,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 demo: install    ## three example jobs through the whole system; KEEP=1 leaves it running
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
-check: lint types imports budgets ## formatting, lint, types, import contracts, size budgets
+check: lint types imports budgets audit ## formatting, lint, types, import contracts, size budgets, known vulnerabilities
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -37,6 +37,9 @@ imports: install
 
 budgets: install
 	$(BIN)/python tests/budgets.py agent
+
+audit: install   ## the locks against known vulnerabilities; says so where no database can be asked
+	$(BIN)/python tests/audit.py requirements.lock requirements-dev.lock
 
 format: install  ## format and mend what can be mended by machine
 	$(BIN)/ruff format .
@@ -60,6 +63,12 @@ bench: install services ## the table of docs/benchmarks.md
 lock: install    ## compute requirements*.lock anew from pyproject.toml
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
+
+release: check   ## dist/: source archive, wheel, list of components (CycloneDX), checksums
+	rm -rf dist
+	$(BIN)/uv build --quiet --no-build-isolation --out-dir dist
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/launch-agent.cdx.json requirements.lock
+	cd dist && sha256sum -- *.tar.gz *.whl *.json > SHA256SUMS
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info

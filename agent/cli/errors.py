@@ -6,6 +6,7 @@ import traceback
 
 import click
 
+from agent.cli.terminal import escape_control_characters
 from agent.model.errors import InvalidInputError, LaunchError
 
 #: As shells report a program that was ended by SIGINT.
@@ -72,16 +73,17 @@ def show_error(error: LaunchError) -> int:
     """Print what is wrong and what to do; returns the exit code."""
     if debugging():
         traceback.print_exception(error)
-    print(f"Error: {error.message.rstrip()}", file=sys.stderr)
+    # Messages of the server may quote what other users wrote.
+    print(f"Error: {escape_control_characters(error.message.rstrip())}", file=sys.stderr)
     if error.hint:
-        print(f"  {error.hint}", file=sys.stderr)
+        print(f"  {escape_control_characters(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 
 def _show_unexpected(error: Exception, name: str) -> int:
     if debugging():
         traceback.print_exception(error)
-    text = " ".join(str(error).split())[:300]
+    text = escape_control_characters(" ".join(str(error).split())[:300])
     print(
         f"Error: {name} failed unexpectedly: {type(error).__name__}: {text}\n"
         "  Run it again with LAUNCH_DEBUG=1 (or `--debug`) to see where, and please report it.",

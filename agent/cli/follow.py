@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.cli.output import phase_word, print_stderr
+from agent.cli.terminal import LogOutput
 from agent.model.errors import LaunchError, UnreachableError
 from agent.model.phase import TERMINAL, Phase
 
@@ -144,14 +145,13 @@ class Screen:
     """Writes the job's log to standard output, the setup log and messages to standard error."""
 
     def __init__(self) -> None:
+        self._outputs = {"job": LogOutput(sys.stdout), "setup": LogOutput(sys.stderr)}
         self._at_line_start = True
         self._last = ""
 
     def write(self, channel: str, piece: bytes) -> None:
-        """Write a piece of a log, unchanged."""
-        stream = sys.stdout if channel == "job" else sys.stderr
-        stream.buffer.write(piece)
-        stream.buffer.flush()
+        """Write a piece of a log."""
+        self._outputs[channel].write(piece)
         self._at_line_start = piece.endswith((b"\n", b"\r"))
 
     def print_phase(self, item: Json) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
@@ -21,8 +20,8 @@ from agent.cli.output import (
     print_list,
     print_pairs,
     print_stderr,
-    strip_control_characters,
 )
+from agent.cli.terminal import LogOutput, escape_control_characters
 from agent.model.cause import Cause
 from agent.model.errors import (
     ConflictError,
@@ -111,17 +110,21 @@ def logs(
     *,
     follow: bool,
 ) -> None:
-    """Write an item's log to standard output, byte for byte."""
+    """Write an item's log to standard output.
+
+    Byte for byte, except on a terminal: there, control sequences other than colours and movements
+    within a line are shown, not obeyed.
+    """
 
     async def work(api: "UserOperations") -> None:
         number = attempt or await _last_attempt(api, item_id, follow=follow)
-        output = _Output()
+        output = LogOutput(sys.stdout)
         if follow:
-            await copy_log(api, item_id, (number, channel), output.write)
+            await copy_log(api, item_id, (number, channel), lambda _, piece: output.write(piece))
         else:
             async for piece in api.log(item_id, number, channel):
-                output.write(channel, piece)
-        if not output.length:
+                output.write(piece)
+        if output.is_empty:
             print_stderr(_why_empty(await api.item_summary(item_id), channel))
 
     target.call(work)
@@ -188,7 +191,7 @@ def explain(target: Target, item_id: str, *, as_json: bool) -> None:
         print_json({key: found[key] for key in kept})
         return
     for line in explanation_lines(found):
-        print(strip_control_characters(line))
+        print(escape_control_characters(line))
 
 
 def explanation_lines(found: Json) -> list[str]:
@@ -262,18 +265,6 @@ async def _last_attempt(api: "UserOperations", item_id: str, *, follow: bool) ->
             message = f"The item `{item_id}` has no log yet; phase: {phase_word(found)}."
             raise NotFoundError(message, hint=f"See `launch explain {item_id}`, or add --follow.")
         await asyncio.sleep(0.5)
-
-
-@dataclass(slots=True)
-class _Output:
-    """Copies pieces of a log to standard output, and counts their bytes."""
-
-    length: int = 0
-
-    def write(self, _channel: str, piece: bytes) -> None:
-        self.length += len(piece)
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
 
 
 def _why_empty(found: Json, channel: str) -> str:

@@ -24,8 +24,8 @@ from agent.cli.output import (
     print_list,
     print_pairs,
     print_stderr,
-    strip_control_characters,
 )
+from agent.cli.terminal import escape_control_characters
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.job_file import FILE_NAME, read_job_file
 from agent.model.job.names import LATEST, JobReference, checked_alias, free_aliases, own_name
@@ -257,7 +257,7 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         return [_deleted(named, each) for each in chosen]
 
     for line in _with_artifacts(target, reference, project, work):
-        print(strip_control_characters(line))
+        print(escape_control_characters(line))
 
 
 def _with_artifacts(
@@ -358,7 +358,7 @@ def print_version(version: "CreatedJob") -> None:
         print_stderr(f"launch: {remark}")
     plural = "alias" if len(version.aliases) == 1 else "aliases"
     named = f", with {plural} {', '.join(version.aliases)}" if version.aliases else ""
-    print(strip_control_characters(f"{version.action} job: {version.reference}{named}"))
+    print(escape_control_characters(f"{version.action} job: {version.reference}{named}"))
     if version.sent_files:
         count = "1 file was" if version.sent_files == 1 else f"{version.sent_files} files were"
         print_stderr(f"launch: {count} uploaded, {format_size(version.sent_bytes)}.")

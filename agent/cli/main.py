@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "key": Subcommand("agent.cli.accounts:key", "Create, list and revoke API keys."),
     "user": Subcommand("agent.cli.accounts:user", "Create users (server administrators only)."),
     "entity": Subcommand("agent.cli.accounts:entity", "List entities, create teams, set members."),
+    "doctor": Subcommand("agent.cli.doctor:doctor", "Look for weaknesses of an installation."),
     "server": Subcommand("agent.cli.server:server", "Serve the control plane for a team."),
 }
 

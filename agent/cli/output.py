@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from agent.cli.terminal import escape_control_characters
 from agent.model.phase import Phase
 from agent.model.units import format_duration
 
 #: Column title -> function that reads the value from a record.
 Columns = Mapping[str, Callable[[Any], object]]
 
-#: Names and messages come from other users; their control characters are not printed.
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What `json.dumps` leaves as it is and a terminal obeys.
+_NOT_ESCAPED: Final = re.compile(r"[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 _COLOURS: Final = {
     "succeeded": "green",
@@ -32,12 +33,14 @@ _COLOURS: Final = {
 
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print(_NOT_ESCAPED.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], empty: str) -> None:
     """A table on a terminal, aligned columns elsewhere; `empty` when there are no rows."""
-    cells = [[strip_control_characters(cell) for cell in row] for row in rows]
+    # A line break in a name must not look like a further row.
+    cells = [[escape_control_characters(cell).replace("\n", "\\n") for cell in row] for row in rows]
     if not cells:
         print(empty)
     elif sys.stdout.isatty():
@@ -58,7 +61,7 @@ def print_list(found: list[Any], columns: Columns, empty: str, *, as_json: bool)
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """`name  value` lines; empty values are left out."""
     shown = [
-        (name, strip_control_characters(value))
+        (name, escape_control_characters(value))
         for name, value in pairs
         if value is not None and value != ""
     ]
@@ -70,14 +73,9 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
             print(f"{'':<{width}}  {line}")
 
 
-def strip_control_characters(value: object) -> str:
-    """A text without control characters."""
-    return _CONTROL.sub("?", "" if value is None else str(value))
-
-
 def print_stderr(text: str) -> None:
     """A line on standard error, so that standard output has results only."""
-    print(strip_control_characters(text), file=sys.stderr, flush=True)
+    print(escape_control_characters(text), file=sys.stderr, flush=True)
 
 
 def format_age(text: str | None) -> str:

@@ -13,9 +13,9 @@ from agent.cli.output import (
     print_pairs,
     print_stderr,
     print_table,
-    strip_control_characters,
 )
 from agent.cli.submit_options import RUN_OPTIONS, read_options
+from agent.cli.terminal import escape_control_characters
 
 if TYPE_CHECKING:
     from agent.jobs.request import SubmitOptions
@@ -108,7 +108,7 @@ def _json(value: Any) -> str:
 
 
 def _safe_lines(text: str) -> str:
-    return "\n".join(strip_control_characters(line) for line in text.rstrip("\n").splitlines())
+    return "\n".join(escape_control_characters(line) for line in text.rstrip("\n").splitlines())
 
 
 def _heading(text: str) -> None:

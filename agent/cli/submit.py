@@ -14,8 +14,9 @@ import click
 from agent.cli.follow import Screen, exit_code_for, follow_item, wait_for
 from agent.cli.job import print_progress, print_version
 from agent.cli.options import Target, json_option, on_server, with_options
-from agent.cli.output import print_json, print_stderr, strip_control_characters
+from agent.cli.output import print_json, print_stderr
 from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
+from agent.cli.terminal import escape_control_characters
 from agent.model.errors import ConfigError
 from agent.model.phase import Phase
 
@@ -228,7 +229,7 @@ def _print_item(item: Json, *, waits: bool) -> None:
     if waits:
         print_stderr(f"launch: {line}")
         return
-    print(strip_control_characters(line))
+    print(escape_control_characters(line))
     print(f"  Follow it: launch item logs {item['id']} --follow")
     print(f"  Its state: launch explain {item['id']}")
     sys.stdout.flush()

@@ -29,6 +29,7 @@ from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
 from agent.model.names import CONTAINERS, PROCESSES
 from agent.model.protocol import AgentRegistration, RegisteredAgent
+from agent.model.redact import Redactor
 from agent.pipeline.dependencies import AttemptTimeouts
 from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
@@ -61,7 +62,7 @@ async def run_agent(
         redactor.add(server.remote.api_key.get_secret_value())
         url, origin = server.remote.url, server.remote.origin
         context = BackendContext(config, os.environ, threads, url, server.control_plane, resources)
-        daemon = await make_daemon(stack, context, client, identity)
+        daemon = await make_daemon(stack, context, client, identity, redactor)
         warnings = (*loaded.warnings, *_warnings(context))
         announce(Announcement(url, origin, server.sign_in, resources, warnings))
         return await daemon.run()
@@ -95,9 +96,16 @@ async def connect(
 
 
 async def make_daemon(
-    stack: AsyncExitStack, context: BackendContext, client: ControlPlaneClient, identity: str
+    stack: AsyncExitStack,
+    context: BackendContext,
+    client: ControlPlaneClient,
+    identity: str,
+    redactor: Redactor,
 ) -> AgentDaemon:
-    """An agent on an open session; `stack` closes what it opens when it runs."""
+    """An agent on an open session; `stack` closes what it opens when it runs.
+
+    `redactor` knows the secrets that no log may show.
+    """
     transfers = await stack.enter_async_context(
         Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
     )
@@ -118,6 +126,7 @@ async def make_daemon(
         limits=AttemptTimeouts(grace=config.stopped_run_timeout, pending=config.pending_timeout),
         on_stop=auto if config.on_stop == "auto" else config.on_stop,
         executor=context.threads,
+        redactor=redactor,
     )
 
 

@@ -83,7 +83,7 @@ async def run_direct(
         )  # fmt: skip
         await api.save_queue("CREATE", name=queue, resource=wanted)
         stack.push_async_callback(_remove_queue, api, queue)
-        daemon = await make_daemon(stack, context, client, identity)
+        daemon = await make_daemon(stack, context, client, identity, redactor)
         direct = DirectRun(api, queue, server.remote.url, server.remote.origin)
         async with _running(daemon) as agent:
             return await _result_of(work(direct), agent)

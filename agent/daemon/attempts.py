@@ -14,11 +14,13 @@ from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
+from agent.model.redact import Redactor
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, Prepare, Start, run_attempt
 from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
+from agent.pipeline.environment import secrets_of
 from agent.pipeline.report import Report
 
 #: Attempts whose returns are counted.
@@ -146,9 +148,11 @@ class Attempts:
             await self._refuse(claim)
             return
         name = self._name(lease)
+        redactor = Redactor(secrets_of(claim), base=dependencies.redactor)
         report = Report(
-            dependencies.queue, lease, cancellation, dependencies.journal, dependencies.sleep
-        )
+            dependencies.queue, lease, cancellation, dependencies.journal, redactor,
+            dependencies.sleep,
+        )  # fmt: skip
         context = AttemptContext(
             claim=claim,
             name=name,

@@ -28,6 +28,7 @@ from agent.daemon.process import SystemdNotifier, signal_handlers
 from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
+from agent.model.redact import Redactor
 from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason
@@ -159,6 +160,7 @@ class AgentDaemon:
         limits: AttemptTimeouts,
         on_stop: Literal["wait", "detach"],
         executor: Executor,
+        redactor: Redactor | None = None,
         notifier: SystemdNotifier | None = None,
         on_ready: Callable[[RegisteredAgent], None] = lambda _: None,
         sleep: Sleep = asyncio.sleep,
@@ -170,6 +172,7 @@ class AgentDaemon:
         self._config = config
         self._limits = limits
         self._executor = executor
+        self._redactor = redactor or Redactor()
         self._notifier = notifier or SystemdNotifier()
         self._on_ready = on_ready
         self._sleep = sleep
@@ -219,6 +222,7 @@ class AgentDaemon:
             attempts_dir=attempts_dir,
             executor=self._executor,
             secrets=config.secrets,
+            redactor=self._redactor,
             limits=self._limits,
             observe=outcomes.observe,
             sleep=self._sleep,

@@ -1,25 +1,88 @@
 """Removes secrets from texts and byte streams.
 
-Known secrets are replaced wherever they stand; besides, everything that looks like a key of
-ours, a password in a URL, or the value after a name such as `token=`.
+Masked are:
+
+- *known* secrets: values that were given to `Redactor`, as they are and as JSON, URLs,
+  hexadecimal digits and base64 (in each of its three alignments) write them. A secret of several
+  lines is known by its lines. Values, lines and encodings shorter than `SHORTEST` are not masked:
+  they would mask much of every text.
+- *shapes*: keys of this product, tokens of well-known services (`_SHAPES`), passwords in URLs.
+- in texts only, what follows a telling name: `password = …`, `Authorization: Basic …`. In the
+  output of jobs this would mask harmless values, such as `pad_token: [PAD]`.
+
+Not recognized: other encodings, values that were split, and base64 that was wrapped inside of a
+value. Masking prevents accidents; a program that means to betray its secrets can.
 """
 
+# ruff: noqa: SLF001 -- `Redactor` and `StreamRedactor` are two halves of one thing
+import base64
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, quote_plus
+
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 MASK: Final = "***"
+#: In characters.
+SHORTEST: Final = 6
 
-#: Shorter values are not treated as secrets: they would mask much of every text.
-_SHORTEST: Final = 6
+#: Longest token of a known shape, in bytes; what is longer is masked up to here.
+_LONGEST_SHAPE: Final = 4096
+_WORD: Final = rb"[A-Za-z0-9_-]"
+#: How tokens begin -> the whole token, of which the group `secret` is masked. Sources: the
+#: services' documentation of their token formats.
+_SHAPES: Final = {
+    start: re.compile(rb"(?<![A-Za-z0-9])" + pattern)
+    for starts, pattern in (
+        # API keys and run tokens of this product.
+        ((b"launch-", b"launchrun-"), rb"launch(?:run)?-(?P<secret>" + _WORD + rb"{40})"),
+        # W&B. Its older keys, 40 hexadecimal digits, look like commits.
+        ((b"wandb_v1_",), rb"(?P<secret>wandb_v1_" + _WORD + rb"{20,256})"),
+        # GitHub and GitLab.
+        (
+            (b"ghp_", b"gho_", b"ghu_", b"ghs_", b"ghr_"),
+            rb"(?P<secret>gh[pousr]_[A-Za-z0-9]{36,255})",
+        ),
+        ((b"github_pat_",), rb"(?P<secret>github_pat_[A-Za-z0-9_]{22,255})"),
+        ((b"glpat-",), rb"(?P<secret>glpat-" + _WORD + rb"{20,255})"),
+        # Clouds: AWS (the secret half has no shape of its own), Google.
+        ((b"AKIA", b"ASIA"), rb"(?P<secret>A[KS]IA[A-Z0-9]{16})(?![A-Za-z0-9])"),
+        ((b"AIza",), rb"(?P<secret>AIza" + _WORD + rb"{35})"),
+        # Hugging Face, OpenAI and Anthropic, Slack, npm, PyPI, Docker Hub.
+        ((b"hf_",), rb"(?P<secret>hf_[A-Za-z0-9]{30,128})"),
+        (
+            (b"sk-",),
+            rb"(?P<secret>sk-(?=[A-Za-z_-]*[0-9])" + _WORD + rb"{32,256})",
+        ),
+        ((b"xoxb-", b"xoxp-", b"xoxa-"), rb"(?P<secret>xox[abp]-[A-Za-z0-9-]{20,255})"),
+        ((b"npm_",), rb"(?P<secret>npm_[A-Za-z0-9]{36})"),
+        ((b"pypi-",), rb"(?P<secret>pypi-" + _WORD + rb"{50,512})"),
+        ((b"dckr_pat_",), rb"(?P<secret>dckr_pat_" + _WORD + rb"{20,255})"),
+        # JSON web tokens.
+        (
+            (b"eyJ",),
+            rb"(?P<secret>eyJ[A-Za-z0-9_-]{8,2048}\.eyJ[A-Za-z0-9_-]{8,2048}\.[A-Za-z0-9_-]{8,1024})",
+        ),
+    )
+    for start in starts
+}
+#: user:password@host, and token@host, where the token is long enough to be none of `git@host`.
+_URL: Final = re.compile(
+    rb"://(?:[^\s/:@'\"]{0,256}:(?P<password>[^\s/@'\"]{1,1024})|(?P<token>[^\s/:@'\"]{16,1024}))@"
+)
+_STARTS: Final = (*_SHAPES, b"://")
+#: By the number of its start.
+_SHAPE_OF: Final = (*_SHAPES.values(), _URL)
+#: The end of an unfinished line that may be the beginning of a token.
+_OPEN: Final = re.compile(
+    rb"(?:(?:" + rb"|".join(re.escape(start) for start in _SHAPES) + rb")[A-Za-z0-9_.-]{0,4096}"
+    rb"|://[^\s/@'\"]{0,1300})\Z"
+)
 
-_PATTERNS: Final = (
-    # Keys and run tokens of ours.
-    re.compile(r"(?P<keep>\b(?:launch|launchrun)-)[A-Za-z0-9_-]{40}(?P<after>)"),
-    # https://user:password@host, and https://token@host.
-    # Schemes are short; without a bound a long name with many dots would take hours.
-    re.compile(r"(?P<keep>\b[a-z][a-z0-9+.-]{0,30}://[^\s/:@'\"]*:)[^\s/@'\"]+(?P<after>@)"),
+#: In texts: what precedes a secret, in the group `keep`.
+_NAMED: Final = (
     re.compile(r"(?P<keep>\bhttps?://)[^\s/:@'\"]+(?P<after>@)"),
     re.compile(r"(?i)(?P<keep>\b(?:basic|bearer)\s+)[A-Za-z0-9+/=._~-]{8,}(?P<after>)"),
     re.compile(
@@ -28,30 +91,77 @@ _PATTERNS: Final = (
     ),
 )
 
+#: First and last byte of what is masked.
+_Span = tuple[int, int]
+
+
+class _Literals:
+    """Byte strings that are looked for in one pass."""
+
+    def __init__(self, literals: Iterable[bytes] = ()) -> None:
+        self.longest = 0
+        self._literals: dict[bytes, None] = {}
+        self._beginnings: dict[bytes, list[bytes]] = {}
+        self._search: BytesAhoCorasick | None = None
+        self.add(literals)
+
+    def add(self, literals: Iterable[bytes]) -> None:
+        for literal in literals:
+            if literal not in self._literals:
+                self._literals[literal] = None
+                self._search = None
+                self.longest = max(self.longest, len(literal))
+                # By two bytes, and by one for the end of a text.
+                self._beginnings.setdefault(literal[:2], []).append(literal)
+                self._beginnings.setdefault(literal[:1], [])
+
+    def find(self, data: bytes) -> list[tuple[int, int, int]]:
+        """The number, the start and the end of every occurrence."""
+        if not self._literals:
+            return []
+        if self._search is None:
+            kind = Implementation.ContiguousNFA
+            self._search = BytesAhoCorasick(self._literals, implementation=kind)
+        return self._search.find_matches_as_indexes(data, overlapping=True)
+
+    def begun_at(self, tail: bytes) -> int:
+        """The first place from which on `tail` is the beginning of one; its length if none."""
+        for at in range(max(0, len(tail) - self.longest + 1), len(tail)):
+            found = self._beginnings.get(tail[at : at + 2])
+            if found is not None and (
+                at + 1 == len(tail) or any(each.startswith(tail[at:]) for each in found)
+            ):
+                return at
+        return len(tail)
+
 
 class Redactor:
-    """Knows secrets and removes them; `add` may be called at any time."""
+    """Knows secrets and removes them; `add` may be called at any time.
 
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._known: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
+    With `base`, it knows the secrets of that one as well, also those that are added to it later.
+    """
+
+    def __init__(self, secrets: Iterable[str] = (), *, base: "Redactor | None" = None) -> None:
+        self._base = base
+        self._literals = _Literals(_STARTS if base is None else ())
         for secret in secrets:
             self.add(secret)
 
     def add(self, secret: str) -> None:
-        """Remember a secret, in its lines and as URLs would write it."""
-        lines = [line.strip() for line in secret.splitlines()] or [secret]
-        forms = {form for line in lines for form in (line, quote(line, safe=""))}
-        self._known |= {form for form in forms if len(form) >= _SHORTEST}
-        longest_first = sorted(self._known, key=len, reverse=True)
-        known = "|".join(re.escape(each) for each in longest_first)
-        self._pattern = re.compile(known) if known else None
+        """Remember a secret; see this module for the forms in which it is recognized."""
+        for line in secret.splitlines():
+            if len(line.strip()) >= SHORTEST:
+                self._literals.add(_forms_of(line.strip()))
 
     def text(self, text: str) -> str:
-        """The text without secrets."""
-        if self._pattern is not None:
-            text = self._pattern.sub(MASK, text)
-        for pattern in _PATTERNS:
+        """The text without secrets; each is replaced by `MASK`."""
+        data = text.encode("utf-8", "surrogatepass")
+        pieces, at = [], 0
+        for start, end in self._spans(data):
+            pieces += [data[at:start], MASK.encode()]
+            at = end
+        text = b"".join([*pieces, data[at:]]).decode("utf-8", "surrogatepass")
+        for pattern in _NAMED:
             text = pattern.sub(rf"\g<keep>{MASK}\g<after>", text)
         return text
 
@@ -59,41 +169,113 @@ class Redactor:
         """A redactor for bytes that arrive in pieces."""
         return StreamRedactor(self)
 
+    @property
+    def longest(self) -> int:
+        """The most bytes that one secret can have in a stream."""
+        own = max(_LONGEST_SHAPE, self._literals.longest)
+        return own if self._base is None else max(own, self._base.longest)
+
+    def _spans(self, data: bytes) -> list[_Span]:
+        """What has to be masked: in order, not overlapping, not adjacent."""
+        merged: list[_Span] = []
+        for start, end in sorted(self._found(data)):
+            if merged and start <= merged[-1][1]:
+                merged[-1] = merged[-1][0], max(end, merged[-1][1])
+            else:
+                merged.append((start, end))
+        return merged
+
+    def _found(self, data: bytes) -> Iterator[_Span]:
+        if self._base is not None:
+            yield from self._base._found(data)
+        shapes = _SHAPE_OF if self._base is None else ()
+        for number, start, end in self._literals.find(data):
+            if number >= len(shapes):
+                yield start, end
+            elif (shape := shapes[number].match(data, start)) and shape.lastgroup:
+                yield shape.span(shape.lastgroup)
+
+    def _open_at(self, tail: bytes) -> int:
+        """Where the last part of an unfinished line begins that may become a secret."""
+        shape = _OPEN.search(tail)
+        return min(shape.start() if shape else len(tail), self._begun_at(tail))
+
+    def _begun_at(self, tail: bytes) -> int:
+        """Where a literal begins that ends beyond `tail`; its length if there is none."""
+        start = self._literals.begun_at(tail)
+        return start if self._base is None else min(start, self._base._begun_at(tail))
+
 
 class StreamRedactor:
-    """Redacts bytes in pieces, wherever they were cut.
+    """Masks bytes in pieces, wherever they were cut, by as many asterisks.
 
-    Whole lines are returned; an unfinished one waits for its end or for `flush`. Of a line that
-    grows beyond `_LONGEST` bytes all but the last `_TAIL` are returned, so memory is bounded; a
-    secret is at most that long.
+    The length of the stream stays, so that an offset in what was masked is an offset in the
+    source. Only an end that may become a secret is held back, at most `Redactor.longest` bytes.
     """
-
-    _LONGEST: Final = 64 * 1024
-    _TAIL: Final = 8 * 1024
 
     def __init__(self, redactor: Redactor) -> None:
         self._redactor = redactor
         self._waiting = b""
+        #: What of the waiting bytes belongs to a secret that was seen whole.
+        self._covered: list[_Span] = []
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether some bytes were not returned yet."""
+        return bool(self._waiting)
 
     def feed(self, data: bytes) -> bytes:
-        """Take a piece; return the bytes that can be redacted by now."""
-        self._waiting += data
-        end = max(self._waiting.rfind(b"\n"), self._waiting.rfind(b"\r")) + 1
-        if end == 0 and len(self._waiting) > self._LONGEST:
-            end = self._safe_cut()
-        ready, self._waiting = self._waiting[:end], self._waiting[end:]
-        return self._clean(ready)
+        """Take a piece; return the bytes that can be masked by now."""
+        data = self._waiting + data
+        line = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+        if line < len(data):
+            line = max(line, len(data) - self._redactor.longest)
+            line += self._redactor._open_at(data[line:])
+        return self._masked(data, line)
 
     def flush(self) -> bytes:
-        """Redact and return the rest."""
-        ready, self._waiting = self._waiting, b""
-        return self._clean(ready)
+        """Mask and return the rest; a long beginning of a known secret is masked, too."""
+        rest = len(self._waiting)
+        begun = self._redactor._begun_at(self._waiting)
+        cut = [(begun, rest)] if rest - begun >= SHORTEST else []
+        return self._masked(self._waiting, rest, cut)
 
-    def _safe_cut(self) -> int:
-        """Cut at a space before the tail, where no secret can be; else anywhere before it."""
-        limit = len(self._waiting) - self._TAIL
-        return self._waiting.rfind(b" ", 0, limit) + 1 or limit
+    def _masked(self, data: bytes, end: int, cut: Iterable[_Span] = ()) -> bytes:
+        spans = [*self._redactor._spans(data), *self._covered, *cut]
+        self._waiting = data[end:]
+        self._covered = [(max(0, start - end), last - end) for start, last in spans if last > end]
+        if not spans:
+            return data[:end]
+        masked = bytearray(data)
+        for start, last in spans:
+            masked[start:last] = b"*" * (last - start)
+        return bytes(masked[:end])
 
-    def _clean(self, data: bytes) -> bytes:
-        text = data.decode("utf-8", "surrogateescape")
-        return self._redactor.text(text).encode("utf-8", "surrogateescape")
+
+def _forms_of(line: str) -> set[bytes]:
+    """How a line may be written."""
+    raw = line.encode("utf-8", "surrogatepass")
+    texts = {
+        line,
+        json.dumps(line)[1:-1],
+        json.dumps(line, ensure_ascii=False)[1:-1],
+        repr(line)[1:-1],
+    }
+    forms = {text.encode("utf-8", "surrogatepass") for text in texts}
+    for quoted in (quote(raw), quote(raw, safe=""), quote_plus(raw)):
+        forms |= {quoted.encode(), _LOWER_ESCAPES.sub(_lower, quoted.encode())}
+    forms |= {raw.hex().encode(), raw.hex().upper().encode()}
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + raw)
+        # The first and the last characters also depend on what is around the secret.
+        whole = encoded[-(-before * 8 // 6) : (before + len(raw)) * 8 // 6]
+        forms |= {whole, whole.translate(_URL_SAFE)}
+    return {form for form in forms if len(form) >= SHORTEST}
+
+
+_LOWER_ESCAPES: Final = re.compile(rb"%[0-9A-F]{2}")
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+
+def _lower(match: re.Match[bytes]) -> bytes:
+    return match[0].lower()

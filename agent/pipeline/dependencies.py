@@ -10,6 +10,7 @@ from typing import Final, ParamSpec, TypeVar
 
 from agent.config.execution import JobSecret
 from agent.model.phase import Outcome
+from agent.model.redact import Redactor
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
 from agent.pipeline.backoff import Sleep, retry_until_answered
@@ -107,6 +108,8 @@ class Dependencies(ResolveDependencies):
     #: Parent of the attempts' folders.
     attempts_dir: Path
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
+    #: Knows the secrets of the agent's configuration.
+    redactor: Redactor = field(default_factory=Redactor, repr=False)
     limits: AttemptTimeouts = AttemptTimeouts()
     #: Called with every outcome, for metrics.
     observe: Callable[[Outcome], None] = lambda _: None

@@ -6,7 +6,8 @@ list.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +21,12 @@ from agent.model.work import Claim
 
 #: Longest value of one variable, in characters; longer JSON is split into numbered ones.
 LONGEST: Final = 32670
+#: Names of variables whose values are masked: `HF_TOKEN`, and not `TOKENIZERS_PARALLELISM`.
+_TELLING: Final = re.compile(
+    r"(?i)(?:^|_)(?:key|apikey|token|secret|password|passwd|credentials?)(?:_|$)"
+)
+#: W&B's field of a launch spec: the submitter's key for this run.
+_OWN_KEY: Final = "_wandb_api_key"
 SECRETS: Final = "secrets"
 MOUNTS: Final = "mounts"
 #: Names a JSON file with `overrides.run_config`, for jobs that use no library of W&B's; a job
@@ -34,8 +41,7 @@ def environment_of(claim: Claim, job_url: str, image: str | None) -> dict[str, s
     `image` is the reference that the job names, for jobs that bring their image.
     """
     spec, lease, extra = claim.spec, claim.lease, claim.spec.model_extra or {}
-    # W&B's `_wandb_api_key`: the submitter's key for this run.
-    own_key = extra.get("_wandb_api_key")
+    own_key = extra.get(_OWN_KEY)
     optional = {
         "WANDB_PROJECT": claim.project,
         "WANDB_DOCKER": image,
@@ -66,6 +72,32 @@ def environment_of(claim: Claim, job_url: str, image: str | None) -> dict[str, s
     }
 
 
+def secrets_of(claim: Claim) -> Iterator[str]:
+    """Secrets that come with a claim; logs and messages of its attempt must not show them."""
+    yield claim.run_token
+    if own_key := (claim.spec.model_extra or {}).get(_OWN_KEY):
+        yield str(own_key)
+    yield from _telling_values(claim.spec.args_for(claim.resource))
+
+
+def _telling_values(arguments: Any) -> Iterator[str]:
+    """Values of environment variables, in any backend's form, whose names say that they are secret.
+
+    `NAME=value` for Docker and processes, `{"name": …, "value": …}` in manifests.
+    """
+    match arguments:
+        case str() if _TELLING.search(arguments.partition("=")[0]):
+            yield arguments.partition("=")[2]
+        case {"name": str(name), "value": str(value)} if _TELLING.search(name):
+            yield value
+        case dict():
+            for inner in arguments.values():
+                yield from _telling_values(inner)
+        case list():
+            for inner in arguments:
+                yield from _telling_values(inner)
+
+
 def chunked(name: str, value: Any) -> dict[str, str]:
     """JSON under `name`, or under `name_0`, `name_1`, … where it is too long for one."""
     text = json.dumps(value)
@@ -83,6 +115,8 @@ class JobInputs:
     files: dict[str, bytes] = field(default_factory=dict, repr=False)
     file_variables: dict[str, str] = field(default_factory=dict)
     mounts: tuple[str, ...] = ()
+    #: Values that its logs must not show.
+    secrets: list[str] = field(default_factory=list, repr=False)
 
 
 def job_inputs(claim: Claim, secrets: Mapping[str, JobSecret]) -> JobInputs:
@@ -101,6 +135,7 @@ def job_inputs(claim: Claim, secrets: Mapping[str, JobSecret]) -> JobInputs:
             hint = f"The administrator defines it under `{SECRETS}:` in the agent's configuration."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
         value = _read(name, secret)
+        inputs.secrets.append(value)
         if secret.as_env:
             inputs.environment[secret.as_env] = value
         if secret.as_file:

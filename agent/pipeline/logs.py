@@ -9,6 +9,7 @@ import structlog
 
 from agent.model.cause import Cause
 from agent.model.errors import FencedError, JobError, LaunchError, UnreachableError
+from agent.model.redact import Redactor, StreamRedactor
 from agent.model.units import format_size
 from agent.model.work import Lease
 from agent.pipeline.backoff import Backoff, Sleep
@@ -216,15 +217,19 @@ async def _wait_while_progressing(
 class SetupLog:
     """`LogSink` of resolve and build: never raises; lost bytes are replaced by a note."""
 
-    def __init__(self, sender: LogSender) -> None:
+    def __init__(self, sender: LogSender, redactor: Redactor) -> None:
         self._sender = sender
+        self._masked = redactor.stream()
 
     async def write(self, data: bytes) -> None:
-        """Send bytes; waits while the buffer is full."""
+        """Send bytes without secrets; waits while the buffer is full."""
+        await self._write(self._masked.feed(data))
+
+    async def _write(self, masked: bytes) -> None:
         try:
-            await self._sender.write(data)
+            await self._sender.write(masked)
         except LogLostError:
-            await self._sender.write(b"launch: an earlier part of this log was lost\n" + data)
+            await self._sender.write(b"launch: an earlier part of this log was lost\n" + masked)
 
     async def finished(self, stall: float) -> bool:
         """Wait until everything is stored; false when nothing was stored for `stall` seconds."""
@@ -235,6 +240,7 @@ class SetupLog:
             await cancel_task(flushing)
 
     async def _flush(self) -> None:
+        await self._write(self._masked.flush())
         with suppress(LogLostError):
             await self._sender.flush()
 
@@ -275,6 +281,11 @@ class JobLog:
     The backend keeps it and it can be read again from any position, so nothing is buffered
     here beyond a sender's buffer: while the control plane is unreachable, reading waits; when the
     stream breaks, or the control plane has lost bytes, reading begins again at what is stored.
+
+    Secrets are masked by as many bytes, so that offsets in the stored log and in the backend's
+    log stay the same. Where reading begins again, it begins earlier by the length of a secret,
+    and what is stored already is not sent again: a secret that lies across that place is seen
+    whole.
     """
 
     def __init__(
@@ -283,13 +294,18 @@ class JobLog:
         lease: Lease,
         sender: LogSender,
         journal: AttemptJournal,
+        redactor: Redactor,
         sleep: Sleep,
     ) -> None:
         self._runner = runner
         self._lease = lease
         self._sender = sender
         self._journal = journal
+        self._redactor = redactor
         self._sleep = sleep
+        self._masked: StreamRedactor = redactor.stream()
+        #: How many of the next bytes are stored already.
+        self._stored = 0
         self._resume = FROM_START
         self._task: asyncio.Task[None] | None = None
 
@@ -334,7 +350,9 @@ class JobLog:
     async def _read_all(self, workload: Workload) -> None:
         """Until everything is stored; a workload that vanished has no more."""
         await self._sender.ready()
-        position = self._resume.position_at(self._sender.end)
+        begin = max(self._resume.stored, self._sender.end - self._redactor.longest)
+        self._masked, self._stored = self._redactor.stream(), self._sender.end - begin
+        position = self._resume.position_at(begin)
         try:
             async with aclosing(self._runner.logs(workload, position)) as pieces:
                 async for piece in pieces:
@@ -343,16 +361,28 @@ class JobLog:
             if error.cause is not Cause.LOST_WORKLOAD:
                 raise
             structlog.get_logger().warning("the rest of the job's log is gone", error=str(error))
+        await self._write(self._masked.flush())
         await self._sender.flush()
 
     async def _take(self, piece: LogPiece) -> None:
-        if piece.missing:
-            size = format_size(piece.missing)
+        missing = max(0, piece.missing - self._stored)
+        self._stored = max(0, self._stored - piece.missing)
+        if missing:
+            await self._write(self._masked.flush())
+            size = format_size(missing)
             text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
             await self._sender.write(text.encode())
-        if piece.missing or piece.position.mark != self._resume.position.mark:
+        marked = piece.position.mark != self._resume.position.mark
+        # Everything before the piece has to be sent: nothing is held back, nothing is skipped.
+        if missing or (marked and not self._masked.holds_back and not self._stored):
             # Only what is stored may be left behind: a later process goes on from here.
             await self._sender.flush()
             self._resume = ResumePoint(self._sender.end, piece.position)
             self._journal.log_resumes(self._lease, self._resume.to_text())
-        await self._sender.write(piece.data)
+        await self._write(self._masked.feed(piece.data))
+
+    async def _write(self, masked: bytes) -> None:
+        """Send what is not stored yet."""
+        new = masked[self._stored :]
+        self._stored -= len(masked) - len(new)
+        await self._sender.write(new)

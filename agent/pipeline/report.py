@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -10,6 +10,7 @@ import structlog
 from agent.model.errors import FencedError, LaunchError
 from agent.model.phase import Outcome, Phase
 from agent.model.protocol import LeaseStatus
+from agent.model.redact import Redactor
 from agent.model.work import Lease
 from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.cancellation import (
@@ -64,12 +65,15 @@ class Report:
         lease: Lease,
         cancellation: Cancellation,
         journal: AttemptJournal,
+        redactor: Redactor,
         sleep: Sleep,
     ) -> None:
         self._queue = queue
         self._lease = lease
         self._cancellation = cancellation
         self._journal = journal
+        #: Knows the attempt's secrets; no text or log is sent that has one of them.
+        self.redactor = redactor
         self._sleep = sleep
         self._setup_sender = self._log_sender("setup")
         self._job_sender: LogSender | None = None
@@ -82,7 +86,7 @@ class Report:
         self._sender: asyncio.Task[None] | None = None
         self._finishing = False
         #: Log of resolve and build.
-        self.setup = SetupLog(self._setup_sender)
+        self.setup = SetupLog(self._setup_sender, redactor)
 
     def note(
         self,
@@ -93,10 +97,10 @@ class Report:
         warning: str | None = None,
     ) -> None:
         """Add progress, to be sent soon."""
-        self._facts |= facts or {}
-        self._unsent.merge(
-            _Progress(phase, activity, dict(facts or {}), [warning] if warning else [])
-        )
+        activity, warning = self._clean(activity), self._clean(warning)
+        facts = {name: self._clean(value) for name, value in (facts or {}).items()}
+        self._facts |= facts
+        self._unsent.merge(_Progress(phase, activity, dict(facts), [warning] if warning else []))
         self._idle.clear()
         self._wake.set()
         if self._sender is None or self._sender.done():
@@ -121,7 +125,7 @@ class Report:
     def follow(self, runner: RunnerPort) -> JobLog:
         """The job's log; the caller begins it."""
         sender = self._log_sender("job")
-        log = JobLog(runner, self._lease, sender, self._journal, self._sleep)
+        log = JobLog(runner, self._lease, sender, self._journal, self.redactor, self._sleep)
         self._job_sender, self._job_log = sender, log
         return log
 
@@ -132,6 +136,7 @@ class Report:
             AttemptCancelledError: detached or fenced before the answer came.
             LaunchError: the control plane refuses it for good.
         """
+        outcome = replace(outcome, message=self.redactor.text(outcome.message))
         try:
             await self._journal.outcome_known(self._lease, outcome)
         except LaunchError as error:
@@ -161,6 +166,9 @@ class Report:
         why = (sender.refusal if sender else None) or "The log did not end."
         structlog.get_logger().warning("the end of a log is missing", log=what, why=why)
         self.note(warning=f"The end of {what} is missing. {why}")
+
+    def _clean(self, value: Any) -> Any:
+        return self.redactor.text(value) if isinstance(value, str) else value
 
     async def close(self) -> None:
         """Stop all tasks; nothing more is sent. May be called twice."""

@@ -48,6 +48,8 @@ async def create(attempt: AttemptContext, resolved: Resolved, image: Image) -> W
     """
     dependencies, claim = attempt.dependencies, attempt.claim
     inputs = await dependencies.in_thread(job_inputs, claim, dependencies.secrets)
+    for value in inputs.secrets:
+        attempt.report.redactor.add(value)
     request = run_request(
         resolved, image, inputs,
         name=attempt.name, control_plane_id=dependencies.control_plane_id, folder=attempt.folder,

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
+from agent.model.redact import Redactor
 from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.pipeline.logs import BUFFER_SIZE, JobLog, LogLostError, LogSender, ResumePoint, SetupLog
@@ -87,11 +88,17 @@ class NoJournal:
 
 
 async def _follow(
-    far: Far, printer: Printer, *, start: int | None = 0, resume: str = "", stall: float = 5.0
+    far: Far,
+    printer: Printer,
+    *,
+    start: int | None = 0,
+    resume: str = "",
+    stall: float = 5.0,
+    secret: str = "",
 ) -> tuple[bool, NoJournal]:
     cancellation, journal = Cancellation(), NoJournal()
     sender = LogSender(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
-    log = JobLog(printer, WORKLOAD.lease, sender, journal, scaled)
+    log = JobLog(printer, WORKLOAD.lease, sender, journal, Redactor([secret]), scaled)
     log.begin(WORKLOAD, ResumePoint.from_text(resume))
     done = await log.finished(stall)
     await log.close()
@@ -122,6 +129,60 @@ async def test_a_new_process_goes_on_where_the_far_end_stands(output: bytes, sto
     far.stored += output[:stored]
     await _follow(far, Printer(output), start=None)
     assert bytes(far.stored) == output
+
+
+SECRET = "S3cretS3cret"
+
+
+@given(
+    before=st.integers(0, 60),
+    after=st.integers(0, 60),
+    breaks=st.lists(st.integers(0, 130), max_size=4),
+    faults=st.lists(st.sampled_from(["fine", "refuse", "cut", "forget"]), max_size=6),
+    stored=st.integers(0, 130),
+    lines=st.booleans(),
+)
+@settings(max_examples=80, deadline=None)
+async def test_a_secret_is_never_stored_wherever_reading_begins_again(
+    before: int, after: int, breaks: list[int], faults: list[str], stored: int, lines: bool
+) -> None:
+    fill = b".\n" if lines else b".."
+    output = fill * (before // 2) + SECRET.encode() + fill * (after // 2)
+    masked = output.replace(SECRET.encode(), b"*" * len(SECRET))
+    far = Far(faults)
+    # An earlier process has stored the first part.
+    far.stored += masked[:stored]
+    done, _ = await _follow(far, Printer(output, breaks), start=None, secret=SECRET)
+    assert done
+    assert bytes(far.stored) == masked
+
+
+async def test_bytes_that_were_read_again_and_are_gone_are_no_gap() -> None:
+    """Reading begins earlier than what is stored; only what was never stored can be missing."""
+    far = Far()
+    far.stored += b"0123456789" * 5
+    await _follow(far, Printer(b"0123456789" * 10, lost=30), start=None)
+    assert bytes(far.stored) == b"0123456789" * 10
+    far = Far()
+    far.stored += b"0123456789" * 5
+    await _follow(far, Printer(b"0123456789" * 10, lost=60), start=None)
+    assert b"10 B of output are missing here" in far.stored
+    assert far.stored.endswith(b"0123456789" * 4)
+
+
+async def test_a_secret_across_the_marks_of_a_backend_is_masked() -> None:
+    printer, far = Marked([b"one S3cret", b"S3cret two\n", b"three\n"]), Far()
+    _, journal = await _follow(far, printer, secret=SECRET)
+    masked = printer.output.replace(SECRET.encode(), b"*" * len(SECRET))
+    assert bytes(far.stored) == masked
+    for end in range(len(masked)):
+        for point in ("", *journal.points):
+            if ResumePoint.from_text(point).stored > end:
+                continue
+            again = Far()
+            again.stored += masked[:end]
+            await _follow(again, printer, start=None, resume=point, secret=SECRET)
+            assert bytes(again.stored) == masked
 
 
 async def test_what_the_engine_dropped_is_marked_and_resumed_from() -> None:
@@ -162,7 +223,8 @@ async def test_a_later_process_reads_from_the_last_mark_that_was_stored() -> Non
     del far.stored[-3:]
     await _follow(far, printer, start=None, resume=journal.points[-1])
     assert bytes(far.stored) == printer.output
-    assert printer.asked == [LogPosition(), LogPosition("2", 3)]
+    # From the mark on: what lies between is not sent again.
+    assert printer.asked == [LogPosition(), LogPosition("2", 0)]
 
 
 async def test_a_log_that_never_ends_is_given_up() -> None:
@@ -214,7 +276,7 @@ async def test_fenced_bytes_are_dropped_and_the_attempt_hears_of_it() -> None:
 async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     far = Far(["fine", "forget"])
     sender = LogSender(far, WORKLOAD.lease, "setup", Cancellation(), start=0, sleep=scaled)
-    log = SetupLog(sender)
+    log = SetupLog(sender, Redactor(["S3cretS3cret"]))
     await log.write(b"first line\n")
     assert await log.finished(5.0)
     await log.write(b"second line\n")
@@ -226,10 +288,13 @@ async def test_a_setup_log_says_what_is_missing_and_never_raises() -> None:
     while len(far.batches) < 4:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0)
-    await log.write(b"fifth\n")
+    await log.write(b"a key: S3cretS")
+    await log.write(b"3cret\nfifth\n")
     assert await log.finished(5.0)
     await sender.close()
     assert b"earlier part of this log was lost" in far.stored
+    assert b"S3cret" not in far.stored
+    assert b"a key: ************" in far.stored
     assert far.stored.endswith(b"fifth\n")
 
 
