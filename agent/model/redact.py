@@ -237,7 +237,8 @@ class StreamRedactor:
         """Mask and return the rest; a long beginning of a known secret is masked, too."""
         rest = len(self._waiting)
         begun = self._redactor._begun_at(self._waiting)
-        cut = [(begun, rest)] if rest - begun >= SHORTEST else []
+        is_start = any(start.startswith(self._waiting[begun:]) for start in _STARTS)
+        cut = [(begun, rest)] if rest - begun >= SHORTEST and not is_start else []
         return self._masked(self._waiting, rest, cut)
 
     def _masked(self, data: bytes, end: int, cut: Iterable[_Span] = ()) -> bytes:
