@@ -38,7 +38,7 @@ from agent.builders.image.references import (
     RegistryResolver,
 )
 from agent.builders.image.repository import ImageRepository, write_docker_config
-from agent.builders.requirements import Fetch, fetch_requirements
+from agent.builders.requirements import fetch_requirements
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
@@ -51,6 +51,7 @@ from agent.model.work import LABEL_BUILD_KEY, LABEL_KIND, Image
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
+from agent.ports.url import UrlPort
 from agent.system.cache import Entry, surplus
 from agent.system.tasks import Stop, in_thread
 
@@ -69,7 +70,7 @@ class DockerBuilder:
 
     `cache` is a folder for short-lived files. `registry` is needed where images are pushed
     (`builder.destination`), and `engine` unless a `buildkitd` pushes them (`builder.buildkit`).
-    `fetch` gets the requirement files that others include by URL. Engine and registry are
+    `urls` checks what requirements and Dockerfiles name. Engine and registry are
     closed by the caller.
 
     Raises:
@@ -87,7 +88,7 @@ class DockerBuilder:
         threads: Executor,
         environment: Mapping[str, str],
         registry: RegistryPort | None = None,
-        fetch: Fetch | None = None,
+        urls: UrlPort | None = None,
     ) -> None:
         self._config = config
         self._images = None if engine is None else EngineImages(engine)
@@ -97,7 +98,7 @@ class DockerBuilder:
         self._cache = cache
         self._threads = threads
         self._environment = environment
-        self._fetch = fetch
+        self._urls = urls
         self._buildkit: BuildKitService | None = None
         self._finding_buildkit = asyncio.Lock()
 
@@ -129,7 +130,7 @@ class DockerBuilder:
     async def _plan(self, request: BuildRequest) -> Plan:
         found = None
         if request.dockerfile is None:
-            found = await fetch_requirements(request, self._environment, self._threads, self._fetch)
+            found = await fetch_requirements(request, self._environment, self._threads, self._urls)
         return await in_thread(self._threads, lambda _: make_plan(request, self._config, found))
 
     def _parts(self, plan: Plan, stop: Stop) -> dict[str, Any]:

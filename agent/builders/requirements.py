@@ -6,12 +6,13 @@ lock (`uv.lock`, `pylock.toml`), else `project.dependencies` of `pyproject.toml`
 `--find-links wheels`) are set apart, since they need the code.
 """
 
+import re
 import subprocess
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from agent.builders.uv import uv_program
 from agent.model.cause import Cause
@@ -30,6 +31,7 @@ from agent.model.job.requirements import (
     shown,
 )
 from agent.ports.builder import BuildRequest
+from agent.ports.url import UrlPort
 from agent.system.tasks import in_thread
 
 _LARGEST_LOCK: Final = 32 * 1024 * 1024
@@ -55,8 +57,8 @@ _FOREIGN_LOCKS: Final = {
     "pdm.lock": "pdm export -o requirements.txt",
 }
 
-#: Content of a URL that a requirement file includes.
-Fetch = Callable[[str], Awaitable[bytes]]
+T = TypeVar("T")
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,14 @@ class Requirements:
         if self:
             return ()
         return tuple(f"build: no packages are installed: {remark}" for remark in self.remarks)
+
+    def named_urls(self) -> Iterator[tuple[str, str]]:
+        """URLs that an installer would fetch, each with the line that names it."""
+        lines = ((line.text, line.where) for line in (*self.lines, *self.constraints))
+        more = ((line, self.found_in) for _, lines in self.variants for line in lines)
+        for text, where in (*lines, *more, (self.pylock, self.found_in)):
+            for match in _URL.finditer(text):
+                yield match[0], where
 
     @property
     def mode(self) -> str:
@@ -147,9 +157,11 @@ async def fetch_requirements(
     request: BuildRequest,
     environment: Mapping[str, str],
     threads: Executor,
-    fetch: Fetch | None,
+    urls: UrlPort | None,
 ) -> Requirements:
     """As `find_requirements`, with the content of included URLs and the agent's index strategy.
+
+    Every URL that it names was checked.
 
     A strategy on the command line reaches containers too, and is a part of the content key and
     of BuildKit's key for the layer. What the requirements themselves ask for has precedence.
@@ -163,24 +175,35 @@ async def fetch_requirements(
             threads, lambda _: find_requirements(request.context, request.root, remote)
         )
         if not found.unread:
+            if urls is not None:
+                await _check_urls(found, urls)
             strategy = environment.get("UV_INDEX_STRATEGY")
             if strategy and "--index-strategy" not in found.options:
                 options = (*found.options, "--index-strategy", strategy)
                 return replace(found, options=options)
             return found
         for url, where in found.unread:
-            if fetch is None or len(remote) == _MOST_URLS:
+            if urls is None or len(remote) == _MOST_URLS:
                 raise PolicyError(
                     Cause.POLICY_SOURCE,
                     f"{where}: '{url}' is not fetched.",
                     hint="Copy the file into the source, and include the copy.",
                 )
-            try:
-                remote[url] = await fetch(url)
-            except JobError as error:
-                raise type(error)(
-                    error.cause, f"{where}: {error.message}", hint=error.hint
-                ) from None
+            remote[url] = await _located(where, urls.fetch(url))
+
+
+async def _check_urls(found: Requirements, urls: UrlPort) -> None:
+    for url, where in found.named_urls():
+        await _located(where, urls.check(url))
+
+
+async def _located(where: str, work: Awaitable[T]) -> T:
+    """An error names the line that caused it."""
+    try:
+        return await work
+    except JobError as error:
+        message = f"{where}: {error.message}"
+        raise type(error)(error.cause, message, hint=error.hint) from None
 
 
 def find_requirements(

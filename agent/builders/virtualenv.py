@@ -15,7 +15,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,7 +23,6 @@ from typing import Final
 from agent.builders.image.content_key import content_key, tree_digest
 from agent.builders.installation import Installation
 from agent.builders.requirements import (
-    Fetch,
     fetch_requirements,
     find_requirements,
 )
@@ -34,6 +33,7 @@ from agent.model.errors import JobError
 from agent.model.work import Image
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink
+from agent.ports.url import UrlPort
 from agent.system import cache
 from agent.system.child import Command, Tail, run
 from agent.system.job_users import JobUser, JobUsers, kill_all, take_over
@@ -81,7 +81,7 @@ class VirtualenvBuilder:
         threads: Executor,
         environment: Mapping[str, str],
         processes: Path = Path("/proc"),
-        fetch: Fetch | None = None,
+        urls: UrlPort | None = None,
         users: JobUsers | None = None,
     ) -> None:
         self._config = config
@@ -91,7 +91,7 @@ class VirtualenvBuilder:
         self._threads = threads
         self._environment = environment
         self._processes = processes
-        self._fetch = fetch
+        self._urls = urls
         self._users = users
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
@@ -106,7 +106,7 @@ class VirtualenvBuilder:
         """See `BuilderPort`. Code counts only where packages are installed from it."""
         _refuse_images(request)
         requirements = await fetch_requirements(
-            request, self._environment, self._threads, self._fetch
+            request, self._environment, self._threads, self._urls
         )
         interpreter = await self._interpreter(request)
         found = indexes(self._config, self._environment)
@@ -183,7 +183,7 @@ class VirtualenvBuilder:
         self, request: BuildRequest, folder: Path, log: LogSink, user: JobUser | None
     ) -> None:
         requirements = await fetch_requirements(
-            request, self._environment, self._threads, self._fetch
+            request, self._environment, self._threads, self._urls
         )
         interpreter = await self._interpreter(request)
         files = requirements.files(request.root, request.root.resolve(), editable=False)
@@ -200,8 +200,19 @@ class VirtualenvBuilder:
         variables = self._variables() if user is None else self._users_variables(user, folder)
         variables |= {"UV_CACHE_DIR": str(gate / _CACHE)}
         context = request.context
-        made = Installation(uv, variables, user, context, requirements, files, folder, log)
-        await made.run(interpreter.path)
+        async with self._proxy() as proxy:
+            variables |= proxy
+            made = Installation(uv, variables, user, context, requirements, files, folder, log)
+            await made.run(interpreter.path)
+
+    def _proxy(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
+        """Uv asks whatever address an index or a redirect names; the proxy refuses some.
+
+        Not where a proxy is configured, which then decides.
+        """
+        if self._urls is None or indexes(self._config, self._environment).proxies:
+            return nullcontext({})
+        return self._urls.proxy()
 
     def _variables(self) -> dict[str, str]:
         """Environment of uv where it runs as the agent's user."""

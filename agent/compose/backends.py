@@ -5,7 +5,7 @@ imports each one where it is chosen, which keeps the start of the process short.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from agent.ports.artifact import ArtifactPort
     from agent.registries.logins import LoginSource
     from agent.registries.oci import OciRegistry
+    from agent.sources.address_policy import AddressPolicy
+    from agent.sources.url_access import UrlAccess
     from agent.system.job_users import JobUsers
 
 #: Seconds in which an engine must answer at startup.
@@ -273,7 +275,7 @@ def image_builder(
                 threads=context.threads,
                 environment=context.environment,
                 registry=registry,
-                fetch=_file_fetch(context),
+                urls=_url_access(context),
             )
         case "noop" | "virtualenv":
             return NoBuilder(config.type)
@@ -281,14 +283,27 @@ def image_builder(
             assert_never(config.type)
 
 
-def _file_fetch(context: BackendContext) -> Callable[[str], Awaitable[bytes]]:
-    """How builders fetch requirement files that others include by URL."""
+def _url_access(context: BackendContext) -> "UrlAccess":
+    """How builders check and fetch what jobs name by URL."""
+    from agent.builders.uv import indexes
+    from agent.sources.url_access import UrlAccess
+
+    found = indexes(context.config.builder, context.environment)
+    listed = " ".join(filter(None, (found.index_url, found.extra_index_urls))).split()
+    urls = [URL(each) for each in listed]
+    hosts = [(url.host, url.port) for url in urls if url.host and url.port]
+    return UrlAccess(address_policy(context, hosts), context.threads)
+
+
+def address_policy(
+    context: BackendContext, configured: Iterable[tuple[str, int]] = ()
+) -> "AddressPolicy":
+    """Which addresses may be connected to because a user named them."""
     from agent.sources.address_policy import AddressPolicy
-    from agent.sources.text_file import TextFileFetcher
 
     embedded = context.control_plane is not None or context.embedded_elsewhere
-    policy = AddressPolicy(context.config.sources.git.private_hosts, embedded)
-    return TextFileFetcher(policy, context.threads).fetch
+    hosts = context.config.sources.private_hosts
+    return AddressPolicy(hosts, embedded, configured=tuple(configured))
 
 
 def _process_backend(
@@ -311,7 +326,7 @@ def _process_backend(
         context.cache / "python",
         threads=threads,
         environment=context.environment,
-        fetch=_file_fetch(context),
+        urls=_url_access(context),
         users=users,
     )
     # Processes need virtual environments whichever builder makes the images, unless the
@@ -431,7 +446,7 @@ def make_sources(
     git = GitFetcher(
         config.sources.git,
         context.cache / "git",
-        embedded=context.control_plane is not None or context.embedded_elsewhere,
+        policy=address_policy(context),
         threads=context.threads,
         environment=context.environment,
     )

@@ -30,9 +30,6 @@ class GitConfig(Model):
     ssh_key: UserPath | None = None
     #: PEM bundle for HTTPS remotes; else the environment's.
     ca_bundle: UserPath | None = None
-    #: Networks or host names whose private addresses may be reached; `["*"]` allows all.
-    #: `None`: all with an embedded control plane, none otherwise.
-    private_hosts: tuple[str, ...] | None = None
     #: For one fetch.
     timeout: Duration = 600.0
     #: Without any progress of the transfer.
@@ -49,6 +46,10 @@ class CodeConfig(Model):
 class SourcesConfig(Model):
     """All sources."""
 
+    #: Networks or host names whose private addresses may be reached by what users name: Git
+    #: remotes, packages, registries; `["*"]` allows all. `None`: all with an embedded control
+    #: plane, none otherwise.
+    private_hosts: tuple[str, ...] | None = None
     git: GitConfig = GitConfig()
     code: CodeConfig = CodeConfig()
 

@@ -22,6 +22,7 @@ from agent.model.job.job_file import PATCH_NAME
 from agent.model.job.names import stored_remote
 from agent.model.job.paths import inside
 from agent.model.spec import GitSource
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.checkout import apply_patch
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
@@ -112,8 +113,9 @@ class Repositories:
                 password=SecretReference(value=SecretStr(unquote(parts.password or ""))),
             )
             config = config.model_copy(update={"credentials": (*config.credentials, credential)})
+        policy = AddressPolicy(None, embedded=True)  # the user's own machine and repository
         return GitFetcher(
-            config, self.cache, embedded=True, threads=self.threads, environment=self.environment
+            config, self.cache, policy=policy, threads=self.threads, environment=self.environment
         )
 
     async def draft_checkout(self, request: JobRequest) -> JobDraft | str:

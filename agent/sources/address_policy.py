@@ -22,6 +22,10 @@ _EMBEDS_IPV4: Final = tuple(
     ipaddress.ip_network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")
 )
 
+_PUBLIC_IPV6: Final = ipaddress.ip_network("2000::/3")
+#: Reserved after this version of Python: documentation, and the old anycast of 6to4.
+_RESERVED: Final = tuple(map(ipaddress.ip_network, ("3fff::/20", "192.88.99.0/24")))
+
 
 def system_resolver(host: str, port: int) -> list[str]:
     """All addresses of a host, resolved as the machine does it. Blocks.
@@ -42,6 +46,8 @@ class AddressPolicy:
     #: The control plane is embedded: the user is the administrator.
     embedded: bool
     resolver: Resolver = system_resolver
+    #: Hosts and ports that the administrator configured for another purpose: package indexes.
+    configured: tuple[tuple[str, int], ...] = ()
 
     async def addresses(self, remote: Remote, threads: Executor) -> tuple[str, ...]:
         """Resolve a remote's host, check every address, and return them.
@@ -60,8 +66,9 @@ class AddressPolicy:
                 hint="Check its spelling and the agent's name server.",
             ) from None
         parsed = [ipaddress.ip_address(text.partition("%")[0]) for text in found]
-        for address in parsed:
-            self._check(remote, address)
+        if (remote.host, remote.port) not in self.configured:
+            for address in parsed:
+                self._check(remote, address)
         return tuple(str(address) for address in parsed)
 
     def _refuse_unusual_form(self, remote: Remote) -> None:
@@ -84,11 +91,9 @@ class AddressPolicy:
             raise _refused(remote, address, "link-local and metadata addresses are never allowed")
         if inner.is_unspecified or inner.is_multicast or _is_broadcast(inner):
             raise _refused(remote, address, "it is not the address of a single host")
-        if not inner.is_global and not self._listed(remote.host, inner):
+        if not _is_public(inner) and not self._listed(remote.host, inner):
             raise _refused(
-                remote,
-                address,
-                "private addresses are allowed by `sources.git.private_hosts` only",
+                remote, address, "private addresses are allowed by `sources.private_hosts` only"
             )
 
     def _listed(self, host: str, address: Address) -> bool:
@@ -111,6 +116,13 @@ def _inner(address: Address) -> Address:
     return ipaddress.IPv4Address(low) if compatible or translated else address
 
 
+def _is_public(address: Address) -> bool:
+    """IPv6 has assigned one block for public use: site-local and other old ranges are outside."""
+    if not address.is_global or any(address in network for network in _RESERVED):
+        return False
+    return address.version == 4 or address in _PUBLIC_IPV6  # noqa: PLR2004
+
+
 def _is_broadcast(address: Address) -> bool:
     return address.version == 4 and address.is_reserved  # noqa: PLR2004 -- 240.0.0.0/4
 
@@ -130,5 +142,5 @@ def _matches(entry: str, host: str, address: Address) -> bool:
 def _refused(remote: Remote, address: object, why: str) -> PolicyError:
     return PolicyError(
         Cause.POLICY_SOURCE,
-        f"Git URL '{remote.url}' leads to {address}, which is not allowed: {why}.",
+        f"URL '{remote.url}' leads to {address}, which is not allowed: {why}.",
     )

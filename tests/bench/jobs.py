@@ -13,6 +13,7 @@ from pathlib import Path
 
 from agent.config.execution import GitConfig
 from agent.model.spec import GitSource
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.source import GitFetcher
 from agent.testing.builder_suite import RecordingLog
 from tests.bench.ours import system
@@ -125,7 +126,7 @@ async def git_difference(root: Path) -> list[Row]:
         git = GitFetcher(
             GitConfig(protocols=["https", "ssh", "file"]),
             cache,
-            embedded=True,
+            policy=AddressPolicy(None, embedded=True),
             threads=threads,
             environment=dict(os.environ),
         )

@@ -6,12 +6,11 @@ address policy applies to those, and they receive no credentials. `git lfs` runs
 tree, so that it reads no other configuration of the repository.
 """
 
-import asyncio
 import re
 import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +18,7 @@ from typing import Final
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
 from agent.ports.log import LogSink, write_line
-from agent.sources.address_policy import AddressPolicy
+from agent.sources.address_proxy import AddressProxy, address_proxy
 from agent.sources.git.access import Access
 from agent.sources.git.command import Settings
 from agent.sources.git.mirror import Mirror
@@ -37,11 +36,6 @@ _LONGEST_POINTER: Final = 1024
 _PROGRESS: Final = ("lfs.forceprogress", "true")
 #: Times, and seconds between them; by default `git lfs` repeats refusals for minutes.
 _RETRIES: Final = (("lfs.transfer.maxretries", "2"), ("lfs.transfer.maxretrydelay", "1"))
-_CONNECT: Final = re.compile(rb"CONNECT \[?([0-9A-Za-z:._-]+?)\]?:([0-9]{1,5}) HTTP/1\.[01]\r\n")
-_LONGEST_HEAD: Final = 16 * 1024
-_BLOCK: Final = 64 * 1024
-#: Seconds for a connection to be established.
-_CONNECT_TIMEOUT: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +85,7 @@ class LargeFiles:
     @asynccontextmanager
     async def _proxy(
         self, server: Remote
-    ) -> AsyncIterator[tuple["AddressProxy | None", Mapping[str, str]]]:
+    ) -> AsyncIterator[tuple[AddressProxy | None, Mapping[str, str]]]:
         """An address proxy and its variables; `None` where the environment sets a proxy."""
         if self.access.proxied(server):
             yield None, {}
@@ -184,83 +178,3 @@ def _fill(store: Path, into: Path, pointers: dict[str, tuple[str, int]]) -> None
 
 def _content(store: Path, digest: str) -> Path:
     return store / digest[:2] / digest[2:4] / digest
-
-
-class AddressProxy:
-    """A proxy on loopback that applies the address policy to a program's connections.
-
-    `git lfs` takes addresses from its server's answers and resolves them itself, so they cannot be
-    pinned. Only TLS (`CONNECT`) passes, unread. `git lfs` uses no proxy for loopback addresses.
-    """
-
-    def __init__(self, policy: AddressPolicy, threads: Executor) -> None:
-        self._policy = policy
-        self._threads = threads
-        self._open: set[asyncio.Task[None]] = set()
-        #: The last refusal; the program's own error does not say why.
-        self.refused: LaunchError | None = None
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection."""
-        task = asyncio.create_task(self._serve(reader, writer))
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await self._pass(reader, writer)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            with suppress(OSError):
-                writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
-        except LaunchError as error:
-            self.refused = error
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-        finally:
-            writer.close()
-
-    async def close(self) -> None:
-        """End all connections."""
-        for task in self._open:
-            task.cancel()
-        await asyncio.gather(*self._open, return_exceptions=True)
-
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        match = _CONNECT.match(await reader.readuntil(b"\r\n\r\n"))
-        if match is None:
-            writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
-            return
-        host, port = match[1].decode().lower(), int(match[2])
-        remote = Remote("https", host, port, None, "/")
-        address = (await self._policy.addresses(remote, self._threads))[0]
-        async with asyncio.timeout(_CONNECT_TIMEOUT):
-            remote_reader, remote_writer = await asyncio.open_connection(address, port)
-        try:
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await asyncio.gather(_copy(reader, remote_writer), _copy(remote_reader, writer))
-        finally:
-            remote_writer.close()
-
-
-@asynccontextmanager
-async def address_proxy(
-    policy: AddressPolicy, threads: Executor
-) -> AsyncIterator[tuple[AddressProxy, str]]:
-    """A proxy that listens while the context lasts, and its URL."""
-    proxy = AddressProxy(policy, threads)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
-    try:
-        port = server.sockets[0].getsockname()[1]
-        yield proxy, f"http://127.0.0.1:{port}"
-    finally:
-        server.close()
-        await proxy.close()
-        await server.wait_closed()
-
-
-async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Copy until the end, and pass the end on; a broken connection counts as one."""
-    with suppress(OSError):
-        while block := await source.read(_BLOCK):
-            target.write(block)
-            await target.drain()
-        target.write_eof()

@@ -14,7 +14,7 @@ from agent.model.spec import GitSource
 from agent.model.units import format_duration
 from agent.model.work import SourceTree
 from agent.ports.log import LogSink, write_line
-from agent.sources.address_policy import AddressPolicy, Resolver, system_resolver
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.access import Access, Session, remove_leftover_credentials
 from agent.sources.git.checkout import check_links, checkout, submodules
 from agent.sources.git.command import GitProgram
@@ -40,8 +40,7 @@ _DEEPEST_SUBMODULE: Final = 8
 class GitFetcher:
     """`SourcePort` for git repositories.
 
-    `cache` is a folder for mirrors only. `embedded`: the control plane is embedded, so that private
-    addresses are allowed where nothing is configured.
+    `cache` is a folder for mirrors only.
     """
 
     def __init__(
@@ -49,15 +48,13 @@ class GitFetcher:
         config: GitConfig,
         cache: Path,
         *,
-        embedded: bool,
+        policy: AddressPolicy,
         threads: Executor,
         environment: Mapping[str, str],
-        resolver: Resolver = system_resolver,
     ) -> None:
         self._config = config
         self._threads = threads
         program = GitProgram(config, environment)
-        policy = AddressPolicy(config.private_hosts, embedded, resolver)
         private = cache / "private"
         self._access = Access(program, policy, private, threads)
         self._mirrors = MirrorCache(cache / "mirrors", program, threads)

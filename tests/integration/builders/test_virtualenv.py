@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from agent.builders import virtualenv
 from agent.builders.uv import uv_program
@@ -14,6 +16,8 @@ from agent.builders.virtualenv import VirtualenvBuilder
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.sources.address_policy import AddressPolicy
+from agent.sources.url_access import UrlAccess
 from agent.testing.builder_suite import RecordingLog
 from tests.integration.builders.locked import LOCKED_PROJECT, UV_LOCK
 from tests.integration.builders.refusing import refused
@@ -21,10 +25,10 @@ from tests.integration.builders.refusing import refused
 
 @pytest.fixture
 def virtualenvs(tmp_path, threads):
-    def make(*, environment=None, processes=Path("/proc"), **config):
+    def make(*, environment=None, processes=Path("/proc"), urls=None, **config):
         return VirtualenvBuilder(
             BuilderConfig(**config), tmp_path / "cache", threads=threads, processes=processes,
-            environment=dict(os.environ) if environment is None else environment,
+            urls=urls, environment=dict(os.environ) if environment is None else environment,
         )  # fmt: skip
 
     return make
@@ -250,3 +254,62 @@ async def test_a_pylock_is_read_by_uv_itself(virtualenvs, request_for, build, tm
     (root / "pylock.toml").write_text("lock-version = [")
     error = await refused(virtualenvs(), request_for(root), build)
     assert error.cause is Cause.BUILD_REQUIREMENTS
+
+
+@pytest.fixture
+async def inner():
+    """A server on this machine's loopback, which counts what asks it."""
+    asked = []
+
+    async def answer(request):
+        asked.append(request.path)
+        return web.Response(text="<a href='/x-1-py3-none-any.whl'>x-1-py3-none-any.whl</a>")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with TestServer(app) as made:
+        yield f"127.0.0.1:{made.port}", asked
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "x @ http://{0}/x-1-py3-none-any.whl", "http://{0}/x-1-py3-none-any.whl",
+        "--index-url http://{0}/simple\nx", "--extra-index-url http://{0}/simple\nx",
+        "--find-links http://{0}/links\nx", "x @ git+http://{0}/x.git", "-e git+http://{0}/x#egg=x",
+        "-r http://{0}/more.txt", "-c http://{0}/pins.txt\nsix", "x @ git+file:///tmp/x",
+        "x @ git+ssh://git@{0}/x.git", "x @ http://2130706433:1/x-1-py3-none-any.whl",
+    ],
+)  # fmt: skip
+async def test_requirements_reach_no_private_address(
+    virtualenvs, request_for, build, job, inner, threads, lines
+):
+    address, asked = inner
+    (job / "requirements.txt").write_text(lines.format(address))
+    urls = UrlAccess(AddressPolicy((), embedded=False), threads)
+    error = await refused(virtualenvs(urls=urls), request_for(job), build)
+    assert error.cause is Cause.POLICY_SOURCE
+    assert error.message.startswith("requirements.txt, line 1: ")
+    assert asked == []
+
+
+async def test_a_redirect_of_an_index_reaches_no_private_address(
+    virtualenvs, request_for, build, job, inner, threads
+):
+    address, asked = inner
+
+    async def redirect(request):
+        raise web.HTTPFound(f"http://{address}{request.path}")
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", redirect)
+    (job / "requirements.txt").write_text("x\n")
+    async with TestServer(app) as index:
+        configured = (("127.0.0.1", index.port),)
+        urls = UrlAccess(AddressPolicy((), embedded=False, configured=configured), threads)
+        made = virtualenvs(
+            urls=urls, index_url=f"http://127.0.0.1:{index.port}/simple",
+            environment={"PATH": os.environ["PATH"]},
+        )  # fmt: skip
+        await refused(made, request_for(job), build)
+    assert asked == []

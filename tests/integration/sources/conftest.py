@@ -8,6 +8,7 @@ import pytest
 from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.spec import GitSource
+from agent.sources.address_policy import AddressPolicy, system_resolver
 from agent.sources.git.source import GitFetcher
 from agent.testing.builder_suite import RecordingLog
 
@@ -30,10 +31,12 @@ class Bench:
 
     def fetcher(self, config: GitConfig, *, embedded=True, **more) -> GitFetcher:
         environment = more.pop("environment", self.environment)
+        policy = AddressPolicy(
+            more.pop("private_hosts", None), embedded, more.pop("resolver", system_resolver)
+        )
         return GitFetcher(
-            config, self.cache, embedded=embedded, threads=self.threads,
-            environment=environment, **more,
-        )  # fmt: skip
+            config, self.cache, policy=policy, threads=self.threads, environment=environment, **more
+        )
 
     async def fetch(self, config: GitConfig, url: str, ref=None, **more):
         entity, submodules = more.pop("entity", "team"), more.pop("submodules", False)

@@ -16,7 +16,7 @@ import pytest
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.address_policy import AddressPolicy
-from agent.sources.git.lfs import address_proxy
+from agent.sources.address_proxy import address_proxy
 from tests.infrastructure.git_repository import WEIGHTS
 
 pytestmark = pytest.mark.git_servers

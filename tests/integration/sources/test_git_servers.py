@@ -13,6 +13,7 @@ from agent.config.base import SecretReference
 from agent.config.execution import GitConfig, GitCredential
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
+from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.access import credential_helper
 from agent.sources.git.source import GitFetcher
 
@@ -243,7 +244,8 @@ def test_what_a_killed_agent_left_is_removed(tmp_path, threads):
     left = tmp_path / "private" / "credential-x"
     left.mkdir(parents=True)
     (left / "password").write_text("secret")
-    GitFetcher(GitConfig(), tmp_path, embedded=True, threads=threads, environment={})
+    policy = AddressPolicy(None, embedded=True)
+    GitFetcher(GitConfig(), tmp_path, policy=policy, threads=threads, environment={})
     assert not left.exists()
 
 
@@ -341,5 +343,5 @@ async def test_addresses_are_pinned_so_that_names_are_resolved_once(bench, git_c
 async def test_private_addresses_are_refused_beside_a_server(bench, git_config, git_servers, url):
     with pytest.raises(PolicyError, match="private_hosts"):
         await bench.fetch(git_config, url, embedded=False)
-    listed = git_config.model_copy(update={"private_hosts": ("127.0.0.0/8",)})
-    assert (await bench.fetch(listed, url, embedded=False)).commit
+    listed = ("127.0.0.0/8",)
+    assert (await bench.fetch(git_config, url, embedded=False, private_hosts=listed)).commit

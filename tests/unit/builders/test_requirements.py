@@ -137,6 +137,16 @@ def test_a_project_file_that_cannot_be_read_is_named(root, text, words):
     assert message.startswith("jobs/hello/pyproject.toml")
 
 
+class Urls:
+    """`UrlPort` that allows everything."""
+
+    def __init__(self, fetch):
+        self.fetch = fetch
+
+    async def check(self, url):
+        pass
+
+
 async def test_included_urls_are_fetched_with_what_they_include(root, threads):
     write(root, requirements_dot_txt="six\n-c https://host/a.txt\n")
     files = {"https://host/a.txt": b"six<2\n-c b.txt\n", "https://host/b.txt": b"seven<8\n"}
@@ -144,7 +154,7 @@ async def test_included_urls_are_fetched_with_what_they_include(root, threads):
     async def fetch(url):
         return files[url]
 
-    found = await fetch_requirements(request(root), {}, threads, fetch)
+    found = await fetch_requirements(request(root), {}, threads, Urls(fetch))
     assert found.files(root, root)["constraints.txt"] == "six<2\nseven<8\n"
 
 
@@ -154,7 +164,10 @@ async def test_urls_that_may_not_be_fetched_are_refused_with_the_line(root, thre
     async def fetch(url):
         raise PolicyError(Cause.POLICY_SOURCE, "Not allowed.", hint="Ask.")
 
-    for given, words in ((fetch, "line 2: Not allowed. Ask."), (None, "is not fetched. Copy the")):
+    for given, words in (
+        (Urls(fetch), "line 2: Not allowed. Ask."),
+        (None, "is not fetched. Copy the"),
+    ):
         with pytest.raises(PolicyError) as caught:
             await fetch_requirements(request(root), {}, threads, given)
         assert words in str(caught.value)

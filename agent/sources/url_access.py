@@ -1,7 +1,10 @@
-"""Small files that a source names by URL: requirement files that others include."""
+"""URLs that a job's requirements name: checked, fetched, or fetched by uv through a proxy."""
 
+import re
 import socket
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
@@ -11,23 +14,59 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.address_policy import AddressPolicy
-from agent.sources.git.remote import Remote
+from agent.sources.address_proxy import address_proxy
+from agent.sources.git.remote import Remote, without_credentials
 
 _LARGEST: Final = 1024 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
 _MOST_REDIRECTS: Final = 5
 _OK: Final = 200
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_PORTS: Final = {"http": 80, "https": 443}
+_PORTS: Final = {"http": 80, "https": 443, "ssh": 22}
+_HOST: Final = re.compile(r"[a-z0-9:._-]+")
+_ALLOWED: Final = "Use https, or copy the package into the source."
 _CURE: Final = "Copy the file into the source, and include the copy."
 
 
-class TextFileFetcher:
-    """Fetches files over HTTP; every address, also of redirects, passes the address policy."""
+class UrlAccess:
+    """`UrlPort` with the address policy, which holds for redirects, too."""
 
     def __init__(self, policy: AddressPolicy, threads: Executor) -> None:
         self._policy = policy
         self._threads = threads
+
+    async def check(self, url: str) -> None:
+        """See `UrlPort`."""
+        scheme, _, rest = url.partition("://")
+        scheme = scheme.lower().removeprefix("git+")
+        if scheme not in _PORTS:
+            message = f"URL '{without_credentials(url)}' has a protocol that is not allowed."
+            raise PolicyError(Cause.POLICY_SOURCE, message, hint=_ALLOWED)
+        try:
+            parts = urlsplit(f"{scheme}://{rest}")
+            host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS[scheme]
+        except ValueError:
+            host = ""
+        # A backslash is a slash for some programs, and then the host is another one.
+        if not _HOST.fullmatch(host) or "\\" in url:
+            message = f"URL '{without_credentials(url)}' names no valid host."
+            raise PolicyError(Cause.POLICY_SOURCE, message)
+        try:
+            await self._policy.addresses(Remote(scheme, host, port, None, "/"), self._threads)
+        except PolicyError:
+            raise
+        except JobError:
+            return  # with a proxy, perhaps only that can resolve it; else the program will fail
+
+    @asynccontextmanager
+    async def proxy(self) -> AsyncIterator[dict[str, str]]:
+        """See `UrlPort`."""
+        async with address_proxy(self._policy, self._threads, plain=True) as (_, url):
+            names = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+            variables = {each: url for name in names for each in (name, name.lower())}
+            # Git may use no local files, and nothing that knows no proxy but SSH.
+            variables |= {"NO_PROXY": "", "no_proxy": "", "GIT_ALLOW_PROTOCOL": "https:http:ssh"}
+            yield variables
 
     async def fetch(self, url: str) -> bytes:
         """The content of a file of at most 1 MiB.
@@ -49,7 +88,7 @@ class TextFileFetcher:
     async def _get(self, url: str) -> tuple[int, bytes]:
         """Status, and body or target of the redirect."""
         parts = urlsplit(url)
-        if parts.scheme not in _PORTS or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
             message = f"URL '{url}' is none of HTTP."
             raise PolicyError(Cause.POLICY_SOURCE, message, hint=_CURE)
         port = parts.port or _PORTS[parts.scheme]
@@ -57,8 +96,7 @@ class TextFileFetcher:
         try:
             addresses = await self._policy.addresses(remote, self._threads)
         except PolicyError as error:
-            message = error.message.removeprefix("Git ")
-            raise PolicyError(error.cause, message, hint=error.hint or _CURE) from None
+            raise PolicyError(error.cause, error.message, hint=error.hint or _CURE) from None
         connector = aiohttp.TCPConnector(resolver=_Pinned(addresses), use_dns_cache=False)
         try:
             async with (
