@@ -438,11 +438,11 @@ def _connections(config: AgentConfig, choice: RemoteServer | EmbeddedServer) -> 
                 "problem", "control plane", f"Keys travel to {choice.url} without encryption.",
                 "Put a proxy with TLS before the server, and use its https address.",
             )  # fmt: skip
-        if "*" in (config.sources.git.private_hosts or ()):
+        if "*" in (config.sources.private_hosts or ()):
             yield Finding(
-                "problem", "sources", '`sources.git.private_hosts: ["*"]` lets every submitter '
+                "problem", "sources", '`sources.private_hosts: ["*"]` lets every submitter '
                 "make this agent connect to hosts of its network.",
-                "List the Git servers that are meant.",
+                "List the hosts that are meant.",
             )  # fmt: skip
         return
     control = config.control

@@ -195,7 +195,7 @@ PROCESSES = {"local-container": {"enabled": False}}
         ({"builder": {"network": "host"}}, "Build steps"),
         ({"builder": {"buildkit": "tcp://build.example.org:1234"}}, "without TLS"),
         ({"url": "http://launch.example.org"}, "without encryption"),
-        ({"sources": {"git": {"private_hosts": ["*"]}}}, "every submitter"),
+        ({"sources": {"private_hosts": ["*"]}}, "every submitter"),
         ({"runners": PROCESSES}, "read this agent's key"),
         ({"runners": PROCESSES | {"local-process": {"user": "root"}}}, "is root"),
         ({"runners": PROCESSES | {"local-process": {"user": "no-such"}}}, "no user"),
