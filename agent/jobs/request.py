@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import project_in, stored_remote
 from agent.model.names import DEFAULT_PROJECT
+from agent.model.redact import has_credential
 
 Json = dict[str, Any]
 Kind = Literal["git", "code", "image"]
@@ -18,8 +19,6 @@ SourceChoice = Literal["auto", "git", "code"]
 #: `user@host:path`, git's short form of SSH addresses.
 _SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-#: A URL with a password, also where the rest of the URL is malformed.
-_PASSWORD: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*:[^/?#]*@")
 _GIT_SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
 
 
@@ -246,7 +245,7 @@ def refuse_password(url: str, where: str) -> None:
     Raises:
         InvalidInputError: names `where`, an option or a path of the launch spec, not the URL.
     """
-    if _PASSWORD.match(url):
-        message = f"{where}: the URL contains a password, which would be stored."
+    if has_credential(url):
+        message = f"{where}: the URL contains a password or token, which would be stored."
         hint = "Leave it out: the agent's credential helper or configuration has it."
         raise InvalidInputError(message, hint=hint)

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agent.jobs.request import SubmitOptions, refuse_password
+from agent.jobs.request import SubmitOptions
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.image_reference import parse_image
 from agent.model.names import DEFAULT_QUEUE, did_you_mean
@@ -88,8 +88,6 @@ def _check(spec: Json) -> None:
     if isinstance(base_image, str) and base_image:
         parse_image(base_image)
     source = parse_spec(spec).effective_source()
-    if source is not None and source.type == "git":
-        refuse_password(source.url, "`source.url`")
     if source is not None and source.type == "image":
         parse_image(source.image)
 

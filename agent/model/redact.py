@@ -91,6 +91,18 @@ _NAMED: Final = (
     ),
 )
 
+#: A password, or in its place a token of GitHub's, GitLab's or Hugging Face's.
+_CREDENTIAL: Final = re.compile(
+    r"[A-Za-z][A-Za-z0-9+.-]*://"
+    r"(?:[^/?#]*:[^/?#]*|(?:gh[a-z]_|github_pat_|gl[a-z]+-|hf_)[A-Za-z0-9_-]{16,})@"
+)
+
+
+def has_credential(url: str) -> bool:
+    """Whether a URL contains a password or token, also where the rest of it is malformed."""
+    return _CREDENTIAL.match(url) is not None
+
+
 #: First and last byte of what is masked.
 _Span = tuple[int, int]
 

@@ -5,13 +5,22 @@ Keys of W&B's `runSpec` keep their names and places; ours are `source`, `build`,
 send more.
 """
 
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
+from agent.model.redact import Redactor, has_credential
 from agent.model.units import parse_duration, parse_size
 
 Json = dict[str, Any]
@@ -19,6 +28,7 @@ Json = dict[str, Any]
 #: More than any machine has.
 _MOST_CPUS: Final = 1e6
 _MOST_MEMORY: Final = 2**60
+_COUNT: Final = re.compile("[0-9]{1,9}")
 _MOST_GPUS: Final = 10_000
 
 
@@ -60,6 +70,16 @@ class GitSource(_Value):
     submodules: bool = False
     #: Contents of files in Git LFS instead of pointers to them.
     lfs: bool = False
+
+    @field_validator("url")
+    @classmethod
+    def _without_credential(cls, url: str) -> str:
+        if has_credential(url):
+            raise ValueError(
+                "the URL contains a password or token, which would be stored and shown; leave it "
+                "out: the agent's credential helper or configuration has it"
+            )
+        return url
 
 
 class ImageSource(_Value):
@@ -191,7 +211,7 @@ def _reason(text: str) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = Redactor().text(repr(value))
     return text if len(text) <= 80 else text[:77] + "…"  # noqa: PLR2004
 
 
@@ -223,7 +243,7 @@ def _gpus(args: Json) -> int:
         return 1
     if value.startswith("device="):
         return len(value.removeprefix("device=").split(","))
-    if value.isdigit():
+    if _COUNT.fullmatch(value):
         return int(value)
     message = f"Resource argument `gpus`: '{value}' is neither a count, `all` nor `device=…`."
     raise InvalidInputError(message)

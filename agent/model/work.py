@@ -1,10 +1,12 @@
 """The values of an attempt (Claim → Resolved → Image → Outcome), and names of its workload."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from agent.model.capacity import Allocation
+from agent.model.errors import InvalidInputError
 from agent.model.phase import Phase
 from agent.model.spec import Json, LaunchSpec
 
@@ -19,6 +21,18 @@ LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"
 
 #: Lost leases after which an item is a suspect; the control plane quarantines at the third.
 _SUSPECT_LOSSES: Final = 2
+_ID: Final = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+
+def checked_id(text: str, what: str) -> str:
+    """An id that a server gave, which can stand in paths, names and URLs.
+
+    Raises:
+        InvalidInputError
+    """
+    if not _ID.fullmatch(text):
+        raise InvalidInputError(f"'{text[:80]}' cannot be the id of {what}.")
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +157,7 @@ def workload_labels(control_plane_id: str, lease: Lease) -> dict[str, str]:
 def lease_from_labels(labels: dict[str, str]) -> Lease | None:
     """The attempt that labels name; `None` when they are not ours or malformed."""
     try:
-        return Lease(labels[LABEL_ITEM], int(labels[LABEL_ATTEMPT]), int(labels[LABEL_EPOCH]))
-    except (KeyError, ValueError):
+        item = checked_id(labels[LABEL_ITEM], "an item")
+        return Lease(item, int(labels[LABEL_ATTEMPT]), int(labels[LABEL_EPOCH]))
+    except (KeyError, ValueError, InvalidInputError):
         return None

@@ -8,6 +8,7 @@ because the key would be sent along.
 import asyncio
 import base64
 import json
+import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -47,6 +48,8 @@ DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
 _LONGEST_RETRY_AFTER: Final = 60.0
+#: A NUL in JSON text, and not a backslash that is followed by `u0000`.
+_NUL: Final = re.compile(r"(?<!\\)(?P<before>(?:\\\\)*)\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +161,11 @@ class ControlPlaneClient:
         """
         if idempotent is None:
             idempotent = not document.lstrip().startswith("mutation")
-        payload = json.dumps({"query": document, "variables": dict(variables or {})})
+        payload = _encoded({"query": document, "variables": dict(variables or {})})
         answer = await self.send(
             "POST",
             "/graphql",
-            body=payload.encode(),
+            body=payload,
             headers={"Content-Type": "application/json"},
             deadline=deadline,
             idempotent=idempotent,
@@ -348,6 +351,17 @@ def _base_url(text: str) -> URL:
         message = "The server's address holds a user name or password."
         raise ConfigError(message, hint="Give the key by `api_key` or `api_key_file`.")
     return url.with_query(None).with_fragment(None)
+
+
+def _encoded(value: Any) -> bytes:
+    """As JSON; halves of characters and NUL, which outputs of programs have, are replaced.
+
+    Servers refuse them, and an outcome that is refused would never arrive.
+    """
+    text = json.dumps(value, ensure_ascii=False)
+    if "\\u0000" in text:
+        text = _NUL.sub(r"\g<before>\\ufffd", text)
+    return text.encode(errors="replace")
 
 
 def _data(answer: Response) -> dict[str, Any]:

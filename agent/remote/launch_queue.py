@@ -23,7 +23,7 @@ from agent.model.protocol import (
     RegisteredAgent,
 )
 from agent.model.spec import Json, parse_spec
-from agent.model.work import Claim, Lease
+from agent.model.work import Claim, Lease, checked_id
 from agent.ports.queue import Channel
 from agent.remote.client import LEASES, ControlPlaneClient
 
@@ -142,7 +142,7 @@ class LaunchQueue:
             agent_id=agent["id"],
             agent_name=agent["name"],
             entity=agent["entityName"],
-            control_plane_id=payload["controlPlaneId"],
+            control_plane_id=checked_id(payload["controlPlaneId"], "a control plane"),
             heartbeat_seconds=float(payload["heartbeatSeconds"]),
             lease_seconds=float(payload["leaseSeconds"]),
             held=await self._claims(payload["held"]),
@@ -333,8 +333,9 @@ def _log_path(lease: Lease, channel: Channel) -> str:
 
 def _lease(raw: Json) -> Lease:
     try:
-        return Lease(str(raw["itemId"]), int(raw["attempt"]), int(raw["epoch"]))
-    except (KeyError, TypeError, ValueError) as error:
+        item = checked_id(str(raw["itemId"]), "an item")
+        return Lease(item, int(raw["attempt"]), int(raw["epoch"]))
+    except (KeyError, TypeError, ValueError, InvalidInputError) as error:
         raise _broken_claim(error) from error
 
 

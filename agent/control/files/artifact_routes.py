@@ -24,6 +24,7 @@ BATCH_PATH: Final = "/storage/contents"
 
 #: W&B's clients send about 10 MiB at most.
 _STREAM_LIMIT: Final = 32 * 1024**2
+_INT32: Final = range(-(2**31), 2**31)
 _ALLOWED: Final = "GET, HEAD, OPTIONS, PUT"
 _BATCH_TYPE: Final = "application/vnd.launch.contents"
 #: Bytes of one content of a batch, and contents of one batch.
@@ -102,17 +103,24 @@ async def file_stream(request: web.Request) -> web.Response:
 
     Lines of history and output are accepted and not stored.
     """
-    body: Any = await read_json(request, _STREAM_LIMIT)
+    body: Any = await read_json(request, _STREAM_LIMIT, of_runs=True)
     if not isinstance(body, dict):
         raise InvalidInputError("The body must be one JSON object.")
     info, plane, principal = request.match_info, request.app[PLANE], principal_of(request)
     names = (info["entity"], info["project"], info["run"])
     run = await plane.runs.heartbeat(principal, *names)
     if body.get("complete") is True:
-        code = body.get("exitcode")
-        failed = code if isinstance(code, int) else int(body.get("failed") is True)
-        await plane.runs.complete(principal, *names, failed)
+        await plane.runs.complete(principal, *names, _exit_code(body))
     return web.json_response({"exitcode": None, "limits": {}, "stopped": run.stopped})
+
+
+def _exit_code(body: dict[str, Any]) -> int:
+    code = body.get("exitcode")
+    if isinstance(code, bool) or not isinstance(code, int):
+        return int(body.get("failed") is True)
+    if code not in _INT32:
+        raise InvalidInputError("`exitcode` is not an integer of 32 bits.")
+    return code
 
 
 def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:

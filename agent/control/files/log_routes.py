@@ -1,6 +1,7 @@
 """`POST|HEAD|GET /launch/items/{item}/attempts/{n}/logs/{channel}`."""
 
 import asyncio
+import re
 from typing import Final
 
 from aiohttp import web
@@ -19,6 +20,10 @@ PATH: Final = "/launch/items/{item}/attempts/{attempt}/logs/{channel}"
 _MAX_POST: Final = 4 * 1024**2
 #: Seconds after which a followed log is read again without a notification.
 _POLL_SECONDS: Final = 15.0
+_ID: Final = re.compile("[A-Za-z0-9]{1,64}")
+#: Attempts fit into 32 bits, offsets and epochs into 64.
+_NUMBER: Final = re.compile("[0-9]{1,9}")
+_OFFSET: Final = re.compile("[0-9]{1,18}")
 _CHANNELS: Final[dict[str, Channel]] = {"setup": "setup", "job": "job"}
 
 
@@ -114,7 +119,7 @@ async def _copy(
 def _key(request: web.Request) -> tuple[LogKey, Channel]:
     info = request.match_info
     channel = _CHANNELS.get(info["channel"])
-    if channel is None or not info["attempt"].isdecimal() or not info["item"].isalnum():
+    if channel is None or not _NUMBER.fullmatch(info["attempt"]) or not _ID.fullmatch(info["item"]):
         message = f"There is no log at {request.path}."
         raise InvalidInputError(message, hint="Channels are `setup` and `job`.")
     return LogKey(info["item"], int(info["attempt"]), channel), channel
@@ -124,6 +129,7 @@ def _number(request: web.Request, name: str, default: int | None = None) -> int:
     text = request.query.get(name)
     if text is None and default is not None:
         return default
-    if text is None or not text.isdecimal() or len(text) > 18:  # noqa: PLR2004 -- 64 bits
-        raise InvalidInputError(f"`{name}` must be a whole number from 0 on; seen: {text!r}.")
+    if text is None or not _OFFSET.fullmatch(text):
+        shown = "nothing" if text is None else f"'{text[:40]}'"
+        raise InvalidInputError(f"`{name}` must be a whole number from 0 on; seen: {shown}.")
     return int(text)

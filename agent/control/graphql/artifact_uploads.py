@@ -1,7 +1,6 @@
 """W&B's mutations that make an artifact: create, manifest, files, commit."""
 
 import asyncio
-import json
 from typing import Final
 
 from ariadne import ObjectType
@@ -16,6 +15,7 @@ from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.job.digest import decoded
 from agent.model.job.job_file import FILE_NAME, read_job_file
+from agent.model.json_values import decode
 from agent.model.spec import Json
 
 #: A job's file is read whole.
@@ -129,12 +129,11 @@ async def _job(
     if text is None:
         return None, f"It has no file `{FILE_NAME}`."
     try:
+        content: Json = decode(text, FILE_NAME)
         read_job_file(text.decode())
-    except UnicodeDecodeError:
-        return None, f"{FILE_NAME} is not UTF-8."
     except InvalidInputError as error:
         return None, str(error)
-    return json.loads(text), None
+    return content, None
 
 
 def _md5(spec: Json) -> str:

@@ -23,10 +23,12 @@ from graphql import (
     GraphQLNonNull,
     GraphQLSchema,
     InlineFragmentNode,
+    IntValueNode,
     NoUnusedVariablesRule,
     ObjectFieldNode,
     OperationDefinitionNode,
     SelectionSetNode,
+    StringValueNode,
     TypeInfo,
     TypeInfoVisitor,
     Visitor,
@@ -39,6 +41,9 @@ from graphql import (
     visit,
 )
 
+from agent.model.errors import InvalidInputError
+from agent.model.json_values import check_value
+
 #: Introspection by older clients nests 13 deep.
 MAX_DEPTH: Final = 15
 MAX_ALIASES: Final = 30
@@ -50,6 +55,7 @@ MAX_OPERATIONS: Final = 10
 #: Characters; ids and specs travel in variables, so a document has no reason to be large.
 _MAX_SOURCE: Final = 256 * 1024
 _MAX_ERRORS: Final = 5
+_DIGITS: Final = 20
 _CACHE_SIZE: Final = 512
 #: Dropping an unknown input field may leave the variable behind it unused.
 _RULES: Final = [rule for rule in specified_rules if rule is not NoUnusedVariablesRule]
@@ -84,6 +90,7 @@ class Documents:
         self.parsed += 1
         document = parse(text, max_lexical_tokens=MAX_TOKENS, max_source_length=_MAX_SOURCE)
         _check_limits(document)
+        visit(document, _CheckLiterals())
         info = TypeInfo(self._schema)
         tolerant: DocumentNode = visit(document, TypeInfoVisitor(info, _DropUnknownFields(info)))
         errors = validate(self._schema, tolerant, _RULES, max_errors=_MAX_ERRORS)
@@ -109,6 +116,25 @@ def operation_of(document: DocumentNode, name: str | None) -> OperationDefinitio
     if len(found) != 1:
         raise GraphQLError(f"The document has no single operation '{name or ''}'.")
     return found[0]
+
+
+class _CheckLiterals(Visitor):
+    """Refuses what cannot be stored, as the decoding of variables does."""
+
+    def enter_string_value(self, node: StringValueNode, *_args: Any) -> VisitorAction:
+        _check_literal(node.value)
+        return None
+
+    def enter_int_value(self, node: IntValueNode, *_args: Any) -> VisitorAction:
+        _check_literal(int(node.value) if len(node.value) <= _DIGITS else 10**_DIGITS)
+        return None
+
+
+def _check_literal(value: str | int) -> None:
+    try:
+        check_value(value, "The document")
+    except InvalidInputError as error:
+        raise GraphQLError(error.message) from None
 
 
 class _DropUnknownFields(Visitor):

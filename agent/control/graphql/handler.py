@@ -141,7 +141,9 @@ class GraphQLHandler:
             context.metrics.errors.labels(error["extensions"]["code"]).inc()
         # NaN and Infinity pass, as W&B's clients write and read them.
         text = json.dumps(response, separators=(",", ":"), ensure_ascii=False)
-        return web.Response(text=text, content_type="application/json")
+        # Halves of characters, which an older client may have stored, are written as escapes are.
+        body = text.encode(errors="backslashreplace")
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def _run(
         self, request: GraphQLRequest, context: Context, stopping: asyncio.Event

@@ -7,11 +7,16 @@ from typing import Any, Final
 from ariadne import ScalarType
 from graphql import GraphQLError
 
+from agent.model.errors import InvalidInputError
+from agent.model.json_values import decode
+
 JSON: Final = ScalarType("JSON")
 JSON_STRING: Final = ScalarType("JSONString")
 DATE_TIME: Final = ScalarType("DateTime")
 INT64: Final = ScalarType("Int64", serializer=int)
 
+_LONGEST: Final = 20
+_SHOWN: Final = 40
 _INT64_RANGE: Final = range(-(2**63), 2**63)
 
 
@@ -30,9 +35,9 @@ def _text_in(value: Any) -> Any:
     if not isinstance(value, str):
         raise GraphQLError("A JSONString is a string that holds JSON.")
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        raise GraphQLError(f"Not JSON: {value[:80]!r}.") from None
+        return decode(value, "The JSONString", of_runs=True)
+    except InvalidInputError as error:
+        raise GraphQLError(error.message) from None
 
 
 @DATE_TIME.serializer
@@ -48,11 +53,11 @@ def _long_in(value: Any) -> int:
         GraphQLError: not an integer of 64 bits.
     """
     try:
-        number = int(value) if isinstance(value, str) else value
+        number = int(value) if isinstance(value, str) and len(value) <= _LONGEST else value
     except ValueError:
         number = None
     if not isinstance(number, int) or isinstance(number, bool) or number not in _INT64_RANGE:
-        raise GraphQLError(f"Not a 64-bit integer: {value!r}.")
+        raise GraphQLError(f"Not a 64-bit integer: {str(value)[:_SHOWN]!r}.")
     return number
 
 

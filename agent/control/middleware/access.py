@@ -17,6 +17,7 @@ from agent.control.auth.policy import Kind
 from agent.control.middleware.browser_security import is_cross_site
 from agent.control.middleware.errors import error_response
 from agent.model.errors import AuthenticationError
+from agent.model.json_values import check_text
 
 
 class RouteAccess(StrEnum):
@@ -76,6 +77,9 @@ def undeclared(app: web.Application) -> list[str]:
 async def check_access(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Authenticate the caller, and refuse callers that the route's policy does not admit."""
     access = access_of(request.match_info.route.resource)
+    check_text(request.path, "The path")
+    for name, value in request.query.items():
+        check_text(name + value, "The query")
     try:
         await _authenticate(request)
     except AuthenticationError as error:

@@ -1,7 +1,6 @@
 """Request bodies, read within limits of size and time: whole, in pieces, or several in one."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +8,11 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from multidict import MultiDict
 
 from agent.control.files.storage import TooLargeError
 from agent.model.errors import InvalidInputError, LaunchError
+from agent.model.json_values import check_text, decode
 
 Target = TypeVar("Target")
 
@@ -57,19 +58,39 @@ async def read_bytes(request: web.Request, limit: int) -> bytes:
     return bytes(data)
 
 
-async def read_json(request: web.Request, limit: int) -> Any:
+async def read_json(request: web.Request, limit: int, *, of_runs: bool = False) -> Any:
     """The decoded body; bare NaN and Infinity pass.
 
     Raises:
-        InvalidInputError: not declared as JSON, or not JSON.
+        InvalidInputError: not declared as JSON, not JSON, or values that cannot be stored.
     """
     if request.content_type != "application/json":
         message = f"The body is declared as {request.content_type}."
         raise InvalidInputError(message, hint="Send Content-Type: application/json.")
+    return decode(await read_bytes(request, limit), "The body", of_runs=of_runs)
+
+
+async def read_form(request: web.Request) -> MultiDict[str]:
+    """The fields of a form, as a browser sends it.
+
+    Raises:
+        InvalidInputError: not a form, or texts that cannot be stored.
+        IncompleteBodyError: as `read_bytes`.
+    """
     try:
-        return json.loads(await read_bytes(request, limit))
-    except (ValueError, RecursionError):
-        raise InvalidInputError("The body is not JSON.") from None
+        with _receiving():
+            async with asyncio.timeout(_TIMEOUT):
+                sent = await request.post()
+    except (ValueError, LookupError):
+        raise InvalidInputError("The body is not a form in UTF-8.") from None
+    fields: MultiDict[str] = MultiDict()
+    for name, value in sent.items():
+        if not isinstance(value, str):
+            raise InvalidInputError(f"The field '{name[:80]}' is a file, and none is expected.")
+        check_text(name, "The name of a field")
+        check_text(value, f"The field '{name[:80]}'")
+        fields.add(name, value)
+    return fields
 
 
 async def pieces(request: web.Request) -> AsyncIterator[bytes]:

@@ -117,7 +117,10 @@ def is_cross_site(request: web.Request, *, by_browser: bool) -> bool:
 
 def _is_own_origin(request: web.Request, origin: str) -> bool:
     own = {urlsplit(base_url(request))[:2], (request.scheme, request.host)}
-    return urlsplit(origin)[:2] in own
+    try:
+        return urlsplit(origin)[:2] in own
+    except ValueError:
+        return False
 
 
 async def add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:

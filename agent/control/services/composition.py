@@ -15,6 +15,7 @@ from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
 from agent.model.json_schema import UnusableSchemaError, check_schema
+from agent.model.json_values import check_value
 from agent.model.names import CONTAINERS, PRIORITIES, PROCESSES, did_you_mean
 from agent.model.spec import Json, LaunchSpec, parse_spec
 
@@ -166,6 +167,7 @@ def parse_config(raw: Any, resource: str | None) -> Json:
     if not isinstance(arguments, dict):
         seen = type(arguments).__name__
         raise InvalidInputError(f"`config.resource_args` is a {seen}, not an object.")
+    check_value(raw, "`config`")
     for name, values in arguments.items():
         check_resource(name, "config.resource_args")
         if not isinstance(values, dict):
@@ -191,6 +193,7 @@ def parse_variables(raw: Any) -> dict[str, Json]:
     if not isinstance(raw, dict):
         seen = type(raw).__name__
         raise InvalidInputError(f"`templateVariables` is a {seen}.", hint=_SCHEMA_HINT)
+    check_value(raw, "`templateVariables`")
     return {str(name): _parse_variable(str(name), value) for name, value in raw.items()}
 
 

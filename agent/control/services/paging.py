@@ -3,6 +3,7 @@
 A page is queried with one row more than it has, which shows whether there is another.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -21,6 +22,8 @@ class Page(Generic[T]):
     has_next: bool
     total: int
 
+
+_CURSOR: Final = re.compile("[0-9]{1,18}")
 
 #: What clients ask for at most.
 PAGE_LIMIT: Final = 5_000
@@ -43,8 +46,10 @@ def cursor(text: str | None) -> int | None:
     """A cursor of an earlier page."""
     if text is None or text == "":
         return None
-    if not text.isdigit():
-        raise InvalidInputError(f"`after` is '{text}', which is not a cursor of an earlier page.")
+    if not _CURSOR.fullmatch(text):
+        raise InvalidInputError(
+            f"`after` is '{text[:40]}', which is not a cursor of an earlier page."
+        )
     return int(text)
 
 

@@ -25,6 +25,7 @@ from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.job.job_file import launch_layer, read_job_file
 from agent.model.job.names import parse_code_reference, parse_reference
+from agent.model.json_values import check_value
 from agent.model.names import DEFAULT_PROJECT, checked_project
 from agent.model.phase import Phase
 from agent.model.spec import ArtifactSource, Json, LaunchSpec
@@ -60,6 +61,8 @@ def prepare(
     Raises: see `Items.submit`.
     """
     submitted = wanted.run_spec
+    check_value(submitted, "The launch spec")
+    check_value(wanted.template_variables, "A template variable")
     project = checked_project(str(wanted.project or submitted.get("project") or DEFAULT_PROJECT))
     # Where the run is written: the queue's entity, or another the caller may write to.
     entity = str(submitted.get("entity") or queue.entity)

@@ -22,6 +22,7 @@ from agent.model.job.names import parse_reference
 from agent.model.phase import TERMINAL, Phase
 
 _CHANNELS: Final = (("setup", "Setup"), ("job", "Job"))
+_NUMBER: Final = re.compile("[0-9]{1,9}")
 _RAN: Final = frozenset({Phase.STARTED, Phase.SUCCEEDED, Phase.FAILED})
 #: Bytes of a log that a page without scripts shows.
 _TAIL: Final = 64 * 1024
@@ -196,7 +197,7 @@ async def _log(
     request: web.Request, record: ItemRecord, attempts: tuple[AttemptRecord, ...]
 ) -> LogView | None:
     wanted = request.query.get("attempt", "")
-    number = int(wanted) if wanted.isascii() and wanted.isdigit() else None
+    number = int(wanted) if _NUMBER.fullmatch(wanted) else None
     choice = choose_log(attempts, number, request.query.get("channel"))
     if choice is None:
         return None

@@ -11,6 +11,7 @@ from aiohttp import web
 from agent.control.app_keys import CONFIG, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.links import Links
+from agent.control.middleware.bodies import read_form
 from agent.control.services.assembly import Services
 from agent.control.services.jobs import JobRecord, JobVersion
 from agent.control.store.artifact_files import EntryRecord
@@ -137,8 +138,8 @@ async def launch(request: web.Request) -> web.StreamResponse:
     """Submit the version as the form says; shows the form with its errors when that fails."""
     plane, principal = request.app[PLANE], principal_of(request)
     shown = await _shown(request, plane, principal)
-    data = await request.post()
-    sent = job_form.Sent({key: [str(each) for each in data.getall(key)] for key in data})
+    data = await read_form(request)
+    sent = job_form.Sent({key: data.getall(key) for key in data})
     form = await _empty_form(plane, principal, shown)
     outcome = await job_form.submit(plane, principal, shown.version, form, sent)
     if isinstance(outcome, ItemRecord):

@@ -15,6 +15,7 @@ from agent.control.app_keys import (
     principal_of,
 )
 from agent.control.auth.policy import Kind
+from agent.control.middleware.bodies import read_form
 from agent.control.web.rendering import RENDERER
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 
@@ -41,8 +42,8 @@ async def sign_in_page(request: web.Request) -> web.StreamResponse:
 
 async def sign_in(request: web.Request) -> web.Response:
     """`POST /login` with form fields `key` and `next`; redirects to the form on failure."""
-    form = await request.post()
-    key, target = str(form.get("key", "")).strip(), str(form.get("next", ""))
+    form = await read_form(request)
+    key, target = form.get("key", "").strip(), form.get("next", "")
     try:
         principal = await request.app[PLANE].accounts.authenticate(key)
     except AuthenticationError:

@@ -74,6 +74,26 @@ async def test_a_wrong_spec_is_refused_and_leaves_nothing(world: World, spec, me
     assert (await world.plane.items.list(world.me)).total == 0
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2secret@git.example/r.git",
+        "ssh://user:hunter2secret@git.example:2/r",
+        "https://:hunter2secret@git.example/r",
+        "https://ghp_hunter2secret1234567@github.com/r",
+        "ftp://u:hunter2secret@h:port/r",
+    ],
+)
+async def test_a_repositorys_address_with_a_password_is_refused_and_not_shown(
+    world: World, url: str
+) -> None:
+    with pytest.raises(InvalidInputError, match="password or token") as refused:
+        await world.submit({"docker": {}, "source": {"type": "git", "url": url}})
+    assert "hunter2secret" not in str(refused.value)
+    for allowed in ("https://org@dev.azure.com/r", "git@host:r.git", "ssh://git@host/r"):
+        await world.submit({"docker": {}, "source": {"type": "git", "url": allowed}})
+
+
 async def test_an_unknown_queue_is_an_error_that_offers_near_misses(world: World) -> None:
     await world.queue("training")
     with pytest.raises(

@@ -131,7 +131,17 @@ async def test_a_refusal_that_does_not_arrive_is_left_to_the_lease(
 
 
 @pytest.mark.parametrize(
-    "change", [{"phase": "DREAMING"}, {"epoch": None}, {"attempt": "first"}, {"itemId": None}]
+    "change",
+    [
+        {"phase": "DREAMING"},
+        {"epoch": None},
+        {"attempt": "first"},
+        {"itemId": None},
+        {"itemId": "../../etc"},
+        {"itemId": "a/b"},
+        {"itemId": ""},
+        {"itemId": "-rf"},
+    ],
 )
 async def test_a_claim_against_the_schema_is_the_servers_fault(
     queue: LaunchQueue, end: FarEnd, change: dict[str, Any]
