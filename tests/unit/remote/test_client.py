@@ -39,7 +39,9 @@ async def test_a_document_goes_out_with_key_and_name(
     assert end.headers[0]["Authorization"].startswith("Basic ")
 
 
-async def test_texts_that_servers_refuse_are_replaced(client: ControlPlaneClient, end: FarEnd) -> None:
+async def test_texts_that_servers_refuse_are_replaced(
+    client: ControlPlaneClient, end: FarEnd
+) -> None:
     """An outcome quotes what a program printed, and must arrive."""
     end.then(data(ok=True))
     await client.execute(QUERY, {"a": "half \ud800 no\0 \\u0000 \\\0", "b\0": "é"})
