@@ -7,11 +7,9 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.options import Target, json_option, on_server
+from agent.cli.options import Json, Target, json_option, on_server
 from agent.cli.output import Columns, format_age, print_json, print_list
 from agent.model.errors import InvalidInputError
-
-Json = dict[str, Any]
 
 _KEY: Final = "{ id kind name hint user entity queues createdAt revokedAt }"
 _KEY_COLUMNS: Final[Columns] = {

@@ -1,10 +1,10 @@
 """`launch agent`: list, show, drain, stop."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from agent.cli.options import Target, json_option, on_server
+from agent.cli.options import Json, Target, json_option, on_server
 from agent.cli.output import (
     Columns,
     format_age,
@@ -19,8 +19,6 @@ from agent.model.units import format_size
 
 if TYPE_CHECKING:
     from agent.remote.user_operations import UserOperations
-
-Json = dict[str, Any]
 
 #: W&B's status of an agent that has shut down.
 _SHUT_DOWN: Final = "KILLED"

@@ -4,13 +4,13 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 from agent.cli.errors import show_error
 from agent.cli.follow import copy_log
-from agent.cli.options import Target, json_option, on_server, priority_from
+from agent.cli.options import Json, Target, json_option, on_server, priority_from
 from agent.cli.output import (
     Columns,
     format_age,
@@ -35,8 +35,6 @@ from agent.model.phase import PHASE_WORDS, TERMINAL, Phase, phases_named
 
 if TYPE_CHECKING:
     from agent.remote.user_operations import UserOperations
-
-Json = dict[str, Any]
 
 
 @click.group()

@@ -10,6 +10,7 @@ import click
 
 from agent.cli.options import (
     SOURCE_OPTIONS,
+    Json,
     Result,
     Target,
     json_option,
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
     from agent.jobs.request import Kind
     from agent.remote.artifacts.versions import ArtifactVersions
     from agent.remote.user_operations import UserOperations
-
-Json = dict[str, Any]
 
 _project = click.option(
     "-p", "--project", envvar=["LAUNCH_PROJECT", "WANDB_PROJECT"], help="Project of the job."

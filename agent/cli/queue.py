@@ -7,15 +7,12 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.options import Target, json_option, mapping_from, on_server, with_options
+from agent.cli.options import Json, Target, json_option, mapping_from, on_server, with_options
 from agent.cli.output import Columns, format_age, print_json, print_list, print_pairs, print_stderr
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
 from agent.model.names import did_you_mean
 from agent.model.phase import Phase
-
-Json = dict[str, Any]
-
 
 #: Keys of a queue file.
 _KEYS: Final = (

@@ -13,7 +13,7 @@ import click
 
 from agent.cli.follow import Screen, exit_code_for, follow_item, wait_for
 from agent.cli.job import print_progress, print_version
-from agent.cli.options import Target, json_option, on_server, with_options
+from agent.cli.options import Json, Target, json_option, on_server, with_options
 from agent.cli.output import print_json, print_stderr
 from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
 from agent.cli.terminal import escape_control_characters
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from agent.config.load import Loaded
     from agent.jobs.request import SubmitOptions
     from agent.remote.user_operations import UserOperations
-
-Json = dict[str, Any]
 
 #: As shells report a program that was ended by SIGPIPE.
 _PIPE_CLOSED: Final = 141

@@ -5,15 +5,13 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.options import SOURCE_OPTIONS, mapping_from, pairs_from, priority_from
+from agent.cli.options import SOURCE_OPTIONS, Json, mapping_from, pairs_from, priority_from
 from agent.cli.output import print_stderr
 from agent.jobs.request import SubmitOptions, check_options
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
 from agent.model.names import nearest
 from agent.model.spec import LaunchSpec, parse_spec
-
-Json = dict[str, Any]
 
 #: The project in which W&B keeps queues; ours have none.
 _WANDB_QUEUE_PROJECT: Final = "model-registry"
