@@ -117,25 +117,57 @@ async def test_a_control_plane_that_is_away_at_any_call_ends_no_job(
         assert await agent.terminate() == 0
 
 
+async def test_restarts_of_the_control_plane_while_sources_are_fetched_end_no_job(
+    home: Home,
+) -> None:
+    processes = Processes.make(home.root)
+    home.configure({"control": {"port": free_port()}, "max_jobs": 4, **processes.settings})
+    server = await home.start("launch", "server")
+    env = await pair(home)
+    agent = await home.start("launch-agent", "--queue", "default", **env)
+    submitted = []
+    for number in range(8):
+        code = home.root / f"code-{number}"
+        code.mkdir()
+        (code / "main.py").write_text("print('whole')\n")
+        for part in range(4):
+            (code / f"{part}.bin").write_bytes(bytes([number, part]) * 2**20)
+        submitted.append(await submit(home, "--uri", str(code), "-E", "python main.py"))
+        if number % 2:
+            # The jobs before it are being claimed, fetched, started or reported.
+            await server.kill()
+            server = await home.start("launch", "server")
+    for item in submitted:
+        shown = await phase(home, item, "SUCCEEDED", "ERRORED", "FAILED", "LOST", "REFUSED")
+        assert (shown["phase"], shown["attempt"]) == ("SUCCEEDED", 1), shown
+        assert (await home.launch("item", "logs", item)).out == "whole\n"
+    assert await agent.terminate() == 0
+
+
 @asynccontextmanager
 async def silent_index() -> AsyncIterator[tuple[str, asyncio.Queue[None]]]:
     """A package index that accepts connections and never answers; tells of each one."""
     reached: asyncio.Queue[None] = asyncio.Queue()
-    writers: list[asyncio.StreamWriter] = []
+    closing, closed = asyncio.Event(), asyncio.Semaphore(0)
+    count = 0
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
+        nonlocal count
+        count += 1
         reached.put_nowait(None)
-        while await reader.read(4096):
-            pass
-        writer.close()
+        await closing.wait()
+        writer.transport.abort()
+        closed.release()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
+    try:
         port = server.sockets[0].getsockname()[1]
         yield f"http://127.0.0.1:{port}/simple", reached
-        for writer in writers:
-            writer.transport.abort()
+    finally:
+        server.close()
+        closing.set()
+        for _ in range(count):
+            await closed.acquire()
 
 
 async def test_an_item_under_which_three_agents_died_is_quarantined(home: Home) -> None:
