@@ -68,6 +68,10 @@ class BuilderSuite:
         assert before == before.lower()
         assert before != after
 
+    async def test_a_builder_that_works_passes_its_check(self, builder: BuilderPort) -> None:
+        """The agent would claim nothing otherwise."""
+        await builder.check()
+
     async def test_what_was_never_built_is_not_found(self, builder: BuilderPort) -> None:
         """`find` invents nothing."""
         assert await builder.find("0" * 64) is None
