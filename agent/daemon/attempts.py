@@ -22,6 +22,7 @@ from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReas
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.environment import secrets_of
 from agent.pipeline.report import Report
+from agent.pipeline.trouble import Returns
 
 #: Attempts whose returns are counted.
 _MOST_RETURNED: Final = 10_000
@@ -47,8 +48,8 @@ class Attempts:
         #: Items whose jobs have not been started yet.
         self._preparing: set[Lease] = set()
         self._prepared = asyncio.Event()
-        #: How often an attempt was returned because of a failure that was not its own.
-        self._returns: LRUCache[tuple[str, int], int] = LRUCache(_MOST_RETURNED)
+        #: By item and attempt.
+        self._returns: LRUCache[tuple[str, int], Returns] = LRUCache(_MOST_RETURNED)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -163,10 +164,11 @@ class Attempts:
             folder=dependencies.attempts_dir / name,
             free=lambda: self._capacity.release(lease),
             prepared=lambda: self._end_preparing(lease),
-            returns=self._returns.get(key, 0),
+            returns=self._returns.get(key, Returns()),
         )
-        if await run_attempt(context, begin):
-            self._returns[key] = context.returns + 1
+        trouble = await run_attempt(context, begin)
+        if trouble is not None:
+            self._returns[key] = context.returns.with_one_for(trouble)
 
     def _end_preparing(self, lease: Lease) -> None:
         self._preparing.discard(lease)

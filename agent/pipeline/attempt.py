@@ -20,7 +20,7 @@ from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
 from agent.pipeline.run import create, permit_and_start, settle, watch
-from agent.pipeline.trouble import Trouble, delay_after, trouble_in
+from agent.pipeline.trouble import Trouble, trouble_in
 from agent.ports.log import write_line
 from agent.ports.runner import Workload
 
@@ -71,11 +71,10 @@ class Deliver:
 Begin = Prepare | Start | Settle | Follow | Deliver
 
 
-async def run_attempt(context: AttemptContext, begin: Begin) -> bool:
+async def run_attempt(context: AttemptContext, begin: Begin) -> Trouble | None:
     """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Returns true when its item was returned to the queue because of a failure that is not the
-    job's (`agent.pipeline.trouble`). Never raises for what happens to the job. If the task is
+    Returns the trouble for which its item was returned to the queue, if it was. Never raises for what happens to the job. If the task is
     cancelled, a started workload goes on running.
     """
     attempt = _Attempt(context)
@@ -102,7 +101,7 @@ class _Attempt:
         #: Set before the permit is asked for: from then on it may run.
         self._may_run = False
 
-    async def run(self, begin: Begin) -> bool:
+    async def run(self, begin: Begin) -> Trouble | None:
         outcome: Outcome | None
         try:
             outcome = await self._run_stages(begin)
@@ -113,7 +112,7 @@ class _Attempt:
         except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
             if (trouble := await self._trouble_in(error)) is not None:
                 await self._return_item(trouble)
-                return True
+                return trouble
             reference = uuid.uuid4().hex[:8]
             if not is_expected(error):
                 structlog.get_logger().error(
@@ -123,7 +122,7 @@ class _Attempt:
         if outcome is not None:
             self._context.free()
             await self._report_outcome(outcome)
-        return False
+        return None
 
     async def _run_stages(self, begin: Begin) -> Outcome:
         match begin:
@@ -243,7 +242,7 @@ class _Attempt:
         # After the release, nothing more is accepted.
         await context.report.setup.finished(_LOST_LOG_STALL)
         await retry_until_answered(
-            lambda: queue.release(context.lease, trouble.message, delay_after(context.returns)),
+            lambda: queue.release(context.lease, trouble.message, context.returns.delay),
             "return of an item",
             context.dependencies.sleep,
         )

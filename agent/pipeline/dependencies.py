@@ -17,7 +17,7 @@ from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.report import Report
-from agent.pipeline.trouble import BackendState
+from agent.pipeline.trouble import BackendState, Returns
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
@@ -142,8 +142,8 @@ class AttemptContext:
     free: Callable[[], None]
     #: Called once the workload was started, or has ended.
     prepared: Callable[[], None]
-    #: How often this process has returned the attempt to its queue already.
-    returns: int
+    #: Earlier returns of the attempt to its queue, by this process.
+    returns: Returns
 
     @property
     def lease(self) -> Lease:

@@ -17,8 +17,8 @@ from agent.model.errors import (
 from agent.pipeline.backoff import TRANSIENT
 from agent.system.machine import is_disk_full
 
-#: After so many returns by one process, the job is held to be the reason itself: it may need more
-#: space than there is, or name something that the control plane cannot serve.
+#: The job may need more space than there is, or name what the control plane cannot serve. At the
+#: third such failure in one process, that is held to be the reason.
 _MOST_RETURNS: Final = 3
 #: Seconds for which an item is kept back at its second return; each further one doubles them.
 _FIRST_DELAY: Final = 5.0
@@ -32,6 +32,7 @@ _POSSIBLE: Final = frozenset(
     {
         Cause.BUILD_REQUIREMENTS,
         Cause.BUILD_DOCKERFILE,
+        Cause.BUILD_TIMEOUT,
         Cause.BUILD_UNAVAILABLE,
         Cause.BUILD_FAILED,
         Cause.IMAGE_UNAVAILABLE,
@@ -61,25 +62,53 @@ class Trouble:
     #: For users, with a full stop.
     message: str
     #: The failure of the backend; `None` when the control plane failed.
-    backend: UnavailableError | None = None
+    backend: UnavailableError | None
+    #: The job itself may be the reason.
+    perhaps_own: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Returns:
+    """How often this process has returned an attempt."""
+
+    count: int = 0
+    #: Those for which the job itself may have been the reason.
+    perhaps_own: int = 0
+
+    def with_one_for(self, trouble: Trouble) -> "Returns":
+        """After one more."""
+        return Returns(self.count + 1, self.perhaps_own + trouble.perhaps_own)
+
+    @property
+    def delay(self) -> float:
+        """Seconds for which the item is kept back at the next one.
+
+        None at first, since another agent may be well.
+        """
+        if not self.count:
+            return 0.0
+        return min(_FIRST_DELAY * 2.0 ** (self.count - 1), _LONGEST_DELAY)
 
 
 async def trouble_in(
-    error: Exception, resource: str, state: BackendState, returns: int
+    error: Exception, resource: str, state: BackendState, returns: Returns
 ) -> Trouble | None:
-    """Why an attempt that failed before its permit is returned; `None`: the failure is its own.
+    """Why an attempt that failed before its permit is returned; `None`: the failure is its own."""
+    found = await _trouble(error, resource, state)
+    if found is not None and found.perhaps_own and returns.perhaps_own + 1 >= _MOST_RETURNS:
+        return None
+    return found
 
-    `returns`: how often this process has returned it already.
-    """
-    last = returns + 1 >= _MOST_RETURNS
+
+async def _trouble(error: Exception, resource: str, state: BackendState) -> Trouble | None:
     if isinstance(error, TRANSIENT):
         # A control plane that cannot be reached is not the job's fault, however often.
-        given_up = last and not isinstance(error, UnreachableError)
-        return None if given_up else Trouble(f"The control plane failed: {error.message}")
+        perhaps_own = not isinstance(error, UnreachableError)
+        return Trouble(f"The control plane failed: {error.message}", None, perhaps_own)
     failure = await _failure_of_backend(error, resource, state)
-    if failure is None or (last and failure.cause is Cause.DISK_FULL):
+    if failure is None:
         return None
-    return Trouble(failure.message, failure)
+    return Trouble(failure.message, failure, failure.cause is Cause.DISK_FULL)
 
 
 async def _failure_of_backend(
@@ -99,11 +128,3 @@ async def _failure_of_backend(
             return UnavailableError(Cause.DISK_FULL, message)
         case _:
             return None
-
-
-def delay_after(returns: int) -> float:
-    """Seconds for which an item is kept back that was returned so often already.
-
-    None at first, since another agent may be well.
-    """
-    return min(_FIRST_DELAY * 2.0 ** (returns - 1), _LONGEST_DELAY) if returns else 0.0

@@ -261,6 +261,19 @@ async def test_a_server_that_fails_for_one_job_only_ends_it_in_the_end(
     assert other.outcome == Succeeded()
 
 
+async def test_returns_for_the_engine_do_not_count_against_a_job_that_meets_a_full_disk(
+    harness: Harness,
+) -> None:
+    # Taken from the end.
+    away = UnavailableError(Cause.LOST_ENGINE, "The engine does not answer.")
+    harness.code.errors = [JobError(Cause.DISK_FULL, "no space is left"), *[away] * 4]
+    item = harness.plane.submit(CODE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert len(item.returns) == 5
+    assert item.outcome == Succeeded()
+
+
 async def test_a_stop_during_a_return_is_left_to_the_control_plane(harness: Harness) -> None:
     harness.images.error = UnavailableError(Cause.LOST_ENGINE, "The engine does not answer.")
     item = harness.plane.submit(IMAGE_JOB)
