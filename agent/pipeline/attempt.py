@@ -74,8 +74,8 @@ Begin = Prepare | Start | Settle | Follow | Deliver
 async def run_attempt(context: AttemptContext, begin: Begin) -> Trouble | None:
     """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Returns the trouble for which its item was returned to the queue, if it was. Never raises for what happens to the job. If the task is
-    cancelled, a started workload goes on running.
+    Returns the trouble for which its item was returned to the queue, if it was. Never raises for
+    what happens to the job. If the task is cancelled, a started workload goes on running.
     """
     attempt = _Attempt(context)
     bound = structlog.contextvars.bound_contextvars(
