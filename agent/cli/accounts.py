@@ -1,17 +1,31 @@
-"""`launch login`, `open`, `key`, `user`, `entity`: credentials, users and teams."""
+"""`launch login`, `open`, `key`, `user`, `entity`, `audit`: credentials, users and teams."""
 
 import asyncio
 import os
 import sys
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
 
 from agent.cli.options import Json, Target, json_option, on_server
 from agent.cli.output import Columns, format_age, print_json, print_list
-from agent.model.errors import InvalidInputError
+from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.units import parse_duration
 
-_KEY: Final = "{ id kind name hint user entity queues createdAt revokedAt }"
+_KEY: Final = "{ id kind name hint user entity queues createdAt revokedAt expiresAt }"
+
+
+def _key_state(key: Json) -> str:
+    if key["revokedAt"]:
+        return "revoked"
+    if not key["expiresAt"]:
+        return "valid"
+    until = datetime.fromisoformat(key["expiresAt"])
+    over = until <= datetime.now(UTC)
+    return f"{'expired' if over else 'valid until'} {until:%Y-%m-%d %H:%M} UTC"
+
+
 _KEY_COLUMNS: Final[Columns] = {
     "ID": lambda each: each["id"],
     "NAME": lambda each: each["name"],
@@ -19,8 +33,10 @@ _KEY_COLUMNS: Final[Columns] = {
     "ENDS IN": lambda each: each["hint"],
     "QUEUES": lambda each: "all" if each["queues"] is None else ", ".join(each["queues"]),
     "CREATED": lambda each: format_age(each["createdAt"]),
-    "STATE": lambda each: "revoked" if each["revokedAt"] else "valid",
+    "STATE": _key_state,
 }
+_USER: Final = "{ id name email admin entity createdAt disabledAt }"
+_AUDIT: Final = "{ seq at actor keyId action entity details address result }"
 
 
 @click.command("login")
@@ -98,6 +114,7 @@ def key() -> None:
     help="With --for-agent: its queues.",
 )
 @click.option("--for-user", help="For another user; server administrators only.")
+@click.option("--expires", metavar="TIME", help="End of its validity, for example 90d.")
 @on_server
 @json_option
 def create_key(
@@ -105,6 +122,7 @@ def create_key(
     name: str,
     queues: tuple[str, ...],
     for_user: str | None,
+    expires: str | None,
     *,
     for_agent: bool,
     as_json: bool,
@@ -116,20 +134,22 @@ def create_key(
         message = "--for-user and --for-agent exclude each other: an agent key belongs to no user."
         raise InvalidInputError(message)
 
+    common = {"name": name, "expires": parse_duration(expires) if expires else None}
     if for_agent:
         made = _run(
             target,
-            "mutation CreateAgentKey($entity: String, $name: String!, $queues: [String!]) {"
-            " createLaunchAgentKey(entityName: $entity, name: $name, queueNames: $queues)"
-            f" {{ secret key {_KEY} }} }}",
-            {"entity": target.entity, "name": name, "queues": list(queues) or None},
+            "mutation CreateAgentKey($entity: String, $name: String!, $queues: [String!],"
+            " $expires: Float) { createLaunchAgentKey(entityName: $entity, name: $name,"
+            f" queueNames: $queues, expiresSeconds: $expires) {{ secret key {_KEY} }} }}",
+            {"entity": target.entity, "queues": list(queues) or None, **common},
         )
     else:
         made = _run(
             target,
-            "mutation CreateKey($name: String!, $user: String) {"
-            f" createLaunchKey(name: $name, userName: $user) {{ secret key {_KEY} }} }}",
-            {"name": name, "user": for_user},
+            "mutation CreateKey($name: String!, $user: String, $expires: Float) {"
+            " createLaunchKey(name: $name, userName: $user, expiresSeconds: $expires)"
+            f" {{ secret key {_KEY} }} }}",
+            {"user": for_user, **common},
         )
     url = target.remote().url
     if as_json:
@@ -144,14 +164,25 @@ def create_key(
 
 @key.command("list")
 @click.option("--agents", is_flag=True, help="The entity's agent keys instead of yours.")
+@click.option("--user", "of_user", help="Another user's keys; server administrators only.")
+@click.option("--all", "all_keys", is_flag=True, help="All keys; server administrators only.")
 @on_server
 @json_option
-def list_keys(target: Target, *, agents: bool, as_json: bool) -> None:
+def list_keys(
+    target: Target, of_user: str | None, *, agents: bool, all_keys: bool, as_json: bool
+) -> None:
     """List keys; their secrets are not stored."""
+    if agents + all_keys + (of_user is not None) > 1:
+        raise InvalidInputError("--agents, --user and --all exclude each other.")
     entity = target.call(lambda api: api.acting_entity()) if agents else None
-    document = f"query Keys($entity: String) {{ launchKeys(entityName: $entity) {_KEY} }}"
-    found = _run(target, document, {"entity": entity})
-    print_list(found, _KEY_COLUMNS, "No keys.", as_json=as_json)
+    found = _run(
+        target,
+        "query Keys($entity: String, $user: String, $all: Boolean) {"
+        f" launchKeys(entityName: $entity, userName: $user, all: $all) {_KEY} }}",
+        {"entity": entity, "user": of_user, "all": all_keys},
+    )
+    owner: Columns = {"OWNER": lambda each: each["user"] or each["entity"]} if all_keys else {}
+    print_list(found, {**_KEY_COLUMNS, **owner}, "No keys.", as_json=as_json)
 
 
 @key.command("revoke")
@@ -166,7 +197,7 @@ def revoke_key(target: Target, key_id: str) -> None:
 
 @click.group()
 def user() -> None:
-    """Create users (server administrators only)."""
+    """Create, list, disable and enable users (server administrators only)."""
 
 
 @user.command("create")
@@ -183,7 +214,7 @@ def create_user(
         target,
         "mutation CreateUser($name: String!, $email: String, $admin: Boolean) {"
         " createLaunchUser(name: $name, email: $email, admin: $admin)"
-        " { id name email admin entity createdAt } }",
+        f" {_USER} }}",
         {"name": name, "email": email, "admin": admin},
     )
     if as_json:
@@ -192,9 +223,92 @@ def create_user(
     print(f"Created the user `{made['name']}`; `launch key create --for-user {name}` makes a key.")
 
 
+@user.command("list")
+@on_server
+@json_option
+def list_users(target: Target, *, as_json: bool) -> None:
+    """List all users."""
+    columns: Columns = {
+        "NAME": lambda each: each["name"],
+        "EMAIL": lambda each: each["email"] or "",
+        "ROLE": lambda each: "administrator" if each["admin"] else "",
+        "CREATED": lambda each: format_age(each["createdAt"]),
+        "STATE": lambda each: "disabled" if each["disabledAt"] else "",
+    }
+    found = _run(target, f"query Users {{ launchUsers {_USER} }}")
+    print_list(found, columns, "No users.", as_json=as_json)
+
+
+@user.command("disable")
+@click.argument("name")
+@on_server
+def disable_user(target: Target, name: str) -> None:
+    """End all keys and sessions of a user at once; nothing is deleted."""
+    _set_disabled(target, name, disabled=True)
+    print(f"Disabled the user `{name}`; `launch user enable {name}` undoes it.")
+
+
+@user.command("enable")
+@click.argument("name")
+@on_server
+def enable_user(target: Target, name: str) -> None:
+    """Let a disabled user in again."""
+    _set_disabled(target, name, disabled=False)
+    print(f"Enabled the user `{name}`.")
+
+
+def _set_disabled(target: Target, name: str, *, disabled: bool) -> None:
+    document = (
+        "mutation DisableUser($name: String!, $disabled: Boolean!) {"
+        " disableLaunchUser(name: $name, disabled: $disabled) { id } }"
+    )
+    _run(target, document, {"name": name, "disabled": disabled}, idempotent=True)
+
+
+@click.command("audit")
+@click.option("-n", "--number", type=click.IntRange(1, 5000), default=50, show_default=True)
+@click.option("--verify", is_flag=True, help="Check instead that no entry was changed or removed.")
+@on_server
+@json_option
+def audit(target: Target, number: int, *, verify: bool, as_json: bool) -> None:
+    """Show who changed keys, users, members and queues, newest first.
+
+    With --entity what concerns an entity that you administer; else of the whole server, for its
+    administrators.
+    """
+    if verify:
+        problem = _run(target, "query AuditProblem { launchAuditProblem }")
+        if problem is not None:
+            message = f"Entry {problem} of the audit log is not as it was written."
+            raise ConflictError(message, hint="Compare it with a backup of the database.")
+        print("All entries of the audit log are as they were written.")
+        return
+    page = _run(
+        target,
+        "query Audit($entity: String, $first: Int) { launchAudit(entityName: $entity,"
+        f" first: $first) {{ edges {{ node {_AUDIT} }} }} }}",
+        {"entity": target.entity, "first": number},
+    )
+    columns: Columns = {
+        "AT": lambda each: f"{datetime.fromisoformat(each['at']):%Y-%m-%d %H:%M:%S}",
+        "ACTOR": lambda each: each["actor"] or "?",
+        "ACTION": lambda each: each["action"],
+        "ENTITY": lambda each: each["entity"] or "",
+        "DETAILS": lambda each: " ".join(f"{k}={_plain(v)}" for k, v in each["details"].items()),
+        "FROM": lambda each: each["address"],
+        "RESULT": lambda each: each["result"],
+    }
+    found = [edge["node"] for edge in page["edges"]]
+    print_list(found, columns, "No entries.", as_json=as_json)
+
+
+def _plain(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 @click.group()
 def entity() -> None:
-    """List entities, create teams, set members."""
+    """List entities, create teams, set members, accept invitations."""
 
 
 @entity.command("list")
@@ -229,14 +343,54 @@ def members(target: Target, name: str, *, as_json: bool) -> None:
     found = _run(
         target,
         "query Members($entity: String!) {"
-        " launchMembers(entityName: $entity) { user entity role } }",
+        " launchMembers(entityName: $entity) { user entity role accepted } }",
         {"entity": name},
     )
     columns: Columns = {
         "USER": lambda each: each["user"],
         "ROLE": lambda each: each["role"].lower(),
+        "STATE": lambda each: "" if each["accepted"] else "invited",
     }
     print_list(found, columns, "No members.", as_json=as_json)
+
+
+@entity.command("invitations")
+@on_server
+@json_option
+def invitations(target: Target, *, as_json: bool) -> None:
+    """List the teams that you are invited to."""
+    found = _run(target, "query Invitations { launchInvitations { entity role } }")
+    columns: Columns = {
+        "TEAM": lambda each: each["entity"],
+        "ROLE": lambda each: each["role"].lower(),
+    }
+    print_list(found, columns, "No invitations.", as_json=as_json)
+
+
+@entity.command("join")
+@click.argument("name")
+@on_server
+def join(target: Target, name: str) -> None:
+    """Accept an invitation to a team."""
+    _answer(target, name, accept=True)
+    print(f"You are a member of `{name}`.")
+
+
+@entity.command("leave")
+@click.argument("name")
+@on_server
+def leave(target: Target, name: str) -> None:
+    """Leave a team, or decline an invitation to it."""
+    _answer(target, name, accept=False)
+    print(f"You are no member of `{name}`.")
+
+
+def _answer(target: Target, name: str, *, accept: bool) -> None:
+    document = (
+        "mutation Answer($entity: String!, $accept: Boolean!) {"
+        " answerLaunchInvitation(entityName: $entity, accept: $accept) }"
+    )
+    _run(target, document, {"entity": name, "accept": accept})
 
 
 @entity.command("member")
@@ -245,7 +399,11 @@ def members(target: Target, name: str, *, as_json: bool) -> None:
 @click.argument("role", type=click.Choice(["viewer", "member", "admin", "none"]))
 @on_server
 def set_member(target: Target, name: str, user_name: str, role: str) -> None:
-    """Give USER a role in the entity NAME; `none` removes the membership."""
+    """Give USER a role in the entity NAME; `none` removes the membership.
+
+    Who is no member yet is invited, and accepts with `launch entity join NAME`; a server
+    administrator makes members at once.
+    """
     _run(
         target,
         "mutation SetMember($entity: String!, $user: String!, $role: LaunchRole) {"

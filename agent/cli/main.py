@@ -31,9 +31,10 @@ COMMANDS: Final = {
     "open": Subcommand("agent.cli.accounts:open_page", "Print a link that signs a browser in."),
     "login": Subcommand("agent.cli.accounts:login", "Store the API key for a server."),
     "key": Subcommand("agent.cli.accounts:key", "Create, list and revoke API keys."),
-    "user": Subcommand("agent.cli.accounts:user", "Create users (server administrators only)."),
+    "user": Subcommand("agent.cli.accounts:user", "Create, list and disable users."),
     "entity": Subcommand("agent.cli.accounts:entity", "List entities, create teams, set members."),
     "doctor": Subcommand("agent.cli.doctor:doctor", "Look for weaknesses of an installation."),
+    "audit": Subcommand("agent.cli.accounts:audit", "Who changed keys, users, members, queues?"),
     "server": Subcommand("agent.cli.server:server", "Serve the control plane for a team."),
 }
 

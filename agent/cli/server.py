@@ -44,9 +44,14 @@ _RESOURCES: Final = {
 @click.option("--port", type=click.IntRange(0, 65535), help="8450 by default; 0 is any free one.")
 @click.option("--data-dir", type=click.Path(), help="Folder of SQLite database, logs and code.")
 @click.option("--external-url", metavar="URL", help="Address by which clients reach it.")
+@click.option(
+    "--rotate-signing-key",
+    is_flag=True,
+    help="Sign with a new key from now on; the earlier one stays valid until the next rotation.",
+)
 @click.option("-l", "--log-file", help="Destination of the log; `-` is standard error.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
-def server(*, config_file: Path | None, **flags: Any) -> int:
+def server(*, config_file: Path | None, rotate_signing_key: bool, **flags: Any) -> int:
     """Serve the control plane until SIGTERM.
 
     With LAUNCH_DATABASE_URL=postgresql://… (or `control.database_url`) the data is in
@@ -57,7 +62,8 @@ def server(*, config_file: Path | None, **flags: Any) -> int:
     loaded = load(os.environ, file=config_file, flags=flag_values(flags, _FLAGS))
     from agent.compose.control_plane import run_server
 
-    return asyncio.run(run_server(loaded.config, print_announcement))
+    serving = run_server(loaded.config, print_announcement, new_key=rotate_signing_key)
+    return asyncio.run(serving)
 
 
 def print_announcement(announcement: "Announcement") -> None:

@@ -72,13 +72,18 @@ async def serve_embedded(
         await asyncio.to_thread(write_embedded, state_dir, embedded)
         try:
             remote = RemoteServer(url, SecretStr(account.api_key), None, origin)
-            yield Server(remote, control_plane, control_plane.sign_in_url(principal.key_id))
+            sign_in = await control_plane.sign_in_url(principal)
+            yield Server(remote, control_plane, sign_in)
         finally:
             await asyncio.to_thread(remove_embedded, state_dir, os.getpid())
 
 
-async def run_server(config: AgentConfig, announce: Callable[[Announcement], None]) -> int:
+async def run_server(
+    config: AgentConfig, announce: Callable[[Announcement], None], *, new_key: bool = False
+) -> int:
     """Serve the control plane until SIGTERM or SIGINT; returns the exit code.
+
+    With `new_key` a new signing key is put in front of the earlier one before.
 
     Raises:
         LaunchError: it cannot start; the message says why.
@@ -87,6 +92,12 @@ async def run_server(config: AgentConfig, announce: Callable[[Announcement], Non
 
     configure_log(config)
     notifier, received = SystemdNotifier(), asyncio.Event()
+    # No job runs in this process: whatever it writes is its user's only.
+    os.umask(0o077)
+    if new_key:
+        from agent.control.auth.signing import add_key
+
+        await asyncio.to_thread(add_key, config.control)
     async with serve_embedded(config.control, config.state_dir, "launch server") as served:
         announce(Announcement(served.remote.url, served.remote.origin, served.sign_in))
         notifier.ready(f"serving at {served.remote.url}")

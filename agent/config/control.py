@@ -20,6 +20,8 @@ class ControlConfig(Model):
     data_dir: UserPath = Path("~/.local/share/launch-agent").expanduser()
     #: `postgresql://…`; `None` means SQLite in `data_dir`.
     database_url: SecretStr | None = None
+    #: Keys that sign and encrypt, as base64url, the newest first; `None`: of `data_dir`'s file.
+    signing_keys: SecretStr | None = None
     #: Public URL, if clients reach the server under another address than `listen` and `port`.
     external_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()
@@ -32,7 +34,7 @@ class ControlConfig(Model):
     #: W&B's agents: seconds until an item that was not acknowledged is offered again.
     pop_lease: Duration = 60.0
     #: How long run tokens stay valid after the attempt ended.
-    token_grace: Duration = 300.0
+    token_grace: Duration = 60.0
     max_body: Size = 32 * 1024**2
     #: The launch spec of one item, merged with its job and its queue's template.
     max_spec: Size = 1024**2
@@ -46,5 +48,7 @@ class ControlConfig(Model):
     link_lifetime: Duration = 86400.0
     #: Whether members of a team may run agents with their personal key.
     personal_agents_in_teams: bool = False
+    #: Teams that one user may administer; administrators of the server may make any number.
+    teams_per_user: Annotated[int, Field(ge=0)] = 20
     #: How long finished items and their logs are kept.
     keep_items: Duration = 90 * 86400.0

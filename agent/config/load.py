@@ -30,6 +30,7 @@ _NAMED_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "WANDB_LAUNCH_MAX_JOBS": ("max_jobs",),
     "LAUNCH_DATA_DIR": ("control", "data_dir"),
     "LAUNCH_DATABASE_URL": ("control", "database_url"),
+    "LAUNCH_SIGNING_KEYS": ("control", "signing_keys"),
     "LAUNCH_EXTERNAL_URL": ("control", "external_url"),
 }
 #: Read elsewhere, or set for jobs by the agent.

@@ -12,16 +12,16 @@ from agent.config.control import ControlConfig
 from agent.control.app_keys import (
     CONFIG,
     CONTENTS,
+    COOKIE,
     LOGS,
     METRICS,
     PLANE,
     RUN_FILES,
-    SESSIONS,
     STOPPING,
     THROTTLE,
     WAITED,
 )
-from agent.control.auth.sessions import Sessions, Throttle
+from agent.control.auth.throttle import Throttle
 from agent.control.files import artifact_routes, log_routes
 from agent.control.files.contents import ContentStore
 from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
@@ -41,7 +41,7 @@ from agent.control.middleware.browser_security import (
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
-from agent.control.web import agents, events, items, jobs, queues, sign_in
+from agent.control.web import agents, audit, events, items, jobs, queues, sign_in
 from agent.control.web.rendering import (
     RENDERER,
     Renderer,
@@ -88,7 +88,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
     # The database first: its lock keeps a second process from cleaning up the folder.
     async with open_services(config) as plane:
         app[PLANE] = plane
-        app[SESSIONS] = Sessions(plane.signing_key, plane.control_plane_id)
+        app[COOKIE] = f"launch_session_{plane.control_plane_id[:8]}"
         folder = await open_folder(config.data_dir)
         app[CONTENTS] = ContentStore(folder, plane.contents, config.max_file)
         app[RUN_FILES] = RunFileStore(folder, config.max_file)
@@ -144,6 +144,7 @@ def _add_web_routes(app: web.Application) -> None:
         "/": queues.home,
         "/login": sign_in.sign_in_page,
         "/launch": queues.overview,
+        "/launch/audit": audit.audit,
         "/launch/events": events.events,
         "/launch/queues/{entity}/{queue}": queues.queue,
         "/launch/agents/{id}": agents.agent,

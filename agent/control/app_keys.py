@@ -7,7 +7,7 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
-from agent.control.auth.sessions import Sessions, Throttle
+from agent.control.auth.throttle import Throttle
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
@@ -20,7 +20,9 @@ PLANE: Final = web.AppKey("plane", Services)
 CONTENTS: Final = web.AppKey("contents", ContentStore)
 RUN_FILES: Final = web.AppKey("run_files", RunFileStore)
 LOGS: Final = web.AppKey("logs", LogStore)
-SESSIONS: Final = web.AppKey("sessions", Sessions)
+#: Name of the session cookie. Browsers send a cookie to every port of a host: the name tells
+#: control planes apart.
+COOKIE: Final = web.AppKey("cookie", str)
 THROTTLE: Final = web.AppKey("throttle", Throttle)
 METRICS: Final = web.AppKey("metrics", Metrics)
 #: Set when the server stops: long polls answer at once, event streams end.

@@ -11,7 +11,7 @@ from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.services.assembly import Services
-from agent.control.store import agents, idempotency, items
+from agent.control.store import agents, idempotency, items, sign_ins
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError
 
@@ -71,10 +71,11 @@ class Retention:
 
 
 def remove_old_rows(tx: Tx, keep_seconds: float) -> int:
-    """Remove finished items, inactive agents and idempotency keys; returns how many rows."""
+    """Remove old items, agents, idempotency keys and sessions; returns how many rows."""
     before = tx.now - keep_seconds
     return (
         items.remove_finished(tx, before, _BATCH)
         + agents.remove_inactive(tx, before)
         + idempotency.remove_old(tx, tx.now - _KEY_AGE)
+        + sign_ins.remove_expired(tx)
     )

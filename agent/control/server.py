@@ -9,7 +9,8 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.app import create_app
-from agent.control.app_keys import PLANE, SESSIONS, STOPPING
+from agent.control.app_keys import PLANE, STOPPING
+from agent.control.auth.policy import Principal
 from agent.control.services.assembly import Services
 from agent.model.errors import ConfigError
 
@@ -70,10 +71,10 @@ class ControlPlane:
         here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 -- not binding
         return f"http://{_in_url(here)}:{self.port}"
 
-    def sign_in_url(self, key_id: str) -> str:
-        """A link that signs a browser in once, as the owner of a key."""
+    async def sign_in_url(self, principal: Principal) -> str:
+        """A link that signs a browser in once, as the owner of the caller's key."""
         base = (self._config.external_url or self.url).rstrip("/")
-        return f"{base}/login/link?token={self.app[SESSIONS].issue('link', key_id)}"
+        return f"{base}/login/link?token={await self.services.accounts.create_link(principal)}"
 
     async def start(self) -> None:
         """Open the store, then listen.

@@ -61,6 +61,7 @@ class Cause(StrEnum):
     POLICY_RESOURCE = "POLICY_RESOURCE"
     POLICY_SOURCE = "POLICY_SOURCE"
     POLICY_SPEC = "POLICY_SPEC"
+    POLICY_RIGHTS = "POLICY_RIGHTS"
     DISK_FULL = "DISK_FULL"
     INTERNAL = "INTERNAL"
 
@@ -264,6 +265,10 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.POLICY_SPEC: Meaning(
         "The description of the job is not valid.", "Fix what the message names and submit again."
+    ),
+    Cause.POLICY_RIGHTS: Meaning(
+        "The user who submitted the job no longer has the rights to run it.",
+        "Ask an administrator of the entity that the message names, or let somebody else submit.",
     ),
     Cause.DISK_FULL: Meaning(
         "The agent's disk is full.",

@@ -1,25 +1,34 @@
-"""Authentication: the principal of a key, a run token or a signed session."""
+"""Authentication: the principal of a key, a run token or a browser session; sign-in and -out."""
 
 import hashlib
-from collections.abc import Callable, Coroutine
+import secrets
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
-from agent.control.auth import tokens
-from agent.control.auth.policy import Kind, Principal, RunScope
-from agent.control.services.context import Service, ServiceContext, read
-from agent.control.store import accounts, history
-from agent.control.store.accounts import Role
-from agent.control.store.tx import AnyRow, Tx
+from agent.control.auth import principals, tokens
+from agent.control.auth.policy import Kind, Principal
+from agent.control.services.audit import entry
+from agent.control.services.context import Service, ServiceContext, read, write
+from agent.control.store import accounts, audit, sign_ins
+from agent.control.store.sign_ins import Purpose
+from agent.control.store.tx import Tx
 from agent.model.errors import AuthenticationError
 
 #: Seconds that a principal is cached: the delay of a revocation made by another replica.
 _CACHE_SECONDS: Final = 1.0
 _CACHE_SIZE: Final = 1_000
+#: Seconds; a session ends earlier with its key.
+LIFETIME: Final[Mapping[Purpose, int]] = {"session": 7 * 86400, "link": 3600}
+_TOKEN_BYTES: Final = 32
+#: Before the hash in the cache: a key sent as a cookie is no session.
+_SESSION: Final = b"session:"
+_NOBODY: Final = Principal(kind=Kind.USER, key_id="", name="", default_entity="")
 
 
 def hash_key(key: str) -> bytes:
-    """SHA-256 of an API key, which is all that is stored of it."""
+    """SHA-256 of an API key, or of another secret, which is all that is stored of it."""
     # Header values may hold undecodable bytes: such a key is wrong, not an internal error.
     return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
 
@@ -29,7 +38,7 @@ class Authenticator(Service):
 
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
-        self._cache: dict[bytes | str, tuple[float, Principal]] = {}
+        self._cache: dict[bytes, tuple[float, Principal]] = {}
 
     async def authenticate(self, key: str) -> Principal:
         """The principal of a user's key, an agent's key or a run token.
@@ -42,13 +51,50 @@ class Authenticator(Service):
             return await self._cached(hashed, lambda: self._by_token(key))
         return await self._cached(hashed, lambda: self._by_hash(hashed))
 
-    async def resume(self, key_id: str) -> Principal:
-        """The user of a session cookie, by API key id.
+    async def resume(self, token: str) -> Principal:
+        """The user of a session cookie.
 
         Raises:
-            AuthenticationError: unknown, revoked, or not a user's key.
+            AuthenticationError: unknown, over, or its key is no longer valid.
         """
-        return await self._cached(key_id, lambda: self._by_id(key_id))
+        hashed = hash_key(token)
+        return await self._cached(_SESSION + hashed, lambda: self._by_session(hashed))
+
+    @write
+    def create_link(self, tx: Tx, principal: Principal) -> str:
+        """The token of a link that signs a browser in once, as the owner of the caller's key."""
+        audit.append(tx, entry(principal, "session.link", principal.default_entity, {}))
+        return _insert_token(tx, "link", principal.key_id)
+
+    @write
+    def sign_in(self, tx: Tx, principal: Principal) -> str:
+        """The token of a new session of the caller."""
+        return _begin_session(tx, principal, "key")
+
+    @write
+    def follow_link(self, tx: Tx, token: str, address: str = "") -> str | None:
+        """The token of a new session; `None` when the link was used already, or has expired."""
+        key_id = sign_ins.take_link(tx, hash_key(token))
+        found = key_id and principals.by_key(tx, accounts.key_by_id(tx, key_id))
+        return _begin_session(tx, replace(found, address=address), "link") if found else None
+
+    @write
+    def refused_sign_in(self, tx: Tx, address: str) -> None:
+        """Record that somebody tried a key that is none."""
+        nobody = replace(_NOBODY, address=address)
+        audit.append(tx, entry(nobody, "session.begin", None, {}, AuthenticationError.code))
+
+    async def sign_out(self, token: str, principal: Principal | None = None) -> None:
+        """End a session for good: here at once, within a second in other replicas."""
+        hashed = hash_key(token)
+        await self._end_session(principal, hashed)
+        self._cache.pop(_SESSION + hashed, None)
+
+    @write
+    def _end_session(self, tx: Tx, principal: Principal | None, hashed: bytes) -> None:
+        sign_ins.end_session(tx, hashed)
+        if principal is not None:
+            audit.append(tx, entry(principal, "session.end", principal.default_entity, {}))
 
     def clear_cache(self) -> None:
         """Look everything up again: a key or a role has changed."""
@@ -56,7 +102,7 @@ class Authenticator(Service):
 
     async def _cached(
         self,
-        cache_key: bytes | str,
+        cache_key: bytes,
         look_up: Callable[[], Coroutine[Any, Any, Principal | None]],
     ) -> Principal:
         now = monotonic()
@@ -77,50 +123,32 @@ class Authenticator(Service):
 
     @read
     def _by_hash(self, tx: Tx, hashed: bytes) -> Principal | None:
-        row = accounts.key_by_hash(tx, hashed)
-        if row is None:
-            return None
-        if row.kind == "user":
-            return _user(tx, row)
-        return Principal(
-            kind=Kind.AGENT,
-            key_id=row.id,
-            name=row.name,
-            default_entity=row.entity,
-            queues=None if row.queues is None else tuple(row.queues),
-        )
+        return principals.by_key(tx, accounts.key_by_hash(tx, hashed))
 
     @read
-    def _by_id(self, tx: Tx, key_id: str) -> Principal | None:
-        row = accounts.key_by_id(tx, key_id)
-        return None if row is None or row.kind != "user" else _user(tx, row)
+    def _by_session(self, tx: Tx, hashed: bytes) -> Principal | None:
+        session = sign_ins.session(tx, hashed)
+        found = session and principals.by_key(tx, accounts.key_by_id(tx, session.key_id))
+        if session is None or found is None or found.kind is not Kind.USER:
+            return None
+        return replace(found, signed_in_at=session.created_at)
 
     @read
     def _by_token(self, tx: Tx, text: str) -> Principal | None:
-        token = tokens.parse_token(self._context.signing_key, text)
-        row = None if token is None else history.attempt_by_token(tx, token.attempt_id)
-        if token is None or row is None or row.token_epoch != token.epoch:
+        keys = self._context.keys.keys
+        token = next(filter(None, (tokens.parse_token(key, text) for key in keys)), None)
+        if token is None:
             return None
-        if row.finished_at and row.finished_at + self._context.config.token_grace < tx.now:
-            return None
-        return Principal(
-            kind=Kind.RUN,
-            key_id=row.item_id,
-            name=f"run {row.run_name}",
-            default_entity=row.run_entity,
-            run=RunScope(row.item_id, row.number, row.project, row.run_name),
-        )
+        policy, grace = self._context.policy, self._context.config.token_grace
+        return principals.by_attempt(tx, policy, token.attempt_id, token.epoch, grace)
 
 
-def _user(tx: Tx, row: AnyRow) -> Principal:
-    memberships = accounts.roles_of(tx, row.user_id)
-    return Principal(
-        kind=Kind.USER,
-        key_id=row.id,
-        name=row.user,
-        default_entity=row.home,
-        user_id=row.user_id,
-        admin=row.admin,
-        roles={each.entity: Role(each.role) for each in memberships},
-        teams=frozenset(each.entity for each in memberships if each.is_team),
-    )
+def _begin_session(tx: Tx, principal: Principal, by: str) -> str:
+    audit.append(tx, entry(principal, "session.begin", principal.default_entity, {"by": by}))
+    return _insert_token(tx, "session", principal.key_id)
+
+
+def _insert_token(tx: Tx, purpose: Purpose, key_id: str) -> str:
+    token = secrets.token_urlsafe(_TOKEN_BYTES)
+    sign_ins.insert(tx, hash_key(token), purpose, key_id, LIFETIME[purpose])
+    return token

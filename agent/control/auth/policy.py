@@ -5,7 +5,7 @@ that does not exist.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
@@ -16,7 +16,10 @@ from agent.model.errors import NotFoundError, PermissionDeniedError
 class Action(StrEnum):
     """Every action that needs permission, worded for error messages."""
 
+    #: Queues, items and their logs, agents, members.
     READ = "read"
+    #: Runs and artifacts; who may `READ` an entity may do so in all of its projects.
+    READ_PROJECT = "read runs and artifacts"
     SUBMIT = "submit items"
     #: Stop, retry, move or prioritise an item of one's own.
     CONTROL_OWN = "change own items"
@@ -46,7 +49,10 @@ class RunScope:
     item_id: str
     attempt: int
     project: str
-    run_name: str | None
+    run_name: str
+    #: `entity/project/name` of the artifacts that the launch spec names as inputs, as far as the
+    #: item's author may read them; entities other than the run's own are possible.
+    inputs: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,14 @@ class Principal:
     #: Queue names an agent key may serve; `None` means all of its entity.
     queues: tuple[str, ...] | None = None
     run: RunScope | None = None
+    #: When its browser session began, in seconds since 1970; `None` for a credential in a header.
+    signed_in_at: float | None = None
+    #: Of the client, for the audit log.
+    address: str = ""
+
+    def with_key(self, key_id: str) -> "Principal":
+        """The same caller, by a certain key."""
+        return replace(self, key_id=key_id)
 
 
 #: The control plane as a caller of its own services, for metrics and retention: reads every
@@ -78,17 +92,17 @@ SYSTEM: Final = Principal(
     kind=Kind.USER, key_id="", name="control plane", default_entity="", admin=True
 )
 
+_READING: Final = frozenset({Action.READ, Action.READ_PROJECT})
 _BY_ROLE: Final[Mapping[Role, frozenset[Action]]] = {
-    Role.VIEWER: frozenset({Action.READ}),
-    Role.MEMBER: frozenset(
-        {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT}
-    ),
+    Role.VIEWER: _READING,
+    Role.MEMBER: _READING
+    | {Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT},
     Role.ADMIN: frozenset(Action),
 }
 _BY_KIND: Final[Mapping[Kind, frozenset[Action]]] = {
     Kind.USER: frozenset(Action),
-    Kind.AGENT: frozenset({Action.READ, Action.RUN_AGENT}),
-    Kind.RUN: frozenset({Action.READ, Action.WRITE_RUNS}),
+    Kind.AGENT: _READING | {Action.RUN_AGENT},
+    Kind.RUN: frozenset({Action.READ_PROJECT, Action.WRITE_RUNS}),
 }
 
 
@@ -114,6 +128,45 @@ class Policy:
             return self.personal_agents_in_teams
         return True
 
+    def reads_project(self, principal: Principal, entity: str, project: str) -> bool:
+        """Whether the principal may read runs and artifacts of this project.
+
+        A run token may only in the project of its run.
+        """
+        in_scope = principal.run is None or principal.run.project == project
+        return in_scope and self.allows(principal, entity, Action.READ_PROJECT)
+
+    def reads_artifact(
+        self, principal: Principal, entity: str, project: str, collection: str
+    ) -> bool:
+        """Whether the principal may read versions of a collection: in a project, or as an input."""
+        if self.reads_project(principal, entity, project):
+            return True
+        return principal.run is not None and f"{entity}/{project}/{collection}" in (
+            principal.run.inputs
+        )
+
+    def sees_place(self, principal: Principal, entity: str, project: str | None = None) -> bool:
+        """Whether an entity or a project as such may be shown, whatever is in it.
+
+        A run token sees those of its inputs, too: clients read an input through them.
+        """
+        if project is None and self.allows(principal, entity, Action.READ_PROJECT):
+            return True
+        if project is not None and self.reads_project(principal, entity, project):
+            return True
+        below = f"{entity}/" if project is None else f"{entity}/{project}/"
+        return principal.run is not None and any(
+            each.startswith(below) for each in principal.run.inputs
+        )
+
+    def readable_entities(self, principal: Principal) -> frozenset[str] | None:
+        """The entities whose queues and items the principal may read; `None` means all."""
+        if principal.admin:
+            return None
+        named = {*principal.roles, principal.default_entity}
+        return frozenset(each for each in named if self.allows(principal, each, Action.READ))
+
     def require(self, principal: Principal, entity: str, action: Action) -> None:
         """Refuse what the principal may not do.
 
@@ -123,7 +176,7 @@ class Policy:
         """
         if self.allows(principal, entity, action):
             return
-        if not self.allows(principal, entity, Action.READ):
+        if not self.allows(principal, entity, Action.READ_PROJECT):
             raise no_such_entity(entity)
         if action is Action.RUN_AGENT and entity in principal.teams:
             hint = "In a team, agents run with an agent key; ask an administrator for one."

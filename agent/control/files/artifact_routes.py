@@ -136,7 +136,7 @@ def _signature(request: web.Request) -> tuple[str, str]:
 def _links(request: web.Request) -> Links:
     """For checking signatures, for which the base does not matter."""
     config, plane = request.app[CONFIG], request.app[PLANE]
-    return Links(plane.signing_key, "", config.link_lifetime)
+    return Links(plane.keys, "", config.link_lifetime)
 
 
 async def _send(request: web.Request, entity: str, md5: str) -> web.StreamResponse:

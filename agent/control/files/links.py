@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import quote, unquote
 
+from agent.control.auth.signing import SigningKeys
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 
 Verb = Literal["read", "write"]
@@ -25,7 +26,7 @@ _NEW_URL: Final = "Run the command again, which asks for a new URL."
 class Links:
     """Makes and checks signed URLs."""
 
-    key: bytes = field(repr=False)
+    keys: SigningKeys = field(repr=False)
     #: Scheme and host by which the caller reaches this server.
     base: str
     #: Seconds.
@@ -64,8 +65,9 @@ class Links:
         Raises:
             PermissionDeniedError
         """
-        expected = _signature(self.key, subject, expires)
-        if not hmac.compare_digest(expected.encode(), signature.encode(errors="replace")):
+        given = signature.encode(errors="replace")
+        expected = [_signature(key, subject, expires).encode() for key in self.keys.keys]
+        if not any(hmac.compare_digest(one, given) for one in expected):
             message = "The signature of this URL is wrong."
             raise PermissionDeniedError(message, hint=_NEW_URL)
         if int(expires) < time.time():
@@ -73,7 +75,7 @@ class Links:
 
     def _signed(self, where: str, subject: tuple[str, ...]) -> str:
         expires = str(int(time.time() + self.lifetime))
-        signature = _signature(self.key, subject, expires)
+        signature = _signature(self.keys.current, subject, expires)
         return f"{self.base}{where}?expires={expires}&signature={signature}"
 
 
@@ -84,7 +86,7 @@ def _signature(key: bytes, subject: tuple[str, ...], expires: str) -> str:
     return base64.urlsafe_b64encode(mac.digest()).rstrip(b"=").decode()
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _hmac(key: bytes) -> hmac.HMAC:
     """To be copied: a new one costs more than the rest, for a thousand files at a time."""
     return hmac.new(key, digestmod=hashlib.sha256)

@@ -8,18 +8,20 @@ from aiohttp import web
 
 from agent.control.app_keys import LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.files.logs import LogKey
+from agent.control.middleware.access import authenticate
 from agent.control.middleware.bodies import read_bytes
 from agent.control.services.logs import LogState
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.history import Channel
-from agent.model.errors import InvalidInputError
+from agent.model.errors import AuthenticationError, InvalidInputError, NotFoundError
 from agent.model.work import Lease
 
 PATH: Final = "/launch/items/{item}/attempts/{attempt}/logs/{channel}"
 
 _MAX_POST: Final = 4 * 1024**2
-#: Seconds after which a followed log is read again without a notification.
-_POLL_SECONDS: Final = 15.0
+#: Seconds after which a followed log is read again, and the reader's rights are looked at again,
+#: without a notification.
+_POLL_SECONDS: Final = 5.0
 _ID: Final = re.compile("[A-Za-z0-9]{1,64}")
 #: Attempts fit into 32 bits, offsets and epochs into 64.
 _NUMBER: Final = re.compile("[0-9]{1,9}")
@@ -81,17 +83,21 @@ async def _follow(
 ) -> None:
     """Send what comes until the attempt is over, all has been sent, or the server stops.
 
-    It subscribes before it reads, so that a change between a read and a wait is not missed.
+    It ends, too, when the reader's key, session or role is taken away. It subscribes before it
+    reads, so that a change between a read and a wait is not missed.
     """
     stopping = asyncio.create_task(request.app[STOPPING].wait())
     try:
         with request.app[PLANE].notifications.subscribe([topic_log(key.item_id)]) as subscription:
             while not stopping.done():
+                await authenticate(request)
                 state = await _state(request, key, channel)
                 offset += await _copy(request, response, key, offset, state.end - offset)
                 if state.complete and offset >= state.end:
                     return
                 await _wait(subscription, stopping)
+    except (AuthenticationError, NotFoundError):
+        return
     finally:
         stopping.cancel()
 

@@ -6,13 +6,15 @@ import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
 from agent.model.errors import InvalidInputError, ServerError
 
+#: The first parts of all names.
+FOLDERS: Final = ("contents", "logs", "run-files")
 #: The name of an object that is still being written by a local store: `<name>#<number>`.
 _STAGED = re.compile(r".#\d+$")
 
@@ -51,7 +53,10 @@ async def open_folder(root: Path) -> ObjectStore:
 
 
 def _prepare(root: Path) -> None:
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (root, *(root / name for name in FOLDERS)):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The store makes folders and files below by the umask alone.
+        folder.chmod(0o700)
     for path in root.rglob("*#*"):
         if _STAGED.search(path.name) and path.is_file():
             path.unlink(missing_ok=True)

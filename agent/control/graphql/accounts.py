@@ -10,9 +10,11 @@ from agent.control.graphql.context import (
     Context,
     Info,
     RootResolvers,
+    connection,
     constant,
     found_or_none,
     nested,
+    page_args,
     single_page,
 )
 from agent.control.store.accounts import (
@@ -83,8 +85,29 @@ async def _create_agent_key(context: Context, args: Args) -> NewKey:
     queues = args.get("queue_names")
     entity = args.get("entity_name") or context.principal.default_entity
     return await context.plane.accounts.create_agent_key(
-        context.principal, entity, args["name"], None if queues is None else tuple(queues)
+        context.principal,
+        entity,
+        args["name"],
+        None if queues is None else tuple(queues),
+        expires_seconds=args.get("expires_seconds"),
     )
+
+
+async def _disable_user(context: Context, args: Args) -> UserRecord:
+    accounts = context.plane.accounts
+    change = accounts.disable_user if args["disabled"] else accounts.enable_user
+    return await change(context.principal, args["name"])
+
+
+async def _answer_invitation(context: Context, args: Args) -> bool:
+    entity, accept = args["entity_name"], args["accept"]
+    await context.plane.accounts.answer_invitation(context.principal, entity, accept=accept)
+    return True
+
+
+async def _audit(context: Context, args: Args) -> Json:
+    entity = args.get("entity_name")
+    return connection(await context.plane.audit.list(context.principal, entity, **page_args(args)))
 
 
 async def _revoke_key(context: Context, args: Args) -> bool:
@@ -102,6 +125,8 @@ _NEW_KEY: Final = ObjectType("NewLaunchKey")
 _NEW_KEY.set_alias("key", "record")
 _MEMBER: Final = ObjectType("LaunchMember")
 _MEMBER.set_field("role", lambda member, _info: member.role.value.upper())
+_INVITATION: Final = ObjectType("LaunchInvitation")
+_INVITATION.set_field("role", lambda member, _info: member.role.value.upper())
 
 
 @_USER.field("apiKeys")
@@ -121,9 +146,16 @@ QUERIES: Final[RootResolvers] = {
     "launchMembers": lambda context, args: context.plane.accounts.members(
         context.principal, args["entity_name"]
     ),
+    "launchInvitations": lambda context, _: context.plane.accounts.invitations(context.principal),
     "launchKeys": lambda context, args: context.plane.accounts.keys(
-        context.principal, args.get("entity_name")
+        context.principal,
+        args.get("entity_name"),
+        user=args.get("user_name"),
+        everybody=bool(args.get("all")),
     ),
+    "launchUsers": lambda context, _: context.plane.accounts.users(context.principal),
+    "launchAudit": _audit,
+    "launchAuditProblem": lambda context, _: context.plane.audit.first_changed(context.principal),
 }
 MUTATIONS: Final[RootResolvers] = {
     "createLaunchUser": _create_user,
@@ -132,9 +164,14 @@ MUTATIONS: Final[RootResolvers] = {
     ),
     "setLaunchMember": _set_member,
     "createLaunchKey": lambda context, args: context.plane.accounts.create_key(
-        context.principal, args["name"], user=args.get("user_name")
+        context.principal,
+        args["name"],
+        user=args.get("user_name"),
+        expires_seconds=args.get("expires_seconds"),
     ),
+    "disableLaunchUser": _disable_user,
+    "answerLaunchInvitation": _answer_invitation,
     "createLaunchAgentKey": _create_agent_key,
     "revokeLaunchKey": _revoke_key,
 }
-TYPES: Final = (_USER, _ENTITY, _NEW_KEY, _MEMBER)
+TYPES: Final = (_USER, _ENTITY, _NEW_KEY, _MEMBER, _INVITATION)

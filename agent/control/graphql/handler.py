@@ -128,7 +128,7 @@ class GraphQLHandler:
             app[METRICS],
             contents=app[CONTENTS],
             run_files=app[RUN_FILES],
-            links=Links(app[PLANE].signing_key, base_url(request), app[CONFIG].link_lifetime),
+            links=Links(app[PLANE].keys, base_url(request), app[CONFIG].link_lifetime),
             max_manifest=app[CONFIG].max_manifest,
             max_answer=app[CONFIG].max_answer,
         )

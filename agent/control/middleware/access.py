@@ -5,6 +5,7 @@ The app does not start with a route that is not in the table.
 
 import base64
 import ipaddress
+from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import quote
@@ -12,7 +13,7 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.control.app_keys import BY_HEADER, PLANE, PRINCIPAL, SESSIONS, THROTTLE, peer_address
+from agent.control.app_keys import BY_HEADER, COOKIE, PLANE, PRINCIPAL, THROTTLE, peer_address
 from agent.control.auth.policy import Kind
 from agent.control.middleware.browser_security import is_cross_site
 from agent.control.middleware.errors import error_response
@@ -81,7 +82,7 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     for name, value in request.query.items():
         check_text(name + value, "The query")
     try:
-        await _authenticate(request)
+        await authenticate(request)
     except AuthenticationError as error:
         # A browser whose session is over is sent to the sign-in page, as one without any.
         by_cookie = access is RouteAccess.PAGE and "Authorization" not in request.headers
@@ -91,22 +92,24 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     return refusal if refusal is not None else await handler(request)
 
 
-async def _authenticate(request: web.Request) -> None:
+async def authenticate(request: web.Request) -> None:
     """Set the principal by header, else by cookie.
+
+    Handlers that answer for long call it again: key, role or session may have been taken away.
 
     Raises:
         AuthenticationError: there is a credential, and it is not valid.
     """
     header = request.headers.get("Authorization")
-    plane, sessions = request.app[PLANE], request.app[SESSIONS]
+    accounts = request.app[PLANE].accounts
     if header is not None:
         request[BY_HEADER] = True
-        request[PRINCIPAL] = await plane.accounts.authenticate(_key_in(header))
+        found = await accounts.authenticate(_key_in(header))
+    elif cookie := request.cookies.get(request.app[COOKIE]):
+        found = await accounts.resume(cookie)
+    else:
         return
-    cookie = request.cookies.get(sessions.cookie_name)
-    key_id = sessions.check("session", cookie) if cookie else None
-    if key_id is not None:
-        request[PRINCIPAL] = await plane.accounts.resume(key_id)
+    request[PRINCIPAL] = replace(found, address=peer_address(request))
 
 
 def _key_in(header: str) -> str:

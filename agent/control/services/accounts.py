@@ -8,6 +8,7 @@ from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
 from agent.control.auth.authentication import Authenticator, hash_key
 from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
+from agent.control.services.audit import audited
 from agent.control.services.context import read, write
 from agent.control.store import accounts, projects
 from agent.control.store.accounts import (
@@ -38,6 +39,9 @@ QUEUE_PROJECT: Final = "model-registry"
 _EMBEDDED: Final = "embedded"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _HINT_LENGTH: Final = 4
+#: Seconds after a sign-in during which a browser may make keys, users and members.
+_FRESH_SECONDS: Final = 600.0
+_LONGEST_VALIDITY: Final = 10 * 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,7 @@ class Accounts(Authenticator):
         for old in accounts.key_list(tx, user_id=user.id):
             if old.name == _EMBEDDED:
                 accounts.revoke_key(tx, old.id)
-        made = _insert_key(tx, "user", _EMBEDDED, user_id=user.id)
+        made = _insert_key(tx, "user", _EMBEDDED, None, user_id=user.id)
         return LocalAccount(user.name, user.entity, made.secret)
 
     @read
@@ -95,9 +99,9 @@ class Accounts(Authenticator):
     @read
     def entity(self, tx: Tx, principal: Principal, name: str | None = None) -> EntityRecord:
         """An entity the caller may read; the default one for `None`."""
-        name = self._context.entity_of(principal, name, Action.READ)
+        name = name or principal.default_entity
         found = accounts.entity(tx, name)
-        if found is None:
+        if found is None or not self._context.policy.sees_place(principal, name):
             raise no_such_entity(name)
         return found
 
@@ -107,7 +111,13 @@ class Accounts(Authenticator):
         readable = None if principal.admin else [*principal.roles, principal.default_entity]
         return accounts.entity_list(tx, readable)
 
-    @write
+    @read
+    def users(self, tx: Tx, principal: Principal) -> tuple[UserRecord, ...]:
+        """All users, by name; server administrators only."""
+        _administrators_only(principal, "list users")
+        return accounts.user_list(tx)
+
+    @audited("user.create")
     def create_user(
         self,
         tx: Tx,
@@ -119,29 +129,68 @@ class Accounts(Authenticator):
     ) -> UserRecord:
         """Make a user and the personal entity of the same name; server administrators only."""
         _administrators_only(principal, "make users")
+        _require_fresh_sign_in(tx, principal)
         return _insert_user(tx, name, email=email, admin=admin)
 
     @_changes_access
-    @write
+    @audited("user.disable")
+    def disable_user(self, tx: Tx, principal: Principal, name: str) -> UserRecord:
+        """End all keys and sessions of a user at once, until the user is enabled again.
+
+        Its waiting items are refused when an agent would get them, and its run tokens end.
+
+        Raises:
+            ConflictError: the caller itself.
+            NotFoundError, PermissionDeniedError
+        """
+        _administrators_only(principal, "disable users")
+        found = _existing_user(tx, name)
+        if found.id == principal.user_id:
+            raise ConflictError("You cannot disable yourself.", hint="Another administrator can.")
+        return accounts.set_disabled(tx, found.id, disabled=True)
+
+    @_changes_access
+    @audited("user.enable")
+    def enable_user(self, tx: Tx, principal: Principal, name: str) -> UserRecord:
+        """Let a disabled user in again, with the keys that were not revoked."""
+        _administrators_only(principal, "enable users")
+        _require_fresh_sign_in(tx, principal)
+        return accounts.set_disabled(tx, _existing_user(tx, name).id, disabled=False)
+
+    @_changes_access
+    @audited("team.create")
     def create_team(self, tx: Tx, principal: Principal, name: str) -> EntityRecord:
-        """Make a team; the caller becomes its administrator."""
+        """Make a team; the caller becomes its administrator.
+
+        Raises:
+            ConflictError: the caller administers as many teams as one user may.
+        """
         if principal.kind is not Kind.USER:
             raise PermissionDeniedError(f"{principal.name} may not make teams: use a user's key.")
+        limit = self._context.config.teams_per_user
+        if not principal.admin and len(_administered_teams(tx, principal)) >= limit:
+            raise ConflictError(
+                f"{principal.name} administers {limit} teams, as many as one user may.",
+                hint="Ask an administrator of the server, or hand a team over.",
+            )
         made = _insert_entity(tx, _checked_name(name, "team"), is_team=True)
         accounts.set_role(tx, name, str(principal.user_id), Role.ADMIN)
         return made
 
     @read
     def members(self, tx: Tx, principal: Principal, entity: str) -> tuple[MemberRecord, ...]:
-        """Members of an entity, by name."""
+        """Members of an entity and invited users, by name."""
         return accounts.member_list(tx, self._context.existing(tx, principal, entity, Action.READ))
 
     @_changes_access
-    @write
+    @audited("member.set")
     def set_member(
         self, tx: Tx, principal: Principal, entity: str, user: str, role: Role | None
     ) -> None:
         """Give a role, or with `None` end the membership.
+
+        Somebody who is no member yet is invited, and gets no right before accepting; an
+        administrator of the server makes members at once.
 
         Raises:
             NotFoundError, PermissionDeniedError
@@ -150,21 +199,59 @@ class Accounts(Authenticator):
         entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
         accounts.entity(tx, entity, lock=True)
         member = _existing_user(tx, user)
+        if role is not None:
+            _require_fresh_sign_in(tx, principal)
         if role is not Role.ADMIN:
             _check_not_last_administrator(tx, entity, member)
-        accounts.set_role(tx, entity, member.id, role)
+        accepted = principal.admin or user in _accepted(tx, entity)
+        accounts.set_role(tx, entity, member.id, role, accepted=accepted)
 
-    @write
+    @read
+    def invitations(self, tx: Tx, principal: Principal) -> tuple[MemberRecord, ...]:
+        """What the caller is invited to, by entity."""
+        return accounts.invitations(tx, principal.user_id or "")
+
+    @_changes_access
+    @audited("member.answer")
+    def answer_invitation(self, tx: Tx, principal: Principal, entity: str, *, accept: bool) -> None:
+        """Accept an invitation, or decline it; declining also leaves a team one is a member of.
+
+        Raises:
+            NotFoundError: the caller is neither invited nor a member.
+            ConflictError: the personal entity, or the team's last administrator.
+        """
+        member = _existing_user(tx, principal.name) if principal.kind is Kind.USER else None
+        found = [one for one in accounts.member_list(tx, entity) if one.user == principal.name]
+        if member is None or not found:
+            raise no_such_entity(entity)
+        if not accept:
+            accounts.entity(tx, entity, lock=True)
+            _check_not_last_administrator(tx, entity, member)
+        accounts.set_role(tx, entity, member.id, found[0].role if accept else None)
+
+    @audited("key.create")
     def create_key(
-        self, tx: Tx, principal: Principal, name: str, *, user: str | None = None
+        self,
+        tx: Tx,
+        principal: Principal,
+        name: str,
+        *,
+        user: str | None = None,
+        expires_seconds: float | None = None,
     ) -> NewKey:
-        """Make a key for the caller; a server administrator may make one for another user."""
+        """Make a key for the caller; a server administrator may make one for another user.
+
+        Raises:
+            PermissionDeniedError: also in a browser session that is not fresh.
+            InvalidInputError: the time until it expires.
+        """
         if principal.kind is not Kind.USER or user not in {None, principal.name}:
             _administrators_only(principal, "make keys for others")
+        _require_fresh_sign_in(tx, principal)
         owner = _existing_user(tx, user or principal.name)
-        return _insert_key(tx, "user", name, user_id=owner.id)
+        return _insert_key(tx, "user", name, expires_seconds, user_id=owner.id)
 
-    @write
+    @audited("key.create-agent")
     def create_agent_key(
         self,
         tx: Tx,
@@ -172,26 +259,47 @@ class Accounts(Authenticator):
         entity: str,
         name: str,
         queues: tuple[str, ...] | None,
+        *,
+        expires_seconds: float | None = None,
     ) -> NewKey:
-        """Make a service key for agents; `queues=None` allows every queue of the entity."""
+        """Make a service key for agents; `queues=None` allows every queue of the entity.
+
+        Raises: as `create_key`.
+        """
         entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        _require_fresh_sign_in(tx, principal)
         for queue in queues or ():
             self._context.queue(tx, entity, queue)
-        return _insert_key(tx, "agent", name, entity=entity, queues=queues)
+        return _insert_key(tx, "agent", name, expires_seconds, entity=entity, queues=queues)
 
     @read
     def keys(
-        self, tx: Tx, principal: Principal, entity: str | None = None
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str | None = None,
+        *,
+        user: str | None = None,
+        everybody: bool = False,
     ) -> tuple[KeyRecord, ...]:
-        """The caller's own keys, or with `entity` the agent keys of that entity."""
+        """The caller's own keys, with `entity` its agent keys; for server administrators others'.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+        """
+        if everybody or user not in {None, principal.name}:
+            _administrators_only(principal, "list keys of others")
+        if everybody:
+            return accounts.key_list(tx)
         if entity is None:
-            return accounts.key_list(tx, user_id=principal.user_id or "")
+            owner = principal.user_id if user is None else _existing_user(tx, user).id
+            return accounts.key_list(tx, user_id=owner or "")
         entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
         return accounts.key_list(tx, entity_name=entity)
 
     @_changes_access
-    @write
-    def revoke_key(self, tx: Tx, principal: Principal, key_id: str) -> None:
+    @audited("key.revoke")
+    def revoke_key(self, tx: Tx, principal: Principal, key_id: str) -> KeyRecord:
         """End a key's validity: at once in this process, within a second in other replicas.
 
         Raises:
@@ -201,6 +309,7 @@ class Accounts(Authenticator):
         if found is None or not self._may_revoke(principal, found):
             raise NotFoundError(f"There is no key '{key_id}', or it is not yours to revoke.")
         accounts.revoke_key(tx, key_id)
+        return found
 
     def _may_revoke(self, principal: Principal, key: KeyRecord) -> bool:
         if principal.kind is not Kind.USER:
@@ -228,11 +337,33 @@ def _check_not_last_administrator(tx: Tx, entity: str, member: UserRecord) -> No
     """Refuse to remove the owner of a personal entity or the last administrator."""
     if member.entity == entity:
         raise ConflictError(f"'{entity}' is the personal entity of '{member.name}'.")
-    members = accounts.member_list(tx, entity)
-    if not any(each.role is Role.ADMIN and each.user != member.name for each in members):
+    others = [one for one in accounts.member_list(tx, entity) if one.user != member.name]
+    if not any(one.role is Role.ADMIN and one.accepted for one in others):
         raise ConflictError(
             f"'{member.name}' is the last administrator of '{entity}'.",
             hint="Make somebody else an administrator first.",
+        )
+
+
+def _accepted(tx: Tx, entity: str) -> set[str]:
+    return {one.user for one in accounts.member_list(tx, entity) if one.accepted}
+
+
+def _administered_teams(tx: Tx, principal: Principal) -> list[str]:
+    rows = accounts.user_with_roles(tx, str(principal.user_id))
+    return [row.entity for row in rows if row.is_team and row.role == Role.ADMIN]
+
+
+def _require_fresh_sign_in(tx: Tx, principal: Principal) -> None:
+    """What gives lasting access takes a key, or a session that has just begun.
+
+    A stolen cookie alone would otherwise become a key, a user or a member that outlives it.
+    """
+    began = principal.signed_in_at
+    if began is not None and tx.now - began > _FRESH_SECONDS:
+        raise PermissionDeniedError(
+            "This takes a sign-in of the last 10 minutes.",
+            hint="Sign out and in again, or use the command line.",
         )
 
 
@@ -272,11 +403,17 @@ def _insert_key(
     tx: Tx,
     kind: Literal["user", "agent"],
     name: str,
+    expires_seconds: float | None,
     *,
     user_id: str | None = None,
     entity: str | None = None,
     queues: tuple[str, ...] | None = None,
 ) -> NewKey:
+    if expires_seconds is not None and not 0 < expires_seconds <= _LONGEST_VALIDITY:
+        raise InvalidInputError(
+            f"A key cannot expire after {expires_seconds:g} s.",
+            hint="Give 1 s to 10 years, for example `--expires 90d`.",
+        )
     secret = new_api_key()
     values = {
         "id": new_id(),
@@ -287,5 +424,6 @@ def _insert_key(
         "user_id": user_id,
         "entity": entity,
         "queues": None if queues is None else list(queues),
+        "expires_at": None if expires_seconds is None else tx.now + expires_seconds,
     }
     return NewKey(accounts.insert_key(tx, values), secret)

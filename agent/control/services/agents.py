@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
+from agent.control.services.audit import audited
 from agent.control.services.context import (
     Service,
     ServiceContext,
@@ -25,7 +26,7 @@ from agent.control.store.ids import new_id
 from agent.control.store.items import ClaimRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.errors import ConflictError, InvalidInputError
+from agent.model.errors import ConflictError, InvalidInputError, PermissionDeniedError
 from agent.model.phase import MAY_RUN, UNSTARTED_HELD, Phase
 from agent.model.protocol import AgentRegistration
 
@@ -157,7 +158,7 @@ class Agents(Service):
         rows = agents.of_entity(tx, place, queue_id)
         return agents.records(tx, rows, self._context.config.agent_timeout)
 
-    @write
+    @audited("agent.stop")
     def stop(self, tx: Tx, principal: Principal, agent_id: str, mode: StopMode) -> AgentRecord:
         """Ask an agent to shut down; it learns so by `commands`, else by its next heartbeat.
 
@@ -201,6 +202,7 @@ class Agents(Service):
     def _digest(self, tx: Tx, principal: Principal, agent_id: str, session: str) -> str:
         """Made of what is stored: it needs no column, and no replica can miss a change."""
         agent = self._context.agent(tx, principal, agent_id)
+        self._context.still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
         stops = [[row.id, row.attempt] for row in items.to_stop(tx, agent.id)]
         commands = json.dumps([agent.session == session, agent.stop, stops])
         return hashlib.sha256(commands.encode()).hexdigest()[:24]
@@ -249,6 +251,8 @@ def _store(
         "status": "POLLING",
         "conditions": None,
     }
+    if known is not None:
+        _check_owner(tx, principal, known)
     if known is None:
         agent_id = new_id()
         fixed = {"id": agent_id, "entity": entity, "identity": registration.identity}
@@ -259,6 +263,24 @@ def _store(
         stop = known.stop if known.session == registration.session else None
         agents.change(tx, agent_id, {**values, "stop": stop, "heartbeat_at": tx.now})
     return agents.require(tx, agent_id)
+
+
+def _check_owner(tx: Tx, principal: Principal, known: AnyRow) -> None:
+    """Who knows another agent's identity does not get its row, nor what it has running.
+
+    Its own key may, keys of the same user, and any key once its own is no longer valid.
+
+    Raises:
+        PermissionDeniedError
+    """
+    owner = accounts.key_by_id(tx, known.key_id)
+    same_user = owner is not None and owner.user_id and owner.user_id == principal.user_id
+    if owner is None or owner.id == principal.key_id or same_user or principal.admin:
+        return
+    raise PermissionDeniedError(
+        f"Agent '{known.name}' registered with another key, which is still valid.",
+        hint="Use that key, or revoke it first: `launch key revoke ID`.",
+    )
 
 
 def _adoptable(tx: Tx, principal: Principal, agent_id: str) -> list[AnyRow]:

@@ -6,20 +6,32 @@ The bytes themselves pass through `control/files`; here is what the database kno
 import asyncio
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.artifacts import checked_aliases, set_aliases, writable
+from agent.control.services.artifacts import (
+    checked_aliases,
+    held_by_others,
+    set_aliases,
+    writable,
+)
 from agent.control.services.context import Service, read, write
-from agent.control.services.runs import check_scope
-from agent.control.store import artifact_files, artifacts, collections, contents, projects
+from agent.control.services.jobs import JOB_TYPE
+from agent.control.services.leases import add_warning
+from agent.control.services.runs import check_run
+from agent.control.store import artifact_files, artifacts, collections, contents, items, projects
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.control.store.collections import CollectionRecord
 from agent.control.store.ids import new_artifact_id, new_id
 from agent.control.store.tx import Tx
-from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
+from agent.model.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from agent.model.job.digest import decoded, manifest_digest
 from agent.model.job.names import LATEST, safe_name
 from agent.model.names import checked_project
@@ -69,18 +81,20 @@ class ArtifactUploads(Service):
         Raises:
             ConflictError: the name belongs to an artifact of another type.
             InvalidInputError: name, digest or an alias.
-            NotFoundError, PermissionDeniedError: the entity, or a run token's project.
+            NotFoundError, PermissionDeniedError: the entity; or a run token, and another run's
+                artifact or a job.
         """
         checked_aliases(wanted.aliases)
         entity = self._context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
-        check_scope(principal, wanted.project)
+        wanted = _of_run(principal, wanted)
         if not _DIGEST.fullmatch(wanted.digest):
             message = f"The artifact's digest is '{wanted.digest[:64]}'."
             raise InvalidInputError(message, hint="It is 32 hexadecimal characters.")
         projects.ensure(tx, entity, checked_project(wanted.project))
         collection = _ensure_collection(tx, entity, wanted)
         collections.lock(tx, collection.id)
-        found = _existing(tx, collection, wanted) or _insert(tx, principal, collection, wanted)
+        found = _existing(tx, principal, collection, wanted)
+        found = found or _insert(tx, principal, collection, wanted)
         if wanted.client_id is not None:
             artifacts.insert_client(tx, collection.id, wanted.client_id, found.id)
         return found
@@ -167,7 +181,8 @@ class ArtifactUploads(Service):
         await asyncio.to_thread(_check_digest, found, entries)
         for start in range(0, len(entries), _BATCH):
             await self._insert_entries(found, entries[start : start + _BATCH])
-        return await self._commit(found, sum(entry.size for entry in entries), len(entries), job)
+        size = sum(entry.size for entry in entries)
+        return await self._commit(principal, found, size, len(entries), job)
 
     @read
     def _writable(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord:
@@ -187,6 +202,7 @@ class ArtifactUploads(Service):
     def _commit(
         self,
         tx: Tx,
+        principal: Principal,
         artifact: ArtifactRecord,
         size: int,
         file_count: int,
@@ -215,7 +231,7 @@ class ArtifactUploads(Service):
             "job_problem": job[1],
         }
         artifacts.change(tx, artifact.id, values)
-        set_aliases(tx, artifact, (*artifacts.wanted_aliases(tx, artifact.id), LATEST))
+        _set_wanted_aliases(tx, principal, artifacts.require(tx, artifact.id))
         collections.touch(tx, collection.id)
         return artifacts.require(tx, artifact.id)
 
@@ -223,6 +239,42 @@ class ArtifactUploads(Service):
         found = writable(tx, self._context, principal, artifact_id)
         _check_pending(found)
         return found
+
+
+def _of_run(principal: Principal, wanted: NewArtifact) -> NewArtifact:
+    """What a run token makes is made by its run, and is no job: jobs are what users launch.
+
+    Raises:
+        PermissionDeniedError
+    """
+    if principal.run is None:
+        return wanted
+    own = principal.run.run_name
+    check_run(principal, wanted.project, wanted.run_name or own)
+    if wanted.type == JOB_TYPE:
+        raise PermissionDeniedError(
+            f"The token of {principal.name} makes no jobs.", hint="Make them with a user's key."
+        )
+    return replace(wanted, run_name=own)
+
+
+def _set_wanted_aliases(tx: Tx, principal: Principal, artifact: ArtifactRecord) -> None:
+    """Give a new version its aliases, `latest` among them; clients send them with every upload.
+
+    So a run token is not refused for those that it may not move: they stay, and the item tells.
+    """
+    wanted = checked_aliases((*artifacts.wanted_aliases(tx, artifact.id), LATEST))
+    kept = held_by_others(tx, principal, artifact, wanted)
+    given = [alias for alias in wanted if alias not in kept]
+    set_aliases(tx, artifact, given, principal)
+    item = None if principal.run is None or not kept else items.row(tx, principal.run.item_id)
+    if item is not None:
+        quoted = ", ".join(f"`{alias}`" for alias in kept)
+        text = (
+            f"{artifact.reference} was stored without {quoted}: a run moves no alias of what it "
+            "has not made. Move it with a user's key."
+        )
+        items.change(tx, item, {"warnings": add_warning(item, text), "updated_at": tx.now})
 
 
 def _check_pending(found: ArtifactRecord) -> None:
@@ -265,7 +317,9 @@ def _checked(name: str, what: str) -> str:
     )
 
 
-def _existing(tx: Tx, collection: CollectionRecord, wanted: NewArtifact) -> ArtifactRecord | None:
+def _existing(
+    tx: Tx, principal: Principal, collection: CollectionRecord, wanted: NewArtifact
+) -> ArtifactRecord | None:
     """What the same client made before, else a version with the same content."""
     if wanted.client_id is not None:
         own = artifacts.by_client(tx, collection.id, wanted.client_id)
@@ -274,7 +328,10 @@ def _existing(tx: Tx, collection: CollectionRecord, wanted: NewArtifact) -> Arti
     same = artifacts.by_digest(tx, collection.id, wanted.digest) if wanted.deduplicate else None
     if same is None:
         return None
-    set_aliases(tx, same, wanted.aliases)
+    if principal.run is None or same.run_name == principal.run.run_name:
+        kept = held_by_others(tx, principal, same, wanted.aliases)
+        given = [alias for alias in wanted.aliases if alias not in kept]
+        set_aliases(tx, same, given, principal)
     return artifacts.require(tx, same.id)
 
 

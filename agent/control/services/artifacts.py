@@ -7,7 +7,7 @@ from datetime import datetime
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.paging import Page, cursor, numbered_page, page_of, page_size
-from agent.control.services.runs import check_scope
+from agent.control.services.runs import check_project, check_run, readable_project
 from agent.control.store import artifact_files, artifacts, collections, runs
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
@@ -15,7 +15,7 @@ from agent.control.store.collections import CollectionRecord
 from agent.control.store.runs import RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
-from agent.model.errors import ConflictError, NotFoundError
+from agent.model.errors import ConflictError, NotFoundError, PermissionDeniedError
 from agent.model.job.names import LATEST, checked_alias, free_aliases, version_of
 from agent.model.spec import Json
 
@@ -34,7 +34,11 @@ class ArtifactChange:
 
 
 class Artifacts(Service):
-    """Reading takes the right to read the entity, changing that to write runs there."""
+    """Reading takes the right to read the project, changing that to write runs there.
+
+    A run token reads also the inputs that its launch spec names, changes only what its run has
+    made, and moves no alias away from what another run or a user has made.
+    """
 
     @read
     def get(self, tx: Tx, principal: Principal, artifact_id: str) -> ArtifactRecord | None:
@@ -74,7 +78,7 @@ class Artifacts(Service):
     ) -> CollectionRecord | None:
         """A collection; `None` when it is absent or hidden."""
         entity = entity or principal.default_entity
-        if not self._context.policy.allows(principal, entity, Action.READ):
+        if not self._context.policy.reads_artifact(principal, entity, project, name):
             return None
         return collections.by_name(tx, entity, project, name)
 
@@ -84,9 +88,7 @@ class Artifacts(Service):
     ) -> CollectionRecord | None:
         """A collection by id; `None` when it is absent or hidden."""
         found = collections.by_id(tx, collection_id)
-        if found is None or not self._context.policy.allows(principal, found.entity, Action.READ):
-            return None
-        return found
+        return found if found is not None and _reads(self._context, principal, found) else None
 
     @read
     def collections(
@@ -102,7 +104,7 @@ class Artifacts(Service):
     ) -> Page[CollectionRecord]:
         """Collections of a project in order of creation; `kind` is their type."""
         size, after_seq = page_size(first), cursor(after)
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = readable_project(tx, self._context, principal, entity, project)
         found, total = collections.page(
             tx, entity, project, kind=kind, after=after_seq, limit=size + 1
         )
@@ -113,7 +115,7 @@ class Artifacts(Service):
         self, tx: Tx, principal: Principal, entity: str | None, project: str
     ) -> tuple[tuple[str, datetime], ...]:
         """Types in use in a project, and when each was first used."""
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = readable_project(tx, self._context, principal, entity, project)
         found = collections.types(tx, entity, project)
         return tuple((name, to_datetime(first)) for name, first in found)
 
@@ -128,7 +130,7 @@ class Artifacts(Service):
         first: int = 100,
     ) -> Page[ArtifactRecord]:
         """Committed versions, newest first."""
-        self._context.policy.require(principal, collection.entity, Action.READ)
+        _require_readable(self._context, principal, collection)
         size, before = page_size(first), cursor(after)
         found, total = artifacts.versions(tx, collection.id, before=before, limit=size + 1)
         return page_of(found, size, total, lambda record: record.version)
@@ -145,7 +147,7 @@ class Artifacts(Service):
         first: int = 100,
     ) -> Page[EntryRecord]:
         """Files of an artifact by path, references among them."""
-        self._context.policy.require(principal, artifact.collection.entity, Action.READ)
+        _require_readable(self._context, principal, artifact.collection)
         size = page_size(first)
         found, total = artifact_files.entries(
             tx, artifact.id, names=names, after=after or "", limit=size + 1
@@ -157,7 +159,7 @@ class Artifacts(Service):
         self, tx: Tx, principal: Principal, artifact: ArtifactRecord
     ) -> ManifestRecord | None:
         """The manifest of an artifact; `None` before it is announced and after deletion."""
-        self._context.policy.require(principal, artifact.collection.entity, Action.READ)
+        _require_readable(self._context, principal, artifact.collection)
         return artifact_files.manifest_of(tx, artifact.id)
 
     @read
@@ -172,7 +174,7 @@ class Artifacts(Service):
         self, tx: Tx, principal: Principal, collection: CollectionRecord, md5: str
     ) -> bool:
         """Whether a version of the collection has a file with that content."""
-        self._context.policy.require(principal, collection.entity, Action.READ)
+        _require_readable(self._context, principal, collection)
         return artifact_files.has_content(tx, collection.id, md5)
 
     @write
@@ -193,7 +195,7 @@ class Artifacts(Service):
             NotFoundError: the artifact, or the run's entity.
         """
         entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-        check_scope(principal, project)
+        check_run(principal, project, run_name)
         found = visible(self._context, principal, artifacts.by_id(tx, artifact_id))
         if found is None:
             raise no_such_artifact(artifact_id)
@@ -204,7 +206,7 @@ class Artifacts(Service):
     @read
     def inputs_of(self, tx: Tx, principal: Principal, run: RunRecord) -> tuple[ArtifactRecord, ...]:
         """Artifacts that a run takes as input, as far as the caller may read them."""
-        self._context.policy.require(principal, run.entity, Action.READ)
+        readable_project(tx, self._context, principal, run.entity, run.project)
         ids = artifact_files.input_ids(tx, run.entity, run.project, run.name)
         found = artifacts.by_ids(tx, ids)
         return tuple(each for each in found if visible(self._context, principal, each) is not None)
@@ -214,7 +216,7 @@ class Artifacts(Service):
         self, tx: Tx, principal: Principal, run: RunRecord
     ) -> tuple[ArtifactRecord, ...]:
         """Artifacts that a run made."""
-        self._context.policy.require(principal, run.entity, Action.READ)
+        readable_project(tx, self._context, principal, run.entity, run.project)
         return tuple(artifacts.outputs_of(tx, run.entity, run.project, run.name))
 
     @read
@@ -222,9 +224,9 @@ class Artifacts(Service):
         self, tx: Tx, principal: Principal, artifact: ArtifactRecord
     ) -> tuple[RunRecord, ...]:
         """Runs that take an artifact as input, as far as the caller may read them."""
-        allows = self._context.policy.allows
+        reads = self._context.policy.reads_project
         found = [runs.by_name(tx, *run) for run in artifact_files.runs_using(tx, artifact.id)]
-        return tuple(run for run in found if run and allows(principal, run.entity, Action.READ))
+        return tuple(run for run in found if run and reads(principal, run.entity, run.project))
 
     @write
     def update(
@@ -250,7 +252,7 @@ class Artifacts(Service):
             collections.lock(tx, found.collection.id)
             removed = set(found.aliases) - set(change.aliases)
             collections.delete_aliases(tx, found.id, removed)
-            set_aliases(tx, found, change.aliases)
+            set_aliases(tx, found, change.aliases, principal)
         return artifacts.require(tx, found.id)
 
     @write
@@ -266,7 +268,7 @@ class Artifacts(Service):
             message = f"The artifact '{found.collection.name}' is {found.state.lower()}."
             raise ConflictError(message, hint="Only a committed version can have aliases.")
         collections.lock(tx, found.collection.id)
-        set_aliases(tx, found, names)
+        set_aliases(tx, found, names, principal)
 
     @write
     def delete_aliases(
@@ -300,29 +302,43 @@ class Artifacts(Service):
         artifacts.change(tx, found.id, {"state": ArtifactState.DELETED.value})
         newest = artifacts.newest(tx, found.collection.id)
         if newest is not None and LATEST in found.aliases:
-            set_aliases(tx, newest, (LATEST,))
+            set_aliases(tx, newest, (LATEST,), principal)
         return artifacts.require(tx, found.id)
 
 
 def visible(
     context: ServiceContext, principal: Principal, found: ArtifactRecord | None
 ) -> ArtifactRecord | None:
-    """The artifact if the caller may read its entity, else `None`."""
-    if found is None:
-        return None
-    allowed = context.policy.allows(principal, found.collection.entity, Action.READ)
-    return found if allowed else None
+    """The artifact if the caller may read it, else `None`."""
+    return found if found is not None and _reads(context, principal, found.collection) else None
+
+
+def _reads(context: ServiceContext, principal: Principal, collection: CollectionRecord) -> bool:
+    where = (collection.entity, collection.project, collection.name)
+    return context.policy.reads_artifact(principal, *where)
+
+
+def _require_readable(
+    context: ServiceContext, principal: Principal, collection: CollectionRecord
+) -> None:
+    if not _reads(context, principal, collection):
+        raise no_such_artifact(collection.id)
 
 
 def writable(
     tx: Tx, context: ServiceContext, principal: Principal, artifact_id: str
 ) -> ArtifactRecord:
-    """An artifact that the caller may change."""
+    """An artifact that the caller may change; for a run token, one that its run has made."""
     found = visible(context, principal, artifacts.by_id(tx, artifact_id))
     if found is None:
         raise no_such_artifact(artifact_id)
     context.policy.require(principal, found.collection.entity, Action.WRITE_RUNS)
-    check_scope(principal, found.collection.project)
+    check_project(principal, found.collection.project)
+    if principal.run is not None and found.run_name != principal.run.run_name:
+        raise PermissionDeniedError(
+            f"The token of {principal.name} changes only artifacts that this run has made.",
+            hint="Use a user's key.",
+        )
     return found
 
 
@@ -349,10 +365,32 @@ def checked_aliases(names: Iterable[str]) -> list[str]:
     return [checked_alias(name) for name in free_aliases(names)]
 
 
-def set_aliases(tx: Tx, artifact: ArtifactRecord, names: Iterable[str]) -> None:
+def set_aliases(
+    tx: Tx, artifact: ArtifactRecord, names: Iterable[str], principal: Principal
+) -> None:
     """Let free aliases refer to a version; the collection is locked.
 
     Raises:
         InvalidInputError: one cannot be an alias.
+        PermissionDeniedError: a run token, and an alias of what its run has not made.
     """
-    collections.put_aliases(tx, artifact.collection.id, artifact.id, checked_aliases(names))
+    wanted = checked_aliases(names)
+    if kept := held_by_others(tx, principal, artifact, wanted):
+        quoted = ", ".join(f"`{alias}`" for alias in kept)
+        raise PermissionDeniedError(
+            f"The token of {principal.name} does not move {quoted}, which refers to a version "
+            f"of '{artifact.collection.name}' that this run has not made.",
+            hint="Move aliases with a user's key.",
+        )
+    collections.put_aliases(tx, artifact.collection.id, artifact.id, wanted)
+
+
+def held_by_others(
+    tx: Tx, principal: Principal, artifact: ArtifactRecord, names: Sequence[str]
+) -> list[str]:
+    """Aliases that a run token may not move: they refer to what its run has not made."""
+    if principal.run is None:
+        return []
+    makers = artifacts.makers_of_aliases(tx, artifact.collection.id)
+    own = principal.run.run_name
+    return [name for name in names if makers.get(name, own) != own]

@@ -1,6 +1,6 @@
 """Opens the store and assembles the services."""
 
-import secrets
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -8,10 +8,12 @@ from typing import Final
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Policy
+from agent.control.auth.signing import FILE, SigningKeys, add_key, read_keys
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
 from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
+from agent.control.services.audit import Audit
 from agent.control.services.checks import Checker
 from agent.control.services.contents import Contents
 from agent.control.services.context import ServiceContext
@@ -24,13 +26,14 @@ from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
+from agent.control.services.submitted_keys import encrypt_again
 from agent.control.services.wandb_protocol import WandbProtocol
 from agent.control.store import accounts
 from agent.control.store.ids import new_id
 from agent.control.store.tx import Database
+from agent.model.errors import ConfigError
 
 DATABASE_FILE: Final = "launch.db"
-_KEY_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +43,11 @@ class Services:
     #: Names the installation in labels and object names; stable for the database's life.
     control_plane_id: str
     config: ControlConfig
-    #: For signed URLs and cookies of the HTTP half; secret.
-    signing_key: bytes = field(repr=False)
+    policy: Policy
+    #: For signed URLs of the HTTP half.
+    keys: SigningKeys = field(repr=False)
     accounts: Accounts
+    audit: Audit
     projects: Projects
     queues: Queues
     items: Items
@@ -78,24 +83,49 @@ async def open_services(config: ControlConfig) -> AsyncIterator[Services]:
     Raises:
         ConflictError: another process uses the SQLite file; names it and its process id.
         UnreachableError: the database server does not answer.
-        ConfigError: the address of the database cannot be read.
+        ConfigError: the address of the database, or the signing keys, cannot be read, or these
+            are those of another installation.
     """
     notifications = Notifications()
     async with _database(config, notifications) as database:
-        identity = (new_id(), secrets.token_bytes(_KEY_BYTES))
-        installed = await database.write(lambda tx: accounts.ensure_installation(tx, *identity))
+        control_plane_id, keys = await _identify(config, database)
         context = ServiceContext(
             database=database,
             notifications=notifications,
             policy=Policy(config.personal_agents_in_teams),
             config=config,
-            control_plane_id=installed.control_plane_id,
-            signing_key=installed.signing_key,
+            control_plane_id=control_plane_id,
+            keys=keys,
         )
         plane = assemble(context)
         await plane.reaper.start()
         yield plane
         await plane.logs.flush()
+
+
+async def _identify(config: ControlConfig, database: Database) -> tuple[str, SigningKeys]:
+    """The installation's id, and its signing keys, which are made at the first start.
+
+    The store has the id of the key that signs: two replicas with keys of their own would refuse
+    each other's tokens, and a new key by mistake would lose what was encrypted.
+    """
+    keys = await asyncio.to_thread(read_keys, config)
+    installed = await database.read(accounts.installation_row)
+    if keys is None and installed is None:
+        keys = await asyncio.to_thread(add_key, config)
+    if keys is not None and installed is None:
+        first = (new_id(), keys.ids[0])
+        installed = await database.write(lambda tx: accounts.ensure_installation(tx, *first))
+    if keys is None or installed is None or installed.signing_key_id not in keys.ids:
+        raise ConfigError(
+            "The signing keys here are not those that this control plane's database was used "
+            f"with (`control.signing_keys`, or {config.data_dir / FILE}).",
+            hint="Copy them from another replica or a backup; a rotation keeps the earlier one.",
+        )
+    current = keys
+    if installed.signing_key_id != keys.ids[0]:
+        await database.write(lambda tx: encrypt_again(tx, current))
+    return installed.control_plane_id, keys
 
 
 def assemble(context: ServiceContext) -> Services:
@@ -104,8 +134,10 @@ def assemble(context: ServiceContext) -> Services:
     return Services(
         control_plane_id=context.control_plane_id,
         config=context.config,
-        signing_key=context.signing_key,
+        policy=context.policy,
+        keys=context.keys,
         accounts=Accounts(context),
+        audit=Audit(context),
         projects=Projects(context),
         queues=Queues(context),
         items=Items(context),

@@ -6,7 +6,9 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
+from agent.control.auth import principals
 from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
+from agent.control.auth.signing import SigningKeys
 from agent.control.services.checks import Checker
 from agent.control.services.notifications import Notifications
 from agent.control.store import accounts, agents, items, queues
@@ -38,7 +40,7 @@ class ServiceContext:
     policy: Policy
     config: ControlConfig
     control_plane_id: str
-    signing_key: bytes = field(repr=False)
+    keys: SigningKeys = field(repr=False)
     checker: Checker = field(default_factory=Checker)
 
     def entity_of(self, principal: Principal, name: str | None, action: Action) -> str:
@@ -51,14 +53,34 @@ class ServiceContext:
         self.policy.require(principal, entity, action)
         return entity
 
-    def still_valid(self, tx: Tx, principal: Principal) -> None:
-        """Check that a key was not revoked since its call came, for calls that wait.
+    def still_allowed(self, tx: Tx, principal: Principal, entity: str, action: Action) -> None:
+        """Check key and role again, for calls that wait: both may have been taken away since.
 
         Raises:
-            AuthenticationError
+            AuthenticationError, NotFoundError, PermissionDeniedError
         """
-        if accounts.key_by_id(tx, principal.key_id) is None:
+        found = principals.by_key(tx, accounts.key_by_id(tx, principal.key_id))
+        if found is None:
             raise AuthenticationError(f"The key of {principal.name} was revoked.")
+        self.policy.require(found, entity, action)
+
+    def author_refusal(self, tx: Tx, item: AnyRow) -> str | None:
+        """Why an item may not run now for lack of its author's rights; `None` where it may.
+
+        `item` has `run_spec`. Rights may have changed since it was submitted, and the run gets
+        a token that reads and writes for the author.
+        """
+        user = principals.author(tx, item.author_id)
+        if user is None:
+            return f"{item.author}, who submitted it, is no user of this server any more."
+        if not self.policy.allows(user, item.entity, Action.SUBMIT):
+            return f"{user.name}, who submitted it, may no longer submit items in '{item.entity}'."
+        if not self.policy.allows(user, item.run_entity, Action.WRITE_RUNS):
+            return f"{user.name}, who submitted it, may no longer write to '{item.run_entity}'."
+        for entity in principals.source_entities(tx, item.run_spec, item.run_entity):
+            if not self.policy.allows(user, entity, Action.READ_PROJECT):
+                return f"{user.name}, who submitted it, may no longer read its job in '{entity}'."
+        return None
 
     def existing(self, tx: Tx, principal: Principal, name: str | None, action: Action) -> str:
         """As `entity_of`, and it exists: administrators may name any."""

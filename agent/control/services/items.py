@@ -17,7 +17,7 @@ from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.control.store.tx import Tx
 from agent.model.capacity import Allocation, Capacity, minus
-from agent.model.errors import ConflictError
+from agent.model.errors import ConflictError, PermissionDeniedError
 from agent.model.names import DEFAULT_QUEUE
 from agent.model.phase import TERMINAL, Phase
 from agent.model.spec import Json
@@ -53,7 +53,7 @@ class Items(Service):
             prepared = prepare(tx, self._context, principal, queue, submission, passed)
             spec = prepared.composed.run_spec
             projects.ensure(tx, spec["entity"], spec["project"])
-            item_id = insert(tx, principal, prepared, submission)
+            item_id = insert(tx, self._context, principal, prepared, submission)
             if submission.idempotency_key is not None:
                 idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
         return self._context.item(tx, principal, item_id)
@@ -186,6 +186,7 @@ class Items(Service):
 
         Raises:
             ConflictError: not over yet, succeeded, or its queue is gone.
+            PermissionDeniedError: the caller may not, or its author may not run it any more.
         """
         row = self._context.item_to_change(tx, principal, item_id)
         phase = Phase(row.phase)
@@ -199,6 +200,12 @@ class Items(Service):
             raise ConflictError(
                 f"The queue '{row.queue}' of item {item_id} was deleted.",
                 hint="Submit the job again, to another queue.",
+            )
+        refusal = self._context.author_refusal(tx, items.with_specs(tx, item_id))
+        if refusal is not None:
+            raise PermissionDeniedError(
+                f"Item {item_id} cannot be retried: {refusal}",
+                hint="Somebody who may run it has to submit the job again.",
             )
         reopen(tx, row, "retried", actor=principal.name)
         return self._context.item(tx, principal, item_id)

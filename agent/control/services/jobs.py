@@ -70,7 +70,7 @@ class JobRecord:
     collection: CollectionRecord
     version_count: int
     latest: JobVersion | None
-    #: The item that was submitted last with any version.
+    #: The item submitted last with any version, of those that the caller may read.
     last_item: ItemRecord | None
 
 
@@ -95,7 +95,8 @@ class Jobs(Service):
         entity = self._context.existing(tx, principal, entity, Action.READ)
         found, _ = collections.page(tx, entity, project, kind=JOB_TYPE, after=None, limit=_LIMIT)
         ids = [collection.id for _, collection in found]
-        counts, last_items = artifacts.version_counts(tx, ids), items.last_of_jobs(tx, ids)
+        counts = artifacts.version_counts(tx, ids)
+        last_items = items.last_of_jobs(tx, ids, self._context.policy.readable_entities(principal))
         newest = self._versions(tx, principal, [*artifacts.newest_of(tx, ids).values()])
         records = []
         for version in newest:
@@ -134,9 +135,10 @@ class Jobs(Service):
 
     @read
     def item_count(self, tx: Tx, principal: Principal, job: CollectionRecord) -> int:
-        """Number of the items that were submitted with any version of a job and are kept."""
+        """Number of the items submitted with any version of a job that the caller may read."""
         self._context.policy.require(principal, job.entity, Action.READ)
-        return items.count_of_job(tx, job.id)
+        entities = self._context.policy.readable_entities(principal)
+        return items.count_of_job(tx, job.id, entities)
 
     def _versions(
         self, tx: Tx, principal: Principal, found: Sequence[ArtifactRecord]

@@ -10,10 +10,11 @@ from dataclasses import asdict, replace
 from time import monotonic
 from typing import Any, Final
 
-from agent.control.auth.policy import Principal
+from agent.control.auth.policy import Action, Principal
 from agent.control.auth.tokens import RunToken, create_token
 from agent.control.services.context import Service, ServiceContext, serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
+from agent.control.services.submitted_keys import with_keys
 from agent.control.services.transitions import add_event, end, move, notify_watchers, requeue
 from agent.control.store import agents, history, items, queues
 from agent.control.store.agents import AgentProtocol
@@ -96,7 +97,7 @@ class Leases(Service):
             open_queues = [row.id for row in served if not row.paused]
             claims = self._lease_items(tx, agent, open_queues, request)
         if claims and waited:
-            self._context.still_valid(tx, principal)
+            self._context.still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
         return claims, served
 
     def _lease_items(
@@ -123,7 +124,9 @@ class Leases(Service):
             )
             if item_id is None:
                 break
-            row = items.require(tx, item_id)
+            row = items.with_specs(tx, item_id)
+            if refuse_for_author(tx, self._context, row):
+                continue
             resource = row.resource or agent.resources[0]
             counted = resource not in request.self_scheduled
             allocation = allocate(items.demand_of(row) if counted else Demand(), free)
@@ -321,6 +324,14 @@ class Leases(Service):
         return LeaseStatus.HELD
 
 
+def refuse_for_author(tx: Tx, context: ServiceContext, row: AnyRow) -> bool:
+    """End a queued item whose author lacks the rights to run it now; true when it was ended."""
+    refusal = context.author_refusal(tx, row)
+    if refusal is not None:
+        end(tx, row, Phase.REFUSED, Cause.POLICY_RIGHTS, refusal)
+    return refusal is not None
+
+
 def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     """A held item as its agent gets it; the same again for a repeated claim."""
     row = items.with_specs(tx, item_id)
@@ -328,11 +339,12 @@ def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     return record_of(
         ClaimRecord,
         row,
+        **with_keys(context.keys, row),
         lease=Lease(row.id, row.attempt, row.epoch),
         phase=Phase(row.phase),
         entity=row.run_entity,
         allocation=items.allocation_from(row.allocation) or Allocation(),
-        run_token=create_token(context.signing_key, RunToken(attempt.id, attempt.token_epoch)),
+        run_token=create_token(context.keys.current, RunToken(attempt.id, attempt.token_epoch)),
     )
 
 

@@ -3,9 +3,11 @@
 from typing import Any
 
 from agent.control.auth.policy import Action, Principal
+from agent.control.services.audit import audited
 from agent.control.services.composition import check_resource, parse_config, parse_variables
 from agent.control.services.context import Service, read, write
 from agent.control.services.paging import Page, page_of, page_size
+from agent.control.services.runs import check_project
 from agent.control.store import projects
 from agent.control.store.ids import new_id
 from agent.control.store.projects import ProjectRecord, ResourceConfigRecord
@@ -23,7 +25,7 @@ class Projects(Service):
     ) -> ProjectRecord | None:
         """A project; `None` when it does not exist, or the entity is hidden."""
         entity = entity or principal.default_entity
-        if not self._context.policy.allows(principal, entity, Action.READ):
+        if not self._context.policy.sees_place(principal, entity, name):
             return None
         return projects.project(tx, entity, name)
 
@@ -45,9 +47,11 @@ class Projects(Service):
 
         Raises:
             InvalidInputError: no project may have that name.
+            PermissionDeniedError: the caller may not, or a run token and another project.
         """
         checked_project(name)
         entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        check_project(principal, name)
         return projects.ensure(tx, entity, name)
 
     async def create_resource_config(
@@ -74,7 +78,7 @@ class Projects(Service):
         }
         return await self._insert_config(principal, entity, values)
 
-    @write
+    @audited("queue.template")
     def _insert_config(
         self, tx: Tx, principal: Principal, entity: str, values: Json
     ) -> ResourceConfigRecord:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from agent.control.auth.policy import Action, Principal
+from agent.control.services.audit import audited
 from agent.control.services.composition import (
     DEFAULT_PRIORITY,
     check_resource,
@@ -14,7 +15,7 @@ from agent.control.services.composition import (
     resource_warnings,
     template_problems,
 )
-from agent.control.services.context import Service, ServiceContext, read, write
+from agent.control.services.context import Service, ServiceContext, read
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, queues
@@ -113,7 +114,7 @@ class Queues(Service):
         )
         return await self._save(principal, entity, name, values, mode)
 
-    @write
+    @audited("queue.save")
     def _save(
         self,
         tx: Tx,
@@ -137,7 +138,7 @@ class Queues(Service):
         _change(tx, current, values)
         return self._context.queue(tx, place, name)
 
-    @write
+    @audited("queue.create")
     def create_wandb(
         self,
         tx: Tx,
@@ -190,7 +191,7 @@ class Queues(Service):
         problems = template_problems(config, values.get("template_variables", {}))
         return (*problems, *resource_warnings(resource))
 
-    @write
+    @audited("queue.save")
     def _upsert_wandb(
         self, tx: Tx, principal: Principal, entity: str, name: str, values: dict[str, Any]
     ) -> None:
@@ -202,7 +203,7 @@ class Queues(Service):
         else:
             _change(tx, found, values)
 
-    @write
+    @audited("queue.pause")
     def pause(
         self, tx: Tx, principal: Principal, entity: str | None, name: str, *, paused: bool
     ) -> QueueRecord:
@@ -213,7 +214,7 @@ class Queues(Service):
         tx.notify(topic_queue(found.id), topic_entity(place))
         return self._context.queue(tx, place, name)
 
-    @write
+    @audited("queue.delete")
     def delete(
         self,
         tx: Tx,
@@ -232,7 +233,7 @@ class Queues(Service):
         place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
         _remove(tx, self._context.queue(tx, place, name), principal.name, force=force)
 
-    @write
+    @audited("queue.delete")
     def delete_ids(self, tx: Tx, principal: Principal, queue_ids: Sequence[str]) -> None:
         """W&B's `deleteRunQueues`; as `delete` with `force`."""
         for queue_id in queue_ids:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.context import Service, read, write
+from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.transitions import end, move, request_stop
 from agent.control.store import items, projects, runs
@@ -66,7 +66,7 @@ class RunChange:
 
 
 class Runs(Service):
-    """Runs of projects. A run token may only write runs of its own project.
+    """Runs of projects. A run token reads those of its project and writes its own run only.
 
     Methods with a `run_id` take our id or W&B's storage id.
     """
@@ -90,7 +90,7 @@ class Runs(Service):
         Raises:
             NotFoundError: a run id that does not exist, or the entity.
             InvalidInputError: state, name, or the name of a project that is not there yet.
-            PermissionDeniedError: a run token and another project.
+            PermissionDeniedError: a run token and another run.
         """
         _check_state(change.state)
         if run_id is not None:
@@ -100,7 +100,7 @@ class Runs(Service):
             return self._change(tx, run, change), False
         entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
         project = project or UNNAMED_PROJECT
-        check_scope(principal, project)
+        check_run(principal, project, name)
         found = runs.by_name(tx, entity, project, name) if name else None
         if found is not None:
             return self._change(tx, found, change), False
@@ -114,7 +114,7 @@ class Runs(Service):
     ) -> RunRecord | None:
         """A run; `None` when it does not exist or is hidden."""
         entity = entity or principal.default_entity
-        if not self._context.policy.allows(principal, entity, Action.READ):
+        if not self._context.policy.reads_project(principal, entity, project):
             return None
         return runs.by_name(tx, entity, project, name)
 
@@ -134,7 +134,7 @@ class Runs(Service):
         """Runs, newest first unless `order` is `+created_at`; filters on state and name."""
         size, after_seq = page_size(first), cursor(after)
         conditions = filters if isinstance(filters, dict) else {}
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = readable_project(tx, self._context, principal, entity, project)
         found, total = runs.page(
             tx,
             entity,
@@ -152,7 +152,7 @@ class Runs(Service):
         """Ask a run to stop; false for an unknown run.
 
         The item that launched it is stopped with it, which takes the right to stop that item;
-        a run token has that right for what its own author submitted.
+        a run token has that right for its own.
 
         Raises:
             PermissionDeniedError: the run, or its item, belongs to another user.
@@ -162,7 +162,8 @@ class Runs(Service):
             return False
         item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
         if item is not None and item.run_name == run.name:
-            self._check_may_stop(tx, principal, item)
+            if principal.run is None or principal.run.item_id != item.id:
+                self._context.may_change(principal, item)
             request_stop(tx, item, principal.name)
         runs.change(tx, run.id, {"stopped": True})
         return True
@@ -206,10 +207,12 @@ class Runs(Service):
         """A run that the caller may write; `None` when it is absent or hidden."""
         place = _parse_storage_id(run_id)
         run = runs.by_id(tx, run_id) if place is None else runs.by_name(tx, *place)
-        if run is None or not self._context.policy.allows(principal, run.entity, Action.READ):
+        if run is None or not self._context.policy.reads_project(
+            principal, run.entity, run.project
+        ):
             return None
         self._context.policy.require(principal, run.entity, Action.WRITE_RUNS)
-        check_scope(principal, run.project)
+        check_run(principal, run.project, run.name)
         return run
 
     def _named(
@@ -217,17 +220,11 @@ class Runs(Service):
     ) -> RunRecord:
         """A run of a project that the caller may write to."""
         entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
-        check_scope(principal, project)
+        check_run(principal, project, name)
         run = runs.by_name(tx, entity, project, name)
         if run is None:
             raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
         return run
-
-    def _check_may_stop(self, tx: Tx, principal: Principal, item: AnyRow) -> None:
-        """A job may stop itself and, as sweeps do, other items of the same author."""
-        launcher = None if principal.run is None else items.row(tx, principal.run.item_id)
-        if launcher is None or launcher.author_id != item.author_id:
-            self._context.may_change(principal, item)
 
     def _change(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
         """Write the fields that are given; any write means that the run is alive."""
@@ -271,13 +268,45 @@ def _parse_storage_id(run_id: str) -> tuple[str, str, str] | None:
     return (entity, project, name) if (kind, version) == ("Run", "v1") else None
 
 
-def check_scope(principal: Principal, project: str) -> None:
-    """A run token writes to its own project only."""
+def check_project(principal: Principal, project: str) -> None:
+    """A run token writes to its own project only.
+
+    Raises:
+        PermissionDeniedError
+    """
     if principal.run is not None and principal.run.project != project:
         raise PermissionDeniedError(
-            f"The token of {principal.name} writes runs of '{principal.run.project}' only.",
+            f"The token of {principal.name} writes to the project '{principal.run.project}' only.",
             hint="Leave the project as the launcher has set it.",
         )
+
+
+def check_run(principal: Principal, project: str, name: str | None) -> None:
+    """A run token writes its own run only.
+
+    Raises:
+        PermissionDeniedError
+    """
+    check_project(principal, project)
+    if principal.run is not None and principal.run.run_name != name:
+        raise PermissionDeniedError(
+            f"The token of {principal.name} does not write the run '{name}'.",
+            hint="Leave the run's id as the launcher has set it (`WANDB_RUN_ID`).",
+        )
+
+
+def readable_project(
+    tx: Tx, context: ServiceContext, principal: Principal, entity: str | None, project: str
+) -> str:
+    """The entity of a project in which the caller may read runs and artifacts.
+
+    Raises:
+        NotFoundError: the entity, or the project for a run token.
+    """
+    place = context.existing(tx, principal, entity, Action.READ_PROJECT)
+    if not context.policy.reads_project(principal, place, project):
+        raise NotFoundError(f"There is no project '{project}', or this key may not read it.")
+    return place
 
 
 def _check_state(state: str | None) -> None:

@@ -17,6 +17,7 @@ from agent.control.services.context import ServiceContext
 from agent.control.services.job_inputs import input_checks
 from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
+from agent.control.services.submitted_keys import encrypted
 from agent.control.store import artifacts, history, idempotency, items
 from agent.control.store.ids import new_id
 from agent.control.store.items import Submission
@@ -118,8 +119,8 @@ def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
         "demand_gpus": demand.gpus,
         "retries": spec.retries,
         "on_lost": spec.on_lost,
-        "run_spec": composed.run_spec,
-        "layers": composed.layers,
+        "run_spec": items.masked(composed.run_spec),
+        "layers": {layer: items.masked(values) for layer, values in composed.layers.items()},
         "warnings": list(composed.warnings),
     }
 
@@ -149,7 +150,13 @@ def _check_code(tx: Tx, context: ServiceContext, principal: Principal, spec: Lau
         raise no_such_artifact(found.id)
 
 
-def insert(tx: Tx, principal: Principal, prepared: Prepared, wanted: Submission) -> str:
+def insert(
+    tx: Tx,
+    context: ServiceContext,
+    principal: Principal,
+    prepared: Prepared,
+    wanted: Submission,
+) -> str:
     """Write the item with its first attempt and event; its id."""
     item_id, queue, spec = new_id(), prepared.queue, prepared.composed.spec
     items.insert(
@@ -164,6 +171,7 @@ def insert(tx: Tx, principal: Principal, prepared: Prepared, wanted: Submission)
             "author": principal.name,
             "author_id": principal.user_id,
             "priority": prepared.priority,
+            "secrets": encrypted(context.keys, prepared.composed.run_spec),
             "template_values": wanted.template_variables or {},
             "job_id": prepared.job_id,
             "phase": Phase.QUEUED.value,

@@ -11,8 +11,14 @@ from typing import Any, Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.agents import agent_record
 from agent.control.services.context import Service, serves, write
-from agent.control.services.leases import add_warning, check_status, release_unstarted
+from agent.control.services.leases import (
+    add_warning,
+    check_status,
+    refuse_for_author,
+    release_unstarted,
+)
 from agent.control.services.notifications import topic_entity
+from agent.control.services.submitted_keys import with_keys
 from agent.control.services.transitions import end, move, notify_watchers
 from agent.control.store import agents, items
 from agent.control.store.agents import AgentProtocol, AgentRecord
@@ -50,10 +56,9 @@ class WandbProtocol(Service):
         agent = None if agent_id is None else self._context.agent(tx, principal, agent_id)
         if found.paused or (agent is not None and agent.stop is not None):
             return None
-        item_id = items.lock_first(tx, found.id)
-        if item_id is None:
+        row = self._first_allowed(tx, found.id)
+        if row is None:
             return None
-        row = items.with_specs(tx, item_id)
         name = None if agent is None else agent.name
         changes: dict[str, Any] = {
             "epoch": row.epoch + 1,
@@ -63,7 +68,15 @@ class WandbProtocol(Service):
             "lease_expires_at": tx.now + self._context.config.pop_lease,
         }
         move(tx, row, Phase.LEASED, actor=name, text="popped", changes=changes)
-        return PoppedItem(item_id, row.run_spec)
+        return PoppedItem(row.id, with_keys(self._context.keys, row)["run_spec"])
+
+    def _first_allowed(self, tx: Tx, queue_id: str) -> AnyRow | None:
+        """The first queued item, locked, with its spec; those of authors without rights end."""
+        while (item_id := items.lock_first(tx, queue_id)) is not None:
+            row = items.with_specs(tx, item_id)
+            if not refuse_for_author(tx, self._context, row):
+                return row
+        return None
 
     @write
     def acknowledge(self, tx: Tx, principal: Principal, item_id: str, run_name: str) -> bool:

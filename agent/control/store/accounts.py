@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, update
 
 from agent.control.store.tables import api_keys, entities, installation, members, record_of, users
 from agent.control.store.tx import AnyRow, Tx
@@ -40,6 +40,8 @@ class UserRecord:
     admin: bool
     entity: str
     created_at: datetime
+    #: None of its keys and sessions is valid since then.
+    disabled_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class MemberRecord:
     user: str
     entity: str
     role: Role
+    #: False for an invitation, which gives no right.
+    accepted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,7 @@ class KeyRecord:
     queues: tuple[str, ...] | None
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,48 +82,63 @@ class NewKey:
     secret: str = field(repr=False)
 
 
-_VALID_KEY: Final = (
-    select(api_keys, users.c.name.label("user"), users.c.admin, users.c.entity.label("home"))
-    .outerjoin(users, users.c.id == api_keys.c.user_id)
-    .where(api_keys.c.revoked_at.is_(None))
+_VALID_KEY: Final = select(api_keys).where(
+    api_keys.c.revoked_at.is_(None),
+    or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > bindparam("now")),
 )
 _KEY_BY_HASH: Final = _VALID_KEY.where(api_keys.c.hash == bindparam("key_hash"))
 _KEY_BY_ID: Final = _VALID_KEY.where(api_keys.c.id == bindparam("key"))
-_ROLES: Final = (
-    select(members.c.entity, members.c.role, entities.c.is_team)
-    .join(entities, entities.c.name == members.c.entity)
-    .where(members.c.user_id == bindparam("user"))
+_USER_WITH_ROLES: Final = (
+    select(
+        users.c.name,
+        users.c.admin,
+        users.c.entity.label("home"),
+        members.c.entity,
+        members.c.role,
+        entities.c.is_team,
+    )
+    .outerjoin(members, (members.c.user_id == users.c.id) & members.c.accepted)
+    .outerjoin(entities, entities.c.name == members.c.entity)
+    .where(users.c.id == bindparam("user"), users.c.disabled_at.is_(None))
 )
 
 
 def installation_row(tx: Tx) -> AnyRow | None:
-    """`control_plane_id` and `signing_key` of this installation; `None` before the first start."""
+    """`control_plane_id` and `signing_key_id`; `None` before the first start."""
     return tx.one(select(installation))
 
 
-def ensure_installation(tx: Tx, control_plane_id: str, signing_key: bytes) -> AnyRow:
+def ensure_installation(tx: Tx, control_plane_id: str, signing_key_id: str) -> AnyRow:
     """As `installation_row`, inserted if need be; of two replicas that start at once one wins."""
     found = installation_row(tx)
     if found is None:
-        values = {"control_plane_id": control_plane_id, "signing_key": signing_key}
+        values = {"control_plane_id": control_plane_id, "signing_key_id": signing_key_id}
         tx.insert_new(installation, {"id": 1, "created_at": tx.now, **values})
         found = tx.require(select(installation))
     return found
 
 
+def set_signing_key_id(tx: Tx, key_id: str) -> None:
+    """Record which key signs now."""
+    tx.run(update(installation).values(signing_key_id=key_id))
+
+
 def key_by_hash(tx: Tx, digest: bytes) -> AnyRow | None:
-    """A valid key with its user, if it has one: `user`, `admin`, `home` (entity)."""
-    return tx.one(_KEY_BY_HASH, key_hash=digest)
+    """A key that is neither revoked nor expired."""
+    return tx.one(_KEY_BY_HASH, key_hash=digest, now=tx.now)
 
 
 def key_by_id(tx: Tx, key_id: str) -> AnyRow | None:
     """As `key_by_hash`, by the key's id."""
-    return tx.one(_KEY_BY_ID, key=key_id)
+    return tx.one(_KEY_BY_ID, key=key_id, now=tx.now)
 
 
-def roles_of(tx: Tx, user_id: str) -> Sequence[AnyRow]:
-    """`entity`, `role`, `is_team` of all memberships."""
-    return tx.all(_ROLES, user=user_id)
+def user_with_roles(tx: Tx, user_id: str) -> Sequence[AnyRow]:
+    """A user who is not disabled: a row per membership (`entity`, `role`, `is_team`), at least one.
+
+    `name`, `admin` and `home`, the personal entity, are the same in all.
+    """
+    return tx.all(_USER_WITH_ROLES, user=user_id)
 
 
 def entity(tx: Tx, name: str, *, lock: bool = False) -> EntityRecord | None:
@@ -156,29 +176,53 @@ def user(tx: Tx, name: str) -> UserRecord | None:
     return record_of(UserRecord, row) if row else None
 
 
+def user_list(tx: Tx) -> tuple[UserRecord, ...]:
+    """All users, by name."""
+    return tuple(record_of(UserRecord, row) for row in tx.all(select(users).order_by(users.c.name)))
+
+
+def set_disabled(tx: Tx, user_id: str, *, disabled: bool) -> UserRecord:
+    """Disable a user, or enable one again."""
+    stamp = tx.now if disabled else None
+    tx.run(update(users).where(users.c.id == user_id).values(disabled_at=stamp))
+    return record_of(UserRecord, tx.require(select(users).where(users.c.id == user_id)))
+
+
 def make_admin(tx: Tx, user_id: str) -> None:
     """Let a user administer the server."""
     tx.run(update(users).where(users.c.id == user_id).values(admin=True))
 
 
 def member_list(tx: Tx, entity_name: str) -> tuple[MemberRecord, ...]:
-    """Members by name."""
+    """Members and invited users, by name."""
     query = (
-        select(users.c.name, members.c.entity, members.c.role)
+        select(users.c.name, members.c.entity, members.c.role, members.c.accepted)
         .join(users, users.c.id == members.c.user_id)
         .where(members.c.entity == entity_name)
         .order_by(users.c.name)
     )
-    return tuple(MemberRecord(row.name, row.entity, Role(row.role)) for row in tx.all(query))
+    return tuple(
+        MemberRecord(row.name, row.entity, Role(row.role), row.accepted) for row in tx.all(query)
+    )
 
 
-def set_role(tx: Tx, entity_name: str, user_id: str, role: Role | None) -> None:
-    """Set a member's role; `None` removes the member."""
+def invitations(tx: Tx, user_id: str) -> tuple[MemberRecord, ...]:
+    """What a user was invited to and has not accepted, by entity."""
+    query = select(users.c.name, members.c.entity, members.c.role)
+    query = query.join(users, users.c.id == members.c.user_id).order_by(members.c.entity)
+    rows = tx.all(query.where(members.c.user_id == user_id, ~members.c.accepted))
+    return tuple(MemberRecord(row.name, row.entity, Role(row.role), accepted=False) for row in rows)
+
+
+def set_role(
+    tx: Tx, entity_name: str, user_id: str, role: Role | None, *, accepted: bool = True
+) -> None:
+    """Set a member's role; `None` removes the member. Not `accepted`, it is an invitation."""
     where = (members.c.entity == entity_name, members.c.user_id == user_id)
     tx.run(delete(members).where(*where))
     if role is not None:
         values = {"entity": entity_name, "user_id": user_id, "role": role.value}
-        tx.run(members.insert().values(values))
+        tx.run(members.insert().values({**values, "accepted": accepted}))
 
 
 def insert_key(tx: Tx, values: dict[str, Any]) -> KeyRecord:
@@ -196,11 +240,11 @@ def key(tx: Tx, key_id: str) -> KeyRecord | None:
 def key_list(
     tx: Tx, *, user_id: str | None = None, entity_name: str | None = None
 ) -> tuple[KeyRecord, ...]:
-    """Keys of a user, or agent keys of an entity, oldest first."""
+    """Keys of a user, or agent keys of an entity, or all keys, oldest first."""
     query = _KEYS.order_by(api_keys.c.created_at, api_keys.c.id)
     if user_id is not None:
         query = query.where(api_keys.c.user_id == user_id)
-    else:
+    elif entity_name is not None:
         query = query.where(api_keys.c.entity == entity_name)
     return tuple(_key(row) for row in tx.all(query))
 

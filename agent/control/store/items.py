@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BindParameter,
+    ColumnElement,
     Select,
     and_,
     bindparam,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     or_,
     select,
     text,
+    true,
     update,
 )
 
@@ -155,11 +157,9 @@ class DryRun:
 
 
 #: Large columns that most transitions have no use for.
-_LARGE: Final = frozenset({"run_spec", "layers", "template_values"})
+_LARGE: Final = frozenset({"run_spec", "layers", "template_values", "secrets"})
 _WITHOUT_SPECS: Final = select(*(column for column in items.c if column.name not in _LARGE))
-_RECORD: Final = select(
-    *(column for column in items.c if column.name not in {"layers", "template_values"})
-)
+_RECORD: Final = select(*(column for column in items.c if column.name not in _LARGE - {"run_spec"}))
 _WITHOUT_SPECS_BY_ID: Final = _WITHOUT_SPECS.where(items.c.id == bindparam("item"))
 _FULL_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
 _WITHOUT_SPECS_LOCKED: Final = _WITHOUT_SPECS_BY_ID.with_for_update()
@@ -256,12 +256,17 @@ def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[A
     return tx.all(query.with_for_update() if lock else query)
 
 
-def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecord]:
-    """The item submitted last with any version of a job, by the job's collection."""
+def last_of_jobs(
+    tx: Tx, collection_ids: Collection[str], entities: Collection[str] | None
+) -> dict[str, ItemRecord]:
+    """The item of these entities (`None`: all) submitted last with any version of a job.
+
+    By the job's collection.
+    """
     newest = (
         select(artifacts.c.collection_id, func.max(items.c.seq).label("seq"))
         .join(artifacts, artifacts.c.id == items.c.job_id)
-        .where(artifacts.c.collection_id.in_(collection_ids))
+        .where(artifacts.c.collection_id.in_(collection_ids), _of_entities(entities))
         .group_by(artifacts.c.collection_id)
         .subquery()
     )
@@ -271,11 +276,16 @@ def last_of_jobs(tx: Tx, collection_ids: Collection[str]) -> dict[str, ItemRecor
     return {row.collection_id: _record(row) for row in rows}
 
 
-def count_of_job(tx: Tx, collection_id: str) -> int:
-    """Number of items that were submitted with any version of a job."""
+def count_of_job(tx: Tx, collection_id: str, entities: Collection[str] | None) -> int:
+    """Number of items of these entities (`None`: all) submitted with any version of a job."""
     versions = select(artifacts.c.id).where(artifacts.c.collection_id == collection_id)
-    query = select(func.count()).select_from(items).where(items.c.job_id.in_(versions))
+    where = (items.c.job_id.in_(versions), _of_entities(entities))
+    query = select(func.count()).select_from(items).where(*where)
     return int(tx.run(query).scalar_one())
+
+
+def _of_entities(entities: Collection[str] | None) -> ColumnElement[bool]:
+    return true() if entities is None else items.c.entity.in_(entities)
 
 
 def lock_first_fitting(
@@ -479,13 +489,24 @@ def page(
     return [(found.seq, _record(found)) for found in rows], total
 
 
-_SECRET_KEYS: Final = ("_wandb_api_key",)
+#: Keys of a launch spec whose values are API keys; they are stored encrypted, see `secrets`.
+SECRET_KEYS: Final = ("_wandb_api_key",)
 
 
 def masked(run_spec: Json) -> Json:
     """A spec as it may be shown: API keys that submitters pass on are masked."""
-    hidden = {key: MASK for key in _SECRET_KEYS if key in run_spec}
+    hidden = {key: MASK for key in SECRET_KEYS if run_spec.get(key)}
     return {**run_spec, **hidden}
+
+
+def with_secrets(tx: Tx) -> Sequence[AnyRow]:
+    """`id` and `secrets` of all items that have some."""
+    return tx.all(select(items.c.id, items.c.secrets).where(items.c.secrets.is_not(None)))
+
+
+def set_secrets(tx: Tx, item_id: str, secrets: bytes) -> None:
+    """Replace the encrypted keys of an item."""
+    tx.run(update(items).where(items.c.id == item_id).values(secrets=secrets))
 
 
 def demand_of(one: AnyRow) -> Demand:
@@ -515,7 +536,6 @@ def _record(one: AnyRow) -> ItemRecord:
         phase=Phase(one.phase),
         demand=demand_of(one),
         allocation=allocation_from(one.allocation),
-        run_spec=masked(one.run_spec),
         warnings=tuple(one.warnings),
         protocol=None if one.protocol is None else AgentProtocol(one.protocol),
         cause=_cause(one),

@@ -135,6 +135,7 @@ async def open_sqlite(
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
     except OSError as error:
         reason = error.strerror or error
         raise ConfigError(

@@ -152,7 +152,8 @@ installation: Final = Table(
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("control_plane_id", PlainText, nullable=False),
-    Column("signing_key", LargeBinary, nullable=False),
+    #: Of the key that signs and encrypts, which is not in the database.
+    Column("signing_key_id", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
 )
 
@@ -174,6 +175,8 @@ users: Final = Table(
     Column("admin", Boolean, nullable=False),
     entity_column(),
     Column("created_at", Double, nullable=False),
+    #: None of its keys and sessions is valid from then on.
+    Column("disabled_at", Double),
 )
 
 members: Final = Table(
@@ -182,6 +185,8 @@ members: Final = Table(
     entity_column(primary_key=True),
     Column("user_id", PlainText, ForeignKey("users.id"), primary_key=True),
     Column("role", PlainText, nullable=False),
+    #: Whether the user has agreed; before, the membership gives no right.
+    Column("accepted", Boolean, nullable=False),
     Index(None, "user_id"),
 )
 
@@ -199,8 +204,44 @@ api_keys: Final = Table(
     Column("queues", JsonText),
     Column("created_at", Double, nullable=False),
     Column("revoked_at", Double),
+    #: `NULL`: valid until it is revoked.
+    Column("expires_at", Double),
     Index(None, "user_id"),
     Index(None, "entity"),
+)
+
+sign_ins: Final = Table(
+    "sign_ins",
+    metadata,
+    #: SHA-256 of the token, which has 256 random bits.
+    Column("hash", LargeBinary, primary_key=True),
+    #: `session`: a browser's cookie; `link`: signs a browser in, once.
+    Column("purpose", PlainText, nullable=False),
+    Column("key_id", PlainText, ForeignKey("api_keys.id"), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Index(None, "expires_at"),
+)
+
+audit_log: Final = Table(
+    "audit_log",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("at", Double, nullable=False),
+    #: Name of the user, agent key or run; empty before sign-in.
+    Column("actor", PlainText, nullable=False),
+    Column("key_id", PlainText),
+    Column("action", PlainText, nullable=False),
+    #: `NULL` for what concerns the whole server.
+    Column("entity", PlainText),
+    Column("details", JsonText, nullable=False),
+    #: Of the client; empty for the control plane itself.
+    Column("address", PlainText, nullable=False),
+    #: `done`, or the code of the refusal.
+    Column("result", PlainText, nullable=False),
+    #: SHA-256 over this row and the digest of the row before: shows changes and gaps.
+    Column("digest", PlainText, nullable=False),
+    Index(None, "entity", "seq"),
 )
 
 projects: Final = Table(
@@ -308,6 +349,8 @@ items: Final = Table(
     Column("run_spec", JsonText, nullable=False),
     Column("layers", JsonText, nullable=False),
     Column("template_values", JsonText, nullable=False),
+    #: Keys that the submitter gave to the run, encrypted; specs and layers have them masked.
+    Column("secrets", LargeBinary),
     Column("phase", PlainText, nullable=False),
     Column("attempt", Integer, nullable=False),
     #: Grows with each grant, over all attempts.

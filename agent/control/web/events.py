@@ -6,15 +6,19 @@ reconnects needs no history: the first event of every connection makes the page 
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
 from agent.control.app_keys import PLANE, STOPPING, WAITED, principal_of
+from agent.control.middleware.access import authenticate
 from agent.control.services.notifications import Notifications, topic_entity, topic_item
+from agent.model.errors import LaunchError
 
 #: Seconds after which something is sent, if only a comment: writing detects dead connections.
 _HEARTBEAT_SECONDS: Final = 10.0
+#: Seconds after which the reader's rights are looked at again.
+_RIGHTS_SECONDS: Final = 5.0
 #: Changes within these seconds are sent as one event.
 _PAUSE_SECONDS: Final = 0.2
 _CHANGED: Final = b"event: changed\ndata: 1\n\n"
@@ -40,15 +44,33 @@ async def events(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     heartbeats = request.query.get("heartbeats") == "1"
     notifications = request.app[PLANE].notifications
-    sending = asyncio.create_task(_send(response, notifications, topics, heartbeats=heartbeats))
-    stopping = asyncio.create_task(request.app[STOPPING].wait())
+    tasks: set[asyncio.Task[Any]] = {
+        asyncio.create_task(_send(response, notifications, topics, heartbeats=heartbeats)),
+        asyncio.create_task(_until_rights_change(request, topics)),
+        asyncio.create_task(request.app[STOPPING].wait()),
+    }
     try:
-        await asyncio.wait({sending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        sending.cancel()
-        stopping.cancel()
-        await asyncio.gather(sending, stopping, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
     return response
+
+
+async def _until_rights_change(request: web.Request, topics: list[str]) -> None:
+    """Return once key, session or role no longer allow these topics, or allow others.
+
+    A browser that may come back does so at once, and gets the topics of then.
+    """
+    while True:
+        await asyncio.sleep(_RIGHTS_SECONDS)
+        try:
+            await authenticate(request)
+            if await _topics(request) != topics:
+                return
+        except LaunchError:
+            return
 
 
 async def _topics(request: web.Request) -> list[str]:

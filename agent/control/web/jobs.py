@@ -201,7 +201,7 @@ async def _files(request: web.Request, artifact: ArtifactRecord) -> Files:
     """The files to list; their URLs expire."""
     plane, config = request.app[PLANE], request.app[CONFIG]
     found = await plane.artifacts.entries(principal_of(request), artifact, first=_FILES)
-    links = Links(plane.signing_key, "", config.link_lifetime)
+    links = Links(plane.keys, "", config.link_lifetime)
     entity = artifact.collection.entity
     rows = tuple(
         (each, links.content("read", entity, each.md5, each.path) if each.md5 else None)

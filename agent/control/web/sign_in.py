@@ -1,25 +1,28 @@
 """Sign-in of users: by API key on a page, or by a link that an agent or the CLI prints."""
 
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from agent.control.app_keys import (
+    BY_HEADER,
     CONFIG,
+    COOKIE,
     PLANE,
-    SESSIONS,
+    PRINCIPAL,
     THROTTLE,
     base_url,
     peer_address,
     principal_of,
 )
+from agent.control.auth.authentication import LIFETIME
 from agent.control.auth.policy import Kind
 from agent.control.middleware.bodies import read_form
 from agent.control.web.rendering import RENDERER
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 
-_WEEK: Final = 7 * 86400
 #: Values of `?failed=`, by which a redirect states why the form is shown again.
 _FAILURES: Final = {
     "key": "This server does not know that key.",
@@ -48,49 +51,53 @@ async def sign_in(request: web.Request) -> web.Response:
         principal = await request.app[PLANE].accounts.authenticate(key)
     except AuthenticationError:
         wait = request.app[THROTTLE].failed(peer_address(request))
+        if wait is None:
+            await request.app[PLANE].accounts.refused_sign_in(peer_address(request))
         return _failed("throttled" if wait else "key")
     if principal.kind is not Kind.USER:
         return _failed("kind")
-    return _signed_in(request, principal.key_id, target)
+    principal = replace(principal, address=peer_address(request))
+    session = await request.app[PLANE].accounts.sign_in(principal)
+    return _signed_in(request, session, target)
 
 
 async def sign_in_by_link(request: web.Request) -> web.Response:
     """`GET /login/link?token=…`; works once."""
-    sessions, token = request.app[SESSIONS], request.query.get("token", "")
-    key_id = sessions.check("link", token)
-    if key_id is None:
+    token, address = request.query.get("token", ""), peer_address(request)
+    session = await request.app[PLANE].accounts.follow_link(token, address)
+    if session is None:
         return _failed("link")
-    sessions.revoke(token)
-    return _signed_in(request, key_id, request.query.get("next", ""))
+    return _signed_in(request, session, request.query.get("next", ""))
 
 
 async def create_link(request: web.Request) -> web.Response:
-    """`POST /launch/sign-in-links`: a link that signs a browser in as the caller."""
+    """`POST /launch/sign-in-links`: a link that signs a browser in as the caller.
+
+    A session makes none: a stolen cookie would get itself a fresh sign-in.
+    """
     principal = principal_of(request)
-    if principal.kind is not Kind.USER:
+    if principal.kind is not Kind.USER or not request.get(BY_HEADER, False):
         raise PermissionDeniedError("Only the key of a user can create a sign-in link.")
-    token = request.app[SESSIONS].issue("link", principal.key_id)
+    token = await request.app[PLANE].accounts.create_link(principal)
     return web.json_response({"url": f"{base_url(request)}/login/link?token={token}"})
 
 
 async def sign_out(request: web.Request) -> web.Response:
     """`POST /logout`."""
-    sessions = request.app[SESSIONS]
-    cookie = request.cookies.get(sessions.cookie_name)
+    cookie = request.cookies.get(request.app[COOKIE])
     if cookie:
-        sessions.revoke(cookie)
+        await request.app[PLANE].accounts.sign_out(cookie, request.get(PRINCIPAL))
     response = _redirect("/login")
-    response.del_cookie(sessions.cookie_name, path="/")
+    response.del_cookie(request.app[COOKIE], path="/")
     return response
 
 
-def _signed_in(request: web.Request, key_id: str, target: str) -> web.Response:
-    sessions = request.app[SESSIONS]
+def _signed_in(request: web.Request, session: str, target: str) -> web.Response:
     response = _redirect(target if _is_own_path(target) else "/launch")
     response.set_cookie(
-        sessions.cookie_name,
-        sessions.issue("session", key_id),
-        max_age=_WEEK,
+        request.app[COOKIE],
+        session,
+        max_age=LIFETIME["session"],
         path="/",
         httponly=True,
         samesite="Strict",

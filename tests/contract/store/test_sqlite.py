@@ -89,11 +89,11 @@ async def test_the_file_is_the_owners_whatever_the_umask(tmp_path: Path) -> None
 
 async def test_the_identity_of_an_installation_stays(tmp_path: Path) -> None:
     async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
-        first = (plane.control_plane_id, plane.signing_key)
+        first = (plane.control_plane_id, plane.keys)
         await plane.ready()
     async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
-        assert (plane.control_plane_id, plane.signing_key) == first
-        assert repr(plane.signing_key) not in repr(plane)
+        assert (plane.control_plane_id, plane.keys) == first
+        assert repr(plane.keys) not in repr(plane)
 
 
 async def test_commits_are_on_disk_and_keys_are_checked(tmp_path: Path) -> None:

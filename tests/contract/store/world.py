@@ -32,6 +32,8 @@ _TIMES = {
     "attempts": ("finished_at",),
     "agents": ("heartbeat_at",),
     "idempotency_keys": ("created_at",),
+    "sign_ins": ("created_at", "expires_at"),
+    "api_keys": ("expires_at",),
 }
 
 

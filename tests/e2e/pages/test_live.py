@@ -58,7 +58,7 @@ async def test_after_sign_in_the_queue_and_its_agents_are_shown(scene, browser):
 
 
 async def test_a_one_time_link_signs_in_once(scene, browser):
-    link = scene.server.sign_in_url(scene.ada.principal.key_id)
+    link = await scene.server.sign_in_url(scene.ada.principal)
 
     await browser.open(link)
     await browser.until("location.pathname === '/launch' && document.querySelector('#queues')")

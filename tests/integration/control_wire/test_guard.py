@@ -6,7 +6,7 @@ import re
 import pytest
 from yarl import URL
 
-from agent.control.app_keys import SESSIONS
+from agent.control.app_keys import COOKIE
 from agent.control.middleware.access import RouteAccess, access_of
 from agent.control.store.accounts import Role
 from tests.integration.control_wire.agents import Agent
@@ -109,7 +109,7 @@ async def test_a_request_with_two_hosts_or_none_is_misdirected(wire):
     ],
 )
 async def test_a_credential_that_is_no_text_is_a_wrong_one(wire, header):
-    name = wire.server.app[SESSIONS].cookie_name.encode()
+    name = wire.server.app[COOKIE].encode()
     lines = [b"Host: localhost", header.replace(b"COOKIE", name), b"Connection: close", b"", b""]
     reader, writer = await asyncio.open_connection("127.0.0.1", wire.server.port)
     writer.write(b"POST /graphql HTTP/1.1\r\n" + b"\r\n".join(lines))
@@ -266,9 +266,30 @@ async def test_a_link_signs_in_once(wire):
 
 
 async def test_the_server_itself_makes_links_too(wire):
-    link = URL(wire.server.sign_in_url(wire.admin.key_id))
+    link = URL(await wire.server.sign_in_url(wire.admin))
     async with wire.nobody.request("GET", link.path_qs) as answer:
         assert answer.cookies
+
+
+async def test_a_session_makes_no_link_which_would_be_a_fresh_sign_in(wire):
+    headers = await _session(wire) | {"Origin": wire.server.url}
+    assert await wire.nobody.status("POST", "/launch/sign-in-links", headers=headers) == 403
+
+
+async def test_a_restart_revives_neither_a_session_nor_a_link(tmp_path):
+    """And a session that was not ended goes on."""
+    async with open_wire(tmp_path) as wire:
+        ended, kept = await _session(wire), await _session(wire)
+        link = URL(await wire.server.sign_in_url(wire.admin)).path_qs
+        async with wire.nobody.request("GET", link) as answer:
+            assert answer.headers["Location"] == "/launch"
+        out = ended | {"Origin": wire.server.url}
+        assert await wire.nobody.status("POST", "/logout", headers=out) == 303
+    async with open_wire(tmp_path) as wire:
+        assert await wire.nobody.status("GET", "/launch", headers=ended) == 303
+        assert await wire.nobody.status("GET", "/launch", headers=kept) == 200
+        async with wire.nobody.request("GET", link) as answer:
+            assert answer.headers["Location"] == "/login?failed=link"
 
 
 async def test_links_and_pages_are_for_people(wire):
@@ -285,8 +306,8 @@ async def test_a_session_ends_with_its_key(wire):
     bob = await wire.user("bob")
     accounts = wire.server.services.accounts
     principal = await accounts.authenticate(bob.key)
-    sessions = next(value for value in wire.server.app.values() if hasattr(value, "cookie_name"))
-    cookie = {"Cookie": f"{sessions.cookie_name}={sessions.issue('session', principal.key_id)}"}
+    session = await accounts.sign_in(principal)
+    cookie = {"Cookie": f"{wire.server.app[COOKIE]}={session}"}
     assert await wire.nobody.status("GET", "/launch", headers=cookie) == 200
     await accounts.revoke_key(wire.admin, principal.key_id)
     async with asyncio.timeout(10):

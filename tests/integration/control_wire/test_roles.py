@@ -28,12 +28,13 @@ POLICIES = {path: action for path, (_, action) in field_policies(SCHEMA).items()
 FIELDS = {
     path: action for path, action in POLICIES.items() if path.startswith(("Query.", "Mutation."))
 }
+READING = {Action.READ, Action.READ_PROJECT}
 #: What each kind of key may do in the team.
 GRANTED = {
     "stranger": set(),
-    "viewer": {Action.READ},
-    "member": {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS},
-    "robot": {Action.READ, Action.RUN_AGENT},
+    "viewer": READING,
+    "member": READING | {Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS},
+    "robot": READING | {Action.RUN_AGENT},
 }
 _EMPTY_MD5 = "1B2M2Y8AsgTpgAmY7PhCfg=="
 REFUSALS = {"FORBIDDEN", "NOT_FOUND", "UNAUTHENTICATED"}
@@ -234,7 +235,7 @@ async def test_a_run_token_reads_and_writes_runs_and_nothing_else(stage, wire):
     token = wire.caller(claim["runToken"])
     assert (await token.data("{ viewer { entity } }"))["viewer"]["entity"] == "team"
     for path, action in FIELDS.items():
-        if action in {None, Action.READ, Action.WRITE_RUNS}:
+        if action in {None, Action.READ_PROJECT, Action.WRITE_RUNS}:
             continue
         text, variables = _asked(path, values)
         assert await token.code(text, **variables) == "FORBIDDEN", path

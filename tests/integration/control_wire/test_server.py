@@ -94,7 +94,7 @@ async def test_a_wildcard_is_reached_over_loopback(tmp_path):
 
 async def test_an_external_url_is_what_links_are_made_for(tmp_path):
     async with open_wire(tmp_path, external_url="https://launch.example.org/") as wire:
-        link = wire.server.sign_in_url("key")
+        link = await wire.server.sign_in_url(wire.admin)
         assert link.startswith("https://launch.example.org/login/link?token=")
         async with wire.ann.request("POST", "/launch/sign-in-links") as answer:
             assert (await answer.json())["url"].startswith("https://launch.example.org/login/link")

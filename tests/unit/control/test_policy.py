@@ -6,7 +6,8 @@ from agent.control.auth.policy import Action, Kind, Policy, Principal
 from agent.control.store.accounts import Role
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
-MEMBER = {Action.READ, Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS}
+READING = {Action.READ, Action.READ_PROJECT}
+MEMBER = READING | {Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS}
 
 
 def user(role: Role | None, *, team: bool = False, admin: bool = False) -> Principal:
@@ -29,14 +30,14 @@ def machine(kind: Kind) -> Principal:
     ("principal", "allowed"),
     [
         (user(None), set()),
-        (user(Role.VIEWER), {Action.READ}),
+        (user(Role.VIEWER), READING),
         (user(Role.MEMBER), MEMBER | {Action.RUN_AGENT}),
         (user(Role.MEMBER, team=True), MEMBER),
         (user(Role.ADMIN), set(Action)),
         (user(Role.ADMIN, team=True), set(Action) - {Action.RUN_AGENT}),
         (user(None, admin=True), set(Action)),
-        (machine(Kind.AGENT), {Action.READ, Action.RUN_AGENT}),
-        (machine(Kind.RUN), {Action.READ, Action.WRITE_RUNS}),
+        (machine(Kind.AGENT), READING | {Action.RUN_AGENT}),
+        (machine(Kind.RUN), {Action.READ_PROJECT, Action.WRITE_RUNS}),
     ],
 )
 def test_each_role_may_do_this_and_nothing_else(principal: Principal, allowed: set) -> None:

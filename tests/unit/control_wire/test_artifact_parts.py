@@ -6,12 +6,14 @@ from urllib.parse import parse_qs, urlsplit
 import jsonschema
 import pytest
 
+from agent.control.auth.signing import SigningKeys
 from agent.control.files.links import Links
 from agent.control.files.manifest import parse_manifest
 from agent.control.services.job_inputs import input_checks, to_json_schema
 from agent.control.store.ids import new_artifact_id
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 
+LINKS = Links(SigningKeys((b"k",)), "http://plane", 60.0)
 EMPTY = "1B2M2Y8AsgTpgAmY7PhCfg=="
 
 
@@ -60,7 +62,7 @@ def _parts(address: str) -> tuple[str, str, str]:
 
 
 def test_an_address_names_the_file_and_is_good_for_its_subject_only():
-    links = Links(b"k" * 32, "http://plane:1", 60.0)
+    links = Links(SigningKeys((b"k" * 32,)), "http://plane:1", 60.0)
     path, expires, signature = _parts(links.content("read", "ann", "0" * 32, "lib/a b?.py"))
     assert path.endswith("/a%20b%3F.py")
     links.check(("read", "content", "ann", "0" * 32), expires, signature)
@@ -70,11 +72,11 @@ def test_an_address_names_the_file_and_is_good_for_its_subject_only():
         (("read", "content", "ann", "0" * 32), b"l" * 32),
     ):
         with pytest.raises(PermissionDeniedError, match="signature"):
-            Links(key, "", 60.0).check(subject, expires, signature)
+            Links(SigningKeys((key,)), "", 60.0).check(subject, expires, signature)
 
 
 def test_an_old_address_is_good_no_more():
-    links = Links(b"k" * 32, "", -1.0)
+    links = Links(SigningKeys((b"k" * 32,)), "", -1.0)
     _, expires, signature = _parts(links.run_file("write", "ann", "r", "a/b.txt"))
     with pytest.raises(PermissionDeniedError, match="has expired"):
         links.check(("write", "run-file", "ann", "r", "a/b.txt"), expires, signature)
@@ -82,12 +84,12 @@ def test_an_old_address_is_good_no_more():
 
 @pytest.mark.parametrize("path", ["..", "a/.", ""])
 def test_a_name_that_paths_swallow_is_replaced(path):
-    address = Links(b"k", "http://plane", 60.0).content("read", "ann", "0" * 32, path)
+    address = LINKS.content("read", "ann", "0" * 32, path)
     assert urlsplit(address).path.endswith("/file")
 
 
 def test_half_a_character_in_a_name_is_replaced():
-    address = Links(b"k", "http://plane", 60.0).content("read", "ann", "0" * 32, "a\ud800")
+    address = LINKS.content("read", "ann", "0" * 32, "a\ud800")
     assert urlsplit(address).path.endswith("/a%3F")
 
 

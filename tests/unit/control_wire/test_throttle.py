@@ -1,6 +1,6 @@
 """Failed tries by address."""
 
-from agent.control.auth.sessions import Throttle
+from agent.control.auth.throttle import Throttle
 
 
 class Clock:

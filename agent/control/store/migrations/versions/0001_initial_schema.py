@@ -22,7 +22,7 @@ def upgrade() -> None:
     op.create_table('installation',
     sa.Column('id', sa.Integer(), autoincrement=False, nullable=False),
     sa.Column('control_plane_id', sa.Text(), nullable=False),
-    sa.Column('signing_key', sa.LargeBinary(), nullable=False),
+    sa.Column('signing_key_id', sa.Text(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_installation'))
     )
@@ -161,6 +161,7 @@ def upgrade() -> None:
     sa.Column('admin', sa.Boolean(), nullable=False),
     sa.Column('entity', sa.Text(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
+    sa.Column('disabled_at', sa.Double(), nullable=True),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_users_entity')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('name', name=op.f('uq_users_name'))
@@ -184,6 +185,7 @@ def upgrade() -> None:
     sa.Column('queues', sa.Text(), nullable=True),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.Column('revoked_at', sa.Double(), nullable=True),
+    sa.Column('expires_at', sa.Double(), nullable=True),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_api_keys_entity')),
     sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_api_keys_user_id')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_api_keys')),
@@ -191,6 +193,30 @@ def upgrade() -> None:
     )
     op.create_index(op.f('ix_api_keys_entity'), 'api_keys', ['entity'], unique=False)
     op.create_index(op.f('ix_api_keys_user_id'), 'api_keys', ['user_id'], unique=False)
+    op.create_table('sign_ins',
+    sa.Column('hash', sa.LargeBinary(), nullable=False),
+    sa.Column('purpose', sa.Text(), nullable=False),
+    sa.Column('key_id', sa.Text(), nullable=False),
+    sa.Column('created_at', sa.Double(), nullable=False),
+    sa.Column('expires_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['key_id'], ['api_keys.id'], name=op.f('fk_sign_ins_key_id')),
+    sa.PrimaryKeyConstraint('hash', name=op.f('pk_sign_ins'))
+    )
+    op.create_index(op.f('ix_sign_ins_expires_at'), 'sign_ins', ['expires_at'], unique=False)
+    op.create_table('audit_log',
+    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('at', sa.Double(), nullable=False),
+    sa.Column('actor', sa.Text(), nullable=False),
+    sa.Column('key_id', sa.Text(), nullable=True),
+    sa.Column('action', sa.Text(), nullable=False),
+    sa.Column('entity', sa.Text(), nullable=True),
+    sa.Column('details', sa.Text(), nullable=False),
+    sa.Column('address', sa.Text(), nullable=False),
+    sa.Column('result', sa.Text(), nullable=False),
+    sa.Column('digest', sa.Text(), nullable=False),
+    sa.PrimaryKeyConstraint('seq', name=op.f('pk_audit_log'))
+    )
+    op.create_index(op.f('ix_audit_log_entity_seq'), 'audit_log', ['entity', 'seq'], unique=False)
     op.create_table('artifacts',
     sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('id', sa.Text(), nullable=False),
@@ -243,6 +269,7 @@ def upgrade() -> None:
     sa.Column('run_spec', sa.Text(), nullable=False),
     sa.Column('layers', sa.Text(), nullable=False),
     sa.Column('template_values', sa.Text(), nullable=False),
+    sa.Column('secrets', sa.LargeBinary(), nullable=True),
     sa.Column('phase', sa.Text(), nullable=False),
     sa.Column('attempt', sa.Integer(), nullable=False),
     sa.Column('epoch', sa.Integer(), nullable=False),
@@ -286,6 +313,7 @@ def upgrade() -> None:
     sa.Column('entity', sa.Text(), nullable=False),
     sa.Column('user_id', sa.Text(), nullable=False),
     sa.Column('role', sa.Text(), nullable=False),
+    sa.Column('accepted', sa.Boolean(), nullable=False),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_members_entity')),
     sa.ForeignKeyConstraint(['user_id'], ['users.id'], name=op.f('fk_members_user_id')),
     sa.PrimaryKeyConstraint('entity', 'user_id', name=op.f('pk_members'))
