@@ -31,6 +31,9 @@ from agent.model.errors import InvalidInputError, LaunchError
 #: Errors of one response; the others say the same of other rows.
 _MAX_ERRORS: Final = 50
 
+#: Validity of URLs that a run is given: they outlive its token, and clients use them at once.
+_RUN_LINK_SECONDS: Final = 3600.0
+
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
@@ -121,14 +124,17 @@ class GraphQLHandler:
         graphql_request = GraphQLRequest.parse(
             await read_json(request, request.app[CONFIG].max_body)
         )
-        app = request.app
+        app, principal = request.app, principal_of(request)
+        lifetime = app[CONFIG].link_lifetime
+        if principal.run is not None:
+            lifetime = min(lifetime, _RUN_LINK_SECONDS)
         context = Context(
             app[PLANE],
-            principal_of(request),
+            principal,
             app[METRICS],
             contents=app[CONTENTS],
             run_files=app[RUN_FILES],
-            links=Links(app[PLANE].keys, base_url(request), app[CONFIG].link_lifetime),
+            links=Links(app[PLANE].keys, base_url(request), lifetime),
             max_manifest=app[CONFIG].max_manifest,
             max_answer=app[CONFIG].max_answer,
         )

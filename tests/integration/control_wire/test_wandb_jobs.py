@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.control.store.items import Submission
 from tests.contract.wandb_client.environment import installed_client
+from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import open_wire
 
 
@@ -32,10 +34,14 @@ class Client:
         }
 
     async def run(self, *arguments: str) -> str:
-        command = (self._python, "-m", "wandb", *arguments)
+        return await self.python("-m", "wandb", *arguments)
+
+    async def python(self, *arguments: str, **variables: str) -> str:
+        """Its interpreter, with further variables in the environment."""
+        command = (self._python, *arguments)
         process = await asyncio.create_subprocess_exec(
             *map(str, command),
-            env=self._environment,
+            env=self._environment | variables,
             cwd=self._home,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
@@ -83,6 +89,55 @@ async def test_the_client_makes_lists_and_describes_jobs(tmp_path, python):
         assert imaged.summary == "repo/name:tag"
         runs = await wire.server.services.runs.list(wire.admin, "ann", "demo")
         assert runs.rows == (), "the runs that made them are deleted"
+
+
+SCRIPT = """
+import wandb
+with wandb.init() as run:
+    assert run.id == run.settings.run_id
+    run.log({"loss": 0.5})
+    print("input", run.use_artifact("ann/inputs/data:latest").version)
+    made = wandb.Artifact("model", type="model")
+    with made.new_file("weights.txt") as file:
+        file.write("1")
+    run.log_artifact(made, aliases=["latest", "production"]).wait()
+    print("output", made.version, sorted(made.aliases))
+"""
+
+
+async def test_a_launched_run_works_with_its_token(tmp_path, python):
+    """Logging, a declared input of another project, a new version; no alias of others is moved."""
+    async with open_wire(tmp_path / "data") as wire:
+        client = Client(python, tmp_path / "home", wire.server.url, wire.ann.key)
+        (tmp_path / "home" / "file").write_text("0")
+        for name, kind in (("inputs/data", "dataset"), ("demo/model", "model")):
+            put = ("artifact", "put", "--name", f"ann/{name}", "--type", kind)
+            await client.run(*put, "-a", "production", "file")
+        overrides = {"artifacts": {"data": "ann/inputs/data:latest"}}
+        submission = Submission(
+            "ann", "demo", "default", {"docker": {"docker_image": "x"}, "overrides": overrides}
+        )
+        item = await wire.server.services.items.submit(wire.admin, submission)
+        (claim,) = await (await Agent.register(wire.ann, "ann", "default")).claim()
+        own = {
+            "WANDB_API_KEY": claim["runToken"],
+            "WANDB_ENTITY": "ann",
+            "WANDB_PROJECT": "demo",
+            "WANDB_RUN_ID": claim["runName"],
+            "WANDB_LAUNCH": "True",
+        }
+        shown = await client.python("-c", SCRIPT, **own)
+        assert "input v0" in shown
+        assert "output v1" in shown
+        services = wire.server.services
+        run = await services.runs.get(wire.admin, "ann", "demo", claim["runName"])
+        assert (run.state, run.exit_code) == ("finished", 0)
+        kept = await services.artifacts.by_name(wire.admin, "ann", "demo", "model:production")
+        assert (kept.version, "latest" in kept.aliases) == (0, True)
+        inputs = await services.artifacts.inputs_of(wire.admin, run)
+        assert [each.collection.name for each in inputs] == ["data"]
+        warnings = (await services.items.get(wire.admin, item.id)).warnings
+        assert "without `latest`, `production`" in "".join(warnings)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -431,7 +432,7 @@ def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
 def test_keys_users_and_teams(run: Run, far_end: FarEnd) -> None:
     key = {
         "id": "k1", "kind": "agent", "name": "cli", "hint": "abcd", "user": None, "entity": "ada",
-        "queues": ["gpu"], "createdAt": WHEN, "revokedAt": None,
+        "queues": ["gpu"], "createdAt": WHEN, "revokedAt": None, "expiresAt": None,
     }  # fmt: skip
     far_end.answers |= {
         "createLaunchAgentKey": {"secret": "launch-s", "key": key},
@@ -440,27 +441,87 @@ def test_keys_users_and_teams(run: Run, far_end: FarEnd) -> None:
         "revokeLaunchKey": True,
         "createLaunchUser": {
             "id": "u", "name": "bob", "email": None, "admin": False, "entity": "bob",
-            "createdAt": WHEN,
+            "createdAt": WHEN, "disabledAt": None,
         },
         "createLaunchTeam": {"id": "t"},
         "launchEntities": [{"id": "t", "name": "team", "isTeam": True}],
-        "launchMembers": [{"user": "bob", "entity": "team", "role": "MEMBER"}],
+        "launchMembers": [{"user": "bob", "entity": "team", "role": "MEMBER", "accepted": False}],
         "setLaunchMember": True,
     }  # fmt: skip
     made = json.loads(run("key", "create", "--for-agent", "-q", "gpu", "--json").out)
     assert (made["url"], made["key"]) == (far_end.url, "launch-s")
     assert far_end.last("createLaunchAgentKey")["queues"] == ["gpu"]
     assert run("key", "create", "mine", "--for-user", "bob").out == "launch-u\n"
-    assert far_end.last("createLaunchKey") == {"name": "mine", "user": "bob"}
+    assert far_end.last("createLaunchKey") == {"name": "mine", "user": "bob", "expires": None}
     assert run("key", "create", "-q", "gpu").code == 2
     assert "gpu" in run("key", "list", "--agents").out
     assert run("key", "revoke", "k1").code == 0
     assert "bob" in run("user", "create", "bob").out
     assert run("entity", "create", "team").code == 0
     assert "team" in run("entity", "list").out
-    assert "member" in run("entity", "members", "team").out
+    assert re.search(r"bob +member +invited", run("entity", "members", "team").out)
     assert run("entity", "member", "team", "bob", "none").code == 0
     assert far_end.last("setLaunchMember")["role"] is None
+
+
+def test_keys_that_expire_and_keys_of_others(run: Run, far_end: FarEnd) -> None:
+    key = {
+        "id": "k1", "kind": "user", "name": "cli", "hint": "abcd", "user": "bob", "entity": None,
+        "queues": None, "createdAt": WHEN, "revokedAt": None, "expiresAt": "2020-01-02T03:04:05Z",
+    }  # fmt: skip
+    far_end.answers |= {
+        "createLaunchKey": {"secret": "launch-u", "key": key},
+        "launchKeys": [key, {**key, "expiresAt": "2999-01-02T03:04:05Z"}],
+    }
+    assert run("key", "create", "--expires", "90d").out == "launch-u\n"
+    assert far_end.last("createLaunchKey")["expires"] == 90 * 86400
+    assert run("key", "create", "--expires", "soon").code == 2
+    listed = run("key", "list", "--all").out
+    assert "expired 2020-01-02 03:04 UTC" in listed
+    assert "valid until 2999-01-02 03:04 UTC" in listed
+    assert "bob" in listed
+    assert far_end.last("launchKeys") == {"entity": None, "user": None, "all": True}
+    run("key", "list", "--user", "bob")
+    assert far_end.last("launchKeys")["user"] == "bob"
+    assert run("key", "list", "--all", "--agents").code == 2
+
+
+def test_users_invitations_and_the_audit_log(run: Run, far_end: FarEnd) -> None:
+    user = {
+        "id": "u", "name": "bob", "email": None, "admin": False, "entity": "bob",
+        "createdAt": WHEN, "disabledAt": WHEN,
+    }  # fmt: skip
+    entry = {
+        "seq": 7, "at": WHEN, "actor": "", "keyId": None, "action": "member.set",
+        "entity": "team", "details": {"user": "bob", "queues": ["a", "b"]},
+        "address": "192.0.2.7", "result": "FORBIDDEN",
+    }  # fmt: skip
+    far_end.answers |= {
+        "launchUsers": [user],
+        "disableLaunchUser": {"id": "u"},
+        "launchInvitations": [{"entity": "team", "role": "MEMBER"}],
+        "answerLaunchInvitation": True,
+        "launchAudit": {"edges": [{"node": entry}]},
+        "launchAuditProblem": None,
+    }
+    assert re.search(r"bob .*disabled", run("user", "list").out)
+    assert run("user", "disable", "bob").code == 0
+    assert far_end.last("disableLaunchUser") == {"name": "bob", "disabled": True}
+    assert run("user", "enable", "bob").code == 0
+    assert far_end.last("disableLaunchUser")["disabled"] is False
+    assert re.search(r"team +member", run("entity", "invitations").out)
+    assert run("entity", "join", "team").code == 0
+    assert far_end.last("answerLaunchInvitation") == {"entity": "team", "accept": True}
+    assert run("entity", "leave", "team").code == 0
+    assert far_end.last("answerLaunchInvitation")["accept"] is False
+    assert json.loads(run("audit", "--json").out) == [entry]
+    shown = run("audit").out
+    for part in ("member.set", "user=bob queues=a,b", "192.0.2.7", "FORBIDDEN"):
+        assert part in shown
+    assert run("audit", "--verify").code == 0
+    far_end.answers["launchAuditProblem"] = 3
+    broken = run("audit", "--verify")
+    assert (broken.code != 0, "Entry 3" in broken.err) == (True, True)
 
 
 def test_a_browser_is_signed_in_by_a_link(run: Run, far_end: FarEnd) -> None:
