@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import func, select
 
-from agent.control.store.tables import audit_log, installation, record_of
+from agent.control.store.tables import audit_log, installation, record_of, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 
@@ -52,7 +52,8 @@ def page(
     query = select(audit_log).where(*where).order_by(audit_log.c.seq.desc()).limit(limit)
     if before is not None:
         query = query.where(audit_log.c.seq < before)
-    return tuple(record_of(AuditRecord, row) for row in tx.all(query)), total
+    rows = tx.all(query)
+    return tuple(record_of(AuditRecord, row, at=to_datetime(row.at)) for row in rows), total
 
 
 def first_changed(tx: Tx) -> int | None:

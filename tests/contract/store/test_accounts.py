@@ -296,8 +296,8 @@ async def test_a_bound_key_adopts_from_its_own_queues_only(world: World, team: T
     await world.pass_time(46)
     beside = await world.agent("beta", entity="team", queues=("shared",), backend="engine")
     assert [claim.queue for claim in beside.welcome.held] == ["shared"]
-    again = await world.agent(entity="team", queues=("shared",))
-    assert [claim.queue for claim in again.welcome.held] == []
+    with pytest.raises(PermissionDeniedError, match="registered with another key"):
+        await world.agent(entity="team", queues=("shared",))
     world.me = ann
     again = await world.agent(entity="team", queues=("private", "shared"))
     assert [claim.queue for claim in again.welcome.held] == ["private"]

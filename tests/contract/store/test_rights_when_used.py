@@ -253,7 +253,7 @@ async def test_a_run_token_changes_nothing_that_its_run_has_not_made(
         artifacts.delete_aliases(job, theirs.id, ["latest"]),
         artifacts.delete(job, theirs.id, with_aliases=True),
         uploads.save_manifest(job, pending.id, "m", ""),
-        uploads.stored(job, pending.id, []),
+        uploads.find_stored(job, pending.id, []),
         uploads.commit(job, pending.id, []),
         artifact(world, job, "data", run="another-run", text="2"),
         artifact(world, job, "train", kind="job"),

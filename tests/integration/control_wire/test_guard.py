@@ -126,9 +126,9 @@ async def test_allowed_and_external_names_are_answered(tmp_path):
         assert await wire.nobody.status("GET", "/healthz", headers={"Host": "other"}) == 421
 
 
-async def _session(wire) -> dict[str, str]:
-    """The cookie of a browser that signed in with ann's key."""
-    form = {"key": wire.ann.key, "next": "/launch"}
+async def _session(wire, key: str | None = None) -> dict[str, str]:
+    """The cookie of a browser that signed in with a key; ann's by default."""
+    form = {"key": key or wire.ann.key, "next": "/launch"}
     headers = {"Origin": wire.server.url}
     async with wire.nobody.request("POST", "/login", data=form, headers=headers) as answer:
         assert answer.status == 303
@@ -279,7 +279,8 @@ async def test_a_session_makes_no_link_which_would_be_a_fresh_sign_in(wire):
 async def test_a_restart_revives_neither_a_session_nor_a_link(tmp_path):
     """And a session that was not ended goes on."""
     async with open_wire(tmp_path) as wire:
-        ended, kept = await _session(wire), await _session(wire)
+        bob = await wire.user("bob")
+        ended, kept = await _session(wire, bob.key), await _session(wire, bob.key)
         link = URL(await wire.server.sign_in_url(wire.admin)).path_qs
         async with wire.nobody.request("GET", link) as answer:
             assert answer.headers["Location"] == "/launch"
@@ -357,3 +358,28 @@ async def test_a_viewer_of_one_entity_does_not_see_another(wire):
     assert (await bob.data('{ project(entityName: "ann", name: "model-registry") { id } }'))[
         "project"
     ] is None
+
+
+async def test_the_audit_log_is_a_page_for_administrators(wire):
+    cookie = await _session(wire)
+    wrong = {"key": "launch-wrong"}
+    headers = {"Origin": wire.server.url}
+    async with wire.nobody.request("POST", "/login", data=wrong, headers=headers) as answer:
+        assert answer.headers["Location"] == "/login?failed=key"
+    async with wire.nobody.request("GET", "/launch/audit", headers=cookie) as answer:
+        text = await answer.text()
+        assert answer.status == 200
+    for part in ("session.begin", "queue.save", "127.0.0.1", "UNAUTHENTICATED", "not signed in"):
+        assert part in text
+    bob = await wire.user("bob")
+    await wire.team("team", bob=Role.ADMIN)
+    assert await bob.status("GET", "/launch/audit") == 403
+    assert await bob.status("GET", "/launch/audit?entity=ann") == 404
+    async with bob.request("GET", "/launch/audit?entity=team") as answer:
+        assert "member.set" in await answer.text()
+
+
+async def test_a_key_sent_as_a_cookie_is_no_session(wire):
+    cookie = {"Cookie": f"{wire.server.app[COOKIE]}={wire.ann.key}"}
+    await wire.ann.data(VIEWER)
+    assert await wire.nobody.status("GET", "/launch", headers=cookie) == 303

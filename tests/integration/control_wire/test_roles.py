@@ -58,6 +58,7 @@ OWN = {
     "Query.launchEntities",
     "Mutation.createLaunchTeam",
     "Mutation.createLaunchKey",
+    "Mutation.answerLaunchInvitation",
 }
 #: False instead of an error, since clients of W&B take it so.
 FALSE_WHEN_REFUSED = {

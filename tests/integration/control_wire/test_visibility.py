@@ -6,8 +6,9 @@ be in the data. Those who may read it see it at the same paths, so that a path w
 nowhere is noticed. A new field with an argument, or a new root field, needs a value here.
 """
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from inspect import isawaitable
 from typing import Any
@@ -25,7 +26,7 @@ from graphql import (
 )
 
 from agent.control.app_keys import CONTENTS, METRICS, RUN_FILES
-from agent.control.auth.policy import Action, Principal
+from agent.control.auth.policy import Action, Kind, Principal, may_ever
 from agent.control.files.links import Links
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
@@ -45,9 +46,6 @@ SCHEMA = build_schema()
 FOREIGN, OTHER = "foreign-canary", "other-canary"
 #: How deep the paths go, and how often one type may lie on a path.
 DEPTH, REPEATED = 6, 1
-IMAGE_JOB = {
-    "_version": "v0", "source_type": "image", "source": {"image": "repo/name:tag"}, "runtime": "",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -138,44 +136,54 @@ def _call(path: str, place: Place) -> str:
     return f"{name}({shown})" if given else name
 
 
-def _selection(kind: Any, place: Place, trail: tuple[str, ...]) -> str:
+def _selection(kind: Any, place: Place, trail: tuple[str, ...], skip: Container[str]) -> str:
     """All fields of a type, and of the types behind them."""
     if isinstance(kind, GraphQLUnionType):
-        parts = [f"... on {each.name} {_selection(each, place, trail)}" for each in kind.types]
+        parts = [
+            f"... on {each.name} {_selection(each, place, trail, skip)}" for each in kind.types
+        ]
         return "{ __typename " + " ".join(parts) + " }"
     if isinstance(kind, GraphQLInterfaceType):
         (only,) = SCHEMA.get_possible_types(kind)
-        return f"{{ __typename ... on {only.name} {_selection(only, place, trail)} }}"
+        return f"{{ __typename ... on {only.name} {_selection(only, place, trail, skip)} }}"
     trail = (*trail, kind.name)
     parts = ["__typename"]
     for number, (name, field) in enumerate(kind.fields.items()):
         inner, path = get_named_type(field.type), f"{kind.name}.{name}"
+        if path in skip:
+            continue
         if is_leaf_type(inner):
             parts.append(f"{kind.name}{number}: {_call(path, place)}")
         elif len(trail) < DEPTH and trail.count(inner.name) < REPEATED:
-            below = _selection(inner, place, trail)
+            below = _selection(inner, place, trail, skip)
             parts.append(f"{kind.name}{number}: {_call(path, place)} {below}")
     return "{ " + " ".join(parts) + " }"
 
 
-def _document(root: str, place: Place) -> str:
+def _document(root: str, place: Place, skip: Container[str] = ()) -> str:
     inner = get_named_type(SCHEMA.type_map["Query"].fields[root.split(".")[1]].type)
-    below = "" if is_leaf_type(inner) else _selection(inner, place, ())
+    below = "" if is_leaf_type(inner) else _selection(inner, place, (), skip)
     return f"{{ {_call(root, place)} {below} }}"
 
 
 ROOTS = sorted(f"Query.{name}" for name in SCHEMA.type_map["Query"].fields)
 
 
-async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str:
+async def _ask(
+    wire: Wire, principal: Principal, root: str, place: Place, skip: Container[str] = ()
+) -> str:
     """The data of one root with all that is below it, as text."""
     app = wire.server.app
     asked = Context(
         wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
-        Links(wire.server.services.keys, "http://x", 60.0), 1024**2,
+        Links(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
     )  # fmt: skip
-    executing = execute(SCHEMA, parse(_document(root, place)), context_value=asked)
+    before = asyncio.all_tasks()
+    executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
     result = await executing if isawaitable(executing) else executing
+    # An error at a field that must not be null leaves what was asked beside it running.
+    if beside := asyncio.all_tasks() - before - {asyncio.current_task()}:
+        await asyncio.wait(beside)
     masked = [str(e) for e in result.errors or () if e.original_error is None]
     assert masked == [], masked
     return json.dumps(result.data, default=str)
@@ -215,6 +223,11 @@ async def _fill(wire: Wire, place: Place, member: Principal) -> Place:
         collection=artifact.collection.id,
         token=claim.run_token,
     )
+
+
+def _image_job(place: Place) -> dict[str, Any]:
+    source = {"image": f"{place.canary}:1"}
+    return {"_version": "v0", "source_type": "image", "source": source, "runtime": ""}
 
 
 def _registration(entity: str, canary: str) -> AgentRegistration:
@@ -261,10 +274,10 @@ async def scene(wire, monkeypatch) -> Scene:
     keys["robot"] = (await wire.agent_key("ours")).key
     callers = {name: await accounts.authenticate(key) for name, key in keys.items()}
     ours = Place("ours", "demo", "own-text")
-    await _artifact(wire, callers["member"], ours, "train", "job", job=IMAGE_JOB)
+    await _artifact(wire, callers["member"], ours, "train", "job", job=_image_job(ours))
     ours = await _fill(wire, ours, callers["member"])
     theirs = Place("theirs", "demo", FOREIGN)
-    await _artifact(wire, callers["friend"], theirs, "train", "job", job=IMAGE_JOB)
+    await _artifact(wire, callers["friend"], theirs, "train", "job", job=_image_job(theirs))
     theirs = await _fill(wire, theirs, callers["friend"])
     await _connect(wire, ours, theirs, callers["friend"])
     callers = {name: await accounts.authenticate(key) for name, key in keys.items()}
@@ -281,7 +294,7 @@ async def _connect(wire: Wire, ours: Place, theirs: Place, friend: Principal) ->
     run = {"entity": "ours", "project": "demo", "run_name": "run"}
     await plane.artifacts.use(wire.admin, theirs.artifact, **run)
     source = {"artifact": f"wandb-artifact://_id/{theirs.artifact}", "entrypoint": ["python", "x"]}
-    job = {**IMAGE_JOB, "source_type": "artifact", "source": source}
+    job = {**_image_job(ours), "source_type": "artifact", "source": source}
     await _artifact(wire, wire.admin, ours, "of-their-code", "job", job=job)
 
 
@@ -331,6 +344,13 @@ async def test_a_run_token_reads_its_project_and_nothing_else_of_its_entity(
     assert [root for root, data in shown.items() if OTHER in data or FOREIGN in data] == []
     shown = {root: await _ask(wire, token, root, scene.ours) for root in ROOTS}
     assert [root for root, data in shown.items() if OTHER in data or FOREIGN in data] == []
+    # Fields that no run token may use make what is around them null; so once more without them.
+    refused = {
+        path
+        for path, (_, action) in field_policies(SCHEMA).items()
+        if action is not None and not may_ever(Kind.RUN, action)
+    }
+    shown = {root: await _ask(wire, token, root, scene.ours, refused) for root in ROOTS}
     # Its own project: the run and the artifact; no item, queue, agent, member or key.
     assert {root for root, data in shown.items() if "own-text" in data} == {
         "Query.artifact", "Query.artifactCollection", "Query.model", "Query.project",

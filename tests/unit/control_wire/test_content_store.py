@@ -2,12 +2,19 @@
 
 import asyncio
 import hashlib
+import os
+import stat
 
 import pytest
 from obstore.store import MemoryStore
 
 from agent.control.files.contents import ContentStore, SmallContent
-from agent.control.files.storage import DigestMismatchError, StorageFullError, open_folder
+from agent.control.files.storage import (
+    FOLDERS,
+    DigestMismatchError,
+    StorageFullError,
+    open_folder,
+)
 from agent.control.middleware.bodies import IncompleteBodyError
 from agent.control.store.contents import ContentRecord
 
@@ -161,3 +168,15 @@ async def test_what_a_killed_upload_left_is_removed_at_the_next_start(tmp_path):
     kept.write_bytes(b"whole")
     await open_folder(tmp_path)
     assert _files(tmp_path) == [kept]
+
+
+async def test_the_folders_of_the_store_are_their_owners_only_whatever_the_umask(tmp_path):
+    """Also one that was made before with another mode: the files in them follow the umask."""
+    (tmp_path / "contents").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        await open_folder(tmp_path)
+    finally:
+        os.umask(before)
+    folders = [tmp_path, *(tmp_path / name for name in FOLDERS)]
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
