@@ -1,7 +1,7 @@
 """JSON schemas that users supply, and the check of values against them. Blocks for up to a second.
 
-The one validator of this product. A schema is data of a stranger, so it is held to a part of
-JSON Schema 2020-12 whose cost can be bounded:
+The one validator of this product. Schemas come from untrusted users, so only a part of JSON
+Schema 2020-12 is accepted, whose cost is bounded:
 
 - `$ref` is `#` or a JSON pointer into the same document; nothing is ever fetched, and names
   (`$id` within the schema, `$anchor`, `$dynamicRef`) do not exist.
@@ -64,7 +64,7 @@ _left: ContextVar[list[int]] = ContextVar("steps that are left")
 
 
 class UnusableSchemaError(InvalidInputError):
-    """A schema that is none, or that asks for what this product does not offer.
+    """A value that is no schema, or a schema with keywords that this product does not accept.
 
     `place` is where in the schema, `reason` a sentence without it.
     """

@@ -1,4 +1,4 @@
-"""JSON of strangers: decoded, and without what databases and other languages cannot take."""
+"""Untrusted JSON: decoded, and checked for values that stores and other languages cannot hold."""
 
 import json
 import re

@@ -46,13 +46,13 @@ class BackendState(Protocol):
     """Whether the backend of each resource answers, shared by attempts and the claim loop."""
 
     def failed(self, resource: str, error: UnavailableError) -> None:
-        """An attempt has seen it fail: nothing is claimed for it until it answers again."""
+        """Note that an attempt saw the backend fail: nothing is claimed for it until it answers."""
 
     def worked(self, resource: str) -> None:
-        """An attempt has prepared and started its job with it."""
+        """Note that an attempt has started a job on the backend."""
 
     async def check(self, resource: str) -> UnavailableError | None:
-        """Ask it now, and its builder; a failure also counts as `failed`."""
+        """Ask the backend and its builder now; a failure also counts as `failed`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a builder does with URLs that a job names."""
+"""Access of builders to URLs that a job names."""
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
@@ -24,4 +24,4 @@ class UrlPort(Protocol):
         """
 
     def proxy(self) -> AbstractAsyncContextManager[Mapping[str, str]]:
-        """Variables of a proxy that holds the policy for a program while the context lasts."""
+        """Variables of a proxy that enforces the policy for a program while the context lasts."""

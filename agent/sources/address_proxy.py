@@ -1,4 +1,4 @@
-"""A proxy that holds the address policy for programs that connect by themselves."""
+"""A proxy that enforces the address policy for programs that open connections themselves."""
 
 import asyncio
 import re
