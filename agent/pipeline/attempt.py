@@ -19,8 +19,9 @@ from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
-from agent.pipeline.run import create, permit_and_start, settle, watch
+from agent.pipeline.run import create, permit_and_start, settle
 from agent.pipeline.trouble import Trouble, trouble_in
+from agent.pipeline.watch import watch
 from agent.ports.log import write_line
 from agent.ports.runner import Workload
 

@@ -1,9 +1,9 @@
 """Cancelling attempts: why, and how it reaches a running stage.
 
 A stop request and a lost lease are the only two signals sent from the control plane to an attempt.
-Both reach it as a `CancelReason`. A stage that may simply be abandoned runs under
-`Cancellation.guard`; one that must not be cut (a start, a stop) checks for reasons between
-its steps.
+Both reach it as a `CancelReason`; a started job is stopped in `agent.pipeline.watch`. A stage that
+may simply be abandoned runs under `Cancellation.guard`; one that must not be cut (a start, a stop)
+checks for reasons between its steps.
 """
 
 import asyncio
