@@ -22,7 +22,7 @@ from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReas
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.environment import secrets_of
 from agent.pipeline.report import Report
-from agent.pipeline.trouble import Returns
+from agent.pipeline.return_rules import Returns
 
 #: Attempts whose returns are counted.
 _MOST_RETURNED: Final = 10_000
@@ -166,9 +166,9 @@ class Attempts:
             prepared=lambda: self._end_preparing(lease),
             returns=self._returns.get(key, Returns()),
         )
-        trouble = await run_attempt(context, begin)
-        if trouble is not None:
-            self._returns[key] = context.returns.with_one_for(trouble)
+        reason = await run_attempt(context, begin)
+        if reason is not None:
+            self._returns[key] = context.returns.and_one_for(reason)
 
     def _end_preparing(self, lease: Lease) -> None:
         self._preparing.discard(lease)

@@ -19,8 +19,8 @@ from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
+from agent.pipeline.return_rules import ReturnReason, return_reason
 from agent.pipeline.run import create, permit_and_start, settle
-from agent.pipeline.trouble import Trouble, trouble_in
 from agent.pipeline.watch import watch
 from agent.ports.log import write_line
 from agent.ports.runner import Workload
@@ -72,10 +72,10 @@ class Deliver:
 Begin = Prepare | Start | Settle | Follow | Deliver
 
 
-async def run_attempt(context: AttemptContext, begin: Begin) -> Trouble | None:
+async def run_attempt(context: AttemptContext, begin: Begin) -> ReturnReason | None:
     """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Returns the trouble for which its item was returned to the queue, if it was. Never raises for
+    Returns the reason for which its item was returned to the queue, if it was. Never raises for
     what happens to the job. If the task is cancelled, a started workload goes on running.
     """
     attempt = _Attempt(context)
@@ -102,7 +102,7 @@ class _Attempt:
         #: Set before the permit is asked for: from then on it may run.
         self._may_run = False
 
-    async def run(self, begin: Begin) -> Trouble | None:
+    async def run(self, begin: Begin) -> ReturnReason | None:
         outcome: Outcome | None
         try:
             outcome = await self._run_stages(begin)
@@ -111,9 +111,9 @@ class _Attempt:
         except FencedError:
             outcome = await self._end_cancelled(CancelReason.FENCED)
         except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
-            if (trouble := await self._trouble_in(error)) is not None:
-                await self._return_item(trouble)
-                return trouble
+            if (reason := await self._return_reason(error)) is not None:
+                await self._return_item(reason)
+                return reason
             reference = uuid.uuid4().hex[:8]
             if not is_expected(error):
                 structlog.get_logger().error(
@@ -211,23 +211,23 @@ class _Attempt:
         await self._release()
         return None
 
-    async def _trouble_in(self, error: Exception) -> Trouble | None:
+    async def _return_reason(self, error: Exception) -> ReturnReason | None:
         context = self._context
         if self._may_run:
             return None
         state = context.dependencies.backend_state
-        return await trouble_in(error, context.claim.resource, state, context.returns)
+        return await return_reason(error, context.claim.resource, state, context.returns)
 
-    async def _return_item(self, trouble: Trouble) -> None:
+    async def _return_item(self, reason: ReturnReason) -> None:
         """Return the item to its queue, and tell the claim loop if the backend failed."""
         context = self._context
         log = structlog.get_logger()
-        log.warning("the item is returned to its queue", reason=trouble.message)
-        if trouble.backend is not None:
-            context.dependencies.backend_state.failed(context.claim.resource, trouble.backend)
+        log.warning("the item is returned to its queue", reason=reason.message)
+        if reason.backend is not None:
+            context.dependencies.backend_state.failed(context.claim.resource, reason.backend)
         try:
             await context.cancellation.guard(
-                self._returned(trouble), _WHILE_RETURNING, detach_delay=_RELEASE_TIMEOUT
+                self._returned(reason), _WHILE_RETURNING, detach_delay=_RELEASE_TIMEOUT
             )
         except (AttemptCancelledError, FencedError):
             log.info("the item was not returned: its lease expires, or is lost already")
@@ -235,15 +235,15 @@ class _Attempt:
             log.warning("not returned; its lease will expire", error=str(error))
         context.dependencies.journal.closed(context.lease)
 
-    async def _returned(self, trouble: Trouble) -> None:
+    async def _returned(self, reason: ReturnReason) -> None:
         context, queue = self._context, self._context.dependencies.queue
         await self._destroy()
         await self._remove_folder()
-        await write_line(context.report.setup, f"returned to its queue: {trouble.message}")
+        await write_line(context.report.setup, f"returned to its queue: {reason.message}")
         # After the release, nothing more is accepted.
         await context.report.setup.finished(_LOST_LOG_STALL)
         await retry_until_answered(
-            lambda: queue.release(context.lease, trouble.message, context.returns.delay),
+            lambda: queue.release(context.lease, reason.message, context.returns.delay),
             "return of an item",
             context.dependencies.sleep,
         )

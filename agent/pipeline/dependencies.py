@@ -17,7 +17,7 @@ from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.report import Report
-from agent.pipeline.trouble import BackendState, Returns
+from agent.pipeline.return_rules import BackendState, Returns
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal

@@ -56,7 +56,7 @@ class BackendState(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class ReturnReason:
     """Why an item is returned."""
 
     #: For users, with a full stop.
@@ -75,9 +75,9 @@ class Returns:
     #: Those for which the job itself may have been the reason.
     perhaps_own: int = 0
 
-    def with_one_for(self, trouble: Trouble) -> "Returns":
+    def and_one_for(self, reason: ReturnReason) -> "Returns":
         """After one more."""
-        return Returns(self.count + 1, self.perhaps_own + trouble.perhaps_own)
+        return Returns(self.count + 1, self.perhaps_own + reason.perhaps_own)
 
     @property
     def delay(self) -> float:
@@ -90,25 +90,25 @@ class Returns:
         return min(_FIRST_DELAY * 2.0 ** (self.count - 1), _LONGEST_DELAY)
 
 
-async def trouble_in(
+async def return_reason(
     error: Exception, resource: str, state: BackendState, returns: Returns
-) -> Trouble | None:
+) -> ReturnReason | None:
     """Why an attempt that failed before its permit is returned; `None`: the failure is its own."""
-    found = await _trouble(error, resource, state)
+    found = await _reason_of(error, resource, state)
     if found is not None and found.perhaps_own and returns.perhaps_own + 1 >= _MOST_RETURNS:
         return None
     return found
 
 
-async def _trouble(error: Exception, resource: str, state: BackendState) -> Trouble | None:
+async def _reason_of(error: Exception, resource: str, state: BackendState) -> ReturnReason | None:
     if isinstance(error, TRANSIENT):
         # A control plane that cannot be reached is not the job's fault, however often.
         perhaps_own = not isinstance(error, UnreachableError)
-        return Trouble(f"The control plane failed: {error.message}", None, perhaps_own)
+        return ReturnReason(f"The control plane failed: {error.message}", None, perhaps_own)
     failure = await _failure_of_backend(error, resource, state)
     if failure is None:
         return None
-    return Trouble(failure.message, failure, failure.cause is Cause.DISK_FULL)
+    return ReturnReason(failure.message, failure, failure.cause is Cause.DISK_FULL)
 
 
 async def _failure_of_backend(
