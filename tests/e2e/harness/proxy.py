@@ -14,6 +14,11 @@ class Proxy:
         self.refusing = False
         #: Bytes of requests that, once seen, make the reply vanish and the connection break.
         self.cut_reply_to: bytes | None = None
+        #: Bytes of a request: the first one that has them does not arrive, or is not answered.
+        self.lost_requests: set[bytes] = set()
+        self.lost_answers: set[bytes] = set()
+        #: What was lost, of these two.
+        self.losses: asyncio.Queue[bytes] = asyncio.Queue()
         self.cuts = 0
         #: From the first cut on, everything is refused.
         self.refuse_after_cut = False
@@ -52,10 +57,11 @@ class Proxy:
             return
         self._writers |= {writer, far_writer}
         condemned = asyncio.Event()
+        unanswered: list[bytes] = []
         try:
             await asyncio.gather(
-                self._requests(reader, far_writer, condemned),
-                self._replies(far_reader, writer, condemned),
+                self._requests(reader, far_writer, condemned, unanswered),
+                self._replies(far_reader, writer, condemned, unanswered),
             )
         except OSError:
             pass
@@ -65,19 +71,32 @@ class Proxy:
                 end.transport.abort()
 
     async def _requests(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, condemned: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        condemned: asyncio.Event,
+        unanswered: list[bytes],
     ) -> None:
         while data := await reader.read(65536):
             if self.cut_reply_to and self.cut_reply_to in data:
                 self.cut_reply_to = None
                 condemned.set()
+            if (lost := _first(self.lost_requests, data)) is not None:
+                self.losses.put_nowait(lost)
+                raise ConnectionAbortedError
+            if (lost := _first(self.lost_answers, data)) is not None:
+                unanswered.append(lost)
             writer.write(data)
             await writer.drain()
         with suppress(OSError, RuntimeError):
             writer.write_eof()
 
     async def _replies(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, condemned: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        condemned: asyncio.Event,
+        unanswered: list[bytes],
     ) -> None:
         while data := await reader.read(65536):
             if condemned.is_set():
@@ -86,6 +105,16 @@ class Proxy:
                     self.refusing = True
                     self.cut_all()
                 raise ConnectionAbortedError
+            if unanswered:
+                self.losses.put_nowait(unanswered[0])
+                raise ConnectionAbortedError
             writer.write(data)
             await writer.drain()
         writer.close()
+
+
+def _first(markers: set[bytes], data: bytes) -> bytes | None:
+    """Take the marker that the bytes contain."""
+    found = next((marker for marker in markers if marker in data), None)
+    markers.discard(found or b"")
+    return found

@@ -88,7 +88,8 @@ class Installation:
         self.engine = EngineMember(engine)
         await self.engine.start()
         stack.callback(engine.stop)
-        self._job = await asyncio.to_thread(lambda: shell_image.ensure(engine.host))
+        await asyncio.to_thread(shell_image.ensure, engine.host)
+        self._job = shell_image.NAME
         self.places.append(Place(self.engine, 1, 2, 5))
 
     async def _start_server(self) -> tuple[str, str]:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +12,8 @@ from typing import Protocol
 from tests.infrastructure.engine import Engine
 
 ROOT = Path(__file__).parents[3]
+#: Seconds after which what ended by itself is started again.
+_RESTART = 0.5
 
 
 class Member(Protocol):
@@ -30,7 +32,11 @@ class Member(Protocol):
 
 
 class Command:
-    """A child process, with a log that all its lives share."""
+    """A child process, with a log that all its lives share.
+
+    One that ends by itself is started again, as systemd does: an agent that finds no control
+    plane at its start ends.
+    """
 
     def __init__(
         self, name: str, argv: Sequence[str], env: Mapping[str, str], folder: Path
@@ -40,6 +46,7 @@ class Command:
         self._env = env
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
+        self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def log(self) -> Path:
@@ -47,6 +54,31 @@ class Command:
         return self._folder / f"{self.name}.log"
 
     async def start(self) -> None:
+        await self._spawn()
+        self._supervisor = asyncio.create_task(self._supervise(), name=self.name)
+
+    async def kill(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is None:
+            return
+        supervisor.cancel()
+        await asyncio.wait({supervisor})
+        self.send(signal.SIGKILL)
+        assert self._process is not None
+        await self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _supervise(self) -> None:
+        while True:
+            assert self._process is not None
+            await self._process.wait()
+            await asyncio.sleep(_RESTART)
+            await self._spawn()
+
+    async def _spawn(self) -> None:
         with self.log.open("ab") as output:
             self._process = await asyncio.create_subprocess_exec(
                 *self._argv,
@@ -56,21 +88,6 @@ class Command:
                 stdout=output,
                 stderr=output,
             )
-
-    async def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-            await self._process.wait()
-
-    def send(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.send_signal(number)
-
-    async def terminate(self) -> int:
-        """SIGTERM; its exit code."""
-        assert self._process is not None
-        self.send(signal.SIGTERM)
-        return await self._process.wait()
 
 
 def relay(name: str, source: str, target: str, folder: Path) -> Command:
@@ -109,6 +126,3 @@ class Place:
     longest_death: float
     #: Seconds frozen, at most; 0 is never.
     longest_freeze: float
-
-
-Log = Callable[[str], None]

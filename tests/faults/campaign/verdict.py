@@ -42,7 +42,7 @@ class Verdict:
             f"starts per attempt: {per_attempt:.3f} ({self.starts} of {self.attempts_started})",
             f"acknowledged and lost: {self.missing}",
             f"wrong outcomes: {self.wrong}",
-            f"logs of finished attempts: {whole} whole, {self.logs_marked} marked, {self.logs_broken} neither",
+            f"logs: {whole} whole, {self.logs_marked} marked, {self.logs_broken} neither",
             f"left: {len(self.left)} {self.left[:5]}",
             *self.violations[:20],
         ]
@@ -103,16 +103,18 @@ def _untruths(item: Mapping[str, Any], job: Job, ledger: Ledger) -> list[str]:
 
 def _untruth(item_id: str, attempt: Mapping[str, Any], job: Job, ledger: Ledger) -> str | None:
     key = (item_id, attempt["number"])
-    code = ledger.ends.get(key)
+    code, starts = ledger.ends.get(key), ledger.starts[key]
     match attempt["phase"]:
-        case "SUCCEEDED" if code != 0:
-            return f"its exit code is {code}"
-        case "FAILED" if code != attempt["exitCode"] or code == 0:
-            return f"its exit code is {code}"
-        case "STOPPED" if job.stopped_after is None:
-            return "nobody stopped it"
-        case "ERRORED" | "REFUSED" | "PREEMPTED":
-            return "it was started" if ledger.starts[key] else "nothing was wrong with it"
+        case "SUCCEEDED" | "FAILED" as phase:
+            told = 0 if phase == "SUCCEEDED" else attempt["exitCode"]
+            is_true = code == told and (code == 0) == (phase == "SUCCEEDED")
+            return None if is_true else f"its exit code is {code}"
+        case "STOPPED":
+            return "nobody stopped it" if job.stopped_after is None else None
+        case "LOST":
+            return None
+        case "ERRORED" if attempt["cause"] == "QUARANTINED" and not starts:
+            return None  # three agents were killed that held it, before its permit
         case phase if phase not in ENDED:
             return "it never ended"
-    return None
+    return "it was started" if starts else "nothing was wrong with it"
