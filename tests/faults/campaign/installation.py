@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agent.model.work import LABEL_ITEM
 from tests.e2e.harness.home import BIN, Home
 from tests.faults.campaign.client import SAVE, SPEC, Client, connect
 from tests.faults.campaign.jobs import SCRIPT, Job
@@ -179,7 +180,8 @@ class Installation:
                 continue
         if self.engine is not None:
             host = self.engine.engine.host
-            listed = await asyncio.to_thread(lambda: docker(host, "ps", "--all", "--quiet"))
+            jobs = ("ps", "--all", "--quiet", "--filter", f"label={LABEL_ITEM}")
+            listed = await asyncio.to_thread(docker, host, *jobs)
             found += [f"container {name}" for name in listed.split()]
         return found
 
