@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import structlog
 
@@ -36,10 +36,14 @@ from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, 
 from agent.ports.queue import QueuePort
 from agent.system.tasks import cancel_task, race
 
+Result = TypeVar("Result")
+
 #: Seconds that attempts get to detach from their jobs.
 _DETACH: Final = 10.0
 #: Seconds that stopped jobs get beyond their grace period.
 _AFTER_GRACE: Final = 30.0
+#: File in the state folder that says that the last process shut down in order.
+_SHUT_DOWN: Final = "shut-down"
 #: Seconds for the last heartbeat.
 _LAST_HEARTBEAT: Final = 3.0
 
@@ -205,7 +209,10 @@ class AgentDaemon:
     async def _register(self, journal: Journal) -> _Registered:
         """Register, open the backends, and connect the parts with each other."""
         config, registration, queue = self._config, self._registration, self._queue
-        agent = await queue.register(registration)
+        marker = config.state_dir / _SHUT_DOWN
+        after_shutdown = await self._in_thread(marker.exists)
+        agent = await queue.register(replace(registration, after_shutdown=after_shutdown))
+        await self._in_thread(lambda: marker.unlink(missing_ok=True))
         opened = await self._open_backends(agent)
         backends, attempts_dir = opened.backends, config.state_dir / "attempts"
         capacity, outcomes = CapacityTracker(registration.capacity), OutcomeCounter()
@@ -279,11 +286,16 @@ class AgentDaemon:
             for name in ("claims", "backend health", "pruning"):
                 await cancel_task(tasks[name])
             await self._shut_down(parts, reason)
+            if reason in {ShutdownReason.WAIT, ShutdownReason.DETACH}:
+                await self._in_thread((self._config.state_dir / _SHUT_DOWN).touch)
             return _EXIT_CODES[self._shutdown.reason or reason]
         finally:
             await parts.status.attempts.abandon()
             for task in tasks.values():
                 await cancel_task(task)
+
+    async def _in_thread(self, work: Callable[[], Result]) -> Result:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
     async def _adopt_then_claim(self, parts: _Registered) -> None:
         await parts.recovery.adopt(parts.agent.held)

@@ -79,6 +79,9 @@ class AgentRegistration:
     resources: tuple[str, ...]
     capacity: Capacity
     config: dict[str, Any]
+    #: The last process of this installation shut down in order. What it could not release, since
+    #: the control plane was away, is no sign of a death.
+    after_shutdown: bool = False
 
 
 @dataclass(frozen=True, slots=True)

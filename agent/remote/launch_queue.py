@@ -134,6 +134,7 @@ class LaunchQueue:
                 "resources": list(registration.resources),
                 "capacity": asdict(registration.capacity),
                 "config": registration.config,
+                "afterShutdown": registration.after_shutdown,
             },
         )
         agent = payload["agent"]

@@ -205,7 +205,7 @@ async def test_graceful_restarts_quarantine_nothing(home: Home) -> None:
         builder = {"type": "virtualenv", "index_url": index}
         control = {"port": free_port()}
         home.configure({**processes.settings, "builder": builder, "control": control})
-        await home.start("launch", "server")
+        server = await home.start("launch", "server")
         env = await pair(home)
         (home.root / "slow").mkdir()
         (home.root / "slow" / "main.py").write_text("print()\n")
@@ -218,4 +218,18 @@ async def test_graceful_restarts_quarantine_nothing(home: Home) -> None:
             while not reached.empty():
                 reached.get_nowait()
             assert (await show(home, slow))["phase"] == "QUEUED"
+        for _ in range(3):
+            agent = await home.start("launch-agent", "--queue", "default", **env)
+            await asyncio.wait_for(reached.get(), 60)
+            # Nothing can be released: both are restarted at once, as by an upgrade.
+            await server.kill()
+            assert await agent.terminate() == 0
+            while not reached.empty():
+                reached.get_nowait()
+            server = await home.start("launch", "server")
+        agent = await home.start("launch-agent", "--queue", "default", **env)
+        await asyncio.wait_for(reached.get(), 60)
+        assert (await show(home, slow))["phase"] == "PREPARING"
+        assert await agent.terminate() == 0
+        assert (await show(home, slow))["phase"] == "QUEUED"
         assert "were lost while they prepared" not in (await home.launch("explain", slow)).out

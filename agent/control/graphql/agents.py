@@ -26,6 +26,7 @@ async def _register(context: Context, args: Args) -> Json:
         resources=tuple(args.get("resources") or ()),
         capacity=capacity_of(args["capacity"]),
         config=as_object(args.get("config"), "config"),
+        after_shutdown=bool(args.get("after_shutdown")),
     )
     registered = await context.plane.agents.register(context.principal, registration)
     config = context.plane.config

@@ -80,7 +80,8 @@ class Agents(Service):
         agent = _store(tx, principal, entity, registration, known)
         agents.serve(tx, agent.id, served)
         # A repetition by the same process is no death of it.
-        died = known is not None and known.session != registration.session
+        restarted = known is not None and known.session != registration.session
+        died = restarted and not registration.after_shutdown
         held = self._adopt(tx, principal, agent, died=died)
         tx.notify(topic_entity(entity), topic_agent(agent.id))
         return AgentWithItems(agent_record(tx, self._context, agent.id), held)

@@ -199,6 +199,17 @@ async def test_a_graceful_restart_is_no_death(world: World) -> None:
     assert (await world.item(item)).phase is Phase.QUEUED
 
 
+async def test_what_a_graceful_shutdown_could_not_release_is_no_death(world: World) -> None:
+    """The control plane was away while the agent shut down, for example in an upgrade of both."""
+    item = await world.submit()
+    agent = await world.agent(identity="i")
+    await agent.claim_one()
+    for _ in range(4):
+        agent = await world.agent(identity="i", after_shutdown=True)
+        assert [claim.lease.item_id for claim in agent.welcome.held] == [item.id]
+    assert (await world.item(item)).lease_losses == 0
+
+
 async def test_the_permit_ends_the_count_of_deaths(world: World) -> None:
     item = await world.submit()
     agent = await world.agent(identity="i")

@@ -187,3 +187,13 @@ async def test_a_build_that_nobody_waits_for_any_more_ends(harness: Harness) -> 
         harness.last.stop()
         assert await process == 0
     assert harness.builder.cancelled == 1
+
+
+async def test_a_process_that_follows_an_ordered_shutdown_says_so(harness: Harness) -> None:
+    async with harness.running() as process:
+        harness.last.stop()
+        assert await process == 0
+    async with harness.running():
+        # Should it die now, its successor must not say so.
+        assert not (harness.root / "state" / "shut-down").exists()
+    assert [one.after_shutdown for one in harness.plane.registrations] == [False, True]
