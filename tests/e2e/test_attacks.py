@@ -23,8 +23,8 @@ from tests.e2e.harness.shared_machine import PROBE, SharedMachine, shared_machin
 from tests.infrastructure.state import Facts
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
-#: A user that every Linux has; in production each job has an id of its own.
-USER = "nobody"
+#: Each job as a process gets a user id of its own.
+USER = "200000-200063"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

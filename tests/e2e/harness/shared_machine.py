@@ -103,9 +103,11 @@ class SharedMachine:
     loopback: LoopbackServer
     #: An image with a shell.
     image: str
-    #: An item of alice's that ended, and one that runs; both have a secret.
+    #: An item of alice's that ended, one that runs in a container, and one that runs as a process;
+    #: all have a secret.
     ended: str = ""
     running: str = ""
+    process: str = ""
     _codes: list[Path] = field(default_factory=list)
 
     @property
@@ -279,7 +281,12 @@ async def shared_machine(
         machine.ended = ended.json()["id"]
         sleeping = shlex.join(["sh", "-c", f"{printing}; sleep 600"])
         machine.running = (await alice.launch(*words, sleeping)).json()["id"]
-        await _started(alice, machine.running)
+        code = _folder(alice.home.root / "code", 0o700)
+        (code / "job.sh").write_text(f"{printing}; sleep 600\n")
+        words = ("submit", "-q", "processes", "-u", str(code), "--json", "-E", "sh job.sh")
+        machine.process = (await alice.launch(*words)).json()["id"]
+        for item in (machine.running, machine.process):
+            await _started(alice, item)
         try:
             yield machine
         finally:
