@@ -23,15 +23,13 @@ from tests.e2e.harness.shared_machine import PROBE, SharedMachine, shared_machin
 from tests.infrastructure.state import Facts
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
-#: Each job as a process gets a user id of its own.
-USER = "200000-200063"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(services: Facts) -> AsyncIterator[SharedMachine]:
     assert services.docker is not None
     settings = QUICK | {"control": QUICK["control"] | {"port": free_port()}}
-    async with shared_machine(settings, USER, services.docker.shell_image) as machine:
+    async with shared_machine(settings, services.docker.shell_image) as machine:
         yield machine
 
 

@@ -9,6 +9,7 @@ hexadecimal digits, different for each place.
 import asyncio
 import base64
 import json
+import os
 import shlex
 import shutil
 import tempfile
@@ -246,13 +247,8 @@ def _folder(path: Path, mode: int) -> Path:
 
 
 @asynccontextmanager
-async def shared_machine(
-    settings: dict[str, Any], user: str, image: str
-) -> AsyncIterator[SharedMachine]:
-    """Everything up, one of alice's jobs ended and one running.
-
-    `user`: whom process jobs run as; `image`: one with a shell.
-    """
+async def shared_machine(settings: dict[str, Any], image: str) -> AsyncIterator[SharedMachine]:
+    """Everything up, one of alice's jobs ended and two running. `image`: one with a shell."""
     # Below /tmp: pytest's own folder may be entered by root only, as a job's user must not notice.
     root = Path(tempfile.mkdtemp(prefix="lt-"))
     root.chmod(0o711)
@@ -264,9 +260,10 @@ async def shared_machine(
         stack.push_async_callback(admin.close)
         await admin.start("launch", "server")
         url = json.loads((admin.root / "state" / "embedded.json").read_text())["url"]
-        alice, mallory = [
-            await _entity(root, admin, url, name, user) for name in ("alice", "mallory")
-        ]
+        # Each job as a process gets a user id of its own; no other test uses these.
+        first = 1_000_000 + os.getpid() % 4096 * 128
+        alice = await _entity(root, admin, url, "alice", f"{first}-{first + 63}")
+        mallory = await _entity(root, admin, url, "mallory", f"{first + 64}-{first + 127}")
         for entity in (alice, mallory):
             stack.push_async_callback(entity.agent_home.close)
         starts = (entity.agent_home.start("launch-agent") for entity in (alice, mallory))
