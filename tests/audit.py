@@ -1,7 +1,7 @@
 """Compares a lock with known vulnerabilities: `python tests/audit.py requirements.lock …`.
 
 pip-audit asks the database of the package index. Where none can be asked, this check is skipped
-with a message, and fails where skips are refused (LAUNCH_TESTS_REFUSE_SKIPS=1).
+with a message, and fails with LAUNCH_AUDIT_REQUIRED=1.
 """
 
 import json
@@ -16,23 +16,23 @@ ACCEPTED: dict[str, str] = {}
 
 
 def main(locks: list[str]) -> int:
-    refuse_skips = os.environ.get("LAUNCH_TESTS_REFUSE_SKIPS") == "1"
-    return max(_audit(Path(lock), refuse_skips=refuse_skips) for lock in locks)
+    required = os.environ.get("LAUNCH_AUDIT_REQUIRED") == "1"
+    return max(_audit(Path(lock), required=required) for lock in locks)
 
 
-def _audit(lock: Path, *, refuse_skips: bool) -> int:
+def _audit(lock: Path, *, required: bool) -> int:
     program = Path(sys.executable).with_name("pip-audit")
     argv = [program, "-r", lock, "--require-hashes", "--disable-pip", "-f", "json"]
     done = subprocess.run(
         [*argv, "--progress-spinner", "off"], check=False, capture_output=True, text=True
     )
-    code, lines = verdict(done.stdout, done.stderr, refuse_skips=refuse_skips)
+    code, lines = verdict(done.stdout, done.stderr, required=required)
     for line in lines:
         print(f"{lock}: {line}")
     return code
 
 
-def verdict(output: str, errors: str, *, refuse_skips: bool) -> tuple[int, list[str]]:
+def verdict(output: str, errors: str, *, required: bool) -> tuple[int, list[str]]:
     """Exit code and lines to print, from what pip-audit printed."""
     try:
         found: list[dict[str, Any]] = json.loads(output)["dependencies"]
@@ -43,7 +43,7 @@ def verdict(output: str, errors: str, *, refuse_skips: bool) -> tuple[int, list[
         last = errors.strip().splitlines()[-1] if errors.strip() and not found else ""
         last = last or "it knows none of the packages"
         why = f"no database of vulnerabilities could be asked ({last})"
-        return int(refuse_skips), [f"NOT CHECKED: {why}"]
+        return int(required), [f"NOT CHECKED: {why}"]
     holes = [
         f"{each['name']} {each['version']} has {hole['id']}"
         f" (fixed in {', '.join(hole['fix_versions']) or 'no version'})"
@@ -54,7 +54,7 @@ def verdict(output: str, errors: str, *, refuse_skips: bool) -> tuple[int, list[
     unknown = [each["name"] for each in found if "vulns" not in each]
     skipped = [f"NOT CHECKED: {', '.join(unknown)}"] if unknown else []
     summary = [] if holes else [f"{len(audited)} packages, no known vulnerability"]
-    code = int(bool(holes or (unknown and refuse_skips)))
+    code = int(bool(holes or (unknown and required)))
     return code, [*holes, *skipped, *summary]
 
 

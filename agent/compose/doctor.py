@@ -187,6 +187,11 @@ async def _versions(config: AgentConfig, environ: Mapping[str, str]) -> AsyncIte
     for finding in version_findings("BuildKit", await _buildkit_version(config, environ)):
         yield finding
     options = " ".join(info.body.get("SecurityOptions") or [])
+    if "name=seccomp" not in options or "profile=unconfined" in options:
+        yield Finding(
+            "problem", "containers", "The engine starts containers without a seccomp profile.",
+            "Remove `seccomp-profile` from its configuration, or use a kernel with seccomp.",
+        )  # fmt: skip
     if "name=rootless" in options or "name=userns" in options:
         yield Finding("ok", "users of containers", "Root in a container is no root of the host.")
     else:

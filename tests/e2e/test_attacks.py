@@ -131,7 +131,55 @@ async def test_an_option_that_leaves_the_container_is_refused(
 
 # ------------------------------------------------------------------ her own Dockerfile
 
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "RUN wget -qO- -T 3 http://127.0.0.1:{port}/run; exit 3",
+        "RUN wget -qO- -T 3 http://host.docker.internal:{port}/run; exit 3",
+        "RUN cat /proc/*/environ /proc/*/cmdline; ls -R /run/secrets; exit 3",
+        "RUN --mount=type=bind,source=/,target=/host,from=host find /host; exit 3",
+        "RUN --security=insecure id; exit 3",
+        "COPY ../../../ /stolen/\nRUN grep -rq canary- /stolen && exit 4; exit 3",
+        "COPY private api-key config.yaml /stolen/",
+    ],
+)
+async def test_a_dockerfile_finds_nothing_of_the_host(machine: SharedMachine, step: str) -> None:
+    step = step.format(port=machine.loopback.port)
+    code = machine.code(Dockerfile=f"FROM {machine.image}\n{step}\n")
+    item = await machine.submit("containers", "-u", str(code), "-D", "Dockerfile", "-E", "true")
+    assert item["phase"] != "SUCCEEDED", item
+    assert "exit code: 4" not in item["setup"], item["setup"]
+    machine.assert_nothing_found(item)
+
+
 # ------------------------------------------------------------------ requirements
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "stolen @ http://127.0.0.1:{port}/stolen-1.0.tar.gz",
+        "stolen @ git+http://127.0.0.1:{port}/r.git",
+        "stolen @ file://{root}/mallory-agent/private",
+        "--index-url http://127.0.0.1:{port}/simple\nstolen",
+        "--extra-index-url http://localhost:{port}/simple\nstolen",
+        "--find-links http://127.0.0.1:{port}/links\nstolen",
+        "-r http://127.0.0.1:{port}/more.txt",
+        "-r {root}/mallory-agent/private",
+        "-c {root}/mallory-agent/api-key",
+        "-e git+http://127.0.0.1:{port}/r.git#egg=stolen",
+    ],
+)
+async def test_a_requirement_reaches_neither_the_loopback_nor_the_agents_files(
+    machine: SharedMachine, line: str
+) -> None:
+    text = line.format(port=machine.loopback.port, root=machine.root)
+    code = machine.code(requirements__txt=f"{text}\n", main__sh="true\n")
+    item = await machine.submit("processes", "-u", str(code), "-E", "sh main.sh")
+    assert item["phase"] != "SUCCEEDED", item
+    machine.assert_nothing_found(item)
+
 
 # ------------------------------------------------------------------ a Git URL
 
@@ -170,6 +218,37 @@ async def test_a_git_url_reaches_neither_the_loopback_nor_the_disk(
 
 
 # ------------------------------------------------------------------ a schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "http://127.0.0.1:{port}/schema.json"},
+        {"$ref": "file://{root}/mallory-agent/private"},
+        {"$schema": "http://127.0.0.1:{port}/draft.json", "type": "string"},
+        {"$id": "http://127.0.0.1:{port}/", "$ref": "other.json"},
+        {"$dynamicRef": "http://127.0.0.1:{port}/schema.json#a"},
+        {"allOf": [{"if": {"$ref": "http://127.0.0.1:{port}/if.json"}, "then": True}]},
+    ],
+    ids=lambda schema: next(iter(schema)),
+)
+async def test_a_schema_fetches_nothing(machine: SharedMachine, schema: dict[str, Any]) -> None:
+    text = json.dumps(schema)
+    for name, value in (("port", machine.loopback.port), ("root", machine.root)):
+        text = text.replace("{" + name + "}", str(value))
+    described = {
+        "name": f"schema-{len(text)}",
+        "resource": "local-container",
+        "resource_args": {"local-container": {"memory": "{{size}}"}},
+        "template_variables": {"size": {"schema": json.loads(text)}},
+    }
+    file = machine.code(queue__json=json.dumps(described)) / "queue.json"
+    made = await machine.mallory.home.launch("queue", "create", "-f", str(file))
+    words = ("submit", "-q", described["name"], "-d", machine.image, "-v", "size=64m")
+    used = await machine.mallory.home.launch(*map(str, words))
+    whole = made.out + made.err + used.out + used.err
+    machine.assert_nothing_found({"log": whole})
+
 
 # ------------------------------------------------------------------ an image
 

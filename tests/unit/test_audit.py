@@ -15,7 +15,7 @@ BAD = {"name": "bad", "version": "1.0", "vulns": [HOLE]}
 
 def verdict(*found: dict[str, Any], refuse: bool = False, errors: str = "") -> tuple[int, str]:
     output = json.dumps({"dependencies": found}) if found else ""
-    code, lines = audit.verdict(output, errors, refuse_skips=refuse)
+    code, lines = audit.verdict(output, errors, required=refuse)
     return code, "\n".join(lines)
 
 
@@ -30,7 +30,7 @@ def test_without_one_it_passes_and_says_how_many_were_looked_at() -> None:
 
 
 @pytest.mark.parametrize("found", [(), (SKIPPED,)])
-def test_without_a_database_it_says_so_and_fails_where_skips_are_refused(
+def test_without_a_database_it_says_so_and_fails_where_the_check_is_required(
     found: tuple[dict[str, Any], ...],
 ) -> None:
     for refuse in (False, True):

@@ -132,7 +132,9 @@ class SharedMachine:
     async def submit(self, queue: str, *words: str) -> dict[str, Any]:
         """Submit to a queue of mallory's and wait for the end; the item, with `log` and `setup`."""
         done = await self.mallory.home.launch("submit", "-q", queue, "--wait", "--json", *words)
-        assert done.out, done.err
+        if not done.out:  # refused before anything was sent
+            assert done.code == 2, done.err
+            return {"phase": "REFUSED", "message": done.err, "setup": "", "log": ""}
         return await self.item(done.json()["id"])
 
     async def push(self, queue: str, spec: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class FarEngine:
     def __init__(self, folder: Path) -> None:
         self.socket = folder / "engine.sock"
         self.versions = dict(NEWEST)
-        self.options = ["name=rootless"]
+        self.options = ["name=seccomp,profile=builtin", "name=rootless"]
         self.buildkit = "v0.33.1"
         program = folder / "bin" / "docker"
         program.parent.mkdir()
@@ -133,6 +133,7 @@ async def test_an_old_engine_and_buildkit_are_problems(engine: FarEngine, tmp_pa
     shown = "\n".join(problems(found))
     assert "CVE-2024-21626" in shown
     assert "CVE-2024-23651" in shown
+    assert "without a seccomp profile" in shown
     assert any(each.subject == "users of containers" and each.level == "note" for each in found)
 
 
