@@ -79,3 +79,14 @@ def test_the_architecture_names_files_that_exist() -> None:
     named.discard("config/")
     assert len(named) > 15
     assert [name for name in named if not (ROOT / "agent" / name).exists()] == []
+
+
+def test_every_test_that_the_list_of_threats_names_exists() -> None:
+    told = (ROOT / "docs" / "threats.md").read_text()
+    rows = re.findall(r"^\| (T\d\d) \|", told, re.MULTILINE)
+    assert rows == [f"T{number:02}" for number in range(1, 55)]
+    named = re.findall(r"`((?:unit|contract|integration|e2e)/[\w/]+\.py)(?:::(\w+))?`", told)
+    assert len(named) > 40
+    for path, test in named:
+        source = (ROOT / "tests" / path).read_text()
+        assert not test or f"def {test}(" in source, f"{path}::{test}"
