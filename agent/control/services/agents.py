@@ -13,7 +13,7 @@ from agent.control.services.context import (
     ServiceContext,
     no_such_agent,
     read,
-    serves,
+    require_serves,
     write,
 )
 from agent.control.services.leases import adopt
@@ -69,7 +69,7 @@ class Agents(Service):
         accounts.entity(tx, entity, lock=True)
         self._refuse_rival(tx, entity, registration)
         for name in registration.queues:
-            serves(principal, name)
+            require_serves(principal, name)
         served = [
             queue_on_demand(tx, self._context, principal, entity, name).id
             for name in registration.queues
@@ -155,8 +155,8 @@ class Agents(Service):
         Raises:
             NotFoundError: the entity.
         """
-        place = self._context.existing(tx, principal, entity, Action.READ)
-        rows = agents.of_entity(tx, place, queue_id)
+        owner = self._context.existing(tx, principal, entity, Action.READ)
+        rows = agents.of_entity(tx, owner, queue_id)
         return agents.records(tx, rows, self._context.config.agent_timeout)
 
     @audited("agent.stop")
@@ -203,7 +203,7 @@ class Agents(Service):
     def _digest(self, tx: Tx, principal: Principal, agent_id: str, session: str) -> str:
         """Made of what is stored: it needs no column, and no replica can miss a change."""
         agent = self._context.agent(tx, principal, agent_id)
-        self._context.still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
+        self._context.require_still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
         stops = [[row.id, row.attempt] for row in items.to_stop(tx, agent.id)]
         commands = json.dumps([agent.session == session, agent.stop, stops])
         return hashlib.sha256(commands.encode()).hexdigest()[:24]

@@ -53,7 +53,9 @@ class ServiceContext:
         self.policy.require(principal, entity, action)
         return entity
 
-    def still_allowed(self, tx: Tx, principal: Principal, entity: str, action: Action) -> None:
+    def require_still_allowed(
+        self, tx: Tx, principal: Principal, entity: str, action: Action
+    ) -> None:
         """Check key and role again, for calls that wait: both may have been taken away since.
 
         Raises:
@@ -132,10 +134,10 @@ class ServiceContext:
         found = items.row(tx, item_id, lock=True)
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
             raise no_such_item(item_id)
-        self.may_change(principal, found)
+        self.require_may_change(principal, found)
         return found
 
-    def may_change(self, principal: Principal, item: AnyRow) -> None:
+    def require_may_change(self, principal: Principal, item: AnyRow) -> None:
         """Check that an item is the caller's own, or that it administers the entity.
 
         Raises:
@@ -211,7 +213,7 @@ def write(
     return run
 
 
-def serves(principal: Principal, queue: str) -> None:
+def require_serves(principal: Principal, queue: str) -> None:
     """Check that a service key is bound to this queue.
 
     Raises:

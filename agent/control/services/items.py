@@ -234,8 +234,8 @@ class Items(Service):
         changes = recompose(tx, row, target, passed)
         priority = check_priority(target, row.priority)
         text = f"moved from {row.queue} to {target.name}"
-        place = {"enqueued_at": tx.now, "priority": priority}
-        add_event(tx, row, text, actor=principal.name, **changes, **place)
+        position = {"enqueued_at": tx.now, "priority": priority}
+        add_event(tx, row, text, actor=principal.name, **changes, **position)
         tx.notify(topic_queue(target.id))
         return self._context.item(tx, principal, item_id)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.auth.tokens import RunToken, create_token
-from agent.control.services.context import Service, ServiceContext, serves, write
+from agent.control.services.context import Service, ServiceContext, require_serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
 from agent.control.services.submitted_keys import with_keys
 from agent.control.services.transitions import add_event, end, move, notify_watchers, requeue
@@ -97,7 +97,7 @@ class Leases(Service):
             open_queues = [row.id for row in served if not row.paused]
             claims = self._lease_items(tx, agent, open_queues, request)
         if claims and waited:
-            self._context.still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
+            self._context.require_still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
         return claims, served
 
     def _lease_items(
@@ -409,7 +409,7 @@ def _served_queues(
     registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
     names = wanted or registered
     for name in names:
-        serves(principal, name)
+        require_serves(principal, name)
     unknown = [name for name in names if name not in registered]
     if unknown and _add_served_queues(tx, agent, unknown):
         registered = {row.name: row for row in queues.of_agent(tx, agent.id)}

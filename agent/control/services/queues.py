@@ -57,8 +57,8 @@ class Queues(Service):
         Raises:
             NotFoundError: the entity.
         """
-        place = self._context.existing(tx, principal, entity, Action.READ)
-        return queues.of_entity(tx, place)
+        owner = self._context.existing(tx, principal, entity, Action.READ)
+        return queues.of_entity(tx, owner)
 
     @read
     def get(self, tx: Tx, principal: Principal, entity: str | None, name: str) -> QueueRecord:
@@ -67,8 +67,8 @@ class Queues(Service):
         Raises:
             NotFoundError: the entity, or the queue; near misses are offered.
         """
-        place = self._context.existing(tx, principal, entity, Action.READ)
-        return self._context.queue(tx, place, name)
+        owner = self._context.existing(tx, principal, entity, Action.READ)
+        return self._context.queue(tx, owner, name)
 
     @read
     def by_id(self, tx: Tx, principal: Principal, queue_id: str) -> QueueRecord:
@@ -124,19 +124,19 @@ class Queues(Service):
         values: dict[str, Any],
         mode: SaveMode,
     ) -> QueueRecord:
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-        found = queues.by_name(tx, place, name)
+        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        found = queues.by_name(tx, owner, name)
         if mode == "CREATE" or (mode == "EITHER" and found is None):
             config, variables = values.get("config", {}), values.get("template_variables", {})
             _refuse(template_problems(config, variables))
-            return insert_queue(tx, place, check_queue_name(name), principal.name, values)
-        current = found or self._context.queue(tx, place, name)
+            return insert_queue(tx, owner, check_queue_name(name), principal.name, values)
+        current = found or self._context.queue(tx, owner, name)
         template = values.get("config", current.config)
         parse_config(template, values["resource"])
         variables = values.get("template_variables", current.template_variables)
         _refuse(template_problems(template, variables))
         _change(tx, current, values)
-        return self._context.queue(tx, place, name)
+        return self._context.queue(tx, owner, name)
 
     @audited("queue.create")
     def create_wandb(
@@ -155,12 +155,12 @@ class Queues(Service):
         Raises:
             AlreadyExistsError, InvalidInputError, NotFoundError
         """
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
         values: dict[str, Any] = {"access": access, "prioritization": prioritization or "DISABLED"}
         if resource_config_id is not None:
-            default = projects.config(tx, place, resource_config_id)
+            default = projects.config(tx, owner, resource_config_id)
             if default is None:
-                message = f"'{place}' has no default resource config '{resource_config_id}'."
+                message = f"'{owner}' has no default resource config '{resource_config_id}'."
                 raise NotFoundError(message)
             values |= {
                 "resource": default.resource,
@@ -168,7 +168,7 @@ class Queues(Service):
                 "template_variables": default.template_variables,
                 "resource_config_id": default.id,
             }
-        return insert_queue(tx, place, check_queue_name(name), principal.name, values)
+        return insert_queue(tx, owner, check_queue_name(name), principal.name, values)
 
     async def upsert_wandb(
         self,
@@ -195,11 +195,11 @@ class Queues(Service):
     def _upsert_wandb(
         self, tx: Tx, principal: Principal, entity: str, name: str, values: dict[str, Any]
     ) -> None:
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-        found = queues.by_name(tx, place, name)
+        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        found = queues.by_name(tx, owner, name)
         if found is None:
             new = {"prioritization": "DISABLED", **values}
-            insert_queue(tx, place, check_queue_name(name), principal.name, new)
+            insert_queue(tx, owner, check_queue_name(name), principal.name, new)
         else:
             _change(tx, found, values)
 
@@ -208,11 +208,11 @@ class Queues(Service):
         self, tx: Tx, principal: Principal, entity: str | None, name: str, *, paused: bool
     ) -> QueueRecord:
         """Pause or resume claims; items are accepted all the time."""
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-        found = self._context.queue(tx, place, name)
+        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        found = self._context.queue(tx, owner, name)
         queues.change(tx, found.id, {"paused": paused})
-        tx.notify(topic_queue(found.id), topic_entity(place))
-        return self._context.queue(tx, place, name)
+        tx.notify(topic_queue(found.id), topic_entity(owner))
+        return self._context.queue(tx, owner, name)
 
     @audited("queue.delete")
     def delete(
@@ -230,8 +230,8 @@ class Queues(Service):
             ConflictError: live items and no `force`; with it queued ones are stopped at
                 once and a stop is requested of the others.
         """
-        place = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
-        _remove(tx, self._context.queue(tx, place, name), principal.name, force=force)
+        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        _remove(tx, self._context.queue(tx, owner, name), principal.name, force=force)
 
     @audited("queue.delete")
     def delete_ids(self, tx: Tx, principal: Principal, queue_ids: Sequence[str]) -> None:

@@ -163,7 +163,7 @@ class Runs(Service):
         item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
         if item is not None and item.run_name == run.name:
             if principal.run is None or principal.run.item_id != item.id:
-                self._context.may_change(principal, item)
+                self._context.require_may_change(principal, item)
             request_stop(tx, item, principal.name)
         runs.change(tx, run.id, {"stopped": True})
         return True
@@ -205,8 +205,8 @@ class Runs(Service):
 
     def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
         """A run that the caller may write; `None` when it is absent or hidden."""
-        place = _parse_storage_id(run_id)
-        run = runs.by_id(tx, run_id) if place is None else runs.by_name(tx, *place)
+        names = _parse_storage_id(run_id)
+        run = runs.by_id(tx, run_id) if names is None else runs.by_name(tx, *names)
         if run is None or not self._context.policy.reads_project(
             principal, run.entity, run.project
         ):
@@ -303,10 +303,10 @@ def readable_project(
     Raises:
         NotFoundError: the entity, or the project for a run token.
     """
-    place = context.existing(tx, principal, entity, Action.READ_PROJECT)
-    if not context.policy.reads_project(principal, place, project):
+    owner = context.existing(tx, principal, entity, Action.READ_PROJECT)
+    if not context.policy.reads_project(principal, owner, project):
         raise NotFoundError(f"There is no project '{project}', or this key may not read it.")
-    return place
+    return owner
 
 
 def _check_state(state: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.agents import agent_record
-from agent.control.services.context import Service, serves, write
+from agent.control.services.context import Service, require_serves, write
 from agent.control.services.leases import (
     add_warning,
     check_status,
@@ -50,9 +50,9 @@ class WandbProtocol(Service):
             NotFoundError: entity, queue or agent.
             PermissionDeniedError: the caller may not run agents there.
         """
-        place = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
-        found = self._context.queue(tx, place, queue)
-        serves(principal, queue)
+        owner = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
+        found = self._context.queue(tx, owner, queue)
+        require_serves(principal, queue)
         agent = None if agent_id is None else self._context.agent(tx, principal, agent_id)
         if found.paused or (agent is not None and agent.stop is not None):
             return None
@@ -171,14 +171,14 @@ class WandbProtocol(Service):
         """
         if not queue_ids:
             raise InvalidInputError("The agent serves no queue.", hint="Name at least one.")
-        place = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
+        owner = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
         for queue_id in queue_ids:
             found = self._context.queue_by_id(tx, principal, queue_id, Action.RUN_AGENT)
-            serves(principal, found.name)
+            require_serves(principal, found.name)
         agent_id = new_id()
         values: dict[str, Any] = {
             "id": agent_id,
-            "entity": place,
+            "entity": owner,
             # W&B's agents use the name as the id of a run of their own.
             "name": f"agent-{new_run_name()}",
             "hostname": hostname,
@@ -191,7 +191,7 @@ class WandbProtocol(Service):
         }
         agents.insert(tx, values)
         agents.serve(tx, agent_id, queue_ids)
-        tx.notify(topic_entity(place))
+        tx.notify(topic_entity(owner))
         return agent_record(tx, self._context, agent_id)
 
     @write
@@ -231,5 +231,5 @@ class WandbProtocol(Service):
         if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
             return None
         self._context.policy.require(principal, row.entity, Action.RUN_AGENT)
-        serves(principal, row.queue)
+        require_serves(principal, row.queue)
         return row

@@ -62,8 +62,8 @@ def unused(tx: Tx, before: float, after: tuple[str, str], limit: int) -> list[Co
 
     Ordered by entity and MD5, behind the pair `after`.
     """
-    place = tuple_(contents.c.entity, contents.c.md5)
-    query = select(contents).where(place > tuple_(*after), *_unused(before))
+    key = tuple_(contents.c.entity, contents.c.md5)
+    query = select(contents).where(key > tuple_(*after), *_unused(before))
     rows = tx.all(query.order_by(contents.c.entity, contents.c.md5).limit(limit))
     return [_record(row) for row in rows]
 

@@ -121,7 +121,7 @@ def require_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
 
 
 def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
-    """What a run token is checked against: the attempt with its item's place."""
+    """What a run token is checked against: the attempt with its item's entity, project and run."""
     return tx.one(_BY_TOKEN, attempt=attempt_id)
 
 

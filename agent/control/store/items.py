@@ -416,8 +416,11 @@ def live_in(tx: Tx, queue_id: str) -> Sequence[AnyRow]:
 
 def by_run(tx: Tx, entity: str, project: str, run_name: str) -> AnyRow | None:
     """The newest item that launched a run of that name."""
-    place = (items.c.run_entity == entity, items.c.project == project)
-    where = (*place, items.c.run_name == run_name)
+    where = (
+        items.c.run_entity == entity,
+        items.c.project == project,
+        items.c.run_name == run_name,
+    )
     return tx.one(_WITHOUT_SPECS.where(*where).order_by(items.c.seq.desc()).limit(1))
 
 
@@ -432,8 +435,8 @@ def count_ahead(tx: Tx, item: ItemRecord) -> int:
     query = select(func.count()).select_from(items)
     query = query.where(text(QUEUED_ONLY), items.c.not_before.is_(None))
     same = query.where(items.c.queue_id == item.queue_id, items.c.id != item.id)
-    place = item.enqueued_at.timestamp()
-    earlier = (items.c.priority == item.priority) & (items.c.enqueued_at < place)
+    enqueued_at = item.enqueued_at.timestamp()
+    earlier = (items.c.priority == item.priority) & (items.c.enqueued_at < enqueued_at)
     return int(tx.run(same.where(or_(items.c.priority < item.priority, earlier))).scalar_one())
 
 
