@@ -144,7 +144,11 @@ class Journal:
     async def entries(self) -> list[JournalEntry]:
         """All entries."""
         await self._flush()
-        return await self._in_thread(self._read)
+        try:
+            return await self._in_thread(self._read)
+        except sqlite3.Error as error:
+            message = f"The agent's journal {self._path} cannot be read: {error}."
+            raise JobError(Cause.INTERNAL, message) from error
 
     async def forget(self, older_than: float) -> None:
         """Remove entries that are over and unchanged for `older_than` seconds; 0: none."""

@@ -2,12 +2,11 @@
 
 import asyncio
 import shutil
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -17,9 +16,6 @@ from agent.model.errors import LaunchError
 from agent.model.units import format_size
 from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import Backend
-
-#: Seconds. A younger folder may belong to an attempt that is just being created.
-_FRESH: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +73,12 @@ async def prune_attempt_folders(
     root: Path, attempts: Attempts, backends: Mapping[str, Backend], executor: Executor
 ) -> None:
     """Remove folders that have the name of no attempt here and of no workload."""
-    used = set(attempts.names)
+    run = asyncio.get_running_loop().run_in_executor
+    # Listed first: an attempt has its name before it has a folder.
+    unused = set(await run(executor, lambda: list(root.glob("*"))))
+    names = set(attempts.names)
     for backend in backends.values():
-        used |= {workload.name for workload in await backend.runner.owned()}
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(executor, _remove_unused, root, used)
-
-
-def _remove_unused(root: Path, used: set[str]) -> None:
-    if not root.is_dir():
-        return
-    for folder in root.iterdir():
-        old = time.time() - folder.stat().st_mtime > _FRESH
-        if old and folder.name not in used:
-            shutil.rmtree(folder, ignore_errors=True)
+        names |= {workload.name for workload in await backend.runner.owned()}
+    for folder in unused:
+        if folder.name not in names:
+            await run(executor, partial(shutil.rmtree, folder, ignore_errors=True))

@@ -201,9 +201,17 @@ class Recovery:
         """Remove workloads of attempts that are over; called periodically."""
         entries = {_key(entry.lease): entry for entry in await self._journal.entries()}
         current = {_key(lease) for lease in self._attempts.leases}
-        found = await self._find_workloads()
-        others = {key: one for key, one in found.items() if key not in current}
-        await self._remove_if_ended(others, entries)
+        for backend in self._backends.values():
+            try:
+                found = _found(backend.runner, await backend.runner.owned())
+            except LaunchError as error:
+                log = structlog.get_logger().bind(resource=backend.runner.resource)
+                log.warning(
+                    "workloads are not listed; the next pruning tries again", error=str(error)
+                )
+                continue
+            others = {key: one for key, one in found.items() if key not in current}
+            await self._remove_if_ended(others, entries)
 
     async def _resume(self, claim: Claim, entry: JournalEntry | None, found: Found | None) -> None:
         server = _BY_PHASE.get(claim.phase, ServerState.UNSTARTED)
@@ -237,7 +245,7 @@ class Recovery:
             owned = await retry_until_answered(
                 runner.owned, f"listing jobs of {runner.resource}", self._sleep, (LaunchError,)
             )
-            found |= {_key(workload.lease): Found(runner, workload) for workload in owned}
+            found |= _found(runner, owned)
         return found
 
     async def _remove_if_ended(
@@ -254,6 +262,10 @@ class Recovery:
                     await one.runner.destroy(one.workload)
             except LaunchError as error:
                 log.warning("not removed; the next pruning tries again", error=str(error))
+
+
+def _found(runner: RunnerPort, owned: list[Workload]) -> dict[Key, Found]:
+    return {_key(workload.lease): Found(runner, workload) for workload in owned}
 
 
 def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | None) -> Begin:

@@ -241,7 +241,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         infrastructure=True,
     ),
     Cause.LOST_ENGINE: Meaning(
-        "The container engine became unreachable while the job ran.",
+        "The container engine became unreachable or was restarted while the job ran, so "
+        "nobody knows how the job ended.",
         "Start the engine again, then retry the item.",
         infrastructure=True,
     ),

@@ -15,6 +15,8 @@ LABEL_CONTROL_PLANE: Final = f"{LABEL_PREFIX}.control-plane"
 LABEL_ITEM: Final = f"{LABEL_PREFIX}.item"
 LABEL_ATTEMPT: Final = f"{LABEL_PREFIX}.attempt"
 LABEL_EPOCH: Final = f"{LABEL_PREFIX}.epoch"
+#: Of a container: the engine's process when it was created.
+LABEL_ENGINE_MARKER: Final = f"{LABEL_PREFIX}.engine-marker"
 LABEL_BUILD_KEY: Final = f"{LABEL_PREFIX}.build-key"
 #: `network`, `image`, `container`: what a pruner may remove.
 LABEL_KIND: Final = f"{LABEL_PREFIX}.kind"

@@ -1,6 +1,7 @@
 """Logs of one attempt, sent to the control plane by offset, in batches, with bounded memory."""
 
 import asyncio
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,7 @@ from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
-from agent.ports.runner import LOG_START, LogPiece, LogPosition, RunnerPort, Workload
+from agent.ports.runner import LOG_START, SOME_MISSING, LogPiece, LogPosition, RunnerPort, Workload
 from agent.system.tasks import cancel_task
 
 #: Most bytes in the buffer; a writer waits while it is full.
@@ -295,6 +296,7 @@ class JobLog:
         sender: LogSender,
         journal: AttemptJournal,
         redactor: Redactor,
+        warn: Callable[[str], None],
         sleep: Sleep,
     ) -> None:
         self._runner = runner
@@ -302,6 +304,8 @@ class JobLog:
         self._sender = sender
         self._journal = journal
         self._redactor = redactor
+        self._warn = warn
+        self._warned = False
         self._sleep = sleep
         self._masked: StreamRedactor = redactor.stream()
         #: How many of the next bytes are stored already.
@@ -369,9 +373,13 @@ class JobLog:
         self._stored = max(0, self._stored - piece.missing)
         if missing:
             await self._write(self._masked.flush())
-            size = format_size(missing)
-            text = f"\nlaunch: {size} of output are missing here; the engine no longer has them\n"
-            await self._sender.write(text.encode())
+            text = f"{format_size(missing)} of output are missing here"
+            if piece.missing == SOME_MISSING:
+                text = "output may be missing here"
+            await self._sender.write(f"\nlaunch: {text}; the backend has no more\n".encode())
+            if not self._warned:
+                self._warned = True
+                self._warn("The job's log is not whole; it says where something may be missing.")
         marked = piece.position.mark != self._resume.position.mark
         # Everything before the piece has to be sent: nothing is held back, nothing is skipped.
         if missing or (marked and not self._masked.holds_back and not self._stored):

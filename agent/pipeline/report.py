@@ -125,9 +125,14 @@ class Report:
     def follow(self, runner: RunnerPort) -> JobLog:
         """The job's log; the caller begins it."""
         sender = self._log_sender("job")
-        log = JobLog(runner, self._lease, sender, self._journal, self.redactor, self._sleep)
+        log = JobLog(
+            runner, self._lease, sender, self._journal, self.redactor, self._warn, self._sleep
+        )
         self._job_sender, self._job_log = sender, log
         return log
+
+    def _warn(self, warning: str) -> None:
+        self.note(warning=warning)
 
     async def finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         """Send all log bytes, then the outcome, until it is answered.

@@ -207,6 +207,12 @@ class DockerStage:
         lease, name, _ = self.scenes.lay_out(Play(), item, 1)
         return self.scenes.request(lease, name, more.pop("image", self.image), command, **more)
 
+    def tracing(self, item: str, script: str) -> tuple[RunRequest, Path]:
+        """A request for a script that may write to /scene, and that folder."""
+        _, name, folder = self.scenes.lay_out(Play(), item, 1)
+        self.mounts[name] = MountConfig(source=folder, target="/scene", read_only=False)
+        return self.running(item, "sh", "-c", script, mounts=(name,)), folder
+
     async def release(self, name: str) -> None:
         self.scenes.release(name)
 

@@ -117,7 +117,7 @@ async def test_an_engine_that_is_stopped_under_a_job_is_a_cause_of_its_own(
         engine.start()
         shown = await phase(home, item, "LOST")
         assert shown["cause"] == "LOST_ENGINE"
-        assert "the container engine was stopped" in shown["message"]
+        assert "the container engine was restarted" in shown["message"]
         explained = await home.launch("explain", item)
         assert "engine" in explained.out
     finally:

@@ -16,12 +16,15 @@ _LONGEST_DELAY: Final = 300.0
 def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
     """Whether policy opens a new attempt; never against a stop request.
 
-    `on_lost` decides about lost ones, `retries` about causes that are not the job's own.
+    `on_lost` decides about lost ones, `retries` about causes that are not the job's own; a
+    container engine that was restarted under a job is one.
     """
     if item.stop_requested or item.queue_id is None:
         return False
-    if phase is Phase.LOST:
-        allowed = max(item.retries, LOST_RETRIES) if item.on_lost == "retry" else 0
+    if phase is Phase.LOST and item.on_lost == "retry":
+        allowed = max(item.retries, LOST_RETRIES)
+    elif phase is Phase.LOST and cause is not Cause.LOST_ENGINE:
+        allowed = 0
     else:
         allowed = item.retries if is_infrastructure(cause) else 0
     return bool(item.retried < allowed)

@@ -3,20 +3,22 @@
 import asyncio
 import signal
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from datetime import datetime
+from typing import Any, Final
 
 from agent.docker.client import Engine
-from agent.docker.errors import EngineError, EngineRefusedError, refusal
+from agent.docker.errors import (
+    EngineError,
+    EngineRefusedError,
+    EngineUnavailableError,
+    refusal,
+)
 from agent.docker.log_frames import LogFrameDecoder
-from agent.docker.sdk import DockerSdk
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.model.work import lease_from_labels
+from agent.model.work import LABEL_ENGINE_MARKER, lease_from_labels
 from agent.ports.runner import Ending, Workload, WorkloadState
-
-if TYPE_CHECKING:
-    from docker.api.client import APIClient
+from agent.runners.docker.engine_process import Death, EngineProcess, EventStream
 
 _NOT_FOUND: Final = 404
 #: Prefix of the engine's timestamp for 'never'.
@@ -24,12 +26,12 @@ _NEVER: Final = "0001-"
 _LIVE: Final = frozenset({"running", "paused", "restarting"})
 #: Exit codes of a shell or init that could not run its command.
 _CANNOT_EXECUTE: Final = frozenset({126, 127})
-#: An engine that stops ends its containers at about the time at which we notice.
-_SLACK: Final = timedelta(seconds=2)
-#: An engine that kills does so at once.
-_SHORTLY: Final = timedelta(seconds=10)
-#: Seconds before repeating a wait that returned while the container still ran.
-_AGAIN: Final = 0.2
+#: Seconds between inspections of a running container: an engine drops events for a reader that
+#: is too slow.
+_LOOK: Final = 60.0
+#: Seconds before a call that the engine refused is repeated.
+_AGAIN: Final = 0.5
+_SIGKILL: Final = str(int(signal.SIGKILL))
 #: How the engine's init (tini) reports, as the job's only output, that it could not run the
 #: command, and the exit codes that it then ends with.
 _INIT: Final = b"[FATAL tini"
@@ -44,9 +46,9 @@ class Containers:
     The engine may be unreachable for `outage_timeout` seconds.
     """
 
-    def __init__(self, engine: Engine, sdk: DockerSdk, outage_timeout: float) -> None:
+    def __init__(self, engine: Engine, process: EngineProcess, outage_timeout: float) -> None:
         self._engine = engine
-        self._sdk = sdk
+        self._process = process
         self._outage_timeout = outage_timeout
 
     async def inspect(self, name: str) -> dict[str, Any] | None:
@@ -65,67 +67,82 @@ class Containers:
     async def wait(self, workload: Workload) -> Ending:
         """Wait until it has ended.
 
-        An engine without live restore ends its containers when it stops. The exit code of
-        such an end says nothing about the job: the cause is `LOST_ENGINE`, whatever the code.
+        What an engine says about a container whose start or end another process of it saw says
+        nothing about the job: the cause is `LOST_ENGINE`, whatever the code.
 
         Raises:
             EngineError: the engine was unreachable for more than `outage_timeout` seconds.
         """
-        away_since: datetime | None = None
+        away = False
         while True:
+            error: EngineError
+            error = EngineUnavailableError(self._engine.address.given, "the connection broke")
             try:
-                inspected = await self._ended(workload)
+                stream = await self._process.stream()
+                ending = await self._end_in(stream, workload, away=away)
+                if ending is not None:
+                    return ending
+            except EngineError as failure:
+                if not isinstance(failure, EngineUnavailableError):
+                    await asyncio.sleep(_AGAIN)
+                error = failure
+            away = True
+            if not await self._engine.wait_until_reachable(self._outage_timeout):
+                raise error
+
+    async def _end_in(
+        self, stream: EventStream, workload: Workload, *, away: bool
+    ) -> Ending | None:
+        """How it ended; `None` if the stream breaks before that is known."""
+        while True:
+            known = workload.id in stream.started or workload.id in stream.running
+            death = await stream.death(workload.id, _LOOK if known else 0.0)
+            if death is not None and known:
                 break
-            except EngineError:
-                away_since = away_since or datetime.now(UTC)
-                if not await self._engine.wait_until_reachable(self._outage_timeout):
-                    raise
+            if stream.ended:
+                return None
+            inspected = await self.inspect(workload.id)
+            if inspected is None or not is_running(inspected):
+                return await self._found_ended(workload, inspected, away=away)
+            stream.running.add(workload.id)
+        if death.signals and not await self._process.is_up(stream):
+            return None
+        inspected = await self.inspect(workload.id)
         if inspected is None:
-            return _vanished(workload, engine_was_away=away_since is not None)
+            return _vanished(workload, engine_was_away=away)
+        return await self._explained(workload, inspected, death)
+
+    async def _found_ended(
+        self, workload: Workload, inspected: dict[str, Any] | None, *, away: bool
+    ) -> Ending:
+        """How it ended, when no event told."""
+        if inspected is None:
+            return _vanished(workload, engine_was_away=away)
         if started_at(inspected) is None:
             message = f"the container '{workload.name}' was never started"
-            return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
-        ending = ending_of(inspected)
-        if away_since is not None and await self._ended_by_engine(ending, away_since):
-            return _ended_with_engine(workload, ending)
-        if _may_be_memory(ending, inspected) and not await self._was_killed(workload, ending):
+            cause = Cause.LOST_ENGINE if away else Cause.LOST_WORKLOAD
+            return Ending(None, cause=cause, message=message)
+        marker = labels_of(inspected).get(LABEL_ENGINE_MARKER)
+        if not await self._process.saw_start_and_end(workload.id, marker):
+            return _ended_with_engine(workload, ending_of(inspected))
+        past = await self._process.past(workload.id)
+        kills = (event["Actor"]["Attributes"] for event in past if event.get("Action") == "kill")
+        signals = frozenset(str(kill.get("signal")) for kill in kills)
+        death = Death(int(inspected["State"]["ExitCode"]), signals)
+        return await self._explained(workload, inspected, death)
+
+    async def _explained(
+        self, workload: Workload, inspected: dict[str, Any], death: Death
+    ) -> Ending:
+        state = {**inspected["State"], "ExitCode": death.exit_code}
+        ending = ending_of({**inspected, "State": state})
+        if _may_be_memory(ending, inspected) and _SIGKILL not in death.signals:
             return _out_of_memory(ending)
         if ending.cause is None and ending.exit_code in _INIT_CODES:
             failure = init_failure(workload.name, await self._first_lines(workload))
             if failure is not None:
                 return replace(ending, cause=failure.cause, message=str(failure))
         return ending
-
-    async def _ended(self, workload: Workload) -> dict[str, Any] | None:
-        """Its description once it does not run; `None` when it is gone."""
-        while True:
-            await self._engine.call("POST", f"/containers/{workload.id}/wait", limit=None)
-            inspected = await self.inspect(workload.id)
-            if inspected is None or not is_running(inspected):
-                return inspected
-            await asyncio.sleep(_AGAIN)
-
-    async def _ended_by_engine(self, ending: Ending, away_since: datetime) -> bool:
-        if ending.finished_at is not None and ending.finished_at < away_since - _SLACK:
-            return False
-        info = await self._engine.get("/info")
-        return not info.body.get("LiveRestoreEnabled")
-
-    async def _was_killed(self, workload: Workload, ending: Ending) -> bool:
-        """Whether the engine was asked to send it a signal, shortly before its end."""
-        since = (ending.finished_at or datetime.now(UTC)) - _SHORTLY
-        filters = {"container": [workload.id], "event": ["kill"]}
-
-        def ask(client: "APIClient") -> bool:
-            # The engine reads fractions of seconds; a later `until` would be waited for.
-            until = cast("int", datetime.now(UTC).timestamp())
-            events = client.events(int(since.timestamp()), until, filters, decode=True)
-            try:
-                return any(True for _ in events)
-            finally:
-                events.close()
-
-        return await self._sdk.call(ask)
 
     async def _first_lines(self, workload: Workload) -> bytes:
         params = {"stdout": "1", "stderr": "1", "timestamps": "1"}
@@ -221,9 +238,8 @@ def _vanished(workload: Workload, *, engine_was_away: bool) -> Ending:
 
 def _ended_with_engine(workload: Workload, ending: Ending) -> Ending:
     message = (
-        f"the container engine was stopped under the container '{workload.name}' "
-        f"(exit code {ending.exit_code} seen afterwards); with `live-restore` an engine leaves "
-        "containers running"
+        f"the container engine was restarted between the start of the container "
+        f"'{workload.name}' and its end (exit code {ending.exit_code} seen afterwards)"
     )
     return replace(ending, cause=Cause.LOST_ENGINE, message=message)
 

@@ -9,7 +9,7 @@ from typing import Final
 from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineUnavailableError
 from agent.docker.log_frames import FramePart, LogFrameDecoder
-from agent.ports.runner import LogPiece
+from agent.ports.runner import SOME_MISSING, LogPiece, LogPosition
 from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
@@ -29,6 +29,7 @@ class Follower:
         marks: LogMarks,
         threads: Executor,
         is_running: Callable[[], Awaitable[bool]],
+        is_whole: Callable[[], Awaitable[bool]],
         outage_timeout: float,
     ) -> None:
         self._engine = engine
@@ -36,6 +37,7 @@ class Follower:
         self._marks = marks
         self._threads = threads
         self._is_running = is_running
+        self._is_whole = is_whole
         self._outage_timeout = outage_timeout
 
     async def pieces(self, offset: int) -> AsyncGenerator[LogPiece, None]:
@@ -52,6 +54,8 @@ class Follower:
                         offset = piece.position.skip + len(piece.data)
                         yield piece
                 if not await self._is_running():
+                    if not await self._is_whole():
+                        yield LogPiece(LogPosition(skip=offset), b"", SOME_MISSING)
                     return
                 await asyncio.sleep(_AGAIN)
             except EngineError:

@@ -33,7 +33,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.names import CONTAINERS
 from agent.model.spec import Json, LaunchSpec
-from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease
+from agent.model.work import LABEL_CONTROL_PLANE, LABEL_ENGINE_MARKER, Image, Lease
 from agent.ports.runner import (
     Ended,
     LogPiece,
@@ -56,6 +56,7 @@ from agent.runners.docker.container_state import (
     started_at,
     workload_of,
 )
+from agent.runners.docker.engine_process import EngineProcess
 from agent.runners.docker.log_marks import LogMarks
 from agent.runners.docker.logs import Follower
 from agent.runners.docker.network import JobNetwork
@@ -114,7 +115,8 @@ class DockerRunner:
         self._engine = Engine(config.host)
         self._sdk = DockerSdk(self._engine, threads)
         self._network = JobNetwork(config, self._engine, self._sdk)
-        self._containers = Containers(self._engine, self._sdk, outage_timeout)
+        self._process = EngineProcess(self._engine, control_plane_id)
+        self._containers = Containers(self._engine, self._process, outage_timeout)
         #: Ids that this process created and never sent a start request for.
         self._fresh: set[str] = set()
 
@@ -131,6 +133,7 @@ class DockerRunner:
 
     async def close(self) -> None:
         """Close the connections; containers are not touched."""
+        await self._process.close()
         await self._engine.close()
         await asyncio.get_running_loop().run_in_executor(self._threads, self._sdk.close)
 
@@ -170,25 +173,60 @@ class DockerRunner:
             await self._network.ensure()
         if request.files:
             await self._in_thread(lambda: write_files(request))
-        body = self._body(request)
-        params = {"name": request.name}
+        body, params = self._body(request), {"name": request.name}
         platform = read_options(request.arguments, self._allowed).one("platform")
         if platform is not None:
             params["platform"] = platform
-        for _ in range(_CREATE_TRIES):
-            answer = await self._engine.call("POST", "/containers/create", params=params, body=body)
-            if answer.ok:
-                return self._created(request, answer)
-            if answer.status != _CONFLICT:
-                break
-            existing = await self._containers.inspect(request.name)
-            adopted = None if existing is None else _reuse_existing(existing, request)
-            if adopted is not None and not is_outdated(adopted, request.lease):
-                return adopted
-            if adopted is not None:
-                await self._remove_unstarted(adopted)
+        further = _CREATE_TRIES
+        while True:
+            further -= 1
+            try:
+                created = await self._create_or_adopt(request, params, body)
+            except EngineUnavailableError:
+                # Nothing has run yet: what was created, if anything, is found by its name.
+                reachable = await self._engine.wait_until_reachable(self._outage_timeout)
+                if not further or not reachable:
+                    raise
+                continue
+            if isinstance(created, Workload):
+                return created
+            if not further:
+                raise created
             await asyncio.sleep(_CREATE_PAUSE)
-        raise _refused(f"The container '{request.name}' could not be created", answer)
+
+    async def _create_or_adopt(
+        self, request: RunRequest, params: Mapping[str, str], body: Json
+    ) -> Workload | JobError:
+        """The created or adopted container, or why the next try may succeed.
+
+        Raises:
+            EngineUnavailableError: it may have been created.
+            JobError: it cannot be created.
+        """
+        marker = (await self._process.stream()).marker
+        labels = {**body["Labels"], LABEL_ENGINE_MARKER: marker}
+        answer = await self._engine.call(
+            "POST", "/containers/create", params=params, body={**body, "Labels": labels}
+        )
+        if answer.ok:
+            container = str(answer.body["Id"])
+            self._fresh.add(container)
+            return Workload(request.name, container, request.lease, WorkloadState.CREATED)
+        error = _refused(f"The container '{request.name}' could not be created", answer)
+        if is_lost_within(answer.message):
+            return error
+        if answer.status != _CONFLICT:
+            raise error
+        existing = await self._containers.inspect(request.name)
+        if existing is None:
+            return error
+        adopted = _reuse_existing(existing, request)
+        unstarted = adopted.state is WorkloadState.CREATED
+        other_process = labels_of(existing).get(LABEL_ENGINE_MARKER) != marker
+        if not is_outdated(adopted, request.lease) and not (unstarted and other_process):
+            return adopted
+        await self._remove_unstarted(adopted)
+        return error
 
     async def start(self, workload: Workload) -> StartResult:
         """See the port. The start time is this machine's clock."""
@@ -217,12 +255,17 @@ class DockerRunner:
         Raises:
             EngineError: it was not sent, or it was refused for a reason that is removed now.
         """
+        stream = await self._process.stream()
+        # Its end, when this stream reports it, was seen by the process that starts it now.
+        stream.started.add(workload.id)
         try:
             answer = await self._engine.call("POST", f"/containers/{workload.id}/start")
         except EngineUnavailableError as error:
             if not error.sent:
                 raise
             return await self._find_start(workload, str(error))
+        if not answer.ok:
+            stream.started.discard(workload.id)
         if answer.ok:
             now = datetime.now(UTC)
             return Started(replace(workload, state=WorkloadState.RUNNING, started_at=now))
@@ -307,8 +350,19 @@ class DockerRunner:
         """See the port."""
 
         async def running() -> bool:
+            stream = await self._process.stream()
+            if stream.has_seen_end(workload.id):
+                return False
             inspected = await self._containers.inspect(workload.id)
             return inspected is not None and is_running(inspected)
+
+        async def whole() -> bool:
+            """An engine that is away reads no output; what it had read may be lost with it."""
+            stream = await self._process.stream()
+            if workload.id in stream.started and stream.has_seen_end(workload.id):
+                return True
+            inspected, marker = await self._containers.inspect(workload.id), stream.marker
+            return inspected is None or labels_of(inspected).get(LABEL_ENGINE_MARKER) == marker
 
         follower = Follower(
             self._engine,
@@ -316,6 +370,7 @@ class DockerRunner:
             LogMarks(self._marks_file(workload)),
             self._threads,
             running,
+            whole,
             self._outage_timeout,
         )
         async with aclosing(follower.pieces(position.skip)) as pieces:
@@ -338,20 +393,20 @@ class DockerRunner:
     async def destroy(self, workload: Workload) -> None:
         """See the port."""
         self._fresh.discard(workload.id)
-        answer = await self._engine.call(
-            "DELETE", f"/containers/{workload.id}", params={"force": "1", "v": "1"}
-        )
+        params = {"force": "1", "v": "1"}
+        try:
+            answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params=params)
+        except EngineUnavailableError:
+            if not await self._engine.wait_until_reachable(self._outage_timeout):
+                raise
+            answer = await self._engine.call("DELETE", f"/containers/{workload.id}", params=params)
         if not answer.ok and answer.status not in {_NOT_FOUND, _CONFLICT}:
             message = f"The container '{workload.name}' could not be removed: {answer.message}."
             raise JobError(Cause.INTERNAL, message)
+        self._process.forget(workload.id)
         marks = self._marks_file(workload)
         if marks is not None:
             await self._in_thread(lambda: marks.unlink(missing_ok=True))
-
-    def _created(self, request: RunRequest, answer: EngineResponse) -> Workload:
-        container = str(answer.body["Id"])
-        self._fresh.add(container)
-        return Workload(request.name, container, request.lease, WorkloadState.CREATED)
 
     async def _remove_unstarted(self, workload: Workload) -> None:
         """Without force: the engine refuses if it runs, and a delayed start finds nothing."""

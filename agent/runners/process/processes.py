@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from agent.ports.runner import LogPiece, LogPosition
+from agent.ports.runner import SOME_MISSING, LogPiece, LogPosition
 from agent.system.child import signal_group
 
 #: Variable that marks every process of a job.
@@ -21,6 +21,8 @@ _EXIT_CODE_WAIT: Final = 5.0
 _SESSION_FIELD: Final = 3
 _ROUNDS: Final = 50
 _CHUNK: Final = 64 * 1024
+#: Bytes; a disk with less free space is full.
+_MIN_FREE: Final = 64 * 1024
 #: Seconds between looks at a quiet log: short after output, longer without.
 _SHORTEST: Final = 0.02
 _LONGEST: Final = 0.2
@@ -52,6 +54,12 @@ def kill_members(name: str, session: int | None, spared: int | None) -> None:
         for pid in victims:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def has_no_space(place: Path | int) -> bool:
+    """Whether the disk of a path or an open file is full, for others than root."""
+    disk = os.statvfs(place)
+    return disk.f_bavail * disk.f_frsize < _MIN_FREE
 
 
 def group_is_empty(session: int) -> bool:
@@ -133,27 +141,30 @@ async def follow(
     """Yield the file from `offset` on until its writer has ended and all was read.
 
     A job that opens /dev/stdout for writing truncates its own log; what it writes afterwards
-    is returned as if it followed.
+    is returned as if it followed. What a job writes while the disk is full is lost.
     """
     loop = asyncio.get_running_loop()
     descriptor = await loop.run_in_executor(threads, _open, path)
     if descriptor is None:
         return
     try:
-        pause, over, shift = _SHORTEST, False, 0
+        pause, over, shift, full = _SHORTEST, False, 0, False
         while True:
             at = offset - shift
             # The size is in memory, the bytes may not be: a quiet file costs no thread.
             size = os.fstat(descriptor).st_size
             if size > at:
                 data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
-                yield LogPiece(LogPosition(skip=offset), data)
-                offset, pause = offset + len(data), _SHORTEST
+                yield LogPiece(LogPosition(skip=offset), data, SOME_MISSING if full else 0)
+                offset, pause, full = offset + len(data), _SHORTEST, False
             elif size < at:
                 shift = offset
             elif over:
+                if full or has_no_space(descriptor):
+                    yield LogPiece(LogPosition(skip=offset), b"", SOME_MISSING)
                 return
             else:
+                full = full or has_no_space(descriptor)
                 # If it had ended before the next read, that read is the last.
                 over = await watch.wait(pause)
                 pause = min(pause * 2, _LONGEST)

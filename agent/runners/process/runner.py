@@ -46,7 +46,14 @@ from agent.runners.process.environment import (
     variables,
 )
 from agent.runners.process.folder import Folder, Job, Status, folders
-from agent.runners.process.processes import Watch, follow, group_is_empty, kill_members, stop_group
+from agent.runners.process.processes import (
+    Watch,
+    follow,
+    group_is_empty,
+    has_no_space,
+    kill_members,
+    stop_group,
+)
 from agent.runners.process.spawn import ProcessLimits, StartedBeforeError, spawn
 from agent.system.job_users import JobUser, JobUsers, kill_all
 from agent.system.machine import boot_id, is_disk_full
@@ -57,8 +64,6 @@ T = TypeVar("T")
 #: Seconds between reads while a supervisor has not written its id yet, and how many.
 _NEW_PAUSE: Final = 0.01
 _NEW_READS: Final = 1000
-#: Bytes; a disk with less free space is full.
-_MIN_FREE: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,7 @@ class ProcessRunner:
         if (
             ending.exit_code
             and ending.signal is None
-            and await self._in_thread(lambda: _is_full(folder.path))
+            and await self._in_thread(lambda: has_no_space(folder.path))
         ):
             message = f"no space was left on the disk of {folder.path}"
             ending = replace(ending, cause=Cause.DISK_FULL, message=message)
@@ -436,12 +441,6 @@ def _ending(name: str, status: Status | None) -> Ending:
         )
         return Ending(None, cause=Cause.LOST_WORKLOAD, message=message)
     return Ending.from_exit_code(status.exit_code, status.finished_at)
-
-
-def _is_full(folder: Path) -> bool:
-    """Whether the disk of the job's folder is full; its log is there, too."""
-    disk = os.statvfs(folder)
-    return disk.f_bavail * disk.f_frsize < _MIN_FREE
 
 
 def _identity(root: Path) -> str:

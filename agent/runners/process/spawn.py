@@ -75,8 +75,12 @@ def _claim(folder: Folder) -> int:
         descriptor = os.open(folder.status_file, flags, 0o600)
     except FileExistsError:
         raise StartedBeforeError from None
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    os.write(descriptor, f"start {time.time():.6f}\nboot {boot_id()}\n".encode())
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        os.write(descriptor, f"start {time.time():.6f}\nboot {boot_id()}\n".encode())
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 

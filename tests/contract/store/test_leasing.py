@@ -266,13 +266,23 @@ async def test_outcomes_that_are_the_jobs_own_are_not_retried(world: World) -> N
     assert (await world.item(item)).phase is Phase.FAILED
 
 
-@pytest.mark.parametrize(("on_lost", "phase"), [("fail", Phase.LOST), ("retry", Phase.QUEUED)])
-async def test_a_lost_workload_follows_on_lost(world: World, on_lost: str, phase: Phase) -> None:
+@pytest.mark.parametrize(
+    ("cause", "on_lost", "phase"),
+    [
+        (Cause.LOST_WORKLOAD, "fail", Phase.LOST),
+        (Cause.LOST_WORKLOAD, "retry", Phase.QUEUED),
+        # It was restarted under the job, which is nothing that the job did.
+        (Cause.LOST_ENGINE, "fail", Phase.QUEUED),
+    ],
+)
+async def test_a_lost_job_follows_on_lost_and_one_that_its_engine_lost_also_retries(
+    world: World, cause: Cause, on_lost: str, phase: Phase
+) -> None:
     agent = await world.agent()
     item = await world.submit({"on_lost": on_lost, "retries": 3})
     claim = await agent.claim_one()
     await agent.start(claim)
-    await agent.finish(claim, Phase.LOST, Cause.LOST_WORKLOAD, "vanished")
+    await agent.finish(claim, Phase.LOST, cause, "vanished")
     assert (await world.item(item)).phase is phase
 
 

@@ -152,9 +152,9 @@ class Processes:
         return any(Path("/proc", pid).exists() for pid in pids)
 
 
-async def until(condition: Any, what: str, seconds: float = 60.0) -> None:
+async def until(condition: Any, what: str, seconds: float = 60.0, pause: float = 0.05) -> None:
     """Wait for an outside fact that sends no signal; give up loudly."""
     deadline = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < deadline, f"waited {seconds} s for: {what}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(pause)

@@ -113,3 +113,12 @@ async def test_a_full_disk_is_a_cause_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(JobError) as caught:
         await journal._submit("DELETE FROM attempt", ())
     assert caught.value.cause is Cause.INTERNAL
+
+
+async def test_a_journal_that_cannot_be_read_is_an_error_of_its_own(tmp_path: Path) -> None:
+    """The loop that prunes goes on after it."""
+    journal = await Journal.open(tmp_path / "journal.db")
+    await journal._in_thread(lambda: journal._opened_database().execute("DROP TABLE attempt"))
+    with pytest.raises(JobError, match=r"journal\.db cannot be read"):
+        await journal.entries()
+    await journal.close()

@@ -252,6 +252,33 @@ async def test_what_cannot_be_removed_is_left_to_the_pruner(harness: Harness) ->
         await eventually(lambda: again not in harness.engine.workloads)
 
 
+async def test_a_backend_that_is_away_does_not_keep_others_from_being_pruned(
+    harness: Harness,
+) -> None:
+    away = False
+
+    async def owned() -> list[Workload]:
+        if away:
+            raise JobError(Cause.LOST_ENGINE, "gone")
+        return []
+
+    def backends(made: dict[str, Backend]) -> dict[str, Backend]:
+        (backend,) = made.values()
+        runner = OverriddenRunner(backend.runner, owned=owned, resource="local-process")
+        return {"local-process": replace(backend, runner=runner), **made}
+
+    harness.backends = backends
+    harness.settings = {"prune": {"interval": 5.0}}
+    harness.engine.default = Play(waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+        away = True
+        harness.plane.take_over(item)
+        item.phase = Phase.SUCCEEDED
+        await eventually(lambda: harness.name(item) not in harness.engine.workloads)
+
+
 async def test_a_log_that_does_not_end_is_a_warning_and_does_not_delay_the_outcome(
     harness: Harness,
 ) -> None:

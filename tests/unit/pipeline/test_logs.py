@@ -98,7 +98,9 @@ async def _follow(
 ) -> tuple[bool, NoJournal]:
     cancellation, journal = Cancellation(), NoJournal()
     sender = LogSender(far, WORKLOAD.lease, "job", cancellation, start=start, sleep=scaled)
-    log = JobLog(printer, WORKLOAD.lease, sender, journal, Redactor([secret]), scaled)
+    log = JobLog(
+        printer, WORKLOAD.lease, sender, journal, Redactor([secret]), lambda _: None, scaled
+    )
     log.begin(WORKLOAD, ResumePoint.from_text(resume))
     done = await log.finished(stall)
     await log.close()
