@@ -34,7 +34,7 @@ async def test_an_engine_that_is_killed_at_the_first_line_of_a_job(
     engine = Engine(short_path / "e", short_path / "r", socket, isolated=True, settings=settings)
     trace = home.root / "trace"
     trace.mkdir()
-    arguments = json.dumps({"volume": [f"{trace}:/trace"]})
+    arguments = json.dumps({"local-container": {"volume": [f"{trace}:/trace"]}})
     flags = ("-d", docker_engine.shell_image, "-E", shlex.join(["sh", "-c", JOB]), "-R", arguments)
     engine.start()
     try:
@@ -51,10 +51,12 @@ async def test_an_engine_that_is_killed_at_the_first_line_of_a_job(
 
             await until(began, f"the first line of trial {trial}", 120, pause=0.002)
             await asyncio.to_thread(engine.daemon.stop, signal.SIGKILL)
-            if trial % 3 == 2:
+            dies = trial % 3 == 2
+            if dies:
                 await agent.kill()
-                agent = await home.start("launch-agent", "--queue", "default", ready=False)
             await asyncio.to_thread(engine.start)
+            if dies:
+                agent = await home.start("launch-agent", "--queue", "default")
         shown = [await phase(home, item, *ENDED) for item in items]
     finally:
         engine.stop()
