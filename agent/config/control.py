@@ -36,6 +36,11 @@ class ControlConfig(Model):
     #: How long run tokens stay valid after the attempt ended.
     token_grace: Duration = 60.0
     max_body: Size = 32 * 1024**2
+    #: Requests of one key, or of one address without a key: at once, and then per second.
+    request_burst: Annotated[int, Field(ge=10)] = 10_000
+    requests_per_second: Annotated[int, Field(ge=1)] = 500
+    #: A file with the key that opens `/metrics`, at least 16 characters; without one nobody may.
+    scrape_key_file: UserPath | None = None
     #: The launch spec of one item, merged with its job and its queue's template.
     max_spec: Size = 1024**2
     #: What is read from the store, and the texts and documents in the answer, of one query.

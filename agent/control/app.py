@@ -3,11 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from pydantic import SecretStr
 
+from agent.config.base import read_secret_file
 from agent.config.control import ControlConfig
 from agent.control.app_keys import (
     CONFIG,
@@ -17,6 +20,7 @@ from agent.control.app_keys import (
     METRICS,
     PLANE,
     RUN_FILES,
+    SCRAPE_KEY,
     STOPPING,
     THROTTLE,
     WAITED,
@@ -39,6 +43,7 @@ from agent.control.middleware.browser_security import (
     check_host,
 )
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
+from agent.control.middleware.request_limits import BUCKETS, Buckets, limit_requests
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
 from agent.control.web import agents, audit, events, items, jobs, queues, sign_in
@@ -49,7 +54,9 @@ from agent.control.web.rendering import (
     errors_as_pages,
     no_such_page,
 )
+from agent.model.errors import ConfigError
 
+_SHORTEST_KEY: Final = 16
 _FORM_LIMIT: Final = 64 * 1024
 
 
@@ -60,7 +67,13 @@ def create_app(config: ControlConfig) -> web.Application:
         RuntimeError: a route has no declared policy.
     """
     app = web.Application(
-        middlewares=[measure_request, answer_errors, check_host, check_access],
+        middlewares=[
+            measure_request,
+            answer_errors,
+            check_host,
+            check_access,
+            limit_requests,
+        ],
         # For forms of pages only; the other bodies have limits of their own.
         client_max_size=_FORM_LIMIT,
     )
@@ -69,6 +82,8 @@ def create_app(config: ControlConfig) -> web.Application:
     app[HOSTS] = HostRules.of(config.external_url, config.allowed_hosts)
     app[THROTTLE] = Throttle()
     app[METRICS] = Metrics()
+    app[BUCKETS] = Buckets(config.requests_per_second, config.request_burst)
+    app[SCRAPE_KEY] = _scrape_key(config.scrape_key_file)
     app[STOPPING] = asyncio.Event()
     app[RENDERER] = Renderer()
     app.cleanup_ctx.append(_services)
@@ -80,6 +95,16 @@ def create_app(config: ControlConfig) -> web.Application:
     if missing:
         raise RuntimeError(f"Routes without a policy in middleware/access.py: {missing}")
     return app
+
+
+def _scrape_key(file: Path | None) -> SecretStr:
+    if file is None:
+        return SecretStr("")
+    key = read_secret_file(file)
+    if len(key.get_secret_value()) < _SHORTEST_KEY:
+        message = f"`control.scrape_key_file`: the key in {file} is too short."
+        raise ConfigError(message, hint=f"Make one of at least {_SHORTEST_KEY} characters.")
+    return key
 
 
 async def _services(app: web.Application) -> AsyncIterator[None]:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from aiohttp import web
+from pydantic import SecretStr
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
@@ -25,6 +26,8 @@ LOGS: Final = web.AppKey("logs", LogStore)
 COOKIE: Final = web.AppKey("cookie", str)
 THROTTLE: Final = web.AppKey("throttle", Throttle)
 METRICS: Final = web.AppKey("metrics", Metrics)
+#: What Prometheus sends to read `/metrics`; empty: nobody may.
+SCRAPE_KEY: Final = web.AppKey("scrape_key", SecretStr)
 #: Set when the server stops: long polls answer at once, event streams end.
 STOPPING: Final = web.AppKey("stopping", asyncio.Event)
 

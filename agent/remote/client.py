@@ -8,6 +8,7 @@ because the key would be sent along.
 import asyncio
 import base64
 import json
+import random
 import re
 import ssl
 import time
@@ -47,6 +48,7 @@ LEASES: Final = "LAUNCH_LEASES"
 DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
+_SPREAD: Final = 0.5
 _LONGEST_RETRY_AFTER: Final = 60.0
 #: A NUL in JSON text, and not a backslash that is followed by `u0000`.
 _NUL: Final = re.compile(r"(?<!\\)(?P<before>(?:\\\\)*)\\u0000")
@@ -339,7 +341,9 @@ class _Wait:
     def __call__(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None
         asked = error.retry_after if isinstance(error, RequestFailedError) else None
-        return float(self._backoff(state)) + (asked or 0.0)
+        # Up to half as long again: those who were refused together do not come back together.
+        spread = (asked or 0.0) * (1 + _SPREAD * random.random())  # noqa: S311 -- no secret
+        return float(self._backoff(state)) + spread
 
 
 def _base_url(text: str) -> URL:

@@ -4,7 +4,7 @@ The app does not start with a route that is not in the table.
 """
 
 import base64
-import ipaddress
+import hmac
 from dataclasses import replace
 from enum import StrEnum
 from typing import Final
@@ -13,7 +13,15 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.control.app_keys import BY_HEADER, COOKIE, PLANE, PRINCIPAL, THROTTLE, peer_address
+from agent.control.app_keys import (
+    BY_HEADER,
+    COOKIE,
+    PLANE,
+    PRINCIPAL,
+    SCRAPE_KEY,
+    THROTTLE,
+    peer_address,
+)
 from agent.control.auth.policy import Kind
 from agent.control.middleware.browser_security import is_cross_site
 from agent.control.middleware.errors import error_response
@@ -26,8 +34,8 @@ class RouteAccess(StrEnum):
 
     #: Everybody.
     PUBLIC = "public"
-    #: Everybody on this machine; other machines need a key.
-    PROBE = "probe"
+    #: Only the scrape key of the configuration, which opens nothing else.
+    SCRAPE = "scrape"
     #: Any credential; without one 401.
     KEY = "key"
     #: Any credential of a user; a browser without one is redirected to the sign-in page.
@@ -37,7 +45,7 @@ class RouteAccess(StrEnum):
 _EXACT: Final = {
     "/healthz": RouteAccess.PUBLIC,
     "/readyz": RouteAccess.PUBLIC,
-    "/metrics": RouteAccess.PROBE,
+    "/metrics": RouteAccess.SCRAPE,
     "/": RouteAccess.PUBLIC,
     "/login": RouteAccess.PUBLIC,
     "/login/link": RouteAccess.PUBLIC,
@@ -81,6 +89,8 @@ async def check_access(request: web.Request, handler: Handler) -> web.StreamResp
     check_text(request.path, "The path")
     for name, value in request.query.items():
         check_text(name + value, "The query")
+    if access is RouteAccess.SCRAPE:
+        return await handler(request) if _may_scrape(request) else _no_scrape_key(request)
     try:
         await authenticate(request)
     except AuthenticationError as error:
@@ -112,6 +122,24 @@ async def authenticate(request: web.Request) -> None:
     request[PRINCIPAL] = replace(found, address=peer_address(request))
 
 
+def _may_scrape(request: web.Request) -> bool:
+    expected = request.app[SCRAPE_KEY].get_secret_value()
+    given = _key_in(request.headers.get("Authorization", ""))
+    return bool(expected) and hmac.compare_digest(
+        given.encode(errors="surrogatepass"), expected.encode()
+    )
+
+
+def _no_scrape_key(request: web.Request) -> web.Response:
+    return error_response(
+        request,
+        401,
+        "UNAUTHENTICATED",
+        "Metrics need the scrape key of this server; no other key opens them.",
+        hint="Set `control.scrape_key_file`, and send the key as `Authorization: Bearer …`.",
+    )
+
+
 def _key_in(header: str) -> str:
     scheme, _, value = header.partition(" ")
     match scheme.lower():
@@ -138,9 +166,7 @@ def _cross_site(request: web.Request, access: RouteAccess | None) -> web.Respons
 
 
 def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response | None:
-    if access is RouteAccess.PUBLIC or (
-        access is RouteAccess.PROBE and _is_loopback(peer_address(request))
-    ):
+    if access is RouteAccess.PUBLIC:
         return None
     principal = request.get(PRINCIPAL)
     if principal is None and access is RouteAccess.PAGE and request.method in {"GET", "HEAD"}:
@@ -153,13 +179,6 @@ def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response |
     if access is None:
         return error_response(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")
     return None
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def _unauthenticated(request: web.Request, error: AuthenticationError) -> web.Response:

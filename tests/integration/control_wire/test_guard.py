@@ -27,7 +27,7 @@ async def test_every_route_without_a_key_is_refused_unless_it_is_declared_public
     for method, path, access in _routes(wire.server.app):
         async with wire.nobody.request(method, path) as answer:
             seen.add(access)
-            if access is RouteAccess.KEY:
+            if access in {RouteAccess.KEY, RouteAccess.SCRAPE}:
                 assert answer.status == 401, path
             elif access is RouteAccess.PAGE and method in {"GET", "HEAD"}:
                 assert answer.status == 303, path
@@ -328,19 +328,40 @@ async def test_telemetry_is_not_wanted(wire):
         assert await wire.nobody.status("POST", path) == 404
 
 
-async def test_probes_and_metrics(wire):
+async def test_metrics_open_with_the_scrape_key_only(wire, tmp_path):
+    bob, robot = await wire.user("bob"), await wire.agent_key("ann")
+    for caller in (wire.nobody, wire.ann, bob, robot, wire.caller(""), wire.caller("x" * 40)):
+        assert await caller.status("GET", "/metrics") == 401
+    key = tmp_path / "scrape-key"
+    key.write_text("scrape-0123456789abcdef\n")
+    async with open_wire(tmp_path / "other", scrape_key_file=key) as other:
+        prometheus = other.caller("scrape-0123456789abcdef")
+        assert await prometheus.status("GET", "/metrics") == 200
+        assert await prometheus.status("GET", "/launch/items/x/attempts/1/logs/job") == 401
+        for caller in (other.nobody, other.ann, other.caller("scrape-0123456789abcdeg")):
+            assert await caller.status("GET", "/metrics") == 401
+
+
+async def test_probes_and_metrics(tmp_path):
+    key = tmp_path / "scrape-key"
+    key.write_text("scrape-0123456789abcdef")
+    async with open_wire(tmp_path / "data", scrape_key_file=key) as wire:
+        await _probes_and_metrics(wire, wire.caller("scrape-0123456789abcdef"))
+
+
+async def _probes_and_metrics(wire, prometheus):
     assert await wire.nobody.status("GET", "/healthz") == 200
     assert await wire.nobody.status("GET", "/readyz") == 200
     await wire.ann.data(
         "mutation ($i: SubmitLaunchItemInput!) { submitLaunchItem(input: $i) { id } }",
         i={"queueName": "default", "runSpec": SPEC},
     )
-    async with wire.nobody.request("GET", "/metrics") as answer:
+    async with prometheus.request("GET", "/metrics") as answer:
         text = await answer.text()
     assert 'launch_queue_items{entity="ann",phase="queued",queue="default"} 1.0' in text
     assert 'launch_http_request_seconds_count{route="/graphql",status="200"} 1.0' in text
     await (await Agent.register(wire.ann, "ann", "default")).claim()
-    async with wire.nobody.request("GET", "/metrics") as answer:
+    async with prometheus.request("GET", "/metrics") as answer:
         text = await answer.text()
     assert 'launch_claim_seconds_count{outcome="claimed"} 1.0' in text
     assert 'launch_http_request_seconds_count{route="/graphql",status="200"} 2.0' in text

@@ -54,3 +54,48 @@ async def test_a_shared_document_counts_for_each_row_that_shows_it(small):
     )  # fmt: skip
     repeated = " ".join(f"q{n}: launchQueues {{ config }}" for n in range(8))
     assert await small.ann.code(f"{{ {repeated} }}") == "TOO_LARGE"
+
+
+@pytest.fixture
+async def strict(tmp_path):
+    """A server that allows 20 requests at once, and then one a second."""
+    async with open_wire(tmp_path / "data", request_burst=20, requests_per_second=1) as opened:
+        yield opened
+
+
+VIEWER = {"query": "{ viewer { id } }"}
+
+
+async def test_ten_times_the_limit_from_one_key_leaves_the_others_served(strict):
+    bob = await strict.user("bob")
+    flood = [await strict.ann.status("POST", "/graphql", json=VIEWER) for _ in range(200)]
+    served = [await bob.status("POST", "/graphql", json=VIEWER) for _ in range(20)]
+    assert flood[:20] == [200] * 20
+    assert flood.count(429) >= 100
+    assert served == [200] * 20
+
+
+async def test_a_refusal_says_when_to_come_back(strict):
+    status = 200
+    while status == 200:
+        async with strict.ann.request("POST", "/graphql", json=VIEWER) as answer:
+            status, after, body = answer.status, answer.headers.get("Retry-After"), answer.json()
+            error = (await body).get("errors", [{}])[0]
+    assert (status, after) == (429, "1")
+    assert error["extensions"]["code"] == "TOO_MANY_REQUESTS"
+    assert error["message"] == "Too many requests with this key."
+
+
+async def test_an_agent_with_the_same_key_is_not_starved(strict):
+    for _ in range(40):
+        await strict.ann.status("POST", "/graphql", json=VIEWER)
+    headers = {"User-Agent": "launch-agent/1"}
+    for _ in range(20):
+        assert await strict.ann.status("POST", "/graphql", json=VIEWER, headers=headers) == 200
+
+
+async def test_an_address_without_a_key_has_a_bucket_too(strict):
+    codes = [await strict.nobody.status("GET", "/login") for _ in range(60)]
+    assert codes[:20] == [200] * 20
+    assert codes.count(429) >= 20
+    assert await strict.ann.status("POST", "/graphql", json=VIEWER) == 200

@@ -1,0 +1,73 @@
+"""How many requests one key, or one address without a key, may send: a token bucket for each.
+
+A bucket holds a burst and fills at a rate. Its memory is that of one process: several replicas
+allow as many times more. Our agents' requests have a bucket of their own beside that of the other
+programs with the same key, so that no script of their owner keeps them from renewing leases.
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from agent.control.app_keys import PRINCIPAL, peer_address
+from agent.control.middleware.errors import error_response
+
+_MOST_BUCKETS: Final = 16_384
+#: Signed URLs are used without a key, one for each file of an artifact.
+_SIGNED: Final = "/storage/"
+_AGENT: Final = "launch-agent/"
+
+
+class Buckets:
+    """Token buckets by name, in bounded memory: the one used longest ago is forgotten."""
+
+    def __init__(
+        self, per_second: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, name: str) -> float | None:
+        """Take one token; returns the seconds to wait when there is none."""
+        now = self._clock()
+        tokens, since = self._buckets.pop(name, (self._burst, now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_second)
+        allowed = tokens >= 1
+        self._buckets[name] = (tokens - 1 if allowed else tokens, now)
+        if len(self._buckets) > _MOST_BUCKETS:
+            self._buckets.popitem(last=False)
+        return None if allowed else (1 - tokens) / self._per_second
+
+
+BUCKETS: Final = web.AppKey("request_buckets", Buckets)
+
+
+@web.middleware
+async def limit_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer 429 with `Retry-After` to a key or address that sends too many requests."""
+    wait = None
+    if not request.path.startswith(_SIGNED):
+        wait = request.app[BUCKETS].take(_sender(request))
+    if wait is None:
+        return await handler(request)
+    seconds = math.ceil(wait)
+    what = "with this key" if PRINCIPAL in request else "from this address"
+    message = f"Too many requests {what}."
+    response = error_response(request, 429, "TOO_MANY_REQUESTS", message, hint=f"Wait {seconds} s.")
+    response.headers["Retry-After"] = str(seconds)
+    return response
+
+
+def _sender(request: web.Request) -> str:
+    principal = request.get(PRINCIPAL)
+    if principal is None:
+        return f"address {peer_address(request)}"
+    agent = request.headers.get("User-Agent", "").startswith(_AGENT)
+    return f"{'agent' if agent else 'key'} {principal.key_id}"
