@@ -7,8 +7,9 @@ part of this log.
 
 import logging
 import sys
+import time
 from pathlib import Path
-from typing import Literal, TextIO
+from typing import Final, Literal, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -47,6 +48,7 @@ def configure(
         cache_logger_on_first_use=False,
     )
     handler = logging.StreamHandler(stream)
+    handler.addFilter(_Repetitions())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -62,6 +64,37 @@ def configure(
     root.handlers[:] = [handler]
     root.setLevel(max(number, logging.WARNING))
     return stream
+
+
+class _Repetitions(logging.Filter):
+    """Of messages of libraries that say the same, one passes in a minute, with a count.
+
+    Clients can cause them at any rate: malformed requests, connections beyond the limit.
+    """
+
+    _INTERVAL: Final = 60.0
+    _MOST: Final = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write it."""
+        raised = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else ""
+        key = (record.name, str(record.msg), raised)
+        now = time.monotonic()
+        since, left_out = self._seen.get(key, (-self._INTERVAL, 0))
+        if now - since < self._INTERVAL:
+            self._seen[key] = (since, left_out + 1)
+            return False
+        if len(self._seen) > self._MOST:
+            self._seen.clear()
+        self._seen[key] = (now, 0)
+        if left_out:
+            record.msg = f"{record.getMessage()} ({left_out} more like this were left out)"
+            record.args = None
+        return True
 
 
 class _Redaction:

@@ -39,6 +39,11 @@ class ControlConfig(Model):
     #: Requests of one key, or of one address without a key: at once, and then per second.
     request_burst: Annotated[int, Field(ge=10)] = 10_000
     requests_per_second: Annotated[int, Field(ge=1)] = 500
+    #: Open connections; `None`: as many as the limit of open files leaves room for.
+    max_connections: Annotated[int, Field(ge=2)] | None = None
+    max_connections_per_address: Annotated[int, Field(ge=1)] = 512
+    #: From the connection, or the first byte, to the end of a request's headers.
+    head_timeout: Duration = 20.0
     #: A file with the key that opens `/metrics`, at least 16 characters; without one nobody may.
     scrape_key_file: UserPath | None = None
     #: The launch spec of one item, merged with its job and its queue's template.

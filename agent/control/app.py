@@ -42,6 +42,7 @@ from agent.control.middleware.browser_security import (
     add_security_headers,
     check_host,
 )
+from agent.control.middleware.connections import CONNECTIONS, Connections, head_arrived
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
 from agent.control.middleware.request_limits import BUCKETS, Buckets, limit_requests
 from agent.control.retention import Retention
@@ -68,6 +69,7 @@ def create_app(config: ControlConfig) -> web.Application:
     """
     app = web.Application(
         middlewares=[
+            head_arrived,
             measure_request,
             answer_errors,
             check_host,
@@ -82,6 +84,9 @@ def create_app(config: ControlConfig) -> web.Application:
     app[HOSTS] = HostRules.of(config.external_url, config.allowed_hosts)
     app[THROTTLE] = Throttle()
     app[METRICS] = Metrics()
+    app[CONNECTIONS] = Connections(
+        config.max_connections, config.max_connections_per_address, config.head_timeout
+    )
     app[BUCKETS] = Buckets(config.requests_per_second, config.request_burst)
     app[SCRAPE_KEY] = _scrape_key(config.scrape_key_file)
     app[STOPPING] = asyncio.Event()

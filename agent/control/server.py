@@ -11,12 +11,14 @@ from agent.config.control import ControlConfig
 from agent.control.app import create_app
 from agent.control.app_keys import PLANE, STOPPING
 from agent.control.auth.policy import Principal
+from agent.control.middleware.connections import BACKLOG, CONNECTIONS, GuardedSite
 from agent.control.services.assembly import Services
 from agent.model.errors import ConfigError
 
 #: Seconds that open requests get when the server stops; long polls and streams end at once.
 _GRACE: Final = 5.0
-_BACKLOG: Final = 512
+#: Seconds that a connection may be idle between two requests.
+_KEEP_ALIVE: Final = 75.0
 #: Reason and hint for errors of `bind` and `listen`.
 _BIND_ERRORS: Final = {
     errno.EADDRINUSE: (
@@ -51,6 +53,7 @@ class ControlPlane:
             handler_cancellation=True,
             # Contents are stored as the bytes that arrive, whatever `Content-Encoding` says.
             auto_decompress=False,
+            keepalive_timeout=_KEEP_ALIVE,
         )
         self._addresses: list[tuple[str, int]] = []
 
@@ -100,7 +103,7 @@ class ControlPlane:
         port = self.port if self._addresses else self._config.port
         if (address, port) not in self._addresses:
             bound = _bind(address, port)
-            await web.SockSite(self._runner, bound, backlog=_BACKLOG).start()
+            await GuardedSite(self._runner, bound, self.app[CONNECTIONS]).start()
             port = bound.getsockname()[1]
             self._addresses.append((address, port))
         return f"http://{_in_url(address)}:{port}"
@@ -128,7 +131,7 @@ def _bind(address: str, port: int) -> socket.socket:
     try:
         listener.bind((address, port))
         # Here and not by the site: `bind` succeeds for two processes, only `listen` for one.
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         other = (error.strerror or str(error), "Set `control.listen`.")

@@ -107,3 +107,21 @@ def test_half_a_character_is_escaped_and_fails_nobody(setup: Setup, tmp_path: Pa
     setup(file=str(file), layout="json")
     structlog.get_logger().info("ended", message="half a \ud800 character")
     assert "half a \\ud800 character" in file.read_text()
+
+
+def test_a_message_of_a_library_is_written_once_in_a_while_with_a_count(
+    setup: Setup, tmp_path: Path
+) -> None:
+    file = tmp_path / "log"
+    setup(layout="json", file=str(file))
+    logger = logging.getLogger("aiohttp.server")
+    for number in range(1000):
+        logger.error("Error handling request from %s", f"10.0.0.{number}")
+    logger.error("another one")
+    assert len(lines(file)) == 2
+    (handler,) = logging.getLogger().handlers
+    (repetitions,) = handler.filters
+    # As if a minute had passed.
+    repetitions._seen = {key: (-1e9, left) for key, (_, left) in repetitions._seen.items()}
+    logger.error("Error handling request from %s", "10.0.0.1")
+    assert str(lines(file)[-1]["event"]).endswith("(999 more like this were left out)")

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -18,6 +19,9 @@ Target = TypeVar("Target")
 
 #: Seconds for a whole body, and for the next piece of a stream.
 _TIMEOUT: Final = 60.0
+#: Bytes per second that a stream must have on average, after so many seconds.
+_SLOWEST: Final = 4096
+_SLOWEST_AFTER: Final = 60.0
 _PIECE: Final = 256 * 1024
 _FRAME: Final = re.compile(rb"([0-9]{1,15}) ([!-~]+)\n")
 
@@ -97,15 +101,18 @@ async def pieces(request: web.Request) -> AsyncIterator[bytes]:
     """The body in pieces, as they arrive.
 
     Raises:
-        IncompleteBodyError: the connection closed, or nothing arrived for a minute.
+        IncompleteBodyError: the connection closed, or nothing arrived for a minute, or too little.
     """
     stream = request.content.iter_chunked(_PIECE)
+    began, received = time.monotonic(), 0
     while True:
         with _receiving():
             async with asyncio.timeout(_TIMEOUT):
                 piece = await anext(stream, b"")
         if not piece:
             return
+        received += len(piece)
+        _check_pace(began, received)
         yield piece
 
 
@@ -139,13 +146,21 @@ async def framed(
         raise InvalidInputError(f"The body has more than {max_count} files.")
 
 
+def _check_pace(began: float, received: int) -> None:
+    """A client that sends a byte a minute must not hold a connection for ever."""
+    if time.monotonic() - began > _SLOWEST_AFTER + received / _SLOWEST:
+        raise IncompleteBodyError("The request's body arrives too slowly.")
+
+
 async def _exactly(stream: StreamReader, size: int) -> bytes:
     data = bytearray()
+    began = time.monotonic()
     while len(data) < size:
         piece = await _read(stream.read(size - len(data)))
         if not piece:
             raise InvalidInputError("The body ends in the middle of a file.")
         data += piece
+        _check_pace(began, len(data))
     return bytes(data)
 
 
