@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.builders.buildkit_output import BuildProgress, build_error, unreachable
 from agent.builders.image import plan as names
@@ -32,6 +32,8 @@ _INHERITED: Final = (
     "PATH", "HOME", "USER", "TMPDIR", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "SSH_AUTH_SOCK",
     "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "DBUS_SESSION_BUS_ADDRESS",
 )  # fmt: skip
+#: What BuildKit may fetch, beside the Dockerfile.
+_POLICY: Final = "policy.json"
 _LONGEST_VARIABLE: Final = 96 * 1024
 #: Seconds without output of buildx while it looks at builders.
 _IDLE_TIMEOUT: Final = 60.0
@@ -72,6 +74,8 @@ class BuildRun:
     plan: Plan
     tag: str
     labels: Mapping[str, str]
+    #: Before the id of each cache mount.
+    cache_namespace: str
     #: Id to value; passed in the environment.
     secrets: Mapping[str, str] = field(repr=False)
     #: Id to file.
@@ -127,13 +131,14 @@ async def find_buildkit(
 
 
 @contextmanager
-def workspace(cache: Path, plan: Plan) -> Iterator[Workspace]:
+def workspace(cache: Path, plan: Plan, policy: Mapping[str, Any]) -> Iterator[Workspace]:
     """A folder for one run, removed afterwards. Blocks."""
     cache.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder = Path(tempfile.mkdtemp(prefix="build-", dir=cache))
     try:
         (folder / "Dockerfile").write_text(plan.text, encoding="utf-8")
         (folder / "Dockerfile.dockerignore").write_text(plan.ignore, encoding="utf-8")
+        (folder / _POLICY).write_text(json.dumps(policy), encoding="utf-8")
         if plan.own is None:
             _write_launch_context(folder / names.CONTEXT, plan)
         yield Workspace(folder)
@@ -176,6 +181,8 @@ def arguments(work: Workspace, build: BuildRun, config: BuilderConfig) -> tuple[
         argv += ["--secret", f'id={name},"src={file}"']
     for name in sorted(build.proxies):
         argv += ["--build-arg", name]  # the value comes from the environment
+    # Cache mounts of one entity, whatever their ids, are never those of another.
+    argv += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={build.cache_namespace}"]
     if plan.own is None:
         argv += ["--build-context", f"{names.CONTEXT}={work.folder / names.CONTEXT}"]
     # The job's own Dockerfile as a copy, beside the ignore file that is in effect.
@@ -222,7 +229,8 @@ def run_environment(build: BuildRun, base: Mapping[str, str], work: Workspace) -
         _variable(index): build.secrets[name] for index, name in enumerate(sorted(build.secrets))
     }
     own = {} if build.login is None else {"DOCKER_CONFIG": str(work.login_folder)}
-    return {**base, **build.proxies, **numbered, **own}
+    policy = {"EXPERIMENTAL_BUILDKIT_SOURCE_POLICY": str(work.folder / _POLICY)}
+    return {**base, **build.proxies, **numbered, **own, **policy}
 
 
 async def run_build(
@@ -258,9 +266,9 @@ async def run_build(
 
 
 def secret_sources(
-    config: BuilderConfig, found: Indexes, environment: Mapping[str, str]
+    config: BuilderConfig, queue: str, found: Indexes, environment: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, Path]]:
-    """Build secrets by value and by file: indexes, certificates, and the administrator's.
+    """Build secrets by value and by file: indexes, certificates, and those of the queue.
 
     Raises:
         ConfigError: a configured secret's variable or file does not exist.
@@ -273,6 +281,8 @@ def secret_sources(
     if found.ca_bundle is not None and found.ca_bundle.is_file():
         files[names.CA_BUNDLE] = found.ca_bundle
     for name, secret in config.secrets.items():
+        if not secret.is_for(queue):
+            continue
         text = secret.read(environment).get_secret_value()
         if secret.file is not None and len(text) > _LONGEST_VARIABLE:
             files[name] = secret.file

@@ -9,7 +9,7 @@ from agent.builders.image.plan import INSTALL_STEP, Plan
 from agent.builders.requirements import NONE
 from agent.builders.uv import UNEXPLAINED, explain, install_error, last_lines
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, PolicyError
 from agent.model.redact import Redactor
 
 _LINE: Final = re.compile(r"#(?P<step>\d+) (?P<text>.*)")
@@ -95,9 +95,21 @@ class BuildProgress:
             self.error = line.removeprefix("ERROR: ")
 
 
+_DENIED: Final = re.compile(r'source "(?P<what>[^"]+)" (?:denied|not allowed) by policy')
+
+
 def build_error(title: str, plan: Plan, progress: BuildProgress) -> JobError:
     """The error of a failed build."""
     messages = f"{progress.error}\n{progress.rest}"
+    denied = _DENIED.search(messages)
+    if denied is not None:
+        return PolicyError(
+            Cause.POLICY_SOURCE,
+            f"Building {title}: '{_clean(denied['what'])}' may not be fetched.",
+            hint="`FROM`, `COPY --from` and mounts take images that the Dockerfile names in full, "
+            "none that was built for another job; `ADD` takes the URLs of `builder.add_urls`, "
+            "else use `RUN curl`.",
+        )
     if "no space left on device" in f"{messages}\n{progress.failed_output}".lower():
         return JobError(Cause.DISK_FULL, f"Building {title}: no space is left on the disk.")
     if _UNREACHABLE.search(messages) or progress.failed_step == _WAITING:

@@ -5,6 +5,7 @@ one, a `buildkitd` builds and pushes, and the registry is asked for everything e
 """
 
 import asyncio
+import hashlib
 import math
 import shutil
 import time
@@ -36,8 +37,12 @@ from agent.builders.image.references import (
     EngineResolver,
     ReferenceResolver,
     RegistryResolver,
+    check_registry,
+    read_reference,
+    verified,
 )
 from agent.builders.image.repository import ImageRepository, write_docker_config
+from agent.builders.image.source_policy import source_policy
 from agent.builders.requirements import fetch_requirements
 from agent.builders.uv import indexes, uv_version
 from agent.config.execution import BuilderConfig
@@ -56,7 +61,7 @@ from agent.system.cache import Entry, surplus
 from agent.system.tasks import Stop, in_thread
 
 #: Part of every content key: increment when the build logic changes.
-_VERSION: Final = 2
+_VERSION: Final = 3
 _TAG: Final = 12
 #: Local repository for the names of pulled images.
 _PULLED: Final = f"{NAMESPACE}pulled"
@@ -70,6 +75,7 @@ class DockerBuilder:
 
     `cache` is a folder for short-lived files. `registry` is needed where images are pushed
     (`builder.destination`), and `engine` unless a `buildkitd` pushes them (`builder.buildkit`).
+    `verify` is asked for images that the job names, also if the engine has them.
     `urls` checks what requirements and Dockerfiles name. Engine and registry are
     closed by the caller.
 
@@ -89,6 +95,7 @@ class DockerBuilder:
         environment: Mapping[str, str],
         registry: RegistryPort | None = None,
         urls: UrlPort | None = None,
+        verify: RegistryPort | None = None,
     ) -> None:
         self._config = config
         self._images = None if engine is None else EngineImages(engine)
@@ -99,6 +106,7 @@ class DockerBuilder:
         self._threads = threads
         self._environment = environment
         self._urls = urls
+        self._verify = verify
         self._buildkit: BuildKitService | None = None
         self._finding_buildkit = asyncio.Lock()
 
@@ -119,9 +127,16 @@ class DockerBuilder:
         """See `BuilderPort`. A base image counts by its content, not by its name."""
         plan = await self._plan(request)
         parts = await in_thread(self._threads, lambda stop: self._parts(plan, stop))
+        parts["entity"] = request.entity
+        parts["secrets"] = sorted(
+            name for name, secret in self._config.secrets.items() if secret.is_for(request.queue)
+        )
         try:
             parts["platform"] = self._config.platform or await self._platform()
             for base in plan.bases:
+                await check_registry(read_reference(base), self._urls)
+                if self._verify is not None and (plan.own or request.base_image):
+                    await verified(read_reference(base), self._verify)
                 parts[f"base {base}"] = await self._resolver.content(base)
         except EngineError as error:
             raise _engine_failure(error) from None
@@ -147,7 +162,6 @@ class DockerBuilder:
             "launch": sorted(launch_context(plan).items()),
             "uv": uv_version() if generated else "",
             "indexes": (found.index_url, found.extra_index_urls) if generated else "",
-            "secrets": sorted(self._config.secrets),
             "bases": plan.bases,
         }
 
@@ -239,10 +253,14 @@ class DockerBuilder:
     ) -> BuildRun:
         found = indexes(self._config, self._environment)
         values, files = await in_thread(
-            self._threads, lambda _: secret_sources(self._config, found, self._environment)
+            self._threads,
+            lambda _: secret_sources(self._config, request.queue, found, self._environment),
         )
         labels = {**request.labels, LABEL_BUILD_KEY: key, LABEL_KIND: "image"}
-        build = BuildRun(request.title, plan, tag, labels, values, files, found.proxies, buildkit)
+        build = BuildRun(
+            request.title, plan, tag, labels, _cache_namespace(request.entity), values, files,
+            found.proxies, buildkit,
+        )  # fmt: skip
         repository = self._repository
         if repository is None or not (buildkit.pushes or buildkit.registry_cache):
             return build
@@ -258,7 +276,9 @@ class DockerBuilder:
         """Run the build; return the digest of what it pushed."""
         base = docker_environment(self._host, self._cache, self._environment)
         with ExitStack() as stack:
-            context = workspace(self._cache, build.plan)
+            plan = build.plan
+            policy = source_policy(plan.bases, plan.frontends, self._config)
+            context = workspace(self._cache, plan, policy)
             work = await in_thread(self._threads, lambda _: stack.enter_context(context))
             login = build.login
             if login is not None:
@@ -402,6 +422,10 @@ def _resolver(
         message = "Without a container engine, images need a buildkitd and a registry."
         raise ConfigError(message, hint="Set `builder.buildkit` and `builder.destination`.")
     return RegistryResolver(repository.registry)
+
+
+def _cache_namespace(entity: str) -> str:
+    return hashlib.sha256(entity.encode()).hexdigest()[:16]
 
 
 async def _announce(

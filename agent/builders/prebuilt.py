@@ -7,7 +7,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from agent.builders.image.references import NAMESPACE, familiar, local_name, read_reference
+from agent.builders.image.references import (
+    NAMESPACE,
+    check_registry,
+    familiar,
+    local_name,
+    read_reference,
+    verified,
+)
 from agent.builders.image.repository import engine_auth
 from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineRefusedError, EngineUnavailableError
@@ -20,6 +27,7 @@ from agent.model.units import format_size
 from agent.model.work import Image
 from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
+from agent.ports.url import UrlPort
 
 #: Seconds without an event of a pull.
 _IDLE: Final = 120.0
@@ -28,7 +36,7 @@ _REPORT_EVERY: Final = 2.0
 #: Architectures that a processor runs besides its own.
 _ALSO_RUNS: Final = {"amd64": {"386"}, "arm64": {"arm"}}
 
-Pull = Literal["missing", "always", "never"]
+Pull = Literal["missing", "always-verify", "always", "never"]
 
 
 class PrebuiltImages:
@@ -40,12 +48,14 @@ class PrebuiltImages:
         *,
         pull: Pull,
         registry: RegistryPort,
+        urls: UrlPort | None = None,
         idle: float = _IDLE,
     ) -> None:
         self._engine = engine
         self._images = EngineImages(engine)
         self._pull_when = pull
         self._registry = registry
+        self._urls = urls
         self._idle = idle
         self._pulls: dict[str, _Pull] = {}
         #: As last seen; asked again before an image is refused because of it.
@@ -56,6 +66,7 @@ class PrebuiltImages:
         parsed = read_reference(reference.strip())
         if parsed.repository.startswith(NAMESPACE):
             raise _not_found(parsed, "images that an agent built are found by their source only")
+        await check_registry(parsed, self._urls)
         try:
             async with self._one_at_a_time(str(parsed)):
                 local, reused = await self._local_or_pulled(parsed, log)
@@ -73,6 +84,12 @@ class PrebuiltImages:
     ) -> tuple[LocalImage, bool]:
         local = await self._images.inspect(local_name(reference))
         fixed = reference.digest is not None
+        if local is not None and self._pull_when == "always-verify":
+            digest = await verified(reference, self._registry)
+            if fixed or any(each.endswith(f"@{digest}") for each in local.digests):
+                return local, True
+            fixed = False
+            local = None
         if local is not None and (fixed or self._pull_when != "always"):
             return local, True
         if self._pull_when == "never":

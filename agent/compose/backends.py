@@ -27,10 +27,12 @@ from agent.pipeline.dependencies import Backend, Sources
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 from agent.registries.destination import Destination, read_destination, read_registry
+from agent.system import machine
 
 if TYPE_CHECKING:
     from agent.builders.docker import DockerBuilder
     from agent.builders.noop import NoBuilder
+    from agent.builders.prebuilt import Pull
     from agent.control.server import ControlPlane
     from agent.docker.client import Engine
     from agent.ports.artifact import ArtifactPort
@@ -60,6 +62,11 @@ class BackendContext:
     #: The control plane is embedded in another process of this user on this machine, which
     #: listens on the gateway of the job network, too.
     embedded_elsewhere: bool = False
+
+    @property
+    def embedded(self) -> bool:
+        """The control plane is embedded: the user is the administrator."""
+        return self.control_plane is not None or self.embedded_elsewhere
 
     @property
     def cache(self) -> Path:
@@ -211,6 +218,8 @@ async def _container_backend(
     from agent.runners.docker.runner import DockerRunner
 
     config = context.config.runners.local_container
+    if config.memory_limit == "auto":
+        config = config.model_copy(update={"memory_limit": machine.memory() * 9 // 10})
     runner = DockerRunner(
         control_plane_id or "",
         config,
@@ -226,7 +235,9 @@ async def _container_backend(
         _warn_of_old_keys(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
     registry = await open_registry(stack, context, destination)
-    images = PrebuiltImages(engine, pull=config.pull, registry=registry)
+    images = PrebuiltImages(
+        engine, pull=_pull(context), registry=registry, urls=_url_access(context)
+    )
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
     rules = context.config.prune
@@ -258,6 +269,13 @@ async def _url_for_containers(context: BackendContext, gateway: str) -> str:
         return url
 
 
+def _pull(context: BackendContext) -> "Pull":
+    chosen = context.config.runners.local_container.pull
+    if chosen == "auto":
+        return "missing" if context.embedded else "always-verify"
+    return chosen
+
+
 def image_builder(
     context: BackendContext, engine: "Engine | None", config: BuilderConfig, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
@@ -276,6 +294,7 @@ def image_builder(
                 environment=context.environment,
                 registry=registry,
                 urls=_url_access(context),
+                verify=registry if _pull(context) == "always-verify" else None,
             )
         case "noop" | "virtualenv":
             return NoBuilder(config.type)
@@ -288,9 +307,14 @@ def _url_access(context: BackendContext) -> "UrlAccess":
     from agent.builders.uv import indexes
     from agent.sources.url_access import UrlAccess
 
-    found = indexes(context.config.builder, context.environment)
+    builder = context.config.builder
+    found = indexes(builder, context.environment)
     listed = " ".join(filter(None, (found.index_url, found.extra_index_urls))).split()
-    urls = [URL(each) for each in listed]
+    destination = image_destination(context.config)
+    images = [builder.base_image, builder.accelerator and builder.accelerator.base_image]
+    images.append(None if destination is None else destination.repository)
+    listed += [f"https://{image.split('@')[0]}" for image in images if image and "/" in image]
+    urls = [URL(each.split("/")[0] + "//" + each.split("/")[2]) for each in listed]
     hosts = [(url.host, url.port) for url in urls if url.host and url.port]
     return UrlAccess(address_policy(context, hosts), context.threads)
 
@@ -301,9 +325,8 @@ def address_policy(
     """Which addresses may be connected to because a user named them."""
     from agent.sources.address_policy import AddressPolicy
 
-    embedded = context.control_plane is not None or context.embedded_elsewhere
     hosts = context.config.sources.private_hosts
-    return AddressPolicy(hosts, embedded, configured=tuple(configured))
+    return AddressPolicy(hosts, context.embedded, configured=tuple(configured))
 
 
 def _process_backend(

@@ -60,6 +60,17 @@ class Accelerator(Model):
     base_image: str
 
 
+class BuildSecret(SecretReference):
+    """A secret of builds, and whose."""
+
+    #: `entity/queue`, or `*` for all.
+    queues: Annotated[tuple[str, ...], Field(min_length=1)]
+
+    def is_for(self, queue: str) -> bool:
+        """Whether builds for items of a queue get it."""
+        return queue in self.queues or "*" in self.queues
+
+
 class BuilderConfig(Model):
     """How images are made. W&B's keys keep their names."""
 
@@ -87,7 +98,12 @@ class BuilderConfig(Model):
     ca_bundle: UserPath | None = None
     proxy: SecretStr | None = None
     #: Secrets for Dockerfiles, by the id that `RUN --mount=type=secret` names.
-    secrets: dict[str, SecretReference] = Field(default_factory=dict)
+    secrets: dict[str, BuildSecret] = Field(default_factory=dict)
+    #: Repositories of the images that `# syntax=` may name.
+    frontends: tuple[str, ...] = ("docker/dockerfile",)
+    #: What `ADD` may fetch, with `*` for any characters: BuildKit fetches it from the engine's
+    #: own network.
+    add_urls: tuple[str, ...] = ()
     #: Network of build steps: `default`, `none`, or `host`.
     network: Literal["default", "none", "host"] = "default"
     concurrency: Annotated[int, Field(gt=0)] = 2
@@ -105,10 +121,14 @@ class DockerRunnerConfig(Model):
     host_network: bool = False
     #: Docker options beyond W&B's allow-list that jobs may use: `volume`, `cap-add`, …
     allow: tuple[str, ...] = ()
-    pull: Literal["missing", "always", "never"] = "missing"
+    #: `always-verify`: an image that the engine has runs if its registry shows it to this agent.
+    #: `auto`: that with a control plane of its own, `missing` with an embedded one.
+    pull: Literal["auto", "missing", "always-verify", "always", "never"] = "auto"
     #: Of the engine's own log file per container; beyond it the oldest part is lost.
     log_size: Size = 1024**3
     pids_limit: Annotated[int, Field(gt=0)] | None = 32768
+    #: Of a container that asks for none; `auto`: nine tenths of this machine's memory.
+    memory_limit: Size | Literal["auto", "unlimited"] = "auto"
 
 
 class ProcessRunnerConfig(Model):

@@ -141,6 +141,7 @@ def build_request(resolved: Resolved) -> BuildRequest:
         user_id=_USER_ID if user is None else user,
         title=_title(claim),
         entity=claim.entity,
+        queue=f"{claim.entity}/{claim.queue}",
         labels={},
         accelerated=resolved.accelerated,
     )

@@ -41,6 +41,8 @@ class BuildRequest:
     title: str
     #: Whose job it is: builds of different entities share no result and no cache.
     entity: str
+    #: `entity/queue`: decides which build secrets it gets.
+    queue: str
     labels: dict[str, str]
     #: The base image is an accelerator's: Python is installed in it if it has none.
     accelerated: bool = False

@@ -50,7 +50,7 @@ def _hello(root: Path, text: str) -> BuildRequest:
     return BuildRequest(
         root=folder, context=folder, dockerfile=None, base_image=None, python=None,
         command=("python", "job.py"), user_id=1000, title="launch-bench/hello/world",
-        entity="launch-bench", labels={_LABEL: root.name},
+        entity="launch-bench", queue="q", labels={_LABEL: root.name},
     )  # fmt: skip
 
 

@@ -60,7 +60,7 @@ def request(folder, dockerfile=None, label="conformance"):
     return BuildRequest(
         root=folder, context=folder, dockerfile=folder / dockerfile if dockerfile else None,
         base_image=None, python=None, command=("python", "main.py"), user_id=1000,
-        title=f"launch-test/{label}", entity="launch-test",
+        title=f"launch-test/{label}", entity="launch-test", queue="q",
         labels={"launch-test.suite": "builders"},
     )  # fmt: skip
 

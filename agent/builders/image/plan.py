@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from agent.builders.image.ignore import ignore_text, withheld
-from agent.builders.image.references import is_reference, read_reference
+from agent.builders.image.references import read_reference
+from agent.builders.image.source_policy import frontends, named_images
 from agent.builders.requirements import NONE, Requirements, find_requirements
 from agent.builders.uv import no_python_version
 from agent.config.execution import BuilderConfig
@@ -39,7 +40,6 @@ _MOUNTS: Final = " \\\n    ".join(
     )
 )
 _PYTHON: Final = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
-_FROM: Final = re.compile(r"^\s*FROM\s+(?:--\S+\s+)*(\S+)", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,8 @@ class Plan:
     ignore: str
     #: Names of secret files in the context that are not sent.
     withheld: tuple[str, ...] = ()
+    #: Images of the Dockerfile's frontends.
+    frontends: tuple[str, ...] = ()
 
     @property
     def shown_dockerfile(self) -> str | None:
@@ -81,8 +83,10 @@ def make_plan(
     kept_back = withheld(request.context, ignore)
     if request.dockerfile is not None:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
-        bases = tuple(name for name in _FROM.findall(text) if is_reference(name))
-        return Plan(request.context, request.dockerfile, NONE, bases, text, ignore, kept_back)
+        return Plan(
+            request.context, request.dockerfile, NONE, named_images(text), text, ignore, kept_back,
+            frontends(text, config),
+        )  # fmt: skip
     base, accelerated = _base_image(request, config)
     found = (
         find_requirements(request.context, request.root) if requirements is None else requirements

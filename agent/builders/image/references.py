@@ -8,6 +8,7 @@ from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError
 from agent.model.job.image_reference import ImageReference, parse_image
 from agent.ports.registry import RegistryPort
+from agent.ports.url import UrlPort
 
 #: First part of the names of images built here. The top-level domain is reserved and never
 #: resolves, so no pull can bring an image of such a name.
@@ -73,6 +74,33 @@ def read_reference(text: str) -> ImageReference:
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     return image if image.digest else replace(image, tag=image.pulled_as)
+
+
+async def check_registry(image: ImageReference, urls: UrlPort | None) -> None:
+    """Refuse a registry that the address policy does not allow.
+
+    Raises:
+        PolicyError: `POLICY_SOURCE`.
+    """
+    if urls is not None and image.host not in {None, "docker.io", "index.docker.io"}:
+        await urls.check(f"https://{image.host}/")
+
+
+async def verified(image: ImageReference, registry: RegistryPort) -> str:
+    """The digest of an image that its registry shows to this agent.
+
+    Raises:
+        JobError: `IMAGE_NOT_FOUND`, `IMAGE_AUTH`, `IMAGE_UNAVAILABLE`.
+    """
+    digest = await registry.exists(str(image))
+    if digest is None:
+        raise JobError(
+            Cause.IMAGE_NOT_FOUND,
+            f"Image '{image}' cannot be used: its registry does not show it to this agent.",
+            hint="For images that only the agent's engine has, the administrator can set "
+            "`runners.local-container.pull: missing`.",
+        )
+    return digest
 
 
 def is_reference(text: str) -> bool:

@@ -48,12 +48,13 @@ class ImageRepository:
 
         Entities never share one: what a build of one leaves there would run in others'.
         """
-        entity = request.title.partition("/")[0]
         if plan.own is not None:
             recipe = plan.own.read_text(encoding="utf-8", errors="replace")
         else:
             recipe = repr((plan.bases, sorted(launch_context(plan).items())))
-        digest = hashlib.sha256(f"{entity}\0{recipe}".encode("utf-8", "replace")).hexdigest()
+        digest = hashlib.sha256(
+            f"{request.entity}\0{recipe}".encode("utf-8", "replace")
+        ).hexdigest()
         return f"{self.name}:launch-cache-{digest[:_TAG]}"
 
     async def find(self, key: str) -> Image | None:

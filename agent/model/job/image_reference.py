@@ -72,7 +72,9 @@ def parse_image(text: str) -> ImageReference:
     if host is not None:
         _check_host(text, host)
     _check_path(text, host, path, named)
-    if _IMAGE_ID.fullmatch(text):
+    # The engine takes the beginning of an id for an image, too: `sha256:0c9b`.
+    hub = host in {None, "docker.io", "index.docker.io"}
+    if _IMAGE_ID.fullmatch(text) or (hub and path.removeprefix("library/") in _KNOWN_DIGESTS):
         _refuse(text, "it is an image's id, not its name")
     if colon and not _TAG.fullmatch(tag):
         reason = f"the tag '{tag}' is not valid: 1 to 128 letters, digits, `_`, `.`, `-`"

@@ -111,7 +111,9 @@ def _host_config(
         "ExtraHosts": _extra_hosts(options, settings),
         "Mounts": settings.mounts,
     }
-    host |= _processor(request.allocation, options) | _memory(request.allocation, options)
+    host |= _processor(request.allocation, options) | _memory(
+        request.allocation, options, settings.config
+    )
     host |= _simple(options) | _structured(options, settings.config)
     if request.allocation.gpus:
         devices = {"DeviceIDs": list(request.allocation.gpus), "Capabilities": [["gpu"]]}
@@ -146,7 +148,7 @@ def _processor(allocation: Allocation, options: Options) -> dict[str, Any]:
     return {} if cpus is None else {"NanoCpus": round(cpus * _NANO)}
 
 
-def _memory(allocation: Allocation, options: Options) -> dict[str, Any]:
+def _memory(allocation: Allocation, options: Options, config: DockerRunnerConfig) -> dict[str, Any]:
     memory = allocation.memory
     if memory is None:
         memory = _size("memory", options.one("memory"))
@@ -154,8 +156,11 @@ def _memory(allocation: Allocation, options: Options) -> dict[str, Any]:
     if swap is not None:
         total = -1 if swap == "-1" else _size("memory-swap", swap)
         return {"MemorySwap": total} | ({} if memory is None else {"Memory": memory})
+    if memory is None:
+        most = config.memory_limit
+        return {"Memory": most} if isinstance(most, int) else {}
     # No swap unless it is asked for: the limit is the limit of all memory.
-    return {} if memory is None else {"Memory": memory, "MemorySwap": memory}
+    return {"Memory": memory, "MemorySwap": memory}
 
 
 def _simple(options: Options) -> dict[str, Any]:

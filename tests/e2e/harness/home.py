@@ -89,6 +89,8 @@ class Home:
         self.config = root / "config.yaml"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(NOT_THE_USERS)}
         self.env = kept | {
+            # The images of the tests are in the engine only.
+            "LAUNCH_RUNNERS__LOCAL_CONTAINER__PULL": "missing",
             "HOME": str(root),
             "LAUNCH_STATE_DIR": str(root / "state"),
             "LAUNCH_DATA_DIR": str(root / "data"),

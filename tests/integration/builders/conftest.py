@@ -40,7 +40,7 @@ def request_for(tmp_path):
         facts = {
             "root": folder, "context": folder, "dockerfile": None, "base_image": None,
             "python": None, "command": ("python", "main.py"), "user_id": 1000,
-            "title": "launch-test/p/job", "entity": "launch-test",
+            "title": "launch-test/p/job", "entity": "launch-test", "queue": "launch-test/q",
             "labels": {LABEL: tmp_path.name}, **changes,
         }  # fmt: skip
         return BuildRequest(**facts)

@@ -8,8 +8,7 @@ import uuid
 import pytest
 
 from agent.builders.docker import DockerBuilder
-from agent.config.base import SecretReference
-from agent.config.execution import BuilderConfig
+from agent.config.execution import BuilderConfig, BuildSecret
 from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import UnavailableError
@@ -166,7 +165,7 @@ async def test_build_secrets_are_usable_and_stay_out_of_the_image(
     )
     index = f"https://me:{canary}@127.0.0.1/simple"
     made = builder(
-        secrets={"token": SecretReference(file=file)},
+        secrets={"token": BuildSecret(file=file, queues=("*",))},
         index_url=index,
         proxy=f"http://u:{canary}@127.0.0.1:1",
     )

@@ -8,9 +8,11 @@ import pytest
 
 from agent.builders.prebuilt import PrebuiltImages
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, PolicyError
 from agent.registries.logins import DockerLogins
 from agent.registries.oci import OciRegistry
+from agent.sources.address_policy import AddressPolicy
+from agent.sources.url_access import UrlAccess
 from agent.testing.builder_suite import RecordingLog
 
 pytestmark = [pytest.mark.docker, pytest.mark.registry]
@@ -117,3 +119,38 @@ async def test_a_registry_that_is_not_there_is_told(images):
     error = await refused(images(), "127.0.0.1:1/launch-test/x:1")
     assert error.cause is Cause.IMAGE_UNAVAILABLE
     assert "127.0.0.1:1" in error.message
+
+
+async def test_a_private_image_that_the_engine_has_runs_for_those_who_may_pull_it(
+    images, published, registries, login
+):
+    """Its registry is asked with this agent's login, also where nothing needs to be pulled."""
+    name = published(registries.private_address, "verified:1")
+    await images(config=login).resolve(name, RecordingLog())
+    assert (await images("missing").resolve(name, RecordingLog())).reused
+    error = await refused(images("always-verify"), name)
+    assert error.cause is Cause.IMAGE_AUTH
+    known = images("always-verify", login)
+    image = await known.resolve(name, RecordingLog())
+    assert image.reused
+    assert (await known.resolve(image.reference, RecordingLog())).reused
+    await refused(images("always-verify"), image.reference)
+    gone = name.replace(":1", ":none")
+    docker("tag", name, gone)
+    error = await refused(known, gone)
+    docker("rmi", gone)
+    assert error.cause is Cause.IMAGE_NOT_FOUND
+
+
+async def test_no_image_is_found_by_the_beginning_of_its_id(docker_engine, images):
+    found = docker("inspect", "--format", "{{.Id}}", docker_engine.shell_image).stdout.strip()
+    for name in (found, found[:19], f"docker.io/library/{found[:12]}"):
+        assert (await refused(images(), name)).cause is Cause.SOURCE_INVALID
+
+
+async def test_a_registry_inside_is_not_asked(registry, engine, threads):
+    urls = UrlAccess(AddressPolicy((), embedded=False), threads)
+    images = PrebuiltImages(engine, pull="missing", registry=registry({}), urls=urls)
+    for host in ("127.0.0.1:1", "localhost:5000", "169.254.169.254", "10.0.0.1", "[::1]:5000"):
+        with pytest.raises(PolicyError):
+            await images.resolve(f"{host}/a", RecordingLog())

@@ -221,7 +221,7 @@ setup(name='evil', py_modules=['evil'])
 def request_for(source: Path, entity: str) -> BuildRequest:
     return BuildRequest(
         root=source, context=source, dockerfile=None, base_image=None, python=None, command=(),
-        user_id=1000, title="t", entity=entity, labels={},
+        user_id=1000, title="t", entity=entity, queue="q", labels={},
     )  # fmt: skip
 
 

@@ -21,8 +21,7 @@ from agent.builders.buildkit import (
 from agent.builders.image.plan import make_plan
 from agent.builders.image.repository import engine_auth, write_docker_config
 from agent.builders.uv import indexes
-from agent.config.base import SecretReference
-from agent.config.execution import BuilderConfig
+from agent.config.execution import BuilderConfig, BuildSecret
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.ports.builder import BuildRequest
@@ -34,12 +33,13 @@ from agent.testing.builder_suite import RecordingLog
 def plan(tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    request = BuildRequest(root, root, None, None, None, ("x",), 1000, "t", "team", {})
+    request = BuildRequest(root, root, None, None, None, ("x",), 1000, "t", "team", "team/q", {})
     return make_plan(request, BuilderConfig())
 
 
 def build_run(plan, **changes):
     facts = {"title": "t", "plan": plan, "tag": "launch.invalid/t:1", "labels": {"a": "b"},
+             "cache_namespace": "n",
              "secrets": {}, "secret_files": {}, "proxies": {}, **changes}  # fmt: skip
     return BuildRun(**facts)
 
@@ -52,7 +52,7 @@ def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan,
         secret_files={"ca": Path("/with,comma/ca")},
         proxies={"HTTP_PROXY": f"http://u:{canary}@p"},
     )
-    with workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan, {}) as work:
         argv = arguments(work, run, BuilderConfig(network="host", platform="linux/arm64"))
     assert canary not in " ".join(argv)
     assert "id=idx,env=LAUNCH_BUILD_SECRET_1" in argv
@@ -68,7 +68,7 @@ def test_secrets_and_proxies_are_named_in_argv_and_held_by_the_environment(plan,
 
 
 def flags(plan, tmp_path, **changes):
-    with workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan, {}) as work:
         return " ".join(arguments(work, build_run(plan, **changes), BuilderConfig()))
 
 
@@ -96,7 +96,7 @@ def test_the_destination_s_login_is_the_build_s_own_and_the_user_s_stay(plan, tm
     theirs = {"auths": {"other": {"auth": "eA=="}}, "credsStore": "keychain"}
     (own / "config.json").write_text(json.dumps(theirs))
     login = Credentials("r.example", "me", "c4n4ry")
-    with workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan, {}) as work:
         write_docker_config(work.login_folder, login, {"DOCKER_CONFIG": str(own)})
         file = work.login_folder / "config.json"
         found = json.loads(file.read_text())
@@ -122,10 +122,11 @@ def test_an_identity_token_takes_the_place_of_a_password(tmp_path):
 
 
 def test_the_workspace_holds_what_is_mounted_and_goes_away(plan, tmp_path):
-    with workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan, {}) as work:
         names = {str(path.relative_to(work.folder)) for path in work.folder.rglob("*")}
         assert names == {
-            "Dockerfile", "Dockerfile.dockerignore", "launch", "launch/uv", "launch/install.sh",
+            "Dockerfile", "Dockerfile.dockerignore", "policy.json", "launch", "launch/uv",
+            "launch/install.sh",
             "launch/mode", "launch/options", "launch/variants.txt", "launch/local.txt",
             "launch/folders.txt",
             "launch/requirements.txt", "launch/constraints.txt", "launch/pylock.toml",
@@ -138,7 +139,7 @@ def test_uv_is_copied_where_it_cannot_be_linked(plan, tmp_path, monkeypatch):
         raise OSError(18, "Invalid cross-device link")
 
     monkeypatch.setattr(Path, "hardlink_to", refuse)
-    with workspace(tmp_path / "c", plan) as work:
+    with workspace(tmp_path / "c", plan, {}) as work:
         assert (work.folder / "launch/uv").stat().st_size > 1_000_000
 
 
@@ -151,10 +152,14 @@ def test_secrets_come_from_configuration_then_environment(tmp_path):
         index_url="https://a/simple",
         extra_index_urls=("https://b", "https://c"),
         ca_bundle=ca,
-        secrets={"npm": SecretReference(env="NPM"), "big": SecretReference(file=large)},
+        secrets={
+            "npm": BuildSecret(env="NPM", queues=("team/q",)),
+            "big": BuildSecret(file=large, queues=("*",)),
+            "other": BuildSecret(value="x", queues=("bob/q",)),
+        },
     )
     found = indexes(config, {"UV_DEFAULT_INDEX": "https://other"})
-    values, files = secret_sources(config, found, {"NPM": "token"})
+    values, files = secret_sources(config, "team/q", found, {"NPM": "token"})
     assert values == {
         "launch_index_url": "https://a/simple",
         "launch_extra_index_urls": "https://b https://c",
@@ -162,15 +167,15 @@ def test_secrets_come_from_configuration_then_environment(tmp_path):
     }
     assert files == {"launch_ca": ca, "big": large}
     with pytest.raises(ConfigError, match="NPM"):
-        secret_sources(config, found, {})
+        secret_sources(config, "team/q", found, {})
     environment = {"PIP_INDEX_URL": "https://p", "PIP_EXTRA_INDEX_URL": "https://q",
                    "SSL_CERT_FILE": str(tmp_path / "none")}  # fmt: skip
     found = indexes(BuilderConfig(), environment)
-    assert secret_sources(BuilderConfig(), found, {})[0] == {
+    assert secret_sources(BuilderConfig(), "q", found, {})[0] == {
         "launch_index_url": "https://p",
         "launch_extra_index_urls": "https://q",
     }
-    assert secret_sources(BuilderConfig(), indexes(BuilderConfig(), {}), {}) == ({}, {})
+    assert secret_sources(BuilderConfig(), "q", indexes(BuilderConfig(), {}), {}) == ({}, {})
 
 
 def test_proxies_come_in_both_spellings():

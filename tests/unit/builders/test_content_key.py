@@ -14,7 +14,7 @@ from agent.system.tasks import Stop, StoppedError
 def request(root, context=None, dockerfile=None):
     return BuildRequest(
         root=root, context=context or root, dockerfile=dockerfile, base_image=None, python=None,
-        command=(), user_id=1000, title="t", entity="team", labels={},
+        command=(), user_id=1000, title="t", entity="team", queue="q", labels={},
     )  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def plan(root, config=None, **changes):
     facts = {
         "root": root, "context": root, "dockerfile": None, "base_image": None, "python": None,
         "command": ("python", "main.py"), "user_id": 1000, "title": "t",
-        "entity": "team", "labels": {}, **changes,
+        "entity": "team", "queue": "launch-test/q", "labels": {}, **changes,
     }  # fmt: skip
     return make_plan(BuildRequest(**facts), config or BuilderConfig())
 
@@ -93,7 +93,7 @@ def test_the_job_s_own_dockerfile_is_used_and_its_bases_are_known(root):
     file.write_text("ARG X\nFROM --platform=x base:1 AS a\nfrom other\nFROM $X\nFROM a\n")
     made = plan(root, context=root / "sub", dockerfile=file)
     assert made.own == file
-    assert made.bases == ("base:1", "other", "a")
+    assert made.bases == ("base:1", "other")
     assert made.shown_dockerfile == "Dockerfile"
 
 

@@ -27,7 +27,7 @@ def root(tmp_path):
 def request(root):
     return BuildRequest(
         root=root, context=root, dockerfile=None, base_image=None, python=None, command=(),
-        user_id=1000, title="job", entity="team", labels={},
+        user_id=1000, title="job", entity="team", queue="q", labels={},
     )  # fmt: skip
 
 

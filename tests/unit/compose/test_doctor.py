@@ -152,7 +152,7 @@ async def test_a_key_that_others_can_read_is_a_problem(
     places: list[dict[str, Any]] = [
         {"server": {"url": "https://launch.example.org", "api_key_file": str(key)}},
         {"secrets": {"a": {"file": str(key), "as_env": "A"}}},
-        {"builder": {"secrets": {"a": {"file": str(key)}}}},
+        {"builder": {"secrets": {"a": {"file": str(key), "queues": ["*"]}}}},
         {"sources": {"git": {"ssh_key": str(key)}}},
     ]
     for settings in places:

@@ -205,3 +205,11 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], words: str) -> None:
 def test_an_unknown_name_in_allow_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match="'volumes'"):
         allowance(("volumes",))
+
+
+def test_a_container_that_asks_for_no_memory_gets_the_default_limit() -> None:
+    config = DockerRunnerConfig(memory_limit=3 * 1024**3)
+    assert body_of({}, config)["HostConfig"]["Memory"] == 3 * 1024**3
+    assert body_of({"memory": "4g"}, config)["HostConfig"]["Memory"] == 4 * 1024**3
+    unlimited = DockerRunnerConfig(memory_limit="unlimited")
+    assert "Memory" not in body_of({}, unlimited)["HostConfig"]
