@@ -9,8 +9,6 @@ import pytest
 from agent.builders.prebuilt import PrebuiltImages
 from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
-from agent.registries.logins import DockerLogins
-from agent.registries.oci import OciRegistry
 from agent.sources.address_policy import AddressPolicy
 from agent.sources.url_access import UrlAccess
 from agent.testing.builder_suite import RecordingLog
@@ -46,11 +44,10 @@ def published(docker_engine, registries, login):
 
 
 @pytest.fixture
-def images(engine, threads, tmp_path):
+def images(engine, registry, tmp_path):
     def make(pull="missing", config=None):
         environment = {**os.environ, "DOCKER_CONFIG": config or str(tmp_path)}
-        registry = OciRegistry([DockerLogins(environment, threads)], environment)
-        return PrebuiltImages(engine, pull=pull, registry=registry)
+        return PrebuiltImages(engine, pull=pull, registry=registry(environment))
 
     (tmp_path / "config.json").write_text(json.dumps({}))
     return make
