@@ -369,8 +369,10 @@ class JobLog:
         await self._sender.flush()
 
     async def _take(self, piece: LogPiece) -> None:
-        missing = max(0, piece.missing - self._stored)
-        self._stored = max(0, self._stored - piece.missing)
+        missing = piece.missing
+        if missing != SOME_MISSING:  # which counts no bytes
+            missing = max(0, piece.missing - self._stored)
+            self._stored = max(0, self._stored - piece.missing)
         if missing:
             await self._write(self._masked.flush())
             text = f"{format_size(missing)} of output are missing here"
