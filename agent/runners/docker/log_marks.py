@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.docker.log_frames import FramePart
-from agent.ports.runner import SOME_MISSING, LogPiece, LogPosition
+from agent.ports.runner import LogPiece, LogPosition
 
 _EVERY: Final = 1024**2
+#: Reported as missing where a loss is certain and its size is not known.
+_UNKNOWN: Final = 1
 
 
 class LogMarks:
@@ -109,7 +111,7 @@ class LogCursor:
             return found
         if self.marks.last is not None and stamp <= self.marks.last:
             return None
-        return self.wanted + SOME_MISSING
+        return self.wanted + _UNKNOWN
 
 
 def _offset(line: bytes) -> int:
