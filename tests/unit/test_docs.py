@@ -69,7 +69,7 @@ def test_every_command_says_what_it_does(name: str) -> None:
 
 def test_documents_point_at_files_that_exist() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        for target in re.findall(r"\]\(([^)#: ]+)[^)]*\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
@@ -90,3 +90,17 @@ def test_every_test_that_the_list_of_threats_names_exists() -> None:
     for path, test in named:
         source = (ROOT / "tests" / path).read_text()
         assert not test or f"def {test}(" in source, f"{path}::{test}"
+
+
+def test_every_cell_about_a_fault_names_tests_that_exist() -> None:
+    page = ROOT / "docs" / "reliability.md"
+    table = page.read_text().partition("## Each call, each fault")[2].partition("\n## ")[0]
+    rows = [line.split("|")[2:-1] for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 10
+    for cell in (cell for row in rows for cell in row):
+        named = re.findall(r'\]\(([^ )]+) "([^"]+)"\)', cell)
+        assert named, f"no test: {cell}"
+        for place, tests in named:
+            text = (page.parent / place).read_text()
+            missing = [test for test in tests.split() if f"def {test}(" not in text]
+            assert not missing, f"{place}: {missing}"
