@@ -1,8 +1,8 @@
-"""Conformance tests for runners: derive a class, give it a fixture `stage`.
+"""Conformance tests for runners: derive a class, give it a fixture `driver`.
 
 `RunnerSuite` is for every runner, `QueueingRunnerSuite` for those whose backend schedules by
-itself. The tests use the port alone. A `Stage` makes a backend run a job that follows a
-`Play`, and inspects the backend without the runner.
+itself. The tests use the port alone. A `BackendDriver` makes a backend run a job that follows a
+`Scenario`, and inspects the backend without the runner.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ _KILLED = Ending(137, signal=9)
 
 
 @dataclass(frozen=True, slots=True)
-class Play:
+class Scenario:
     """What one workload does, and what goes wrong with it."""
 
     #: Printed right after the start.
     output: bytes = b""
     exit_code: int = 0
-    #: Runs on after its output until `Stage.release` or a stop.
+    #: Runs on after its output until `BackendDriver.release` or a stop.
     waits: bool = False
     ignores_term: bool = False
     #: Why it is pending after its start; it runs after as many calls of `place`.
@@ -64,7 +64,7 @@ class Play:
     log_hangs: bool = False
 
 
-class Stage(Protocol):
+class BackendDriver(Protocol):
     """One backend under test."""
 
     #: A resource argument that is refused unless an administrator allows it.
@@ -73,8 +73,8 @@ class Stage(Protocol):
     def runner(self) -> RunnerPort:
         """A runner as a new process of the agent would have it: nothing remembered."""
 
-    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        """A request for a job that acts out a play; same item and attempt, same name."""
+    def request(self, scenario: Scenario, item: str = "item", attempt: int = 1) -> RunRequest:
+        """A request for a job that runs a scenario; same item and attempt, same name."""
 
     async def release(self, name: str) -> None:
         """Let a waiting job go on to its end."""
@@ -166,10 +166,10 @@ def bare(ending: Ending) -> Ending:
 class RunnerSuite:
     """The tests; each works on workloads of its own."""
 
-    async def test_job_runs_to_its_end(self, stage: Stage) -> None:
+    async def test_job_runs_to_its_end(self, driver: BackendDriver) -> None:
         """Output, exit code and times of a job that succeeds."""
-        runner = stage.runner()
-        request = stage.request(Play(b"hello\n"))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"hello\n"))
         workload = await launched(runner, request)
         ending = await ended(runner, workload)
         assert workload.state is WorkloadState.RUNNING
@@ -177,145 +177,147 @@ class RunnerSuite:
         assert bare(ending) == Ending(0)
         assert ending.finished_at is not None
         assert await read_all(runner, workload) == b"hello\n"
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
 
-    async def test_exit_code_is_the_jobs_own(self, stage: Stage) -> None:
+    async def test_exit_code_is_the_jobs_own(self, driver: BackendDriver) -> None:
         """A failure is a value."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(exit_code=7)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(exit_code=7)))
         assert bare(await ended(runner, workload)) == Ending(7)
 
-    async def test_creating_does_not_start(self, stage: Stage) -> None:
+    async def test_creating_does_not_start(self, driver: BackendDriver) -> None:
         """Nothing runs before the permit."""
-        runner = stage.runner()
-        request = stage.request(Play())
+        runner = driver.runner()
+        request = driver.request(Scenario())
         await runner.create(request)
         found = await runner.find(request.name)
         assert found is not None
         assert found.state is WorkloadState.CREATED
         assert found.started_at is None
         assert found.lease == request.lease
-        assert await stage.starts(request.name) == 0
+        assert await driver.starts(request.name) == 0
 
-    async def test_creating_again_adopts_what_is_there(self, stage: Stage) -> None:
+    async def test_creating_again_adopts_what_is_there(self, driver: BackendDriver) -> None:
         """The same attempt twice is one workload, in whatever state it is."""
-        request = stage.request(Play(b"up\n", waits=True))
-        first = await stage.runner().create(request)
-        again = await stage.runner().create(request)
+        request = driver.request(Scenario(b"up\n", waits=True))
+        first = await driver.runner().create(request)
+        again = await driver.runner().create(request)
         assert again.id == first.id
         assert again.state is WorkloadState.CREATED
-        runner = stage.runner()
+        runner = driver.runner()
         await started(runner, again)
         await first_piece(runner, again)
         assert (await runner.create(request)).state is WorkloadState.RUNNING
         await runner.stop(again, 5)
         assert (await runner.create(request)).state is WorkloadState.EXITED
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
 
     async def test_a_later_lease_does_not_run_what_an_earlier_one_created(
-        self, stage: Stage
+        self, driver: BackendDriver
     ) -> None:
         """Its token, its devices and its arguments went with the lease that had them."""
-        earlier = stage.request(Play(b"earlier\n"))
-        await stage.runner().create(earlier)
-        later = leased_again(stage.request(Play(b"later\n", exit_code=3)))
-        runner = stage.runner()
+        earlier = driver.request(Scenario(b"earlier\n"))
+        await driver.runner().create(earlier)
+        later = leased_again(driver.request(Scenario(b"later\n", exit_code=3)))
+        runner = driver.runner()
         workload = await runner.create(later)
         assert workload.state is WorkloadState.CREATED
         assert workload.lease == later.lease
         assert [one.lease for one in await runner.owned()] == [later.lease]
         await started(runner, workload)
         assert bare(await ended(runner, workload)) == Ending(3)
-        assert await stage.starts(later.name) == 1
+        assert await driver.starts(later.name) == 1
 
-    async def test_what_an_earlier_lease_started_is_adopted(self, stage: Stage) -> None:
+    async def test_what_an_earlier_lease_started_is_adopted(self, driver: BackendDriver) -> None:
         """It runs or ran: nothing is created, and nothing is started, beside it."""
-        earlier = stage.request(Play(b"up\n", waits=True))
-        first = await launched(stage.runner(), earlier)
+        earlier = driver.request(Scenario(b"up\n", waits=True))
+        first = await launched(driver.runner(), earlier)
         later = leased_again(earlier)
-        found = await stage.runner().create(later)
+        found = await driver.runner().create(later)
         assert (found.id, found.state) == (first.id, WorkloadState.RUNNING)
         assert found.lease == earlier.lease
-        await started_before(stage.runner(), found)
-        await stage.release(earlier.name)
-        await ended(stage.runner(), found)
-        assert await stage.starts(earlier.name) == 1
+        await started_before(driver.runner(), found)
+        await driver.release(earlier.name)
+        await ended(driver.runner(), found)
+        assert await driver.starts(earlier.name) == 1
 
-    async def test_what_a_later_lease_created_is_left_alone(self, stage: Stage) -> None:
+    async def test_what_a_later_lease_created_is_left_alone(self, driver: BackendDriver) -> None:
         """A caller with a lost lease neither uses nor removes it."""
-        earlier = stage.request(Play())
-        late = stage.runner()
+        earlier = driver.request(Scenario())
+        late = driver.runner()
         lost = await late.create(earlier)
-        created = await stage.runner().create(leased_again(earlier))
+        created = await driver.runner().create(leased_again(earlier))
         await raised(FencedError, late.create(earlier))
         await late.destroy(lost)
-        found = await stage.runner().find(earlier.name)
+        found = await driver.runner().find(earlier.name)
         assert found is not None
         assert (found.id, found.lease) == (created.id, created.lease)
 
-    async def test_a_foreign_name_is_refused(self, stage: Stage) -> None:
+    async def test_a_foreign_name_is_refused(self, driver: BackendDriver) -> None:
         """What is not ours is neither adopted nor touched."""
-        request = stage.request(Play())
-        await stage.occupy(request.name)
-        error = await raised(JobError, stage.runner().create(request))
+        request = driver.request(Scenario())
+        await driver.occupy(request.name)
+        error = await raised(JobError, driver.runner().create(request))
         assert error.cause is Cause.START_FAILED
         assert request.name in error.message
-        assert await stage.runner().find(request.name) is None
+        assert await driver.runner().find(request.name) is None
 
-    async def test_a_running_job_is_not_started_again(self, stage: Stage) -> None:
+    async def test_a_running_job_is_not_started_again(self, driver: BackendDriver) -> None:
         """Neither by its starter nor by another agent."""
-        runner = stage.runner()
-        request = stage.request(Play(b"up\n", waits=True))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"up\n", waits=True))
         created = await runner.create(request)
         running = await started(runner, created)
         await first_piece(runner, created)
-        for again, seen in ((runner, created), (runner, running), (stage.runner(), created)):
+        for again, seen in ((runner, created), (runner, running), (driver.runner(), created)):
             found = await started_before(again, seen)
             assert (found.id, found.state) == (created.id, WorkloadState.RUNNING)
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
 
-    async def test_an_ended_job_is_not_started_again(self, stage: Stage) -> None:
+    async def test_an_ended_job_is_not_started_again(self, driver: BackendDriver) -> None:
         """An engine would run it a second time."""
-        runner = stage.runner()
-        request = stage.request(Play(b"once\n"))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"once\n"))
         created = await runner.create(request)
         await ended(runner, await started(runner, created))
-        for again in (runner, stage.runner()):
+        for again in (runner, driver.runner()):
             assert (await started_before(again, created)).state is WorkloadState.EXITED
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
         assert await read_all(runner, created) == b"once\n"
 
-    async def test_a_start_that_was_sent_is_settled_and_not_sent_again(self, stage: Stage) -> None:
+    async def test_a_start_that_was_sent_is_settled_and_not_sent_again(
+        self, driver: BackendDriver
+    ) -> None:
         """By another agent, which does not know that it was sent."""
-        created = await launched(stage.runner(), stage.request(Play(b"once\n", waits=True)))
+        created = await launched(driver.runner(), driver.request(Scenario(b"once\n", waits=True)))
         for state in (WorkloadState.RUNNING, WorkloadState.EXITED):
-            result = await stage.runner().settle(created)
+            result = await driver.runner().settle(created)
             assert isinstance(result, Started)
             assert (result.workload.id, result.workload.state) == (created.id, state)
-            await stage.release(created.name)
-            await ended(stage.runner(), created)
-        assert await stage.starts(created.name) == 1
+            await driver.release(created.name)
+            await ended(driver.runner(), created)
+        assert await driver.starts(created.name) == 1
 
-    async def test_two_starts_at_once_are_one(self, stage: Stage) -> None:
+    async def test_two_starts_at_once_are_one(self, driver: BackendDriver) -> None:
         """At most one of two racing agents starts it."""
-        request = stage.request(Play(b"up\n", waits=True))
-        created = await stage.runner().create(request)
-        tries = [stage.runner().start(created), stage.runner().start(created)]
+        request = driver.request(Scenario(b"up\n", waits=True))
+        created = await driver.runner().create(request)
+        tries = [driver.runner().start(created), driver.runner().start(created)]
         results = await asyncio.gather(*tries)
         assert sorted(isinstance(one, Started) and one.before for one in results) == [False, True]
-        await first_piece(stage.runner(), created)
-        assert await stage.starts(request.name) == 1
+        await first_piece(driver.runner(), created)
+        assert await driver.starts(request.name) == 1
 
-    async def test_another_agent_finds_everything(self, stage: Stage) -> None:
+    async def test_another_agent_finds_everything(self, driver: BackendDriver) -> None:
         """What a killed agent left, in every state."""
-        runner = stage.runner()
-        requests = [stage.request(Play(waits=True), item) for item in ("one", "two", "three")]
+        runner = driver.runner()
+        requests = [driver.request(Scenario(waits=True), item) for item in ("one", "two", "three")]
         created = [await runner.create(request) for request in requests]
         await started(runner, created[1])
         await started(runner, created[2])
-        await stage.release(created[2].name)
+        await driver.release(created[2].name)
         await ended(runner, created[2])
-        found = {workload.name: workload for workload in await stage.runner().owned()}
+        found = {workload.name: workload for workload in await driver.runner().owned()}
         states = [found[request.name].state for request in requests]
         running = WorkloadState.RUNNING
         assert states == [WorkloadState.CREATED, running, WorkloadState.EXITED]
@@ -326,106 +328,108 @@ class RunnerSuite:
         assert ending is not None
         assert bare(ending) == Ending(0)
 
-    async def test_another_agent_gets_the_whole_log_and_the_exit_code(self, stage: Stage) -> None:
+    async def test_another_agent_gets_the_whole_log_and_the_exit_code(
+        self, driver: BackendDriver
+    ) -> None:
         """Adoption loses nothing, while it runs and after its end."""
-        request = stage.request(Play(b"first\nlast\n", exit_code=3, waits=True))
-        workload = await launched(stage.runner(), request)
-        adopter = stage.runner()
+        request = driver.request(Scenario(b"first\nlast\n", exit_code=3, waits=True))
+        workload = await launched(driver.runner(), request)
+        adopter = driver.runner()
         reading = asyncio.create_task(read_all(adopter, workload))
         waiting = asyncio.create_task(ended(adopter, workload))
-        await stage.release(request.name)
+        await driver.release(request.name)
         assert bare(await waiting) == Ending(3)
         assert await reading == b"first\nlast\n"
-        late = stage.runner()
+        late = driver.runner()
         assert bare(await ended(late, workload)) == Ending(3)
         assert await read_all(late, workload) == b"first\nlast\n"
 
-    async def test_a_log_can_be_read_from_any_position(self, stage: Stage) -> None:
+    async def test_a_log_can_be_read_from_any_position(self, driver: BackendDriver) -> None:
         """Resuming after a restart: by bytes after a piece's position, kept as text."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"one\ntwo\nthree\n")))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"one\ntwo\nthree\n")))
         await ended(runner, workload)
         first = await first_piece(runner, workload)
         kept = LogPosition.from_text(first.position.to_text())
         assert kept == first.position
-        assert await read_all(stage.runner(), workload, kept.after(4)) == b"two\nthree\n"
+        assert await read_all(driver.runner(), workload, kept.after(4)) == b"two\nthree\n"
         assert await read_all(runner, workload, kept.after(6)) == b"o\nthree\n"
         assert await read_all(runner, workload, kept.after(14)) == b""
         assert await read_all(runner, workload, kept.after(6).after(-6)) == b"one\ntwo\nthree\n"
 
-    async def test_a_log_is_followed_while_the_job_runs(self, stage: Stage) -> None:
+    async def test_a_log_is_followed_while_the_job_runs(self, driver: BackendDriver) -> None:
         """The first line comes before the end."""
-        runner = stage.runner()
-        request = stage.request(Play(b"soon\n", waits=True))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"soon\n", waits=True))
         workload = await launched(runner, request)
         pieces = runner.logs(workload, LOG_START)
         first = await anext(pieces)
         assert (first.data, first.missing) == (b"soon\n", 0)
-        await stage.release(request.name)
+        await driver.release(request.name)
         assert [piece async for piece in pieces] == []
 
-    async def test_a_log_keeps_every_byte(self, stage: Stage) -> None:
+    async def test_a_log_keeps_every_byte(self, driver: BackendDriver) -> None:
         """Colours, progress bars, what is no text, and no newline at the end."""
         output = b"\x1b[31mred\x1b[0m\r 50%\r100%\n\xff\xfe\x00\n" + b"\xc3\xa9" * 20_000 + b"\nend"
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(output)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(output)))
         await ended(runner, workload)
         assert await read_all(runner, workload) == output
 
-    async def test_a_long_log_arrives_whole(self, stage: Stage) -> None:
+    async def test_a_long_log_arrives_whole(self, driver: BackendDriver) -> None:
         """Short and long lines, three megabytes."""
         output = b"".join(b"%d %s\n" % (n, b"x" * (n % 3000)) for n in range(2000))
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(output)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(output)))
         assert await read_all(runner, workload) == output
 
-    async def test_stop_ends_a_job_by_sigterm(self, stage: Stage) -> None:
+    async def test_stop_ends_a_job_by_sigterm(self, driver: BackendDriver) -> None:
         """Most jobs need no more."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
         await first_piece(runner, workload)
         await runner.stop(workload, 60)
         assert bare(await ended(runner, workload)) == _TERMINATED
 
-    async def test_stop_kills_a_job_that_ignores_sigterm(self, stage: Stage) -> None:
+    async def test_stop_kills_a_job_that_ignores_sigterm(self, driver: BackendDriver) -> None:
         """After the grace it is dead."""
-        runner = stage.runner()
-        play = Play(b"deaf\n", waits=True, ignores_term=True)
-        workload = await launched(runner, stage.request(play))
+        runner = driver.runner()
+        scenario = Scenario(b"deaf\n", waits=True, ignores_term=True)
+        workload = await launched(runner, driver.request(scenario))
         await first_piece(runner, workload)
         await runner.stop(workload, 1)
         assert bare(await ended(runner, workload)) == _KILLED
 
-    async def test_stop_and_destroy_are_always_legal(self, stage: Stage) -> None:
+    async def test_stop_and_destroy_are_always_legal(self, driver: BackendDriver) -> None:
         """Without a start, twice, after the end, after the removal."""
-        runner = stage.runner()
-        request = stage.request(Play())
+        runner = driver.runner()
+        request = driver.request(Scenario())
         unstarted = await runner.create(request)
         await runner.stop(unstarted, 1)
         await runner.destroy(unstarted)
         assert await runner.find(request.name) is None
         await runner.stop(unstarted, 1)
         await runner.destroy(unstarted)
-        over = await launched(runner, stage.request(Play(), "other"))
+        over = await launched(runner, driver.request(Scenario(), "other"))
         await ended(runner, over)
         await runner.stop(over, 1)
         await runner.stop(over, 1)
         await runner.destroy(over)
         assert await runner.owned() == []
 
-    async def test_destroy_removes_a_running_job(self, stage: Stage) -> None:
+    async def test_destroy_removes_a_running_job(self, driver: BackendDriver) -> None:
         """Nothing of it is left."""
-        runner = stage.runner()
-        request = stage.request(Play(waits=True))
+        runner = driver.runner()
+        request = driver.request(Scenario(waits=True))
         workload = await launched(runner, request)
         await runner.destroy(workload)
         assert await runner.find(request.name) is None
         assert await runner.owned() == []
 
-    async def test_cancelled_calls_do_not_harm_the_job(self, stage: Stage) -> None:
+    async def test_cancelled_calls_do_not_harm_the_job(self, driver: BackendDriver) -> None:
         """Waiting and following can be given up and taken up again."""
-        runner = stage.runner()
-        request = stage.request(Play(b"on\n", exit_code=4, waits=True))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"on\n", exit_code=4, waits=True))
         workload = await launched(runner, request)
         await first_piece(runner, workload)
         tasks = [
@@ -440,68 +444,72 @@ class RunnerSuite:
         found = await runner.find(request.name)
         assert found is not None
         assert found.state is WorkloadState.RUNNING
-        await stage.release(request.name)
+        await driver.release(request.name)
         assert bare(await ended(runner, workload)) == Ending(4)
 
-    async def test_a_vanished_job_is_lost(self, stage: Stage) -> None:
+    async def test_a_vanished_job_is_lost(self, driver: BackendDriver) -> None:
         """Its ending is unknown, to the present watcher and to later ones."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"here\n", waits=True)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"here\n", waits=True)))
         await first_piece(runner, workload)
         waiting = asyncio.create_task(ended(runner, workload))
-        await stage.vanish(workload)
-        for ending in (await waiting, await ended(stage.runner(), workload)):
+        await driver.vanish(workload)
+        for ending in (await waiting, await ended(driver.runner(), workload)):
             assert (ending.exit_code, ending.cause) == (None, Cause.LOST_WORKLOAD)
             assert workload.name in ending.message
 
-    async def test_watching_tells_that_it_ran_and_then_how_it_ended(self, stage: Stage) -> None:
+    async def test_watching_tells_that_it_ran_and_then_how_it_ended(
+        self, driver: BackendDriver
+    ) -> None:
         """Also of a job that had ended before anybody watched."""
-        runner = stage.runner()
-        request = stage.request(Play(b"up\n", exit_code=2, waits=True))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"up\n", exit_code=2, waits=True))
         workload = await launched(runner, request)
         watching = asyncio.create_task(watched(runner, workload))
         await first_piece(runner, workload)
-        await stage.release(request.name)
+        await driver.release(request.name)
         progress = await watching
-        found = await stage.runner().find(request.name)
+        found = await driver.runner().find(request.name)
         assert found is not None
-        for each in (progress, await watched(stage.runner(), found)):
+        for each in (progress, await watched(driver.runner(), found)):
             running, end = each[-2:]
             assert isinstance(running, Running)
             assert running.since is not None
             assert isinstance(end, Ended)
             assert bare(end.ending) == Ending(2)
 
-    async def test_a_preview_calls_nothing_and_shows_the_command(self, stage: Stage) -> None:
+    async def test_a_preview_calls_nothing_and_shows_the_command(
+        self, driver: BackendDriver
+    ) -> None:
         """What would be sent to the backend."""
-        request = replace(stage.request(Play()), command=("train", "--fast"), args=("1",))
-        assert "--fast" in repr(stage.runner().preview(request))
-        assert await stage.runner().owned() == []
-        assert await stage.starts(request.name) == 0
+        request = replace(driver.request(Scenario()), command=("train", "--fast"), args=("1",))
+        assert "--fast" in repr(driver.runner().preview(request))
+        assert await driver.runner().owned() == []
+        assert await driver.starts(request.name) == 0
 
-    async def test_a_refused_argument_is_named(self, stage: Stage) -> None:
+    async def test_a_refused_argument_is_named(self, driver: BackendDriver) -> None:
         """Before anything is created."""
-        runner = stage.runner()
+        runner = driver.runner()
         runner.check({})
         runner.demand({})
 
         async def checked() -> None:
-            runner.check({stage.refused_argument: "yes"})
+            runner.check({driver.refused_argument: "yes"})
 
         error = await raised(PolicyError, checked())
         assert error.cause is Cause.POLICY_RESOURCE
-        assert stage.refused_argument in error.message
+        assert driver.refused_argument in error.message
 
-    async def test_an_unknown_name_is_not_found(self, stage: Stage) -> None:
+    async def test_an_unknown_name_is_not_found(self, driver: BackendDriver) -> None:
         """Nothing there, in any state."""
-        assert await stage.runner().find("launch-nothing-of-this-name-1") is None
+        assert await driver.runner().find("launch-nothing-of-this-name-1") is None
 
-    async def test_the_backend_has_one_identity(self, stage: Stage) -> None:
+    async def test_the_backend_has_one_identity(self, driver: BackendDriver) -> None:
         """Who shares it may adopt."""
-        assert await stage.runner().backend_id() == await stage.runner().backend_id()
+        assert await driver.runner().backend_id() == await driver.runner().backend_id()
 
 
-class QueueingStage(Stage, Protocol):
+class QueueingDriver(BackendDriver, Protocol):
     """A backend that finds a place for a started job when it sees fit."""
 
     async def place(self, name: str) -> None:
@@ -522,44 +530,44 @@ class QueueingRunnerSuite(RunnerSuite):
     """More tests, for runners whose backend queues and whose starts may be repeated."""
 
     async def test_a_started_job_is_pending_until_it_has_a_place(
-        self, stage: QueueingStage
+        self, driver: QueueingDriver
     ) -> None:
         """Each reason once, with its cause; then it runs."""
-        runner = stage.runner()
-        request = stage.request(Play(b"ran\n", exit_code=3, pending=(_FIRST, _THEN)))
+        runner = driver.runner()
+        request = driver.request(Scenario(b"ran\n", exit_code=3, pending=(_FIRST, _THEN)))
         workload = await launched(runner, request)
         assert workload.state is WorkloadState.PENDING
         assert workload.started_at is None
-        assert (await started_before(stage.runner(), workload)).state is WorkloadState.PENDING
+        assert (await started_before(driver.runner(), workload)).state is WorkloadState.PENDING
         watching = runner.watch(workload)
         for reason in (_FIRST, _THEN):
             pending = await anext(watching)
             assert isinstance(pending, Pending)
             assert pending.since is not None
             assert (pending.cause, pending.message) == (reason.cause, reason.message)
-            await stage.place(request.name)
+            await driver.place(request.name)
         running, end = [each async for each in watching]
         assert isinstance(running, Running)
         assert isinstance(end, Ended)
         assert bare(end.ending) == Ending(3)
         assert await read_all(runner, workload) == b"ran\n"
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
 
-    async def test_another_agent_finds_a_pending_job(self, stage: QueueingStage) -> None:
+    async def test_another_agent_finds_a_pending_job(self, driver: QueueingDriver) -> None:
         """It was started; it is not started again."""
-        request = stage.request(Play(pending=(_FIRST,)))
-        await launched(stage.runner(), request)
-        adopter = stage.runner()
+        request = driver.request(Scenario(pending=(_FIRST,)))
+        await launched(driver.runner(), request)
+        adopter = driver.runner()
         (found,) = await adopter.owned()
         assert found.state is WorkloadState.PENDING
-        await stage.place(request.name)
+        await driver.place(request.name)
         assert bare(await ended(adopter, found)) == Ending(0)
-        assert await stage.starts(request.name) == 1
+        assert await driver.starts(request.name) == 1
 
-    async def test_a_pending_job_can_be_stopped(self, stage: QueueingStage) -> None:
+    async def test_a_pending_job_can_be_stopped(self, driver: QueueingDriver) -> None:
         """It never runs, and watchers get an ending."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"no\n", pending=(_FIRST,))))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"no\n", pending=(_FIRST,))))
         watching = asyncio.create_task(watched(runner, workload))
         await runner.stop(workload, 5)
         progress = await watching
@@ -567,34 +575,34 @@ class QueueingRunnerSuite(RunnerSuite):
         await runner.destroy(workload)
         assert await runner.owned() == []
 
-    async def test_preemption_is_a_cause(self, stage: QueueingStage) -> None:
+    async def test_preemption_is_a_cause(self, driver: QueueingDriver) -> None:
         """Whatever the exit code."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
         await first_piece(runner, workload)
-        await stage.preempt(workload.name)
+        await driver.preempt(workload.name)
         ending = await ended(runner, workload)
         assert ending.cause is Cause.PREEMPTED
         assert ending.message
 
-    async def test_a_lost_node_is_a_cause(self, stage: QueueingStage) -> None:
+    async def test_a_lost_node_is_a_cause(self, driver: QueueingDriver) -> None:
         """The result of the job is unknown."""
-        runner = stage.runner()
-        workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+        runner = driver.runner()
+        workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
         await first_piece(runner, workload)
-        await stage.lose_node(workload.name)
+        await driver.lose_node(workload.name)
         ending = await ended(runner, workload)
         assert (ending.exit_code, ending.cause) == (None, Cause.LOST_NODE)
 
-    async def test_a_start_that_was_lost_is_repeated(self, stage: QueueingStage) -> None:
+    async def test_a_start_that_was_lost_is_repeated(self, driver: QueueingDriver) -> None:
         """The name is the fence: repeating it is safe, and settles what happened."""
-        for item, play in (
-            ("request", Play(starts_lost=1)),
-            ("answer", Play(start_answer_lost=True)),
+        for item, scenario in (
+            ("request", Scenario(starts_lost=1)),
+            ("answer", Scenario(start_answer_lost=True)),
         ):
-            runner = stage.runner()
-            request = stage.request(play, item)
+            runner = driver.runner()
+            request = driver.request(scenario, item)
             result = await runner.start(await runner.create(request))
             assert isinstance(result, Started)
             assert bare(await ended(runner, result.workload)) == Ending(0)
-            assert await stage.starts(request.name) == 1
+            assert await driver.starts(request.name) == 1

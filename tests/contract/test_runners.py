@@ -7,32 +7,32 @@ from pathlib import Path
 import pytest
 
 from agent.testing.runner_suite import QueueingRunnerSuite, RunnerSuite
-from tests.contract.runner_stages import DockerStage, ProcessStage, ScriptedStage
+from tests.contract.runner_drivers import DockerDriver, ProcessDriver, ScriptedDriver
 from tests.infrastructure.state import DockerFacts
 
 
 class TestScriptedRunner(QueueingRunnerSuite):
     @pytest.fixture
-    def stage(self, tmp_path: Path) -> ScriptedStage:
-        return ScriptedStage(tmp_path)
+    def driver(self, tmp_path: Path) -> ScriptedDriver:
+        return ScriptedDriver(tmp_path)
 
 
 class TestProcessRunner(RunnerSuite):
     @pytest.fixture
-    async def stage(
+    async def driver(
         self, tmp_path: Path, threads: ThreadPoolExecutor
-    ) -> AsyncIterator[ProcessStage]:
-        stage = ProcessStage(tmp_path, threads)
-        yield stage
-        await stage.clear()
+    ) -> AsyncIterator[ProcessDriver]:
+        driver = ProcessDriver(tmp_path, threads)
+        yield driver
+        await driver.clear()
 
 
 @pytest.mark.docker
 class TestDockerRunner(RunnerSuite):
     @pytest.fixture
-    async def stage(
+    async def driver(
         self, tmp_path: Path, threads: ThreadPoolExecutor, docker_engine: DockerFacts
-    ) -> AsyncIterator[DockerStage]:
-        stage = DockerStage(tmp_path, threads, docker_engine.host, docker_engine.shell_image)
-        yield stage
-        await stage.clear()
+    ) -> AsyncIterator[DockerDriver]:
+        driver = DockerDriver(tmp_path, threads, docker_engine.host, docker_engine.shell_image)
+        yield driver
+        await driver.clear()

@@ -36,7 +36,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.infrastructure.gates import Gate, Gates
 
 _KILLED: Final = 137
@@ -50,7 +50,7 @@ _START_TRIES: Final = 3
 class _Job:
     """A workload inside the engine."""
 
-    play: Play
+    scenario: Scenario
     request: RunRequest
     id: str
     #: Reasons that it still waits for; `None` before the start.
@@ -97,13 +97,13 @@ class _AnswerLostError(Exception):
 class ScriptedEngine:
     """The backend: workloads, their scripts, and a record of all calls."""
 
-    def __init__(self, play: Play | None = None, *, queues: bool = False) -> None:
+    def __init__(self, scenario: Scenario | None = None, *, queues: bool = False) -> None:
         #: Schedules by itself: the agent counts no resources for it.
         self.queues = queues
-        #: For workloads without a play of their own.
-        self.default = play or Play()
+        #: For workloads without a scenario of their own.
+        self.default = scenario or Scenario()
         #: By workload name.
-        self.plays: dict[str, Play] = {}
+        self.scenarios: dict[str, Scenario] = {}
         #: Every call that reached the engine: (`create`, name), (`start`, name), …
         self.calls: list[tuple[str, str]] = []
         #: Requests of all creations that took effect, in order.
@@ -125,9 +125,9 @@ class ScriptedEngine:
         return self._gates.hold(call)
 
     def release(self, name: str) -> None:
-        """Let a waiting job end as its play says."""
+        """Let a waiting job end as its scenario says."""
         job = self.workloads[name]
-        job.end(_ending(job.play))
+        job.end(_ending(job.scenario))
 
     def write(self, name: str, data: bytes) -> None:
         """Print more."""
@@ -204,7 +204,7 @@ class ScriptedEngine:
         """Accept the start of a workload."""
         self._starts[job.request.name] += 1
         job.accepted_at = datetime.now(UTC)
-        job.waiting = job.play.pending
+        job.waiting = job.scenario.pending
         if job.waiting:
             job.touch()
         else:
@@ -213,10 +213,10 @@ class ScriptedEngine:
     def _run(self, job: _Job) -> None:
         job.waiting = ()
         job.started_at = datetime.now(UTC)
-        job.log += job.play.output
+        job.log += job.scenario.output
         job.touch()
-        if not job.play.waits:
-            job.end(_ending(job.play))
+        if not job.scenario.waits:
+            job.end(_ending(job.scenario))
 
 
 class ScriptedRunner:
@@ -254,11 +254,11 @@ class ScriptedRunner:
         adopted = None if existing is None else _adopted(existing, request)
         if adopted is not None and not _is_void(adopted, request.lease):
             return adopted
-        play = engine.plays.get(request.name, engine.default)
-        if play.create_error is not None:
-            raise play.create_error
+        scenario = engine.scenarios.get(request.name, engine.default)
+        if scenario.create_error is not None:
+            raise scenario.create_error
         number = len(engine.created) + 1
-        job = _Job(play, request, f"scripted-{number:04d}")
+        job = _Job(scenario, request, f"scripted-{number:04d}")
         engine.workloads[request.name] = job
         engine.created.append(request)
         return job.seen()
@@ -305,13 +305,13 @@ class ScriptedRunner:
         job = self._job(workload)
         if job.waiting is not None:
             return Started(job.seen(), before=True)
-        if job.play.start_error is not None:
-            raise job.play.start_error
-        if job.starts_lost < job.play.starts_lost:
+        if job.scenario.start_error is not None:
+            raise job.scenario.start_error
+        if job.starts_lost < job.scenario.starts_lost:
             job.starts_lost += 1
             raise _AnswerLostError
         self._engine.begin(job)
-        if job.play.start_answer_lost:
+        if job.scenario.start_answer_lost:
             raise _AnswerLostError
         seen = job.seen()
         if seen.state is WorkloadState.EXITED:
@@ -335,7 +335,7 @@ class ScriptedRunner:
     ) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
         job = self._job(workload)
-        offset = max(position.skip, job.play.log_lost)
+        offset = max(position.skip, job.scenario.log_lost)
         missing = offset - position.skip
         while True:
             self._engine.answer()
@@ -344,7 +344,7 @@ class ScriptedRunner:
             if data:
                 yield LogPiece(LogPosition(skip=offset), data, missing)
                 offset, missing = offset + len(data), 0
-            elif (job.ending or job.gone) and not job.play.log_hangs:
+            elif (job.ending or job.gone) and not job.scenario.log_hangs:
                 return
             else:
                 await changed.wait()
@@ -383,7 +383,7 @@ class ScriptedRunner:
             message = "removed from the backend's queue before it ran"
             job.end(Ending(None, cause=Cause.START_FAILED, message=message))
             return
-        stubborn = job.play.ignores_term
+        stubborn = job.scenario.ignores_term
         code = _KILLED if stubborn else _TERMINATED
         job.end(Ending(code, signal=code - 128))
 
@@ -426,11 +426,11 @@ def _attempt(lease: Lease) -> tuple[str, int]:
     return lease.item_id, lease.attempt
 
 
-def _ending(play: Play) -> Ending:
-    if play.out_of_memory:
+def _ending(scenario: Scenario) -> Ending:
+    if scenario.out_of_memory:
         message = "killed because it used more memory than it was given"
         return Ending(_KILLED, 9, Cause.RUN_OUT_OF_MEMORY, message)
-    return Ending(play.exit_code)
+    return Ending(scenario.exit_code)
 
 
 def _vanished(workload: Workload) -> Ending:

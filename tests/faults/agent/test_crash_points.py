@@ -8,7 +8,7 @@ import pytest
 
 from agent.daemon.journal import Journal
 from agent.model.phase import TERMINAL, Errored, Lost, Phase, Succeeded
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 
 POINTS = [
@@ -35,7 +35,7 @@ DOUBTFUL_WITHOUT_JOURNAL = {*DOUBTFUL, ("permit", "after")}
 
 @pytest.mark.parametrize(("call", "when"), POINTS)
 async def test_a_short_job_survives_its_agent(harness: Harness, call: str, when: str) -> None:
-    harness.engine.default = Play(output=b"first\nlast\n")
+    harness.engine.default = Scenario(output=b"first\nlast\n")
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash(call, when))
     async with harness.running(state=left):
@@ -160,7 +160,7 @@ async def test_a_crash_around_a_write_of_the_journal(
 
 
 async def test_a_running_job_ends_while_its_agent_is_dead(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"x", exit_code=5, waits=True)
+    harness.engine.default = Scenario(output=b"x", exit_code=5, waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     harness.engine.release(harness.name(item))
@@ -181,7 +181,7 @@ async def test_what_vanished_after_a_possible_start_is_lost(harness: Harness) ->
 
 
 async def test_what_vanished_after_the_start_is_never_run_again(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     harness.engine.vanish(harness.name(item))
@@ -194,7 +194,7 @@ async def test_what_vanished_after_the_start_is_never_run_again(harness: Harness
 async def test_a_stop_requested_while_the_agent_was_dead_is_obeyed(
     harness: Harness,
 ) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     harness.plane.request_stop(item)
@@ -218,7 +218,7 @@ async def test_an_outcome_that_was_not_delivered_is_delivered_by_the_next_proces
 
 async def test_workloads_are_removed_only_when_their_attempt_is_over(harness: Harness) -> None:
     over, open_, hidden = (harness.plane.submit(IMAGE_JOB) for _ in range(3))
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     async with harness.running():
         for item in (over, open_, hidden):
             await harness.until_running(item)
@@ -233,7 +233,7 @@ async def test_workloads_are_removed_only_when_their_attempt_is_over(harness: Ha
 
 
 async def test_an_engine_that_does_not_answer_delays_adoption(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     harness.engine.go_away()

@@ -1,4 +1,4 @@
-"""Stages for tests of one runner alone."""
+"""Drivers for tests of one runner alone."""
 
 import shutil
 import tempfile
@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from tests.contract.runner_stages import DockerStage, ProcessStage
+from tests.contract.runner_drivers import DockerDriver, ProcessDriver
 from tests.infrastructure.engine import Engine, docker
 from tests.infrastructure.state import DockerFacts
 
 
 @pytest.fixture
-async def processes(tmp_path: Path, threads: ThreadPoolExecutor) -> AsyncIterator[ProcessStage]:
-    stage = ProcessStage(tmp_path, threads)
-    yield stage
-    await stage.clear()
+async def processes(tmp_path: Path, threads: ThreadPoolExecutor) -> AsyncIterator[ProcessDriver]:
+    driver = ProcessDriver(tmp_path, threads)
+    yield driver
+    await driver.clear()
 
 
 @pytest.fixture
 async def containers(
     tmp_path: Path, threads: ThreadPoolExecutor, docker_engine: DockerFacts
-) -> AsyncIterator[DockerStage]:
-    stage = DockerStage(tmp_path, threads, docker_engine.host, docker_engine.shell_image)
-    yield stage
-    await stage.clear()
+) -> AsyncIterator[DockerDriver]:
+    driver = DockerDriver(tmp_path, threads, docker_engine.host, docker_engine.shell_image)
+    yield driver
+    await driver.clear()
 
 
 @contextmanager
@@ -63,10 +63,10 @@ def live_engine(docker_engine: DockerFacts) -> Iterator[Engine]:
 @contextmanager
 def stage_on(
     engine: Engine, facts: DockerFacts, root: Path, threads: ThreadPoolExecutor
-) -> Iterator[DockerStage]:
+) -> Iterator[DockerDriver]:
     if not engine.daemon.pid():
         engine.start()
-    yield DockerStage(root, threads, engine.host, facts.shell_image)
+    yield DockerDriver(root, threads, engine.host, facts.shell_image)
     if not engine.daemon.pid():
         engine.start()
 
@@ -74,16 +74,16 @@ def stage_on(
 @pytest.fixture
 async def own(
     engine: Engine, docker_engine: DockerFacts, tmp_path: Path, threads: ThreadPoolExecutor
-) -> AsyncIterator[DockerStage]:
-    with stage_on(engine, docker_engine, tmp_path, threads) as stage:
-        yield stage
-    await stage.clear()
+) -> AsyncIterator[DockerDriver]:
+    with stage_on(engine, docker_engine, tmp_path, threads) as driver:
+        yield driver
+    await driver.clear()
 
 
 @pytest.fixture
 async def live(
     live_engine: Engine, docker_engine: DockerFacts, tmp_path: Path, threads: ThreadPoolExecutor
-) -> AsyncIterator[DockerStage]:
-    with stage_on(live_engine, docker_engine, tmp_path, threads) as stage:
-        yield stage
-    await stage.clear()
+) -> AsyncIterator[DockerDriver]:
+    with stage_on(live_engine, docker_engine, tmp_path, threads) as driver:
+        yield driver
+    await driver.clear()

@@ -6,20 +6,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agent.ports.runner import LOG_START
-from agent.testing.runner_suite import Play, ended, launched
-from tests.contract.runner_stages import DockerStage, ProcessStage
+from agent.testing.runner_suite import Scenario, ended, launched
+from tests.contract.runner_drivers import DockerDriver, ProcessDriver
 
 
 async def main(kind: str, root: Path, control_plane_id: str, *engine: str) -> None:
     threads = ThreadPoolExecutor(4)
     if kind == "docker":
-        stage: DockerStage | ProcessStage = DockerStage(root, threads, *engine)
+        driver: DockerDriver | ProcessDriver = DockerDriver(root, threads, *engine)
     else:
-        stage = ProcessStage(root, threads)
-    stage.scenes.control_plane_id = control_plane_id
-    runner = stage.runner()
-    play = Play(b"first line\nlast line\n", exit_code=5, waits=True)
-    workload = await launched(runner, stage.request(play))
+        driver = ProcessDriver(root, threads)
+    driver.folders.control_plane_id = control_plane_id
+    runner = driver.runner()
+    scenario = Scenario(b"first line\nlast line\n", exit_code=5, waits=True)
+    workload = await launched(runner, driver.request(scenario))
     waiting = asyncio.create_task(ended(runner, workload))
     async for _ in runner.logs(workload, LOG_START):
         print(workload.name, flush=True)

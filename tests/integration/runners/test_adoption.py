@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from agent.ports.runner import WorkloadState
-from agent.testing.runner_suite import Play, ended, read_all, started_before
-from tests.contract.runner_stages import DockerStage, ProcessStage
+from agent.testing.runner_suite import Scenario, ended, read_all, started_before
+from tests.contract.runner_drivers import DockerDriver, ProcessDriver
 
 STARTER = Path(__file__).with_name("starter.py")
 REPOSITORY = Path(__file__).parents[3]
@@ -33,32 +33,32 @@ async def start_and_be_killed(kind: str, root: Path, control_plane_id: str, *eng
     assert await agent.wait() == -signal.SIGKILL
 
 
-async def adopt(stage: DockerStage | ProcessStage) -> str:
+async def adopt(driver: DockerDriver | ProcessDriver) -> str:
     """What the next agent does; returns the workload's name."""
-    runner = stage.runner()
+    runner = driver.runner()
     (found,) = await runner.owned()
     assert found.state is WorkloadState.RUNNING
     assert found.started_at is not None
-    same = await runner.create(stage.request(Play(b"first line\nlast line\n")))
+    same = await runner.create(driver.request(Scenario(b"first line\nlast line\n")))
     assert same.id == found.id
     await started_before(runner, found)
     reading = asyncio.create_task(read_all(runner, found))
-    await stage.release(found.name)
+    await driver.release(found.name)
     assert (await ended(runner, found)).exit_code == 5
     assert await reading == b"first line\nlast line\n"
-    assert await stage.starts(found.name) == 1
+    assert await driver.starts(found.name) == 1
     return found.name
 
 
-async def test_a_process_outlives_its_agent(processes: ProcessStage, tmp_path: Path) -> None:
-    await start_and_be_killed("process", tmp_path, processes.scenes.control_plane_id)
+async def test_a_process_outlives_its_agent(processes: ProcessDriver, tmp_path: Path) -> None:
+    await start_and_be_killed("process", tmp_path, processes.folders.control_plane_id)
     await adopt(processes)
 
 
 async def test_a_process_that_ended_without_an_agent_is_reported(
-    processes: ProcessStage, tmp_path: Path
+    processes: ProcessDriver, tmp_path: Path
 ) -> None:
-    await start_and_be_killed("process", tmp_path, processes.scenes.control_plane_id)
+    await start_and_be_killed("process", tmp_path, processes.folders.control_plane_id)
     runner = processes.runner()
     (found,) = await runner.owned()
     await processes.release(found.name)
@@ -70,9 +70,9 @@ async def test_a_process_that_ended_without_an_agent_is_reported(
 
 
 @pytest.mark.docker
-async def test_a_container_outlives_its_agent(containers: DockerStage, tmp_path: Path) -> None:
+async def test_a_container_outlives_its_agent(containers: DockerDriver, tmp_path: Path) -> None:
     engine = (containers.config.host or "", containers.image.reference)
-    await start_and_be_killed("docker", tmp_path, containers.scenes.control_plane_id, *engine)
+    await start_and_be_killed("docker", tmp_path, containers.folders.control_plane_id, *engine)
     name = await adopt(containers)
     assert containers.events(name, "create") == 1
     assert containers.events(name, "start") == 1

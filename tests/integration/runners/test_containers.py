@@ -25,39 +25,39 @@ from agent.ports.runner import (
     StartUnknown,
     WorkloadState,
 )
-from agent.testing.runner_suite import Play, ended, launched, raised, read_all, started_before
-from tests.contract.runner_stages import TEST_LABEL, DockerStage
+from agent.testing.runner_suite import Scenario, ended, launched, raised, read_all, started_before
+from tests.contract.runner_drivers import TEST_LABEL, DockerDriver
 from tests.infrastructure.state import DockerFacts
 from tests.integration.runners.reading import read_whole
 
 pytestmark = pytest.mark.docker
 
 
-def inspected(stage: DockerStage, name: str) -> dict[str, Any]:
-    return dict(stage.client.inspect_container(name))
+def inspected(driver: DockerDriver, name: str) -> dict[str, Any]:
+    return dict(driver.client.inspect_container(name))
 
 
 # Facts of the engine: when one of these fails after an upgrade, read runners/docker again.
 
 
-async def bare_container(stage: DockerStage, *command: str) -> str:
-    labels = {TEST_LABEL: stage.scenes.control_plane_id}
+async def bare_container(driver: DockerDriver, *command: str) -> str:
+    labels = {TEST_LABEL: driver.folders.control_plane_id}
     config = {
-        "Image": stage.image.reference,
+        "Image": driver.image.reference,
         "Cmd": list(command),
         "Labels": labels,
         "HostConfig": {"NetworkMode": "host"},
     }
-    return str(stage.client.create_container_from_config(config)["Id"])
+    return str(driver.client.create_container_from_config(config)["Id"])
 
 
 @pytest.fixture
-async def engine(containers: DockerStage) -> Engine:
+async def engine(containers: DockerDriver) -> Engine:
     return containers.runner()._engine
 
 
 async def test_fact_starting_an_exited_container_runs_it_again(
-    containers: DockerStage, engine: Engine
+    containers: DockerDriver, engine: Engine
 ) -> None:
     container = await bare_container(containers, "echo", "ran")
     path = f"/containers/{container}"
@@ -68,7 +68,7 @@ async def test_fact_starting_an_exited_container_runs_it_again(
 
 
 async def test_fact_starting_a_running_container_is_not_modified(
-    containers: DockerStage, engine: Engine
+    containers: DockerDriver, engine: Engine
 ) -> None:
     container = await bare_container(containers, "sleep", "1000")
     answers = [await engine.call("POST", f"/containers/{container}/start") for _ in range(2)]
@@ -76,7 +76,7 @@ async def test_fact_starting_a_running_container_is_not_modified(
 
 
 async def test_fact_a_refused_start_leaves_no_start_time(
-    containers: DockerStage, engine: Engine
+    containers: DockerDriver, engine: Engine
 ) -> None:
     container = await bare_container(containers, "no-such-program")
     answer = await engine.call("POST", f"/containers/{container}/start")
@@ -86,14 +86,14 @@ async def test_fact_a_refused_start_leaves_no_start_time(
 
 
 async def test_fact_stopping_what_does_not_run_is_not_modified(
-    containers: DockerStage, engine: Engine
+    containers: DockerDriver, engine: Engine
 ) -> None:
     container = await bare_container(containers, "true")
     assert (await engine.call("POST", f"/containers/{container}/stop")).status == 304
 
 
-async def test_fact_a_taken_name_is_a_conflict(containers: DockerStage, engine: Engine) -> None:
-    request = containers.request(Play())
+async def test_fact_a_taken_name_is_a_conflict(containers: DockerDriver, engine: Engine) -> None:
+    request = containers.request(Scenario())
     await containers.occupy(request.name)
     answer = await engine.call(
         "POST", "/containers/create", params={"name": request.name}, body={"Image": "x"}
@@ -107,7 +107,7 @@ async def test_fact_a_taken_name_is_a_conflict(containers: DockerStage, engine: 
 
 
 async def test_fact_waiting_for_what_was_never_started_returns_at_once(
-    containers: DockerStage, engine: Engine
+    containers: DockerDriver, engine: Engine
 ) -> None:
     container = await bare_container(containers, "true")
     assert (await engine.call("POST", f"/containers/{container}/wait")).status == 200
@@ -116,35 +116,37 @@ async def test_fact_waiting_for_what_was_never_started_returns_at_once(
 # Causes.
 
 
-async def entry_point_ending(stage: DockerStage, *command: str, image: str | None = None) -> Ending:
-    runner = stage.runner()
-    request = stage.running("entry", *command)
+async def entry_point_ending(
+    driver: DockerDriver, *command: str, image: str | None = None
+) -> Ending:
+    runner = driver.runner()
+    request = driver.running("entry", *command)
     if image is not None:
-        request = stage.running("entry", *command, image=Image(image, "image-id", reused=True))
+        request = driver.running("entry", *command, image=Image(image, "image-id", reused=True))
     workload = await launched(runner, request)
     return await ended(runner, workload)
 
 
-async def test_a_command_that_the_image_lacks(containers: DockerStage) -> None:
+async def test_a_command_that_the_image_lacks(containers: DockerDriver) -> None:
     ending = await entry_point_ending(containers, "no-such-program")
     assert ending.cause is Cause.START_ENTRYPOINT
     assert "no-such-program" in ending.message
 
 
-async def test_a_command_that_cannot_be_executed(containers: DockerStage) -> None:
+async def test_a_command_that_cannot_be_executed(containers: DockerDriver) -> None:
     ending = await entry_point_ending(containers, "/etc/passwd")
     assert ending.cause is Cause.START_ENTRYPOINT
     assert "Permission denied" in ending.message
 
 
 async def test_an_image_for_another_architecture(
-    containers: DockerStage, docker_engine: DockerFacts
+    containers: DockerDriver, docker_engine: DockerFacts
 ) -> None:
     ending = await entry_point_ending(containers, "true", image=docker_engine.foreign_image)
     assert ending.cause is Cause.IMAGE_PLATFORM
 
 
-async def test_a_jobs_own_127_stays_an_exit_code(containers: DockerStage) -> None:
+async def test_a_jobs_own_127_stays_an_exit_code(containers: DockerDriver) -> None:
     runner = containers.runner()
     workload = await launched(runner, containers.running("own", "sh", "-c", "echo x; exit 127"))
     assert (await ended(runner, workload)).exit_code == 127
@@ -161,7 +163,7 @@ async def test_a_jobs_own_127_stays_an_exit_code(containers: DockerStage) -> Non
     ],
 )
 async def test_what_the_engine_refuses_to_create(
-    containers: DockerStage, image: str | None, arguments: dict[str, str], cause: Cause
+    containers: DockerDriver, image: str | None, arguments: dict[str, str], cause: Cause
 ) -> None:
     more = {} if image is None else {"image": Image(image, "digest", reused=True)}
     request = containers.running("refused", "true", arguments=arguments, **more)
@@ -170,7 +172,7 @@ async def test_what_the_engine_refuses_to_create(
     assert request.name in error.message
 
 
-async def test_jobs_that_need_more_memory_than_they_have(containers: DockerStage) -> None:
+async def test_jobs_that_need_more_memory_than_they_have(containers: DockerDriver) -> None:
     """Several at once: the engine's own notice of it is lost at times."""
     runner = containers.runner()
     eat = "a=xxxxxxxxxx; while :; do a=$a$a; done"
@@ -186,7 +188,7 @@ async def test_jobs_that_need_more_memory_than_they_have(containers: DockerStage
 
 
 async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     runner = containers.runner()
     allocation = Allocation(memory=64 * 1024**2)
@@ -197,7 +199,7 @@ async def test_a_job_that_somebody_kills_did_not_run_out_of_memory(
     assert (ending.exit_code, ending.signal, ending.cause) == (137, 9, None)
 
 
-async def test_a_device_that_the_engine_cannot_give(containers: DockerStage) -> None:
+async def test_a_device_that_the_engine_cannot_give(containers: DockerDriver) -> None:
     runner = containers.runner()
     request = containers.running("gpu", "true", allocation=Allocation(gpus=("0",)))
     created = await runner.create(request)
@@ -214,7 +216,7 @@ async def test_a_device_that_the_engine_cannot_give(containers: DockerStage) -> 
 # What a container gets.
 
 
-async def test_argv_environment_and_workdir_arrive_as_they_are(containers: DockerStage) -> None:
+async def test_argv_environment_and_workdir_arrive_as_they_are(containers: DockerDriver) -> None:
     args = ("a b", "", "'\"$HOME`x`\\", "line\nbreak", "ü")
     script = 'for a; do printf "%s|" "$a"; done; printf "%s|" "$VALUE"; pwd'
     request = containers.running(
@@ -234,7 +236,7 @@ async def test_argv_environment_and_workdir_arrive_as_they_are(containers: Docke
     assert (await read_all(runner, workload)).decode() == expected
 
 
-async def test_secrets_are_in_the_environment_and_nowhere_else(containers: DockerStage) -> None:
+async def test_secrets_are_in_the_environment_and_nowhere_else(containers: DockerDriver) -> None:
     request = containers.running("secret", "true", environment={"TOKEN": "sesame"})
     workload = await containers.runner().create(request)
     facts = inspected(containers, workload.id)
@@ -244,7 +246,7 @@ async def test_secrets_are_in_the_environment_and_nowhere_else(containers: Docke
 
 
 async def test_mounts_of_the_administrator_are_read_only(
-    containers: DockerStage, tmp_path: Path
+    containers: DockerDriver, tmp_path: Path
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "file").write_text("content\n")
@@ -260,14 +262,14 @@ async def test_mounts_of_the_administrator_are_read_only(
     )
 
 
-async def test_nothing_restarts_and_nothing_removes_itself(containers: DockerStage) -> None:
-    workload = await containers.runner().create(containers.request(Play()))
+async def test_nothing_restarts_and_nothing_removes_itself(containers: DockerDriver) -> None:
+    workload = await containers.runner().create(containers.request(Scenario()))
     host = inspected(containers, workload.id)["HostConfig"]
     assert host["RestartPolicy"]["Name"] in {"", "no"}
     assert host["AutoRemove"] is False
 
 
-async def test_stdout_and_stderr_are_one_log(containers: DockerStage) -> None:
+async def test_stdout_and_stderr_are_one_log(containers: DockerDriver) -> None:
     runner = containers.runner()
     script = "echo out; sleep 0.1; echo err >&2; sleep 0.1; echo out"
     workload = await launched(runner, containers.running("both", "sh", "-c", script))
@@ -275,8 +277,8 @@ async def test_stdout_and_stderr_are_one_log(containers: DockerStage) -> None:
     assert await read_all(runner, workload) == b"out\nerr\nout\n"
 
 
-async def test_containers_of_another_control_plane_are_not_ours(containers: DockerStage) -> None:
-    request = containers.request(Play())
+async def test_containers_of_another_control_plane_are_not_ours(containers: DockerDriver) -> None:
+    request = containers.request(Scenario())
     await containers.runner().create(request)
     labels = {**request.labels, "launch-agent.control-plane": "other-plane"}
     error = await raised(JobError, containers.runner().create(replace(request, labels=labels)))
@@ -287,7 +289,7 @@ async def test_containers_of_another_control_plane_are_not_ours(containers: Dock
 
 
 async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     runner = containers.runner()
     script = "head -c 100000000 /dev/zero"
@@ -298,12 +300,12 @@ async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
     assert taken < 32 * 1024**2
 
 
-async def rotated(stage: DockerStage, size: int, lines: int) -> tuple[list[LogPiece], bytes]:
+async def rotated(driver: DockerDriver, size: int, lines: int) -> tuple[list[LogPiece], bytes]:
     """A log whose head is gone, read from `RESUMED` on by an agent that came back.
 
     The first agent read 3.5 MB of it; `lines` lines of 1000 bytes came while none was there.
     """
-    config = stage.config.model_copy(update={"log_size": size})
+    config = driver.config.model_copy(update={"log_size": size})
     script = (
         # Slower than whoever reads: this is about what comes later, not about outrunning.
         "i=0; while [ $i -lt 3500 ]; do printf '%0999d\\n' $i; i=$((i+1));"
@@ -311,17 +313,17 @@ async def rotated(stage: DockerStage, size: int, lines: int) -> tuple[list[LogPi
         " while [ ! -e /scene/go ]; do sleep 0.02; done;"
         f" while [ $i -lt {3500 + lines} ]; do printf '%0999d\\n' $i; i=$((i+1)); done"
     )
-    request = replace(stage.request(Play()), command=("sh", "-c", script))
-    workload = await launched(stage.runner(config), request)
-    reading = stage.runner(config).logs(workload, LOG_START)
+    request = replace(driver.request(Scenario()), command=("sh", "-c", script))
+    workload = await launched(driver.runner(config), request)
+    reading = driver.runner(config).logs(workload, LOG_START)
     first = b""
     while not first.endswith(b"half\n"):
         first += (await anext(reading)).data
     await reading.aclose()
-    await stage.release(workload.name)
-    await ended(stage.runner(config), workload)
+    await driver.release(workload.name)
+    await ended(driver.runner(config), workload)
     pieces = [
-        piece async for piece in stage.runner(config).logs(workload, LogPosition(skip=RESUMED))
+        piece async for piece in driver.runner(config).logs(workload, LogPosition(skip=RESUMED))
     ]
     return pieces, first + b"".join(b"%0999d\n" % i for i in range(3500, 3500 + lines))
 
@@ -330,7 +332,7 @@ RESUMED = 3_200_123
 
 
 async def test_a_rotated_log_goes_on_at_the_byte_where_the_last_agent_was(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     """Its head is gone; marks tell where the rest belongs."""
     pieces, whole = await rotated(containers, 2 * 1024**2, 0)
@@ -340,7 +342,7 @@ async def test_a_rotated_log_goes_on_at_the_byte_where_the_last_agent_was(
 
 
 async def test_what_was_rotated_away_while_no_agent_was_there_is_reported(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     pieces, whole = await rotated(containers, 2 * 1024**2, 2500)
     rest = b"".join(piece.data for piece in pieces)
@@ -353,8 +355,8 @@ async def test_what_was_rotated_away_while_no_agent_was_there_is_reported(
 
 
 @pytest.fixture
-async def network(containers: DockerStage) -> AsyncIterator[DockerRunnerConfig]:
-    name = f"launch-test-{containers.scenes.control_plane_id}"
+async def network(containers: DockerDriver) -> AsyncIterator[DockerRunnerConfig]:
+    name = f"launch-test-{containers.folders.control_plane_id}"
     host = containers.config.host
     yield DockerRunnerConfig(host=host, network=name)
     await containers.clear()
@@ -365,7 +367,7 @@ async def network(containers: DockerStage) -> AsyncIterator[DockerRunnerConfig]:
 
 
 async def test_the_job_network_is_made_once_by_many(
-    containers: DockerStage, network: DockerRunnerConfig
+    containers: DockerDriver, network: DockerRunnerConfig
 ) -> None:
     runners = [containers.runner(network) for _ in range(4)]
     gateways = await asyncio.gather(*(runner.ensure_network() for runner in runners))
@@ -377,7 +379,7 @@ async def test_the_job_network_is_made_once_by_many(
 
 
 async def test_a_job_knows_its_host_by_name(
-    containers: DockerStage, network: DockerRunnerConfig
+    containers: DockerDriver, network: DockerRunnerConfig
 ) -> None:
     runner = containers.runner(network)
     script = "grep host.docker.internal /etc/hosts"
@@ -391,7 +393,7 @@ async def test_a_job_knows_its_host_by_name(
 
 
 async def test_a_network_that_was_pruned_is_made_again(
-    containers: DockerStage, network: DockerRunnerConfig
+    containers: DockerDriver, network: DockerRunnerConfig
 ) -> None:
     runner = containers.runner(network)
     created = await runner.create(containers.running("pruned", "true"))
@@ -402,7 +404,7 @@ async def test_a_network_that_was_pruned_is_made_again(
 
 
 async def test_a_network_without_the_hosts_address_is_a_configuration_error(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     config = DockerRunnerConfig(host=containers.config.host, network="none")
     error = await raised(ConfigError, containers.runner(config).ensure_network())
@@ -412,9 +414,9 @@ async def test_a_network_without_the_hosts_address_is_a_configuration_error(
 # The fence.
 
 
-async def test_a_cut_start_is_looked_at_and_not_repeated(containers: DockerStage) -> None:
+async def test_a_cut_start_is_looked_at_and_not_repeated(containers: DockerDriver) -> None:
     runner = containers.runner()
-    created = await runner.create(containers.request(Play(b"once\n")))
+    created = await runner.create(containers.request(Scenario(b"once\n")))
     runner._fresh.discard(created.id)  # what a cancelled start leaves
     containers.client.start(created.id)
     containers.client.wait(created.id)
@@ -422,8 +424,8 @@ async def test_a_cut_start_is_looked_at_and_not_repeated(containers: DockerStage
     assert containers.events(created.name, "start") == 1
 
 
-async def test_a_removed_container_cannot_be_started(containers: DockerStage) -> None:
-    created = await containers.runner().create(containers.request(Play()))
+async def test_a_removed_container_cannot_be_started(containers: DockerDriver) -> None:
+    created = await containers.runner().create(containers.request(Scenario()))
     containers.client.remove_container(created.id)
     result = await containers.runner().start(created)
     assert isinstance(result, StartUnknown)
@@ -431,7 +433,7 @@ async def test_a_removed_container_cannot_be_started(containers: DockerStage) ->
 
 
 async def test_values_of_arguments_are_checked_before_anything_is_made(
-    containers: DockerStage,
+    containers: DockerDriver,
 ) -> None:
     with pytest.raises(PolicyError, match="`ulimit`"):
         containers.runner().check({"ulimit": "many"})

@@ -7,16 +7,16 @@ import pytest
 from agent.docker.client import Engine as Client
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.testing.runner_suite import Play, ended, first_piece, launched, raised, read_all
-from tests.contract.runner_stages import DockerStage
+from agent.testing.runner_suite import Scenario, ended, first_piece, launched, raised, read_all
+from tests.contract.runner_drivers import DockerDriver
 from tests.infrastructure.engine import Engine
 
 pytestmark = pytest.mark.docker
 
 
-async def test_an_engine_that_stays_away_is_given_up(engine: Engine, own: DockerStage) -> None:
+async def test_an_engine_that_stays_away_is_given_up(engine: Engine, own: DockerDriver) -> None:
     runner = own.runner(outage_timeout=0.5)
-    workload = await launched(runner, own.request(Play(b"up\n", waits=True)))
+    workload = await launched(runner, own.request(Scenario(b"up\n", waits=True)))
     await first_piece(runner, workload)
     waiting = asyncio.create_task(ended(runner, workload))
     reading = asyncio.create_task(read_all(runner, workload))

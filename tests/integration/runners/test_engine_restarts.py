@@ -20,8 +20,8 @@ from agent.ports.runner import (
     WorkloadState,
 )
 from agent.runners.docker import runner as docker_runner
-from agent.testing.runner_suite import Play, bare, ended, first_piece, launched
-from tests.contract.runner_stages import DockerStage
+from agent.testing.runner_suite import Scenario, bare, ended, first_piece, launched
+from tests.contract.runner_drivers import DockerDriver
 from tests.infrastructure.engine import Engine
 
 pytestmark = pytest.mark.docker
@@ -46,35 +46,35 @@ async def restart(engine: Engine, down: Down) -> None:
     await asyncio.to_thread(engine.start)
 
 
-async def running(stage: DockerStage, item: str, exit_code: int = 0, **more: object) -> Workload:
+async def running(driver: DockerDriver, item: str, exit_code: int = 0, **more: object) -> Workload:
     """A job that an agent started which is gone now."""
-    runner = stage.runner()
-    play = Play(b"up\n", exit_code=exit_code, waits=True, **more)
-    workload = await launched(runner, stage.request(play, item))
+    runner = driver.runner()
+    scenario = Scenario(b"up\n", exit_code=exit_code, waits=True, **more)
+    workload = await launched(runner, driver.request(scenario, item))
     await first_piece(runner, workload)
     await runner.close()
     return workload
 
 
-async def over(stage: DockerStage, item: str, exit_code: int) -> Workload:
-    runner = stage.runner()
-    workload = await launched(runner, stage.request(Play(b"up\n", exit_code=exit_code), item))
+async def over(driver: DockerDriver, item: str, exit_code: int) -> Workload:
+    runner = driver.runner()
+    workload = await launched(runner, driver.request(Scenario(b"up\n", exit_code=exit_code), item))
     await ended(runner, workload)
     await runner.close()
     return workload
 
 
-async def adopted(stage: DockerStage, workload: Workload) -> Ending:
+async def adopted(driver: DockerDriver, workload: Workload) -> Ending:
     """What an agent is told that is started now."""
-    found = await stage.runner().find(workload.name)
+    found = await driver.runner().find(workload.name)
     assert found is not None
     assert found.started_at is not None
-    return bare(await ended(stage.runner(), found))
+    return bare(await ended(driver.runner(), found))
 
 
 @HOWS
 async def test_agent_and_engine_were_down_together(
-    engine: Engine, own: DockerStage, down: Down
+    engine: Engine, own: DockerDriver, down: Down
 ) -> None:
     """As with a restart of the machine: nobody knows whether the codes are the jobs' own."""
     jobs = [
@@ -89,10 +89,10 @@ async def test_agent_and_engine_were_down_together(
 
 @HOWS
 async def test_the_agent_watches_while_the_engine_is_restarted(
-    engine: Engine, own: DockerStage, down: Down
+    engine: Engine, own: DockerDriver, down: Down
 ) -> None:
     runner = own.runner()
-    workload = await launched(runner, own.request(Play(b"up\n", waits=True)))
+    workload = await launched(runner, own.request(Scenario(b"up\n", waits=True)))
     await first_piece(runner, workload)
     watching = asyncio.create_task(ended(runner, workload))
     await restart(engine, down)
@@ -101,7 +101,7 @@ async def test_the_agent_watches_while_the_engine_is_restarted(
     assert "was restarted" in ending.message
 
 
-async def test_only_the_agent_was_down(own: DockerStage) -> None:
+async def test_only_the_agent_was_down(own: DockerDriver) -> None:
     """The engine saw all of it: the code counts, also after the marker was pruned."""
     first, second = await running(own, "first", 3), await running(own, "second", 4)
     for job in (first, second):
@@ -114,7 +114,7 @@ async def test_only_the_agent_was_down(own: DockerStage) -> None:
 
 @HOWS
 async def test_a_job_that_outlives_its_engine_ends_under_the_next_one(
-    live_engine: Engine, live: DockerStage, down: Down
+    live_engine: Engine, live: DockerDriver, down: Down
 ) -> None:
     """That engine tells the true code, to an agent that found the job running under it."""
     job = await running(live, "outlives", 3)
@@ -133,7 +133,7 @@ async def test_a_job_that_outlives_its_engine_ends_under_the_next_one(
 
 @HOWS
 async def test_a_job_that_ends_while_its_engine_is_away_is_lost(
-    live_engine: Engine, live: DockerStage, down: Down
+    live_engine: Engine, live: DockerDriver, down: Down
 ) -> None:
     """The next engine says 255, whatever the job's code was."""
     job = await running(live, "alone", 3)
@@ -159,14 +159,14 @@ def processes_of(job: Workload) -> int:
     return count
 
 
-async def check_marker(engine: Engine, stage: DockerStage) -> None:
+async def check_marker(engine: Engine, driver: DockerDriver) -> None:
     """The facts about the engine on which the rule is built."""
     markers = []
     for down in (stop, kill):
-        runner = stage.runner()
+        runner = driver.runner()
         stream = await runner._process.stream()
         markers.append(stream.marker)
-        assert (await stage.runner()._process.stream()).marker == stream.marker
+        assert (await driver.runner()._process.stream()).marker == stream.marker
         await restart(engine, down)
         assert await runner._containers.inspect(stream.marker) is None
         assert stream.ended
@@ -176,22 +176,22 @@ async def check_marker(engine: Engine, stage: DockerStage) -> None:
 
 
 async def test_the_marker_lives_as_long_as_the_engines_process(
-    engine: Engine, own: DockerStage
+    engine: Engine, own: DockerDriver
 ) -> None:
     await check_marker(engine, own)
 
 
 async def test_the_marker_does_not_outlive_its_engine_with_live_restore(
-    live_engine: Engine, live: DockerStage
+    live_engine: Engine, live: DockerDriver
 ) -> None:
-    await launched(live.runner(), live.request(Play(waits=True)))
+    await launched(live.runner(), live.request(Scenario(waits=True)))
     await check_marker(live_engine, live)
 
 
-async def test_a_kill_by_somebody_else_is_the_jobs_end(own: DockerStage) -> None:
+async def test_a_kill_by_somebody_else_is_the_jobs_end(own: DockerDriver) -> None:
     """`docker stop` looks like an engine that stops, until that engine goes on."""
     runner = own.runner()
-    workload = await launched(runner, own.request(Play(b"up\n", waits=True)))
+    workload = await launched(runner, own.request(Scenario(b"up\n", waits=True)))
     await first_piece(runner, workload)
     watching = asyncio.create_task(ended(runner, workload))
     await asyncio.to_thread(own.client.stop, workload.id)
@@ -199,7 +199,7 @@ async def test_a_kill_by_somebody_else_is_the_jobs_end(own: DockerStage) -> None
 
 
 async def test_an_engine_that_is_killed_in_a_start_is_not_asked_again(
-    engine: Engine, own: DockerStage, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, own: DockerDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At the job's first line, which it writes itself; the agent's request is under way."""
     monkeypatch.setattr(docker_runner, "_START_PAUSE", 0.2)
@@ -223,7 +223,7 @@ async def test_an_engine_that_is_killed_in_a_start_is_not_asked_again(
 
 @pytest.mark.parametrize("same_agent", [True, False])
 async def test_a_log_of_a_job_that_outlived_its_engine_is_marked(
-    live_engine: Engine, live: DockerStage, *, same_agent: bool
+    live_engine: Engine, live: DockerDriver, *, same_agent: bool
 ) -> None:
     """What it writes while no engine reads, or the engine had read and not stored, is lost."""
     runner = live.runner()

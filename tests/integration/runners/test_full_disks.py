@@ -15,7 +15,7 @@ from agent.ports.runner import LOG_START, SOME_MISSING, LogPiece, NeverStarted, 
 from agent.runners.process import processes
 from agent.runners.process.processes import has_no_space
 from agent.testing.runner_suite import ended, launched
-from tests.contract.runner_stages import ProcessStage
+from tests.contract.runner_drivers import ProcessDriver
 from tests.infrastructure.mounts import unmount_below
 
 
@@ -32,10 +32,10 @@ def small(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-async def stage(small: Path, threads: ThreadPoolExecutor) -> AsyncIterator[ProcessStage]:
-    stage = ProcessStage(small, threads)
-    yield stage
-    await stage.clear()
+async def driver(small: Path, threads: ThreadPoolExecutor) -> AsyncIterator[ProcessDriver]:
+    driver = ProcessDriver(small, threads)
+    yield driver
+    await driver.clear()
 
 
 def fill(folder: Path) -> None:
@@ -51,9 +51,9 @@ async def pieces(runner: RunnerPort, workload: Workload) -> list[LogPiece]:
     return [piece async for piece in runner.logs(workload, LOG_START)]
 
 
-async def test_a_start_without_room_says_so(stage: ProcessStage, small: Path) -> None:
-    runner = stage.runner()
-    created = await runner.create(stage.running("item", "true"))
+async def test_a_start_without_room_says_so(driver: ProcessDriver, small: Path) -> None:
+    runner = driver.runner()
+    created = await runner.create(driver.running("item", "true"))
     fill(small)
     result = await runner.start(created)
     (small / "filler").unlink()
@@ -63,11 +63,11 @@ async def test_a_start_without_room_says_so(stage: ProcessStage, small: Path) ->
 
 
 async def test_output_that_found_no_room_is_marked_although_the_job_succeeded(
-    stage: ProcessStage,
+    driver: ProcessDriver,
 ) -> None:
     script = "head -c 4000000 /dev/zero; exit 0"
-    runner = stage.runner()
-    workload = await launched(runner, stage.running("item", "sh", "-c", script))
+    runner = driver.runner()
+    workload = await launched(runner, driver.running("item", "sh", "-c", script))
     read, ending = await asyncio.gather(pieces(runner, workload), ended(runner, workload))
     assert ending.exit_code == 0
     assert sum(len(piece.data) for piece in read) < 4_000_000
@@ -75,7 +75,7 @@ async def test_output_that_found_no_room_is_marked_although_the_job_succeeded(
 
 
 async def test_a_gap_is_marked_where_it_is(
-    stage: ProcessStage, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    driver: ProcessDriver, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk was full for a time, while the log was followed."""
     seen = asyncio.Event()
@@ -92,8 +92,8 @@ async def test_a_gap_is_marked_where_it_is(
         f"echo before; head -c 4000000 /dev/zero > {room}; head -c 20000 /dev/zero;"
         f"while [ ! -e {go} ]; do sleep 0.02; done; rm {room}; echo after"
     )
-    runner = stage.runner()
-    workload = await launched(runner, stage.running("item", "sh", "-c", script))
+    runner = driver.runner()
+    workload = await launched(runner, driver.running("item", "sh", "-c", script))
     following = asyncio.create_task(pieces(runner, workload))
     await seen.wait()
     go.touch()

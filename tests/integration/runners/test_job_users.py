@@ -24,7 +24,7 @@ from agent.system import job_users
 from agent.system.job_users import JobUser, JobUsers
 from agent.testing.builder_suite import RecordingLog
 from agent.testing.runner_suite import ended, launched, raised, read_all
-from tests.contract.runner_stages import ProcessStage
+from tests.contract.runner_drivers import ProcessDriver
 
 FIRST = 712_340
 
@@ -49,14 +49,14 @@ class Machine:
     """An agent's state folder, its users, its runner and its builder."""
 
     def __init__(self, folder: Path, threads: ThreadPoolExecutor, count: int) -> None:
-        self.stage = ProcessStage(folder, threads)
-        self.stage.root.mkdir()
-        for path in (folder, self.stage.root):
+        self.driver = ProcessDriver(folder, threads)
+        self.driver.root.mkdir()
+        for path in (folder, self.driver.root):
             path.chmod(0o711)
         uids = range(FIRST, FIRST + count)
-        self.users = JobUsers(None, uids, lambda: held_uids(self.stage.root), threads)
+        self.users = JobUsers(None, uids, lambda: held_uids(self.driver.root), threads)
         self.runner = ProcessRunner(
-            self.stage.root, self.stage.scenes.control_plane_id, ProcessRunnerConfig(), threads,
+            self.driver.root, self.driver.folders.control_plane_id, ProcessRunnerConfig(), threads,
             os.environ, self.users,
         )  # fmt: skip
         environment = {**os.environ, "UV_PUBLISH_TOKEN": "agents-token"}
@@ -68,7 +68,7 @@ class Machine:
 
     async def run(self, item: str, script: str, **environment: str) -> Workload:
         """Start a job that runs a shell script."""
-        request = self.stage.running(item, "sh", "-c", script, environment=environment)
+        request = self.driver.running(item, "sh", "-c", script, environment=environment)
         request.folder.mkdir(mode=0o711)
         return await launched(self.runner, request)
 
@@ -101,17 +101,17 @@ async def test_a_job_finds_nothing_of_another(machine: Machine, victims_marker: 
         f"echo {victims_marker} > /tmp/{victims_marker}; echo ready; exec sleep 600"
     )
     victim = await machine.run("victim", script, TOKEN=victims_marker)
-    log = machine.stage.root / victim.name / "log"
+    log = machine.driver.root / victim.name / "log"
     while "ready" not in log.read_text():
         await asyncio.sleep(0.02)
     assert log.read_text().startswith("0077")
-    session = machine.stage.session(victim.name)
+    session = machine.driver.session(victim.name)
     places = f"/proc/[0-9]*/environ /proc/[0-9]*/fd /proc/[0-9]*/cwd/ {machine.folder} /tmp"
     found = await machine.output(
         "attacker",
         f"exec 2>/dev/null; grep -rsl TOKEN=victim- {places}; grep -rslx {victims_marker} {places} "
-        f"{machine.stage.root}/{victim.name}/home {machine.stage.root}/{victim.name}/tmp; "
-        f"ls {machine.stage.root} {machine.stage.root}/{victim.name}; "
+        f"{machine.driver.root}/{victim.name}/home {machine.driver.root}/{victim.name}/tmp; "
+        f"ls {machine.driver.root} {machine.driver.root}/{victim.name}; "
         f"kill -9 {session} && echo killed; id -u",
     )
     assert found.split() == [str(FIRST + 1)]
@@ -156,9 +156,9 @@ async def test_a_uid_is_one_job_s_until_that_is_removed(
     # Another process of the agent knows it from the job's folder.
     again = Machine.__new__(Machine)
     again.__dict__ |= machine.__dict__
-    again.users = JobUsers(None, [FIRST], lambda: held_uids(machine.stage.root), threads)
+    again.users = JobUsers(None, [FIRST], lambda: held_uids(machine.driver.root), threads)
     again.runner = ProcessRunner(
-        machine.stage.root, machine.stage.scenes.control_plane_id, ProcessRunnerConfig(), threads,
+        machine.driver.root, machine.driver.folders.control_plane_id, ProcessRunnerConfig(), threads,
         os.environ, again.users,
     )  # fmt: skip
     waiting = asyncio.create_task(again.run("second", "id -u"))
@@ -178,7 +178,7 @@ async def test_a_refused_job_gives_its_uid_back(
     closed = open_folder / "closed"
     (closed / "source").mkdir(parents=True)
     closed.chmod(0o700)
-    request = machine.stage.running("closed", "true", workdir=closed / "source")
+    request = machine.driver.running("closed", "true", workdir=closed / "source")
     await raised(JobError, machine.runner.create(request))
     assert (await machine.output("next", "id -u")).strip() == str(FIRST)
 

@@ -12,8 +12,8 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.ports.runner import NeverStarted, Started, StartUnknown, WorkloadState
 from agent.runners.docker import runner as docker_runner
-from agent.testing.runner_suite import Play, bare, ended, first_piece, launched, leased_again
-from tests.contract.runner_stages import DockerStage
+from agent.testing.runner_suite import Scenario, bare, ended, first_piece, launched, leased_again
+from tests.contract.runner_drivers import DockerDriver
 from tests.infrastructure.engine import Engine
 
 pytestmark = pytest.mark.docker
@@ -105,7 +105,7 @@ async def proxy(engine: Engine, tmp_path: Path) -> AsyncIterator[CuttingProxy]:
 
 
 @pytest.fixture
-async def stage(own: DockerStage, proxy: CuttingProxy) -> DockerStage:
+async def driver(own: DockerDriver, proxy: CuttingProxy) -> DockerDriver:
     own.config = own.config.model_copy(update={"host": f"unix://{proxy.socket}"})
     return own
 
@@ -136,7 +136,7 @@ async def until_cut_then_dead(call: Awaitable[object], proxy: CuttingProxy) -> N
 @LOST
 @SAME_AGENT
 async def test_create(
-    stage: DockerStage,
+    driver: DockerDriver,
     proxy: CuttingProxy,
     meanwhile: Callable[[], Awaitable[object]] | None,
     lost: str,
@@ -144,15 +144,15 @@ async def test_create(
     same_agent: bool,
 ) -> None:
     """Nothing ran, so nothing is lost and nothing is left."""
-    request = stage.request(Play(b"ran\n", exit_code=3))
-    runner = stage.runner()
+    request = driver.request(Scenario(b"ran\n", exit_code=3))
+    runner = driver.runner()
     await runner._process.stream()
     proxy.cut(f"/containers/create?name={request.name}", lost, meanwhile)
     if same_agent:
         created = await runner.create(request)
     else:
         await until_cut_then_dead(runner.create(request), proxy)
-        runner, request = stage.runner(), leased_again(request)
+        runner, request = driver.runner(), leased_again(request)
         created = await runner.create(request)
     assert (created.state, created.lease) == (WorkloadState.CREATED, request.lease)
     assert [one.id for one in await runner.owned()] == [created.id]
@@ -164,7 +164,7 @@ async def test_create(
 @LOST
 @SAME_AGENT
 async def test_start(
-    stage: DockerStage,
+    driver: DockerDriver,
     proxy: CuttingProxy,
     meanwhile: Callable[[], Awaitable[object]] | None,
     lost: str,
@@ -174,16 +174,16 @@ async def test_start(
 ) -> None:
     """It is sent once; what the job itself writes says how often it ran."""
     monkeypatch.setattr(docker_runner, "_START_PAUSE", 0.05)
-    request, folder = stage.tracing("item", "echo >> /scene/trace; exit 3")
+    request, folder = driver.tracing("item", "echo >> /scene/trace; exit 3")
     trace = folder / "trace"
-    runner = stage.runner()
+    runner = driver.runner()
     created = await runner.create(request)
     proxy.cut(f"/containers/{created.id}/start", lost, meanwhile)
     if same_agent:
         result = await runner.start(created)
     else:
         await until_cut_then_dead(runner.start(created), proxy)
-        runner = stage.runner()
+        runner = driver.runner()
         result = await runner.settle(created)
     assert isinstance(result, Started if lost == "answer" else StartUnknown)
     if isinstance(result, Started):
@@ -195,19 +195,19 @@ async def test_start(
 
 @LOST
 async def test_stop(
-    stage: DockerStage,
+    driver: DockerDriver,
     proxy: CuttingProxy,
     meanwhile: Callable[[], Awaitable[object]] | None,
     lost: str,
 ) -> None:
     """The caller repeats it until it succeeds; an ended job is stopped, too."""
-    runner = stage.runner()
-    workload = await launched(runner, stage.request(Play(b"up\n", waits=True)))
+    runner = driver.runner()
+    workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
     await first_piece(runner, workload)
     proxy.cut(f"/containers/{workload.id}/stop", lost, meanwhile)
     with suppress(JobError):
         await runner.stop(workload, 5)
-    await stage.runner().stop(workload, 5)
+    await driver.runner().stop(workload, 5)
     found = await runner.find(workload.name)
     assert found is not None
     assert found.state is WorkloadState.EXITED
@@ -216,13 +216,13 @@ async def test_stop(
 
 @LOST
 async def test_destroy(
-    stage: DockerStage,
+    driver: DockerDriver,
     proxy: CuttingProxy,
     meanwhile: Callable[[], Awaitable[object]] | None,
     lost: str,
 ) -> None:
-    runner = stage.runner()
-    workload = await launched(runner, stage.request(Play()))
+    runner = driver.runner()
+    workload = await launched(runner, driver.request(Scenario()))
     await ended(runner, workload)
     proxy.cut(f"DELETE /containers/{workload.id}", lost, meanwhile)
     await runner.destroy(workload)
@@ -232,62 +232,62 @@ async def test_destroy(
 
 @pytest.mark.parametrize("call", ["/json", "/logs"])
 @LOST
-async def test_reading(stage: DockerStage, proxy: CuttingProxy, call: str, lost: str) -> None:
+async def test_reading(driver: DockerDriver, proxy: CuttingProxy, call: str, lost: str) -> None:
     """Inspecting and reading the log change nothing, and are repeated."""
-    runner = stage.runner()
-    workload = await launched(runner, stage.request(Play(b"up\n", exit_code=3, waits=True)))
+    runner = driver.runner()
+    workload = await launched(runner, driver.request(Scenario(b"up\n", exit_code=3, waits=True)))
     proxy.cut(f"/containers/{workload.id}{call}", lost)
     reading = asyncio.create_task(first_piece(runner, workload))
-    await stage.release(workload.name)
+    await driver.release(workload.name)
     assert bare(await ended(runner, workload)).exit_code == 3
     assert (await reading).data == b"up\n"
 
 
 async def test_a_start_whose_answer_is_lost_is_found(
-    stage: DockerStage, proxy: CuttingProxy
+    driver: DockerDriver, proxy: CuttingProxy
 ) -> None:
-    runner = stage.runner()
-    created = await runner.create(stage.request(Play(b"once\n")))
+    runner = driver.runner()
+    created = await runner.create(driver.request(Scenario(b"once\n")))
     proxy.cut("/start ", "answer")
     result = await runner.start(created)
     assert isinstance(result, Started)
     assert (await ended(runner, result.workload)).exit_code == 0
-    assert await stage.starts(created.name) == 1
+    assert await driver.starts(created.name) == 1
 
 
 async def test_a_start_that_may_have_arrived_is_unknown_and_not_repeated(
-    stage: DockerStage, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
+    driver: DockerDriver, proxy: CuttingProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_runner, "_START_PAUSE", 0.05)
-    runner = stage.runner()
-    created = await runner.create(stage.request(Play()))
+    runner = driver.runner()
+    created = await runner.create(driver.request(Scenario()))
     proxy.cut("/start ", "request")
     result = await runner.start(created)
     assert isinstance(result, StartUnknown)
     assert result.cause is Cause.LOST_ENGINE
     assert "may have been started" in result.message
-    assert await stage.starts(created.name) == 0
+    assert await driver.starts(created.name) == 0
 
 
 async def test_a_start_of_an_earlier_agent_that_the_engine_does_not_show_is_unknown(
-    stage: DockerStage, monkeypatch: pytest.MonkeyPatch
+    driver: DockerDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(docker_runner, "_START_PAUSE", 0.05)
-    created = await stage.runner().create(stage.request(Play()))
-    result = await stage.runner().settle(created)
+    created = await driver.runner().create(driver.request(Scenario()))
+    result = await driver.runner().settle(created)
     assert isinstance(result, StartUnknown)
-    assert await stage.starts(created.name) == 0
+    assert await driver.starts(created.name) == 0
 
 
-async def test_a_refusal_that_the_earlier_agent_did_not_hear_is_told(stage: DockerStage) -> None:
+async def test_a_refusal_that_the_earlier_agent_did_not_hear_is_told(driver: DockerDriver) -> None:
     """A container without the engine's init, which would hide that it cannot be started."""
-    request = stage.request(Play())
-    body = {"Image": stage.image.reference, "Cmd": ["/no/such"], "Labels": request.labels}
-    stage.client.create_container_from_config(body, request.name)
-    created = await stage.runner().find(request.name)
+    request = driver.request(Scenario())
+    body = {"Image": driver.image.reference, "Cmd": ["/no/such"], "Labels": request.labels}
+    driver.client.create_container_from_config(body, request.name)
+    created = await driver.runner().find(request.name)
     assert created is not None
-    refused = await stage.runner().start(created)
-    result = await stage.runner().settle(created)
+    refused = await driver.runner().start(created)
+    result = await driver.runner().settle(created)
     for each in (refused, result):
         assert isinstance(each, NeverStarted)
         assert isinstance(each.error, JobError)
@@ -295,27 +295,27 @@ async def test_a_refusal_that_the_earlier_agent_did_not_hear_is_told(stage: Dock
 
 
 async def test_a_start_that_was_never_sent_waits_for_the_engine(
-    stage: DockerStage, proxy: CuttingProxy
+    driver: DockerDriver, proxy: CuttingProxy
 ) -> None:
-    runner = stage.runner()
-    created = await runner.create(stage.request(Play()))
+    runner = driver.runner()
+    created = await runner.create(driver.request(Scenario()))
     await proxy.stop()
     starting = asyncio.create_task(runner.start(created))
     await asyncio.sleep(0.1)
     await proxy.start()
     result = await starting
     assert isinstance(result, Started)
-    assert await stage.starts(created.name) == 1
+    assert await driver.starts(created.name) == 1
 
 
 async def test_a_start_that_could_not_be_sent_never_happened(
-    stage: DockerStage, proxy: CuttingProxy
+    driver: DockerDriver, proxy: CuttingProxy
 ) -> None:
-    runner = stage.runner(outage_timeout=0.2)
-    created = await runner.create(stage.request(Play()))
+    runner = driver.runner(outage_timeout=0.2)
+    created = await runner.create(driver.request(Scenario()))
     await proxy.stop()
     result = await runner.start(created)
     assert isinstance(result, NeverStarted)
     assert isinstance(result.error, JobError)
     assert result.error.cause is Cause.START_FAILED
-    assert await stage.starts(created.name) == 0
+    assert await driver.starts(created.name) == 0

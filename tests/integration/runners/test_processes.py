@@ -27,7 +27,7 @@ from agent.ports.runner import NeverStarted, Started, StartUnknown, WorkloadStat
 from agent.runners.process.processes import members
 from agent.system.machine import boot_id
 from agent.testing.runner_suite import (
-    Play,
+    Scenario,
     ended,
     first_piece,
     launched,
@@ -36,7 +36,7 @@ from agent.testing.runner_suite import (
     started,
     started_before,
 )
-from tests.contract.runner_stages import ProcessStage
+from tests.contract.runner_drivers import ProcessDriver
 from tests.integration.runners.reading import read_whole
 
 ECHO = """
@@ -70,8 +70,8 @@ def test_argv_and_environment_arrive_byte_for_byte(
     tmp_path: Path, args: list[str], variables: dict[str, str]
 ) -> None:
     async def run() -> bytes:
-        runner = stage.runner()
-        request = stage.running(
+        runner = driver.runner()
+        request = driver.running(
             "echo", sys.executable, "-S", "-c", ECHO, *args, environment=variables
         )
         workload = await launched(runner, request)
@@ -81,7 +81,7 @@ def test_argv_and_environment_arrive_byte_for_byte(
         return output
 
     with ThreadPoolExecutor(2) as threads:
-        stage = ProcessStage(tmp_path, threads)
+        driver = ProcessDriver(tmp_path, threads)
         seen_args, seen = json.loads(asyncio.run(run()))
     assert seen_args == [hexed(arg) for arg in args]
     wanted = {hexed(name): hexed(value) for name, value in variables.items()}
@@ -93,7 +93,7 @@ def test_argv_and_environment_arrive_byte_for_byte(
     [(("echo", "-e", r"a\tb"), b"a\tb\n"), (("kill", "--version"), None)],
 )
 async def test_a_command_is_a_program_even_where_the_shell_has_one_of_that_name(
-    processes: ProcessStage, command: tuple[str, ...], output: bytes | None
+    processes: ProcessDriver, command: tuple[str, ...], output: bytes | None
 ) -> None:
     runner = processes.runner()
     workload = await launched(runner, processes.running("builtin", *command))
@@ -102,7 +102,7 @@ async def test_a_command_is_a_program_even_where_the_shell_has_one_of_that_name(
 
 
 async def test_a_job_sees_few_variables_of_the_agent_and_no_device_that_it_was_not_given(
-    processes: ProcessStage, monkeypatch: pytest.MonkeyPatch
+    processes: ProcessDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AGENTS_SECRET", "x")
     monkeypatch.setenv("HANDED_ON", "y")
@@ -128,7 +128,7 @@ async def test_a_job_sees_few_variables_of_the_agent_and_no_device_that_it_was_n
     assert variables["VIRTUAL_ENV"] == "/opt/environment"
 
 
-async def test_a_job_without_devices_sees_none(processes: ProcessStage) -> None:
+async def test_a_job_without_devices_sees_none(processes: ProcessDriver) -> None:
     runner = processes.runner()
     workload = await launched(
         runner, processes.running("none", "sh", "-c", 'echo "<$CUDA_VISIBLE_DEVICES>"')
@@ -138,7 +138,7 @@ async def test_a_job_without_devices_sees_none(processes: ProcessStage) -> None:
 
 
 async def test_secrets_are_readable_for_nobody_else_and_gone_after_the_start(
-    processes: ProcessStage,
+    processes: ProcessDriver,
 ) -> None:
     runner = processes.runner()
     request = processes.running("secret", "true", environment={"TOKEN": "sesame"})
@@ -152,7 +152,7 @@ async def test_secrets_are_readable_for_nobody_else_and_gone_after_the_start(
         assert path.is_dir() or b"sesame" not in path.read_bytes()
 
 
-async def test_a_creator_that_died_half_way_is_made_good(processes: ProcessStage) -> None:
+async def test_a_creator_that_died_half_way_is_made_good(processes: ProcessDriver) -> None:
     request = processes.running("half", "echo", "whole")
     folder = processes.root / request.name
     folder.mkdir(parents=True)
@@ -165,7 +165,7 @@ async def test_a_creator_that_died_half_way_is_made_good(processes: ProcessStage
 
 
 async def test_stop_ends_children_that_left_the_session(
-    processes: ProcessStage, tmp_path: Path
+    processes: ProcessDriver, tmp_path: Path
 ) -> None:
     script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo up; sleep 1000' & sleep 1000 & wait"
     runner = processes.runner()
@@ -179,7 +179,7 @@ async def test_stop_ends_children_that_left_the_session(
     assert (await ended(runner, workload)).exit_code == 137
 
 
-async def test_children_that_a_job_leaves_behind_end_with_it(processes: ProcessStage) -> None:
+async def test_children_that_a_job_leaves_behind_end_with_it(processes: ProcessDriver) -> None:
     runner = processes.runner()
     script = "sleep 1000 & exit 3"
     workload = await launched(runner, processes.running("orphan", "sh", "-c", script))
@@ -187,16 +187,16 @@ async def test_children_that_a_job_leaves_behind_end_with_it(processes: ProcessS
     assert list(members(workload.name, processes.session(workload.name))) == []
 
 
-async def test_a_suspended_job_can_be_stopped(processes: ProcessStage) -> None:
+async def test_a_suspended_job_can_be_stopped(processes: ProcessDriver) -> None:
     runner = processes.runner()
-    workload = await launched(runner, processes.request(Play(b"up\n", waits=True)))
+    workload = await launched(runner, processes.request(Scenario(b"up\n", waits=True)))
     await first_piece(runner, workload)
     os.killpg(processes.session(workload.name), signal.SIGSTOP)
     await runner.stop(workload, 30)
     assert (await ended(runner, workload)).exit_code == 143
 
 
-async def test_an_early_stop_is_seen_by_the_supervisor(processes: ProcessStage) -> None:
+async def test_an_early_stop_is_seen_by_the_supervisor(processes: ProcessDriver) -> None:
     """SIGTERM right after the start must not take the exit code away."""
     runner = processes.runner()
     for number in range(10):
@@ -206,7 +206,7 @@ async def test_an_early_stop_is_seen_by_the_supervisor(processes: ProcessStage) 
 
 
 async def test_a_sigkill_is_a_signal_and_the_shell_writes_no_word_about_it(
-    processes: ProcessStage,
+    processes: ProcessDriver,
 ) -> None:
     runner = processes.runner()
     workload = await launched(runner, processes.running("kill", "sh", "-c", "kill -KILL $$"))
@@ -216,17 +216,17 @@ async def test_a_sigkill_is_a_signal_and_the_shell_writes_no_word_about_it(
 
 
 async def test_a_start_that_was_cut_between_fence_and_fork_is_lost_not_repeated(
-    processes: ProcessStage,
+    processes: ProcessDriver,
 ) -> None:
     runner = processes.runner()
-    created = await runner.create(processes.request(Play()))
+    created = await runner.create(processes.request(Scenario()))
     (processes.root / created.name / "status").write_text("start 1700000000.0\n")
     found = await started_before(runner, created)
     assert (await ended(runner, found)).cause is Cause.LOST_WORKLOAD
     assert await processes.starts(created.name) == 0
 
 
-def restart_machine(processes: ProcessStage, name: str) -> None:
+def restart_machine(processes: ProcessDriver, name: str) -> None:
     """What the runner finds in a later boot: files that name an earlier one."""
     for file in ("job.json", "status"):
         path = processes.root / name / file
@@ -236,11 +236,11 @@ def restart_machine(processes: ProcessStage, name: str) -> None:
 
 @pytest.mark.parametrize("code", [0, 3, 143])
 async def test_an_exit_code_of_an_earlier_boot_does_not_count(
-    processes: ProcessStage, code: int
+    processes: ProcessDriver, code: int
 ) -> None:
     """The shutdown ends jobs, and one that handles SIGTERM exits with any code."""
     runner = processes.runner()
-    workload = await launched(runner, processes.request(Play(b"out\n", exit_code=code)))
+    workload = await launched(runner, processes.request(Scenario(b"out\n", exit_code=code)))
     await ended(runner, workload)
     restart_machine(processes, workload.name)
     (found,) = await processes.runner().owned()
@@ -252,10 +252,10 @@ async def test_an_exit_code_of_an_earlier_boot_does_not_count(
 
 
 async def test_a_start_is_repeated_only_while_its_trace_cannot_be_lost(
-    processes: ProcessStage,
+    processes: ProcessDriver,
 ) -> None:
     """Without power the status file may be lost, and the job may have run for seconds."""
-    same, other = (processes.request(Play(b"once\n"), item) for item in ("same", "other"))
+    same, other = (processes.request(Scenario(b"once\n"), item) for item in ("same", "other"))
     runner = processes.runner()
     created = [await runner.create(request) for request in (same, other)]
     restart_machine(processes, other.name)
@@ -277,7 +277,7 @@ async def test_a_start_is_repeated_only_while_its_trace_cannot_be_lost(
     ],
 )
 async def test_a_command_that_cannot_run_is_named(
-    processes: ProcessStage, command: tuple[str, ...], words: str
+    processes: ProcessDriver, command: tuple[str, ...], words: str
 ) -> None:
     runner = processes.runner()
     created = await runner.create(processes.running("entry", *command))
@@ -288,7 +288,7 @@ async def test_a_command_that_cannot_run_is_named(
     assert words in result.error.message
 
 
-async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessStage) -> None:
+async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessDriver) -> None:
     runner = processes.runner()
     cases = [
         (processes.running("none"), JobError, Cause.START_ENTRYPOINT, "no command"),
@@ -320,7 +320,7 @@ async def test_what_a_process_cannot_be_given_is_refused(processes: ProcessStage
     assert await runner.owned() == []
 
 
-async def test_limits_hold_for_the_job(processes: ProcessStage) -> None:
+async def test_limits_hold_for_the_job(processes: ProcessDriver) -> None:
     config = ProcessRunnerConfig(max_memory=256 * 1024**2, max_open_files=64, max_processes=500)
     runner = processes.runner(config)
     script = "import resource as r; print(r.getrlimit(r.RLIMIT_AS)[0], r.getrlimit(r.RLIMIT_NOFILE)[0], r.getrlimit(r.RLIMIT_NPROC)[0])"  # noqa: E501
@@ -338,7 +338,7 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-async def test_jobs_run_as_the_configured_user(processes: ProcessStage, open_folder: Path) -> None:
+async def test_jobs_run_as_the_configured_user(processes: ProcessDriver, open_folder: Path) -> None:
     workdir = open_folder / "source"
     workdir.mkdir()
     (workdir / "main.sh").write_text(
@@ -359,7 +359,7 @@ async def test_jobs_run_as_the_configured_user(processes: ProcessStage, open_fol
 
 
 async def test_a_users_job_in_a_closed_folder_is_refused(
-    processes: ProcessStage, open_folder: Path
+    processes: ProcessDriver, open_folder: Path
 ) -> None:
     closed = open_folder / "closed"
     (closed / "source").mkdir(parents=True)
@@ -371,13 +371,13 @@ async def test_a_users_job_in_a_closed_folder_is_refused(
     assert str(closed) in error.message
 
 
-def test_an_unknown_user_is_a_configuration_error(processes: ProcessStage) -> None:
+def test_an_unknown_user_is_a_configuration_error(processes: ProcessDriver) -> None:
     with pytest.raises(ConfigError, match="no user 'nobody-of-this-name'"):
         processes.runner(ProcessRunnerConfig(user="nobody-of-this-name"))
 
 
 async def test_a_hundred_megabytes_without_a_newline_need_no_memory(
-    processes: ProcessStage,
+    processes: ProcessDriver,
 ) -> None:
     runner = processes.runner()
     script = "head -c 100000000 /dev/zero"

@@ -22,7 +22,7 @@ from agent.daemon.pruning import Pruner
 from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import IMAGE_JOB, Harness, eventually
 
 
@@ -124,7 +124,7 @@ def test_devices_are_never_allocated_twice_and_all_are_released(
 
 async def test_a_slot_is_free_again_when_a_job_ends(harness: Harness) -> None:
     harness.capacity = Capacity(slots=1)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     first, second = harness.plane.submit(IMAGE_JOB), harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(first)
@@ -135,7 +135,7 @@ async def test_a_slot_is_free_again_when_a_job_ends(harness: Harness) -> None:
 
 async def test_a_device_that_is_in_use_is_not_taken_again(harness: Harness) -> None:
     harness.capacity = Capacity(slots=2, gpus=("0",))
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     first = harness.plane.submit({**IMAGE_JOB, "resources": {"gpus": 1}})
     async with harness.running():
         await harness.until_running(first)
@@ -157,7 +157,7 @@ async def test_a_device_that_is_in_use_is_not_taken_again(harness: Harness) -> N
 async def test_readyz_gives_the_reasons_for_not_being_ready(harness: Harness) -> None:
     harness.settings = {"health": HealthConfig(port=0)}
     ports: list[int] = []
-    harness.engine.default = Play(exit_code=3)
+    harness.engine.default = Scenario(exit_code=3)
     item = harness.plane.submit(IMAGE_JOB)
     whole = service.serve_health
 
@@ -215,7 +215,7 @@ async def test_all_kinds_are_pruned_and_what_is_in_use_stays(harness: Harness) -
         Pruner("broken", PruneRule(max_age=1.0, max_size=1), broken),
         Pruner("images", PruneRule(max_age=2.0, max_size=3), harness.builder.prune),
     )
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     attempts = harness.root / "state" / "attempts"
     (attempts / "left-over").mkdir(parents=True)
     item = harness.plane.submit(IMAGE_JOB)

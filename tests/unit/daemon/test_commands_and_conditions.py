@@ -14,7 +14,7 @@ from agent.model.errors import JobError, UnreachableError
 from agent.model.phase import Phase, Stopped, Succeeded
 from agent.model.protocol import ConditionKind
 from agent.pipeline.dependencies import Backend
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import IMAGE_JOB, Harness
 
 #: Seconds; even a thousand times faster it is days.
@@ -25,7 +25,7 @@ NEVER = 1e9
 def no_heartbeat(harness: Harness) -> Harness:
     """Periodic heartbeats are too rare to carry anything during the test."""
     harness.plane.heartbeat_seconds = NEVER
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     return harness
 
 
@@ -107,7 +107,7 @@ async def test_a_failed_poll_for_commands_is_repeated(no_heartbeat: Harness) -> 
 
 async def test_while_no_poll_returns_a_stop_comes_with_the_heartbeat(harness: Harness) -> None:
     harness.plane.mark = lambda identity, session: "unchanged"
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)

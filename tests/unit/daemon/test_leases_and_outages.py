@@ -7,7 +7,7 @@ import pytest
 
 from agent.model.errors import ConflictError, FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase, Succeeded
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness, eventually
 
 
@@ -54,7 +54,7 @@ async def test_fenced_while_it_builds_ends_the_build(harness: Harness) -> None:
 
 
 async def test_fenced_while_it_runs_leaves_it_running(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -65,7 +65,7 @@ async def test_fenced_while_it_runs_leaves_it_running(harness: Harness) -> None:
 
 
 async def test_fenced_by_the_log_leaves_it_running(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     harness.plane.heartbeat_seconds = 3600.0
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -97,7 +97,7 @@ async def test_an_item_claimed_again_after_a_sleep_is_started_once(harness: Harn
 
 @pytest.mark.parametrize("call", ["claim", "permit", "finish", "append_log", "advance", "renew"])
 async def test_a_cut_answer_costs_nothing(harness: Harness, call: str) -> None:
-    harness.engine.default = Play(output=b"line\n" * 1000)
+    harness.engine.default = Scenario(output=b"line\n" * 1000)
     harness.plane.cut_next(call, 2)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
@@ -120,7 +120,7 @@ async def test_a_cut_claim_is_repeated_with_the_same_request_id(harness: Harness
 
 
 async def test_an_unreachable_control_plane_delays_and_loses_nothing(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"first\n", waits=True)
+    harness.engine.default = Scenario(output=b"first\n", waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -138,7 +138,7 @@ async def test_an_unreachable_control_plane_delays_and_loses_nothing(harness: Ha
 async def test_the_outcome_is_reported_to_a_server_without_space_for_logs(harness: Harness) -> None:
     """The disk of its logs is full; its database still takes what matters most."""
     harness.limits = replace(harness.limits, log_stall=0.2)
-    harness.engine.default = Play(output=b"some\n")
+    harness.engine.default = Scenario(output=b"some\n")
     for _ in range(10_000):
         harness.plane.fail_next("append_log", ServerError("No space is left on its disk."))
     item = harness.plane.submit(IMAGE_JOB)
@@ -151,7 +151,7 @@ async def test_the_outcome_is_reported_to_a_server_without_space_for_logs(harnes
 async def test_an_outcome_that_could_not_be_reported_is_left_to_the_next_process(
     harness: Harness,
 ) -> None:
-    harness.engine.default = Play(exit_code=7, waits=True)
+    harness.engine.default = Scenario(exit_code=7, waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -179,7 +179,7 @@ async def test_a_refused_outcome_leaves_the_workload(harness: Harness) -> None:
 
 @pytest.mark.parametrize("call", ["advance", "permit", "finish"])
 async def test_fenced_by_an_error_is_fenced(harness: Harness, call: str) -> None:
-    harness.engine.default = Play(waits=call == "advance")
+    harness.engine.default = Scenario(waits=call == "advance")
     item = harness.plane.submit(IMAGE_JOB)
     harness.plane.fail_next(call, FencedError("not yours"))
     async with harness.running():

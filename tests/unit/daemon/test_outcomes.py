@@ -10,12 +10,12 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.model.phase import Errored, Failed, Lost, Phase, Refused, Stopped, Succeeded
 from agent.pipeline.dependencies import AttemptTimeouts
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import CODE_JOB, GIT_JOB, IMAGE_JOB, Harness, eventually
 
 
 async def test_a_ready_image_succeeds_and_nothing_is_left_of_it(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"hello\n")
+    harness.engine.default = Scenario(output=b"hello\n")
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
@@ -52,26 +52,26 @@ async def test_a_repository_is_pinned_to_its_commit(harness: Harness) -> None:
 
 
 @pytest.mark.parametrize(
-    ("play", "kind", "cause"),
+    ("scenario", "kind", "cause"),
     [
-        (Play(exit_code=3), Failed, Cause.RUN_EXIT_CODE),
-        (Play(out_of_memory=True), Failed, Cause.RUN_OUT_OF_MEMORY),
+        (Scenario(exit_code=3), Failed, Cause.RUN_EXIT_CODE),
+        (Scenario(out_of_memory=True), Failed, Cause.RUN_OUT_OF_MEMORY),
         (
-            Play(create_error=JobError(Cause.START_FAILED, "no room")),
+            Scenario(create_error=JobError(Cause.START_FAILED, "no room")),
             Errored,
             Cause.START_FAILED,
         ),
         (
-            Play(start_error=JobError(Cause.START_ENTRYPOINT, "no such command")),
+            Scenario(start_error=JobError(Cause.START_ENTRYPOINT, "no such command")),
             Errored,
             Cause.START_ENTRYPOINT,
         ),
     ],
 )
 async def test_errors_of_the_engine_become_the_cause(
-    harness: Harness, play: Play, kind: type, cause: Cause
+    harness: Harness, scenario: Scenario, kind: type, cause: Cause
 ) -> None:
-    harness.engine.default = play
+    harness.engine.default = scenario
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
@@ -112,7 +112,7 @@ async def test_a_failed_build_fails_every_attempt_that_waits_for_it(harness: Har
 
 
 async def test_a_job_that_runs_too_long_is_stopped_with_grace(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit({**IMAGE_JOB, "timeout": 20.0})
     async with harness.running():
         await harness.until_over(item)
@@ -122,7 +122,7 @@ async def test_a_job_that_runs_too_long_is_stopped_with_grace(harness: Harness) 
 
 
 async def test_a_killed_job_names_the_signal(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -133,7 +133,7 @@ async def test_a_killed_job_names_the_signal(harness: Harness) -> None:
 
 
 async def test_a_vanished_job_is_lost(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -145,7 +145,7 @@ async def test_a_vanished_job_is_lost(harness: Harness) -> None:
 
 async def test_an_engine_that_comes_back_in_time_costs_nothing(harness: Harness) -> None:
     harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -160,7 +160,7 @@ async def test_an_engine_that_comes_back_in_time_costs_nothing(harness: Harness)
 
 
 async def test_an_engine_that_stays_away_loses_its_jobs(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -172,7 +172,7 @@ async def test_an_engine_that_stays_away_loses_its_jobs(harness: Harness) -> Non
 
 
 async def test_a_start_whose_answer_was_lost_is_not_repeated(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"once\n", start_answer_lost=True)
+    harness.engine.default = Scenario(output=b"once\n", start_answer_lost=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
@@ -209,7 +209,7 @@ async def test_an_argument_that_is_not_allowed_is_refused_before_anything_is_fet
 
 
 async def test_a_stop_while_it_runs_stops_it_with_grace(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -244,7 +244,7 @@ async def test_a_stop_that_comes_with_the_permit_means_it_never_starts(harness: 
 
 async def test_gpus_are_pinned_and_never_allocated_twice(harness: Harness) -> None:
     harness.capacity = Capacity(slots=4, gpus=("0", "1"))
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     spec = {**IMAGE_JOB, "resources": {"gpus": 1}}
     items = [harness.plane.submit(spec) for _ in range(3)]
     async with harness.running():

@@ -11,12 +11,12 @@ from agent.model.capacity import Allocation
 from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
 from agent.model.phase import Phase, Stopped, Succeeded
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Harness
 
 
 async def test_the_first_signal_detaches_and_the_next_process_adopts(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"one\n", waits=True)
+    harness.engine.default = Scenario(output=b"one\n", waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -46,7 +46,7 @@ async def test_the_first_signal_returns_what_is_not_started(harness: Harness) ->
 
 async def test_waiting_lets_running_jobs_end(harness: Harness) -> None:
     harness.on_stop = "wait"
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -62,7 +62,7 @@ async def test_waiting_lets_running_jobs_end(harness: Harness) -> None:
 
 async def test_the_second_signal_stops_the_jobs_with_its_own_cause(harness: Harness) -> None:
     harness.on_stop = "wait"
-    harness.engine.default = Play(waits=True, ignores_term=True)
+    harness.engine.default = Scenario(waits=True, ignores_term=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -75,7 +75,7 @@ async def test_the_second_signal_stops_the_jobs_with_its_own_cause(harness: Harn
 
 
 async def test_an_operator_drains_an_agent(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -88,7 +88,7 @@ async def test_an_operator_drains_an_agent(harness: Harness) -> None:
 
 
 async def test_an_operator_stops_an_agent_and_its_jobs(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -99,7 +99,7 @@ async def test_an_operator_stops_an_agent_and_its_jobs(harness: Harness) -> None
 
 
 async def test_a_superseded_process_exits_and_touches_nothing(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -111,7 +111,7 @@ async def test_a_superseded_process_exits_and_touches_nothing(harness: Harness) 
 
 async def test_being_superseded_while_waiting_for_jobs_leaves_them(harness: Harness) -> None:
     harness.on_stop = "wait"
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -124,7 +124,7 @@ async def test_being_superseded_while_waiting_for_jobs_leaves_them(harness: Harn
 async def test_a_loop_that_fails_stops_the_daemon_and_leaves_jobs_running(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     polls = 0
     whole = ClaimLoop._poll

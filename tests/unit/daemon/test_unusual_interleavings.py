@@ -15,7 +15,7 @@ from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.phase import Errored, Lost, Phase, Preempted, Refused, Stopped, Succeeded
 from agent.pipeline.dependencies import AttemptTimeouts, Backend
 from agent.ports.runner import NeverStarted, Pending, StartResult, StartUnknown, Workload
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.infrastructure.scripted_runner import ScriptedRunner
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
 
@@ -41,9 +41,11 @@ def override(harness: Harness, **calls: Any) -> None:
     harness.backends = backends
 
 
-@pytest.mark.parametrize("play", [Play(starts_lost=1), Play(start_answer_lost=True)])
-async def test_a_runner_finds_out_what_became_of_a_lost_start(harness: Harness, play: Play) -> None:
-    harness.engine.default = play
+@pytest.mark.parametrize("scenario", [Scenario(starts_lost=1), Scenario(start_answer_lost=True)])
+async def test_a_runner_finds_out_what_became_of_a_lost_start(
+    harness: Harness, scenario: Scenario
+) -> None:
+    harness.engine.default = scenario
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
@@ -83,7 +85,7 @@ WAITING = (
 
 
 async def test_a_pending_job_is_reported_and_started_when_it_runs(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"ran\n", pending=WAITING)
+    harness.engine.default = Scenario(output=b"ran\n", pending=WAITING)
     item = harness.plane.submit({**IMAGE_JOB, "timeout": 60.0})
     async with harness.running():
         for reason in WAITING:
@@ -100,7 +102,7 @@ async def test_a_pending_job_is_reported_and_started_when_it_runs(harness: Harne
 
 async def test_a_job_that_is_pending_for_too_long_never_runs(harness: Harness) -> None:
     harness.limits = replace(harness.limits, pending=5.0)
-    harness.engine.default = Play(output=b"ran\n", pending=WAITING)
+    harness.engine.default = Scenario(output=b"ran\n", pending=WAITING)
     item = harness.plane.submit({**IMAGE_JOB, "timeout": 1.0})
     async with harness.running():
         await harness.until_over(item)
@@ -110,7 +112,7 @@ async def test_a_job_that_is_pending_for_too_long_never_runs(harness: Harness) -
 
 
 async def test_a_pending_job_is_adopted_and_not_started_again(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"ran\n", pending=WAITING[:1])
+    harness.engine.default = Scenario(output=b"ran\n", pending=WAITING[:1])
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     async with harness.running(state=left):
@@ -122,7 +124,7 @@ async def test_a_pending_job_is_adopted_and_not_started_again(harness: Harness) 
 
 
 async def test_a_preempted_job_and_one_whose_node_is_lost(harness: Harness) -> None:
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     first, second = (harness.plane.submit(IMAGE_JOB) for _ in range(2))
     async with harness.running():
         for item in (first, second):
@@ -138,7 +140,7 @@ async def test_a_preempted_job_and_one_whose_node_is_lost(harness: Harness) -> N
 
 async def test_what_was_started_already_is_followed_and_not_started(harness: Harness) -> None:
     """The server was restored from a backup, without the permit of a running job."""
-    harness.engine.default = Play(output=b"out\n", waits=True)
+    harness.engine.default = Scenario(output=b"out\n", waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     left = await harness.die(Crash("start", "after"))
     item.phase = Phase.PREPARING
@@ -178,7 +180,7 @@ async def test_stopping_is_retried_until_it_succeeds(harness: Harness) -> None:
         await runner.stop(workload, grace)
 
     override(harness, stop=stop)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit({**IMAGE_JOB, "timeout": 5.0})
     async with harness.running():
         await harness.until_over(item)
@@ -192,7 +194,7 @@ async def test_a_workload_that_vanishes_while_being_stopped_was_stopped(harness:
         harness.engine.vanish(workload.name)
 
     override(harness, stop=stop)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -205,7 +207,7 @@ async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
     harness: Harness,
 ) -> None:
     harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -220,7 +222,7 @@ async def test_a_job_that_went_with_its_engine_is_lost_whatever_its_exit_code(
 
 async def test_a_job_that_is_gone_with_its_engine_is_lost(harness: Harness) -> None:
     harness.limits = AttemptTimeouts(grace=5.0, engine=600.0)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -269,7 +271,7 @@ async def test_a_backend_that_is_away_does_not_keep_others_from_being_pruned(
 
     harness.backends = backends
     harness.settings = {"prune": {"interval": 5.0}}
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -283,7 +285,7 @@ async def test_a_log_that_does_not_end_is_a_warning_and_does_not_delay_the_outco
     harness: Harness,
 ) -> None:
     harness.limits = replace(harness.limits, log_stall=0.2)
-    harness.engine.default = Play(output=b"some\n", log_hangs=True)
+    harness.engine.default = Scenario(output=b"some\n", log_hangs=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_over(item)
@@ -292,7 +294,7 @@ async def test_a_log_that_does_not_end_is_a_warning_and_does_not_delay_the_outco
 
 
 async def test_bytes_that_the_engine_dropped_are_marked_across_restarts(harness: Harness) -> None:
-    harness.engine.default = Play(output=b"0123456789" * 10, waits=True, log_lost=90)
+    harness.engine.default = Scenario(output=b"0123456789" * 10, waits=True, log_lost=90)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await harness.until_running(item)
@@ -435,7 +437,7 @@ async def test_jobs_that_cannot_be_stopped_do_not_block_the_second_level(
         await asyncio.Event().wait()
 
     override(harness, stop=stop)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running() as process:
         await harness.until_running(item)
@@ -450,7 +452,7 @@ async def test_of_a_backend_that_schedules_by_itself_only_jobs_are_counted(
 ) -> None:
     override(harness, demand=lambda arguments: None)
     harness.capacity = Capacity(slots=2, cpus=1.0)
-    harness.engine.default = Play(waits=True)
+    harness.engine.default = Scenario(waits=True)
     spec = {**IMAGE_JOB, "resources": {"cpus": 64.0, "gpus": 8}}
     first, second, third = (harness.plane.submit(spec) for _ in range(3))
     async with harness.running():

@@ -1,4 +1,4 @@
-"""Stages of the runner suite: how each backend acts out a play, and how to look at it."""
+"""Stages of the runner suite: how each backend runs a scenario, and how to look at it."""
 
 import json
 import os
@@ -20,37 +20,37 @@ from agent.ports.runner import RunRequest, Workload
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner
 from agent.system.job_users import JobUser, JobUsers
-from agent.testing.runner_suite import Play
+from agent.testing.runner_suite import Scenario
 from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner
 
 TEST_LABEL = "launch-agent-tests.runners"
 ENVIRONMENT = Image("environment", "environment", reused=True)
 
 
-def script_of(play: Play, folder: str) -> str:
-    """The play for a shell; it prints a file, so that any bytes will do."""
+def script_of(scenario: Scenario, folder: str) -> str:
+    """The scenario for a shell; it prints a file, so that any bytes will do."""
     lines = [f"cd {shlex.quote(folder)}"]
-    if play.ignores_term:
+    if scenario.ignores_term:
         lines.append("trap '' TERM")
     lines.append("cat output")
-    if play.waits:
+    if scenario.waits:
         lines.append("while [ ! -e go ]; do sleep 0.02; done")
-    return "\n".join([*lines, f"exit {play.exit_code}"])
+    return "\n".join([*lines, f"exit {scenario.exit_code}"])
 
 
-class Scenes:
-    """Folders in which plays lie, one per job, and requests for them."""
+class JobFolders:
+    """Folders of scenarios, one per job, and requests for them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.control_plane_id = uuid.uuid4().hex[:12]
 
-    def lay_out(self, play: Play, item: str, attempt: int) -> tuple[Lease, str, Path]:
+    def lay_out(self, scenario: Scenario, item: str, attempt: int) -> tuple[Lease, str, Path]:
         lease = Lease(item, attempt, 1)
         name = workload_name(self.control_plane_id, item, attempt)
         folder = self.root / name
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "output").write_bytes(play.output)
+        (folder / "output").write_bytes(scenario.output)
         return lease, name, folder
 
     def request(
@@ -66,28 +66,28 @@ class Scenes:
         (self.root / name / "go").touch()
 
 
-class ScriptedStage:
+class ScriptedDriver:
     """The fake, held to the same promises."""
 
     refused_argument = "privileged"
 
     def __init__(self, root: Path) -> None:
         self.engine = ScriptedEngine(queues=True)
-        self.scenes = Scenes(root)
+        self.folders = JobFolders(root)
 
     def runner(self) -> ScriptedRunner:
-        return ScriptedRunner(self.engine, self.scenes.control_plane_id)
+        return ScriptedRunner(self.engine, self.folders.control_plane_id)
 
-    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        lease, name, _ = self.scenes.lay_out(play, item, attempt)
-        self.engine.plays[name] = play
-        return self.scenes.request(lease, name, Image("image", "digest", reused=True), ())
+    def request(self, scenario: Scenario, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, _ = self.folders.lay_out(scenario, item, attempt)
+        self.engine.scenarios[name] = scenario
+        return self.folders.request(lease, name, Image("image", "digest", reused=True), ())
 
     async def release(self, name: str) -> None:
         self.engine.release(name)
 
     async def occupy(self, name: str) -> None:
-        foreign = Scenes(Path("unused"))
+        foreign = JobFolders(Path("unused"))
         image = Image("image", "digest", reused=True)
         request = foreign.request(Lease("theirs", 1, 1), name, image, ())
         other = ScriptedRunner(self.engine, foreign.control_plane_id)
@@ -109,14 +109,14 @@ class ScriptedStage:
         return self.engine.starts(name)
 
 
-class ProcessStage:
+class ProcessDriver:
     """Local processes below a folder."""
 
     refused_argument = "volume"
 
     def __init__(self, root: Path, threads: ThreadPoolExecutor) -> None:
         self.root = root / "jobs"
-        self.scenes = Scenes(root / "scenes")
+        self.folders = JobFolders(root / "folders")
         self._threads = threads
 
     def runner(self, config: ProcessRunnerConfig | None = None) -> ProcessRunner:
@@ -125,21 +125,23 @@ class ProcessStage:
         if config.user is not None:
             users = JobUsers(JobUser.named(config.user), (), tuple, self._threads)
         return ProcessRunner(
-            self.root, self.scenes.control_plane_id, config, self._threads, os.environ, users
+            self.root, self.folders.control_plane_id, config, self._threads, os.environ, users
         )
 
-    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        lease, name, folder = self.scenes.lay_out(play, item, attempt)
-        script = f"echo >> {shlex.quote(str(folder / 'starts'))}\n" + script_of(play, str(folder))
-        return self.scenes.request(lease, name, ENVIRONMENT, ("sh", "-c", script))
+    def request(self, scenario: Scenario, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, folder = self.folders.lay_out(scenario, item, attempt)
+        script = f"echo >> {shlex.quote(str(folder / 'starts'))}\n" + script_of(
+            scenario, str(folder)
+        )
+        return self.folders.request(lease, name, ENVIRONMENT, ("sh", "-c", script))
 
     def running(self, item: str, *command: str, **more: object) -> RunRequest:
         """A request for any command."""
-        lease, name, _ = self.scenes.lay_out(Play(), item, 1)
-        return self.scenes.request(lease, name, ENVIRONMENT, command, **more)
+        lease, name, _ = self.folders.lay_out(Scenario(), item, 1)
+        return self.folders.request(lease, name, ENVIRONMENT, command, **more)
 
     async def release(self, name: str) -> None:
-        self.scenes.release(name)
+        self.folders.release(name)
 
     async def occupy(self, name: str) -> None:
         folder = self.root / name
@@ -151,7 +153,7 @@ class ProcessStage:
         os.killpg(self.session(workload.name), signal.SIGKILL)
 
     async def starts(self, name: str) -> int:
-        path = self.scenes.root / name / "starts"
+        path = self.folders.root / name / "starts"
         return path.read_text().count("\n") if path.exists() else 0
 
     def session(self, name: str) -> int:
@@ -165,7 +167,7 @@ class ProcessStage:
             await runner.destroy(workload)
 
 
-class DockerStage:
+class DockerDriver:
     """Containers of a real engine, on the host's network, which is the quickest."""
 
     refused_argument = "volume"
@@ -175,7 +177,7 @@ class DockerStage:
         self.client = APIClient(base_url=host, version="auto")
         self.image = Image(image, "image-id", reused=True)
         self.config = DockerRunnerConfig(host=host, host_network=True)
-        self.scenes = Scenes(root / "scenes")
+        self.folders = JobFolders(root / "folders")
         #: The administrator's mounts; runners see what is added.
         self.mounts: dict[str, MountConfig] = {}
         self._threads = threads
@@ -186,7 +188,7 @@ class DockerStage:
         self, config: DockerRunnerConfig | None = None, outage_timeout: float = 60.0
     ) -> DockerRunner:
         runner = DockerRunner(
-            self.scenes.control_plane_id,
+            self.folders.control_plane_id,
             config or self.config,
             self._threads,
             mounts=self.mounts,
@@ -196,28 +198,28 @@ class DockerStage:
         self._runners.append(runner)
         return runner
 
-    def request(self, play: Play, item: str = "item", attempt: int = 1) -> RunRequest:
-        lease, name, folder = self.scenes.lay_out(play, item, attempt)
+    def request(self, scenario: Scenario, item: str = "item", attempt: int = 1) -> RunRequest:
+        lease, name, folder = self.folders.lay_out(scenario, item, attempt)
         self.mounts[name] = MountConfig(source=folder, target="/scene")
-        command = ("sh", "-c", script_of(play, "/scene"))
-        return self.scenes.request(lease, name, self.image, command, mounts=(name,))
+        command = ("sh", "-c", script_of(scenario, "/scene"))
+        return self.folders.request(lease, name, self.image, command, mounts=(name,))
 
     def running(self, item: str, *command: str, **more: object) -> RunRequest:
         """A request for any command."""
-        lease, name, _ = self.scenes.lay_out(Play(), item, 1)
-        return self.scenes.request(lease, name, more.pop("image", self.image), command, **more)
+        lease, name, _ = self.folders.lay_out(Scenario(), item, 1)
+        return self.folders.request(lease, name, more.pop("image", self.image), command, **more)
 
     def tracing(self, item: str, script: str) -> tuple[RunRequest, Path]:
         """A request for a script that may write to /scene, and that folder."""
-        _, name, folder = self.scenes.lay_out(Play(), item, 1)
+        _, name, folder = self.folders.lay_out(Scenario(), item, 1)
         self.mounts[name] = MountConfig(source=folder, target="/scene", read_only=False)
         return self.running(item, "sh", "-c", script, mounts=(name,)), folder
 
     async def release(self, name: str) -> None:
-        self.scenes.release(name)
+        self.folders.release(name)
 
     async def occupy(self, name: str) -> None:
-        theirs = {TEST_LABEL: self.scenes.control_plane_id}
+        theirs = {TEST_LABEL: self.folders.control_plane_id}
         config = {"Image": self.image.reference, "Cmd": ["true"], "Labels": theirs}
         self.client.create_container_from_config(config, name)
 
@@ -238,7 +240,7 @@ class DockerStage:
         for runner in self._runners:
             await runner.close()
         for label in (LABEL_CONTROL_PLANE, TEST_LABEL):
-            wanted = [f"{label}={self.scenes.control_plane_id}"]
+            wanted = [f"{label}={self.folders.control_plane_id}"]
             for found in self.client.containers(all=True, filters={"label": wanted}):
                 with suppress(NotFound):
                     self.client.remove_container(found["Id"], force=True, v=True)
