@@ -158,8 +158,8 @@ async def test_a_uid_is_one_job_s_until_that_is_removed(
     again.__dict__ |= machine.__dict__
     again.users = JobUsers(None, [FIRST], lambda: held_uids(machine.driver.root), threads)
     again.runner = ProcessRunner(
-        machine.driver.root, machine.driver.folders.control_plane_id, ProcessRunnerConfig(), threads,
-        os.environ, again.users,
+        machine.driver.root, machine.driver.folders.control_plane_id, ProcessRunnerConfig(),
+        threads, os.environ, again.users,
     )  # fmt: skip
     waiting = asyncio.create_task(again.run("second", "id -u"))
     done, _ = await asyncio.wait({waiting}, timeout=0.3)
