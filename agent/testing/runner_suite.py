@@ -1,7 +1,7 @@
 """Conformance tests for runners: derive a class, give it a fixture `driver`.
 
 `RunnerSuite` is for every runner, `QueueingRunnerSuite` for those whose backend schedules by
-itself. The tests use the port alone. A `BackendDriver` makes a backend run a job that follows a
+itself. The tests use the port alone. A `Driver` makes a backend run a job that follows a
 `Scenario`, and inspects the backend without the runner.
 """
 
@@ -44,7 +44,7 @@ class Scenario:
     #: Printed right after the start.
     output: bytes = b""
     exit_code: int = 0
-    #: Runs on after its output until `BackendDriver.release` or a stop.
+    #: Runs on after its output until `Driver.release` or a stop.
     waits: bool = False
     ignores_term: bool = False
     #: Why it is pending after its start; it runs after as many calls of `place`.
@@ -64,7 +64,7 @@ class Scenario:
     log_hangs: bool = False
 
 
-class BackendDriver(Protocol):
+class Driver(Protocol):
     """One backend under test."""
 
     #: A resource argument that is refused unless an administrator allows it.
@@ -166,7 +166,7 @@ def bare(ending: Ending) -> Ending:
 class RunnerSuite:
     """The tests; each works on workloads of its own."""
 
-    async def test_job_runs_to_its_end(self, driver: BackendDriver) -> None:
+    async def test_job_runs_to_its_end(self, driver: Driver) -> None:
         """Output, exit code and times of a job that succeeds."""
         runner = driver.runner()
         request = driver.request(Scenario(b"hello\n"))
@@ -179,13 +179,13 @@ class RunnerSuite:
         assert await read_all(runner, workload) == b"hello\n"
         assert await driver.starts(request.name) == 1
 
-    async def test_exit_code_is_the_jobs_own(self, driver: BackendDriver) -> None:
+    async def test_exit_code_is_the_jobs_own(self, driver: Driver) -> None:
         """A failure is a value."""
         runner = driver.runner()
         workload = await launched(runner, driver.request(Scenario(exit_code=7)))
         assert bare(await ended(runner, workload)) == Ending(7)
 
-    async def test_creating_does_not_start(self, driver: BackendDriver) -> None:
+    async def test_creating_does_not_start(self, driver: Driver) -> None:
         """Nothing runs before the permit."""
         runner = driver.runner()
         request = driver.request(Scenario())
@@ -197,7 +197,7 @@ class RunnerSuite:
         assert found.lease == request.lease
         assert await driver.starts(request.name) == 0
 
-    async def test_creating_again_adopts_what_is_there(self, driver: BackendDriver) -> None:
+    async def test_creating_again_adopts_what_is_there(self, driver: Driver) -> None:
         """The same attempt twice is one workload, in whatever state it is."""
         request = driver.request(Scenario(b"up\n", waits=True))
         first = await driver.runner().create(request)
@@ -213,7 +213,7 @@ class RunnerSuite:
         assert await driver.starts(request.name) == 1
 
     async def test_a_later_lease_does_not_run_what_an_earlier_one_created(
-        self, driver: BackendDriver
+        self, driver: Driver
     ) -> None:
         """Its token, its devices and its arguments went with the lease that had them."""
         earlier = driver.request(Scenario(b"earlier\n"))
@@ -228,7 +228,7 @@ class RunnerSuite:
         assert bare(await ended(runner, workload)) == Ending(3)
         assert await driver.starts(later.name) == 1
 
-    async def test_what_an_earlier_lease_started_is_adopted(self, driver: BackendDriver) -> None:
+    async def test_what_an_earlier_lease_started_is_adopted(self, driver: Driver) -> None:
         """It runs or ran: nothing is created, and nothing is started, beside it."""
         earlier = driver.request(Scenario(b"up\n", waits=True))
         first = await launched(driver.runner(), earlier)
@@ -241,7 +241,7 @@ class RunnerSuite:
         await ended(driver.runner(), found)
         assert await driver.starts(earlier.name) == 1
 
-    async def test_what_a_later_lease_created_is_left_alone(self, driver: BackendDriver) -> None:
+    async def test_what_a_later_lease_created_is_left_alone(self, driver: Driver) -> None:
         """A caller with a lost lease neither uses nor removes it."""
         earlier = driver.request(Scenario())
         late = driver.runner()
@@ -253,7 +253,7 @@ class RunnerSuite:
         assert found is not None
         assert (found.id, found.lease) == (created.id, created.lease)
 
-    async def test_a_foreign_name_is_refused(self, driver: BackendDriver) -> None:
+    async def test_a_foreign_name_is_refused(self, driver: Driver) -> None:
         """What is not ours is neither adopted nor touched."""
         request = driver.request(Scenario())
         await driver.occupy(request.name)
@@ -262,7 +262,7 @@ class RunnerSuite:
         assert request.name in error.message
         assert await driver.runner().find(request.name) is None
 
-    async def test_a_running_job_is_not_started_again(self, driver: BackendDriver) -> None:
+    async def test_a_running_job_is_not_started_again(self, driver: Driver) -> None:
         """Neither by its starter nor by another agent."""
         runner = driver.runner()
         request = driver.request(Scenario(b"up\n", waits=True))
@@ -274,7 +274,7 @@ class RunnerSuite:
             assert (found.id, found.state) == (created.id, WorkloadState.RUNNING)
         assert await driver.starts(request.name) == 1
 
-    async def test_an_ended_job_is_not_started_again(self, driver: BackendDriver) -> None:
+    async def test_an_ended_job_is_not_started_again(self, driver: Driver) -> None:
         """An engine would run it a second time."""
         runner = driver.runner()
         request = driver.request(Scenario(b"once\n"))
@@ -286,7 +286,7 @@ class RunnerSuite:
         assert await read_all(runner, created) == b"once\n"
 
     async def test_a_start_that_was_sent_is_settled_and_not_sent_again(
-        self, driver: BackendDriver
+        self, driver: Driver
     ) -> None:
         """By another agent, which does not know that it was sent."""
         created = await launched(driver.runner(), driver.request(Scenario(b"once\n", waits=True)))
@@ -298,7 +298,7 @@ class RunnerSuite:
             await ended(driver.runner(), created)
         assert await driver.starts(created.name) == 1
 
-    async def test_two_starts_at_once_are_one(self, driver: BackendDriver) -> None:
+    async def test_two_starts_at_once_are_one(self, driver: Driver) -> None:
         """At most one of two racing agents starts it."""
         request = driver.request(Scenario(b"up\n", waits=True))
         created = await driver.runner().create(request)
@@ -308,7 +308,7 @@ class RunnerSuite:
         await first_piece(driver.runner(), created)
         assert await driver.starts(request.name) == 1
 
-    async def test_another_agent_finds_everything(self, driver: BackendDriver) -> None:
+    async def test_another_agent_finds_everything(self, driver: Driver) -> None:
         """What a killed agent left, in every state."""
         runner = driver.runner()
         requests = [driver.request(Scenario(waits=True), item) for item in ("one", "two", "three")]
@@ -328,9 +328,7 @@ class RunnerSuite:
         assert ending is not None
         assert bare(ending) == Ending(0)
 
-    async def test_another_agent_gets_the_whole_log_and_the_exit_code(
-        self, driver: BackendDriver
-    ) -> None:
+    async def test_another_agent_gets_the_whole_log_and_the_exit_code(self, driver: Driver) -> None:
         """Adoption loses nothing, while it runs and after its end."""
         request = driver.request(Scenario(b"first\nlast\n", exit_code=3, waits=True))
         workload = await launched(driver.runner(), request)
@@ -344,7 +342,7 @@ class RunnerSuite:
         assert bare(await ended(late, workload)) == Ending(3)
         assert await read_all(late, workload) == b"first\nlast\n"
 
-    async def test_a_log_can_be_read_from_any_position(self, driver: BackendDriver) -> None:
+    async def test_a_log_can_be_read_from_any_position(self, driver: Driver) -> None:
         """Resuming after a restart: by bytes after a piece's position, kept as text."""
         runner = driver.runner()
         workload = await launched(runner, driver.request(Scenario(b"one\ntwo\nthree\n")))
@@ -357,7 +355,7 @@ class RunnerSuite:
         assert await read_all(runner, workload, kept.after(14)) == b""
         assert await read_all(runner, workload, kept.after(6).after(-6)) == b"one\ntwo\nthree\n"
 
-    async def test_a_log_is_followed_while_the_job_runs(self, driver: BackendDriver) -> None:
+    async def test_a_log_is_followed_while_the_job_runs(self, driver: Driver) -> None:
         """The first line comes before the end."""
         runner = driver.runner()
         request = driver.request(Scenario(b"soon\n", waits=True))
@@ -368,7 +366,7 @@ class RunnerSuite:
         await driver.release(request.name)
         assert [piece async for piece in pieces] == []
 
-    async def test_a_log_keeps_every_byte(self, driver: BackendDriver) -> None:
+    async def test_a_log_keeps_every_byte(self, driver: Driver) -> None:
         """Colours, progress bars, what is no text, and no newline at the end."""
         output = b"\x1b[31mred\x1b[0m\r 50%\r100%\n\xff\xfe\x00\n" + b"\xc3\xa9" * 20_000 + b"\nend"
         runner = driver.runner()
@@ -376,14 +374,14 @@ class RunnerSuite:
         await ended(runner, workload)
         assert await read_all(runner, workload) == output
 
-    async def test_a_long_log_arrives_whole(self, driver: BackendDriver) -> None:
+    async def test_a_long_log_arrives_whole(self, driver: Driver) -> None:
         """Short and long lines, three megabytes."""
         output = b"".join(b"%d %s\n" % (n, b"x" * (n % 3000)) for n in range(2000))
         runner = driver.runner()
         workload = await launched(runner, driver.request(Scenario(output)))
         assert await read_all(runner, workload) == output
 
-    async def test_stop_ends_a_job_by_sigterm(self, driver: BackendDriver) -> None:
+    async def test_stop_ends_a_job_by_sigterm(self, driver: Driver) -> None:
         """Most jobs need no more."""
         runner = driver.runner()
         workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
@@ -391,7 +389,7 @@ class RunnerSuite:
         await runner.stop(workload, 60)
         assert bare(await ended(runner, workload)) == _TERMINATED
 
-    async def test_stop_kills_a_job_that_ignores_sigterm(self, driver: BackendDriver) -> None:
+    async def test_stop_kills_a_job_that_ignores_sigterm(self, driver: Driver) -> None:
         """After the grace it is dead."""
         runner = driver.runner()
         scenario = Scenario(b"deaf\n", waits=True, ignores_term=True)
@@ -400,7 +398,7 @@ class RunnerSuite:
         await runner.stop(workload, 1)
         assert bare(await ended(runner, workload)) == _KILLED
 
-    async def test_stop_and_destroy_are_always_legal(self, driver: BackendDriver) -> None:
+    async def test_stop_and_destroy_are_always_legal(self, driver: Driver) -> None:
         """Without a start, twice, after the end, after the removal."""
         runner = driver.runner()
         request = driver.request(Scenario())
@@ -417,7 +415,7 @@ class RunnerSuite:
         await runner.destroy(over)
         assert await runner.owned() == []
 
-    async def test_destroy_removes_a_running_job(self, driver: BackendDriver) -> None:
+    async def test_destroy_removes_a_running_job(self, driver: Driver) -> None:
         """Nothing of it is left."""
         runner = driver.runner()
         request = driver.request(Scenario(waits=True))
@@ -426,7 +424,7 @@ class RunnerSuite:
         assert await runner.find(request.name) is None
         assert await runner.owned() == []
 
-    async def test_cancelled_calls_do_not_harm_the_job(self, driver: BackendDriver) -> None:
+    async def test_cancelled_calls_do_not_harm_the_job(self, driver: Driver) -> None:
         """Waiting and following can be given up and taken up again."""
         runner = driver.runner()
         request = driver.request(Scenario(b"on\n", exit_code=4, waits=True))
@@ -447,7 +445,7 @@ class RunnerSuite:
         await driver.release(request.name)
         assert bare(await ended(runner, workload)) == Ending(4)
 
-    async def test_a_vanished_job_is_lost(self, driver: BackendDriver) -> None:
+    async def test_a_vanished_job_is_lost(self, driver: Driver) -> None:
         """Its ending is unknown, to the present watcher and to later ones."""
         runner = driver.runner()
         workload = await launched(runner, driver.request(Scenario(b"here\n", waits=True)))
@@ -458,9 +456,7 @@ class RunnerSuite:
             assert (ending.exit_code, ending.cause) == (None, Cause.LOST_WORKLOAD)
             assert workload.name in ending.message
 
-    async def test_watching_tells_that_it_ran_and_then_how_it_ended(
-        self, driver: BackendDriver
-    ) -> None:
+    async def test_watching_tells_that_it_ran_and_then_how_it_ended(self, driver: Driver) -> None:
         """Also of a job that had ended before anybody watched."""
         runner = driver.runner()
         request = driver.request(Scenario(b"up\n", exit_code=2, waits=True))
@@ -478,16 +474,14 @@ class RunnerSuite:
             assert isinstance(end, Ended)
             assert bare(end.ending) == Ending(2)
 
-    async def test_a_preview_calls_nothing_and_shows_the_command(
-        self, driver: BackendDriver
-    ) -> None:
+    async def test_a_preview_calls_nothing_and_shows_the_command(self, driver: Driver) -> None:
         """What would be sent to the backend."""
         request = replace(driver.request(Scenario()), command=("train", "--fast"), args=("1",))
         assert "--fast" in repr(driver.runner().preview(request))
         assert await driver.runner().owned() == []
         assert await driver.starts(request.name) == 0
 
-    async def test_a_refused_argument_is_named(self, driver: BackendDriver) -> None:
+    async def test_a_refused_argument_is_named(self, driver: Driver) -> None:
         """Before anything is created."""
         runner = driver.runner()
         runner.check({})
@@ -500,16 +494,16 @@ class RunnerSuite:
         assert error.cause is Cause.POLICY_RESOURCE
         assert driver.refused_argument in error.message
 
-    async def test_an_unknown_name_is_not_found(self, driver: BackendDriver) -> None:
+    async def test_an_unknown_name_is_not_found(self, driver: Driver) -> None:
         """Nothing there, in any state."""
         assert await driver.runner().find("launch-nothing-of-this-name-1") is None
 
-    async def test_the_backend_has_one_identity(self, driver: BackendDriver) -> None:
+    async def test_the_backend_has_one_identity(self, driver: Driver) -> None:
         """Who shares it may adopt."""
         assert await driver.runner().backend_id() == await driver.runner().backend_id()
 
 
-class QueueingDriver(BackendDriver, Protocol):
+class QueueingDriver(Driver, Protocol):
     """A backend that finds a place for a started job when it sees fit."""
 
     async def place(self, name: str) -> None:
