@@ -212,9 +212,7 @@ class RunnerSuite:
         assert (await runner.create(request)).state is WorkloadState.EXITED
         assert await driver.starts(request.name) == 1
 
-    async def test_a_later_lease_does_not_run_what_an_earlier_one_created(
-        self, driver: Driver
-    ) -> None:
+    async def test_a_later_lease_runs_nothing_an_earlier_one_created(self, driver: Driver) -> None:
         """Its token, its devices and its arguments went with the lease that had them."""
         earlier = driver.request(Scenario(b"earlier\n"))
         await driver.runner().create(earlier)
@@ -285,9 +283,7 @@ class RunnerSuite:
         assert await driver.starts(request.name) == 1
         assert await read_all(runner, created) == b"once\n"
 
-    async def test_a_start_that_was_sent_is_settled_and_not_sent_again(
-        self, driver: Driver
-    ) -> None:
+    async def test_a_start_that_was_sent_is_settled_not_sent_again(self, driver: Driver) -> None:
         """By another agent, which does not know that it was sent."""
         created = await launched(driver.runner(), driver.request(Scenario(b"once\n", waits=True)))
         for state in (WorkloadState.RUNNING, WorkloadState.EXITED):
@@ -523,7 +519,7 @@ _THEN = Pending(Cause.SCHEDULE_NO_NODE, "0 of 3 nodes have room")
 class QueueingRunnerSuite(RunnerSuite):
     """More tests, for runners whose backend queues and whose starts may be repeated."""
 
-    async def test_a_started_job_is_pending_until_it_has_a_place(
+    async def test_a_started_job_is_pending_until_it_is_placed(
         self, driver: QueueingDriver
     ) -> None:
         """Each reason once, with its cause; then it runs."""
