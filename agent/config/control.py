@@ -46,6 +46,8 @@ class ControlConfig(Model):
     head_timeout: Duration = 20.0
     #: A file with the key that opens `/metrics`, at least 16 characters; without one nobody may.
     scrape_key_file: UserPath | None = None
+    #: Waiting items of one entity, on all its queues; to within one percent.
+    max_waiting: Annotated[int, Field(ge=1)] = 100_000
     #: The launch spec of one item, merged with its job and its queue's template.
     max_spec: Size = 1024**2
     #: What is read from the store, and the texts and documents in the answer, of one query.

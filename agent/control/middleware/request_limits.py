@@ -70,4 +70,4 @@ def _sender(request: web.Request) -> str:
     if principal is None:
         return f"address {peer_address(request)}"
     agent = request.headers.get("User-Agent", "").startswith(_AGENT)
-    return f"{'agent' if agent else 'key'} {principal.key_id}"
+    return f"{'agent' if agent else 'key'} {principal.key_id or principal.user_id}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.checks import Passed
 from agent.control.services.composition import check_priority
-from agent.control.services.context import Service, no_such_agent, read, write
+from agent.control.services.context import Service, ServiceContext, no_such_agent, read, write
 from agent.control.services.explain import Explanation, Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
@@ -25,6 +25,10 @@ from agent.model.spec import Json
 
 class Items(Service):
     """Items of queues; what agents do with them is in `Leases` and `WandbProtocol`."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        super().__init__(context)
+        self._submissions = 0
 
     async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
@@ -49,6 +53,7 @@ class Items(Service):
         entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
         item_id = made_before(tx, entity, submission)
         if item_id is None:
+            self._check_waiting(tx, entity)
             queue = queue_on_demand(tx, self._context, principal, entity, submission.queue)
             prepared = prepare(tx, self._context, principal, queue, submission, passed)
             spec = prepared.composed.run_spec
@@ -57,6 +62,24 @@ class Items(Service):
             if submission.idempotency_key is not None:
                 idempotency.keep_reply(tx, entity, submission.idempotency_key, item_id)
         return self._context.item(tx, principal, item_id)
+
+    def _check_waiting(self, tx: Tx, entity: str) -> None:
+        """Check that the entity may have one more waiting item.
+
+        Counting a hundred thousand rows takes longer than a submission, so it is done for every
+        hundredth part of the limit, which may be exceeded by that much.
+
+        Raises:
+            ConflictError
+        """
+        most = self._context.config.max_waiting
+        self._submissions += 1
+        if self._submissions % max(1, most // 100) or items.queued_in(tx, entity, most) < most:
+            return
+        raise ConflictError(
+            f"{most} items of '{entity}' are waiting, and more are not accepted.",
+            hint="Wait until some have started, or stop some; `control.max_waiting` is the limit.",
+        )
 
     async def dry_run(
         self, principal: Principal, submission: Submission, job_file: Json | None = None

@@ -330,6 +330,12 @@ def _by_head(
     return [one for _, one in sorted(places)]
 
 
+def queued_in(tx: Tx, entity: str, most: int) -> int:
+    """How many items wait on all queues of an entity; counted up to `most`."""
+    waiting = select(items.c.id).where(text(QUEUED_ONLY), items.c.entity == entity).limit(most)
+    return int(tx.run(select(func.count()).select_from(waiting.subquery())).scalar_one())
+
+
 def lock_first(tx: Tx, queue_id: str) -> str | None:
     """The id of the first queued item, whatever its demand; locked."""
     query = select(items.c.id).where(

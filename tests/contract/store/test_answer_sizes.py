@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from agent.control.services.runs import RunChange
+from agent.control.store.items import Submission
 from agent.control.store.tx import READ_BUDGET, AnswerTooLargeError, ReadBudget
-from agent.model.errors import InvalidInputError
-from tests.contract.store.world import World
+from agent.model.errors import ConflictError, InvalidInputError
+from tests.contract.store.world import IMAGE, World
 
 MANY = 60
 LARGE = {"overrides": {"run_config": {"text": "x" * 20_000}}}
@@ -72,3 +73,18 @@ async def test_a_document_that_is_too_large_is_not_stored(world: World) -> None:
     with pytest.raises(InvalidInputError, match="a file or an artifact"):
         await change(world, "run", notes="x" * 2 * 1024**2)
     assert (await world.plane.items.list(world.me)).total == 0
+
+
+async def test_an_entity_has_a_limit_of_waiting_items(store_config, world: World) -> None:
+    """Of its own: another entity's items do not count, nor those that have started or ended."""
+    object.__setattr__(world.plane.config, "max_waiting", 3)
+    first, *_ = [await world.submit(key=str(number)) for number in range(3)]
+    with pytest.raises(ConflictError, match=r"3 items of 'ann' are waiting"):
+        await world.submit()
+    assert await world.submit(key="0") == first
+    await world.plane.accounts.create_team(world.me, "team")
+    other = Submission("team", None, "default", IMAGE)
+    await world.plane.items.submit(world.me, other)
+    agent = await world.agent()
+    await agent.claim()
+    await world.submit()
