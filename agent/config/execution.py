@@ -30,6 +30,9 @@ class GitConfig(Model):
     ssh_key: UserPath | None = None
     #: PEM bundle for HTTPS remotes; else the environment's.
     ca_bundle: UserPath | None = None
+    #: Of the files in Git LFS of one repository.
+    max_lfs_size: Size = 50 * 1024**3
+    max_lfs_files: Annotated[int, Field(gt=0)] = 100_000
     #: For one fetch.
     timeout: Duration = 600.0
     #: Without any progress of the transfer.

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from agent.config.execution import GitConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
+from agent.model.units import format_size
 from agent.ports.log import LogSink, write_line
 from agent.sources.address_proxy import AddressProxy, address_proxy
 from agent.sources.git.access import Access
@@ -59,6 +61,7 @@ class LargeFiles:
         pointers = await in_thread(self.threads, lambda _: _pointers(into, paths))
         if not pointers:
             return
+        _check_limits(self.access.program.config, remote, pointers)
         store = mirror.repository / "lfs" / "objects"
         if await in_thread(self.threads, lambda _: _missing(store, pointers)) is not None:
             await self._fetch(mirror, remote, commit)
@@ -92,6 +95,20 @@ class LargeFiles:
             return
         async with address_proxy(self.access.policy, self.threads) as (proxy, url):
             yield proxy, _proxy_variables(url, self.access.program.config.protocols)
+
+
+def _check_limits(
+    config: GitConfig, remote: Remote, pointers: Mapping[str, tuple[str, int]]
+) -> None:
+    """Before anything is transferred: the pointers name the sizes, and other sizes are refused."""
+    size = sum(size for _, size in pointers.values())
+    if size > config.max_lfs_size or len(pointers) > config.max_lfs_files:
+        raise PolicyError(
+            Cause.POLICY_SOURCE,
+            f"Git LFS: {remote.url} keeps {len(pointers)} files with {format_size(size)} there; "
+            f"this agent allows {config.max_lfs_files} with {format_size(config.max_lfs_size)}.",
+            hint="The administrator can raise `sources.git.max_lfs_size` and `max_lfs_files`.",
+        )
 
 
 def _settings(remote: Remote, server: Remote) -> Settings:

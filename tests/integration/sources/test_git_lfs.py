@@ -199,6 +199,14 @@ async def test_nothing_of_the_repository_runs(bench, git_config, git_servers, au
     assert not marker.exists()
 
 
+@pytest.mark.parametrize("limit", [{"max_lfs_size": 3}, {"max_lfs_files": 0}])
+async def test_more_than_the_limits_is_not_fetched(bench, git_config, git_servers, author, limit):
+    commit = author.push(WEIGHTS)
+    small = git_config.model_copy(update=limit)
+    with pytest.raises(PolicyError, match="this agent allows"):
+        await bench.fetch(small, git_servers.https_url, commit, lfs=True)
+
+
 async def test_the_guard_passes_to_judged_addresses_only(threads, git_servers):
     """The name exists for our resolver only; the far end's certificate shows who answered."""
     port = urlsplit(git_servers.https_url).port
