@@ -37,7 +37,9 @@ def settings(tmp_path: Path, **more: Any) -> dict[str, Any]:
         "own": {"value": SECRET, "as_env": "OWN_SECRET"},
         "key": {"file": str(key), "as_env": "KEY_FILE"},
     }
-    return quick(secrets=secrets, builder={"secrets": {"index": {"value": SECRET}}}, **more)
+    return quick(
+        secrets=secrets, builder={"secrets": {"index": {"value": SECRET, "queues": ["*"]}}}, **more
+    )
 
 
 async def stored(home: Home, item: str) -> str:

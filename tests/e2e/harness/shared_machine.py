@@ -221,7 +221,7 @@ async def _entity(root: Path, admin: Home, url: str, name: str, user: str) -> En
             "queues": ["containers", "processes"],
             "name": f"{name}-agent",
             "secrets": {"own": {"value": secret, "as_env": "OWN_SECRET"}},
-            "builder": {"secrets": {"index": {"value": build}}},
+            "builder": {"secrets": {"index": {"value": build, "queues": ["nobody/none"]}}},
             "runners": {"local-process": {"enabled": True, "user": user}},
             "sources": {
                 "git": {
