@@ -18,6 +18,7 @@ from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from packaging.version import InvalidVersion, Version
+from pydantic import SecretStr
 
 from agent.compose.backends import detect_resources
 from agent.config.agent import AgentConfig
@@ -256,10 +257,8 @@ def _files(
 ) -> Iterator[Finding]:
     """Modes of files that hold secrets, and of the folders that hold everything. Blocks."""
     secret = [
-        *([config_file] if config_file and _has_values(config) else []),
-        *(reference.file for reference in _references(config) if reference.file),
-        *(path for path in (config.sources.git.ssh_key,) if path),
-        *([config.server.api_key_file] if config.server and config.server.api_key_file else []),
+        *([config_file] if config_file and _holds_secrets(config_file, config) else []),
+        *_key_files(config),
         *config_dir(environ).glob("*.json"),
         *config.state_dir.glob("*.json"),
     ]
@@ -290,25 +289,36 @@ def _too_open(paths: Iterable[Path], forbidden: int) -> list[tuple[Path, int]]:
     return found
 
 
-def _references(value: object) -> Iterator[SecretReference]:
+def _parts(value: object, name: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of the configuration, with the name of its key."""
+    yield name, value
     match value:
-        case SecretReference():
-            yield value
         case Model():
-            for _, inner in value:
-                yield from _references(inner)
+            for key, inner in value:
+                yield from _parts(inner, key)
         case dict():
-            for inner in value.values():
-                yield from _references(inner)
+            for key, inner in value.items():
+                yield from _parts(inner, str(key))
         case tuple():
             for inner in value:
-                yield from _references(inner)
+                yield from _parts(inner, name)
 
 
-def _has_values(config: AgentConfig) -> bool:
-    """Whether the configuration file may hold a secret itself."""
-    own = (config.server and config.server.api_key, config.builder.index_url, config.builder.proxy)
-    return any(own) or any(reference.value for reference in _references(config))
+def _key_files(config: AgentConfig) -> Iterator[Path]:
+    for name, value in _parts(config):
+        if isinstance(value, SecretReference) and value.file:
+            yield value.file
+        if isinstance(value, Path) and "key" in name:
+            yield value
+    if config.builder.buildkit_certs:
+        yield config.builder.buildkit_certs / "key.pem"
+
+
+def _holds_secrets(file: Path, config: AgentConfig) -> bool:
+    """Whether the configuration file has a secret itself, not only the name of its file."""
+    text = file.read_text(errors="replace")
+    values = (value for _, value in _parts(config) if isinstance(value, SecretStr))
+    return any(value.get_secret_value() in text for value in values if value.get_secret_value())
 
 
 # ------------------------------------------------------------------ what jobs can reach

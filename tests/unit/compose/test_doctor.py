@@ -72,7 +72,12 @@ def no_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def findings(
-    engine: FarEngine, tmp_path: Path, *, url: str = "https://launch.example.org", **settings: Any
+    engine: FarEngine,
+    tmp_path: Path,
+    *,
+    url: str = "https://launch.example.org",
+    config_file: Path | None = None,
+    **settings: Any,
 ) -> list[Finding]:
     for name in ("state", "data"):
         (tmp_path / name).mkdir(mode=0o700, exist_ok=True)
@@ -81,7 +86,7 @@ async def findings(
         {"state_dir": str(tmp_path / "state"), "control": control, **settings}
     )
     choice = RemoteServer(url, "key", None, "test") if url else EmbeddedServer("test")
-    return await examine(config, choice, None, engine.environ)
+    return await examine(config, choice, config_file, engine.environ)
 
 
 def problems(found: list[Finding]) -> list[str]:
@@ -161,6 +166,18 @@ async def test_a_key_that_others_can_read_is_a_problem(
         key.chmod(mode)
         (shown,) = problems(await findings(engine, tmp_path, **settings))
         assert str(key) in shown
+
+
+async def test_a_configuration_file_with_a_secret_is_for_its_owner_only(
+    engine: FarEngine, tmp_path: Path
+) -> None:
+    file = tmp_path / "config.yaml"
+    secret = {"index_url": "https://ada:pw@packages.example.org/simple"}
+    for text, bad in ((str(secret), True), ("builder: {}", False)):
+        file.write_text(text)
+        file.chmod(0o644)
+        found = await findings(engine, tmp_path, builder=secret, config_file=file)
+        assert any(str(file) in each for each in problems(found)) is bad
 
 
 async def test_state_and_data_that_others_can_list_are_problems(
