@@ -5,7 +5,7 @@ that does not exist.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -80,10 +80,6 @@ class Principal:
     signed_in_at: float | None = None
     #: Of the client, for the audit log.
     address: str = ""
-
-    def with_key(self, key_id: str) -> "Principal":
-        """The same caller, by a certain key."""
-        return replace(self, key_id=key_id)
 
 
 #: The control plane as a caller of its own services, for metrics and retention: reads every

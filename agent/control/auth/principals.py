@@ -1,6 +1,7 @@
 """Who a credential stands for, as the store has it in this transaction."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Kind, Policy, Principal, RunScope
@@ -23,7 +24,7 @@ def by_key(tx: Tx, row: AnyRow | None) -> Principal | None:
         return None
     if row.kind == "user":
         user = author(tx, row.user_id)
-        return None if user is None else user.with_key(row.id)
+        return None if user is None else replace(user, key_id=row.id)
     return Principal(
         kind=Kind.AGENT,
         key_id=row.id,

@@ -8,6 +8,7 @@ nowhere is noticed. A new field with an argument, or a new root field, needs a v
 
 import asyncio
 import json
+import re
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from inspect import isawaitable
@@ -26,7 +27,7 @@ from graphql import (
 )
 
 from agent.control.app_keys import CONTENTS, METRICS, RUN_FILES
-from agent.control.auth.policy import Action, Kind, Principal, may_ever
+from agent.control.auth.policy import Action, Principal
 from agent.control.files.links import Links
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
@@ -153,10 +154,10 @@ def _selection(kind: Any, place: Place, trail: tuple[str, ...], skip: Container[
         if path in skip:
             continue
         if is_leaf_type(inner):
-            parts.append(f"{kind.name}{number}: {_call(path, place)}")
+            parts.append(f"{kind.name}_{number}: {_call(path, place)}")
         elif len(trail) < DEPTH and trail.count(inner.name) < REPEATED:
             below = _selection(inner, place, trail, skip)
-            parts.append(f"{kind.name}{number}: {_call(path, place)} {below}")
+            parts.append(f"{kind.name}_{number}: {_call(path, place)} {below}")
     return "{ " + " ".join(parts) + " }"
 
 
@@ -169,24 +170,43 @@ def _document(root: str, place: Place, skip: Container[str] = ()) -> str:
 ROOTS = sorted(f"Query.{name}" for name in SCHEMA.type_map["Query"].fields)
 
 
-async def _ask(
-    wire: Wire, principal: Principal, root: str, place: Place, skip: Container[str] = ()
-) -> str:
-    """The data of one root with all that is below it, as text."""
+async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str:
+    """The data of one root with all that is below it, as text.
+
+    A field that is refused may make everything around it null, and so hide what another field
+    gives away: it is asked again without such fields, until nothing is refused any more.
+    """
     app = wire.server.app
-    asked = Context(
-        wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
-        Links(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
-    )  # fmt: skip
-    before = asyncio.all_tasks()
-    executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
-    result = await executing if isawaitable(executing) else executing
-    # An error at a field that must not be null leaves what was asked beside it running.
-    if beside := asyncio.all_tasks() - before - {asyncio.current_task()}:
-        await asyncio.wait(beside)
-    masked = [str(e) for e in result.errors or () if e.original_error is None]
-    assert masked == [], masked
-    return json.dumps(result.data, default=str)
+    skip, shown = set[str](), ""
+    while True:
+        asked = Context(
+            wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
+            Links(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
+        )  # fmt: skip
+        before = asyncio.all_tasks()
+        executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
+        result = await executing if isawaitable(executing) else executing
+        # An error at a field that must not be null leaves what was asked beside it running.
+        if beside := asyncio.all_tasks() - before - {asyncio.current_task()}:
+            await asyncio.wait(beside)
+        errors = result.errors or []
+        assert [str(each) for each in errors if each.original_error is None] == []
+        shown += json.dumps(result.data, default=str)
+        refused = {_field_of(each.path) for each in errors} - {None}
+        if refused <= skip:
+            return shown
+        skip |= refused
+
+
+def _field_of(path: list[str | int] | None) -> str | None:
+    """The field that an error is about, by its alias; `None` for a root field."""
+    alias = next(each for each in reversed(path or [""]) if isinstance(each, str))
+    found = re.fullmatch(r"([A-Za-z]+?)_([0-9]+)", alias)
+    return (
+        None
+        if found is None
+        else f"{found[1]}.{list(SCHEMA.type_map[found[1]].fields)[int(found[2])]}"
+    )
 
 
 async def _fill(wire: Wire, place: Place, member: Principal) -> Place:
@@ -344,13 +364,6 @@ async def test_a_run_token_reads_its_project_and_nothing_else_of_its_entity(
     assert [root for root, data in shown.items() if OTHER in data or FOREIGN in data] == []
     shown = {root: await _ask(wire, token, root, scene.ours) for root in ROOTS}
     assert [root for root, data in shown.items() if OTHER in data or FOREIGN in data] == []
-    # Fields that no run token may use make what is around them null; so once more without them.
-    refused = {
-        path
-        for path, (_, action) in field_policies(SCHEMA).items()
-        if action is not None and not may_ever(Kind.RUN, action)
-    }
-    shown = {root: await _ask(wire, token, root, scene.ours, refused) for root in ROOTS}
     # Its own project: the run and the artifact; no item, queue, agent, member or key.
     assert {root for root, data in shown.items() if "own-text" in data} == {
         "Query.artifact", "Query.artifactCollection", "Query.model", "Query.project",
