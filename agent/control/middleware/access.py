@@ -111,12 +111,11 @@ async def authenticate(request: web.Request) -> None:
         AuthenticationError: there is a credential, and it is not valid.
     """
     header = request.headers.get("Authorization")
-    accounts = request.app[PLANE].accounts
     if header is not None:
         request[BY_HEADER] = True
-        found = await accounts.authenticate(_key_in(header))
+        found = await request.app[PLANE].accounts.authenticate(_key_in(header))
     elif cookie := request.cookies.get(request.app[COOKIE]):
-        found = await accounts.resume(cookie)
+        found = await request.app[PLANE].accounts.resume(cookie)
     else:
         return
     request[PRINCIPAL] = replace(found, address=peer_address(request))
