@@ -11,6 +11,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -85,6 +86,27 @@ def read_keys(config: ControlConfig) -> SigningKeys | None:
     return _parse(text, str(file))
 
 
+def first_key(config: ControlConfig) -> SigningKeys:
+    """The file's keys, made now unless another process that starts at once has made it. Blocks.
+
+    Raises:
+        ConfigError: as `add_key`.
+    """
+    file = config.data_dir / FILE
+    own = file.with_name(f".{FILE}.{secrets.token_hex(4)}")
+    key = secrets.token_bytes(_BYTES)
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _write(own, f"{base64.urlsafe_b64encode(key).decode()}\n")
+        # Unlike a rename, this fails where the file exists.
+        with suppress(FileExistsError):
+            os.link(own, file)
+        own.unlink()
+    except OSError as error:
+        raise _not_writable(file, error) from None
+    return read_keys(config) or SigningKeys((key,))
+
+
 def add_key(config: ControlConfig) -> SigningKeys:
     """Put a new key in front of those of the file, of which the newest one stays. Blocks.
 
@@ -107,9 +129,13 @@ def add_key(config: ControlConfig) -> SigningKeys:
         _write(new, text)
         new.replace(file)
     except OSError as error:
-        message = f"The file of signing keys {file} cannot be written: {error.strerror}."
-        raise ConfigError(message, hint="Name another folder by `control.data_dir`.") from None
+        raise _not_writable(file, error) from None
     return SigningKeys(keys)
+
+
+def _not_writable(file: Path, error: OSError) -> ConfigError:
+    message = f"The file of signing keys {file} cannot be written: {error.strerror}."
+    return ConfigError(message, hint="Name another folder by `control.data_dir`.")
 
 
 def _write(file: Path, text: str) -> None:

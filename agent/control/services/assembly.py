@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Policy
-from agent.control.auth.signing import FILE, SigningKeys, add_key, read_keys
+from agent.control.auth.signing import FILE, SigningKeys, first_key, read_keys
 from agent.control.services.accounts import Accounts
 from agent.control.services.agents import Agents
 from agent.control.services.artifact_uploads import ArtifactUploads
@@ -112,7 +112,7 @@ async def _identify(config: ControlConfig, database: Database) -> tuple[str, Sig
     keys = await asyncio.to_thread(read_keys, config)
     installed = await database.read(accounts.installation_row)
     if keys is None and installed is None:
-        keys = await asyncio.to_thread(add_key, config)
+        keys = await asyncio.to_thread(first_key, config)
     if keys is not None and installed is None:
         first = (new_id(), keys.ids[0])
         installed = await database.write(lambda tx: accounts.ensure_installation(tx, *first))
