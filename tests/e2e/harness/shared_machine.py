@@ -278,10 +278,10 @@ async def shared_machine(settings: dict[str, Any], image: str) -> AsyncIterator[
         printing = f"echo canary-$(echo {output.removeprefix('canary-')})"
         ended = await alice.launch(*words, shlex.join(["sh", "-c", printing]), "--wait")
         machine.ended = ended.json()["id"]
-        sleeping = shlex.join(["sh", "-c", f"{printing}; sleep 600"])
+        sleeping = shlex.join(["sh", "-c", f"{printing}; sleep 86400"])
         machine.running = (await alice.launch(*words, sleeping)).json()["id"]
         code = _folder(alice.home.root / "code", 0o700)
-        (code / "job.sh").write_text(f"{printing}; sleep 600\n")
+        (code / "job.sh").write_text(f"{printing}; sleep 86400\n")
         words = ("submit", "-q", "processes", "-u", str(code), "--json", "-E", "sh job.sh")
         machine.process = (await alice.launch(*words)).json()["id"]
         for item in (machine.running, machine.process):
