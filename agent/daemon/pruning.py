@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import structlog
 
@@ -16,6 +17,9 @@ from agent.model.errors import LaunchError
 from agent.model.units import format_size
 from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import Backend
+
+#: Suffix of a folder that is being removed; names of attempts have none.
+_REMOVED: Final = ".removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,5 +84,11 @@ async def prune_attempt_folders(
     for backend in backends.values():
         names |= {workload.name for workload in await backend.runner.owned()}
     for folder in unused:
-        if folder.name not in names:
-            await run(executor, partial(shutil.rmtree, folder, ignore_errors=True))
+        # An attempt of that name may have begun since: attempts begin on the event loop, so none
+        # does between this look and the renaming.
+        if folder.name in names or folder.name in attempts.names:
+            continue
+        removed = folder
+        if folder.suffix != _REMOVED:
+            removed = folder.rename(folder.with_name(f"{folder.name}{_REMOVED}"))
+        await run(executor, partial(shutil.rmtree, removed, ignore_errors=True))

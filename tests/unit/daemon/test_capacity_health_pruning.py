@@ -5,8 +5,10 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
@@ -18,10 +20,11 @@ from agent.config.execution import PruneRule
 from agent.daemon import service
 from agent.daemon.capacity import CapacityTracker
 from agent.daemon.process import SystemdNotifier, locked_state_folder
-from agent.daemon.pruning import Pruner
+from agent.daemon.pruning import Pruner, prune_attempt_folders
 from agent.model.capacity import Capacity, Demand, allocate, fits
 from agent.model.errors import ConfigError, ConflictError
 from agent.model.work import Lease
+from agent.ports.runner import Workload
 from agent.testing.runner_suite import Scenario
 from tests.unit.daemon.harness import IMAGE_JOB, Harness, eventually
 
@@ -204,6 +207,25 @@ async def test_a_port_in_use_is_named(harness: Harness) -> None:
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int, str]:
     async with session.get(url) as response:
         return response.status, await response.text()
+
+
+async def test_an_attempt_that_begins_while_folders_are_pruned_keeps_its_folder(
+    tmp_path: Path, threads: ThreadPoolExecutor
+) -> None:
+    class Attempts:
+        names: frozenset[str] = frozenset()
+
+    class Runner:
+        async def owned(self) -> list[Workload]:
+            attempts.names = frozenset({"begins"})
+            return []
+
+    attempts = Attempts()
+    for name in ("begins", "left-over", "half.removed"):
+        (tmp_path / name / "files").mkdir(parents=True)
+    backends = {"local-container": SimpleNamespace(runner=Runner())}
+    await prune_attempt_folders(tmp_path, attempts, backends, threads)
+    assert [folder.name for folder in tmp_path.iterdir()] == ["begins"]
 
 
 async def test_all_kinds_are_pruned_and_what_is_in_use_stays(harness: Harness) -> None:
