@@ -137,6 +137,12 @@ async def test_an_option_that_leaves_the_container_is_refused(
     [
         "RUN wget -qO- -T 3 http://127.0.0.1:{port}/run; exit 3",
         "RUN wget -qO- -T 3 http://host.docker.internal:{port}/run; exit 3",
+        "ADD http://127.0.0.1:{port}/add /stolen",
+        "ADD http://127.0.0.1:{port}/r.git /stolen",
+        "COPY --from=127.0.0.1:{port}/image:1 / /stolen",
+        "FROM 127.0.0.1:{port}/image:1",
+        "RUN --network=host wget -qO- http://127.0.0.1:{port}/run",
+        "# syntax=127.0.0.1:{port}/frontend:1",
         "RUN cat /proc/*/environ /proc/*/cmdline; ls -R /run/secrets; exit 3",
         "RUN --mount=type=bind,source=/,target=/host,from=host find /host; exit 3",
         "RUN --security=insecure id; exit 3",
@@ -251,6 +257,16 @@ async def test_a_schema_fetches_nothing(machine: SharedMachine, schema: dict[str
 
 
 # ------------------------------------------------------------------ an image
+
+
+@pytest.mark.parametrize("image", ["127.0.0.1:{port}/a:1", "localhost:{port}/a", "sha256:0"])
+async def test_an_image_is_asked_for_at_no_registry_inside(
+    machine: SharedMachine, image: str
+) -> None:
+    item = await machine.submit("containers", "-d", image.format(port=machine.loopback.port))
+    assert item["phase"] != "SUCCEEDED", item
+    machine.assert_nothing_found(item)
+
 
 # ------------------------------------------------------------------ the API, with her own key
 
