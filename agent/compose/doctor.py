@@ -29,6 +29,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineError
 from agent.model.errors import ConfigError, LaunchError
 from agent.model.names import CONTAINERS, PROCESSES
+from agent.runners.docker.options import canonical
 from agent.system.child import Command, SilentError, Tail, run
 
 #: When the table of known holes was last compared with the projects' advisories.
@@ -357,14 +358,13 @@ def _container_jobs(config: AgentConfig) -> Iterator[Finding]:
             "problem", "containers", "Jobs share the host's network, its loopback included.",
             "Remove `runners.local-container.host_network`.",
         )  # fmt: skip
-    for option in sorted({each.strip("-").replace("_", "-") for each in runner.allow}):
-        if option in _GIVE_THE_HOST:
-            yield Finding(
-                "problem", "containers",
-                f"`runners.local-container.allow` has `{option}`: a submitter can become root "
-                "of this machine.",
-                "Remove it; give folders by `mounts`, which queue templates name.",
-            )  # fmt: skip
+    for option in sorted(_GIVE_THE_HOST.intersection(map(canonical, runner.allow))):
+        yield Finding(
+            "problem", "containers",
+            f"`runners.local-container.allow` has `{option}`: a submitter can become root "
+            "of this machine.",
+            "Remove it; give folders by `mounts`, which queue templates name.",
+        )  # fmt: skip
     if runner.pids_limit is None:
         yield Finding(
             "note", "containers", "A job may start any number of processes.",
