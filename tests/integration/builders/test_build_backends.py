@@ -221,9 +221,9 @@ async def test_entities_do_not_share_a_cache(on, way, wanted, build, registries,
     destination = f"{registries.private_address}/launch-test/shared"
     made = on(destination=destination, environment=inside)
     used = []
-    for title in ("one/p/job", "two/p/job"):
-        (job / "code").write_text(title)
-        _, log = await build(made, wanted(title=title))
+    for entity in ("one", "two"):
+        (job / "code").write_text(entity)
+        _, log = await build(made, wanted(entity=entity))
         used += {word for word in log.text.split() if ":launch-cache-" in word}
     assert len({word.rstrip(":") for word in used}) == (2 if way.caches else 0)
 
