@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from agent.builders.buildkit_output import BuildProgress, build_error, unreachable
+from agent.builders.buildkit_output import ENGINE, BuildProgress, build_error, unreachable
 from agent.builders.image import plan as names
 from agent.builders.image.plan import Plan, launch_context
 from agent.builders.uv import Indexes, uv_program
@@ -54,6 +54,11 @@ class BuildKitService:
     registry_cache: bool
     #: The default platform of builds; `None` for the engine's own.
     platform: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """The program that messages say does not answer."""
+        return f"The {self.title}" if self.pushes else ENGINE
 
 
 #: The engine pushes; the cache stays in it, since the docker driver exports none from this store.
@@ -258,10 +263,10 @@ async def run_build(
     if _lacks_buildx(progress):
         raise _no_buildx("its plugin buildx is not installed")
     if progress.error:
-        raise build_error(build.title, build.plan, progress)
+        raise build_error(build.title, build.plan, progress, build.buildkit.subject)
     text = " ".join(progress.rest.splitlines()[-3:]) or f"docker ended with exit code {code}"
     if "daemon" in text:
-        raise unreachable(text)
+        raise unreachable(ENGINE, text)
     raise JobError(Cause.BUILD_FAILED, f"The image could not be built: {text}.")
 
 

@@ -19,12 +19,18 @@ _LONGEST: Final = 4096
 _KEPT_LINES: Final = 60
 
 
-_UNREACHABLE = re.compile(
+#: What the docker program says of the engine, also when another BuildKit's image is loaded into it.
+_NO_ENGINE: Final = re.compile(
     r"cannot connect to the docker daemon|error during connect|failed to connect to the docker"
-    r"|code = unavailable|connection reset by peer|docker daemon is not running"
-    r"|failed to list workers|closing transport",
+    r"|docker daemon is not running",
     re.IGNORECASE,
 )
+_NO_BUILDKIT: Final = re.compile(
+    r"code = unavailable|connection reset by peer|failed to list workers|closing transport",
+    re.IGNORECASE,
+)
+#: The subject of messages about the agent's engine.
+ENGINE: Final = "The container engine"
 #: Step of buildx itself that fails when a configured `buildkitd` does not answer.
 _WAITING = "[internal] waiting for connection"
 _NO_PLATFORM = re.compile(r"no match for platform in manifest|exec format error", re.IGNORECASE)
@@ -98,8 +104,8 @@ class BuildProgress:
 _DENIED: Final = re.compile(r'source "(?P<what>[^"]+)" (?:denied|not allowed) by policy')
 
 
-def build_error(title: str, plan: Plan, progress: BuildProgress) -> JobError:
-    """The error of a failed build."""
+def build_error(title: str, plan: Plan, progress: BuildProgress, builder: str) -> JobError:
+    """The error of a failed build; `builder` is the subject of messages about its BuildKit."""
     messages = f"{progress.error}\n{progress.rest}"
     denied = _DENIED.search(messages)
     if denied is not None:
@@ -112,8 +118,9 @@ def build_error(title: str, plan: Plan, progress: BuildProgress) -> JobError:
         )
     if "no space left on device" in f"{messages}\n{progress.failed_output}".lower():
         return JobError(Cause.DISK_FULL, f"Building {title}: no space is left on the disk.")
-    if _UNREACHABLE.search(messages) or progress.failed_step == _WAITING:
-        return unreachable(_last(progress))
+    no_engine = _NO_ENGINE.search(messages)
+    if no_engine or _NO_BUILDKIT.search(messages) or progress.failed_step == _WAITING:
+        return unreachable(ENGINE if no_engine else builder, _last(progress))
     if progress.failed_step.startswith("[internal] load metadata for "):
         return _base_error(progress)
     if plan.shown_dockerfile is not None:
@@ -121,11 +128,9 @@ def build_error(title: str, plan: Plan, progress: BuildProgress) -> JobError:
     return _generated_error(title, plan, progress)
 
 
-def unreachable(detail: str) -> JobError:
+def unreachable(builder: str, detail: str) -> JobError:
     """The error for an engine or buildkitd that does not answer."""
-    return JobError(
-        Cause.BUILD_UNAVAILABLE, f"The container engine does not answer ({_clean(detail)})."
-    )
+    return JobError(Cause.BUILD_UNAVAILABLE, f"{builder} does not answer ({_clean(detail)}).")
 
 
 def _generated_error(title: str, plan: Plan, progress: BuildProgress) -> JobError:

@@ -221,6 +221,15 @@ async def test_a_machine_without_docker_or_buildx_is_told(tmp_path, plan):
     assert "buildx is not installed" in error.message
 
 
+async def test_a_buildkitd_that_left_is_named_and_not_the_engine(tmp_path, plan):
+    far = BuildKitService("buildkitd at tcp://b:1", "launch-x", pushes=True, registry_cache=True)
+    argv, env = script(tmp_path, "echo 'ERROR: closing transport: EOF' >&2; exit 1")
+    with pytest.raises(JobError, match=r"^The buildkitd at tcp://b:1 does not answer"):
+        await run_build(argv, env, build_run(plan, buildkit=far), RecordingLog())
+    with pytest.raises(JobError, match=r"^The container engine does not answer"):
+        await run_build(argv, env, build_run(plan), RecordingLog())
+
+
 async def test_ends_without_an_explanation_are_still_explained(tmp_path, plan):
     error = await fails(tmp_path, plan, "exit 4")
     assert error.cause is Cause.BUILD_FAILED

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.builders.buildkit_output import BuildProgress, _last, build_error
+from agent.builders.buildkit_output import ENGINE, BuildProgress, _last, build_error
 from agent.builders.image.plan import Plan
 from agent.builders.requirements import NONE, Requirements
 from agent.builders.uv import UNEXPLAINED, explain, install_error, last_lines
@@ -12,6 +12,7 @@ from agent.model.cause import Cause
 from agent.model.job.requirements import RequirementLine
 
 TITLE = "team/p/x"
+FAR = "The buildkitd at tcp://b:1"
 LINES = (
     RequirementLine("six", "requirements.txt, line 4"),
     RequirementLine("!!bad", "base.txt, line 9"),
@@ -58,7 +59,7 @@ def test_the_failed_step_and_its_lines_are_found_however_the_output_is_cut():
 
 
 def test_a_failed_step_of_a_dockerfile_is_shown_with_its_last_lines():
-    error = build_error(TITLE, OWN, read(FAILED_RUN))
+    error = build_error(TITLE, OWN, read(FAILED_RUN), ENGINE)
     assert error.cause is Cause.BUILD_DOCKERFILE
     assert "Dockerfile 'Dockerfile', step [3/3] RUN ./configure && make failed" in error.message
     assert error.message.endswith("checking\nboom red")
@@ -149,14 +150,14 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
     ],
 )  # fmt: skip
 def test_a_failed_build_has_a_cause(progress, plan, cause, words):
-    error = build_error(TITLE, plan, progress)
+    error = build_error(TITLE, plan, progress, ENGINE)
     assert error.cause is cause
     assert words in error.message
 
 
 def test_an_engine_that_left_without_an_error_line_is_quoted():
     progress = read("failed to list workers: x\n")
-    assert "failed to list workers: x" in build_error(TITLE, OWN, progress).message
+    assert "failed to list workers: x" in build_error(TITLE, OWN, progress, ENGINE).message
     assert _last(BuildProgress()) == "it gave no reason"
 
 
@@ -214,3 +215,18 @@ def test_messages_hold_the_last_lines_and_no_passwords():
     assert "(requirements.txt)" in error.message
     assert "(requirements" not in install_error(output, NONE).message
     assert last_lines("a\r\n\n\x1b[31mb\x1b[0m") == "a\nb"
+
+
+@pytest.mark.parametrize(
+    ("progress", "subject"),
+    [
+        (step("[internal] waiting for connection", "context deadline exceeded"), FAR),
+        (step("[2/2] RUN x", "rpc error: code = Unavailable desc = EOF"), FAR),
+        (read("ERROR: failed to list workers: EOF\n"), FAR),
+        (read("ERROR: Cannot connect to the Docker daemon at unix:///x.\n"), ENGINE),
+    ],
+)
+def test_the_program_that_does_not_answer_is_named(progress, subject):
+    error = build_error(TITLE, OWN, progress, FAR)
+    assert error.cause is Cause.BUILD_UNAVAILABLE
+    assert error.message.startswith(f"{subject} does not answer (")
