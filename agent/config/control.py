@@ -46,7 +46,7 @@ class ControlConfig(Model):
     head_timeout: Duration = 20.0
     #: A file with the key that opens `/metrics`, at least 16 characters; without one nobody may.
     scrape_key_file: UserPath | None = None
-    #: Waiting items of one entity, on all its queues; to within one percent.
+    #: Waiting items of one entity, on all its queues; each server may exceed it by one percent.
     max_waiting: Annotated[int, Field(ge=1)] = 100_000
     #: The launch spec of one item, merged with its job and its queue's template.
     max_spec: Size = 1024**2

@@ -28,7 +28,8 @@ class Items(Service):
 
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
-        self._submissions = 0
+        #: By entity: how many more submissions pass before its waiting items are counted again.
+        self._uncounted: dict[str, int] = {}
 
     async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
@@ -66,20 +67,24 @@ class Items(Service):
     def _check_waiting(self, tx: Tx, entity: str) -> None:
         """Check that the entity may have one more waiting item.
 
-        Counting a hundred thousand rows takes longer than a submission, so it is done for every
-        hundredth part of the limit, which may be exceeded by that much.
+        Counting a hundred thousand rows takes longer than a submission, so it is done at the
+        first submission to the entity and then once per `max_waiting / 100` of them; each server
+        may exceed the limit by so many. At the limit, every submission is counted.
 
         Raises:
             ConflictError
         """
         most = self._context.config.max_waiting
-        self._submissions += 1
-        if self._submissions % max(1, most // 100) or items.queued_in(tx, entity, most) < most:
-            return
-        raise ConflictError(
-            f"{most} items of '{entity}' are waiting, and more are not accepted.",
-            hint="Wait until some have started, or stop some; `control.max_waiting` is the limit.",
-        )
+        left = self._uncounted.get(entity, 0)
+        if not left:
+            if items.queued_in(tx, entity, most) >= most:
+                raise ConflictError(
+                    f"{most} items of '{entity}' are waiting, and more are not accepted.",
+                    hint="Wait until some have started, or stop some; "
+                    "`control.max_waiting` is the limit.",
+                )
+            left = max(1, most // 100)
+        self._uncounted[entity] = left - 1
 
     async def dry_run(
         self, principal: Principal, submission: Submission, job_file: Json | None = None

@@ -88,3 +88,23 @@ async def test_an_entity_has_a_limit_of_waiting_items(store_config, world: World
     agent = await world.agent()
     await agent.claim()
     await world.submit()
+
+
+async def test_the_limit_of_waiting_items_holds_whoever_else_submits(
+    store_config, world: World
+) -> None:
+    """To within one percent, and once it is reached, for every further submission."""
+    object.__setattr__(world.plane.config, "max_waiting", 200)
+    await world.plane.accounts.create_team(world.me, "team")
+    other = Submission("team", None, "default", IMAGE)
+    for _ in range(200):
+        await world.submit()
+    refused = 0
+    for _ in range(6):
+        try:
+            await world.submit()
+        except ConflictError:
+            refused += 1
+        await world.plane.items.submit(world.me, other)
+    assert refused >= 4
+    assert (await world.plane.items.list(world.me, "ann")).total <= 202
