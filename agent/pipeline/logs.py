@@ -17,7 +17,15 @@ from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
-from agent.ports.runner import LOG_START, SOME_MISSING, LogPiece, LogPosition, RunnerPort, Workload
+from agent.ports.runner import (
+    LOG_START,
+    MAYBE_MISSING,
+    UNKNOWN_MISSING,
+    LogPiece,
+    LogPosition,
+    RunnerPort,
+    Workload,
+)
 from agent.system.tasks import cancel_task
 
 #: Most bytes in the buffer; a writer waits while it is full.
@@ -369,27 +377,34 @@ class JobLog:
         await self._sender.flush()
 
     async def _take(self, piece: LogPiece) -> None:
-        missing = piece.missing
-        if missing != SOME_MISSING:  # which counts no bytes
-            missing = max(0, piece.missing - self._stored)
-            self._stored = max(0, self._stored - piece.missing)
-        if missing:
+        if piece.missing:
             await self._write(self._masked.flush())
-            text = f"{format_size(missing)} of output are missing here"
-            if piece.missing == SOME_MISSING:
-                text = "output may be missing here"
+        text = self._pass_over(piece.missing)
+        if text:
             await self._sender.write(f"\nlaunch: {text}; the backend has no more\n".encode())
             if not self._warned:
                 self._warned = True
                 self._warn("The job's log is not whole; it says where something may be missing.")
         marked = piece.position.mark != self._resume.position.mark
         # Everything before the piece has to be sent: nothing is held back, nothing is skipped.
-        if missing or (marked and not self._masked.holds_back and not self._stored):
+        if text or (marked and not self._masked.holds_back and not self._stored):
             # Only what is stored may be left behind: a later process goes on from here.
             await self._sender.flush()
             self._resume = ResumePoint(self._sender.end, piece.position)
             self._journal.log_resumes(self._lease, self._resume.to_text())
         await self._write(self._masked.feed(piece.data))
+
+    def _pass_over(self, missing: int) -> str:
+        """What the log says about a gap; empty if there is none, or if all of it is stored."""
+        if missing == MAYBE_MISSING:
+            return "output may be missing here"
+        if missing == UNKNOWN_MISSING:
+            # What follows may be new from its first byte on.
+            self._stored = 0
+            return "output is missing here"
+        unstored = max(0, missing - self._stored)
+        self._stored = max(0, self._stored - missing)
+        return f"{format_size(unstored)} of output are missing here" if unstored else ""
 
     async def _write(self, masked: bytes) -> None:
         """Send what is not stored yet."""

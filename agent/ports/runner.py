@@ -209,16 +209,17 @@ class LogPosition:
 LOG_START: Final = LogPosition()
 
 #: See `LogPiece.missing`.
-SOME_MISSING: Final = -1
+MAYBE_MISSING: Final = -1
+UNKNOWN_MISSING: Final = -2
 
 
 @dataclass(frozen=True, slots=True)
 class LogPiece:
     """Bytes of the merged output (stdout and stderr in order of arrival), at most 64 KiB.
 
-    `missing` counts the bytes before it that the backend no longer has; 1 where it is certain
-    that some are gone and not how many, `SOME_MISSING` where it is possible. `data` may be empty
-    then.
+    `missing` counts the bytes before it that the backend no longer has. `UNKNOWN_MISSING`: some
+    are certainly gone, how many is not known. `MAYBE_MISSING`: some may be gone; `data` may be
+    empty then.
     """
 
     #: Of the first byte.

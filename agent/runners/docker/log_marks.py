@@ -2,7 +2,8 @@
 
 A mark is a frame's offset and time stamp. Marks are noted while reading, one at the beginning
 and one for each further mebibyte, and kept in a file, so that a later agent can tell how much
-of a rotated log it has missed.
+of a rotated log it has missed. Behind a gap of unknown size, offsets go on one byte after the
+last one known; the mark there says so.
 """
 
 from dataclasses import dataclass
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 from agent.docker.log_frames import FramePart
-from agent.ports.runner import LogPiece, LogPosition
+from agent.ports.runner import UNKNOWN_MISSING, LogPiece, LogPosition
 
 _EVERY: Final = 1024**2
-#: Reported as missing where a loss is certain and its size is not known.
-_UNKNOWN: Final = 1
+#: Ends a mark's line in the file: the frame follows a gap of unknown size.
+_GAP: Final = b" gap"
 
 
 class LogMarks:
@@ -23,6 +24,8 @@ class LogMarks:
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._offsets: dict[bytes, int] = {}
+        #: Offsets of frames that follow a gap of unknown size.
+        self._gaps: set[int] = set()
         self._unsaved: list[bytes] = []
         #: Stamp of the log's first frame ever seen, and of the latest mark.
         self.first: bytes | None = None
@@ -36,6 +39,22 @@ class LogMarks:
                 return
         self._keep(offset, stamp)
         self._unsaved.append(b"%d %s\n" % (offset, stamp))
+
+    def note_gap(self, offset: int, stamp: bytes) -> int:
+        """Keep a frame before which an unknown number of bytes is gone; returns its offset.
+
+        That is greater than `offset`, which is the next one that a reader wants.
+        """
+        known = 0 if self.last is None else self._offsets[self.last]
+        offset = max(offset, known) + 1
+        self._keep(offset, stamp)
+        self._gaps.add(offset)
+        self._unsaved.append(b"%d %s%s\n" % (offset, stamp, _GAP))
+        return offset
+
+    def has_gap(self, start: int, end: int) -> bool:
+        """Whether the number of bytes between two offsets is not known."""
+        return any(start < gap <= end for gap in self._gaps)
 
     def offset_of(self, stamp: bytes) -> int | None:
         """Offset of the frame with this stamp, if it was noted."""
@@ -52,7 +71,9 @@ class LogMarks:
             return
         # Two readers of one log write the same marks twice, perhaps the last line in part.
         for line in sorted(self._path.read_bytes().split(b"\n")[:-1], key=_offset):
-            self._keep(_offset(line), line.partition(b" ")[2])
+            self._keep(_offset(line), line.removesuffix(_GAP).partition(b" ")[2])
+            if line.endswith(_GAP):
+                self._gaps.add(_offset(line))
 
     def save(self) -> None:
         """Write what was noted since the last call. Blocks."""
@@ -99,7 +120,9 @@ class LogCursor:
             return None
         data = part.data[max(0, self.wanted - start) :]
         offset = self._at - len(data)
-        piece = LogPiece(LogPosition(skip=offset), data, offset - self.wanted)
+        unknown = self.marks.has_gap(self.wanted, offset)
+        missing = UNKNOWN_MISSING if unknown else offset - self.wanted
+        piece = LogPiece(LogPosition(skip=offset), data, missing)
         self.wanted = self._at
         return piece
 
@@ -111,7 +134,7 @@ class LogCursor:
             return found
         if self.marks.last is not None and stamp <= self.marks.last:
             return None
-        return self.wanted + _UNKNOWN
+        return self.marks.note_gap(self.wanted, stamp)
 
 
 def _offset(line: bytes) -> int:

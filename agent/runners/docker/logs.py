@@ -9,7 +9,7 @@ from typing import Final
 from agent.docker.client import Engine
 from agent.docker.errors import EngineError, EngineUnavailableError
 from agent.docker.log_frames import FramePart, LogFrameDecoder
-from agent.ports.runner import SOME_MISSING, LogPiece, LogPosition
+from agent.ports.runner import MAYBE_MISSING, LogPiece, LogPosition
 from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
@@ -55,7 +55,7 @@ class Follower:
                         yield piece
                 if not await self._is_running():
                     if not await self._is_whole():
-                        yield LogPiece(LogPosition(skip=offset), b"", SOME_MISSING)
+                        yield LogPiece(LogPosition(skip=offset), b"", MAYBE_MISSING)
                     return
                 await asyncio.sleep(_AGAIN)
             except EngineError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from agent.ports.runner import SOME_MISSING, LogPiece, LogPosition
+from agent.ports.runner import MAYBE_MISSING, LogPiece, LogPosition
 from agent.system.child import signal_group
 
 #: Variable that marks every process of a job.
@@ -155,13 +155,13 @@ async def follow(
             size = os.fstat(descriptor).st_size
             if size > at:
                 data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
-                yield LogPiece(LogPosition(skip=offset), data, SOME_MISSING if full else 0)
+                yield LogPiece(LogPosition(skip=offset), data, MAYBE_MISSING if full else 0)
                 offset, pause, full = offset + len(data), _SHORTEST, False
             elif size < at:
                 shift = offset
             elif over:
                 if full or has_no_space(descriptor):
-                    yield LogPiece(LogPosition(skip=offset), b"", SOME_MISSING)
+                    yield LogPiece(LogPosition(skip=offset), b"", MAYBE_MISSING)
                 return
             else:
                 full = full or has_no_space(descriptor)

@@ -18,6 +18,7 @@ from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.work import Image
 from agent.ports.runner import (
     LOG_START,
+    UNKNOWN_MISSING,
     Ending,
     LogPiece,
     LogPosition,
@@ -348,7 +349,7 @@ async def test_what_was_rotated_away_while_no_agent_was_there_is_reported(
     rest = b"".join(piece.data for piece in pieces)
     assert len(rest) < 2500 * 1000
     assert whole.endswith(rest)
-    assert [piece.missing for piece in pieces] == [1] + [0] * (len(pieces) - 1)
+    assert [piece.missing for piece in pieces] == [UNKNOWN_MISSING] + [0] * (len(pieces) - 1)
 
 
 # Networks.

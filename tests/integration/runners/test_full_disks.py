@@ -11,7 +11,14 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.ports.runner import LOG_START, SOME_MISSING, LogPiece, NeverStarted, RunnerPort, Workload
+from agent.ports.runner import (
+    LOG_START,
+    MAYBE_MISSING,
+    LogPiece,
+    NeverStarted,
+    RunnerPort,
+    Workload,
+)
 from agent.runners.process import processes
 from agent.runners.process.processes import has_no_space
 from agent.testing.runner_suite import ended, launched
@@ -71,7 +78,7 @@ async def test_output_that_found_no_room_is_marked_although_the_job_succeeded(
     read, ending = await asyncio.gather(pieces(runner, workload), ended(runner, workload))
     assert ending.exit_code == 0
     assert sum(len(piece.data) for piece in read) < 4_000_000
-    assert read[-1].missing == SOME_MISSING
+    assert read[-1].missing == MAYBE_MISSING
 
 
 async def test_a_gap_is_marked_where_it_is(

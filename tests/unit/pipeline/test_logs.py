@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.docker.log_frames import FramePart
 from agent.model.errors import FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.redact import Redactor
@@ -14,6 +15,7 @@ from agent.model.work import Lease
 from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.pipeline.logs import BUFFER_SIZE, JobLog, LogLostError, LogSender, ResumePoint, SetupLog
 from agent.ports.runner import Ending, LogPiece, LogPosition, Workload, WorkloadState
+from agent.runners.docker.log_marks import LogCursor, LogMarks
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import FakePlane, FakeQueue
 
@@ -227,6 +229,33 @@ async def test_a_later_process_reads_from_the_last_mark_that_was_stored() -> Non
     assert bytes(far.stored) == printer.output
     # From the mark on: what lies between is not sent again.
     assert printer.asked == [LogPosition(), LogPosition("2", 0)]
+
+
+class Rotated(Printer):
+    """Docker's log after a rotation: all marks are gone, how much was lost is not known."""
+
+    def __init__(self, rest: bytes, marks: LogMarks) -> None:
+        super().__init__(rest)
+        self.marks = marks
+
+    async def logs(self, workload: Workload, start: LogPosition):
+        piece = LogCursor(self.marks, start.skip).take(FramePart(b"2", self.output, first=True))
+        if piece is not None:
+            yield piece
+
+
+@pytest.mark.parametrize("stored", [b"", b"stored\n" * 1500])
+async def test_a_gap_of_unknown_size_is_named_and_what_follows_arrives_whole(stored: bytes) -> None:
+    far, marks, rest = Far(), LogMarks(None), b"new line\n" * 800
+    marks.note(0, b"1")
+    far.stored += stored
+    printer = Rotated(rest, marks)
+    _, journal = await _follow(far, printer, start=None, secret="S" * 40)
+    expected = stored + b"\nlaunch: output is missing here; the backend has no more\n" + rest
+    assert bytes(far.stored) == expected
+    # A later process goes on behind the gap: no line twice, no second note.
+    await _follow(far, printer, start=None, resume=journal.points[-1])
+    assert bytes(far.stored) == expected
 
 
 async def test_a_log_that_never_ends_is_given_up() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agent.docker.log_frames import FramePart, LogFrameDecoder
 from agent.model.errors import JobError
+from agent.ports.runner import UNKNOWN_MISSING
 from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 MIB = 1024**2
@@ -89,11 +90,31 @@ def test_bytes_lost_between_the_offset_and_a_mark_are_counted() -> None:
     assert first == (4 * size, b"5" * size, 4 * size - 100)
 
 
-def test_a_log_that_begins_after_all_marks_says_that_something_is_missing() -> None:
+def test_a_log_that_begins_after_all_marks_says_that_something_is_missing(tmp_path: Path) -> None:
+    marks = LogMarks(tmp_path / "marks")
+    read(marks, 3)
+    log = [(50, b"late\n"), (51, b"later\n")]
+    wanted = 3 * 600 * 1024 - 10
+    pieces = taken(LogCursor(marks, wanted), log)
+    assert pieces == [
+        (wanted + 1, b"late\n", UNKNOWN_MISSING),
+        (wanted + 6, b"later\n", 0),
+    ]
+    marks.save()
+    # Also an agent that was ended before it stored anything of them says so, and one that
+    # stored the first line reads no line twice.
+    for known in (marks, LogMarks(tmp_path / "marks")):
+        if known is not marks:
+            known.load()
+        assert taken(LogCursor(known, wanted), log) == pieces
+        assert taken(LogCursor(known, wanted + 6), log) == pieces[1:]
+
+
+def test_offsets_behind_a_gap_are_after_all_marks() -> None:
     marks = LogMarks(None)
     read(marks, 3)
-    pieces = taken(LogCursor(marks, 1000), [(50, b"late\n"), (51, b"later\n")])
-    assert pieces == [(1001, b"late\n", 1), (1006, b"later\n", 0)]
+    pieces = taken(LogCursor(marks, 1000), [(50, b"late\n")])
+    assert pieces == [(2 * 600 * 1024 + 1, b"late\n", UNKNOWN_MISSING)]
 
 
 def test_marks_of_two_readers_in_one_file_are_read_in_order(tmp_path: Path) -> None:
