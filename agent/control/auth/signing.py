@@ -1,20 +1,23 @@
 """The keys with which the control plane signs and encrypts; they are never in its database.
 
-They stand in the configuration (`control.signing_keys`), or in the file `signing.keys` of the
-data folder, which only its owner may read: base64url, 32 bytes each, the newest first. The first
-one signs and encrypts, all of them check and decrypt; so a rotation adds one in front and leaves
-the earlier one for what was signed before.
+They are set in the configuration (`control.signing_keys`), or are in the file `signing.keys` of the
+data folder, whose mode becomes 0600 where it can be changed: base64url, 32 bytes each, the newest
+first. The first one signs and encrypts, all of them check and decrypt; so a rotation adds one in
+front and leaves the earlier one for what was signed before.
 """
 
 import base64
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
-from contextlib import suppress
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TextIO
+
+import structlog
 
 from agent.config.control import ControlConfig
 from agent.model.errors import ConfigError
@@ -76,35 +79,54 @@ def read_keys(config: ControlConfig) -> SigningKeys | None:
     file = config.data_dir / FILE
     try:
         text = file.read_text(encoding="ascii")
-        # It may have been copied or restored with another mode.
-        file.chmod(0o600)
+        mode = stat.S_IMODE(file.stat().st_mode)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         message = f"The file of signing keys {file} cannot be read: {error}."
         raise ConfigError(message, hint="Check its owner and mode (0600).") from None
+    if mode & 0o077:
+        _make_private(file, mode)
     return _parse(text, str(file))
 
 
-def first_key(config: ControlConfig) -> SigningKeys:
+def _make_private(file: Path, mode: int) -> None:
+    """Close a file that was copied or restored with another mode, or is mounted as a secret."""
+    try:
+        file.chmod(0o600)
+    except OSError as error:  # a read-only mount, or the file of another user
+        structlog.get_logger().warning(
+            "other users may read the file of signing keys, and its mode cannot be changed",
+            file=str(file), mode=f"{mode:04o}", error=error.strerror,
+        )  # fmt: skip
+
+
+def first_key(config: ControlConfig) -> SigningKeys | None:
     """The file's keys, made now unless another process that starts at once has made it. Blocks.
+
+    All processes that start at once lock the same temporary file; the first one writes and renames
+    it. What a killed process leaves of it, the next start overwrites.
 
     Raises:
         ConfigError: as `add_key`.
     """
     file = config.data_dir / FILE
-    own = file.with_name(f".{FILE}.{secrets.token_hex(4)}")
-    key = secrets.token_bytes(_BYTES)
+    new = file.with_name(f".{FILE}.first")
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(own, f"{base64.urlsafe_b64encode(key).decode()}\n")
-        # Unlike a rename, this fails where the file exists.
-        with suppress(FileExistsError):
-            os.link(own, file)
-        own.unlink()
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(new, flags, 0o600), "w", encoding="ascii") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if file.exists():
+                # The lock may have been that of the file itself, under its earlier name.
+                new.unlink(missing_ok=True)
+            else:
+                handle.truncate()
+                _write(handle, (secrets.token_bytes(_BYTES),))
+                new.replace(file)
     except OSError as error:
         raise _not_writable(file, error) from None
-    return read_keys(config) or SigningKeys((key,))
+    return read_keys(config)
 
 
 def add_key(config: ControlConfig) -> SigningKeys:
@@ -122,11 +144,12 @@ def add_key(config: ControlConfig) -> SigningKeys:
     keys = (secrets.token_bytes(_BYTES), *(known.keys if known else ()))[:_KEPT]
     file = config.data_dir / FILE
     new = file.with_name(f".{FILE}.new")
-    text = "".join(f"{base64.urlsafe_b64encode(key).decode()}\n" for key in keys)
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new.unlink(missing_ok=True)
-        _write(new, text)
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as handle:
+            _write(handle, keys)
         new.replace(file)
     except OSError as error:
         raise _not_writable(file, error) from None
@@ -138,13 +161,11 @@ def _not_writable(file: Path, error: OSError) -> ConfigError:
     return ConfigError(message, hint="Name another folder by `control.data_dir`.")
 
 
-def _write(file: Path, text: str) -> None:
-    """Write a file that only its owner may read, whatever the umask, and sync it to disk."""
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
+def _write(handle: TextIO, keys: tuple[bytes, ...]) -> None:
+    """Write an open file, and sync it to disk."""
+    handle.writelines(f"{base64.urlsafe_b64encode(key).decode()}\n" for key in keys)
+    handle.flush()
+    os.fsync(handle.fileno())
 
 
 def _parse(text: str, place: str) -> SigningKeys:

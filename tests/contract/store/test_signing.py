@@ -1,16 +1,19 @@
 """The signing keys: outside of the database, rotated with overlap; submitted keys are encrypted."""
 
 import base64
+import errno
 import os
 import secrets
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import text
 
 from agent.config.control import ControlConfig
-from agent.control.auth.signing import FILE, SigningKeys, add_key, read_keys
+from agent.control.auth.signing import FILE, SigningKeys, add_key, first_key, read_keys
 from agent.control.files.links import Links
 from agent.control.services.assembly import open_services
 from agent.model.errors import AuthenticationError, ConfigError
@@ -84,6 +87,51 @@ def test_whatever_the_umask_the_file_is_its_owners_only(tmp_path: Path, umask: i
     file.chmod(0o644)
     read_keys(config)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o440, 0o644])
+def test_a_readable_file_whose_mode_cannot_be_changed_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """A read-only mount, or a file of another user."""
+    config = ControlConfig(data_dir=tmp_path)
+    keys = add_key(config)
+    (tmp_path / FILE).chmod(mode)
+
+    def refuse(path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    with structlog.testing.capture_logs() as logged:
+        assert read_keys(config) == keys
+    assert [(one["mode"], one["log_level"]) for one in logged] == (
+        [(f"{mode:04o}", "warning")] if mode & 0o077 else []
+    )
+
+
+def test_the_first_key_needs_no_hard_links_and_leaves_no_other_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+
+    monkeypatch.setattr(os, "link", refuse)
+    config = ControlConfig(data_dir=tmp_path)
+    # Of a process that was killed while it wrote.
+    (tmp_path / f".{FILE}.first").write_text("x" * 100)
+    keys = first_key(config)
+    assert [one.name for one in tmp_path.iterdir()] == [FILE]
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
+    assert first_key(config) == keys == read_keys(config)
+    assert [one.name for one in tmp_path.iterdir()] == [FILE]
+
+
+def test_of_many_that_start_at_once_all_have_the_same_first_key(tmp_path: Path) -> None:
+    config = ControlConfig(data_dir=tmp_path)
+    with ThreadPoolExecutor(16) as threads:
+        found = {one.ids for one in threads.map(lambda _: first_key(config), range(64))}
+    assert len(found) == 1
+    assert [one.name for one in tmp_path.iterdir()] == [FILE]
 
 
 async def test_a_rotation_keeps_what_was_signed_and_encrypted_before(tmp_path: Path) -> None:
