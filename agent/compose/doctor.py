@@ -29,7 +29,7 @@ from agent.docker.client import Engine
 from agent.docker.errors import EngineError
 from agent.model.errors import ConfigError, LaunchError
 from agent.model.names import CONTAINERS, PROCESSES
-from agent.runners.docker.options import canonical
+from agent.model.spec import argument_name
 from agent.system.child import Command, SilentError, Tail, run
 
 #: When the table of known holes was last compared with the projects' advisories.
@@ -358,7 +358,7 @@ def _container_jobs(config: AgentConfig) -> Iterator[Finding]:
             "problem", "containers", "Jobs share the host's network, its loopback included.",
             "Remove `runners.local-container.host_network`.",
         )  # fmt: skip
-    for option in sorted(_GIVE_THE_HOST.intersection(map(canonical, runner.allow))):
+    for option in sorted(_GIVE_THE_HOST.intersection(map(argument_name, runner.allow))):
         yield Finding(
             "problem", "containers",
             f"`runners.local-container.allow` has `{option}`: a submitter can become root "

@@ -30,6 +30,16 @@ _MOST_CPUS: Final = 1e6
 _MOST_MEMORY: Final = 2**60
 _COUNT: Final = re.compile("[0-9]{1,9}")
 _MOST_GPUS: Final = 10_000
+_ARGUMENT_ALIASES: Final = {
+    "cpu": "cpus",
+    "e": "env",
+    "h": "hostname",
+    "m": "memory",
+    "net": "network",
+    "u": "user",
+    "v": "volume",
+    "w": "workdir",
+}
 
 
 def _seconds(value: object) -> object:
@@ -179,13 +189,20 @@ class LaunchSpec(_Lenient):
         Raises:
             InvalidInputError: `memory`, `cpus` or `gpus` cannot be read, or no machine has it.
         """
-        cpus = self.resources.cpus or _cores(self.args_for(resource))
-        memory = self.resources.memory or _memory(self.args_for(resource))
-        gpus = self.resources.gpus or _gpus(self.args_for(resource))
+        args = {argument_name(name): value for name, value in self.args_for(resource).items()}
+        cpus = self.resources.cpus or _cores(args)
+        memory = self.resources.memory or _memory(args)
+        gpus = self.resources.gpus or _gpus(args)
         _check_demand("cpus", cpus or 0, _MOST_CPUS)
         _check_demand("memory", memory or 0, _MOST_MEMORY)
         _check_demand("gpus", gpus, _MOST_GPUS)
         return Demand(cpus=cpus, memory=memory, gpus=gpus)
+
+
+def argument_name(written: str) -> str:
+    """The canonical name of a resource argument: one for all spellings and short forms."""
+    plain = written.strip().lstrip("-").replace("_", "-").lower()
+    return _ARGUMENT_ALIASES.get(plain, plain)
 
 
 def parse_spec(raw: Json) -> LaunchSpec:
@@ -232,7 +249,7 @@ def _cores(args: Json) -> float | None:
 
 
 def _memory(args: Json) -> int | None:
-    value = args.get("memory") or args.get("m")
+    value = args.get("memory")
     return parse_size(str(value)) if value else None
 
 

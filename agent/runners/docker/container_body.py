@@ -1,9 +1,11 @@
 """The body of the engine's `create` for a request. Pure.
 
-The allocation, the agent's variables and the administrator's limits take precedence over the
-resource arguments. Variables are in the body, never in an argv.
+The allocation and the agent's variables take precedence over the resource arguments. `pids-limit`
+is at most the administrator's; its `memory_limit` holds where no memory is asked for. A 0 asks
+for nothing: to the engine it would mean unlimited. Variables are in the body, never in an argv.
 """
 
+import math
 import shlex
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -140,27 +142,28 @@ def _extra_hosts(options: Options, settings: ContainerSettings) -> list[str]:
 
 def _processor(allocation: Allocation, options: Options) -> dict[str, Any]:
     period, quota = options.one("cpu-period"), options.one("cpu-quota")
-    if allocation.cpus is None and (period or quota):
+    if not allocation.cpus and (period or quota):
         pairs = (("cpu-period", "CpuPeriod", period), ("cpu-quota", "CpuQuota", quota))
         return {key: _whole(name, value) for name, key, value in pairs if value is not None}
-    asked = options.one("cpus")
-    cpus = allocation.cpus if allocation.cpus is not None else _cores(asked)
-    return {} if cpus is None else {"NanoCpus": round(cpus * _NANO)}
+    cpus = allocation.cpus or _cores(options.one("cpus"))
+    return {"NanoCpus": round(cpus * _NANO)} if cpus else {}
 
 
 def _memory(allocation: Allocation, options: Options, config: DockerRunnerConfig) -> dict[str, Any]:
-    memory = allocation.memory
-    if memory is None:
-        memory = _size("memory", options.one("memory"))
+    asked = allocation.memory or _size("memory", options.one("memory"))
+    default = config.memory_limit if isinstance(config.memory_limit, int) else None
+    memory = asked or default
     swap = options.one("memory-swap")
-    if swap is not None:
-        total = -1 if swap == "-1" else _size("memory-swap", swap)
-        return {"MemorySwap": total} | ({} if memory is None else {"Memory": memory})
-    if memory is None:
-        most = config.memory_limit
-        return {"Memory": most} if isinstance(most, int) else {}
+    if swap == "-1":
+        return {"MemorySwap": -1} | ({"Memory": memory} if memory else {})
+    total = _size("memory-swap", swap)
+    if total:
+        # The engine takes no total below the memory, and none without it.
+        return {"Memory": asked or min(default or total, total), "MemorySwap": total}
+    if not asked:
+        return {"Memory": memory} if memory else {}
     # No swap unless it is asked for: the limit is the limit of all memory.
-    return {"Memory": memory, "MemorySwap": memory}
+    return {"Memory": asked, "MemorySwap": asked}
 
 
 def _simple(options: Options) -> dict[str, Any]:
@@ -228,9 +231,12 @@ def _cores(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return float(text)
+        cores = float(text)
     except ValueError:
-        raise refused("cpus", f"'{text}' is not a number of cores") from None
+        cores = math.nan
+    if not 0 <= cores < math.inf:
+        raise refused("cpus", f"'{text}' is not a number of cores")
+    return cores
 
 
 def _whole(name: str, text: str) -> int:

@@ -10,17 +10,7 @@ from typing import Any, Final
 
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, PolicyError
-
-_ALIASES: Final = {
-    "cpu": "cpus",
-    "e": "env",
-    "h": "hostname",
-    "m": "memory",
-    "net": "network",
-    "u": "user",
-    "v": "volume",
-    "w": "workdir",
-}
+from agent.model.spec import argument_name
 
 #: Every submitter may use these: W&B's own list.
 _ALWAYS_ALLOWED: Final = frozenset(
@@ -104,19 +94,13 @@ class Options:
         return self.values.get(name, ())
 
 
-def canonical(name: str) -> str:
-    """The canonical spelling of an option's name."""
-    plain = name.strip().lstrip("-").replace("_", "-").lower()
-    return _ALIASES.get(plain, plain)
-
-
 def allowance(names: Collection[str]) -> frozenset[str]:
     """The administrator's `allow`, checked; canonical names.
 
     Raises:
         ConfigError: a name that this runner does not know.
     """
-    allowed = frozenset(canonical(name) for name in names)
+    allowed = frozenset(argument_name(name) for name in names)
     for name in sorted(allowed - _ALWAYS_ALLOWED - _IF_ADMINISTRATOR_ALLOWS):
         message = f"`runners.local-container.allow`: there is no option '{name}'."
         raise ConfigError(message, hint=f"Known: {', '.join(sorted(_IF_ADMINISTRATOR_ALLOWS))}.")
@@ -131,7 +115,7 @@ def read_options(arguments: dict[str, Any], allowed: frozenset[str]) -> Options:
     """
     values: dict[str, tuple[str, ...]] = {}
     for written, value in arguments.items():
-        name = canonical(written)
+        name = argument_name(written)
         if name in _READ_BY_PIPELINE:
             continue
         if name not in _ALWAYS_ALLOWED and name not in allowed:

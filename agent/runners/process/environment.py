@@ -8,13 +8,14 @@ from typing import Any, Final
 from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import PolicyError
+from agent.model.spec import argument_name
 from agent.ports.runner import RunRequest
 from agent.runners.local import file_paths
 from agent.runners.process.processes import MARKER
 
-_ENVIRONMENT: Final = ("e", "env")
+_ENVIRONMENT: Final = "env"
 #: Counted by the agent's capacity, or read by the pipeline.
-_ELSEWHERE: Final = ("cpu", "cpus", "gpus", "m", "memory", "mounts", "secrets")
+_ELSEWHERE: Final = ("cpus", "gpus", "memory", "mounts", "secrets")
 _INHERITED: Final = ("PATH", "HOME", "LANG", "TMPDIR")
 #: What is wrong with a text that is not passable.
 NOT_TEXT_HINT: Final = "It contains a NUL byte or a lone surrogate."
@@ -29,9 +30,9 @@ def check_arguments(arguments: dict[str, Any]) -> None:
         PolicyError: `POLICY_RESOURCE`, naming the argument.
     """
     for name in arguments:
-        if _plain(name) not in (*_ENVIRONMENT, *_ELSEWHERE):
+        if argument_name(name) not in (_ENVIRONMENT, *_ELSEWHERE):
             message = f"Resource argument `{name}` is not known to local-process."
-            hint = f"It takes {', '.join((*_ENVIRONMENT, *_ELSEWHERE))}."
+            hint = f"It takes {', '.join((_ENVIRONMENT, *_ELSEWHERE))}."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
     variables(arguments)
 
@@ -44,7 +45,7 @@ def variables(arguments: dict[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name, value in arguments.items():
-        if _plain(name) not in _ENVIRONMENT:
+        if argument_name(name) != _ENVIRONMENT:
             continue
         for pair in value if isinstance(value, list) else [value]:
             if not isinstance(pair, str) or "=" not in pair.lstrip("="):
@@ -54,10 +55,6 @@ def variables(arguments: dict[str, Any]) -> dict[str, str]:
             key, _, text = pair.partition("=")
             found[key] = text
     return found
-
-
-def _plain(name: str) -> str:
-    return name.strip("-").replace("_", "-").lower()
 
 
 def process_environment(

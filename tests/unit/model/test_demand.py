@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
 from agent.model.spec import parse_spec
 
@@ -32,6 +33,19 @@ def test_less_than_nothing_and_more_than_there_is_are_refused(arguments) -> None
 def test_the_same_holds_for_what_is_asked_of_any_runner(resources) -> None:
     with pytest.raises(InvalidInputError):
         parse_spec({"resources": resources}).demand(NAMED)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"cpu": 4, "m": "8g", "gpus": 2},
+        {"--cpus": "4", "--memory": "8g", "--gpus": "2"},
+        {"CPU": 4, "-m": "8g", "GPUs": 2},
+    ],
+)
+def test_every_spelling_that_a_runner_takes_is_counted(arguments) -> None:
+    demand = parse_spec({"resource_args": {NAMED: arguments}}).demand(NAMED)
+    assert demand == Demand(cpus=4, memory=8 * 1024**3, gpus=2)
 
 
 def test_zero_is_no_demand() -> None:

@@ -189,6 +189,9 @@ def test_user_and_hostname_when_allowed() -> None:
         ({"env": [["A=1"]]}, "`env`: .* is neither"),
         ({"env": "SECRET"}, "'SECRET' is not `NAME=value`"),
         ({"cpus": "two"}, "'two' is not a number of cores"),
+        ({"cpus": "nan"}, "'nan' is not a number of cores"),
+        ({"cpu": "inf"}, "'inf' is not a number of cores"),
+        ({"cpus": -1}, "'-1' is not a number of cores"),
         ({"memory": "much"}, "`memory`: 'much' is not a size"),
         ({"cpu-shares": "x"}, "`cpu-shares`: 'x' is not a whole number"),
         ({"ulimit": "nofile"}, "`ulimit`: 'nofile'"),
@@ -211,5 +214,37 @@ def test_a_container_that_asks_for_no_memory_gets_the_default_limit() -> None:
     config = DockerRunnerConfig(memory_limit=3 * 1024**3)
     assert body_of({}, config)["HostConfig"]["Memory"] == 3 * 1024**3
     assert body_of({"memory": "4g"}, config)["HostConfig"]["Memory"] == 4 * 1024**3
+    for nothing in ({"memory": 0}, {"m": "0g"}, {"memory": "0.4"}, {"memory-swap": 0}):
+        assert body_of(nothing, config)["HostConfig"]["Memory"] == 3 * 1024**3
+        assert "MemorySwap" not in body_of(nothing, config)["HostConfig"]
     unlimited = DockerRunnerConfig(memory_limit="unlimited")
     assert "Memory" not in body_of({}, unlimited)["HostConfig"]
+
+
+GIB = 1024**3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "limit", "expected"),
+    [
+        ({"memory-swap": -1}, 3 * GIB, (3 * GIB, -1)),
+        ({"memory-swap": -1, "memory": 0}, 3 * GIB, (3 * GIB, -1)),
+        ({"memory-swap": "8g"}, 3 * GIB, (3 * GIB, 8 * GIB)),
+        ({"memory-swap": "1g"}, 3 * GIB, (GIB, GIB)),
+        ({"memory-swap": "1g"}, "unlimited", (GIB, GIB)),
+        ({"memory-swap": -1}, "unlimited", (None, -1)),
+        ({"memory-swap": 0, "memory": "1g"}, 3 * GIB, (GIB, GIB)),
+        ({"memory-swap": "2g", "memory": "1g"}, 3 * GIB, (GIB, 2 * GIB)),
+    ],
+)
+def test_swap_that_is_asked_for_does_not_lift_the_default_memory_limit(
+    arguments: dict[str, Any], limit: Any, expected: tuple[int | None, int]
+) -> None:
+    host = host_of(arguments, DockerRunnerConfig(memory_limit=limit))
+    assert (host.get("Memory"), host["MemorySwap"]) == expected
+
+
+def test_zero_cores_ask_for_nothing() -> None:
+    assert "NanoCpus" not in host_of({"cpus": 0})
+    assert host_of({"cpus": 0, "cpu-quota": 50000})["CpuQuota"] == 50000
+    assert "NanoCpus" not in host_of({"cpus": 0}, allocation=Allocation(cpus=0.0, memory=0))
