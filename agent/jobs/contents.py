@@ -1,13 +1,14 @@
 """A directory of code as the contents of an artifact: which files, and their digests.
 
 A link within the directory is stored as the file it points at, since artifacts have no links; a
-link out of it is refused. What `agent.model.tree` excludes is left out.
+link out of it is refused. What `agent.model.tree` excludes is left out, and what looks like a
+secret unless the job's rules include it.
 """
 
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Final, NamedTuple
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
-from agent.model.tree import leaving_link, walk
+from agent.model.tree import is_secret, leaving_link, walk
 from agent.remote.artifacts.contents import Content
 
 #: More files than this are data or an environment, not code.
@@ -28,29 +29,54 @@ _BATCH: Final = 64
 _DEEPEST_LINK: Final = 40
 
 
+class CodeContents(NamedTuple):
+    """The files of a directory that are stored, and paths of those that look like secrets."""
+
+    stored: list[Content]
+    withheld: list[str]
+
+
 class _Found(NamedTuple):
     path: str
     file: str
+    #: Path of the file itself below the directory: another one than `path` behind a link.
+    origin: str
 
 
-def code_contents(directory: Path, max_files: int = MAX_FILES) -> list[Content]:
+def code_contents(
+    directory: Path,
+    includes: Callable[[str], bool] = lambda _: False,
+    max_files: int = MAX_FILES,
+) -> CodeContents:
     """Every file of a directory with its digest, in the order of paths. Blocks.
+
+    A file that looks like a secret, by its own path or that of a link to it, is left out unless
+    `includes` is true of that path.
 
     Raises:
         InvalidInputError: names the file that cannot be stored and why: a link out of the
             directory, a socket, pipe or device, unreadable; or there are too many files, or
             none.
     """
-    found = list(islice(_files(directory, directory, ""), max_files + 1))
+    withheld: list[str] = []
+
+    def is_stored(each: _Found) -> bool:
+        if any(is_secret(path) and not includes(path) for path in (each.path, each.origin)):
+            withheld.append(each.path)
+            return False
+        return True
+
+    found = list(islice(filter(is_stored, _files(directory, directory)), max_files + 1))
     if len(found) > max_files:
         raise _too_many(directory, found, max_files)
     if not found:
-        message = f"Code directory: '{directory}' holds no file."
+        but = f" but {withheld[0]}, which looks like a secret" if withheld else ""
+        message = f"Code directory: '{directory}' holds no file{but}."
         raise InvalidInputError(message, hint="Name the directory that your code is in.")
     batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as threads:
         hashed = [content for batch in threads.map(_hash_all, batches) for content in batch]
-    return sorted(hashed, key=lambda content: content.path)
+    return CodeContents(sorted(hashed, key=lambda content: content.path), sorted(withheld))
 
 
 def content_of(path: str, raw: bytes) -> Content:
@@ -59,14 +85,17 @@ def content_of(path: str, raw: bytes) -> Content:
     return Content(path, digest, len(raw), raw)
 
 
-def _files(root: Path, folder: Path, prefix: str, depth: int = 0) -> Iterator[_Found]:
+def _files(
+    root: Path, folder: Path, prefix: str = "", origin: str = "", depth: int = 0
+) -> Iterator[_Found]:
     try:
         for entry in walk(folder):
-            path = prefix + os.path.relpath(entry.path, folder)
+            below = os.path.relpath(entry.path, folder)
+            path = prefix + below
             if entry.is_symlink():
                 yield from _linked(root, Path(entry), path, depth)
             elif not entry.is_dir(follow_symlinks=False):
-                yield _Found(path, entry.path)
+                yield _Found(path, entry.path, origin + below)
     except OSError as error:
         message = f"Code directory: '{error.filename}' cannot be read ({error.strerror})."
         raise InvalidInputError(message) from None
@@ -85,15 +114,16 @@ def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
             hint="Remove it.",
         )
     resolved = link.resolve()
+    origin = os.path.relpath(resolved, root.resolve())
     if not resolved.is_dir():
-        yield _Found(path, str(resolved))
+        yield _Found(path, str(resolved), origin)
         return
     if depth >= _DEEPEST_LINK or link.parent.resolve().is_relative_to(resolved):
         raise InvalidInputError(
             f"Code directory: '{path}' is a link to a folder that contains it.",
             hint="Remove it.",
         )
-    yield from _files(root, resolved, f"{path}/", depth + 1)
+    yield from _files(root, resolved, f"{path}/", f"{origin}/", depth + 1)
 
 
 def _hash_all(batch: Iterable[_Found]) -> list[Content]:

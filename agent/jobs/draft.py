@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
+from agent.builders.image.ignore import Ignore, ignore_text, own_ignore
 from agent.jobs.contents import code_contents, content_of
 from agent.jobs.request import JobRequest
 from agent.model.errors import AlreadyExistsError, InvalidInputError
@@ -27,7 +28,7 @@ from agent.model.job.requirements import (
 )
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
 from agent.model.names import did_you_mean
-from agent.model.tree import walk
+from agent.model.tree import is_secret, walk
 from agent.remote.artifacts.contents import Content
 from agent.remote.artifacts.versions import JOB
 
@@ -40,6 +41,8 @@ _LARGEST_TEXT: Final = 4 << 20
 #: Files of a source that are searched for a similar name.
 _SEARCHED: Final = 20_000
 _OFFERED: Final = 5
+#: Files that look like secrets which a remark names.
+_SHOWN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +215,7 @@ def draft_code(request: JobRequest) -> JobDraft:
     words, remarks = command_words(command, request.dockerfile)
     text = command or _DEFAULT_PROGRAM
     runtime = check_tree(request, root, words)
+    contents, withheld = _contents(root, build_context(request, root), request.dockerfile)
     return JobDraft(
         request=request,
         name=request.name or names.code_job_name(directory, text),
@@ -219,9 +223,38 @@ def draft_code(request: JobRequest) -> JobDraft:
         runtime=runtime.python,
         frozen=frozen_text(_requirements(root, request)),
         code_name=names.code_artifact_name(directory, text, request.name),
-        code=tuple(code_contents(root)),
-        remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}."),
+        code=contents,
+        remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}.", *withheld),
     )
+
+
+def _contents(
+    root: Path, context: str, dockerfile: str | None
+) -> tuple[tuple[Content, ...], list[str]]:
+    """The files to store, and a remark about those that look like secrets."""
+    folder = root / context
+    rules = Ignore(ignore_text(own_ignore(folder, folder / dockerfile if dockerfile else None)))
+
+    def includes(path: str) -> bool:
+        inner = _below_context(path, context)
+        return inner is not None and not rules.excludes(inner)
+
+    stored, withheld = code_contents(root, includes)
+    if not withheld:
+        return tuple(stored), []
+    shown = ", ".join(withheld[:_SHOWN])
+    more = f" and {len(withheld) - _SHOWN} more" if len(withheld) > _SHOWN else ""
+    inner_paths = (_below_context(path, context) for path in withheld if is_secret(path))
+    inner = next(filter(None, inner_paths), None)
+    advice = f"; to include one, add `!{inner}` to .dockerignore" if inner else ""
+    remark = f"Not stored because they look like secrets: {shown}{more}{advice}."
+    return tuple(stored), [remark]
+
+
+def _below_context(path: str, context: str) -> str | None:
+    """A path of the source relative to the build context; `None` outside of it."""
+    prefix = f"{context}/" if context else ""
+    return path.removeprefix(prefix) if path.startswith(prefix) else None
 
 
 def check_tree(request: JobRequest, root: Path, words: tuple[str, ...]) -> Runtime:

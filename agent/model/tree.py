@@ -27,11 +27,22 @@ EXCLUDED_NAMES: Final = frozenset(
 )
 #: Excluded directly below the root only: where W&B's library writes its runs.
 EXCLUDED_AT_ROOT: Final = frozenset({"wandb"})
+#: Files and folders that usually hold credentials: neither stored with a job nor sent to a build,
+#: unless a `!` rule of the job's `.dockerignore` includes them.
+SECRET_NAMES: Final = (
+    ".env", ".env.local", ".netrc", "_netrc", ".pypirc", ".git-credentials", ".ssh", ".aws",
+    "id_rsa", "id_ecdsa", "id_ed25519",
+)  # fmt: skip
 
 
 def is_excluded(name: str, *, at_root: bool, directory: bool) -> bool:
     """Whether an entry is excluded; `at_root` means directly below the tree's root."""
     return name in EXCLUDED_NAMES or (at_root and directory and name in EXCLUDED_AT_ROOT)
+
+
+def is_secret(path: str) -> bool:
+    """Whether a relative path (`/` between parts) is, or is below, one of `SECRET_NAMES`."""
+    return not set(path.split("/")).isdisjoint(SECRET_NAMES)
 
 
 def walk(

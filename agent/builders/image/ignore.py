@@ -10,15 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from agent.model.tree import EXCLUDED_AT_ROOT, EXCLUDED_NAMES
-
-#: Files that usually hold credentials; a `!` rule of the job's includes one.
-SECRETS: Final = (
-    ".env", ".env.local", ".netrc", "_netrc", ".pypirc", ".git-credentials", ".ssh", ".aws",
-    "id_rsa", "id_ecdsa", "id_ed25519",
-)  # fmt: skip
+from agent.model.tree import EXCLUDED_AT_ROOT, EXCLUDED_NAMES, SECRET_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +41,18 @@ class Ignore:
         return self._plain and self.excludes(folder)
 
 
+def own_ignore(context: Path, dockerfile: Path | None) -> str:
+    """The job's rules: those beside its Dockerfile override those of the context. Blocks."""
+    beside = [] if dockerfile is None else [dockerfile.with_name(f"{dockerfile.name}.dockerignore")]
+    for file in (*beside, context / ".dockerignore"):
+        if file.is_file() and file.resolve().is_relative_to(context.resolve()):
+            return file.read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
 def ignore_text(own: str) -> str:
     """The ignore file in effect: secrets, the job's own rules, then what is never code."""
-    lines = [f"**/{name}" for name in SECRETS]
+    lines = [f"**/{name}" for name in SECRET_NAMES]
     never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_ROOT)
     return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
 
@@ -58,7 +60,9 @@ def ignore_text(own: str) -> str:
 def withheld(context: Path, text: str) -> tuple[str, ...]:
     """Secret files directly in a context that these rules exclude. Blocks."""
     rules = Ignore(text)
-    return tuple(name for name in SECRETS if rules.excludes(name) and (context / name).exists())
+    return tuple(
+        name for name in SECRET_NAMES if rules.excludes(name) and (context / name).exists()
+    )
 
 
 def _rules(text: str) -> Iterator[_Rule]:

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
-from agent.builders.image.ignore import ignore_text, withheld
+from agent.builders.image.ignore import ignore_text, own_ignore, withheld
 from agent.builders.image.references import read_reference
 from agent.builders.image.source_policy import frontends, named_images
 from agent.builders.requirements import NONE, Requirements, find_requirements
@@ -79,7 +79,7 @@ def make_plan(
     Raises:
         JobError: `SOURCE_INVALID`, naming what cannot be used.
     """
-    ignore = ignore_text(_own_ignore(request.context, request.dockerfile))
+    ignore = ignore_text(own_ignore(request.context, request.dockerfile))
     kept_back = withheld(request.context, ignore)
     if request.dockerfile is not None:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
@@ -186,12 +186,3 @@ def _check_local(found: Requirements, context: Path) -> None:
                 f"{line.where}: '{line.path.name}' lies outside the build context.",
                 hint="Choose a build context that holds it.",
             )
-
-
-def _own_ignore(context: Path, own: Path | None) -> str:
-    """The job's rules: those beside its Dockerfile override those of the context."""
-    beside = [] if own is None else [own.with_name(f"{own.name}.dockerignore")]
-    for file in (*beside, context / ".dockerignore"):
-        if file.is_file() and file.resolve().is_relative_to(context.resolve()):
-            return file.read_text(encoding="utf-8", errors="replace")
-    return ""

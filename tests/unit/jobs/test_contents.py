@@ -10,16 +10,17 @@ import pytest
 from agent.jobs.contents import code_contents
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import entry_digest
+from agent.model.tree import SECRET_NAMES
 
 
 def paths(folder: Path) -> list[str]:
-    return [each.path for each in code_contents(folder)]
+    return [each.path for each in code_contents(folder).stored]
 
 
 def test_digests_are_those_of_the_contents(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 1_000_000)
     (tmp_path / "b").write_bytes(b"")
-    found = {each.path: (each.digest, each.size) for each in code_contents(tmp_path)}
+    found = {each.path: (each.digest, each.size) for each in code_contents(tmp_path).stored}
     assert found == {
         "a": (entry_digest([b"x" * 1_000_000]), 1_000_000),
         "b": (entry_digest([]), 0),
@@ -84,7 +85,7 @@ def test_too_many_files_are_counted_and_their_folder_named(tmp_path: Path) -> No
     (tmp_path / "main.py").write_text("")
     with pytest.raises(InvalidInputError, match=r"more than 10 files.*in 'data'"):
         code_contents(tmp_path, max_files=10)
-    assert len(code_contents(tmp_path, max_files=13)) == 13
+    assert len(code_contents(tmp_path, max_files=13).stored) == 13
 
 
 def test_names_that_are_no_utf8_are_named(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_large_file_is_hashed_within_little_memory(tmp_path: Path, size: int) 
         file.truncate(size)
     tracemalloc.start()
     try:
-        (content,) = code_contents(tmp_path)
+        (content,) = code_contents(tmp_path).stored
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -115,4 +116,21 @@ def test_50_000_files_are_within_the_limit(tmp_path: Path) -> None:
         (tmp_path / str(folder)).mkdir()
         for number in range(1000):
             (tmp_path / str(folder) / str(number)).touch()
-    assert len(code_contents(tmp_path)) == 50_000
+    assert len(code_contents(tmp_path).stored) == 50_000
+
+
+@pytest.mark.parametrize("name", SECRET_NAMES)
+def test_what_looks_like_a_secret_is_left_out_also_behind_a_link(tmp_path: Path, name: str) -> None:
+    (tmp_path / "main.py").write_text("")
+    (tmp_path / "sub" / name).mkdir(parents=True)
+    (tmp_path / "sub" / name / "file").write_text("canary")
+    (tmp_path / name).write_text("canary")
+    (tmp_path / "link").symlink_to(name)
+    (tmp_path / "folder").symlink_to(f"sub/{name}")
+    (tmp_path / f"{name}.py").write_text("no secret")
+    stored, withheld = code_contents(tmp_path)
+    assert [each.path for each in stored] == sorted([f"{name}.py", "main.py"])
+    assert withheld == sorted([name, "folder/file", "link", f"sub/{name}/file"])
+    included, withheld = code_contents(tmp_path, lambda path: path == name)
+    assert name in [each.path for each in included]
+    assert name not in withheld

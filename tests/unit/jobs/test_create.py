@@ -118,6 +118,38 @@ async def test_left_out_is_what_is_no_code(store: JobStore, far: Plane, tmp_path
     }
 
 
+async def test_what_looks_like_a_secret_is_left_out_and_named(
+    store: JobStore, far: Plane, tmp_path: Path
+) -> None:
+    code(tmp_path, **{".env": "A=1", "sub__id_rsa": "k", "sub__.netrc": "n", ".dockerignore": "x"})
+    (tmp_path / "link").symlink_to("sub/.netrc")
+    made = await create_job(store, wanted("code", tmp_path, name="n"))
+    assert set(far.files(far.committed("code-n")[-1])) == {"main.py", ".dockerignore"}
+    assert made.remarks[-1] == (
+        "Not stored because they look like secrets: .env, link, sub/.netrc, sub/id_rsa; "
+        "to include one, add `!.env` to .dockerignore."
+    )
+    (tmp_path / ".dockerignore").write_text("!.env\n!**/id_rsa\n")
+    made = await create_job(store, wanted("code", tmp_path, name="n"))
+    kept = {"main.py", ".dockerignore", ".env", "sub/id_rsa"}
+    assert set(far.files(far.committed("code-n")[-1])) == kept
+    assert "secrets: link, sub/.netrc; to include one, add `!sub/.netrc` to" in made.remarks[-1]
+
+
+async def test_secrets_are_included_by_the_rules_of_the_build_context(
+    store: JobStore, far: Plane, tmp_path: Path
+) -> None:
+    code(tmp_path, **{"sub__main.py": "", "sub__.env": "A=1", ".env": "B=2"})
+    asked = wanted("code", tmp_path, name="n", build_context="sub")
+    made = await create_job(store, asked)
+    assert ".env, sub/.env; to include one, add `!.env` to .dockerignore" in made.remarks[-1]
+    (tmp_path / "sub/.dockerignore").write_text("!.env\n")
+    made = await create_job(store, asked)
+    kept = {"main.py", "sub/main.py", "sub/.env", "sub/.dockerignore"}
+    assert set(far.files(far.committed("code-n")[-1])) == kept
+    assert made.remarks[-1] == "Not stored because they look like secrets: .env."
+
+
 async def test_the_key_stays_with_the_server_and_signed_headers_go_along(
     store: JobStore, far: Plane, tmp_path: Path
 ) -> None:
