@@ -56,6 +56,12 @@ class ConfigError(InvalidInputError):
     code = "INVALID_CONFIG"
 
 
+class TooLargeError(InvalidInputError):
+    """More bytes than the control plane accepts."""
+
+    code = "TOO_LARGE"
+
+
 class NotFoundError(LaunchError):
     """Something named does not exist, or the caller may not know that it does."""
 

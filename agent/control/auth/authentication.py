@@ -1,13 +1,13 @@
 """Authentication: the principal of a key, a run token or a browser session; sign-in and -out."""
 
-import hashlib
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any, Final
 
-from agent.control.auth import principals, tokens
+from agent.control.auth import principals, run_tokens
+from agent.control.auth.keys import hash_key
 from agent.control.auth.policy import Kind, Principal
 from agent.control.services.audit import entry
 from agent.control.services.context import Service, ServiceContext, read, write
@@ -27,12 +27,6 @@ _SESSION: Final = b"session:"
 _NOBODY: Final = Principal(kind=Kind.USER, key_id="", name="", default_entity="")
 
 
-def hash_key(key: str) -> bytes:
-    """SHA-256 of an API key, or of another secret, which is all that is stored of it."""
-    # Header values may hold undecodable bytes: such a key is wrong, not an internal error.
-    return hashlib.sha256(key.encode(errors="surrogatepass")).digest()
-
-
 class Authenticator(Service):
     """Looks credentials up, with a cache of one second, since agents and jobs call often."""
 
@@ -47,7 +41,7 @@ class Authenticator(Service):
             AuthenticationError: unknown, revoked, or a token whose attempt is over.
         """
         hashed = hash_key(key)
-        if key.startswith(tokens.PREFIX):
+        if key.startswith(run_tokens.PREFIX):
             return await self._cached(hashed, lambda: self._by_token(key))
         return await self._cached(hashed, lambda: self._by_hash(hashed))
 
@@ -136,7 +130,7 @@ class Authenticator(Service):
     @read
     def _by_token(self, tx: Tx, text: str) -> Principal | None:
         keys = self._context.keys.keys
-        token = next(filter(None, (tokens.parse_token(key, text) for key in keys)), None)
+        token = next(filter(None, (run_tokens.parse_token(key, text) for key in keys)), None)
         if token is None:
             return None
         policy, grace = self._context.policy, self._context.config.token_grace

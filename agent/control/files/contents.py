@@ -12,7 +12,6 @@ from typing import Final
 from obstore.store import ObjectStore
 
 from agent.control.files.storage import (
-    TooLargeError,
     VerifiedUpload,
     check_md5,
     storage_errors,
@@ -20,6 +19,7 @@ from agent.control.files.storage import (
 )
 from agent.control.services.contents import Contents
 from agent.control.store.contents import ContentRecord
+from agent.model.errors import TooLargeError
 
 _FOLDER: Final = "contents"
 _CHUNK: Final = 1024 * 1024

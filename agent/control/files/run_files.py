@@ -6,8 +6,8 @@ from urllib.parse import quote
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import TooLargeError, delete_below, storage_errors
-from agent.model.errors import InvalidInputError
+from agent.control.files.storage import delete_below, storage_errors
+from agent.model.errors import InvalidInputError, TooLargeError
 from agent.model.job.paths import inside
 
 _FOLDER: Final = "run-files"

@@ -11,7 +11,7 @@ from typing import Any, Final
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from agent.model.errors import InvalidInputError, ServerError
+from agent.model.errors import InvalidInputError, ServerError, TooLargeError
 
 #: The first parts of all names.
 FOLDERS: Final = ("contents", "logs", "run-files")
@@ -29,12 +29,6 @@ class DigestMismatchError(InvalidInputError):
     """The bytes that arrived do not have the announced MD5."""
 
     code = "DIGEST_MISMATCH"
-
-
-class TooLargeError(InvalidInputError):
-    """More bytes than the control plane accepts."""
-
-    code = "TOO_LARGE"
 
 
 class DamagedError(ServerError):
@@ -108,7 +102,7 @@ def check_md5(announced: str, received: "hashlib._Hash", size: int) -> None:
 
 
 class VerifiedUpload:
-    """Passes chunks on; raises after the last one if size or MD5 differ from what was announced."""
+    """Passes chunks on; raises at the limit, or after the last one if the MD5 is another."""
 
     def __init__(self, chunks: AsyncIterator[bytes], md5: str, limit: int) -> None:
         self._chunks = chunks

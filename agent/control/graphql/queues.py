@@ -17,7 +17,7 @@ from agent.control.graphql.context import (
     page_args,
 )
 from agent.control.graphql.projects import template_variables
-from agent.control.services.composition import resource_warnings
+from agent.control.services.spec_layers import resource_warnings
 from agent.control.store.agents import AgentRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord

@@ -11,8 +11,7 @@ from aiohttp import ClientError, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from multidict import MultiDict
 
-from agent.control.files.storage import TooLargeError
-from agent.model.errors import InvalidInputError, LaunchError
+from agent.model.errors import InvalidInputError, LaunchError, TooLargeError
 from agent.model.json_values import check_text, decode
 
 Target = TypeVar("Target")

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
-from agent.control.auth.authentication import Authenticator, hash_key
+from agent.control.auth.authentication import Authenticator
+from agent.control.auth.keys import hash_key, new_api_key
 from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
 from agent.control.services.audit import audited
 from agent.control.services.context import read, write
@@ -19,7 +20,7 @@ from agent.control.store.accounts import (
     Role,
     UserRecord,
 )
-from agent.control.store.ids import new_api_key, new_id
+from agent.control.store.ids import new_id
 from agent.control.store.tx import Tx
 from agent.model.errors import (
     AlreadyExistsError,

@@ -14,7 +14,6 @@ from agent.control.services.agents import Agents
 from agent.control.services.artifact_uploads import ArtifactUploads
 from agent.control.services.artifacts import Artifacts
 from agent.control.services.audit import Audit
-from agent.control.services.checks import Checker
 from agent.control.services.contents import Contents
 from agent.control.services.context import ServiceContext
 from agent.control.services.items import Items
@@ -26,6 +25,7 @@ from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
+from agent.control.services.schema_checks import Checker
 from agent.control.services.submitted_keys import encrypt_again
 from agent.control.services.wandb_protocol import WandbProtocol
 from agent.control.store import accounts
@@ -78,7 +78,8 @@ class Services:
 async def open_services(config: ControlConfig) -> AsyncIterator[Services]:
     """Open the store, bring its schema up to date and assemble the services.
 
-    The caller runs `plane.reaper.run()` as a task of its own.
+    The caller awaits `plane.reaper.start()` before it serves, and runs `plane.reaper.run()` as a
+    task of its own.
 
     Raises:
         ConflictError: another process uses the SQLite file; names it and its process id.
@@ -98,7 +99,6 @@ async def open_services(config: ControlConfig) -> AsyncIterator[Services]:
             keys=keys,
         )
         plane = assemble(context)
-        await plane.reaper.start()
         yield plane
         await plane.logs.flush()
 

@@ -9,8 +9,8 @@ from agent.config.control import ControlConfig
 from agent.control.auth import principals
 from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
 from agent.control.auth.signing import SigningKeys
-from agent.control.services.checks import Checker
 from agent.control.services.notifications import Notifications
+from agent.control.services.schema_checks import Checker
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.checks import Passed
-from agent.control.services.composition import check_priority
 from agent.control.services.context import Service, ServiceContext, no_such_agent, read, write
 from agent.control.services.explain import Explanation, Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.queues import queue_on_demand, unsaved_queue
+from agent.control.services.schema_checks import Passed
+from agent.control.services.spec_layers import check_priority
 from agent.control.services.submission import insert, made_before, prepare, recompose
 from agent.control.services.transitions import add_event, reopen, request_stop
 from agent.control.store import agents, history, idempotency, items, projects, queues

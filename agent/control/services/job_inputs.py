@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from agent.control.services.checks import Check
+from agent.control.services.schema_checks import Check
 from agent.model.spec import Json
 
 CONFIG_KEY: Final = "@wandb.config"

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.auth.tokens import RunToken, create_token
+from agent.control.auth.run_tokens import RunToken, create_token
 from agent.control.services.context import Service, ServiceContext, require_serves, write
 from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
 from agent.control.services.submitted_keys import with_keys

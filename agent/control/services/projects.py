@@ -4,10 +4,10 @@ from typing import Any
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.audit import audited
-from agent.control.services.composition import check_resource, parse_config, parse_variables
 from agent.control.services.context import Service, read, write
 from agent.control.services.paging import Page, page_of, page_size
 from agent.control.services.runs import check_project
+from agent.control.services.spec_layers import check_resource, parse_config, parse_variables
 from agent.control.store import projects
 from agent.control.store.ids import new_id
 from agent.control.store.projects import ProjectRecord, ResourceConfigRecord

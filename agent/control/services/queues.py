@@ -7,7 +7,9 @@ from typing import Any, Final, Literal
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.audit import audited
-from agent.control.services.composition import (
+from agent.control.services.context import Service, ServiceContext, read
+from agent.control.services.notifications import topic_entity, topic_queue
+from agent.control.services.spec_layers import (
     DEFAULT_PRIORITY,
     check_resource,
     parse_config,
@@ -15,8 +17,6 @@ from agent.control.services.composition import (
     resource_warnings,
     template_problems,
 )
-from agent.control.services.context import Service, ServiceContext, read
-from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, queues
 from agent.control.store.ids import new_id

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import no_such_artifact, visible
-from agent.control.services.checks import Passed
-from agent.control.services.composition import Composed, check_priority, compose
 from agent.control.services.context import ServiceContext
 from agent.control.services.job_inputs import input_checks
 from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
+from agent.control.services.schema_checks import Passed
+from agent.control.services.spec_layers import Composed, check_priority, compose
 from agent.control.services.submitted_keys import encrypted
 from agent.control.store import artifacts, history, idempotency, items
 from agent.control.store.ids import new_id

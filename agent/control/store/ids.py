@@ -1,4 +1,4 @@
-"""Random ids and keys."""
+"""Random ids."""
 
 import base64
 import secrets
@@ -7,8 +7,6 @@ from typing import Final
 
 _BASE32: Final = "abcdefghijklmnopqrstuvwxyz234567"
 _LOWER: Final = string.ascii_lowercase + string.digits
-KEY_PREFIX: Final = "launch-"
-_KEY_BYTES: Final = 30
 
 
 def new_id() -> str:
@@ -20,11 +18,6 @@ def new_run_name() -> str:
     """A run id as W&B's clients make them: 8 characters, the first a letter."""
     first = secrets.choice(string.ascii_lowercase)
     return first + "".join(secrets.choice(_LOWER) for _ in range(7))
-
-
-def new_api_key() -> str:
-    """`launch-` and 40 characters: 240 bits."""
-    return KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
 
 
 def new_artifact_id() -> str:

@@ -86,6 +86,6 @@ async def test_another_replica_knows_sessions_and_their_end(
 
 
 def _hash(token: str) -> bytes:
-    from agent.control.auth.authentication import hash_key
+    from agent.control.auth.keys import hash_key
 
     return hash_key(token)

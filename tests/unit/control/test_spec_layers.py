@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.services.checks import Check, NotCheckedError, Passed
-from agent.control.services.composition import (
+from agent.control.services.schema_checks import Check, NotCheckedError, Passed
+from agent.control.services.spec_layers import (
     merge,
     parse_variables,
     render,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.auth.tokens import PREFIX, RunToken, create_token, parse_token
+from agent.control.auth.run_tokens import PREFIX, RunToken, create_token, parse_token
 
 KEY = b"k" * 32
 TOKENS = st.builds(RunToken, st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.control.services.checks import Check, Passed
+from agent.control.services.schema_checks import Check, Passed
 from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
