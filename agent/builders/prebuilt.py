@@ -88,7 +88,6 @@ class PrebuiltImages:
             digest = await verified(reference, self._registry)
             if fixed or any(each.endswith(f"@{digest}") for each in local.digests):
                 return local, True
-            fixed = False
             local = None
         if local is not None and (fixed or self._pull_when != "always"):
             return local, True
@@ -146,31 +145,6 @@ class PrebuiltImages:
             pull.users -= 1
             if not pull.users:
                 self._pulls.pop(key, None)
-
-
-class RegistryImages:
-    """`ImagePort` without an engine: resolves by the registry, and pulls nothing.
-
-    `platform` is that of the machines that run the images: `linux/amd64`.
-    """
-
-    def __init__(self, registry: RegistryPort, platform: str) -> None:
-        self._registry = registry
-        self._platform = platform
-
-    async def resolve(self, reference: str, log: LogSink) -> Image:
-        """See `ImagePort`."""
-        parsed = read_reference(reference.strip())
-        found = await self._registry.inspect(str(parsed), self._platform)
-        if found is None:
-            raise _not_found(parsed, "its registry does not have it")
-        if f"{found.os}/{found.architecture}" != self._platform:
-            raise _wrong_platform(parsed, f"{found.os}/{found.architecture}", self._platform)
-        image = Image(
-            f"{parsed.repository}@{found.digest}", "digest", True, str(parsed), on_engine=False
-        )
-        await write_line(log, f"image {parsed} is {image.reference} (digest)")
-        return image
 
 
 def _runs_on(local: LocalImage, engine: Platform) -> bool:

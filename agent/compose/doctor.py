@@ -31,6 +31,7 @@ from agent.model.errors import ConfigError, LaunchError
 from agent.model.names import CONTAINERS, PROCESSES
 from agent.model.spec import argument_name
 from agent.system.child import Command, SilentError, Tail, run
+from agent.system.network import is_loopback
 
 #: When the table of known holes was last compared with the projects' advisories.
 HOLES_AS_OF: Final = "2026-11-29"
@@ -58,11 +59,11 @@ class _Hole:
 
 
 _HOLES: Final = (
-    _Hole("runc", "CVE-2024-21626", "a container can leave into the host", ("1.1.12",)),
+    _Hole("runc", "CVE-2024-21626", "a container can escape to the host", ("1.1.12",)),
     _Hole(
         "runc",
         "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
-        "a container can leave into the host",
+        "a container can escape to the host",
         ("1.2.8", "1.3.3", "1.4.0"),
     ),
     _Hole(
@@ -140,7 +141,6 @@ _SENSITIVE: Final = (
     "/sys",
     "/dev",
 )
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _UPDATE: Final = "Update {program}; your distribution may have fixed it under this version number."
 
 
@@ -179,7 +179,7 @@ async def _versions(config: AgentConfig, environ: Mapping[str, str]) -> AsyncIte
         async with asyncio.timeout(_PROGRAM_TIMEOUT), Engine(host, environ) as engine:
             version, info = await engine.get("/version"), await engine.get("/info")
     except (LaunchError, EngineError, TimeoutError) as error:
-        yield Finding("note", "container engine", f"It was not looked at: {error}.")
+        yield Finding("note", "container engine", f"It could not be examined: {error}.")
         return
     names = {"Engine": "Docker Engine"}
     for component in version.body.get("Components") or []:
@@ -195,17 +195,18 @@ async def _versions(config: AgentConfig, environ: Mapping[str, str]) -> AsyncIte
             "Remove `seccomp-profile` from its configuration, or use a kernel with seccomp.",
         )  # fmt: skip
     if "name=rootless" in options or "name=userns" in options:
-        yield Finding("ok", "users of containers", "Root in a container is no root of the host.")
+        yield Finding("ok", "users of containers", "Root in a container is not root on the host.")
     else:
         yield Finding(
             "note", "users of containers",
             "Root in a container has the user id of the host's root.",
             "Run the engine rootless, or with `userns-remap`.",
         )  # fmt: skip
-    address = str(engine.address.url)
-    if address.startswith("http://") and urlsplit(address).hostname not in {*_LOOPBACK, "engine"}:
+    address = engine.address
+    url = urlsplit(address.url)
+    if address.socket is None and url.scheme == "http" and not is_loopback(url.hostname):
         yield Finding(
-            "problem", "container engine", f"It is spoken to at {address} without TLS.",
+            "problem", "container engine", f"The agent connects to {address.url} without TLS.",
             "Whoever reaches that port is root on its machine: use a Unix socket, or TLS.",
         )  # fmt: skip
 
@@ -219,7 +220,7 @@ def version_findings(program: str, text: str) -> Iterator[Finding]:
         version = Version(re.split(r"[+~-]", text.removeprefix("v"))[0])
     except InvalidVersion:
         version = Version("0")
-    if version == Version("0") or version == Version("0.0.0"):
+    if version == Version("0"):
         message = f"Its version is not known ('{text}')."
         yield Finding("note", program, message, f"Compare it with {holes[-1].fixed[-1]} yourself.")
         return
@@ -440,7 +441,7 @@ def _builds(config: AgentConfig) -> Iterator[Finding]:
         )  # fmt: skip
     if builder.buildkit and builder.buildkit.startswith("tcp://") and not builder.buildkit_certs:
         yield Finding(
-            "problem", "builds", f"{builder.buildkit} is spoken to without TLS.",
+            "problem", "builds", f"The agent connects to {builder.buildkit} without TLS.",
             "Set `builder.buildkit_certs`; whoever reaches that port builds, and reads the cache.",
         )  # fmt: skip
 
@@ -448,7 +449,7 @@ def _builds(config: AgentConfig) -> Iterator[Finding]:
 def _connections(config: AgentConfig, choice: RemoteServer | EmbeddedServer) -> Iterator[Finding]:
     if isinstance(choice, RemoteServer):
         address = urlsplit(choice.url)
-        if address.scheme == "http" and address.hostname not in _LOOPBACK:
+        if address.scheme == "http" and not is_loopback(address.hostname):
             yield Finding(
                 "problem", "control plane", f"Keys travel to {choice.url} without encryption.",
                 "Put a proxy with TLS before the server, and use its https address.",
@@ -461,7 +462,7 @@ def _connections(config: AgentConfig, choice: RemoteServer | EmbeddedServer) -> 
             )  # fmt: skip
         return
     control = config.control
-    listening = [each for each in (control.listen, *control.also_listen) if each not in _LOOPBACK]
+    listening = [each for each in (control.listen, *control.also_listen) if not is_loopback(each)]
     if listening and not (control.external_url or "").startswith("https://"):
         yield Finding(
             "note", "control plane", f"It listens on {', '.join(listening)}, and its "

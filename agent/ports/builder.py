@@ -116,7 +116,10 @@ class ImagePort(Protocol):
     async def resolve(self, reference: str, log: LogSink) -> Image:
         """Pin a reference to a digest and make the image available to the runner.
 
-        Pulls unless present by digest; falls back to a local image of that name.
+        `runners.local-container.pull` decides whether a local image is taken: `missing` and
+        `never` take it, and `never` pulls none; `always-verify` takes it only if the registry
+        shows this agent the same digest; `always` only for a digest, or if the pull fails with
+        `IMAGE_UNAVAILABLE`.
 
         Raises:
             JobError: `IMAGE_NOT_FOUND`, `IMAGE_AUTH`, `IMAGE_PLATFORM`, `IMAGE_UNAVAILABLE`.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from agent.model.job.image_reference import is_docker_hub
 from agent.ports.registry import Credentials
 from agent.system.network import bypasses_proxy, is_loopback
 
@@ -20,14 +21,9 @@ _OK: Final = 200
 _CLIENT: Final = "launch-agent"
 
 
-def is_hub(host: str | None) -> bool:
-    """Whether a reference's host means Docker Hub, as one without a host does."""
-    return host in {None, "docker.io", "index.docker.io"}
-
-
 def base_url(host: str | None) -> str:
     """Scheme and host of a registry's API."""
-    if is_hub(host):
+    if is_docker_hub(host):
         return _HUB
     local = is_loopback(urlsplit(f"//{host}").hostname)
     return f"{'http' if local else 'https'}://{host}"

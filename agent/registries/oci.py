@@ -25,7 +25,6 @@ from agent.registries.authorization import (
     base_url,
     basic,
     fetch_token,
-    is_hub,
     proxy_for,
     read_challenge,
 )
@@ -171,7 +170,7 @@ class OciRegistry:
 
 def _path(image: ImageReference) -> str:
     """Docker Hub keeps its own images below `library`."""
-    if is_hub(image.host) and "/" not in image.path:
+    if image.on_docker_hub and "/" not in image.path:
         return f"library/{image.path}"
     return image.path
 

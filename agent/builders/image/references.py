@@ -82,7 +82,7 @@ async def check_registry(image: ImageReference, urls: UrlPort | None) -> None:
     Raises:
         PolicyError: `POLICY_SOURCE`.
     """
-    if urls is not None and image.host not in {None, "docker.io", "index.docker.io"}:
+    if urls is not None and not image.on_docker_hub:
         await urls.check(f"https://{image.host}/")
 
 

@@ -2,8 +2,8 @@
 
 BuildKit fetches base images, `ADD <URL>`, Git contexts and the frontend of `# syntax=` itself,
 from the engine's network and past every check of ours; hence its source policy denies
-everything, and allows what was found in the Dockerfile and checked. What this reader of
-Dockerfiles misses is denied.
+everything, and allows what was found in the Dockerfile and checked. An image that
+`named_images` does not find is denied.
 """
 
 import re
@@ -31,7 +31,6 @@ _ARGUMENT: Final = re.compile(r"^\s*ARG\s+(.+)$", re.IGNORECASE | re.MULTILINE)
 _PAIR: Final = re.compile(r"(\w+)=(\"[^\"]*\"|'[^']*'|\S*)")
 _OTHER: Final = re.compile(r"(?:--from=|[,=]from=)[\"']?([^\s,\"']+)", re.IGNORECASE)
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::?([-+])([^}]*))?\}|(\w+))")
-_HUB: Final = frozenset({None, "docker.io", "index.docker.io"})
 
 
 def named_images(text: str) -> tuple[str, ...]:
@@ -92,7 +91,7 @@ def source_policy(
 
 def identifier(image: ImageReference) -> str:
     """BuildKit's name for a repository."""
-    if image.host not in _HUB:
+    if not image.on_docker_hub:
         return f"docker-image://{image.host}/{image.path}"
     return f"docker-image://docker.io/{'' if '/' in image.path else 'library/'}{image.path}"
 

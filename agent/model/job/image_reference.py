@@ -47,6 +47,11 @@ class ImageReference:
         return f"{self.host}/{self.path}" if self.host else self.path
 
     @property
+    def on_docker_hub(self) -> bool:
+        """Whether it is an image of Docker Hub, as one without a host is."""
+        return is_docker_hub(self.host)
+
+    @property
     def pulled_as(self) -> str:
         """What a registry is asked for; a tag beside a digest is only informative."""
         return self.digest or self.tag or "latest"
@@ -55,6 +60,11 @@ class ImageReference:
         tag = f":{self.tag}" if self.tag else ""
         digest = f"@{self.digest}" if self.digest else ""
         return f"{self.repository}{tag}{digest}"
+
+
+def is_docker_hub(host: str | None) -> bool:
+    """Whether a reference's host means Docker Hub, as one without a host does."""
+    return host in {None, "docker.io", "index.docker.io"}
 
 
 def parse_image(text: str) -> ImageReference:
@@ -73,8 +83,8 @@ def parse_image(text: str) -> ImageReference:
         _check_host(text, host)
     _check_path(text, host, path, named)
     # The engine takes the beginning of an id for an image, too: `sha256:0c9b`.
-    hub = host in {None, "docker.io", "index.docker.io"}
-    if _IMAGE_ID.fullmatch(text) or (hub and path.removeprefix("library/") in _KNOWN_DIGESTS):
+    a_digest = is_docker_hub(host) and path.removeprefix("library/") in _KNOWN_DIGESTS
+    if _IMAGE_ID.fullmatch(text) or a_digest:
         _refuse(text, "it is an image's id, not its name")
     if colon and not _TAG.fullmatch(tag):
         reason = f"the tag '{tag}' is not valid: 1 to 128 letters, digits, `_`, `.`, `-`"

@@ -6,10 +6,8 @@ import uuid
 import pytest
 
 from agent.builders.docker import DockerBuilder
-from agent.builders.prebuilt import RegistryImages
 from agent.config.execution import BuilderConfig
 from agent.docker.client import Engine
-from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError
 from agent.testing.builder_suite import RecordingLog
 
@@ -70,16 +68,6 @@ async def test_plan_key_build_and_push_need_no_engine(
     facts = await registry(environment).inspect(found.reference, "linux/amd64")
     assert facts.digest == image.reference.partition("@")[2]
     assert (facts.os, facts.architecture, facts.entrypoint) == ("linux", "amd64", ("/code", "x"))
-    images = RegistryImages(registry(environment), "linux/amd64")
-    resolved = await images.resolve(f"{registries.address}/launch-test/alone:{key[:40]}", log)
-    assert (resolved.reference, resolved.on_engine) == (image.reference, False)
-
-
-async def test_references_are_resolved_by_the_registry(registry, registries, environment):
-    images = RegistryImages(registry(environment), "linux/amd64")
-    with pytest.raises(JobError, match="its registry does not have it") as caught:
-        await images.resolve(f"{registries.address}/launch-test/none:1", RecordingLog())
-    assert caught.value.cause is Cause.IMAGE_NOT_FOUND
 
 
 async def test_what_is_missing_then_is_named(tmp_path, threads, environment, registry):

@@ -276,6 +276,9 @@ async def test_an_embedded_plane_that_listens_openly_is_a_note(
     notes = [each.message for each in found if each.level == "note"]
     assert any("0.0.0.0" in note for note in notes)
     assert any("own key" in note for note in notes)
+    loopback = {"listen": "127.0.0.2", "also_listen": ["localhost", "::1"]}
+    found = await findings(engine, tmp_path, url="", control=loopback)
+    assert not [each for each in found if each.subject == "control plane"]
 
 
 def test_the_command_prints_json_and_its_exit_code_tells(
