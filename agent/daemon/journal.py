@@ -130,7 +130,7 @@ class Journal:
     def log_resumes(self, lease: Lease, point: str) -> None:
         """Where a later process resumes the job's log: text of a `ResumePoint`."""
         self._write_later(lease, log_resume=point)
-        # No other write may follow for hours, and the offsets of shipped bytes depend on it.
+        # No other write may follow for hours, and a later process computes log positions from it.
         self._commit_now()
 
     async def outcome_known(self, lease: Lease, outcome: Outcome) -> None:

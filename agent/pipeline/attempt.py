@@ -29,7 +29,7 @@ from agent.ports.runner import Workload
 _RELEASE_TIMEOUT: Final = 5.0
 #: Seconds that the log of a job that is lost or returned may delay the report of that.
 _LOST_LOG_STALL: Final = 2.0
-#: A stop is the control plane's to apply, which it does when the item arrives.
+#: A requested stop is left to the control plane, which applies it when it gets the item back.
 _WHILE_RETURNING: Final = ANY - {CancelReason.STOP}
 
 
@@ -190,7 +190,8 @@ class _Attempt:
     async def _restore_permit(self) -> None:
         """Obtain a permit that the control plane has lost (restored from a backup).
 
-        It takes no outcome without one. Its answer changes nothing here: a start was sent.
+        The control plane accepts no outcome without a permit. Its answer changes nothing here: a
+        start was sent.
         """
         if self._context.claim.phase in UNSTARTED_HELD:
             self._context.report.apply(await self._context.report.permit())

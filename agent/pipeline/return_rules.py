@@ -17,8 +17,8 @@ from agent.model.errors import (
 from agent.pipeline.backoff import TRANSIENT
 from agent.system.machine import is_disk_full
 
-#: The job may need more space than there is, or name what the control plane cannot serve. At the
-#: third such failure in one process, that is held to be the reason.
+#: The job may need more space than there is, or name what the control plane cannot serve. The
+#: third such failure in one agent process ends the item: the job is taken to be the cause.
 _MOST_RETURNS: Final = 3
 #: Seconds for which an item is kept back at its second return; each further one doubles them.
 _FIRST_DELAY: Final = 5.0
@@ -27,7 +27,7 @@ _LONGEST_DELAY: Final = 300.0
 _CERTAIN: Final = frozenset(
     {Cause.LOST_ENGINE, Cause.LOST_NODE, Cause.LOST_WORKLOAD, Cause.DISK_FULL}
 )
-#: Also how builds, pulls and creations fail whose backend stops answering in the middle.
+#: Causes that may be the job's or the backend's: the backend is asked.
 _POSSIBLE: Final = frozenset(
     {
         Cause.BUILD_REQUIREMENTS,

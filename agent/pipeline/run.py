@@ -64,7 +64,7 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
 
 
 async def settle(attempt: AttemptContext, workload: Workload) -> Workload | Outcome:
-    """What a start led to that an earlier process may have sent; none is sent now.
+    """Find out whether a start that an earlier process may have sent took effect.
 
     Raises:
         AttemptCancelledError: detached or fenced.

@@ -19,8 +19,8 @@ What every runner guarantees, and the conformance suite (`agent.testing.runner_s
 - `start` makes a workload run at most once, whoever calls it and however often, as far as the
   backend's word can be trusted; and it sends one request. If the answer is lost, the runner
   finds out what happened before it returns. A caller that cannot exclude that an earlier process
-  sent a start calls `settle`: an engine that was killed in the middle of a start has run the
-  job, and afterwards says that it never did.
+  sent a start calls `settle`: an engine that was killed in the middle of a start may have run the
+  job and still report `created`.
 - Nothing restarts or is removed automatically.
 - A workload outlives the agent: a new process finds it with `owned`, with its log from the
   first byte and its ending.
@@ -286,10 +286,10 @@ class RunnerPort(Protocol):
         """
 
     async def settle(self, workload: Workload) -> StartResult:
-        """What a start led to that an earlier process may have sent; sends none.
+        """Find out whether a start that an earlier process may have sent took effect.
 
-        `StartUnknown` if the backend shows no start. Where a name can be started once only,
-        whoever asks, the runner may send the start again.
+        Sends no start, unless a repeated start is harmless because the backend starts each name
+        at most once. Otherwise `StartUnknown` if the backend shows no start.
         """
 
     def watch(self, workload: Workload) -> AsyncIterator[Progress]:

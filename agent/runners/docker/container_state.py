@@ -67,8 +67,8 @@ class Containers:
     async def wait(self, workload: Workload) -> Ending:
         """Wait until it has ended.
 
-        What an engine says about a container whose start or end another process of it saw says
-        nothing about the job: the cause is `LOST_ENGINE`, whatever the code.
+        The exit code is trusted only if one process of the engine saw the container start or
+        run, and end. Otherwise the cause is `LOST_ENGINE`.
 
         Raises:
             EngineError: the engine was unreachable for more than `outage_timeout` seconds.

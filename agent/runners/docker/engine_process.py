@@ -51,7 +51,7 @@ class Death:
     """The engine's event about a container's end."""
 
     exit_code: int
-    #: Signals that the engine was asked to send before, by whomever; itself when it stops.
+    #: Signals that the engine sent before: for a client, or by itself at its shutdown.
     signals: frozenset[str]
 
 
@@ -119,7 +119,7 @@ class EventStream:
 
 
 class EngineProcess:
-    """The engine's present process, as far as its containers of one control plane go."""
+    """Follows the running engine process, for one control plane's containers."""
 
     def __init__(self, engine: Engine, control_plane_id: str) -> None:
         self._engine = engine

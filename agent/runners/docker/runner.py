@@ -256,7 +256,7 @@ class DockerRunner:
             EngineError: it was not sent, or it was refused for a reason that is removed now.
         """
         stream = await self._process.stream()
-        # Its end, when this stream reports it, was seen by the process that starts it now.
+        # Noted before the request: an end that this stream reports belongs to this start.
         stream.started.add(workload.id)
         try:
             answer = await self._engine.call("POST", f"/containers/{workload.id}/start")
@@ -288,7 +288,7 @@ class DockerRunner:
     async def _find_start(self, workload: Workload, why: str) -> StartResult:
         """What became of a start that was sent: it is not sent again.
 
-        An engine that is killed in the middle of a start has run the job and afterwards says
+        An engine that is killed in the middle of a start may have run the job and still report
         `created`, so only a start or a refusal that it shows is believed.
         """
         log = structlog.get_logger().bind(workload=workload.name)
