@@ -67,7 +67,7 @@ def configure(
 
 
 class _Repetitions(logging.Filter):
-    """Of messages of libraries that say the same, one passes in a minute, with a count.
+    """Lets one of equal library messages through per minute and counts the rest.
 
     Clients can cause them at any rate: malformed requests, connections beyond the limit.
     """

@@ -36,7 +36,8 @@ class ControlConfig(Model):
     #: How long run tokens stay valid after the attempt ended.
     token_grace: Duration = 60.0
     max_body: Size = 32 * 1024**2
-    #: Requests of one key, or of one address without a key: at once, and then per second.
+    #: Requests of one key, and without one (public routes only) of one address: at once, and then
+    #: per second.
     request_burst: Annotated[int, Field(ge=10)] = 10_000
     requests_per_second: Annotated[int, Field(ge=1)] = 500
     #: Open connections; `None`: as many as the limit of open files leaves room for.
@@ -50,7 +51,7 @@ class ControlConfig(Model):
     max_waiting: Annotated[int, Field(ge=1)] = 100_000
     #: The launch spec of one item, merged with its job and its queue's template.
     max_spec: Size = 1024**2
-    #: What is read from the store, and the texts and documents in the answer, of one query.
+    #: Per query: bytes read from the store, and bytes of text and JSON in the answer.
     max_answer: Size = 32 * 1024**2
     #: One file of an artifact.
     max_file: Size = 16 * 1024**3

@@ -170,7 +170,7 @@ def _check_text(text: str, name: str, line: int, path: KeyPath) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        reason = "it holds half of a character (a lone surrogate)"
+        reason = "it holds a lone surrogate (invalid Unicode)"
         raise _error(name, line, path, reason) from None
 
 

@@ -90,7 +90,7 @@ class Violation:
 
 @contextmanager
 def shared_steps(number: int = MAX_STEPS) -> Iterator[None]:
-    """All checks within the block share one budget of steps."""
+    """All checks within the block share one limit of steps."""
     token = _left.set([number])
     try:
         yield
@@ -283,7 +283,7 @@ def _validator_class() -> "type[Validator]":
 
 
 def _counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-    """A keyword of the library that pays for its work from the budget."""
+    """A keyword of the library that counts its steps against the limit."""
 
     def check(validator: Any, rule: Any, instance: Any, schema: Any) -> Iterator[Any]:
         _pay(1 + (_length(rule) + _length(instance)) // _SHARE)

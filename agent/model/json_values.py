@@ -39,8 +39,8 @@ def check_value(value: Any, what: str, *, of_runs: bool = False) -> None:
     """Check that a value can be stored and shown everywhere.
 
     Raises:
-        InvalidInputError: a text with a NUL character or half of a character, an integer beyond
-            64 bits, or more than 100 levels.
+        InvalidInputError: a text with a NUL character or a lone surrogate (invalid Unicode), an
+            integer beyond 64 bits, or more than 100 levels.
     """
     level, depth = [value], 0
     while level:
@@ -73,11 +73,11 @@ def check_text(text: str, what: str) -> None:
     """Check one text.
 
     Raises:
-        InvalidInputError: it has a NUL character, or half of a character.
+        InvalidInputError: it has a NUL character, or a lone surrogate.
     """
     if text.isascii() and "\0" not in text:
         return
-    found = "a NUL character" if "\0" in text else "half of a character (a lone surrogate)"
+    found = "a NUL character" if "\0" in text else "a lone surrogate (invalid Unicode)"
     if "\0" in text or _SURROGATE.search(text):
         shown = text[:_SHOWN].encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
         raise InvalidInputError(f"{what} has {found} in '{shown}'.", hint="Leave it out.")

@@ -80,7 +80,7 @@ class AgentRegistration:
     capacity: Capacity
     config: dict[str, Any]
     #: The last process of this installation shut down in order. What it could not release, since
-    #: the control plane was away, is no sign of a death.
+    #: the control plane was away, does not count as a lost lease.
     after_shutdown: bool = False
 
 

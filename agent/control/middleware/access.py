@@ -57,7 +57,7 @@ _EXACT: Final = {
     "/launch/sign-in-links": RouteAccess.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": RouteAccess.KEY,
 }
-#: Longest first.
+#: The more specific first.
 _BELOW: Final = (
     ("/launch/static", RouteAccess.PUBLIC),
     # Signed URLs: any holder of one may use it.

@@ -48,7 +48,7 @@ class Connections:
         return True
 
     def remove(self, handler: object, address: str) -> None:
-        """A connection that was counted is closed."""
+        """Stop counting a closed connection."""
         del self._by_handler[handler]
         self._open[address] -= 1
         if not self._open[address]:
@@ -91,7 +91,7 @@ class GuardedConnection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Count it; what is too much is closed without an answer."""
+        """Count it; connections above the limit are closed without an answer."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 -- of a TCP server
         peer = transport.get_extra_info("peername")
         self._transport, self._address = transport, str(peer[0]) if peer else ""

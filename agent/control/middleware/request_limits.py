@@ -1,4 +1,6 @@
-"""How many requests one key, or one address without a key, may send: a token bucket for each.
+"""How many requests one key may send, and without a key one address: a token bucket for each.
+
+Without a key only public routes are counted: the others were answered with 401 before.
 
 A bucket holds a burst and fills at a rate. Its memory is that of one process: several replicas
 allow as many times more. Our agents' requests have a bucket of their own beside that of the other

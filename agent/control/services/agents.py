@@ -79,7 +79,7 @@ class Agents(Service):
         known = agents.by_identity(tx, entity, registration.identity)
         agent = _store(tx, principal, entity, registration, known)
         agents.serve(tx, agent.id, served)
-        # A repetition by the same process is no death of it.
+        # A repetition by the same process does not mean that it died.
         restarted = known is not None and known.session != registration.session
         died = restarted and not registration.after_shutdown
         held = self._adopt(tx, principal, agent, died=died)
@@ -267,9 +267,9 @@ def _store(
 
 
 def _check_owner(tx: Tx, principal: Principal, known: AnyRow) -> None:
-    """Who knows another agent's identity does not get its row, nor what it has running.
+    """Knowing an agent's identity is not enough to take over its row and what it has running.
 
-    Its own key may, keys of the same user, and any key once its own is no longer valid.
+    Allowed are its own key, keys of the same user, and any key once its own is no longer valid.
 
     Raises:
         PermissionDeniedError

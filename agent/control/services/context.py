@@ -174,7 +174,10 @@ class ServiceContext:
 
 
 class Service:
-    """Base of the services; their public methods are decorated with `read` or `write`.
+    """Base of the services; `read`, `write` and `audited` make a method a transaction.
+
+    Most public methods are transactions. The others are `async` and call private transactions,
+    for example after checks that would hold one up.
 
     A decorated method is written as a plain function with the transaction as its first
     parameter, `def get(self, tx, principal, item_id)`, and called without it:

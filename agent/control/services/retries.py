@@ -16,8 +16,8 @@ _LONGEST_DELAY: Final = 300.0
 def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
     """Whether policy opens a new attempt; never against a stop request.
 
-    `on_lost` decides about lost ones, `retries` about causes that are not the job's own; a
-    container engine that was restarted under a job is one.
+    `on_lost` decides about lost ones, `retries` about infrastructure causes; `LOST_ENGINE` counts
+    as one of these, although its phase is LOST.
     """
     if item.stop_requested or item.queue_id is None:
         return False
@@ -31,7 +31,7 @@ def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
 
 
 def retry_delay(phase: Phase, number: int) -> float | None:
-    """Seconds before retry `number` (from 1): none after a lost machine, else growing ones.
+    """Seconds before retry `number` (from 1): growing after ERRORED, none after other phases.
 
     The causes of errors, such as a registry or a disk, seldom recover within seconds.
     """
