@@ -57,10 +57,23 @@ _DATA: Final = frozenset({"enum", "const", "default", "examples", "example"})
 _INT64: Final = range(-(2**63), 2**63)
 #: Bytes that a compiled regular expression may take.
 _PATTERN_MEMORY: Final = 1 << 20
+#: Keywords within each other while a value or a schema is checked: the deepest schema takes 255.
+_MAX_LEVELS: Final = 270
 _SHARE: Final = 10
 _LETTERS: Final = 100
 
-_left: ContextVar[list[int]] = ContextVar("steps that are left")
+
+@dataclass(slots=True)
+class _Left:
+    """What a check may still use."""
+
+    steps: int
+    #: Keywords within each other. The interpreter's own limit must not be reached: a library
+    #: below turns it into an error that no caller expects.
+    levels: int = _MAX_LEVELS
+
+
+_left: ContextVar[_Left] = ContextVar("what is left")
 
 
 class UnusableSchemaError(InvalidInputError):
@@ -91,7 +104,7 @@ class Violation:
 @contextmanager
 def shared_steps(number: int = MAX_STEPS) -> Iterator[None]:
     """All checks within the block share one limit of steps."""
-    token = _left.set([number])
+    token = _left.set(_Left(number))
     try:
         yield
     finally:
@@ -290,18 +303,25 @@ def _counted(keyword: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
         if isinstance(rule, str):
             # The library follows a pointer in quadratic time.
             _pay(rule.count("/") ** 2 // _SHARE)
-        for error in keyword(validator, rule, instance, schema) or ():
-            # Messages quote values, and alternatives keep the messages of all of them.
-            _pay(1 + len(error.message) // _LETTERS)
-            yield error
+        left = _left.get()
+        if left.levels == 0:
+            raise UnusableSchemaError((), "it refers to itself without end, or nests too deeply.")
+        left.levels -= 1
+        try:
+            for error in keyword(validator, rule, instance, schema) or ():
+                # Messages quote values, and alternatives keep the messages of all of them.
+                _pay(1 + len(error.message) // _LETTERS)
+                yield error
+        finally:
+            left.levels += 1
 
     return check
 
 
 def _pay(steps: int) -> None:
     left = _left.get()
-    left[0] -= steps
-    if left[0] < 0:
+    left.steps -= steps
+    if left.steps < 0:
         reason = "the check takes more steps than are allowed."
         hint = "Make the schema simpler, or the value smaller."
         raise UnusableSchemaError((), reason, hint)

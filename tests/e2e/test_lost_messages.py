@@ -116,9 +116,9 @@ async def test_uploads_and_commits_are_repeated_and_make_one_version(
         made = await home.launch("key", "create", "--json")
         env = way.env | {"LAUNCH_API_KEY": made.json()["key"]}
         done = await home.launch(*words, **env)
-        for _ in range(3):
+        async with asyncio.timeout(240):
             # A command gives up after a few tries, and says what to do.
-            if server_dies and done.code == UNREACHABLE:
+            while server_dies and done.code == UNREACHABLE:
                 done = await home.launch(*words, **env)
         assert done.code == 0, done.err
         await losing

@@ -209,10 +209,15 @@ async def test_nothing_is_claimed_while_all_backends_fail(
         for resource in ("local-container", "local-process"):
             runner_of(resource).down = True
         await harness.plane_until(lambda: len(harness.plane.conditions) == 2)
-        asked = len(harness.plane.requests)
+
+        def polls() -> int:
+            # What returns the claims of an interrupted poll asks for none.
+            return sum(request.free.slots != 0 for request in harness.plane.requests)
+
+        asked = polls()
         harness.plane.submit(IMAGE_JOB)
         await harness.renewals(3)
-        assert len(harness.plane.requests) == asked
+        assert polls() == asked
 
 
 async def test_an_item_given_to_an_interrupted_poll_for_a_failed_backend_is_returned(
