@@ -109,8 +109,9 @@ async def _identify(config: ControlConfig, database: Database) -> tuple[str, Sig
     The store has the id of the key that signs: two replicas with keys of their own would refuse
     each other's tokens, and a new key by mistake would lose what was encrypted.
     """
-    keys = await asyncio.to_thread(read_keys, config)
+    # In this order: another process that starts at once has made its key before the row.
     installed = await database.read(accounts.installation_row)
+    keys = await asyncio.to_thread(read_keys, config)
     if keys is None and installed is None:
         keys = await asyncio.to_thread(first_key, config)
     if keys is not None and installed is None:
