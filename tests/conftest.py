@@ -6,6 +6,7 @@ from asyncio import runners
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -84,6 +85,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where skips are refused, one skipped test fails the run."""
+    # A process of pytest-xdist that takes long to end is killed, and its measurement with it.
+    if measuring := coverage.Coverage.current():
+        measuring.save()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = len(reporter.stats.get("skipped", [])) if reporter else 0
     if REFUSE_SKIPS and skipped and session.exitstatus == pytest.ExitCode.OK:
