@@ -382,7 +382,7 @@ def join(target: Target, name: str) -> None:
 def leave(target: Target, name: str) -> None:
     """Leave a team, or decline an invitation to it."""
     _answer(target, name, accept=False)
-    print(f"You are no member of `{name}`.")
+    print(f"You are not a member of `{name}`.")
 
 
 def _answer(target: Target, name: str, *, accept: bool) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,8 +14,8 @@ from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import Backend, Processes, submit, until
 from tests.e2e.harness.proxy import Proxy
 from tests.e2e.test_kills import assert_ended_well, pair, phase, show
+from tests.infrastructure import mounts
 from tests.infrastructure.engine import Engine
-from tests.infrastructure.mounts import unmount_below
 from tests.infrastructure.state import DockerFacts
 
 
@@ -64,11 +63,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """The state folder of the home, on a disk of 16 MiB."""
     if os.geteuid() != 0:
         pytest.skip("only root mounts a disk")
-    folder = tmp_path / "state"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], check=True)
-    yield folder
-    unmount_below(folder)
+    with mounts.small_disk(tmp_path / "state", "16m") as folder:
+        yield folder
 
 
 async def test_a_disk_that_is_full_is_told_and_the_agent_goes_on_once_there_is_room(

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,7 +22,7 @@ from agent.runners.process import processes
 from agent.runners.process.processes import has_no_space
 from agent.testing.runner_suite import ended, launched
 from tests.contract.runner_drivers import ProcessDriver
-from tests.infrastructure.mounts import unmount_below
+from tests.infrastructure import mounts
 
 
 @pytest.fixture
@@ -31,11 +30,8 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MiB."""
     if os.geteuid() != 0:
         pytest.skip("only root mounts a disk")
-    folder = tmp_path / "small"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], check=True)
-    yield folder
-    unmount_below(folder)
+    with mounts.small_disk(tmp_path / "small", "1m") as folder:
+        yield folder
 
 
 @pytest.fixture
