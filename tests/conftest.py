@@ -10,7 +10,7 @@ import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.infrastructure import state
+from tests.infrastructure import engine, state
 
 #: marker -> how to bring the service up
 SERVICES = {
@@ -20,6 +20,7 @@ SERVICES = {
     "git_servers": "git",
     "browser": "browser",
     "buildkit": "buildkit",
+    "kubernetes": "kubernetes",
 }
 # No property depends on how fast the machine is.
 settings.register_profile("launch", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,6 +63,21 @@ def postgres_server(services: state.Facts) -> state.PostgresFacts:
 def git_servers(services: state.Facts) -> state.GitFacts:
     assert services.git is not None
     return services.git
+
+
+@pytest.fixture(scope="session")
+def kubernetes_cluster(services: state.Facts) -> state.KubernetesFacts:
+    assert services.kubernetes is not None
+    return services.kubernetes
+
+
+@pytest.fixture(scope="session")
+def cluster_image(docker_engine: state.DockerFacts, registries: state.RegistryFacts) -> str:
+    """An image with a shell in the tests' registry, from which pods pull."""
+    name = f"{registries.address}/tests/shell:1"
+    engine.docker(docker_engine.host, "tag", docker_engine.shell_image, name)
+    engine.docker(docker_engine.host, "push", "--quiet", name)
+    return name
 
 
 @pytest.fixture

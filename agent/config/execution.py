@@ -180,6 +180,22 @@ class ProcessRunnerConfig(Model):
         return self
 
 
+class KubernetesRunnerConfig(Model):
+    """The Kubernetes runner."""
+
+    enabled: bool = False
+    #: `None`: `KUBECONFIG`, else `~/.kube/config`.
+    kubeconfig: UserPath | None = None
+    #: `None`: the file's current one.
+    context: str | None = None
+    #: Credentials of the pod's own service account.
+    in_cluster: bool = False
+    #: Where jobs run unless their manifest names another one; `None`: the context's.
+    namespace: str | None = None
+    #: Keys of manifests that jobs and queues may set although W&B's agent refuses them.
+    allow: tuple[str, ...] = ()
+
+
 class RunnersConfig(Model):
     """All runners, by resource name."""
 
@@ -189,6 +205,7 @@ class RunnersConfig(Model):
     local_process: Annotated[ProcessRunnerConfig, Field(alias="local-process")] = (
         ProcessRunnerConfig()
     )
+    kubernetes: KubernetesRunnerConfig = KubernetesRunnerConfig()
 
 
 class MountConfig(Model):

@@ -17,11 +17,11 @@ from agent.model.protocol import LeaseStatus
 from agent.model.redact import Redactor
 from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import Begin, Prepare, Start, run_attempt
-from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.environment import secrets_of
 from agent.pipeline.report import Report
+from agent.pipeline.retry import retry_until_answered
 from agent.pipeline.return_rules import Returns
 
 #: Attempts whose returns are counted.

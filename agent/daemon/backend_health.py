@@ -15,10 +15,10 @@ from agent.daemon.conditions import Conditions
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError, UnavailableError
 from agent.model.protocol import ConditionKind
-from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.dependencies import Backend
 from agent.ports.builder import BuilderPort
 from agent.ports.runner import RunnerPort
+from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import race, task_group
 
 #: Seconds between looks at a backend that answers, and for one look.

@@ -16,8 +16,9 @@ from agent.model.errors import LaunchError
 from agent.model.protocol import ClaimRequest
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
-from agent.pipeline.backoff import Backoff, Sleep, retry_until_answered
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.queue import QueuePort
+from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import race
 
 #: Seconds of one long poll.

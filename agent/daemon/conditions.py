@@ -10,7 +10,7 @@ import structlog
 
 from agent.model.protocol import Condition, ConditionKind
 from agent.model.units import format_size
-from agent.pipeline.backoff import Sleep
+from agent.system.backoff import Sleep
 
 #: Seconds between checks of a full disk.
 _DISK_INTERVAL: Final = 10.0

@@ -15,8 +15,8 @@ from agent.daemon.attempts import Attempts
 from agent.daemon.conditions import Conditions
 from agent.model.errors import LaunchError
 from agent.model.protocol import Heartbeat
-from agent.pipeline.backoff import Backoff, Sleep
 from agent.ports.queue import QueuePort
+from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import race
 
 #: Commands about this process as a whole.

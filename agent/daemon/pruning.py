@@ -15,8 +15,8 @@ from agent.config.execution import PruneRule
 from agent.daemon.attempts import Attempts
 from agent.model.errors import LaunchError
 from agent.model.units import format_size
-from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import Backend
+from agent.system.backoff import Sleep
 
 #: Suffix of a folder that is being removed; names of attempts have none.
 _REMOVED: Final = ".removed"

@@ -21,11 +21,12 @@ from agent.model.phase import Lost, Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Settle, Start
-from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.dependencies import Backend
 from agent.pipeline.logs import ResumePoint
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
+from agent.system.backoff import Sleep
 
 # ---------------------------------------------------------------------- the decision table
 

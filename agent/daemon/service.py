@@ -29,11 +29,11 @@ from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.redact import Redactor
-from agent.pipeline.backoff import Sleep
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import CancelReason
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Dependencies, Sources
 from agent.ports.queue import QueuePort
+from agent.system.backoff import Sleep
 from agent.system.tasks import cancel_task, race
 
 Result = TypeVar("Result")

@@ -12,13 +12,13 @@ import structlog
 from agent.model.errors import FencedError, LaunchError
 from agent.model.phase import UNSTARTED_HELD, Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
-from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.build import BuildFindings
 from agent.pipeline.cancellation import ANY, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.resolve import resolve
+from agent.pipeline.retry import retry_until_answered
 from agent.pipeline.return_rules import ReturnReason, return_reason
 from agent.pipeline.run import create, permit_and_start, settle
 from agent.pipeline.watch import watch

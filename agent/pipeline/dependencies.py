@@ -13,10 +13,10 @@ from agent.model.phase import Outcome
 from agent.model.redact import Redactor
 from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
-from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.report import Report
+from agent.pipeline.retry import retry_until_answered
 from agent.pipeline.return_rules import BackendState, Returns
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
@@ -25,6 +25,7 @@ from agent.ports.log import LogSink
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort
 from agent.ports.source import SourcePort
+from agent.system.backoff import Sleep
 
 #: Failures of the control plane's own, in a row, before an attempt gives its item back.
 _MOST_SERVER_FAILURES: Final = 6

@@ -13,7 +13,6 @@ from agent.model.errors import FencedError, JobError, LaunchError, UnreachableEr
 from agent.model.redact import Redactor, StreamRedactor
 from agent.model.units import format_size
 from agent.model.work import Lease
-from agent.pipeline.backoff import Backoff, Sleep
 from agent.pipeline.cancellation import Cancellation, CancelReason
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
@@ -26,6 +25,7 @@ from agent.ports.runner import (
     RunnerPort,
     Workload,
 )
+from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import cancel_task
 
 #: Most bytes in the buffer; a writer waits while it is full.

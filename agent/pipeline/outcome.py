@@ -23,7 +23,7 @@ from agent.model.phase import (
     Succeeded,
 )
 from agent.model.units import format_duration
-from agent.pipeline.backoff import TRANSIENT
+from agent.pipeline.retry import TRANSIENT
 from agent.ports.runner import Ending
 from agent.system.machine import is_disk_full
 

@@ -12,7 +12,6 @@ from agent.model.phase import Outcome, Phase
 from agent.model.protocol import LeaseStatus
 from agent.model.redact import Redactor
 from agent.model.work import Lease
-from agent.pipeline.backoff import Sleep, retry_until_answered
 from agent.pipeline.cancellation import (
     CANCEL_REASONS,
     WHILE_PERMITTING,
@@ -20,9 +19,11 @@ from agent.pipeline.cancellation import (
     Cancellation,
 )
 from agent.pipeline.logs import JobLog, LogSender, SetupLog
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
+from agent.system.backoff import Sleep
 from agent.system.tasks import cancel_task
 
 #: Seconds that progress waits for more, to be sent in one call. The stages of a job whose

@@ -14,7 +14,7 @@ from agent.model.errors import (
     UnavailableError,
     UnreachableError,
 )
-from agent.pipeline.backoff import TRANSIENT
+from agent.pipeline.retry import TRANSIENT
 from agent.system.machine import is_disk_full
 
 #: The job may need more space than there is, or name what the control plane cannot serve. The

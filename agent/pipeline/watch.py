@@ -9,12 +9,12 @@ import structlog
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError
 from agent.model.phase import Outcome, Phase
-from agent.pipeline.backoff import Backoff
 from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import StoppedBy, outcome_of
 from agent.ports.runner import Ended, Ending, Pending, Running, Workload, WorkloadState
+from agent.system.backoff import Backoff
 from agent.system.tasks import cancel_task
 
 _STOPS: Final = {CancelReason.STOP: StoppedBy.USER, CancelReason.ABORT: StoppedBy.AGENT}

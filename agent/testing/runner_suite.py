@@ -1,8 +1,8 @@
 """Conformance tests for runners: derive a class, give it a fixture `driver`.
 
-`RunnerSuite` is for every runner, `QueueingRunnerSuite` for those whose backend schedules by
-itself. The tests use the port alone. A `Driver` makes a backend run a job that follows a
-`Scenario`, and inspects the backend without the runner.
+`RunnerSuite` is for every runner; a backend that schedules by itself is held to
+`agent.testing.queueing_runner_suite` too. The tests use the port alone. A `Driver` makes a
+backend run a job that follows a `Scenario`, and inspects the backend without the runner.
 """
 
 import asyncio
@@ -172,8 +172,11 @@ class RunnerSuite:
         request = driver.request(Scenario(b"hello\n"))
         workload = await launched(runner, request)
         ending = await ended(runner, workload)
-        assert workload.state is WorkloadState.RUNNING
-        assert workload.started_at is not None
+        # A backend that queues has not placed it yet.
+        assert workload.state in {WorkloadState.PENDING, WorkloadState.RUNNING}
+        found = await runner.find(request.name)
+        assert found is not None
+        assert found.started_at is not None
         assert bare(ending) == Ending(0)
         assert ending.finished_at is not None
         assert await read_all(runner, workload) == b"hello\n"
@@ -229,7 +232,9 @@ class RunnerSuite:
     async def test_what_an_earlier_lease_started_is_adopted(self, driver: Driver) -> None:
         """It runs or ran: nothing is created, and nothing is started, beside it."""
         earlier = driver.request(Scenario(b"up\n", waits=True))
-        first = await launched(driver.runner(), earlier)
+        runner = driver.runner()
+        first = await launched(runner, earlier)
+        await first_piece(runner, first)
         later = leased_again(earlier)
         found = await driver.runner().create(later)
         assert (found.id, found.state) == (first.id, WorkloadState.RUNNING)
@@ -285,7 +290,9 @@ class RunnerSuite:
 
     async def test_a_start_that_was_sent_is_settled_not_sent_again(self, driver: Driver) -> None:
         """By another agent, which does not know that it was sent."""
-        created = await launched(driver.runner(), driver.request(Scenario(b"once\n", waits=True)))
+        runner = driver.runner()
+        created = await launched(runner, driver.request(Scenario(b"once\n", waits=True)))
+        await first_piece(runner, created)
         for state in (WorkloadState.RUNNING, WorkloadState.EXITED):
             result = await driver.runner().settle(created)
             assert isinstance(result, Started)
@@ -497,102 +504,3 @@ class RunnerSuite:
     async def test_the_backend_has_one_identity(self, driver: Driver) -> None:
         """Who shares it may adopt."""
         assert await driver.runner().backend_id() == await driver.runner().backend_id()
-
-
-class QueueingDriver(Driver, Protocol):
-    """A backend that finds a place for a started job when it sees fit."""
-
-    async def place(self, name: str) -> None:
-        """End the job's present reason to wait; after the last one it runs."""
-
-    async def preempt(self, name: str) -> None:
-        """Take the machine away from a running job."""
-
-    async def lose_node(self, name: str) -> None:
-        """The machine under a running job stops answering."""
-
-
-_FIRST = Pending(Cause.SCHEDULE_QUOTA, "quota 'gpus' is used up")
-_THEN = Pending(Cause.SCHEDULE_NO_NODE, "0 of 3 nodes have room")
-
-
-class QueueingRunnerSuite(RunnerSuite):
-    """More tests, for runners whose backend queues and whose starts may be repeated."""
-
-    async def test_a_started_job_is_pending_until_it_is_placed(
-        self, driver: QueueingDriver
-    ) -> None:
-        """Each reason once, with its cause; then it runs."""
-        runner = driver.runner()
-        request = driver.request(Scenario(b"ran\n", exit_code=3, pending=(_FIRST, _THEN)))
-        workload = await launched(runner, request)
-        assert workload.state is WorkloadState.PENDING
-        assert workload.started_at is None
-        assert (await started_before(driver.runner(), workload)).state is WorkloadState.PENDING
-        watching = runner.watch(workload)
-        for reason in (_FIRST, _THEN):
-            pending = await anext(watching)
-            assert isinstance(pending, Pending)
-            assert pending.since is not None
-            assert (pending.cause, pending.message) == (reason.cause, reason.message)
-            await driver.place(request.name)
-        running, end = [each async for each in watching]
-        assert isinstance(running, Running)
-        assert isinstance(end, Ended)
-        assert bare(end.ending) == Ending(3)
-        assert await read_all(runner, workload) == b"ran\n"
-        assert await driver.starts(request.name) == 1
-
-    async def test_another_agent_finds_a_pending_job(self, driver: QueueingDriver) -> None:
-        """It was started; it is not started again."""
-        request = driver.request(Scenario(pending=(_FIRST,)))
-        await launched(driver.runner(), request)
-        adopter = driver.runner()
-        (found,) = await adopter.owned()
-        assert found.state is WorkloadState.PENDING
-        await driver.place(request.name)
-        assert bare(await ended(adopter, found)) == Ending(0)
-        assert await driver.starts(request.name) == 1
-
-    async def test_a_pending_job_can_be_stopped(self, driver: QueueingDriver) -> None:
-        """It never runs, and watchers get an ending."""
-        runner = driver.runner()
-        workload = await launched(runner, driver.request(Scenario(b"no\n", pending=(_FIRST,))))
-        watching = asyncio.create_task(watched(runner, workload))
-        await runner.stop(workload, 5)
-        progress = await watching
-        assert not any(isinstance(each, Running) for each in progress)
-        await runner.destroy(workload)
-        assert await runner.owned() == []
-
-    async def test_preemption_is_a_cause(self, driver: QueueingDriver) -> None:
-        """Whatever the exit code."""
-        runner = driver.runner()
-        workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
-        await first_piece(runner, workload)
-        await driver.preempt(workload.name)
-        ending = await ended(runner, workload)
-        assert ending.cause is Cause.PREEMPTED
-        assert ending.message
-
-    async def test_a_lost_node_is_a_cause(self, driver: QueueingDriver) -> None:
-        """The result of the job is unknown."""
-        runner = driver.runner()
-        workload = await launched(runner, driver.request(Scenario(b"up\n", waits=True)))
-        await first_piece(runner, workload)
-        await driver.lose_node(workload.name)
-        ending = await ended(runner, workload)
-        assert (ending.exit_code, ending.cause) == (None, Cause.LOST_NODE)
-
-    async def test_a_start_that_was_lost_is_repeated(self, driver: QueueingDriver) -> None:
-        """The name is the fence: repeating it is safe, and settles what happened."""
-        for item, scenario in (
-            ("request", Scenario(starts_lost=1)),
-            ("answer", Scenario(start_answer_lost=True)),
-        ):
-            runner = driver.runner()
-            request = driver.request(scenario, item)
-            result = await runner.start(await runner.create(request))
-            assert isinstance(result, Started)
-            assert bare(await ended(runner, result.workload)) == Ending(0)
-            assert await driver.starts(request.name) == 1

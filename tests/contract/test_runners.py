@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.testing.runner_suite import QueueingRunnerSuite, RunnerSuite
+from agent.testing.queueing_runner_suite import QueueingRunnerSuite
+from agent.testing.runner_suite import RunnerSuite
 from tests.contract.runner_drivers import DockerDriver, ProcessDriver, ScriptedDriver
 from tests.infrastructure.state import DockerFacts
 

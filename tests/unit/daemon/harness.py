@@ -20,12 +20,12 @@ from agent.model.errors import UnavailableError
 from agent.model.phase import Phase
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.work import Image, SourceTree, workload_name
-from agent.pipeline.backoff import Sleep
 from agent.pipeline.dependencies import AttemptTimeouts, Backend, Sources
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.runner import Ended
 from agent.sources.git.checkout import apply_patch
+from agent.system.backoff import Sleep
 from tests.infrastructure.fake_item import FakeItem
 from tests.infrastructure.fake_queue import CONTROL_PLANE, FakePlane, FakeQueue
 from tests.infrastructure.scripted_runner import ScriptedEngine, ScriptedRunner

@@ -9,9 +9,9 @@ import pytest
 from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, UnreachableError
 from agent.model.work import Image, Resolved, SourceTree
-from agent.pipeline.backoff import retry_until_answered
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import AttemptCancelledError, Cancellation, CancelReason
+from agent.pipeline.retry import retry_until_answered
 from agent.ports.log import LogSink
 from tests.unit.daemon.harness import FakeBuilder, FakeImages
 from tests.unit.pipeline.claims import claim

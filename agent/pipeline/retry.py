@@ -1,6 +1,5 @@
-"""Exponential backoff, and unlimited retries of calls that must reach the control plane."""
+"""Unlimited retries of calls that must reach the control plane."""
 
-import random
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -13,35 +12,13 @@ from agent.model.errors import (
     ServerError,
     UnreachableError,
 )
+from agent.system.backoff import Backoff, Sleep
 
 Result = TypeVar("Result")
-Sleep = Callable[[float], Awaitable[None]]
 
 #: The server is unreachable or broken, or its administrator is exchanging keys. Any other
 #: error would be the answer to a repeated call as well.
 TRANSIENT: Final = (UnreachableError, ServerError, AuthenticationError, PermissionDeniedError)
-
-_FIRST: Final = 0.5
-_LONGEST: Final = 15.0
-
-
-class Backoff:
-    """Exponential pauses up to a limit, with jitter; seconds."""
-
-    def __init__(self, first: float = _FIRST, longest: float = _LONGEST) -> None:
-        self._first = first
-        self._longest = longest
-        self._next = first
-
-    def pause(self) -> float:
-        """The next pause."""
-        upper, self._next = self._next, min(self._next * 2, self._longest)
-        # Jitter keeps agents from retrying all at once; it needs no secure randomness.
-        return upper * (0.5 + random.random() / 2)  # noqa: S311
-
-    def reset(self) -> None:
-        """Start over after a success."""
-        self._next = self._first
 
 
 async def retry_until_answered(
