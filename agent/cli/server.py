@@ -73,6 +73,8 @@ def print_announcement(announcement: "Announcement") -> None:
         # The link is a credential: it is printed on a terminal only, not into files and journals.
         how = announcement.sign_in if sys.stdout.isatty() else "`launch open` prints a link"
         print(f"Sign in        {how}")
+    if announcement.key_file is not None:
+        print(f"API key        of the administrator: {announcement.key_file}")
     if announcement.resources:
         where = " or ".join(_RESOURCES.get(each, each) for each in announcement.resources)
         print(f"Jobs run       {where}; a new queue takes {announcement.resources[0]}")

@@ -255,7 +255,7 @@ async def _url_for_containers(context: BackendContext, gateway: str) -> str:
     if context.control_plane is None or host_network:
         return context.url
     try:
-        return await context.control_plane.listen_also(gateway)
+        return await context.control_plane.listen_for_jobs(gateway)
     except ConfigError as error:
         # The engine is in another network or on another machine, so that its gateway is not an
         # address of this one. Jobs that do not use the control plane's API still run.

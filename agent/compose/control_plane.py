@@ -18,6 +18,7 @@ from agent.config.local_files import (
     EmbeddedControlPlane,
     remembered_key,
     remove_embedded,
+    write_administrator_key,
     write_embedded,
 )
 from agent.system import machine
@@ -38,6 +39,8 @@ class Announcement:
     #: What jobs can run on; a new default queue takes the first.
     resources: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    #: File with the key of the first administrator; only of `launch server`.
+    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,10 @@ async def run_server(
 
         await asyncio.to_thread(add_key, config.control)
     async with serve_embedded(config.control, config.state_dir, "launch server") as served:
-        announce(Announcement(served.remote.url, served.remote.origin, served.sign_in))
+        key = served.remote.api_key.get_secret_value()
+        key_file = await asyncio.to_thread(write_administrator_key, config.control.data_dir, key)
+        remote = served.remote
+        announce(Announcement(remote.url, remote.origin, served.sign_in, key_file=key_file))
         notifier.ready(f"serving at {served.remote.url}")
         watchdog = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
         try:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -77,6 +77,7 @@ def find_config_file(environ: Mapping[str, str], given: Path | None) -> Path | N
 
 _SAVED: Final = "credentials.json"
 _EMBEDDED: Final = "embedded.json"
+ADMINISTRATOR_KEY: Final = "administrator.key"
 #: Of the last embedded control plane that was shut down cleanly.
 _LAST_EMBEDDED: Final = "embedded.last.json"
 
@@ -98,7 +99,8 @@ def save_key(environ: Mapping[str, str], url: str, key: SecretStr) -> Path:
         ConfigError: the file of saved keys cannot be read.
     """
     file = config_dir(environ) / _SAVED
-    _write_private(file, {**_saved(file), _normal(url): key.get_secret_value()})
+    saved = {**_saved(file), _normal(url): key.get_secret_value()}
+    _write_private(file, json.dumps(saved, indent=2))
     return file
 
 
@@ -115,7 +117,14 @@ class EmbeddedControlPlane:
 
 def write_embedded(state_dir: Path, control_plane: EmbeddedControlPlane) -> None:
     """Write `embedded.json`."""
-    _write_private(state_dir / _EMBEDDED, asdict(control_plane))
+    _write_private(state_dir / _EMBEDDED, json.dumps(asdict(control_plane), indent=2))
+
+
+def write_administrator_key(data_dir: Path, key: str) -> Path:
+    """The file of a server's data folder that has the key of its first administrator."""
+    file = data_dir / ADMINISTRATOR_KEY
+    _write_private(file, f"{key}\n")
+    return file
 
 
 def read_embedded(state_dir: Path) -> EmbeddedControlPlane | None:
@@ -137,12 +146,12 @@ def remove_embedded(state_dir: Path, pid: int) -> None:
         (state_dir / _EMBEDDED).replace(state_dir / _LAST_EMBEDDED)
 
 
-def _write_private(file: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that only its owner may read; readers see the old file or the new one."""
+def _write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner may read; readers see the old file or the new one."""
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-        json.dump(content, handle, indent=2)
+        handle.write(text)
     Path(temporary).replace(file)
 
 

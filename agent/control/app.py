@@ -12,10 +12,12 @@ from pydantic import SecretStr
 
 from agent.config.base import read_secret_file
 from agent.config.control import ControlConfig
+from agent.control import provisioning
 from agent.control.app_keys import (
     CONFIG,
     CONTENTS,
     COOKIE,
+    JOB_ADDRESSES,
     LOGS,
     METRICS,
     PLANE,
@@ -82,6 +84,7 @@ def create_app(config: ControlConfig) -> web.Application:
     app.on_response_prepare.append(add_security_headers)
     app[CONFIG] = config
     app[HOSTS] = HostRules.of(config.external_url, config.allowed_hosts)
+    app[JOB_ADDRESSES] = set()
     app[THROTTLE] = Throttle()
     app[METRICS] = Metrics()
     app[CONNECTIONS] = Connections(
@@ -94,6 +97,7 @@ def create_app(config: ControlConfig) -> web.Application:
     app.cleanup_ctx.append(_services)
     _add_routes(app)
     _add_artifact_routes(app)
+    provisioning.add_routes(app)
     # Last: one of its routes matches any path below `/launch`.
     _add_web_routes(app)
     missing = undeclared(app)
@@ -124,7 +128,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[RUN_FILES] = RunFileStore(folder, config.max_file)
         app[LOGS] = LogStore(folder)
         await plane.reaper.start()
-        retention = Retention(plane, app[LOGS], app[CONTENTS])
+        retention = Retention(plane, app[LOGS], app[CONTENTS], app[RUN_FILES])
         tasks = (
             asyncio.create_task(plane.reaper.run(), name="reaper"),
             asyncio.create_task(retention.run(), name="retention"),

@@ -24,6 +24,8 @@ LOGS: Final = web.AppKey("logs", LogStore)
 #: Name of the session cookie. Browsers send a cookie to every port of a host: the name tells
 #: control planes apart.
 COOKIE: Final = web.AppKey("cookie", str)
+#: Addresses of this machine that only its jobs can reach.
+JOB_ADDRESSES: Final = web.AppKey("job_addresses", set[str])
 THROTTLE: Final = web.AppKey("throttle", Throttle)
 METRICS: Final = web.AppKey("metrics", Metrics)
 #: What Prometheus sends to read `/metrics`; empty: nobody may.
@@ -47,10 +49,13 @@ def principal_of(request: web.Request) -> Principal:
 def base_url(request: web.Request) -> str:
     """For URLs in responses: `external_url`, else the host name that the client used.
 
-    Never from forwarded headers, which any client can write.
+    Never from forwarded headers, which any client can write. Jobs call at an address of their
+    own, from where the external name may not be reachable: that address is answered with.
     """
     external = request.app[CONFIG].external_url
-    return external.rstrip("/") if external else f"{request.scheme}://{request.host}"
+    sockname = request.get_extra_info("sockname")
+    by_job = isinstance(sockname, tuple) and sockname[0] in request.app[JOB_ADDRESSES]
+    return external.rstrip("/") if external and not by_job else f"{request.scheme}://{request.host}"
 
 
 def peer_address(request: web.Request) -> str:

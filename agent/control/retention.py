@@ -10,8 +10,9 @@ import structlog
 from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
+from agent.control.files.run_files import RunFileStore
 from agent.control.services.assembly import Services
-from agent.control.store import agents, idempotency, items, sign_ins
+from agent.control.store import agents, idempotency, items, runs, sign_ins
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError
 
@@ -30,10 +31,13 @@ _GRACE: Final = timedelta(days=1)
 class Retention:
     """Removes rows that are older than `control.keep_items`, then the bytes behind them."""
 
-    def __init__(self, plane: Services, logs: LogStore, contents: ContentStore) -> None:
+    def __init__(
+        self, plane: Services, logs: LogStore, contents: ContentStore, run_files: RunFileStore
+    ) -> None:
         self._plane = plane
         self._logs = logs
         self._contents = contents
+        self._run_files = run_files
 
     async def run(self) -> None:
         """Rounds until cancelled; a round that fails is logged."""
@@ -59,6 +63,11 @@ class Retention:
         gone = [item for item in await self._logs.items() if not await self._exists(item)]
         for item in gone:
             await self._logs.delete_item(item)
+        # Of runs that were deleted with their entity, or whose deletion was interrupted.
+        with_files = await self._run_files.runs()
+        known = await self._plane.database.read(lambda tx: runs.known_ids(tx, with_files))
+        for run in set(with_files) - known:
+            await self._run_files.delete_run(run)
         await self._plane.contents.delete_abandoned(before)
         return len(gone), await self._contents.sweep(before)
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.app import create_app
-from agent.control.app_keys import PLANE, STOPPING
+from agent.control.app_keys import JOB_ADDRESSES, PLANE, STOPPING
 from agent.control.auth.policy import Principal
 from agent.control.middleware.connections import BACKLOG, CONNECTIONS, GuardedSite
 from agent.control.services.assembly import Services
@@ -88,18 +88,21 @@ class ControlPlane:
         """
         try:
             await self._runner.setup()
-            await self.listen_also(self._config.listen)
-            for address in self._config.also_listen:
-                await self.listen_also(address)
+            for address in (self._config.listen, *self._config.also_listen):
+                await self._listen(address)
         except BaseException:
             await self.stop()
             raise
 
-    async def listen_also(self, address: str) -> str:
-        """Listen on a further address, on the same port; returns the URL there.
+    async def listen_for_jobs(self, address: str) -> str:
+        """Listen also where jobs reach it, on the same port; returns the URL there.
 
         An address it listens on already is not an error.
         """
+        self.app[JOB_ADDRESSES].add(address)
+        return await self._listen(address)
+
+    async def _listen(self, address: str) -> str:
         port = self.port if self._addresses else self._config.port
         if (address, port) not in self._addresses:
             bound = _bind(address, port)

@@ -9,10 +9,11 @@ from aiohttp import web
 from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
 from agent.control.files.contents import SmallContent
 from agent.control.files.links import Links, Verb
+from agent.control.files.ranges import wanted_range
 from agent.control.files.storage import DamagedError, DigestMismatchError
 from agent.control.middleware.bodies import framed, pieces, read_json
 from agent.model.errors import InvalidInputError, NotFoundError
-from agent.model.job.digest import encoded
+from agent.model.job.digest import decoded, encoded
 
 _PLACE: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
 _CONTENT: Final = "{birth}/{md5:[0-9a-f]{32}}/{name:.+}"
@@ -89,7 +90,9 @@ async def put_run_file(request: web.Request) -> web.Response:
     info = request.match_info
     subject = ("write", "run-file", info["entity"], info["run"], info["name"])
     _links(request).check(subject, *_signature(request))
-    await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request))
+    announced = request.headers.get("Content-MD5")
+    md5 = None if announced is None else decoded(announced).hex()
+    await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request), md5)
     return web.Response()
 
 
@@ -140,15 +143,23 @@ def _links(request: web.Request) -> Links:
 
 
 async def _send(request: web.Request, entity: str, md5: str) -> web.StreamResponse:
-    """Stream a content; the connection is aborted if it turns out to be damaged."""
-    found = await request.app[CONTENTS].read(entity, md5)
+    """Stream a content, or a part; the connection is aborted if it turns out to be damaged."""
+    contents, etag = request.app[CONTENTS], f'"{md5}"'
+    found = await contents.read(entity, md5)
     if found is None:
         raise NotFoundError(f"There is no content {md5} in '{entity}'.")
     size, chunks = found
-    headers = {"ETag": f'"{md5}"', "Content-Disposition": "attachment"}
+    headers = {"ETag": etag, "Content-Disposition": "attachment", "Accept-Ranges": "bytes"}
     response = web.StreamResponse(headers=headers)
     response.content_type = "application/octet-stream"
     response.content_length = size
+    part = wanted_range(request, size, etag)
+    if part is not None:
+        start, end = part
+        chunks = await contents.read_part(entity, md5, start, end)
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
+        response.content_length = end - start
     await response.prepare(request)
     if request.method == "HEAD":
         await response.write_eof()

@@ -19,7 +19,7 @@ from agent.control.files.storage import (
 )
 from agent.control.services.contents import Contents
 from agent.control.store.contents import ContentRecord
-from agent.model.errors import TooLargeError
+from agent.model.errors import NotFoundError, TooLargeError
 
 _FOLDER: Final = "contents"
 _CHUNK: Final = 1024 * 1024
@@ -137,6 +137,19 @@ class ContentStore:
             except FileNotFoundError:
                 return None
         return found.meta["size"], verified_download(found.stream(_CHUNK), md5)
+
+    async def read_part(self, entity: str, md5: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes `start` to `end` (exclusive) of a content, which no MD5 verifies.
+
+        Raises:
+            NotFoundError: it was deleted meanwhile.
+        """
+        known = await self._rows.find(entity, md5)
+        if known is None:
+            raise NotFoundError(f"There is no content {md5} in '{entity}'.")
+        with storage_errors(f"Reading {md5}"):
+            found = await self._store.get_async(known.key, options={"range": (start, end)})
+        return aiter(found.stream(_CHUNK))
 
     async def read_all(self, entity: str, md5: str, limit: int) -> bytes | None:
         """All bytes of a small content; `None` when it is not stored.

@@ -1,12 +1,13 @@
 """Files that runs upload beside their artifacts: metadata, requirements, configuration, output."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import quote
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import delete_below, storage_errors
+from agent.control.files.storage import check_md5, delete_below, storage_errors
 from agent.model.errors import InvalidInputError, TooLargeError
 from agent.model.job.paths import inside
 
@@ -21,17 +22,26 @@ class RunFileStore:
         self._store = store
         self._max = max_bytes
 
-    async def put(self, run_id: str, name: str, chunks: AsyncIterator[bytes]) -> None:
-        """Store a file once all of it has arrived.
+    async def put(
+        self, run_id: str, name: str, chunks: AsyncIterator[bytes], md5: str | None = None
+    ) -> None:
+        """Store a file once all of it has arrived, with this MD5 (hexadecimal) if one is given.
 
         Raises:
             TooLargeError: larger than the control plane accepts.
+            DigestMismatchError: other bytes than announced.
             InvalidInputError: a path outside of the run's folder.
         """
         with storage_errors(f"Storing {name} of run {run_id}"):
             key = f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
-            limited = _limited(chunks, self._max)
+            limited = _limited(chunks, self._max, md5)
             await self._store.put_async(key, limited, max_concurrency=_PARTS)
+
+    async def runs(self) -> list[str]:
+        """Ids of all runs that have files."""
+        with storage_errors("Listing the files of runs"):
+            found = await self._store.list_with_delimiter_async(_FOLDER)
+        return sorted(str(prefix).rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
     async def delete_run(self, run_id: str) -> int:
         """Delete the files of a run; returns their number."""
@@ -50,10 +60,15 @@ def checked_run_file(name: str) -> str:
     return name
 
 
-async def _limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    size = 0
+async def _limited(
+    chunks: AsyncIterator[bytes], limit: int, md5: str | None
+) -> AsyncIterator[bytes]:
+    size, received = 0, hashlib.md5(usedforsecurity=False)
     async for chunk in chunks:
         size += len(chunk)
+        received.update(chunk)
         if size > limit:
             raise TooLargeError(f"The file is larger than the {limit} bytes that are allowed.")
         yield chunk
+    if md5 is not None:
+        check_md5(md5, received, size)

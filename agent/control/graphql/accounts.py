@@ -43,7 +43,7 @@ async def _viewer(context: Context, _args: Args) -> Json:
         "email": None if user is None else user.email,
         "admin": user is not None and user.admin,
         "entity": principal.default_entity if user is None else user.entity,
-        "teams": single_page(entity for entity in entities if entity.is_team),
+        "teams": single_page(entities),
     }
 
 
@@ -120,7 +120,19 @@ _USER: Final = ObjectType("User")
 _USER.set_field("flags", constant({"code_saving_enabled": True}))
 _USER.set_field("organizations", constant(()))
 _ENTITY: Final = ObjectType("Entity")
-_ENTITY.set_field("xxhashDigestsEnabled", constant(False))
+#: What `Api.team` of W&B's clients selects; entities here have no such properties.
+for _name, _value in {
+    "xxhashDigestsEnabled": False,
+    "available": False,
+    "readOnly": False,
+    "readOnlyAdmin": False,
+    "privateOnly": True,
+    "storageBytes": 0,
+    "codeSavingEnabled": True,
+    "defaultAccess": "PRIVATE",
+    "isPaid": True,
+}.items():
+    _ENTITY.set_field(_name, constant(_value))
 _NEW_KEY: Final = ObjectType("NewLaunchKey")
 _NEW_KEY.set_alias("key", "record")
 _MEMBER: Final = ObjectType("LaunchMember")
@@ -136,6 +148,27 @@ async def _api_keys(user: Json, info: Info) -> Json:
     if context.principal.user_id != user["id"]:
         return single_page(())
     return single_page(await context.plane.accounts.keys(context.principal))
+
+
+@_ENTITY.field("entityType")
+def _entity_type(entity: EntityRecord, _info: Info) -> str:
+    return "team" if entity.is_team else "user"
+
+
+@_ENTITY.field("members")
+async def _members(entity: EntityRecord, info: Info) -> list[Json]:
+    context = nested(info)
+    members = await context.plane.accounts.members(context.principal, entity.name)
+    return [
+        {
+            "username": one.user,
+            "name": one.user,
+            "admin": one.role is Role.ADMIN,
+            "pending": not one.accepted,
+            "account_type": one.role.value.upper(),
+        }
+        for one in members
+    ]
 
 
 QUERIES: Final[RootResolvers] = {

@@ -63,6 +63,7 @@ _BELOW: Final = (
     # Signed URLs: any holder of one may use it.
     ("/storage", RouteAccess.PUBLIC),
     ("/artifactsV2", RouteAccess.KEY),
+    ("/api/admin", RouteAccess.KEY),
     ("/files", RouteAccess.KEY),
     ("/launch", RouteAccess.PAGE),
 )

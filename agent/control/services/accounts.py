@@ -1,17 +1,19 @@
 """Users, entities, members and API keys."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, Concatenate, Final, Literal, ParamSpec, TypeVar
 
+from pydantic import SecretStr
+
 from agent.control.auth.authentication import Authenticator
-from agent.control.auth.keys import hash_key, new_api_key
+from agent.control.auth.keys import checked_key, hash_key, new_api_key
 from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
 from agent.control.services.audit import audited
 from agent.control.services.context import read, write
-from agent.control.store import accounts, projects
+from agent.control.store import accounts, items, projects
 from agent.control.store.accounts import (
     EntityRecord,
     KeyRecord,
@@ -43,6 +45,8 @@ _HINT_LENGTH: Final = 4
 #: Seconds after a sign-in during which a browser may make keys, users and members.
 _FRESH_SECONDS: Final = 600.0
 _LONGEST_VALIDITY: Final = 10 * 366 * 86400.0
+#: Rows that one transaction of a deletion removes.
+_BATCH: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +181,95 @@ class Accounts(Authenticator):
         made = _insert_entity(tx, _checked_name(name, "team"), is_team=True)
         accounts.set_role(tx, name, str(principal.user_id), Role.ADMIN)
         return made
+
+    @audited("user.provision")
+    def provision_user(
+        self,
+        tx: Tx,
+        principal: Principal,
+        name: str,
+        *,
+        api_key: SecretStr | None = None,
+        email: str | None = None,
+        admin: bool = False,
+    ) -> tuple[UserRecord, NewKey]:
+        """As `create_user`, with a first key, which the caller may choose.
+
+        Raises:
+            InvalidInputError: the name, or the key's form.
+            AlreadyExistsError: the name, or the key.
+        """
+        _administrators_only(principal, "make users")
+        _require_fresh_sign_in(tx, principal)
+        user = _insert_user(tx, name, email=email, admin=admin)
+        return user, _insert_key(tx, "user", "provisioned", None, user_id=user.id, secret=api_key)
+
+    @_changes_access
+    @audited("team.provision")
+    def provision_team(
+        self, tx: Tx, principal: Principal, name: str, members: Mapping[str, Role]
+    ) -> tuple[EntityRecord, tuple[MemberRecord, ...]]:
+        """Make a team of these users, who are members at once; server administrators only.
+
+        Raises:
+            NotFoundError: a user.
+            InvalidInputError, AlreadyExistsError: the name.
+        """
+        _administrators_only(principal, "make teams of others")
+        _require_fresh_sign_in(tx, principal)
+        made = _insert_entity(tx, _checked_name(name, "team"), is_team=True)
+        for user, role in members.items():
+            accounts.set_role(tx, name, _existing_user(tx, user).id, role)
+        return made, accounts.member_list(tx, name)
+
+    async def delete_user(self, principal: Principal, name: str) -> None:
+        """Remove a user, its keys and memberships, and its personal entity as `delete_team` does.
+
+        Raises:
+            ConflictError: the caller itself, or an item of the personal entity is not over.
+            NotFoundError, PermissionDeniedError
+        """
+        await self._begin_to_delete(principal, name, is_team=False)
+        await self._delete_rows(name)
+
+    async def delete_team(self, principal: Principal, name: str) -> None:
+        """Remove a team with its projects, runs, artifacts, queues, items and agents.
+
+        Access ends first. Repeating a deletion that was interrupted completes it.
+
+        Raises:
+            ConflictError: one of its items is not over.
+            NotFoundError, PermissionDeniedError
+        """
+        await self._begin_to_delete(principal, name, is_team=True)
+        await self._delete_rows(name)
+
+    @_changes_access
+    @audited("entity.delete")
+    def _begin_to_delete(
+        self, tx: Tx, principal: Principal, name: str, *, is_team: bool
+    ) -> EntityRecord:
+        noun = "team" if is_team else "user"
+        _administrators_only(principal, f"delete {noun}s")
+        _require_fresh_sign_in(tx, principal)
+        found = accounts.entity(tx, name, lock=True)
+        if found is None or found.is_team is not is_team:
+            raise NotFoundError(f"There is no {noun} '{name}'.", hint="Check the spelling.")
+        if name == principal.default_entity:
+            raise ConflictError("You cannot delete yourself.", hint="Another administrator can.")
+        live = items.count_unfinished(tx, name)
+        if live:
+            message = f"{live} items of '{name}' are not over."
+            raise ConflictError(message, hint="Stop them first, or wait for their ends.")
+        accounts.end_access(tx, name)
+        return found
+
+    async def _delete_rows(self, entity: str) -> None:
+        """In batches, so that other writers are not blocked for long."""
+        database = self._context.database
+        while await database.write(lambda tx: accounts.delete_rows(tx, entity, _BATCH)):
+            pass
+        await database.write(lambda tx: accounts.delete_entity(tx, entity))
 
     @read
     def members(self, tx: Tx, principal: Principal, entity: str) -> tuple[MemberRecord, ...]:
@@ -409,22 +502,26 @@ def _insert_key(
     user_id: str | None = None,
     entity: str | None = None,
     queues: tuple[str, ...] | None = None,
+    secret: SecretStr | None = None,
 ) -> NewKey:
     if expires_seconds is not None and not 0 < expires_seconds <= _LONGEST_VALIDITY:
         raise InvalidInputError(
             f"A key cannot expire after {expires_seconds:g} s.",
             hint="Give 1 s to 10 years, for example `--expires 90d`.",
         )
-    secret = new_api_key()
+    text = new_api_key() if secret is None else checked_key(secret.get_secret_value())
+    hashed = hash_key(text)
+    if accounts.knows_key(tx, hashed):
+        raise AlreadyExistsError("Another key has this text.", hint="Choose a random one.")
     values = {
         "id": new_id(),
-        "hash": hash_key(secret),
+        "hash": hashed,
         "kind": kind,
         "name": name,
-        "hint": secret[-_HINT_LENGTH:],
+        "hint": text[-_HINT_LENGTH:],
         "user_id": user_id,
         "entity": entity,
         "queues": None if queues is None else list(queues),
         "expires_at": None if expires_seconds is None else tx.now + expires_seconds,
     }
-    return NewKey(accounts.insert_key(tx, values), secret)
+    return NewKey(accounts.insert_key(tx, values), text)

@@ -6,9 +6,19 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Literal
 
-from sqlalchemy import bindparam, delete, func, or_, select, update
+from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 
-from agent.control.store.tables import api_keys, entities, installation, members, record_of, users
+from agent.control.store.tables import (
+    api_keys,
+    audit_log,
+    entities,
+    installation,
+    members,
+    metadata,
+    record_of,
+    sign_ins,
+    users,
+)
 from agent.control.store.tx import AnyRow, Tx
 
 
@@ -128,6 +138,11 @@ def key_by_hash(tx: Tx, digest: bytes) -> AnyRow | None:
     return tx.one(_KEY_BY_HASH, key_hash=digest, now=tx.now)
 
 
+def knows_key(tx: Tx, digest: bytes) -> bool:
+    """Whether there is, or was, a key with this hash."""
+    return tx.one(select(api_keys.c.id).where(api_keys.c.hash == digest)) is not None
+
+
 def key_by_id(tx: Tx, key_id: str) -> AnyRow | None:
     """As `key_by_hash`, by the key's id."""
     return tx.one(_KEY_BY_ID, key=key_id, now=tx.now)
@@ -223,6 +238,38 @@ def set_role(
     if role is not None:
         values = {"entity": entity_name, "user_id": user_id, "role": role.value}
         tx.run(members.insert().values({**values, "accepted": accepted}))
+
+
+def end_access(tx: Tx, entity_name: str) -> None:
+    """End memberships, keys and sessions of an entity, and of the user whose personal one it is."""
+    tx.run(delete(members).where(members.c.entity == entity_name))
+    owner = select(users.c.id).where(users.c.entity == entity_name)
+    keys = or_(api_keys.c.entity == entity_name, api_keys.c.user_id.in_(owner))
+    tx.run(delete(sign_ins).where(sign_ins.c.key_id.in_(select(api_keys.c.id).where(keys))))
+    tx.run(delete(api_keys).where(keys))
+    tx.run(delete(members).where(members.c.user_id.in_(owner)))
+    gone = update(users).where(users.c.entity == entity_name)
+    tx.run(gone.values(disabled_at=func.coalesce(users.c.disabled_at, tx.now)))
+
+
+def delete_rows(tx: Tx, entity_name: str, limit: int) -> int:
+    """Delete some of what an entity owns, what refers to it first; 0 when nothing is left."""
+    for table in reversed(metadata.sorted_tables):
+        if "entity" not in table.c or table in {users, members, api_keys, audit_log}:
+            continue
+        key = tuple(table.primary_key.columns)
+        some = select(*key).where(table.c.entity == entity_name).limit(limit)
+        deleted = tx.changed(delete(table).where(tuple_(*key).in_(some)))
+        if deleted:
+            return deleted
+    return 0
+
+
+def delete_entity(tx: Tx, entity_name: str) -> None:
+    """Delete an entity that owns nothing any more, and its user."""
+    end_access(tx, entity_name)
+    tx.run(delete(users).where(users.c.entity == entity_name))
+    tx.run(delete(entities).where(entities.c.name == entity_name))
 
 
 def insert_key(tx: Tx, values: dict[str, Any]) -> KeyRecord:

@@ -28,7 +28,6 @@ from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
     QUEUED_ONLY,
-    attempts,
     items,
     record_of,
     to_datetime,
@@ -447,15 +446,16 @@ def count_ahead(tx: Tx, item: ItemRecord) -> int:
 
 
 def remove_finished(tx: Tx, before: float, limit: int) -> int:
-    """Remove items that ended before then, with their attempts and events.
-
-    The item with the newest attempt stays: SQLite would reuse that attempt's id, and a run
-    token identifies its attempt only by that id.
-    """
-    newest = select(attempts.c.item_id).order_by(attempts.c.id.desc()).limit(1).scalar_subquery()
-    where = (items.c.finished_at < before, items.c.id != newest)
-    old = select(items.c.seq).where(*where).limit(limit)
+    """Remove items that ended before then, with their attempts and events."""
+    old = select(items.c.seq).where(items.c.finished_at < before).limit(limit)
     return tx.changed(delete(items).where(items.c.seq.in_(old)))
+
+
+def count_unfinished(tx: Tx, entity: str) -> int:
+    """Items of an entity that are not over."""
+    query = select(func.count()).select_from(items)
+    where = (items.c.entity == entity, items.c.finished_at.is_(None))
+    return int(tx.run(query.where(*where)).scalar_one())
 
 
 def record(tx: Tx, item_id: str) -> ItemRecord | None:

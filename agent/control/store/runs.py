@@ -1,6 +1,6 @@
 """W&B runs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -10,6 +10,9 @@ from sqlalchemy import Select, delete, func, select, update
 from agent.control.store.tables import projects, record_of, runs
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
+
+#: Ids in one query.
+_IDS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,15 @@ def by_name(tx: Tx, entity: str, project: str, name: str) -> RunRecord | None:
     where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
     row = tx.one(_WITH_PROJECT.where(*where))
     return _record(row) if row else None
+
+
+def known_ids(tx: Tx, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that belong to a run."""
+    found: set[str] = set()
+    for start in range(0, len(ids), _IDS):
+        query = select(runs.c.id).where(runs.c.id.in_(ids[start : start + _IDS]))
+        found |= {row.id for row in tx.all(query)}
+    return found
 
 
 def require(tx: Tx, run_id: str) -> RunRecord:

@@ -444,6 +444,8 @@ attempts: Final = Table(
     Column("setup_log_bytes", BigInteger, nullable=False),
     Column("job_log_bytes", BigInteger, nullable=False),
     UniqueConstraint("item_id", "number"),
+    # An id is never used again: a run token would be valid for another attempt.
+    sqlite_autoincrement=True,
 )
 
 events: Final = Table(

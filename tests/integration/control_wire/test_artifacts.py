@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.app_keys import CONTENTS, LOGS
+from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES
 from agent.control.retention import Retention
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.uploading import PLACE, Upload, md5
@@ -313,6 +313,56 @@ async def test_a_run_uploads_files_and_says_that_it_is_over(wire):
     assert await wire.ann.status("POST", stream, json={}) == 404
 
 
+async def test_a_runs_file_is_stored_only_with_the_announced_md5(wire):
+    run = {"name": "r1", "project": "demo", "entity": "ann", "jobType": None}
+    await wire.ann.data(documents.UPSERT_RUN, **run)
+    asked = {"entity": "ann", "project": "demo", "run": "r1", "files": ["a.txt"]}
+    data = await wire.ann.data(documents.RUN_FILES, **asked)
+    url = data["createRunFiles"]["files"][0]["uploadUrl"]
+    for announced, status in {md5(b"other"): 422, "no digest": 400, md5(b"text"): 200}.items():
+        async with wire.http.put(url, data=b"text", headers={"Content-MD5": announced}) as answer:
+            assert answer.status == status, announced
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "expected"),
+    [
+        ("bytes=0-0", 206, b"0"),
+        ("bytes=2-4", 206, b"234"),
+        ("bytes=7-", 206, b"789"),
+        ("bytes=-3", 206, b"789"),
+        ("bytes=5-99", 206, b"56789"),
+        ("bytes=-99", 206, b"0123456789"),
+        ("bytes=10-", 416, None),
+        ("bytes=4-2", 200, b"0123456789"),
+        ("bytes=0-1,4-5", 200, b"0123456789"),
+        ("lines=0-1", 200, b"0123456789"),
+    ],
+)
+async def test_a_part_of_a_file_is_sent_on_request(wire, header, status, expected):
+    await Upload(wire.ann, "c", {"digits": b"0123456789"}).whole()
+    url = (await _file_urls(wire, "c", "latest"))["digits"]
+    async with wire.http.get(url, headers={"Range": header}) as answer:
+        assert answer.status == status
+        if expected is not None:
+            assert await answer.read() == expected
+        if status == 206:
+            assert answer.headers["Content-Range"].endswith("/10")
+            assert answer.content_length == len(expected)
+
+
+async def test_a_part_of_what_has_changed_is_the_whole(wire):
+    await Upload(wire.ann, "c", {"digits": b"0123456789"}).whole()
+    url = (await _file_urls(wire, "c", "latest"))["digits"]
+    async with wire.http.get(url, headers={"Range": "bytes=2-4", "If-Range": '"x"'}) as answer:
+        assert (answer.status, await answer.read()) == (200, b"0123456789")
+        etag = answer.headers["ETag"]
+    async with wire.http.get(url, headers={"Range": "bytes=2-4", "If-Range": etag}) as answer:
+        assert (answer.status, await answer.read()) == (206, b"234")
+    async with wire.http.head(url, headers={"Range": "bytes=2-4"}) as answer:
+        assert (answer.status, answer.headers["Content-Length"]) == (200, "10")
+
+
 async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire, tmp_path):
     folder = tmp_path / "data" / "contents"
     first = await Upload(wire.ann, "c", FILES).whole()
@@ -320,7 +370,9 @@ async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire,
     assert len([path for path in folder.rglob("*") if path.is_file()]) == len(FILES) + 3
     app = wire.server.app
     (folder / "ann" / "leftover").write_bytes(b"of a process that was killed")
-    retention = Retention(wire.server.services, app[LOGS], app[CONTENTS])
+    retention = Retention(
+        wire.server.services, app[LOGS], app[CONTENTS], wire.server.app[RUN_FILES]
+    )
     assert await retention.sweep(datetime.now(UTC) - timedelta(days=1)) == (0, 0)
     await wire.ann.data(documents.DELETE, artifactID=first.id, deleteAliases=True)
     await (pending := Upload(wire.ann, "e", {"never": b"committed"})).create()

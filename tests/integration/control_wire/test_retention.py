@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from structlog.testing import capture_logs
 
 from agent.control import retention as module
-from agent.control.app_keys import CONTENTS, LOGS
+from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES
 from agent.control.files.logs import LogKey
 from agent.control.retention import Retention
+from agent.control.services.runs import RunChange
 from tests.integration.control_wire.wire import SPEC
 
 
@@ -20,12 +21,19 @@ async def _submit(wire, spec):
     return data["submitLaunchItem"]["id"]
 
 
+def _retention(wire, logs):
+    app = wire.server.app
+    return Retention(wire.server.services, logs, app[CONTENTS], app[RUN_FILES])
+
+
 async def test_logs_of_deleted_items_are_removed(wire):
     logs = wire.server.app[LOGS]
     item = await _submit(wire, SPEC)
     await logs.append(LogKey(item, 1, "job"), 0, b"kept")
     await logs.append(LogKey("aaaabbbbcccc", 1, "job"), 0, b"gone")
-    retention = Retention(wire.server.services, logs, wire.server.app[CONTENTS])
+    retention = Retention(
+        wire.server.services, logs, wire.server.app[CONTENTS], wire.server.app[RUN_FILES]
+    )
     assert await retention.sweep(datetime.now(UTC)) == (1, 0)
     assert await logs.items() == [item]
 
@@ -44,7 +52,9 @@ async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
                 raise OSError("away")
             return []
 
-    retention = Retention(wire.server.services, Broken(), wire.server.app[CONTENTS])
+    retention = Retention(
+        wire.server.services, Broken(), wire.server.app[CONTENTS], wire.server.app[RUN_FILES]
+    )
     with capture_logs() as logged:
         running = asyncio.create_task(retention.run())
         async with asyncio.timeout(10):
@@ -55,3 +65,17 @@ async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
     events = [entry["event"] for entry in logged]
     assert "retention round failed" in events
     assert "retention round finished" in events
+
+
+async def test_files_of_deleted_runs_are_removed(wire):
+    async def pieces():
+        yield b"text"
+
+    run, _ = await wire.server.services.runs.upsert(
+        wire.admin, RunChange(), entity="ann", project="demo", name="r1"
+    )
+    files = wire.server.app[RUN_FILES]
+    for owner in (run.id, "aaaabbbbcccc"):
+        await files.put(owner, "output.log", pieces())
+    await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
+    assert await files.runs() == [run.id]

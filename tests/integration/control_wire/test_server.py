@@ -70,9 +70,9 @@ async def test_a_start_that_fails_half_way_closes_what_it_had_opened(tmp_path, m
 
 
 async def test_further_addresses_share_the_port_and_are_our_own_names(wire):
-    url = await wire.server.listen_also("127.0.0.2")
+    url = await wire.server.listen_for_jobs("127.0.0.2")
     assert url == f"http://127.0.0.2:{wire.server.port}"
-    assert await wire.server.listen_also("127.0.0.2") == url
+    assert await wire.server.listen_for_jobs("127.0.0.2") == url
     async with wire.http.get(f"{url}/healthz") as answer:
         assert answer.status == 200
     async with wire.http.get(f"{url}/healthz", headers={"Host": "127.0.0.3"}) as answer:
@@ -98,6 +98,20 @@ async def test_an_external_url_is_what_links_are_made_for(tmp_path):
         assert link.startswith("https://launch.example.org/login/link?token=")
         async with wire.ann.request("POST", "/launch/sign-in-links") as answer:
             assert (await answer.json())["url"].startswith("https://launch.example.org/login/link")
+
+
+async def test_jobs_get_links_for_the_address_that_they_reach(tmp_path):
+    settings = {"external_url": "https://launch.example.org", "also_listen": ("127.0.0.3",)}
+    async with open_wire(tmp_path, **settings) as wire:
+        url = await wire.server.listen_for_jobs("127.0.0.2")
+        for base, expected in {
+            url: url,
+            f"http://127.0.0.3:{wire.server.port}": settings["external_url"],
+            wire.server.url: settings["external_url"],
+        }.items():
+            link = f"{base}/launch/sign-in-links"
+            async with wire.http.post(link, headers=wire.ann.headers) as answer:
+                assert (await answer.json())["url"].startswith(f"{expected}/login/link"), base
 
 
 async def test_a_stopped_server_accepts_no_more(tmp_path):

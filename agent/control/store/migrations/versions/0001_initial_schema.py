@@ -391,7 +391,8 @@ def upgrade() -> None:
     sa.Column('job_log_bytes', sa.BigInteger(), nullable=False),
     sa.ForeignKeyConstraint(['item_id'], ['items.id'], name=op.f('fk_attempts_item_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_attempts')),
-    sa.UniqueConstraint('item_id', 'number', name=op.f('uq_attempts_item_id_number'))
+    sa.UniqueConstraint('item_id', 'number', name=op.f('uq_attempts_item_id_number')),
+    sqlite_autoincrement=True,
     )
     op.create_table('events',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
