@@ -16,16 +16,16 @@ from agent.model.phase import Refused
 from agent.model.protocol import LeaseStatus
 from agent.model.redact import Redactor
 from agent.model.work import Claim, Lease, workload_name
-from agent.pipeline.attempt import Begin, Prepare, Start, run_attempt
+from agent.pipeline.attempt import FirstStage, Prepare, Start, run_attempt
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.environment import secrets_of
+from agent.pipeline.release_rules import Releases
 from agent.pipeline.report import Report
 from agent.pipeline.retry import retry_until_answered
-from agent.pipeline.return_rules import Returns
 
-#: Attempts whose returns are counted.
-_MOST_RETURNED: Final = 10_000
+#: Attempts whose releases are counted.
+_MAX_COUNTED: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Attempts:
         self._preparing: set[Lease] = set()
         self._prepared = asyncio.Event()
         #: By item and attempt.
-        self._returns: LRUCache[tuple[str, int], Returns] = LRUCache(_MOST_RETURNED)
+        self._releases: LRUCache[tuple[str, int], Releases] = LRUCache(_MAX_COUNTED)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -79,18 +79,18 @@ class Attempts:
             self._prepared.clear()
             await self._prepared.wait()
 
-    def start(self, claim: Claim, begin: Begin) -> None:
+    def start(self, claim: Claim, first: FirstStage) -> None:
         """Start the task of one attempt; its allocation counts from now on."""
         lease = claim.lease
         self.drop_lease(lease)
-        if isinstance(begin, Prepare | Start):
+        if isinstance(first, Prepare | Start):
             self._preparing.add(lease)
         self._capacity.allocate(lease, self._counted(claim))
         cancellation = Cancellation()
         if claim.stop_requested:
             cancellation.send(CancelReason.STOP)
         previous = self._running.get(lease.item_id)
-        work = self._run(claim, begin, cancellation, previous)
+        work = self._run(claim, first, cancellation, previous)
         task = asyncio.create_task(work, name=f"attempt-{lease.item_id}")
         self._running[lease.item_id] = _Running(claim, cancellation, task)
         task.add_done_callback(lambda done: self._remove(lease, done))
@@ -134,7 +134,7 @@ class Attempts:
             await asyncio.wait(tasks)
 
     async def _run(
-        self, claim: Claim, begin: Begin, cancellation: Cancellation, previous: _Running | None
+        self, claim: Claim, first: FirstStage, cancellation: Cancellation, previous: _Running | None
     ) -> None:
         if previous is not None:
             # 1. This process was suspended past its lease. 2. The item was queued again.
@@ -162,13 +162,13 @@ class Attempts:
             cancellation=cancellation,
             report=report,
             folder=dependencies.attempts_dir / name,
-            free=lambda: self._capacity.release(lease),
-            prepared=lambda: self._end_preparing(lease),
-            returns=self._returns.get(key, Returns()),
+            free_allocation=lambda: self._capacity.free_allocation(lease),
+            mark_prepared=lambda: self._end_preparing(lease),
+            releases=self._releases.get(key, Releases()),
         )
-        reason = await run_attempt(context, begin)
+        reason = await run_attempt(context, first)
         if reason is not None:
-            self._returns[key] = context.returns.and_one_for(reason)
+            self._releases[key] = context.releases.and_one_for(reason)
 
     def _end_preparing(self, lease: Lease) -> None:
         self._preparing.discard(lease)
@@ -195,7 +195,7 @@ class Attempts:
         one = self._running.get(lease.item_id)
         if one is not None and one.task is task:
             del self._running[lease.item_id]
-        self._capacity.release(lease)
+        self._capacity.free_allocation(lease)
         self._end_preparing(lease)
         self._ended.set()
         if not task.cancelled() and (error := task.exception()) is not None:

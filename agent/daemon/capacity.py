@@ -18,8 +18,8 @@ class CapacityTracker:
     def __init__(self, total: Capacity) -> None:
         self.total = total
         self._allocations: dict[Lease, Allocation] = {}
-        #: Set, and replaced by a new one, at every release.
-        self._released = asyncio.Event()
+        #: Set, and replaced by a new one, whenever an allocation is freed.
+        self._freed = asyncio.Event()
 
     @property
     def free(self) -> Capacity:
@@ -44,17 +44,17 @@ class CapacityTracker:
         """Record what an attempt uses from now on."""
         self._allocations[lease] = allocation
 
-    def release(self, lease: Lease) -> None:
+    def free_allocation(self, lease: Lease) -> None:
         """The attempt's allocation is free again; repeating the call has no effect."""
         if self._allocations.pop(lease, None) is not None:
-            released, self._released = self._released, asyncio.Event()
-            released.set()
+            freed, self._freed = self._freed, asyncio.Event()
+            freed.set()
 
-    async def wait_released(self) -> None:
-        """Wait for the next release."""
-        await self._released.wait()
+    async def wait_freed(self) -> None:
+        """Wait until an allocation is freed."""
+        await self._freed.wait()
 
     async def wait_for_slot(self) -> None:
         """Wait until one more job is allowed."""
         while (slots := self.free.slots) is not None and slots <= 0:
-            await self.wait_released()
+            await self.wait_freed()

@@ -27,7 +27,7 @@ _WAIT: Final = 25.0
 _MAX_ITEMS: Final = 16
 _CLAIMS_NOTHING: Final = "its agent claims nothing at the moment"
 #: Seconds for returning the items that an interrupted poll may have claimed.
-_RETURN_TIMEOUT: Final = 2.0
+_RELEASE_TIMEOUT: Final = 2.0
 
 
 class ClaimLoop:
@@ -81,7 +81,7 @@ class ClaimLoop:
             await self._start_all(await self._poll())
 
     async def release_claims_of_pending_request(self) -> None:
-        """Return the items that an interrupted poll may have claimed.
+        """Release the items that an interrupted poll may have claimed.
 
         Repeating the request id with no free slots returns the earlier claims and no new ones.
         """
@@ -92,7 +92,7 @@ class ClaimLoop:
             self._request, request_id=self._pending_request_id, free=free, wait_seconds=0.0
         )
         with suppress(LaunchError, TimeoutError):
-            async with asyncio.timeout(_RETURN_TIMEOUT):
+            async with asyncio.timeout(_RELEASE_TIMEOUT):
                 for claim in await self._queue.claim(request):
                     await self._queue.release(claim.lease, _CLAIMS_NOTHING)
 
@@ -113,7 +113,7 @@ class ClaimLoop:
         # changed. One more free slot does not interrupt it: the open poll has at least one.
         changes = [self._backends.wait_changed(claimable)]
         if self._capacity.counts_resources:
-            changes.append(self._capacity.wait_released())
+            changes.append(self._capacity.wait_freed())
         try:
             claims = await race(self._queue.claim(request), *changes)
         except LaunchError as error:
@@ -137,12 +137,14 @@ class ClaimLoop:
             return
         if await self._disk.is_low():
             for claim in claims:
-                await self._return(claim, "too little is free on the disk of the agent that got it")
+                await self._release(
+                    claim, "too little is free on the disk of the agent that got it"
+                )
             return
         suspects: list[Claim] = []
         for claim in claims:
             if (reason := self._obstacle(claim)) is not None:
-                await self._return(claim, reason)
+                await self._release(claim, reason)
             elif claim.is_suspect:
                 suspects.append(claim)
             else:
@@ -155,7 +157,7 @@ class ClaimLoop:
             return failure
         if devices := self._capacity.devices_in_use(claim.allocation):
             log = structlog.get_logger().bind(item=claim.lease.item_id)
-            log.error("devices in use were allocated again; the item is returned", devices=devices)
+            log.error("devices in use were allocated again; the item is released", devices=devices)
             return f"devices in use: {', '.join(devices)}"
         return None
 
@@ -169,17 +171,19 @@ class ClaimLoop:
         first, *others = suspects
         self._attempts.keep_leases((first,))
         for other in others:
-            await self._return(other, "agents died while they prepared it, so it is prepared alone")
+            await self._release(
+                other, "agents died while they prepared it, so it is prepared alone"
+            )
         await self._attempts.all_prepared()
         log = structlog.get_logger().bind(item=first.lease.item_id)
         log.warning("preparing an item alone, since two leases of it were lost before")
         self._attempts.start(first, Prepare())
         await self._attempts.all_prepared()
 
-    async def _return(self, claim: Claim, reason: str) -> None:
+    async def _release(self, claim: Claim, reason: str) -> None:
         with suppress(LaunchError):
             await retry_until_answered(
                 lambda: self._queue.release(claim.lease, reason),
-                "return of an item",
+                "release of an item",
                 self._sleep,
             )

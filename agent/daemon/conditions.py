@@ -30,7 +30,7 @@ class Conditions:
         return tuple(self._active.values())
 
     def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> bool:
-        """Begin a condition and return true; for an active one, only update the message."""
+        """FirstStage a condition and return true; for an active one, only update the message."""
         key = (kind, resource)
         is_new = key not in self._active
         self._active[key] = Condition(kind, " ".join(message.split()), resource)

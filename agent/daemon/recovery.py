@@ -20,7 +20,7 @@ from agent.model.errors import LaunchError
 from agent.model.phase import Lost, Phase
 from agent.model.protocol import AttemptStatus
 from agent.model.work import Claim, Lease
-from agent.pipeline.attempt import Begin, Deliver, Follow, Prepare, Settle, Start
+from agent.pipeline.attempt import Deliver, FirstStage, Follow, Prepare, Settle, Start
 from agent.pipeline.dependencies import Backend
 from agent.pipeline.logs import ResumePoint
 from agent.pipeline.retry import retry_until_answered
@@ -225,16 +225,16 @@ class Recovery:
             phase=claim.phase,
         )
         if action is RecoveryAction.PREPARE and claim.is_suspect:
-            await self._return(claim)
+            await self._release(claim)
         else:
             self._attempts.start(claim, _begin(action, entry, found))
 
-    async def _return(self, claim: Claim) -> None:
+    async def _release(self, claim: Claim) -> None:
         """Return an item that the claim loop is to prepare alone, once it is claimed again."""
         reason = "agents died while they prepared it, so it is prepared alone"
         with suppress(LaunchError):
             await retry_until_answered(
-                lambda: self._queue.release(claim.lease, reason), "return of an item", self._sleep
+                lambda: self._queue.release(claim.lease, reason), "release of an item", self._sleep
             )
         self._attempts.drop_lease(claim.lease)
 
@@ -269,7 +269,7 @@ def _found(runner: RunnerPort, owned: list[Workload]) -> dict[Key, Found]:
     return {_key(workload.lease): Found(runner, workload) for workload in owned}
 
 
-def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | None) -> Begin:
+def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | None) -> FirstStage:
     workload = found.workload if found else None
     resume = ResumePoint.from_text(entry.log_resume if entry else "")
     match action:

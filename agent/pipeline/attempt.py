@@ -17,25 +17,25 @@ from agent.pipeline.cancellation import ANY, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
+from agent.pipeline.release_rules import ReleaseReason, release_reason
 from agent.pipeline.resolve import resolve
 from agent.pipeline.retry import retry_until_answered
-from agent.pipeline.return_rules import ReturnReason, return_reason
-from agent.pipeline.run import create, permit_and_start, settle
+from agent.pipeline.start import create, permit_and_start, settle
 from agent.pipeline.watch import watch
 from agent.ports.log import write_line
 from agent.ports.runner import Workload
 
 #: Seconds. An item that cannot be released in time is queued again when its lease expires.
 _RELEASE_TIMEOUT: Final = 5.0
-#: Seconds that the log of a job that is lost or returned may delay the report of that.
+#: Seconds that the log of a job that is lost or released may delay the report of that.
 _LOST_LOG_STALL: Final = 2.0
 #: A requested stop is left to the control plane, which applies it when it gets the item back.
-_WHILE_RETURNING: Final = ANY - {CancelReason.STOP}
+_WHILE_RELEASING: Final = ANY - {CancelReason.STOP}
 
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """Begin with resolving."""
+    """FirstStage with resolving."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +69,14 @@ class Deliver:
     resume: ResumePoint = FROM_START
 
 
-Begin = Prepare | Start | Settle | Follow | Deliver
+#: Where an attempt begins: a new one with `Prepare`, an adopted one with what recovery found.
+FirstStage = Prepare | Start | Settle | Follow | Deliver
 
 
-async def run_attempt(context: AttemptContext, begin: Begin) -> ReturnReason | None:
+async def run_attempt(context: AttemptContext, first: FirstStage) -> ReleaseReason | None:
     """Run one attempt until its outcome is acknowledged, or until it is cancelled.
 
-    Returns the reason for which its item was returned to the queue, if it was. Never raises for
+    Returns the reason for which its item was released to its queue, if it was. Never raises for
     what happens to the job. If the task is cancelled, a started workload goes on running.
     """
     attempt = _Attempt(context)
@@ -86,10 +87,10 @@ async def run_attempt(context: AttemptContext, begin: Begin) -> ReturnReason | N
     )
     with bound:
         try:
-            return await attempt.run(begin)
+            return await attempt.run(first)
         finally:
-            context.free()
-            context.prepared()
+            context.free_allocation()
+            context.mark_prepared()
             await context.report.close()
 
 
@@ -102,17 +103,17 @@ class _Attempt:
         #: Set before the permit is asked for: from then on it may run.
         self._may_run = False
 
-    async def run(self, begin: Begin) -> ReturnReason | None:
+    async def run(self, first: FirstStage) -> ReleaseReason | None:
         outcome: Outcome | None
         try:
-            outcome = await self._run_stages(begin)
+            outcome = await self._run_stages(first)
         except AttemptCancelledError as cancelled:
             outcome = await self._end_cancelled(cancelled.reason)
         except FencedError:
             outcome = await self._end_cancelled(CancelReason.FENCED)
         except Exception as error:  # noqa: BLE001 -- every failure ends as an outcome
-            if (reason := await self._return_reason(error)) is not None:
-                await self._return_item(reason)
+            if (reason := await self._release_reason(error)) is not None:
+                await self._release_item(reason)
                 return reason
             reference = uuid.uuid4().hex[:8]
             if not is_expected(error):
@@ -121,12 +122,12 @@ class _Attempt:
                 )
             outcome = outcome_of_failure(error, reference)
         if outcome is not None:
-            self._context.free()
+            self._context.free_allocation()
             await self._report_outcome(outcome)
         return None
 
-    async def _run_stages(self, begin: Begin) -> Outcome:
-        match begin:
+    async def _run_stages(self, first: FirstStage) -> Outcome:
+        match first:
             case Prepare():
                 self._workload = await self._prepare()
                 return await self._start_and_watch(self._workload)
@@ -150,7 +151,7 @@ class _Attempt:
                     )
                 return outcome
             case _:
-                assert_never(begin)
+                assert_never(first)
 
     async def _prepare(self) -> Workload:
         context, dependencies = self._context, self._context.dependencies
@@ -183,7 +184,7 @@ class _Attempt:
         if not isinstance(started, Workload):
             return started
         self._workload = started
-        self._context.prepared()
+        self._context.mark_prepared()
         self._context.dependencies.backend_state.worked(self._context.claim.resource)
         return await watch(self._context, started)
 
@@ -209,47 +210,47 @@ class _Attempt:
             return None
         if reason is CancelReason.STOP:
             return Stopped("stopped on request before it started")
-        await self._release()
+        await self._release_at_shutdown()
         return None
 
-    async def _return_reason(self, error: Exception) -> ReturnReason | None:
+    async def _release_reason(self, error: Exception) -> ReleaseReason | None:
         context = self._context
         if self._may_run:
             return None
         state = context.dependencies.backend_state
-        return await return_reason(error, context.claim.resource, state, context.returns)
+        return await release_reason(error, context.claim.resource, state, context.releases)
 
-    async def _return_item(self, reason: ReturnReason) -> None:
-        """Return the item to its queue, and tell the claim loop if the backend failed."""
+    async def _release_item(self, reason: ReleaseReason) -> None:
+        """Release the item to its queue, and tell the claim loop if the backend failed."""
         context = self._context
         log = structlog.get_logger()
-        log.warning("the item is returned to its queue", reason=reason.message)
+        log.warning("the item is released to its queue", reason=reason.message)
         if reason.backend is not None:
             context.dependencies.backend_state.failed(context.claim.resource, reason.backend)
         try:
             await context.cancellation.guard(
-                self._returned(reason), _WHILE_RETURNING, detach_delay=_RELEASE_TIMEOUT
+                self._clean_up_and_release(reason), _WHILE_RELEASING, detach_delay=_RELEASE_TIMEOUT
             )
         except (AttemptCancelledError, FencedError):
-            log.info("the item was not returned: its lease expires, or is lost already")
+            log.info("the item was not released: its lease expires, or is lost already")
         except LaunchError as error:
-            log.warning("not returned; its lease will expire", error=str(error))
+            log.warning("not released; its lease will expire", error=str(error))
         context.dependencies.journal.closed(context.lease)
 
-    async def _returned(self, reason: ReturnReason) -> None:
+    async def _clean_up_and_release(self, reason: ReleaseReason) -> None:
         context, queue = self._context, self._context.dependencies.queue
         await self._destroy()
         await self._remove_folder()
-        await write_line(context.report.setup, f"returned to its queue: {reason.message}")
+        await write_line(context.report.setup, f"released to its queue: {reason.message}")
         # After the release, nothing more is accepted.
         await context.report.setup.finished(_LOST_LOG_STALL)
         await retry_until_answered(
-            lambda: queue.release(context.lease, reason.message, context.returns.delay),
-            "return of an item",
+            lambda: queue.release(context.lease, reason.message, context.releases.delay),
+            "release of an item",
             context.dependencies.sleep,
         )
 
-    async def _release(self) -> None:
+    async def _release_at_shutdown(self) -> None:
         context = self._context
         # The workload is removed first: once the item is released, another agent may create one
         # of the same name on the same engine.

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 class CancelReason(IntEnum):
     """Why an attempt should not go on; a greater value takes precedence."""
 
-    #: The agent shuts down: return the item to its queue unless it was permitted.
+    #: The agent shuts down: release the item to its queue unless it was permitted.
     RELEASE = 1
     #: Somebody asked for the item to be stopped.
     STOP = 2

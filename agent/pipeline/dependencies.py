@@ -15,9 +15,9 @@ from agent.model.spec import ArtifactSource, GitSource
 from agent.model.work import Claim, Lease
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
+from agent.pipeline.release_rules import BackendState, Releases
 from agent.pipeline.report import Report
 from agent.pipeline.retry import retry_until_answered
-from agent.pipeline.return_rules import BackendState, Returns
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
@@ -27,7 +27,7 @@ from agent.ports.runner import RunnerPort
 from agent.ports.source import SourcePort
 from agent.system.backoff import Sleep
 
-#: Failures of the control plane's own, in a row, before an attempt gives its item back.
+#: Failures of the control plane's own, in a row, before an attempt releases its item.
 _MOST_SERVER_FAILURES: Final = 6
 
 Given = ParamSpec("Given")
@@ -139,12 +139,12 @@ class AttemptContext:
     report: Report
     #: The attempt's own; exists while the attempt does.
     folder: Path
-    #: Releases the allocation, as soon as the workload has ended; may be called twice.
-    free: Callable[[], None]
+    #: Frees the allocation, as soon as the workload has ended; may be called twice.
+    free_allocation: Callable[[], None]
     #: Called once the workload was started, or has ended.
-    prepared: Callable[[], None]
-    #: Earlier returns of the attempt to its queue, by this process.
-    returns: Returns
+    mark_prepared: Callable[[], None]
+    #: How often this process released the item in this attempt.
+    releases: Releases
 
     @property
     def lease(self) -> Lease:

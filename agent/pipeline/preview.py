@@ -18,7 +18,7 @@ from agent.pipeline.build import build_request
 from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.environment import MOUNTS, SECRETS, JobInputs, named_by_queue, parameter_file
 from agent.pipeline.resolve import base_image_of, resolve
-from agent.pipeline.run import run_request
+from agent.pipeline.start import run_request
 from agent.ports.builder import BuildPreview
 from agent.ports.log import LogSink
 

@@ -23,7 +23,7 @@ _AFTER_START: Final = WHILE_REPORTING | frozenset(_STOPS)
 
 
 async def watch(
-    attempt: AttemptContext, workload: Workload, resume: ResumePoint = FROM_START
+    context: AttemptContext, workload: Workload, resume: ResumePoint = FROM_START
 ) -> Outcome:
     """Follow a started workload to its end.
 
@@ -33,12 +33,12 @@ async def watch(
         AttemptCancelledError: detached or fenced; the workload goes on.
         JobError: `LOST_ENGINE`: the backend was unreachable for too long.
     """
-    watcher = _Watcher(attempt, workload, resume)
+    watcher = _Watcher(context, workload, resume)
     try:
         return await watcher.until_ended()
     finally:
         # The allocation is free for the next job.
-        attempt.free()
+        context.free_allocation()
 
 
 class _Watcher:
@@ -48,13 +48,13 @@ class _Watcher:
     (`pending_timeout` until it runs, then the job's timeout), and cancellation is waited for.
     """
 
-    def __init__(self, attempt: AttemptContext, workload: Workload, resume: ResumePoint) -> None:
-        self._attempt = attempt
-        self._runner = attempt.backend.runner
+    def __init__(self, context: AttemptContext, workload: Workload, resume: ResumePoint) -> None:
+        self._context = context
+        self._runner = context.backend.runner
         self._workload = workload
         self._resume = resume
-        self._limits = attempt.dependencies.limits
-        self._sleep = attempt.dependencies.sleep
+        self._limits = context.dependencies.limits
+        self._sleep = context.dependencies.sleep
         self._pending = self._running = False
         self._limit: float | None = None
         self._timer: asyncio.Task[None] | None = None
@@ -79,7 +79,7 @@ class _Watcher:
 
     async def _next(self, following: asyncio.Task[Ending]) -> None:
         among = _AFTER_START if self._stopped_by is None else WHILE_REPORTING
-        cancelled = asyncio.create_task(self._attempt.cancellation.wait(among))
+        cancelled = asyncio.create_task(self._context.cancellation.wait(among))
         try:
             await asyncio.wait({following, cancelled}, return_when=asyncio.FIRST_COMPLETED)
             if following.done():
@@ -120,7 +120,7 @@ class _Watcher:
 
     def _note_pending(self, pending: Pending) -> None:
         self._pending = True
-        self._attempt.report.note(
+        self._context.report.note(
             activity=f"pending: {pending.message}", facts={"pending_cause": pending.cause}
         )
         if self._timer is None and not self._running:
@@ -133,14 +133,14 @@ class _Watcher:
         if self._pending:
             facts["pending_cause"] = None
         self._pending = False
-        self._attempt.report.note(phase=Phase.STARTED, activity="running", facts=facts)
+        self._context.report.note(phase=Phase.STARTED, activity="running", facts=facts)
         if self._running:
             return
         self._running = True
-        self._attempt.report.follow(self._runner).begin(self._workload, self._resume)
+        self._context.report.follow(self._runner).begin(self._workload, self._resume)
         if self._timer is not None:
             self._timer.cancel()
-        self._start_timer(self._attempt.claim.spec.timeout, since, StoppedBy.DEADLINE)
+        self._start_timer(self._context.claim.spec.timeout, since, StoppedBy.DEADLINE)
 
     def _start_timer(self, limit: float | None, since: datetime | None, by: StoppedBy) -> None:
         if limit is None or self._stopped_by is not None:

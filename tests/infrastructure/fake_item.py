@@ -36,7 +36,7 @@ class FakeItem:
     allocation: Any = None
     lease_losses: int = 0
     #: Reason and delay of every return to the queue.
-    returns: list[tuple[str, float]] = field(default_factory=list)
+    releases: list[tuple[str, float]] = field(default_factory=list)
 
     @property
     def lease(self) -> Lease:

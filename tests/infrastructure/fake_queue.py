@@ -338,7 +338,7 @@ class FakeQueue:
         if item is not None:
             item.move(Phase.QUEUED)
             item.holder = None
-            item.returns.append((reason, delay))
+            item.releases.append((reason, delay))
         self._plane.leave("release")
         return LeaseStatus.FENCED if item is None else LeaseStatus.HELD
 

@@ -168,7 +168,7 @@ class Leases(Service):
             if (agent.status, agent.conditions) != (status, conditions):
                 tx.notify(topic_entity(agent.entity))
             if status == "KILLED":
-                release_unstarted(tx, agent)
+                requeue_unstarted(tx, agent)
         return HeartbeatReply(statuses=statuses, current=current, stop=agent.stop)
 
     def _extend(self, tx: Tx, agent: AnyRow, leases: Sequence[Lease]) -> dict[str, LeaseStatus]:
@@ -370,7 +370,7 @@ def adopt(
     return claim_record(tx, context, row.id)
 
 
-def release_unstarted(tx: Tx, agent: AnyRow) -> None:
+def requeue_unstarted(tx: Tx, agent: AnyRow) -> None:
     """Requeue what an agent that disconnects has not started."""
     for row in items.held_by(tx, agent.id, lock=True):
         if Phase(row.phase) in UNSTARTED_HELD:

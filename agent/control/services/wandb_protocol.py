@@ -15,7 +15,7 @@ from agent.control.services.leases import (
     add_warning,
     check_status,
     refuse_for_author,
-    release_unstarted,
+    requeue_unstarted,
 )
 from agent.control.services.notifications import topic_entity
 from agent.control.services.submitted_keys import with_keys
@@ -221,7 +221,7 @@ class WandbProtocol(Service):
         items.extend_leases(tx, ids, tx.now + self._context.config.agent_timeout)
         items.regain_contact(tx, ids)
         if status == "KILLED":
-            release_unstarted(tx, row)
+            requeue_unstarted(tx, row)
         if row.status != status:
             tx.notify(topic_entity(row.entity))
 

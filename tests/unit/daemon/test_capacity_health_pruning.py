@@ -117,11 +117,11 @@ def test_devices_are_never_allocated_twice_and_all_are_released(
             flat = [gpu for gpus_ in held.values() for gpu in gpus_]
             assert len(flat) == len(set(flat))
         if release and held:
-            capacity.release(gone := next(iter(held)))
-            capacity.release(gone)
+            capacity.free_allocation(gone := next(iter(held)))
+            capacity.free_allocation(gone)
             del held[gone]
     for lease in held:
-        capacity.release(lease)
+        capacity.free_allocation(lease)
     assert capacity.free == total
 
 

@@ -64,7 +64,7 @@ async def test_forty_jobs_outlive_an_engine_that_is_gone(harness: Harness, step:
 
 
 async def returned(harness: Harness, item: FakeItem, times: int = 1) -> None:
-    await harness.plane_until(lambda: len(item.returns) >= times)
+    await harness.plane_until(lambda: len(item.releases) >= times)
 
 
 async def test_a_returned_item_says_why_in_its_event_and_in_its_log(harness: Harness) -> None:
@@ -75,9 +75,9 @@ async def test_a_returned_item_says_why_in_its_event_and_in_its_log(harness: Har
         harness.images.error = None
         await harness.until_over(item)
     assert item.outcome == Succeeded()
-    assert {reason for reason, _ in item.returns} == {"The engine is not there."}
+    assert {reason for reason, _ in item.releases} == {"The engine is not there."}
     told = bytes(item.logs["setup"]).decode()
-    assert told.count("returned to its queue: The engine is not there.") >= 3
+    assert told.count("released to its queue: The engine is not there.") >= 3
 
 
 async def test_an_item_that_returns_again_and_again_waits_longer_each_time(
@@ -87,7 +87,7 @@ async def test_an_item_that_returns_again_and_again_waits_longer_each_time(
     item = harness.plane.submit(IMAGE_JOB)
     async with harness.running():
         await returned(harness, item, 9)
-    assert [delay for _, delay in item.returns[:9]] == [0, 5, 10, 20, 40, 80, 160, 300, 300]
+    assert [delay for _, delay in item.releases[:9]] == [0, 5, 10, 20, 40, 80, 160, 300, 300]
 
 
 async def test_a_builder_that_does_not_answer_is_a_condition_of_its_own(harness: Harness) -> None:
@@ -139,7 +139,7 @@ async def test_an_error_under_a_backend_that_answers_is_the_jobs(
     async with harness.running():
         await harness.until_over(item)
     assert item.outcome == Errored(error.cause, error.message)
-    assert not item.returns
+    assert not item.releases
 
 
 async def test_an_engine_that_answers_and_fails_every_job_is_not_asked_hot(
@@ -173,7 +173,7 @@ async def test_a_full_disk_returns_an_item_and_ends_it_at_the_third_time(
         assert harness.plane.conditions[0].kind is ConditionKind.DISK_LOW
         await harness.until_over(item)
         await harness.until_over(other)
-    assert len(item.returns) == 2
+    assert len(item.releases) == 2
     assert isinstance(item.outcome, Errored)
     assert item.outcome.cause is Cause.DISK_FULL
     assert other.outcome == Succeeded()
@@ -234,7 +234,7 @@ async def test_a_control_plane_that_is_away_while_a_source_is_fetched_ends_no_jo
         await harness.until_over(item)
     assert item.outcome == Succeeded()
     assert not harness.code.errors
-    assert not item.returns
+    assert not item.releases
 
 
 async def test_a_control_plane_that_stays_away_is_waited_for(harness: Harness) -> None:
@@ -243,7 +243,7 @@ async def test_a_control_plane_that_stays_away_is_waited_for(harness: Harness) -
     async with harness.running():
         await harness.until_over(item)
     assert item.outcome == Succeeded()
-    assert not item.returns
+    assert not item.releases
 
 
 @pytest.mark.parametrize("error", [ServerError("broken"), PermissionDeniedError("not yours")])
@@ -255,7 +255,7 @@ async def test_a_server_that_fails_for_one_job_only_ends_it_in_the_end(
     async with harness.running():
         await harness.until_over(item)
         await harness.until_over(other)
-    assert len(item.returns) == 2
+    assert len(item.releases) == 2
     assert not harness.plane.conditions
     assert item.outcome == Errored(Cause.INTERNAL, f"the control plane failed: {error}")
     assert other.outcome == Succeeded()
@@ -270,7 +270,7 @@ async def test_returns_for_the_engine_do_not_count_against_a_job_that_meets_a_fu
     item = harness.plane.submit(CODE_JOB)
     async with harness.running():
         await harness.until_over(item)
-    assert len(item.returns) == 5
+    assert len(item.releases) == 5
     assert item.outcome == Succeeded()
 
 
@@ -306,7 +306,7 @@ async def test_a_lease_that_is_lost_during_a_return_touches_nothing(harness: Har
             await gate.reached.wait()
             harness.plane.take_over(item)
             await harness.renewals(2)
-    assert not item.returns
+    assert not item.releases
     assert item.outcome is None
 
 
@@ -327,7 +327,7 @@ async def test_a_suspect_is_prepared_while_nothing_else_is(harness: Harness) -> 
         await harness.images.reached.wait()
         assert harness.images.hold is not None
         await harness.renewals(5)
-        # The other one is being prepared; one suspect waits for it, and the rest is returned.
+        # The other one is being prepared; one suspect waits for it, and the rest is released.
         assert other.phase in {Phase.LEASED, Phase.PREPARING}
         held = [item for item in suspects.items if item.holder is not None]
         assert len(held) == 1
@@ -354,7 +354,7 @@ async def test_an_agent_that_died_releases_suspects_to_prepare_them_alone(
         await harness.images.reached.wait()
         await harness.renewals(3)
         assert [item.holder is not None for item in suspects.items] == [True, False, False]
-        assert all(item.returns for item in suspects.items)
+        assert all(item.releases for item in suspects.items)
         assert harness.images.hold is not None
         harness.images.hold.set()
         for item in suspects.items:

@@ -22,26 +22,26 @@ from agent.ports.runner import (
 from agent.system.tasks import cancel_task
 
 
-async def create(attempt: AttemptContext, resolved: Resolved, image: Image) -> Workload:
+async def create(context: AttemptContext, resolved: Resolved, image: Image) -> Workload:
     """Create the workload, or adopt what an earlier call created.
 
     Raises:
         PolicyError: secrets, mounts or arguments that are not allowed.
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
-    dependencies, claim = attempt.dependencies, attempt.claim
+    dependencies, claim = context.dependencies, context.claim
     inputs = await dependencies.in_thread(job_inputs, claim, dependencies.secrets)
     for value in inputs.secrets:
-        attempt.report.redactor.add(value)
+        context.report.redactor.add(value)
     request = run_request(
         resolved, image, inputs,
-        name=attempt.name, control_plane_id=dependencies.control_plane_id, folder=attempt.folder,
+        name=context.name, control_plane_id=dependencies.control_plane_id, folder=context.folder,
     )  # fmt: skip
-    attempt.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
-    return await attempt.backend.runner.create(request)
+    context.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
+    return await context.backend.runner.create(request)
 
 
-async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workload | Outcome:
+async def permit_and_start(context: AttemptContext, workload: Workload) -> Workload | Outcome:
     """Obtain the one permit, then make the one start.
 
     An outcome instead of a workload when the item is to be stopped, or when nobody can say
@@ -51,27 +51,27 @@ async def permit_and_start(attempt: AttemptContext, workload: Workload) -> Workl
         AttemptCancelledError: fenced, or detached while the permit was not answered.
         LaunchError: it did not start: `START_*`, `DISK_FULL`.
     """
-    status = await attempt.report.permit()
+    status = await context.report.permit()
     if status is LeaseStatus.FENCED:
-        attempt.cancellation.send(CancelReason.FENCED)
+        context.cancellation.send(CancelReason.FENCED)
         raise AttemptCancelledError(CancelReason.FENCED)
-    if status is LeaseStatus.STOP or attempt.cancellation.strongest(frozenset({CancelReason.STOP})):
+    if status is LeaseStatus.STOP or context.cancellation.strongest(frozenset({CancelReason.STOP})):
         return Stopped("stopped on request before it started")
     # After the permit and before the request: a process that dies before this note has sent
     # nothing, and one that dies after it may have.
-    await attempt.dependencies.journal.start_sent(attempt.lease)
-    return _settled(await _start(attempt, workload))
+    await context.dependencies.journal.start_sent(context.lease)
+    return _settled(await _start(context, workload))
 
 
-async def settle(attempt: AttemptContext, workload: Workload) -> Workload | Outcome:
+async def settle(context: AttemptContext, workload: Workload) -> Workload | Outcome:
     """Find out whether a start that an earlier process may have sent took effect.
 
     Raises:
         AttemptCancelledError: detached or fenced.
         LaunchError: as `permit_and_start`.
     """
-    settling = attempt.backend.runner.settle(workload)
-    return _settled(await attempt.cancellation.guard(settling, WHILE_REPORTING))
+    settling = context.backend.runner.settle(workload)
+    return _settled(await context.cancellation.guard(settling, WHILE_REPORTING))
 
 
 def _settled(result: StartResult) -> Workload | Outcome:
@@ -86,14 +86,14 @@ def _settled(result: StartResult) -> Workload | Outcome:
             assert_never(never)
 
 
-async def _start(attempt: AttemptContext, workload: Workload) -> StartResult:
+async def _start(context: AttemptContext, workload: Workload) -> StartResult:
     # A start that was sent cannot be called back; cancelling the call would only hide what it
     # did. Cancellation must not interrupt it.
-    starting = asyncio.ensure_future(attempt.backend.runner.start(workload))
+    starting = asyncio.ensure_future(context.backend.runner.start(workload))
     try:
         return await asyncio.shield(starting)
     except asyncio.CancelledError:
-        await asyncio.wait({starting}, timeout=attempt.dependencies.limits.engine)
+        await asyncio.wait({starting}, timeout=context.dependencies.limits.engine)
         await cancel_task(starting)
         raise
 

@@ -1,6 +1,6 @@
-"""Failures before the start permit that are not the job's own.
+"""Which failures before the start permit release the item to its queue.
 
-Such a failure ends no job: the item goes back to its queue. A failure of the backend is also told
+They are those that are not the job's own; they end no job. A failure of the backend is also told
 to the claim loop, which claims nothing for it until it answers again.
 """
 
@@ -19,16 +19,16 @@ from agent.system.machine import is_disk_full
 
 #: The job may need more space than there is, or name what the control plane cannot serve. The
 #: third such failure in one agent process ends the item: the job is taken to be the cause.
-_MOST_RETURNS: Final = 3
+_MAX_RELEASES: Final = 3
 #: Seconds for which an item is kept back at its second return; each further one doubles them.
 _FIRST_DELAY: Final = 5.0
 _LONGEST_DELAY: Final = 300.0
 #: Failures of the backend itself.
-_CERTAIN: Final = frozenset(
+_OF_BACKEND: Final = frozenset(
     {Cause.LOST_ENGINE, Cause.LOST_NODE, Cause.LOST_WORKLOAD, Cause.DISK_FULL}
 )
 #: Causes that may be the job's or the backend's: the backend is asked.
-_POSSIBLE: Final = frozenset(
+_OF_JOB_OR_BACKEND: Final = frozenset(
     {
         Cause.BUILD_REQUIREMENTS,
         Cause.BUILD_DOCKERFILE,
@@ -56,59 +56,65 @@ class BackendState(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ReturnReason:
-    """Why an item is returned."""
+class ReleaseReason:
+    """Why an item is released to its queue."""
 
     #: For users, with a full stop.
     message: str
     #: The failure of the backend; `None` when the control plane failed.
     backend: UnavailableError | None
     #: The job itself may be the reason.
-    perhaps_own: bool
+    may_be_the_jobs_fault: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Returns:
-    """How often this process has returned an attempt."""
+class Releases:
+    """How often this process has released an attempt's item."""
 
     count: int = 0
-    #: Those for which the job itself may have been the reason.
-    perhaps_own: int = 0
+    #: Those of them for which the job itself may have been the reason.
+    may_be_the_jobs_fault: int = 0
 
-    def and_one_for(self, reason: ReturnReason) -> "Returns":
+    def and_one_for(self, reason: ReleaseReason) -> "Releases":
         """After one more."""
-        return Returns(self.count + 1, self.perhaps_own + reason.perhaps_own)
+        return Releases(self.count + 1, self.may_be_the_jobs_fault + reason.may_be_the_jobs_fault)
 
     @property
     def delay(self) -> float:
-        """Seconds for which the item is kept back at the next one.
+        """Seconds for which the item cannot be claimed after its next release.
 
-        None at first, since another agent may be well.
+        0 at first, since another agent may be well.
         """
         if not self.count:
             return 0.0
         return min(_FIRST_DELAY * 2.0 ** (self.count - 1), _LONGEST_DELAY)
 
 
-async def return_reason(
-    error: Exception, resource: str, state: BackendState, returns: Returns
-) -> ReturnReason | None:
-    """Why an attempt that failed before its permit is returned; `None`: the failure is its own."""
+async def release_reason(
+    error: Exception, resource: str, state: BackendState, releases: Releases
+) -> ReleaseReason | None:
+    """Why the item of an attempt that failed is released; `None`: the failure is the job's own."""
     found = await _reason_of(error, resource, state)
-    if found is not None and found.perhaps_own and returns.perhaps_own + 1 >= _MOST_RETURNS:
+    if (
+        found is not None
+        and found.may_be_the_jobs_fault
+        and releases.may_be_the_jobs_fault + 1 >= _MAX_RELEASES
+    ):
         return None
     return found
 
 
-async def _reason_of(error: Exception, resource: str, state: BackendState) -> ReturnReason | None:
+async def _reason_of(error: Exception, resource: str, state: BackendState) -> ReleaseReason | None:
     if isinstance(error, TRANSIENT):
         # A control plane that cannot be reached is not the job's fault, however often.
-        perhaps_own = not isinstance(error, UnreachableError)
-        return ReturnReason(f"The control plane failed: {error.message}", None, perhaps_own)
+        may_be_the_jobs_fault = not isinstance(error, UnreachableError)
+        return ReleaseReason(
+            f"The control plane failed: {error.message}", None, may_be_the_jobs_fault
+        )
     failure = await _failure_of_backend(error, resource, state)
     if failure is None:
         return None
-    return ReturnReason(failure.message, failure, failure.cause is Cause.DISK_FULL)
+    return ReleaseReason(failure.message, failure, failure.cause is Cause.DISK_FULL)
 
 
 async def _failure_of_backend(
@@ -119,9 +125,9 @@ async def _failure_of_backend(
             return error
         case PolicyError():
             return None
-        case JobError(cause=cause) if cause in _CERTAIN:
+        case JobError(cause=cause) if cause in _OF_BACKEND:
             return UnavailableError(cause, error.message, hint=error.hint)
-        case JobError(cause=cause) if cause in _POSSIBLE:
+        case JobError(cause=cause) if cause in _OF_JOB_OR_BACKEND:
             return await state.check(resource)
         case OSError() if is_disk_full(error):
             message = f"No space is left on the agent's disk ({error})."
