@@ -58,7 +58,7 @@ class ControlConfig(Model):
     #: The list of an artifact's files.
     max_manifest: Size = 128 * 1024**2
     #: How long URLs for uploads and downloads are valid.
-    link_lifetime: Duration = 86400.0
+    signed_url_lifetime: Duration = 86400.0
     #: Whether members of a team may run agents with their personal key.
     personal_agents_in_teams: bool = False
     #: Teams that one user may administer; administrators of the server may make any number.

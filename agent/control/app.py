@@ -30,9 +30,9 @@ from agent.control.app_keys import (
 from agent.control.auth.throttle import Throttle
 from agent.control.files import artifact_routes, log_routes
 from agent.control.files.contents import ContentStore
-from agent.control.files.links import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
+from agent.control.files.signed_urls import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.storage import open_folder
 from agent.control.graphql.handler import Executor, GraphQLHandler
 from agent.control.graphql.schema import build_schema
@@ -46,7 +46,7 @@ from agent.control.middleware.browser_security import (
 )
 from agent.control.middleware.connections import CONNECTIONS, Connections, head_arrived
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
-from agent.control.middleware.request_limits import BUCKETS, Buckets, limit_requests
+from agent.control.middleware.rate_limits import BUCKETS, Buckets, limit_requests
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
 from agent.control.web import agents, audit, events, items, jobs, queues, sign_in

@@ -105,7 +105,7 @@ _STATUS_CLASSES: Final[Mapping[int, type[LaunchError]]] = {
 }
 
 
-class AddressRefusedError(PermissionDeniedError):
+class SignedUrlRefusedError(PermissionDeniedError):
     """A signed URL was refused; it may have expired, and a new one may be accepted."""
 
 

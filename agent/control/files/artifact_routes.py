@@ -7,11 +7,11 @@ import structlog
 from aiohttp import web
 
 from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
+from agent.control.bodies import framed, pieces, read_json
 from agent.control.files.contents import SmallContent
-from agent.control.files.links import Links, Verb
 from agent.control.files.ranges import wanted_range
+from agent.control.files.signed_urls import SignedUrls, Verb
 from agent.control.files.storage import DamagedError, DigestMismatchError
-from agent.control.middleware.bodies import framed, pieces, read_json
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.digest import decoded, encoded
 
@@ -59,8 +59,10 @@ async def put_contents(request: web.Request) -> web.Response:
 
 
 async def _contents(request: web.Request) -> AsyncIterator[SmallContent]:
-    links = _links(request)
-    async for place, data in framed(request, _BATCH_CONTENT, _BATCH_COUNT, links.written_content):
+    signed_urls = _signed_urls(request)
+    async for place, data in framed(
+        request, _BATCH_CONTENT, _BATCH_COUNT, signed_urls.written_content
+    ):
         yield SmallContent(*place, data)
 
 
@@ -89,7 +91,7 @@ async def put_run_file(request: web.Request) -> web.Response:
     """Store a file of a run by signed URL."""
     info = request.match_info
     subject = ("write", "run-file", info["entity"], info["run"], info["name"])
-    _links(request).check(subject, *_signature(request))
+    _signed_urls(request).check(subject, *_signature(request))
     announced = request.headers.get("Content-MD5")
     md5 = None if announced is None else decoded(announced).hex()
     await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request), md5)
@@ -128,7 +130,7 @@ def _exit_code(body: dict[str, Any]) -> int:
 
 def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:
     entity, md5 = request.match_info["entity"], request.match_info["md5"]
-    _links(request).check((verb, "content", entity, md5), *_signature(request))
+    _signed_urls(request).check((verb, "content", entity, md5), *_signature(request))
     return entity, md5
 
 
@@ -136,10 +138,10 @@ def _signature(request: web.Request) -> tuple[str, str]:
     return request.query.get("expires", ""), request.query.get("signature", "")
 
 
-def _links(request: web.Request) -> Links:
+def _signed_urls(request: web.Request) -> SignedUrls:
     """For checking signatures, for which the base does not matter."""
     config, plane = request.app[CONFIG], request.app[PLANE]
-    return Links(plane.keys, "", config.link_lifetime)
+    return SignedUrls(plane.keys, "", config.signed_url_lifetime)
 
 
 async def _send(request: web.Request, entity: str, md5: str) -> web.StreamResponse:

@@ -7,9 +7,9 @@ from typing import Final
 from aiohttp import web
 
 from agent.control.app_keys import LOGS, PLANE, STOPPING, WAITED, principal_of
+from agent.control.bodies import read_bytes
 from agent.control.files.logs import LogKey
 from agent.control.middleware.access import authenticate
-from agent.control.middleware.bodies import read_bytes
 from agent.control.services.logs import LogState
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.history import Channel

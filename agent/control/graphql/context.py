@@ -10,8 +10,8 @@ from graphql import GraphQLResolveInfo, OperationType
 
 from agent.control.auth.policy import Principal
 from agent.control.files.contents import ContentStore
-from agent.control.files.links import Links
 from agent.control.files.run_files import RunFileStore
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.metrics import Metrics
 from agent.control.services.assembly import Services
 from agent.control.services.paging import Page
@@ -42,7 +42,7 @@ class Context:
     metrics: Metrics
     contents: ContentStore
     run_files: RunFileStore
-    links: Links
+    signed_urls: SignedUrls
     #: Bytes allowed for the manifest of an artifact.
     max_manifest: int
     #: Bytes allowed for the texts and documents of the answer.

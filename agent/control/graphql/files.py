@@ -14,7 +14,7 @@ def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -
     entity = artifact.collection.entity
     url = entry.ref or ""
     if entry.md5 is not None:
-        url = context.links.content("read", entity, entry.md5, entry.path)
+        url = context.signed_urls.content("read", entity, entry.md5, entry.path)
     return {
         **_file(f"{artifact.id}:{entry.path}", entry.path, url),
         "size_bytes": entry.size,
@@ -31,11 +31,11 @@ def upload_file(
 ) -> Json:
     """A file to upload; without `uploadUrl` when its content (MD5, hexadecimal) is stored."""
     entity = artifact.collection.entity
-    links = context.links
+    signed_urls = context.signed_urls
     return {
-        **_file(f"{artifact.id}:{name}", name, links.content("read", entity, md5, name)),
+        **_file(f"{artifact.id}:{name}", name, signed_urls.content("read", entity, md5, name)),
         "storage_path": _storage_path(entity, md5),
-        "upload_url": None if stored else links.content("write", entity, md5, name),
+        "upload_url": None if stored else signed_urls.content("write", entity, md5, name),
         "artifact": artifact,
     }
 
@@ -49,8 +49,8 @@ def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
     place = (manifest.entity, md5, MANIFEST_NAME)
     return {
         **found,
-        "direct_url": context.links.content("read", *place),
-        "upload_url": context.links.content("write", *place),
+        "direct_url": context.signed_urls.content("read", *place),
+        "upload_url": context.signed_urls.content("write", *place),
         "upload_headers": [f"Content-MD5:{manifest.digest}"],
         "md5": manifest.digest,
         "digest": manifest.digest,
@@ -59,7 +59,7 @@ def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
 
 def run_file(context: Context, entity: str, run_id: str, name: str) -> Json:
     """A file of a run to upload."""
-    url = context.links.run_file("write", entity, run_id, name)
+    url = context.signed_urls.run_file("write", entity, run_id, name)
     return {**_file(f"{run_id}:{name}", name, ""), "upload_url": url}
 
 

@@ -21,10 +21,10 @@ from agent.control.app_keys import (
     base_url,
     principal_of,
 )
-from agent.control.files.links import Links
+from agent.control.bodies import read_json
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql.context import Context
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
-from agent.control.middleware.bodies import read_json
 from agent.control.middleware.errors import log_and_mask
 from agent.model.errors import InvalidInputError, LaunchError
 
@@ -125,7 +125,7 @@ class GraphQLHandler:
             await read_json(request, request.app[CONFIG].max_body)
         )
         app, principal = request.app, principal_of(request)
-        lifetime = app[CONFIG].link_lifetime
+        lifetime = app[CONFIG].signed_url_lifetime
         if principal.run is not None:
             lifetime = min(lifetime, _RUN_LINK_SECONDS)
         context = Context(
@@ -134,7 +134,7 @@ class GraphQLHandler:
             app[METRICS],
             contents=app[CONTENTS],
             run_files=app[RUN_FILES],
-            links=Links(app[PLANE].keys, base_url(request), lifetime),
+            signed_urls=SignedUrls(app[PLANE].keys, base_url(request), lifetime),
             max_manifest=app[CONFIG].max_manifest,
             max_answer=app[CONFIG].max_answer,
         )

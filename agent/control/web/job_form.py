@@ -121,7 +121,7 @@ class Form:
     hint: str | None = None
 
 
-def empty_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | None) -> Form:
+def prefilled_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | None) -> Form:
     """The form, filled with the parameters of the latest item."""
     overrides = _object(last.run_spec.get("overrides")) if last else {}
     config = _object(overrides.get("run_config"))

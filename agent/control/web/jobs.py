@@ -10,8 +10,8 @@ from aiohttp import web
 
 from agent.control.app_keys import CONFIG, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
-from agent.control.files.links import Links
-from agent.control.middleware.bodies import read_form
+from agent.control.bodies import read_form
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.services.assembly import Services
 from agent.control.services.jobs import JobRecord, JobVersion
 from agent.control.store.artifact_files import EntryRecord
@@ -130,7 +130,7 @@ async def job(request: web.Request) -> web.StreamResponse:
     entity = shown.version.artifact.collection.entity
     # Offered to those who may submit; the service decides.
     if source_word(shown.version) and Policy().allows(principal, entity, Action.SUBMIT):
-        form = await _empty_form(plane, principal, shown)
+        form = await _prefilled_form(plane, principal, shown)
     return await _job(request, shown, form)
 
 
@@ -140,7 +140,7 @@ async def launch(request: web.Request) -> web.StreamResponse:
     shown = await _shown(request, plane, principal)
     data = await read_form(request)
     sent = job_form.Sent({key: data.getall(key) for key in data})
-    form = await _empty_form(plane, principal, shown)
+    form = await _prefilled_form(plane, principal, shown)
     outcome = await job_form.submit(plane, principal, shown.version, form, sent)
     if isinstance(outcome, ItemRecord):
         raise web.HTTPSeeOther(f"/launch/items/{outcome.id}")
@@ -169,10 +169,10 @@ def _version(versions: tuple[JobVersion, ...], wanted: str) -> JobVersion | None
     return next(iter(versions), None) if wanted == "latest" else None
 
 
-async def _empty_form(plane: Services, principal: Principal, shown: Shown) -> job_form.Form:
+async def _prefilled_form(plane: Services, principal: Principal, shown: Shown) -> job_form.Form:
     entity = shown.version.artifact.collection.entity
     queues = tuple(queue.name for queue in await plane.queues.list(principal, entity))
-    return job_form.empty_form(shown.version, queues, shown.last_item)
+    return job_form.prefilled_form(shown.version, queues, shown.last_item)
 
 
 async def _job(
@@ -201,10 +201,10 @@ async def _files(request: web.Request, artifact: ArtifactRecord) -> Files:
     """The files to list; their URLs expire."""
     plane, config = request.app[PLANE], request.app[CONFIG]
     found = await plane.artifacts.entries(principal_of(request), artifact, first=_FILES)
-    links = Links(plane.keys, "", config.link_lifetime)
+    signed_urls = SignedUrls(plane.keys, "", config.signed_url_lifetime)
     entity = artifact.collection.entity
     rows = tuple(
-        (each, links.content("read", entity, each.md5, each.path) if each.md5 else None)
+        (each, signed_urls.content("read", entity, each.md5, each.path) if each.md5 else None)
         for each in found.rows
     )
     return Files(rows, found.total - len(rows))

@@ -19,7 +19,7 @@ from agent.control.app_keys import (
 )
 from agent.control.auth.authentication import LIFETIME
 from agent.control.auth.policy import Kind
-from agent.control.middleware.bodies import read_form
+from agent.control.bodies import read_form
 from agent.control.web.rendering import RENDERER
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 

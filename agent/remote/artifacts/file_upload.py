@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from agent.model.errors import ServerError
 from agent.remote.artifacts.contents import ByteRange, Content, PartSizes, parts_input, split_parts
-from agent.remote.artifacts.transfers import AddressedContent, Transfers, batches
+from agent.remote.artifacts.transfers import ContentWithUrl, Transfers, batches
 from agent.remote.client import ControlPlaneClient
-from agent.remote.retry_rules import AddressRefusedError
+from agent.remote.retry_rules import SignedUrlRefusedError
 from agent.system.tasks import task_group
 
 Json = dict[str, Any]
@@ -160,14 +160,14 @@ class FileUploads:
         sent.files += len(missing)
         sent.bytes += sum(file.content.size for file, _ in missing)
 
-    def _small(self, missing: Iterable[AnnouncedFile]) -> list[AddressedContent]:
+    def _small(self, missing: Iterable[AnnouncedFile]) -> list[ContentWithUrl]:
         """Files that go into requests with others; only our servers accept such requests."""
         if not self._ours:
             return []
-        files = (AddressedContent(file.content, str(node["uploadUrl"])) for file, node in missing)
+        files = (ContentWithUrl(file.content, str(node["uploadUrl"])) for file, node in missing)
         return [file for file in files if file.is_small]
 
-    async def _put_many(self, batch: Sequence[AddressedContent]) -> None:
+    async def _put_many(self, batch: Sequence[ContentWithUrl]) -> None:
         async with self._free_many:
             await self._transfers.put_batch(batch)
 
@@ -177,7 +177,7 @@ class FileUploads:
             return
         try:
             await self._put_whole(file, node)
-        except AddressRefusedError:
+        except SignedUrlRefusedError:
             # The URL expired while the file waited behind others, on a slow link for hours.
             renewed = await self._node(file, target)
             if renewed["uploadUrl"]:
@@ -276,11 +276,11 @@ class PartUploads:
 
     async def _send_missing(
         self, file: SplitFile, upload: _Upload, node: Json
-    ) -> AddressRefusedError | None:
+    ) -> SignedUrlRefusedError | None:
         """Send the parts that have no tag yet, until an address is refused."""
         addresses = _addresses(file, node["uploadMultipartUrls"])
         headers = node.get("uploadHeaders") or []
-        refused: list[AddressRefusedError] = []
+        refused: list[SignedUrlRefusedError] = []
 
         async def one(number: int, part: ByteRange) -> None:
             async with self._free:
@@ -290,7 +290,7 @@ class PartUploads:
                     upload.tags[number] = await self._transfers.put_part(
                         file.content, part, addresses[number], headers
                     )
-                except AddressRefusedError as error:
+                except SignedUrlRefusedError as error:
                     refused.append(error)
 
         missing = [pair for pair in enumerate(file.parts, start=1) if pair[0] not in upload.tags]

@@ -40,8 +40,8 @@ from agent.remote.artifacts.contents import (
 )
 from agent.remote.retry_rules import (
     STATUS_RULES,
-    AddressRefusedError,
     RequestFailedError,
+    SignedUrlRefusedError,
     error_in,
     error_of_status,
     reason_of,
@@ -68,7 +68,7 @@ _PLACE: Final = "/storage/contents"
 
 
 @dataclass(frozen=True, slots=True)
-class AddressedContent:
+class ContentWithUrl:
     """A content and the address that was made for it."""
 
     content: Content
@@ -85,15 +85,15 @@ class AddressedContent:
         return f"{self.content.size} {self.url}\n".encode()
 
 
-def batch_url(batch: Sequence[AddressedContent]) -> str:
+def batch_url(batch: Sequence[ContentWithUrl]) -> str:
     """Where a batch is sent to: the server as it calls itself in its addresses."""
     base, place, _ = batch[0].url.partition(_PLACE)
     return base + place
 
 
-def batches(files: Iterable[AddressedContent]) -> list[list[AddressedContent]]:
+def batches(files: Iterable[ContentWithUrl]) -> list[list[ContentWithUrl]]:
     """Small files by request, in their order."""
-    found: list[list[AddressedContent]] = []
+    found: list[list[ContentWithUrl]] = []
     room = 0
     for file in files:
         if not found or room < file.content.size or len(found[-1]) == _FILES:
@@ -111,7 +111,7 @@ class BatchReader:
     well would cost as much as sending them.
     """
 
-    def __init__(self, batch: Sequence[AddressedContent]) -> None:
+    def __init__(self, batch: Sequence[ContentWithUrl]) -> None:
         self._batch = batch
         #: Why the pieces could not be given.
         self.failure: InvalidInputError | None = None
@@ -130,7 +130,7 @@ class BatchReader:
             raise
 
 
-def changed_in(batch: Iterable[AddressedContent]) -> InvalidInputError | None:
+def changed_in(batch: Iterable[ContentWithUrl]) -> InvalidInputError | None:
     """The error for the first file that is not the one that was hashed, if any. Blocks."""
     for file in batch:
         try:
@@ -140,7 +140,7 @@ def changed_in(batch: Iterable[AddressedContent]) -> InvalidInputError | None:
     return None
 
 
-def _next(files: Iterator[AddressedContent]) -> bytes:
+def _next(files: Iterator[ContentWithUrl]) -> bytes:
     piece: list[bytes] = []
     room = PIECE
     for file in files:
@@ -221,7 +221,7 @@ class Transfers:
             raise ServerError(message, hint="A store behind W&B's servers always gives one.")
         return tag
 
-    async def put_batch(self, batch: Sequence[AddressedContent]) -> None:
+    async def put_batch(self, batch: Sequence[ContentWithUrl]) -> None:
         """Send small files in one request.
 
         Raises:
@@ -362,7 +362,7 @@ async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     if response.status == HTTPStatus.FORBIDDEN or (
         response.status == HTTPStatus.BAD_REQUEST and "expired" in detail.lower()
     ):
-        raise AddressRefusedError(message, hint=hint)
+        raise SignedUrlRefusedError(message, hint=hint)
     raise error_of_status(response.status, message, code=code, hint=hint)
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from agent.config.control import ControlConfig
 from agent.control.auth.signing import FILE, SigningKeys, add_key, first_key, read_keys
-from agent.control.files.links import Links
+from agent.control.files.signed_urls import Links
 from agent.control.services.assembly import open_services
 from agent.model.errors import AuthenticationError, ConfigError
 from tests.contract.store.world import World, open_world

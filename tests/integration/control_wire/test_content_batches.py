@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from agent.control.middleware import bodies
+from agent.control import bodies
 from tests.integration.control_wire.uploading import Upload
 
 KIND = "application/vnd.launch.contents"

@@ -28,7 +28,7 @@ from graphql import (
 
 from agent.control.app_keys import CONTENTS, METRICS, RUN_FILES
 from agent.control.auth.policy import Action, Principal
-from agent.control.files.links import Links
+from agent.control.files.signed_urls import Links
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
 from agent.control.graphql.schema import build_schema, field_policies, object_places

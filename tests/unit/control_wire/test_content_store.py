@@ -8,6 +8,7 @@ import stat
 import pytest
 from obstore.store import MemoryStore
 
+from agent.control.bodies import IncompleteBodyError
 from agent.control.files.contents import ContentStore, SmallContent
 from agent.control.files.storage import (
     FOLDERS,
@@ -15,7 +16,6 @@ from agent.control.files.storage import (
     StorageFullError,
     open_folder,
 )
-from agent.control.middleware.bodies import IncompleteBodyError
 from agent.control.store.contents import ContentRecord
 
 

@@ -10,20 +10,20 @@ from hypothesis import strategies as st
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
 from agent.remote.artifacts.contents import Content
-from agent.remote.artifacts.transfers import AddressedContent, Transfers, batch_url, batches
+from agent.remote.artifacts.transfers import ContentWithUrl, Transfers, batch_url, batches
 from tests.unit.remote.far_end import FarEnd, cut, reply
 
 PLACE = "/base/storage/contents/me/0123/f?expires=1&signature=a_b-c"
 
 
-def addressed(size: int, url: str = f"http://h{PLACE}") -> AddressedContent:
-    return AddressedContent(Content("f", "", size, b""), url)
+def addressed(size: int, url: str = f"http://h{PLACE}") -> ContentWithUrl:
+    return ContentWithUrl(Content("f", "", size, b""), url)
 
 
-def file(folder: Path, name: str, data: bytes, base: str) -> AddressedContent:
+def file(folder: Path, name: str, data: bytes, base: str) -> ContentWithUrl:
     (folder / name).write_bytes(data)
     digest = encoded(hashlib.md5(data).digest())
-    return AddressedContent(Content(name, digest, len(data), str(folder / name)), f"{base}{PLACE}")
+    return ContentWithUrl(Content(name, digest, len(data), str(folder / name)), f"{base}{PLACE}")
 
 
 async def no_sleep(_: float) -> None:

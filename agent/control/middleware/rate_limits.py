@@ -1,6 +1,6 @@
-"""How many requests one key may send, and without a key one address: a token bucket for each.
+"""Limits the rate of requests: by key, or by address on public routes, with a token bucket each.
 
-Without a key only public routes are counted: the others were answered with 401 before.
+Public routes are the only ones that a request without a key reaches.
 
 A bucket holds a burst and fills at a rate. Its memory is that of one process: several replicas
 allow as many times more. Our agents' requests have a bucket of their own beside that of the other

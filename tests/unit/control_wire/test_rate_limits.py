@@ -1,6 +1,6 @@
 """Token buckets of requests."""
 
-from agent.control.middleware.request_limits import _MOST_BUCKETS, Buckets
+from agent.control.middleware.rate_limits import _MOST_BUCKETS, Buckets
 
 
 def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:

@@ -23,7 +23,7 @@ _NEW_URL: Final = "Run the command again, which asks for a new URL."
 
 
 @dataclass(frozen=True, slots=True)
-class Links:
+class SignedUrls:
     """Makes and checks signed URLs."""
 
     keys: SigningKeys = field(repr=False)
