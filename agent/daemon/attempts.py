@@ -19,7 +19,7 @@ from agent.model.work import Claim, Lease, workload_name
 from agent.pipeline.attempt import FirstStage, Prepare, Start, run_attempt
 from agent.pipeline.cancellation import CANCEL_REASONS, Cancellation, CancelReason
 from agent.pipeline.dependencies import AttemptContext, Dependencies
-from agent.pipeline.environment import secrets_of
+from agent.pipeline.job_variables import secrets_of
 from agent.pipeline.release_rules import Releases
 from agent.pipeline.report import Report
 from agent.pipeline.retry import retry_until_answered

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, assert_never
 
 from agent.builders.image.ignore import Ignore, ignore_text, own_ignore
-from agent.jobs.contents import code_contents, content_of
+from agent.jobs.code_directory import code_contents, content_of
 from agent.jobs.request import JobRequest
 from agent.model.errors import AlreadyExistsError, InvalidInputError
 from agent.model.job import entry_point as entry_points

@@ -16,7 +16,7 @@ from agent.model.spec import Json
 from agent.model.work import Claim, Image, Resolved
 from agent.pipeline.build import build_request
 from agent.pipeline.dependencies import Backend, ResolveDependencies
-from agent.pipeline.environment import MOUNTS, SECRETS, JobInputs, named_by_queue, parameter_file
+from agent.pipeline.job_variables import MOUNTS, SECRETS, Injected, named_by_queue, parameter_file
 from agent.pipeline.resolve import base_image_of, resolve
 from agent.pipeline.start import run_request
 from agent.ports.builder import BuildPreview
@@ -73,10 +73,10 @@ async def preview(
     if resolved.tree is not None and backend.builder is not None:
         build = await backend.builder.preview(build_request(resolved))
     # The administrator's secrets and mounts are not read here; `settings` names them.
-    inputs = JobInputs()
-    parameter_file(resolved.claim, inputs)
+    injected = Injected()
+    parameter_file(resolved.claim, injected)
     request = run_request(
-        resolved, Image(resolved.image or KNOWN_AT_LAUNCH, "", reused=False), inputs,
+        resolved, Image(resolved.image or KNOWN_AT_LAUNCH, "", reused=False), injected,
         name=KNOWN_AT_LAUNCH, control_plane_id=KNOWN_AT_LAUNCH, folder=Path(KNOWN_AT_LAUNCH),
         workdir=Path(resolved.build_context),
     )  # fmt: skip

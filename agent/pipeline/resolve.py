@@ -20,7 +20,7 @@ from agent.model.spec import (
 )
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.dependencies import Backend, ResolveDependencies
-from agent.pipeline.environment import MOUNTS, SECRETS, environment_of, named_by_queue
+from agent.pipeline.job_variables import MOUNTS, SECRETS, environment_of, named_by_queue
 from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
 from agent.pipeline.stored_job import StoredJob, merge_job, read_job
 from agent.ports.log import LogSink, write_line

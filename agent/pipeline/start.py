@@ -9,7 +9,7 @@ from agent.model.protocol import LeaseStatus
 from agent.model.work import Image, Resolved, workload_labels
 from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
-from agent.pipeline.environment import JobInputs, job_inputs
+from agent.pipeline.job_variables import Injected, injected_into
 from agent.pipeline.resolve import arguments_of
 from agent.ports.runner import (
     NeverStarted,
@@ -30,11 +30,11 @@ async def create(context: AttemptContext, resolved: Resolved, image: Image) -> W
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
     dependencies, claim = context.dependencies, context.claim
-    inputs = await dependencies.in_thread(job_inputs, claim, dependencies.secrets)
-    for value in inputs.secrets:
+    injected = await dependencies.in_thread(injected_into, claim, dependencies.secrets)
+    for value in injected.secrets:
         context.report.redactor.add(value)
     request = run_request(
-        resolved, image, inputs,
+        resolved, image, injected,
         name=context.name, control_plane_id=dependencies.control_plane_id, folder=context.folder,
     )  # fmt: skip
     context.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
@@ -101,7 +101,7 @@ async def _start(context: AttemptContext, workload: Workload) -> StartResult:
 def run_request(
     resolved: Resolved,
     image: Image,
-    inputs: JobInputs,
+    injected: Injected,
     *,
     name: str,
     control_plane_id: str,
@@ -125,14 +125,14 @@ def run_request(
         image=image,
         command=resolved.command,
         args=resolved.args,
-        environment=resolved.environment | inputs.environment,
+        environment=resolved.environment | injected.environment,
         arguments=arguments_of(claim, {"image_uri": resolved.image or image.reference}),
         allocation=claim.allocation,
         folder=folder,
         workdir=workdir,
-        files=inputs.files,
-        file_variables=inputs.file_variables,
-        mounts=inputs.mounts,
+        files=injected.files,
+        file_variables=injected.file_variables,
+        mounts=injected.mounts,
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import no_such_artifact, visible
 from agent.control.services.context import ServiceContext
-from agent.control.services.job_inputs import input_checks
+from agent.control.services.input_schemas import input_checks
 from agent.control.services.jobs import choose_job
 from agent.control.services.notifications import topic_entity, topic_queue
 from agent.control.services.schema_checks import Passed

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from agent.config.document import parse_json
 from agent.control.auth.policy import Principal
 from agent.control.services.assembly import Services
-from agent.control.services.job_inputs import CONFIG_KEY, to_json_schema
+from agent.control.services.input_schemas import CONFIG_KEY, to_json_schema
 from agent.control.services.jobs import JobVersion
 from agent.control.services.schema_checks import quoted
 from agent.control.store.items import ItemRecord, Submission

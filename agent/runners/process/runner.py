@@ -38,14 +38,14 @@ from agent.ports.runner import (
     WorkloadState,
 )
 from agent.runners.local import files_folder, is_outdated, same_attempt, write_files
-from agent.runners.process.environment import (
+from agent.runners.process.folder import Folder, Job, Status, folders
+from agent.runners.process.options import (
     NOT_TEXT_HINT,
     check_arguments,
     is_valid_text,
     process_environment,
     variables,
 )
-from agent.runners.process.folder import Folder, Job, Status, folders
 from agent.runners.process.processes import (
     Watch,
     follow,

@@ -9,7 +9,7 @@ import pytest
 from agent.control.auth.signing import SigningKeys
 from agent.control.files.manifest import parse_manifest
 from agent.control.files.signed_urls import Links
-from agent.control.services.job_inputs import input_checks, to_json_schema
+from agent.control.services.input_schemas import input_checks, to_json_schema
 from agent.control.store.ids import new_artifact_id
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 

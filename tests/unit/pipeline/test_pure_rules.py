@@ -13,11 +13,11 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
 from agent.model.phase import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.spec import parse_spec
-from agent.pipeline.environment import (
+from agent.pipeline.job_variables import (
     LONGEST,
     chunked,
     environment_of,
-    job_inputs,
+    injected_into,
     named_by_queue,
 )
 from agent.pipeline.outcome import StoppedBy, is_expected, outcome_of, outcome_of_failure
@@ -120,12 +120,12 @@ def test_a_queue_names_secrets_and_mounts(tmp_path: Path, monkeypatch: pytest.Mo
         "b": JobSecret(env="FROM_ENV", as_file="/run/b"),
         "c": JobSecret(file=tmp_path / "three", as_env="C"),
     }
-    made = job_inputs(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets)
+    made = injected_into(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets)
     assert made.environment == {"A": "one", "C": "three"}
     assert made.files == {"/run/b": b"two"}
     assert "one" not in repr(made)
     assert "two" not in repr(made)
-    mounted = job_inputs(claim(**_offer(["data"], ["data"], "mounts")), {})
+    mounted = injected_into(claim(**_offer(["data"], ["data"], "mounts")), {})
     assert mounted.mounts == ("data",)
 
 
@@ -140,7 +140,7 @@ def test_nobody_but_the_queue_names_secrets(wanted: object, allowed: object) -> 
 
 def test_a_secret_that_the_administrator_has_not_defined_is_refused() -> None:
     with pytest.raises(PolicyError, match="no secret called 'a'"):
-        job_inputs(claim(**_offer(["a"], ["a"])), {})
+        injected_into(claim(**_offer(["a"], ["a"])), {})
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_a_secret_that_the_administrator_has_not_defined_is_refused() -> None:
 )
 def test_a_secret_without_a_value_is_named(secret: JobSecret) -> None:
     with pytest.raises(JobError, match="'a'"):
-        job_inputs(claim(**_offer(["a"], ["a"])), {"a": secret})
+        injected_into(claim(**_offer(["a"], ["a"])), {"a": secret})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.jobs.contents import code_contents
+from agent.jobs.code_directory import code_contents
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import entry_digest
 from agent.model.tree import SECRET_NAMES

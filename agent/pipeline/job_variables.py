@@ -1,4 +1,4 @@
-"""What a job is given: variables, secrets, mounts, and its parameters as a file.
+"""What the agent injects into a job: variables, secrets, mounts, and its parameters as a file.
 
 Secrets and mounts are defined in the agent's configuration and referred to by name from queue
 templates. Only the queue's layer may name them; a job or a submitter may at most narrow the
@@ -108,7 +108,7 @@ def chunked(name: str, value: Any) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class JobInputs:
+class Injected:
     """Secrets, mounts and parameters of one job; see `RunRequest` for the fields."""
 
     environment: dict[str, str] = field(default_factory=dict, repr=False)
@@ -119,15 +119,15 @@ class JobInputs:
     secrets: list[str] = field(default_factory=list, repr=False)
 
 
-def job_inputs(claim: Claim, secrets: Mapping[str, JobSecret]) -> JobInputs:
-    """Read what the job is given besides its environment. Blocks.
+def injected_into(claim: Claim, secrets: Mapping[str, JobSecret]) -> Injected:
+    """What is injected besides the variables of `environment_of`: reads the secrets. Blocks.
 
     Raises:
         PolicyError: as `named_by_queue`, or a secret that the administrator has not defined.
         JobError: `INTERNAL`: a secret cannot be read.
     """
-    inputs = JobInputs(mounts=named_by_queue(claim, MOUNTS))
-    parameter_file(claim, inputs)
+    injected = Injected(mounts=named_by_queue(claim, MOUNTS))
+    parameter_file(claim, injected)
     for name in named_by_queue(claim, SECRETS):
         secret = secrets.get(name)
         if secret is None:
@@ -135,19 +135,19 @@ def job_inputs(claim: Claim, secrets: Mapping[str, JobSecret]) -> JobInputs:
             hint = f"The administrator defines it under `{SECRETS}:` in the agent's configuration."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
         value = _read(name, secret)
-        inputs.secrets.append(value)
+        injected.secrets.append(value)
         if secret.as_env:
-            inputs.environment[secret.as_env] = value
+            injected.environment[secret.as_env] = value
         if secret.as_file:
-            inputs.files[secret.as_file] = value.encode()
-    return inputs
+            injected.files[secret.as_file] = value.encode()
+    return injected
 
 
-def parameter_file(claim: Claim, inputs: JobInputs) -> None:
+def parameter_file(claim: Claim, injected: Injected) -> None:
     """Add the file of the job's parameters, if it has any."""
     if config := claim.spec.overrides.run_config:
-        inputs.files[PARAMETERS_FILE] = json.dumps(config, indent=2).encode()
-        inputs.file_variables[PARAMETERS_VARIABLE] = PARAMETERS_FILE
+        injected.files[PARAMETERS_FILE] = json.dumps(config, indent=2).encode()
+        injected.file_variables[PARAMETERS_VARIABLE] = PARAMETERS_FILE
 
 
 def named_by_queue(claim: Claim, kind: str) -> tuple[str, ...]:
