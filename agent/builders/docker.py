@@ -75,6 +75,7 @@ class DockerBuilder:
 
     `cache` is a folder for short-lived files. `registry` is needed where images are pushed
     (`builder.destination`), and `engine` unless a `buildkitd` pushes them (`builder.buildkit`).
+    Unless jobs run on that engine (`runs_on_engine`), only what the registry has is an image.
     `verify` is asked for images that the job names, also if the engine has them.
     `urls` checks what requirements and Dockerfiles name. Engine and registry are
     closed by the caller.
@@ -96,9 +97,11 @@ class DockerBuilder:
         registry: RegistryPort | None = None,
         urls: UrlPort | None = None,
         verify: RegistryPort | None = None,
+        runs_on_engine: bool = True,
     ) -> None:
         self._config = config
         self._images = None if engine is None else EngineImages(engine)
+        self._runs_on = self._images if runs_on_engine else None
         self._host = None if engine is None else engine.address.given
         self._repository = _image_repository(config, registry)
         self._resolver = _resolver(config, self._images, self._repository)
@@ -171,7 +174,7 @@ class DockerBuilder:
         return (await self._find_buildkit()).platform or ""
 
     async def find(self, key: str) -> Image | None:
-        """See `BuilderPort`: in the engine, else in the registry. Renews the last use here."""
+        """See `BuilderPort`: on the jobs' engine, else in the registry. Renews the last use."""
         try:
             found = await self._find_local(key)
             if found is not None or self._repository is None:
@@ -184,26 +187,26 @@ class DockerBuilder:
             raise _engine_failure(error) from None
 
     async def _find_local(self, key: str) -> Image | None:
-        if self._images is None:
+        if self._runs_on is None:
             return None
-        for listed in await self._images.labelled(f"{LABEL_BUILD_KEY}={key}"):
+        for listed in await self._runs_on.labelled(f"{LABEL_BUILD_KEY}={key}"):
             tag = _own_tag(listed, key)
-            local = await self._images.inspect(listed["Id"]) if tag else None
+            local = await self._runs_on.inspect(listed["Id"]) if tag else None
             if tag and local and (image := self._image(local, tag, reused=True)):
                 repository, _, name = tag.rpartition(":")
-                await self._images.tag(local.id, repository, name)
+                await self._runs_on.tag(local.id, repository, name)
                 return image
         return None
 
     async def _name_pulled(self, key: str, image: Image | None) -> Image | None:
         """Name an image that was pulled: found here from now on, and pruned."""
-        if image is None or self._images is None:
+        if image is None or self._runs_on is None:
             return image
-        local = await self._images.inspect(image.reference)
+        local = await self._runs_on.inspect(image.reference)
         if local is None:
-            return image
-        await self._images.tag(local.id, _PULLED, key[:_TAG])
-        return replace(image, on_engine=True)
+            return replace(image, needs_pull=True)
+        await self._runs_on.tag(local.id, _PULLED, key[:_TAG])
+        return image
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
         """See `BuilderPort`."""
@@ -226,12 +229,13 @@ class DockerBuilder:
             if digest is None:
                 raise self._repository.failed("BuildKit returned no digest")
             await write_line(log, f"pushed to {build.pushed_as} ({digest})")
-            return self._repository.image(digest, key, reused=False)
+            pushed = self._repository.image(digest, key, reused=False)
+            return replace(pushed, needs_pull=self._runs_on is not None)
         local = None if self._images is None else await self._images.inspect(tag)
         if local is not None and self._images is not None and self._repository is not None:
             digest = await self._repository.push(self._images, local.id, key, log)
             pushed = self._repository.image(digest, key, reused=False)
-            return replace(pushed, name=tag, on_engine=True)
+            return replace(pushed, name=tag)
         image = self._image(local, tag, reused=False) if local else None
         if image is None:
             raise JobError(

@@ -12,10 +12,14 @@ from agent.ports.log import LogSink
 
 
 class NoBuilder:
-    """`BuilderPort` that refuses; `kind` is the builder's type in the configuration."""
+    """`BuilderPort` that refuses.
 
-    def __init__(self, kind: str) -> None:
+    `kind` is the builder's type in the configuration, `reason` what keeps it from building.
+    """
+
+    def __init__(self, kind: str, reason: str | None = None) -> None:
         self.name = kind
+        self._reason = reason or f"`builder.type: {kind}`"
 
     async def preview(self, request: BuildRequest) -> BuildPreview:
         """Refuse.
@@ -63,7 +67,6 @@ class NoBuilder:
     def _refusal(self, request: BuildRequest) -> PolicyError:
         return PolicyError(
             Cause.POLICY_SOURCE,
-            f"This agent builds no images (`builder.type: {self.name}`), and {request.title} "
-            "is code.",
+            f"This agent builds no images ({self._reason}), and {request.title} is code.",
             hint="Submit a ready image with --docker-image, or choose another queue.",
         )

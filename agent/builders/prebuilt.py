@@ -147,6 +147,34 @@ class PrebuiltImages:
                 self._pulls.pop(key, None)
 
 
+class RegistryImages:
+    """`ImagePort` for a cluster, whose nodes pull: pins references by the registry."""
+
+    def __init__(self, registry: RegistryPort, urls: UrlPort | None) -> None:
+        self._registry = registry
+        self._urls = urls
+
+    async def resolve(self, reference: str, log: LogSink) -> Image:
+        """See `ImagePort`.
+
+        Nodes may have logins and mirrors that this agent has not: what its registry does not
+        show to the agent is left to them as it is.
+        """
+        parsed = read_reference(reference.strip())
+        await check_registry(parsed, self._urls)
+        name = str(parsed)
+        try:
+            digest = await self._registry.exists(name)
+        except JobError as error:
+            await write_line(log, f"image {name} is not pinned, its nodes pull it: {error.message}")
+            return Image(reference.strip(), "tag", reused=True, name=name)
+        if digest is None:
+            raise _not_found(parsed, "its registry does not have it")
+        image = Image(f"{parsed.repository}@{digest}", "digest", reused=True, name=name)
+        await write_line(log, f"image {name} is {image.reference} ({image.pinned_by})")
+        return image
+
+
 def _runs_on(local: LocalImage, engine: Platform) -> bool:
     runs = {engine.architecture} | _ALSO_RUNS.get(engine.architecture, set())
     return local.os == engine.os and local.architecture in runs

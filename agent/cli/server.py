@@ -11,7 +11,7 @@ import click
 from agent.cli.import_cost import import_structlog_without_rich
 from agent.config.document import KeyPath
 from agent.config.load import flag_values, load
-from agent.model.names import CONTAINERS, PROCESSES
+from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
 
 if TYPE_CHECKING:
     from agent.compose.control_plane import Announcement
@@ -29,6 +29,7 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 _RESOURCES: Final = {
     CONTAINERS: "in containers",
     PROCESSES: "as processes of this machine",
+    KUBERNETES: "on a Kubernetes cluster",
 }
 
 

@@ -15,7 +15,7 @@ from agent.compose.backends import (
     detect_resources,
     make_sources,
     open_backends,
-    shared_engine_id,
+    shared_backend_id,
 )
 from agent.compose.control_plane import Announcement, Server, serve_embedded
 from agent.compose.logs import configure_log
@@ -141,7 +141,7 @@ async def _registration(context: BackendContext, identity: str) -> AgentRegistra
         queues=config.queues,
         identity=identity,
         session=secrets.token_hex(12),
-        backend=await shared_engine_id(context),
+        backend=await shared_backend_id(context),
         resources=context.resources,
         capacity=await offered_capacity(config.resources, config.max_jobs),
         config={"max_jobs": config.max_jobs, "builder": config.builder.type},

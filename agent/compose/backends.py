@@ -22,12 +22,13 @@ from agent.daemon.pruning import Pruner
 from agent.daemon.service import Backends
 from agent.model import names
 from agent.model.errors import ConfigError, InvalidInputError
-from agent.model.names import CONTAINERS, PROCESSES
+from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
 from agent.pipeline.dependencies import Backend, Sources
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 from agent.registries.destination import Destination, read_destination, read_registry
 from agent.system import machine
+from agent.system.network import is_loopback
 
 if TYPE_CHECKING:
     from agent.builders.docker import DockerBuilder
@@ -89,6 +90,8 @@ async def detect_resources(config: AgentConfig, environment: Mapping[str, str]) 
         ConfigError: there is none, or an engine that the configuration requires does not answer.
     """
     found = [CONTAINERS] if await _has_container_engine(config, environment) else []
+    if config.runners.kubernetes.enabled:
+        found.append(KUBERNETES)
     processes = config.runners.local_process.enabled
     if processes is True or (processes == "auto" and not found):
         found.append(PROCESSES)
@@ -135,19 +138,25 @@ async def engine_failure(host: str | None, environment: Mapping[str, str]) -> st
     return None
 
 
-async def shared_engine_id(context: BackendContext) -> str | None:
-    """Id of the container engine, if the agent runs jobs on nothing else.
+async def shared_backend_id(context: BackendContext) -> str | None:
+    """Id of the container engine or cluster, if the agent runs jobs on nothing else.
 
-    Agents that share an engine may adopt each other's jobs. Processes are known only to the
-    agent of their own state folder, which the agent's identity names already.
+    Agents that share one may adopt each other's jobs. Processes are known only to the agent of
+    their own state folder, which the agent's identity names already.
     """
-    if context.resources != (CONTAINERS,):
-        return None
     from agent.runners.docker.runner import DockerRunner
+    from agent.runners.kubernetes.runner import KubernetesRunner
 
-    config = context.config.runners.local_container
-    async with DockerRunner("", config, context.threads) as runner:
-        return await runner.backend_id()
+    runners = context.config.runners
+    match context.resources:
+        case (names.CONTAINERS,):
+            async with DockerRunner("", runners.local_container, context.threads) as engine:
+                return await engine.backend_id()
+        case (names.KUBERNETES,):
+            async with KubernetesRunner("", runners.kubernetes) as cluster:
+                return await cluster.backend_id()
+        case _:
+            return None
 
 
 # ----------------------------------------------------------------------------- backends
@@ -197,11 +206,13 @@ async def _open_backend(
             backend, pruners = await _container_backend(stack, context, control_plane_id)
         case names.PROCESSES:
             backend, pruners = _process_backend(context, control_plane_id or "")
+        case names.KUBERNETES:
+            backend, pruners = await _cluster_backend(stack, context, control_plane_id)
         case _:
             runners = plugins.find(plugins.RUNNERS)
             if resource not in runners:
                 message = f"This machine has no runner for `{resource}`."
-                known = (CONTAINERS, PROCESSES, *runners)
+                known = (CONTAINERS, PROCESSES, KUBERNETES, *runners)
                 raise InvalidInputError(message, hint=f"Available: {', '.join(known)}.")
             backend = Backend(runners[resource](plugin_context), None, None, context.url)
     builders = plugins.find(plugins.BUILDERS)
@@ -269,6 +280,91 @@ async def _url_for_containers(context: BackendContext, gateway: str) -> str:
         return url
 
 
+async def _cluster_backend(
+    stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
+) -> tuple[Backend, tuple[Pruner, ...]]:
+    from agent.builders.prebuilt import RegistryImages
+    from agent.docker.client import Engine
+    from agent.runners.kubernetes.runner import KubernetesRunner
+
+    runner = KubernetesRunner(control_plane_id or "", context.config.runners.kubernetes)
+    destination, url = image_destination(context.config), context.url
+    if control_plane_id is not None:
+        url = _url_for_pods(context)
+        _warn_of_old_keys(context.config, destination)
+        await stack.enter_async_context(runner)
+    registry = await open_registry(stack, context, destination)
+    images = RegistryImages(registry, _url_access(context))
+    settings = builder_config(context.config, destination)
+    if control_plane_id is None:
+        engine = Engine(context.config.runners.local_container.host, context.environment)
+        builder = image_builder(context, engine, settings, registry, runs_on_engine=False)
+        return Backend(runner, builder, images, url), ()
+    builder = await _cluster_builder(stack, context, settings, registry)
+    if CONTAINERS in context.resources:
+        pruners: tuple[Pruner, ...] = ()  # those of the same engine's other backend
+    else:
+        rules = context.config.prune
+        pruners = (
+            Pruner("images", rules.images, builder.prune),
+            Pruner("build cache", rules.build_cache, builder.prune_cache),
+        )
+    return Backend(runner, builder, images, url), pruners
+
+
+async def _cluster_builder(
+    stack: AsyncExitStack, context: BackendContext, config: BuilderConfig, registry: RegistryPort
+) -> "DockerBuilder | NoBuilder":
+    """Images for nodes are pushed, by a `buildkitd` of its own or by this machine's engine."""
+    from agent.builders.noop import NoBuilder
+    from agent.docker.client import Engine
+
+    if config.destination is None and config.type != "noop":
+        reason = "`builder.destination` is not set, from which the cluster's nodes would pull"
+        return NoBuilder(config.type, reason)
+    if config.buildkit is not None:
+        return image_builder(context, None, config, registry, runs_on_engine=False)
+    host = context.config.runners.local_container.host
+    if config.type == "auto" and await engine_failure(host, context.environment) is not None:
+        reason = "no container engine answered at its start, and `builder.buildkit` is not set"
+        return NoBuilder(config.type, reason)
+    engine = await stack.enter_async_context(Engine(host, context.environment))
+    return image_builder(context, engine, config, registry, runs_on_engine=False)
+
+
+def _url_for_pods(context: BackendContext) -> str:
+    """The control plane's URL from inside pods.
+
+    Raises:
+        ConfigError: only loopback addresses of it are known.
+    """
+    url = URL(context.url)
+    if not is_loopback(url.host):
+        return context.url
+    if not context.embedded:
+        message = (
+            f"Jobs on Kubernetes cannot reach the control plane at {context.url}: inside a pod "
+            "that address means the pod."
+        )
+        hint = "Name the server by an address that the cluster's nodes reach."
+        raise ConfigError(message, hint=hint)
+    control = context.config.control
+    if control.external_url is not None:
+        return control.external_url
+    for address in (control.listen, *control.also_listen):
+        if not is_loopback(address) and address not in {"0.0.0.0", "::"}:  # noqa: S104
+            return str(url.with_host(address))
+    message = (
+        f"Jobs on Kubernetes cannot reach the embedded control plane at {context.url}: inside a "
+        "pod that address means the pod."
+    )
+    hint = (
+        "Set `control.also_listen` to an address of this machine that the cluster's nodes reach, "
+        "or `control.external_url`."
+    )
+    raise ConfigError(message, hint=hint)
+
+
 def _pull(context: BackendContext) -> "Pull":
     chosen = context.config.runners.local_container.pull
     if chosen == "auto":
@@ -277,7 +373,12 @@ def _pull(context: BackendContext) -> "Pull":
 
 
 def image_builder(
-    context: BackendContext, engine: "Engine | None", config: BuilderConfig, registry: RegistryPort
+    context: BackendContext,
+    engine: "Engine | None",
+    config: BuilderConfig,
+    registry: RegistryPort,
+    *,
+    runs_on_engine: bool = True,
 ) -> "DockerBuilder | NoBuilder":
     """The builder of container images that `builder.type` selects."""
     from agent.builders.docker import DockerBuilder
@@ -295,6 +396,7 @@ def image_builder(
                 registry=registry,
                 urls=_url_access(context),
                 verify=registry if _pull(context) == "always-verify" else None,
+                runs_on_engine=runs_on_engine,
             )
         case "noop" | "virtualenv":
             return NoBuilder(config.type)

@@ -12,6 +12,7 @@ PRIORITIES: Final = ("critical", "high", "medium", "low")
 #: Resources that our agents have runners for; plugins may add others.
 CONTAINERS: Final = "local-container"
 PROCESSES: Final = "local-process"
+KUBERNETES: Final = "kubernetes"
 #: The control plane creates this queue and this project when they are first used.
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_PROJECT: Final = "default"

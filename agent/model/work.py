@@ -122,14 +122,14 @@ class Image:
 
     #: `name@sha256:…` by digest, or `sha256:…` image id, or a folder for processes.
     reference: str
-    #: `digest`, `image-id` or `environment`: what kind of reference it is.
+    #: `digest`, `image-id`, `tag` or `environment`: what kind of reference it is.
     pinned_by: str
     #: Whether it existed already.
     reused: bool
     #: Name to show.
     name: str = ""
-    #: Whether the engine that runs it has it; otherwise only its registry does.
-    on_engine: bool = True
+    #: Only its registry has it, and the engine that runs it must pull it first.
+    needs_pull: bool = False
     #: Builder to show; empty when it was found.
     built_by: str = ""
     #: Processes only: folder of the environment whose `bin` goes first on the path.

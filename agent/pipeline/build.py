@@ -61,13 +61,13 @@ class Builds:
         else:
             image = await self._once(builder, request, key, log)
         image = replace(image, warnings=(await builder.preview(request)).warnings)
-        if image.on_engine or images is None:
+        if images is None or not image.needs_pull:
             return image
         # Only the registry has it: pull it by digest, then find it again, which tells the builder
         # that it is used here.
         await images.resolve(image.reference, log)
         await builder.find(key)
-        return replace(image, on_engine=True)
+        return replace(image, needs_pull=False)
 
     async def _once(
         self, builder: BuilderPort, request: BuildRequest, key: str, log: LogSink

@@ -89,9 +89,9 @@ class ImageRepository:
             raise UnavailableError(error.cause, error.message, hint=error.hint) from None
 
     def image(self, digest: str, key: str, *, reused: bool) -> Image:
-        """An image that the registry has, and the engine perhaps not."""
+        """An image that the registry has."""
         reference = f"{self.name}@{digest}"
-        return Image(reference, "digest", reused, self.reference(key), on_engine=False)
+        return Image(reference, "digest", reused, self.reference(key))
 
     async def push(self, images: EngineImages, image_id: str, key: str, log: LogSink) -> str:
         """Push an image of the engine; return its digest in the registry.

@@ -16,11 +16,11 @@ from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
 from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.json_values import check_value
-from agent.model.names import CONTAINERS, PRIORITIES, PROCESSES, did_you_mean
+from agent.model.names import CONTAINERS, KUBERNETES, PRIORITIES, PROCESSES, did_you_mean
 from agent.model.spec import Json, LaunchSpec, parse_spec
 
 DEFAULT_PRIORITY: Final = 2
-_KNOWN_RESOURCES: Final = (CONTAINERS, PROCESSES)
+_KNOWN_RESOURCES: Final = (CONTAINERS, PROCESSES, KUBERNETES)
 
 _RESOURCE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PLACEHOLDER: Final = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_.-]*)\s*\}\}")
@@ -138,7 +138,7 @@ def check_resource(name: str, path: str = "resource") -> str:
     if not _RESOURCE.fullmatch(name):
         raise InvalidInputError(
             f"`{path}`: '{name}' cannot be the name of a resource.",
-            hint=f"Our agents run {' and '.join(_KNOWN_RESOURCES)}; plugins may add others.",
+            hint=f"Our agents run {', '.join(_KNOWN_RESOURCES)}; plugins may add others.",
         )
     return name
 
@@ -147,7 +147,7 @@ def resource_warnings(resource: str | None) -> tuple[str, ...]:
     """A sentence about a resource that only a plugin's runner could run."""
     if resource is None or resource in _KNOWN_RESOURCES:
         return ()
-    known = " and ".join(f"'{name}'" for name in _KNOWN_RESOURCES)
+    known = ", ".join(f"'{name}'" for name in _KNOWN_RESOURCES)
     similar = did_you_mean(resource, _KNOWN_RESOURCES, "resource")
     return (
         f"No built-in runner runs '{resource}': its jobs wait for an agent that has a plugin "

@@ -17,7 +17,8 @@ from typing import Any, Final, Self
 from agent.config.execution import KubernetesRunnerConfig
 from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
-from agent.model.errors import JobError, LaunchError
+from agent.model.errors import ConfigError, JobError, LaunchError
+from agent.model.names import KUBERNETES
 from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, lease_from_labels
 from agent.ports.runner import (
@@ -60,7 +61,7 @@ _GONE_WITHIN: Final = 60.0
 class KubernetesRunner:
     """`RunnerPort` for one namespace of a cluster; an async context manager."""
 
-    resource = "kubernetes"
+    resource = KUBERNETES
 
     def __init__(self, control_plane_id: str, config: KubernetesRunnerConfig) -> None:
         self._control_plane_id = control_plane_id
@@ -99,10 +100,13 @@ class KubernetesRunner:
     # ------------------------------------------------------------------ before the start
 
     async def backend_id(self) -> str:
-        """See the port: the uid of the namespace `kube-system`, and the jobs' namespace."""
-        found = await self._api.get("/api/v1/namespaces/kube-system")
-        cluster = self._api.server if found is None else found["metadata"]["uid"]
-        return f"{cluster}/{self._namespace}"
+        """See the port: the uid of the jobs' namespace, which no other cluster has."""
+        found = await self._api.get(f"/api/v1/namespaces/{self._namespace}")
+        if found is None:
+            message = f"The cluster at {self._api.server} has no namespace '{self._namespace}'."
+            hint = f"Create it (`kubectl create namespace {self._namespace}`), or correct "
+            raise ConfigError(message, hint=hint + "`runners.kubernetes.namespace`.")
+        return str(found["metadata"]["uid"])
 
     def check(self, arguments: dict[str, Any]) -> None:
         """See the port."""

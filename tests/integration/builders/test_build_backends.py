@@ -149,7 +149,7 @@ async def test_without_a_destination_the_image_is_in_the_engine(
 ):
     made = on(environment=inside)
     image, log = await build(made, wanted())
-    assert image.on_engine
+    assert not image.needs_pull
     assert way.words in image.built_by
     assert f"built by {image.built_by}" in log.text
     assert output(way.host, image.reference) == f"{once} packages\nfirst\n"
@@ -173,12 +173,12 @@ async def test_with_a_destination_it_is_found_by_key_from_anywhere(
     await forget(made._images.engine, tmp_path.name)
     elsewhere = on(destination=destination, environment=inside, cache="other")
     found = await elsewhere.find(key)
-    assert (found.reference, found.on_engine, found.reused) == (image.reference, False, True)
+    assert (found.reference, found.needs_pull, found.reused) == (image.reference, True, True)
     images = PrebuiltImages(elsewhere._images.engine, pull="missing", registry=registry(inside))
     await images.resolve(found.reference, RecordingLog())
     assert output(way.host, found.reference) == f"{once} packages\nfirst\n"
     noted = await elsewhere.find(key)
-    assert noted.on_engine
+    assert not noted.needs_pull
     assert noted.reference == image.reference
 
 
@@ -290,6 +290,6 @@ async def test_a_buildkitd_builds_code_from_the_dockerfile_that_we_generate(
     (folder / "requirements.txt").write_text("six==1.16.0\n")
     way = ways["buildkitd"]
     image, log = await build(on_way(way), request_for(folder, base_image=base))
-    assert image.on_engine
+    assert not image.needs_pull
     assert "with requirements.txt" in log.text
     assert output(way.host, image.reference) == "hello 1.16.0\n"

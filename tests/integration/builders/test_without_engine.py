@@ -58,7 +58,7 @@ async def test_plan_key_build_and_push_need_no_engine(
     log = RecordingLog()
     image = await first.build(request, key, log)
     assert image.reference.startswith(f"{registries.address}/launch-test/alone@sha256:")
-    assert not image.on_engine
+    assert not image.needs_pull
     assert f"pushed to {registries.address}/launch-test/alone:{key[:40]}" in log.text
     other = make("other")
     assert await other.key(request) == key

@@ -34,10 +34,10 @@ class Registry:
         return self.held.get(reference.rpartition(":")[2])
 
 
-def builder(engine, threads, tmp_path, registry=None, **config):
+def builder(engine, threads, tmp_path, registry=None, *, runs_on_engine=True, **config):
     return DockerBuilder(
         BuilderConfig(**config), engine, tmp_path, threads=threads, environment={},
-        registry=registry or Registry(),
+        registry=registry or Registry(), runs_on_engine=runs_on_engine,
     )  # fmt: skip
 
 
@@ -149,16 +149,28 @@ async def test_with_a_destination_only_what_was_pushed_there_counts(
     assert len(registry.asked) == 1
 
 
+async def test_for_a_cluster_only_what_the_registry_has_is_found(fake, engine, threads, tmp_path):
+    fake.images[ID] = image(RepoDigests=[f"reg.example/x@{DIGEST}"])
+    registry = Registry()
+    made = builder(
+        engine, threads, tmp_path, registry, runs_on_engine=False, destination="reg.example/x"
+    )
+    assert await made.find(KEY) is None
+    registry.held[KEY[:40]] = DIGEST
+    found = await made.find(KEY)
+    assert (found.reference, found.needs_pull) == (f"reg.example/x@{DIGEST}", False)
+
+
 async def test_what_only_the_registry_has_is_found_there_and_to_be_pulled(
     fake, engine, threads, tmp_path
 ):
     registry = Registry(**{KEY[:40]: DIGEST})
     made = builder(engine, threads, tmp_path, registry, destination="reg.example/x")
     found = await made.find(KEY)
-    assert (found.reference, found.on_engine) == (f"reg.example/x@{DIGEST}", False)
+    assert (found.reference, found.needs_pull) == (f"reg.example/x@{DIGEST}", True)
     assert found.reused
     fake.images[found.reference] = image()
-    assert (await made.find(KEY)).on_engine
+    assert not (await made.find(KEY)).needs_pull
     named = {"repo": f"{NAMESPACE}pulled", "tag": KEY[:12]}
     assert ("POST", f"/images/{ID}/tag", named) in fake.requests
 

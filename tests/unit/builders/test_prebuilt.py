@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from agent.builders.prebuilt import PrebuiltImages
+from agent.builders.prebuilt import PrebuiltImages, RegistryImages
 from agent.docker.client import Engine
 from agent.model.cause import Cause
 from agent.model.errors import JobError, UnavailableError
@@ -201,3 +201,35 @@ async def test_progress_is_a_line_every_two_seconds(fake, ready, monkeypatch):
     log = RecordingLog()
     await ready().resolve(NAME, log)
     assert "1 layers done, 5 B of 10 B" in log.text
+
+
+class Registry:
+    """A registry that answers as it is told to."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    async def exists(self, reference):
+        if isinstance(self.answer, JobError):
+            raise self.answer
+        return self.answer
+
+
+async def test_for_a_cluster_an_image_is_pinned_by_its_registry_alone():
+    log = RecordingLog()
+    found = await RegistryImages(Registry(DIGEST), None).resolve("r.example/shelf/tool:1", log)
+    assert (found.reference, found.pinned_by) == (f"r.example/shelf/tool@{DIGEST}", "digest")
+    assert not found.needs_pull
+    assert DIGEST in log.text
+
+
+async def test_what_the_registry_does_not_show_to_the_agent_is_left_to_the_nodes():
+    log, refusal = RecordingLog(), JobError(Cause.IMAGE_AUTH, "it refuses the agent's login")
+    found = await RegistryImages(Registry(refusal), None).resolve("r.example/tool", log)
+    assert (found.reference, found.pinned_by) == ("r.example/tool", "tag")
+    assert "it refuses the agent's login" in log.text
+
+
+async def test_what_the_registry_has_not_is_refused_before_anything_is_created():
+    images = RegistryImages(Registry(None), None)
+    assert (await refused(images, "r.example/tool:9")).cause is Cause.IMAGE_NOT_FOUND

@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from agent.compose.backends import BackendContext, open_backends, open_registry
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
 from agent.model.capacity import Capacity
-from agent.model.errors import ConfigError
+from agent.model.errors import ConfigError, PolicyError
+from agent.ports.builder import BuildRequest
 
 NOWHERE = "unix:///nowhere/docker.sock"
 
@@ -78,6 +80,15 @@ async def test_what_jobs_run_on(
             await backends.detect_resources(settings, {})
     else:
         assert await backends.detect_resources(settings, {}) == chosen
+
+
+async def test_a_cluster_is_used_where_the_administrator_says_so(engine: str) -> None:
+    chosen = {"kubernetes": {"enabled": True}}
+    alone = config(runners=chosen | runners(containers=False, processes="auto", host=NOWHERE))
+    assert await backends.detect_resources(alone, {}) == ("kubernetes",)
+    beside = config(runners=chosen | runners(containers="auto", processes=True, host=engine))
+    every = ("local-container", "kubernetes", "local-process")
+    assert await backends.detect_resources(beside, {}) == every
 
 
 async def test_an_engine_that_never_answers_is_none(
@@ -167,6 +178,75 @@ async def test_containers_get_images_from_one_builder(
         made = backends.image_builder(offered, opened, settings.builder, registry)
     assert made.name == built_by
     assert isinstance(made, NoBuilder) == (built_by != "docker")
+
+
+@pytest.mark.parametrize(
+    ("control", "inside"),
+    [
+        ({"also_listen": ["10.0.0.5"]}, "http://10.0.0.5:1"),
+        ({"listen": "10.0.0.6", "also_listen": ["10.0.0.5"]}, "http://10.0.0.6:1"),
+        ({"also_listen": ["10.0.0.5"], "external_url": "https://l.example"}, "https://l.example"),
+        ({}, None),
+        ({"listen": "0.0.0.0", "also_listen": ["::1"]}, None),
+    ],
+)
+def test_pods_reach_an_embedded_control_plane_by_an_address_that_is_not_loopback(
+    threads: ThreadPoolExecutor, control: dict[str, Any], inside: str | None
+) -> None:
+    settings = config(control=control)
+    offered = replace(context(settings, threads), embedded_elsewhere=True)
+    if inside is not None:
+        assert backends._url_for_pods(offered) == inside
+        return
+    with pytest.raises(ConfigError, match="means the pod") as error:
+        backends._url_for_pods(offered)
+    assert "`control.also_listen`" in str(error.value)
+
+
+def test_pods_get_the_address_of_a_server_unless_it_is_loopback(
+    threads: ThreadPoolExecutor,
+) -> None:
+    offered = context(config(), threads)
+    with pytest.raises(ConfigError, match="cannot reach the control plane at http"):
+        backends._url_for_pods(offered)
+    far = "https://launch.example.org"
+    assert backends._url_for_pods(replace(offered, url=far)) == far
+
+
+@pytest.mark.parametrize(
+    ("builder", "built_by", "missing"),
+    [
+        ({}, None, "`builder.destination` is not set"),
+        ({"destination": "r.example/x"}, None, "no container engine answered"),
+        ({"destination": "r.example/x", "buildkit": "tcp://b:1"}, "docker", None),
+        ({"destination": "r.example/x", "type": "docker"}, "docker", None),
+        ({"type": "noop"}, None, "`builder.type: noop`"),
+    ],
+)
+async def test_what_builds_images_for_a_cluster(
+    threads: ThreadPoolExecutor,
+    tmp_path: Path,
+    builder: dict[str, str],
+    built_by: str | None,
+    missing: str | None,
+) -> None:
+    where = runners(containers=False, processes=False, host=NOWHERE)
+    settings = config(builder=builder, state_dir=str(tmp_path), runners=where)
+    offered = context(settings, threads, ("kubernetes",))
+    async with AsyncExitStack() as stack:
+        registry = await open_registry(stack, offered, None)
+        made = await backends._cluster_builder(stack, offered, settings.builder, registry)
+        if missing is None:
+            assert made.name == built_by
+            return
+        with pytest.raises(PolicyError, match=missing):
+            await made.preview(code_job(tmp_path))
+
+
+def code_job(folder: Path) -> BuildRequest:
+    return BuildRequest(
+        folder, folder, None, None, None, ("python", "main.py"), 1000, "e/p/n", "e", "e/q", {}
+    )
 
 
 def test_the_user_is_warned_of_missing_boundaries_and_unreachable_addresses(

@@ -94,12 +94,12 @@ async def test_what_only_a_registry_has_is_pulled_by_its_digest_before_it_runs()
 
     builder, builds, images = FakeBuilder(), Builds(timeout=60, concurrency=1), Far()
     name = "reg.example/x@sha256:" + "1" * 64
-    builder.built["cafe"] = Image(name, "digest", reused=True, name="x", on_engine=False)
+    builder.built["cafe"] = Image(name, "digest", reused=True, name="x", needs_pull=True)
     found = await builds.image(resolved(), builder, images, Lines())
     assert images.pulled == [name]
-    assert (found.reference, found.on_engine, found.name) == (name, True, "x")
+    assert (found.reference, found.needs_pull, found.name) == (name, False, "x")
     elsewhere = await builds.image(resolved(), builder, None, Lines())
-    assert not elsewhere.on_engine
+    assert elsewhere.needs_pull
     images.error = JobError(Cause.IMAGE_AUTH, "no entry")
     with pytest.raises(JobError, match="no entry"):
         await builds.image(resolved(), builder, images, Lines())
