@@ -36,7 +36,7 @@ from agent.model.units import format_size
 
 if TYPE_CHECKING:
     from agent.jobs.create import CreatedJob
-    from agent.jobs.request import Kind
+    from agent.jobs.request import JobKind
     from agent.remote.artifacts.versions import ArtifactVersions
     from agent.remote.user_operations import UserOperations
 
@@ -84,7 +84,7 @@ def job() -> None:
 def create(
     target: Target,
     *,
-    kind: "Kind",
+    kind: "JobKind",
     path: str,
     project: str | None,
     name: str | None,

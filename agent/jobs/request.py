@@ -12,7 +12,7 @@ from agent.model.names import DEFAULT_PROJECT
 from agent.model.redact import has_credential
 
 Json = dict[str, Any]
-Kind = Literal["git", "code", "image"]
+JobKind = Literal["git", "code", "image"]
 #: What a directory becomes: `git` asks for its repository, if the commit can be fetched.
 SourceChoice = Literal["auto", "git", "code"]
 
@@ -26,7 +26,7 @@ _GIT_SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
 class JobRequest:
     """A job to be made; `None` and empty mean not given. Paths are as they were written."""
 
-    kind: Kind
+    kind: JobKind
     #: URL of a repository, a directory or file of this machine, or an image.
     path: str
     entity: str

@@ -14,7 +14,7 @@ from agent.model.cause import Cause
 
 
 class Phase(StrEnum):
-    """The state of an item; see `TRANSITIONS`."""
+    """How far an item is; see `TRANSITIONS`. Not its `state`, which is a word of W&B's."""
 
     QUEUED = "QUEUED"
     LEASED = "LEASED"
@@ -104,7 +104,7 @@ def may_follow(before: Phase, after: Phase) -> bool:
     return before is after or after in TRANSITIONS[before]
 
 
-def wire_state(phase: Phase) -> str:
+def wandb_state(phase: Phase) -> str:
     """The item state that W&B's clients know for a phase.
 
     They know PENDING, LEASED, CLAIMED and FAILED; a finished item stays CLAIMED for them.
@@ -172,7 +172,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Policy forbade it; nothing ran."""
+    """Its specification is not valid or not allowed; nothing ran."""
 
     phase: ClassVar[Phase] = Phase.REFUSED
     cause: Cause

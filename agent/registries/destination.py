@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 from agent.model.errors import ConfigError, InvalidInputError
 from agent.model.job.image_reference import parse_image
 
-Kind = Literal["oci", "ecr", "google", "acr"]
+RegistryKind = Literal["oci", "ecr", "google", "acr"]
 
 _ECR: Final = re.compile(
     r"(?P<account>\d{12})\.dkr\.ecr\.(?P<region>[a-z0-9-]+)\.amazonaws\.com(?:\.cn)?"
@@ -25,7 +25,7 @@ _GOOGLE: Final = re.compile(r"(?P<region>[a-z0-9-]+)-docker\.pkg\.dev")
 _ACR: Final = re.compile(r"[\w-]+\.azurecr\.io")
 _GOOGLE_PARTS: Final = 3
 #: W&B's `registry.type` to ours.
-_TYPES: Final[Mapping[str, Kind]] = {"ecr": "ecr", "gcr": "google", "acr": "acr"}
+_TYPES: Final[Mapping[str, RegistryKind]] = {"ecr": "ecr", "gcr": "google", "acr": "acr"}
 _WHERE: Final = "builder.destination"
 
 
@@ -33,7 +33,7 @@ _WHERE: Final = "builder.destination"
 class Destination:
     """A repository, and the kind of its registry."""
 
-    kind: Kind
+    kind: RegistryKind
     #: With its host, without scheme, tag and digest.
     repository: str
     host: str
@@ -94,7 +94,7 @@ def read_registry(
     return found
 
 
-def _joined(kind: Kind, block: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
+def _joined(kind: RegistryKind, block: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     region = block.get("region") or environment.get("region")
     match kind:
         case "ecr":

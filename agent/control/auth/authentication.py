@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agent.control.auth import principals, run_tokens
 from agent.control.auth.keys import hash_key
-from agent.control.auth.policy import Kind, Principal
+from agent.control.auth.policy import CredentialKind, Principal
 from agent.control.services.audit import entry
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.store import accounts, audit, sign_ins
@@ -24,7 +24,7 @@ LIFETIME: Final[Mapping[Purpose, int]] = {"session": 7 * 86400, "link": 3600}
 _TOKEN_BYTES: Final = 32
 #: Before the hash in the cache: a key sent as a cookie is no session.
 _SESSION: Final = b"session:"
-_NOBODY: Final = Principal(kind=Kind.USER, key_id="", name="", default_entity="")
+_NOBODY: Final = Principal(kind=CredentialKind.USER, key_id="", name="", default_entity="")
 
 
 class Authenticator(Service):
@@ -123,7 +123,7 @@ class Authenticator(Service):
     def _by_session(self, tx: Tx, hashed: bytes) -> Principal | None:
         session = sign_ins.session(tx, hashed)
         found = session and principals.by_key(tx, accounts.key_by_id(tx, session.key_id))
-        if session is None or found is None or found.kind is not Kind.USER:
+        if session is None or found is None or found.kind is not CredentialKind.USER:
             return None
         return replace(found, signed_in_at=session.created_at)
 

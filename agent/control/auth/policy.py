@@ -32,11 +32,11 @@ class Action(StrEnum):
     WRITE_RUNS = "write runs"
 
 
-class Kind(StrEnum):
+class CredentialKind(StrEnum):
     """The kind of credential."""
 
     USER = "user"
-    #: A service key of an agent, bound to an entity and queues.
+    #: An agent key, bound to an entity and queues.
     AGENT = "agent"
     #: The token of one attempt.
     RUN = "run"
@@ -52,14 +52,14 @@ class RunScope:
     run_name: str
     #: `entity/project/name` of the artifacts that the launch spec names as inputs, as far as the
     #: item's author may read them; entities other than the run's own are possible.
-    inputs: frozenset[str] = frozenset()
+    input_paths: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
     """Who is calling, as `Authenticator.authenticate` returns it."""
 
-    kind: Kind
+    kind: CredentialKind
     #: Id of the key; for run tokens the item's id.
     key_id: str
     #: For messages: user name, agent key's name, or `run <id>`.
@@ -85,7 +85,7 @@ class Principal:
 #: The control plane as a caller of its own services, for metrics and retention: reads every
 #: entity. No key and no cookie authenticates as it.
 SYSTEM: Final = Principal(
-    kind=Kind.USER, key_id="", name="control plane", default_entity="", admin=True
+    kind=CredentialKind.USER, key_id="", name="control plane", default_entity="", admin=True
 )
 
 _READING: Final = frozenset({Action.READ, Action.READ_PROJECT})
@@ -95,14 +95,14 @@ _BY_ROLE: Final[Mapping[Role, frozenset[Action]]] = {
     | {Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS, Action.RUN_AGENT},
     Role.ADMIN: frozenset(Action),
 }
-_BY_KIND: Final[Mapping[Kind, frozenset[Action]]] = {
-    Kind.USER: frozenset(Action),
-    Kind.AGENT: _READING | {Action.RUN_AGENT},
-    Kind.RUN: frozenset({Action.READ_PROJECT, Action.WRITE_RUNS}),
+_BY_KIND: Final[Mapping[CredentialKind, frozenset[Action]]] = {
+    CredentialKind.USER: frozenset(Action),
+    CredentialKind.AGENT: _READING | {Action.RUN_AGENT},
+    CredentialKind.RUN: frozenset({Action.READ_PROJECT, Action.WRITE_RUNS}),
 }
 
 
-def may_ever(kind: Kind, action: Action) -> bool:
+def may_ever(kind: CredentialKind, action: Action) -> bool:
     """Whether a credential of this kind can be allowed to do this in some entity."""
     return action in _BY_KIND[kind]
 
@@ -115,7 +115,7 @@ class Policy:
 
     def allows(self, principal: Principal, entity: str, action: Action) -> bool:
         """Whether the principal may do this in the entity."""
-        if principal.kind is not Kind.USER:
+        if principal.kind is not CredentialKind.USER:
             return entity == principal.default_entity and may_ever(principal.kind, action)
         role = Role.ADMIN if principal.admin else principal.roles.get(entity)
         if role is None or action not in _BY_ROLE[role]:
@@ -139,10 +139,12 @@ class Policy:
         if self.reads_project(principal, entity, project):
             return True
         return principal.run is not None and f"{entity}/{project}/{collection}" in (
-            principal.run.inputs
+            principal.run.input_paths
         )
 
-    def sees_place(self, principal: Principal, entity: str, project: str | None = None) -> bool:
+    def sees_entity_or_project(
+        self, principal: Principal, entity: str, project: str | None = None
+    ) -> bool:
         """Whether an entity or a project as such may be shown, whatever is in it.
 
         A run token sees those of its inputs, too: clients read an input through them.
@@ -153,7 +155,7 @@ class Policy:
             return True
         below = f"{entity}/" if project is None else f"{entity}/{project}/"
         return principal.run is not None and any(
-            each.startswith(below) for each in principal.run.inputs
+            each.startswith(below) for each in principal.run.input_paths
         )
 
     def readable_entities(self, principal: Principal) -> frozenset[str] | None:
@@ -176,7 +178,7 @@ class Policy:
             raise no_such_entity(entity)
         if action is Action.RUN_AGENT and entity in principal.teams:
             hint = "In a team, agents run with an agent key; ask an administrator for one."
-        elif principal.kind is Kind.USER:
+        elif principal.kind is CredentialKind.USER:
             hint = f"Ask an administrator of '{entity}' for another role."
         else:
             hint = "Use a user's key."

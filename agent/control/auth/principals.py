@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from agent.control.auth.policy import Action, Kind, Policy, Principal, RunScope
+from agent.control.auth.policy import Action, CredentialKind, Policy, Principal, RunScope
 from agent.control.store import accounts, artifacts, history
 from agent.control.store.accounts import Role
 from agent.control.store.tx import AnyRow, Tx
@@ -23,10 +23,10 @@ def by_key(tx: Tx, row: AnyRow | None) -> Principal | None:
     if row is None:
         return None
     if row.kind == "user":
-        user = author(tx, row.user_id)
+        user = by_user(tx, row.user_id)
         return None if user is None else replace(user, key_id=row.id)
     return Principal(
-        kind=Kind.AGENT,
+        kind=CredentialKind.AGENT,
         key_id=row.id,
         name=row.name,
         default_entity=row.entity,
@@ -34,14 +34,14 @@ def by_key(tx: Tx, row: AnyRow | None) -> Principal | None:
     )
 
 
-def author(tx: Tx, user_id: str | None) -> Principal | None:
+def by_user(tx: Tx, user_id: str | None) -> Principal | None:
     """A user with the rights of now, whatever key is used; `None` when absent or disabled."""
     rows = [] if user_id is None else accounts.user_with_roles(tx, user_id)
     if not rows:
         return None
     memberships = [row for row in rows if row.entity is not None]
     return Principal(
-        kind=Kind.USER,
+        kind=CredentialKind.USER,
         key_id="",
         name=rows[0].name,
         default_entity=rows[0].home,
@@ -64,12 +64,12 @@ def by_attempt(
         return None
     over = row.finished_at is not None and row.finished_at + grace < tx.now
     waits = row.finished_at is None and Phase(row.phase) not in HELD
-    user = None if over or waits else author(tx, row.author_id)
+    user = None if over or waits else by_user(tx, row.author_id)
     if user is None or not policy.allows(user, row.run_entity, Action.WRITE_RUNS):
         return None
-    inputs = input_places(tx, row.run_spec, row.run_entity, row.project)
+    named = input_paths(tx, row.run_spec, row.run_entity, row.project)
     return Principal(
-        kind=Kind.RUN,
+        kind=CredentialKind.RUN,
         key_id=row.item_id,
         name=f"run {row.run_name}",
         default_entity=row.run_entity,
@@ -79,15 +79,15 @@ def by_attempt(
             row.project,
             row.run_name,
             frozenset(
-                place
-                for place in inputs
-                if policy.allows(user, place.partition("/")[0], Action.READ_PROJECT)
+                path
+                for path in named
+                if policy.allows(user, path.partition("/")[0], Action.READ_PROJECT)
             ),
         ),
     )
 
 
-def input_places(tx: Tx, run_spec: Json, entity: str, project: str) -> set[str]:
+def input_paths(tx: Tx, run_spec: Json, entity: str, project: str) -> set[str]:
     """`entity/project/name` of the artifacts that a launch spec names as the run's inputs.
 
     Those are its job, the slots of `overrides.artifacts`, and artifacts among the values of
@@ -97,36 +97,36 @@ def input_places(tx: Tx, run_spec: Json, entity: str, project: str) -> set[str]:
     given: Json = overrides if isinstance(overrides, dict) else {}
     slots = given.get("artifacts")
     named = [run_spec.get("job"), *(slots.values() if isinstance(slots, dict) else ())]
-    places, ids = set[str](), set[str]()
+    paths, ids = set[str](), set[str]()
     for text in named:
         if isinstance(text, str) and text:
-            _add_reference(text, entity, project, places, ids)
+            _add_reference(text, entity, project, paths, ids)
     for text in _references([slots, given.get("run_config")]):
-        _add_reference(text, entity, project, places, ids)
+        _add_reference(text, entity, project, paths, ids)
     if ids:
-        places |= {each.collection.path for each in artifacts.by_ids(tx, ids)}
-    return places
+        paths |= {each.collection.path for each in artifacts.by_ids(tx, ids)}
+    return paths
 
 
 def source_entities(tx: Tx, run_spec: Json, entity: str) -> set[str]:
     """Entities whose code a launch spec runs: of its job, and of a code artifact."""
     source = run_spec.get("source")
     code = source.get("artifact") if isinstance(source, dict) else None
-    places, ids = set[str](), set[str]()
+    paths, ids = set[str](), set[str]()
     for text in (run_spec.get("job"), code):
         if isinstance(text, str) and text:
-            _add_reference(text, entity, "", places, ids)
+            _add_reference(text, entity, "", paths, ids)
     found = {each.collection.entity for each in artifacts.by_ids(tx, ids)} if ids else set()
-    return found | {place.partition("/")[0] for place in places}
+    return found | {path.partition("/")[0] for path in paths}
 
 
-def _add_reference(text: str, entity: str, project: str, places: set[str], ids: set[str]) -> None:
+def _add_reference(text: str, entity: str, project: str, paths: set[str], ids: set[str]) -> None:
     """Add what a reference names; other texts name nothing."""
     try:
         if text.startswith(f"{_SCHEME}_id/"):
             ids.add(str(parse_code_reference(text).id))
         else:
-            places.add(parse_reference(text, entity=entity, project=project).job)
+            paths.add(parse_reference(text, entity=entity, project=project).job)
     except InvalidInputError:
         return
 

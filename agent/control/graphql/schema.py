@@ -22,7 +22,7 @@ from graphql import (
     is_list_type,
 )
 
-from agent.control.auth.policy import Action, Kind, may_ever
+from agent.control.auth.policy import Action, CredentialKind, may_ever
 from agent.control.graphql import (
     accounts,
     agents,
@@ -149,9 +149,9 @@ class ObjectPlace:
         policy, principal = context.plane.policy, context.principal
         match place:
             case EntityRecord(name=name):
-                return policy.sees_place(principal, name)
+                return policy.sees_entity_or_project(principal, name)
             case ProjectRecord(entity=entity, name=name):
-                return policy.sees_place(principal, entity, name)
+                return policy.sees_entity_or_project(principal, entity, name)
             case RunRecord(entity=entity, project=project):
                 return policy.reads_project(principal, entity, project)
             case CollectionRecord() if self.action is Action.READ_PROJECT:
@@ -224,8 +224,8 @@ def _with_context(resolver: RootResolver) -> Callable[..., Awaitable[Any]]:
 
 def _refuse_kinds(path: str, field: GraphQLField, action: Action | None) -> None:
     """Refuse credentials of kinds that can never do this, before the field is resolved."""
-    kinds = frozenset(kind for kind in Kind if action is None or may_ever(kind, action))
-    if kinds == frozenset(Kind) or action is None:
+    kinds = frozenset(kind for kind in CredentialKind if action is None or may_ever(kind, action))
+    if kinds == frozenset(CredentialKind) or action is None:
         return
     resolver, what = field.resolve or default_field_resolver, action.value
 

@@ -22,7 +22,7 @@ from agent.control.app_keys import (
     THROTTLE,
     peer_address,
 )
-from agent.control.auth.policy import Kind
+from agent.control.auth.policy import CredentialKind
 from agent.control.middleware.browser_security import is_cross_site
 from agent.control.middleware.errors import error_response
 from agent.model.errors import AuthenticationError
@@ -174,7 +174,7 @@ def _refusal(request: web.Request, access: RouteAccess | None) -> web.Response |
         return web.Response(status=303, headers={"Location": where})
     if principal is None:
         return _unauthenticated(request, AuthenticationError("No API key was sent."))
-    if access is RouteAccess.PAGE and principal.kind is not Kind.USER:
+    if access is RouteAccess.PAGE and principal.kind is not CredentialKind.USER:
         return error_response(request, 403, "FORBIDDEN", "Pages need the key of a user.")
     if access is None:
         return error_response(request, 404, "NOT_FOUND", f"There is nothing at {request.path}.")

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from agent.control.auth.authentication import Authenticator
 from agent.control.auth.keys import checked_key, hash_key, new_api_key
-from agent.control.auth.policy import Action, Kind, Principal, no_such_entity
+from agent.control.auth.policy import Action, CredentialKind, Principal, no_such_entity
 from agent.control.services.audit import audited
 from agent.control.services.context import read, write
 from agent.control.store import accounts, items, projects
@@ -99,14 +99,14 @@ class Accounts(Authenticator):
     @read
     def viewer(self, tx: Tx, principal: Principal) -> UserRecord | None:
         """The user behind a key; `None` for agent keys and run tokens."""
-        return accounts.user(tx, principal.name) if principal.kind is Kind.USER else None
+        return accounts.user(tx, principal.name) if principal.kind is CredentialKind.USER else None
 
     @read
     def entity(self, tx: Tx, principal: Principal, name: str | None = None) -> EntityRecord:
         """An entity the caller may read; the default one for `None`."""
         name = name or principal.default_entity
         found = accounts.entity(tx, name)
-        if found is None or not self._context.policy.sees_place(principal, name):
+        if found is None or not self._context.policy.sees_entity_or_project(principal, name):
             raise no_such_entity(name)
         return found
 
@@ -170,7 +170,7 @@ class Accounts(Authenticator):
         Raises:
             ConflictError: the caller administers as many teams as one user may.
         """
-        if principal.kind is not Kind.USER:
+        if principal.kind is not CredentialKind.USER:
             raise PermissionDeniedError(f"{principal.name} may not make teams: use a user's key.")
         limit = self._context.config.teams_per_user
         if not principal.admin and len(_administered_teams(tx, principal)) >= limit:
@@ -274,7 +274,9 @@ class Accounts(Authenticator):
     @read
     def members(self, tx: Tx, principal: Principal, entity: str) -> tuple[MemberRecord, ...]:
         """Members of an entity and invited users, by name."""
-        return accounts.member_list(tx, self._context.existing(tx, principal, entity, Action.READ))
+        return accounts.member_list(
+            tx, self._context.existing_entity(tx, principal, entity, Action.READ)
+        )
 
     @_changes_access
     @audited("member.set")
@@ -290,7 +292,7 @@ class Accounts(Authenticator):
             NotFoundError, PermissionDeniedError
             ConflictError: the personal entity's own user, or a team's last administrator.
         """
-        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.MANAGE_MEMBERS)
         accounts.entity(tx, entity, lock=True)
         member = _existing_user(tx, user)
         if role is not None:
@@ -314,7 +316,9 @@ class Accounts(Authenticator):
             NotFoundError: the caller is neither invited nor a member.
             ConflictError: the personal entity, or the team's last administrator.
         """
-        member = _existing_user(tx, principal.name) if principal.kind is Kind.USER else None
+        member = (
+            _existing_user(tx, principal.name) if principal.kind is CredentialKind.USER else None
+        )
         found = [one for one in accounts.member_list(tx, entity) if one.user == principal.name]
         if member is None or not found:
             raise no_such_entity(entity)
@@ -339,7 +343,7 @@ class Accounts(Authenticator):
             PermissionDeniedError: also in a browser session that is not fresh.
             InvalidInputError: the time until it expires.
         """
-        if principal.kind is not Kind.USER or user not in {None, principal.name}:
+        if principal.kind is not CredentialKind.USER or user not in {None, principal.name}:
             _administrators_only(principal, "make keys for others")
         _require_fresh_sign_in(tx, principal)
         owner = _existing_user(tx, user or principal.name)
@@ -356,11 +360,11 @@ class Accounts(Authenticator):
         *,
         expires_seconds: float | None = None,
     ) -> NewKey:
-        """Make a service key for agents; `queues=None` allows every queue of the entity.
+        """Make an agent key; `queues=None` allows every queue of the entity.
 
         Raises: as `create_key`.
         """
-        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.MANAGE_MEMBERS)
         _require_fresh_sign_in(tx, principal)
         for queue in queues or ():
             self._context.queue(tx, entity, queue)
@@ -388,7 +392,7 @@ class Accounts(Authenticator):
         if entity is None:
             owner = principal.user_id if user is None else _existing_user(tx, user).id
             return accounts.key_list(tx, user_id=owner or "")
-        entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.MANAGE_MEMBERS)
         return accounts.key_list(tx, entity_name=entity)
 
     @_changes_access
@@ -406,7 +410,7 @@ class Accounts(Authenticator):
         return found
 
     def _may_revoke(self, principal: Principal, key: KeyRecord) -> bool:
-        if principal.kind is not Kind.USER:
+        if principal.kind is not CredentialKind.USER:
             return False
         if key.entity is not None:
             return self._context.policy.allows(principal, key.entity, Action.MANAGE_MEMBERS)

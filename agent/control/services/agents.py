@@ -19,7 +19,7 @@ from agent.control.services.context import (
 from agent.control.services.leases import adopt
 from agent.control.services.notifications import topic_agent, topic_entity
 from agent.control.services.queues import queue_on_demand
-from agent.control.services.transitions import count_loss
+from agent.control.services.transitions import quarantine_or_count_loss
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.agents import AgentProtocol, AgentRecord, StopMode
 from agent.control.store.ids import new_id
@@ -64,7 +64,7 @@ class Agents(Service):
             InvalidInputError: no queue, a malformed name, no resource.
         """
         _check(registration)
-        entity = self._context.existing(tx, principal, registration.entity, Action.RUN_AGENT)
+        entity = self._context.existing_entity(tx, principal, registration.entity, Action.RUN_AGENT)
         # Locked, so that two registrations cannot take one name.
         accounts.entity(tx, entity, lock=True)
         self._refuse_rival(tx, entity, registration)
@@ -115,7 +115,7 @@ class Agents(Service):
         for row in _adoptable(tx, principal, agent.id):
             losses = row.lease_losses
             if died and Phase(row.phase) in UNSTARTED_HELD:
-                losses = count_loss(tx, row)
+                losses = quarantine_or_count_loss(tx, row)
             if losses is not None:
                 text = f"adopted by a new session of {agent.name}"
                 adopted.append(adopt(tx, self._context, row, agent, text, losses))
@@ -155,7 +155,7 @@ class Agents(Service):
         Raises:
             NotFoundError: the entity.
         """
-        owner = self._context.existing(tx, principal, entity, Action.READ)
+        owner = self._context.existing_entity(tx, principal, entity, Action.READ)
         rows = agents.of_entity(tx, owner, queue_id)
         return agents.records(tx, rows, self._context.config.agent_timeout)
 

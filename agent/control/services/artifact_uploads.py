@@ -85,7 +85,7 @@ class ArtifactUploads(Service):
                 artifact or a job.
         """
         checked_aliases(wanted.aliases)
-        entity = self._context.existing(tx, principal, wanted.entity, Action.WRITE_RUNS)
+        entity = self._context.existing_entity(tx, principal, wanted.entity, Action.WRITE_RUNS)
         wanted = _of_run(principal, wanted)
         if not _DIGEST.fullmatch(wanted.digest):
             message = f"The artifact's digest is '{wanted.digest[:64]}'."

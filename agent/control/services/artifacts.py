@@ -194,7 +194,7 @@ class Artifacts(Service):
         Raises:
             NotFoundError: the artifact, or the run's entity.
         """
-        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         check_run(principal, project, run_name)
         found = visible(self._context, principal, artifacts.by_id(tx, artifact_id))
         if found is None:

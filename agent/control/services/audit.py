@@ -6,7 +6,7 @@ from enum import StrEnum
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
-from agent.control.auth.policy import Action, Kind, Principal
+from agent.control.auth.policy import Action, CredentialKind, Principal
 from agent.control.services.context import Service, read
 from agent.control.services.paging import Page, cursor, page_of, page_size
 from agent.control.store import audit
@@ -47,7 +47,7 @@ class Audit(Service):
         if entity is None:
             self._server_administrators_only(principal)
         else:
-            entity = self._context.existing(tx, principal, entity, Action.MANAGE_MEMBERS)
+            entity = self._context.existing_entity(tx, principal, entity, Action.MANAGE_MEMBERS)
         rows, total = audit.page(tx, entity, before, size + 1)
         return page_of(rows, size, total, lambda record: record.seq)
 
@@ -71,7 +71,7 @@ def entry(
     """What `store.audit.append` writes about a caller's act."""
     return {
         "actor": principal.name,
-        "key_id": principal.key_id if principal.kind is not Kind.RUN else None,
+        "key_id": principal.key_id if principal.kind is not CredentialKind.RUN else None,
         "action": action,
         "entity": entity,
         "details": details,

@@ -7,7 +7,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from agent.config.control import ControlConfig
 from agent.control.auth import principals
-from agent.control.auth.policy import Action, Kind, Policy, Principal, no_such_entity
+from agent.control.auth.policy import Action, CredentialKind, Policy, Principal, no_such_entity
 from agent.control.auth.signing import SigningKeys
 from agent.control.services.notifications import Notifications
 from agent.control.services.schema_checks import Checker
@@ -72,7 +72,7 @@ class ServiceContext:
         `item` has `run_spec`. Rights may have changed since it was submitted, and the run gets
         a token that reads and writes for the author.
         """
-        user = principals.author(tx, item.author_id)
+        user = principals.by_user(tx, item.author_id)
         if user is None:
             return f"{item.author}, who submitted it, is no user of this server any more."
         if not self.policy.allows(user, item.entity, Action.SUBMIT):
@@ -84,8 +84,13 @@ class ServiceContext:
                 return f"{user.name}, who submitted it, may no longer read its job in '{entity}'."
         return None
 
-    def existing(self, tx: Tx, principal: Principal, name: str | None, action: Action) -> str:
-        """As `entity_of`, and it exists: administrators may name any."""
+    def existing_entity(
+        self, tx: Tx, principal: Principal, name: str | None, action: Action
+    ) -> str:
+        """As `entity_of`, for an entity that must exist.
+
+        An administrator passes the check of access for any name.
+        """
         entity = self.entity_of(principal, name, action)
         if principal.admin and accounts.entity(tx, entity) is None:
             raise no_such_entity(entity)
@@ -150,7 +155,7 @@ class ServiceContext:
     def agent(self, tx: Tx, principal: Principal, agent_id: str, *, lock: bool = False) -> AnyRow:
         """An agent's row, if the caller may act for it.
 
-        A service key acts only for agents that registered with it.
+        An agent key acts only for agents that registered with it.
 
         Raises:
             NotFoundError, PermissionDeniedError
@@ -165,7 +170,7 @@ class ServiceContext:
         if found is None or not self.policy.allows(principal, found.entity, Action.READ):
             raise no_such_agent(agent_id)
         self.policy.require(principal, found.entity, Action.RUN_AGENT)
-        if principal.kind is Kind.AGENT and found.key_id != principal.key_id:
+        if principal.kind is CredentialKind.AGENT and found.key_id != principal.key_id:
             raise PermissionDeniedError(
                 f"Agent '{found.name}' registered with another key.",
                 hint="Register again, or use the key it was registered with.",
@@ -174,7 +179,7 @@ class ServiceContext:
 
 
 class Service:
-    """Base of the services; `read`, `write` and `audited` make a method a transaction.
+    """Base of the services; `read`, `write` and `audit.audited` make a method a transaction.
 
     Most public methods are transactions. The others are `async` and call private transactions,
     for example after checks that would hold one up.
@@ -217,7 +222,7 @@ def write(
 
 
 def require_serves(principal: Principal, queue: str) -> None:
-    """Check that a service key is bound to this queue.
+    """Check that an agent key is bound to this queue.
 
     Raises:
         PermissionDeniedError

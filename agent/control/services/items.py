@@ -51,7 +51,7 @@ class Items(Service):
     def _submit(
         self, tx: Tx, principal: Principal, submission: Submission, passed: Passed
     ) -> ItemRecord:
-        entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
+        entity = self._context.existing_entity(tx, principal, submission.entity, Action.SUBMIT)
         item_id = made_before(tx, entity, submission)
         if item_id is None:
             self._check_waiting(tx, entity)
@@ -109,7 +109,7 @@ class Items(Service):
         passed: Passed,
         job_file: Json | None,
     ) -> DryRun:
-        entity = self._context.existing(tx, principal, submission.entity, Action.SUBMIT)
+        entity = self._context.existing_entity(tx, principal, submission.entity, Action.SUBMIT)
         name = submission.queue
         if not name or (name == DEFAULT_QUEUE and queues.by_name(tx, entity, name) is None):
             queue = unsaved_queue(entity, name)
@@ -158,7 +158,7 @@ class Items(Service):
             InvalidInputError: `first` or `after`.
         """
         size, before = page_size(first), cursor(after)
-        where = self._context.existing(tx, principal, entity, Action.READ)
+        where = self._context.existing_entity(tx, principal, entity, Action.READ)
         narrow = queue_id or (self._context.queue(tx, where, queue).id if queue else None)
         found, total = items.page(
             tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1

@@ -92,7 +92,7 @@ class Jobs(Service):
         self, tx: Tx, principal: Principal, entity: str | None, project: str
     ) -> tuple[JobRecord, ...]:
         """Jobs of a project that have a version, the last changed first."""
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = self._context.existing_entity(tx, principal, entity, Action.READ)
         found, _ = collections.page(tx, entity, project, kind=JOB_TYPE, after=None, limit=_LIMIT)
         ids = [collection.id for _, collection in found]
         counts = artifacts.version_counts(tx, ids)
@@ -113,7 +113,7 @@ class Jobs(Service):
         Raises:
             NotFoundError: the job, or the entity; the hint has similar names.
         """
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = self._context.existing_entity(tx, principal, entity, Action.READ)
         collection = collections.by_name(tx, entity, project, name)
         if collection is None or collection.type != JOB_TYPE:
             known = collections.names(tx, entity, project, JOB_TYPE)
@@ -189,7 +189,7 @@ def choose_job(
 def _find(
     tx: Tx, context: ServiceContext, principal: Principal, reference: JobReference
 ) -> ArtifactRecord:
-    context.existing(tx, principal, reference.entity, Action.READ)
+    context.existing_entity(tx, principal, reference.entity, Action.READ)
     collection = collections.by_name(tx, reference.entity, reference.project, reference.name)
     if collection is None:
         known = collections.names(tx, reference.entity, reference.project, JOB_TYPE)

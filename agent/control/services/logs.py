@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final
 
-from agent.control.auth.policy import Action, Kind, Principal
+from agent.control.auth.policy import Action, CredentialKind, Principal
 from agent.control.services.context import Service, ServiceContext, no_such_item, read, write
 from agent.control.services.notifications import topic_log
 from agent.control.store import history
@@ -54,7 +54,7 @@ class AttemptLogs(Service):
         """
         attempt = self._attempt(tx, principal, lease.item_id, lease.attempt)
         self._context.policy.require(principal, attempt.entity, Action.RUN_AGENT)
-        if attempt.agent_id is not None and principal.kind is Kind.AGENT:
+        if attempt.agent_id is not None and principal.kind is CredentialKind.AGENT:
             self._context.require_agent(tx, principal, attempt.agent_id)
         over = attempt.finished_at
         late = over is not None and over + self._context.config.token_grace < tx.now

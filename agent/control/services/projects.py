@@ -25,7 +25,7 @@ class Projects(Service):
     ) -> ProjectRecord | None:
         """A project; `None` when it does not exist, or the entity is hidden."""
         entity = entity or principal.default_entity
-        if not self._context.policy.sees_place(principal, entity, name):
+        if not self._context.policy.sees_entity_or_project(principal, entity, name):
             return None
         return projects.project(tx, entity, name)
 
@@ -35,7 +35,7 @@ class Projects(Service):
     ) -> Page[ProjectRecord]:
         """Projects by name."""
         size = page_size(first)
-        entity = self._context.existing(tx, principal, entity, Action.READ)
+        entity = self._context.existing_entity(tx, principal, entity, Action.READ)
         rows, total = projects.page(tx, entity, after or "", size + 1)
         return page_of(rows, size, total, lambda project: project.name)
 
@@ -50,7 +50,7 @@ class Projects(Service):
             PermissionDeniedError: the caller may not, or a run token and another project.
         """
         checked_project(name)
-        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         check_project(principal, name)
         return projects.ensure(tx, entity, name)
 
@@ -82,7 +82,7 @@ class Projects(Service):
     def _insert_config(
         self, tx: Tx, principal: Principal, entity: str, values: Json
     ) -> ResourceConfigRecord:
-        entity = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        entity = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         return projects.insert_config(tx, {"entity": entity, **values})
 
     @read

@@ -57,7 +57,7 @@ class Queues(Service):
         Raises:
             NotFoundError: the entity.
         """
-        owner = self._context.existing(tx, principal, entity, Action.READ)
+        owner = self._context.existing_entity(tx, principal, entity, Action.READ)
         return queues.of_entity(tx, owner)
 
     @read
@@ -67,7 +67,7 @@ class Queues(Service):
         Raises:
             NotFoundError: the entity, or the queue; near misses are offered.
         """
-        owner = self._context.existing(tx, principal, entity, Action.READ)
+        owner = self._context.existing_entity(tx, principal, entity, Action.READ)
         return self._context.queue(tx, owner, name)
 
     @read
@@ -124,7 +124,7 @@ class Queues(Service):
         values: dict[str, Any],
         mode: SaveMode,
     ) -> QueueRecord:
-        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         found = queues.by_name(tx, owner, name)
         if mode == "CREATE" or (mode == "EITHER" and found is None):
             config, variables = values.get("config", {}), values.get("template_variables", {})
@@ -155,7 +155,7 @@ class Queues(Service):
         Raises:
             AlreadyExistsError, InvalidInputError, NotFoundError
         """
-        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         values: dict[str, Any] = {"access": access, "prioritization": prioritization or "DISABLED"}
         if resource_config_id is not None:
             default = projects.config(tx, owner, resource_config_id)
@@ -195,7 +195,7 @@ class Queues(Service):
     def _upsert_wandb(
         self, tx: Tx, principal: Principal, entity: str, name: str, values: dict[str, Any]
     ) -> None:
-        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         found = queues.by_name(tx, owner, name)
         if found is None:
             new = {"prioritization": "DISABLED", **values}
@@ -208,7 +208,7 @@ class Queues(Service):
         self, tx: Tx, principal: Principal, entity: str | None, name: str, *, paused: bool
     ) -> QueueRecord:
         """Pause or resume claims; items are accepted all the time."""
-        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         found = self._context.queue(tx, owner, name)
         queues.change(tx, found.id, {"paused": paused})
         tx.notify(topic_queue(found.id), topic_entity(owner))
@@ -230,7 +230,7 @@ class Queues(Service):
             ConflictError: live items and no `force`; with it queued ones are stopped at
                 once and a stop is requested of the others.
         """
-        owner = self._context.existing(tx, principal, entity, Action.MANAGE_QUEUES)
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
         _remove(tx, self._context.queue(tx, owner, name), principal.name, force=force)
 
     @audited("queue.delete")

@@ -1,4 +1,7 @@
-"""Periodic work on the store: expired leases, lost agents, ended retry delays."""
+"""Periodic work on the store: expired leases, lost agents, ended retry delays.
+
+The quarantine is `transitions.quarantine_or_count_loss`.
+"""
 
 import asyncio
 import time
@@ -10,7 +13,7 @@ import structlog
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
-from agent.control.services.transitions import add_event, count_loss, end, requeue
+from agent.control.services.transitions import add_event, end, quarantine_or_count_loss, requeue
 from agent.control.store import agents, items
 from agent.control.store.tx import Tx
 from agent.model.cause import Cause
@@ -99,7 +102,7 @@ class Reaper(Service):
         requeued = quarantined = lost_contact = lost = 0
         for row in items.expired(tx, _BATCH):
             if Phase(row.phase) not in MAY_RUN:
-                losses = count_loss(tx, row)
+                losses = quarantine_or_count_loss(tx, row)
                 if losses is None:
                     quarantined += 1
                     continue

@@ -98,7 +98,7 @@ class Runs(Service):
             if run is None:
                 raise NotFoundError(f"There is no run with the id '{run_id}'.")
             return self._change(tx, run, change), False
-        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         project = project or UNNAMED_PROJECT
         check_run(principal, project, name)
         found = runs.by_name(tx, entity, project, name) if name else None
@@ -219,7 +219,7 @@ class Runs(Service):
         self, tx: Tx, principal: Principal, entity: str, project: str, name: str
     ) -> RunRecord:
         """A run of a project that the caller may write to."""
-        entity = self._context.existing(tx, principal, entity, Action.WRITE_RUNS)
+        entity = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         check_run(principal, project, name)
         run = runs.by_name(tx, entity, project, name)
         if run is None:
@@ -303,7 +303,7 @@ def readable_project(
     Raises:
         NotFoundError: the entity, or the project for a run token.
     """
-    owner = context.existing(tx, principal, entity, Action.READ_PROJECT)
+    owner = context.existing_entity(tx, principal, entity, Action.READ_PROJECT)
     if not context.policy.reads_project(principal, owner, project):
         raise NotFoundError(f"There is no project '{project}', or this key may not read it.")
     return owner

@@ -143,7 +143,7 @@ def _check_code(tx: Tx, context: ServiceContext, principal: Principal, spec: Lau
         return
     reference = parse_code_reference(spec.source.artifact)
     if reference.name is not None:
-        context.existing(tx, principal, reference.name.entity, Action.READ)
+        context.existing_entity(tx, principal, reference.name.entity, Action.READ)
         return
     found = artifacts.by_id(tx, str(reference.id))
     if found is not None and visible(context, principal, found) is None:

@@ -128,11 +128,12 @@ def requeue(
     move(tx, row, Phase.QUEUED, actor=actor, text=text, changes=changes)
 
 
-def count_loss(tx: Tx, row: AnyRow) -> int | None:
-    """Leases lost in a row, with this one; `None` when that quarantined the item.
+def quarantine_or_count_loss(tx: Tx, row: AnyRow) -> int | None:
+    """Quarantine an item that has lost its third lease in a row before a start.
 
-    An item that is to be stopped is not quarantined, and leases of W&B's agents do not count:
-    those let them expire on purpose.
+    Returns the leases lost in a row, with this one; `None`: the item is quarantined. An item that
+    is to be stopped is not quarantined, and leases of W&B's agents do not count: those let them
+    expire on purpose.
     """
     losses: int = row.lease_losses + (row.protocol != AgentProtocol.WANDB)
     if losses < _MAX_LEASE_LOSSES or row.stop_requested:
@@ -153,7 +154,7 @@ def end(
     actor: str | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> None:
-    """Store an attempt's outcome, and open another attempt if policy says so."""
+    """Store an attempt's outcome, and open another attempt if `retries.may_retry` allows it."""
     outcome = {
         "cause": cause.value,
         "message": message,
@@ -169,7 +170,7 @@ def end(
 
 
 def _retry(tx: Tx, row: AnyRow, phase: Phase) -> None:
-    """Open an attempt by policy; `retries` says after which delay."""
+    """Open an attempt by the item's `retries` or `on_lost`, after the delay of `retry_delay`."""
     number = row.retried + 1
     text = f"retried by policy, retry {number}"
     delay = retry_delay(phase, number)

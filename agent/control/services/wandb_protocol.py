@@ -50,7 +50,7 @@ class WandbProtocol(Service):
             NotFoundError: entity, queue or agent.
             PermissionDeniedError: the caller may not run agents there.
         """
-        owner = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
+        owner = self._context.existing_entity(tx, principal, entity, Action.RUN_AGENT)
         found = self._context.queue(tx, owner, queue)
         require_serves(principal, queue)
         agent = None if agent_id is None else self._context.agent(tx, principal, agent_id)
@@ -171,7 +171,7 @@ class WandbProtocol(Service):
         """
         if not queue_ids:
             raise InvalidInputError("The agent serves no queue.", hint="Name at least one.")
-        owner = self._context.existing(tx, principal, entity, Action.RUN_AGENT)
+        owner = self._context.existing_entity(tx, principal, entity, Action.RUN_AGENT)
         for queue_id in queue_ids:
             found = self._context.queue_by_id(tx, principal, queue_id, Action.RUN_AGENT)
             require_serves(principal, found.name)

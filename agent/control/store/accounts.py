@@ -70,7 +70,7 @@ class KeyRecord:
     """An API key without the key: only its hash is stored."""
 
     id: str
-    #: `user`, or `agent`: a service key bound to an entity and queues.
+    #: `user`, or `agent`: an agent key, bound to an entity and queues.
     kind: Literal["user", "agent"]
     name: str
     #: The last characters of the secret, by which users recognise the key.

@@ -35,7 +35,7 @@ from agent.control.store.tables import (
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Allocation, Capacity, Demand
 from agent.model.cause import Cause
-from agent.model.phase import MAY_RUN, Phase, wire_state
+from agent.model.phase import MAY_RUN, Phase, wandb_state
 from agent.model.redact import MASK
 from agent.model.spec import Json
 from agent.model.work import Lease
@@ -90,7 +90,7 @@ class ItemRecord:
     @property
     def state(self) -> str:
         """The state that W&B's clients know."""
-        return wire_state(self.phase)
+        return wandb_state(self.phase)
 
 
 @dataclass(frozen=True, slots=True)

@@ -298,7 +298,7 @@ agents: Final = Table(
     #: Of the process.
     Column("session", PlainText),
     Column("backend", PlainText),
-    #: The key it registered with: a service key may only act for its own agents.
+    #: The key it registered with: an agent key may only act for its own agents.
     Column("key_id", PlainText, nullable=False),
     Column("resources", JsonText, nullable=False),
     Column("capacity", JsonText),

@@ -24,7 +24,7 @@ from agent.model.json_schema import UnusableSchemaError, violations
 from agent.model.names import DEFAULT_QUEUE
 from agent.model.spec import Json
 
-Kind = Literal["number", "integer", "choice", "choices", "text", "json"]
+FieldKind = Literal["number", "integer", "choice", "choices", "text", "json"]
 
 #: Names of the form's fields for JSON objects.
 OTHERS: Final = "others"
@@ -33,7 +33,11 @@ VARIABLES: Final = "variables"
 _MAX_FIELDS: Final = 200
 #: Objects nested deeper are one field of JSON.
 _MAX_DEPTH: Final = 6
-_KINDS: Final[Mapping[str, Kind]] = {"number": "number", "integer": "integer", "string": "text"}
+_KINDS: Final[Mapping[str, FieldKind]] = {
+    "number": "number",
+    "integer": "integer",
+    "string": "text",
+}
 _BOOLEAN: Final = (True, False)
 _EXPECTED: Final = {"number": "a number, such as 0.01", "integer": "a whole number", "json": "JSON"}
 
@@ -44,7 +48,7 @@ class Field:
 
     #: Keys that lead to it in the run's configuration.
     path: tuple[str, ...]
-    kind: Kind
+    kind: FieldKind
     label: str
     description: str = ""
     placeholder: str = ""
@@ -249,7 +253,7 @@ def _of_property(schema: Json, path: tuple[str, ...]) -> Field:
     return _with_value(field, schema["default"]) if "default" in schema else field
 
 
-def _kind(schema: Json) -> tuple[Kind, Sequence[Any]]:
+def _kind(schema: Json) -> tuple[FieldKind, Sequence[Any]]:
     items = schema.get("items")
     if isinstance(schema.get("enum"), list):
         return "choice", schema["enum"]

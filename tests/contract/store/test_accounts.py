@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from agent.control.auth.policy import Kind, Principal
+from agent.control.auth.policy import CredentialKind, Principal
 from agent.control.services.runs import RunChange
 from agent.control.store.accounts import Role
 from agent.control.store.items import Submission
@@ -69,7 +69,7 @@ async def test_an_unknown_and_a_revoked_key_are_refused(world: World) -> None:
     accounts = world.plane.accounts
     made = await accounts.create_key(world.me, "laptop")
     principal = await accounts.authenticate(made.secret)
-    assert (principal.name, principal.kind) == ("ann", Kind.USER)
+    assert (principal.name, principal.kind) == ("ann", CredentialKind.USER)
     await accounts.revoke_key(world.me, made.record.id)
     for key in (made.secret, "launch-nonsense", "", "launchrun-nonsense"):
         with pytest.raises(AuthenticationError):
@@ -231,7 +231,7 @@ async def test_in_a_team_agents_run_with_an_agent_key(world: World, team: Team) 
     made = await accounts.create_agent_key(team.admin, "team", "robot", ("shared",))
     world.me = robot = await accounts.authenticate(made.secret)
     assert (robot.kind, robot.queues, await accounts.viewer(robot)) == (
-        Kind.AGENT,
+        CredentialKind.AGENT,
         ("shared",),
         None,
     )
@@ -309,7 +309,7 @@ async def test_a_run_token_holds_while_its_attempt_lives_and_a_grace_more(world:
     claim = await agent.claim_one()
     accounts = world.plane.accounts
     run = await accounts.authenticate(claim.run_token)
-    assert (run.kind, run.default_entity, run.run.item_id) == (Kind.RUN, "ann", item.id)
+    assert (run.kind, run.default_entity, run.run.item_id) == (CredentialKind.RUN, "ann", item.id)
     assert (await accounts.entity(run)).name == "ann"
     for ask in (
         world.plane.items.submit(run, wanted("ann", "default")),

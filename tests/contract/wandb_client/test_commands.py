@@ -15,7 +15,7 @@ import pytest
 from agent.config.execution import GitConfig
 from agent.jobs.create import CreatedJob, JobStore, create_job
 from agent.jobs.repository import Repositories
-from agent.jobs.request import JobRequest, Kind
+from agent.jobs.request import JobKind, JobRequest
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import ControlPlaneClient, Endpoint
 from tests.contract.wandb_client.environment import WandbClient
@@ -64,7 +64,7 @@ async def store(far: Plane, tmp_path: Path) -> AsyncIterator[JobStore]:
             yield JobStore(client, transfers, lambda: repositories)
 
 
-async def made_by_us(store: JobStore, kind: Kind, path: str, case: dict[str, Any]) -> CreatedJob:
+async def made_by_us(store: JobStore, kind: JobKind, path: str, case: dict[str, Any]) -> CreatedJob:
     said = {**case}
     aliases = tuple(said.pop("aliases", ()))
     entry_point = said.pop("entrypoint", None)

@@ -14,7 +14,7 @@ from graphql import (
     is_leaf_type,
 )
 
-from agent.control.auth.policy import Action, Kind, may_ever
+from agent.control.auth.policy import Action, CredentialKind, may_ever
 from agent.control.graphql import schema as schema_module
 from agent.control.graphql.schema import build_schema, field_policies
 from agent.control.store.accounts import Role
@@ -257,7 +257,7 @@ async def test_a_nested_field_is_refused_to_kinds_of_keys_that_can_never_use_it(
     """Beyond the root: such fields are only reached through fields that are refused already."""
     callers, _ = stage
     for path, action in POLICIES.items():
-        if action is None or may_ever(Kind.AGENT, action):
+        if action is None or may_ever(CredentialKind.AGENT, action):
             continue
         field = field_policies(SCHEMA)[path][0]
         principal = await wire.server.services.accounts.authenticate(callers["robot"].key)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent.control.auth.policy import Action, Kind, Policy, Principal
+from agent.control.auth.policy import Action, CredentialKind, Policy, Principal
 from agent.control.store.accounts import Role
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
@@ -12,7 +12,7 @@ MEMBER = READING | {Action.SUBMIT, Action.CONTROL_OWN, Action.WRITE_RUNS}
 
 def user(role: Role | None, *, team: bool = False, admin: bool = False) -> Principal:
     return Principal(
-        kind=Kind.USER,
+        kind=CredentialKind.USER,
         key_id="k",
         name="ann",
         default_entity="ann",
@@ -22,7 +22,7 @@ def user(role: Role | None, *, team: bool = False, admin: bool = False) -> Princ
     )
 
 
-def machine(kind: Kind) -> Principal:
+def machine(kind: CredentialKind) -> Principal:
     return Principal(kind=kind, key_id="k", name="robot", default_entity="e")
 
 
@@ -36,16 +36,16 @@ def machine(kind: Kind) -> Principal:
         (user(Role.ADMIN), set(Action)),
         (user(Role.ADMIN, team=True), set(Action) - {Action.RUN_AGENT}),
         (user(None, admin=True), set(Action)),
-        (machine(Kind.AGENT), READING | {Action.RUN_AGENT}),
-        (machine(Kind.RUN), {Action.READ_PROJECT, Action.WRITE_RUNS}),
+        (machine(CredentialKind.AGENT), READING | {Action.RUN_AGENT}),
+        (machine(CredentialKind.RUN), {Action.READ_PROJECT, Action.WRITE_RUNS}),
     ],
 )
 def test_each_role_may_do_this_and_nothing_else(principal: Principal, allowed: set) -> None:
     assert {action for action in Action if Policy().allows(principal, "e", action)} == allowed
 
 
-@pytest.mark.parametrize("kind", [Kind.AGENT, Kind.RUN])
-def test_machines_know_one_entity_only(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [CredentialKind.AGENT, CredentialKind.RUN])
+def test_machines_know_one_entity_only(kind: CredentialKind) -> None:
     assert not any(Policy().allows(machine(kind), "other", action) for action in Action)
 
 
@@ -65,7 +65,7 @@ def test_what_may_not_be_read_does_not_exist() -> None:
     [
         (user(Role.VIEWER), Action.SUBMIT, "another role"),
         (user(Role.ADMIN, team=True), Action.RUN_AGENT, "agent key"),
-        (machine(Kind.AGENT), Action.SUBMIT, "user's key"),
+        (machine(CredentialKind.AGENT), Action.SUBMIT, "user's key"),
     ],
 )
 def test_a_refusal_says_what_to_do(principal: Principal, action: Action, hint: str) -> None:

@@ -13,14 +13,14 @@ import pytest
 
 from agent.cli.job import services_from
 from agent.jobs.create import CreatedJob, JobStore, create_job
-from agent.jobs.request import JobRequest, Kind
+from agent.jobs.request import JobKind, JobRequest
 from agent.model.errors import AlreadyExistsError, InvalidInputError, UnreachableError
 from tests.unit.jobs.plane import Plane, Version
 
 CURRENT = ".".join(platform.python_version_tuple()[:2])
 
 
-def wanted(kind: Kind, path: object, **more: Any) -> JobRequest:
+def wanted(kind: JobKind, path: object, **more: Any) -> JobRequest:
     return JobRequest(kind=kind, path=str(path), entity="team", project="demo", **more)
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.auth.policy import Kind, Principal
+from agent.control.auth.policy import CredentialKind, Principal
 from agent.control.store.accounts import Role
 from agent.control.store.agents import AgentProtocol, AgentRecord
 from agent.control.store.history import AttemptRecord
@@ -91,7 +91,7 @@ ITEM = ItemRecord(
 
 
 def principal(name: str, role: Role) -> Principal:
-    return Principal(Kind.USER, "key", name, "ada", roles={"ada": role})
+    return Principal(CredentialKind.USER, "key", name, "ada", roles={"ada": role})
 
 
 def attempt(number: int, phase: Phase, job_bytes: int = 0) -> AttemptRecord:
