@@ -18,7 +18,7 @@ from agent.control.app_keys import (
     principal_of,
 )
 from agent.control.auth.authentication import LIFETIME
-from agent.control.auth.policy import Kind
+from agent.control.auth.policy import CredentialKind
 from agent.control.bodies import read_form
 from agent.control.web.rendering import RENDERER
 from agent.model.errors import AuthenticationError, PermissionDeniedError
@@ -54,7 +54,7 @@ async def sign_in(request: web.Request) -> web.Response:
         if wait is None:
             await request.app[PLANE].accounts.refused_sign_in(peer_address(request))
         return _failed("throttled" if wait else "key")
-    if principal.kind is not Kind.USER:
+    if principal.kind is not CredentialKind.USER:
         return _failed("kind")
     principal = replace(principal, address=peer_address(request))
     session = await request.app[PLANE].accounts.sign_in(principal)
@@ -76,7 +76,7 @@ async def create_link(request: web.Request) -> web.Response:
     A session makes none: a stolen cookie would get itself a fresh sign-in.
     """
     principal = principal_of(request)
-    if principal.kind is not Kind.USER or not request.get(BY_HEADER, False):
+    if principal.kind is not CredentialKind.USER or not request.get(BY_HEADER, False):
         raise PermissionDeniedError("Only the key of a user can create a sign-in link.")
     token = await request.app[PLANE].accounts.create_link(principal)
     return web.json_response({"url": f"{base_url(request)}/login/link?token={token}"})
