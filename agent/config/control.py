@@ -55,6 +55,10 @@ class ControlConfig(Model):
     max_answer: Size = 32 * 1024**2
     #: One file of an artifact.
     max_file: Size = 16 * 1024**3
+    #: All artifacts, files of runs and logs of one entity; further ones are refused.
+    max_stored: Size = 1024**4
+    #: One log: of an attempt's setup, or its job's output; the rest is not stored.
+    max_log: Size = 1024**3
     #: The list of an artifact's files.
     max_manifest: Size = 128 * 1024**2
     #: How long URLs for uploads and downloads are valid.

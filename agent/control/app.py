@@ -124,8 +124,8 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[PLANE] = plane
         app[COOKIE] = f"launch_session_{plane.control_plane_id[:8]}"
         folder = await open_folder(config.data_dir)
-        app[CONTENTS] = ContentStore(folder, plane.contents, config.max_file)
-        app[RUN_FILES] = RunFileStore(folder, config.max_file)
+        app[CONTENTS] = ContentStore(folder, plane.contents, plane.stored, config.max_file)
+        app[RUN_FILES] = RunFileStore(folder, plane.stored, config.max_file)
         app[LOGS] = LogStore(folder)
         await plane.reaper.start()
         retention = Retention(plane, app[LOGS], app[CONTENTS], app[RUN_FILES])

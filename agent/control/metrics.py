@@ -43,11 +43,20 @@ class Metrics:
         self._agents = Gauge(
             "launch_agents", "Agents.", ("entity", "status"), registry=self._registry
         )
+        self._stored = Gauge(
+            "launch_stored_bytes",
+            "Bytes of artifacts, logs and files of runs.",
+            ("entity", "kind"),
+            registry=self._registry,
+        )
 
     async def expose(self, plane: Services) -> bytes:
         """The metrics as text for Prometheus; gauges are read from the store."""
         self._items.clear()
         self._agents.clear()
+        self._stored.clear()
+        for row in await plane.stored.every():
+            self._stored.labels(row.entity, row.kind).set(row.bytes)
         for entity in [each.name for each in await plane.accounts.entities(SYSTEM)]:
             queues = {queue.id: queue.name for queue in await plane.queues.list(SYSTEM, entity)}
             counts = await plane.queues.counts(SYSTEM, list(queues))

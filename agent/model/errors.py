@@ -15,6 +15,7 @@ __all__ = [
     "InvalidInputError",
     "JobError",
     "LaunchError",
+    "LogFullError",
     "NotFoundError",
     "PermissionDeniedError",
     "PolicyError",
@@ -112,6 +113,12 @@ class FencedError(LaunchError):
     """The attempt belongs to another agent by now: stop, and touch nothing."""
 
     code = "FENCED"
+
+
+class LogFullError(LaunchError):
+    """A log has as many bytes as the control plane stores of one."""
+
+    code = "LOG_FULL"
 
 
 class JobError(LaunchError):

@@ -9,7 +9,13 @@ from typing import Final
 import structlog
 
 from agent.model.cause import Cause
-from agent.model.errors import FencedError, JobError, LaunchError, UnreachableError
+from agent.model.errors import (
+    FencedError,
+    JobError,
+    LaunchError,
+    LogFullError,
+    UnreachableError,
+)
 from agent.model.redact import Redactor, StreamRedactor
 from agent.model.units import format_size
 from agent.model.work import Lease
@@ -75,6 +81,8 @@ class LogSender:
         self._buffer = bytearray()
         self._rewound = False
         self._fenced = False
+        #: The control plane stores no more of this log.
+        self.full: LogFullError | None = None
         self._closing = False
         #: The control plane does not answer.
         self.unreachable = False
@@ -95,10 +103,11 @@ class LogSender:
 
         Raises:
             LogLostError: write again from its `end` on.
+            LogFullError: the control plane stores no more of this log.
         """
         view = memoryview(data)
         while view and not self._fenced:
-            self._check_rewound()
+            self._check()
             room = BUFFER_SIZE - len(self._buffer)
             if room <= 0:
                 await self._wait_for_room()
@@ -112,13 +121,14 @@ class LogSender:
 
         Raises:
             LogLostError: stored bytes were lost; write again.
+            LogFullError: the control plane stores no more of this log.
         """
         self._closing = True
         try:
-            while self._buffer and not self._fenced:
+            while self._buffer and not self._fenced and self.full is None:
                 self._wake()
                 await self._wait_for_room()
-            self._check_rewound()
+            self._check()
         finally:
             self._closing = False
 
@@ -137,7 +147,9 @@ class LogSender:
         self._emptied.clear()
         await self._emptied.wait()
 
-    def _check_rewound(self) -> None:
+    def _check(self) -> None:
+        if self.full is not None:
+            raise self.full
         if self._rewound:
             self._rewound = False
             raise LogLostError(self.acknowledged)
@@ -155,6 +167,12 @@ class LogSender:
             except FencedError:
                 self._fenced = True
                 self._cancellation.send(CancelReason.FENCED)
+            except LogFullError as error:
+                structlog.get_logger().warning("the rest of a log is dropped", error=str(error))
+                self._buffer.clear()
+                self.full, self.refusal = error, error.message
+                self._emptied.set()
+                return
             except LaunchError as error:
                 # Keep the bytes and retry, whatever the error: an attempt that the server does
                 # not know any more is fenced by its next renewal.
@@ -235,22 +253,28 @@ class SetupLog:
         await self._write(self._masked.feed(data))
 
     async def _write(self, masked: bytes) -> None:
-        try:
-            await self._sender.write(masked)
-        except LogLostError:
-            await self._sender.write(b"launch: an earlier part of this log was lost\n" + masked)
+        with suppress(LogFullError):
+            try:
+                await self._sender.write(masked)
+            except LogLostError:
+                lost = b"launch: an earlier part of this log was lost\n"
+                await self._sender.write(lost + masked)
 
     async def finished(self, stall: float) -> bool:
-        """Wait until everything is stored; false when nothing was stored for `stall` seconds."""
+        """Wait until everything is stored; false when nothing was stored for `stall` seconds.
+
+        Also false when the control plane stores no more of it.
+        """
         flushing = asyncio.create_task(self._flush(), name="flush-setup")
         try:
-            return await _wait_while_progressing(flushing, self._sender, stall)
+            ended = await _wait_while_progressing(flushing, self._sender, stall)
         finally:
             await cancel_task(flushing)
+        return ended and self._sender.full is None
 
     async def _flush(self) -> None:
         await self._write(self._masked.flush())
-        with suppress(LogLostError):
+        with suppress(LogLostError, LogFullError):
             await self._sender.flush()
 
 
@@ -331,8 +355,12 @@ class JobLog:
         """Wait until the whole log is stored; false when nothing was stored for `stall` seconds.
 
         Either the runner's stream did not end, or the control plane answers and stores nothing.
+        Also false when the control plane stores no more of this log.
         """
-        return self._task is None or await _wait_while_progressing(self._task, self._sender, stall)
+        if self._task is None:
+            return True
+        ended = await _wait_while_progressing(self._task, self._sender, stall)
+        return ended and self._sender.full is None
 
     async def close(self) -> None:
         """Stop following; the backend keeps what was not read. May be called twice."""
@@ -349,6 +377,8 @@ class JobLog:
                 structlog.get_logger().warning(
                     "the control plane lost log bytes; sending them again", end=error.end
                 )
+            except LogFullError:
+                return
             except (LaunchError, OSError) as error:
                 if str(error) != logged:
                     structlog.get_logger().warning(

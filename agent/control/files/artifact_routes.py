@@ -94,7 +94,8 @@ async def put_run_file(request: web.Request) -> web.Response:
     _signed_urls(request).check(subject, *_signature(request))
     announced = request.headers.get("Content-MD5")
     md5 = None if announced is None else decoded(announced).hex()
-    await request.app[RUN_FILES].put(info["run"], info["name"], pieces(request), md5)
+    place = (info["entity"], info["run"], info["name"])
+    await request.app[RUN_FILES].put(*place, pieces(request), md5)
     return web.Response()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -18,6 +18,7 @@ from agent.control.files.storage import (
     verified_download,
 )
 from agent.control.services.contents import Contents
+from agent.control.services.stored_bytes import Arrival, StoredBytes
 from agent.control.store.contents import ContentRecord
 from agent.model.errors import NotFoundError, TooLargeError
 
@@ -51,9 +52,12 @@ class ContentStore:
     recorded second deletes its own bytes.
     """
 
-    def __init__(self, store: ObjectStore, rows: Contents, max_bytes: int) -> None:
+    def __init__(
+        self, store: ObjectStore, rows: Contents, stored: StoredBytes, max_bytes: int
+    ) -> None:
         self._store = store
         self._rows = rows
+        self._stored = stored
         self._max = max_bytes
 
     async def put(
@@ -64,9 +68,16 @@ class ContentStore:
         Raises:
             DigestMismatchError: other bytes than announced.
             TooLargeError: more than the control plane accepts.
+            QuotaExceededError: more than the entity may store.
             StorageFullError: no space.
         """
-        upload = VerifiedUpload(chunks, md5, self._max)
+        async with self._stored.arriving(entity) as arrival:
+            upload = VerifiedUpload(chunks, md5, self._max, arrival.add)
+            return await self._put(entity, md5, upload, announced)
+
+    async def _put(
+        self, entity: str, md5: str, upload: VerifiedUpload, announced: int | None
+    ) -> int:
         key = f"{_FOLDER}/{entity}/{secrets.token_hex(16)}"
         with storage_errors(f"Storing {md5}"):
             if announced is not None and announced <= _SMALL:
@@ -92,8 +103,23 @@ class ContentStore:
         that were written before one that is wrong stay stored.
 
         Raises:
-            DigestMismatchError, StorageFullError: as `put`.
+            DigestMismatchError, QuotaExceededError, StorageFullError: as `put`.
         """
+        async with AsyncExitStack() as stack:
+            return await self._put_all(self._counted(arriving, stack))
+
+    async def _counted(
+        self, arriving: AsyncIterator[SmallContent], stack: AsyncExitStack
+    ) -> AsyncIterator[SmallContent]:
+        counts: dict[str, Arrival] = {}
+        async for one in arriving:
+            if one.entity not in counts:
+                entered = self._stored.arriving(one.entity)
+                counts[one.entity] = await stack.enter_async_context(entered)
+            counts[one.entity].add(len(one.data))
+            yield one
+
+    async def _put_all(self, arriving: AsyncIterator[SmallContent]) -> int:
         written: list[ContentRecord] = []
         writing: set[asyncio.Task[None]] = set()
         try:

@@ -6,14 +6,15 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import LOGS, PLANE, STOPPING, WAITED, principal_of
+from agent.control.app_keys import CONFIG, LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.bodies import read_bytes
 from agent.control.files.logs import LogKey
 from agent.control.middleware.access import authenticate
 from agent.control.services.logs import LogState
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.history import Channel
-from agent.model.errors import AuthenticationError, InvalidInputError, NotFoundError
+from agent.model.errors import AuthenticationError, InvalidInputError, LogFullError, NotFoundError
+from agent.model.units import format_size
 from agent.model.work import Lease
 
 PATH: Final = "/launch/items/{item}/attempts/{attempt}/logs/{channel}"
@@ -35,10 +36,16 @@ async def append_log(request: web.Request) -> web.Response:
     lease = Lease(key.item_id, key.attempt, _number(request, "epoch"))
     offset = _number(request, "offset")
     plane, principal = request.app[PLANE], principal_of(request)
-    await plane.logs.check_append(principal, lease)
+    entity = await plane.logs.check_append(principal, lease)
     data = await read_bytes(request, _MAX_POST)
-    end = await request.app[LOGS].append(key, offset, data)
-    await plane.logs.record_length(lease, channel, end)
+    limit = request.app[CONFIG].max_log
+    if offset + len(data) > limit:
+        message = f"The control plane stores {format_size(limit)} of one log."
+        raise LogFullError(message, hint="The limit is `control.max_log`.")
+    async with plane.stored.arriving(entity) as arrival:
+        arrival.add(len(data))
+        end = await request.app[LOGS].append(key, offset, data)
+        await plane.logs.record_length(lease, channel, end)
     return web.json_response({"end": end})
 
 

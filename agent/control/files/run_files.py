@@ -8,34 +8,51 @@ from urllib.parse import quote
 from obstore.store import ObjectStore
 
 from agent.control.files.storage import check_md5, delete_below, storage_errors
-from agent.model.errors import InvalidInputError, TooLargeError
+from agent.control.services.stored_bytes import Arrival, StoredBytes
+from agent.model.errors import InvalidInputError, NotFoundError, TooLargeError
 from agent.model.job.paths import inside
 
 _FOLDER: Final = "run-files"
 _PARTS: Final = 2
+#: It is one name in a folder, and the store adds some characters while it writes.
+_LONGEST: Final = 240
 
 
 class RunFileStore:
     """Files of runs by name; a later upload replaces an earlier one."""
 
-    def __init__(self, store: ObjectStore, max_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, stored: StoredBytes, max_bytes: int) -> None:
         self._store = store
+        self._stored = stored
         self._max = max_bytes
 
     async def put(
-        self, run_id: str, name: str, chunks: AsyncIterator[bytes], md5: str | None = None
+        self,
+        entity: str,
+        run_id: str,
+        name: str,
+        chunks: AsyncIterator[bytes],
+        md5: str | None = None,
     ) -> None:
         """Store a file once all of it has arrived, with this MD5 (hexadecimal) if one is given.
 
         Raises:
             TooLargeError: larger than the control plane accepts.
+            QuotaExceededError: more than the entity may store.
             DigestMismatchError: other bytes than announced.
             InvalidInputError: a path outside of the run's folder.
+            NotFoundError: the run was deleted meanwhile.
         """
-        with storage_errors(f"Storing {name} of run {run_id}"):
-            key = f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
-            limited = _limited(chunks, self._max, md5)
-            await self._store.put_async(key, limited, max_concurrency=_PARTS)
+        key = f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
+        async with self._stored.arriving(entity) as arrival:
+            limited = _limited(chunks, self._max, arrival, md5)
+            with storage_errors(f"Storing {name} of run {run_id}"):
+                await self._store.put_async(key, limited, max_concurrency=_PARTS)
+            try:
+                await self._stored.save_run_file(entity, run_id, name, arrival.size)
+            except NotFoundError:
+                await self.delete_run(run_id)
+                raise
 
     async def runs(self) -> list[str]:
         """Ids of all runs that have files."""
@@ -53,22 +70,27 @@ def checked_run_file(name: str) -> str:
     """The path of a file in its run's folder.
 
     Raises:
-        InvalidInputError: it is outside of that folder.
+        InvalidInputError: it is outside of that folder, or too long.
     """
     if inside(name, "run's file") == "":
         raise InvalidInputError(f"'{name}' is not the path of a file.")
+    if len(quote(name, safe="")) > _LONGEST:
+        message = f"The path '{name[:80]}…' of a run's file has more than {_LONGEST} characters."
+        raise InvalidInputError(
+            message, hint="Characters beyond ASCII, and `/`, count several times."
+        )
     return name
 
 
 async def _limited(
-    chunks: AsyncIterator[bytes], limit: int, md5: str | None
+    chunks: AsyncIterator[bytes], limit: int, arrival: Arrival, md5: str | None
 ) -> AsyncIterator[bytes]:
-    size, received = 0, hashlib.md5(usedforsecurity=False)
+    received = hashlib.md5(usedforsecurity=False)
     async for chunk in chunks:
-        size += len(chunk)
+        arrival.add(len(chunk))
         received.update(chunk)
-        if size > limit:
+        if arrival.size > limit:
             raise TooLargeError(f"The file is larger than the {limit} bytes that are allowed.")
         yield chunk
     if md5 is not None:
-        check_md5(md5, received, size)
+        check_md5(md5, received, arrival.size)

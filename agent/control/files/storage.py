@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -102,10 +102,16 @@ def check_md5(announced: str, received: "hashlib._Hash", size: int) -> None:
 
 
 class VerifiedUpload:
-    """Passes chunks on; raises at the limit, or after the last one if the MD5 is another."""
+    """Passes chunks on; raises at the limit, or after the last one if the MD5 is another.
 
-    def __init__(self, chunks: AsyncIterator[bytes], md5: str, limit: int) -> None:
+    `count` is called with the size of each chunk, and may raise as well.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], md5: str, limit: int, count: Callable[[int], None]
+    ) -> None:
         self._chunks = chunks
+        self._count = count
         self._md5 = md5
         self._limit = limit
         self._pull: asyncio.Task[Any] | None = None
@@ -130,6 +136,7 @@ class VerifiedUpload:
             if self.size > self._limit:
                 message = f"The upload is larger than the {self._limit} bytes that are allowed."
                 raise TooLargeError(message, hint="Leave data out of the code directory.")
+            self._count(len(chunk))
             received.update(chunk)
             yield chunk
             self._pull = asyncio.current_task()

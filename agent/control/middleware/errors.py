@@ -20,6 +20,9 @@ STATUS: Final = {
     "CONFLICT": 409,
     "FENCED": 409,
     "TOO_LARGE": 413,
+    # Clients repeat what is refused with 429 or 507, and somebody has to delete something first.
+    "QUOTA_EXCEEDED": 413,
+    "LOG_FULL": 413,
     "RANGE_NOT_SATISFIABLE": 416,
     "DIGEST_MISMATCH": 422,
     "UNREACHABLE": 503,

@@ -20,6 +20,7 @@ from agent.control.services.context import Service, read, write
 from agent.control.services.jobs import JOB_TYPE
 from agent.control.services.leases import add_warning
 from agent.control.services.runs import check_run
+from agent.control.services.stored_bytes import check_room
 from agent.control.store import artifact_files, artifacts, collections, contents, items, projects
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
@@ -148,11 +149,16 @@ class ArtifactUploads(Service):
 
         Those are protected from removal for a day.
 
-        Raises: as `save_manifest`.
+        Raises:
+            QuotaExceededError: some need an upload, and the entity may not store more.
+            NotFoundError, PermissionDeniedError, ConflictError: as `save_manifest`.
         """
         found = self._pending(tx, principal, artifact_id)
-        known = contents.stored_contents(tx, found.collection.entity, md5s)
-        contents.touch(tx, found.collection.entity, known)
+        entity = found.collection.entity
+        known = contents.stored_contents(tx, entity, md5s)
+        if len(known) < len(set(md5s)):
+            check_room(tx, entity, self._context.config.max_stored)
+        contents.touch(tx, entity, known)
         artifacts.change(tx, found.id, {})
         return found, frozenset(known)
 

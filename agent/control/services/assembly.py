@@ -26,6 +26,7 @@ from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
 from agent.control.services.runs import Runs
 from agent.control.services.schema_checks import Checker
+from agent.control.services.stored_bytes import StoredBytes
 from agent.control.services.submitted_keys import encrypt_again
 from agent.control.services.wandb_protocol import WandbProtocol
 from agent.control.store import accounts
@@ -58,6 +59,7 @@ class Services:
     artifacts: Artifacts
     uploads: ArtifactUploads
     contents: Contents
+    stored: StoredBytes
     jobs: Jobs
     logs: AttemptLogs
     reaper: Reaper
@@ -149,6 +151,7 @@ def assemble(context: ServiceContext) -> Services:
         artifacts=Artifacts(context),
         uploads=ArtifactUploads(context),
         contents=Contents(context),
+        stored=StoredBytes(context),
         jobs=Jobs(context),
         logs=logs,
         reaper=Reaper(context, logs),

@@ -1,13 +1,14 @@
 """The database's half of contents: which bytes are stored, and under which keys."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from agent.control.services.context import Service, ServiceContext, read, write
-from agent.control.store import artifacts, contents
+from agent.control.store import artifacts, contents, stored_bytes
 from agent.control.store.contents import ContentRecord
 from agent.control.store.tx import Tx
 from agent.model.job.digest import encoded
@@ -68,12 +69,12 @@ class Contents(Service):
         self, tx: Tx, new: Sequence[ContentRecord]
     ) -> dict[tuple[str, str], ContentRecord]:
         """As `record`, for several: the valid rows by entity and MD5."""
+        known = _stored(tx, new)
         contents.save(tx, new)
-        found: dict[tuple[str, str], ContentRecord] = {}
-        for entity in {each.entity for each in new}:
-            md5s = [each.md5 for each in new if each.entity == entity]
-            known = contents.stored_contents(tx, entity, md5s)
-            found.update(((entity, md5), content) for md5, content in known.items())
+        found = _stored(tx, new)
+        # After a commit whose answer was lost the same contents come again.
+        inserted = {each.key for place, each in found.items() if place not in known}
+        _count(tx, [each for each in new if each.key in inserted], 1)
         return found
 
     @write
@@ -103,9 +104,29 @@ class Contents(Service):
         digests = {encoded(bytes.fromhex(each.md5)): each for each in unused}
         manifests = contents.manifest_digests(tx, digests)
         keys = [each.key for digest, each in digests.items() if digest not in manifests]
-        return contents.delete_unused(tx, keys, before.timestamp())
+        deleted = contents.delete_unused(tx, keys, before.timestamp())
+        _count(tx, deleted, -1)
+        return deleted
 
     @read
     def known_keys(self, tx: Tx, keys: Collection[str]) -> set[str]:
         """Those of the keys of the object store that belong to contents."""
         return contents.known_keys(tx, keys)
+
+
+def _stored(tx: Tx, wanted: Sequence[ContentRecord]) -> dict[tuple[str, str], ContentRecord]:
+    """The rows of contents that are stored, by entity and MD5."""
+    found: dict[tuple[str, str], ContentRecord] = {}
+    for entity in {each.entity for each in wanted}:
+        md5s = [each.md5 for each in wanted if each.entity == entity]
+        known = contents.stored_contents(tx, entity, md5s)
+        found.update(((entity, md5), content) for md5, content in known.items())
+    return found
+
+
+def _count(tx: Tx, changed: Sequence[ContentRecord], sign: int) -> None:
+    """Change the sums of stored bytes by inserted (1) or deleted (-1) contents."""
+    sizes: Counter[str] = Counter()
+    for each in changed:
+        sizes[each.entity] += sign * each.size
+    stored_bytes.add(tx, "contents", sizes)

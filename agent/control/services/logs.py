@@ -1,5 +1,6 @@
 """Logs of attempts: who may write them, and how long they are. `control/files` has the bytes."""
 
+from collections import Counter
 from dataclasses import dataclass
 from time import monotonic
 from typing import Final
@@ -7,7 +8,7 @@ from typing import Final
 from agent.control.auth.policy import Action, CredentialKind, Principal
 from agent.control.services.context import Service, ServiceContext, no_such_item, read, write
 from agent.control.services.notifications import topic_log
-from agent.control.store import history
+from agent.control.store import history, stored_bytes
 from agent.control.store.history import Channel
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import FencedError, NotFoundError
@@ -43,8 +44,8 @@ class AttemptLogs(Service):
         self._written: dict[_Key, float] = {}
 
     @read
-    def check_append(self, tx: Tx, principal: Principal, lease: Lease) -> None:
-        """Check that the caller may write a log.
+    def check_append(self, tx: Tx, principal: Principal, lease: Lease) -> str:
+        """Check that the caller may write a log; returns the item's entity.
 
         The last holder of the lease may, until `token_grace` after the end of the attempt.
 
@@ -62,6 +63,7 @@ class AttemptLogs(Service):
             raise FencedError(
                 f"Attempt {lease.attempt} of item {lease.item_id} is not held by this agent."
             )
+        return str(attempt.entity)
 
     async def record_length(self, lease: Lease, channel: Channel, end: int) -> None:
         """Note how many bytes of a log are stored, and notify its readers.
@@ -114,12 +116,18 @@ class AttemptLogs(Service):
     def _store(self, tx: Tx, ends: dict[_Key, int]) -> list[_Key]:
         """Write lengths; returns the logs to which nothing will be added."""
         complete = []
+        added: Counter[str] = Counter()
         for (item_id, number, channel), end in ends.items():
-            row = history.attempt(tx, item_id, number)
-            if row is not None and end > _length(row, channel):
-                history.change_attempt(tx, item_id, number, {f"{channel}_log_bytes": end})
-            if row is None or Phase(row.phase) in TERMINAL:
+            row = history.placed_attempt(tx, item_id, number)
+            if row is None or row.number is None:
                 complete.append((item_id, number, channel))
+                continue
+            if end > _length(row, channel):
+                history.change_attempt(tx, item_id, number, {f"{channel}_log_bytes": end})
+                added[row.entity] += end - _length(row, channel)
+            if Phase(row.phase) in TERMINAL:
+                complete.append((item_id, number, channel))
+        stored_bytes.add(tx, "logs", added)
         return complete
 
 

@@ -15,7 +15,7 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.transitions import end, move, request_stop
-from agent.control.store import items, projects, runs
+from agent.control.store import items, projects, runs, stored_bytes
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_id, new_run_name
 from agent.control.store.runs import RunRecord
@@ -183,6 +183,7 @@ class Runs(Service):
         """Remove a run, but not its artifacts; returns it, or `None` for an unknown one."""
         run = self._to_write(tx, principal, run_id)
         if run is not None:
+            stored_bytes.delete_run_files(tx, run.entity, run.id)
             runs.delete_run(tx, run.id)
         return run
 

@@ -1,5 +1,6 @@
 """Items: records and queries; changes are guarded by the row that was read."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -22,12 +23,14 @@ from sqlalchemy import (
     update,
 )
 
+from agent.control.store import stored_bytes
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.artifact_tables import artifacts
 from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
     QUEUED_ONLY,
+    attempts,
     items,
     record_of,
     to_datetime,
@@ -447,8 +450,17 @@ def count_ahead(tx: Tx, item: ItemRecord) -> int:
 
 def remove_finished(tx: Tx, before: float, limit: int) -> int:
     """Remove items that ended before then, with their attempts and events."""
-    old = select(items.c.seq).where(items.c.finished_at < before).limit(limit)
-    return tx.changed(delete(items).where(items.c.seq.in_(old)))
+    old_items = select(items.c.id).where(items.c.finished_at < before).limit(limit)
+    old = [row.id for row in tx.all(old_items)]
+    size = func.sum(attempts.c.setup_log_bytes + attempts.c.job_log_bytes).label("size")
+    of_item = select(attempts.c.item_id, size).where(attempts.c.item_id.in_(old))
+    logs = {row.item_id: int(row.size) for row in tx.all(of_item.group_by(attempts.c.item_id))}
+    deleted = tx.all(delete(items).where(items.c.id.in_(old)).returning(items.c.id, items.c.entity))
+    freed: Counter[str] = Counter()
+    for row in deleted:
+        freed[row.entity] -= logs.get(row.id, 0)
+    stored_bytes.add(tx, "logs", freed)
+    return len(deleted)
 
 
 def count_unfinished(tx: Tx, entity: str) -> int:

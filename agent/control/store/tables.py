@@ -503,3 +503,22 @@ runs: Final = Table(
     Column("heartbeat_at", Double, nullable=False),
     UniqueConstraint("entity", "project", "name"),
 )
+
+run_files: Final = Table(
+    "run_files",
+    metadata,
+    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", PlainText, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+#: Sums of what each entity has in the object store.
+stored_bytes: Final = Table(
+    "stored_bytes",
+    metadata,
+    entity_column(primary_key=True),
+    #: `contents`, `logs` or `run_files`.
+    Column("kind", PlainText, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+)

@@ -71,11 +71,15 @@ async def test_files_of_deleted_runs_are_removed(wire):
     async def pieces():
         yield b"text"
 
-    run, _ = await wire.server.services.runs.upsert(
-        wire.admin, RunChange(), entity="ann", project="demo", name="r1"
-    )
-    files = wire.server.app[RUN_FILES]
-    for owner in (run.id, "aaaabbbbcccc"):
-        await files.put(owner, "output.log", pieces())
+    files, runs = wire.server.app[RUN_FILES], wire.server.services.runs
+    made = []
+    for name in ("r1", "r2"):
+        place = {"entity": "ann", "project": "demo", "name": name}
+        run, _ = await runs.upsert(wire.admin, RunChange(), **place)
+        await files.put("ann", run.id, "output.log", pieces())
+        made.append(run)
+    run, gone = made
+    await runs.delete(wire.admin, gone.id)
+    assert set(await files.runs()) == {run.id, gone.id}
     await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
     assert await files.runs() == [run.id]

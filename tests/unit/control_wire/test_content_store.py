@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import stat
+from contextlib import asynccontextmanager
 
 import pytest
 from obstore.store import MemoryStore
@@ -38,6 +39,17 @@ class Rows:
 
     async def record(self, new):
         return self.kept.setdefault((new.entity, new.md5), new)
+
+
+class Unlimited:
+    """No limit of what an entity may store."""
+
+    @asynccontextmanager
+    async def arriving(self, entity):
+        yield self
+
+    def add(self, size: int) -> None:
+        pass
 
 
 class Disk:
@@ -81,7 +93,7 @@ async def test_on_a_full_disk_what_was_written_counts_and_nothing_else_lies_ther
     disk = Disk(room=3)
     contents = [small(b"%d" % number) for number in range(5)]
     with pytest.raises(StorageFullError, match="disk of the control plane is full"):
-        await ContentStore(disk, rows, 100).put_all(arriving(*contents))
+        await ContentStore(disk, rows, Unlimited(), 100).put_all(arriving(*contents))
     check_kept(disk, rows, 3)
 
 
@@ -90,7 +102,7 @@ async def test_what_came_before_a_wrong_one_counts(rows, monkeypatch):
     disk = Disk(room=100)
     contents = [*(small(b"%d" % number) for number in range(4)), small(b"x", "0" * 32)]
     with pytest.raises(DigestMismatchError):
-        await ContentStore(disk, rows, 100).put_all(arriving(*contents))
+        await ContentStore(disk, rows, Unlimited(), 100).put_all(arriving(*contents))
     check_kept(disk, rows, 4)
 
 
@@ -106,7 +118,7 @@ async def test_what_was_under_way_when_the_connection_was_cut_counts(rows, monke
         began.set()
         await asyncio.Event().wait()
 
-    storing = asyncio.create_task(ContentStore(disk, rows, 100).put_all(cut()))
+    storing = asyncio.create_task(ContentStore(disk, rows, Unlimited(), 100).put_all(cut()))
     await began.wait()
     storing.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -116,7 +128,10 @@ async def test_what_was_under_way_when_the_connection_was_cut_counts(rows, monke
 
 async def test_the_same_content_twice_is_kept_once(rows):
     disk = Disk(room=100)
-    assert await ContentStore(disk, rows, 100).put_all(arriving(small(b""), small(b""))) == 2
+    assert (
+        await ContentStore(disk, rows, Unlimited(), 100).put_all(arriving(small(b""), small(b"")))
+        == 2
+    )
     check_kept(disk, rows, 1)
 
 
@@ -134,7 +149,7 @@ async def _pieces(data: bytes, cut_at: int):
 @pytest.mark.parametrize("length", [4000, 12_000_000])
 async def test_a_cut_upload_leaves_nothing(rows, tmp_path, length):
     data = b"x" * length
-    store = ContentStore(await open_folder(tmp_path), rows, 20_000_000)
+    store = ContentStore(await open_folder(tmp_path), rows, Unlimited(), 20_000_000)
     with pytest.raises(IncompleteBodyError):
         await store.put("ann", hashlib.md5(data).hexdigest(), _pieces(data, length // 2), None)
     assert _files(tmp_path) == []
@@ -142,7 +157,7 @@ async def test_a_cut_upload_leaves_nothing(rows, tmp_path, length):
 
 
 async def test_a_cancelled_upload_leaves_nothing(rows, tmp_path):
-    store = ContentStore(await open_folder(tmp_path), rows, 20_000_000)
+    store = ContentStore(await open_folder(tmp_path), rows, Unlimited(), 20_000_000)
     began = asyncio.Event()
 
     async def endless():

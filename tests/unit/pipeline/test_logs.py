@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.docker.log_frames import FramePart
-from agent.model.errors import FencedError, ServerError, UnreachableError
+from agent.model.errors import FencedError, LogFullError, ServerError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.redact import Redactor
 from agent.model.work import Lease
@@ -41,6 +41,8 @@ class Far:
             raise UnreachableError("away")
         if fault == "full":
             raise ServerError("No space is left.")
+        if fault == "limit":
+            raise LogFullError("1.0 GiB of one log are stored.")
         if fault == "fence":
             raise FencedError("not yours")
         if fault == "forget":
@@ -276,6 +278,28 @@ async def test_a_far_end_that_has_room_again_gets_everything() -> None:
     done, _ = await _follow(far, Printer(b"some\n"))
     assert done
     assert bytes(far.stored) == b"some\n"
+
+
+@pytest.mark.parametrize("sent", [0, 1, 3])
+async def test_a_log_ends_where_the_far_end_stores_no_more(sent: int) -> None:
+    """The job is not held up: what it prints beyond is dropped, and nothing is tried again."""
+    far = Far(["fine"] * sent + ["limit"])
+    output = bytes(range(256)) * 8 * 1024
+    done, _ = await _follow(far, Printer(output))
+    assert not done
+    assert bytes(far.stored) == output[: len(far.stored)]
+    assert (len(far.batches), far.faults) == (sent, [])
+
+
+async def test_a_setup_log_ends_where_the_far_end_stores_no_more() -> None:
+    far = Far(["limit"])
+    sender = LogSender(far, WORKLOAD.lease, "setup", Cancellation(), start=0, sleep=scaled)
+    log = SetupLog(sender, Redactor())
+    for _ in range(8):
+        await log.write(b"x" * BUFFER_SIZE)
+    assert not await log.finished(5.0)
+    assert sender.refusal == "1.0 GiB of one log are stored."
+    await sender.close()
 
 
 async def test_memory_is_bounded_while_the_far_end_is_away() -> None:

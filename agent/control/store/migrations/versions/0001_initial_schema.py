@@ -154,6 +154,21 @@ def upgrade() -> None:
     sa.UniqueConstraint('entity', 'project', 'name', name=op.f('uq_runs_entity_project_name')),
     sa.UniqueConstraint('id', name=op.f('uq_runs_id'))
     )
+    op.create_table('run_files',
+    sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('size', sa.BigInteger(), nullable=False),
+    sa.Column('updated_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_files_run_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('run_id', 'name', name=op.f('pk_run_files'))
+    )
+    op.create_table('stored_bytes',
+    sa.Column('entity', sa.Text(), nullable=False),
+    sa.Column('kind', sa.Text(), nullable=False),
+    sa.Column('bytes', sa.BigInteger(), nullable=False),
+    sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_stored_bytes_entity')),
+    sa.PrimaryKeyConstraint('entity', 'kind', name=op.f('pk_stored_bytes'))
+    )
     op.create_table('users',
     sa.Column('id', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
