@@ -6,19 +6,24 @@ stay plain dictionaries, since a job's manifest may hold what no model of the li
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from agent.config.execution import KubernetesRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.spec import Json
+from agent.runners.kubernetes.reachability import Reachability
+from agent.system.backoff import Sleep
 
 if TYPE_CHECKING:
     from kubernetes.aio.client import ApiClient
@@ -29,10 +34,24 @@ _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429
 _SERVER_ERRORS: Final = range(500, 600)
+#: What a gateway answers in place of a server that is away.
+_AWAY: Final = frozenset({502, 503, 504})
 _GOOD: Final = range(200, 300)
-#: Seconds for one call, and for a call with its repeats.
-_CALL_TIMEOUT: Final = 30.0
-_RETRY_FOR: Final = 60.0
+#: Seconds for one call, for a call with its repeats, and for a look whether the server answers.
+_CALL_LIMITS: Final = aiohttp.ClientTimeout(total=30.0)
+_PATIENCE: Final = 60.0
+_PROBE_LIMITS: Final = aiohttp.ClientTimeout(total=5.0)
+#: A path that every account may read (`system:public-info-viewer`).
+_PROBE_PATH: Final = "/version"
+#: A connection whose other end is gone ends after 60 s, also while nothing is sent: seconds
+#: without a byte, seconds between probes, and how many are lost.
+_KEEPALIVE: Final = (
+    (socket.TCP_KEEPIDLE, 30),
+    (socket.TCP_KEEPINTVL, 10),
+    (socket.TCP_KEEPCNT, 3),
+)
+_JSON: Final = "application/json"
+_ONLY_METADATA: Final = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 _MERGE_PATCH: Final = "application/merge-patch+json"
 
 
@@ -45,7 +64,20 @@ class ClusterUnreachableError(UnavailableError):
             f"The Kubernetes API at {server} does not answer ({reason}).",
             hint="Check it with `kubectl get --raw /readyz`.",
         )
+        #: Seconds that the server asks to wait.
         self.retry_after = retry_after
+
+
+class ClusterSilentError(ClusterUnreachableError):
+    """A stream gave nothing for as long as was agreed."""
+
+
+class ClusterCredentialsError(ClusterUnreachableError):
+    """The API server does not accept the agent's credentials; no job is to blame."""
+
+    def __init__(self, server: str, message: str) -> None:
+        super().__init__(server, f"it does not accept the credentials: {message}")
+        self.hint = "Renew the credentials of the kubeconfig or of the service account."
 
 
 class ClusterRefusedError(JobError):
@@ -55,8 +87,6 @@ class ClusterRefusedError(JobError):
         hint = None
         if status == _FORBIDDEN:
             hint = "Grant the agent's account what docs/kubernetes.md lists."
-        elif status == _UNAUTHORIZED:
-            hint = "Renew the credentials of the kubeconfig."
         super().__init__(Cause.START_FAILED, f"Kubernetes: {message.rstrip('.')}.", hint=hint)
         self.status = status
         self.reason = reason
@@ -77,6 +107,17 @@ class Kind:
         return "/".join(part for part in parts if part)
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    path: str
+    limits: aiohttp.ClientTimeout
+    query: Mapping[str, str] | None = None
+    body: Json | None = None
+    media_type: str = _JSON
+    accept: str = _JSON
+
+
 JOBS: Final = Kind("/apis/batch/v1", "jobs")
 PODS: Final = Kind("/api/v1", "pods")
 SECRETS: Final = Kind("/api/v1", "secrets")
@@ -84,25 +125,30 @@ EVENTS: Final = Kind("/api/v1", "events")
 
 
 class ClusterApi:
-    """One cluster; an async context manager that owns its connections."""
+    """One cluster; an async context manager that owns its connections.
 
-    def __init__(
-        self,
-        config: KubernetesRunnerConfig,
-        *,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    Every request waits while the API server is known not to answer (`Reachability`).
+    """
+
+    def __init__(self, config: KubernetesRunnerConfig, *, sleep: Sleep = asyncio.sleep) -> None:
         self._config = config
         self._sleep = sleep
         self._client: ApiClient | None = None
+        self._connector: aiohttp.TCPConnector | None = None
+        self._opening = asyncio.Lock()
         self._namespace = config.namespace or "default"
+        self._reachability = Reachability(self._answers, sleep)
 
     async def __aenter__(self) -> Self:
+        await self._open()
+        return self
+
+    async def _open(self) -> None:
+        """Read the credentials and connect with them."""
         from kubernetes.aio import client, config
         from kubernetes.aio.config import kube_config
 
         settings = client.Configuration()
-        settings.retries = False
         try:
             if self._config.in_cluster:
                 config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
@@ -121,12 +167,24 @@ class ClusterApi:
             message = f"`runners.kubernetes`: the cluster's configuration cannot be used: {error}."
             hint = "Set `kubeconfig` and `context`, or `in_cluster: true` within a cluster."
             raise ConfigError(message, hint=hint) from None
-        self._client = client.ApiClient(settings)
-        return self
+        opened = client.ApiClient(settings)
+        connector = aiohttp.TCPConnector(
+            # Each running job has a stream of its log.
+            limit=0,
+            ssl=opened.rest_client.ssl_context,
+            socket_factory=_socket_kept_alive,
+        )
+        settings.client_session_kwargs = {"connector": connector}
+        await self._close()
+        self._client, self._connector = opened, connector
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
+        await self._close()
+
+    async def _close(self) -> None:
+        if self._client is not None and self._connector is not None:
             await self._client.close()  # type: ignore[no-untyped-call]
+            await self._connector.close()
 
     @property
     def namespace(self) -> str:
@@ -138,14 +196,19 @@ class ClusterApi:
         """Its URL."""
         return str(self._opened.configuration.host)
 
-    async def get(self, path: str, query: Mapping[str, str] | None = None) -> Json | None:
+    async def get(
+        self, path: str, query: Mapping[str, str] | None = None, *, metadata_only: bool = False
+    ) -> Json | None:
         """An object or a list; `None` if there is none.
+
+        `metadata_only`, for lists: without the rest, such as the data of Secrets.
 
         Raises:
             ClusterUnreachableError, ClusterRefusedError: after all repeats.
         """
         try:
-            return await self._repeated("GET", path, query=query)
+            accept = _ONLY_METADATA if metadata_only else _JSON
+            return await self._repeated(_Request("GET", path, _CALL_LIMITS, query, accept=accept))
         except ClusterRefusedError as error:
             if error.status == NOT_FOUND:
                 return None
@@ -157,7 +220,7 @@ class ClusterApi:
         Repeating is safe: the name exists once.
         """
         try:
-            return await self._repeated("POST", path, body=body)
+            return await self._repeated(_Request("POST", path, _CALL_LIMITS, body=body))
         except ClusterRefusedError as error:
             if error.status == CONFLICT and error.reason == "AlreadyExists":
                 return None
@@ -166,7 +229,8 @@ class ClusterApi:
     async def patch(self, path: str, change: Json) -> Json | None:
         """Merge a change into an object; `None` if it is gone."""
         try:
-            return await self._repeated("PATCH", path, body=change, media_type=_MERGE_PATCH)
+            request = _Request("PATCH", path, _CALL_LIMITS, None, change, _MERGE_PATCH)
+            return await self._repeated(request)
         except ClusterRefusedError as error:
             if error.status == NOT_FOUND:
                 return None
@@ -180,7 +244,7 @@ class ClusterApi:
         What is gone already is deleted.
         """
         try:
-            await self._repeated("DELETE", path, query=query, body=options)
+            await self._repeated(_Request("DELETE", path, _CALL_LIMITS, query, options))
         except ClusterRefusedError as error:
             if error.status == CONFLICT:
                 return False
@@ -194,20 +258,21 @@ class ClusterApi:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A response whose body is read as it comes.
 
+        Not repeated: the caller knows where to go on.
+
         Raises:
+            ClusterSilentError: nothing came for `read_timeout` seconds.
             ClusterUnreachableError: no answer, or the connection broke.
             ClusterRefusedError: see there.
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=read_timeout)
-        try:
-            response = await self._send("GET", path, query, None, None, timeout)
+        async with self._failures():
+            response = await self._send(_Request("GET", path, timeout, query))
             try:
                 await self._check(response)
                 yield response
             finally:
                 response.close()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise ClusterUnreachableError(self.server, _reason(error)) from error
 
     @property
     def _opened(self) -> "ApiClient":
@@ -216,73 +281,111 @@ class ClusterApi:
             raise RuntimeError(message)
         return self._client
 
-    async def _repeated(self, method: str, path: str, **given: Any) -> Json:
+    async def _repeated(self, request: _Request) -> Json:
         tries = AsyncRetrying(
-            retry=retry_if_exception(lambda error: isinstance(error, ClusterUnreachableError)),
-            stop=stop_after_delay(_RETRY_FOR),
+            retry=retry_if_exception_type(ClusterUnreachableError),
             wait=_wait,
             sleep=self._sleep,
-            reraise=True,
         )
-        return await tries(self._call, method, path, **given)
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Json | None = None,
-        media_type: str | None = None,
-    ) -> Json:
-        timeout = aiohttp.ClientTimeout(total=_CALL_TIMEOUT)
         try:
-            response = await self._send(method, path, query, body, media_type, timeout)
+            async with asyncio.timeout(_PATIENCE):
+                found: Json = await tries(self._call, request)
+                return found
+        except TimeoutError:
+            failure = self._reachability.failure or f"no answer within {_PATIENCE:.0f} s"
+            raise ClusterUnreachableError(self.server, failure) from None
+
+    async def _call(self, request: _Request) -> Json:
+        async with self._failures():
+            response = await self._send(request)
             async with response:
                 await self._check(response)
                 found: Json = await response.json()
                 return found
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ClusterUnreachableError(self.server, _reason(error)) from error
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None,
-        body: Json | None,
-        media_type: str | None,
-        limits: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
-        headers = {"Accept": "application/json"}
-        if body is not None:
-            headers["Content-Type"] = media_type or "application/json"
-        call = await self._opened.param_serialize(
-            method,
-            path,
-            query_params=list((query or {}).items()),
-            header_params=headers,
-            body=body,
-            auth_settings=["BearerToken"],
-        )
-        answer = await self._opened.call_api(*call, _request_timeout=limits)
-        response: aiohttp.ClientResponse = answer.response
+    @asynccontextmanager
+    async def _failures(self) -> AsyncIterator[None]:
+        """Wait while the server does not answer; what goes wrong then, as one kind of error."""
+        await self._reachability.wait()
+        try:
+            yield
+        except TimeoutError as error:
+            failure: ClusterUnreachableError = ClusterSilentError(self.server, _reason(error))
+            self._reachability.lost(_reason(error))
+            raise failure from error
+        except (aiohttp.ClientError, OSError) as error:
+            self._reachability.lost(_reason(error))
+            raise ClusterUnreachableError(self.server, _reason(error)) from error
+        except ValueError as error:
+            raise ClusterUnreachableError(self.server, f"it sent no JSON: {error}") from error
+
+    async def _answers(self) -> bool:
+        try:
+            response = await self._send(_Request("GET", _PROBE_PATH, _PROBE_LIMITS))
+        except (aiohttp.ClientError, OSError, TimeoutError, ClusterCredentialsError) as error:
+            self._reachability.lost(_reason(error))
+            return False
+        response.close()
+        return response.status not in _AWAY
+
+    async def _send(self, request: _Request) -> aiohttp.ClientResponse:
+        client = self._opened
+        response = await _sent(client, request)
+        if response.status != _UNAUTHORIZED:
+            return response
+        response.close()
+        # A token has a lifetime; its file, or the program that makes it, has the next one.
+        await self._renew(client)
+        response = await _sent(self._opened, request)
+        if response.status == _UNAUTHORIZED:
+            async with response:
+                message = _message(await response.text(), response)
+            self._reachability.lost(message)
+            raise ClusterCredentialsError(self.server, message)
         return response
+
+    async def _renew(self, used: "ApiClient") -> None:
+        async with self._opening:
+            if self._client is not used:
+                return
+            try:
+                await self._open()
+            except ConfigError as error:
+                raise ClusterCredentialsError(self.server, str(error)) from error
 
     async def _check(self, response: aiohttp.ClientResponse) -> None:
         if response.status in _GOOD:
             return
         text = await response.text()
-        try:
-            status = json.loads(text)
-        except ValueError:
-            status = {}
-        message = str(status.get("message") or text[:500] or response.reason)
+        message = _message(text, response)
         if response.status == _TOO_MANY or response.status in _SERVER_ERRORS:
-            pause = response.headers.get("Retry-After", "")
-            seconds = float(pause) if pause.isdigit() else 0.0
-            raise ClusterUnreachableError(self.server, message, seconds)
-        raise ClusterRefusedError(response.status, str(status.get("reason") or ""), message)
+            # For a log the API server asks a kubelet, whose absence concerns nobody else.
+            if response.status in _AWAY and not response.url.path.endswith("/log"):
+                self._reachability.lost(message)
+            raise ClusterUnreachableError(self.server, message, _retry_after(response))
+        raise ClusterRefusedError(response.status, str(_status(text).get("reason") or ""), message)
+
+
+async def _sent(client: "ApiClient", request: _Request) -> aiohttp.ClientResponse:
+    from kubernetes.aio.config import ConfigException
+
+    headers = {"Accept": request.accept}
+    if request.body is not None:
+        headers["Content-Type"] = request.media_type
+    try:
+        call = await client.param_serialize(
+            request.method,
+            request.path,
+            query_params=list((request.query or {}).items()),
+            header_params=headers,
+            body=request.body,
+            auth_settings=["BearerToken"],
+        )
+    except ConfigException as error:  # the file of the service account's token cannot be read
+        raise ClusterCredentialsError(str(client.configuration.host), str(error)) from error
+    answer = await client.call_api(*call, _request_timeout=request.limits)
+    response: aiohttp.ClientResponse = answer.response
+    return response
 
 
 _backoff = wait_random_exponential(multiplier=0.2, max=5.0)
@@ -292,6 +395,43 @@ def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
     asked = error.retry_after if isinstance(error, ClusterUnreachableError) else 0.0
     return max(asked, _backoff(state))
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds; the header has a number or a date (RFC 9110, 10.2.3)."""
+    given = response.headers.get("Retry-After", "")
+    if given.isdigit():
+        return float(given)
+    try:
+        at = parsedate_to_datetime(given)
+    except ValueError:
+        return 0.0
+    # By the server's own clock, as far as it tells the time.
+    now = response.headers.get("Date")
+    since = parsedate_to_datetime(now) if now else datetime.now(UTC)
+    return max(0.0, (at - since).total_seconds())
+
+
+def _status(text: str) -> Json:
+    """The `Status` object of an answer; empty where something else answered."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _message(text: str, response: aiohttp.ClientResponse) -> str:
+    return str(_status(text).get("message") or text[:500] or response.reason)
+
+
+def _socket_kept_alive(address: Any) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _KEEPALIVE:
+        made.setsockopt(socket.IPPROTO_TCP, option, value)
+    return made
 
 
 def _reason(error: BaseException) -> str:

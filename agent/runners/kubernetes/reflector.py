@@ -1,29 +1,30 @@
 """A local copy of the objects of one kind: list, then watch, for as long as it is open.
 
-One watch serves all jobs. A watch that ends is ordinary: the server closes it after minutes and
-when its reader is slow; it goes on from the last resource version. After `410 Gone`, an error
-or silence everything is listed again, and deletions are found by comparing.
+One watch serves all jobs. A watch that ends is ordinary: the server closes it after minutes,
+and when its reader is slow; it goes on from the last resource version. After `410 Gone`, an
+error or silence everything is listed again, and deletions are found by comparing.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from time import monotonic
 from typing import Any, Final
 
 import structlog
 
 from agent.model.errors import JobError
 from agent.model.spec import Json
-from agent.runners.kubernetes.api import ClusterApi, ClusterRefusedError, Kind
-from agent.system.backoff import Backoff
+from agent.runners.kubernetes.api import ClusterApi, ClusterRefusedError, ClusterSilentError, Kind
+from agent.system.backoff import Backoff, Sleep
 
 #: Seconds that the server keeps a watch open, and without a byte (bookmarks come each minute).
 _WATCH_SECONDS: Final = 300
 _SILENCE: Final = 70.0
+#: Seconds after which the end of a watch is no sign of trouble.
+_LASTED: Final = 30.0
 _PAGE: Final = "500"
-_GONE: Final = 410
-#: Bytes of one line of a watch: objects have up to 1.5 MiB.
-_LONGEST_LINE: Final = 8 * 1024 * 1024
 
 
 class _RelistError(Exception):
@@ -31,7 +32,7 @@ class _RelistError(Exception):
 
 
 class Reflector:
-    """`changed` is called with the new object, or with the old one and `deleted=True`."""
+    """`changed` is called with the new object, or with the last one and True: deleted."""
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Reflector:
         namespace: str,
         query: Mapping[str, str],
         changed: Callable[[Json, bool], None],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Sleep = asyncio.sleep,
     ) -> None:
         self._api = api
         self._path = kind.path(namespace)
@@ -48,6 +49,7 @@ class Reflector:
         self._query = query
         self._changed = changed
         self._sleep = sleep
+        self._version: str | None = None
         #: By uid.
         self.objects: dict[str, Json] = {}
         self.synced = asyncio.Event()
@@ -55,23 +57,37 @@ class Reflector:
     async def run(self) -> None:
         """List and watch; never returns. The API server may be away for any time."""
         backoff = Backoff()
-        version: str | None = None
+        log = structlog.get_logger().bind(resource=self._plural)
         while True:
+            began, before = monotonic(), self._version
             try:
-                if version is None:
-                    version = await self._list()
-                    self.synced.set()
-                async for event in self._watch(version):
-                    version = self._take(event)
-                    backoff = Backoff()
+                await self._follow()
             except _RelistError:
-                version = None
+                self._version = None
             except JobError as error:
-                log = structlog.get_logger().bind(resource=self._plural)
                 log.warning("the watch of the cluster broke; trying again", error=str(error))
-                if not isinstance(error, ClusterRefusedError) or error.status == _GONE:
-                    version = None
-                await self._sleep(backoff.pause())
+                if isinstance(error, ClusterRefusedError | ClusterSilentError):
+                    self._version = None
+            except Exception:
+                # An object that we cannot read must not end the watch of all the others.
+                log.exception("a change of the cluster could not be read; listing again")
+                self._version = None
+            if monotonic() - began > _LASTED or self._version not in {None, before}:
+                backoff.reset()
+            await self._sleep(backoff.pause())
+
+    def add(self, item: Json) -> None:
+        """An object that a call has returned, before the watch shows it."""
+        self.objects.setdefault(item["metadata"]["uid"], _lean(item))
+
+    async def _follow(self) -> None:
+        """List, unless the version to go on from is known; watch until the watch ends."""
+        if self._version is None:
+            self._version = await self._list()
+            self.synced.set()
+        async with aclosing(self._watch(self._version)) as events:
+            async for event in events:
+                self._version = self._take(event)
 
     async def _list(self) -> str:
         found: dict[str, Json] = {}
@@ -86,15 +102,20 @@ class Reflector:
             if not token:
                 break
             query["continue"] = token
+        self._compare(found, version := page["metadata"]["resourceVersion"])
+        return str(version)
+
+    def _compare(self, found: dict[str, Json], version: str) -> None:
         for uid in self.objects.keys() - found.keys():
-            self._changed(self.objects.pop(uid), True)
+            # What was created after the list was made is not missing from it.
+            if resource_version(self.objects[uid]) <= _number(version):
+                self._changed(self.objects.pop(uid), True)
         for uid, item in found.items():
             if self.objects.get(uid) != item:
                 self.objects[uid] = item
                 self._changed(item, False)
-        return str(page["metadata"]["resourceVersion"])
 
-    async def _watch(self, version: str) -> AsyncIterator[Json]:
+    async def _watch(self, version: str) -> AsyncGenerator[Json, None]:
         query = {
             **self._query,
             "watch": "1",
@@ -103,14 +124,12 @@ class Reflector:
             "timeoutSeconds": str(_WATCH_SECONDS),
         }
         async with self._api.stream(self._path, query, _SILENCE) as response:
-            pending = b""
-            async for chunk in response.content.iter_any():
-                *lines, pending = (pending + chunk).split(b"\n")
-                if len(pending) > _LONGEST_LINE:
-                    raise _RelistError
-                for line in lines:
-                    if line:
-                        yield json.loads(line)
+            async for line in response.content:
+                # The last line of a connection that broke may be half a line.
+                if line.endswith(b"\n"):
+                    yield _event(line)
+                # A burst of changes must not keep the other tasks waiting.
+                await asyncio.sleep(0)
 
     def _take(self, event: Mapping[str, Any]) -> str:
         kind, item = event["type"], event["object"]
@@ -127,6 +146,23 @@ class Reflector:
         return str(metadata["resourceVersion"])
 
 
+def _event(line: bytes) -> Json:
+    try:
+        found: Json = json.loads(line)
+    except ValueError:
+        raise _RelistError from None
+    return found
+
+
 def _lean(item: Json) -> Json:
     item["metadata"].pop("managedFields", None)
     return item
+
+
+def resource_version(item: Json) -> int:
+    """Orders the versions of objects of one kind: so by contract since Kubernetes 1.35."""
+    return _number(item["metadata"].get("resourceVersion", "0"))
+
+
+def _number(version: str) -> int:
+    return int(version) if version.isdigit() else 0

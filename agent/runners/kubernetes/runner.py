@@ -7,17 +7,19 @@ watch each.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
+
+import structlog
 
 from agent.config.execution import KubernetesRunnerConfig
 from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
-from agent.model.errors import ConfigError, JobError, LaunchError
+from agent.model.errors import ConfigError, JobError, LaunchError, UnavailableError
 from agent.model.names import KUBERNETES
 from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, lease_from_labels
@@ -37,23 +39,27 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
-from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, SECRETS, ClusterApi
+from agent.runners.kubernetes.api import (
+    JOBS,
+    PODS,
+    SECRETS,
+    ClusterApi,
+    ClusterUnreachableError,
+)
+from agent.runners.kubernetes.job_states import NAME_OF_JOB, JobState, JobStates, listed
 from agent.runners.kubernetes.logs import ContainerLog
 from agent.runners.kubernetes.manifest import CREATED_AS, job_of, manifest_in, secret_of, selector
 from agent.runners.kubernetes.policy import check_manifest
-from agent.runners.kubernetes.reflector import Reflector
-from agent.runners.kubernetes.status import Observed, progress_of, ran_since
+from agent.runners.kubernetes.status import Observed, is_finished, progress_of, ran_since
 from agent.runners.local import is_outdated, same_attempt
-from agent.system.tasks import cancel_task
 
-_NAME_OF_JOB: Final = "batch.kubernetes.io/job-name"
-_REFUSALS: Final = {"fieldSelector": "reason=FailedCreate,involvedObject.kind=Job"}
+T = TypeVar("T")
+
 _IN_BACKGROUND: Final = {"propagationPolicy": "Background"}
+_IN_FOREGROUND: Final = {"propagationPolicy": "Foreground"}
 _NOWHERE: Final = Path()
-#: Seconds in which a watch shows what was just created, before it is asked for.
-_SEEN_WITHIN: Final = 5.0
-#: Seconds between looks at pods that are being deleted.
-_LOOK_AGAIN: Final = 0.2
+#: Seconds before a name is tried again whose object is being removed.
+_AGAIN: Final = 0.2
 #: Seconds for pods to be gone, beyond their grace.
 _GONE_WITHIN: Final = 60.0
 
@@ -68,19 +74,15 @@ class KubernetesRunner:
         self._config = config
         self._api = ClusterApi(config)
         self._manifests: dict[str, Json] = {}
-        self._tasks: list[asyncio.Task[None]] = []
-        self._changed: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        #: Last state of jobs and pods by job name, kept until `destroy`.
-        self._jobs: dict[str, Json] = {}
-        self._deleted: set[str] = set()
-        self._pods: dict[str, dict[str, Json]] = defaultdict(dict)
-        self._refusals: dict[str, str] = {}
-        self._reflectors: tuple[Reflector, ...] = ()
+        #: Ids of workloads whose Secret goes with the Job.
+        self._handed_over: set[str] = set()
+        self._states: JobStates | None = None
 
     async def __aenter__(self) -> Self:
         await self._api.__aenter__()
         if self._control_plane_id:
-            self._follow_cluster()
+            self._states = JobStates(self._api, self._control_plane_id)
+            self._states.open()
         return self
 
     async def __aexit__(
@@ -93,8 +95,8 @@ class KubernetesRunner:
 
     async def close(self) -> None:
         """Stop following the cluster; jobs are not touched."""
-        for task in self._tasks:
-            await cancel_task(task)
+        if self._states is not None:
+            await self._states.close()
         await self._api.__aexit__(None, None, None)
 
     # ------------------------------------------------------------------ before the start
@@ -138,7 +140,8 @@ class KubernetesRunner:
                 return self._created(made)
             existing = await self._observe(request.name)
             if existing is None:
-                continue  # it was deleted meanwhile
+                await asyncio.sleep(_AGAIN)  # it is being deleted
+                continue
             labels, workload = existing
             if workload is None or not same_attempt(labels, request.labels):
                 message = f"The name '{request.name}' is taken by another object of the cluster."
@@ -154,22 +157,22 @@ class KubernetesRunner:
 
     async def start(self, workload: Workload) -> StartResult:
         """See the port. The Job's name is the fence: sending it again is safe."""
-        try:
-            manifest = self._manifests.get(workload.id) or await self._stored_manifest(workload)
-            if manifest is None:
-                return await self._started_before(workload)
-            made = await self._api.create(JOBS.path(self._namespace), manifest)
-            if made is None:
-                return await self._started_before(workload)
-            self._manifests.pop(workload.id, None)
-            self._take_job(made, deleted=False)
-            await self._hand_over(workload, made)
-        except JobError as error:
-            if error.cause is Cause.LOST_ENGINE:
-                return StartUnknown(error.cause, str(error))
-            return NeverStarted(error)
-        except LaunchError as error:
-            return NeverStarted(error)
+        while True:
+            try:
+                return await self._start(workload)
+            except ClusterUnreachableError as error:
+                structlog.get_logger().warning("a start is sent again", error=str(error))
+            except LaunchError as error:
+                return NeverStarted(error)
+
+    async def _start(self, workload: Workload) -> StartResult:
+        manifest = self._manifests.get(workload.id) or await self._stored_manifest(workload)
+        made = manifest and await self._api.create(JOBS.path(self._namespace), manifest)
+        if not made:
+            return await self._started_before(workload)
+        self._manifests.pop(workload.id, None)
+        self._followed.take_job(made)
+        await self._hand_over(workload, made)
         return Started(replace(workload, state=WorkloadState.PENDING))
 
     async def settle(self, workload: Workload) -> StartResult:
@@ -206,97 +209,117 @@ class KubernetesRunner:
         }
         change = {"metadata": {"ownerReferences": [owner]}}
         await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
+        self._handed_over.add(workload.id)
 
     # ----------------------------------------------------------------------- the run
 
     async def watch(self, workload: Workload) -> AsyncGenerator[Progress, None]:
         """See the port. While the API server is away, nothing is yielded."""
-        name = workload.name
-        if name not in self._jobs and not await self._appears(name):
-            yield Ended(_vanished(name))
-            return
-        last: Progress | None = None
-        while True:
-            changed = self._changed[name]
-            changed.clear()
-            observed = self._observed(name)
-            progress = progress_of(observed)
-            if await self._was_deleted(name, observed, progress):
-                progress = Ended(_vanished(name))
-            if isinstance(progress, Ended):
-                if not isinstance(last, Running) and (since := ran_since(observed)) is not None:
-                    yield Running(since)
-                yield progress
+        async with self._followed.following(workload.name) as state:
+            if state is None:
+                yield Ended(_vanished(workload.name))
                 return
-            if _is_news(progress, last):
-                last = progress
-                yield progress
-            await changed.wait()
+            last: Progress | None = None
+            while not isinstance(last, Ended):
+                version = state.version
+                progress = await self._progress(workload.name, state)
+                if isinstance(progress, Ended) and not isinstance(last, Running):
+                    since = ran_since(state.observed)
+                    if since is not None:
+                        yield Running(since)
+                if _is_news(progress, last):
+                    last = progress
+                    yield progress
+                if not isinstance(last, Ended):
+                    await state.newer_than(version)
 
-    async def _was_deleted(self, name: str, observed: Observed, progress: Progress) -> bool:
-        """Whether the Job was deleted before its end, and what ended its pods was that."""
+    async def _progress(self, name: str, state: JobState) -> Progress:
+        progress = progress_of(state.observed)
         if not isinstance(progress, Ended):
-            return name in self._deleted
-        if not any("deletionTimestamp" in pod["metadata"] for pod in observed.pods):
-            return False
-        job = await self._api.get(JOBS.path(self._namespace, name))
-        return job is None or "deletionTimestamp" in job["metadata"]
+            return Ended(_vanished(name)) if state.deleted else progress
+        if is_finished(state.observed.job):
+            if state.has_ended_pod:
+                return progress
+            # Jobs and pods come by two watches, in any order.
+            await self._answered(lambda: self._followed.list_pods(name))
+            return progress_of(state.observed)
+        if not any("deletionTimestamp" in pod["metadata"] for pod in state.observed.pods):
+            return progress
+        # Whether what ended the pods was that somebody deleted the Job.
+        job = await self._answered(lambda: self._api.get(JOBS.path(self._namespace, name)))
+        is_deleted = job is None or "deletionTimestamp" in job["metadata"]
+        return Ended(_vanished(name)) if is_deleted else progress
+
+    async def _answered(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The answer to a call, however long the API server is away."""
+        while True:
+            try:
+                return await call()
+            except ClusterUnreachableError as error:
+                structlog.get_logger().warning("a job is not looked at yet", error=str(error))
 
     async def logs(
         self, workload: Workload, position: LogPosition
     ) -> AsyncGenerator[LogPiece, None]:
         """See the port."""
-        name = workload.name
-        if name not in self._jobs and not await self._appears(name):
-            return
-        while (pod := self._started_pod(name)) is None:
-            changed = self._changed[name]
-            changed.clear()
-            if self._has_ended(name):
+        async with self._followed.following(workload.name) as state:
+            if state is None:
                 return
-            await changed.wait()
-        log = ContainerLog(
-            self._api,
-            self._namespace,
-            pod["metadata"]["name"],
-            pod["spec"]["containers"][0]["name"],
-            lambda: self._has_ended(name),
-        )
-        async with aclosing(log.pieces(position)) as pieces:
-            async for piece in pieces:
-                yield piece
+            while (pod := _started_pod(state)) is None:
+                version = state.version
+                if _has_ended(state):
+                    return
+                await state.newer_than(version)
+            log = ContainerLog(
+                self._api,
+                self._namespace,
+                pod["metadata"]["name"],
+                pod["spec"]["containers"][0]["name"],
+                lambda: _has_ended(state),
+            )
+            async with aclosing(log.pieces(position)) as pieces:
+                async for piece in pieces:
+                    yield piece
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port. The kubelet sends SIGTERM, then SIGKILL after `grace` seconds."""
-        job = await self._api.get(JOBS.path(self._namespace, workload.name))
-        if job is None or not self._is_ours(job):
-            return
-        # Its controller must not replace what is deleted.
-        await self._api.patch(
-            JOBS.path(self._namespace, workload.name), {"spec": {"backoffLimit": 0}}
-        )
-        if job["spec"].get("suspend"):
-            await self._api.delete(JOBS.path(self._namespace, workload.name), _IN_BACKGROUND)
-        options = {"gracePeriodSeconds": max(1, round(grace))}
-        query = {"labelSelector": f"{_NAME_OF_JOB}={workload.name}"}
-        for pod in await self._running_pods(query):
-            await self._api.delete(PODS.path(self._namespace, pod), options)
-        async with asyncio.timeout(grace + _GONE_WITHIN):
-            while await self._running_pods(query):  # noqa: ASYNC110  # the cluster has no event
-                await asyncio.sleep(_LOOK_AGAIN)
+        path = JOBS.path(self._namespace, workload.name)
+        async with self._followed.following(workload.name) as state:
+            if state is None or (_has_ended(state) and not state.running_pods):
+                return
+            # Its controller must not replace what is deleted.
+            await self._api.patch(path, {"spec": {"backoffLimit": 0}})
+            await self._followed.list_pods(workload.name)
+            if never_ran := not state.running_pods:
+                # Its controller may be about to create the first pod.
+                await self._api.delete(path, _IN_FOREGROUND)
+            options = {"gracePeriodSeconds": max(1, round(grace))}
+            for pod in state.running_pods:
+                await self._api.delete(PODS.path(self._namespace, pod), options)
+            try:
+                async with asyncio.timeout(grace + _GONE_WITHIN):
+                    while state.running_pods or (never_ran and not state.deleted):
+                        await state.newer_than(state.version)
+            except TimeoutError:
+                message = f"The pods of the Job '{workload.name}' do not end."
+                hint = "Look at the node that they are on (`kubectl get pods -o wide`)."
+                raise UnavailableError(Cause.LOST_NODE, message, hint=hint) from None
 
     async def destroy(self, workload: Workload) -> None:
-        """See the port."""
-        if not await self._delete_secret(workload):
-            return  # created again under a later lease
-        job = await self._api.get(JOBS.path(self._namespace, workload.name))
-        if job is None or not self._is_ours(job) or _created_as(job) != workload.id:
-            return
-        query = {"labelSelector": f"{_NAME_OF_JOB}={workload.name}"}
-        for pod in await self._running_pods(query):
-            await self._api.delete(PODS.path(self._namespace, pod), {"gracePeriodSeconds": 0})
-        await self._api.delete(JOBS.path(self._namespace, workload.name), _IN_BACKGROUND)
-        self._forget(workload.name)
+        """See the port. What belongs to the Job goes with it."""
+        name = workload.name
+        async with self._followed.following(name) as state:
+            if state is None or _created_as(state.observed.job) != workload.id:
+                await self._delete_secret(workload)
+                return
+            for pod in state.running_pods:
+                await self._api.delete(PODS.path(self._namespace, pod), {"gracePeriodSeconds": 0})
+            if workload.id not in self._handed_over:
+                await self._delete_secret(workload)
+            uid = state.observed.job["metadata"]["uid"]
+            options = {**_IN_BACKGROUND, "preconditions": {"uid": uid}}
+            await self._api.delete(JOBS.path(self._namespace, name), options)
+            self._handed_over.discard(workload.id)
 
     # ------------------------------------------------------------------------- finding
 
@@ -308,28 +331,29 @@ class KubernetesRunner:
     async def owned(self) -> list[Workload]:
         """See the port."""
         query = {"labelSelector": selector(self._control_plane_id)}
-        jobs = await self._listed(JOBS.path(self._namespace), query)
-        pods = await self._listed(PODS.path(self._namespace), query)
+        jobs = await listed(self._api, JOBS.path(self._namespace), query)
+        pods: dict[str, list[Json]] = defaultdict(list)
+        for pod in await listed(self._api, PODS.path(self._namespace), query):
+            pods[_labels(pod).get(NAME_OF_JOB, "")].append(pod)
         found = {
-            job["metadata"]["name"]: self._workload(job, _pods_of(job, pods))
+            job["metadata"]["name"]: self._workload(job, pods[job["metadata"]["name"]])
             for job in jobs
             if "deletionTimestamp" not in job["metadata"]
         }
-        for secret in await self._listed(SECRETS.path(self._namespace), query):
-            name = secret["metadata"]["name"]
-            if name not in found:
-                found[name] = _unstarted(secret)
+        secrets = SECRETS.path(self._namespace)
+        for secret in await listed(self._api, secrets, query, metadata_only=True):
+            found.setdefault(secret["metadata"]["name"], _unstarted(secret))
         return [workload for workload in found.values() if workload is not None]
 
     async def _observe(self, name: str) -> tuple[dict[str, str], Workload | None] | None:
         """Labels and workload of a name; no workload if it is not ours; `None` if it is free."""
         job = await self._api.get(JOBS.path(self._namespace, name))
         if job is not None and "deletionTimestamp" not in job["metadata"]:
-            query = {"labelSelector": f"{_NAME_OF_JOB}={name}"}
-            pods = await self._listed(PODS.path(self._namespace), query)
+            query = {"labelSelector": f"{NAME_OF_JOB}={name}"}
+            pods = await listed(self._api, PODS.path(self._namespace), query)
             return _labels(job), self._workload(job, pods) if self._is_ours(job) else None
         secret = await self._api.get(SECRETS.path(self._namespace, name))
-        if secret is None:
+        if secret is None or _goes_with_its_job(secret):
             return None
         return _labels(secret), _unstarted(secret) if self._is_ours(secret) else None
 
@@ -355,26 +379,6 @@ class KubernetesRunner:
             ending=progress.ending if isinstance(progress, Ended) else None,
         )
 
-    async def _listed(self, path: str, query: dict[str, str]) -> list[Json]:
-        found: list[Json] = []
-        asked = {**query, "limit": "500"}
-        while True:
-            page = await self._api.get(path, asked)
-            if page is None:
-                return found
-            found += page.get("items") or ()
-            asked["continue"] = page["metadata"].get("continue") or ""
-            if not asked["continue"]:
-                return sorted(found, key=lambda one: str(one["metadata"]["creationTimestamp"]))
-
-    async def _running_pods(self, query: dict[str, str]) -> list[str]:
-        pods = await self._listed(PODS.path(self._namespace), query)
-        return [
-            pod["metadata"]["name"]
-            for pod in pods
-            if (pod.get("status") or {}).get("phase") not in {"Succeeded", "Failed"}
-        ]
-
     async def _delete_secret(self, workload: Workload) -> bool:
         options = {"preconditions": {"uid": workload.id}} if workload.id else {}
         self._manifests.pop(workload.id, None)
@@ -389,82 +393,26 @@ class KubernetesRunner:
     def _is_ours(self, item: Json) -> bool:
         return _labels(item).get(LABEL_CONTROL_PLANE) == self._control_plane_id
 
-    # ---------------------------------------------------------------- following the cluster
-
     @property
     def _namespace(self) -> str:
         return self._api.namespace
 
-    def _follow_cluster(self) -> None:
-        owned = {"labelSelector": selector(self._control_plane_id)}
-        self._reflectors = (
-            Reflector(self._api, JOBS, self._namespace, owned, self._on_job),
-            Reflector(self._api, PODS, self._namespace, owned, self._on_pod),
-            Reflector(self._api, EVENTS, self._namespace, _REFUSALS, self._on_event),
-        )
-        for reflector in self._reflectors:
-            self._tasks.append(asyncio.create_task(reflector.run(), name="reflector"))
+    @property
+    def _followed(self) -> JobStates:
+        if self._states is None:
+            message = "KubernetesRunner is used outside its `async with`, or for a preview."
+            raise RuntimeError(message)
+        return self._states
 
-    def _on_job(self, job: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        self._take_job(job, deleted=deleted)
 
-    def _take_job(self, job: Json, *, deleted: bool) -> None:
-        name = job["metadata"]["name"]
-        known = self._jobs.get(name)
-        if known is not None and _version(known) > _version(job):
-            return
-        self._jobs[name] = job
-        if deleted:
-            self._deleted.add(name)
-        self._changed[name].set()
+def _started_pod(state: JobState) -> Json | None:
+    job = state.observed.job
+    pods = state.observed.pods
+    return next((pod for pod in pods if ran_since(Observed(job, (pod,)))), None)
 
-    def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        del deleted  # its last state says how it ended
-        name = _labels(pod).get(_NAME_OF_JOB)
-        if name is not None:
-            self._pods[name][pod["metadata"]["uid"]] = pod
-            self._changed[name].set()
 
-    def _on_event(self, event: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        name = event["involvedObject"]["name"]
-        if not deleted and name in self._jobs:
-            self._refusals[name] = str(event.get("message") or "")
-            self._changed[name].set()
-
-    def _observed(self, name: str) -> Observed:
-        pods = sorted(
-            self._pods[name].values(), key=lambda pod: str(pod["metadata"]["creationTimestamp"])
-        )
-        return Observed(self._jobs[name], tuple(pods), self._refusals.get(name, ""))
-
-    async def _appears(self, name: str) -> bool:
-        """Wait until the watch shows a Job; ask for it when it does not."""
-        while name not in self._jobs:
-            changed = self._changed[name]
-            changed.clear()
-            try:
-                async with asyncio.timeout(_SEEN_WITHIN):
-                    await changed.wait()
-            except TimeoutError:
-                job = await self._api.get(JOBS.path(self._namespace, name))
-                if job is None:
-                    return False
-                self._take_job(job, deleted=False)
-        return True
-
-    def _started_pod(self, name: str) -> Json | None:
-        observed = self._observed(name)
-        return next(
-            (pod for pod in observed.pods if ran_since(Observed(observed.job, (pod,)))), None
-        )
-
-    def _has_ended(self, name: str) -> bool:
-        return name in self._deleted or isinstance(progress_of(self._observed(name)), Ended)
-
-    def _forget(self, name: str) -> None:
-        for known in (self._jobs, self._pods, self._refusals, self._changed):
-            known.pop(name, None)
-        self._deleted.discard(name)
+def _has_ended(state: JobState) -> bool:
+    return state.deleted or isinstance(progress_of(state.observed), Ended)
 
 
 def _is_news(progress: Progress, last: Progress | None) -> bool:
@@ -477,13 +425,14 @@ def _is_news(progress: Progress, last: Progress | None) -> bool:
             return True
 
 
-def _pods_of(job: Json, pods: list[Json]) -> list[Json]:
-    return [pod for pod in pods if _labels(pod).get(_NAME_OF_JOB) == job["metadata"]["name"]]
+def _goes_with_its_job(secret: Json) -> bool:
+    # It was started. Where the Job is gone, the garbage collector has not come to the Secret yet.
+    return bool(secret["metadata"].get("ownerReferences"))
 
 
 def _unstarted(secret: Json) -> Workload | None:
     lease = lease_from_labels(_labels(secret))
-    if lease is None:
+    if lease is None or _goes_with_its_job(secret):
         return None
     metadata = secret["metadata"]
     return Workload(metadata["name"], metadata["uid"], lease, WorkloadState.CREATED)
@@ -495,12 +444,6 @@ def _labels(item: Json) -> dict[str, str]:
 
 def _created_as(job: Json) -> str:
     return str((job["metadata"].get("annotations") or {}).get(CREATED_AS, ""))
-
-
-def _version(item: Json) -> int:
-    # Ordered since Kubernetes 1.35; before, it was so in practice.
-    version = str(item["metadata"].get("resourceVersion", "0"))
-    return int(version) if version.isdigit() else 0
 
 
 def _vanished(name: str) -> Ending:

@@ -65,6 +65,16 @@ def progress_of(observed: Observed) -> Progress:
     return _pending(observed)
 
 
+def is_finished(job: Json) -> bool:
+    """Whether its controller says that it has ended."""
+    return any(_condition(job, kind) for kind in ("Complete", "Failed"))
+
+
+def is_over(pod: Json) -> bool:
+    """Whether a pod will run nothing more."""
+    return _phase(pod) in {"Succeeded", "Failed"}
+
+
 def ran_since(observed: Observed) -> datetime | None:
     """When a container of it first ran; `None` if none did."""
     times = [time for pod in observed.pods if (time := _first_start(pod)) is not None]

@@ -1,0 +1,210 @@
+"""What the watches of the cluster have shown of each job.
+
+Jobs, pods and events of all attempts are followed by one watch each. A job's state is kept until
+it was deleted and nobody follows it any more; the last state of its pods stays with it, since
+they say how it ended.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import structlog
+
+from agent.model.spec import Json
+from agent.model.work import LABEL_CONTROL_PLANE
+from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi, ClusterUnreachableError
+from agent.runners.kubernetes.manifest import selector
+from agent.runners.kubernetes.reflector import Reflector, resource_version
+from agent.runners.kubernetes.status import Observed, is_over
+from agent.system.tasks import cancel_task
+
+#: Label that the Job controller gives to pods.
+NAME_OF_JOB: Final = "batch.kubernetes.io/job-name"
+_REFUSALS: Final = {"fieldSelector": "reason=FailedCreate,involvedObject.kind=Job"}
+
+
+class JobState:
+    """One job as far as it has been seen."""
+
+    def __init__(self) -> None:
+        self.job: Json | None = None
+        #: The Job is gone from the cluster.
+        self.deleted = False
+        #: Number of changes; see `newer_than`.
+        self.version = 0
+        #: How many callers follow it.
+        self.followers = 0
+        #: By uid, also those that are gone from the cluster.
+        self._pods: dict[str, Json] = {}
+        self._existing: set[str] = set()
+        self._refusal = ""
+        self._changed = asyncio.Event()
+
+    @property
+    def observed(self) -> Observed:
+        """For `status`; only once the Job was seen."""
+        assert self.job is not None  # noqa: S101  # `JobStates.following` waits for it
+        return Observed(self.job, in_order(self._pods.values()), self._refusal)
+
+    @property
+    def running_pods(self) -> list[str]:
+        """Names of its pods that exist and have not ended."""
+        existing = (self._pods[uid] for uid in self._existing)
+        return [pod["metadata"]["name"] for pod in existing if not is_over(pod)]
+
+    @property
+    def has_ended_pod(self) -> bool:
+        """Whether one of its pods was seen to end."""
+        return any(map(is_over, self._pods.values()))
+
+    @property
+    def is_gone(self) -> bool:
+        """Nothing of it is left in the cluster."""
+        return (self.job is None or self.deleted) and not self._existing
+
+    async def newer_than(self, version: int) -> None:
+        """Wait until something changed after `version` was read."""
+        while self.version == version:
+            await self._changed.wait()
+
+    def take_job(self, job: Json, *, deleted: bool) -> None:
+        """A Job as the server gave it, perhaps later than a newer one."""
+        if self.job is None or resource_version(self.job) <= resource_version(job):
+            self.job = job
+            self.deleted = self.deleted or deleted
+            self._note_change()
+
+    def take_pod(self, pod: Json, *, deleted: bool) -> None:
+        """One of its pods."""
+        uid = pod["metadata"]["uid"]
+        known = self._pods.get(uid)
+        if known is None:
+            self._existing.add(uid)
+        if known is None or resource_version(known) <= resource_version(pod):
+            self._pods[uid] = pod
+        if deleted:
+            self._existing.discard(uid)
+        self._note_change()
+
+    def take_event(self, event: Json) -> None:
+        """An event about the Job."""
+        self._refusal = str(event.get("message") or "")
+        self._note_change()
+
+    def _note_change(self) -> None:
+        self.version += 1
+        self._changed.set()
+        # Whoever waits wakes up, however many they are; later ones wait for the next change.
+        self._changed = asyncio.Event()
+
+
+class JobStates:
+    """The states of all jobs of a control plane in one namespace."""
+
+    def __init__(self, api: ClusterApi, control_plane_id: str) -> None:
+        self._api = api
+        self._control_plane_id = control_plane_id
+        self._states: dict[str, JobState] = {}
+        owned = {"labelSelector": selector(control_plane_id)}
+        namespace = api.namespace
+        self._jobs = Reflector(api, JOBS, namespace, owned, self._on_job)
+        self._pods = Reflector(api, PODS, namespace, owned, self._on_pod)
+        self._events = Reflector(api, EVENTS, namespace, _REFUSALS, self._on_event)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def open(self) -> None:
+        """Begin to follow the cluster."""
+        for reflector in (self._jobs, self._pods, self._events):
+            task = asyncio.create_task(reflector.run(), name="reflector")
+            self._tasks.append(task)
+
+    async def close(self) -> None:
+        """Stop following."""
+        for task in self._tasks:
+            await cancel_task(task)
+
+    @asynccontextmanager
+    async def following(self, name: str) -> AsyncIterator[JobState | None]:
+        """The state of a job while the context lasts; `None` if there is no such Job.
+
+        Waits while the API server does not answer.
+        """
+        state = self._states.setdefault(name, JobState())
+        state.followers += 1
+        try:
+            yield state if await self._appears(name, state) else None
+        finally:
+            state.followers -= 1
+            self._drop_if_gone(name, state)
+
+    def take_job(self, job: Json) -> None:
+        """A Job that a call of ours has returned."""
+        self._jobs.add(job)
+        self._on_job(job, False)
+
+    async def list_pods(self, name: str) -> None:
+        """Ask for the pods of a job, which the watch of pods may show later than the Job's end."""
+        query = {"labelSelector": f"{NAME_OF_JOB}={name}"}
+        for pod in await listed(self._api, PODS.path(self._api.namespace), query):
+            self._on_pod(pod, False)
+
+    async def _appears(self, name: str, state: JobState) -> bool:
+        # Without its pods, an ended Job would look as if they were gone.
+        await self._pods.synced.wait()
+        await self._jobs.synced.wait()
+        while state.job is None:
+            try:
+                job = await self._api.get(JOBS.path(self._api.namespace, name))
+            except ClusterUnreachableError as error:
+                structlog.get_logger().warning("a job is not found yet", error=str(error))
+                continue
+            labels = {} if job is None else job["metadata"].get("labels") or {}
+            if job is None or labels.get(LABEL_CONTROL_PLANE) != self._control_plane_id:
+                return False
+            self.take_job(job)
+        return True
+
+    def _on_job(self, job: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
+        self._take(job["metadata"]["name"], job, deleted=deleted, take=JobState.take_job)
+
+    def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
+        name = (pod["metadata"].get("labels") or {}).get(NAME_OF_JOB)
+        if name is not None:
+            self._take(name, pod, deleted=deleted, take=JobState.take_pod)
+
+    def _on_event(self, event: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
+        state = self._states.get(event["involvedObject"]["name"])
+        if state is not None and not deleted:
+            state.take_event(event)
+
+    def _take(self, name: str, item: Json, *, deleted: bool, take: Any) -> None:
+        state = self._states.setdefault(name, JobState())
+        take(state, item, deleted=deleted)
+        self._drop_if_gone(name, state)
+
+    def _drop_if_gone(self, name: str, state: JobState) -> None:
+        if state.is_gone and not state.followers and self._states.get(name) is state:
+            del self._states[name]
+
+
+async def listed(
+    api: ClusterApi, path: str, query: dict[str, str], *, metadata_only: bool = False
+) -> list[Json]:
+    """All objects of a collection in the order of their creation."""
+    found: list[Json] = []
+    asked = {**query, "limit": "500"}
+    while True:
+        page = await api.get(path, asked, metadata_only=metadata_only)
+        if page is None:
+            return found
+        found += page.get("items") or ()
+        asked["continue"] = page["metadata"].get("continue") or ""
+        if not asked["continue"]:
+            return list(in_order(found))
+
+
+def in_order(items: Iterable[Json]) -> tuple[Json, ...]:
+    """By the time of their creation."""
+    return tuple(sorted(items, key=lambda item: str(item["metadata"]["creationTimestamp"])))

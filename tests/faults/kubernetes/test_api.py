@@ -1,0 +1,188 @@
+"""Calls to an API server that is slow, away, or wants to be left alone."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from agent.model.cause import Cause
+from agent.runners.kubernetes import api as module
+from agent.runners.kubernetes.api import (
+    JOBS,
+    PODS,
+    ClusterApi,
+    ClusterCredentialsError,
+    ClusterRefusedError,
+    ClusterUnreachableError,
+)
+from tests.faults.kubernetes.scripted_api import NAMESPACE, Answer, Pauses, ScriptedApi, api_of
+
+PATH = JOBS.path(NAMESPACE)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi().serving() as serving:
+        yield serving
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+async def api(server: ScriptedApi, pauses: Pauses, tmp_path: Path) -> AsyncIterator[ClusterApi]:
+    async with api_of(server, tmp_path, pauses) as opened:
+        yield opened
+
+
+def answer_once(server: ScriptedApi, *answers: Answer) -> None:
+    left = list(answers)
+    server.intercept = lambda request: left.pop(0) if left and request.path == PATH else None
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "7"}, 7),
+        (
+            {
+                "Retry-After": "Wed, 21 Oct 2026 07:28:20 GMT",
+                "Date": "Wed, 21 Oct 2026 07:28:00 GMT",
+            },
+            20,
+        ),
+        ({"Retry-After": "soon"}, 0),
+        ({}, 0),
+    ],
+)
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_server_that_asks_to_wait_is_waited_for(
+    server: ScriptedApi, api: ClusterApi, pauses: Pauses, status: int,
+    headers: dict[str, str], seconds: float,
+) -> None:  # fmt: skip
+    answer_once(server, Answer(status, {"message": "busy"}, headers))
+    assert await api.get(PATH) is not None
+    assert server.counted("GET", "jobs") == 2
+    assert seconds <= pauses.taken[-1] <= seconds + 5
+
+
+async def test_a_server_that_is_away_gets_one_request_at_a_time(
+    server: ScriptedApi, api: ClusterApi, pauses: Pauses
+) -> None:
+    """However many callers there are; all of them get their answer when it is back."""
+    server.intercept = lambda _: Answer(503, "no server")
+    calls = [asyncio.create_task(api.get(f"{PATH}/{n}")) for n in range(100)]
+    async with asyncio.timeout(60):
+        while server.probes < 10:  # the far end has no signal
+            await asyncio.sleep(0.01)
+    asked = len(server.requests)
+    assert asked <= 100
+    server.intercept = lambda _: None
+    async with asyncio.timeout(60):
+        assert await asyncio.gather(*calls) == [{}] * 100
+    assert max(pauses.taken) <= 5
+
+
+async def test_patience_has_an_end(
+    server: ScriptedApi, api: ClusterApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    server.intercept = lambda _: Answer(503, "no server")
+    with pytest.raises(ClusterUnreachableError) as raised:
+        await api.get(PATH)
+    assert raised.value.cause is Cause.LOST_ENGINE
+    assert server.url in raised.value.message
+
+
+async def test_a_kubelet_that_is_away_stops_nobody_else(
+    server: ScriptedApi, api: ClusterApi
+) -> None:
+    server.intercept = lambda request: (
+        Answer(502, {"message": "dial tcp: refused"}) if request.path.endswith("/log") else None
+    )
+    with pytest.raises(ClusterUnreachableError):
+        async with api.stream(PODS.path(NAMESPACE, "pod", "log"), {}, None):
+            pass
+    await api.get(PATH)
+    assert server.probes == 0
+
+
+async def test_many_open_streams_leave_room_for_calls(server: ScriptedApi, api: ClusterApi) -> None:
+    """Each running job has one."""
+
+    async def read(number: int) -> None:
+        async with api.stream(PODS.path(NAMESPACE, f"pod-{number}", "log"), {}, None) as response:
+            await response.read()
+
+    readers = [asyncio.create_task(read(n)) for n in range(150)]
+    streams = [await server.watch("log") for _ in readers]
+    async with asyncio.timeout(60):
+        await api.get(PATH)
+    for stream in streams:
+        await stream.close()
+    await asyncio.gather(*readers)
+
+
+async def test_a_name_that_is_taken_and_a_refusal_are_told_apart(
+    server: ScriptedApi, api: ClusterApi
+) -> None:
+    taken = {"reason": "AlreadyExists", "message": "jobs.batch exists"}
+    other = {"reason": "Conflict", "message": "modified"}
+    answer_once(server, Answer(409, taken), Answer(409, other), Answer(403, {"message": "no"}))
+    assert await api.create(PATH, {}) is None
+    for status in (409, 403):
+        with pytest.raises(ClusterRefusedError) as raised:
+            await api.create(PATH, {})
+        assert raised.value.status == status
+
+
+async def test_a_token_that_ran_out_is_renewed(
+    server: ScriptedApi, pauses: Pauses, tmp_path: Path
+) -> None:
+    """By the program of the kubeconfig, as clouds have it."""
+    tokens = tmp_path / "token"
+    tokens.write_text("first")
+    code = (
+        "import json, pathlib, sys;"
+        "status = {'token': pathlib.Path(sys.argv[1]).read_text()};"
+        "version = 'client.authentication.k8s.io/v1';"
+        "print(json.dumps({'apiVersion': version, 'kind': 'ExecCredential', 'status': status}))"
+    )
+    program = {
+        "apiVersion": "client.authentication.k8s.io/v1",
+        "command": sys.executable,
+        "args": ["-c", code, str(tokens)],
+        "interactiveMode": "Never",
+    }
+    server.tokens = {"first"}
+    async with api_of(server, tmp_path, pauses, {"exec": program}) as api:
+        await api.get(PATH)
+        server.tokens = {"second"}
+        tokens.write_text("second")
+        await asyncio.gather(*(api.get(PATH) for _ in range(5)))
+        assert await api.get(PATH) is not None
+
+
+async def test_credentials_that_are_not_accepted_are_no_jobs_fault(
+    server: ScriptedApi, api: ClusterApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+    server.tokens = {"another"}
+    with pytest.raises(ClusterUnreachableError) as raised:
+        await api.create(PATH, {})
+    assert raised.value.cause is Cause.LOST_ENGINE
+    assert "credentials" in str(raised.value)
+    assert issubclass(ClusterCredentialsError, ClusterUnreachableError)
+
+
+async def test_an_answer_that_is_no_json_is_asked_for_again(
+    server: ScriptedApi, api: ClusterApi
+) -> None:
+    answer_once(server, Answer(200, "<html>"))
+    assert json.dumps(await api.get(PATH))
+    assert server.counted("GET", "jobs") == 2
