@@ -64,6 +64,7 @@ class ClusterUnreachableError(UnavailableError):
             f"The Kubernetes API at {server} does not answer ({reason}).",
             hint="Check it with `kubectl get --raw /readyz`.",
         )
+        self.reason = reason
         #: Seconds that the server asks to wait.
         self.retry_after = retry_after
 
@@ -309,6 +310,9 @@ class ClusterApi:
         await self._reachability.wait()
         try:
             yield
+        except ClusterCredentialsError as error:
+            self._reachability.lost(error.reason)
+            raise
         except TimeoutError as error:
             failure: ClusterUnreachableError = ClusterSilentError(self.server, _reason(error))
             self._reachability.lost(_reason(error))
@@ -322,7 +326,10 @@ class ClusterApi:
     async def _answers(self) -> bool:
         try:
             response = await self._send(_Request("GET", _PROBE_PATH, _PROBE_LIMITS))
-        except (aiohttp.ClientError, OSError, TimeoutError, ClusterCredentialsError) as error:
+        except ClusterCredentialsError as error:
+            self._reachability.lost(error.reason)
+            return False
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._reachability.lost(_reason(error))
             return False
         response.close()
@@ -340,7 +347,6 @@ class ClusterApi:
         if response.status == _UNAUTHORIZED:
             async with response:
                 message = _message(await response.text(), response)
-            self._reachability.lost(message)
             raise ClusterCredentialsError(self.server, message)
         return response
 
