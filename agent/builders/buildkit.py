@@ -144,8 +144,8 @@ def workspace(cache: Path, plan: Plan, policy: Mapping[str, Any]) -> Iterator[Wo
         (folder / "Dockerfile").write_text(plan.text, encoding="utf-8")
         (folder / "Dockerfile.dockerignore").write_text(plan.ignore, encoding="utf-8")
         (folder / _POLICY).write_text(json.dumps(policy), encoding="utf-8")
-        if plan.own is None:
-            _write_launch_context(folder / names.CONTEXT, plan)
+        if plan.job_dockerfile is None:
+            _write_launch_context(folder / names.LAUNCH_CONTEXT, plan)
         yield Workspace(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -188,8 +188,8 @@ def arguments(work: Workspace, build: BuildRun, config: BuilderConfig) -> tuple[
         argv += ["--build-arg", name]  # the value comes from the environment
     # Cache mounts of one entity, whatever their ids, are never those of another.
     argv += ["--build-arg", f"BUILDKIT_CACHE_MOUNT_NS={build.cache_namespace}"]
-    if plan.own is None:
-        argv += ["--build-context", f"{names.CONTEXT}={work.folder / names.CONTEXT}"]
+    if plan.job_dockerfile is None:
+        argv += ["--build-context", f"{names.LAUNCH_CONTEXT}={work.folder / names.LAUNCH_CONTEXT}"]
     # The job's own Dockerfile as a copy, beside the ignore file that is in effect.
     return (*argv, "--file", str(work.folder / "Dockerfile"), str(plan.context))
 

@@ -62,7 +62,8 @@ from agent.system.tasks import Stop, in_thread
 
 #: Part of every content key: increment when the build logic changes.
 _VERSION: Final = 3
-_TAG: Final = 12
+#: Hex digits of a content key in a tag on the engine; the image's label has the whole key.
+_LOCAL_TAG_DIGITS: Final = 12
 #: Local repository for the names of pulled images.
 _PULLED: Final = f"{NAMESPACE}pulled"
 #: Seconds after which nothing of a build can be in use: far beyond any deadline.
@@ -116,7 +117,7 @@ class DockerBuilder:
     async def preview(self, request: BuildRequest) -> BuildPreview:
         """See `BuilderPort`."""
         plan = await in_thread(self._threads, lambda _: make_plan(request, self._config))
-        generated = plan.own is None
+        generated = plan.job_dockerfile is None
         return BuildPreview(
             dockerfile=plan.text,
             own_dockerfile=plan.shown_dockerfile,
@@ -138,7 +139,7 @@ class DockerBuilder:
             parts["platform"] = self._config.platform or await self._platform()
             for base in plan.bases:
                 await check_registry(read_reference(base), self._urls)
-                if self._verify is not None and (plan.own or request.base_image):
+                if self._verify is not None and (plan.job_dockerfile or request.base_image):
                     await verified(read_reference(base), self._verify)
                 parts[f"base {base}"] = await self._resolver.content(base)
         except EngineError as error:
@@ -152,7 +153,7 @@ class DockerBuilder:
         return await in_thread(self._threads, lambda _: make_plan(request, self._config, found))
 
     def _parts(self, plan: Plan, stop: Stop) -> dict[str, Any]:
-        generated = plan.own is None
+        generated = plan.job_dockerfile is None
         found = indexes(self._config, self._environment)
         return {
             "version": _VERSION,
@@ -205,7 +206,7 @@ class DockerBuilder:
         local = await self._runs_on.inspect(image.reference)
         if local is None:
             return replace(image, needs_pull=True)
-        await self._runs_on.tag(local.id, _PULLED, key[:_TAG])
+        await self._runs_on.tag(local.id, _PULLED, key[:_LOCAL_TAG_DIGITS])
         return image
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
@@ -222,7 +223,7 @@ class DockerBuilder:
     async def _build(
         self, plan: Plan, request: BuildRequest, key: str, buildkit: BuildKitService, log: LogSink
     ) -> Image:
-        tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_TAG]}"
+        tag = f"{NAMESPACE}{safe_image_name(request.title)}:{key[:_LOCAL_TAG_DIGITS]}"
         build = await self._build_run(plan, request, key, buildkit, tag)
         digest = await self._run(build, log)
         if self._repository is not None and build.pushed_as is not None:
@@ -443,7 +444,7 @@ async def _announce(
             f"not sent to the build because they look like secrets: {names}; "
             f"to include one, add `!{plan.withheld[0]}` to .dockerignore",
         )
-    if plan.own is not None:
+    if plan.job_dockerfile is not None:
         await write_line(log, f"building {request.title} from its {plan.shown_dockerfile}")
         return
     for remark in plan.requirements.remarks:
@@ -455,5 +456,5 @@ async def _announce(
 def _own_tag(listed: Mapping[str, Any], key: str) -> str | None:
     """The tag that only a build here can have given; a label alone proves nothing."""
     tags = listed.get("RepoTags") or ()
-    wanted = f":{key[:_TAG]}"
+    wanted = f":{key[:_LOCAL_TAG_DIGITS]}"
     return next((tag for tag in tags if tag.startswith(NAMESPACE) and tag.endswith(wanted)), None)

@@ -366,7 +366,7 @@ def _hand_over(user: JobUser, folder: Path, gate: Path, source: Path) -> None:
     user.hand_over(source)
     gate.chmod(0o700)
     if (gate / _CACHE).stat().st_uid != user.uid:
-        user.own(gate / _CACHE)
+        user.give_ownership(gate / _CACHE)
     gate.chmod(0o711)
 
 

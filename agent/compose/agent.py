@@ -141,7 +141,7 @@ async def _registration(context: BackendContext, identity: str) -> AgentRegistra
         queues=config.queues,
         identity=identity,
         session=secrets.token_hex(12),
-        backend=await shared_backend_id(context),
+        backend_id=await shared_backend_id(context),
         resources=context.resources,
         capacity=await offered_capacity(config.resources, config.max_jobs),
         config={"max_jobs": config.max_jobs, "builder": config.builder.type},

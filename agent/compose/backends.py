@@ -243,7 +243,7 @@ async def _container_backend(
     if control_plane_id is not None:
         url = await _url_for_containers(context, await runner.ensure_network())
         destination = image_destination(context.config)
-        _warn_of_old_keys(context.config, destination)
+        _warn_of_deprecated_settings(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
     registry = await open_registry(stack, context, destination)
     images = PrebuiltImages(
@@ -291,7 +291,7 @@ async def _cluster_backend(
     destination, url = image_destination(context.config), context.url
     if control_plane_id is not None:
         url = _url_for_pods(context)
-        _warn_of_old_keys(context.config, destination)
+        _warn_of_deprecated_settings(context.config, destination)
         await stack.enter_async_context(runner)
     registry = await open_registry(stack, context, destination)
     images = RegistryImages(registry, _url_access(context))
@@ -409,6 +409,7 @@ def _url_access(context: BackendContext) -> "UrlAccess":
     from agent.builders.uv import indexes
     from agent.sources.url_access import UrlAccess
 
+    # What the administrator configured may be private: these hosts are exempt.
     builder = context.config.builder
     found = indexes(builder, context.environment)
     listed = " ".join(filter(None, (found.index_url, found.extra_index_urls))).split()
@@ -517,7 +518,7 @@ def builder_config(config: AgentConfig, destination: Destination | None) -> Buil
     return config.builder.model_copy(update={"destination": repository})
 
 
-def _warn_of_old_keys(config: AgentConfig, destination: Destination | None) -> None:
+def _warn_of_deprecated_settings(config: AgentConfig, destination: Destination | None) -> None:
     log = structlog.get_logger()
     if config.registry is not None and destination is not None:
         log.warning(

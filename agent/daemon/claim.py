@@ -77,7 +77,7 @@ class ClaimLoop:
                 # The poll that was interrupted will not be repeated soon.
                 await self.release_claims_of_pending_request()
                 await self._backends.wait_changed(())  # until something can be claimed
-            await self._disk.wait()
+            await self._disk.wait_for_space()
             await self._start_all(await self._poll())
 
     async def release_claims_of_pending_request(self) -> None:

@@ -63,7 +63,7 @@ class FreeDiskCheck:
         self._executor = executor
         self._sleep = sleep
 
-    async def wait(self) -> None:
+    async def wait_for_space(self) -> None:
         """Wait until enough is free; until then the condition is reported to the server."""
         while await self.is_low():
             await self._sleep(_DISK_INTERVAL)

@@ -199,14 +199,14 @@ class AgentDaemon:
             stack.enter_context(signal_handlers(self._shutdown.by_signal))
             journal = await Journal.open(self._config.state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            parts = await race(self._register(journal), self._shutdown.wait_graceful())
+            parts = await race(self._register_and_assemble(journal), self._shutdown.wait_graceful())
             if parts is None:
                 return _EXIT_CODES[await self._shutdown.wait_graceful()]
             structlog.contextvars.bind_contextvars(agent=parts.agent.agent_name)
             await stack.enter_async_context(serve_health(self._config.health, parts.status))
             return await self._supervise(parts)
 
-    async def _register(self, journal: Journal) -> _Registered:
+    async def _register_and_assemble(self, journal: Journal) -> _Registered:
         """Register, open the backends, and connect the parts with each other."""
         config, registration, queue = self._config, self._registration, self._queue
         marker = config.state_dir / _SHUT_DOWN

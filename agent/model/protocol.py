@@ -75,7 +75,7 @@ class AgentRegistration:
     #: New for every process.
     session: str
     #: Id of the container engine; agents that share it may adopt each other's workloads.
-    backend: str | None
+    backend_id: str | None
     resources: tuple[str, ...]
     capacity: Capacity
     config: dict[str, Any]

@@ -130,7 +130,7 @@ class LaunchQueue:
                 "queueNames": list(registration.queues),
                 "identity": registration.identity,
                 "session": registration.session,
-                "backend": registration.backend,
+                "backendId": registration.backend_id,
                 "resources": list(registration.resources),
                 "capacity": asdict(registration.capacity),
                 "config": registration.config,

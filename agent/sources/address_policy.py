@@ -39,17 +39,20 @@ def system_resolver(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class AddressPolicy:
-    """Which addresses may be connected to: public ones, and private ones on the list."""
+    """Which addresses may be connected to: public ones, and private ones on the list.
+
+    What the hosts in `configured` resolve to is allowed unchecked.
+    """
 
     #: Networks, host names, `.suffix`es, or `*`; `None` means all if `embedded`, else none.
     private_hosts: tuple[str, ...] | None
     #: The control plane is embedded: the user is the administrator.
     embedded: bool
     resolver: Resolver = system_resolver
-    #: Hosts and ports that the administrator configured for another purpose: package indexes.
+    #: Hosts and ports of package indexes and registries that the administrator configured.
     configured: tuple[tuple[str, int], ...] = ()
 
-    async def addresses(self, remote: Remote, threads: Executor) -> tuple[str, ...]:
+    async def checked_addresses(self, remote: Remote, threads: Executor) -> tuple[str, ...]:
         """Resolve a remote's host, check every address, and return them.
 
         Raises:

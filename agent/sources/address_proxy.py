@@ -72,7 +72,7 @@ class AddressProxy:
             return
         host, port = match["host"].decode().lower(), int(match["port"] or 80)
         remote = Remote("https" if tunnel else "http", host, port, None, "/")
-        address = (await self._policy.addresses(remote, self._threads))[0]
+        address = (await self._policy.checked_addresses(remote, self._threads))[0]
         async with asyncio.timeout(_CONNECT_TIMEOUT):
             remote_reader, remote_writer = await asyncio.open_connection(address, port)
         try:

@@ -52,7 +52,9 @@ class UrlAccess:
             message = f"URL '{without_credentials(url)}' names no valid host."
             raise PolicyError(Cause.POLICY_SOURCE, message)
         try:
-            await self._policy.addresses(Remote(scheme, host, port, None, "/"), self._threads)
+            await self._policy.checked_addresses(
+                Remote(scheme, host, port, None, "/"), self._threads
+            )
         except PolicyError:
             raise
         except JobError:
@@ -94,7 +96,7 @@ class UrlAccess:
         port = parts.port or _PORTS[parts.scheme]
         remote = Remote(parts.scheme, parts.hostname, port, None, parts.path or "/")
         try:
-            addresses = await self._policy.addresses(remote, self._threads)
+            addresses = await self._policy.checked_addresses(remote, self._threads)
         except PolicyError as error:
             raise PolicyError(error.cause, error.message, hint=error.hint or _CURE) from None
         connector = aiohttp.TCPConnector(resolver=_Pinned(addresses), use_dns_cache=False)

@@ -86,14 +86,14 @@ class JobUser:
             message = f"User '{self.name}' may not enter {closed}, which contains its job."
             hint = "Set `state_dir` to a folder that this user can reach."
             raise JobError(Cause.START_FAILED, message, hint=hint)
-        self.own(folder)
+        self.give_ownership(folder)
 
     def closed_parent(self, path: Path) -> Path | None:
         """The uppermost folder above a path that the user may not enter, if there is one."""
         closed = (parent for parent in reversed(path.parents) if not self._may_enter(parent))
         return next(closed, None)
 
-    def own(self, folder: Path) -> None:
+    def give_ownership(self, folder: Path) -> None:
         """Make the user the owner of a folder and all that is in it, and close it to others.
 
         Blocks. The folder itself is last: until then nobody can replace what is in it.

@@ -20,7 +20,7 @@ from agent.model.errors import JobError
 from agent.ports.builder import BuildRequest
 
 #: Name of the build context that has uv, the installing script and the requirements.
-CONTEXT: Final = "launch"
+LAUNCH_CONTEXT: Final = "launch"
 #: Where the code is copied to and the job starts.
 WORKDIR: Final = "/home/launch/src"
 #: Ids of build secrets.
@@ -32,7 +32,7 @@ INSTALL_STEP: Final = "/run/launch/install.sh"
 
 _MOUNTS: Final = " \\\n    ".join(
     (
-        f"--mount=type=bind,from={CONTEXT},target=/run/launch",
+        f"--mount=type=bind,from={LAUNCH_CONTEXT},target=/run/launch",
         "--mount=type=cache,id=launch-uv,target=/root/.cache/uv",
         f"--mount=type=secret,id={INDEX_URL}",
         f"--mount=type=secret,id={EXTRA_INDEX_URLS}",
@@ -44,11 +44,14 @@ _PYTHON: Final = re.compile(r"(\d+\.\d+)(?:\.\d+)?")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything but the files of the context themselves."""
+    """The build as decided: Dockerfile, ignore rules, requirements and base images.
+
+    The files of the context are read later.
+    """
 
     context: Path
     #: The job's own Dockerfile; `None` when it is generated.
-    own: Path | None
+    job_dockerfile: Path | None
     #: What a generated Dockerfile installs; `NONE` for the job's own.
     requirements: Requirements
     #: Images that the result is based on, as far as they can be told.
@@ -65,7 +68,11 @@ class Plan:
     @property
     def shown_dockerfile(self) -> str | None:
         """Path of the job's own Dockerfile for messages."""
-        return None if self.own is None else os.path.relpath(self.own, self.context)
+        return (
+            None
+            if self.job_dockerfile is None
+            else os.path.relpath(self.job_dockerfile, self.context)
+        )
 
 
 def make_plan(
@@ -139,7 +146,7 @@ def launch_context(plan: Plan) -> Mapping[str, str]:
 
     Empty for the job's own Dockerfile.
     """
-    if plan.own is not None:
+    if plan.job_dockerfile is not None:
         return {}
     script = resources.files("agent.builders.image").joinpath("install.sh")
     found = plan.requirements

@@ -24,7 +24,7 @@ from agent.ports.registry import Credentials, RegistryPort
 #: Seconds without an event of a push.
 _IDLE: Final = 300.0
 #: Hex digits of a key in a tag. A registry is shared, so that the tag alone must identify it.
-_TAG: Final = 40
+_PUSHED_TAG_DIGITS: Final = 40
 #: The containerd store reports the digest in a sentence only.
 _PUSHED: Final = re.compile(r"digest: (sha256:[0-9a-f]{64})")
 #: `X-Registry-Auth` without a login: an empty object. The engine wants the header.
@@ -41,21 +41,21 @@ class ImageRepository:
 
     def reference(self, key: str) -> str:
         """Tag of the image of a key."""
-        return f"{self.name}:{key[:_TAG]}"
+        return f"{self.name}:{key[:_PUSHED_TAG_DIGITS]}"
 
     def cache_reference(self, request: BuildRequest, plan: Plan) -> str:
         """Tag of the build cache: one for all code with the same recipe and packages.
 
         Entities never share one: what a build of one leaves there would run in others'.
         """
-        if plan.own is not None:
-            recipe = plan.own.read_text(encoding="utf-8", errors="replace")
+        if plan.job_dockerfile is not None:
+            recipe = plan.job_dockerfile.read_text(encoding="utf-8", errors="replace")
         else:
             recipe = repr((plan.bases, sorted(launch_context(plan).items())))
         digest = hashlib.sha256(
             f"{request.entity}\0{recipe}".encode("utf-8", "replace")
         ).hexdigest()
-        return f"{self.name}:launch-cache-{digest[:_TAG]}"
+        return f"{self.name}:launch-cache-{digest[:_PUSHED_TAG_DIGITS]}"
 
     async def find(self, key: str) -> Image | None:
         """The image of a key in the registry.

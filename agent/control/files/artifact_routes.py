@@ -15,10 +15,13 @@ from agent.control.files.storage import DamagedError, DigestMismatchError
 from agent.model.errors import InvalidInputError, NotFoundError
 from agent.model.job.digest import decoded, encoded
 
-_PLACE: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
+_COLLECTION_PATH: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
 _CONTENT: Final = "{birth}/{md5:[0-9a-f]{32}}/{name:.+}"
 #: Where clients read one file of an artifact; the longer first, since both would match it.
-ENTRY_PATHS: Final = (f"{_PLACE}/{{artifact}}/{_CONTENT}", f"{_PLACE}/{_CONTENT}")
+ENTRY_PATHS: Final = (
+    f"{_COLLECTION_PATH}/{{artifact}}/{_CONTENT}",
+    f"{_COLLECTION_PATH}/{_CONTENT}",
+)
 STREAM_PATH: Final = "/files/{entity}/{project}/{run}/file_stream"
 
 BATCH_PATH: Final = "/storage/contents"

@@ -22,7 +22,7 @@ async def _register(context: Context, args: Args) -> Json:
         queues=tuple(args["queue_names"]),
         identity=args["identity"],
         session=args["session"],
-        backend=args.get("backend"),
+        backend_id=args.get("backend_id"),
         resources=tuple(args.get("resources") or ()),
         capacity=capacity_of(args["capacity"]),
         config=as_object(args.get("config"), "config"),

@@ -119,10 +119,10 @@ class Agents(Service):
             if losses is not None:
                 text = f"adopted by a new session of {agent.name}"
                 adopted.append(adopt(tx, self._context, row, agent, text, losses))
-        if agent.backend is None:
+        if agent.backend_id is None:
             return tuple(adopted)
         live_since = tx.now - self._context.config.agent_timeout
-        for other in agents.on_backend(tx, agent.entity, agent.backend, agent.id):
+        for other in agents.on_backend(tx, agent.entity, agent.backend_id, agent.id):
             if other.status != "KILLED" and not agents.is_lost(other, live_since):
                 continue
             text = f"adopted from {other.name}, which used the same backend"
@@ -244,7 +244,7 @@ def _store(
         "hostname": registration.hostname,
         "version": registration.version or None,
         "session": registration.session,
-        "backend": registration.backend,
+        "backend_id": registration.backend_id,
         "key_id": principal.key_id,
         "resources": list(registration.resources),
         "capacity": asdict(registration.capacity),

@@ -41,7 +41,7 @@ class AgentRecord:
     lost: bool
     #: An operator asked it to shut down.
     stop: StopMode | None
-    backend: str | None
+    backend_id: str | None
     resources: tuple[str, ...]
     capacity: Capacity | None
     config: Json
@@ -125,9 +125,9 @@ def by_identity(tx: Tx, entity: str, identity: str) -> AnyRow | None:
     return tx.one(select(agents).where(*where))
 
 
-def on_backend(tx: Tx, entity: str, backend: str, besides: str) -> Sequence[AnyRow]:
+def on_backend(tx: Tx, entity: str, backend_id: str, besides: str) -> Sequence[AnyRow]:
     """Other agents that have used the same engine."""
-    where = (agents.c.entity == entity, agents.c.backend == backend, agents.c.id != besides)
+    where = (agents.c.entity == entity, agents.c.backend_id == backend_id, agents.c.id != besides)
     return tx.all(select(agents).where(*where))
 
 

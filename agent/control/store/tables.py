@@ -297,7 +297,7 @@ agents: Final = Table(
     Column("identity", PlainText),
     #: Of the process.
     Column("session", PlainText),
-    Column("backend", PlainText),
+    Column("backend_id", PlainText),
     #: The key it registered with: an agent key may only act for its own agents.
     Column("key_id", PlainText, nullable=False),
     Column("resources", JsonText, nullable=False),

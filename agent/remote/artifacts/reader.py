@@ -66,7 +66,7 @@ class RemoteArtifacts:
 
     async def find(self, reference: JobReference) -> Artifact:
         """See `ArtifactPort`; the error suggests similar names."""
-        found = (await self._versions.membership(reference) or {}).get("artifact")
+        found = (await self._versions.version_of_any_type(reference) or {}).get("artifact")
         if not found:
             raise await self._versions.missing(reference)
         version = replace(reference, alias=f"v{found['versionIndex']}")

@@ -57,19 +57,19 @@ _TRIES: Final = 5
 _LONGEST_REFUSAL: Final = 4096
 _GOOD: Final = range(200, 300)
 
-#: What the body of such a request is called.
+#: Media type of a request with many files.
 BATCH_TYPE: Final = "application/vnd.launch.contents"
-#: Bytes of a file that is small, and of one request; files of one request.
-_SMALL: Final = 256 * 1024
-_BYTES: Final = 16 * 1024 * 1024
-_FILES: Final = 500
-#: Where the server's addresses of contents begin, and where many are sent to at once.
-_PLACE: Final = "/storage/contents"
+_SMALL_FILE_BYTES: Final = 256 * 1024
+#: Of one request with many files.
+_MAX_BATCH_BYTES: Final = 16 * 1024 * 1024
+_MAX_BATCH_FILES: Final = 500
+#: Where the paths of the server's URLs of contents begin, and where many are sent to at once.
+_CONTENTS_PATH: Final = "/storage/contents"
 
 
 @dataclass(frozen=True, slots=True)
 class ContentWithUrl:
-    """A content and the address that was made for it."""
+    """A content and the signed URL that was made for it."""
 
     content: Content
     url: str
@@ -77,7 +77,7 @@ class ContentWithUrl:
     @property
     def is_small(self) -> bool:
         """Whether it goes into a request with others."""
-        return self.content.size <= _SMALL and _PLACE in self.url
+        return self.content.size <= _SMALL_FILE_BYTES and _CONTENTS_PATH in self.url
 
     @property
     def line(self) -> bytes:
@@ -86,9 +86,9 @@ class ContentWithUrl:
 
 
 def batch_url(batch: Sequence[ContentWithUrl]) -> str:
-    """Where a batch is sent to: the server as it calls itself in its addresses."""
-    base, place, _ = batch[0].url.partition(_PLACE)
-    return base + place
+    """Where a batch is sent to: the server as it calls itself in its URLs."""
+    base, path, _ = batch[0].url.partition(_CONTENTS_PATH)
+    return base + path
 
 
 def batches(files: Iterable[ContentWithUrl]) -> list[list[ContentWithUrl]]:
@@ -96,9 +96,9 @@ def batches(files: Iterable[ContentWithUrl]) -> list[list[ContentWithUrl]]:
     found: list[list[ContentWithUrl]] = []
     room = 0
     for file in files:
-        if not found or room < file.content.size or len(found[-1]) == _FILES:
+        if not found or room < file.content.size or len(found[-1]) == _MAX_BATCH_FILES:
             found.append([])
-            room = _BYTES
+            room = _MAX_BATCH_BYTES
         found[-1].append(file)
         room -= file.content.size
     return found
@@ -325,7 +325,7 @@ class Transfers:
                 skip_auto_headers=("Content-Type",),
             ) as response:
                 if response.status not in _GOOD:
-                    await _refuse(target, response)
+                    await _raise_refusal(target, response)
                 yield response
         except (aiohttp.ClientError, TimeoutError) as error:
             rule = rule_for(error)
@@ -334,9 +334,9 @@ class Transfers:
             raise RequestFailedError(message, rule) from error
 
     async def _repeat(self, once: Callable[[], Awaitable[Result]], path: str) -> Result:
-        """Each content has one place and one digest, so sending it again changes nothing."""
+        """Try up to five times. Safe, since each content has one URL and one digest."""
         tries = AsyncRetrying(
-            retry=retry_if_exception(_again),
+            retry=retry_if_exception(_is_retryable),
             stop=stop_after_attempt(_TRIES),
             wait=wait_random_exponential(multiplier=0.2, max=10.0),
             sleep=self._sleep,
@@ -350,7 +350,7 @@ class Transfers:
             raise RequestFailedError(message, error.rule, hint=hint) from error
 
 
-async def _refuse(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
+async def _raise_refusal(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
     body = await response.content.read(_LONGEST_REFUSAL)
     text, code, hint = error_in(body)
     detail = body[:500].decode("utf-8", "replace").strip()
@@ -387,7 +387,7 @@ def _target(url: str) -> URL:
     return parsed
 
 
-def _again(error: BaseException) -> bool:
+def _is_retryable(error: BaseException) -> bool:
     return isinstance(error, RequestFailedError) and error.rule.allows(idempotent=True)
 
 

@@ -148,7 +148,7 @@ class ArtifactVersions:
 
     # ------------------------------------------------------------------ one version
 
-    async def membership(self, reference: JobReference) -> Json | None:
+    async def version_of_any_type(self, reference: JobReference) -> Json | None:
         """One version of a collection of any type; `None` when there is none."""
         name = f"{reference.name}:{reference.alias}"
         variables = {"entity": reference.entity, "project": reference.project, "name": name}
@@ -168,7 +168,7 @@ class ArtifactVersions:
         Raises:
             NotFoundError: no such job or alias; suggests similar names.
         """
-        found = await self.membership(reference) or {}
+        found = await self.version_of_any_type(reference) or {}
         artifact = found.get("artifact")
         if artifact is None or (artifact.get("artifactType") or {}).get("name", JOB) != JOB:
             raise await self.missing(reference)

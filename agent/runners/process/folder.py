@@ -1,4 +1,4 @@
-"""The folder of one job: its description, its log, its status file. All of it blocks.
+"""The folder of one job: its spec, its log, its status file. All of it blocks.
 
 The starter creates the status file exclusively, so its existence means that a start was tried.
 Its lines: `start <seconds since 1970>` and `boot <id>` by the starter, `pid <n>` by the
@@ -38,13 +38,13 @@ class Status:
     finished_at: datetime | None
     #: Whether the supervisor lives.
     alive: bool
-    #: Whether the machine has not been restarted since.
+    #: The machine is still in the boot in which the start was tried.
     same_boot: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """The description of a job, written when it is created; holds no secret."""
+class ProcessSpec:
+    """What a process is started with, written when it is created; holds no secret."""
 
     name: str
     labels: dict[str, str]
@@ -71,7 +71,7 @@ class Folder:
         #: Home and temporary files of a user that has this job only.
         self.private = (path / "home", path / "tmp")
 
-    def create(self, job: Job, environment: dict[str, str]) -> None:
+    def create(self, spec: ProcessSpec, environment: dict[str, str]) -> None:
         """Write the files; `job.json` is last and makes the folder valid.
 
         Files of a creator that died half-way are overwritten.
@@ -79,17 +79,17 @@ class Folder:
         pairs = (f"{name}={value}" for name, value in environment.items())
         _write(self.path / _SECRETS, "\0".join(pairs))
         draft = self.path / f"{_JOB}.new"
-        _write(draft, json.dumps(asdict(job)))
+        _write(draft, json.dumps(asdict(spec)))
         draft.replace(self.path / _JOB)
 
-    def job(self) -> Job | None:
-        """The description; `None` when nothing was created here."""
+    def spec(self) -> ProcessSpec | None:
+        """The spec; `None` when nothing was created here."""
         try:
             text = (self.path / _JOB).read_text("ascii")
         except (FileNotFoundError, NotADirectoryError):
             return None
         raw = json.loads(text)
-        return Job(**raw | {"argv": tuple(raw["argv"])})
+        return ProcessSpec(**raw | {"argv": tuple(raw["argv"])})
 
     def environment(self) -> dict[str, str]:
         """Variables of the job; removed once it has been started."""
@@ -125,9 +125,9 @@ class Folder:
 def held_uids(root: Path) -> Iterator[int]:
     """Uids of all jobs below the root."""
     for folder in folders(root):
-        job = folder.job()
-        if job is not None and job.uid is not None:
-            yield job.uid
+        spec = folder.spec()
+        if spec is not None and spec.uid is not None:
+            yield spec.uid
 
 
 def folders(root: Path) -> Iterator[Folder]:

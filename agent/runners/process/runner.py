@@ -38,7 +38,7 @@ from agent.ports.runner import (
     WorkloadState,
 )
 from agent.runners.local import files_folder, is_outdated, same_attempt, write_files
-from agent.runners.process.folder import Folder, Job, Status, folders
+from agent.runners.process.folder import Folder, ProcessSpec, Status, folders
 from agent.runners.process.options import (
     NOT_TEXT_HINT,
     check_arguments,
@@ -119,10 +119,10 @@ class ProcessRunner:
     def preview(self, request: RunRequest) -> Json:
         """See the port: argv, folder and environment."""
         _refuse_unsupported(request)
-        job = _job_of(request, self._folder(request.name))
+        spec = _spec_of(request, self._folder(request.name))
         return {
-            "argv": list(job.argv),
-            "folder": job.workdir,
+            "argv": list(spec.argv),
+            "folder": spec.workdir,
             "environment": self._variables(request, self._users.single if self._users else None),
         }
 
@@ -134,7 +134,7 @@ class ProcessRunner:
         """
         if self._users is None:
             return await self._in_thread(lambda: self._create(request, None))
-        existing = await self._in_thread(self._folder(request.name).job)
+        existing = await self._in_thread(self._folder(request.name).spec)
         if existing is not None and existing.uid is not None:
             user = self._users.of(existing.uid)
             return await self._in_thread(lambda: self._create(request, user))
@@ -158,11 +158,11 @@ class ProcessRunner:
         The status file lets a name start once, so the start is repeated; unless the machine
         may have lost that file.
         """
-        job = await self._in_thread(self._folder(workload.name).job)
+        spec = await self._in_thread(self._folder(workload.name).spec)
         found = await self.find(workload.name)
-        if found is None or job is None or found.state is not WorkloadState.CREATED:
+        if found is None or spec is None or found.state is not WorkloadState.CREATED:
             return await self.start(workload)
-        if job.boot == boot_id():
+        if spec.boot == boot_id():
             return await self.start(workload)
         message = f"the machine was restarted while '{workload.name}' was being started"
         return StartUnknown(Cause.LOST_WORKLOAD, message)
@@ -287,35 +287,35 @@ class ProcessRunner:
 
     def _kill_user(self, folder: Folder) -> JobUser | None:
         """Kill what runs as the job's own user, if it has one; also what left its session."""
-        job = folder.job() if self._users is not None and self._users.single is None else None
-        if self._users is None or job is None or job.uid is None:
+        spec = folder.spec() if self._users is not None and self._users.single is None else None
+        if self._users is None or spec is None or spec.uid is None:
             return None
-        user = self._users.of(job.uid)
+        user = self._users.of(spec.uid)
         kill_all(user)
         return user
 
     def _create(self, request: RunRequest, user: JobUser | None) -> Workload:
         _refuse_unsupported(request)
         folder = self._folder(request.name)
-        job = _job_of(request, folder)
-        job = job if user is None else replace(job, uid=user.uid)
-        existing = folder.job()
-        adopted = None if existing is None else _reuse_existing(existing, job, folder)
+        spec = _spec_of(request, folder)
+        spec = spec if user is None else replace(spec, uid=user.uid)
+        existing = folder.spec()
+        adopted = None if existing is None else _reuse_existing(existing, spec, folder)
         if adopted is not None and not is_outdated(adopted, request.lease):
             return adopted
         environment = self._variables(request, user)
         try:
             folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            Path(job.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(spec.workdir).mkdir(mode=0o700, parents=True, exist_ok=True)
             write_files(request)
             if user is not None:
                 for path in folder.private if user.home is None else ():
                     path.mkdir(mode=0o700, exist_ok=True)
-                _hand_over(request, folder, Path(job.workdir), user)
-            folder.create(job, environment)
+                _hand_over(request, folder, Path(spec.workdir), user)
+            folder.create(spec, environment)
         except OSError as error:
             raise _not_created(request.name, error) from error
-        return Workload(job.name, job.name, request.lease, WorkloadState.CREATED)
+        return Workload(spec.name, spec.name, request.lease, WorkloadState.CREATED)
 
     def _variables(self, request: RunRequest, user: JobUser | None) -> dict[str, str]:
         extra, own = variables(request.arguments), {}
@@ -327,13 +327,13 @@ class ProcessRunner:
 
     def _start(self, workload: Workload) -> StartResult:
         folder = self._folder(workload.name)
-        job = folder.job()
-        if job is None:
+        spec = folder.spec()
+        if spec is None:
             message = f"the folder of '{workload.name}' has been removed"
             return StartUnknown(Cause.LOST_WORKLOAD, message)
         try:
-            user = self._users.of(job.uid) if self._users and job.uid is not None else None
-            self._children[job.name] = spawn(folder, job, self._limits, user)
+            user = self._users.of(spec.uid) if self._users and spec.uid is not None else None
+            self._children[spec.name] = spawn(folder, spec, self._limits, user)
         except StartedBeforeError:
             return Started(_read_workload(folder) or workload, before=True)
         folder.forget_secrets()
@@ -347,8 +347,8 @@ class ProcessRunner:
         The user that is free afterwards, and whether nothing is left to stop.
         """
         folder = self._folder(workload.name)
-        job, status = folder.job(), folder.status()
-        if job is not None and job.lease is not None and job.lease.epoch > workload.lease.epoch:
+        spec, status = folder.spec(), folder.status()
+        if spec is not None and spec.lease is not None and spec.lease.epoch > workload.lease.epoch:
             # Another agent on this root has created it since, under a later lease.
             return None, True
         user = self._kill_user(folder)
@@ -364,8 +364,8 @@ class ProcessRunner:
         return [workload for workload in found if workload is not None]
 
     def _own_workload(self, folder: Folder) -> Workload | None:
-        job = folder.job()
-        mine = job is not None and job.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
+        spec = folder.spec()
+        mine = spec is not None and spec.labels.get(LABEL_CONTROL_PLANE) == self._control_plane_id
         return _read_workload(folder) if mine else None
 
     def _folder(self, name: str) -> Folder:
@@ -384,7 +384,7 @@ def _refuse_unsupported(request: RunRequest) -> None:
         raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
 
 
-def _job_of(request: RunRequest, folder: Folder) -> Job:
+def _spec_of(request: RunRequest, folder: Folder) -> ProcessSpec:
     argv = (*request.command, *request.args)
     if not request.command:
         message = "The job has no command, and a local process has no image to take one from."
@@ -393,7 +393,7 @@ def _job_of(request: RunRequest, folder: Folder) -> Job:
         message = "An argument of the command is not valid text."
         raise PolicyError(Cause.POLICY_SPEC, message, hint=NOT_TEXT_HINT)
     workdir = request.workdir or folder.path / "work"
-    return Job(request.name, dict(request.labels), argv, str(workdir), boot_id())
+    return ProcessSpec(request.name, dict(request.labels), argv, str(workdir), boot_id())
 
 
 def _hand_over(request: RunRequest, folder: Folder, workdir: Path, user: JobUser) -> None:
@@ -408,7 +408,7 @@ def _hand_over(request: RunRequest, folder: Folder, workdir: Path, user: JobUser
             user.hand_over(path)
 
 
-def _reuse_existing(existing: Job, wanted: Job, folder: Folder) -> Workload:
+def _reuse_existing(existing: ProcessSpec, wanted: ProcessSpec, folder: Folder) -> Workload:
     found = _read_workload(folder)
     if found is None or not same_attempt(existing.labels, wanted.labels):
         message = f"The folder {folder.path} belongs to another job."
@@ -417,17 +417,17 @@ def _reuse_existing(existing: Job, wanted: Job, folder: Folder) -> Workload:
 
 
 def _read_workload(folder: Folder) -> Workload | None:
-    job = folder.job()
-    lease = job.lease if job else None
-    if job is None or lease is None:
+    spec = folder.spec()
+    lease = spec.lease if spec else None
+    if spec is None or lease is None:
         return None
     status = folder.status()
     if status is None:
-        return Workload(job.name, job.name, lease, WorkloadState.CREATED)
+        return Workload(spec.name, spec.name, lease, WorkloadState.CREATED)
     ended = status.exit_code is not None
     state = WorkloadState.RUNNING if status.alive and not ended else WorkloadState.EXITED
-    ending = _ending(job.name, status) if ended else None
-    return Workload(job.name, job.name, lease, state, status.started_at, ending)
+    ending = _ending(spec.name, status) if ended else None
+    return Workload(spec.name, spec.name, lease, state, status.started_at, ending)
 
 
 def _ending(name: str, status: Status | None) -> Ending:

@@ -13,7 +13,7 @@ from typing import Final
 from agent.config.execution import ProcessRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
-from agent.runners.process.folder import Folder, Job
+from agent.runners.process.folder import Folder, ProcessSpec
 from agent.system.job_users import JobUser
 from agent.system.machine import boot_id, is_disk_full
 
@@ -44,7 +44,7 @@ class StartedBeforeError(Exception):
     """The status file exists: a start was tried before."""
 
 
-def spawn(folder: Folder, job: Job, limits: ProcessLimits, user: JobUser | None) -> int:
+def spawn(folder: Folder, spec: ProcessSpec, limits: ProcessLimits, user: JobUser | None) -> int:
     """Start the supervisor; returns its process id. Blocks.
 
     Raises:
@@ -54,17 +54,17 @@ def spawn(folder: Folder, job: Job, limits: ProcessLimits, user: JobUser | None)
     if folder.status_file.exists():
         raise StartedBeforeError
     environment = folder.environment()
-    program = _program(job, environment)
-    argv = (limits.memory, limits.files, limits.processes, program, *job.argv[1:])
+    program = _program(spec, environment)
+    argv = (limits.memory, limits.files, limits.processes, program, *spec.argv[1:])
     try:
         status = _claim(folder)
         try:
-            return _launch(folder, job, argv, environment, status, user)
+            return _launch(folder, spec, argv, environment, status, user)
         finally:
             os.close(status)
     except OSError as error:
         cause = Cause.DISK_FULL if is_disk_full(error) else Cause.START_FAILED
-        message = f"'{job.name}' could not be started: {error.strerror or error}."
+        message = f"'{spec.name}' could not be started: {error.strerror or error}."
         raise JobError(cause, message) from error
 
 
@@ -86,7 +86,7 @@ def _claim(folder: Folder) -> int:
 
 def _launch(
     folder: Folder,
-    job: Job,
+    spec: ProcessSpec,
     argv: tuple[str, ...],
     environment: dict[str, str],
     status: int,
@@ -98,9 +98,9 @@ def _launch(
         if user is not None:
             os.fchown(log, user.uid, user.gid)  # for jobs that open /dev/stdout by name
         child = subprocess.Popen(
-            [_SHELL, "-c", _script(), f"launch-supervisor:{job.name}", *argv],
+            [_SHELL, "-c", _script(), f"launch-supervisor:{spec.name}", *argv],
             env=environment,
-            cwd=job.workdir,
+            cwd=spec.workdir,
             stdin=status,
             stdout=log,
             stderr=log,
@@ -126,11 +126,11 @@ def _script() -> str:
     return "\n".join(line for line in lines if line and not line.startswith("#"))
 
 
-def _program(job: Job, environment: dict[str, str]) -> str:
+def _program(spec: ProcessSpec, environment: dict[str, str]) -> str:
     """The path of the command, found as the job would find it."""
-    command = job.argv[0]
+    command = spec.argv[0]
     if "/" in command:
-        found = Path(job.workdir, command)
+        found = Path(spec.workdir, command)
         if not found.exists():
             raise _entry_point(command, "does not exist")
         if found.is_dir() or not os.access(found, os.X_OK):
@@ -139,7 +139,7 @@ def _program(job: Job, environment: dict[str, str]) -> str:
     located = shutil.which(command, path=environment.get("PATH", os.defpath))
     if located is None:
         raise _entry_point(command, "does not exist on the job's PATH")
-    return str(Path(job.workdir, located))
+    return str(Path(spec.workdir, located))
 
 
 def _entry_point(command: str, what: str) -> JobError:

@@ -103,7 +103,7 @@ class Access:
         if remote.protocol == "file":
             return ()
         try:
-            return await self.policy.addresses(remote, self.threads)
+            return await self.policy.checked_addresses(remote, self.threads)
         except PolicyError:
             raise
         except JobError:

@@ -184,7 +184,7 @@ class World:
             queues=queues,
             identity=f"installation-{name}" if identity is None else identity,
             session=session,
-            backend=backend,
+            backend_id=backend,
             resources=("local-container",),
             capacity=PLENTY,
             config={},

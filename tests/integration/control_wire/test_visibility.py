@@ -253,7 +253,7 @@ def _image_job(place: Place) -> dict[str, Any]:
 def _registration(entity: str, canary: str) -> AgentRegistration:
     return AgentRegistration(
         entity=entity, name=f"box-{entity}", hostname=canary, version="1", queues=("q",),
-        identity=f"identity-{entity}", session="s", backend=None, resources=("local-process",),
+        identity=f"identity-{entity}", session="s", backend_id=None, resources=("local-process",),
         capacity=Capacity(slots=4), config={},
     )  # fmt: skip
 

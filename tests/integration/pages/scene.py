@@ -74,7 +74,7 @@ class Scene:
             queues=(queue,),
             identity=f"identity-{name}",
             session=SESSION,
-            backend=None,
+            backend_id=None,
             resources=("local-process", "local-container"),
             capacity=Capacity(slots=4, cpus=8.0, memory=16 * 1024**3),
             config={},

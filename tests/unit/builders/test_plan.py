@@ -92,7 +92,7 @@ def test_the_job_s_own_dockerfile_is_used_and_its_bases_are_known(root):
     file = root / "sub/Dockerfile"
     file.write_text("ARG X\nFROM --platform=x base:1 AS a\nfrom other\nFROM $X\nFROM a\n")
     made = plan(root, context=root / "sub", dockerfile=file)
-    assert made.own == file
+    assert made.job_dockerfile == file
     assert made.bases == ("base:1", "other")
     assert made.shown_dockerfile == "Dockerfile"
 

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from agent.compose.backends import (
     BackendContext,
-    _warn_of_old_keys,
+    _warn_of_deprecated_settings,
     builder_config,
     image_destination,
     open_registry,
@@ -65,11 +65,11 @@ def test_w_b_s_block_takes_its_region_from_the_environment_s():
 def test_older_words_are_answered_with_a_warning():
     given = config(registry={"type": "ecr", "uri": ECR}, builder={"type": "kaniko"})
     with capture_logs() as logs:
-        _warn_of_old_keys(given, image_destination(given))
+        _warn_of_deprecated_settings(given, image_destination(given))
     assert [entry["log_level"] for entry in logs] == ["warning", "warning"]
     assert logs[0]["destination"] == ECR
     with capture_logs() as logs:
-        _warn_of_old_keys(config(), None)
+        _warn_of_deprecated_settings(config(), None)
     assert logs == []
 
 

@@ -288,7 +288,7 @@ class Harness:
                 queues=("default",),
                 identity=self.identity,
                 session=f"session-{next(self.sessions)}",
-                backend="b",
+                backend_id="b",
                 resources=("local-container",),
                 capacity=self.capacity,
                 config={},

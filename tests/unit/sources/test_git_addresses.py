@@ -16,7 +16,7 @@ def policy(*addresses, private=(), embedded=False):
 
 async def judged(rules, threads, host="git.example"):
     remote = parse_remote(f"https://{host}/r", ("https",))
-    return await rules.addresses(remote, threads)
+    return await rules.checked_addresses(remote, threads)
 
 
 PRIVATE = [

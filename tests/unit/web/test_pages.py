@@ -40,7 +40,7 @@ AGENT = AgentRecord(
     status="POLLING",
     lost=False,
     stop=None,
-    backend=None,
+    backend_id=None,
     resources=("local-process",),
     capacity=Capacity(slots=2, cpus=1.5, memory=3 * 1024**3, gpus=("0", "1")),
     config={},

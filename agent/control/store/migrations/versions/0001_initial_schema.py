@@ -35,7 +35,7 @@ def upgrade() -> None:
     sa.Column('protocol', sa.Text(), nullable=False),
     sa.Column('identity', sa.Text(), nullable=True),
     sa.Column('session', sa.Text(), nullable=True),
-    sa.Column('backend', sa.Text(), nullable=True),
+    sa.Column('backend_id', sa.Text(), nullable=True),
     sa.Column('key_id', sa.Text(), nullable=False),
     sa.Column('resources', sa.Text(), nullable=False),
     sa.Column('capacity', sa.Text(), nullable=True),
