@@ -192,8 +192,14 @@ class KubernetesRunnerConfig(Model):
     in_cluster: bool = False
     #: Where jobs run unless their manifest names another one; `None`: the context's.
     namespace: str | None = None
-    #: Keys of manifests that jobs and queues may set although W&B's agent refuses them.
+    #: What manifests may set beyond the rules of docs/kubernetes-manifest.md: `key`,
+    #: `key=value`, `path.to.*.key`.
     allow: tuple[str, ...] = ()
+    #: Names of Secrets in that namespace with which all pods pull their images.
+    pull_secrets: tuple[str, ...] = ()
+    #: Kubernetes refuses to run a job as root, as namespaces with the restricted Pod Security
+    #: Standard demand; images must name another user by its number.
+    run_as_non_root: bool = False
 
 
 class RunnersConfig(Model):

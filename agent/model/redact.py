@@ -75,6 +75,10 @@ _URL: Final = re.compile(
 _STARTS: Final = (*_SHAPES, b"://")
 #: By the number of its start.
 _SHAPE_OF: Final = (*_SHAPES.values(), _URL)
+#: Names of variables whose values are masked: `HF_TOKEN`, and not `TOKENIZERS_PARALLELISM`.
+_TELLING: Final = re.compile(
+    r"(?i)(?:^|_)(?:key|apikey|token|secret|password|passwd|credentials?)(?:_|$)"
+)
 #: The end of an unfinished line that may be the beginning of a token.
 _OPEN: Final = re.compile(
     rb"(?:(?:" + rb"|".join(re.escape(start) for start in _SHAPES) + rb")[A-Za-z0-9_.-]{0,4096}"
@@ -96,6 +100,11 @@ _CREDENTIAL: Final = re.compile(
     r"[A-Za-z][A-Za-z0-9+.-]*://"
     r"(?:[^/?#]*:[^/?#]*|(?:gh[a-z]_|github_pat_|gl[a-z]+-|hf_)[A-Za-z0-9_-]{16,})@"
 )
+
+
+def is_telling_name(name: str) -> bool:
+    """Whether the name of a variable says that its value is secret."""
+    return _TELLING.search(name) is not None
 
 
 def has_credential(url: str) -> bool:

@@ -6,7 +6,6 @@ list.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -16,15 +15,12 @@ import structlog
 from agent.config.execution import JobSecret
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
+from agent.model.redact import is_telling_name
 from agent.model.spec import Json
 from agent.model.work import Claim
 
 #: Longest value of one variable, in characters; longer JSON is split into numbered ones.
 LONGEST: Final = 32670
-#: Names of variables whose values are masked: `HF_TOKEN`, and not `TOKENIZERS_PARALLELISM`.
-_TELLING: Final = re.compile(
-    r"(?i)(?:^|_)(?:key|apikey|token|secret|password|passwd|credentials?)(?:_|$)"
-)
 #: W&B's field of a launch spec: the submitter's key for this run.
 _OWN_KEY: Final = "_wandb_api_key"
 SECRETS: Final = "secrets"
@@ -86,9 +82,9 @@ def _telling_values(arguments: Any) -> Iterator[str]:
     `NAME=value` for Docker and processes, `{"name": …, "value": …}` in manifests.
     """
     match arguments:
-        case str() if _TELLING.search(arguments.partition("=")[0]):
+        case str() if is_telling_name(arguments.partition("=")[0]):
             yield arguments.partition("=")[2]
-        case {"name": str(name), "value": str(value)} if _TELLING.search(name):
+        case {"name": str(name), "value": str(value)} if is_telling_name(name):
             yield value
         case dict():
             for inner in arguments.values():

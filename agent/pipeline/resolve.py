@@ -51,7 +51,7 @@ async def resolve(
     command = checked_command(claim.spec)
     for kind in (SECRETS, MOUNTS):
         named_by_queue(claim, kind)
-    backend.runner.check(arguments_of(claim, {}))
+    backend.runner.check(arguments_of(claim, {}), template_of(claim, {}))
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
         return _ready_image(claim, backend, source.image, command)
@@ -127,6 +127,13 @@ def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
     given = claim.spec.args_for(claim.resource)
     kept = {key: value for key, value in given.items() if key not in _PIPELINE_ARGUMENTS}
     expanded: Json = expand(kept, macros_of(claim) | more_macros)
+    return expanded
+
+
+def template_of(claim: Claim, more_macros: dict[str, str]) -> Json:
+    """What the queue's template sets of the arguments, macros expanded."""
+    template: Any = (claim.layers.get("queue") or {}).get("resource_args") or {}
+    expanded: Json = expand(template.get(claim.resource) or {}, macros_of(claim) | more_macros)
     return expanded
 
 

@@ -6,11 +6,11 @@ from typing import Any, assert_never
 
 from agent.model.phase import Lost, Outcome, Phase, Stopped
 from agent.model.protocol import LeaseStatus
-from agent.model.work import Image, Resolved, workload_labels
+from agent.model.work import Claim, Image, Resolved, workload_labels
 from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.job_variables import Injected, injected_into
-from agent.pipeline.resolve import arguments_of
+from agent.pipeline.resolve import arguments_of, template_of
 from agent.ports.runner import (
     NeverStarted,
     RunRequest,
@@ -118,6 +118,7 @@ def run_request(
     claim, tree = resolved.claim, resolved.tree
     if workdir is None and tree is not None:
         workdir = tree.root / resolved.build_context
+    macros = {"image_uri": resolved.image or image.reference}
     return RunRequest(
         lease=claim.lease,
         name=name,
@@ -126,7 +127,11 @@ def run_request(
         command=resolved.command,
         args=resolved.args,
         environment=resolved.environment | injected.environment,
-        arguments=arguments_of(claim, {"image_uri": resolved.image or image.reference}),
+        arguments=arguments_of(claim, macros),
+        template=template_of(claim, macros),
+        demand=claim.spec.demand(claim.resource),
+        brings_image=resolved.image is not None,
+        command_overrides=_is_overridden(claim),
         allocation=claim.allocation,
         folder=folder,
         workdir=workdir,
@@ -134,6 +139,11 @@ def run_request(
         file_variables=injected.file_variables,
         mounts=injected.mounts,
     )
+
+
+def _is_overridden(claim: Claim) -> bool:
+    layers = (claim.layers.get(name) or {} for name in ("queue", "submitter"))
+    return any((layer.get("overrides") or {}).get("entry_point") for layer in layers)
 
 
 def _facts(resolved: Resolved, image: Image) -> dict[str, Any]:

@@ -84,6 +84,14 @@ class RunRequest:
     file_variables: Mapping[str, str] = field(default_factory=dict)
     #: Names of the administrator's mounts (`mounts` in the agent's configuration).
     mounts: tuple[str, ...] = ()
+    #: What the queue's template sets of `arguments`; see `RunnerPort.check`.
+    template: Json = field(default_factory=dict)
+    #: What the launch spec's `resources` ask for, whatever was allocated.
+    demand: Demand = field(default_factory=Demand)
+    #: The job is an image, not built by the agent.
+    brings_image: bool = False
+    #: The submission set the command, not the job.
+    command_overrides: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +251,11 @@ class RunnerPort(Protocol):
             JobError: `LOST_ENGINE` when it does not answer.
         """
 
-    def check(self, arguments: dict[str, Any]) -> None:
+    def check(self, arguments: Json, template: Json) -> None:
         """Refuse arguments that are unknown or that the administrator does not allow.
+
+        `template`: what the queue's template sets of them, which is trusted more than a job
+        and a submitter.
 
         Raises:
             PolicyError: `POLICY_RESOURCE`, naming the argument.

@@ -487,11 +487,11 @@ class RunnerSuite:
     async def test_a_refused_argument_is_named(self, driver: Driver) -> None:
         """Before anything is created."""
         runner = driver.runner()
-        runner.check({})
+        runner.check({}, {})
         runner.demand({})
 
         async def checked() -> None:
-            runner.check({driver.refused_argument: "yes"})
+            runner.check({driver.refused_argument: "yes"}, {})
 
         error = await raised(PolicyError, checked())
         assert error.cause is Cause.POLICY_RESOURCE

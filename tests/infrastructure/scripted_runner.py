@@ -239,8 +239,9 @@ class ScriptedRunner:
         self._engine.answer()
         return f"scripted-{id(self._engine):x}"
 
-    def check(self, arguments: dict[str, Any]) -> None:
+    def check(self, arguments: Json, template: Json) -> None:
         """See the port; only the names in `refused` are not allowed."""
+        del template
         for name in arguments:
             if name in self._refused:
                 message = f"Resource argument `{name}` is not allowed here."

@@ -151,8 +151,9 @@ class DockerRunner:
         info = (await self._engine.get("/info")).body
         return str(info.get("ID") or info.get("Name"))
 
-    def check(self, arguments: dict[str, Any]) -> None:
+    def check(self, arguments: Json, template: Json) -> None:
         """See the port."""
+        del template
         empty = RunRequest(
             Lease("", 0, 0), "", {}, Image("", "", reused=True), (), (), {}, arguments,
             Allocation(), Path(),

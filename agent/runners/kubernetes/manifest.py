@@ -1,98 +1,122 @@
-"""A run request as Kubernetes objects: a Secret, and a Job that uses it. Pure.
+"""A run request as Kubernetes objects: a Secret, and a workload that uses it. Pure.
 
-The Secret exists from `create` on. It holds the environment, the files and the Job's manifest,
-so that whoever has the start permit can start the job from it. The Job's name is the fence of
-the start: it exists once.
+The workload is a Job, or a custom resource with pod templates in it. The Secret exists from
+`create` on. It holds the environment, the files and the workload's manifest, so that whoever has
+the start permit can start the job from it. The workload's name is the fence of the start: it
+exists once.
+
+Which container gets what follows W&B's agent (`wandb/sdk/launch/runner/kubernetes_runner.py`
+in 0.31.0).
 """
 
 import base64
 import copy
 import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agent.model.errors import InvalidInputError
+from agent.model.cause import Cause
+from agent.model.errors import InvalidInputError, PolicyError
+from agent.model.redact import is_telling_name
 from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE
 from agent.ports.runner import RunRequest
-from agent.runners.kubernetes.policy import SECURITY_CONTEXT
+from agent.runners.kubernetes.policy import JOB_VERSIONS
 
-#: Key of the Secret under which the Job's manifest is.
+#: Key of the Secret under which the workload's manifest is.
 MANIFEST_KEY: Final = "job.json"
-#: Annotation of the Job: uid of the Secret that it was started from.
+#: Annotation of the workload: uid of the Secret that it was started from.
 CREATED_AS: Final = "launch-agent/created-as"
 #: Annotation: the name that the manifest asked for.
 _NAME_ASKED: Final = "launch-agent/requested-name"
 _FILES: Final = "launch-files"
 #: Bytes of all values of a Secret (Kubernetes' limit).
 _MAX_SECRET: Final = 1024 * 1024
-#: Set by this runner, whatever the manifest says.
-_OWN_SPEC: Final = ("ttlSecondsAfterFinished", "suspend")
+#: What every container gets; keys that the administrator allows replace it.
+_SECURITY_CONTEXT: Final[Json] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_CONTAINER_LISTS: Final = ("containers", "initContainers", "ephemeralContainers")
+#: W&B's keys beside a manifest; they describe how it is handled.
+_BESIDE: Final = frozenset({"namespace", "wait_for_ready", "wait_timeout"})
+_OF_A_JOB: Final = frozenset({"apiVersion", "kind", "metadata", "spec", "status"})
+#: Objects are removed when their outcome was acknowledged, not by time.
+_DROPPED: Final = frozenset({"ttlSecondsAfterFinished"})
+#: They would let a Job take pods of others.
+_SELECTION: Final = ("selector", "manualSelector")
+_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_NAME_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,252}")
+_NO_LABEL: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_LABEL_LENGTH: Final = 63
+_GPU: Final = "nvidia.com/gpu"
 
 
-def secret_of(request: RunRequest, namespace: str) -> Json:
-    """The body of the Secret.
+@dataclass(frozen=True, slots=True)
+class ManifestSettings:
+    """What the agent adds to every manifest."""
+
+    namespace: str
+    #: For the label by which W&B's users select an agent's jobs.
+    agent_name: str = ""
+    #: Names of Secrets with logins of registries.
+    pull_secrets: tuple[str, ...] = ()
+    run_as_non_root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Objects:
+    """What a request becomes."""
+
+    workload: Json
+    #: Its data are raw bytes.
+    secret_data: dict[str, bytes] = field(repr=False)
+
+    def secret(self, request: RunRequest, namespace: str) -> Json:
+        """The body of the Secret.
+
+        Raises:
+            InvalidInputError: environment and files are larger than a Secret may be.
+        """
+        data = self.secret_data | {MANIFEST_KEY: json.dumps(self.workload).encode()}
+        size = sum(map(len, data.values()))
+        if size > _MAX_SECRET:
+            message = (
+                f"Environment, files and manifest of the job have {size} bytes; a Kubernetes "
+                f"Secret holds {_MAX_SECRET}."
+            )
+            hint = "Put large inputs into an artifact or a volume."
+            raise InvalidInputError(message, hint=hint)
+        return {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "Opaque",
+            "immutable": True,
+            "metadata": {"name": request.name, "namespace": namespace, "labels": request.labels},
+            "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
+        }
+
+
+def objects_of(request: RunRequest, settings: ManifestSettings) -> Objects:
+    """The workload and the data of its Secret.
 
     Raises:
-        InvalidInputError: environment and files are larger than a Secret may be.
+        InvalidInputError: the manifest has no container to run the image in, or a wrong form.
+        PolicyError: it sets what only the agent sets.
     """
-    data = {f"env.{index}": value.encode() for index, value in enumerate(_values(request))}
-    data |= {f"file.{index}": each for index, each in enumerate(request.files.values())}
-    data[MANIFEST_KEY] = json.dumps(job_of(request, namespace)).encode()
-    size = sum(map(len, data.values()))
-    if size > _MAX_SECRET:
-        message = (
-            f"Environment, files and manifest of the job have {size} bytes; a Kubernetes Secret "
-            f"holds {_MAX_SECRET}."
-        )
-        hint = "Put large inputs into an artifact or a volume."
-        raise InvalidInputError(message, hint=hint)
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "type": "Opaque",
-        "metadata": {"name": request.name, "namespace": namespace, "labels": request.labels},
-        "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
-    }
+    return _Composer(request, settings).objects()
 
 
-def job_of(request: RunRequest, namespace: str) -> Json:
-    """The body of the Job.
-
-    Raises:
-        InvalidInputError: the manifest is no Job, or has no container to run the image in.
-    """
-    manifest = copy.deepcopy(request.arguments)
-    manifest.pop("namespace", None)
-    metadata, spec = manifest.get("metadata") or {}, manifest.get("spec") or {}
-    template = spec.get("template") or {}
-    pod = template.get("spec") or {}
-    labels = {**_wandb_labels(request), **request.labels}
-    asked = metadata.get("name") or metadata.get("generateName")
-    annotations = {**(metadata.get("annotations") or {}), **({_NAME_ASKED: asked} if asked else {})}
-    pod_metadata = template.get("metadata") or {}
-    return {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
-        "metadata": {
-            "name": request.name,
-            "namespace": namespace,
-            "labels": {**(metadata.get("labels") or {}), **labels},
-            "annotations": annotations,
-        },
-        "spec": {
-            "backoffLimit": 0,
-            "podReplacementPolicy": "Failed",
-            **{key: value for key, value in spec.items() if key not in _OWN_SPEC},
-            "template": {
-                **template,
-                "metadata": {
-                    **pod_metadata,
-                    "labels": {**(pod_metadata.get("labels") or {}), **labels},
-                },
-                "spec": _pod(pod, request),
-            },
-        },
-    }
+def manifest_in(secret: Json) -> Json:
+    """The workload's manifest that a Secret holds."""
+    text: Any = base64.b64decode(secret["data"][MANIFEST_KEY])
+    found: Json = json.loads(text)
+    metadata = found["metadata"]
+    metadata["annotations"] = {**metadata["annotations"], CREATED_AS: secret["metadata"]["uid"]}
+    return found
 
 
 def selector(control_plane_id: str) -> str:
@@ -100,85 +124,307 @@ def selector(control_plane_id: str) -> str:
     return f"{LABEL_CONTROL_PLANE}={control_plane_id}"
 
 
-def _wandb_labels(request: RunRequest) -> dict[str, str]:
-    run = request.environment.get("WANDB_RUN_ID")
-    return {"wandb.ai/monitor": "true", **({"wandb.ai/run-id": run} if run else {})}
+class _Composer:
+    """Composes one request's objects; use once."""
+
+    def __init__(self, request: RunRequest, settings: ManifestSettings) -> None:
+        self._request = request
+        self._settings = settings
+        names = (*request.environment, *request.file_variables)
+        # A file is mounted at the path that it has in the job.
+        values = (*request.environment.values(), *request.file_variables.values())
+        self._environment = {name: f"env.{index}" for index, name in enumerate(names)}
+        self._data = {f"env.{index}": value.encode() for index, value in enumerate(values)}
+        self._data |= {f"file.{i}": each for i, each in enumerate(request.files.values())}
+
+    def objects(self) -> Objects:
+        request = self._request
+        if request.mounts:
+            message = f"`mounts`: '{request.mounts[0]}' is a folder of the agent's machine."
+            hint = "On a cluster, name a PersistentVolumeClaim in the queue's template."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        manifest = copy.deepcopy(request.arguments)
+        metadata = _mapping(manifest, "metadata")
+        self._check_namespace(manifest, metadata)
+        body = {key: value for key, value in manifest.items() if key not in _BESIDE}
+        body["metadata"] = self._metadata(metadata)
+        if str(body.get("apiVersion") or "batch/v1") in JOB_VERSIONS:
+            workload = self._job(body)
+        else:
+            workload = self._custom_resource(body)
+        return Objects(workload, self._data)
+
+    def _check_namespace(self, manifest: Json, metadata: Json) -> None:
+        asked = metadata.get("namespace") or manifest.get("namespace")
+        if asked and self._settings.namespace and asked != self._settings.namespace:
+            message = (
+                f"`kubernetes.metadata.namespace` is '{asked}', and this agent runs jobs in "
+                f"'{self._settings.namespace}'."
+            )
+            hint = "Leave it out, or serve the queue by an agent whose `namespace` it is."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+
+    def _metadata(self, metadata: Json) -> Json:
+        asked = _name_asked(metadata)
+        run = self._request.environment.get("WANDB_RUN_ID")
+        return {
+            "name": self._request.name,
+            "namespace": self._settings.namespace,
+            "labels": {
+                **_mapping(metadata, "labels"),
+                **({"wandb.ai/run-id": label_value(run)} if run else {}),
+                **self._labels(),
+            },
+            "annotations": {
+                **_mapping(metadata, "annotations"),
+                **({_NAME_ASKED: asked} if asked else {}),
+            },
+        }
+
+    def _labels(self) -> dict[str, str]:
+        agent = label_value(self._settings.agent_name)
+        return {
+            "wandb.ai/monitor": "true",
+            **({"wandb.ai/agent": agent} if agent else {}),
+            **self._request.labels,
+        }
+
+    # ------------------------------------------------------------------------- the Job
+
+    def _job(self, body: Json) -> Json:
+        unknown = sorted(set(body) - _OF_A_JOB)
+        if unknown:
+            message = f"`kubernetes.{unknown[0]}` is no key of a Job's manifest."
+            known = ", ".join(sorted(_OF_A_JOB | _BESIDE))
+            raise InvalidInputError(message, hint=f"Known are {known}.")
+        spec = _mapping(body, "spec")
+        for key in _SELECTION:
+            if spec.get(key):
+                message = f"`kubernetes.spec.{key}` would let the Job take pods of other jobs."
+                raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Leave it out.")
+        template = _mapping(spec, "template")
+        pod = self._job_pod(_mapping(template, "spec"))
+        return {
+            "apiVersion": "batch/v1",
+            "kind": "Job",
+            "metadata": body["metadata"],
+            "spec": {
+                "backoffLimit": 0,
+                **{key: value for key, value in spec.items() if key not in _DROPPED},
+                # A pod that is replaced has ended: two never run at a time.
+                "podReplacementPolicy": "Failed",
+                "template": {**template, "metadata": self._pod_metadata(template), "spec": pod},
+            },
+        }
+
+    def _job_pod(self, pod: Json) -> Json:
+        if pod.setdefault("restartPolicy", "Never") != "Never":
+            message = (
+                f"`kubernetes.spec.template.spec.restartPolicy` is {pod['restartPolicy']!r}: the "
+                "node would run the job again in the same pod, over its log and exit code."
+            )
+            hint = "Leave it out; `backoffLimit` tries again in a pod of its own."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        request = self._request
+        pod["containers"] = containers = _containers(pod, "containers") or [{}]
+        if request.brings_image or not any(each.get("image") for each in containers):
+            containers[0]["image"] = request.image.reference
+        for index, container in enumerate(containers):
+            container.setdefault("name", f"launch{index}")
+            if request.command and (request.command_overrides or not container.get("command")):
+                container["command"] = list(request.command)
+            if request.args:
+                container["args"] = list(request.args)
+            self._give_inputs(container, self._environment)
+        self._ask_for_resources(containers[0])
+        return self._pod(pod)
+
+    def _ask_for_resources(self, container: Json) -> None:
+        """The launch spec's `resources`, where the manifest says nothing else."""
+        demand = self._request.demand
+        resources = _mapping(container, "resources")
+        limits, requests = _mapping(resources, "limits"), _mapping(resources, "requests")
+        asked: Json = {
+            **({"cpu": f"{round(demand.cpus * 1000)}m"} if demand.cpus else {}),
+            **({"memory": str(demand.memory)} if demand.memory else {}),
+            **({_GPU: str(demand.gpus)} if demand.gpus else {}),
+        }
+        new = {key: asked[key] for key in asked.keys() - limits.keys() - requests.keys()}
+        if new:
+            made = {"limits": {**limits, **new}, "requests": {**requests, **new}}
+            container["resources"] = {**resources, **made}
+
+    # -------------------------------------------------------------- a custom resource
+
+    def _custom_resource(self, body: Json) -> Json:
+        body.pop("status", None)
+        if not body.get("kind"):
+            message = f"`kubernetes.kind` is missing; `apiVersion` is '{body['apiVersion']}'."
+            raise InvalidInputError(message)
+        environment = dict(self._environment)
+        for owner, pod in pod_templates(body):
+            for container in _containers(pod, "containers"):
+                self._override(container)
+                self._give_inputs(container, environment)
+                # One process of several writes the run.
+                environment.pop("WANDB_RUN_ID", None)
+            pod.update(self._pod(pod))
+            owner["metadata"] = self._pod_metadata(owner)
+        for holder, key in _lists_of_containers(body):
+            holder[key] = [self._secured(container) for container in holder[key]]
+        return body
+
+    def _override(self, container: Json) -> None:
+        """The image comes by `${image_uri}`, and its entry point with it."""
+        request = self._request
+        runs_job = container.get("image") in {request.image.reference, request.image.name}
+        fills = runs_job and not container.get("command")
+        if request.command and (request.command_overrides or fills):
+            container["command"] = list(request.command)
+        if request.args:
+            container["args"] = list(request.args)
+
+    # ------------------------------------------------------------------------ every pod
+
+    def _pod_metadata(self, template: Json) -> Json:
+        metadata = _mapping(template, "metadata")
+        return {**metadata, "labels": {**_mapping(metadata, "labels"), **self._labels()}}
+
+    def _pod(self, pod: Json) -> Json:
+        made = dict(pod)
+        for key in _CONTAINER_LISTS:
+            if containers := _containers(pod, key):
+                made[key] = [self._secured(_with_image(container)) for container in containers]
+        if self._request.files:
+            volume = {"name": _FILES, "secret": {"secretName": self._request.name}}
+            made["volumes"] = [*(pod.get("volumes") or []), volume]
+        if self._settings.pull_secrets:
+            names = [{"name": name} for name in self._settings.pull_secrets]
+            made["imagePullSecrets"] = [*(pod.get("imagePullSecrets") or []), *names]
+        if not pod.get("serviceAccountName") and not pod.get("serviceAccount"):
+            # A job needs no rights in the cluster.
+            made.setdefault("automountServiceAccountToken", False)
+        return made
+
+    def _secured(self, container: Json) -> Json:
+        context = {
+            **_SECURITY_CONTEXT,
+            **({"runAsNonRoot": True} if self._settings.run_as_non_root else {}),
+            **_mapping(container, "securityContext"),
+        }
+        return {**container, **self._hidden_values(container), "securityContext": context}
+
+    def _hidden_values(self, container: Json) -> Json:
+        """Values of variables whose names say that they are secret go into the Secret."""
+        given = container.get("env")
+        if not isinstance(given, list):
+            return {}
+        return {"env": [self._hidden(each) for each in given]}
+
+    def _hidden(self, variable: Any) -> Any:
+        match variable:
+            # Only a plain value may refer to other variables.
+            case {"name": str(name), "value": str(value)} if (
+                is_telling_name(name) and value and "$(" not in value
+            ):
+                key = f"given.{len(self._data)}"
+                self._data[key] = value.encode()
+                return self._from_secret(name, key)
+        return variable
+
+    def _give_inputs(self, container: Json, environment: dict[str, str]) -> None:
+        given = [each for each in container.get("env") or [] if _name_of(each) not in environment]
+        ours = [self._from_secret(name, key) for name, key in environment.items()]
+        if given or ours:
+            container["env"] = [*given, *ours]
+        mounts = [
+            {"name": _FILES, "mountPath": target, "subPath": f"file.{index}", "readOnly": True}
+            for index, target in enumerate(self._request.files)
+        ]
+        if mounts:
+            container["volumeMounts"] = [*(container.get("volumeMounts") or []), *mounts]
+
+    def _from_secret(self, name: str, key: str) -> Json:
+        reference = {"name": self._request.name, "key": key}
+        return {"name": name, "valueFrom": {"secretKeyRef": reference}}
 
 
-def _pod(pod: Json, request: RunRequest) -> Json:
-    containers = pod.get("containers") or [{}]
-    if not isinstance(containers, list) or not all(isinstance(each, dict) for each in containers):
-        message = "`kubernetes.spec.template.spec.containers` must be a list of containers."
+def pod_templates(manifest: Any) -> Iterator[tuple[Json, Json]]:
+    """What holds a pod's `metadata` and `spec`, and that spec, at any depth.
+
+    A pod's spec is an object with a list of containers, as for W&B's agent.
+    """
+    if isinstance(manifest, list):
+        for each in manifest:
+            yield from pod_templates(each)
+    elif isinstance(manifest, dict):
+        pod = manifest.get("spec")
+        if isinstance(pod, dict) and any(
+            isinstance(pod.get(key), list) for key in _CONTAINER_LISTS
+        ):
+            yield manifest, pod
+        for each in list(manifest.values()):
+            yield from pod_templates(each)
+
+
+def _lists_of_containers(manifest: Any) -> Iterator[tuple[Json, str]]:
+    """Every list of containers, also one that is in no pod's spec."""
+    if isinstance(manifest, list):
+        for each in manifest:
+            yield from _lists_of_containers(each)
+    elif isinstance(manifest, dict):
+        for key, each in list(manifest.items()):
+            if key in _CONTAINER_LISTS and _containers(manifest, key):
+                yield manifest, key
+            yield from _lists_of_containers(each)
+
+
+def label_value(text: str) -> str:
+    """A text as the value of a label: what may not stand in one becomes `-`."""
+    return _NO_LABEL.sub("-", text)[:_LABEL_LENGTH].strip("-._")
+
+
+def _name_asked(metadata: Json) -> str | None:
+    for key, form in (("name", _NAME), ("generateName", _NAME_PREFIX)):
+        name = metadata.get(key)
+        if name is None or name == "":
+            continue
+        if not isinstance(name, str) or not form.fullmatch(name):
+            message = f"`kubernetes.metadata.{key}` cannot be a name: {str(name)[:80]!r}."
+            hint = "A Job's name has at most 63 lower-case letters, digits and hyphens."
+            raise InvalidInputError(message, hint=hint)
+        return name
+    return None
+
+
+def _mapping(above: Json, key: str) -> Json:
+    """The object at a key; empty where there is none."""
+    value = above.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        message = f"`{key}` of the Kubernetes manifest must be an object, not {str(value)[:60]!r}."
         raise InvalidInputError(message)
-    takes_image = not any(container.get("image") for container in containers)
-    made = [
-        _container(container, request, index, takes_image=takes_image and index == 0)
-        for index, container in enumerate(containers)
-    ]
-    without = [container["name"] for container in made if not container.get("image")]
-    if without:
-        message = f"The container '{without[0]}' of the Kubernetes manifest has no image."
+    return value
+
+
+def _containers(pod: Json, key: str) -> list[Json]:
+    value = pod.get(key)
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise InvalidInputError(f"`{key}` of the Kubernetes manifest must be a list of containers.")
+    return value
+
+
+def _with_image(container: Json) -> Json:
+    if not container.get("image"):
+        name = container.get("name") or "without a name"
+        message = f"The container '{name}' of the Kubernetes manifest has no image."
         hint = "Give each container one; `${image_uri}` stands for the job's."
         raise InvalidInputError(message, hint=hint)
-    volumes = list(pod.get("volumes") or [])
-    if request.files:
-        volumes.append({"name": _FILES, "secret": {"secretName": request.name}})
-    return {
-        "restartPolicy": "Never",
-        **pod,
-        **({"volumes": volumes} if volumes else {}),
-        "containers": made,
-        **(
-            {"initContainers": [_secured(each) for each in pod["initContainers"]]}
-            if pod.get("initContainers")
-            else {}
-        ),
-    }
+    return container
 
 
-def _container(container: Json, request: RunRequest, index: int, *, takes_image: bool) -> Json:
-    made = _secured({"name": f"launch{index}", **container})
-    if takes_image:
-        made["image"] = request.image.reference
-    if request.command and not made.get("command"):
-        made["command"] = list(request.command)
-    if request.args:
-        made["args"] = list(request.args)
-    names = set(request.environment)
-    kept = [each for each in made.get("env") or [] if each.get("name") not in names]
-    made["env"] = [*kept, *_environment(request)]
-    if request.files:
-        made["volumeMounts"] = [*(made.get("volumeMounts") or []), *_file_mounts(request)]
-    return made
-
-
-def _secured(container: Json) -> Json:
-    return {**container, "securityContext": container.get("securityContext") or SECURITY_CONTEXT}
-
-
-def _environment(request: RunRequest) -> list[Json]:
-    return [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": request.name, "key": f"env.{index}"}}}
-        for index, name in enumerate((*request.environment, *request.file_variables))
-    ]
-
-
-def _values(request: RunRequest) -> tuple[str, ...]:
-    # A file is mounted at the path that it has in the job.
-    return (*request.environment.values(), *request.file_variables.values())
-
-
-def _file_mounts(request: RunRequest) -> list[Json]:
-    return [
-        {"name": _FILES, "mountPath": target, "subPath": f"file.{index}", "readOnly": True}
-        for index, target in enumerate(request.files)
-    ]
-
-
-def manifest_in(secret: Json) -> Json:
-    """The Job's manifest that a Secret holds."""
-    text: Any = base64.b64decode(secret["data"][MANIFEST_KEY])
-    found: Json = json.loads(text)
-    metadata = found["metadata"]
-    metadata["annotations"] = {**metadata["annotations"], CREATED_AS: secret["metadata"]["uid"]}
-    return found
+def _name_of(variable: Any) -> str | None:
+    return variable.get("name") if isinstance(variable, dict) else None

@@ -48,7 +48,14 @@ from agent.runners.kubernetes.api import (
 )
 from agent.runners.kubernetes.job_states import NAME_OF_JOB, JobState, JobStates, listed
 from agent.runners.kubernetes.logs import ContainerLog
-from agent.runners.kubernetes.manifest import CREATED_AS, job_of, manifest_in, secret_of, selector
+from agent.runners.kubernetes.manifest import (
+    CREATED_AS,
+    ManifestSettings,
+    Objects,
+    manifest_in,
+    objects_of,
+    selector,
+)
 from agent.runners.kubernetes.policy import check_manifest
 from agent.runners.kubernetes.status import Observed, is_finished, progress_of, ran_since
 from agent.runners.local import is_outdated, same_attempt
@@ -69,8 +76,11 @@ class KubernetesRunner:
 
     resource = KUBERNETES
 
-    def __init__(self, control_plane_id: str, config: KubernetesRunnerConfig) -> None:
+    def __init__(
+        self, control_plane_id: str, config: KubernetesRunnerConfig, agent_name: str = ""
+    ) -> None:
         self._control_plane_id = control_plane_id
+        self._agent_name = agent_name
         self._config = config
         self._api = ClusterApi(config)
         self._manifests: dict[str, Json] = {}
@@ -110,14 +120,13 @@ class KubernetesRunner:
             raise ConfigError(message, hint=hint + "`runners.kubernetes.namespace`.")
         return str(found["metadata"]["uid"])
 
-    def check(self, arguments: dict[str, Any]) -> None:
+    def check(self, arguments: Json, template: Json) -> None:
         """See the port."""
-        check_manifest(arguments, self._config.allow)
         empty = RunRequest(
             Lease("", 0, 0), "", {}, Image("image", "", reused=True), (), (), {}, arguments,
-            Allocation(), _NOWHERE,
+            Allocation(), _NOWHERE, template=template,
         )  # fmt: skip
-        job_of(empty, "")
+        self._objects(empty)
 
     def demand(self, arguments: dict[str, Any]) -> Demand | None:
         """See the port: the cluster schedules by itself."""
@@ -125,14 +134,20 @@ class KubernetesRunner:
         return None
 
     def preview(self, request: RunRequest) -> Json:
-        """See the port: the Job's manifest."""
-        check_manifest(request.arguments, self._config.allow)
-        return job_of(request, self._namespace)
+        """See the port: the workload's manifest."""
+        return self._objects(request).workload
+
+    def _objects(self, request: RunRequest) -> Objects:
+        config = self._config
+        check_manifest(request.arguments, request.template, config.allow)
+        settings = ManifestSettings(
+            self._namespace, self._agent_name, config.pull_secrets, config.run_as_non_root
+        )
+        return objects_of(request, settings)
 
     async def create(self, request: RunRequest) -> Workload:
         """See the port."""
-        check_manifest(request.arguments, self._config.allow)
-        body = secret_of(request, self._namespace)
+        body = self._objects(request).secret(request, self._namespace)
         path = SECRETS.path(self._namespace)
         while True:
             made = await self._api.create(path, body)

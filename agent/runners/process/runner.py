@@ -108,8 +108,9 @@ class ProcessRunner:
         """See the port: the id of the root folder."""
         return await self._in_thread(lambda: _identity(self._root))
 
-    def check(self, arguments: dict[str, Any]) -> None:
+    def check(self, arguments: Json, template: Json) -> None:
         """See the port."""
+        del template
         check_arguments(arguments)
 
     def demand(self, arguments: dict[str, Any]) -> Demand | None:

@@ -437,4 +437,4 @@ async def test_values_of_arguments_are_checked_before_anything_is_made(
     containers: DockerDriver,
 ) -> None:
     with pytest.raises(PolicyError, match="`ulimit`"):
-        containers.runner().check({"ulimit": "many"})
+        containers.runner().check({"ulimit": "many"}, {})

@@ -68,7 +68,7 @@ class Scene:
         self.shelf.put("train", {"wandb-job.json": json.dumps(raw).encode(), **files})
 
     async def resolve(self, spec: dict[str, Any] | None = None, images: bool = True) -> Resolved:
-        runner = SimpleNamespace(check=lambda _: None)
+        runner = SimpleNamespace(check=lambda *_: None)
         backend = Backend(runner, None, SimpleNamespace() if images else None, "http://plane")
         asked = claim({"job": "people/things/train:latest", **(spec or {})})
         return await resolve(asked, backend, self.dependencies, self.folder, self.log)
