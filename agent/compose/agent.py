@@ -5,6 +5,7 @@ import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import urlsplit
@@ -115,7 +116,8 @@ async def make_daemon(
     auto: Literal["wait", "detach"] = "wait" if context.control_plane is not None else "detach"
 
     async def backends(agent: RegisteredAgent) -> Backends:
-        return await open_backends(stack, context, agent.control_plane_id, pruners)
+        named = replace(context, agent_name=agent.agent_name)
+        return await open_backends(stack, named, agent.control_plane_id, pruners)
 
     return AgentDaemon(
         queue=LaunchQueue(client),

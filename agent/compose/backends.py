@@ -63,6 +63,8 @@ class BackendContext:
     #: The control plane is embedded in another process of this user on this machine, which
     #: listens on the gateway of the job network, too.
     embedded_elsewhere: bool = False
+    #: Known after registration.
+    agent_name: str = ""
 
     @property
     def embedded(self) -> bool:
@@ -287,7 +289,8 @@ async def _cluster_backend(
     from agent.docker.client import Engine
     from agent.runners.kubernetes.runner import KubernetesRunner
 
-    runner = KubernetesRunner(control_plane_id or "", context.config.runners.kubernetes)
+    config = context.config.runners.kubernetes
+    runner = KubernetesRunner(control_plane_id or "", config, context.agent_name)
     destination, url = image_destination(context.config), context.url
     if control_plane_id is not None:
         url = _url_for_pods(context)

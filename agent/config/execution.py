@@ -190,7 +190,7 @@ class KubernetesRunnerConfig(Model):
     context: str | None = None
     #: Credentials of the pod's own service account.
     in_cluster: bool = False
-    #: Where jobs run unless their manifest names another one; `None`: the context's.
+    #: Where jobs run; a manifest may name no other. `None`: the context's.
     namespace: str | None = None
     #: What manifests may set beyond the rules of docs/kubernetes-manifest.md: `key`,
     #: `key=value`, `path.to.*.key`.

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
+#: The object itself is at fault.
+_INVALID: Final = frozenset({400, 422})
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429
@@ -88,7 +90,8 @@ class ClusterRefusedError(JobError):
         hint = None
         if status == _FORBIDDEN:
             hint = "Grant the agent's account what docs/kubernetes.md lists."
-        super().__init__(Cause.START_FAILED, f"Kubernetes: {message.rstrip('.')}.", hint=hint)
+        cause = Cause.POLICY_SPEC if status in _INVALID else Cause.START_FAILED
+        super().__init__(cause, f"Kubernetes: {message.rstrip('.')}.", hint=hint)
         self.status = status
         self.reason = reason
         self.detail = message
@@ -215,13 +218,14 @@ class ClusterApi:
                 return None
             raise
 
-    async def create(self, path: str, body: Json) -> Json | None:
+    async def create(self, path: str, body: Json, *, dry_run: bool = False) -> Json | None:
         """Create a named object; `None` if the name is taken, perhaps by an earlier try.
 
-        Repeating is safe: the name exists once.
+        Repeating is safe: the name exists once. Unknown fields are refused.
         """
+        query = {"fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
         try:
-            return await self._repeated(_Request("POST", path, _CALL_LIMITS, body=body))
+            return await self._repeated(_Request("POST", path, _CALL_LIMITS, query, body))
         except ClusterRefusedError as error:
             if error.status == CONFLICT and error.reason == "AlreadyExists":
                 return None
