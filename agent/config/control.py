@@ -31,6 +31,8 @@ class ControlConfig(Model):
     agent_timeout: Duration = 45.0
     #: After that an item whose agent is lost follows `on_lost`.
     lost_contact: Duration = 600.0
+    #: Seconds without a report of its process after which a run has crashed.
+    run_timeout: Duration = 300.0
     #: W&B's agents: seconds until an item that was not acknowledged is offered again.
     pop_lease: Duration = 60.0
     #: How long run tokens stay valid after the attempt ended.

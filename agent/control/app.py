@@ -22,16 +22,18 @@ from agent.control.app_keys import (
     METRICS,
     PLANE,
     RUN_FILES,
+    RUN_STREAMS,
     SCRAPE_KEY,
     STOPPING,
     THROTTLE,
     WAITED,
 )
 from agent.control.auth.throttle import Throttle
-from agent.control.files import artifact_routes, log_routes
+from agent.control.files import artifact_routes, log_routes, run_stream_route
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
+from agent.control.files.run_streams import RunStreamStore
 from agent.control.files.signed_urls import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.storage import open_folder
 from agent.control.graphql.handler import Executor, GraphQLHandler
@@ -126,6 +128,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         folder = await open_folder(config.data_dir)
         app[CONTENTS] = ContentStore(folder, plane.contents, plane.stored, config.max_file)
         app[RUN_FILES] = RunFileStore(folder, plane.stored, config.max_file)
+        app[RUN_STREAMS] = RunStreamStore(folder, plane.run_streams)
         app[LOGS] = LogStore(folder)
         await plane.reaper.start()
         retention = Retention(plane, app[LOGS], app[CONTENTS], app[RUN_FILES])
@@ -158,7 +161,7 @@ def _add_artifact_routes(app: web.Application) -> None:
     app.router.add_options(RUN_FILE_PATH, artifact_routes.options)
     for path in artifact_routes.ENTRY_PATHS:
         app.router.add_get(path, artifact_routes.get_entry)
-    app.router.add_post(artifact_routes.STREAM_PATH, artifact_routes.file_stream)
+    app.router.add_post(run_stream_route.PATH, run_stream_route.write_streams)
 
 
 def _add_web_routes(app: web.Application) -> None:

@@ -1,13 +1,13 @@
-"""Uploads and downloads: contents and run files by signed URL, W&B's entries and file stream."""
+"""Uploads and downloads: contents and run files by signed URL, and W&B's entries."""
 
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from aiohttp import web
 
 from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
-from agent.control.bodies import framed, pieces, read_json
+from agent.control.bodies import framed, pieces
 from agent.control.files.contents import SmallContent
 from agent.control.files.ranges import wanted_range
 from agent.control.files.signed_urls import SignedUrls, Verb
@@ -22,13 +22,9 @@ ENTRY_PATHS: Final = (
     f"{_COLLECTION_PATH}/{{artifact}}/{_CONTENT}",
     f"{_COLLECTION_PATH}/{_CONTENT}",
 )
-STREAM_PATH: Final = "/files/{entity}/{project}/{run}/file_stream"
 
 BATCH_PATH: Final = "/storage/contents"
 
-#: W&B's clients send about 10 MiB at most.
-_STREAM_LIMIT: Final = 32 * 1024**2
-_INT32: Final = range(-(2**31), 2**31)
 _ALLOWED: Final = "GET, HEAD, OPTIONS, PUT"
 _BATCH_TYPE: Final = "application/vnd.launch.contents"
 #: Bytes of one content of a batch, and contents of one batch.
@@ -105,31 +101,6 @@ async def put_run_file(request: web.Request) -> web.Response:
 async def options(_request: web.Request) -> web.Response:
     """Methods of a signed URL."""
     return web.Response(status=204, headers={"Allow": _ALLOWED})
-
-
-async def file_stream(request: web.Request) -> web.Response:
-    """W&B's file stream of a run: a heartbeat, and the report of its end.
-
-    Lines of history and output are accepted and not stored.
-    """
-    body: Any = await read_json(request, _STREAM_LIMIT, of_runs=True)
-    if not isinstance(body, dict):
-        raise InvalidInputError("The body must be one JSON object.")
-    info, plane, principal = request.match_info, request.app[PLANE], principal_of(request)
-    names = (info["entity"], info["project"], info["run"])
-    run = await plane.runs.heartbeat(principal, *names)
-    if body.get("complete") is True:
-        await plane.runs.complete(principal, *names, _exit_code(body))
-    return web.json_response({"exitcode": None, "limits": {}, "stopped": run.stopped})
-
-
-def _exit_code(body: dict[str, Any]) -> int:
-    code = body.get("exitcode")
-    if isinstance(code, bool) or not isinstance(code, int):
-        return int(body.get("failed") is True)
-    if code not in _INT32:
-        raise InvalidInputError("`exitcode` is not an integer of 32 bits.")
-    return code
 
 
 def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from obstore.store import LocalStore, ObjectStore
 from agent.model.errors import InvalidInputError, ServerError, TooLargeError
 
 #: The first parts of all names.
-FOLDERS: Final = ("contents", "logs", "run-files")
+FOLDERS: Final = ("contents", "logs", "run-files", "run-streams")
 #: The name of an object that is still being written by a local store: `<name>#<number>`.
 _STAGED = re.compile(r".#\d+$")
 

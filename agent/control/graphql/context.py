@@ -11,6 +11,7 @@ from graphql import GraphQLResolveInfo, OperationType
 from agent.control.auth.policy import Principal
 from agent.control.files.contents import ContentStore
 from agent.control.files.run_files import RunFileStore
+from agent.control.files.run_streams import RunStreamStore
 from agent.control.files.signed_urls import SignedUrls
 from agent.control.metrics import Metrics
 from agent.control.services.assembly import Services
@@ -43,6 +44,7 @@ class Context:
     contents: ContentStore
     run_files: RunFileStore
     signed_urls: SignedUrls
+    run_streams: RunStreamStore
     #: Bytes allowed for the manifest of an artifact.
     max_manifest: int
     #: Bytes allowed for the texts and documents of the answer.

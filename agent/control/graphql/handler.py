@@ -16,6 +16,7 @@ from agent.control.app_keys import (
     METRICS,
     PLANE,
     RUN_FILES,
+    RUN_STREAMS,
     STOPPING,
     WAITED,
     base_url,
@@ -135,6 +136,7 @@ class GraphQLHandler:
             contents=app[CONTENTS],
             run_files=app[RUN_FILES],
             signed_urls=SignedUrls(app[PLANE].keys, base_url(request), lifetime),
+            run_streams=app[RUN_STREAMS],
             max_manifest=app[CONFIG].max_manifest,
             max_answer=app[CONFIG].max_answer,
         )

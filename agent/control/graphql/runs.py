@@ -1,4 +1,4 @@
-"""Runs, as far as `wandb.init()` inside a job and W&B's agents need them."""
+"""Runs, as W&B's clients write and read them."""
 
 from typing import Final
 
@@ -11,13 +11,17 @@ from agent.control.graphql.context import (
     Info,
     RootResolvers,
     constant,
+    context_of,
     nested,
     object_or_none,
 )
 from agent.control.graphql.files import run_file
+from agent.control.services.history_keys import wandb_keys
+from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.projects import ProjectRecord
-from agent.control.store.runs import RunRecord
+from agent.control.store.run_streams import Stream, StreamRecord
+from agent.control.store.runs import RunPlace, RunRecord
 from agent.model.spec import Json
 
 
@@ -49,6 +53,7 @@ def _change(args: Args) -> RunChange:
         state=args.get("state"),
         host=args.get("host"),
         program=args.get("job_program"),
+        git_remote=args.get("job_repo"),
         sweep=args.get("sweep"),
     )
 
@@ -62,6 +67,7 @@ async def _delete(context: Context, args: Args) -> Json:
     run = await context.plane.runs.delete(context.principal, args["id"])
     if run is not None:
         await context.run_files.delete_run(run.id)
+        await context.run_streams.delete_run(run.id)
     return {"success": run is not None}
 
 
@@ -77,9 +83,9 @@ async def _mark_uploaded(context: Context, args: Args) -> Json:
     return {"success": True}
 
 
-async def _run_of(context: Context, args: Args) -> RunRecord:
-    entity, project, name = args["entity_name"], args["project_name"], args["run_name"]
-    return await context.plane.runs.heartbeat(context.principal, entity, project, name)
+async def _run_of(context: Context, args: Args) -> RunPlace:
+    name = RunName(args["entity_name"], args["project_name"], args["run_name"])
+    return await context.plane.run_streams.heartbeat(context.principal, name)
 
 
 async def _set_state(context: Context, args: Args) -> Json:
@@ -100,11 +106,62 @@ _RUN.set_field("id", lambda run, _info: storage_id(run))
 _RUN.set_field("failed", lambda run, _info: run.state == "failed")
 _RUN.set_field("running", lambda run, _info: run.state == "running")
 _RUN.set_field("readOnly", constant(False))
-# Metrics and history are not stored; zero lines keep clients from resuming behind their end.
-for _field in ("historyLineCount", "eventsLineCount", "logLineCount"):
-    _RUN.set_field(_field, constant(0))
-for _field in ("systemMetrics", "historyKeys"):
-    _RUN.set_field(_field, constant({}))
+_RUN.set_alias("historyLineCount", "history_lines")
+
+
+async def _stream(run: RunRecord, info: Info, stream: Stream) -> StreamRecord:
+    """The state of a stream; that of all three is looked up once per run."""
+    context = context_of(info)
+    states = await context.once(
+        ("streams", run.id), lambda: context.plane.run_streams.states(run.id)
+    )
+    return states.get(stream, StreamRecord())
+
+
+@_RUN.field("eventsLineCount")
+async def _event_count(run: RunRecord, info: Info) -> int:
+    return (await _stream(run, info, "events")).line_count
+
+
+@_RUN.field("logLineCount")
+async def _log_count(run: RunRecord, info: Info) -> int:
+    return (await _stream(run, info, "output")).line_count
+
+
+@_RUN.field("historyTail")
+async def _history_tail(run: RunRecord, info: Info) -> list[str]:
+    return _tail(await _stream(run, info, "history"))
+
+
+@_RUN.field("eventsTail")
+async def _events_tail(run: RunRecord, info: Info) -> list[str]:
+    return _tail(await _stream(run, info, "events"))
+
+
+def _tail(state: StreamRecord) -> list[str]:
+    return [state.tail.decode()] if state.tail else []
+
+
+@_RUN.field("systemMetrics")
+async def _system_metrics(run: RunRecord, info: Info) -> str:
+    """The last row of system metrics."""
+    return (await _stream(run, info, "events")).tail.decode() or "{}"
+
+
+@_RUN.field("historyKeys")
+async def _history_keys(run: RunRecord, info: Info) -> Json:
+    state = await _stream(run, info, "history")
+    return wandb_keys(state.keys or {}, state.last_step)
+
+
+@_RUN.field("wandbConfig")
+def _wandb_config(run: RunRecord, _info: Info, *, keys: list[str] | None = None) -> Json:
+    """What the client keeps about itself in the config."""
+    kept = run.config.get("_wandb")
+    found = kept.get("value") if isinstance(kept, dict) else None
+    if not isinstance(found, dict):
+        return {}
+    return found if keys is None else {key: found[key] for key in keys if key in found}
 
 
 @_RUN.field("project")

@@ -24,6 +24,7 @@ from agent.control.services.notifications import Notifications
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
+from agent.control.services.run_streams import RunStreams
 from agent.control.services.runs import Runs
 from agent.control.services.schema_checks import Checker
 from agent.control.services.stored_bytes import StoredBytes
@@ -56,6 +57,7 @@ class Services:
     wandb: WandbProtocol
     agents: Agents
     runs: Runs
+    run_streams: RunStreams
     artifacts: Artifacts
     uploads: ArtifactUploads
     contents: Contents
@@ -148,6 +150,7 @@ def assemble(context: ServiceContext) -> Services:
         wandb=WandbProtocol(context),
         agents=Agents(context),
         runs=Runs(context),
+        run_streams=RunStreams(context),
         artifacts=Artifacts(context),
         uploads=ArtifactUploads(context),
         contents=Contents(context),

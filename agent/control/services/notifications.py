@@ -28,6 +28,11 @@ def topic_agent(agent_id: str) -> str:
     return f"agent:{agent_id}"
 
 
+def topic_run(run_id: str) -> str:
+    """Something about the run changed: fields, state, streams, files."""
+    return f"run:{run_id}"
+
+
 def topic_entity(entity: str) -> str:
     """Anything that pages show of the entity, given by name, changed."""
     return f"entity:{entity}"

@@ -1,4 +1,4 @@
-"""Periodic work on the store: expired leases, lost agents, ended retry delays.
+"""Periodic work on the store: expired leases, lost agents, crashed runs, ended retry delays.
 
 The quarantine is `transitions.quarantine_or_count_loss`.
 """
@@ -14,7 +14,7 @@ from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.logs import AttemptLogs
 from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import add_event, end, quarantine_or_count_loss, requeue
-from agent.control.store import agents, items
+from agent.control.store import agents, items, runs
 from agent.control.store.tx import Tx
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
@@ -36,6 +36,8 @@ class Reaped:
     quarantined: int = 0
     lost_contact: int = 0
     lost: int = 0
+    #: Runs whose process went silent.
+    crashed: int = 0
 
 
 class Reaper(Service):
@@ -54,8 +56,9 @@ class Reaper(Service):
 
     @write
     def start(self, tx: Tx) -> None:
-        """Before serving: extend all leases; agents could not renew them during downtime."""
+        """Before serving: agents could not renew leases, nor runs report, during downtime."""
         items.extend_all_leases(tx, tx.now + self._context.config.lease)
+        runs.extend_all(tx)
 
     async def reap_once(self) -> Reaped:
         """One round; safe to run at any time, several at once."""
@@ -75,7 +78,7 @@ class Reaper(Service):
             try:
                 reaped = await self.reap_once()
                 if reaped != Reaped():
-                    structlog.get_logger().info("leases expired", **asdict(reaped))
+                    structlog.get_logger().info("leases or runs expired", **asdict(reaped))
             except LaunchError as error:
                 structlog.get_logger().warning("reaper round failed", error=str(error))
             except Exception:  # noqa: BLE001 -- a bug in one round must not end reaping
@@ -99,6 +102,7 @@ class Reaper(Service):
     @write
     def _expire(self, tx: Tx) -> Reaped:
         tx.notify(*(topic_queue(queue_id) for queue_id in items.end_delays(tx)))
+        crashed = runs.end_silent(tx, tx.now - self._context.config.run_timeout)
         requeued = quarantined = lost_contact = lost = 0
         for row in items.expired(tx, _BATCH):
             if Phase(row.phase) not in MAY_RUN:
@@ -117,4 +121,4 @@ class Reaper(Service):
                 lost += 1
                 text = f"{row.agent_name} stopped sending heartbeats after the start was permitted"
                 end(tx, row, Phase.LOST, Cause.LOST_AGENT, text)
-        return Reaped(requeued, quarantined, lost_contact, lost)
+        return Reaped(requeued, quarantined, lost_contact, lost, crashed)

@@ -1,29 +1,23 @@
-"""W&B runs, as far as launching needs them.
-
-Our own agents report how their items proceed. An item that W&B's agent acknowledged is only
-known by its run: the run's first write means that the job has started, its end that the item
-is over.
-"""
+"""W&B runs: made, changed, listed, stopped, deleted. Their streams: `run_streams.py`."""
 
 import base64
 import binascii
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, read, write
+from agent.control.services.notifications import topic_run
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
-from agent.control.services.transitions import end, move, request_stop
+from agent.control.services.run_items import end_item, mark_started
+from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, runs, stored_bytes
-from agent.control.store.agents import AgentProtocol
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.runs import RunRecord
-from agent.control.store.tx import AnyRow, Tx
-from agent.model.cause import Cause
+from agent.control.store.runs import RunPlace, RunRecord
+from agent.control.store.tx import Tx
 from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from agent.model.names import checked_project
-from agent.model.phase import MAY_RUN, Phase
 from agent.model.spec import Json
 
 #: The project of runs that name none, as W&B calls it.
@@ -40,6 +34,8 @@ STATES: Final = (
 )
 #: Final states, each with the exit code that it stands for.
 _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
+#: States of a run whose process is alive, or expected.
+_BEGUN: Final = {"pending", "running", "preempting"}
 _NAME: Final = re.compile(r"[^/\\#?%:]{1,128}")
 #: Fields of `RunChange` whose columns are named otherwise, because SQL reserves the word.
 _COLUMNS: Final = {"group": "group_name", "commit": "commit_hash"}
@@ -62,6 +58,7 @@ class RunChange:
     state: str | None = None
     host: str | None = None
     program: str | None = None
+    git_remote: str | None = None
     sweep: str | None = None
 
 
@@ -103,10 +100,10 @@ class Runs(Service):
         check_run(principal, project, name)
         found = runs.by_name(tx, entity, project, name) if name else None
         if found is not None:
-            return self._change(tx, found, change), False
+            return self._begin(tx, found, change), False
         projects.ensure(tx, entity, checked_project(project))
         made = _insert(tx, principal, entity, project, name or new_run_name())
-        return self._change(tx, made, change), True
+        return self._begin(tx, made, change), True
 
     @read
     def get(
@@ -187,23 +184,6 @@ class Runs(Service):
             runs.delete_run(tx, run.id)
         return run
 
-    @write
-    def heartbeat(
-        self, tx: Tx, principal: Principal, entity: str, project: str, name: str
-    ) -> RunRecord:
-        """Note that a run is alive."""
-        return self._change(tx, self._named(tx, principal, entity, project, name), RunChange())
-
-    @write
-    def complete(
-        self, tx: Tx, principal: Principal, entity: str, project: str, name: str, exit_code: int
-    ) -> None:
-        """The client reported the end of the run; ends the item of a W&B agent as well."""
-        run = self._named(tx, principal, entity, project, name)
-        state = "finished" if exit_code == 0 else "failed"
-        runs.change(tx, run.id, {"state": state, "exit_code": exit_code})
-        _end_item(tx, run, exit_code)
-
     def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
         """A run that the caller may write; `None` when it is absent or hidden."""
         names = _parse_storage_id(run_id)
@@ -216,44 +196,33 @@ class Runs(Service):
         check_run(principal, run.project, run.name)
         return run
 
-    def _named(
-        self, tx: Tx, principal: Principal, entity: str, project: str, name: str
-    ) -> RunRecord:
-        """A run of a project that the caller may write to."""
-        entity = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
-        check_run(principal, project, name)
-        run = runs.by_name(tx, entity, project, name)
-        if run is None:
-            raise NotFoundError(f"There is no run '{name}' in '{entity}/{project}'.")
-        return run
-
     def _change(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
-        """Write the fields that are given; any write means that the run is alive."""
+        """Write the fields that are given."""
         given = {key: getattr(change, key) for key in RunChange.__slots__}
         values = {_COLUMNS.get(key, key): one for key, one in given.items() if one is not None}
-        runs.change(tx, run.id, values)
-        if change.state != "pending":
-            self._mark_started(tx, run)
         if change.state in _EXIT_CODES:
-            _end_item(tx, run, _EXIT_CODES[change.state])
+            values["ended_at"] = tx.now
+        elif change.state is not None:
+            values |= {"ended_at": None, "exit_code": None, "heartbeat_at": tx.now}
+        runs.change(tx, run.id, values)
+        tx.notify(topic_run(run.id))
+        if change.state in _EXIT_CODES:
+            end_item(tx, run, _EXIT_CODES[change.state])
         return runs.require(tx, run.id)
 
-    def _mark_started(self, tx: Tx, run: RunRecord) -> None:
-        """A write to a run shows that its job runs, even if its agent sends no heartbeats."""
-        item = _running_item(tx, run)
-        if item is None:
-            return
-        fresh: dict[str, Any] = {"lost_contact_at": None}
-        if item.lease_expires_at is not None:
-            fresh["lease_expires_at"] = tx.now + self._context.config.agent_timeout
-        if Phase(item.phase) is Phase.PERMITTED:
-            changes = {**fresh, "started_at": tx.now}
-            move(tx, item, Phase.STARTED, text="its run has begun", changes=changes)
-        else:
-            items.change(tx, item, fresh)
+    def _begin(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
+        """A process writes to the run by its name: it is alive, or was begun again."""
+        if change.state is None:
+            again = run.state not in _BEGUN
+            change = replace(change, state="running")
+            if again and not _stop_of_item(tx, run):
+                runs.change(tx, run.id, {"stopped": False})
+        if change.state != "pending":
+            mark_started(tx, run, self._context.config.agent_timeout)
+        return self._change(tx, run, change)
 
 
-def storage_id(run: RunRecord) -> str:
+def storage_id(run: RunPlace) -> str:
     """W&B's id of a run: `base64("Run:v1:name:project:entity")`."""
     return base64.b64encode(f"Run:v1:{run.name}:{run.project}:{run.entity}".encode()).decode()
 
@@ -310,6 +279,12 @@ def readable_project(
     return owner
 
 
+def _stop_of_item(tx: Tx, run: RunRecord) -> bool:
+    """Whether the item that launched the run is to stop."""
+    item = None if run.item_id is None else items.row(tx, run.item_id)
+    return item is not None and item.run_name == run.name and bool(item.stop_requested)
+
+
 def _check_state(state: str | None) -> None:
     if state is not None and state not in STATES:
         raise InvalidInputError(f"A run cannot be '{state}'.", hint=f"Use {', '.join(STATES)}.")
@@ -348,25 +323,3 @@ def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) 
     }
     # Two clients may insert the same run at once: then the row of the other one is used.
     return runs.insert(tx, values)
-
-
-def _running_item(tx: Tx, run: RunRecord) -> AnyRow | None:
-    """The item, locked, that launched a run through W&B's agent and may be running."""
-    item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
-    if item is None or item.protocol != AgentProtocol.WANDB or item.run_name != run.name:
-        return None
-    return item if Phase(item.phase) in MAY_RUN else None
-
-
-def _end_item(tx: Tx, run: RunRecord, exit_code: int) -> None:
-    """The run of an item that W&B's agent took is over, and with it the item."""
-    item = _running_item(tx, run)
-    if item is None:
-        return
-    text = f"the run ended with exit code {exit_code}"
-    if item.stop_requested:
-        end(tx, item, Phase.STOPPED, Cause.STOPPED_BY_USER, text, exit_code=exit_code)
-    elif exit_code == 0:
-        end(tx, item, Phase.SUCCEEDED, Cause.SUCCEEDED, text, exit_code=0)
-    else:
-        end(tx, item, Phase.FAILED, Cause.RUN_EXIT_CODE, text, exit_code=exit_code)

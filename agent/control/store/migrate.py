@@ -10,7 +10,7 @@ from typing import Final
 
 from sqlalchemy import Connection, inspect, text
 
-from agent.control.store.artifact_tables import metadata
+from agent.control.store.run_tables import metadata
 from agent.model.errors import ConflictError
 
 #: The newest migration; a test compares it with the folder.

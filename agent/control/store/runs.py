@@ -1,13 +1,15 @@
 """W&B runs."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Select, delete, func, select, update
+from sqlalchemy import Select, delete, func, select, text, update
 
-from agent.control.store.tables import projects, record_of, runs
+from agent.control.store.run_tables import run_streams
+from agent.control.store.tables import ALIVE_ONLY, projects, record_of, runs
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 
@@ -16,14 +18,25 @@ _IDS: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
-class RunRecord:
-    """A W&B run, as far as launching needs it."""
+class RunPlace:
+    """Where a run is, and what is asked of it at each of its writes."""
 
     id: str
     entity: str
     project: str
-    project_number: int
     name: str
+    state: str
+    #: Somebody asked it to stop.
+    stopped: bool
+    #: The item that launched it, if one did.
+    item_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord(RunPlace):
+    """A W&B run, without its streams."""
+
+    project_number: int
     display_name: str | None
     description: str | None
     notes: str | None
@@ -33,22 +46,40 @@ class RunRecord:
     commit: str | None
     config: Json
     summary: Json
-    state: str
-    stopped: bool
     exit_code: int | None
     host: str | None
     program: str | None
+    git_remote: str | None
     sweep: str | None
     user: str | None
-    #: The item that launched it, if one did.
-    item_id: str | None
     created_at: datetime
+    #: Of its last write.
     heartbeat_at: datetime
+    ended_at: datetime | None
+    #: One more than the number of the highest row of its history.
+    history_lines: int
 
 
-_WITH_PROJECT: Final = select(runs, projects.c.number.label("project_number")).join(
-    projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)
+_COLUMNS: Final = [
+    column for column in runs.c if column not in {runs.c.config_values, runs.c.summary_values}
+]
+_HISTORY: Final = (run_streams.c.run_id == runs.c.id) & (run_streams.c.stream == "history")
+_WITH_PROJECT: Final = (
+    select(
+        *_COLUMNS,
+        projects.c.number.label("project_number"),
+        func.coalesce(run_streams.c.line_count, 0).label("history_lines"),
+    )
+    .join(projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project))
+    .outerjoin(run_streams, _HISTORY)
 )
+#: Simple values of one config or summary that filters and orders can name, and their length.
+_MAX_VALUES: Final = 1_000
+_MAX_VALUE: Final = 256
+_MAX_LEVEL: Final = 20
+_MAX_NUMBER: Final = 1e300
+#: Integers beyond are compared as floating-point numbers.
+_EXACT: Final = 2**53
 
 
 def by_id(tx: Tx, run_id: str) -> RunRecord | None:
@@ -73,6 +104,19 @@ def known_ids(tx: Tx, ids: Sequence[str]) -> set[str]:
     return found
 
 
+def place(tx: Tx, entity: str, project: str, name: str, *, lock: bool) -> RunPlace | None:
+    """Where a run is; `lock` keeps other writers waiting until the transaction ends."""
+    where = (runs.c.entity == entity, runs.c.project == project, runs.c.name == name)
+    query = select(*(runs.c[field.name] for field in fields(RunPlace))).where(*where)
+    row = tx.one(query.with_for_update() if lock else query)
+    return None if row is None else record_of(RunPlace, row)
+
+
+def lock(tx: Tx, run_id: str) -> AnyRow | None:
+    """Lock a run until the transaction ends; `None` when there is none."""
+    return tx.one(select(runs.c.id).where(runs.c.id == run_id).with_for_update())
+
+
 def require(tx: Tx, run_id: str) -> RunRecord:
     """As `by_id`, of a run that exists."""
     return _record(tx.require(_WITH_PROJECT.where(runs.c.id == run_id)))
@@ -80,14 +124,41 @@ def require(tx: Tx, run_id: str) -> RunRecord:
 
 def insert(tx: Tx, values: dict[str, Any]) -> RunRecord:
     """A new run, or the one of that name that another client inserted meanwhile."""
-    tx.insert_new(runs, {"created_at": tx.now, "heartbeat_at": tx.now, **values})
+    fresh = {
+        "created_at": tx.now,
+        "heartbeat_at": tx.now,
+        "config_values": {},
+        "summary_values": {},
+    }
+    tx.insert_new(runs, {**fresh, **values})
     where = [runs.c[key] == values[key] for key in ("entity", "project", "name")]
     return _record(tx.require(_WITH_PROJECT.where(*where)))
 
 
 def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
-    """Change columns and the time of the last heartbeat."""
-    tx.run(update(runs).where(runs.c.id == run_id).values(heartbeat_at=tx.now, **values))
+    """Change columns; of a config or summary also the values that filters name."""
+    values = dict(values)
+    if "config" in values:
+        values["config_values"] = dict(islice(_simple(_config(values["config"])), _MAX_VALUES))
+    if "summary" in values:
+        values["summary_values"] = dict(islice(_simple(values["summary"]), _MAX_VALUES))
+    if values:
+        tx.run(update(runs).where(runs.c.id == run_id).values(**values))
+
+
+def end_silent(tx: Tx, before: float) -> int:
+    """Running runs without a write since then have crashed, preempting ones are preempted."""
+    ended = 0
+    for state, following in (("running", "crashed"), ("preempting", "preempted")):
+        silent = (text(ALIVE_ONLY), runs.c.state == state, runs.c.heartbeat_at < before)
+        values = {"state": following, "ended_at": runs.c.heartbeat_at}
+        ended += tx.changed(update(runs).where(*silent).values(**values))
+    return ended
+
+
+def extend_all(tx: Tx) -> None:
+    """Count all running runs as alive now: they could not write while the server was away."""
+    tx.run(update(runs).where(text(ALIVE_ONLY)).values(heartbeat_at=tx.now))
 
 
 def delete_run(tx: Tx, run_id: str) -> None:
@@ -123,6 +194,39 @@ def page(
         query = query.where(runs.c.seq > after if oldest_first else runs.c.seq < after)
     rows = tx.page(query, limit, (runs.c.config, runs.c.summary))
     return [(row.seq, _record(row)) for row in rows], total
+
+
+def _config(config: Json) -> Json:
+    """W&B's config without its `{"value": …}` around each value, and without `_wandb`."""
+    return {
+        key: one["value"] if isinstance(one, dict) and "value" in one else one
+        for key, one in config.items()
+        if key != "_wandb"
+    }
+
+
+def _simple(document: Json, prefix: str = "", level: int = 0) -> Iterator[tuple[str, Any]]:
+    """Numbers, texts and truth values by dotted path, as strict JSON has them."""
+    for key, value in document.items():
+        name = f"{prefix}{key}".replace('"', "'").replace("\0", "")
+        if len(name) > _MAX_VALUE or level > _MAX_LEVEL:
+            continue
+        if isinstance(value, dict):
+            yield from _simple(value, f"{name}.", level + 1)
+        elif isinstance(value, str):
+            clean = value[:_MAX_VALUE].replace("\0", "\ufffd")
+            yield name, clean.encode(errors="replace").decode()
+        elif isinstance(value, bool):
+            yield name, value
+        elif isinstance(value, int | float) and abs(value) < _MAX_NUMBER:
+            yield (
+                name,
+                value
+                if isinstance(value, float)
+                else float(value)
+                if abs(value) > _EXACT
+                else value,
+            )
 
 
 def _record(row: AnyRow) -> RunRecord:

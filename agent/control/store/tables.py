@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any, Final, TypeVar, overload
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -126,6 +127,9 @@ def record_of(kind: Callable[..., R], row: AnyRow, *, prefix: str = "", **given:
 def _field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
+
+#: JSON that the database can look into: without NaN, Infinity and zero bytes.
+PlainJson: Final = JSON()
 
 #: SQLite only numbers rows by itself when the column is an `INTEGER`.
 Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -496,12 +500,29 @@ runs: Final = Table(
     Column("exit_code", Integer),
     Column("host", PlainText),
     Column("program", PlainText),
+    Column("git_remote", PlainText),
     Column("sweep", PlainText),
     Column("user_name", PlainText),
     Column("item_id", PlainText),
+    #: Simple values of config and summary by dotted path, for filters and orders.
+    Column("config_values", PlainJson, nullable=False),
+    Column("summary_values", PlainJson, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
+    Column("ended_at", Double),
     UniqueConstraint("entity", "project", "name"),
+    Index("ix_runs_project_seq", "entity", "project", "seq"),
+    Index("ix_runs_project_heartbeat", "entity", "project", "heartbeat_at"),
+)
+
+#: States in which a run that sends no heartbeats is found out.
+ALIVE_ONLY: Final = "state IN ('preempting', 'running')"
+
+Index(
+    "ix_runs_alive",
+    runs.c.heartbeat_at,
+    sqlite_where=text(ALIVE_ONLY),
+    postgresql_where=text(ALIVE_ONLY),
 )
 
 run_files: Final = Table(

@@ -5,6 +5,7 @@ import pytest
 from agent.control.auth.policy import Principal
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.artifacts import ArtifactChange
+from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.accounts import Role
 from agent.control.store.artifacts import ArtifactRecord
@@ -205,8 +206,8 @@ async def test_a_run_token_writes_its_own_run_only(
         runs.stop(job, other.id),
         runs.set_state(job, storage_id(other), "failed"),
         runs.delete(job, other.id),
-        runs.heartbeat(job, "ann", "p", "other"),
-        runs.complete(job, "ann", "p", "other", 0),
+        world.plane.run_streams.heartbeat(job, RunName("ann", "p", "other")),
+        world.run_ended(job, "ann", "p", "other", 0),
         world.plane.projects.upsert(job, None, "new-project"),
         world.plane.accounts.create_key(job, "x"),
     ):
@@ -215,7 +216,7 @@ async def test_a_run_token_writes_its_own_run_only(
     assert await world.plane.projects.get(world.me, None, "new-project") is None
     assert (await runs.get(job, None, "p", "other")) is not None, "it reads its project"
     assert await runs.get(job, None, "default", "x") is None
-    await runs.complete(job, "ann", "p", claim.run_name, 0)
+    await world.run_ended(job, "ann", "p", claim.run_name, 0)
     assert (await runs.get(world.me, None, "p", own.name)) is not None
 
 

@@ -51,7 +51,7 @@ async def test_runs_that_cannot_be(world: World) -> None:
     with pytest.raises(NotFoundError):
         await runs.upsert(world.me, RunChange(), run_id="unknown")
     with pytest.raises(NotFoundError):
-        await runs.complete(world.me, "ann", "default", "unknown", 0)
+        await world.run_ended(world.me, "ann", "default", "unknown", 0)
     assert not await runs.stop(world.me, "unknown")
     assert not await runs.set_state(world.me, "unknown", "failed")
 
@@ -62,7 +62,7 @@ async def test_runs_are_listed_with_filters(world: World) -> None:
         (await runs.upsert(world.me, RunChange(), project="p", name=f"run{number}"))[0]
         for number in range(4)
     ]
-    await runs.complete(world.me, "ann", "p", "run0", 3)
+    await world.run_ended(world.me, "ann", "p", "run0", 3)
     newest = await runs.list(world.me, None, "p", first=3)
     assert [run.name for run in newest.rows] == ["run3", "run2", "run1"]
     assert (newest.has_next, newest.total) == (True, 4)
@@ -89,7 +89,7 @@ async def test_a_run_token_writes_only_runs_of_its_project(world: World) -> None
         await runs.upsert(job, RunChange(), project="other", name="x")
     foreign, _ = await runs.upsert(world.me, RunChange(), project="other", name="x")
     assert not await runs.set_state(job, foreign.id, "failed")
-    await runs.complete(job, "ann", "vision", claim.run_name, 0)
+    await world.run_ended(job, "ann", "vision", claim.run_name, 0)
     assert (await world.item(item)).phase is Phase.LEASED
 
 

@@ -144,7 +144,7 @@ async def test_the_first_write_of_the_run_means_that_it_started(world: World) ->
     run, inserted = await world.plane.runs.upsert(world.me, RunChange(host="h"), **place)
     assert (run.item_id, inserted) == (item.id, False)
     assert (await world.item(item)).phase is Phase.STARTED
-    await world.plane.runs.complete(world.me, "ann", "default", "run00001", 0)
+    await world.run_ended(world.me, "ann", "default", "run00001", 0)
     assert (await world.item(item)).phase is Phase.SUCCEEDED
     await world.history(item)
 

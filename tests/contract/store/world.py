@@ -13,6 +13,8 @@ from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
 from agent.control.services.agents import AgentWithItems
 from agent.control.services.assembly import Services, open_services
+from agent.control.services.run_streams import RunName
+from agent.control.services.stream_update import StreamUpdate
 from agent.control.store.items import ClaimRecord, ItemRecord, Submission
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
@@ -34,6 +36,7 @@ _TIMES = {
     "idempotency_keys": ("created_at",),
     "sign_ins": ("created_at", "expires_at"),
     "api_keys": ("expires_at",),
+    "runs": ("heartbeat_at",),
 }
 
 
@@ -199,6 +202,14 @@ class World:
     async def item(self, item: ItemRecord | str) -> ItemRecord:
         item_id = item if isinstance(item, str) else item.id
         return await self.plane.items.get(self.me, item_id)
+
+    async def run_ended(
+        self, who: Principal, entity: str, project: str, run: str, exit_code: int
+    ) -> None:
+        """What the process of a run reports at its end."""
+        update = StreamUpdate(exit_code=exit_code)
+        name = RunName(entity, project, run)
+        await self.plane.run_streams.append(who, name, update, {})
 
     async def pass_time(self, seconds: float, *, reap: bool = True) -> Any:
         """As if so much time had passed: everything stored is that much older."""

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from alembic import context
 
-from agent.control.store.artifact_tables import metadata
+from agent.control.store.run_tables import metadata
 from agent.control.store.tables import JsonText, PlainText
 
 

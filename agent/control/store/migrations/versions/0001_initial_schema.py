@@ -144,11 +144,15 @@ def upgrade() -> None:
     sa.Column('exit_code', sa.Integer(), nullable=True),
     sa.Column('host', sa.Text(), nullable=True),
     sa.Column('program', sa.Text(), nullable=True),
+    sa.Column('git_remote', sa.Text(), nullable=True),
     sa.Column('sweep', sa.Text(), nullable=True),
     sa.Column('user_name', sa.Text(), nullable=True),
     sa.Column('item_id', sa.Text(), nullable=True),
+    sa.Column('config_values', sa.JSON(), nullable=False),
+    sa.Column('summary_values', sa.JSON(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.Column('heartbeat_at', sa.Double(), nullable=False),
+    sa.Column('ended_at', sa.Double(), nullable=True),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_runs_entity')),
     sa.PrimaryKeyConstraint('seq', name=op.f('pk_runs')),
     sa.UniqueConstraint('entity', 'project', 'name', name=op.f('uq_runs_entity_project_name')),
@@ -168,6 +172,37 @@ def upgrade() -> None:
     sa.Column('bytes', sa.BigInteger(), nullable=False),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_stored_bytes_entity')),
     sa.PrimaryKeyConstraint('entity', 'kind', name=op.f('pk_stored_bytes'))
+    )
+    op.create_index('ix_runs_alive', 'runs', ['heartbeat_at'], unique=False, sqlite_where=sa.text("state IN ('preempting', 'running')"), postgresql_where=sa.text("state IN ('preempting', 'running')"))
+    op.create_index('ix_runs_project_heartbeat', 'runs', ['entity', 'project', 'heartbeat_at'], unique=False)
+    op.create_index('ix_runs_project_seq', 'runs', ['entity', 'project', 'seq'], unique=False)
+    op.create_table('run_streams',
+    sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('stream', sa.Text(), nullable=False),
+    sa.Column('line_count', sa.BigInteger(), nullable=False),
+    sa.Column('version', sa.BigInteger(), nullable=False),
+    sa.Column('last_step', sa.BigInteger(), nullable=True),
+    sa.Column('keys', sa.Text(), nullable=False),
+    sa.Column('tail', sa.LargeBinary(), nullable=False),
+    sa.Column('small_chunks', sa.Integer(), nullable=False),
+    sa.Column('small_bytes', sa.BigInteger(), nullable=False),
+    sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_streams_run_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('run_id', 'stream', name=op.f('pk_run_streams'))
+    )
+    op.create_table('run_chunks',
+    sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('stream', sa.Text(), nullable=False),
+    sa.Column('first_line', sa.BigInteger(), nullable=False),
+    sa.Column('version', sa.BigInteger(), nullable=False),
+    sa.Column('end_line', sa.BigInteger(), nullable=False),
+    sa.Column('min_step', sa.BigInteger(), nullable=False),
+    sa.Column('max_step', sa.BigInteger(), nullable=False),
+    sa.Column('size', sa.Integer(), nullable=False),
+    sa.Column('data', sa.LargeBinary(), nullable=True),
+    sa.Column('object', sa.Text(), nullable=True),
+    sa.Column('position', sa.BigInteger(), nullable=False),
+    sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_chunks_run_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('run_id', 'stream', 'first_line', 'version', name=op.f('pk_run_chunks'))
     )
     op.create_table('users',
     sa.Column('id', sa.Text(), nullable=False),

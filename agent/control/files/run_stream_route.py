@@ -1,0 +1,26 @@
+"""`POST /files/{entity}/{project}/{run}/file_stream`: how the process of a run reports."""
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from agent.control.app_keys import RUN_STREAMS, principal_of
+from agent.control.bodies import read_bytes
+from agent.control.services.run_streams import RunName
+from agent.control.services.stream_update import parse_update
+from agent.model.spec import Json
+
+PATH: Final = "/files/{entity}/{project}/{run}/file_stream"
+#: W&B's clients send about 10 MiB of lines at most, which are longer as texts within JSON.
+_LIMIT: Final = 32 * 1024**2
+
+
+async def write_streams(request: web.Request) -> web.Response:
+    """Store lines, summary and state; they are on disk before the response is sent."""
+    body = await read_bytes(request, _LIMIT)
+    update = await asyncio.to_thread(parse_update, body)
+    name = RunName(**request.match_info)
+    written = await request.app[RUN_STREAMS].write(principal_of(request), name, update)
+    answer: Json = {"exitcode": update.exit_code, "limits": {}, "stopped": written.stopped}
+    return web.json_response(answer)

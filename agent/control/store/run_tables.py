@@ -1,0 +1,59 @@
+"""Tables of the append-only streams of runs: their state, and the index of their chunks.
+
+A stream maps line numbers to lines. A chunk has consecutive lines, each ended by a newline. The
+bytes of small chunks are in their row; larger ones are a part of an object in the object store,
+which is written before its row.
+"""
+
+from typing import Final
+
+from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, Table, Text
+
+from agent.control.store.artifact_tables import metadata
+from agent.control.store.tables import JsonText
+
+__all__ = ["metadata", "run_chunks", "run_streams"]
+
+_RUN: Final = "runs.id"
+
+run_streams: Final = Table(
+    "run_streams",
+    metadata,
+    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), primary_key=True),
+    #: history, events or output.
+    Column("stream", Text, primary_key=True),
+    #: One more than the number of the highest line.
+    Column("line_count", BigInteger, nullable=False),
+    #: Number of writes; the version of the newest chunk.
+    Column("version", BigInteger, nullable=False),
+    #: Highest `_step` of a line.
+    Column("last_step", BigInteger),
+    #: Of the history: for each key its last value and how often which type was seen.
+    Column("keys", JsonText, nullable=False),
+    #: The highest line; of a long one only the times and the step.
+    Column("tail", LargeBinary, nullable=False),
+    #: Number and bytes of the chunks whose bytes are in their row.
+    Column("small_chunks", Integer, nullable=False),
+    Column("small_bytes", BigInteger, nullable=False),
+)
+
+run_chunks: Final = Table(
+    "run_chunks",
+    metadata,
+    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), primary_key=True),
+    Column("stream", Text, primary_key=True),
+    #: Lines `first_line` (inclusive) to `end_line` (exclusive).
+    Column("first_line", BigInteger, primary_key=True),
+    #: Of two chunks with the same line, that of the later version counts.
+    Column("version", BigInteger, primary_key=True),
+    Column("end_line", BigInteger, nullable=False),
+    #: Lowest and highest `_step`; of a line without one, its number.
+    Column("min_step", BigInteger, nullable=False),
+    Column("max_step", BigInteger, nullable=False),
+    #: Bytes.
+    Column("size", Integer, nullable=False),
+    #: The bytes, or the object that has them from `position` on.
+    Column("data", LargeBinary),
+    Column("object", Text),
+    Column("position", BigInteger, nullable=False),
+)
