@@ -72,8 +72,8 @@ async def test_a_permitted_item_of_a_silent_agent_is_shown_and_then_lost(world: 
     assert (await world.pass_time(46)).lost_contact == 1
     silent = await world.item(item)
     assert (silent.phase, silent.lost_contact) == (Phase.STARTED, True)
-    assert (await world.pass_time(599)).lost == 0
-    assert (await world.pass_time(2)).lost == 1
+    assert (await world.pass_time(570)).lost == 0
+    assert (await world.pass_time(31)).lost == 1
     ended = await world.item(item)
     assert (ended.phase, ended.cause, ended.lost_contact) == (
         Phase.LOST,
