@@ -181,7 +181,7 @@ async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str
     while True:
         asked = Context(
             wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
-            app[RUN_STREAMS], Links(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
+            app[RUN_STREAMS], SignedUrls(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
         )  # fmt: skip
         before = asyncio.all_tasks()
         executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
