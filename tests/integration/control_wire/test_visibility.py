@@ -28,7 +28,7 @@ from graphql import (
 
 from agent.control.app_keys import CONTENTS, METRICS, RUN_FILES, RUN_STREAMS
 from agent.control.auth.policy import Action, Principal
-from agent.control.files.signed_urls import Links
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
 from agent.control.graphql.schema import build_schema, field_policies, object_places
@@ -181,7 +181,8 @@ async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str
     while True:
         asked = Context(
             wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
-            app[RUN_STREAMS], SignedUrls(wire.server.services.keys, "http://x", 60.0), 1024**2, 2**40,
+            app[RUN_STREAMS], SignedUrls(wire.server.services.keys, "http://x", 60.0), 1024**2,
+            2**40,
         )  # fmt: skip
         before = asyncio.all_tasks()
         executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
