@@ -73,7 +73,7 @@ class _Repetitions(logging.Filter):
     """
 
     _INTERVAL: Final = 60.0
-    _MOST: Final = 1000
+    _MAX_SEEN: Final = 1000
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Repetitions(logging.Filter):
         if now - since < self._INTERVAL:
             self._seen[key] = (since, left_out + 1)
             return False
-        if len(self._seen) > self._MOST:
+        if len(self._seen) > self._MAX_SEEN:
             self._seen.clear()
         self._seen[key] = (now, 0)
         if left_out:

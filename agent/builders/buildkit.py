@@ -34,7 +34,7 @@ _INHERITED: Final = (
 )  # fmt: skip
 #: What BuildKit may fetch, beside the Dockerfile.
 _POLICY: Final = "policy.json"
-_LONGEST_VARIABLE: Final = 96 * 1024
+_MAX_VARIABLE_BYTES: Final = 96 * 1024
 #: Seconds without output of buildx while it looks at builders.
 _IDLE_TIMEOUT: Final = 60.0
 _PLATFORM: Final = re.compile(r"Platforms:\s*([a-z0-9]+/[a-z0-9]+)")
@@ -289,7 +289,7 @@ def secret_sources(
         if not secret.is_for(queue):
             continue
         text = secret.read(environment).get_secret_value()
-        if secret.file is not None and len(text) > _LONGEST_VARIABLE:
+        if secret.file is not None and len(text) > _MAX_VARIABLE_BYTES:
             files[name] = secret.file
         else:
             values[name] = text

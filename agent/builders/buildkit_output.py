@@ -15,7 +15,7 @@ from agent.model.redact import Redactor
 _LINE: Final = re.compile(r"#(?P<step>\d+) (?P<text>.*)")
 _TIMED: Final = re.compile(r"\d+\.\d+ (?P<text>.*)")
 _NAME: Final = re.compile(r"\[.*?\] .+")
-_LONGEST: Final = 4096
+_MAX_LINE_BYTES: Final = 4096
 _KEPT_LINES: Final = 60
 
 
@@ -56,8 +56,8 @@ class BuildProgress:
         """Take a piece of output."""
         *lines, last = (self._partial + data).split(b"\n")
         for line in lines:
-            self._line(line.decode("utf-8", "replace")[:_LONGEST].rstrip("\r"))
-        self._partial = last[-_LONGEST:]
+            self._line(line.decode("utf-8", "replace")[:_MAX_LINE_BYTES].rstrip("\r"))
+        self._partial = last[-_MAX_LINE_BYTES:]
 
     def finish(self) -> None:
         """There is no more output."""

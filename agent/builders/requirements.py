@@ -34,10 +34,10 @@ from agent.ports.builder import BuildRequest
 from agent.ports.url import UrlPort
 from agent.system.tasks import in_thread
 
-_LARGEST_LOCK: Final = 32 * 1024 * 1024
+_MAX_LOCK_BYTES: Final = 32 * 1024 * 1024
 #: Seconds for uv to export a lock, and included URLs of one job.
 _EXPORT: Final = 60.0
-_MOST_URLS: Final = 20
+_MAX_URLS: Final = 20
 
 LISTED: Final = "requirements.txt"
 #: Names of the files that an installer gets besides.
@@ -183,7 +183,7 @@ async def fetch_requirements(
                 return replace(found, options=options)
             return found
         for url, where in found.unread:
-            if urls is None or len(remote) == _MOST_URLS:
+            if urls is None or len(remote) == _MAX_URLS:
                 raise PolicyError(
                     Cause.POLICY_SOURCE,
                     f"{where}: '{url}' is not fetched.",
@@ -244,14 +244,14 @@ def _read(
             return _made(name, read_requirements(file, root, context, remote))
         case "uv.lock":
             # A lock without its project says nothing: uv needs both.
-            read_source_file(file, root, largest=_LARGEST_LOCK)
+            read_source_file(file, root, largest=_MAX_LOCK_BYTES)
             if not (file.parent / PROJECT).is_file():
                 return None
             read_source_file(file.parent / PROJECT, root)
             exported = read_requirement_text(_export_uv_lock(file, name), file, root, file.parent)
             return replace(_made(name, exported), exact=True)
         case "pylock.toml":
-            text = _text(file, root, largest=_LARGEST_LOCK)
+            text = _text(file, root, largest=_MAX_LOCK_BYTES)
             return Requirements(name, pylock=text)
         case "pyproject.toml":
             listed = project_dependencies(_text(file, root), name)

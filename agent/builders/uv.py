@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Lines of output that a message quotes.
 _QUOTED: Final = 12
-_LONGEST_REASON: Final = 400
+_MAX_REASON_CHARS: Final = 400
 _CA_VARIABLES: Final = (
     "UV_SSL_CERT_FILE", "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 )  # fmt: skip
@@ -106,7 +106,7 @@ def last_lines(output: str) -> str:
     """The end of an output for a message, without passwords and colours."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", output)
     lines = [line.rstrip() for line in re.split(r"[\r\n]+", plain) if line.strip()]
-    return Redactor().text("\n".join(line[:_LONGEST_REASON] for line in lines[-_QUOTED:]))
+    return Redactor().text("\n".join(line[:_MAX_REASON_CHARS] for line in lines[-_QUOTED:]))
 
 
 _HIDDEN: Final = (
@@ -207,7 +207,7 @@ def explain(output: str, requirements: "Requirements") -> tuple[Cause, str]:
         match = pattern.search(output)
         if match is not None:
             what = " ".join((match.groupdict().get("what") or "").replace("`", "").split())
-            return cause, Redactor().text(reason.format(what=what[:_LONGEST_REASON]))
+            return cause, Redactor().text(reason.format(what=what[:_MAX_REASON_CHARS]))
     last = re.findall(r"^error: (.+)$", output, re.MULTILINE)
-    reason = Redactor().text(last[-1])[:_LONGEST_REASON] if last else UNEXPLAINED
+    reason = Redactor().text(last[-1])[:_MAX_REASON_CHARS] if last else UNEXPLAINED
     return Cause.BUILD_REQUIREMENTS, reason

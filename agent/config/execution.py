@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from agent.config.base import Duration, Model, SecretReference, Size, UserPath, WrittenForm
 
-_MOST_UIDS: Final = 65536
+_MAX_UIDS: Final = 65536
 _UID_RANGE: Final = re.compile(r"([1-9][0-9]{2,8})-([1-9][0-9]{2,8})")
 
 
@@ -174,8 +174,8 @@ class ProcessRunnerConfig(Model):
 
     @model_validator(mode="after")
     def _range(self) -> Self:
-        if _UID_RANGE.fullmatch(self.user or "") and not 0 < len(self.uid_range) <= _MOST_UIDS:
-            message = f"`user`: a range has from 1 to {_MOST_UIDS} uids, the lowest first"
+        if _UID_RANGE.fullmatch(self.user or "") and not 0 < len(self.uid_range) <= _MAX_UIDS:
+            message = f"`user`: a range has from 1 to {_MAX_UIDS} uids, the lowest first"
             raise ValueError(message)
         return self
 

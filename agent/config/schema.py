@@ -152,7 +152,7 @@ Location = Callable[[KeyPath], str]
 #: A value below a key with one of these words in its name is not shown.
 _SECRET_WORDS: Final = ("key", "password", "secret", "token", "value", "database_url", "proxy")
 _BOUNDS: Final = frozenset({"greater_than", "greater_than_equal", "less_than", "less_than_equal"})
-_LONGEST_SHOWN: Final = 80
+_MAX_SHOWN_CHARS: Final = 80
 #: Keys of files and folders that the agent reads and never makes.
 _INPUT_PATHS: Final = frozenset({"ca_bundle", "known_hosts", "ssh_key", "buildkit_certs", "source"})
 
@@ -221,7 +221,7 @@ def _shown(path: KeyPath, value: Any) -> str:
         return f"a value of {len(str(value))} characters (not shown)"
     written = str(value).lower() if isinstance(value, bool) else value
     text = "nothing" if value is None else f"`{written}`"
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 2] + "…`"
+    return text if len(text) <= _MAX_SHOWN_CHARS else text[: _MAX_SHOWN_CHARS - 2] + "…`"
 
 
 def missing_inputs(config: Model, environ: Mapping[str, str]) -> tuple[str, ...]:

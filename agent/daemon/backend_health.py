@@ -25,9 +25,9 @@ from agent.system.tasks import race, task_group
 _INTERVAL: Final = 10.0
 _TIMEOUT: Final = 10.0
 #: Most seconds between looks at one that does not answer: a look costs one small call.
-_LONGEST_PAUSE: Final = 1.0
+_MAX_PAUSE_SECONDS: Final = 1.0
 #: Most seconds without claims after attempts failed although it answers when it is looked at.
-_LONGEST_HOLD: Final = 60.0
+_MAX_HOLD_SECONDS: Final = 60.0
 #: A name that no workload has: looking it up is a cheap request that the engine must answer.
 _PROBE: Final = "launch-probe"
 _KINDS: Final = {
@@ -46,7 +46,7 @@ class _Health:
     reports: int = 0
     reported: asyncio.Event = field(default_factory=asyncio.Event)
     #: Pauses of claims after reports; they grow until an attempt succeeds.
-    hold: Backoff = field(default_factory=lambda: Backoff(first=1.0, longest=_LONGEST_HOLD))
+    hold: Backoff = field(default_factory=lambda: Backoff(first=1.0, longest=_MAX_HOLD_SECONDS))
 
 
 class BackendHealth:
@@ -107,7 +107,7 @@ class BackendHealth:
                 group.create_task(self._watch(resource), name=f"health-{resource}")
 
     async def _watch(self, resource: str) -> None:
-        health, pauses = self._health[resource], Backoff(first=0.25, longest=_LONGEST_PAUSE)
+        health, pauses = self._health[resource], Backoff(first=0.25, longest=_MAX_PAUSE_SECONDS)
         while True:
             reports = health.reports
             failure = await self._look(resource, with_builder=health.failure is not None)

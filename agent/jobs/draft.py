@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 #: What W&B's command line takes where no entry point is given.
 _DEFAULT_PROGRAM: Final = "main.py"
-_LARGEST_TEXT: Final = 4 << 20
+_MAX_TEXT_BYTES: Final = 4 << 20
 #: Files of a source that are searched for a similar name.
 _SEARCHED: Final = 20_000
 _OFFERED: Final = 5
@@ -414,7 +414,7 @@ def _texts(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
         if not whole.is_file() or not whole.resolve().is_relative_to(root.resolve()):
             continue
         try:
-            if whole.stat().st_size > _LARGEST_TEXT:
+            if whole.stat().st_size > _MAX_TEXT_BYTES:
                 raise InvalidInputError(f"{path} is larger than 4 MiB, which no such file is.")
             yield path, whole.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:

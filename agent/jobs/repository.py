@@ -29,7 +29,7 @@ from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.source import GitFetcher
 from agent.system.tasks import in_thread
 
-_LONGEST_DIFF: Final = 32 << 20
+_MAX_DIFF_BYTES: Final = 32 << 20
 #: Contents of Git LFS are compared as the pointers that are committed for them.
 _AS_AUTHOR: Final = (
     "-c",
@@ -129,7 +129,7 @@ class Repositories:
             return checkout
         if checkout.diff and not request.with_diff:
             return "it has uncommitted changes (commit them, or add --diff to include them)"
-        if len(checkout.diff) > _LONGEST_DIFF:
+        if len(checkout.diff) > _MAX_DIFF_BYTES:
             return "its uncommitted changes are larger than 32 MiB"
         asked = replace(
             request,
@@ -230,4 +230,4 @@ def _read(patch: Path) -> bytes:
     if not patch.exists():
         return b""
     with patch.open("rb") as file:
-        return file.read(_LONGEST_DIFF + 1)
+        return file.read(_MAX_DIFF_BYTES + 1)

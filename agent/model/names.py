@@ -17,7 +17,7 @@ KUBERNETES: Final = "kubernetes"
 DEFAULT_QUEUE: Final = "default"
 DEFAULT_PROJECT: Final = "default"
 
-_LONGEST_PROJECT: Final = 128
+_MAX_PROJECT_CHARS: Final = 128
 _FORBIDDEN_IN_PROJECTS: Final = frozenset("/\\#?%:")
 
 
@@ -35,11 +35,13 @@ def checked_project(name: str) -> str:
     Raises:
         InvalidInputError: a reference or an address with it could not be read.
     """
-    fits = 0 < len(name) <= _LONGEST_PROJECT and name == name.strip() and name not in {".", ".."}
+    fits = 0 < len(name) <= _MAX_PROJECT_CHARS and name == name.strip() and name not in {".", ".."}
     if fits and not _FORBIDDEN_IN_PROJECTS & set(name) and name.isprintable():
         return name
-    shown = "".join(c if c.isprintable() else "�" for c in name[:_LONGEST_PROJECT])
-    hint = f"1 to {_LONGEST_PROJECT} characters, without `/ \\ # ? % :` and no blank at either end."
+    shown = "".join(c if c.isprintable() else "�" for c in name[:_MAX_PROJECT_CHARS])
+    hint = (
+        f"1 to {_MAX_PROJECT_CHARS} characters, without `/ \\ # ? % :` and no blank at either end."
+    )
     raise InvalidInputError(f"'{shown}' cannot be the name of a project.", hint=hint)
 
 

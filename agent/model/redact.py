@@ -29,7 +29,7 @@ MASK: Final = "***"
 SHORTEST: Final = 6
 
 #: Longest token of a known shape, in bytes; what is longer is masked up to here.
-_LONGEST_SHAPE: Final = 4096
+_MAX_SHAPE_BYTES: Final = 4096
 _WORD: Final = rb"[A-Za-z0-9_-]"
 #: How tokens begin -> the whole token, of which the group `secret` is masked. Sources: the
 #: services' documentation of their token formats.
@@ -193,7 +193,7 @@ class Redactor:
     @property
     def longest(self) -> int:
         """The most bytes that one secret can have in a stream."""
-        own = max(_LONGEST_SHAPE, self._literals.longest)
+        own = max(_MAX_SHAPE_BYTES, self._literals.longest)
         return own if self._base is None else max(own, self._base.longest)
 
     def _spans(self, data: bytes) -> list[_Span]:

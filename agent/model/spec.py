@@ -26,10 +26,10 @@ from agent.model.units import parse_duration, parse_size
 Json = dict[str, Any]
 
 #: More than any machine has.
-_MOST_CPUS: Final = 1e6
-_MOST_MEMORY: Final = 2**60
+_MAX_CPUS: Final = 1e6
+_MAX_MEMORY_BYTES: Final = 2**60
 _COUNT: Final = re.compile("[0-9]{1,9}")
-_MOST_GPUS: Final = 10_000
+_MAX_GPUS: Final = 10_000
 _ARGUMENT_ALIASES: Final = {
     "cpu": "cpus",
     "e": "env",
@@ -193,9 +193,9 @@ class LaunchSpec(_Lenient):
         cpus = self.resources.cpus or _cores(args)
         memory = self.resources.memory or _memory(args)
         gpus = self.resources.gpus or _gpus(args)
-        _check_demand("cpus", cpus or 0, _MOST_CPUS)
-        _check_demand("memory", memory or 0, _MOST_MEMORY)
-        _check_demand("gpus", gpus, _MOST_GPUS)
+        _check_demand("cpus", cpus or 0, _MAX_CPUS)
+        _check_demand("memory", memory or 0, _MAX_MEMORY_BYTES)
+        _check_demand("gpus", gpus, _MAX_GPUS)
         return Demand(cpus=cpus, memory=memory, gpus=gpus)
 
 

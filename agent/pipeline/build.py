@@ -20,7 +20,7 @@ _USER_ID: Final = 1000
 _FAILED: Final = re.compile(
     rb"ERROR: Failed to install: (?P<names>[^\n]*?)\. During automated build process\."
 )
-_LONGEST: Final = 64 * 1024
+_MAX_LINE_BYTES: Final = 64 * 1024
 
 
 class Builds:
@@ -166,7 +166,7 @@ class BuildFindings:
         """Forward, and scan whole lines."""
         await self._log.write(data)
         *lines, rest = (self._rest + data).split(b"\n")
-        self._rest = rest[-_LONGEST:]
+        self._rest = rest[-_MAX_LINE_BYTES:]
         for line in lines:
             self._scan(line)
 

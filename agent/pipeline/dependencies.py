@@ -28,7 +28,7 @@ from agent.ports.source import SourcePort
 from agent.system.backoff import Sleep
 
 #: Failures of the control plane's own, in a row, before an attempt releases its item.
-_MOST_SERVER_FAILURES: Final = 6
+_MAX_SERVER_FAILURES: Final = 6
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -122,7 +122,7 @@ class Dependencies(ResolveDependencies):
         An attempt whose lease is lost meanwhile is cancelled.
         """
         return await retry_until_answered(
-            call, what, self.sleep, most_failures=_MOST_SERVER_FAILURES
+            call, what, self.sleep, most_failures=_MAX_SERVER_FAILURES
         )
 
 

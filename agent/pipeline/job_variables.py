@@ -20,7 +20,7 @@ from agent.model.spec import Json
 from agent.model.work import Claim
 
 #: Longest value of one variable, in characters; longer JSON is split into numbered ones.
-LONGEST: Final = 32670
+MAX_VARIABLE_CHARS: Final = 32670
 #: W&B's field of a launch spec: the submitter's key for this run.
 _OWN_KEY: Final = "_wandb_api_key"
 SECRETS: Final = "secrets"
@@ -97,10 +97,12 @@ def _telling_values(arguments: Any) -> Iterator[str]:
 def chunked(name: str, value: Any) -> dict[str, str]:
     """JSON under `name`, or under `name_0`, `name_1`, … where it is too long for one."""
     text = json.dumps(value)
-    if len(text) <= LONGEST:
+    if len(text) <= MAX_VARIABLE_CHARS:
         return {name: text}
-    starts = range(0, len(text), LONGEST)
-    return {f"{name}_{i}": text[start : start + LONGEST] for i, start in enumerate(starts)}
+    starts = range(0, len(text), MAX_VARIABLE_CHARS)
+    return {
+        f"{name}_{i}": text[start : start + MAX_VARIABLE_CHARS] for i, start in enumerate(starts)
+    }
 
 
 @dataclass(frozen=True, slots=True)

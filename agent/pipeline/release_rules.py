@@ -22,7 +22,7 @@ from agent.system.machine import is_disk_full
 _MAX_RELEASES: Final = 3
 #: Seconds for which an item is kept back at its second return; each further one doubles them.
 _FIRST_DELAY: Final = 5.0
-_LONGEST_DELAY: Final = 300.0
+_MAX_DELAY_SECONDS: Final = 300.0
 #: Failures of the backend itself.
 _OF_BACKEND: Final = frozenset(
     {Cause.LOST_ENGINE, Cause.LOST_NODE, Cause.LOST_WORKLOAD, Cause.DISK_FULL}
@@ -87,7 +87,7 @@ class Releases:
         """
         if not self.count:
             return 0.0
-        return min(_FIRST_DELAY * 2.0 ** (self.count - 1), _LONGEST_DELAY)
+        return min(_FIRST_DELAY * 2.0 ** (self.count - 1), _MAX_DELAY_SECONDS)
 
 
 async def release_reason(

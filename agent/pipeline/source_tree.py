@@ -20,8 +20,8 @@ from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
 from agent.ports.log import LogSink, write_line
 
-_LARGEST_NOTEBOOK: Final = 64 * 1024**2
-_LARGEST_RUNTIME: Final = 1024**2
+_MAX_NOTEBOOK_BYTES: Final = 64 * 1024**2
+_MAX_RUNTIME_FILE_BYTES: Final = 1024**2
 #: W&B's name for a Dockerfile beside the entry point.
 DOCKERFILE: Final = "Dockerfile.wandb"
 _SCRIPT_AND_PROGRAM: Final = 2
@@ -102,7 +102,7 @@ def _place_frozen(root: Path, stored: StoredJob) -> None:
 def _convert(root: Path, context: Path, notebook: str) -> str:
     """Write the script beside the notebook; return its path relative to the context."""
     file = context / notebook
-    text = _read(root, file, notebook, _LARGEST_NOTEBOOK)
+    text = _read(root, file, notebook, _MAX_NOTEBOOK_BYTES)
     if text is None:
         message = f"The entry point names '{notebook}', which does not exist in the source."
         raise InvalidInputError(message, hint="Check --entry-point.")
@@ -118,7 +118,7 @@ def _detected(root: Path, build_context: str) -> runtime.Runtime | None:
     """The Python version that a file of the source names."""
     current = f"{sys.version_info.major}.{sys.version_info.minor}"
     for path in runtime.runtime_candidates(build_context):
-        text = _read(root, root / path, path, _LARGEST_RUNTIME)
+        text = _read(root, root / path, path, _MAX_RUNTIME_FILE_BYTES)
         found = None if text is None else runtime.from_file(path, text, current)
         if found is not None:
             return found

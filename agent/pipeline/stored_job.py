@@ -13,8 +13,8 @@ from agent.model.spec import parse_spec
 from agent.model.work import Claim
 from agent.ports.artifact import Artifact, ArtifactPort
 
-_LARGEST_JOB: Final = 16 * 1024**2
-_LARGEST_PATCH: Final = 512 * 1024**2
+_MAX_JOB_FILE_BYTES: Final = 16 * 1024**2
+_MAX_PATCH_BYTES: Final = 512 * 1024**2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +42,14 @@ async def read_job(artifacts: ArtifactPort, text: str, claim: Claim) -> StoredJo
         if found.type != "job":
             message = f"{found.reference} is an artifact of type '{found.type}', not a job."
             raise JobError(Cause.SOURCE_INVALID, message)
-        content = await _content(artifacts, found, job_file.FILE_NAME, _LARGEST_JOB)
+        content = await _content(artifacts, found, job_file.FILE_NAME, _MAX_JOB_FILE_BYTES)
         reading = job_file.read_job_file(_text(content or b"", found))
     except NotFoundError as error:
         raise JobError(Cause.SOURCE_NOT_FOUND, error.message, hint=error.hint) from None
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
-    listed = await _content(artifacts, found, FROZEN_NAME, _LARGEST_JOB)
-    patch = await _content(artifacts, found, job_file.PATCH_NAME, _LARGEST_PATCH)
+    listed = await _content(artifacts, found, FROZEN_NAME, _MAX_JOB_FILE_BYTES)
+    patch = await _content(artifacts, found, job_file.PATCH_NAME, _MAX_PATCH_BYTES)
     return StoredJob(found.reference, reading, _text(listed or b"", found), patch or None)
 
 

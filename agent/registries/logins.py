@@ -18,7 +18,7 @@ from agent.model.redact import Redactor
 from agent.ports.registry import Credentials
 from agent.system.tasks import in_thread
 
-_LONGEST: Final = 400
+_MAX_MESSAGE_CHARS: Final = 400
 _ECR: Final = "Amazon ECR"
 _GOOGLE: Final = "Google's Artifact Registry"
 _GOOGLE_SCOPE: Final = "https://www.googleapis.com/auth/cloud-platform"
@@ -65,7 +65,7 @@ def missing_extra(service: str, package: str, extra: str) -> JobError:
 
 def refused(service: str, why: str) -> JobError:
     """The error when a cloud gives no login; its library's message may be a page long."""
-    words = Redactor().text(" ".join(why.split()))[:_LONGEST].rstrip(". ")
+    words = Redactor().text(" ".join(why.split()))[:_MAX_MESSAGE_CHARS].rstrip(". ")
     return JobError(
         Cause.IMAGE_AUTH,
         f"{service} gives the agent no login: {words}.",

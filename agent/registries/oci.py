@@ -37,7 +37,7 @@ _TYPES: Final = (
     "application/vnd.docker.distribution.manifest.v2+json"
 )
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
-_LARGEST: Final = 4 * 1024**2
+_MAX_RESPONSE_BYTES: Final = 4 * 1024**2
 _TIMEOUT: Final = 30.0
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
@@ -137,10 +137,12 @@ class OciRegistry:
             proxy=proxy_for(url, self._environment),
         ) as response:
             body = b""
-            while len(body) <= _LARGEST and not response.content.at_eof():
-                body += await response.content.read(_LARGEST + 1 - len(body))
-        if len(body) > _LARGEST:
-            raise _failed(image, f"its manifest is larger than {_LARGEST // 1024**2} MiB")
+            while len(body) <= _MAX_RESPONSE_BYTES and not response.content.at_eof():
+                body += await response.content.read(_MAX_RESPONSE_BYTES + 1 - len(body))
+        if len(body) > _MAX_RESPONSE_BYTES:
+            raise _failed(
+                image, f"its manifest is larger than {_MAX_RESPONSE_BYTES // 1024**2} MiB"
+            )
         return response.status, response.headers, body
 
     async def _authorized(self, image: ImageReference, challenge: Challenge) -> dict[str, str]:

@@ -49,7 +49,7 @@ DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
 _SPREAD: Final = 0.5
-_LONGEST_RETRY_AFTER: Final = 60.0
+_MAX_RETRY_AFTER_SECONDS: Final = 60.0
 #: A NUL in JSON text, and not a backslash that is followed by `u0000`.
 _NUL: Final = re.compile(r"(?<!\\)(?P<before>(?:\\\\)*)\\u0000")
 
@@ -384,4 +384,4 @@ def _retry_after(text: str | None) -> float | None:
     """Seconds; the form with a date is not used by our server."""
     if text is None or not text.strip().isdigit():
         return None
-    return min(float(text), _LONGEST_RETRY_AFTER)
+    return min(float(text), _MAX_RETRY_AFTER_SECONDS)

@@ -17,7 +17,7 @@ _PLAIN: Final = re.compile(
     rb"(?P<method>[A-Z]+) http://" + _HOST + rb"(?::(?P<port>[0-9]{1,5}))?(?P<path>/[^ \r\n]*)?"
     rb" HTTP/1\.[01]\r\n"
 )
-_LONGEST_HEAD: Final = 16 * 1024
+_MAX_HEAD_BYTES: Final = 16 * 1024
 _BLOCK: Final = 64 * 1024
 #: Seconds for a connection to be established.
 _CONNECT_TIMEOUT: Final = 30.0
@@ -91,7 +91,7 @@ async def address_proxy(
 ) -> AsyncIterator[tuple[AddressProxy, str]]:
     """A proxy that listens while the context lasts, and its URL."""
     proxy = AddressProxy(policy, threads, plain=plain)
-    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=_LONGEST_HEAD)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=_MAX_HEAD_BYTES)
     try:
         port = server.sockets[0].getsockname()[1]
         yield proxy, f"http://127.0.0.1:{port}"

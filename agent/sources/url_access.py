@@ -17,9 +17,9 @@ from agent.sources.address_policy import AddressPolicy
 from agent.sources.address_proxy import address_proxy
 from agent.sources.git.remote import Remote, without_credentials
 
-_LARGEST: Final = 1024 * 1024
+_MAX_RESPONSE_BYTES: Final = 1024 * 1024
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30.0)
-_MOST_REDIRECTS: Final = 5
+_MAX_REDIRECTS: Final = 5
 _OK: Final = 200
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _PORTS: Final = {"http": 80, "https": 443, "ssh": 22}
@@ -78,7 +78,7 @@ class UrlAccess:
             JobError: `SOURCE_UNREACHABLE`.
         """
         location = url
-        for _ in range(_MOST_REDIRECTS + 1):
+        for _ in range(_MAX_REDIRECTS + 1):
             status, result = await self._get(location)
             if status not in _REDIRECTS:
                 break
@@ -110,8 +110,10 @@ class UrlAccess:
                 body = bytearray()
                 async for chunk in response.content.iter_chunked(64 * 1024):
                     body += chunk
-                    if len(body) > _LARGEST:
-                        raise _unreachable(url, f"it is larger than {_LARGEST // 1024**2} MiB")
+                    if len(body) > _MAX_RESPONSE_BYTES:
+                        raise _unreachable(
+                            url, f"it is larger than {_MAX_RESPONSE_BYTES // 1024**2} MiB"
+                        )
                 return response.status, bytes(body)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(url, str(error) or "no response in time") from None

@@ -7,13 +7,13 @@ from typing import Final
 Sleep = Callable[[float], Awaitable[None]]
 
 _FIRST: Final = 0.5
-_LONGEST: Final = 15.0
+_MAX_PAUSE_SECONDS: Final = 15.0
 
 
 class Backoff:
     """Exponential pauses up to a limit, with jitter; seconds."""
 
-    def __init__(self, first: float = _FIRST, longest: float = _LONGEST) -> None:
+    def __init__(self, first: float = _FIRST, longest: float = _MAX_PAUSE_SECONDS) -> None:
         self._first = first
         self._longest = longest
         self._next = first

@@ -10,7 +10,7 @@ from typing import Final
 
 #: Seconds between attempts. Polling, since a thread that blocks in `flock` cannot be cancelled.
 _FIRST_WAIT: Final = 0.01
-_LONGEST_WAIT: Final = 0.25
+_MAX_WAIT_SECONDS: Final = 0.25
 
 
 @asynccontextmanager
@@ -21,7 +21,7 @@ async def locked(path: Path) -> AsyncIterator[None]:
         wait = _FIRST_WAIT
         while not try_lock(descriptor):
             await asyncio.sleep(wait)
-            wait = min(_LONGEST_WAIT, wait * 2)
+            wait = min(_MAX_WAIT_SECONDS, wait * 2)
         yield
     finally:
         os.close(descriptor)

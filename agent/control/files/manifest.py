@@ -8,9 +8,9 @@ from agent.model.errors import InvalidInputError
 from agent.model.job.digest import decoded
 from agent.model.job.paths import leads_upward
 
-_LONGEST_PATH: Final = 4096
+_MAX_PATH_CHARS: Final = 4096
 #: Bytes of a file; the sum of a hundred thousand such fits into 64 bits.
-_LARGEST_SIZE: Final = 1 << 46
+_MAX_FILE_BYTES: Final = 1 << 46
 
 
 def parse_manifest(text: bytes) -> list[EntryRecord]:
@@ -30,7 +30,7 @@ def parse_manifest(text: bytes) -> list[EntryRecord]:
 
 
 def _entry(path: str, raw: Any) -> EntryRecord:
-    if not path or len(path) > _LONGEST_PATH or "\0" in path or not _is_text(path):
+    if not path or len(path) > _MAX_PATH_CHARS or "\0" in path or not _is_text(path):
         raise InvalidInputError(
             f"The artifact's manifest lists {path[:100]!r}, which is not a path."
         )
@@ -39,7 +39,7 @@ def _entry(path: str, raw: Any) -> EntryRecord:
         raise InvalidInputError(message)
     given = raw if isinstance(raw, dict) else {}
     digest, size, ref = given.get("digest"), given.get("size"), given.get("ref")
-    has_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _LARGEST_SIZE
+    has_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= _MAX_FILE_BYTES
     if not isinstance(digest, str) or not _is_text(digest) or not (has_size or size is None):
         raise InvalidInputError(
             f"The artifact's manifest has no valid digest and size for '{path}'."

@@ -15,7 +15,7 @@ from agent.model.job.paths import inside
 _FOLDER: Final = "run-files"
 _PARTS: Final = 2
 #: It is one name in a folder, and the store adds some characters while it writes.
-_LONGEST: Final = 240
+_MAX_NAME_CHARS: Final = 240
 
 
 class RunFileStore:
@@ -74,8 +74,10 @@ def checked_run_file(name: str) -> str:
     """
     if inside(name, "run's file") == "":
         raise InvalidInputError(f"'{name}' is not the path of a file.")
-    if len(quote(name, safe="")) > _LONGEST:
-        message = f"The path '{name[:80]}…' of a run's file has more than {_LONGEST} characters."
+    if len(quote(name, safe="")) > _MAX_NAME_CHARS:
+        message = (
+            f"The path '{name[:80]}…' of a run's file has more than {_MAX_NAME_CHARS} characters."
+        )
         raise InvalidInputError(
             message, hint="Characters beyond ASCII, and `/`, count several times."
         )

@@ -17,7 +17,7 @@ from agent.model.protocol import ClaimRequest, Condition, ConditionKind, Heartbe
 from agent.model.spec import Json
 from agent.model.work import Lease
 
-_LONGEST_WAIT: Final = 30
+_MAX_WAIT_SECONDS: Final = 30
 #: Conditions of one agent, and characters of each one's message.
 _MAX_CONDITIONS: Final = 16
 _MAX_MESSAGE: Final = 500
@@ -73,7 +73,7 @@ async def _unless_unwanted(context: Context, poll: Coroutine[Any, Any, T]) -> T 
 
 
 def _wait(args: Args) -> float:
-    return float(min(max(args.get("wait_seconds") or 0, 0), _LONGEST_WAIT))
+    return float(min(max(args.get("wait_seconds") or 0, 0), _MAX_WAIT_SECONDS))
 
 
 async def _renew(context: Context, args: Args) -> Json:

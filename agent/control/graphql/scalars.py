@@ -15,7 +15,7 @@ JSON_STRING: Final = ScalarType("JSONString")
 DATE_TIME: Final = ScalarType("DateTime")
 INT64: Final = ScalarType("Int64", serializer=int)
 
-_LONGEST: Final = 20
+_MAX_DIGITS: Final = 20
 _SHOWN: Final = 40
 _INT64_RANGE: Final = range(-(2**63), 2**63)
 
@@ -53,7 +53,7 @@ def _long_in(value: Any) -> int:
         GraphQLError: not an integer of 64 bits.
     """
     try:
-        number = int(value) if isinstance(value, str) and len(value) <= _LONGEST else value
+        number = int(value) if isinstance(value, str) and len(value) <= _MAX_DIGITS else value
     except ValueError:
         number = None
     if not isinstance(number, int) or isinstance(number, bool) or number not in _INT64_RANGE:

@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler
 from agent.control.app_keys import PRINCIPAL, peer_address
 from agent.control.middleware.errors import error_response
 
-_MOST_BUCKETS: Final = 16_384
+_MAX_BUCKETS: Final = 16_384
 #: Signed URLs are used without a key, one for each file of an artifact.
 _SIGNED: Final = "/storage/"
 _AGENT: Final = "launch-agent/"
@@ -43,7 +43,7 @@ class Buckets:
         tokens = min(self._burst, tokens + (now - since) * self._per_second)
         allowed = tokens >= 1
         self._buckets[name] = (tokens - 1 if allowed else tokens, now)
-        if len(self._buckets) > _MOST_BUCKETS:
+        if len(self._buckets) > _MAX_BUCKETS:
             self._buckets.popitem(last=False)
         return None if allowed else (1 - tokens) / self._per_second
 

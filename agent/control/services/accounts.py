@@ -44,7 +44,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _HINT_LENGTH: Final = 4
 #: Seconds after a sign-in during which a browser may make keys, users and members.
 _FRESH_SECONDS: Final = 600.0
-_LONGEST_VALIDITY: Final = 10 * 366 * 86400.0
+_MAX_VALIDITY_SECONDS: Final = 10 * 366 * 86400.0
 #: Rows that one transaction of a deletion removes.
 _BATCH: Final = 500
 
@@ -508,7 +508,7 @@ def _insert_key(
     queues: tuple[str, ...] | None = None,
     secret: SecretStr | None = None,
 ) -> NewKey:
-    if expires_seconds is not None and not 0 < expires_seconds <= _LONGEST_VALIDITY:
+    if expires_seconds is not None and not 0 < expires_seconds <= _MAX_VALIDITY_SECONDS:
         raise InvalidInputError(
             f"A key cannot expire after {expires_seconds:g} s.",
             hint="Give 1 s to 10 years, for example `--expires 90d`.",

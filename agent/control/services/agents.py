@@ -39,8 +39,8 @@ class AgentWithItems:
     held: tuple[ClaimRecord, ...]
 
 
-_LONGEST_WAIT: Final = 30.0
-_LONGEST_NAME: Final = 128
+_MAX_WAIT_SECONDS: Final = 30.0
+_MAX_NAME_CHARS: Final = 128
 
 
 class Agents(Service):
@@ -191,7 +191,7 @@ class Agents(Service):
         Raises:
             NotFoundError: the agent.
         """
-        deadline = monotonic() + min(wait_seconds, _LONGEST_WAIT)
+        deadline = monotonic() + min(wait_seconds, _MAX_WAIT_SECONDS)
         with self._context.notifications.subscribe([topic_agent(agent_id)]) as subscription:
             while (digest := await self._digest(principal, agent_id, session)) == seen:
                 if (left := deadline - monotonic()) <= 0:
@@ -216,7 +216,7 @@ def agent_record(tx: Tx, context: ServiceContext, agent_id: str) -> AgentRecord:
 
 
 def _check(registration: AgentRegistration) -> None:
-    if not 0 < len(registration.name) <= _LONGEST_NAME:
+    if not 0 < len(registration.name) <= _MAX_NAME_CHARS:
         raise InvalidInputError(f"'{registration.name}' cannot be the name of an agent.")
     if not registration.identity or not registration.session:
         raise InvalidInputError("An agent needs an identity and a session.")

@@ -41,7 +41,7 @@ from agent.model.spec import Json
 #: Entries inserted in one transaction, so that other writers are not blocked for long.
 _BATCH: Final = 2000
 _DIGEST: Final = re.compile(r"[0-9a-f]{32}")
-_LONGEST_NAME: Final = 128
+_MAX_NAME_CHARS: Final = 128
 _FORBIDDEN: Final = frozenset("/\\:?#%\0")
 
 
@@ -315,11 +315,11 @@ def _ensure_collection(tx: Tx, entity: str, wanted: NewArtifact) -> CollectionRe
 
 
 def _checked(name: str, what: str) -> str:
-    if 0 < len(name) <= _LONGEST_NAME and name.strip() == name and not _FORBIDDEN & set(name):
+    if 0 < len(name) <= _MAX_NAME_CHARS and name.strip() == name and not _FORBIDDEN & set(name):
         return name
     raise InvalidInputError(
-        f"'{name[:_LONGEST_NAME]}' cannot be the {what} of an artifact.",
-        hint=f"1 to {_LONGEST_NAME} characters without `/ \\ : ? # %`.",
+        f"'{name[:_MAX_NAME_CHARS]}' cannot be the {what} of an artifact.",
+        hint=f"1 to {_MAX_NAME_CHARS} characters without `/ \\ : ? # %`.",
     )
 
 

@@ -22,7 +22,7 @@ S = TypeVar("S", bound=Service)
 DONE: Final = "done"
 #: Refusals that are recorded; other errors say that nothing was tried.
 _REFUSALS: Final = frozenset({"FORBIDDEN", "NOT_FOUND", "CONFLICT", "ALREADY_EXISTS"})
-_LONGEST: Final = 200
+_MAX_TEXT_CHARS: Final = 200
 
 
 class Audit(Service):
@@ -134,5 +134,5 @@ def _detail(value: Any) -> Any:
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, list | tuple):
-        return [str(one)[:_LONGEST] for one in value]
-    return value[:_LONGEST] if isinstance(value, str) else value
+        return [str(one)[:_MAX_TEXT_CHARS] for one in value]
+    return value[:_MAX_TEXT_CHARS] if isinstance(value, str) else value

@@ -32,7 +32,7 @@ from agent.model.work import Lease
 
 STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
 
-_LONGEST_WAIT: Final = 30.0
+_MAX_WAIT_SECONDS: Final = 30.0
 _MAX_ITEMS: Final = 100
 #: Seconds after which a waiting claim reads the store without a notification: one from another
 #: replica may have been lost.
@@ -42,7 +42,7 @@ _MAX_TEXT: Final = 4_000
 _MAX_ACTIVITY: Final = 200
 _MAX_WARNINGS: Final = 100
 #: Seconds that a returned item may be kept from being claimed again.
-_LONGEST_DELAY: Final = 300.0
+_MAX_DELAY_SECONDS: Final = 300.0
 
 
 class Leases(Service):
@@ -62,7 +62,7 @@ class Leases(Service):
         if not 1 <= request.max_items <= _MAX_ITEMS:
             message = f"A claim asks for 1 to {_MAX_ITEMS} items, not {request.max_items}."
             raise InvalidInputError(message)
-        deadline = monotonic() + min(request.wait_seconds, _LONGEST_WAIT)
+        deadline = monotonic() + min(request.wait_seconds, _MAX_WAIT_SECONDS)
         # Try once before subscribing: a busy queue usually has an item.
         claims, served = await self._claim(principal, request, waited=False)
         if claims:
@@ -319,7 +319,7 @@ class Leases(Service):
             (reason or "released by its agent")[:_MAX_TEXT],
             actor=row.agent_name,
             losses=row.lease_losses,
-            not_before=tx.now + min(delay, _LONGEST_DELAY) if delay > 0 else None,
+            not_before=tx.now + min(delay, _MAX_DELAY_SECONDS) if delay > 0 else None,
         )
         return LeaseStatus.HELD
 

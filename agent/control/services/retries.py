@@ -10,7 +10,7 @@ from agent.model.phase import Phase
 LOST_RETRIES: Final = 5
 #: Seconds before the first new attempt after an error; each further one waits twice as long.
 _FIRST_DELAY: Final = 5.0
-_LONGEST_DELAY: Final = 300.0
+_MAX_DELAY_SECONDS: Final = 300.0
 
 
 def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
@@ -37,4 +37,4 @@ def retry_delay(phase: Phase, number: int) -> float | None:
     """
     if phase is not Phase.ERRORED:
         return None
-    return min(_FIRST_DELAY * 2.0 ** (number - 1), _LONGEST_DELAY)
+    return min(_FIRST_DELAY * 2.0 ** (number - 1), _MAX_DELAY_SECONDS)

@@ -25,7 +25,7 @@ from agent.model.errors import InvalidInputError
 from agent.model.job.pyproject import read_pyproject
 from agent.model.names import nearest
 
-_LARGEST: Final = 1024 * 1024
+_MAX_FILE_BYTES: Final = 1024 * 1024
 _DEEPEST: Final = 20
 _SHOWN: Final = 120
 _CONDA: Final = "List packages without paths: `pip list --format=freeze > requirements.txt`."
@@ -161,7 +161,7 @@ def shown(file: Path, root: Path) -> str:
     return os.path.relpath(file.resolve(), root.resolve())
 
 
-def read_source_file(file: Path, root: Path, *, largest: int = _LARGEST) -> bytes:
+def read_source_file(file: Path, root: Path, *, largest: int = _MAX_FILE_BYTES) -> bytes:
     """The content of a file of the source. Blocks.
 
     Raises:

@@ -35,15 +35,15 @@ _CUT: Final = RetryRule(Retry.IF_IDEMPOTENT, "the response was cut")
 _TRIES: Final = 4
 _PAUSE: Final = 1.0
 #: Artifacts whose file URLs are kept.
-_MOST_URLS: Final = 16
+_MAX_ARTIFACTS_WITH_URLS: Final = 16
 
 #: Seconds that versions and contents are cached.
 _CACHE_TIME: Final = 60.0
 #: Bytes of all cached files, and of one that is cached.
 _CACHE_SIZE: Final = 4 * 1024**2
-_LARGEST_CACHED: Final = 64 * 1024
+_MAX_CACHED_FILE_BYTES: Final = 64 * 1024
 #: Files of all cached versions.
-_MOST_ENTRIES: Final = 10_000
+_MAX_CACHED_ENTRIES: Final = 10_000
 
 
 class RemoteArtifacts:
@@ -140,7 +140,7 @@ class RemoteArtifacts:
             known = self._urls.get(artifact.id)
             if known is None:
                 known = await self._versions.file_urls(artifact.reference)
-                while len(self._urls) >= _MOST_URLS:
+                while len(self._urls) >= _MAX_ARTIFACTS_WITH_URLS:
                     self._urls.pop(next(iter(self._urls)))
                 self._urls[artifact.id] = known
         return known
@@ -163,7 +163,10 @@ class CachedArtifacts:
     def __init__(self, origin: ArtifactPort, clock: Callable[[], float] = time.monotonic) -> None:
         self._origin = origin
         self._versions: TTLCache[JobReference | CodeReference, Artifact] = TTLCache(
-            _MOST_ENTRIES, _CACHE_TIME, clock, getsizeof=lambda artifact: len(artifact.entries) + 1
+            _MAX_CACHED_ENTRIES,
+            _CACHE_TIME,
+            clock,
+            getsizeof=lambda artifact: len(artifact.entries) + 1,
         )
         self._contents: TTLCache[tuple[str, str], bytes] = TTLCache(
             _CACHE_SIZE, _CACHE_TIME, clock, getsizeof=lambda content: len(content) + 1
@@ -196,7 +199,7 @@ class CachedArtifacts:
             yield known
             return
         content = bytearray()
-        small = artifact.entries[path].size <= _LARGEST_CACHED
+        small = artifact.entries[path].size <= _MAX_CACHED_FILE_BYTES
         async with aclosing(self._origin.read(artifact, path)) as pieces:
             async for piece in pieces:
                 if small:
@@ -207,5 +210,5 @@ class CachedArtifacts:
             self._contents[key] = bytes(content)
 
     def _keep(self, reference: JobReference | CodeReference, found: Artifact) -> None:
-        if len(found.entries) < _MOST_ENTRIES:
+        if len(found.entries) < _MAX_CACHED_ENTRIES:
             self._versions[reference] = found

@@ -54,7 +54,7 @@ Result = TypeVar("Result")
 _SILENCE: Final = 60.0
 _TRIES: Final = 5
 #: Bytes of a refusal that are read.
-_LONGEST_REFUSAL: Final = 4096
+_MAX_REFUSAL_BYTES: Final = 4096
 _GOOD: Final = range(200, 300)
 
 #: Media type of a request with many files.
@@ -351,7 +351,7 @@ class Transfers:
 
 
 async def _raise_refusal(target: URL, response: aiohttp.ClientResponse) -> NoReturn:
-    body = await response.content.read(_LONGEST_REFUSAL)
+    body = await response.content.read(_MAX_REFUSAL_BYTES)
     text, code, hint = error_in(body)
     detail = body[:500].decode("utf-8", "replace").strip()
     message = text or f"{target.origin()} answered {response.status} {response.reason}. {detail}"

@@ -20,8 +20,8 @@ Json = dict[str, Any]
 JOB: Final = "job"
 _PER_PAGE: Final = 5000
 #: Bytes of a manifest, and of a file that is read whole.
-_LARGEST_MANIFEST: Final = 256 << 20
-_LARGEST_FILE: Final = 16 << 20
+_MAX_MANIFEST_BYTES: Final = 256 << 20
+_MAX_FILE_BYTES: Final = 16 << 20
 
 _ARTIFACT_TYPE: Final = """
 query ArtifactType($entity: String, $project: String, $name: String!) {
@@ -262,7 +262,7 @@ class ArtifactVersions:
         file = ((data.get("artifact") or {}).get("currentManifest") or {}).get("file") or {}
         if not file.get("directUrl"):
             return None
-        raw = await self._transfers.read(file["directUrl"], _LARGEST_MANIFEST)
+        raw = await self._transfers.read(file["directUrl"], _MAX_MANIFEST_BYTES)
         try:
             contents = json.loads(raw)["contents"].items()
             return {
@@ -310,7 +310,7 @@ class ArtifactVersions:
         url = (await self.file_urls(reference)).get(path)
         if url is None:
             raise ServerError(f"The server lists no URL for '{path}' of {reference}.")
-        content = await self._transfers.read(url, _LARGEST_FILE)
+        content = await self._transfers.read(url, _MAX_FILE_BYTES)
         if entry_digest([content]) != entry.digest:
             message = f"'{path}' of {reference} does not have the digest of its manifest."
             raise ServerError(message, hint="It was damaged in transfer or in storage.")

@@ -8,7 +8,7 @@ from agent.system.backoff import Backoff, Sleep
 
 #: Seconds; the longest is short enough to notice the server's return within a few seconds.
 _FIRST_PAUSE: Final = 0.5
-_LONGEST_PAUSE: Final = 5.0
+_MAX_PAUSE_SECONDS: Final = 5.0
 
 
 class Reachability:
@@ -22,7 +22,7 @@ class Reachability:
         self._probe = probe
         self._sleep = sleep
         self._turn = asyncio.Lock()
-        self._backoff = Backoff(_FIRST_PAUSE, _LONGEST_PAUSE)
+        self._backoff = Backoff(_FIRST_PAUSE, _MAX_PAUSE_SECONDS)
         #: Why it is thought not to answer; empty while it answers.
         self.failure = ""
 

@@ -24,8 +24,8 @@ _CHUNK: Final = 64 * 1024
 #: Bytes; a disk with less free space is full.
 _MIN_FREE: Final = 64 * 1024
 #: Seconds between looks at a quiet log: short after output, longer without.
-_SHORTEST: Final = 0.02
-_LONGEST: Final = 0.2
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_MAX_PAUSE_SECONDS: Final = 0.2
 
 
 def members(name: str, session: int | None) -> Iterator[int]:
@@ -148,7 +148,7 @@ async def follow(
     if descriptor is None:
         return
     try:
-        pause, over, shift, full = _SHORTEST, False, 0, False
+        pause, over, shift, full = _FIRST_PAUSE_SECONDS, False, 0, False
         while True:
             at = offset - shift
             # The size is in memory, the bytes may not be: a quiet file costs no thread.
@@ -156,7 +156,7 @@ async def follow(
             if size > at:
                 data = await loop.run_in_executor(threads, os.pread, descriptor, _CHUNK, at)
                 yield LogPiece(LogPosition(skip=offset), data, MAYBE_MISSING if full else 0)
-                offset, pause, full = offset + len(data), _SHORTEST, False
+                offset, pause, full = offset + len(data), _FIRST_PAUSE_SECONDS, False
             elif size < at:
                 shift = offset
             elif over:
@@ -167,7 +167,7 @@ async def follow(
                 full = full or has_no_space(descriptor)
                 # If it had ended before the next read, that read is the last.
                 over = await watch.wait(pause)
-                pause = min(pause * 2, _LONGEST)
+                pause = min(pause * 2, _MAX_PAUSE_SECONDS)
     finally:
         os.close(descriptor)
 

@@ -7,7 +7,7 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError, PolicyError
 from agent.sources.git.remote import without_credentials
 
-_LONGEST: Final = 400
+_MAX_REASON_CHARS: Final = 400
 
 
 class _Rule(NamedTuple):
@@ -135,7 +135,7 @@ def _reason(output: str) -> str:
     # git adds advice after an ssh failure; the line before it has the reason.
     reasons = [line for line in errors if "Could not read from remote" not in line]
     chosen = (reasons or _without_advice(lines) or errors or [""])[-1]
-    return without_credentials(chosen)[:_LONGEST]
+    return without_credentials(chosen)[:_MAX_REASON_CHARS]
 
 
 def _without_advice(lines: list[str]) -> list[str]:

@@ -33,7 +33,7 @@ _POINTER: Final = re.compile(
     rb"(?:ext-[^\n]*\n)*oid sha256:(?P<digest>[0-9a-f]{64})\nsize (?P<size>[0-9]+)\n?"
 )
 #: Pointers are shorter, by the specification.
-_LONGEST_POINTER: Final = 1024
+_MAX_POINTER_BYTES: Final = 1024
 #: Progress output also without a terminal; else a long transfer looks like a stalled one.
 _PROGRESS: Final = ("lfs.forceprogress", "true")
 #: Times, and seconds between them; by default `git lfs` repeats refusals for minutes.
@@ -167,7 +167,7 @@ def _pointers(into: Path, paths: Sequence[str]) -> dict[str, tuple[str, int]]:
     found = {}
     for path in paths:
         file = into / path
-        if file.is_symlink() or not file.is_file() or file.stat().st_size >= _LONGEST_POINTER:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size >= _MAX_POINTER_BYTES:
             continue
         match = _POINTER.fullmatch(file.read_bytes())
         if match is not None:

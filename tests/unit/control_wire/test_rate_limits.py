@@ -1,6 +1,6 @@
 """Token buckets of requests."""
 
-from agent.control.middleware.rate_limits import _MOST_BUCKETS, Buckets
+from agent.control.middleware.rate_limits import _MAX_BUCKETS, Buckets
 
 
 def test_a_burst_passes_and_then_as_many_as_the_rate_allows() -> None:
@@ -22,6 +22,6 @@ def test_buckets_do_not_know_each_other() -> None:
 
 def test_memory_is_bounded() -> None:
     buckets = Buckets(1, 1, clock=lambda: 0.0)
-    for number in range(_MOST_BUCKETS + 100):
+    for number in range(_MAX_BUCKETS + 100):
         buckets.take(str(number))
-    assert len(buckets._buckets) == _MOST_BUCKETS
+    assert len(buckets._buckets) == _MAX_BUCKETS

@@ -14,7 +14,7 @@ from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyE
 from agent.model.phase import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
 from agent.model.spec import parse_spec
 from agent.pipeline.job_variables import (
-    LONGEST,
+    MAX_VARIABLE_CHARS,
     chunked,
     environment_of,
     injected_into,
@@ -76,9 +76,9 @@ def test_a_submitters_key_hides_the_author_and_a_resumed_run_may_go_on() -> None
 
 @given(st.text(max_size=20), st.integers(1, 4))
 def test_long_json_is_cut_and_comes_together_again(text: str, times: int) -> None:
-    value = {"x": text + "y" * (LONGEST // 2) * times}
+    value = {"x": text + "y" * (MAX_VARIABLE_CHARS // 2) * times}
     parts = chunked("WANDB_CONFIG", value)
-    assert all(len(part) <= LONGEST for part in parts.values())
+    assert all(len(part) <= MAX_VARIABLE_CHARS for part in parts.values())
     if "WANDB_CONFIG" in parts:
         assert parts == {"WANDB_CONFIG": json.dumps(value)}
     else:
