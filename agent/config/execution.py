@@ -30,7 +30,10 @@ class GitConfig(Model):
     ssh_key: UserPath | None = None
     #: PEM bundle for HTTPS remotes; else the environment's.
     ca_bundle: UserPath | None = None
-    #: Of the files in Git LFS of one repository.
+    #: Of the files of one commit with its submodules; the size also of one transfer.
+    max_size: Size = 20 * 1024**3
+    max_files: Annotated[int, Field(gt=0)] = 500_000
+    #: Of the files in Git LFS of one commit with its submodules.
     max_lfs_size: Size = 50 * 1024**3
     max_lfs_files: Annotated[int, Field(gt=0)] = 100_000
     #: For one fetch.

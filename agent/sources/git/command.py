@@ -89,11 +89,18 @@ class GitProgram:
             JobError: see `failure`.
             CorruptMirrorError: the mirror is damaged.
         """
-        env = self._environment((), more) | {
+        return await self._run("the mirror", arguments, self._offline(more), None, None)
+
+    async def read_local(self, consumer: Consumer, *arguments: str, **more: str) -> None:
+        """As `local`; the output is passed on as it comes, and an error of `consumer` ends it."""
+        env = self._offline(more)
+        await self._run("the mirror", arguments, env, None, None, then=consumer)
+
+    def _offline(self, more: Mapping[str, str]) -> dict[str, str]:
+        return self._environment((), more) | {
             "GIT_CONFIG_GLOBAL": "/dev/null",
             "GIT_ALLOW_PROTOCOL": "none",
         }
-        return await self._run("the mirror", arguments, env, None, None)
 
     async def remote(
         self,
@@ -163,8 +170,9 @@ class GitProgram:
         progress: Consumer | None,
         idle: float | None,
         cwd: Path | None = None,
+        then: Consumer | None = None,
     ) -> str:
-        output, errors = Tail(64 * 1024 * 1024), Tail(then=progress)
+        output, errors = Tail(64 * 1024 * 1024, then), Tail(then=progress)
         command = Command(("git", *arguments), env, cwd, idle)
         try:
             code = await run(command, output, errors)

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from agent.config.execution import GitConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError, LaunchError, PolicyError
-from agent.model.units import format_size
 from agent.ports.log import LogSink, write_line
 from agent.sources.address_proxy import AddressProxy, address_proxy
 from agent.sources.git.access import Access
 from agent.sources.git.command import Settings
+from agent.sources.git.limits import FetchLimits
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote, parse_remote
 from agent.system.tasks import in_thread
@@ -45,6 +44,7 @@ class LargeFiles:
     """Fetches the files that a commit keeps in LFS."""
 
     access: Access
+    limits: FetchLimits
     threads: Executor
     log: LogSink
 
@@ -61,7 +61,7 @@ class LargeFiles:
         pointers = await in_thread(self.threads, lambda _: _pointers(into, paths))
         if not pointers:
             return
-        _check_limits(self.access.program.config, remote, pointers)
+        self.limits.large_files(remote.url, [size for _, size in pointers.values()], into)
         store = mirror.repository / "lfs" / "objects"
         if await in_thread(self.threads, lambda _: _missing(store, pointers)) is not None:
             await self._fetch(mirror, remote, commit)
@@ -79,7 +79,12 @@ class LargeFiles:
         async with self.access.open(server) as session, self._proxy(server) as (proxy, variables):
             asked = session.extended(_settings(remote, server), variables)
             try:
-                await asked.run(*arguments, progress=self.log.write)
+                await self.limits.transfer(
+                    "lfs",
+                    remote.url,
+                    mirror.folder,
+                    lambda: asked.run(*arguments, progress=self.log.write),
+                )
             except LaunchError:
                 if proxy is not None and proxy.refused is not None:
                     raise proxy.refused from None
@@ -95,20 +100,6 @@ class LargeFiles:
             return
         async with address_proxy(self.access.policy, self.threads) as (proxy, url):
             yield proxy, _proxy_variables(url, self.access.program.config.protocols)
-
-
-def _check_limits(
-    config: GitConfig, remote: Remote, pointers: Mapping[str, tuple[str, int]]
-) -> None:
-    """Before anything is transferred: the pointers name the sizes, and other sizes are refused."""
-    size = sum(size for _, size in pointers.values())
-    if size > config.max_lfs_size or len(pointers) > config.max_lfs_files:
-        raise PolicyError(
-            Cause.POLICY_SOURCE,
-            f"Git LFS: {remote.url} keeps {len(pointers)} files with {format_size(size)} there; "
-            f"this agent allows {config.max_lfs_files} with {format_size(config.max_lfs_size)}.",
-            hint="The administrator can raise `sources.git.max_lfs_size` and `max_lfs_files`.",
-        )
 
 
 def _settings(remote: Remote, server: Remote) -> Settings:

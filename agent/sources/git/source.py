@@ -20,6 +20,7 @@ from agent.sources.git.checkout import check_links, checkout, submodules
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.lfs import LargeFiles
+from agent.sources.git.limits import FetchLimits, TooMuchError
 from agent.sources.git.mirror import Mirror, MirrorCache
 from agent.sources.git.refs import (
     Pin,
@@ -64,8 +65,9 @@ class GitFetcher:
         """See `SourcePort`."""
         remote = parse_remote(source.url, self._config.protocols)
         check_ref(remote.url, source.ref)
-        large = LargeFiles(self._access, self._threads, log) if source.lfs else None
-        job = _Fetch(self._access, self._mirrors, self._threads, entity, log, large)
+        limits = FetchLimits(self._config, self._threads)
+        large = LargeFiles(self._access, limits, self._threads, log) if source.lfs else None
+        job = _Fetch(self._access, self._mirrors, limits, self._threads, entity, log, large)
         try:
             async with asyncio.timeout(self._config.timeout or None):
                 commit = await job.repository(remote, source.ref, into)
@@ -92,6 +94,7 @@ class _Fetch:
         self,
         access: Access,
         mirrors: MirrorCache,
+        limits: FetchLimits,
         threads: Executor,
         entity: str,
         log: LogSink,
@@ -99,6 +102,7 @@ class _Fetch:
     ) -> None:
         self._access = access
         self._mirrors = mirrors
+        self._limits = limits
         self._threads = threads
         self._entity = entity
         self._log = log
@@ -110,6 +114,9 @@ class _Fetch:
         async with self._mirrors.locked(remote, self._entity) as mirror:
             try:
                 return await self._check_out(mirror, remote, ref, into)
+            except TooMuchError:
+                await self._mirrors.recreate(mirror)
+                raise
             except CorruptMirrorError as error:
                 await write_line(
                     self._log, f"git: the mirror of {remote.url} is damaged and is created again"
@@ -134,6 +141,7 @@ class _Fetch:
             async with self._access.open(remote) as session:
                 pin = await self._fetched(mirror, session, ref)
         await write_line(self._log, f"git: {remote.url} is at commit {pin.commit} ({pin.found_as})")
+        await self._limits.commit(remote.url, mirror, pin.commit, into)
         paths = await checkout(mirror, pin.commit, into, self._threads)
         if paths and self._large is not None:
             await self._large.fill(mirror, remote, pin.commit, into, paths)
@@ -159,7 +167,10 @@ class _Fetch:
                 mirror, session, ref
             )
         if await mirror.commit(pin.commit) is None:
-            await mirror.fetch(session, pin.commit, self._log.write)
+            wanted = pin.commit
+            await self._limits.transfer(
+                "git", url, mirror.folder, lambda: mirror.fetch(session, wanted, self._log.write)
+            )
         commit = await mirror.commit(pin.commit)
         if commit is None:
             raise JobError(
@@ -177,7 +188,9 @@ class _Fetch:
         tips = {commit for commit in refs.objects.values() if commit.startswith(short)}
         if len(tips) == 1:
             return Pin(tips.pop(), "commit")
-        await mirror.fetch_everything(session, self._log.write)
+        await self._limits.transfer(
+            "git", url, mirror.folder, lambda: mirror.fetch_everything(session, self._log.write)
+        )
         found = await mirror.commit(short)
         if found is None:
             raise ref_not_found(url, ref, refs)

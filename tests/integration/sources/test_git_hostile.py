@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import re
 import subprocess
 
 import pytest
@@ -415,3 +416,112 @@ async def test_files_in_git_lfs_are_told(bench, repository):
     repository.commit()
     await bench.fetch(LOCAL, repository.url)
     assert "files in Git LFS are not fetched" in bench.log.text
+
+
+def a_bomb(repository, levels):
+    """A commit whose few trees list 10 to the power of `levels` files."""
+    entry = f"100644 blob {repository.blob('x')}\t"
+    for _ in range(levels):
+        tree = repository.git("mktree", input="".join(f"{entry}{number}\n" for number in range(10)))
+        entry = f"040000 tree {tree}\t"
+    commit = repository.git("commit-tree", tree, "-m", "bomb")
+    repository.git("update-ref", "refs/heads/main", commit)
+
+
+def written(bench):
+    return [path for path in bench.folder.glob("tree-*/**/*") if path.is_file()]
+
+
+async def test_trees_that_list_a_billion_files_write_none(bench, repository):
+    a_bomb(repository, 9)
+    error = await refused(bench, repository.url)
+    assert isinstance(error, PolicyError)
+    assert error.cause is Cause.POLICY_SOURCE
+    assert "this agent allows 500000 files" in error.message
+    assert "sources.git.max_files" in error.hint
+    assert written(bench) == []
+
+
+@pytest.mark.parametrize(
+    ("limit", "seen"), [({"max_files": 2}, "3 files"), ({"max_size": 3000}, "with 2.9 KiB")]
+)
+async def test_a_commit_has_limits_of_files_and_bytes(bench, repository, limit, seen):
+    for name in "ab":
+        (repository.folder / name).write_text("x" * 1500)
+    repository.commit()
+    error = await refused(bench, repository.url, LOCAL.model_copy(update=limit))
+    assert seen in error.message
+    assert written(bench) == []
+    assert (await bench.fetch(LOCAL, repository.url)).root.is_dir()
+
+
+async def test_a_repository_and_its_submodules_share_the_limits(bench, tmp_path, repository):
+    for name in ("inner", "other"):
+        inner = Repository(tmp_path / name)
+        (inner.folder / "data").write_text("x" * 90_000)
+        inner.commit()
+        allow = ("-c", "protocol.file.allow=always")
+        repository.git(*allow, "submodule", "add", "--quiet", inner.url, name)
+    repository.commit()
+    fits = LOCAL.model_copy(update={"max_size": 200_000})
+    assert (await bench.fetch(fits, repository.url, submodules=True)).root.is_dir()
+    exceeded = LOCAL.model_copy(update={"max_size": 150_000})
+    error = await refused(bench, repository.url, exceeded, submodules=True)
+    assert "this agent allows" in error.message
+
+
+async def test_what_was_transferred_beyond_the_limit_does_not_stay(bench, repository):
+    (repository.folder / "noise").write_bytes(os.urandom(3_000_000))
+    repository.commit()
+    limited = LOCAL.model_copy(update={"max_size": 2_000_000})
+    error = await refused(bench, repository.url, limited)
+    assert "a transfer of" in error.message
+    left = sum(path.stat().st_size for path in bench.cache.rglob("*") if path.is_file())
+    assert left < 1_000_000
+    assert (await bench.fetch(LOCAL, repository.url)).root.is_dir()
+
+
+def line(data: bytes) -> bytes:
+    """A packet line of git's protocol."""
+    return b"%04x" % (len(data) + 4) + data
+
+
+async def test_a_server_whose_pack_never_ends_is_cut_off(bench):
+    """A pack of one file of a terabyte, by git's protocol over HTTP."""
+    commit = "c0ffee" * 6 + "abcd"
+    head = f"{commit} HEAD\0side-band-64k shallow allow-reachable-sha1-in-want\n".encode()
+    refs = line(b"# service=git-upload-pack\n") + b"0000" + line(head) + b"0000"
+    # One blob with 2^40 bytes; its data is a stream of deflate's blocks that are not compressed.
+    pack = b"PACK\0\0\0\2\0\0\0\1" + b"\xb0" + b"\x80" * 4 + b"\x80\x01" + b"\x78\x01"
+    block = b"\0" + (32_768).to_bytes(2, "little") + (32_767).to_bytes(2, "little")
+    sent = 0
+
+    async def answer(reader, writer):
+        nonlocal sent
+        asked = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"Content-Length: (\d+)", asked)
+        body = await reader.readexactly(int(length[1])) if length else b""
+        service = "result" if length else "advertisement"
+        kind = f"Content-Type: application/x-git-upload-pack-{service}\r\n"
+        writer.write(f"HTTP/1.1 200 OK\r\n{kind}Connection: close\r\n\r\n".encode())
+        if service == "advertisement":
+            writer.write(refs)
+        else:
+            writer.write(line(f"shallow {commit}".encode()) + b"0000")
+        if b"done" in body:
+            writer.write(line(b"NAK\n") + line(b"\1" + pack))
+            while True:
+                writer.write(line(b"\1" + block + os.urandom(32_768)))
+                sent += 32_768
+                await writer.drain()
+        await writer.drain()
+        writer.close()
+
+    config = LOCAL.model_copy(update={"max_size": 5_000_000})
+    async with server(answer) as address:
+        error = await refused(bench, f"http://{address}/r", config, commit)
+    assert isinstance(error, PolicyError)
+    assert "a transfer of" in error.message
+    assert sent > 5_000_000
+    left = sum(path.stat().st_size for path in bench.cache.rglob("*") if path.is_file())
+    assert left < 1_000_000
