@@ -159,7 +159,10 @@ def _hosted(environ: Mapping[str, str], loaded: Loaded) -> RemoteServer:
 
 
 def _known_key(environ: Mapping[str, str], url: str) -> SecretStr | None:
-    """A key that was given together with this address."""
+    """The key for this address.
+
+    LAUNCH_API_KEY if LAUNCH_SERVER is the same, else the one that `launch login` stored.
+    """
     if environ.get("LAUNCH_API_KEY") and same_server(environ.get("LAUNCH_SERVER", ""), url):
         return _secret(environ, "LAUNCH_API_KEY")
     return saved_key(environ, url)

@@ -80,7 +80,7 @@ class Retention:
 
 
 def remove_old_rows(tx: Tx, keep_seconds: float) -> int:
-    """Remove old items, agents, idempotency keys and sessions; returns how many rows."""
+    """Remove old items, agents, idempotency keys and sign-ins; returns how many rows."""
     before = tx.now - keep_seconds
     return (
         items.remove_finished(tx, before, _BATCH)

@@ -1,7 +1,7 @@
 """Health of the backends: nothing is claimed for a backend that does not answer.
 
-Each backend is looked at every ten seconds, and at once when an attempt reports that it failed.
-While it fails, it is looked at again and again, so that claims resume soon after its return.
+Each backend is probed every ten seconds, and at once when an attempt reports that it failed.
+While it fails, it is probed at least once a second, so that claims resume soon after its return.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ from agent.ports.runner import RunnerPort
 from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import race, task_group
 
-#: Seconds between looks at a backend that answers, and for one look.
+#: Seconds between probes of a backend that answers, and for one probe.
 _INTERVAL: Final = 10.0
 _TIMEOUT: Final = 10.0
-#: Most seconds between looks at one that does not answer: a look costs one small call.
+#: Longest time between probes of one that does not answer: a probe costs one small call.
 _MAX_PAUSE_SECONDS: Final = 1.0
-#: Most seconds without claims after attempts failed although it answers when it is looked at.
+#: Longest pause of claims while attempts report failures and the backend itself answers.
 _MAX_HOLD_SECONDS: Final = 60.0
 #: A name that no workload has: looking it up is a cheap request that the engine must answer.
-_PROBE: Final = "launch-probe"
+_PROBE_NAME: Final = "launch-probe"
 _KINDS: Final = {
     Cause.DISK_FULL: ConditionKind.DISK_LOW,
     Cause.BUILD_UNAVAILABLE: ConditionKind.BUILDER_UNREACHABLE,
@@ -42,7 +42,7 @@ class _Health:
     """What is known about one backend."""
 
     failure: UnavailableError | None = None
-    #: How often attempts have reported a failure: a look that began before a report proves nothing.
+    #: Failures that attempts reported: a probe that began before a report proves nothing.
     reports: int = 0
     reported: asyncio.Event = field(default_factory=asyncio.Event)
     #: Pauses of claims after reports; they grow until an attempt succeeds.
@@ -95,13 +95,13 @@ class BackendHealth:
 
     async def check(self, resource: str) -> UnavailableError | None:
         """See `BackendState`."""
-        failure = await self._look(resource, with_builder=True)
+        failure = await self._probe(resource, with_builder=True)
         if failure is not None:
             self.failed(resource, failure)
         return failure
 
     async def run(self) -> None:
-        """Look at all backends; never returns."""
+        """Probe all backends; never returns."""
         async with task_group() as group:
             for resource in self._backends:
                 group.create_task(self._watch(resource), name=f"health-{resource}")
@@ -110,7 +110,7 @@ class BackendHealth:
         health, pauses = self._health[resource], Backoff(first=0.25, longest=_MAX_PAUSE_SECONDS)
         while True:
             reports = health.reports
-            failure = await self._look(resource, with_builder=health.failure is not None)
+            failure = await self._probe(resource, with_builder=health.failure is not None)
             if failure is not None or health.reports == reports:
                 self._set(resource, failure)
             if health.failure is None:
@@ -122,7 +122,7 @@ class BackendHealth:
             elif health.failure is not None:
                 await self._sleep(pauses.pause())
 
-    async def _look(self, resource: str, *, with_builder: bool) -> UnavailableError | None:
+    async def _probe(self, resource: str, *, with_builder: bool) -> UnavailableError | None:
         backend = self._backends[resource]
         failure = await _failure_of_runner(backend.runner, resource)
         if failure is None and with_builder and backend.builder is not None:
@@ -155,7 +155,7 @@ def _kind_of(failure: UnavailableError) -> ConditionKind:
 async def _failure_of_runner(runner: RunnerPort, resource: str) -> UnavailableError | None:
     try:
         async with asyncio.timeout(_TIMEOUT):
-            await runner.find(_PROBE)
+            await runner.find(_PROBE_NAME)
     except TimeoutError:
         reason = f"no answer within {_TIMEOUT:.0f} s"
     except (LaunchError, OSError) as error:

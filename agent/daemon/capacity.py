@@ -4,6 +4,8 @@
 machine: they are counted for backends that run jobs here. A backend that schedules by itself
 (its runner's `demand` is `None`) gets allocations of a slot only. The control plane chooses the
 devices: `agent.model.capacity.allocate`.
+
+What a claim asks for is in `claim.py`; what fits into it is decided by the control plane.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The claim loop: free capacity → long poll → attempts."""
+"""The claim loop: free capacity → long poll → attempts.
+
+Which queued items fit is decided by the control plane: `control/services/leases.py`.
+"""
 
 import asyncio
 import secrets
@@ -26,7 +29,7 @@ _WAIT: Final = 25.0
 #: Items per reply where the number of jobs is unlimited.
 _MAX_ITEMS: Final = 16
 _CLAIMS_NOTHING: Final = "its agent claims nothing at the moment"
-#: Seconds for returning the items that an interrupted poll may have claimed.
+#: Seconds for releasing the items that an interrupted poll may have claimed.
 _RELEASE_TIMEOUT: Final = 2.0
 
 
@@ -152,7 +155,7 @@ class ClaimLoop:
         await self._start_alone(suspects)
 
     def _obstacle(self, claim: Claim) -> str | None:
-        """Why it cannot be started; the agent has learned so since it sent its poll."""
+        """Why the agent cannot start it after all, as it learned while the poll was open."""
         if (failure := self._backends.failures.get(claim.resource)) is not None:
             return failure
         if devices := self._capacity.devices_in_use(claim.allocation):

@@ -51,7 +51,8 @@ class ServerState(Enum):
 class JournalState(Enum):
     """The attempt's state in the journal."""
 
-    #: No entry, or one of a lease before the previous one. This proves nothing.
+    #: No entry, or one older than the lease that this registration renewed: a later holder may
+    #: have sent a start.
     NOTHING = auto()
     #: No start was ever sent.
     NOT_SENT = auto()
@@ -67,8 +68,8 @@ class RunnerState(Enum):
     """The state of the workload with the attempt's name."""
 
     NOTHING = auto()
-    #: Never started, says the backend: an engine that was killed in the middle of a start says
-    #: so of a job that ran.
+    #: The backend says that it was never started; wrong where an engine was killed in the middle
+    #: of a start.
     CREATED = auto()
     #: The same, and created under a lease that was lost: its token and devices are void.
     OUTDATED = auto()
@@ -120,7 +121,7 @@ def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState
     if server is ServerState.STARTED:
         # The start was answered; a backend that shows none has lost it.
         return RecoveryAction.REPORT_LOST
-    # The agent notes that it sends a start after the permit and before the request.
+    # The journal's note is written after the permit is granted and before the start is sent.
     not_sent = journal is JournalState.NOT_SENT or (
         server is ServerState.UNSTARTED and journal is not JournalState.SENT
     )
@@ -227,10 +228,10 @@ class Recovery:
         if action is RecoveryAction.PREPARE and claim.is_suspect:
             await self._release(claim)
         else:
-            self._attempts.start(claim, _begin(action, entry, found))
+            self._attempts.start(claim, _first_stage(action, entry, found))
 
     async def _release(self, claim: Claim) -> None:
-        """Return an item that the claim loop is to prepare alone, once it is claimed again."""
+        """Release an item that the claim loop is to prepare alone, once it is claimed again."""
         reason = "agents died while they prepared it, so it is prepared alone"
         with suppress(LaunchError):
             await retry_until_answered(
@@ -269,7 +270,9 @@ def _found(runner: RunnerPort, owned: list[Workload]) -> dict[Key, Found]:
     return {_key(workload.lease): Found(runner, workload) for workload in owned}
 
 
-def _begin(action: RecoveryAction, entry: JournalEntry | None, found: Found | None) -> FirstStage:
+def _first_stage(
+    action: RecoveryAction, entry: JournalEntry | None, found: Found | None
+) -> FirstStage:
     workload = found.workload if found else None
     resume = ResumePoint.from_text(entry.log_resume if entry else "")
     match action:

@@ -1,4 +1,7 @@
-"""A job request, checked against its source: the job file's content, except the id of its code."""
+"""Makes a draft: checks a job request against its source and collects what the job will hold.
+
+Only the id of its code artifact is missing, which the server assigns.
+"""
 
 import asyncio
 import platform
@@ -215,7 +218,7 @@ def draft_code(request: JobRequest) -> JobDraft:
     words, remarks = command_words(command, request.dockerfile)
     text = command or _DEFAULT_PROGRAM
     runtime = check_tree(request, root, words)
-    contents, withheld = _contents(root, build_context(request, root), request.dockerfile)
+    contents, secret_remarks = _contents(root, build_context(request, root), request.dockerfile)
     return JobDraft(
         request=request,
         name=request.name or names.code_job_name(directory, text),
@@ -224,14 +227,14 @@ def draft_code(request: JobRequest) -> JobDraft:
         frozen=frozen_text(_requirements(root, request)),
         code_name=names.code_artifact_name(directory, text, request.name),
         code=contents,
-        remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}.", *withheld),
+        remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}.", *secret_remarks),
     )
 
 
 def _contents(
     root: Path, context: str, dockerfile: str | None
 ) -> tuple[tuple[Content, ...], list[str]]:
-    """The files to store, and a remark about those that look like secrets."""
+    """The files to store, and the remark about those that look like secrets, if any."""
     folder = root / context
     rules = Ignore(ignore_text(own_ignore(folder, folder / dockerfile if dockerfile else None)))
 

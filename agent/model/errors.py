@@ -20,6 +20,7 @@ __all__ = [
     "PermissionDeniedError",
     "PolicyError",
     "ServerError",
+    "TooLargeError",
     "UnavailableError",
     "UnreachableError",
 ]
@@ -122,9 +123,11 @@ class LogFullError(LaunchError):
 
 
 class JobError(LaunchError):
-    """An attempt cannot continue; the pipeline turns it into an `Errored` outcome.
+    """An attempt cannot continue.
 
-    Sources, builders and runners raise it with the cause that explains it best.
+    `pipeline.release_rules` says whether its item is released; else `pipeline.outcome` makes an
+    outcome of the cause. Sources, builders and runners raise it with the cause that explains it
+    best.
     """
 
     code = "JOB_ERROR"
@@ -137,7 +140,7 @@ class JobError(LaunchError):
 class UnavailableError(JobError):
     """What the agent runs and builds jobs with does not answer, or its disk is full.
 
-    Before the start permit this ends no job: the item goes back to its queue, and the agent
+    Before the start permit this ends no job: the item is released to its queue, and the agent
     claims nothing for that backend until it answers again.
     """
 
@@ -145,6 +148,9 @@ class UnavailableError(JobError):
 
 
 class PolicyError(JobError):
-    """The administrator's rules forbid it; becomes a `Refused` outcome."""
+    """The specification is not valid, or the administrator's rules forbid it.
+
+    It becomes a `Refused` outcome.
+    """
 
     code = "REFUSED"

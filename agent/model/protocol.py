@@ -11,7 +11,7 @@ from agent.model.work import Claim, Lease
 class LeaseStatus(StrEnum):
     """The control plane's answer to every write that names a lease."""
 
-    #: Accepted; the lease is still held.
+    #: Accepted. After `finish` and `release` the lease is over.
     HELD = "HELD"
     #: The attempt belongs to another agent: stop, and touch nothing.
     FENCED = "FENCED"

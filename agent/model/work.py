@@ -15,7 +15,7 @@ LABEL_CONTROL_PLANE: Final = f"{LABEL_PREFIX}.control-plane"
 LABEL_ITEM: Final = f"{LABEL_PREFIX}.item"
 LABEL_ATTEMPT: Final = f"{LABEL_PREFIX}.attempt"
 LABEL_EPOCH: Final = f"{LABEL_PREFIX}.epoch"
-#: Of a container: the engine's process when it was created.
+#: Of a container: id of the engine marker that existed when it was created (see the glossary).
 LABEL_ENGINE_MARKER: Final = f"{LABEL_PREFIX}.engine-marker"
 LABEL_BUILD_KEY: Final = f"{LABEL_PREFIX}.build-key"
 #: `network`, `image`, `container`: what a pruner may remove.
@@ -110,7 +110,7 @@ class Resolved:
     base_image: str | None
     python: str | None
     environment: dict[str, str] = field(repr=False)
-    #: Facts to show: commit, digest, ref.
+    #: To show: `source`, and `commit` and `job` where there are any.
     facts: dict[str, str] = field(default_factory=dict)
     #: The base image is an accelerator's, and may bring no Python.
     accelerated: bool = False

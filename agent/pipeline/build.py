@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from agent.model.cause import Cause
-from agent.model.errors import JobError
+from agent.model.errors import JobError, PolicyError
 from agent.model.units import format_duration
 from agent.model.work import Claim, Image, Resolved
 from agent.ports.builder import BuilderPort, BuildRequest, ImagePort
@@ -127,7 +127,7 @@ def build_request(resolved: Resolved) -> BuildRequest:
     """The request to a builder; only for sources with files."""
     if resolved.tree is None:
         message = "The job names an image, and this resource runs none."
-        raise JobError(Cause.POLICY_SPEC, message)
+        raise PolicyError(Cause.POLICY_SPEC, message)
     claim = resolved.claim
     context = resolved.tree.root / resolved.build_context
     user = claim.spec.docker.user_id

@@ -50,7 +50,7 @@ async def resolve(
         claim = merge_job(claim, stored)
     command = checked_command(claim.spec)
     for kind in (SECRETS, MOUNTS):
-        named_by_queue(claim, kind)
+        named_by_queue(claim, kind)  # raises before anything is fetched
     backend.runner.check(arguments_of(claim, {}), template_of(claim, {}))
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
@@ -138,7 +138,7 @@ def template_of(claim: Claim, more_macros: dict[str, str]) -> Json:
 
 
 def macros_of(claim: Claim) -> dict[str, str]:
-    """Names that are known before there is an image."""
+    """Values by the names of the macros that are known before there is an image."""
     return {
         "project_name": claim.project,
         "entity_name": claim.entity,

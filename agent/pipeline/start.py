@@ -111,9 +111,6 @@ def run_request(
     """All that a runner needs to create the workload.
 
     `workdir` defaults to the build context of the fetched source.
-
-    Raises:
-        PolicyError: see `arguments_of`.
     """
     claim, tree = resolved.claim, resolved.tree
     if workdir is None and tree is not None:

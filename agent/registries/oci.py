@@ -2,6 +2,7 @@
 
 Servers say how they want a login: `Basic` takes user and password with the request, `Bearer`
 names a server that gives a short-lived token for them. Nothing is sent before it is asked for.
+Which image is asked for: `builders/image/repository.py`.
 """
 
 import hashlib

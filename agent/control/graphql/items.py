@@ -1,4 +1,4 @@
-"""Items, as users submit, read and change them."""
+"""Items for our own clients; W&B's push, pop and acknowledge are in `wandb.py`."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""W&B's launch protocol: push, pop, acknowledge, fail, warn, and its agents."""
+"""What W&B's clients and agents call: push (submit), pop, acknowledge, fail, warn, heartbeat."""
 
 from typing import Final
 

@@ -41,7 +41,7 @@ _MAX_FACTS: Final = 64 * 1024
 _MAX_TEXT: Final = 4_000
 _MAX_ACTIVITY: Final = 200
 _MAX_WARNINGS: Final = 100
-#: Seconds that a returned item may be kept from being claimed again.
+#: For which a released item may be kept from being claimed again.
 _MAX_DELAY_SECONDS: Final = 300.0
 
 
@@ -103,10 +103,10 @@ class Leases(Service):
     def _lease_items(
         self, tx: Tx, agent: AnyRow, queue_ids: Sequence[str], request: ClaimRequest
     ) -> tuple[ClaimRecord, ...]:
-        """Lease what fits, by priority and age.
+        """Lease items until the limit of the claim, or until no further one fits.
 
-        An item that names no resource runs on the first one that the agent offers, and waits
-        while the claim leaves that out.
+        An item without a resource takes the first one that the agent registered; a claim that
+        leaves that one out does not get it.
         """
         wanted = request.resources
         offered = [one for one in agent.resources if wanted is None or one in wanted]
@@ -298,7 +298,7 @@ class Leases(Service):
         reason: str | None = None,
         delay: float = 0.0,
     ) -> LeaseStatus:
-        """Return an item that was not permitted to its queue; it keeps its place and attempt.
+        """Requeue an item that was not permitted; it keeps its place and attempt.
 
         No agent claims it again before `delay` seconds (at most 300) have passed.
 

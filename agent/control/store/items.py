@@ -200,14 +200,13 @@ _TO_STOP: Final = (
 def _fitting_queries(
     resources: int, self_scheduled: int = 0, *, without_resource: bool
 ) -> tuple[Select[Any], Select[Any]]:
-    """The first queued item that fits an agent with so many resources, `offered_0` and on.
+    """Two queries for the first queued item of a queue that fits; the second also locks it.
 
-    The second query locks it; rows locked by other claims are skipped, not waited for (SQLite has
-    one writer and ignores the clause).
-
-    Items for the last `self_scheduled` of them fit whatever they demand. With `without_resource`
-    items that name no resource are found, too. Cached per number of resources; a list of any
-    length would be rendered for every claim.
+    Parameters `offered_0`, `offered_1`, … are the agent's resources, the last `self_scheduled` of
+    them those whose items fit whatever they demand. With `without_resource` items that name no
+    resource are found, too. Rows that other claims have locked are skipped, not waited for (SQLite
+    has one writer and ignores the clause). Cached per number of resources; a list of any length
+    would be rendered for every claim.
     """
     offered: list[BindParameter[str]] = [
         bindparam(f"offered_{index}") for index in range(resources)

@@ -17,14 +17,14 @@ _VALID: Final = select(sign_ins.c.key_id, sign_ins.c.created_at).where(
 
 
 def insert(tx: Tx, digest: bytes, purpose: Purpose, key_id: str, lifetime: float) -> None:
-    """A new session or link of the owner of a key."""
+    """A new browser session or link of the owner of a key."""
     values = {"hash": digest, "purpose": purpose, "key_id": key_id}
     times = {"created_at": tx.now, "expires_at": tx.now + lifetime}
     tx.run(sign_ins.insert().values({**values, **times}))
 
 
 def session(tx: Tx, digest: bytes) -> AnyRow | None:
-    """`key_id` and `created_at` of a session that is not over."""
+    """`key_id` and `created_at` of a browser session that is not over."""
     return tx.one(_VALID, token_hash=digest, for_purpose="session", now=tx.now)
 
 
@@ -37,7 +37,7 @@ def take_link(tx: Tx, digest: bytes) -> str | None:
 
 
 def end_session(tx: Tx, digest: bytes) -> None:
-    """End a session for good."""
+    """End a browser session for good."""
     tx.run(delete(sign_ins).where(sign_ins.c.hash == digest))
 
 

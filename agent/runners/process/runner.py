@@ -154,16 +154,14 @@ class ProcessRunner:
             return NeverStarted(error)
 
     async def settle(self, workload: Workload) -> StartResult:
-        """See the port.
+        """See the port. Start again: the status file prevents a second start.
 
-        The status file lets a name start once, so the start is repeated; unless the machine
-        may have lost that file.
+        After a restart of the machine that file may be lost, so nothing is started.
         """
         spec = await self._in_thread(self._folder(workload.name).spec)
         found = await self.find(workload.name)
-        if found is None or spec is None or found.state is not WorkloadState.CREATED:
-            return await self.start(workload)
-        if spec.boot == boot_id():
+        created = found is not None and found.state is WorkloadState.CREATED
+        if spec is None or not created or spec.boot == boot_id():
             return await self.start(workload)
         message = f"the machine was restarted while '{workload.name}' was being started"
         return StartUnknown(Cause.LOST_WORKLOAD, message)
