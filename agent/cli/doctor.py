@@ -4,12 +4,16 @@ import asyncio
 import os
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agent.cli.options import json_option
 from agent.cli.output import print_json
 from agent.cli.terminal import escape_control_characters
+
+if TYPE_CHECKING:
+    from agent.compose.doctor import Finding
 
 
 @click.command("doctor")
@@ -22,15 +26,23 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
     """Look for weaknesses of this installation: run it as the agent's user, on its machine.
 
     Versions with known holes, modes of files, addresses that jobs can reach, and what the
-    configuration gives to jobs. Nothing is changed. The exit code is 1 if there is a problem.
+    configuration gives to jobs. On a Kubernetes cluster also the account's rights, and whether
+    nodes reach the registry: a pod that cannot start is created and removed. Nothing else is
+    changed. The exit code is 1 if there is a problem.
     """
+    from agent.compose.cluster_checks import examine_cluster
     from agent.compose.doctor import HOLES_AS_OF, examine
     from agent.config.choose_server import ServerFlags, choose_for_agent
     from agent.config.load import load
 
     loaded = load(os.environ, file=config_file)
     choice = choose_for_agent(os.environ, loaded, ServerFlags())
-    findings = asyncio.run(examine(loaded.config, choice, loaded.file, os.environ))
+
+    async def look() -> "list[Finding]":
+        found = await examine(loaded.config, choice, loaded.file, os.environ)
+        return found + await examine_cluster(loaded.config)
+
+    findings = asyncio.run(look())
     problems = sum(each.level == "problem" for each in findings)
     if as_json:
         print_json({"holes_as_of": HOLES_AS_OF, "findings": [asdict(each) for each in findings]})

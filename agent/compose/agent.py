@@ -28,7 +28,7 @@ from agent.config.schema import missing_inputs
 from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
-from agent.model.names import CONTAINERS, PROCESSES
+from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.redact import Redactor
 from agent.pipeline.dependencies import AttemptTimeouts
@@ -106,7 +106,14 @@ async def make_daemon(
     """An agent on an open session; `stack` closes what it opens when it runs.
 
     `redactor` knows the secrets that no log may show.
+
+    Raises:
+        ConfigError: the cluster that its jobs should run on cannot be used.
     """
+    if KUBERNETES in context.resources:
+        from agent.runners.kubernetes.access import check_cluster
+
+        await check_cluster(context.config.runners.kubernetes)
     transfers = await stack.enter_async_context(
         Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
     )

@@ -22,6 +22,7 @@ from agent.config.execution import KubernetesRunnerConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.spec import Json
+from agent.runners.kubernetes.credentials import read_credentials
 from agent.runners.kubernetes.reachability import Reachability
 from agent.system.backoff import Sleep
 
@@ -131,11 +132,19 @@ EVENTS: Final = Kind("/api/v1", "events")
 class ClusterApi:
     """One cluster; an async context manager that owns its connections.
 
-    Every request waits while the API server is known not to answer (`Reachability`).
+    Every request waits while the API server is known not to answer (`Reachability`); `patience` is
+    what a call may take with its repeats, in seconds.
     """
 
-    def __init__(self, config: KubernetesRunnerConfig, *, sleep: Sleep = asyncio.sleep) -> None:
+    def __init__(
+        self,
+        config: KubernetesRunnerConfig,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        patience: float = _PATIENCE,
+    ) -> None:
         self._config = config
+        self._patience = patience
         self._sleep = sleep
         self._client: ApiClient | None = None
         self._connector: aiohttp.TCPConnector | None = None
@@ -149,29 +158,15 @@ class ClusterApi:
 
     async def _open(self) -> None:
         """Read the credentials and connect with them."""
-        from kubernetes.aio import client, config
-        from kubernetes.aio.config import kube_config
+        from kubernetes.aio import client
 
-        settings = client.Configuration()
+        found = await read_credentials(self._config)
+        settings, self._namespace = found.settings, found.namespace
         try:
-            if self._config.in_cluster:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            else:
-                await config.load_kube_config(  # type: ignore[no-untyped-call]
-                    config_file=_text(self._config.kubeconfig),
-                    context=self._config.context,
-                    client_configuration=settings,
-                )
-                if self._config.namespace is None:
-                    _, active = kube_config.list_kube_config_contexts(  # type: ignore[no-untyped-call]
-                        _text(self._config.kubeconfig)
-                    )
-                    self._namespace = active["context"].get("namespace") or "default"
-        except (config.ConfigException, OSError, ValueError, TypeError) as error:
-            message = f"`runners.kubernetes`: the cluster's configuration cannot be used: {error}."
-            hint = "Set `kubeconfig` and `context`, or `in_cluster: true` within a cluster."
-            raise ConfigError(message, hint=hint) from None
-        opened = client.ApiClient(settings)
+            opened = client.ApiClient(settings)
+        except OSError as error:  # of ssl
+            message = f"`runners.kubernetes`: the cluster's certificates cannot be used: {error}."
+            raise ConfigError(message, hint="Check the kubeconfig with kubectl.") from None
         connector = aiohttp.TCPConnector(
             # Each running job has a stream of its log.
             limit=0,
@@ -293,11 +288,11 @@ class ClusterApi:
             sleep=self._sleep,
         )
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(self._patience):
                 found: Json = await tries(self._call, request)
                 return found
         except TimeoutError:
-            failure = self._reachability.failure or f"no answer within {_PATIENCE:.0f} s"
+            failure = self._reachability.failure or f"no answer within {self._patience:.0f} s"
             raise ClusterUnreachableError(self.server, failure) from None
 
     async def _call(self, request: _Request) -> Json:
@@ -446,7 +441,3 @@ def _socket_kept_alive(address: Any) -> socket.socket:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _text(path: object) -> str | None:
-    return None if path is None else str(path)

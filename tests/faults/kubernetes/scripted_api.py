@@ -186,8 +186,13 @@ class Pauses:
 
 @asynccontextmanager
 async def api_of(
-    server: ScriptedApi, path: Path, pauses: Pauses, user: Json | None = None
+    server: ScriptedApi,
+    path: Path,
+    pauses: Pauses,
+    user: Json | None = None,
+    patience: float = 60.0,
 ) -> AsyncIterator[ClusterApi]:
     """A client of the server."""
-    async with ClusterApi(kubeconfig(path / "kubeconfig", server.url, user), sleep=pauses) as api:
+    config = kubeconfig(path / "kubeconfig", server.url, user)
+    async with ClusterApi(config, sleep=pauses, patience=patience) as api:
         yield api

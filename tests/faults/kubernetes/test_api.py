@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from agent.model.cause import Cause
-from agent.runners.kubernetes import api as module
 from agent.runners.kubernetes.api import (
     JOBS,
     PODS,
@@ -88,13 +87,17 @@ async def test_a_server_that_is_away_gets_one_request_at_a_time(
     assert max(pauses.taken) <= 5
 
 
-async def test_patience_has_an_end(
-    server: ScriptedApi, api: ClusterApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.3)
+@pytest.fixture
+async def hasty(server: ScriptedApi, pauses: Pauses, tmp_path: Path) -> AsyncIterator[ClusterApi]:
+    """A client that gives up soon."""
+    async with api_of(server, tmp_path, pauses, patience=0.3) as opened:
+        yield opened
+
+
+async def test_patience_has_an_end(server: ScriptedApi, hasty: ClusterApi) -> None:
     server.intercept = lambda _: Answer(503, "no server")
     with pytest.raises(ClusterUnreachableError) as raised:
-        await api.get(PATH)
+        await hasty.get(PATH)
     assert raised.value.cause is Cause.LOST_ENGINE
     assert server.url in raised.value.message
 
@@ -169,12 +172,11 @@ async def test_a_token_that_ran_out_is_renewed(
 
 
 async def test_credentials_that_are_not_accepted_are_no_jobs_fault(
-    server: ScriptedApi, api: ClusterApi, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedApi, hasty: ClusterApi
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.3)
     server.tokens = {"another"}
     with pytest.raises(ClusterUnreachableError) as raised:
-        await api.create(PATH, {})
+        await hasty.create(PATH, {})
     assert raised.value.cause is Cause.LOST_ENGINE
     assert "credentials" in str(raised.value)
     assert issubclass(ClusterCredentialsError, ClusterUnreachableError)

@@ -1,0 +1,163 @@
+"""`launch doctor` for a Kubernetes cluster: rights, the registry as its nodes see it, GPUs."""
+
+import asyncio
+import re
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
+
+from agent.compose.backends import image_destination
+from agent.compose.doctor import Finding
+from agent.config.agent import AgentConfig
+from agent.model.errors import ConfigError, JobError
+from agent.model.spec import Json
+from agent.registries.destination import Destination
+from agent.runners.kubernetes.access import RIGHTS, Right, has_right, missing_rights
+from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi
+
+#: Seconds for a cluster to answer.
+_PATIENCE: Final = 10.0
+#: Seconds for a node to try to pull, and between looks.
+_PROBE_SECONDS: Final = 60
+_LOOK_EVERY: Final = 0.5
+#: A registry's answers that it has no such image: it was reached, and takes the login.
+_ABSENT: Final = re.compile(r"(?i)not found|manifest unknown|name unknown")
+_PULL_ERRORS: Final = frozenset({"ErrImagePull", "ImagePullBackOff"})
+#: What the strictest of Kubernetes' Pod Security Standards asks for.
+_RESTRICTED: Final[Json] = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 65534,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+_LIST_NODES: Final = Right("list", "nodes", "", "")
+_READ_SECRETS: Final = Right("get", "secrets", "", "")
+
+
+async def examine_cluster(config: AgentConfig) -> list[Finding]:
+    """Look at the cluster, if the configuration has one.
+
+    A pod that no node can start is created and removed, to learn whether nodes reach the
+    registry.
+    """
+    if not config.runners.kubernetes.enabled:
+        return []
+    try:
+        async with ClusterApi(config.runners.kubernetes, patience=_PATIENCE) as api:
+            return [finding async for finding in _findings(config, api)]
+    except (ConfigError, JobError) as error:
+        return [Finding("problem", "cluster", error.message, error.hint or "")]
+
+
+async def _findings(config: AgentConfig, api: ClusterApi) -> AsyncIterator[Finding]:
+    version = await api.get("/version") or {}
+    yield Finding("ok", "cluster", f"{api.server} answers, with {version.get('gitVersion')}.")
+    missing = await missing_rights(api)
+    for right in missing:
+        message = f"The agent's account may not `{right.title}` in the namespace '{api.namespace}'"
+        yield Finding(
+            "problem", "rights in the cluster", f"{message}; it {right.purpose}.",
+            "Grant it as deploy/kubernetes.yaml does.",
+        )  # fmt: skip
+    if not missing:
+        message = f"The account has all {len(RIGHTS)} that it needs in '{api.namespace}'."
+        yield Finding("ok", "rights in the cluster", message)
+    if await has_right(api, _READ_SECRETS, ""):
+        yield Finding(
+            "note", "rights in the cluster", "The account may read the Secrets of every namespace.",
+            "Give the agent an account of its own, as deploy/kubernetes.yaml does.",
+        )  # fmt: skip
+    destination = image_destination(config)
+    if destination is None:
+        yield Finding(
+            "note", "images for the cluster",
+            "`builder.destination` is not set, so that only ready images can run there.",
+            "Set it to a repository from which the cluster's nodes pull.",
+        )  # fmt: skip
+    elif not missing:
+        yield await _registry_from_a_node(api, destination)
+    async for finding in _gpus(api):
+        yield finding
+
+
+async def _gpus(api: ClusterApi) -> AsyncIterator[Finding]:
+    if not await has_right(api, _LIST_NODES, ""):
+        message = "The account may not list nodes, so that GPUs cannot be looked for."
+        yield Finding("note", "GPUs of the cluster", message)
+        return
+    nodes = await api.get("/api/v1/nodes") or {}
+    found = Counter(name for node in nodes["items"] for name in _devices(node))
+    if not found:
+        yield Finding("ok", "GPUs of the cluster", "No node offers any.")
+    for name, count in sorted(found.items()):
+        message = f"`{name}` on {count} of {len(nodes['items'])} nodes."
+        yield Finding("ok", "GPUs of the cluster", message)
+
+
+def _devices(node: Json) -> Iterator[str]:
+    """Names of extended resources that look like GPUs: `nvidia.com/gpu`."""
+    for name, amount in (node["status"].get("allocatable") or {}).items():
+        if "gpu" in name.rpartition("/")[2] and "/" in name and amount != "0":
+            yield name
+
+
+async def _registry_from_a_node(api: ClusterApi, destination: Destination) -> Finding:
+    """Whether a node reaches the registry: it is made to pull an image that does not exist."""
+    subject = "registry from a node"
+    name = f"launch-doctor-{secrets.token_hex(4)}"
+    await api.create(JOBS.path(api.namespace), _probe(name, f"{destination.repository}:{name}"))
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            answer = await _pull_error(api, name)
+    except TimeoutError:
+        message = f"No node tried to pull from {destination.host} within {_PROBE_SECONDS} s."
+        return Finding("note", subject, message, "Look at `kubectl get events`.")
+    finally:
+        await api.delete(JOBS.path(api.namespace, name), {"propagationPolicy": "Background"})
+    if answer is None:
+        return Finding("note", subject, "The cluster starts no pod.", "See `kubectl get events`.")
+    if _ABSENT.search(answer):
+        return Finding("ok", subject, f"A node reaches {destination.host} and may pull.")
+    return Finding(
+        "problem", subject, f"A node cannot pull from {destination.repository}: {answer}",
+        "Nodes pull by that address too; a login is given by `imagePullSecrets` of the queue's "
+        "template or of the namespace's service account.",
+    )  # fmt: skip
+
+
+def _probe(name: str, image: str) -> Json:
+    container = {
+        "name": "probe",
+        "image": image,
+        "imagePullPolicy": "Always",
+        "securityContext": _RESTRICTED,
+        "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "16Mi"}},
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name},
+        "spec": {
+            "activeDeadlineSeconds": 2 * _PROBE_SECONDS,
+            "ttlSecondsAfterFinished": 0,
+            "backoffLimit": 0,
+            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+        },
+    }
+
+
+async def _pull_error(api: ClusterApi, name: str) -> str | None:
+    """What the node reports; `None`: the cluster refuses the pod."""
+    pods = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
+    refusals = {"fieldSelector": f"reason=FailedCreate,involvedObject.name={name}"}
+    while True:
+        for pod in (await api.get(PODS.path(api.namespace), pods) or {})["items"]:
+            for status in pod["status"].get("containerStatuses") or ():
+                waiting = status["state"].get("waiting") or {}
+                if waiting.get("reason") in _PULL_ERRORS:
+                    return str(waiting.get("message") or waiting["reason"])
+        if (await api.get(EVENTS.path(api.namespace), refusals) or {})["items"]:
+            return None
+        await asyncio.sleep(_LOOK_EVERY)
