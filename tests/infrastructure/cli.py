@@ -27,8 +27,6 @@ class Service:
     up: Callable[[Any], state.Service]
     down: Callable[[Any], None]
     alive: Callable[[Any], bool]
-    by_default: bool = True
-    """Whether it is meant when no name is given."""
 
 
 SERVICES = {
@@ -38,14 +36,14 @@ SERVICES = {
     "git": Service(git.up, git.down, git.alive),
     "browser": Service(browser.up, browser.down, browser.alive),
     "buildkit": Service(buildkit.up, buildkit.down, buildkit.alive),
-    "kubernetes": Service(kubernetes.up, kubernetes.down, kubernetes.alive, by_default=False),
+    "kubernetes": Service(kubernetes.up, kubernetes.down, kubernetes.alive),
 }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Do what the arguments say and return the exit status."""
     chosen = _parser().parse_args(arguments)
-    wanted = chosen.names or [name for name, service in SERVICES.items() if service.by_default]
+    wanted = chosen.names or SERVICES
     names = [name for name in SERVICES if name in wanted]
     # Servers live where the path of an ordinary user does not lead.
     os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SERVER_PROGRAMS])
