@@ -135,7 +135,7 @@ class ClaimLoop:
         return claims
 
     async def _start_all(self, claims: tuple[Claim, ...]) -> None:
-        """Start what was claimed, a suspect last and alone; return what cannot be started now."""
+        """Start what was claimed, a suspect last and alone; release what cannot be started now."""
         if not claims:
             return
         if await self._disk.is_low():

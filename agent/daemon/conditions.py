@@ -30,7 +30,7 @@ class Conditions:
         return tuple(self._active.values())
 
     def set(self, kind: ConditionKind, message: str, resource: str | None = None) -> bool:
-        """FirstStage a condition and return true; for an active one, only update the message."""
+        """Begin a condition and return true; for an active one, only update the message."""
         key = (kind, resource)
         is_new = key not in self._active
         self._active[key] = Condition(kind, " ".join(message.split()), resource)
@@ -69,7 +69,7 @@ class FreeDiskCheck:
             await self._sleep(_DISK_INTERVAL)
 
     async def is_low(self) -> bool:
-        """Look now, and begin or end the condition."""
+        """Whether the disk is low now; begins or ends the condition."""
         free = await self.free()
         if free >= self._minimum:
             if self._conditions.clear(ConditionKind.DISK_LOW):

@@ -72,7 +72,7 @@ _EXIT_CODES: Final = {
 class ShutdownRequest:
     """Requests to shut down, from signals, operators and failures.
 
-    Graceful shutdown: claim no more, and return items that have not started. Forced shutdown: stop
+    Graceful shutdown: claim no more, and release items that have not started. Forced shutdown: stop
     the running jobs, too.
     """
 
@@ -135,7 +135,7 @@ class Backends:
 
 
 @dataclass(frozen=True, slots=True)
-class _Registered:
+class _Parts:
     """The parts of a daemon that has registered."""
 
     agent: RegisteredAgent
@@ -206,7 +206,7 @@ class AgentDaemon:
             await stack.enter_async_context(serve_health(self._config.health, parts.status))
             return await self._supervise(parts)
 
-    async def _register_and_assemble(self, journal: Journal) -> _Registered:
+    async def _register_and_assemble(self, journal: Journal) -> _Parts:
         """Register, open the backends, and connect the parts with each other."""
         config, registration, queue = self._config, self._registration, self._queue
         marker = config.state_dir / _SHUT_DOWN
@@ -265,9 +265,9 @@ class AgentDaemon:
             own_pruners, opened.pruners, interval=config.prune.interval, sleep=self._sleep
         )
         status = AgentStatus(attempts, capacity, health, heartbeat, agent.lease_seconds, outcomes)
-        return _Registered(agent, claims, recovery, pruning, status)
+        return _Parts(agent, claims, recovery, pruning, status)
 
-    async def _supervise(self, parts: _Registered) -> int:
+    async def _supervise(self, parts: _Parts) -> int:
         """Run the loops until shutdown is requested, then shut down."""
         loops = {
             "heartbeat": parts.status.heartbeat.run(),
@@ -297,7 +297,7 @@ class AgentDaemon:
     async def _in_thread(self, work: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
-    async def _adopt_then_claim(self, parts: _Registered) -> None:
+    async def _adopt_then_claim(self, parts: _Parts) -> None:
         await parts.recovery.adopt(parts.agent.held)
         queues = self._registration.queues
         structlog.get_logger().info("ready", queues=list(queues))
@@ -320,8 +320,8 @@ class AgentDaemon:
 
         return asyncio.create_task(supervise(), name=name)
 
-    async def _shut_down(self, parts: _Registered, reason: ShutdownReason) -> None:
-        """Return items that have not started; the reason decides about running jobs."""
+    async def _shut_down(self, parts: _Parts, reason: ShutdownReason) -> None:
+        """Release items that have not started; the reason decides about running jobs."""
         attempts = parts.status.attempts
         if reason is ShutdownReason.SUPERSEDED:
             attempts.cancel_all(CancelReason.FENCED)

@@ -35,7 +35,7 @@ _WHILE_RELEASING: Final = ANY - {CancelReason.STOP}
 
 @dataclass(frozen=True, slots=True)
 class Prepare:
-    """FirstStage with resolving."""
+    """Begin with resolving."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,7 @@ class Dependencies(ResolveDependencies):
 
         An attempt whose lease is lost meanwhile is cancelled.
         """
-        return await retry_until_answered(
-            call, what, self.sleep, most_failures=_MAX_SERVER_FAILURES
-        )
+        return await retry_until_answered(call, what, self.sleep, max_failures=_MAX_SERVER_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)

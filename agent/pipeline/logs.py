@@ -159,7 +159,7 @@ class LogSender:
         while not self._fenced:
             await self._collect_batch()
             try:
-                await self.ready()
+                await self.find_end()
                 batch = bytes(self._buffer[:BATCH_SIZE])
                 end = await self._queue.append_log(
                     self._lease, self._channel, self.acknowledged, batch
@@ -196,7 +196,7 @@ class LogSender:
                     self._filled.clear()
                     await self._filled.wait()
 
-    async def ready(self) -> None:
+    async def find_end(self) -> None:
         """Ask how many bytes are stored, so that `end` is right.
 
         Raises:
@@ -280,7 +280,7 @@ class SetupLog:
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """The place in the runner's log that follows the first `stored` bytes of the stored log.
+    """The position in the runner's log that follows the first `stored` bytes of the stored log.
 
     Our lines replace bytes that the backend dropped, so the two lengths differ.
     """
@@ -317,8 +317,8 @@ class JobLog:
 
     Secrets are masked by as many bytes, so that offsets in the stored log and in the backend's
     log stay the same. Where reading begins again, it begins earlier by the length of a secret,
-    and what is stored already is not sent again: a secret that lies across that place is seen
-    whole.
+    and what is stored already is not sent again: a secret that lies across that position is
+    seen whole.
     """
 
     def __init__(
@@ -391,7 +391,7 @@ class JobLog:
 
     async def _read_all(self, workload: Workload) -> None:
         """Until everything is stored; a workload that vanished has no more."""
-        await self._sender.ready()
+        await self._sender.find_end()
         begin = max(self._resume.stored, self._sender.end - self._redactor.longest)
         self._masked, self._stored = self._redactor.stream(), self._sender.end - begin
         position = self._resume.position_at(begin)

@@ -51,14 +51,13 @@ def outcome_of(ending: Ending, stopped_by: StoppedBy | None, limit: float | None
     code = ending.exit_code
     match stopped_by:
         case StoppedBy.USER:
-            return Stopped(f"stopped on request; {_stopped(ending)}", exit_code=code)
+            return Stopped(f"stopped on request; {_stop_text(ending)}", exit_code=code)
         case StoppedBy.AGENT:
-            message = f"the agent was asked to stop its jobs; {_stopped(ending)}"
+            message = f"the agent was asked to stop its jobs; {_stop_text(ending)}"
             return Stopped(message, Cause.STOPPED_BY_AGENT, code)
         case StoppedBy.DEADLINE:
-            message = (
-                f"stopped after its timeout of {format_duration(limit or 0.0)}; {_stopped(ending)}"
-            )
+            allowed = format_duration(limit or 0.0)
+            message = f"stopped after its timeout of {allowed}; {_stop_text(ending)}"
             return Failed(Cause.RUN_DEADLINE, message, code)
         case StoppedBy.PENDING_TIMEOUT:
             message = (
@@ -78,7 +77,7 @@ def _by_itself(ending: Ending) -> Outcome:
     if ending.cause in _LOST:
         return Lost(ending.cause, ending.message)
     if ending.cause in _FAILED:
-        message = f"{ending.message}; {_exit(ending)}"
+        message = f"{ending.message}; {_exit_text(ending)}"
         return Failed(ending.cause, message, ending.exit_code)
     return Errored(ending.cause, ending.message)
 
@@ -94,13 +93,13 @@ def _by_exit_code(ending: Ending) -> Outcome:
     return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
 
 
-def _stopped(ending: Ending) -> str:
+def _stop_text(ending: Ending) -> str:
     killed = ending.signal == signal.SIGKILL or ending.exit_code == _KILLED
     prefix = "it did not end on SIGTERM within its grace and was killed, " if killed else ""
-    return prefix + _exit(ending)
+    return prefix + _exit_text(ending)
 
 
-def _exit(ending: Ending) -> str:
+def _exit_text(ending: Ending) -> str:
     if ending.exit_code is not None:
         return f"exit code {ending.exit_code}"
     return "no exit code" if ending.signal is None else f"signal {ending.signal}"

@@ -124,37 +124,37 @@ def settings_of(claim: Claim) -> tuple[Setting, ...]:
     """Every field that some layer set, sorted by path; secrets are masked."""
     spec = claim.spec.model_dump(mode="json", exclude_defaults=True, by_alias=True)
     spec["resource"] = claim.resource
-    leaves = {place: value for place, value in _leaves(spec) if place[0] not in _LEFT_OUT}
+    leaves = {path: value for path, value in _leaves(spec) if path[0] not in _LEFT_OUT}
     return tuple(
-        Setting(".".join(place), masked_value(leaves[place], place[-1]), layer)
-        for place in sorted(leaves)
-        for layer in [_layer(claim.layers, place, leaves[place])]
+        Setting(".".join(path), masked_value(leaves[path], path[-1]), layer)
+        for path in sorted(leaves)
+        for layer in [_layer(claim.layers, path, leaves[path])]
     )
 
 
-def _layer(layers: Mapping[str, Json], place: _Path, value: object) -> str:
+def _layer(layers: Mapping[str, Json], path: _Path, value: object) -> str:
     """The strongest layer with exactly this value, else the strongest with any."""
-    values = {name: _at(layers.get(name) or {}, place) for name in _LAYERS}
+    values = {name: _at(layers.get(name) or {}, path) for name in _LAYERS}
     for name in _LAYERS:
         if values[name] is not None and values[name] == value:
             return name
     return next((name for name in _LAYERS if values[name] is not None), "control plane")
 
 
-def _at(layer: Json, place: _Path) -> Any:
+def _at(layer: Json, path: _Path) -> Any:
     found: Any = layer
-    for part in place:
+    for part in path:
         found = found.get(part) if isinstance(found, dict) else None
     return found
 
 
 def _leaves(value: Json, above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
     for key, inner in value.items():
-        place = (*above, str(key))
+        path = (*above, str(key))
         if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, place)
+            yield from _leaves(inner, path)
         elif inner is not None and inner != {}:
-            yield place, inner
+            yield path, inner
 
 
 def masked_value(value: Any, name: str = "") -> Any:

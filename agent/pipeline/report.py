@@ -127,13 +127,11 @@ class Report:
         """The job's log; the caller begins it."""
         sender = self._log_sender("job")
         log = JobLog(
-            runner, self._lease, sender, self._journal, self.redactor, self._warn, self._sleep
-        )
+            runner, self._lease, sender, self._journal, self.redactor,
+            lambda warning: self.note(warning=warning), self._sleep,
+        )  # fmt: skip
         self._job_sender, self._job_log = sender, log
         return log
-
-    def _warn(self, warning: str) -> None:
-        self.note(warning=warning)
 
     async def finish(self, outcome: Outcome, log_stall: float) -> LeaseStatus:
         """Send all log bytes, then the outcome, until it is answered.

@@ -26,15 +26,15 @@ async def retry_until_answered(
     what: str,
     sleep: Sleep,
     transient: tuple[type[LaunchError], ...] = TRANSIENT,
-    most_failures: int | None = None,
+    max_failures: int | None = None,
 ) -> Result:
     """Repeat an idempotent call until it is answered; the first failure is logged.
 
-    `most_failures`: so many answers that are failures of the server's own are enough. One that
-    cannot be reached is waited for without limit.
+    `max_failures`: after so many answers that are failures of the server's own the last one is
+    raised. A server that cannot be reached is waited for without limit.
 
     Raises:
-        LaunchError: an error that is not among `transient`, or the last of `most_failures`.
+        LaunchError: an error that is not among `transient`, or the last of `max_failures`.
     """
     backoff = Backoff()
     waiting, failures = False, 0
@@ -43,7 +43,7 @@ async def retry_until_answered(
             result = await call()
         except transient as error:
             failures += not isinstance(error, UnreachableError)
-            if failures == most_failures:
+            if failures == max_failures:
                 raise
             if not waiting:
                 structlog.get_logger().warning(f"{what}: will be retried", error=str(error))
