@@ -1,7 +1,8 @@
 """GraphQL documents: parsed, checked against limits and schema, and cached.
 
-Unknown input fields are dropped instead of refused: each release of W&B's clients sends some
-more, and to refuse them would fail the whole mutation, which some clients do not even notice.
+Unknown input fields are dropped instead of refused, except in inputs that the schema calls
+`@strict`: each release of W&B's clients sends some more, and to refuse them would fail the whole
+mutation, which some clients do not even notice.
 """
 
 import hashlib
@@ -147,9 +148,9 @@ class _DropUnknownFields(Visitor):
     def enter_object_field(self, node: ObjectFieldNode, *_args: Any) -> VisitorAction:
         parent = self._info.get_parent_input_type()
         named = get_named_type(parent) if parent is not None else None
-        if isinstance(named, GraphQLInputObjectType) and node.name.value not in named.fields:
-            return REMOVE
-        return None
+        if not isinstance(named, GraphQLInputObjectType) or _is_strict(named):
+            return None
+        return None if node.name.value in named.fields else REMOVE
 
 
 def declared_variables(
@@ -165,6 +166,11 @@ def declared_variables(
     return kept
 
 
+def _is_strict(kind: GraphQLInputObjectType) -> bool:
+    directives = (kind.ast_node and kind.ast_node.directives) or ()
+    return any(each.name.value == "strict" for each in directives)
+
+
 def _known_fields(kind: GraphQLInputType | None, value: Any) -> Any:
     match kind:
         case GraphQLNonNull(of_type=inner):
@@ -174,6 +180,8 @@ def _known_fields(kind: GraphQLInputType | None, value: Any) -> Any:
         case GraphQLList(of_type=inner):
             return _known_fields(inner, value)
         case GraphQLInputObjectType(fields=fields) if isinstance(value, dict):
+            if _is_strict(kind):
+                return value
             return {
                 name: _known_fields(fields[name].type, entry)
                 for name, entry in value.items()

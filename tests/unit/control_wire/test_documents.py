@@ -1,6 +1,7 @@
 """Documents: cached, limited, tolerant of newer clients."""
 
 import contextlib
+import json
 
 import pytest
 from graphql import GraphQLError, get_introspection_query
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
+from agent.control.graphql.handler import Executor, GraphQLRequest
 from agent.control.graphql.schema import build_schema
 from agent.control.services.paging import page_size
 from agent.model.errors import InvalidInputError
@@ -142,6 +144,26 @@ def test_unknown_input_fields_in_variables_are_dropped_at_any_depth(documents):
     assert declared_variables(SCHEMA, operation, values) == {
         "input": {"agentId": "a", "leases": [lease, None]}
     }
+
+
+STRICT = {
+    "submitLaunchItem": ("SubmitLaunchItemInput", {"queueName": "q", "runSpec": {}}, "{ id }"),
+    "saveLaunchQueue": ("SaveLaunchQueueInput", {"name": "q", "resource": "x"}, "{ id }"),
+}
+
+
+@pytest.mark.parametrize("field", STRICT)
+async def test_unknown_fields_of_what_our_own_users_write_are_refused(documents, field):
+    """A misspelt or forbidden field must not look as if it had been taken."""
+    kind, values, selection = STRICT[field]
+    written = ", ".join(f"{name}: {json.dumps(value)}" for name, value in values.items())
+    with pytest.raises(GraphQLError, match="invented"):
+        documents.get(f"mutation {{ {field}(input: {{{written}, invented: 1}}) {selection} }}")
+    asked = f"mutation ($input: {kind}!) {{ {field}(input: $input) {selection} }}"
+    given = {"input": values | {"invented": 1}}
+    response = await Executor(SCHEMA).run(GraphQLRequest(asked, given, None), None)
+    assert "invented" in response["errors"][0]["message"]
+    assert response["errors"][0]["extensions"]["code"] == "INVALID_INPUT"
 
 
 def test_a_single_value_stands_for_a_list_of_one(documents):
