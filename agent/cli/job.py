@@ -1,4 +1,4 @@
-"""`launch job`: create, list, describe, versions, alias, delete."""
+"""`launch job`: create, list, describe, versions, alias, delete, automatic."""
 
 import json
 import os
@@ -257,6 +257,19 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
 
     for line in _with_artifacts(target, reference, project, work):
         print(escape_control_characters(line))
+
+
+@job.command("automatic")
+@_project
+@on_server
+@click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
+def automatic(target: Target, project: str | None, switch: str) -> None:
+    """Whether runs become jobs when they end: those of --project, else your own."""
+    enabled = switch == "on"
+    target.call(lambda api: api.set_job_creation(project, enabled=enabled))
+    whose = f"Runs of the project '{project}'" if project else "Your runs"
+    become = "become jobs" if enabled else "become no jobs"
+    print(escape_control_characters(f"{whose} {become} when they end."))
 
 
 def _with_artifacts(

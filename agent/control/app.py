@@ -18,6 +18,7 @@ from agent.control.app_keys import (
     CONTENTS,
     COOKIE,
     JOB_ADDRESSES,
+    JOB_CREATION,
     LOGS,
     METRICS,
     PLANE,
@@ -38,6 +39,7 @@ from agent.control.files.signed_urls import CONTENT_PATH, RUN_FILE_PATH
 from agent.control.files.storage import open_folder
 from agent.control.graphql.handler import Executor, GraphQLHandler
 from agent.control.graphql.schema import build_schema
+from agent.control.job_creation import JobCreation
 from agent.control.metrics import CONTENT_TYPE, Metrics
 from agent.control.middleware.access import check_access, undeclared
 from agent.control.middleware.browser_security import (
@@ -130,11 +132,13 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[RUN_FILES] = RunFileStore(folder, plane.stored, config.max_file)
         app[RUN_STREAMS] = RunStreamStore(folder, plane.run_streams)
         app[LOGS] = LogStore(folder)
+        app[JOB_CREATION] = JobCreation(plane, app[CONTENTS], app[RUN_FILES])
         await plane.reaper.start()
         retention = Retention(plane, app[LOGS], app[CONTENTS], app[RUN_FILES])
         tasks = (
             asyncio.create_task(plane.reaper.run(), name="reaper"),
             asyncio.create_task(retention.run(), name="retention"),
+            asyncio.create_task(app[JOB_CREATION].run(), name="jobs of runs"),
         )
         yield
         for task in tasks:

@@ -13,6 +13,7 @@ from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
 from agent.control.files.run_streams import RunStreamStore
+from agent.control.job_creation import JobCreation
 from agent.control.metrics import Metrics
 from agent.control.services.assembly import Services
 
@@ -22,6 +23,7 @@ PLANE: Final = web.AppKey("plane", Services)
 CONTENTS: Final = web.AppKey("contents", ContentStore)
 RUN_FILES: Final = web.AppKey("run_files", RunFileStore)
 RUN_STREAMS: Final = web.AppKey("run_streams", RunStreamStore)
+JOB_CREATION: Final = web.AppKey("job_creation", JobCreation)
 LOGS: Final = web.AppKey("logs", LogStore)
 #: Name of the session cookie. Browsers send a cookie to every port of a host: the name tells
 #: control planes apart.

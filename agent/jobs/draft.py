@@ -22,7 +22,6 @@ from agent.model.job.names import CodeReference
 from agent.model.job.notebook import notebook_to_script
 from agent.model.job.paths import below, candidates, inside, resolve_inside
 from agent.model.job.requirements import (
-    FROZEN_NAME,
     decode,
     frozen_text,
     project_dependencies,
@@ -79,14 +78,8 @@ class JobDraft:
 
     def contents(self, code_id: str | None) -> list[Content]:
         """The files of the job's artifact."""
-        text = job_file.write_job_file(self.file(code_id))
-        contents = [
-            content_of(job_file.FILE_NAME, text.encode()),
-            content_of(FROZEN_NAME, self.frozen.encode()),
-        ]
-        if self.diff is not None:
-            contents.append(content_of(job_file.PATCH_NAME, self.diff))
-        return contents
+        files = job_file.job_contents(self.file(code_id), self.frozen, self.diff)
+        return [content_of(name, data) for name, data in files.items()]
 
     def _source(self, code_id: str | None) -> job_file.JobSource:
         request = self.request

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from agent.model.errors import InvalidInputError
-from agent.model.job.names import project_in, stored_remote
+from agent.model.job.names import SCP_LIKE, project_in, stored_remote
 from agent.model.names import DEFAULT_PROJECT
 from agent.model.redact import has_credential
 
@@ -16,8 +16,6 @@ JobKind = Literal["git", "code", "image"]
 #: What a directory becomes: `git` asks for its repository, if the commit can be fetched.
 SourceChoice = Literal["auto", "git", "code"]
 
-#: `user@host:path`, git's short form of SSH addresses.
-_SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _GIT_SCHEMES: Final = frozenset({"https", "http", "ssh", "file"})
 
@@ -213,7 +211,7 @@ def _check_entry_point(options: SubmitOptions, uri: str) -> None:
 
 def is_git(uri: str) -> bool:
     """Whether a URI names a git repository rather than a directory of this machine."""
-    return bool(_URL.match(uri) or (_SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
+    return bool(_URL.match(uri) or (SCP_LIKE.fullmatch(uri) and not Path(uri).exists()))
 
 
 def check_git_url(url: str, ref: str | None = None) -> None:

@@ -161,6 +161,16 @@ class UserOperations:
         queue: Json = data["pauseLaunchQueue"]
         return queue
 
+    async def set_job_creation(self, project: str | None, *, enabled: bool) -> None:
+        """Let runs of a project become jobs, or not; without a project the caller's own."""
+        await self._client.execute(
+            "mutation SetJobCreation($entity: String, $project: String, $enabled: Boolean!) {"
+            " setLaunchJobCreation(entityName: $entity, projectName: $project, enabled: $enabled)"
+            " }",
+            {"entity": self.entity, "project": project, "enabled": enabled},
+            idempotent=True,
+        )
+
     # ------------------------------------------------------------------ items
 
     async def items(

@@ -43,7 +43,7 @@ class RunFileStore:
             InvalidInputError: a path outside of the run's folder.
             NotFoundError: the run was deleted meanwhile.
         """
-        key = f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
+        key = _key(run_id, name)
         async with self._stored.arriving(entity) as arrival:
             limited = _limited(chunks, self._max, arrival, md5)
             with storage_errors(f"Storing {name} of run {run_id}"):
@@ -53,6 +53,21 @@ class RunFileStore:
             except NotFoundError:
                 await self.delete_run(run_id)
                 raise
+
+    async def read(self, run_id: str, name: str, limit: int) -> bytes | None:
+        """A small file; `None` when the run has none of that name.
+
+        Raises:
+            TooLargeError: it has more bytes than `limit`.
+        """
+        with storage_errors(f"Reading {name} of run {run_id}"):
+            try:
+                found = await self._store.get_async(_key(run_id, name))
+            except FileNotFoundError:
+                return None
+            if found.meta["size"] > limit:
+                raise TooLargeError(f"`{name}` has {found.meta['size']} bytes.")
+            return bytes(await found.bytes_async())
 
     async def runs(self) -> list[str]:
         """Ids of all runs that have files."""
@@ -64,6 +79,10 @@ class RunFileStore:
         """Delete the files of a run; returns their number."""
         with storage_errors(f"Removing the files of run {run_id}"):
             return await delete_below(self._store, f"{_FOLDER}/{run_id}/")
+
+
+def _key(run_id: str, name: str) -> str:
+    return f"{_FOLDER}/{run_id}/{quote(checked_run_file(name), safe='')}"
 
 
 def checked_run_file(name: str) -> str:

@@ -5,7 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import RUN_STREAMS, principal_of
+from agent.control.app_keys import JOB_CREATION, RUN_STREAMS, principal_of
 from agent.control.bodies import read_bytes
 from agent.control.services.run_streams import RunName
 from agent.control.services.stream_update import parse_update
@@ -22,5 +22,8 @@ async def write_streams(request: web.Request) -> web.Response:
     update = await asyncio.to_thread(parse_update, body)
     name = RunName(**request.match_info)
     written = await request.app[RUN_STREAMS].write(principal_of(request), name, update)
+    if update.exit_code is not None:
+        # Before the response: the job is there when the client says that the run is over.
+        await request.app[JOB_CREATION].create_if_possible(written.run_id)
     answer: Json = {"exitcode": update.exit_code, "limits": {}, "stopped": written.stopped}
     return web.json_response(answer)

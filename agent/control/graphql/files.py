@@ -3,10 +3,8 @@
 from agent.control.graphql.context import Context
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord
-from agent.model.job.digest import decoded
+from agent.model.job.digest import MANIFEST_NAME, decoded
 from agent.model.spec import Json
-
-MANIFEST_NAME = "wandb_manifest.json"
 
 
 def entry_file(context: Context, artifact: ArtifactRecord, entry: EntryRecord) -> Json:

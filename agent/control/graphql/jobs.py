@@ -4,8 +4,26 @@ from typing import Final
 
 from ariadne import ObjectType
 
-from agent.control.graphql.context import Info, RootResolvers, found_or_none, nested
+from agent.control.graphql.context import (
+    Args,
+    Context,
+    Info,
+    RootResolvers,
+    found_or_none,
+    nested,
+)
 from agent.control.services.jobs import JobRecord
+
+
+async def _set_creation(context: Context, args: Args) -> bool:
+    run_jobs, enabled = context.plane.run_jobs, bool(args["enabled"])
+    if args.get("project_name"):
+        place = (args.get("entity_name"), args["project_name"])
+        await run_jobs.set_of_project(context.principal, *place, enabled=enabled)
+    else:
+        await run_jobs.set_of_user(context.principal, enabled=enabled)
+    return enabled
+
 
 _JOB: Final = ObjectType("LaunchJob")
 _VERSION: Final = ObjectType("LaunchJobVersion")
@@ -45,5 +63,5 @@ QUERIES: Final[RootResolvers] = {
         context.plane.jobs.get(context.principal, args["reference"])
     ),
 }
-MUTATIONS: Final[RootResolvers] = {}
+MUTATIONS: Final[RootResolvers] = {"setLaunchJobCreation": _set_creation}
 TYPES: Final = (_JOB, _VERSION)

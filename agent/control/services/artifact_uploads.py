@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from agent.control.auth.policy import Action, Principal
+from agent.control.auth.policy import Action, CredentialKind, Principal
 from agent.control.services.artifacts import (
     checked_aliases,
     held_by_others,
@@ -257,7 +257,7 @@ def _of_run(principal: Principal, wanted: NewArtifact) -> NewArtifact:
         return wanted
     own = principal.run.run_name
     check_run(principal, wanted.project, wanted.run_name or own)
-    if wanted.type == JOB_TYPE:
+    if wanted.type == JOB_TYPE and principal.kind is CredentialKind.RUN:
         raise PermissionDeniedError(
             f"The token of {principal.name} makes no jobs.", hint="Make them with a user's key."
         )

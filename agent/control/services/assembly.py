@@ -24,6 +24,7 @@ from agent.control.services.notifications import Notifications
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
+from agent.control.services.run_jobs import RunJobs
 from agent.control.services.run_streams import RunStreams
 from agent.control.services.runs import Runs
 from agent.control.services.schema_checks import Checker
@@ -58,6 +59,7 @@ class Services:
     agents: Agents
     runs: Runs
     run_streams: RunStreams
+    run_jobs: RunJobs
     artifacts: Artifacts
     uploads: ArtifactUploads
     contents: Contents
@@ -151,6 +153,7 @@ def assemble(context: ServiceContext) -> Services:
         agents=Agents(context),
         runs=Runs(context),
         run_streams=RunStreams(context),
+        run_jobs=RunJobs(context),
         artifacts=Artifacts(context),
         uploads=ArtifactUploads(context),
         contents=Contents(context),

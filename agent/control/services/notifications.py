@@ -6,6 +6,10 @@ A notification carries no data and may come without a change: subscribers read t
 import asyncio
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Final
+
+#: A run has ended, whose job is to be made.
+RUN_JOBS: Final = "run-jobs"
 
 
 def topic_queue(queue_id: str) -> str:

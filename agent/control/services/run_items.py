@@ -1,4 +1,4 @@
-"""What a run says about the item that launched it.
+"""What a run says about the item that launched it, and that it may become a job.
 
 Our own agents report how their items proceed. An item that W&B's agent acknowledged is only
 known by its run: the run's first write means that the job has started, its end that the item
@@ -7,8 +7,9 @@ is over.
 
 from typing import Any
 
+from agent.control.services.notifications import RUN_JOBS
 from agent.control.services.transitions import end, move
-from agent.control.store import items
+from agent.control.store import items, run_jobs
 from agent.control.store.agents import AgentProtocol
 from agent.control.store.runs import RunPlace
 from agent.control.store.tx import AnyRow, Tx
@@ -29,6 +30,12 @@ def mark_started(tx: Tx, run: RunPlace, agent_timeout: float) -> None:
         move(tx, item, Phase.STARTED, text="its run has begun", changes=changes)
     else:
         items.change(tx, item, fresh)
+
+
+def mark_job_due(tx: Tx, run_id: str) -> None:
+    """The process of a run has ended, with everything uploaded: its job is to be made."""
+    run_jobs.mark_due(tx, run_id)
+    tx.notify(RUN_JOBS)
 
 
 def end_item(tx: Tx, run: RunPlace, exit_code: int) -> None:

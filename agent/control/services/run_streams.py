@@ -11,7 +11,7 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, read, write
 from agent.control.services.history_keys import merged_keys
 from agent.control.services.notifications import topic_run
-from agent.control.services.run_items import end_item, mark_started
+from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.runs import check_run
 from agent.control.services.stream_update import StreamLines, StreamUpdate, only_new
 from agent.control.store import run_streams, runs
@@ -150,6 +150,7 @@ class RunStreams(Service):
             values |= _life(run, update, tx.now)
         runs.change(tx, run.id, values)
         if update.exit_code is not None:
+            mark_job_due(tx, run.id)
             end_item(tx, run, update.exit_code)
         else:
             mark_started(tx, run, self._context.config.agent_timeout)

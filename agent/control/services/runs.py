@@ -10,7 +10,7 @@ from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, read, write
 from agent.control.services.notifications import topic_run
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
-from agent.control.services.run_items import end_item, mark_started
+from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, runs, stored_bytes
 from agent.control.store.ids import new_id, new_run_name
@@ -36,6 +36,8 @@ STATES: Final = (
 _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
 #: States of a run whose process is alive, or expected.
 _BEGUN: Final = {"pending", "running", "preempting"}
+#: States in which a process says that it has ended, with everything uploaded.
+_BY_ITSELF: Final = frozenset({"finished", "failed"})
 _NAME: Final = re.compile(r"[^/\\#?%:]{1,128}")
 #: Fields of `RunChange` whose columns are named otherwise, because SQL reserves the word.
 _COLUMNS: Final = {"group": "group_name", "commit": "commit_hash"}
@@ -206,6 +208,8 @@ class Runs(Service):
             values |= {"ended_at": None, "exit_code": None, "heartbeat_at": tx.now}
         runs.change(tx, run.id, values)
         tx.notify(topic_run(run.id))
+        if change.state in _BY_ITSELF:
+            mark_job_due(tx, run.id)
         if change.state in _EXIT_CODES:
             end_item(tx, run, _EXIT_CODES[change.state])
         return runs.require(tx, run.id)

@@ -52,6 +52,8 @@ class UserRecord:
     created_at: datetime
     #: None of its keys and sessions is valid since then.
     disabled_at: datetime | None
+    #: Whether its runs become jobs.
+    makes_jobs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ def insert_user(
 ) -> UserRecord | None:
     """A user whose personal entity has the same name; `None` when the name is taken."""
     values = {"id": ident, "name": name, "email": email, "admin": admin, "entity": name}
-    return user(tx, name) if tx.insert_new(users, {**values, "created_at": tx.now}) else None
+    fresh = {"created_at": tx.now, "makes_jobs": True}
+    return user(tx, name) if tx.insert_new(users, {**values, **fresh}) else None
 
 
 def user(tx: Tx, name: str) -> UserRecord | None:
@@ -201,6 +204,11 @@ def set_disabled(tx: Tx, user_id: str, *, disabled: bool) -> UserRecord:
     stamp = tx.now if disabled else None
     tx.run(update(users).where(users.c.id == user_id).values(disabled_at=stamp))
     return record_of(UserRecord, tx.require(select(users).where(users.c.id == user_id)))
+
+
+def set_makes_jobs(tx: Tx, user_id: str, value: bool) -> None:  # noqa: FBT001 -- the value set
+    """Let runs of a user become jobs, or not."""
+    tx.run(update(users).where(users.c.id == user_id).values(makes_jobs=value))
 
 
 def make_admin(tx: Tx, user_id: str) -> None:

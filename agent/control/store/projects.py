@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 
 from agent.control.store.tables import projects, record_of, resource_configs
 from agent.control.store.tx import Tx
@@ -20,6 +20,8 @@ class ProjectRecord:
     name: str
     entity: str
     created_at: datetime
+    #: Whether runs in it become jobs.
+    makes_jobs: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +46,14 @@ def ensure(tx: Tx, entity: str, name: str) -> tuple[ProjectRecord, bool]:
     found = project(tx, entity, name)
     if found is not None:
         return found, False
-    inserted = tx.insert_new(projects, {"entity": entity, "name": name, "created_at": tx.now})
+    fresh = {"created_at": tx.now, "makes_jobs": True}
+    inserted = tx.insert_new(projects, {"entity": entity, "name": name, **fresh})
     return record_of(ProjectRecord, tx.require(_named(entity, name))), inserted
+
+
+def set_makes_jobs(tx: Tx, number: int, value: bool) -> None:  # noqa: FBT001 -- the value set
+    """Let runs of a project become jobs, or not."""
+    tx.run(update(projects).where(projects.c.number == number).values(makes_jobs=value))
 
 
 def page(tx: Tx, entity: str, after: str, limit: int) -> tuple[Sequence[ProjectRecord], int]:

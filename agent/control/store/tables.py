@@ -181,6 +181,8 @@ users: Final = Table(
     Column("created_at", Double, nullable=False),
     #: None of its keys and sessions is valid from then on.
     Column("disabled_at", Double),
+    #: Whether its runs become jobs.
+    Column("makes_jobs", Boolean, nullable=False),
 )
 
 members: Final = Table(
@@ -255,6 +257,8 @@ projects: Final = Table(
     entity_column(),
     Column("name", PlainText, nullable=False),
     Column("created_at", Double, nullable=False),
+    #: Whether runs in it become jobs.
+    Column("makes_jobs", Boolean, nullable=False),
     UniqueConstraint("entity", "name"),
 )
 
@@ -393,6 +397,7 @@ items: Final = Table(
     Index("ix_items_finished_at", "finished_at"),
 )
 
+DUE_ONLY: Final = "due"
 #: SQLite uses a partial index only where the query repeats its condition literally.
 QUEUED_ONLY: Final = f"phase = '{Phase.QUEUED}'"
 DEFERRED_ONLY: Final = "not_before IS NOT NULL"
@@ -542,4 +547,18 @@ stored_bytes: Final = Table(
     #: `contents`, `logs` or `run_files`.
     Column("kind", PlainText, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
+)
+
+#: What became of a run that has ended: its job.
+run_jobs: Final = Table(
+    "run_jobs",
+    metadata,
+    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    #: Whether the job is still to be made.
+    Column("due", Boolean, nullable=False),
+    #: The job's version that was made, or found with the same content.
+    Column("artifact_id", PlainText),
+    #: Why none was made.
+    Column("problem", PlainText),
+    Index("ix_run_jobs_due", "due", sqlite_where=text(DUE_ONLY), postgresql_where=text(DUE_ONLY)),
 )

@@ -14,6 +14,13 @@ from typing import Final
 from agent.model.errors import InvalidInputError
 
 MANIFEST_HEADER: Final = b"wandb-artifact-manifest-v1\n"
+MANIFEST_NAME: Final = "wandb_manifest.json"
+#: A manifest without its `contents`: path → `{"digest", "size", "birthArtifactID"}`.
+MANIFEST_HEAD: Final = {
+    "version": 1,
+    "storagePolicy": "wandb-storage-policy-v1",
+    "storagePolicyConfig": {"storageLayout": "V2"},
+}
 _MD5_BYTES: Final = 16
 
 

@@ -15,6 +15,7 @@ from agent.model.errors import InvalidInputError
 from agent.model.job.entry_point import script_of, split
 from agent.model.job.names import parse_code_reference, stored_remote
 from agent.model.job.paths import inside
+from agent.model.job.requirements import FROZEN_NAME
 from agent.model.job.runtime import repaired_runtime, repaired_word
 from agent.model.names import did_you_mean
 
@@ -151,6 +152,12 @@ def write_job_file(job: JobFile) -> str:
     if job.partial is not None:
         content["_partial"] = job.partial
     return json.dumps(content | (job.model_extra or {}), indent=4)
+
+
+def job_contents(job: JobFile, frozen: str, diff: bytes | None) -> dict[str, bytes]:
+    """The files of a job's artifact; `frozen` is the text of its frozen requirements."""
+    files = {FILE_NAME: write_job_file(job).encode(), FROZEN_NAME: frozen.encode()}
+    return files if diff is None else {**files, PATCH_NAME: diff}
 
 
 def _leading_keys(source: JobSource) -> tuple[str, ...]:

@@ -19,6 +19,10 @@ LATEST: Final = "latest"
 #: What the environment calls a job's own name.
 NAME_VARIABLE: Final = "WANDB_JOB_NAME"
 
+#: `user@host:path`, git's short form of SSH addresses.
+SCP_LIKE: Final = re.compile(r"[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:[^/].*|[A-Za-z0-9._-]+@[^:/]+:/.*")
+_REMOTE: Final = re.compile(r"(?:https?|ssh)://[^/?#\s-][^\s]*", re.IGNORECASE)
+
 _UNSAFE: Final = re.compile(r"[^a-zA-Z0-9_.-]")
 #: Kept at either end of a name that is too long; two dots stand between.
 _KEPT: Final = 63
@@ -172,6 +176,11 @@ def named_remote(remote: str) -> str:
     host = parts.hostname or ""
     port = f":{parts.port}" if parts.port is not None else ""
     return parts._replace(netloc=f"{user}:@{host}{port}").geturl()
+
+
+def is_remote(text: str) -> bool:
+    """Whether others can reach the repository, too: not a path or file of one machine."""
+    return bool(_REMOTE.fullmatch(text) or SCP_LIKE.fullmatch(text))
 
 
 def _with_password(remote: str) -> SplitResult | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from agent.model.errors import InvalidInputError, LaunchError
-from agent.model.job.digest import decoded, encoded
+from agent.model.job.digest import MANIFEST_HEAD, MANIFEST_NAME, decoded, encoded
 
 #: Bytes in memory at a time, for each file in transfer.
 PIECE: Final = 1 << 20
@@ -233,13 +233,6 @@ def _hash(content: Content, path: Path, span: tuple[int, int], whole: "hashlib._
 
 # ------------------------------------------------------------------ manifest
 
-MANIFEST_NAME: Final = "wandb_manifest.json"
-_MANIFEST_HEAD: Final = {
-    "version": 1,
-    "storagePolicy": "wandb-storage-policy-v1",
-    "storagePolicyConfig": {"storageLayout": "V2"},
-}
-
 
 def write_manifest(
     file: IO[bytes],
@@ -270,7 +263,7 @@ def write_manifest(
 def _manifest_pieces(
     contents: Iterable[Content], artifact_id: str, birth_artifacts: Mapping[str, str]
 ) -> Iterator[bytes]:
-    yield f'{json.dumps(_MANIFEST_HEAD)[:-1]}, "contents": {{'.encode()
+    yield f'{json.dumps(MANIFEST_HEAD)[:-1]}, "contents": {{'.encode()
     between = ""
     for each in contents:
         born = birth_artifacts.get(each.path, artifact_id)

@@ -16,8 +16,8 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any, Final, Self
 
 from agent.model.errors import LaunchError, ServerError
-from agent.model.job.digest import manifest_digest
-from agent.remote.artifacts.contents import MANIFEST_NAME, Content, PartSizes, write_manifest
+from agent.model.job.digest import MANIFEST_NAME, manifest_digest
+from agent.remote.artifacts.contents import Content, PartSizes, write_manifest
 from agent.remote.artifacts.file_upload import FileUploads, PendingVersion, SentFiles
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import ControlPlaneClient

@@ -92,6 +92,7 @@ def upgrade() -> None:
     sa.Column('entity', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
+    sa.Column('makes_jobs', sa.Boolean(), nullable=False),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_projects_entity')),
     sa.PrimaryKeyConstraint('number', name=op.f('pk_projects')),
     sa.UniqueConstraint('entity', 'name', name=op.f('uq_projects_entity_name'))
@@ -212,6 +213,7 @@ def upgrade() -> None:
     sa.Column('entity', sa.Text(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.Column('disabled_at', sa.Double(), nullable=True),
+    sa.Column('makes_jobs', sa.Boolean(), nullable=False),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_users_entity')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_users')),
     sa.UniqueConstraint('name', name=op.f('uq_users_name'))
@@ -457,3 +459,12 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_events'))
     )
     op.create_index(op.f('ix_events_item_id_id'), 'events', ['item_id', 'id'], unique=False)
+    op.create_table('run_jobs',
+    sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('due', sa.Boolean(), nullable=False),
+    sa.Column('artifact_id', sa.Text(), nullable=True),
+    sa.Column('problem', sa.Text(), nullable=True),
+    sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_jobs_run_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('run_id', name=op.f('pk_run_jobs'))
+    )
+    op.create_index('ix_run_jobs_due', 'run_jobs', ['due'], unique=False, sqlite_where=sa.text('due'), postgresql_where=sa.text('due'))
