@@ -266,7 +266,10 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
 def automatic(target: Target, project: str | None, switch: str) -> None:
     """Whether runs become jobs when they end: those of --project, else your own."""
     enabled = switch == "on"
-    target.call(lambda api: api.set_job_creation(project, enabled=enabled))
+    if project:
+        target.call(lambda api: api.set_job_creation(project, enabled=enabled))
+    else:
+        target.call(lambda api: api.set_own_job_creation(enabled=enabled))
     whose = f"Runs of the project '{project}'" if project else "Your runs"
     become = "become jobs" if enabled else "become no jobs"
     print(escape_control_characters(f"{whose} {become} when they end."))

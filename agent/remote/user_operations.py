@@ -161,13 +161,26 @@ class UserOperations:
         queue: Json = data["pauseLaunchQueue"]
         return queue
 
-    async def set_job_creation(self, project: str | None, *, enabled: bool) -> None:
-        """Let runs of a project become jobs, or not; without a project the caller's own."""
+    async def set_job_creation(self, project: str, *, enabled: bool) -> None:
+        """Let runs of a project become jobs, or not.
+
+        Raises:
+            NotFoundError: there is no such project.
+        """
         await self._client.execute(
-            "mutation SetJobCreation($entity: String, $project: String, $enabled: Boolean!) {"
+            "mutation SetJobCreation($entity: String, $project: String!, $enabled: Boolean!) {"
             " setLaunchJobCreation(entityName: $entity, projectName: $project, enabled: $enabled)"
             " }",
             {"entity": self.entity, "project": project, "enabled": enabled},
+            idempotent=True,
+        )
+
+    async def set_own_job_creation(self, *, enabled: bool) -> None:
+        """Let runs of the caller become jobs, or not."""
+        await self._client.execute(
+            "mutation SetOwnJobCreation($enabled: Boolean!) {"
+            " setOwnLaunchJobCreation(enabled: $enabled) }",
+            {"enabled": enabled},
             idempotent=True,
         )
 

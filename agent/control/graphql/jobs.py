@@ -16,12 +16,14 @@ from agent.control.services.jobs import JobRecord
 
 
 async def _set_creation(context: Context, args: Args) -> bool:
-    run_jobs, enabled = context.plane.run_jobs, bool(args["enabled"])
-    if args.get("project_name"):
-        place = (args.get("entity_name"), args["project_name"])
-        await run_jobs.set_of_project(context.principal, *place, enabled=enabled)
-    else:
-        await run_jobs.set_of_user(context.principal, enabled=enabled)
+    place, enabled = (args.get("entity_name"), args["project_name"]), bool(args["enabled"])
+    await context.plane.run_jobs.set_of_project(context.principal, *place, enabled=enabled)
+    return enabled
+
+
+async def _set_own_creation(context: Context, args: Args) -> bool:
+    enabled = bool(args["enabled"])
+    await context.plane.run_jobs.set_of_user(context.principal, enabled=enabled)
     return enabled
 
 
@@ -63,5 +65,8 @@ QUERIES: Final[RootResolvers] = {
         context.plane.jobs.get(context.principal, args["reference"])
     ),
 }
-MUTATIONS: Final[RootResolvers] = {"setLaunchJobCreation": _set_creation}
+MUTATIONS: Final[RootResolvers] = {
+    "setLaunchJobCreation": _set_creation,
+    "setOwnLaunchJobCreation": _set_own_creation,
+}
 TYPES: Final = (_JOB, _VERSION)

@@ -59,6 +59,7 @@ OWN = {
     "Mutation.createLaunchTeam",
     "Mutation.createLaunchKey",
     "Mutation.answerLaunchInvitation",
+    "Mutation.setOwnLaunchJobCreation",
 }
 #: False instead of an error, since clients of W&B take it so.
 FALSE_WHEN_REFUSED = {

@@ -29,7 +29,10 @@ query ($n: String!) {
   }
 }
 """
-SET = "mutation ($p: String, $on: Boolean!) { setLaunchJobCreation(projectName: $p, enabled: $on) }"
+SET = (
+    "mutation ($p: String!, $on: Boolean!) { setLaunchJobCreation(projectName: $p, enabled: $on) }"
+)
+SET_OWN = "mutation ($on: Boolean!) { setOwnLaunchJobCreation(enabled: $on) }"
 
 
 async def run_of(
@@ -189,11 +192,11 @@ async def test_projects_and_users_can_switch_it_off(wire: Wire) -> None:
     await run_of(wire.ann, "r1")
     assert "project 'demo'" in str(await problem(wire, "r1"))
     await wire.ann.data(SET, p="demo", on=True)
-    await wire.ann.data(SET, on=False)
+    await wire.ann.data(SET_OWN, on=False)
     await run_of(wire.ann, "r2")
     assert "ann has" in str(await problem(wire, "r2"))
     assert await jobs(wire) == {}
-    await wire.ann.data(SET, on=True)
+    await wire.ann.data(SET_OWN, on=True)
     await run_of(wire.ann, "r3")
     assert [*await jobs(wire)] == [NAME]
     assert await wire.ann.code(SET, p="nowhere", on=True) == "NOT_FOUND"
@@ -207,7 +210,7 @@ async def test_only_administrators_switch_projects_and_only_users_themselves(wir
         'mutation { setLaunchJobCreation(entityName: "team", projectName: "demo", enabled: false) }'
     )
     assert await bob.code(query) == "FORBIDDEN"
-    assert await (await wire.agent_key("team")).code(SET, on=False) == "FORBIDDEN"
+    assert await (await wire.agent_key("team")).code(SET_OWN, on=False) == "FORBIDDEN"
 
 
 async def test_a_program_that_wants_no_job_gets_none(wire: Wire) -> None:
