@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -48,6 +49,8 @@ class JobCreation:
         self._plane = plane
         self._contents = contents
         self._run_files = run_files
+        #: By run: the response to its end and the background task both come here.
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def run(self) -> None:
         """Make jobs of runs that are due, until cancelled."""
@@ -73,19 +76,26 @@ class JobCreation:
         Raises:
             ServerError, UnreachableError: the store fails; the run stays due.
         """
+        async with self._locks.setdefault(run_id, asyncio.Lock()):
+            await self._create_if_due(run_id)
+
+    async def _create_if_due(self, run_id: str) -> None:
+        ends = await self._plane.run_jobs.ends(run_id)
+        if not ends:
+            return
         try:
-            await self._create(run_id)
+            await self._create(run_id, ends)
         except (ServerError, UnreachableError):
             raise
         except LaunchError as error:
-            await self._plane.run_jobs.settle_without(run_id, error.message)
+            await self._plane.run_jobs.settle_without(run_id, ends, error.message)
 
-    async def _create(self, run_id: str) -> None:
+    async def _create(self, run_id: str, ends: int) -> None:
         ended = await self._plane.run_jobs.ended_run(run_id)
         recorded = await self._recorded(ended)
         # In a thread: what users recorded is searched and encoded.
         job = await asyncio.to_thread(recorded_job, recorded)
-        await self._plane.run_jobs.settle(ended.run, await self._store(ended, job))
+        await self._plane.run_jobs.settle(ended.run, ends, await self._store(ended, job))
 
     async def _recorded(self, ended: EndedRun) -> RecordedRun:
         run_id = ended.run.id

@@ -16,6 +16,8 @@ from agent.model.errors import NotFoundError, PermissionDeniedError
 from agent.model.job.recorded import NoJobError, RecordedCode
 
 CODE_TYPE: Final = "code"
+#: How a run uses the job that was made of it.
+_MADE: Final = "_launch_made_from_run"
 #: Runs that W&B's command line and agent begin for themselves.
 _HIDDEN: Final = frozenset({"cli_create_job", "sweep-controller"})
 
@@ -36,6 +38,12 @@ class RunJobs(Service):
     """What `JobCreation` asks of the database, and the switches of projects and users."""
 
     @read
+    def ends(self, tx: Tx, run_id: str) -> int:
+        """How often a run has ended whose job is to be made; 0 when nothing is to be done."""
+        found = run_jobs.get(tx, run_id)
+        return found.ends if found is not None and found.due else 0
+
+    @read
     def due(self, tx: Tx) -> list[str]:
         """Ids of some runs whose jobs are to be made."""
         return run_jobs.due(tx, 100)
@@ -53,10 +61,9 @@ class RunJobs(Service):
             raise NotFoundError(f"There is no run with the id '{run_id}'.")
         _check_wanted(tx, run)
         place = (run.entity, run.project, run.name)
-        before = run_jobs.get(tx, run.id)
-        for each in artifacts.by_ids(tx, artifact_files.input_ids(tx, *place)):
-            made_here = before is not None and each.id == before.artifact_id
-            if each.collection.type == JOB_TYPE and not made_here:
+        inputs = artifact_files.used_otherwise(tx, *place, _MADE)
+        for each in artifacts.by_ids(tx, inputs):
+            if each.collection.type == JOB_TYPE:
                 raise NoJobError(f"It has the job {each.reference} already.")
         outputs = artifacts.outputs_of(tx, *place)
         code = [each for each in outputs if each.collection.type == CODE_TYPE]
@@ -73,16 +80,16 @@ class RunJobs(Service):
         return RecordedCode(*code, paths=frozenset(entry.path for entry in found))
 
     @write
-    def settle(self, tx: Tx, run: RunRecord, artifact_id: str) -> None:
+    def settle(self, tx: Tx, run: RunRecord, ends: int, artifact_id: str) -> None:
         """Record the job that was made; the run takes it as input, as W&B's client does it."""
         place = {"entity": run.entity, "project": run.project, "run_name": run.name}
-        artifact_files.insert_input(tx, {**place, "artifact_id": artifact_id, "used_as": None})
-        run_jobs.settle(tx, run.id, artifact_id, None)
+        artifact_files.insert_input(tx, {**place, "artifact_id": artifact_id, "used_as": _MADE})
+        run_jobs.settle(tx, run.id, ends, artifact_id, None)
 
     @write
-    def settle_without(self, tx: Tx, run_id: str, problem: str) -> None:
+    def settle_without(self, tx: Tx, run_id: str, ends: int, problem: str) -> None:
         """Record why there is no job."""
-        run_jobs.settle(tx, run_id, None, problem)
+        run_jobs.settle(tx, run_id, ends, None, problem)
 
     @read
     def of_run(self, tx: Tx, principal: Principal, run: RunRecord) -> RunJobRecord | None:

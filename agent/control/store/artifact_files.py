@@ -158,6 +158,14 @@ def input_ids(tx: Tx, entity: str, project: str, run_name: str) -> list[str]:
     return [row.artifact_id for row in tx.all(select(table.artifact_id).where(*where))]
 
 
+def used_otherwise(tx: Tx, entity: str, project: str, run_name: str, used_as: str) -> list[str]:
+    """As `input_ids`, without those that are used as this."""
+    table = artifact_uses.c
+    where = (table.entity == entity, table.project == project, table.run_name == run_name)
+    query = select(table.artifact_id).where(*where, func.coalesce(table.used_as, "") != used_as)
+    return [row.artifact_id for row in tx.all(query)]
+
+
 def runs_using(tx: Tx, artifact_id: str) -> list[tuple[str, str, str]]:
     """Entity, project and name of the runs that take an artifact as input."""
     table = artifact_uses.c

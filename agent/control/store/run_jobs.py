@@ -12,6 +12,7 @@ from agent.control.store.tx import Tx
 class RunJobRecord:
     """The job of a run: still to be made, made, or not to be made."""
 
+    ends: int
     due: bool
     artifact_id: str | None
     #: Why there is none.
@@ -26,8 +27,9 @@ def get(tx: Tx, run_id: str) -> RunJobRecord | None:
 
 def mark_due(tx: Tx, run_id: str) -> None:
     """The run has ended, perhaps again: its job is to be made."""
-    if not tx.insert_new(run_jobs, {"run_id": run_id, "due": True}):
-        tx.run(update(run_jobs).where(run_jobs.c.run_id == run_id).values(due=True))
+    if not tx.insert_new(run_jobs, {"run_id": run_id, "ends": 1, "due": True}):
+        again = {"ends": run_jobs.c.ends + 1, "due": True}
+        tx.run(update(run_jobs).where(run_jobs.c.run_id == run_id).values(**again))
 
 
 def due(tx: Tx, limit: int) -> list[str]:
@@ -36,7 +38,8 @@ def due(tx: Tx, limit: int) -> list[str]:
     return [row.run_id for row in tx.all(query)]
 
 
-def settle(tx: Tx, run_id: str, artifact_id: str | None, problem: str | None) -> None:
-    """Record what became of it."""
+def settle(tx: Tx, run_id: str, ends: int, artifact_id: str | None, problem: str | None) -> None:
+    """Record what became of it, unless it has ended again meanwhile."""
+    where = (run_jobs.c.run_id == run_id, run_jobs.c.ends == ends)
     values = {"due": False, "artifact_id": artifact_id, "problem": problem}
-    tx.run(update(run_jobs).where(run_jobs.c.run_id == run_id).values(**values))
+    tx.run(update(run_jobs).where(*where).values(**values))

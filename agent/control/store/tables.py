@@ -554,6 +554,8 @@ run_jobs: Final = Table(
     "run_jobs",
     metadata,
     Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    #: How often the run has ended: what was made of an earlier end settles no later one.
+    Column("ends", Integer, nullable=False),
     #: Whether the job is still to be made.
     Column("due", Boolean, nullable=False),
     #: The job's version that was made, or found with the same content.

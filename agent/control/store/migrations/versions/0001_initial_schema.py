@@ -461,6 +461,7 @@ def upgrade() -> None:
     op.create_index(op.f('ix_events_item_id_id'), 'events', ['item_id', 'id'], unique=False)
     op.create_table('run_jobs',
     sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('ends', sa.Integer(), nullable=False),
     sa.Column('due', sa.Boolean(), nullable=False),
     sa.Column('artifact_id', sa.Text(), nullable=True),
     sa.Column('problem', sa.Text(), nullable=True),
