@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr
 
 from agent.config.base import (
-    Duration,
     Model,
     Seconds,
     Size,
@@ -20,6 +19,7 @@ from agent.config.execution import (
     JobSecret,
     MountConfig,
     OfferedResources,
+    PendingTimeouts,
     PruneConfig,
     RunnersConfig,
     SourcesConfig,
@@ -87,8 +87,8 @@ class AgentConfig(Model):
     name: str | None = None
     #: Journal, caches, folders of attempts.
     state_dir: UserPath = Path("~/.local/state/launch-agent").expanduser()
-    #: How long a started job may wait for a place on a backend that queues; `None`: no limit.
-    pending_timeout: Duration | None = 86400.0
+    #: How long a started job may be pending on a backend that queues, for each reason.
+    pending_timeout: PendingTimeouts = PendingTimeouts()
     #: What the first SIGTERM means for running jobs.
     on_stop: Literal["auto", "wait", "detach"] = "auto"
     resources: OfferedResources = OfferedResources()

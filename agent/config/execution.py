@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, SecretStr, model_validator
 
 from agent.config.base import Duration, Model, SecretReference, Size, UserPath, WrittenForm
+from agent.model.cause import WAITING, Cause
 
 _MAX_UIDS: Final = 65536
 _UID_RANGE: Final = re.compile(r"([1-9][0-9]{2,8})-([1-9][0-9]{2,8})")
@@ -203,6 +204,53 @@ class KubernetesRunnerConfig(Model):
     #: Kubernetes refuses to run a job as root, as namespaces with the restricted Pod Security
     #: Standard demand; images must name another user by its number.
     run_as_non_root: bool = False
+
+
+class PendingTimeouts(Model):
+    """How long a started job may wait for one thing; `None`: no limit."""
+
+    #: SCHEDULE_NO_NODE.
+    no_node: Duration | None = 86400.0
+    #: SCHEDULE_QUOTA.
+    quota: Duration | None = 86400.0
+    #: SCHEDULE_SUSPENDED.
+    suspended: Duration | None = None
+    #: SCHEDULE_SETUP, and any other SCHEDULE_*.
+    setup: Duration | None = 900.0
+    #: SCHEDULE_VOLUME.
+    volume: Duration | None = 900.0
+    #: SCHEDULE_IMAGE.
+    image: Duration | None = 3600.0
+    #: SCHEDULE_INIT.
+    init: Duration | None = 86400.0
+    #: IMAGE_*: a registry fails, and may answer again.
+    image_error: Duration | None = 300.0
+    #: Any other error that may pass.
+    error: Duration | None = 60.0
+
+    @staticmethod
+    def key(cause: Cause) -> str:
+        """The key that limits a cause."""
+        if cause in _PENDING_KEYS:
+            return _PENDING_KEYS[cause]
+        if cause in WAITING:
+            return "setup"
+        return "image_error" if cause.startswith("IMAGE_") else "error"
+
+    def of(self, cause: Cause) -> float | None:
+        """Seconds for a cause of `agent.ports.runner.Pending`."""
+        seconds: float | None = getattr(self, self.key(cause))
+        return seconds
+
+
+_PENDING_KEYS: Final = {
+    Cause.SCHEDULE_NO_NODE: "no_node",
+    Cause.SCHEDULE_QUOTA: "quota",
+    Cause.SCHEDULE_SUSPENDED: "suspended",
+    Cause.SCHEDULE_VOLUME: "volume",
+    Cause.SCHEDULE_IMAGE: "image",
+    Cause.SCHEDULE_INIT: "init",
+}
 
 
 class RunnersConfig(Model):

@@ -1,9 +1,9 @@
 """Cause codes: a closed set of words, which scripts may rely on.
 
 Every outcome and every waiting state carries one. ``docs/causes.md`` lists them for users
-and is checked against this module by a test. Causes of clusters (SCHEDULE_NO_NODE to
-SCHEDULE_IMAGE, RUN_EVICTED, LOST_NODE) are reported by runners of backends that queue; those of
-this tree start at once.
+and is checked against this module by a test. SCHEDULE_NO_NODE to SCHEDULE_INIT are why a started
+job is pending on a backend that queues; an item that waits on its own queue has one of those
+before them.
 """
 
 from dataclasses import dataclass
@@ -39,9 +39,15 @@ class Cause(StrEnum):
     SCHEDULE_NO_NODE = "SCHEDULE_NO_NODE"
     SCHEDULE_QUOTA = "SCHEDULE_QUOTA"
     SCHEDULE_SUSPENDED = "SCHEDULE_SUSPENDED"
+    SCHEDULE_SETUP = "SCHEDULE_SETUP"
+    SCHEDULE_VOLUME = "SCHEDULE_VOLUME"
     SCHEDULE_IMAGE = "SCHEDULE_IMAGE"
+    SCHEDULE_INIT = "SCHEDULE_INIT"
     SCHEDULE_TIMEOUT = "SCHEDULE_TIMEOUT"
     START_ENTRYPOINT = "START_ENTRYPOINT"
+    START_REFERENCE = "START_REFERENCE"
+    START_REFUSED = "START_REFUSED"
+    START_INIT = "START_INIT"
     START_FAILED = "START_FAILED"
     RUN_EXIT_CODE = "RUN_EXIT_CODE"
     RUN_OUT_OF_MEMORY = "RUN_OUT_OF_MEMORY"
@@ -64,6 +70,11 @@ class Cause(StrEnum):
     POLICY_RIGHTS = "POLICY_RIGHTS"
     DISK_FULL = "DISK_FULL"
     INTERNAL = "INTERNAL"
+
+
+#: Why an item waits: no cause of an outcome, but for SCHEDULE_TIMEOUT and a start that a quota
+#: refused.
+WAITING: Final = frozenset(cause for cause in Cause if cause.startswith("SCHEDULE_"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +132,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.IMAGE_AUTH: Meaning(
         "The registry requires a login for this image.",
-        "Log the agent's machine in to the registry with `docker login`.",
+        "Give the agent or the cluster a login for that registry: `docker login` on the agent's "
+        "machine, `imagePullSecrets` in a Kubernetes manifest.",
     ),
     Cause.IMAGE_PLATFORM: Meaning(
         "The image is built for another processor architecture.",
@@ -129,7 +141,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.IMAGE_UNAVAILABLE: Meaning(
         "The image could not be pulled.",
-        "Check that the agent's machine reaches the registry, then retry the item.",
+        "Check that the machine that runs the job reaches the registry, then retry the item.",
         infrastructure=True,
     ),
     Cause.SCHEDULE_NO_AGENT: Meaning(
@@ -165,29 +177,53 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.SCHEDULE_WAITING: Meaning("The item waits for its turn.", "Nothing needs to be done."),
     Cause.SCHEDULE_NO_NODE: Meaning(
-        "The job was started, and no node of the cluster has room for it yet.",
-        "Wait, ask for less, or add nodes; `pending_timeout` limits the wait.",
+        "The job was started, and no node of the cluster takes it yet.",
+        "Wait, ask for less or for other nodes, or add nodes.",
     ),
     Cause.SCHEDULE_QUOTA: Meaning(
-        "The job was started, and a quota of the cluster is used up.",
+        "A quota of the cluster is used up.",
         "Wait for other jobs to end, or ask the cluster's administrator for more.",
+        infrastructure=True,
     ),
     Cause.SCHEDULE_SUSPENDED: Meaning(
-        "The job was started, and the cluster's own queue has suspended it.",
-        "Nothing needs to be done: it runs when the cluster's queue admits it.",
+        "The job was started, and the cluster's own queue or somebody has suspended it.",
+        "Nothing needs to be done if a queue did: it runs when it is admitted.",
+    ),
+    Cause.SCHEDULE_SETUP: Meaning(
+        "The job was started, and its place in the cluster is being set up.",
+        "Nothing needs to be done, unless the message names an error of the cluster.",
+    ),
+    Cause.SCHEDULE_VOLUME: Meaning(
+        "The job was started, and a volume of it is not ready.",
+        "Check the volume that the message names, and its storage class.",
     ),
     Cause.SCHEDULE_IMAGE: Meaning(
-        "The job was started, and its image is still being pulled.",
-        "Nothing needs to be done, unless the message names an error of the registry.",
+        "The job was started, and its image is being pulled.", "Nothing needs to be done."
+    ),
+    Cause.SCHEDULE_INIT: Meaning(
+        "The job was started, and its init containers run before it.",
+        "Nothing needs to be done.",
     ),
     Cause.SCHEDULE_TIMEOUT: Meaning(
-        "The backend did not run the job within the agent's `pending_timeout`.",
-        "See in the message what it waited for; raise `pending_timeout` on the agent.",
+        "The backend did not run the job within the time limit for what it waited for.",
+        "See in the message what that was; raise `pending_timeout` on the agent.",
         infrastructure=True,
     ),
     Cause.START_ENTRYPOINT: Meaning(
         "The command does not exist in the image, or cannot be executed.",
         "Check `--entry-point` against the files in the image.",
+    ),
+    Cause.START_REFERENCE: Meaning(
+        "Something that the job's resource arguments name does not exist where it runs.",
+        "Create the secret, volume or account that the message names, or correct its name.",
+    ),
+    Cause.START_REFUSED: Meaning(
+        "The cluster refuses what the job asks for.",
+        "Change the resource arguments as the message says, or ask the cluster's administrator.",
+    ),
+    Cause.START_INIT: Meaning(
+        "An init container failed, so that the job itself did not run.",
+        "Read the log of the init container that the message names.",
     ),
     Cause.START_FAILED: Meaning(
         "The container or process could not be started.",
@@ -203,7 +239,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
         "Ask for more memory, or use less.",
     ),
     Cause.RUN_DEADLINE: Meaning(
-        "The job ran longer than its timeout and was stopped.", "Raise `--timeout`."
+        "The job ran longer than its timeout and was stopped.",
+        "Raise `--timeout`, or the limit that the message names.",
     ),
     Cause.RUN_SIGNAL: Meaning(
         "The job was ended by a signal that the agent did not send.",
@@ -226,7 +263,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.PREEMPTED: Meaning(
         "The machine was taken away from the job.",
-        "Retry the item, or submit with `--retries`.",
+        "Nothing needs to be done up to five times: a new attempt begins; then retry the item.",
         infrastructure=True,
     ),
     Cause.LOST_AGENT: Meaning(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from agent.config.execution import JobSecret
+from agent.config.execution import JobSecret, PendingTimeouts
 from agent.model.phase import Outcome
 from agent.model.redact import Redactor
 from agent.model.spec import ArtifactSource, GitSource
@@ -65,8 +65,8 @@ class AttemptTimeouts:
 
     #: Between SIGTERM and SIGKILL when a job is stopped.
     grace: float = 60.0
-    #: From the start until the job runs, for backends that queue; `None`: no limit.
-    pending: float | None = None
+    #: For each reason to be pending, on backends that queue.
+    pending: PendingTimeouts = field(default_factory=PendingTimeouts)
     #: For an engine that stopped answering under a job to come back.
     engine: float = 30.0
     #: Without progress of a log after its job ended, before the rest is given up.

@@ -4,7 +4,8 @@ import signal
 from enum import Enum, auto
 from typing import Final
 
-from agent.model.cause import Cause
+from agent.config.execution import PendingTimeouts
+from agent.model.cause import WAITING, Cause
 from agent.model.errors import (
     ConfigError,
     InvalidInputError,
@@ -24,7 +25,7 @@ from agent.model.phase import (
 )
 from agent.model.units import format_duration
 from agent.pipeline.retry import TRANSIENT
-from agent.ports.runner import Ending
+from agent.ports.runner import Ending, Pending
 from agent.system.machine import is_disk_full
 
 #: It may have run, and its ending is unknown.
@@ -32,7 +33,9 @@ _LOST: Final = frozenset(
     {Cause.LOST_AGENT, Cause.LOST_WORKLOAD, Cause.LOST_ENGINE, Cause.LOST_NODE}
 )
 #: The job ran, and ended like this.
-_FAILED: Final = frozenset({Cause.RUN_OUT_OF_MEMORY, Cause.RUN_EVICTED, Cause.DISK_FULL})
+_FAILED: Final = frozenset(
+    {Cause.RUN_OUT_OF_MEMORY, Cause.RUN_EVICTED, Cause.RUN_DEADLINE, Cause.DISK_FULL}
+)
 #: As shells and engines report SIGKILL.
 _KILLED: Final = 128 + signal.SIGKILL
 
@@ -46,8 +49,16 @@ class StoppedBy(Enum):
     PENDING_TIMEOUT = auto()
 
 
-def outcome_of(ending: Ending, stopped_by: StoppedBy | None, limit: float | None) -> Outcome:
-    """How the attempt ended; `limit` in seconds is the time limit that applied, for the message."""
+def outcome_of(
+    ending: Ending,
+    stopped_by: StoppedBy | None,
+    limit: float | None,
+    pending: Pending | None = None,
+) -> Outcome:
+    """How the attempt ended.
+
+    `limit`: seconds of the time limit that ended it. `pending`: what it waited for then.
+    """
     code = ending.exit_code
     match stopped_by:
         case StoppedBy.USER:
@@ -60,13 +71,21 @@ def outcome_of(ending: Ending, stopped_by: StoppedBy | None, limit: float | None
             message = f"stopped after its timeout of {allowed}; {_stop_text(ending)}"
             return Failed(Cause.RUN_DEADLINE, message, code)
         case StoppedBy.PENDING_TIMEOUT:
-            message = (
-                f"it did not begin to run within {format_duration(limit or 0.0)} "
-                "(`pending_timeout` of the agent)"
-            )
-            return Errored(Cause.SCHEDULE_TIMEOUT, message)
+            assert pending is not None  # noqa: S101  # the limit was for waiting
+            return _given_up(pending, limit or 0.0)
         case None:
             return _by_itself(ending)
+
+
+def _given_up(pending: Pending, limit: float) -> Outcome:
+    waits = pending.cause in WAITING
+    message = pending.message
+    if not pending.permanent:
+        key = f"`pending_timeout.{PendingTimeouts.key(pending.cause)}` of the agent"
+        message = f"it did not run within {format_duration(limit)} ({key}): {message}"
+    if pending.cause in _LOST:
+        return Lost(pending.cause, message)
+    return Errored(Cause.SCHEDULE_TIMEOUT if waits else pending.cause, message)
 
 
 def _by_itself(ending: Ending) -> Outcome:
@@ -86,11 +105,12 @@ def _by_exit_code(ending: Ending) -> Outcome:
     code = ending.exit_code
     if code == 0:
         return Succeeded()
+    more = f"; {ending.message}" if ending.message else ""
     if ending.signal is not None:
-        return Failed(Cause.RUN_SIGNAL, f"ended by signal {ending.signal}", code)
+        return Failed(Cause.RUN_SIGNAL, f"ended by signal {ending.signal}{more}", code)
     if code is None:
-        return Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")
-    return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}", code)
+        return Lost(Cause.LOST_WORKLOAD, f"it ended, and its exit code is not known{more}")
+    return Failed(Cause.RUN_EXIT_CODE, f"exit code {code}{more}", code)
 
 
 def _stop_text(ending: Ending) -> str:

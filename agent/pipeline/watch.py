@@ -44,8 +44,9 @@ async def watch(
 class _Watcher:
     """Watches one workload; use once.
 
-    Three things happen concurrently: the runner's progress is reported, a time limit runs
-    (`pending_timeout` until it runs, then the job's timeout), and cancellation is waited for.
+    Three things happen concurrently: the runner's progress is reported, time limits run (the
+    job's timeout once it runs, `pending_timeout` whenever it is pending), and cancellation is
+    waited for.
     """
 
     def __init__(self, context: AttemptContext, workload: Workload, resume: ResumePoint) -> None:
@@ -55,9 +56,12 @@ class _Watcher:
         self._resume = resume
         self._limits = context.dependencies.limits
         self._sleep = context.dependencies.sleep
-        self._pending = self._running = False
+        self._running = False
+        #: The last progress, if that was pending.
+        self._pending: Pending | None = None
+        self._waiting: asyncio.Task[None] | None = None
+        self._deadline: asyncio.Task[None] | None = None
         self._limit: float | None = None
-        self._timer: asyncio.Task[None] | None = None
         self._stopped_by: StoppedBy | None = None
         self._stopping: asyncio.Task[None] | None = None
 
@@ -70,10 +74,11 @@ class _Watcher:
             if self._stopping is not None:
                 # The first process has ended; what it leaves behind is killed before we go on.
                 await asyncio.wait({self._stopping}, timeout=self._limits.grace)
-            return outcome_of(following.result(), self._stopped_by, self._limit)
+            ending = following.result()
+            return outcome_of(ending, self._stopped_by, self._limit, self._pending)
         finally:
-            await cancel_task(self._stopping)
-            await cancel_task(self._timer)
+            for task in (self._stopping, self._waiting, self._deadline):
+                await cancel_task(task)
             if not following.done():
                 await cancel_task(following)
 
@@ -119,42 +124,53 @@ class _Watcher:
                 self._workload = await self._find_again(error)
 
     def _note_pending(self, pending: Pending) -> None:
-        self._pending = True
+        if self._stopped_by is not None:
+            return  # what it waited for when it was given up is its outcome
+        before, self._pending = self._pending, pending
         self._context.report.note(
             activity=f"pending: {pending.message}", facts={"pending_cause": pending.cause}
         )
-        if self._timer is None and not self._running:
-            self._start_timer(self._limits.pending, pending.since, StoppedBy.PENDING_TIMEOUT)
+        if before is not None and before.cause is pending.cause and not pending.permanent:
+            return
+        self._end_wait()
+        limit = 0.0 if pending.permanent else self._limits.pending.of(pending.cause)
+        self._waiting = self._timer(limit, pending.since, StoppedBy.PENDING_TIMEOUT)
 
     def _note_running(self, since: datetime | None) -> None:
-        if self._running and not self._pending:
+        if self._running and self._pending is None:
             return  # watched again after the engine came back
         facts: dict[str, Any] = {"workload": self._workload.name}
-        if self._pending:
+        if self._pending is not None:
             facts["pending_cause"] = None
-        self._pending = False
+        if self._stopped_by is None:
+            self._pending = None
+        self._end_wait()
         self._context.report.note(phase=Phase.STARTED, activity="running", facts=facts)
         if self._running:
             return
         self._running = True
         self._context.report.follow(self._runner).begin(self._workload, self._resume)
-        if self._timer is not None:
-            self._timer.cancel()
-        self._start_timer(self._context.claim.spec.timeout, since, StoppedBy.DEADLINE)
+        self._deadline = self._timer(self._context.claim.spec.timeout, since, StoppedBy.DEADLINE)
 
-    def _start_timer(self, limit: float | None, since: datetime | None, by: StoppedBy) -> None:
+    def _end_wait(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    def _timer(
+        self, limit: float | None, since: datetime | None, by: StoppedBy
+    ) -> asyncio.Task[None] | None:
         if limit is None or self._stopped_by is not None:
-            return
-        self._limit = limit
+            return None
         # An adopted job has used up some of it.
         used = 0.0 if since is None else (datetime.now(UTC) - since).total_seconds()
         remaining = max(0.0, limit - max(0.0, used))
 
         async def expire() -> None:
             await self._sleep(remaining)
+            self._limit = limit
             self._stop(by)
 
-        self._timer = asyncio.create_task(expire(), name=f"limit-{self._workload.name}")
+        return asyncio.create_task(expire(), name=f"limit-{self._workload.name}")
 
     def _stop(self, by: StoppedBy) -> None:
         if self._stopped_by is None:

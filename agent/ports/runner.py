@@ -103,7 +103,7 @@ class Ending:
     #: Number of the signal that ended it, if the runner can tell.
     signal: int | None = None
     #: The cause, where the exit code alone does not show it: RUN_OUT_OF_MEMORY,
-    #: RUN_EVICTED, PREEMPTED, DISK_FULL, LOST_*, START_*, IMAGE_*.
+    #: RUN_EVICTED, RUN_DEADLINE, PREEMPTED, DISK_FULL, LOST_*, START_*, IMAGE_*.
     cause: Cause | None = None
     #: The cause in one sentence, without a full stop.
     message: str = ""
@@ -121,13 +121,17 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Started, and not running yet."""
+    """Started, and not running now."""
 
-    #: Of the family SCHEDULE_*.
+    #: What it waits for (SCHEDULE_*). Any other cause is an error that may pass: if it lasts, it is
+    #: the cause with which the attempt ends.
     cause: Cause
+    #: In one sentence, without a full stop.
     message: str
-    #: When the backend accepted it, if it tells.
+    #: When the backend began to wait for this, if it tells.
     since: datetime | None = None
+    #: It will not run however long one waits: the caller stops it.
+    permanent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +312,8 @@ class RunnerPort(Protocol):
 
         Begins with the present state; a workload that ran yields `Running` before `Ended`,
         also when it has ended by now. `Pending` comes again when its cause or message
-        changes. A workload that vanished ends with cause `LOST_WORKLOAD`.
+        changes, and after `Running` where the backend runs the job again by the job's own
+        arguments. A workload that vanished ends with cause `LOST_WORKLOAD`.
 
         Raises:
             JobError: `LOST_ENGINE`: the backend stopped answering; watch again later.

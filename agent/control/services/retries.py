@@ -6,8 +6,9 @@ from agent.control.store.tx import AnyRow
 from agent.model.cause import Cause, is_infrastructure
 from agent.model.phase import Phase
 
-#: New attempts that `on_lost: retry` opens, unless `retries` allows more.
-LOST_RETRIES: Final = 5
+#: New attempts that `on_lost: retry` opens, and those after preemptions, unless `retries` allows
+#: more.
+UNASKED_RETRIES: Final = 5
 #: Seconds before the first new attempt after an error; each further one waits twice as long.
 _FIRST_DELAY: Final = 5.0
 _MAX_DELAY_SECONDS: Final = 300.0
@@ -16,13 +17,13 @@ _MAX_DELAY_SECONDS: Final = 300.0
 def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
     """Whether policy opens a new attempt; never against a stop request.
 
-    `on_lost` decides about lost ones, `retries` about infrastructure causes; `LOST_ENGINE` counts
-    as one of these, although its phase is LOST.
+    Preempted ones always get one. `on_lost` decides about lost ones, `retries` about
+    infrastructure causes; `LOST_ENGINE` counts as one of these, although its phase is LOST.
     """
     if item.stop_requested or item.queue_id is None:
         return False
-    if phase is Phase.LOST and item.on_lost == "retry":
-        allowed = max(item.retries, LOST_RETRIES)
+    if phase is Phase.PREEMPTED or (phase is Phase.LOST and item.on_lost == "retry"):
+        allowed = max(item.retries, UNASKED_RETRIES)
     elif phase is Phase.LOST and cause is not Cause.LOST_ENGINE:
         allowed = 0
     else:

@@ -23,6 +23,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.spec import Json
 from agent.runners.kubernetes.credentials import read_credentials
+from agent.runners.kubernetes.pending import refusal_of
 from agent.runners.kubernetes.reachability import Reachability
 from agent.system.backoff import Sleep
 
@@ -89,9 +90,12 @@ class ClusterRefusedError(JobError):
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         hint = None
-        if status == _FORBIDDEN:
-            hint = "Grant the agent's account what docs/kubernetes.md lists."
         cause = Cause.POLICY_SPEC if status in _INVALID else Cause.START_FAILED
+        if status == _FORBIDDEN and " cannot " in message:
+            hint = "Grant the agent's account what docs/kubernetes.md lists."
+        elif status == _FORBIDDEN:
+            # The account may; a quota or a policy is against it.
+            cause = refusal_of(message).cause
         super().__init__(cause, f"Kubernetes: {message.rstrip('.')}.", hint=hint)
         self.status = status
         self.reason = reason

@@ -6,6 +6,7 @@ they say how it ended.
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,13 +17,16 @@ from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE
 from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi, ClusterUnreachableError
 from agent.runners.kubernetes.manifest import selector
+from agent.runners.kubernetes.objects import is_deleted, is_over, time_of
+from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
 from agent.runners.kubernetes.reflector import Reflector, resource_version
-from agent.runners.kubernetes.status import Observed, is_over
 from agent.system.tasks import cancel_task
 
 #: Label that the Job controller gives to pods.
 NAME_OF_JOB: Final = "batch.kubernetes.io/job-name"
-_REFUSALS: Final = {"fieldSelector": "reason=FailedCreate,involvedObject.kind=Job"}
+_ONLY_WARNINGS: Final = {"fieldSelector": "type=Warning"}
+#: Seconds for a node to say that a deleted pod has ended, beyond its grace.
+_SAID_WITHIN: Final = 20.0
 
 
 class JobState:
@@ -39,14 +43,18 @@ class JobState:
         #: By uid, also those that are gone from the cluster.
         self._pods: dict[str, Json] = {}
         self._existing: set[str] = set()
-        self._refusal = ""
+        #: By uid of the Job or a pod, then by reason.
+        self._warnings: dict[str, dict[str, Warned]] = defaultdict(dict)
+        #: Pods, by uid, that should have ended.
+        self._silent: set[str] = set()
         self._changed = asyncio.Event()
 
     @property
     def observed(self) -> Observed:
         """For `status`; only once the Job was seen."""
         assert self.job is not None  # noqa: S101  # `JobStates.following` waits for it
-        return Observed(self.job, in_order(self._pods.values()), self._refusal)
+        pods = in_order(self._pods.values())
+        return Observed(self.job, pods, self._warnings, silent=frozenset(self._silent))
 
     @property
     def running_pods(self) -> list[str]:
@@ -69,6 +77,20 @@ class JobState:
         while self.version == version:
             await self._changed.wait()
 
+    async def news(self, version: int) -> None:
+        """The same; also when a node has long been silent about a pod that it was to end."""
+        ending = [self._pods[uid] for uid in self._existing - self._silent]
+        ending = [pod for pod in ending if is_deleted(pod) and not is_over(pod)]
+        if not ending:
+            return await self.newer_than(version)
+        grace = max(pod["metadata"].get("deletionGracePeriodSeconds") or 0 for pod in ending)
+        try:
+            async with asyncio.timeout(grace + _SAID_WITHIN):
+                await self.newer_than(version)
+        except TimeoutError:
+            self._silent |= {pod["metadata"]["uid"] for pod in ending}
+            self._note_change()
+
     def take_job(self, job: Json, *, deleted: bool) -> None:
         """A Job as the server gave it, perhaps later than a newer one."""
         if self.job is None or resource_version(self.job) <= resource_version(job):
@@ -88,9 +110,12 @@ class JobState:
             self._existing.discard(uid)
         self._note_change()
 
-    def take_event(self, event: Json) -> None:
-        """An event about the Job."""
-        self._refusal = str(event.get("message") or "")
+    def take_warning(self, event: Json) -> None:
+        """An event about the Job or one of its pods."""
+        series = event.get("series") or {}
+        at = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
+        warned = Warned(str(event.get("message") or ""), time_of(at))
+        self._warnings[event["involvedObject"]["uid"]][event["reason"]] = warned
         self._note_change()
 
     def _note_change(self) -> None:
@@ -111,14 +136,18 @@ class JobStates:
         namespace = api.namespace
         self._jobs = Reflector(api, JOBS, namespace, owned, self._on_job)
         self._pods = Reflector(api, PODS, namespace, owned, self._on_pod)
-        self._events = Reflector(api, EVENTS, namespace, _REFUSALS, self._on_event)
+        self._events = Reflector(api, EVENTS, namespace, _ONLY_WARNINGS, self._on_event)
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
         """Begin to follow the cluster."""
-        for reflector in (self._jobs, self._pods, self._events):
-            task = asyncio.create_task(reflector.run(), name="reflector")
-            self._tasks.append(task)
+        for following in (self._jobs.run(), self._pods.run(), self._follow_events()):
+            self._tasks.append(asyncio.create_task(following, name="reflector"))
+
+    async def _follow_events(self) -> None:
+        # Events about jobs that are not known are dropped.
+        await self._jobs.synced.wait()
+        await self._events.run()
 
     async def close(self) -> None:
         """Stop following."""
@@ -175,9 +204,12 @@ class JobStates:
             self._take(name, pod, deleted=deleted, take=JobState.take_pod)
 
     def _on_event(self, event: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        state = self._states.get(event["involvedObject"]["name"])
-        if state is not None and not deleted:
-            state.take_event(event)
+        name = event["involvedObject"]["name"]
+        # A pod's name is its Job's, perhaps an index, and a suffix.
+        names = [name, *(name.rsplit("-", parts)[0] for parts in (1, 2))]
+        state = next((self._states[one] for one in names if one in self._states), None)
+        if state is not None and not deleted and event.get("reason") in WARNINGS:
+            state.take_warning(event)
 
     def _take(self, name: str, item: Json, *, deleted: bool, take: Any) -> None:
         state = self._states.setdefault(name, JobState())

@@ -294,7 +294,7 @@ class _Composer:
         made = dict(pod)
         for key in _CONTAINER_LISTS:
             if containers := _containers(pod, key):
-                made[key] = [self._secured(_with_image(container)) for container in containers]
+                made[key] = [self._secured(_told(_with_image(each))) for each in containers]
         if self._request.files:
             volume = {"name": _FILES, "secret": {"secretName": self._request.name}}
             made["volumes"] = [*(pod.get("volumes") or []), volume]
@@ -415,6 +415,11 @@ def _containers(pod: Json, key: str) -> list[Json]:
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
         raise InvalidInputError(f"`{key}` of the Kubernetes manifest must be a list of containers.")
     return value
+
+
+def _told(container: Json) -> Json:
+    # What a runtime says of an image that the node cannot execute is in the log alone.
+    return {"terminationMessagePolicy": "FallbackToLogsOnError", **container}
 
 
 def _with_image(container: Json) -> Json:

@@ -56,8 +56,9 @@ from agent.runners.kubernetes.manifest import (
     objects_of,
     selector,
 )
+from agent.runners.kubernetes.pending import Observed
 from agent.runners.kubernetes.policy import check_manifest
-from agent.runners.kubernetes.status import Observed, is_finished, progress_of, ran_since
+from agent.runners.kubernetes.status import is_finished, progress_of, ran_since
 from agent.runners.local import is_outdated, same_attempt
 
 T = TypeVar("T")
@@ -246,24 +247,17 @@ class KubernetesRunner:
                     last = progress
                     yield progress
                 if not isinstance(last, Ended):
-                    await state.newer_than(version)
+                    await state.news(version)
 
     async def _progress(self, name: str, state: JobState) -> Progress:
         progress = progress_of(state.observed)
         if not isinstance(progress, Ended):
             return Ended(_vanished(name)) if state.deleted else progress
-        if is_finished(state.observed.job):
-            if state.has_ended_pod:
-                return progress
+        if is_finished(state.observed.job) and not state.has_ended_pod:
             # Jobs and pods come by two watches, in any order.
             await self._answered(lambda: self._followed.list_pods(name))
             return progress_of(state.observed)
-        if not any("deletionTimestamp" in pod["metadata"] for pod in state.observed.pods):
-            return progress
-        # Whether what ended the pods was that somebody deleted the Job.
-        job = await self._answered(lambda: self._api.get(JOBS.path(self._namespace, name)))
-        is_deleted = job is None or "deletionTimestamp" in job["metadata"]
-        return Ended(_vanished(name)) if is_deleted else progress
+        return progress
 
     async def _answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """The answer to a call, however long the API server is away."""
@@ -433,7 +427,7 @@ def _has_ended(state: JobState) -> bool:
 def _is_news(progress: Progress, last: Progress | None) -> bool:
     match progress, last:
         case Pending(), Pending():
-            return (progress.cause, progress.message) != (last.cause, last.message)
+            return replace(progress, since=None) != replace(last, since=None)
         case Running(), Running():
             return False
         case _:

@@ -285,6 +285,30 @@ async def test_a_lost_job_follows_on_lost_and_one_that_its_engine_lost_also_retr
     assert (await world.item(item)).phase is phase
 
 
+@pytest.mark.parametrize(("retries", "attempts"), [(0, 6), (7, 8)])
+async def test_a_preempted_job_gets_new_attempts_at_once_within_bounds(
+    world: World, retries: int, attempts: int
+) -> None:
+    agent = await world.agent()
+    item = await world.submit({"retries": retries})
+    for number in range(1, attempts + 1):
+        claim = await agent.claim_one()
+        assert claim.lease.attempt == number
+        await agent.start(claim)
+        await agent.finish(claim, Phase.PREEMPTED, Cause.PREEMPTED, "preempted by another job")
+    assert (await world.item(item)).phase is Phase.PREEMPTED
+
+
+async def test_a_preempted_job_that_is_to_be_stopped_gets_no_new_attempt(world: World) -> None:
+    agent = await world.agent()
+    item = await world.submit()
+    claim = await agent.claim_one()
+    await agent.start(claim)
+    await world.plane.items.stop(world.me, item.id)
+    await agent.finish(claim, Phase.PREEMPTED, Cause.PREEMPTED, "preempted by another job")
+    assert (await world.item(item)).phase is Phase.PREEMPTED
+
+
 async def test_a_released_item_keeps_its_place_and_its_attempt(world: World) -> None:
     agent = await world.agent()
     first, _ = await world.submit(), await world.submit()

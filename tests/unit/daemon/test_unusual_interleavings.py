@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agent.config.execution import PendingTimeouts
 from agent.daemon import service
 from agent.daemon.journal import Journal
 from agent.model.capacity import Allocation, Capacity
@@ -101,13 +102,47 @@ async def test_a_pending_job_is_reported_and_started_when_it_runs(harness: Harne
 
 
 async def test_a_job_that_is_pending_for_too_long_never_runs(harness: Harness) -> None:
-    harness.limits = replace(harness.limits, pending=5.0)
+    harness.limits = replace(harness.limits, pending=PendingTimeouts(quota=5.0))
     harness.engine.default = Scenario(output=b"ran\n", pending=WAITING)
     item = harness.plane.submit({**IMAGE_JOB, "timeout": 1.0})
     async with harness.running():
         await harness.until_over(item)
+    assert item.outcome == Errored(
+        Cause.SCHEDULE_TIMEOUT,
+        "it did not run within 5.0 s (`pending_timeout.quota` of the agent): quota 'gpus' is "
+        "used up",
+    )
+    assert Phase.STARTED not in item.history
+
+
+async def test_each_reason_to_wait_has_its_own_limit(harness: Harness) -> None:
+    """The second one begins when the first one has ended."""
+    harness.limits = replace(harness.limits, pending=PendingTimeouts(quota=None, no_node=5.0))
+    harness.engine.default = Scenario(output=b"ran\n", pending=WAITING)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.plane_until(lambda: bool(item.activity) and "quota" in item.activity)
+        harness.engine.place(harness.name(item))
+        await harness.until_over(item)
     assert isinstance(item.outcome, Errored)
-    assert item.outcome.cause is Cause.SCHEDULE_TIMEOUT
+    assert "pending_timeout.no_node" in item.outcome.message
+
+
+@pytest.mark.parametrize("permanent", [True, False])
+async def test_an_error_that_lasts_ends_the_job_with_its_own_cause(
+    harness: Harness, permanent: bool
+) -> None:
+    cause = Cause.IMAGE_AUTH if permanent else Cause.IMAGE_UNAVAILABLE
+    error = Pending(cause, "the registry says no", permanent=permanent)
+    limit = None if permanent else 5.0
+    harness.limits = replace(harness.limits, pending=PendingTimeouts(image_error=limit))
+    harness.engine.default = Scenario(output=b"ran\n", pending=(error,))
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Errored)
+    assert item.outcome.cause is cause
+    assert item.outcome.message.endswith("the registry says no")
     assert Phase.STARTED not in item.history
 
 

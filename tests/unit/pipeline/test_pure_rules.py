@@ -257,12 +257,14 @@ def test_commands_that_nothing_can_be_started_with(overrides: dict[str, object])
             Errored(Cause.IMAGE_NOT_FOUND, "no such image"),
         ),
         (
-            Ending(None),
-            StoppedBy.PENDING_TIMEOUT,
-            Errored(
-                Cause.SCHEDULE_TIMEOUT,
-                "it did not begin to run within 5.0 s (`pending_timeout` of the agent)",
-            ),
+            Ending(None, cause=Cause.RUN_DEADLINE, message="`activeDeadlineSeconds` have passed"),
+            None,
+            Failed(Cause.RUN_DEADLINE, "`activeDeadlineSeconds` have passed; no exit code"),
+        ),
+        (
+            Ending(143, signal=15, message="its pod was deleted"),
+            None,
+            Failed(Cause.RUN_SIGNAL, "ended by signal 15; its pod was deleted", 143),
         ),
         (Ending(137, signal=9), None, Failed(Cause.RUN_SIGNAL, "ended by signal 9", 137)),
         (Ending(None), None, Lost(Cause.LOST_WORKLOAD, "it ended, and its exit code is not known")),

@@ -1,0 +1,80 @@
+"""Fields of Jobs and pods, as the Kubernetes API has them. Pure."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from agent.model.spec import Json
+
+_OVER: Final = frozenset({"Succeeded", "Failed"})
+
+
+def phase(pod: Json) -> str:
+    """`Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`."""
+    return str(status(pod).get("phase"))
+
+
+def is_over(pod: Json) -> bool:
+    """Whether none of its containers runs or will run again."""
+    return phase(pod) in _OVER
+
+
+def is_deleted(item: Json) -> bool:
+    """Whether somebody has asked for its deletion."""
+    return "deletionTimestamp" in item["metadata"]
+
+
+def status(item: Json) -> Json:
+    """The part that the cluster writes; may be empty."""
+    return item.get("status") or {}
+
+
+def condition(item: Json, kind: str, wanted: str = "True") -> Json | None:
+    """A condition with a status, if it has that."""
+    conditions: Sequence[Json] = status(item).get("conditions") or ()
+    return next(
+        (one for one in conditions if one["type"] == kind and one.get("status") == wanted), None
+    )
+
+
+def sentence(found: Json) -> str:
+    """A condition in words, without a full stop."""
+    return str(found.get("message") or found.get("reason") or "no reason given").strip(" .")
+
+
+def containers(pod: Json) -> Sequence[Any]:
+    """States of the containers proper."""
+    found: Sequence[Any] = status(pod).get("containerStatuses") or ()
+    return found
+
+
+def init_containers(pod: Json) -> list[Json]:
+    """States of the init containers that end before the others begin, in their order."""
+    specs = pod["spec"].get("initContainers") or ()
+    sidecars = {one["name"] for one in specs if one.get("restartPolicy") == "Always"}
+    found = status(pod).get("initContainerStatuses") or ()
+    return [one for one in found if one["name"] not in sidecars]
+
+
+def state(container: Json, kind: str) -> Json | None:
+    """`waiting`, `running` or `terminated`, if it is that."""
+    found: Json | None = (container.get("state") or {}).get(kind)
+    return found
+
+
+def first_start(pod: Json) -> datetime | None:
+    """When a container of it first ran; init containers do not count."""
+    times = [
+        time
+        for container in containers(pod)
+        for kind in ("running", "terminated")
+        if (time := time_of((state(container, kind) or {}).get("startedAt")))
+        # 1970 stands for a container that could not be started.
+        and time.timestamp() > 0
+    ]
+    return min(times, default=None)
+
+
+def time_of(text: str | None) -> datetime | None:
+    """An RFC 3339 time."""
+    return datetime.fromisoformat(text) if text else None
