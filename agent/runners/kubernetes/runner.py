@@ -307,7 +307,8 @@ class KubernetesRunner:
                 await self._api.delete(PODS.path(self._namespace, pod), options)
             try:
                 async with asyncio.timeout(grace + _GONE_WITHIN):
-                    while state.running_pods or (never_ran and not state.deleted):
+                    # Why a deleted pod ended is for the Job's controller to say.
+                    while state.running_pods or not _is_settled(state, never_ran=never_ran):
                         await state.newer_than(state.version)
             except TimeoutError:
                 message = f"The pods of the Job '{workload.name}' do not end."
@@ -422,6 +423,10 @@ def _started_pod(state: JobState) -> Json | None:
 
 def _has_ended(state: JobState) -> bool:
     return state.deleted or isinstance(progress_of(state.observed), Ended)
+
+
+def _is_settled(state: JobState, *, never_ran: bool) -> bool:
+    return state.deleted or (not never_ran and is_finished(state.observed.job))
 
 
 def _is_news(progress: Progress, last: Progress | None) -> bool:
