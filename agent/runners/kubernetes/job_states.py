@@ -15,11 +15,13 @@ import structlog
 
 from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE
+from agent.ports.runner import Ended
 from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi, ClusterUnreachableError
 from agent.runners.kubernetes.manifest import selector
-from agent.runners.kubernetes.objects import is_deleted, is_over, time_of
+from agent.runners.kubernetes.objects import has_terminated, is_deleted, is_over, time_of
 from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
 from agent.runners.kubernetes.reflector import Reflector, resource_version
+from agent.runners.kubernetes.status import progress_of
 from agent.system.tasks import cancel_task
 
 #: Label that the Job controller gives to pods.
@@ -61,6 +63,24 @@ class JobState:
         """Names of its pods that exist and have not ended."""
         existing = (self._pods[uid] for uid in self._existing)
         return [pod["metadata"]["name"] for pod in existing if not is_over(pod)]
+
+    @property
+    def has_finished(self) -> bool:
+        """Whether the job has ended, or was deleted."""
+        return self.deleted or isinstance(progress_of(self.observed), Ended)
+
+    def pod(self, uid: str) -> Json:
+        """One of its pods as it was last seen."""
+        return self._pods[uid]
+
+    def exists(self, uid: str) -> bool:
+        """Whether a pod is still in the cluster."""
+        return uid in self._existing
+
+    def has_ended(self, uid: str, container: str) -> bool:
+        """Whether a container of a pod was seen to end, for good."""
+        pod = self._pods.get(uid)
+        return pod is None or is_over(pod) or has_terminated(pod, container)
 
     @property
     def has_ended_pod(self) -> bool:

@@ -51,9 +51,44 @@ def containers(pod: Json) -> Sequence[Any]:
 def init_containers(pod: Json) -> list[Json]:
     """States of the init containers that end before the others begin, in their order."""
     specs = pod["spec"].get("initContainers") or ()
-    sidecars = {one["name"] for one in specs if one.get("restartPolicy") == "Always"}
+    sidecars = {one["name"] for one in specs if _restarts(one)}
     found = status(pod).get("initContainerStatuses") or ()
     return [one for one in found if one["name"] not in sidecars]
+
+
+def all_containers(pod: Json) -> list[str]:
+    """Names of the containers of a pod, init containers first, also of those not started."""
+    spec = pod["spec"]
+    found = (*(spec.get("initContainers") or ()), *spec["containers"])
+    return [container["name"] for container in found]
+
+
+def started_containers(pod: Json) -> list[str]:
+    """Names of the containers that run or ran, init containers first."""
+    return [
+        name
+        for name, states in _states_by_name(pod).items()
+        if states.keys() & {"running", "terminated"}
+    ]
+
+
+def has_terminated(pod: Json, name: str) -> bool:
+    """Whether a container has ended, where its pod starts none again."""
+    restarts = {one["name"] for one in pod["spec"].get("initContainers") or () if _restarts(one)}
+    never = pod["spec"].get("restartPolicy") == "Never" and name not in restarts
+    return never and "terminated" in _states_by_name(pod).get(name, {})
+
+
+def _restarts(init_container: Json) -> bool:
+    return init_container.get("restartPolicy") == "Always"
+
+
+def _states_by_name(pod: Json) -> dict[str, Json]:
+    return {
+        one["name"]: {**(one.get("lastState") or {}), **(one.get("state") or {})}
+        for kind in ("initContainerStatuses", "containerStatuses")
+        for one in status(pod).get(kind) or ()
+    }
 
 
 def state(container: Json, kind: str) -> Json | None:

@@ -46,8 +46,8 @@ from agent.runners.kubernetes.api import (
     ClusterApi,
     ClusterUnreachableError,
 )
+from agent.runners.kubernetes.job_log import JobLog
 from agent.runners.kubernetes.job_states import NAME_OF_JOB, JobState, JobStates, listed
-from agent.runners.kubernetes.logs import ContainerLog
 from agent.runners.kubernetes.manifest import (
     CREATED_AS,
     ManifestSettings,
@@ -274,18 +274,7 @@ class KubernetesRunner:
         async with self._followed.following(workload.name) as state:
             if state is None:
                 return
-            while (pod := _started_pod(state)) is None:
-                version = state.version
-                if _has_ended(state):
-                    return
-                await state.newer_than(version)
-            log = ContainerLog(
-                self._api,
-                self._namespace,
-                pod["metadata"]["name"],
-                pod["spec"]["containers"][0]["name"],
-                lambda: _has_ended(state),
-            )
+            log = JobLog(self._api, self._namespace, workload.name, state)
             async with aclosing(log.pieces(position)) as pieces:
                 async for piece in pieces:
                     yield piece
@@ -294,7 +283,7 @@ class KubernetesRunner:
         """See the port. The kubelet sends SIGTERM, then SIGKILL after `grace` seconds."""
         path = JOBS.path(self._namespace, workload.name)
         async with self._followed.following(workload.name) as state:
-            if state is None or (_has_ended(state) and not state.running_pods):
+            if state is None or (state.has_finished and not state.running_pods):
                 return
             # Its controller must not replace what is deleted.
             await self._api.patch(path, {"spec": {"backoffLimit": 0}})
@@ -413,16 +402,6 @@ class KubernetesRunner:
             message = "KubernetesRunner is used outside its `async with`, or for a preview."
             raise RuntimeError(message)
         return self._states
-
-
-def _started_pod(state: JobState) -> Json | None:
-    job = state.observed.job
-    pods = state.observed.pods
-    return next((pod for pod in pods if ran_since(Observed(job, (pod,)))), None)
-
-
-def _has_ended(state: JobState) -> bool:
-    return state.deleted or isinstance(progress_of(state.observed), Ended)
 
 
 def _is_settled(state: JobState, *, never_ran: bool) -> bool:

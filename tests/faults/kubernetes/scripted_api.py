@@ -71,6 +71,8 @@ class ScriptedApi:
         self.opened: dict[str, asyncio.Queue[Stream]] = {}
         #: Decides about a request before anything else does.
         self.intercept: Callable[[web.Request], Answer | None] = lambda _: None
+        #: Stamped lines by pod and container: what a log has now, unless it is streamed.
+        self.logs: dict[tuple[str, str], bytes] = {}
         self._streams: list[Stream] = []
         self.url = ""
 
@@ -124,6 +126,9 @@ class ScriptedApi:
             text = answer.body if isinstance(answer.body, str) else json.dumps(answer.body)
             return web.Response(status=answer.status, text=text, headers=answer.headers)
         plural = request.path.rpartition("/")[2]
+        source = (request.path.split("/")[-2], request.query.get("container", ""))
+        if plural == "log" and source in self.logs:
+            return web.Response(body=_since(self.logs[source], request.query.get("sinceTime", "")))
         if request.query.get("watch") or plural == "log":
             return await self._stream(request, plural)
         if plural in self.objects:
@@ -157,6 +162,12 @@ class ScriptedApi:
             for stream in self._streams:
                 stream.over.set()
             await runner.cleanup()
+
+
+def _since(log: bytes, stamp: str) -> bytes:
+    """The lines from a whole second on, as a kubelet gives them."""
+    lines = log.splitlines(keepends=True)
+    return b"".join(line for line in lines if line[:19].decode() >= stamp.removesuffix("Z"))
 
 
 def kubeconfig(path: Path, url: str, user: Json | None = None) -> KubernetesRunnerConfig:
