@@ -8,10 +8,13 @@ The probe prints what it finds as single characters (see `PROBE`), because the v
 would be masked. Attacks by a kind of input stand under its heading.
 """
 
+import asyncio
 import base64
 import json
 import shlex
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -20,7 +23,9 @@ import pytest_asyncio
 
 from tests.e2e.conftest import QUICK, free_port
 from tests.e2e.harness.shared_machine import PROBE, SharedMachine, shared_machine
+from tests.e2e.harness.token_attacks import Targets, caller, gave
 from tests.infrastructure.state import Facts
+from tests.integration.control_wire.wire import Caller
 
 pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 
@@ -28,7 +33,8 @@ pytestmark = [pytest.mark.docker, pytest.mark.asyncio(loop_scope="module")]
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(services: Facts) -> AsyncIterator[SharedMachine]:
     assert services.docker is not None
-    settings = QUICK | {"control": QUICK["control"] | {"port": free_port()}}
+    control = {"port": free_port(), "token_grace": "5s"}
+    settings = QUICK | {"control": QUICK["control"] | control}
     async with shared_machine(settings, services.docker.shell_image) as machine:
         yield machine
 
@@ -300,3 +306,76 @@ async def test_her_key_reads_no_log_of_alices(machine: SharedMachine, channel: s
             path = f"/launch/items/{item}/attempts/1/logs/{channel}"
             async with session.get(path, headers={"Authorization": f"Basic {basic}"}) as answer:
                 assert answer.status == 404, await answer.text()
+
+
+# ------------------------------------------------------------------ the API, with a run token
+
+
+@dataclass
+class Thief:
+    """A job of mallory's that runs and has given its token away."""
+
+    job: Caller
+    targets: Targets
+    item: str
+    run_name: str
+    #: The job ends when it is gone.
+    place: Path
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def thief(shared: SharedMachine) -> AsyncIterator[Thief]:
+    launch = shared.mallory.launch
+    await launch("queue", "create", "idle", "-r", "local-container")
+    folder = shared.root / "tokens"
+    folder.mkdir()
+    folder.chmod(0o777)
+    place = folder / "token"
+    code = shared.code(
+        job__sh='umask 0; printf %s "$WANDB_API_KEY" > "$1.new"; mv "$1.new" "$1"\n'
+        'while [ -e "$1" ]; do sleep 0.1; done\n'
+    )
+    words = ("-u", str(code), "-E", f"sh job.sh {place}")
+    async with aiohttp.ClientSession() as http, asyncio.timeout(300):
+        owner, alice = (caller(shared.url, http, one.key) for one in (shared.mallory, shared.alice))
+        targets = await Targets.make(owner, alice, "idle")
+        item = (await launch("submit", "-q", "processes", "--json", *words)).json()["id"]
+        while not place.exists():
+            await asyncio.sleep(0.1)
+        run_name = (await launch("item", "show", item, "--json")).json()["runName"]
+        yield Thief(caller(shared.url, http, place.read_text()), targets, item, run_name, place)
+        place.unlink(missing_ok=True)
+        await launch("item", "logs", item, "--follow")
+
+
+async def test_a_run_token_opens_nothing_but_its_own_run(thief: Thief) -> None:
+    own = {"e": "mallory", "p": "default", "n": thief.run_name}
+    document = (
+        "mutation ($e: String, $p: String, $n: String) { upsertBucket(input: {entityName: $e, "
+        'modelName: $p, name: $n, notes: "mine"}) { bucket { name } } }'
+    )
+    assert gave(await thief.job.ask(document, **own)), "else refusals would prove nothing"
+    before = await thief.targets.state()
+    for what, attack in thief.targets.documents().items():
+        answer = await thief.job.ask(attack)
+        assert not gave(answer), (what, answer)
+    for what, (method, path) in thief.targets.routes().items():
+        status = await thief.job.status(method, path, json={"files": {}})
+        assert status in {401, 403, 404}, (what, status)
+    assert await thief.targets.state() == before
+
+
+async def test_a_run_token_ends_with_its_attempt_and_the_grace(thief: Thief) -> None:
+    """The last test of this token: its job ends here."""
+    thief.place.unlink()
+    async with asyncio.timeout(120):
+        while (
+            await thief.job.status("POST", "/graphql", json={"query": "{ viewer { id } }"}) != 401
+        ):
+            await asyncio.sleep(0.2)
+    shown = await thief.targets.owner.data(
+        "query ($i: ID!) { launchItem(id: $i) { phase } }", i=thief.item
+    )
+    assert shown["launchItem"]["phase"] == "SUCCEEDED"
+    stream = f"/files/mallory/default/{thief.run_name}/file_stream"
+    assert await thief.job.status("POST", stream, json={"files": {}}) == 401

@@ -27,6 +27,7 @@ class Upload:
     metadata: dict[str, Any] = field(default_factory=dict)
     run: str | None = None
     parts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    place: dict[str, str] = field(default_factory=lambda: dict(PLACE))
     id: str = ""
     state: str = ""
     latest: dict[str, Any] | None = None
@@ -46,7 +47,7 @@ class Upload:
 
     async def create(self) -> "Upload":
         wanted = {
-            **PLACE,
+            **self.place,
             "artifactTypeName": self.type,
             "artifactCollectionName": self.name,
             "digest": manifest_digest(self.digests),
@@ -100,7 +101,7 @@ class Upload:
     async def send_manifest(self) -> None:
         text = self.manifest()
         asked = {
-            **PLACE,
+            **self.place,
             "artifactID": self.id,
             "name": "wandb_manifest.json",
             "runName": "r",
