@@ -140,7 +140,7 @@ class Accounts(Authenticator):
     @_changes_access
     @audited("user.disable")
     def disable_user(self, tx: Tx, principal: Principal, name: str) -> UserRecord:
-        """End all keys and sessions of a user at once, until the user is enabled again.
+        """End all keys and browser sessions of a user at once, until the user is enabled again.
 
         Its waiting items are refused when an agent would get them, and its run tokens end.
 
@@ -453,7 +453,7 @@ def _administered_teams(tx: Tx, principal: Principal) -> list[str]:
 
 
 def _require_fresh_sign_in(tx: Tx, principal: Principal) -> None:
-    """What gives lasting access takes a key, or a session that has just begun.
+    """What gives lasting access takes a key, or a browser session that has just begun.
 
     A stolen cookie alone would otherwise become a key, a user or a member that outlives it.
     """

@@ -30,6 +30,9 @@ from agent.model.errors import ConflictError, InvalidInputError, PermissionDenie
 from agent.model.phase import MAY_RUN, UNSTARTED_HELD, Phase
 from agent.model.protocol import AgentRegistration
 
+_MAX_WAIT_SECONDS: Final = 30.0
+_MAX_NAME_CHARS: Final = 128
+
 
 @dataclass(frozen=True, slots=True)
 class AgentWithItems:
@@ -37,10 +40,6 @@ class AgentWithItems:
 
     agent: AgentRecord
     held: tuple[ClaimRecord, ...]
-
-
-_MAX_WAIT_SECONDS: Final = 30.0
-_MAX_NAME_CHARS: Final = 128
 
 
 class Agents(Service):
@@ -63,7 +62,7 @@ class Agents(Service):
             PermissionDeniedError: the key may not serve a queue.
             InvalidInputError: no queue, a malformed name, no resource.
         """
-        _check(registration)
+        _check_registration(registration)
         entity = self._context.existing_entity(tx, principal, registration.entity, Action.RUN_AGENT)
         # Locked, so that two registrations cannot take one name.
         accounts.entity(tx, entity, lock=True)
@@ -215,7 +214,7 @@ def agent_record(tx: Tx, context: ServiceContext, agent_id: str) -> AgentRecord:
     return agents.records(tx, rows, context.config.agent_timeout)[0]
 
 
-def _check(registration: AgentRegistration) -> None:
+def _check_registration(registration: AgentRegistration) -> None:
     if not 0 < len(registration.name) <= _MAX_NAME_CHARS:
         raise InvalidInputError(f"'{registration.name}' cannot be the name of an agent.")
     if not registration.identity or not registration.session:

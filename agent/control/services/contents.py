@@ -1,4 +1,4 @@
-"""The database's half of contents: which bytes are stored, and under which keys."""
+"""Which contents are stored, and under which keys; the bytes are in `control/files`."""
 
 import asyncio
 from collections import Counter
@@ -73,7 +73,7 @@ class Contents(Service):
         contents.save(tx, new)
         found = _stored(tx, new)
         # After a commit whose answer was lost the same contents come again.
-        inserted = {each.key for place, each in found.items() if place not in known}
+        inserted = {each.key for key, each in found.items() if key not in known}
         _count(tx, [each for each in new if each.key in inserted], 1)
         return found
 

@@ -41,7 +41,7 @@ class Situation:
     #: What is free now, by agent id, of agents that report a capacity.
     free: Mapping[str, Capacity] = field(default_factory=dict)
     #: Why a queued item that an agent had leased is back on its queue.
-    returned: str | None = None
+    why_requeued: str | None = None
 
 
 def explain(item: ItemRecord, situation: Situation) -> Explanation:
@@ -86,8 +86,8 @@ def _queued(item: ItemRecord, situation: Situation) -> Explanation:
     if item.lease_losses:
         lost = f"Agents that were lost while they prepared it: {item.lease_losses}."
         details.append(lost)
-    if situation.returned:
-        details.append(f"It is back on its queue: {situation.returned.rstrip('.')}.")
+    if situation.why_requeued:
+        details.append(f"It is back on its queue: {situation.why_requeued.rstrip('.')}.")
     if situation.queue is not None and situation.queue.paused:
         return _explanation(item, Cause.SCHEDULE_PAUSED, details)
     if item.not_before is not None:

@@ -10,7 +10,7 @@ from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.queues import queue_on_demand, unsaved_queue
 from agent.control.services.schema_checks import Passed
 from agent.control.services.spec_layers import check_priority
-from agent.control.services.submission import insert, made_before, prepare, recompose
+from agent.control.services.submission import insert, item_of_key, prepare, recompose
 from agent.control.services.transitions import add_event, reopen, request_stop
 from agent.control.store import agents, history, idempotency, items, projects, queues
 from agent.control.store.history import AttemptRecord, EventRecord
@@ -29,7 +29,7 @@ class Items(Service):
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         #: By entity: how many more submissions pass before its waiting items are counted again.
-        self._uncounted: dict[str, int] = {}
+        self._submissions_before_count: dict[str, int] = {}
 
     async def submit(self, principal: Principal, submission: Submission) -> ItemRecord:
         """Put one item on a queue.
@@ -52,7 +52,7 @@ class Items(Service):
         self, tx: Tx, principal: Principal, submission: Submission, passed: Passed
     ) -> ItemRecord:
         entity = self._context.existing_entity(tx, principal, submission.entity, Action.SUBMIT)
-        item_id = made_before(tx, entity, submission)
+        item_id = item_of_key(tx, entity, submission)
         if item_id is None:
             self._check_waiting(tx, entity)
             queue = queue_on_demand(tx, self._context, principal, entity, submission.queue)
@@ -74,17 +74,17 @@ class Items(Service):
         Raises:
             ConflictError
         """
-        most = self._context.config.max_waiting
-        left = self._uncounted.get(entity, 0)
+        limit = self._context.config.max_waiting
+        left = self._submissions_before_count.get(entity, 0)
         if not left:
-            if items.queued_in(tx, entity, most) >= most:
+            if items.queued_in(tx, entity, limit) >= limit:
                 raise ConflictError(
-                    f"{most} items of '{entity}' are waiting, and more are not accepted.",
+                    f"{limit} items of '{entity}' are waiting, and more are not accepted.",
                     hint="Wait until some have started, or stop some; "
                     "`control.max_waiting` is the limit.",
                 )
-            left = max(1, most // 100)
-        self._uncounted[entity] = left - 1
+            left = max(1, limit // 100)
+        self._submissions_before_count[entity] = left - 1
 
     async def dry_run(
         self, principal: Principal, submission: Submission, job_file: Json | None = None
@@ -198,12 +198,12 @@ class Items(Service):
         serving = agents.records(tx, rows, self._context.config.agent_timeout)
         ahead = items.count_ahead(tx, item) if item.phase is Phase.QUEUED else 0
         free = {one.id: _free(tx, one.id, one.capacity) for one in serving if one.capacity}
-        queue, returned = queues.by_id(tx, item.queue_id), history.why_queued_again(tx, item)
-        return Situation(queue, serving, ahead, free, returned)
+        queue, why = queues.by_id(tx, item.queue_id), history.why_requeued(tx, item)
+        return Situation(queue, serving, ahead, free, why)
 
     @write
     def stop(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
-        """Stop at once what is queued; ask the holder of anything else. Legal twice."""
+        """Stop at once what is queued; ask the agent that holds anything else. Idempotent."""
         row = self._context.item_to_change(tx, principal, item_id)
         request_stop(tx, row, principal.name)
         return self._context.item(tx, principal, item_id)

@@ -264,7 +264,7 @@ class Leases(Service):
         exit_code: int | None = None,
         facts: Json | None = None,
     ) -> LeaseStatus:
-        """Store the outcome. The retry policy may open a new attempt.
+        """Store the outcome. `retries` or `on_lost` of the item may open a new attempt.
 
         Repeating an identical report returns HELD.
 

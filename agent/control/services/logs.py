@@ -95,7 +95,7 @@ class AttemptLogs(Service):
         return LogState(end, Phase(row.phase) in TERMINAL)
 
     def _attempt(self, tx: Tx, principal: Principal, item_id: str, number: int) -> AnyRow:
-        row = history.placed_attempt(tx, item_id, number)
+        row = history.attempt_with_item(tx, item_id, number)
         if row is None or not self._context.policy.allows(principal, row.entity, Action.READ):
             raise no_such_item(item_id)
         if row.number is None:
@@ -118,7 +118,7 @@ class AttemptLogs(Service):
         complete = []
         added: Counter[str] = Counter()
         for (item_id, number, channel), end in ends.items():
-            row = history.placed_attempt(tx, item_id, number)
+            row = history.attempt_with_item(tx, item_id, number)
             if row is None or row.number is None:
                 complete.append((item_id, number, channel))
                 continue

@@ -128,13 +128,13 @@ class Queues(Service):
         found = queues.by_name(tx, owner, name)
         if mode == "CREATE" or (mode == "EITHER" and found is None):
             config, variables = values.get("config", {}), values.get("template_variables", {})
-            _refuse(template_problems(config, variables))
+            _refuse_problems(template_problems(config, variables))
             return insert_queue(tx, owner, check_queue_name(name), principal.name, values)
         current = found or self._context.queue(tx, owner, name)
         template = values.get("config", current.config)
         parse_config(template, values["resource"])
         variables = values.get("template_variables", current.template_variables)
-        _refuse(template_problems(template, variables))
+        _refuse_problems(template_problems(template, variables))
         _change(tx, current, values)
         return self._context.queue(tx, owner, name)
 
@@ -329,7 +329,7 @@ def _columns(
     return given
 
 
-def _refuse(problems: tuple[str, ...]) -> None:
+def _refuse_problems(problems: tuple[str, ...]) -> None:
     if problems:
         hint = "Declare what is used, and use what is declared."
         raise InvalidInputError(" ".join(problems), hint=hint)

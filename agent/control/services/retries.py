@@ -15,7 +15,7 @@ _MAX_DELAY_SECONDS: Final = 300.0
 
 
 def may_retry(item: AnyRow, phase: Phase, cause: Cause) -> bool:
-    """Whether policy opens a new attempt; never against a stop request.
+    """Whether the item gets another attempt; never after a stop request.
 
     Preempted ones always get one. `on_lost` decides about lost ones, `retries` about
     infrastructure causes; `LOST_ENGINE` counts as one of these, although its phase is LOST.

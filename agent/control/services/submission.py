@@ -193,8 +193,8 @@ def insert(
     return item_id
 
 
-def made_before(tx: Tx, entity: str, wanted: Submission) -> str | None:
-    """The item that this idempotency key made; `None` reserves the key."""
+def item_of_key(tx: Tx, entity: str, wanted: Submission) -> str | None:
+    """The item that was made with the submission's idempotency key; else reserves the key."""
     key = wanted.idempotency_key
     if key is None:
         return None

@@ -172,7 +172,7 @@ def end(
 def _retry(tx: Tx, row: AnyRow, phase: Phase) -> None:
     """Open an attempt by the item's `retries` or `on_lost`, after the delay of `retry_delay`."""
     number = row.retried + 1
-    text = f"retried by policy, retry {number}"
+    text = f"automatic retry {number}"
     delay = retry_delay(phase, number)
     if delay is None:
         reopen(tx, row, text, retried=number)

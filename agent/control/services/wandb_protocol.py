@@ -93,12 +93,13 @@ class WandbProtocol(Service):
         expired = row.lease_expires_at is not None and row.lease_expires_at < tx.now
         if phase is not Phase.LEASED or expired or row.stop_requested:
             return False
-        actor = row.agent_name
-        move(tx, row, Phase.PREPARING, actor=actor, text="acknowledged")
         # A pop that named no agent cannot be renewed by heartbeats, so it must not expire.
         expires_at = None if row.agent_id is None else tx.now + self._context.config.agent_timeout
         changes = {"run_name": run_name, "lease_expires_at": expires_at}
-        move(tx, items.require(tx, row.id), Phase.PERMITTED, actor=actor, changes=changes)
+        move(
+            tx, row, Phase.PERMITTED, through=Phase.PREPARING,
+            actor=row.agent_name, text="acknowledged", changes=changes,
+        )  # fmt: skip
         return True
 
     @write

@@ -54,7 +54,7 @@ _CHANGE_ATTEMPT: Final = update(attempts).where(
     attempts.c.item_id == bindparam("of_item"), attempts.c.number == bindparam("of_number")
 )
 _NEW_EVENT: Final = insert(events)
-_PLACED: Final = (
+_ATTEMPT_WITH_ITEM: Final = (
     select(items.c.entity, items.c.attempt.label("last"), attempts)
     .join_from(
         items,
@@ -107,12 +107,12 @@ def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     return tx.one(_ATTEMPT, item=item_id, nth=number)
 
 
-def placed_attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
+def attempt_with_item(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     """An attempt with its item's `entity` and `last` attempt; `None` without that item.
 
     Where there is no such attempt, its `number` is `None`.
     """
-    return tx.one(_PLACED, item=item_id, nth=number)
+    return tx.one(_ATTEMPT_WITH_ITEM, item=item_id, nth=number)
 
 
 def require_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
@@ -153,7 +153,7 @@ def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
     )
 
 
-def why_queued_again(tx: Tx, item: ItemRecord) -> str | None:
+def why_requeued(tx: Tx, item: ItemRecord) -> str | None:
     """Text of the event that put a leased item back on its queue; `None` if there is none."""
     if item.phase is not Phase.QUEUED or not item.epoch:
         return None

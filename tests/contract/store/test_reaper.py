@@ -108,7 +108,7 @@ async def test_tries_after_an_error_wait_longer_each_time(world: World) -> None:
         await world.pass_time(1)
     await agent.claim_one()
     told = [event.text for event in await world.plane.items.events(world.me, item.id)]
-    assert "retried by policy, retry 2, after 10 s" in told
+    assert "automatic retry 2, after 10 s" in told
 
 
 async def test_an_item_that_waits_holds_up_nobody(world: World) -> None:
