@@ -249,7 +249,7 @@ async def test_reaping_goes_on_after_a_round_that_failed(world: World, monkeypat
         loop.cancel()
         with pytest.raises(asyncio.CancelledError):
             await loop
-    finished = [entry for entry in logged if entry["event"] == "leases expired"]
+    finished = [entry for entry in logged if entry["event"] == "leases or runs expired"]
     assert [entry["requeued"] for entry in finished] == [1]
 
 
