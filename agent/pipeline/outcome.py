@@ -34,7 +34,13 @@ _LOST: Final = frozenset(
 )
 #: The job ran, and ended like this.
 _FAILED: Final = frozenset(
-    {Cause.RUN_OUT_OF_MEMORY, Cause.RUN_EVICTED, Cause.RUN_DEADLINE, Cause.DISK_FULL}
+    {
+        Cause.RUN_OUT_OF_MEMORY,
+        Cause.RUN_EVICTED,
+        Cause.RUN_EXIT_CODE,
+        Cause.RUN_DEADLINE,
+        Cause.DISK_FULL,
+    }
 )
 #: As shells and engines report SIGKILL.
 _KILLED: Final = 128 + signal.SIGKILL

@@ -14,6 +14,7 @@ from typing import Final
 from agent.model.spec import Json
 from agent.ports.runner import LOG_START, MAYBE_MISSING, LogPiece, LogPosition
 from agent.runners.kubernetes.api import ClusterApi
+from agent.runners.kubernetes.custom_status import Stage, custom_status, is_custom
 from agent.runners.kubernetes.job_states import JobState
 from agent.runners.kubernetes.logs import Container, ContainerLog
 from agent.runners.kubernetes.objects import all_containers, started_containers
@@ -77,12 +78,16 @@ class JobLog:
 
 
 def _has_many_pods(job: Json) -> bool:
+    if is_custom(job):
+        return True  # how many its operator makes is not known
     spec = job["spec"]
     one = spec.get("parallelism", 1) == 1 and spec.get("completions", 1) == 1
     return not one or spec.get("backoffLimit") != 0 or "podFailurePolicy" in spec
 
 
 def _has_run(job: Json) -> bool:
+    if is_custom(job):
+        return custom_status(job).stage >= Stage.RUNNING
     status = job.get("status") or {}
     return any(status.get(count) for count in ("active", "succeeded", "failed"))
 

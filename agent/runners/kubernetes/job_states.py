@@ -1,31 +1,43 @@
 """What the watches of the cluster have shown of each job.
 
-Jobs, pods and events of all attempts are followed by one watch each. A job's state is kept until
-it was deleted and nobody follows it any more; the last state of its pods stays with it, since
-they say how it ended.
+A job is a Job or a custom resource. All attempts are followed by one watch of each kind, of pods
+and of events. A job's state is kept until it was deleted and nobody follows it any more; the last
+state of its pods stays with it, since they say how it ended.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
 
 from agent.model.spec import Json
-from agent.model.work import LABEL_CONTROL_PLANE
+from agent.model.work import (
+    LABEL_ATTEMPT,
+    LABEL_CONTROL_PLANE,
+    LABEL_ITEM,
+    lease_from_labels,
+    workload_name,
+)
 from agent.ports.runner import Ended
-from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi, ClusterUnreachableError
-from agent.runners.kubernetes.manifest import selector
+from agent.runners.kubernetes.api import (
+    EVENTS,
+    JOBS,
+    PODS,
+    SECRETS,
+    ClusterApi,
+    ClusterUnreachableError,
+    Kind,
+)
+from agent.runners.kubernetes.manifest import kind_in, selector
 from agent.runners.kubernetes.objects import has_terminated, is_deleted, is_over, time_of
 from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
 from agent.runners.kubernetes.reflector import Reflector, resource_version
 from agent.runners.kubernetes.status import progress_of
 from agent.system.tasks import cancel_task
 
-#: Label that the Job controller gives to pods.
-NAME_OF_JOB: Final = "batch.kubernetes.io/job-name"
 _ONLY_WARNINGS: Final = {"fieldSelector": "type=Warning"}
 #: Seconds for a node to say that a deleted pod has ended, beyond its grace.
 _SAID_WITHIN: Final = 20.0
@@ -154,20 +166,35 @@ class JobStates:
         self._states: dict[str, JobState] = {}
         owned = {"labelSelector": selector(control_plane_id)}
         namespace = api.namespace
-        self._jobs = Reflector(api, JOBS, namespace, owned, self._on_job)
         self._pods = Reflector(api, PODS, namespace, owned, self._on_pod)
         self._events = Reflector(api, EVENTS, namespace, _ONLY_WARNINGS, self._on_event)
+        #: Of Jobs, and of each kind of custom resource that a job had.
+        self._workloads: dict[Kind, Reflector] = {}
+        #: Kinds of jobs that are no Jobs, by name.
+        self._kinds: dict[str, Kind] = {}
         self._tasks: list[asyncio.Task[None]] = []
 
     def open(self) -> None:
         """Begin to follow the cluster."""
-        for following in (self._jobs.run(), self._pods.run(), self._follow_events()):
-            self._tasks.append(asyncio.create_task(following, name="reflector"))
+        self._follow_kind(JOBS)
+        for following in (self._pods.run(), self._follow_events()):
+            self._run(following)
 
     async def _follow_events(self) -> None:
         # Events about jobs that are not known are dropped.
-        await self._jobs.synced.wait()
+        await self._follow_kind(JOBS).synced.wait()
         await self._events.run()
+
+    def _follow_kind(self, kind: Kind) -> Reflector:
+        if kind not in self._workloads:
+            owned = {"labelSelector": selector(self._control_plane_id)}
+            reflector = Reflector(self._api, kind, self._api.namespace, owned, self._on_job)
+            self._workloads[kind] = reflector
+            self._run(reflector.run())
+        return self._workloads[kind]
+
+    def _run(self, following: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(following, name="reflector"))
 
     async def close(self) -> None:
         """Stop following."""
@@ -188,24 +215,42 @@ class JobStates:
             state.followers -= 1
             self._drop_if_gone(name, state)
 
+    def kind(self, name: str) -> Kind:
+        """The kind of a job that was created or found."""
+        return self._kinds.get(name, JOBS)
+
+    def set_kind(self, name: str, kind: Kind) -> None:
+        """Note the kind of a job, and follow all of that kind."""
+        if kind != JOBS:
+            self._kinds[name] = kind
+            self._follow_kind(kind)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of all jobs so far."""
+        return tuple(self._workloads)
+
+    def path(self, name: str) -> str:
+        """The path of a job that was created or found."""
+        return self.kind(name).path(self._api.namespace, name)
+
     def take_job(self, job: Json) -> None:
         """A Job that a call of ours has returned."""
-        self._jobs.add(job)
+        self._follow_kind(self.kind(job["metadata"]["name"])).add(job)
         self._on_job(job, False)
 
-    async def list_pods(self, name: str) -> None:
+    async def list_pods(self, state: JobState) -> None:
         """Ask for the pods of a job, which the watch of pods may show later than the Job's end."""
-        query = {"labelSelector": f"{NAME_OF_JOB}={name}"}
-        for pod in await listed(self._api, PODS.path(self._api.namespace), query):
+        for pod in await pods_of(self._api, state.observed.job):
             self._on_pod(pod, False)
 
     async def _appears(self, name: str, state: JobState) -> bool:
         # Without its pods, an ended Job would look as if they were gone.
         await self._pods.synced.wait()
-        await self._jobs.synced.wait()
+        await self._follow_kind(self.kind(name)).synced.wait()
         while state.job is None:
             try:
-                job = await self._api.get(JOBS.path(self._api.namespace, name))
+                job = await self._api.get(self.path(name)) or await self._find_custom(name)
             except ClusterUnreachableError as error:
                 structlog.get_logger().warning("a job is not found yet", error=str(error))
                 continue
@@ -215,11 +260,20 @@ class JobStates:
             self.take_job(job)
         return True
 
+    async def _find_custom(self, name: str) -> Json | None:
+        """A job that is no Job; its Secret says what it is."""
+        secret = await self._api.get(SECRETS.path(self._api.namespace, name))
+        kind = None if secret is None else kind_in(secret)
+        if kind is None or kind == self.kind(name):
+            return None
+        self.set_kind(name, kind)
+        return await self._api.get(self.path(name))
+
     def _on_job(self, job: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         self._take(job["metadata"]["name"], job, deleted=deleted, take=JobState.take_job)
 
     def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        name = (pod["metadata"].get("labels") or {}).get(NAME_OF_JOB)
+        name = job_of_pod(pod)
         if name is not None:
             self._take(name, pod, deleted=deleted, take=JobState.take_pod)
 
@@ -239,6 +293,24 @@ class JobStates:
     def _drop_if_gone(self, name: str, state: JobState) -> None:
         if state.is_gone and not state.followers and self._states.get(name) is state:
             del self._states[name]
+            self._kinds.pop(name, None)
+
+
+def job_of_pod(pod: Json) -> str | None:
+    """The name of the job that a pod belongs to, by the labels of its template."""
+    labels = pod["metadata"].get("labels") or {}
+    lease = lease_from_labels(labels)
+    if lease is None or LABEL_CONTROL_PLANE not in labels:
+        return None
+    return workload_name(labels[LABEL_CONTROL_PLANE], lease.item_id, lease.attempt)
+
+
+async def pods_of(api: ClusterApi, job: Json) -> list[Json]:
+    """All pods of a job, in the order of their creation."""
+    labels = job["metadata"]["labels"]
+    names = (LABEL_CONTROL_PLANE, LABEL_ITEM, LABEL_ATTEMPT)
+    query = {"labelSelector": ",".join(f"{name}={labels[name]}" for name in names)}
+    return await listed(api, PODS.path(api.namespace), query)
 
 
 async def listed(

@@ -23,6 +23,7 @@ from agent.model.redact import is_telling_name
 from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE
 from agent.ports.runner import RunRequest
+from agent.runners.kubernetes.api import Kind
 from agent.runners.kubernetes.policy import JOB_VERSIONS
 
 #: Key of the Secret under which the workload's manifest is.
@@ -31,6 +32,8 @@ MANIFEST_KEY: Final = "job.json"
 CREATED_AS: Final = "launch-agent/created-as"
 #: Annotation: the name that the manifest asked for.
 _NAME_ASKED: Final = "launch-agent/requested-name"
+#: Annotation of the Secret: path and plural of the workload's kind.
+_KIND: Final = "launch-agent/workload-kind"
 _FILES: Final = "launch-files"
 #: Bytes of all values of a Secret (Kubernetes' limit).
 _MAX_SECRET: Final = 1024 * 1024
@@ -75,8 +78,8 @@ class Objects:
     #: Its data are raw bytes.
     secret_data: dict[str, bytes] = field(repr=False)
 
-    def secret(self, request: RunRequest, namespace: str) -> Json:
-        """The body of the Secret.
+    def secret(self, request: RunRequest, namespace: str, kind: Kind) -> Json:
+        """The body of the Secret; `kind` is the workload's.
 
         Raises:
             InvalidInputError: environment and files are larger than a Secret may be.
@@ -95,7 +98,12 @@ class Objects:
             "kind": "Secret",
             "type": "Opaque",
             "immutable": True,
-            "metadata": {"name": request.name, "namespace": namespace, "labels": request.labels},
+            "metadata": {
+                "name": request.name,
+                "namespace": namespace,
+                "labels": request.labels,
+                "annotations": {_KIND: f"{kind.prefix} {kind.plural}"},
+            },
             "data": {key: base64.b64encode(value).decode() for key, value in data.items()},
         }
 
@@ -117,6 +125,12 @@ def manifest_in(secret: Json) -> Json:
     metadata = found["metadata"]
     metadata["annotations"] = {**metadata["annotations"], CREATED_AS: secret["metadata"]["uid"]}
     return found
+
+
+def kind_in(secret: Json) -> Kind | None:
+    """The kind of the workload of a Secret; `None` if it is none of ours."""
+    written = (secret["metadata"].get("annotations") or {}).get(_KIND, "").split(" ")
+    return Kind(*written) if len(written) == 2 else None  # noqa: PLR2004  # prefix, plural
 
 
 def selector(control_plane_id: str) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 from agent.model.cause import WAITING, Cause
 from agent.model.spec import Json
 from agent.ports.runner import Pending
+from agent.runners.kubernetes.custom_status import custom_status, is_custom
 from agent.runners.kubernetes.objects import (
     condition,
     containers,
@@ -104,9 +105,11 @@ class Observed:
 
 def pending_of(observed: Observed) -> Pending:
     """What a Job of which nothing runs and that has not ended waits for."""
-    if observed.job["spec"].get("suspend"):
+    if _is_suspended(observed.job):
         return _suspended(observed)
     waiting = [pod for pod in observed.pods if not is_over(pod) and not is_deleted(pod)]
+    if not waiting and is_custom(observed.job):
+        return _custom_without_pod(observed.job)
     if not waiting:
         return _without_pod(observed)
     reasons = [_of_pod(observed, pod) for pod in waiting]
@@ -143,10 +146,28 @@ def _amount(text: str) -> Decimal:
     return Decimal(found[1]) * _SUFFIXES[found[2]]
 
 
+def _is_suspended(job: Json) -> bool:
+    spec = job.get("spec") or {}
+    if not is_custom(job):
+        return bool(spec.get("suspend"))
+    run_policy = spec.get("runPolicy") or {}  # Kubeflow's
+    return bool(spec.get("suspend") or run_policy.get("suspend") or condition(job, "Suspended"))
+
+
+def _custom_without_pod(resource: Json) -> Pending:
+    kind, message = resource.get("kind"), custom_status(resource).message
+    if not status(resource):
+        message = f"no operator has taken the {kind} up yet"
+    message = message or f"the {kind} has no pods yet"
+    return Pending(Cause.SCHEDULE_SETUP, message, _created(resource))
+
+
 def _suspended(observed: Observed) -> Pending:
     found = condition(observed.job, "Suspended") or {}
     since = time_of(found.get("lastTransitionTime")) or _created(observed.job)
     message = "the Job is suspended (`spec.suspend`)"
+    if is_custom(observed.job):
+        message = str(found.get("message") or f"the {observed.job.get('kind')} is suspended")
     if observed.admission is not None:
         message = f"Kueue: {_admission(observed.admission)}"
     return Pending(Cause.SCHEDULE_SUSPENDED, message, since)

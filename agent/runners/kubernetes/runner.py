@@ -45,13 +45,23 @@ from agent.runners.kubernetes.api import (
     SECRETS,
     ClusterApi,
     ClusterUnreachableError,
+    Kind,
 )
+from agent.runners.kubernetes.custom_status import is_custom
+from agent.runners.kubernetes.discovery import discovered_kind
 from agent.runners.kubernetes.job_log import JobLog
-from agent.runners.kubernetes.job_states import NAME_OF_JOB, JobState, JobStates, listed
+from agent.runners.kubernetes.job_states import (
+    JobState,
+    JobStates,
+    job_of_pod,
+    listed,
+    pods_of,
+)
 from agent.runners.kubernetes.manifest import (
     CREATED_AS,
     ManifestSettings,
     Objects,
+    kind_in,
     manifest_in,
     objects_of,
     selector,
@@ -84,9 +94,12 @@ class KubernetesRunner:
         self._agent_name = agent_name
         self._config = config
         self._api = ClusterApi(config)
-        self._manifests: dict[str, Json] = {}
+        #: Kind and manifest of what was created and not started, by id.
+        self._manifests: dict[str, tuple[Kind, Json]] = {}
         #: Ids of workloads whose Secret goes with the Job.
         self._handed_over: set[str] = set()
+        #: By API version and name.
+        self._discovered: dict[tuple[str, str], Kind] = {}
         self._states: JobStates | None = None
 
     async def __aenter__(self) -> Self:
@@ -146,9 +159,19 @@ class KubernetesRunner:
         )
         return objects_of(request, settings)
 
+    async def _kind_of(self, workload: Json) -> Kind:
+        if not is_custom(workload):
+            return JOBS
+        name = (workload["apiVersion"], workload["kind"])
+        if name not in self._discovered:
+            self._discovered[name] = await discovered_kind(self._api, *name)
+        return self._discovered[name]
+
     async def create(self, request: RunRequest) -> Workload:
         """See the port."""
-        body = self._objects(request).secret(request, self._namespace)
+        objects = self._objects(request)
+        kind = await self._kind_of(objects.workload)
+        body = objects.secret(request, self._namespace, kind)
         path = SECRETS.path(self._namespace)
         while True:
             made = await self._api.create(path, body)
@@ -182,8 +205,12 @@ class KubernetesRunner:
                 return NeverStarted(error)
 
     async def _start(self, workload: Workload) -> StartResult:
-        manifest = self._manifests.get(workload.id) or await self._stored_manifest(workload)
-        made = manifest and await self._api.create(JOBS.path(self._namespace), manifest)
+        found = self._manifests.get(workload.id) or await self._stored_manifest(workload)
+        made = None
+        if found is not None:
+            kind, manifest = found
+            self._followed.set_kind(workload.name, kind)
+            made = await self._api.create(kind.path(self._namespace), manifest)
         if not made:
             return await self._started_before(workload)
         self._manifests.pop(workload.id, None)
@@ -209,17 +236,17 @@ class KubernetesRunner:
             return StartUnknown(Cause.LOST_WORKLOAD, message)
         return Started(found, before=True)
 
-    async def _stored_manifest(self, workload: Workload) -> Json | None:
+    async def _stored_manifest(self, workload: Workload) -> tuple[Kind, Json] | None:
         secret = await self._api.get(SECRETS.path(self._namespace, workload.name))
         if secret is None or secret["metadata"]["uid"] != workload.id:
             return None
-        return manifest_in(secret)
+        return kind_in(secret) or JOBS, manifest_in(secret)
 
     async def _hand_over(self, workload: Workload, job: Json) -> None:
         """Let the Secret go with its Job."""
         owner = {
-            "apiVersion": "batch/v1",
-            "kind": "Job",
+            "apiVersion": job["apiVersion"],
+            "kind": job["kind"],
             "name": workload.name,
             "uid": job["metadata"]["uid"],
         }
@@ -255,7 +282,7 @@ class KubernetesRunner:
             return Ended(_vanished(name)) if state.deleted else progress
         if is_finished(state.observed.job) and not state.has_ended_pod:
             # Jobs and pods come by two watches, in any order.
-            await self._answered(lambda: self._followed.list_pods(name))
+            await self._answered(lambda: self._followed.list_pods(state))
             return progress_of(state.observed)
         return progress
 
@@ -281,23 +308,27 @@ class KubernetesRunner:
 
     async def stop(self, workload: Workload, grace: float) -> None:
         """See the port. The kubelet sends SIGTERM, then SIGKILL after `grace` seconds."""
-        path = JOBS.path(self._namespace, workload.name)
         async with self._followed.following(workload.name) as state:
             if state is None or (state.has_finished and not state.running_pods):
                 return
-            # Its controller must not replace what is deleted.
-            await self._api.patch(path, {"spec": {"backoffLimit": 0}})
-            await self._followed.list_pods(workload.name)
+            path, custom = self._followed.path(workload.name), is_custom(state.observed.job)
+            if not custom:
+                # Its controller must not replace what is deleted.
+                await self._api.patch(path, {"spec": {"backoffLimit": 0}})
+            await self._followed.list_pods(state)
             if never_ran := not state.running_pods:
                 # Its controller may be about to create the first pod.
                 await self._api.delete(path, _IN_FOREGROUND)
             options = {"gracePeriodSeconds": max(1, round(grace))}
             for pod in state.running_pods:
                 await self._api.delete(PODS.path(self._namespace, pod), options)
+            if custom and not never_ran:
+                # Its operator would replace what is deleted. The pods keep their grace.
+                await self._api.delete(path, _IN_BACKGROUND)
             try:
                 async with asyncio.timeout(grace + _GONE_WITHIN):
                     # Why a deleted pod ended is for the Job's controller to say.
-                    while state.running_pods or not _is_settled(state, never_ran=never_ran):
+                    while state.running_pods or not _is_settled(state, removed=never_ran or custom):
                         await state.newer_than(state.version)
             except TimeoutError:
                 message = f"The pods of the Job '{workload.name}' do not end."
@@ -317,7 +348,7 @@ class KubernetesRunner:
                 await self._delete_secret(workload)
             uid = state.observed.job["metadata"]["uid"]
             options = {**_IN_BACKGROUND, "preconditions": {"uid": uid}}
-            await self._api.delete(JOBS.path(self._namespace, name), options)
+            await self._api.delete(self._followed.path(name), options)
             self._handed_over.discard(workload.id)
 
     # ------------------------------------------------------------------------- finding
@@ -330,31 +361,44 @@ class KubernetesRunner:
     async def owned(self) -> list[Workload]:
         """See the port."""
         query = {"labelSelector": selector(self._control_plane_id)}
-        jobs = await listed(self._api, JOBS.path(self._namespace), query)
-        pods: dict[str, list[Json]] = defaultdict(list)
+        secrets = await listed(self._api, SECRETS.path(self._namespace), query, metadata_only=True)
+        for secret in secrets:
+            self._followed.set_kind(secret["metadata"]["name"], kind_in(secret) or JOBS)
+        pods: dict[str | None, list[Json]] = defaultdict(list)
         for pod in await listed(self._api, PODS.path(self._namespace), query):
-            pods[_labels(pod).get(NAME_OF_JOB, "")].append(pod)
-        found = {
-            job["metadata"]["name"]: self._workload(job, pods[job["metadata"]["name"]])
-            for job in jobs
-            if "deletionTimestamp" not in job["metadata"]
-        }
-        secrets = SECRETS.path(self._namespace)
-        for secret in await listed(self._api, secrets, query, metadata_only=True):
+            pods[job_of_pod(pod)].append(pod)
+        found: dict[str, Workload | None] = {}
+        for kind in self._followed.kinds:
+            for job in await listed(self._api, kind.path(self._namespace), query):
+                name = job["metadata"]["name"]
+                # Operators give their own objects the labels of what they make them for.
+                if "deletionTimestamp" not in job["metadata"] and _created_as(job):
+                    found[name] = self._workload(job, pods[name])
+        for secret in secrets:
             found.setdefault(secret["metadata"]["name"], _unstarted(secret))
         return [workload for workload in found.values() if workload is not None]
 
     async def _observe(self, name: str) -> tuple[dict[str, str], Workload | None] | None:
         """Labels and workload of a name; no workload if it is not ours; `None` if it is free."""
-        job = await self._api.get(JOBS.path(self._namespace, name))
-        if job is not None and "deletionTimestamp" not in job["metadata"]:
-            query = {"labelSelector": f"{NAME_OF_JOB}={name}"}
-            pods = await listed(self._api, PODS.path(self._namespace), query)
-            return _labels(job), self._workload(job, pods) if self._is_ours(job) else None
-        secret = await self._api.get(SECRETS.path(self._namespace, name))
+        job = await self._existing(self._followed.kind(name), name)
+        secret = None
+        if job is None:
+            secret = await self._api.get(SECRETS.path(self._namespace, name))
+            kind = None if secret is None else kind_in(secret)
+            if kind is not None and kind != self._followed.kind(name):
+                self._followed.set_kind(name, kind)
+                job = await self._existing(kind, name)
+        if job is not None:
+            if not self._is_ours(job):
+                return _labels(job), None
+            return _labels(job), self._workload(job, await pods_of(self._api, job))
         if secret is None or _goes_with_its_job(secret):
             return None
         return _labels(secret), _unstarted(secret) if self._is_ours(secret) else None
+
+    async def _existing(self, kind: Kind, name: str) -> Json | None:
+        job = await self._api.get(kind.path(self._namespace, name))
+        return None if job is None or "deletionTimestamp" in job["metadata"] else job
 
     def _workload(self, job: Json, pods: list[Json]) -> Workload | None:
         lease = lease_from_labels(_labels(job))
@@ -386,7 +430,7 @@ class KubernetesRunner:
     def _created(self, secret: Json) -> Workload:
         workload = _unstarted(secret)
         assert workload is not None  # noqa: S101  # the labels are the request's
-        self._manifests[workload.id] = manifest_in(secret)
+        self._manifests[workload.id] = kind_in(secret) or JOBS, manifest_in(secret)
         return workload
 
     def _is_ours(self, item: Json) -> bool:
@@ -404,8 +448,8 @@ class KubernetesRunner:
         return self._states
 
 
-def _is_settled(state: JobState, *, never_ran: bool) -> bool:
-    return state.deleted or (not never_ran and is_finished(state.observed.job))
+def _is_settled(state: JobState, *, removed: bool) -> bool:
+    return state.deleted or (not removed and is_finished(state.observed.job))
 
 
 def _is_news(progress: Progress, last: Progress | None) -> bool:

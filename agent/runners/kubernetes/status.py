@@ -12,6 +12,7 @@ from typing import Final
 from agent.model.cause import Cause
 from agent.model.spec import Json
 from agent.ports.runner import Ended, Ending, Pending, Progress, Running
+from agent.runners.kubernetes.custom_status import Stage, custom_status, is_custom
 from agent.runners.kubernetes.objects import (
     condition,
     containers,
@@ -67,11 +68,15 @@ def progress_of(observed: Observed) -> Progress:
     if running:
         pod = running[0]
         return Running(first_start(pod) or time_of(status(pod).get("startTime")))
+    if is_custom(observed.job) and custom_status(observed.job).stage is Stage.RUNNING:
+        return Running(ran_since(observed))
     return pending_of(observed)
 
 
 def is_finished(job: Json) -> bool:
     """Whether its controller says that it has ended."""
+    if is_custom(job):
+        return custom_status(job).stage >= Stage.FAILED
     return any(condition(job, kind) for kind in ("Complete", "Failed"))
 
 
@@ -81,8 +86,25 @@ def ran_since(observed: Observed) -> datetime | None:
     return min(times, default=None)
 
 
+def _custom_ending(observed: Observed) -> Ending | None:
+    """By the operator's word alone: it may replace pods that failed."""
+    found = custom_status(observed.job)
+    at = time_of(found.since)
+    if found.stage is Stage.SUCCEEDED:
+        return Ending(0, finished_at=at)
+    if found.stage is not Stage.FAILED:
+        return None
+    endings = [_pod_ending(pod) for pod in observed.pods if is_over(pod)]
+    failed = [each for each in endings if each.exit_code or each.cause is not None]
+    kind = observed.job.get("kind")
+    message = f"the {kind} has failed: {found.message or 'its operator gives no reason'}"
+    return failed[-1] if failed else Ending(None, None, Cause.RUN_EXIT_CODE, message, at)
+
+
 def _ending(observed: Observed) -> Ending | None:
     job = observed.job
+    if is_custom(job):
+        return _custom_ending(observed)
     if complete := condition(job, "Complete"):
         ended = [_container_ending(pod) for pod in observed.pods if phase(pod) == "Succeeded"]
         at = time_of(complete.get("lastTransitionTime"))

@@ -8,6 +8,7 @@ import yaml
 
 from agent.model.errors import InvalidInputError, LaunchError, PolicyError
 from agent.pipeline.resolve import expand
+from agent.runners.kubernetes.api import JOBS
 from agent.runners.kubernetes.manifest import (
     CREATED_AS,
     ManifestSettings,
@@ -42,7 +43,7 @@ def test_a_request_becomes_these_objects(name: str) -> None:
 def test_the_secret_holds_the_manifest_and_nothing_secret_is_beside_it() -> None:
     request = request_for({}, environment={"WANDB_API_KEY": "launchrun-x", "WANDB_RUN_ID": "r"})
     made = objects_of(request, SETTINGS)
-    secret = made.secret(request, "jobs")
+    secret = made.secret(request, "jobs", JOBS)
     assert secret["immutable"] is True
     assert "launchrun-x" not in repr(made.workload)
     assert "launchrun-x" not in repr(secret["metadata"])
@@ -56,7 +57,7 @@ def test_the_secret_holds_the_manifest_and_nothing_secret_is_beside_it() -> None
 def test_an_environment_beyond_a_secret_is_refused_with_its_size() -> None:
     request = request_for({}, environment={"WANDB_CONFIG": "x" * 1024 * 1024})
     with pytest.raises(InvalidInputError, match="a Kubernetes Secret holds 1048576"):
-        objects_of(request, SETTINGS).secret(request, "jobs")
+        objects_of(request, SETTINGS).secret(request, "jobs", JOBS)
 
 
 def test_the_manifest_is_not_changed_in_place() -> None:
