@@ -11,6 +11,7 @@ import structlog
 
 from agent.control.files.contents import ContentStore
 from agent.control.files.run_files import RunFileStore
+from agent.control.middleware.errors import log_and_mask
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.assembly import Services
 from agent.control.services.jobs import JOB_TYPE
@@ -58,7 +59,7 @@ class JobCreation:
             while True:
                 try:
                     for run_id in await self._plane.run_jobs.due():
-                        await self.create(run_id)
+                        await self.create_if_possible(run_id)
                 except LaunchError as error:
                     structlog.get_logger().warning("jobs of runs wait", error=str(error))
                 await subscription.wait(_INTERVAL)
@@ -89,6 +90,8 @@ class JobCreation:
             raise
         except LaunchError as error:
             await self._plane.run_jobs.settle_without(run_id, ends, error.message)
+        except Exception as error:  # noqa: BLE001 -- a client would send the end again for days
+            await self._plane.run_jobs.settle_without(run_id, ends, log_and_mask(error, run=run_id))
 
     async def _create(self, run_id: str, ends: int) -> None:
         ended = await self._plane.run_jobs.ended_run(run_id)

@@ -171,8 +171,10 @@ async def _project(run: RunRecord, info: Info) -> ProjectRecord | None:
 
 
 @_RUN.field("user")
-def _user(run: RunRecord, _info: Info) -> Json | None:
-    return {"id": run.user, "name": run.user, "username": run.user} if run.user else None
+def _user(run: RunRecord, _info: Info) -> Json:
+    """Never null, at which W&B's clients fail: runs of an agent's key belong to the entity."""
+    name = run.user or run.entity
+    return {"id": name, "name": name, "username": name}
 
 
 QUERIES: Final[RootResolvers] = {}

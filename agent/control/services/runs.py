@@ -15,7 +15,7 @@ from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, runs, stored_bytes
 from agent.control.store.ids import new_id, new_run_name
 from agent.control.store.runs import RunPlace, RunRecord
-from agent.control.store.tx import Tx
+from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
 from agent.model.names import checked_project
 from agent.model.spec import Json
@@ -303,6 +303,13 @@ def _values(condition: Any) -> set[str] | None:
     return None
 
 
+def _user_of(principal: Principal, item: AnyRow | None) -> str | None:
+    """Who began a run; of a launched one who submitted its item."""
+    if principal.run is not None:
+        return None if item is None else item.author
+    return principal.name if principal.user_id else None
+
+
 def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) -> RunRecord:
     """A new run, tied to the item that launched it."""
     if not _NAME.fullmatch(name):
@@ -322,7 +329,7 @@ def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) 
         "summary": {},
         "state": "running",
         "stopped": item is not None and item.stop_requested,
-        "user_name": principal.name if principal.user_id else None,
+        "user_name": _user_of(principal, item),
         "item_id": None if item is None else item.id,
     }
     # Two clients may insert the same run at once: then the row of the other one is used.

@@ -84,7 +84,7 @@ async def test_a_run_token_writes_only_runs_of_its_project(world: World) -> None
     job = await world.plane.accounts.authenticate(claim.run_token)
     runs = world.plane.runs
     run, _ = await runs.upsert(job, RunChange(), project="vision", name=claim.run_name)
-    assert (run.item_id, run.user) == (item.id, None)
+    assert (run.item_id, run.user) == (item.id, "ann")
     with pytest.raises(PermissionDeniedError, match="the project 'vision' only"):
         await runs.upsert(job, RunChange(), project="other", name="x")
     foreign, _ = await runs.upsert(world.me, RunChange(), project="other", name="x")
