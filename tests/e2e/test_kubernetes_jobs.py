@@ -1,13 +1,17 @@
 """The same jobs as local processes, on Docker and on Kubernetes, through the installed commands."""
 
+import html
 import json
+import re
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from yarl import URL
 
 from agent.runners.kubernetes.access import RIGHTS
 from tests.e2e.conftest import QUICK, quick
@@ -15,12 +19,12 @@ from tests.e2e.harness.home import Home
 from tests.e2e.test_tour import git_settings, ok
 from tests.infrastructure.kubernetes_account import kubectl, make_account, write_kubeconfig
 from tests.infrastructure.process import free_port
-from tests.infrastructure.state import GitFacts, KubernetesFacts, RegistryFacts
+from tests.infrastructure.state import BuildkitFacts, GitFacts, KubernetesFacts, RegistryFacts
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 
 EVERYWHERE = ("local-process", "local-container", "kubernetes")
-#: Says what it was given, asks the control plane for a sign of life, and fails on request.
+#: Says what it was given, asks the control plane for a sign of life, and fails as it is told to.
 PROGRAM = """
 import json, os, sys, urllib.request
 config = json.load(open(os.environ["LAUNCH_CONFIG_FILE"]))
@@ -56,17 +60,6 @@ def tenant(kubernetes_cluster: KubernetesFacts, tmp_path: Path) -> Iterator[Tena
     kubectl(kubernetes_cluster, "delete", "namespace", namespace, "--wait=false")
 
 
-async def launched(home: Home, resource: str, *flags: str) -> dict[str, Any]:
-    """Submit to the queue, which is for this resource from now on; the ended item, its output."""
-    await ok(home, "queue", "update", "default", "--resource", resource)
-    done = await home.launch("submit", "--queue", "default", *flags, "--wait", "--json")
-    assert done.out, done.err
-    shown = await home.launch("item", "show", done.json()["id"], "--json")
-    item: dict[str, Any] = shown.json()
-    item["output"] = (await ok(home, "item", "logs", item["id"])).splitlines()
-    return item
-
-
 @pytest.fixture
 async def everywhere(
     home: Home, tenant: Tenant, registries: RegistryFacts, git_servers: GitFacts
@@ -74,47 +67,147 @@ async def everywhere(
     """One agent with all three backends."""
     settings = tenant.settings() | git_settings(git_servers)
     settings["runners"] |= {"local-process": {"enabled": True}}
-    destination = f"{registries.address}/launch-test/{uuid.uuid4().hex}"
-    home.configure(settings | {"builder": {"destination": destination}})
+    destination = {"destination": f"{registries.address}/launch-test/everywhere"}
+    home.configure(settings | {"builder": destination})
     home.env["LAUNCH_CONFIG"] = str(home.config)
     await home.start("launch-agent", "--queue", "default")
     return home
 
 
-def told(item: dict[str, Any]) -> tuple[object, ...]:
-    """What a user is told about the end of an item."""
-    return item["phase"], item["cause"], item["message"], item["exitCode"], item["output"]
+@dataclass(frozen=True)
+class Shown:
+    """All that a user is shown of an ended item."""
+
+    phase: str
+    cause: str
+    message: str
+    exit_code: int
+    log: str
+    #: Of its page: the steps of its progress, the explanation, and the log again.
+    steps: tuple[str, ...]
+    explanation: str
+    page_log: str
 
 
-async def test_code_runs_alike_everywhere(everywhere: Home) -> None:
+async def launched(home: Home, resource: str, *flags: str) -> Shown:
+    """Submit to the queue, which is for this resource from now on; wait for the item's end."""
+    await ok(home, "queue", "update", "default", "--resource", resource)
+    done = await home.launch("submit", "--queue", "default", *flags, "--wait", "--json")
+    assert done.out, done.err
+    item = (await home.launch("item", "show", done.json()["id"], "--json")).json()
+    page = await page_of(home, item["id"])
+    found = {
+        name: [plain(text) for text in re.findall(pattern, page, re.DOTALL)]
+        for name, pattern in PARTS.items()
+    }
+    (explanation,), (log,) = found["explanation"], found["log"]
+    return Shown(
+        item["phase"], item["cause"], item["message"], item["exitCode"],
+        await ok(home, "item", "logs", item["id"]),
+        tuple(found["steps"]), explanation.replace(item["id"], "ID"), log,
+    )  # fmt: skip
+
+
+PARTS = {
+    "steps": r"<strong>(\w+)</strong> <span class=\"quiet\">",
+    "explanation": r'aria-label="Explanation">(.*?)</section>',
+    "log": r'role="log"[^>]*><pre>(.*?)</pre>',
+}
+
+
+def plain(text: str) -> str:
+    return html.unescape(re.sub(r"<[^>]*>", "", text))
+
+
+async def page_of(home: Home, item: str) -> str:
+    link = (await ok(home, "open")).strip()
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
+        await session.get(link)
+        async with session.get(URL(link).origin() / "launch" / "items" / item) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+
+async def test_a_directory_of_code_runs_alike_everywhere(everywhere: Home) -> None:
     folder = everywhere.root / "job"
     folder.mkdir()
-    (folder / "main.py").write_text(PROGRAM)
-    create = (
-        "job",
-        "create",
-        "-p",
-        "P",
-        "--name",
-        "same",
-        "code",
-        "job",
-        "-E",
-        "python -u main.py",
-    )
+    (folder / "main.py").write_text(f"{PROGRAM}\n# {uuid.uuid4()}\n")
+    create = ("job", "create", "-p", "P", "-n", "same", "code", "job", "-E", "python -u main.py")
     await ok(everywhere, *create)
-    for code in (0, 7):
-        config = json.dumps({"overrides": {"run_config": {"exit": code}, "args": ["--x", "y z"]}})
-        seen = [
-            await launched(everywhere, each, "-p", "P", "--job", "same", "--config", config)
-            for each in EVERYWHERE
-        ]
-        assert seen[0]["output"] == [
-            f"arguments ['--x', 'y z'] parameters {{'exit': {code}}}",
-            "control plane 200",
-            "a line of standard error",
-        ]
-        assert [told(item) for item in seen[1:]] == [told(seen[0])] * 2
+    config = json.dumps({"overrides": {"run_config": {"exit": 7}, "args": ["--x", "y z"]}})
+    flags = ("-p", "P", "--job", "same", "--config", config)
+    process, container, pod = [await launched(everywhere, each, *flags) for each in EVERYWHERE]
+    assert (process.phase, process.cause, process.exit_code) == ("FAILED", "RUN_EXIT_CODE", 7)
+    assert process.log.splitlines() == [
+        "arguments ['--x', 'y z'] parameters {'exit': 7}",
+        "control plane 200",
+        "a line of standard error",
+    ]
+    assert "failed" in process.steps
+    assert process.page_log == process.log
+    assert container == process
+    assert pod == process
+
+
+def without_machine(shown: Shown) -> Shown:
+    """Without what differs for a process: Python's version, and that runner's own mark."""
+    log, page_log = (
+        re.sub(r"python [0-9.]+", "python", each).replace(" LAUNCH_WORKLOAD", "")
+        for each in (shown.log, shown.page_log)
+    )
+    return replace(shown, log=log, page_log=page_log)
+
+
+@pytest.mark.git_servers
+async def test_a_repository_runs_alike_everywhere(everywhere: Home, git_servers: GitFacts) -> None:
+    flags = ("--uri", git_servers.https_url, "-g", "v1.2", "--build-context", "jobs/hello_world")
+    process, container, pod = [
+        without_machine(await launched(everywhere, each, *flags, "-E", "python job.py"))
+        for each in EVERYWHERE
+    ]
+    assert (process.phase, process.exit_code) == ("SUCCEEDED", 0)
+    assert "hello from v1.2" in process.log
+    assert container == process
+    assert pod == process
+
+
+async def test_an_image_runs_alike_in_containers_and_pods(
+    everywhere: Home, cluster_image: str
+) -> None:
+    flags = ("--docker-image", cluster_image, "-E", "sh -c 'echo from the image; exit 3'")
+    container, pod = [
+        await launched(everywhere, each, *flags) for each in ("local-container", "kubernetes")
+    ]
+    assert (container.exit_code, container.log) == (3, "from the image\n")
+    assert pod == container
+
+
+@pytest.mark.buildkit
+async def test_a_buildkitd_and_a_cluster_need_no_engine(
+    home: Home,
+    tenant: Tenant,
+    registries: RegistryFacts,
+    buildkitd: BuildkitFacts,
+    cluster_image: str,
+) -> None:
+    folder = home.root / "job"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(f"FROM {cluster_image}\nRUN echo {uuid.uuid4()} > /built\n")
+    destination = f"{registries.address}/launch-test/alone"
+    settings = tenant.settings() | {
+        "builder": {"destination": destination, "buildkit": buildkitd.address}
+    }
+    settings["runners"]["local-container"] = {"enabled": False}
+    home.configure(settings)
+    home.env |= {"DOCKER_HOST": f"unix://{home.root}/no-engine.sock"}
+    daemon = await home.start("launch-agent", "--queue", "default")
+    assert "a new queue takes kubernetes" in daemon.output()
+    flags = ("--uri", "job", "-D", "Dockerfile", "-E", "cat /built", "--wait", "--json")
+    done = await home.launch("submit", "--queue", "default", *flags)
+    item = (await home.launch("item", "show", done.json()["id"], "--json")).json()
+    assert item["phase"] == "SUCCEEDED", item["message"]
+    assert item["facts"]["image"].startswith(f"{destination}@sha256:")
+    assert len(await ok(home, "item", "logs", item["id"])) > 30
 
 
 # ---- what keeps an agent from starting
