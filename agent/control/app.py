@@ -162,6 +162,7 @@ def _add_artifact_routes(app: web.Application) -> None:
     app.router.add_get(CONTENT_PATH, artifact_routes.get_content)
     app.router.add_options(CONTENT_PATH, artifact_routes.options)
     app.router.add_put(RUN_FILE_PATH, artifact_routes.put_run_file)
+    app.router.add_get(RUN_FILE_PATH, artifact_routes.get_run_file)
     app.router.add_options(RUN_FILE_PATH, artifact_routes.options)
     for path in artifact_routes.ENTRY_PATHS:
         app.router.add_get(path, artifact_routes.get_entry)

@@ -1,6 +1,7 @@
 """Uploads and downloads: contents and run files by signed URL, and W&B's entries."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -98,6 +99,17 @@ async def put_run_file(request: web.Request) -> web.Response:
     return web.Response()
 
 
+async def get_run_file(request: web.Request) -> web.StreamResponse:
+    """The bytes of a run's file by signed URL."""
+    entity, run, name = (request.match_info[key] for key in ("entity", "run", "name"))
+    _signed_urls(request).check(("read", "run-file", entity, run, name), *_signature(request))
+    files = request.app[RUN_FILES]
+    found = await files.find(run, name)
+    if found is None:
+        raise NotFoundError(f"The run has no file '{name}'.")
+    return await _respond(request, *found, partial(files.read_part, run, name))
+
+
 async def options(_request: web.Request) -> web.Response:
     """Methods of a signed URL."""
     return web.Response(status=204, headers={"Allow": _ALLOWED})
@@ -125,29 +137,45 @@ async def _send(request: web.Request, entity: str, md5: str) -> web.StreamRespon
     found = await contents.read(entity, md5)
     if found is None:
         raise NotFoundError(f"There is no content {md5} in '{entity}'.")
-    size, chunks = found
+    size, whole = found
+
+    async def read(start: int, end: int) -> AsyncIterator[bytes]:
+        complete = (start, end) == (0, size)
+        chunks = whole if complete else await contents.read_part(entity, md5, start, end)
+        async for chunk in chunks:
+            yield chunk
+
+    return await _respond(request, size, etag, read)
+
+
+async def _respond(
+    request: web.Request,
+    size: int,
+    etag: str,
+    read: Callable[[int, int], AsyncIterator[bytes]],
+) -> web.StreamResponse:
+    """The whole of what `read` gives, or the part that was asked for."""
     headers = {"ETag": etag, "Content-Disposition": "attachment", "Accept-Ranges": "bytes"}
     response = web.StreamResponse(headers=headers)
     response.content_type = "application/octet-stream"
-    response.content_length = size
+    start, end = 0, size
     part = wanted_range(request, size, etag)
     if part is not None:
         start, end = part
-        chunks = await contents.read_part(entity, md5, start, end)
         response.set_status(206)
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
-        response.content_length = end - start
+    response.content_length = end - start
     await response.prepare(request)
-    if request.method == "HEAD":
-        await response.write_eof()
-        return response
-    try:
-        async for chunk in chunks:
-            await response.write(chunk)
-    except DamagedError as error:
-        structlog.get_logger().error("stored content is damaged", entity=entity, error=str(error))
-        if request.transport is not None:
-            request.transport.abort()
-        return response
+    if request.method != "HEAD":
+        try:
+            async for chunk in read(start, end):
+                await response.write(chunk)
+        except DamagedError as error:
+            structlog.get_logger().error(
+                "stored content is damaged", path=request.path, error=str(error)
+            )
+            if request.transport is not None:
+                request.transport.abort()
+            return response
     await response.write_eof()
     return response

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Final
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ from agent.model.job.paths import inside
 
 _FOLDER: Final = "run-files"
 _PARTS: Final = 2
+_READ_SIZE: Final = 1024 * 1024
 #: It is one name in a folder, and the store adds some characters while it writes.
 _MAX_NAME_CHARS: Final = 240
 
@@ -43,6 +45,7 @@ class RunFileStore:
             InvalidInputError: a path outside of the run's folder.
             NotFoundError: the run was deleted meanwhile.
         """
+        name = checked_run_file(name)
         key = _key(run_id, name)
         async with self._stored.arriving(entity) as arrival:
             limited = _limited(chunks, self._max, arrival, md5)
@@ -69,6 +72,29 @@ class RunFileStore:
                 raise TooLargeError(f"`{name}` has {found.meta['size']} bytes.")
             return bytes(await found.bytes_async())
 
+    async def find(self, run_id: str, name: str) -> tuple[int, str] | None:
+        """Size and entity tag of a file; `None` when there is none."""
+        with storage_errors(f"Reading {name} of run {run_id}"):
+            try:
+                found = await self._store.head_async(_key(run_id, name))
+            except FileNotFoundError:
+                return None
+        return found["size"], found["e_tag"] or f'"{found["size"]}"'
+
+    async def read_part(self, run_id: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes `start` (inclusive) to `end` (exclusive)."""
+        while start < end:
+            stop = min(end, start + _READ_SIZE)
+            with storage_errors(f"Reading {name} of run {run_id}"):
+                key = _key(run_id, name)
+                yield bytes(await self._store.get_range_async(key, start=start, end=stop))
+            start = stop
+
+    async def delete(self, run_id: str, name: str) -> None:
+        """Delete a file; legal when there is none."""
+        with storage_errors(f"Removing {name} of run {run_id}"), suppress(FileNotFoundError):
+            await self._store.delete_async(_key(run_id, name))
+
     async def runs(self) -> list[str]:
         """Ids of all runs that have files."""
         with storage_errors("Listing the files of runs"):
@@ -86,12 +112,13 @@ def _key(run_id: str, name: str) -> str:
 
 
 def checked_run_file(name: str) -> str:
-    """The path of a file in its run's folder.
+    """The path of a file in its run's folder, in its shortest form.
 
     Raises:
         InvalidInputError: it is outside of that folder, or too long.
     """
-    if inside(name, "run's file") == "":
+    shortest = inside(name, "run's file")
+    if not shortest:
         raise InvalidInputError(f"'{name}' is not the path of a file.")
     if len(quote(name, safe="")) > _MAX_NAME_CHARS:
         message = (
@@ -100,7 +127,7 @@ def checked_run_file(name: str) -> str:
         raise InvalidInputError(
             message, hint="Characters beyond ASCII, and `/`, count several times."
         )
-    return name
+    return shortest
 
 
 async def _limited(

@@ -6,9 +6,10 @@ so that a run that reports every 15 seconds for a week has hundreds of them, not
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -23,6 +24,7 @@ from agent.control.services.stream_update import (
     StreamUpdate,
     chunked,
     segments,
+    step_of,
 )
 from agent.control.store.run_streams import ChunkRecord, Stream
 from agent.model.errors import LaunchError
@@ -72,16 +74,16 @@ class RunStreamStore:
             high = len(found) if end is None else min(segment.end_line, end) - start
             yield start + low, found[low:high]
 
-    async def steps(self, run_id: str, steps: range) -> AsyncIterator[Sequence[bytes]]:
-        """The parts of a run's history that have rows of these steps, and others beside them."""
+    async def steps(self, run_id: str, steps: range) -> AsyncIterator["HistoryPart"]:
+        """The parts of a run's history that have rows of these steps."""
         index = segments(await self._rows.chunks(run_id, "history"))
         wanted = [
             segment
             for segment in index
             if segment.chunk.max_step >= steps.start and segment.chunk.min_step < steps.stop
         ]
-        async for _, found in self._read(run_id, wanted):
-            yield found
+        async for segment, found in self._read(run_id, wanted):
+            yield HistoryPart(segment, found)
 
     async def delete_run(self, run_id: str) -> int:
         """Delete the objects of a run; returns their number."""
@@ -131,6 +133,22 @@ class RunStreamStore:
             await self._rows.merge(run_id, stream, small, placed)
         except LaunchError as error:
             structlog.get_logger().warning("chunks not merged", run=run_id, error=str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPart:
+    """Consecutive rows of a history."""
+
+    segment: Segment
+    lines: Sequence[bytes]
+
+    def of_steps(self, steps: range) -> Sequence[bytes]:
+        """The rows of these steps; rows are decoded only where others may be among them."""
+        chunk = self.segment.chunk
+        if steps.start <= chunk.min_step and chunk.max_step < steps.stop:
+            return self.lines
+        numbered = enumerate(self.lines, self.segment.first_line)
+        return [line for number, line in numbered if step_of(json.loads(line), number) in steps]
 
 
 def _neighbours(wanted: Sequence[Segment]) -> Iterator[list[Segment]]:

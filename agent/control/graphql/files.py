@@ -1,8 +1,14 @@
 """W&B's type `File`, with signed URLs for uploads and downloads."""
 
-from agent.control.graphql.context import Context
+import mimetypes
+from typing import Final
+
+from ariadne import ObjectType
+
+from agent.control.graphql.context import Context, Info
 from agent.control.store.artifact_files import EntryRecord, ManifestRecord
 from agent.control.store.artifacts import ArtifactRecord
+from agent.control.store.run_files import RunFileRecord
 from agent.model.job.digest import MANIFEST_NAME, decoded
 from agent.model.spec import Json
 
@@ -55,10 +61,17 @@ def manifest_file(context: Context, manifest: ManifestRecord) -> Json:
     }
 
 
-def run_file(context: Context, entity: str, run_id: str, name: str) -> Json:
-    """A file of a run to upload."""
-    url = context.signed_urls.run_file("write", entity, run_id, name)
-    return {**_file(f"{run_id}:{name}", name, ""), "upload_url": url}
+def run_file(context: Context, entity: str, run_id: str, file: RunFileRecord) -> Json:
+    """A file of a run, with URLs to download it and to upload it."""
+    place = (entity, run_id, file.name)
+    read = context.signed_urls.run_file("read", *place) if file.updated_at else ""
+    return {
+        **_file(f"{run_id}:{file.name}", file.name, read),
+        "upload_url": context.signed_urls.run_file("write", *place),
+        "size_bytes": file.size,
+        "updated_at": file.updated_at,
+        "mimetype": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+    }
 
 
 def _file(file_id: str, name: str, url: str) -> Json:
@@ -75,3 +88,12 @@ def _file(file_id: str, name: str, url: str) -> Json:
 
 def _storage_path(entity: str, md5: str) -> str:
     return f"contents/{entity}/{md5}"
+
+
+FILE: Final = ObjectType("File")
+
+
+@FILE.field("url")
+def _url(file: Json, _info: Info, *, upload: bool = False) -> str | None:
+    url: str | None = file.get("upload_url") if upload else file["url"]
+    return url

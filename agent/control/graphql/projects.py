@@ -119,10 +119,8 @@ async def _runs(project: ProjectRecord, info: Info, **args: Any) -> Json:
 @_PROJECT.field("runCount")
 async def _run_count(project: ProjectRecord, info: Info, *, filters: Any = None) -> int:
     context = nested(info)
-    page = await context.plane.runs.list(
-        context.principal, project.entity, project.name, filters=filters, first=1
-    )
-    return page.total
+    place = (project.entity, project.name)
+    return await context.plane.runs.count(context.principal, *place, filters)
 
 
 @_PROJECT.field("runQueues")

@@ -1,6 +1,6 @@
 """Runs, as W&B's clients write and read them."""
 
-from typing import Final
+from typing import Any, Final
 
 from ariadne import ObjectType
 
@@ -10,17 +10,19 @@ from agent.control.graphql.context import (
     Context,
     Info,
     RootResolvers,
+    connection,
     constant,
-    context_of,
     nested,
     object_or_none,
+    page_args,
 )
-from agent.control.graphql.files import run_file
-from agent.control.services.history_keys import wandb_keys
+from agent.control.graphql.files import FILE, run_file
+from agent.control.graphql.run_history import RUN_HISTORY
+from agent.control.services.paging import Page
 from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.projects import ProjectRecord
-from agent.control.store.run_streams import Stream, StreamRecord
+from agent.control.store.run_files import RunFileRecord
 from agent.control.store.runs import RunPlace, RunRecord
 from agent.model.spec import Json
 
@@ -73,9 +75,25 @@ async def _delete(context: Context, args: Args) -> Json:
 
 async def _create_files(context: Context, args: Args) -> Json:
     run = await _run_of(context, args)
-    names = [checked_run_file(name) for name in args["files"]]
-    files = [run_file(context, run.entity, run.id, name) for name in names]
+    for name in args["files"]:
+        checked_run_file(name)
+    # Clients find the files by their names as they sent them.
+    files = [
+        run_file(context, run.entity, run.id, RunFileRecord(name, 0, None))
+        for name in args["files"]
+    ]
     return {"run_id": storage_id(run), "upload_headers": [], "files": files}
+
+
+async def _delete_files(context: Context, args: Args) -> Json:
+    """Delete files of runs by their ids; true if there was one of them."""
+    found = False
+    for file_id in args["files"]:
+        run_id, _, name = file_id.partition(":")
+        if await context.plane.run_files.remove(context.principal, run_id, name):
+            await context.run_files.delete(run_id, name)
+            found = True
+    return {"success": found}
 
 
 async def _mark_uploaded(context: Context, args: Args) -> Json:
@@ -106,52 +124,6 @@ _RUN.set_field("id", lambda run, _info: storage_id(run))
 _RUN.set_field("failed", lambda run, _info: run.state == "failed")
 _RUN.set_field("running", lambda run, _info: run.state == "running")
 _RUN.set_field("readOnly", constant(False))
-_RUN.set_alias("historyLineCount", "history_lines")
-
-
-async def _stream(run: RunRecord, info: Info, stream: Stream) -> StreamRecord:
-    """The state of a stream; that of all three is looked up once per run."""
-    context = context_of(info)
-    states = await context.once(
-        ("streams", run.id), lambda: context.plane.run_streams.states(run.id)
-    )
-    return states.get(stream, StreamRecord())
-
-
-@_RUN.field("eventsLineCount")
-async def _event_count(run: RunRecord, info: Info) -> int:
-    return (await _stream(run, info, "events")).line_count
-
-
-@_RUN.field("logLineCount")
-async def _log_count(run: RunRecord, info: Info) -> int:
-    return (await _stream(run, info, "output")).line_count
-
-
-@_RUN.field("historyTail")
-async def _history_tail(run: RunRecord, info: Info) -> list[str]:
-    return _tail(await _stream(run, info, "history"))
-
-
-@_RUN.field("eventsTail")
-async def _events_tail(run: RunRecord, info: Info) -> list[str]:
-    return _tail(await _stream(run, info, "events"))
-
-
-def _tail(state: StreamRecord) -> list[str]:
-    return [state.tail.decode()] if state.tail else []
-
-
-@_RUN.field("systemMetrics")
-async def _system_metrics(run: RunRecord, info: Info) -> str:
-    """The last row of system metrics."""
-    return (await _stream(run, info, "events")).tail.decode() or "{}"
-
-
-@_RUN.field("historyKeys")
-async def _history_keys(run: RunRecord, info: Info) -> Json:
-    state = await _stream(run, info, "history")
-    return wandb_keys(state.keys or {}, state.last_step)
 
 
 @_RUN.field("wandbConfig")
@@ -162,6 +134,22 @@ def _wandb_config(run: RunRecord, _info: Info, *, keys: list[str] | None = None)
     if not isinstance(found, dict):
         return {}
     return found if keys is None else {key: found[key] for key in keys if key in found}
+
+
+@_RUN.field("files")
+async def _files(run: RunRecord, info: Info, **args: Any) -> Json:
+    context = nested(info)
+    names = [name for name in args.get("names") or () if name]
+    page = await context.plane.run_files.list(
+        run.id, names=names, pattern=args.get("pattern"), **page_args(args)
+    )
+    files = [run_file(context, run.entity, run.id, file) for file in page.rows]
+    return connection(Page(tuple(files), page.end_cursor, page.has_next, page.total))
+
+
+@_RUN.field("fileCount")
+async def _file_count(run: RunRecord, info: Info) -> int:
+    return await nested(info).plane.run_files.count(run.id)
 
 
 @_RUN.field("project")
@@ -185,5 +173,6 @@ MUTATIONS: Final = {
     "updateRunState": _set_state,
     "createRunFiles": _create_files,
     "markRunFilesUploaded": _mark_uploaded,
+    "deleteFiles": _delete_files,
 }
-TYPES: Final = (_RUN,)
+TYPES: Final = (_RUN, RUN_HISTORY, FILE)

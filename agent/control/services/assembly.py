@@ -24,6 +24,7 @@ from agent.control.services.notifications import Notifications
 from agent.control.services.projects import Projects
 from agent.control.services.queues import Queues
 from agent.control.services.reaper import Reaper
+from agent.control.services.run_files import RunFiles
 from agent.control.services.run_jobs import RunJobs
 from agent.control.services.run_streams import RunStreams
 from agent.control.services.runs import Runs
@@ -60,6 +61,7 @@ class Services:
     runs: Runs
     run_streams: RunStreams
     run_jobs: RunJobs
+    run_files: RunFiles
     artifacts: Artifacts
     uploads: ArtifactUploads
     contents: Contents
@@ -154,6 +156,7 @@ def assemble(context: ServiceContext) -> Services:
         runs=Runs(context),
         run_streams=RunStreams(context),
         run_jobs=RunJobs(context),
+        run_files=RunFiles(context),
         artifacts=Artifacts(context),
         uploads=ArtifactUploads(context),
         contents=Contents(context),

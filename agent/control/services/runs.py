@@ -130,21 +130,31 @@ class Runs(Service):
         after: str | None = None,
         first: int = 50,
     ) -> Page[RunRecord]:
-        """Runs, newest first unless `order` is `+created_at`; filters on state and name."""
-        size, after_seq = page_size(first), cursor(after)
-        conditions = filters if isinstance(filters, dict) else {}
+        """Runs, newest first unless an order such as `+summary_metrics.loss` is given.
+
+        Raises:
+            InvalidInputError: filter, order or cursor.
+        """
+        size, after_row = page_size(first), cursor(after)
         entity = readable_project(tx, self._context, principal, entity, project)
         found, total = runs.page(
             tx,
             entity,
             project,
-            states=_values(conditions.get("state")),
-            names=_values(conditions.get("name")),
-            oldest_first=(order or "").lstrip("+") in {"created_at", "createdAt"},
-            after=after_seq,
+            filters=filters,
+            order=order or "-created_at",
+            after=after_row,
             limit=size + 1,
         )
         return numbered_page(found, size, total)
+
+    @read
+    def count(
+        self, tx: Tx, principal: Principal, entity: str | None, project: str, filters: Any
+    ) -> int:
+        """How many runs a filter finds."""
+        entity = readable_project(tx, self._context, principal, entity, project)
+        return runs.count(tx, entity, project, filters)
 
     @write
     def stop(self, tx: Tx, principal: Principal, run_id: str) -> bool:
@@ -292,15 +302,6 @@ def _stop_of_item(tx: Tx, run: RunRecord) -> bool:
 def _check_state(state: str | None) -> None:
     if state is not None and state not in STATES:
         raise InvalidInputError(f"A run cannot be '{state}'.", hint=f"Use {', '.join(STATES)}.")
-
-
-def _values(condition: Any) -> set[str] | None:
-    """The values that one condition of W&B's filter documents admits; `None` for all."""
-    if isinstance(condition, str):
-        return {condition}
-    if isinstance(condition, dict) and isinstance(condition.get("$in"), list):
-        return {str(value) for value in condition["$in"]}
-    return None
 
 
 def _user_of(principal: Principal, item: AnyRow | None) -> str | None:

@@ -202,7 +202,7 @@ def _stream_lines(stream: Stream, name: str, offset: int, content: list[str]) ->
     rows = [_object(name, *pair) for pair in zip(numbers, content, strict=True)]
     if stream == "events":
         return StreamLines(stream, offset, lines, numbers)
-    steps = [_step(row, number) for row, number in zip(rows, numbers, strict=True)]
+    steps = [step_of(row, number) for row, number in zip(rows, numbers, strict=True)]
     return StreamLines(stream, offset, lines, steps, rows, counted_keys(rows))
 
 
@@ -216,7 +216,8 @@ def _object(name: str, number: int, line: str) -> Json:
     return row
 
 
-def _step(row: Json, number: int) -> int:
+def step_of(row: Json, number: int) -> int:
+    """The step of a row of the history; the number of its line where it has none."""
     step = row.get("_step")
     if isinstance(step, float) and step.is_integer():
         step = int(step)

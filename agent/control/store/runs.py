@@ -1,18 +1,20 @@
 """W&B runs."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Select, delete, func, select, text, update
+from sqlalchemy import delete, func, select, text, update
 
+from agent.control.store.run_filters import RunFilter
 from agent.control.store.run_tables import run_streams
 from agent.control.store.tables import ALIVE_ONLY, projects, record_of, runs
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 
+_CREATION: Final = {"created_at", "createdAt"}
 #: Ids in one query.
 _IDS: Final = 500
 
@@ -171,29 +173,36 @@ def page(
     entity: str,
     project: str,
     *,
-    states: Collection[str] | None,
-    names: Collection[str] | None,
-    oldest_first: bool,
+    filters: Any,
+    order: str,
     after: int | None,
     limit: int,
 ) -> tuple[list[tuple[int, RunRecord]], int]:
-    """Runs with their sequence numbers, which are the cursors of pages, and the total."""
+    """Runs with the cursors that follow them, and how many there are in all.
 
-    def narrowed(query: Select[Any]) -> Select[Any]:
-        query = query.where(runs.c.entity == entity, runs.c.project == project)
-        if states is not None:
-            query = query.where(runs.c.state.in_(sorted(states)))
-        if names is not None:
-            query = query.where(runs.c.name.in_(sorted(names)))
-        return query
+    Cursors are sequence numbers in the order of creation, and counts in other orders.
+    """
+    compiler = RunFilter(tx.connection.dialect.name)
+    where = (runs.c.entity == entity, runs.c.project == project, compiler.where(filters))
+    total = tx.run(select(func.count()).select_from(runs).where(*where)).scalar_one()
+    query = _WITH_PROJECT.where(*where)
+    documents = (runs.c.config, runs.c.summary)
+    if order.lstrip("+-") in _CREATION:
+        rising = not order.startswith("-")
+        query = query.order_by(runs.c.seq.asc() if rising else runs.c.seq.desc())
+        if after is not None:
+            query = query.where(runs.c.seq > after if rising else runs.c.seq < after)
+        return [(row.seq, _record(row)) for row in tx.page(query, limit, documents)], total
+    query = query.order_by(*compiler.order(order), runs.c.seq.desc()).offset(after or 0)
+    rows = tx.page(query, limit, documents)
+    return [(number, _record(row)) for number, row in enumerate(rows, (after or 0) + 1)], total
 
-    total = tx.run(narrowed(select(func.count()).select_from(runs))).scalar_one()
-    order = runs.c.seq.asc() if oldest_first else runs.c.seq.desc()
-    query = narrowed(_WITH_PROJECT).order_by(order)
-    if after is not None:
-        query = query.where(runs.c.seq > after if oldest_first else runs.c.seq < after)
-    rows = tx.page(query, limit, (runs.c.config, runs.c.summary))
-    return [(row.seq, _record(row)) for row in rows], total
+
+def count(tx: Tx, entity: str, project: str, filters: Any) -> int:
+    """How many runs of a project a filter finds."""
+    found = RunFilter(tx.connection.dialect.name).where(filters)
+    where = (runs.c.entity == entity, runs.c.project == project, found)
+    return int(tx.run(select(func.count()).select_from(runs).where(*where)).scalar_one())
 
 
 def _config(config: Json) -> Json:

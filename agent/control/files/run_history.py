@@ -1,0 +1,153 @@
+"""Rows of a run's history, read for W&B's clients and for charts: by step, and sampled."""
+
+import asyncio
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from agent.control.files.run_streams import RunStreamStore
+from agent.control.store.run_streams import Stream
+from agent.model.errors import InvalidInputError
+from agent.model.spec import Json
+
+#: Rows that one sample has at most.
+MAX_SAMPLES: Final = 10_000
+DEFAULT_SAMPLES: Final = 500
+#: Keys that every encoder of JSON writes as they are.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./ -]+")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSpec:
+    """Which rows and keys of a history are wanted: those that have all keys."""
+
+    keys: tuple[str, ...]
+    samples: int
+    steps: range
+
+    @classmethod
+    def parse(cls, spec: Any) -> "SampleSpec":
+        """From `{"keys": […], "samples": n, "minStep": n, "maxStep": n}`, all optional.
+
+        Raises:
+            InvalidInputError
+        """
+        if not isinstance(spec, dict):
+            raise InvalidInputError("A specification of samples must be a JSON object.")
+        keys = spec.get("keys") or []
+        if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+            raise InvalidInputError("`keys` of a specification of samples must be texts.")
+        return cls(
+            tuple(keys),
+            _number(spec, "samples", DEFAULT_SAMPLES),
+            step_range(_number(spec, "minStep", None), _number(spec, "maxStep", None)),
+        )
+
+
+def step_range(first: int | None, end: int | None) -> range:
+    """Steps `first` (inclusive) to `end` (exclusive), where `None` is open."""
+    return range(first or 0, 2**53 if end is None else end)
+
+
+async def rows_of_steps(store: RunStreamStore, run_id: str, steps: range) -> list[str]:
+    """All rows of these steps, as their process wrote them."""
+    return [
+        line.decode()
+        async for part in store.steps(run_id, steps)
+        for line in await asyncio.to_thread(part.of_steps, steps)
+    ]
+
+
+async def sampled_rows(
+    store: RunStreamStore, run_id: str, stream: Stream, samples: int, steps: range | None = None
+) -> list[str]:
+    """At most so many rows at even distances; the first and the last are among them."""
+    if steps is not None:
+        rows = await rows_of_steps(store, run_id, steps)
+        return [rows[index] for index in even(len(rows), samples)]
+    lines = [line async for _, part in store.lines(run_id, stream) for line in part]
+    return [lines[index].decode() for index in even(len(lines), samples)]
+
+
+async def sampled_values(store: RunStreamStore, run_id: str, spec: SampleSpec) -> list[Json]:
+    """The wanted keys of rows that have all of them, at even distances.
+
+    Only as many rows as are wanted are decoded: a history has a hundred thousand. NaN and the
+    infinities are texts, since strict JSON has none.
+    """
+    found: list[bytes] = []
+    async for part in store.steps(run_id, spec.steps):
+        lines = await asyncio.to_thread(part.of_steps, spec.steps)
+        found += await asyncio.to_thread(_with_keys, lines, spec.keys)
+    return await asyncio.to_thread(_values, found, spec)
+
+
+def even(count: int, wanted: int) -> Sequence[int]:
+    """At most `wanted` of `count` indexes at even distances, with the first and the last."""
+    if count <= wanted:
+        return range(count)
+    if wanted <= 1:
+        return range(count - 1, count)
+    return [index * (count - 1) // (wanted - 1) for index in range(wanted)]
+
+
+def _values(lines: Sequence[bytes], spec: SampleSpec) -> list[Json]:
+    """Some rows that seem to have the keys may not, when they have them within a text."""
+    chosen: list[Json] = []
+    for index in even(len(lines), min(spec.samples, MAX_SAMPLES)):
+        row = json.loads(lines[index])
+        values = {key: strict(_value(row, key)) for key in spec.keys} if spec.keys else strict(row)
+        if _MISSING not in values.values():
+            chosen.append(values)
+    return chosen
+
+
+_MISSING: Final = object()
+
+
+def _value(row: Json, key: str) -> Any:
+    """The value of a key, which may be that of nested objects, joined by dots."""
+    if key in row or "." not in key:
+        return row.get(key, _MISSING)
+    value: Any = row
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def _with_keys(lines: Iterable[bytes], keys: Sequence[str]) -> list[bytes]:
+    """The lines in which all keys are found as texts; those of every row are not looked for."""
+    found = list(lines)
+    for key in keys:
+        last = key.rpartition(".")[2]
+        if not key.startswith("_") and _PLAIN.fullmatch(last):
+            mark = f'{last}"'.encode()
+            found = [line for line in found if mark in line]
+    return found
+
+
+def strict(value: Any) -> Any:
+    """A value without NaN and infinities, which are texts then."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: strict(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [strict(each) for each in value]
+    return value
+
+
+def _number(spec: Json, key: str, default: int | None) -> Any:
+    value = spec.get(key)
+    if value is None:
+        return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise InvalidInputError(f"`{key}` of a specification of samples is not a whole number.")
+    return value

@@ -1,0 +1,281 @@
+"""W&B's filter documents and orders of runs, as SQL.
+
+A filter is written as for MongoDB: `{"$and": [{"state": "running"}, {"config.lr.value": {"$gt":
+0.1}}]}`. Conditions on config and summary compare numbers with numbers and texts with texts.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import (
+    ColumnElement,
+    Double,
+    Text,
+    and_,
+    case,
+    cast,
+    false,
+    func,
+    literal,
+    not_,
+    or_,
+    true,
+    type_coerce,
+)
+
+from agent.control.store.tables import runs
+from agent.model.errors import InvalidInputError
+
+Condition = ColumnElement[bool]
+
+_COLUMNS: Final = {
+    "state": runs.c.state,
+    "name": runs.c.name,
+    "display_name": runs.c.display_name,
+    "group": runs.c.group_name,
+    "job_type": runs.c.job_type,
+    "sweep": runs.c.sweep,
+    "user": runs.c.user_name,
+    "username": runs.c.user_name,
+    "user.username": runs.c.user_name,
+    "notes": runs.c.notes,
+    "description": runs.c.description,
+    "host": runs.c.host,
+    "commit": runs.c.commit_hash,
+    "created_at": runs.c.created_at,
+    "heartbeat_at": runs.c.heartbeat_at,
+    "updated_at": runs.c.heartbeat_at,
+    "ended_at": runs.c.ended_at,
+}
+_TIMES: Final = {"created_at", "heartbeat_at", "updated_at", "ended_at"}
+_DOCUMENTS: Final = {
+    "config": runs.c.config_values,
+    "summary": runs.c.summary_values,
+    "summary_metrics": runs.c.summary_values,
+}
+_SPELLINGS: Final = {"sweep_name": "sweep", "group_name": "group"}
+_COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
+    "$eq": lambda a, b: a == b,
+    "$gt": lambda a, b: a > b,
+    "$gte": lambda a, b: a >= b,
+    "$lt": lambda a, b: a < b,
+    "$lte": lambda a, b: a <= b,
+}
+_CAPITAL: Final = re.compile("(?<=[a-z])[A-Z]")
+#: Conditions of one filter, and filters within each other.
+_MAX_TERMS: Final = 500
+_MAX_LEVELS: Final = 20
+#: A pattern without operators other than `^`, `$` and `.*`.
+_LITERAL: Final = re.compile(r"(?:[^\\.*+?\[\](){}|^$]|\\[^A-Za-z0-9]|\.\*)*")
+
+
+class RunFilter:
+    """Compiles one filter document for one database."""
+
+    def __init__(self, dialect: str) -> None:
+        self._dialect = dialect
+        self._terms = 0
+
+    def where(self, document: Any, level: int = 0) -> Condition:
+        """The condition that a filter document stands for.
+
+        Raises:
+            InvalidInputError: a key or an operator that is not known, or too many of them.
+        """
+        if document is None:
+            return true()
+        if not isinstance(document, dict):
+            raise InvalidInputError("A filter of runs must be a JSON object.")
+        if level > _MAX_LEVELS:
+            raise InvalidInputError(f"The filter has more than {_MAX_LEVELS} levels.")
+        parts = [self._part(key, value, level) for key, value in document.items()]
+        return and_(true(), *parts)
+
+    def order(self, text: str) -> list[ColumnElement[Any]]:
+        """The terms of an order such as `-summary_metrics.loss`; runs without a value are last.
+
+        Raises:
+            InvalidInputError: the key is not known.
+        """
+        key = _key(text.lstrip("+-"))
+        if key in _COLUMNS:
+            terms: list[ColumnElement[Any]] = [_COLUMNS[key]]
+        else:
+            field = self._field(key)
+            terms = [field.number(), field.text()]
+        falling = text.startswith("-")
+        return [(term.desc() if falling else term.asc()).nulls_last() for term in terms]
+
+    def _part(self, key: str, value: Any, level: int) -> Condition:
+        self._terms += 1
+        if self._terms > _MAX_TERMS:
+            raise InvalidInputError(f"The filter has more than {_MAX_TERMS} conditions.")
+        if key in {"$and", "$or", "$nor"}:
+            if not isinstance(value, list):
+                raise InvalidInputError(f"`{key}` of a filter takes a list.")
+            parts = [self.where(each, level + 1) for each in value]
+            if key == "$and":
+                return and_(true(), *parts)
+            found = or_(false(), *parts)
+            return not_(found) if key == "$nor" else found
+        if key == "$not":
+            return not_(self.where(value, level + 1))
+        conditions = value if _is_operators(value) else {"$eq": value}
+        return and_(true(), *(self._condition(_key(key), *pair) for pair in conditions.items()))
+
+    def _condition(self, key: str, operator: str, value: Any) -> Condition:
+        self._terms += 1
+        match operator:
+            case "$not":
+                inner = value if _is_operators(value) else {"$eq": value}
+                found = and_(true(), *(self._condition(key, *pair) for pair in inner.items()))
+                return not_(func.coalesce(found, false()))
+            case "$ne" | "$nin":
+                same = self._condition(key, "$eq" if operator == "$ne" else "$in", value)
+                return not_(func.coalesce(same, false()))
+            case "$in":
+                if not isinstance(value, list) or len(value) > _MAX_TERMS:
+                    raise InvalidInputError(f"`$in` takes a list of at most {_MAX_TERMS} values.")
+                return or_(false(), *(self._condition(key, "$eq", each) for each in value))
+            case _:
+                return (
+                    _tagged(operator, value) if key == "tags" else self._one(key, operator, value)
+                )
+
+    def _one(self, key: str, operator: str, value: Any) -> Condition:
+        field = _Column(key) if key in _COLUMNS else self._field(key)
+        if operator in {"$regex", "$contains"}:
+            return field.text().like(_pattern(operator, value), escape="\\")
+        if operator == "$exists" or (operator == "$eq" and value is None):
+            return field.exists() if operator == "$exists" and value else not_(field.exists())
+        if operator not in _COMPARISONS:
+            hint = "Use $eq, $ne, $in, $nin, $gt, $gte, $lt, $lte, $exists, $regex, $and, $or."
+            raise InvalidInputError(f"The operator `{operator[:40]}` is not known.", hint=hint)
+        return field.compared(_COMPARISONS[operator], value)
+
+    def _field(self, key: str) -> "_Value":
+        root, _, path = key.partition(".")
+        if root not in _DOCUMENTS or not path:
+            known = ", ".join([*sorted(_COLUMNS), "tags", "config.…", "summary_metrics.…"])
+            message = f"Runs have no '{key[:80]}' to filter or order by."
+            raise InvalidInputError(message, hint=f"Use {known}.")
+        if root == "config":
+            first, *rest = path.split(".")
+            path = ".".join([first, *(rest[1:] if rest[:1] == ["value"] else rest)])
+            path = path.removesuffix(".value")
+        return _Value(type_coerce(_DOCUMENTS[root], Text), path.replace('"', "'"), self._dialect)
+
+
+class _Column:
+    """A column of runs."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._column: ColumnElement[Any] = _COLUMNS[key]
+
+    def exists(self) -> Condition:
+        return self._column.is_not(None)
+
+    def text(self) -> ColumnElement[str]:
+        return cast(self._column, Text)
+
+    def compared(self, compare: Callable[[Any, Any], Any], value: Any) -> Condition:
+        if self._key in _TIMES:
+            return compare(self._column, _seconds(value))  # type: ignore[no-any-return]
+        if not isinstance(value, str):
+            return false()
+        return compare(self._column, value)  # type: ignore[no-any-return]
+
+
+class _Value:
+    """A value of a config or summary."""
+
+    def __init__(self, document: ColumnElement[str], path: str, dialect: str) -> None:
+        self._sqlite = dialect == "sqlite"
+        self._document = document
+        self._path = literal(f'$."{path}"' if self._sqlite else path, Text)
+        if self._sqlite:
+            self._kind = func.json_type(document, self._path)
+            self._plain: ColumnElement[Any] = func.json_extract(document, self._path)
+        else:
+            self._kind = func.json_typeof(document.op("->")(self._path))
+            self._plain = document.op("->>")(self._path)
+
+    def exists(self) -> Condition:
+        return self._kind.is_not(None)
+
+    def number(self) -> ColumnElement[Any]:
+        kinds = ("integer", "real") if self._sqlite else ("number",)
+        return case((self._kind.in_(kinds), cast(self._plain, Double)))
+
+    def text(self) -> ColumnElement[Any]:
+        return case((self._kind == ("text" if self._sqlite else "string"), self._plain))
+
+    def compared(self, compare: Callable[[Any, Any], Any], value: Any) -> Condition:
+        if isinstance(value, bool):
+            if self._sqlite:
+                return compare(self._kind, "true" if value else "false")  # type: ignore[no-any-return]
+            truth = case((self._kind == "boolean", self._plain))
+            return compare(truth, "true" if value else "false")  # type: ignore[no-any-return]
+        if isinstance(value, int | float):
+            return compare(self.number(), float(value))  # type: ignore[no-any-return]
+        if isinstance(value, str):
+            return compare(self.text(), value)  # type: ignore[no-any-return]
+        return false()
+
+
+def _is_operators(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(key.startswith("$") for key in value)
+
+
+def _key(key: str) -> str:
+    """A key in the spelling of columns: `displayName` is `display_name`."""
+    root, dot, rest = key.partition(".")
+    snake = _CAPITAL.sub(lambda found: f"_{found[0].lower()}", root)
+    return _SPELLINGS.get(snake, snake) + dot + rest
+
+
+def _tagged(operator: str, value: Any) -> Condition:
+    """Whether a run has a tag: tags are kept as a JSON list of texts."""
+    if operator == "$exists":
+        return (type_coerce(runs.c.tags, Text) != "[]") == bool(value)
+    if operator != "$eq" or not isinstance(value, str):
+        message = "Tags are compared by $eq, $ne, $in and $nin with texts."
+        raise InvalidInputError(message, hint='For example {"tags": {"$in": ["best"]}}.')
+    return type_coerce(runs.c.tags, Text).like(f"%{_escaped(json.dumps(value))}%", escape="\\")
+
+
+def _pattern(operator: str, value: Any) -> str:
+    """A pattern for LIKE; `$regex` may have `^`, `$` and `.*` beside plain text."""
+    if not isinstance(value, str):
+        raise InvalidInputError(f"`{operator}` takes a text.")
+    if operator == "$contains":
+        return f"%{_escaped(value)}%"
+    inner = value.removeprefix("^").removesuffix("$")
+    if not _LITERAL.fullmatch(inner):
+        raise InvalidInputError(
+            f"`$regex` takes plain text with `^`, `$` and `.*`; seen: '{value[:80]}'.",
+            hint="Combine several patterns by `$or`.",
+        )
+    parts = [re.sub(r"\\(.)", r"\1", part) for part in inner.split(".*")]
+    middle = "%".join(_escaped(part) for part in parts)
+    before, after = "" if value.startswith("^") else "%", "" if value.endswith("$") else "%"
+    return f"{before}{middle}{after}"
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
+
+
+def _seconds(value: Any) -> float:
+    """A time as stored: of a number of seconds, or a text as of ISO 8601, in UTC without zone."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    try:
+        moment = datetime.fromisoformat(str(value))
+    except ValueError:
+        raise InvalidInputError(f"'{str(value)[:40]}' is not a time as of ISO 8601.") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
