@@ -83,14 +83,14 @@ async def _history(
     run: RunRecord,
     info: Info,
     *,
-    minStep: int | None = None,  # noqa: N803 -- the schema's name
-    maxStep: int | None = None,  # noqa: N803 -- the schema's name
+    min_step: int | None = None,
+    max_step: int | None = None,
     samples: int | None = None,
 ) -> list[str]:
     """All rows of some steps; of a whole history, a sample."""
     store = nested(info).run_streams
-    if minStep is not None or maxStep is not None:
-        return await rows_of_steps(store, run.id, step_range(minStep, maxStep))
+    if min_step is not None or max_step is not None:
+        return await rows_of_steps(store, run.id, step_range(min_step, max_step))
     return await sampled_rows(store, run.id, "history", _samples(samples))
 
 
