@@ -130,7 +130,7 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         folder = await open_folder(config.data_dir)
         app[CONTENTS] = ContentStore(folder, plane.contents, plane.stored, config.max_file)
         app[RUN_FILES] = RunFileStore(folder, plane.stored, config.max_file)
-        app[RUN_STREAMS] = RunStreamStore(folder, plane.run_streams)
+        app[RUN_STREAMS] = RunStreamStore(folder, plane.run_streams, plane.stored)
         app[LOGS] = LogStore(folder)
         app[JOB_CREATION] = JobCreation(plane, app[CONTENTS], app[RUN_FILES])
         await plane.reaper.start()

@@ -18,6 +18,7 @@ from obstore.store import ObjectStore
 from agent.control.auth.policy import Principal
 from agent.control.files.storage import delete_below, storage_errors
 from agent.control.services.run_streams import RunName, RunStreams, Written
+from agent.control.services.stored_bytes import StoredBytes
 from agent.control.services.stream_update import (
     CHUNK_SIZE,
     Segment,
@@ -39,9 +40,10 @@ _READ_SIZE: Final = 4 * 1024 * 1024
 class RunStreamStore:
     """Streams of lines, each written and read by line number."""
 
-    def __init__(self, store: ObjectStore, rows: RunStreams) -> None:
+    def __init__(self, store: ObjectStore, rows: RunStreams, stored: StoredBytes) -> None:
         self._store = store
         self._rows = rows
+        self._stored = stored
 
     async def write(self, principal: Principal, name: RunName, update: StreamUpdate) -> Written:
         """Store an update; when this returns, it is on disk.
@@ -49,16 +51,19 @@ class RunStreamStore:
         Raises:
             NotFoundError, PermissionDeniedError: as `RunStreams.append`.
             StorageFullError: no space; nothing of the update is stored.
+            QuotaExceededError: more than the entity may store.
         """
-        chunks: dict[Stream, Sequence[ChunkRecord]] = {}
-        run_id = None
-        for lines in update.streams:
-            parts: Sequence[ChunkRecord] = await asyncio.to_thread(chunked, lines)
-            if sum(part.size for part in parts) >= _SMALL:
-                run_id = run_id or (await self._rows.place(principal, name)).id
-                parts = await self._put(run_id, lines.stream, parts)
-            chunks[lines.stream] = parts
-        written = await self._rows.append(principal, name, update, chunks)
+        chunks: dict[Stream, Sequence[ChunkRecord]] = {
+            lines.stream: await asyncio.to_thread(chunked, lines) for lines in update.streams
+        }
+        async with self._stored.arriving(name.entity) as arrival:
+            for stream, parts in chunks.items():
+                size = sum(part.size for part in parts)
+                arrival.add(size)
+                if size >= _SMALL:
+                    run = await self._rows.place(principal, name)
+                    chunks[stream] = await self._put(run.id, stream, parts)
+            written = await self._rows.append(principal, name, update, chunks)
         for stream in written.to_merge:
             await self._merge(written.run_id, stream)
         return written

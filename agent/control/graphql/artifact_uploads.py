@@ -9,12 +9,12 @@ from agent.control.files.manifest import parse_manifest
 from agent.control.graphql.context import Args, Context, RootResolvers, as_object, single_page
 from agent.control.graphql.files import manifest_file, upload_file
 from agent.control.services.artifact_uploads import NewArtifact
-from agent.control.services.jobs import JOB_TYPE
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.job.digest import decoded
 from agent.model.job.job_file import FILE_NAME, read_job_file
+from agent.model.job.names import JOB_TYPE
 from agent.model.json_values import decode
 from agent.model.spec import Json
 

@@ -1,5 +1,6 @@
 """Runs, as W&B's clients write and read them."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ariadne import ObjectType
@@ -22,6 +23,7 @@ from agent.control.services.paging import Page
 from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.projects import ProjectRecord
+from agent.control.store.run_alerts import RunAlert
 from agent.control.store.run_files import RunFileRecord
 from agent.control.store.runs import RunPlace, RunRecord
 from agent.model.spec import Json
@@ -96,6 +98,18 @@ async def _delete_files(context: Context, args: Args) -> Json:
     return {"success": found}
 
 
+async def _alert(context: Context, args: Args) -> Json:
+    sent = await context.plane.run_streams.alert(
+        context.principal,
+        RunName(args["entity_name"], args["project_name"], args["run_name"]),
+        args["title"],
+        args["text"],
+        severity=args.get("severity") or "INFO",
+        wait_seconds=(args.get("wait_duration") or 0) / 1e9,
+    )
+    return {"success": sent}
+
+
 async def _mark_uploaded(context: Context, args: Args) -> Json:
     await _run_of(context, args)
     return {"success": True}
@@ -152,6 +166,11 @@ async def _file_count(run: RunRecord, info: Info) -> int:
     return await nested(info).plane.run_files.count(run.id)
 
 
+@_RUN.field("alerts")
+async def _alerts(run: RunRecord, info: Info) -> Sequence[RunAlert]:
+    return await nested(info).plane.run_streams.alerts(run.id)
+
+
 @_RUN.field("project")
 async def _project(run: RunRecord, info: Info) -> ProjectRecord | None:
     context = nested(info)
@@ -174,5 +193,6 @@ MUTATIONS: Final = {
     "createRunFiles": _create_files,
     "markRunFilesUploaded": _mark_uploaded,
     "deleteFiles": _delete_files,
+    "notifyScriptableRunAlert": _alert,
 }
 TYPES: Final = (_RUN, RUN_HISTORY, FILE)

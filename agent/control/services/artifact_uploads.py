@@ -17,7 +17,6 @@ from agent.control.services.artifacts import (
     writable,
 )
 from agent.control.services.context import Service, read, write
-from agent.control.services.jobs import JOB_TYPE
 from agent.control.services.leases import add_warning
 from agent.control.services.runs import check_run
 from agent.control.services.stored_bytes import check_room
@@ -34,7 +33,7 @@ from agent.model.errors import (
     PermissionDeniedError,
 )
 from agent.model.job.digest import decoded, manifest_digest
-from agent.model.job.names import LATEST, safe_name
+from agent.model.job.names import JOB_TYPE, LATEST, safe_name
 from agent.model.names import checked_project
 from agent.model.spec import Json
 
@@ -277,8 +276,8 @@ def _set_wanted_aliases(tx: Tx, principal: Principal, artifact: ArtifactRecord) 
     if item is not None:
         quoted = ", ".join(f"`{alias}`" for alias in kept)
         text = (
-            f"{artifact.reference} was stored without {quoted}: a run moves no alias of what it "
-            "has not made. Move it with a user's key."
+            f"{artifact.reference} was stored without {quoted}: a run moves no alias of a job. "
+            "Move it with a user's key."
         )
         items.change(tx, item, {"warnings": add_warning(item, text), "updated_at": tx.now})
 

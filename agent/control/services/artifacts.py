@@ -16,7 +16,7 @@ from agent.control.store.runs import RunRecord
 from agent.control.store.tables import to_datetime
 from agent.control.store.tx import Tx
 from agent.model.errors import ConflictError, NotFoundError, PermissionDeniedError
-from agent.model.job.names import LATEST, checked_alias, free_aliases, version_of
+from agent.model.job.names import JOB_TYPE, LATEST, checked_alias, free_aliases, version_of
 from agent.model.spec import Json
 
 
@@ -37,7 +37,7 @@ class Artifacts(Service):
     """Reading takes the right to read the project, changing that to write runs there.
 
     A run token reads also the inputs that its launch spec names, changes only what its run has
-    made, and moves no alias away from what another run or a user has made.
+    made, and moves no alias of a job, since others launch what it refers to.
     """
 
     @read
@@ -372,14 +372,14 @@ def set_aliases(
 
     Raises:
         InvalidInputError: one cannot be an alias.
-        PermissionDeniedError: a run token, and an alias of what its run has not made.
+        PermissionDeniedError: a run token, and an alias of another version of a job.
     """
     wanted = checked_aliases(names)
     if kept := held_by_others(tx, principal, artifact, wanted):
         quoted = ", ".join(f"`{alias}`" for alias in kept)
         raise PermissionDeniedError(
-            f"The token of {principal.name} does not move {quoted}, which refers to a version "
-            f"of '{artifact.collection.name}' that this run has not made.",
+            f"The token of {principal.name} does not move {quoted}, which refers to another "
+            f"version of the job '{artifact.collection.name}'.",
             hint="Move aliases with a user's key.",
         )
     collections.put_aliases(tx, artifact.collection.id, artifact.id, wanted)
@@ -388,9 +388,8 @@ def set_aliases(
 def held_by_others(
     tx: Tx, principal: Principal, artifact: ArtifactRecord, names: Sequence[str]
 ) -> list[str]:
-    """Aliases that a run token may not move: they refer to what its run has not made."""
-    if principal.run is None:
+    """Aliases of a job that a run token may not move: others launch the version they name."""
+    if principal.run is None or artifact.collection.type != JOB_TYPE:
         return []
-    makers = artifacts.makers_of_aliases(tx, artifact.collection.id)
-    own = principal.run.run_name
-    return [name for name in names if makers.get(name, own) != own]
+    holders = artifacts.holders_of_aliases(tx, artifact.collection.id)
+    return [name for name in names if holders.get(name, artifact.id) != artifact.id]

@@ -24,6 +24,7 @@ from agent.model.job.job_file import (
     read_job_file,
 )
 from agent.model.job.names import (
+    JOB_TYPE,
     CodeReference,
     JobReference,
     no_such_job,
@@ -33,7 +34,6 @@ from agent.model.job.names import (
 )
 from agent.model.spec import Json
 
-JOB_TYPE: Final = "job"
 #: Jobs of a project, and versions of a job, that are listed at most.
 _LIMIT: Final = 1000
 _COMMIT_LENGTH: Final = 12

@@ -14,11 +14,12 @@ from agent.control.services.notifications import topic_run
 from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.runs import check_run
 from agent.control.services.stream_update import StreamLines, StreamUpdate, only_new
-from agent.control.store import run_streams, runs
+from agent.control.store import run_alerts, run_streams, runs, stored_bytes
+from agent.control.store.run_alerts import RunAlert
 from agent.control.store.run_streams import ChunkRecord, Stream, StreamRecord
 from agent.control.store.runs import RunPlace
 from agent.control.store.tx import Tx
-from agent.model.errors import NotFoundError
+from agent.model.errors import InvalidInputError, NotFoundError
 
 #: States that a run leaves when its process writes again.
 _SILENT: Final = {"pending", "crashed", "preempted"}
@@ -26,6 +27,8 @@ _OVER: Final = {"finished", "failed", "killed"}
 #: Small chunks of a stream are merged at so many, or so many bytes.
 _MANY_CHUNKS: Final = 64
 _MANY_BYTES: Final = 512 * 1024
+#: Alerts that are kept of one run.
+_MAX_ALERTS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,39 @@ class RunStreams(Service):
         return run
 
     @write
+    def alert(
+        self,
+        tx: Tx,
+        principal: Principal,
+        name: RunName,
+        title: str,
+        text: str,
+        *,
+        severity: str,
+        wait_seconds: float,
+    ) -> bool:
+        """Store an alert; false when one of that title was sent in the last `wait_seconds`.
+
+        Raises:
+            NotFoundError, PermissionDeniedError
+            InvalidInputError: the run has sent as many alerts as are kept.
+        """
+        run = self._place(tx, principal, name)
+        before = run_alerts.last_sent(tx, run.id, title)
+        if before is not None and tx.now < before + wait_seconds:
+            return False
+        if run_alerts.count(tx, run.id) >= _MAX_ALERTS:
+            raise InvalidInputError(f"The run '{run.name}' has sent {_MAX_ALERTS} alerts.")
+        run_alerts.add(tx, run.id, title, text, severity)
+        tx.notify(topic_run(run.id))
+        return True
+
+    @read
+    def alerts(self, tx: Tx, run_id: str) -> Sequence[RunAlert]:
+        """The alerts of a run that the caller has read, the newest first."""
+        return run_alerts.newest(tx, run_id, _MAX_ALERTS)
+
+    @write
     def append(
         self,
         tx: Tx,
@@ -88,7 +124,8 @@ class RunStreams(Service):
         to_merge: list[Stream] = []
         for lines in update.streams:
             state = known.get(lines.stream)
-            changed = _store(tx, run.id, lines, chunks[lines.stream], state)
+            changed, size = _store(tx, run.id, lines, chunks[lines.stream], state)
+            stored_bytes.add(tx, "run_streams", {run.entity: size})
             known[lines.stream] = changed
             if changed.small_chunks >= _MANY_CHUNKS or changed.small_bytes >= _MANY_BYTES:
                 to_merge.append(lines.stream)
@@ -118,7 +155,8 @@ class RunStreams(Service):
         merged: Sequence[ChunkRecord],
     ) -> bool:
         """Replace small chunks by merged ones; false if another process did so before."""
-        if runs.lock(tx, run_id) is None:
+        run = runs.by_id(tx, run_id) if runs.lock(tx, run_id) else None
+        if run is None:
             return False
         present = {
             (chunk.first_line, chunk.version) for chunk in run_streams.chunks(tx, run_id, stream)
@@ -127,6 +165,8 @@ class RunStreams(Service):
             return False
         run_streams.remove_chunks(tx, run_id, stream, small)
         run_streams.add_chunks(tx, run_id, stream, merged)
+        smaller = sum(chunk.size for chunk in merged) - sum(chunk.size for chunk in small)
+        stored_bytes.add(tx, "run_streams", {run.entity: smaller})
         state = run_streams.states(tx, run_id)[stream]
         values = {
             "small_chunks": state.small_chunks - len(small),
@@ -174,8 +214,11 @@ def _store(
     lines: StreamLines,
     chunks: Sequence[ChunkRecord],
     state: StreamRecord | None,
-) -> StreamRecord:
-    """Insert chunks, remove those that they replace, and bring the stream's state up to date."""
+) -> tuple[StreamRecord, int]:
+    """Insert chunks, remove those that they replace, and bring the stream's state up to date.
+
+    Returns the state, and by how many bytes the stream has grown.
+    """
     before = state or StreamRecord()
     keys = lines.keys
     gone: tuple[ChunkRecord, ...] = ()
@@ -201,7 +244,8 @@ def _store(
     )
     values = {name: getattr(after, name) for name in StreamRecord.__slots__}
     run_streams.save(tx, run_id, lines.stream, values, new=state is None)
-    return after
+    grown = sum(chunk.size for chunk in chunks) - sum(chunk.size for chunk in gone)
+    return after, grown
 
 
 def _inside(chunk: ChunkRecord, lines: StreamLines) -> bool:

@@ -12,7 +12,7 @@ from agent.control.services.notifications import topic_run
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.transitions import request_stop
-from agent.control.store import items, projects, runs, stored_bytes
+from agent.control.store import items, projects, run_streams, runs, stored_bytes
 from agent.control.store.ids import new_id, new_run_name
 from agent.control.store.runs import RunPlace, RunRecord
 from agent.control.store.tx import AnyRow, Tx
@@ -193,6 +193,7 @@ class Runs(Service):
         run = self._to_write(tx, principal, run_id)
         if run is not None:
             stored_bytes.delete_run_files(tx, run.entity, run.id)
+            stored_bytes.add(tx, "run_streams", {run.entity: -run_streams.size(tx, run.id)})
             runs.delete_run(tx, run.id)
         return run
 

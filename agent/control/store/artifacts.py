@@ -143,14 +143,12 @@ def by_alias(tx: Tx, collection_id: str, alias: str) -> ArtifactRecord | None:
     return _first(tx, query.where(table.collection_id == collection_id, table.alias == alias))
 
 
-def makers_of_aliases(tx: Tx, collection_id: str) -> dict[str, str | None]:
-    """The run that made the version which each free alias of a collection refers to."""
-    query = (
-        select(artifact_aliases.c.alias, artifacts.c.run_name)
-        .join(artifacts, artifacts.c.id == artifact_aliases.c.artifact_id)
-        .where(artifact_aliases.c.collection_id == collection_id)
+def holders_of_aliases(tx: Tx, collection_id: str) -> dict[str, str]:
+    """The id of the version that each free alias of a collection refers to."""
+    query = select(artifact_aliases.c.alias, artifact_aliases.c.artifact_id).where(
+        artifact_aliases.c.collection_id == collection_id
     )
-    return {row.alias: row.run_name for row in tx.all(query)}
+    return {row.alias: row.artifact_id for row in tx.all(query)}
 
 
 def newest(tx: Tx, collection_id: str) -> ArtifactRecord | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import and_, delete, insert, select, update
+from sqlalchemy import and_, delete, func, insert, select, update
 
 from agent.control.store.run_tables import run_chunks, run_streams
 from agent.control.store.tables import record_of
@@ -96,3 +96,9 @@ def remove_chunks(tx: Tx, run_id: str, stream: Stream, gone: Iterable[ChunkRecor
             run_chunks.c.version == chunk.version,
         )
         tx.run(delete(run_chunks).where(where))
+
+
+def size(tx: Tx, run_id: str) -> int:
+    """Bytes of all streams of a run."""
+    query = select(func.coalesce(func.sum(run_chunks.c.size), 0))
+    return int(tx.run(query.where(run_chunks.c.run_id == run_id)).scalar_one())

@@ -1,4 +1,4 @@
-"""Tables of the append-only streams of runs: their state, and the index of their chunks.
+"""Tables of what runs report: append-only streams, with the index of their chunks, and alerts.
 
 A stream maps line numbers to lines. A chunk has consecutive lines, each ended by a newline. The
 bytes of small chunks are in their row; larger ones are a part of an object in the object store,
@@ -7,12 +7,22 @@ which is written before its row.
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    Table,
+    Text,
+)
 
 from agent.control.store.artifact_tables import metadata
-from agent.control.store.tables import JsonText
+from agent.control.store.tables import JsonText, PlainText, Serial
 
-__all__ = ["metadata", "run_chunks", "run_streams"]
+__all__ = ["metadata", "run_alerts", "run_chunks", "run_streams"]
 
 _RUN: Final = "runs.id"
 
@@ -56,4 +66,17 @@ run_chunks: Final = Table(
     Column("data", LargeBinary),
     Column("object", Text),
     Column("position", BigInteger, nullable=False),
+)
+
+run_alerts: Final = Table(
+    "run_alerts",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), nullable=False),
+    Column("title", PlainText, nullable=False),
+    Column("text", PlainText, nullable=False),
+    #: INFO, WARN or ERROR.
+    Column("severity", Text, nullable=False),
+    Column("sent_at", Double, nullable=False),
+    Index("ix_run_alerts_run_id_title", "run_id", "title"),
 )

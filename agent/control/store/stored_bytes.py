@@ -11,7 +11,7 @@ from sqlalchemy import bindparam, delete, func, insert, select, update
 from agent.control.store.tables import run_files, stored_bytes
 from agent.control.store.tx import AnyRow, Tx
 
-Kind = Literal["contents", "logs", "run_files"]
+Kind = Literal["contents", "logs", "run_files", "run_streams"]
 
 _ADD: Final = (
     update(stored_bytes)

@@ -544,7 +544,7 @@ stored_bytes: Final = Table(
     "stored_bytes",
     metadata,
     entity_column(primary_key=True),
-    #: `contents`, `logs` or `run_files`.
+    #: `contents`, `logs`, `run_files` or `run_streams`.
     Column("kind", PlainText, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
 )

@@ -16,6 +16,8 @@ from agent.model.names import did_you_mean
 
 MAX_LENGTH: Final = 128
 LATEST: Final = "latest"
+#: The type of the artifacts that are jobs.
+JOB_TYPE: Final = "job"
 #: What the environment calls a job's own name.
 NAME_VARIABLE: Final = "WANDB_JOB_NAME"
 

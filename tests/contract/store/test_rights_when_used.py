@@ -4,12 +4,13 @@ import pytest
 
 from agent.control.auth.policy import Principal
 from agent.control.services.artifact_uploads import NewArtifact
-from agent.control.services.artifacts import ArtifactChange
+from agent.control.services.artifacts import ArtifactChange, held_by_others
 from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange, storage_id
 from agent.control.store.accounts import Role
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ClaimRecord, Submission
+from agent.control.store.tx import Tx
 from agent.model.cause import Cause
 from agent.model.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from agent.model.job.digest import manifest_digest
@@ -220,21 +221,28 @@ async def test_a_run_token_writes_its_own_run_only(
     assert (await runs.get(world.me, None, "p", own.name)) is not None
 
 
-async def test_a_run_token_adds_versions_and_moves_no_alias(
+async def test_a_run_token_moves_aliases_of_data(
     world: World, claim: ClaimRecord, job: Principal
 ) -> None:
     first = await artifact(world, world.me, "data", aliases=("production",))
     made = await artifact(world, job, "data", aliases=("latest", "production", "mine"), text="1")
-    assert (made.version, made.run_name, made.aliases) == (1, claim.run_name, ("mine",))
-    stays = await world.plane.artifacts.get(world.me, first.id)
-    assert stays is not None
-    assert set(stays.aliases) == {"latest", "production"}
-    (warning,) = (await world.item(claim.lease.item_id)).warnings
-    assert warning.startswith("ann/p/data:v1 was stored without `latest`, `production`")
-    again = await artifact(world, job, "data", aliases=("mine",), text="2")
-    assert again.aliases == ("mine",), "its own aliases it moves"
-    new = await artifact(world, job, "fresh")
-    assert new.aliases == ("latest",), "an alias that did not exist is moved by nobody"
+    assert (made.version, made.run_name) == (1, claim.run_name)
+    assert set(made.aliases) == {"latest", "mine", "production"}
+    before = await world.plane.artifacts.get(world.me, first.id)
+    assert before is not None
+    assert before.aliases == ()
+    assert (await world.item(claim.lease.item_id)).warnings == ()
+
+
+async def test_a_run_token_moves_no_alias_of_a_job(world: World, job: Principal) -> None:
+    first = await artifact(world, world.me, "train", kind="job", aliases=("production",))
+    second = await artifact(world, world.me, "train", kind="job", text="1", aliases=("next",))
+
+    def moved(tx: Tx) -> list[str]:
+        return held_by_others(tx, job, second, ("latest", "production", "next", "new"))
+
+    assert await world.plane.database.read(moved) == ["production"]
+    assert (await world.plane.artifacts.get(world.me, first.id)) is not None
 
 
 async def test_a_run_token_changes_nothing_that_its_run_has_not_made(
@@ -248,9 +256,7 @@ async def test_a_run_token_changes_nothing_that_its_run_has_not_made(
     own = await artifact(world, job, "data", text="1")
     for ask in (
         artifacts.update(job, theirs.id, ArtifactChange(description="x")),
-        artifacts.update(job, own.id, ArtifactChange(aliases=("latest",))),
         artifacts.add_aliases(job, theirs.id, ["x"]),
-        artifacts.add_aliases(job, own.id, ["latest"]),
         artifacts.delete_aliases(job, theirs.id, ["latest"]),
         artifacts.delete(job, theirs.id, with_aliases=True),
         uploads.save_manifest(job, pending.id, "m", ""),
@@ -265,7 +271,7 @@ async def test_a_run_token_changes_nothing_that_its_run_has_not_made(
             await ask
     found = await artifacts.get(world.me, theirs.id)
     assert found is not None
-    assert (found.aliases, found.description) == (("latest",), None)
+    assert (found.aliases, found.description) == ((), None), "its own version has `latest`"
     await artifacts.update(job, own.id, ArtifactChange(description="mine"))
     await artifacts.delete(job, own.id, with_aliases=True)
 

@@ -53,7 +53,8 @@ class Process:
 
 @pytest.fixture
 async def process(world: World, tmp_path: Path) -> Process:
-    store = RunStreamStore(await open_folder(tmp_path / "objects"), world.plane.run_streams)
+    folder = await open_folder(tmp_path / "objects")
+    store = RunStreamStore(folder, world.plane.run_streams, world.plane.stored)
     await world.plane.runs.upsert(world.me, RunChange(), project="p", name="r")
     return Process(world, store)
 
@@ -179,6 +180,25 @@ async def test_the_streams_of_a_run_go_with_it(process: Process) -> None:
     assert await world.plane.run_streams.chunks(run.id, "history") == []
     await world.plane.runs.upsert(world.me, RunChange(), project="p", name="r")
     assert await process.steps() == []
+
+
+async def test_the_bytes_of_streams_count_for_their_entity(process: Process) -> None:
+    world = process.world
+
+    async def counted() -> dict[str, int]:
+        return {row.kind: row.bytes for row in await world.plane.stored.every()}
+
+    for first, end in ((0, 30), (0, 30), (20, 40)):
+        await process.log(first, end)
+    run = await process.run()
+    chunks = await world.plane.run_streams.chunks(run.id, "history")
+    assert await counted() == {"run_streams": sum(chunk.size for chunk in chunks)}
+    for number in range(40, 120):
+        await process.log(number, number + 1)
+    chunks = await world.plane.run_streams.chunks(run.id, "history")
+    assert await counted() == {"run_streams": sum(chunk.size for chunk in chunks)}
+    await world.plane.runs.delete(world.me, run.id)
+    assert await counted() == {"run_streams": 0}
 
 
 async def test_an_update_is_stored_whole_or_not_at_all(process: Process) -> None:

@@ -73,8 +73,7 @@ async def test_runs_are_listed_with_filters(world: World) -> None:
     assert (oldest.rows[0].id, following.rows[0].id) == (made[0].id, made[1].id)
     failed = await runs.list(world.me, None, "p", filters={"state": "failed"})
     named = await runs.list(world.me, None, "p", filters={"name": {"$in": ["run1", "run2"]}})
-    odd = await runs.list(world.me, None, "p", filters={"name": {"$regex": "x"}})
-    assert (failed.total, named.total, odd.total) == (1, 2, 4)
+    assert (failed.total, named.total) == (1, 2)
 
 
 async def test_a_run_token_writes_only_runs_of_its_project(world: World) -> None:

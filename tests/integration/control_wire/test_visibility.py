@@ -105,6 +105,8 @@ class Place:
             "Project.artifactCollectionMembership": {"name": "data:latest"},
             "Project.artifact": {"name": "data:latest"},
             "Project.runQueue": {"name": "q"},
+            "Run.sampledHistory": {"specs": ["{}"]},
+            "Run.parquetHistory": {"liveKeys": []},
             "RunQueue.runQueueItem": {"id": self.item},
             "ArtifactType.artifactCollection": {"name": "data"},
             "ArtifactSequence.artifactMembership": {"aliasName": "latest"},

@@ -205,6 +205,17 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_chunks_run_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('run_id', 'stream', 'first_line', 'version', name=op.f('pk_run_chunks'))
     )
+    op.create_table('run_alerts',
+    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('run_id', sa.Text(), nullable=False),
+    sa.Column('title', sa.Text(), nullable=False),
+    sa.Column('text', sa.Text(), nullable=False),
+    sa.Column('severity', sa.Text(), nullable=False),
+    sa.Column('sent_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_alerts_run_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('seq', name=op.f('pk_run_alerts'))
+    )
+    op.create_index('ix_run_alerts_run_id_title', 'run_alerts', ['run_id', 'title'], unique=False)
     op.create_table('users',
     sa.Column('id', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
