@@ -14,7 +14,6 @@ from agent.control.files.run_files import RunFileStore
 from agent.control.middleware.errors import log_and_mask
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.assembly import Services
-from agent.control.services.jobs import JOB_TYPE
 from agent.control.services.notifications import RUN_JOBS
 from agent.control.services.run_jobs import EndedRun
 from agent.control.store.artifact_files import EntryRecord
@@ -22,6 +21,7 @@ from agent.control.store.artifacts import ArtifactState
 from agent.model.errors import LaunchError, ServerError, TooLargeError, UnreachableError
 from agent.model.job.digest import MANIFEST_HEAD, MANIFEST_NAME, encoded, manifest_digest
 from agent.model.job.job_file import FILE_NAME, PATCH_NAME
+from agent.model.job.names import JOB_TYPE
 from agent.model.job.recorded import (
     METADATA_NAME,
     REQUIREMENTS_NAME,

@@ -7,12 +7,12 @@ from agent.control.auth import principals
 from agent.control.auth.policy import Action, CredentialKind, Principal, RunScope
 from agent.control.services.audit import audited
 from agent.control.services.context import Service, read, write
-from agent.control.services.jobs import JOB_TYPE
 from agent.control.store import accounts, artifact_files, artifacts, items, projects, run_jobs, runs
 from agent.control.store.run_jobs import RunJobRecord
 from agent.control.store.runs import RunRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError, PermissionDeniedError
+from agent.model.job.names import JOB_TYPE
 from agent.model.job.recorded import NoJobError, RecordedCode
 
 CODE_TYPE: Final = "code"
