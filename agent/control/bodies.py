@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -43,22 +44,42 @@ def _receiving() -> Iterator[None]:
 
 
 async def read_bytes(request: web.Request, limit: int) -> bytes:
-    """The whole body.
+    """The whole body, decompressed where it is declared as gzip.
 
     Raises:
+        InvalidInputError: compressed in another way, or damaged.
         TooLargeError: more than `limit` bytes.
         IncompleteBodyError: the connection closed, or a minute passed.
     """
     if (request.content_length or 0) > limit:
         raise _too_large(limit)
     data = bytearray()
+    gzip = _gzip(request)
     with _receiving():
         async with asyncio.timeout(_TIMEOUT):
             async for piece in request.content.iter_chunked(_PIECE):
-                data += piece
+                data += piece if gzip is None else _inflated(gzip, piece, limit + 1 - len(data))
                 if len(data) > limit:
                     raise _too_large(limit)
+    if gzip is not None and not gzip.eof:
+        raise InvalidInputError("The body ends in the middle of its gzip data.")
     return bytes(data)
+
+
+def _gzip(request: web.Request) -> "zlib._Decompress | None":
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding not in {"gzip", "identity"}:
+        message = f"The body is compressed as '{encoding[:40]}'."
+        raise InvalidInputError(message, hint="Send it as gzip, or as it is.")
+    return zlib.decompressobj(16 + zlib.MAX_WBITS) if encoding == "gzip" else None
+
+
+def _inflated(gzip: "zlib._Decompress", piece: bytes, limit: int) -> bytes:
+    """At most so many bytes: a small body could become a very large one."""
+    try:
+        return gzip.decompress(piece, limit)
+    except zlib.error:
+        raise InvalidInputError("The body is not gzip, as its `Content-Encoding` says.") from None
 
 
 async def read_json(request: web.Request, limit: int, *, of_runs: bool = False) -> Any:

@@ -77,11 +77,10 @@ async def _delete(context: Context, args: Args) -> Json:
 
 async def _create_files(context: Context, args: Args) -> Json:
     run = await _run_of(context, args)
-    for name in args["files"]:
-        checked_run_file(name)
+    names = {name: checked_run_file(name) for name in args["files"]}
     # Clients find the files by their names as they sent them.
     files = [
-        run_file(context, run.entity, run.id, RunFileRecord(name, 0, None))
+        run_file(context, run.entity, run.id, RunFileRecord(names[name], 0, None)) | {"name": name}
         for name in args["files"]
     ]
     return {"run_id": storage_id(run), "upload_headers": [], "files": files}

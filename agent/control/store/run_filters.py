@@ -120,9 +120,9 @@ class RunFilter:
             if key == "$and":
                 return and_(true(), *parts)
             found = or_(false(), *parts)
-            return not_(found) if key == "$nor" else found
+            return _none_of(found) if key == "$nor" else found
         if key == "$not":
-            return not_(self.where(value, level + 1))
+            return _none_of(self.where(value, level + 1))
         conditions = value if _is_operators(value) else {"$eq": value}
         return and_(true(), *(self._condition(_key(key), *pair) for pair in conditions.items()))
 
@@ -132,10 +132,10 @@ class RunFilter:
             case "$not":
                 inner = value if _is_operators(value) else {"$eq": value}
                 found = and_(true(), *(self._condition(key, *pair) for pair in inner.items()))
-                return not_(func.coalesce(found, false()))
+                return _none_of(found)
             case "$ne" | "$nin":
                 same = self._condition(key, "$eq" if operator == "$ne" else "$in", value)
-                return not_(func.coalesce(same, false()))
+                return _none_of(same)
             case "$in":
                 if not isinstance(value, list) or len(value) > _MAX_TERMS:
                     raise InvalidInputError(f"`$in` takes a list of at most {_MAX_TERMS} values.")
@@ -229,6 +229,11 @@ class _Value:
 
 def _is_operators(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and all(key.startswith("$") for key in value)
+
+
+def _none_of(found: Condition) -> Condition:
+    """A condition that does not hold; one on a value that is not there does not hold either."""
+    return not_(func.coalesce(found, false()))
 
 
 def _key(key: str) -> str:

@@ -111,9 +111,11 @@ async def test_parts_of_a_history_are_found_by_step(process: Process) -> None:
     await process.send({HISTORY: (0, rows)})
     run = await process.run()
     found = [part async for part in process.store.steps(run.id, range(500, 510))]
-    seen = [json.loads(line)["_step"] for part in found for line in part]
+    seen = [json.loads(line)["_step"] for part in found for line in part.lines]
     assert 500 in seen
     assert len(seen) < 30
+    rows = [row for part in found for row in part.of_steps(range(500, 510))]
+    assert [json.loads(row)["_step"] for row in rows] == [500]
 
 
 async def test_summary_and_end(process: Process) -> None:
