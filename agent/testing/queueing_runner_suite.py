@@ -1,6 +1,7 @@
 """Conformance tests for runners whose backend schedules by itself, such as a cluster."""
 
 import asyncio
+from itertools import pairwise
 from typing import Protocol
 
 from agent.model.cause import Cause
@@ -22,6 +23,9 @@ from agent.testing.runner_suite import (
 class QueueingDriver(Driver, Protocol):
     """A backend that finds a place for a started job when it sees fit."""
 
+    def wording(self, reason: Pending) -> str:
+        """A part of the sentence in which the backend tells a scenario's reason."""
+
     async def place(self, name: str) -> None:
         """End the job's present reason to wait; after the last one it runs."""
 
@@ -32,8 +36,13 @@ class QueueingDriver(Driver, Protocol):
         """The machine under a running job stops answering."""
 
 
+#: A backend uses words of its own, see `QueueingDriver.wording`.
 _FIRST = Pending(Cause.SCHEDULE_QUOTA, "quota 'gpus' is used up")
 _THEN = Pending(Cause.SCHEDULE_NO_NODE, "0 of 3 nodes have room")
+
+
+def _words(pending: Pending) -> tuple[Cause, str]:
+    return pending.cause, pending.message
 
 
 class QueueingRunnerSuite(RunnerSuite):
@@ -42,7 +51,10 @@ class QueueingRunnerSuite(RunnerSuite):
     async def test_a_started_job_is_pending_until_it_is_placed(
         self, driver: QueueingDriver
     ) -> None:
-        """Each reason once, with its cause; then it runs."""
+        """Each reason once, with its cause; then it runs.
+
+        A backend may have further reasons in between.
+        """
         runner = driver.runner()
         request = driver.request(Scenario(b"ran\n", exit_code=3, pending=(_FIRST, _THEN)))
         workload = await launched(runner, request)
@@ -50,13 +62,22 @@ class QueueingRunnerSuite(RunnerSuite):
         assert workload.started_at is None
         assert (await started_before(driver.runner(), workload)).state is WorkloadState.PENDING
         watching = runner.watch(workload)
+        told: list[Pending] = []
         for reason in (_FIRST, _THEN):
-            pending = await anext(watching)
-            assert isinstance(pending, Pending)
-            assert pending.since is not None
-            assert (pending.cause, pending.message) == (reason.cause, reason.message)
+            async for pending in watching:
+                assert isinstance(pending, Pending)
+                told.append(pending)
+                if pending.cause is reason.cause:
+                    break
+            assert driver.wording(reason) in told[-1].message
+            assert told[-1].since is not None
+            assert not told[-1].permanent
             await driver.place(request.name)
-        running, end = [each async for each in watching]
+        rest = [each async for each in watching]
+        told += [each for each in rest if isinstance(each, Pending)]
+        assert all(_words(one) != _words(next_one) for one, next_one in pairwise(told))
+        running, end = rest[-2:]
+        assert all(isinstance(each, Pending) for each in rest[:-2])
         assert isinstance(running, Running)
         assert isinstance(end, Ended)
         assert bare(end.ending) == Ending(3)

@@ -16,7 +16,7 @@ from docker.errors import NotFound
 from agent.config.execution import DockerRunnerConfig, MountConfig, ProcessRunnerConfig
 from agent.model.capacity import Allocation
 from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, workload_labels, workload_name
-from agent.ports.runner import RunRequest, Workload
+from agent.ports.runner import Pending, RunRequest, Workload
 from agent.runners.docker.runner import DockerRunner
 from agent.runners.process.runner import ProcessRunner
 from agent.system.job_users import JobUser, JobUsers
@@ -95,6 +95,9 @@ class ScriptedDriver:
 
     async def vanish(self, workload: Workload) -> None:
         self.engine.vanish(workload.name)
+
+    def wording(self, reason: Pending) -> str:
+        return reason.message
 
     async def place(self, name: str) -> None:
         self.engine.place(name)

@@ -125,6 +125,9 @@ def refusal_of(message: str, since: datetime | None = None) -> Pending:
         hopeless = _exceeds(quota[1], quota[2])
         cause = Cause.START_REFUSED if hopeless else Cause.SCHEDULE_QUOTA
         return Pending(cause, text, since, permanent=hopeless)
+    if "status unknown for quota" in text:
+        # It was made a moment ago, and nobody has counted yet.
+        return Pending(Cause.SCHEDULE_QUOTA, text, since)
     if "serviceaccount" in text and _MISSING.search(text):
         return Pending(Cause.START_REFERENCE, text)
     if re.search(r"is forbidden|is invalid|denied the request", message):

@@ -450,6 +450,12 @@ def test_a_quota_that_is_used_up_and_one_that_is_too_small(
     assert pending.cause is (Cause.START_REFUSED if hopeless else Cause.SCHEDULE_QUOTA)
 
 
+def test_a_quota_that_is_not_counted_yet_is_waited_for() -> None:
+    """Created a moment ago."""
+    pending = refusal_of('pods "a-b" is forbidden: status unknown for quota: q, resources: pods')
+    assert (pending.cause, pending.permanent) == (Cause.SCHEDULE_QUOTA, False)
+
+
 def test_a_failure_of_the_cluster_is_no_refusal() -> None:
     message = "Error creating: Internal error occurred: failed calling webhook: connection refused"
     assert refusal_of(message).cause is Cause.START_FAILED
