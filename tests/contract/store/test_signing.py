@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from agent.config.control import ControlConfig
 from agent.control.auth.signing import FILE, SigningKeys, add_key, first_key, read_keys
-from agent.control.files.signed_urls import Links
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.services.assembly import open_services
 from agent.model.errors import AuthenticationError, ConfigError
 from tests.contract.store.world import World, open_world
@@ -141,7 +141,7 @@ async def test_a_rotation_keeps_what_was_signed_and_encrypted_before(tmp_path: P
         await world.submit({"_wandb_api_key": KEY})
         claim = await agent.claim_one()
         waiting = await world.submit({"_wandb_api_key": KEY})
-        url = Links(world.plane.keys, "", 60.0).content("read", "ann", "0" * 32, "f")
+        url = SignedUrls(world.plane.keys, "", 60.0).content("read", "ann", "0" * 32, "f")
         old = world.plane.keys.current
     rotated = add_key(config)
     assert (rotated.keys[1], len(rotated.keys)) == (old, 2)
@@ -149,7 +149,7 @@ async def test_a_rotation_keeps_what_was_signed_and_encrypted_before(tmp_path: P
         assert (await world.plane.accounts.authenticate(claim.run_token)).run is not None
         expires, signature = (part.partition("=")[2] for part in url.partition("?")[2].split("&"))
         subject = ("read", "content", "ann", "0" * 32)
-        Links(world.plane.keys, "", 60.0).check(subject, expires, signature)
+        SignedUrls(world.plane.keys, "", 60.0).check(subject, expires, signature)
     add_key(config)
     async with open_world(config) as world:
         assert old not in world.plane.keys.keys

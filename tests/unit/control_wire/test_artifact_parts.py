@@ -8,12 +8,12 @@ import pytest
 
 from agent.control.auth.signing import SigningKeys
 from agent.control.files.manifest import parse_manifest
-from agent.control.files.signed_urls import Links
+from agent.control.files.signed_urls import SignedUrls
 from agent.control.services.input_schemas import input_checks, to_json_schema
 from agent.control.store.ids import new_artifact_id
 from agent.model.errors import InvalidInputError, PermissionDeniedError
 
-LINKS = Links(SigningKeys((b"k",)), "http://plane", 60.0)
+LINKS = SignedUrls(SigningKeys((b"k",)), "http://plane", 60.0)
 EMPTY = "1B2M2Y8AsgTpgAmY7PhCfg=="
 
 
@@ -62,7 +62,7 @@ def _parts(address: str) -> tuple[str, str, str]:
 
 
 def test_an_address_names_the_file_and_is_good_for_its_subject_only():
-    links = Links(SigningKeys((b"k" * 32,)), "http://plane:1", 60.0)
+    links = SignedUrls(SigningKeys((b"k" * 32,)), "http://plane:1", 60.0)
     path, expires, signature = _parts(links.content("read", "ann", "0" * 32, "lib/a b?.py"))
     assert path.endswith("/a%20b%3F.py")
     links.check(("read", "content", "ann", "0" * 32), expires, signature)
@@ -72,11 +72,11 @@ def test_an_address_names_the_file_and_is_good_for_its_subject_only():
         (("read", "content", "ann", "0" * 32), b"l" * 32),
     ):
         with pytest.raises(PermissionDeniedError, match="signature"):
-            Links(SigningKeys((key,)), "", 60.0).check(subject, expires, signature)
+            SignedUrls(SigningKeys((key,)), "", 60.0).check(subject, expires, signature)
 
 
 def test_an_old_address_is_good_no_more():
-    links = Links(SigningKeys((b"k" * 32,)), "", -1.0)
+    links = SignedUrls(SigningKeys((b"k" * 32,)), "", -1.0)
     _, expires, signature = _parts(links.run_file("write", "ann", "r", "a/b.txt"))
     with pytest.raises(PermissionDeniedError, match="has expired"):
         links.check(("write", "run-file", "ann", "r", "a/b.txt"), expires, signature)
