@@ -65,6 +65,10 @@ class Client:
                 return found
             after = page["pageInfo"]["endCursor"]
 
+    async def until_up(self) -> None:
+        """Wait until the server answers."""
+        await self._until_answered("GET", "/healthz")
+
     async def _until_answered(self, method: str, path: str, **given: Any) -> Any:
         deadline = time.monotonic() + _OUTAGE
         while True:

@@ -102,9 +102,12 @@ class Installation:
         argv = [str(BIN / "launch"), "server", "--config", str(home.config)]
         server = Command("server", argv, home.env, home.root)
         await self._add(server)
-        self.places.append(Place(server, 2, 2, 6))
+        self.places.append(Place(server, 2, 2, 6, self._server_answers))
         made = await _made_key(home)
         return made["url"], made["key"]
+
+    async def _server_answers(self) -> None:
+        await self.client.until_up()
 
     async def _start_agent(self, name: str, url: str, key: str) -> None:
         home = Home(self.root / name)

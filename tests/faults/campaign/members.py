@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -126,3 +126,5 @@ class Place:
     longest_death: float
     #: Seconds frozen, at most; 0 is never.
     longest_freeze: float
+    #: Returns when a new life has begun its work, where others wait for it.
+    at_work: Callable[[], Awaitable[None]] | None = None
