@@ -9,6 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
+from . import helm
 from . import kubernetes_control_plane as control_plane
 from . import kubernetes_node as node
 from .errors import ServiceError
@@ -30,6 +31,7 @@ def up(recorded: KubernetesFacts | None) -> KubernetesFacts:
     control_plane.install()
     node.install()
     PROGRAM.ensure()
+    helm.PROGRAM.ensure()
     # What a stopped machine or a killed run has left.
     _stop(layout)
     layout.root.mkdir(parents=True)
@@ -60,6 +62,7 @@ def alive(recorded: KubernetesFacts) -> bool:
 
 
 def _given(kubeconfig: str) -> KubernetesFacts:
+    helm.PROGRAM.ensure()
     kubectl = shutil.which("kubectl") or str(PROGRAM.kubectl())
     version = _version(kubectl, kubeconfig)
     if version is None:
