@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.model.work import LABEL_CONTROL_PLANE
+from agent.model.work import Lease, workload_labels
 from agent.ports.runner import (
     LOG_START,
     MAYBE_MISSING,
@@ -20,7 +20,7 @@ from agent.ports.runner import (
 from agent.runners.kubernetes import logs
 from agent.runners.kubernetes.api import ClusterApi
 from agent.runners.kubernetes.job_log import JobLog
-from agent.runners.kubernetes.job_states import NAME_OF_JOB, JobState
+from agent.runners.kubernetes.job_states import JobState
 from tests.faults.kubernetes.scripted_api import (
     CONTROL_PLANE,
     NAMESPACE,
@@ -30,6 +30,7 @@ from tests.faults.kubernetes.scripted_api import (
     api_of,
 )
 
+LABELS = workload_labels(CONTROL_PLANE, Lease("item", 1, 1))
 RUNNING: dict[str, Any] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 DONE: dict[str, Any] = {"terminated": {"exitCode": 0, "startedAt": "2026-01-01T00:00:00Z"}}
 
@@ -45,7 +46,7 @@ class Job:
         self.put_job()
 
     def put_job(self, **status: Any) -> None:
-        job = self.server.put("jobs", "job", spec=self.spec, status=status)
+        job = self.server.put("jobs", "job", labels=LABELS, spec=self.spec, status=status)
         self.state.take_job(job, deleted=False)
 
     def put_pod(self, name: str, **states: dict[str, Any]) -> None:
@@ -56,7 +57,7 @@ class Job:
         pod = self.server.put(
             "pods",
             name,
-            labels={LABEL_CONTROL_PLANE: CONTROL_PLANE, NAME_OF_JOB: "job"},
+            labels=LABELS,
             spec={"containers": others, "initContainers": inits, "restartPolicy": "Never"},
             status={
                 "phase": phase,
