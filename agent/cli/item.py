@@ -310,6 +310,11 @@ _COLUMNS: Final[Columns] = {
 }
 
 
+def _pod_line(pod: Json) -> str:
+    shown = f"{pod.get('name')}  {pod.get('node') or 'no node'}  {pod.get('state')}"
+    return "; ".join([shown, *map(str, pod.get("details") or ())])
+
+
 def _details(found: Json) -> list[tuple[str, object]]:
     history = [
         f"{each['at']}  {Phase(each['phase']).word:<10} attempt {each['attempt']}  "
@@ -317,7 +322,9 @@ def _details(found: Json) -> list[tuple[str, object]]:
         for each in found["events"]
     ]
     explanation = found["explanation"]
-    facts = [f"{key}: {value}" for key, value in (found["facts"] or {}).items()]
+    reported = found["facts"] or {}
+    facts = [f"{key}: {value}" for key, value in reported.items() if key != "pods"]
+    pods = [_pod_line(pod) for pod in reported.get("pods") or () if isinstance(pod, dict)]
     return [
         ("id", found["id"]),
         ("name", found["name"]),
@@ -333,6 +340,7 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("priority", PRIORITIES[found["priority"]]),
         ("created", f"{format_age(found['createdAt'])} by {found['author'] or 'unknown'}"),
         ("ran", format_elapsed(found["startedAt"], found["finishedAt"])),
+        ("pods", "\n".join(pods)),
         ("facts", "\n".join(facts)),
         ("warnings", "\n".join(found["warnings"])),
         ("spec", json.dumps(found["runSpec"], indent=2)),

@@ -172,7 +172,15 @@ class Report:
         self.note(warning=f"The end of {what} is missing. {why}")
 
     def _clean(self, value: Any) -> Any:
-        return self.redactor.text(value) if isinstance(value, str) else value
+        match value:
+            case str():
+                return self.redactor.text(value)
+            case dict():
+                return {name: self._clean(inner) for name, inner in value.items()}
+            case list() | tuple():
+                return [self._clean(inner) for inner in value]
+            case _:
+                return value
 
     async def close(self) -> None:
         """Stop all tasks; nothing more is sent. May be called twice."""

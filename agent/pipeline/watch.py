@@ -1,6 +1,7 @@
 """A started workload → Outcome: report progress, enforce time limits, stop on request."""
 
 import asyncio
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final, assert_never
 
@@ -13,7 +14,7 @@ from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, 
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import StoppedBy, outcome_of
-from agent.ports.runner import Ended, Ending, Pending, Running, Workload, WorkloadState
+from agent.ports.runner import Ended, Ending, Pending, Pod, Running, Workload, WorkloadState
 from agent.system.backoff import Backoff
 from agent.system.tasks import cancel_task
 
@@ -105,10 +106,11 @@ class _Watcher:
                     match progress:
                         case Pending():
                             self._note_pending(progress)
-                        case Running(since=since):
-                            self._note_running(since)
+                        case Running():
+                            self._note_running(progress)
                         case Ended():
                             ending = progress.ending
+                            self._note_pods(progress.pods)
                         case never:
                             assert_never(never)
                 if ending is not None:
@@ -127,6 +129,7 @@ class _Watcher:
         if self._stopped_by is not None:
             return  # what it waited for when it was given up is its outcome
         before, self._pending = self._pending, pending
+        self._note_pods(pending.pods)
         self._context.report.note(
             activity=f"pending: {pending.message}", facts={"pending_cause": pending.cause}
         )
@@ -136,7 +139,12 @@ class _Watcher:
         limit = 0.0 if pending.permanent else self._limits.pending.of(pending.cause)
         self._waiting = self._timer(limit, pending.since, StoppedBy.PENDING_TIMEOUT)
 
-    def _note_running(self, since: datetime | None) -> None:
+    def _note_pods(self, pods: tuple[Pod, ...]) -> None:
+        if pods:
+            self._context.report.note(facts={"pods": [asdict(pod) for pod in pods]})
+
+    def _note_running(self, running: Running) -> None:
+        self._note_pods(running.pods)
         if self._running and self._pending is None:
             return  # watched again after the engine came back
         facts: dict[str, Any] = {"workload": self._workload.name}
@@ -150,7 +158,8 @@ class _Watcher:
             return
         self._running = True
         self._context.report.follow(self._runner).begin(self._workload, self._resume)
-        self._deadline = self._timer(self._context.claim.spec.timeout, since, StoppedBy.DEADLINE)
+        timeout = self._context.claim.spec.timeout
+        self._deadline = self._timer(timeout, running.since, StoppedBy.DEADLINE)
 
     def _end_wait(self) -> None:
         if self._waiting is not None:

@@ -120,6 +120,19 @@ class Ending:
 
 
 @dataclass(frozen=True, slots=True)
+class Pod:
+    """One pod of a job, of backends that have pods; for people."""
+
+    name: str
+    #: Empty until it has one.
+    node: str
+    #: In words: `pending`, `running`.
+    state: str
+    #: What its containers and the backend's warnings say, a sentence each.
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """Started, and not running now."""
 
@@ -132,6 +145,7 @@ class Pending:
     since: datetime | None = None
     #: It will not run however long one waits: the caller stops it.
     permanent: bool = False
+    pods: tuple[Pod, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +153,7 @@ class Running:
     """It runs. The deadline counts from `since`."""
 
     since: datetime | None = None
+    pods: tuple[Pod, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +161,7 @@ class Ended:
     """It has ended; nothing follows."""
 
     ending: Ending
+    pods: tuple[Pod, ...] = field(default=(), compare=False)
 
 
 Progress = Pending | Running | Ended
@@ -313,7 +329,8 @@ class RunnerPort(Protocol):
         Begins with the present state; a workload that ran yields `Running` before `Ended`,
         also when it has ended by now. `Pending` comes again when its cause or message
         changes, and after `Running` where the backend runs the job again by the job's own
-        arguments. A workload that vanished ends with cause `LOST_WORKLOAD`.
+        arguments; `Running` comes again when its pods change. A workload that vanished ends
+        with cause `LOST_WORKLOAD`.
 
         Raises:
             JobError: `LOST_ENGINE`: the backend stopped answering; watch again later.

@@ -180,6 +180,16 @@ async def test_an_image_runs_alike_in_containers_and_pods(
     ]
     assert (container.exit_code, container.log) == (3, "from the image\n")
     assert pod == container
+    (item, *_) = (await everywhere.launch("item", "list", "--json")).json()
+    found = re.search(
+        r'aria-label="Pods">(.*?)</section>', await page_of(everywhere, item["id"]), re.DOTALL
+    )
+    assert found is not None
+    told = plain(found[1]).split()
+    assert {"node1", "failed"} < set(told)
+    assert "exit code 3" in " ".join(told)
+    shown = await ok(everywhere, "item", "show", item["id"])
+    assert re.search(r"pods +\S+  node1  failed; \w+: exit code 3", shown)
 
 
 @pytest.mark.buildkit

@@ -20,6 +20,7 @@ from agent.control.web.rendering import page
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import parse_reference
 from agent.model.phase import TERMINAL, Phase
+from agent.model.spec import Json
 
 _CHANNELS: Final = (("setup", "Setup"), ("job", "Job"))
 _NUMBER: Final = re.compile("[0-9]{1,9}")
@@ -58,6 +59,7 @@ async def item(request: web.Request) -> web.StreamResponse:
         attempts=attempts,
         history=history,
         facts=facts(record),
+        pods=pods(record),
         job=_job_of(record),
         spec=json.dumps(record.run_spec, indent=2, ensure_ascii=False),
         may_stop=may_stop(principal, record),
@@ -95,12 +97,29 @@ def _may_change(principal: Principal, item: ItemRecord) -> bool:
 
 
 def facts(item: ItemRecord) -> tuple[tuple[str, str], ...]:
-    """What the agent reported about the item: commit, image, container and the like."""
+    """What the agent reported about the item, but for its pods: commit, image and the like."""
     return tuple(
         (name.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
         for name, value in item.facts.items()
-        if value not in (None, "", {}, [])
+        if name != "pods" and value not in (None, "", {}, [])
     )
+
+
+def pods(item: ItemRecord) -> list[Json]:
+    """The item's pods as an agent reported them: name, node, state, details.
+
+    Agents may report anything: what has another form is left out.
+    """
+    found = item.facts.get("pods")
+    return [
+        {
+            **{name: str(pod.get(name) or "") for name in ("name", "node", "state")},
+            "details": [str(each) for each in details] if isinstance(details, list) else [],
+        }
+        for pod in (found if isinstance(found, list) else ())
+        if isinstance(pod, dict)
+        for details in [pod.get("details")]
+    ]
 
 
 def _job_of(item: ItemRecord) -> tuple[str, str] | None:

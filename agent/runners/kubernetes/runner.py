@@ -67,6 +67,7 @@ from agent.runners.kubernetes.manifest import (
     selector,
 )
 from agent.runners.kubernetes.pending import Observed
+from agent.runners.kubernetes.pods import shown_pods
 from agent.runners.kubernetes.policy import check_manifest
 from agent.runners.kubernetes.status import is_finished, progress_of, ran_since
 from agent.runners.local import is_outdated, same_attempt
@@ -266,10 +267,11 @@ class KubernetesRunner:
             while not isinstance(last, Ended):
                 version = state.version
                 progress = await self._progress(workload.name, state)
+                progress = replace(progress, pods=shown_pods(state.observed))
                 if isinstance(progress, Ended) and not isinstance(last, Running):
                     since = ran_since(state.observed)
                     if since is not None:
-                        yield Running(since)
+                        yield Running(since, progress.pods)
                 if _is_news(progress, last):
                     last = progress
                     yield progress
@@ -457,7 +459,7 @@ def _is_news(progress: Progress, last: Progress | None) -> bool:
         case Pending(), Pending():
             return replace(progress, since=None) != replace(last, since=None)
         case Running(), Running():
-            return False
+            return progress.pods != last.pods
         case _:
             return True
 

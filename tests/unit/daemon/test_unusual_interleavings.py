@@ -15,7 +15,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConflictError, JobError, UnreachableError
 from agent.model.phase import Errored, Lost, Phase, Preempted, Refused, Stopped, Succeeded
 from agent.pipeline.dependencies import AttemptTimeouts, Backend
-from agent.ports.runner import NeverStarted, Pending, StartResult, StartUnknown, Workload
+from agent.ports.runner import NeverStarted, Pending, Pod, StartResult, StartUnknown, Workload
 from agent.testing.runner_suite import Scenario
 from tests.infrastructure.scripted_runner import ScriptedRunner
 from tests.unit.daemon.harness import CODE_JOB, IMAGE_JOB, Crash, Harness, eventually
@@ -99,6 +99,22 @@ async def test_a_pending_job_is_reported_and_started_when_it_runs(harness: Harne
     assert item.outcome == Succeeded()
     assert item.history.count(Phase.STARTED) == 1
     assert bytes(item.logs["job"]) == b"ran\n"
+
+
+async def test_pods_are_reported_with_what_a_job_waits_for_and_without_secrets(
+    harness: Harness,
+) -> None:
+    pod = Pod("job-1", "", "pending", ("token-of-the-job cannot be mounted",))
+    pending = replace(WAITING[1], pods=(pod,))
+    harness.engine.default = Scenario(output=b"ran\n", pending=(pending,))
+    item = harness.plane.submit({**IMAGE_JOB, "_wandb_api_key": "token-of-the-job"})
+    async with harness.running():
+        await harness.plane_until(lambda: "pods" in item.facts)
+        assert item.facts["pods"] == [
+            {"name": "job-1", "node": "", "state": "pending", "details": ["*** cannot be mounted"]}
+        ]
+        harness.engine.place(harness.name(item))
+        await harness.until_over(item)
 
 
 async def test_a_job_that_is_pending_for_too_long_never_runs(harness: Harness) -> None:

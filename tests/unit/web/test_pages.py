@@ -177,6 +177,16 @@ def test_facts_are_texts_without_the_empty_ones():
     assert items.facts(item) == (("image digest", "sha256:1"), ("size", "3"))
 
 
+def test_pods_are_shown_by_themselves_whatever_an_agent_reports():
+    pod = {"name": "p-1", "node": "n-1", "state": "running", "details": ["c: exit code 1"]}
+    strange = [pod, "p-2", {"name": 3, "details": "none"}]
+    item = replace(ITEM, facts={"pods": strange})
+    assert items.facts(item) == ()
+    other = {"name": "3", "node": "", "state": "", "details": []}
+    assert items.pods(item) == [pod, other]
+    assert items.pods(replace(ITEM, facts={"pods": {"a": 1}})) == []
+
+
 def test_capacity_is_shown_with_units():
     assert agents.capacity(AGENT) == (
         ("Runners", "local-process"),
