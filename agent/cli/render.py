@@ -33,10 +33,17 @@ if TYPE_CHECKING:
     "-v", "--set-var", "variables", multiple=True, metavar="K=V",
     help="Value of a template variable of the queue; repeatable.",
 )  # fmt: skip
+@click.option(
+    "--server-side",
+    is_flag=True,
+    help="Let the cluster's API server check the manifest and fill it in (dry run).",
+)
 @on_server
 @json_option
 @click.argument("reference", required=False, metavar="[JOB]")
-def render(target: Target, *, reference: str | None, as_json: bool, **flags: Any) -> None:
+def render(
+    target: Target, *, reference: str | None, server_side: bool, as_json: bool, **flags: Any
+) -> None:
     """Show what a job would be run as: Dockerfile, container, environment, and who set what.
 
     JOB is entity/project/name:alias; or give --uri or --docker-image. Secrets are masked, and
@@ -44,10 +51,13 @@ def render(target: Target, *, reference: str | None, as_json: bool, **flags: Any
     """
     if reference is not None:
         flags["job"] = reference
-    show(target, read_options(target.entity, {**flags, "args": ()}), as_json=as_json)
+    options = read_options(target.entity, {**flags, "args": ()})
+    show(target, options, as_json=as_json, server_side=server_side)
 
 
-def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
+def show(
+    target: Target, options: "SubmitOptions", *, as_json: bool, server_side: bool = False
+) -> None:
     """Print what a submission would be run as; also for `launch submit --dry-run`.
 
     Raises:
@@ -59,7 +69,8 @@ def show(target: Target, options: "SubmitOptions", *, as_json: bool) -> None:
         from agent.config.load import load
 
         config = load(os.environ).config
-        return await preview_submission(api, config, options, _SetupLog(quiet=as_json))
+        log = _SetupLog(quiet=as_json)
+        return await preview_submission(api, config, options, log, server_side=server_side)
 
     preview = target.call(work)
     if as_json:

@@ -302,7 +302,8 @@ async def _cluster_backend(
     if control_plane_id is None:
         engine = Engine(context.config.runners.local_container.host, context.environment)
         builder = image_builder(context, engine, settings, registry, runs_on_engine=False)
-        return Backend(runner, builder, images, url), ()
+        dry_run = runner.dry_run
+        return Backend(runner, builder, images, url, takes_manifest=True, dry_run=dry_run), ()
     builder = await _cluster_builder(stack, context, settings, registry)
     if CONTAINERS in context.resources:
         pruners: tuple[Pruner, ...] = ()  # those of the same engine's other backend
@@ -312,7 +313,7 @@ async def _cluster_backend(
             Pruner("images", rules.images, builder.prune),
             Pruner("build cache", rules.build_cache, builder.prune_cache),
         )
-    return Backend(runner, builder, images, url), pruners
+    return Backend(runner, builder, images, url, takes_manifest=True), pruners
 
 
 async def _cluster_builder(

@@ -45,9 +45,14 @@ _NOT_UPLOADED: Final = "not-uploaded"
 
 
 async def preview_submission(
-    api: UserOperations, config: AgentConfig, options: SubmitOptions, log: LogSink
+    api: UserOperations,
+    config: AgentConfig,
+    options: SubmitOptions,
+    log: LogSink,
+    *,
+    server_side: bool = False,
 ) -> Preview:
-    """What a submission would be run as.
+    """What a submission would be run as; `server_side`: by the word of the backend's server.
 
     Raises:
         LaunchError: what would refuse the submission or its run, with the same message.
@@ -71,7 +76,7 @@ async def preview_submission(
         own = config.model_copy(update={"state_dir": folder})
         backend = await open_preview_backend(stack, replace(context, config=own), claim.resource)
         dependencies = ResolveDependencies(sources=sources, executor=threads)
-        return await preview(claim, backend, dependencies, folder, log)
+        return await preview(claim, backend, dependencies, folder, log, server_side=server_side)
 
 
 async def _draft(api: UserOperations, options: SubmitOptions, log: LogSink) -> "_DraftedJob | None":

@@ -11,7 +11,7 @@ from typing import Final, ParamSpec, TypeVar
 from agent.config.execution import JobSecret, PendingTimeouts
 from agent.model.phase import Outcome
 from agent.model.redact import Redactor
-from agent.model.spec import ArtifactSource, GitSource
+from agent.model.spec import ArtifactSource, GitSource, Json
 from agent.model.work import Claim, Lease
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
@@ -23,7 +23,7 @@ from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
 from agent.ports.log import LogSink
 from agent.ports.queue import QueuePort
-from agent.ports.runner import RunnerPort
+from agent.ports.runner import RunnerPort, RunRequest
 from agent.ports.source import SourcePort
 from agent.system.backoff import Sleep
 
@@ -45,6 +45,11 @@ class Backend:
     images: ImagePort | None
     #: Address by which its jobs reach the control plane.
     job_url: str
+    #: The runner's arguments are a manifest: they have the form of its preview.
+    takes_manifest: bool = False
+    #: What the backend's own server would make of a request, without making it; `None`: it has
+    #: no such call.
+    dry_run: Callable[[RunRequest], Awaitable[Json]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from agent.model.redact import MASK, Redactor
+from agent.model.errors import InvalidInputError
+from agent.model.redact import MASK, Redactor, is_telling_name
 from agent.model.spec import Json
 from agent.model.work import Claim, Image, Resolved
 from agent.pipeline.build import build_request
@@ -21,6 +22,7 @@ from agent.pipeline.resolve import base_image_of, resolve
 from agent.pipeline.start import run_request
 from agent.ports.builder import BuildPreview
 from agent.ports.log import LogSink
+from agent.ports.runner import RunRequest
 
 #: Stands for what only a real run knows.
 KNOWN_AT_LAUNCH: Final = "(known at launch)"
@@ -40,8 +42,8 @@ class Setting:
 
     path: str
     value: Any
-    #: `submitter`, `queue`, `job`, `control plane`, `agent`, `source` (a file of it) or
-    #: `runtime`.
+    #: `submitter`, `queue`, `job`, `control plane`, `agent`, `source` (a file of it), `runtime`
+    #: or `cluster` (its API server).
     layer: str
 
 
@@ -61,13 +63,25 @@ class Preview:
 
 
 async def preview(
-    claim: Claim, backend: Backend, dependencies: ResolveDependencies, folder: Path, log: LogSink
+    claim: Claim,
+    backend: Backend,
+    dependencies: ResolveDependencies,
+    folder: Path,
+    log: LogSink,
+    *,
+    server_side: bool = False,
 ) -> Preview:
     """Look everything up below `folder`, which the caller removes.
 
+    `server_side`: the workload as the backend's server would make it.
+
     Raises:
         LaunchError: what would refuse the run, with the same message.
+        InvalidInputError: `server_side`, and the backend has no dry run.
     """
+    if server_side and backend.dry_run is None:
+        message = f"{claim.resource} has no server that could make a dry run."
+        raise InvalidInputError(message, hint="Leave `--server-side` out.")
     resolved = await resolve(claim, backend, dependencies, folder, log)
     build: BuildPreview | None = None
     if resolved.tree is not None and backend.builder is not None:
@@ -80,14 +94,57 @@ async def preview(
         name=KNOWN_AT_LAUNCH, control_plane_id=KNOWN_AT_LAUNCH, folder=Path(KNOWN_AT_LAUNCH),
         workdir=Path(resolved.build_context),
     )  # fmt: skip
+    workload = backend.runner.preview(request)
+    settings = settings_of(resolved.claim)
+    if backend.takes_manifest:
+        shown = workload
+        if server_side and backend.dry_run is not None:
+            shown = await backend.dry_run(request)
+        settings = _manifest_settings(request, resolved.claim, settings, workload, shown)
+        workload = shown
     return Preview(
         resource=resolved.claim.resource,
         facts=resolved.facts,
         build=build,
-        workload=masked_value(backend.runner.preview(request)),
+        workload=masked_value(workload),
         environment=masked_value({**request.environment, **request.file_variables}),
-        settings=settings_of(resolved.claim) + _decided(resolved, build),
+        settings=settings + _decided(resolved, build),
     )
+
+
+def _manifest_settings(
+    request: RunRequest, claim: Claim, settings: tuple[Setting, ...], sent: Json, shown: Json
+) -> tuple[Setting, ...]:
+    """Every field of a manifest in place of the arguments that it was made from.
+
+    `sent` is what the agent would send, `shown` what comes of it. Lists are merged as a whole, so
+    that all in a list was set by the list's layer, or by the agent.
+    """
+    prefix = ("resource_args", claim.resource)
+    others = tuple(each for each in settings if not each.path.startswith(".".join(prefix) + "."))
+    layers = {each.path: each.layer for each in settings}
+    given = dict(_leaves(request.arguments, lists=True))
+    agents = dict(_leaves(sent, lists=True))
+    words = {"command": list(request.command), "args": list(request.args)}
+    asked = {"command": "overrides.entry_point", "args": "overrides.args"}
+
+    def layer(path: _Path, value: Any) -> str:
+        if path in given and given[path] == value:
+            above = (path[:length] for length in range(len(path), 0, -1))
+            names = (".".join((*prefix, *parts)) for parts in above)
+            return next((layers[name] for name in names if name in layers), "agent")
+        key = path[-2] if path[-1].isdecimal() and len(path) > 1 else path[-1]
+        if words.get(key) and value in words[key]:
+            return layers.get(asked[key], "agent")
+        return "agent" if path in agents else "cluster"
+
+    fields = _leaves(shown, lists=True)
+    masked = _leaves(masked_value(shown), lists=True)
+    made = (
+        Setting(".".join(("manifest", *path)), hidden, layer(path, value))
+        for (path, value), (_, hidden) in zip(fields, masked, strict=True)
+    )
+    return (*others, *made)
 
 
 def _decided(resolved: Resolved, build: BuildPreview | None) -> tuple[Setting, ...]:
@@ -148,11 +205,14 @@ def _at(layer: Json, path: _Path) -> Any:
     return found
 
 
-def _leaves(value: Json, above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
-    for key, inner in value.items():
-        path = (*above, str(key))
+def _leaves(value: Json, above: _Path = (), *, lists: bool = False) -> Iterator[tuple[_Path, Any]]:
+    """Fields that have no fields; `lists`: those in lists, too."""
+    for key, given in value.items():
+        path, inner = (*above, str(key)), given
+        if lists and isinstance(given, list):
+            inner = {str(index): each for index, each in enumerate(given)}
         if isinstance(inner, dict) and inner:
-            yield from _leaves(inner, path)
+            yield from _leaves(inner, path, lists=lists)
         elif inner is not None and inner != {}:
             yield path, inner
 
@@ -160,7 +220,7 @@ def _leaves(value: Json, above: _Path = ()) -> Iterator[tuple[_Path, Any]]:
 def masked_value(value: Any, name: str = "") -> Any:
     """A value without secrets; `name` is the last part of its path."""
     if isinstance(value, dict):
-        return {key: masked_value(inner, key) for key, inner in value.items()}
+        return _masked_fields(value)
     if isinstance(value, list):
         return [masked_value(inner, name) for inner in value]
     if not isinstance(value, str):
@@ -169,3 +229,13 @@ def masked_value(value: Any, name: str = "") -> Any:
     if pair is not None and _SECRET.search(pair["name"]):
         return f"{pair['name']}={MASK}"
     return MASK if _SECRET.search(name) else Redactor().text(value)
+
+
+def _masked_fields(value: Json) -> Json:
+    match value:
+        case {"name": str(variable), "value": str()} if is_telling_name(variable):
+            return {**value, "value": MASK}
+        case {"secretKeyRef": dict()}:  # says where a value is
+            return value
+        case _:
+            return {key: masked_value(inner, key) for key, inner in value.items()}

@@ -62,6 +62,7 @@ _GPU: Final = "nvidia.com/gpu"
 class ManifestSettings:
     """What the agent adds to every manifest."""
 
+    #: Empty where the cluster was not asked: for a preview.
     namespace: str
     #: For the label by which W&B's users select an agent's jobs.
     agent_name: str = ""
@@ -159,17 +160,17 @@ class _Composer:
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
         manifest = copy.deepcopy(request.arguments)
         metadata = _mapping(manifest, "metadata")
-        self._check_namespace(manifest, metadata)
+        namespace = self._checked_namespace(manifest, metadata)
         body = {key: value for key, value in manifest.items() if key not in _BESIDE}
-        body["metadata"] = self._metadata(metadata)
+        body["metadata"] = self._metadata(metadata, namespace)
         if str(body.get("apiVersion") or "batch/v1") in JOB_VERSIONS:
             workload = self._job(body)
         else:
             workload = self._custom_resource(body)
         return Objects(workload, self._data)
 
-    def _check_namespace(self, manifest: Json, metadata: Json) -> None:
-        asked = metadata.get("namespace") or manifest.get("namespace")
+    def _checked_namespace(self, manifest: Json, metadata: Json) -> str:
+        asked = metadata.get("namespace") or manifest.get("namespace") or ""
         if asked and self._settings.namespace and asked != self._settings.namespace:
             message = (
                 f"`kubernetes.metadata.namespace` is '{asked}', and this agent runs jobs in "
@@ -177,13 +178,14 @@ class _Composer:
             )
             hint = "Leave it out, or serve the queue by an agent whose `namespace` it is."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        return self._settings.namespace or str(asked)
 
-    def _metadata(self, metadata: Json) -> Json:
+    def _metadata(self, metadata: Json, namespace: str) -> Json:
         asked = _name_asked(metadata)
         run = self._request.environment.get("WANDB_RUN_ID")
         return {
             "name": self._request.name,
-            "namespace": self._settings.namespace,
+            **({"namespace": namespace} if namespace else {}),
             "labels": {
                 **_mapping(metadata, "labels"),
                 **({"wandb.ai/run-id": label_value(run)} if run else {}),

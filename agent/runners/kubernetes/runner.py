@@ -6,6 +6,7 @@ watch each.
 """
 
 import asyncio
+import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
@@ -95,6 +96,7 @@ class KubernetesRunner:
         self._agent_name = agent_name
         self._config = config
         self._api = ClusterApi(config)
+        self._is_open = False
         #: Kind and manifest of what was created and not started, by id.
         self._manifests: dict[str, tuple[Kind, Json]] = {}
         #: Ids of workloads whose Secret goes with the Job.
@@ -105,6 +107,7 @@ class KubernetesRunner:
 
     async def __aenter__(self) -> Self:
         await self._api.__aenter__()
+        self._is_open = True
         if self._control_plane_id:
             self._states = JobStates(self._api, self._control_plane_id)
             self._states.open()
@@ -155,10 +158,32 @@ class KubernetesRunner:
     def _objects(self, request: RunRequest) -> Objects:
         config = self._config
         check_manifest(request.arguments, request.template, config.allow)
+        # Without a connection, only what the configuration says is known.
+        namespace = self._namespace if self._is_open else config.namespace or ""
         settings = ManifestSettings(
-            self._namespace, self._agent_name, config.pull_secrets, config.run_as_non_root
+            namespace, self._agent_name, config.pull_secrets, config.run_as_non_root
         )
         return objects_of(request, settings)
+
+    async def dry_run(self, request: RunRequest) -> Json:
+        """What the API server would make of the workload's manifest; nothing is created.
+
+        Connects for this call; for a runner that is not open.
+
+        Raises:
+            PolicyError, ClusterRefusedError: it would be refused.
+            ClusterUnreachableError: the API server does not answer.
+        """
+        named = replace(request, name=f"launch-preview-{uuid.uuid4().hex[:12]}", labels={})
+        async with self:
+            workload = self._objects(named).workload
+            path = (await self._kind_of(workload)).path(self._namespace)
+            made = await self._api.create(path, workload, dry_run=True) or workload
+        for key in ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"):
+            made["metadata"].pop(key, None)
+        made.pop("status", None)
+        made["metadata"]["name"] = request.name
+        return made
 
     async def _kind_of(self, workload: Json) -> Kind:
         if not is_custom(workload):

@@ -14,13 +14,16 @@ from agent.config.execution import (
     Accelerator,
     BuilderConfig,
     DockerRunnerConfig,
+    KubernetesRunnerConfig,
     ProcessRunnerConfig,
 )
 from agent.docker.client import Engine
-from agent.model.errors import PolicyError
+from agent.model.errors import InvalidInputError, PolicyError
 from agent.pipeline.dependencies import Backend, ResolveDependencies, Sources
 from agent.pipeline.preview import Preview, Setting, masked_value, preview, settings_of
+from agent.ports.runner import RunRequest
 from agent.runners.docker.runner import DockerRunner
+from agent.runners.kubernetes.runner import KubernetesRunner
 from agent.runners.process.runner import ProcessRunner
 from agent.sources.git.checkout import apply_patch
 from agent.testing.builder_suite import RecordingLog
@@ -152,3 +155,80 @@ def test_secrets_are_hidden_by_name_and_by_form() -> None:
     }
     hidden = settings_of(claim({"_wandb_api_key": "k" * 40}))
     assert Setting("_wandb_api_key", "***", "control plane") in hidden
+
+
+@pytest.fixture
+def clustered(tmp_path: Path) -> Backend:
+    """A cluster whose server fills in a default."""
+    runner = KubernetesRunner("", KubernetesRunnerConfig(namespace="jobs"))
+
+    async def dry_run(request: RunRequest) -> dict[str, Any]:
+        made = runner.preview(request)
+        return {**made, "spec": {**made["spec"], "completionMode": "NonIndexed"}}
+
+    return Backend(
+        runner, None, SimpleNamespace(), "http://p", takes_manifest=True, dry_run=dry_run
+    )
+
+
+async def shown_on_cluster(
+    backend: Backend, tmp_path: Path, *, server_side: bool
+) -> dict[str, tuple[Any, str]]:
+    variable = {"name": "DB_TOKEN", "value": "$(X)hunter22"}
+    container = {"name": "main", "env": [variable]}
+    pod = {"containers": [container], "nodeSelector": {"gpu": "${author}"}}
+    queue = {"resource_args": {"kubernetes": {"spec": {"backoffLimit": 1}}}}
+    arguments = {"spec": {"backoffLimit": 1, "template": {"spec": pod}}}
+    submitted = {
+        "docker": {"docker_image": "org/app:1"},
+        "overrides": {"entry_point": ["run"], "args": ["-x"]},
+        "resource_args": {"kubernetes": {"spec": {"template": {"spec": pod}}}},
+    }
+    spec = {**submitted, "resource_args": {"kubernetes": arguments}}
+    asked = claim(
+        spec, resource="kubernetes", layers={"queue": queue, "job": {}, "submitter": submitted}
+    )
+    with ThreadPoolExecutor(1) as threads:
+        sources = Sources(git=Repository({}), apply_patch=apply_patch)
+        dependencies = ResolveDependencies(sources=sources, executor=threads)
+        made = await preview(
+            asked, backend, dependencies, tmp_path, RecordingLog(), server_side=server_side
+        )
+    assert "hunter22" not in repr(made)
+    assert not any(each.path.startswith("resource_args") for each in made.settings)
+    return {each.path: (each.value, each.layer) for each in made.settings}
+
+
+async def test_every_field_of_a_manifest_names_who_set_it(
+    clustered: Backend, tmp_path: Path
+) -> None:
+    fields = await shown_on_cluster(clustered, tmp_path, server_side=False)
+    pod = "manifest.spec.template.spec"
+    assert fields["manifest.spec.backoffLimit"] == (1, "queue")
+    assert fields[f"{pod}.nodeSelector.gpu"] == ("ann", "submitter")
+    assert fields[f"{pod}.containers.0.name"] == ("main", "submitter")
+    assert fields[f"{pod}.containers.0.image"] == ("org/app:1", "agent")
+    assert fields[f"{pod}.containers.0.command.0"] == ("run", "submitter")
+    assert fields[f"{pod}.containers.0.args.0"] == ("-x", "submitter")
+    assert fields[f"{pod}.containers.0.env.0.value"] == ("***", "submitter")
+    assert fields[f"{pod}.restartPolicy"] == ("Never", "agent")
+    assert fields["manifest.metadata.namespace"] == ("jobs", "agent")
+    assert "manifest.spec.completionMode" not in fields
+
+
+async def test_a_dry_run_shows_what_the_cluster_fills_in(
+    clustered: Backend, tmp_path: Path
+) -> None:
+    fields = await shown_on_cluster(clustered, tmp_path, server_side=True)
+    assert fields["manifest.spec.completionMode"] == ("NonIndexed", "cluster")
+    assert fields["manifest.spec.backoffLimit"] == (1, "queue")
+
+
+async def test_a_dry_run_needs_a_server(tmp_path: Path) -> None:
+    runner = ProcessRunner(tmp_path, "", ProcessRunnerConfig(), None, {})
+    backend = Backend(runner, None, None, "http://p")
+    with pytest.raises(InvalidInputError, match="local-process has no server"):
+        await preview(
+            claim(resource="local-process"), backend, None, tmp_path, RecordingLog(),
+            server_side=True,
+        )  # fmt: skip
