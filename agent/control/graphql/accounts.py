@@ -1,5 +1,6 @@
 """The caller, users, entities, members and keys; what this server is."""
 
+from dataclasses import replace
 from typing import Final
 
 from ariadne import ObjectType
@@ -171,6 +172,16 @@ async def _members(entity: EntityRecord, info: Info) -> list[Json]:
     ]
 
 
+async def _create_team(context: Context, args: Args) -> EntityRecord:
+    caller, name = context.principal, args["name"]
+    made = await context.plane.accounts.create_team(caller, name)
+    # Its administrator from now on: this answer shows the team already.
+    context.principal = replace(
+        caller, roles={**caller.roles, name: Role.ADMIN}, teams=caller.teams | {name}
+    )
+    return made
+
+
 QUERIES: Final[RootResolvers] = {
     "viewer": _viewer,
     "serverInfo": _server_info,
@@ -192,9 +203,7 @@ QUERIES: Final[RootResolvers] = {
 }
 MUTATIONS: Final[RootResolvers] = {
     "createLaunchUser": _create_user,
-    "createLaunchTeam": lambda context, args: context.plane.accounts.create_team(
-        context.principal, args["name"]
-    ),
+    "createLaunchTeam": _create_team,
     "setLaunchMember": _set_member,
     "createLaunchKey": lambda context, args: context.plane.accounts.create_key(
         context.principal,

@@ -156,11 +156,11 @@ class Targets:
                 "{ runQueueItemId } }"
             ),
             "keys": '{ launchKeys(entityName: "mallory") { id hint } }',
-            "a new key": 'mutation { createLaunchKey(name: "mine") { key } }',
+            "a new key": 'mutation { createLaunchKey(name: "mine") { secret } }',
             "an agent key": (
-                'mutation { createLaunchAgentKey(entityName: "mallory", name: "mine") { key } }'
+                'mutation { createLaunchAgentKey(entityName: "mallory", name: "mine") { secret } }'
             ),
-            "members": '{ launchMembers(entityName: "mallory") { name } }',
+            "members": '{ launchMembers(entityName: "mallory") { user } }',
             "the audit log": '{ launchAudit(entityName: "mallory") { edges { node { action } } } }',
             "queues": '{ launchQueues(entityName: "mallory") { name config } }',
             "agents": '{ launchAgents(entityName: "mallory") { id } }',
@@ -216,11 +216,17 @@ def _hexadecimal(upload: Upload) -> str:
 
 
 def gave(answer: dict[str, Any]) -> list[Any]:
-    """What an answer of the API has of substance: nothing, empty lists and nulls do not count."""
+    """What an answer of the API has of substance: nothing, empty lists and nulls do not count.
+
+    A document that the schema does not know is no attack.
+    """
+    codes = [error["extensions"]["code"] for error in answer.get("errors", ())]
+    assert not {"INVALID_QUERY", "GRAPHQL_PARSE_FAILED", "SERVER_ERROR"} & set(codes), answer
     values = (answer.get("data") or {}).values()
-    return [value for value in values if json.dumps(value) not in _NOTHING and value]
+    return [value for value in values if value and json.dumps(value) not in _NOTHING]
 
 
 _NOTHING = frozenset(
-    {"null", "[]", '{"edges": []}', '{"runs": {"edges": []}}', '{"runs": null}', "false"}
+    {"null", "[]", "false", '{"success": false}', '{"edges": []}', '{"runs": null}'}
+    | {'{"runs": {"edges": []}}'}
 )
