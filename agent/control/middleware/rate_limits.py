@@ -3,8 +3,8 @@
 Public routes are the only ones that a request without a key reaches.
 
 A bucket holds a burst and fills at a rate. Its memory is that of one process: several replicas
-allow as many times more. Our agents' requests have a bucket of their own beside that of the other
-programs with the same key, so that no script of their owner keeps them from renewing leases.
+allow as many times more. Agents with a key of their own (`launch key create --for-agent`) are not
+slowed by what people's scripts send.
 """
 
 import math
@@ -22,7 +22,6 @@ from agent.control.middleware.errors import error_response
 _MAX_BUCKETS: Final = 16_384
 #: Signed URLs are used without a key, one for each file of an artifact.
 _SIGNED: Final = "/storage/"
-_AGENT: Final = "launch-agent/"
 
 
 class Buckets:
@@ -71,5 +70,4 @@ def _sender(request: web.Request) -> str:
     principal = request.get(PRINCIPAL)
     if principal is None:
         return f"address {peer_address(request)}"
-    agent = request.headers.get("User-Agent", "").startswith(_AGENT)
-    return f"{'agent' if agent else 'key'} {principal.key_id or principal.user_id}"
+    return f"key {principal.key_id}"

@@ -7,8 +7,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
+from agent.control import bodies
 from agent.control.middleware.connections import Connections
 from tests.integration.control_wire.agents import Agent
+from tests.integration.control_wire.uploading import Upload
 from tests.integration.control_wire.wire import open_wire
 
 HALF = b"POST /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le"
@@ -132,3 +134,20 @@ async def test_the_number_of_connections_follows_the_limit_of_open_files() -> No
     connections = Connections(None, 512, 20.0)
     assert connections.total < soft or soft < 64
     assert connections.per_address <= connections.total // 2
+
+
+async def test_a_body_in_drops_is_given_up(hasty, monkeypatch) -> None:
+    """Each byte is in time; all of them together are too slow."""
+    monkeypatch.setattr(bodies, "_SLOWEST_AFTER", 0.2)
+    content = {"f": b"x" * 100_000}
+    upload = await Upload(hasty.ann, "c", content).create()
+    address = (await upload.announce())["f"]["uploadUrl"].removeprefix(hasty.server.url)
+    head = f"PUT {address} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+    async with connected(hasty) as (reader, writer):
+        writer.write(head.encode())
+        answering = asyncio.create_task(reader.readline())
+        while not answering.done():
+            writer.write(b"x")
+            await asyncio.sleep(0.05)
+        assert (await answering).split()[1] == b"408"
+    assert (await upload.announce())["f"]["uploadUrl"] is not None
