@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shlex
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,12 +18,18 @@ from agent.runners.kubernetes.access import RIGHTS
 from tests.e2e.conftest import QUICK, quick
 from tests.e2e.harness.home import Home
 from tests.e2e.test_tour import git_settings, ok
-from tests.infrastructure.kubernetes_account import kubectl, make_account, write_kubeconfig
+from tests.infrastructure.kubernetes_account import (
+    MANIFEST,
+    kubectl,
+    make_account,
+    write_kubeconfig,
+)
 from tests.infrastructure.process import free_port
 from tests.infrastructure.state import BuildkitFacts, GitFacts, KubernetesFacts, RegistryFacts
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 
+ROOT = Path(__file__).parents[2]
 EVERYWHERE = ("local-process", "local-container", "kubernetes")
 #: Says what it was given, asks the control plane for a sign of life, and fails as it is told to.
 PROGRAM = """
@@ -337,3 +344,39 @@ async def test_the_doctor_names_what_is_missing(
     )
     assert found["GPUs of the cluster"] == ["ok: No node offers any."]
     assert "`builder.destination` is not set" in found["images for the cluster"][0]
+
+
+# ---- the way from a cluster to a first job, as docs/kubernetes.md has it
+
+
+async def test_the_first_job_of_the_docs(
+    home: Home, kubernetes_cluster: KubernetesFacts, cluster_image: str
+) -> None:
+    """Word for word, but for the names of the namespace, the address and the image."""
+    namespace = f"e2e-{uuid.uuid4().hex[:12]}"
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    for theirs, ours in {
+        "launch-jobs": namespace,
+        "192.168.1.10": kubernetes_cluster.host_address,
+        "--docker-image busybox": f"--docker-image {cluster_image}",
+        "kubectl apply": f"{kubernetes_cluster.kubectl} apply",
+    }.items():
+        assert theirs in text
+        text = text.replace(theirs, ours)
+    (block,) = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    apply, export, doctor, agent, submit = block.splitlines()
+    (home.root / "deploy").mkdir()
+    manifest = MANIFEST.read_text().replace("launch-jobs", namespace)
+    (home.root / "deploy" / "kubernetes.yaml").write_text(manifest)
+    home.env |= {"KUBECONFIG": kubernetes_cluster.kubeconfig}
+    home.env |= dict(part.split("=", 1) for part in export.split()[1:])
+    try:
+        assert (await home.run(*shlex.split(apply))).code == 0
+        looked = await home.run(*shlex.split(doctor))
+        assert f"The account has all {len(RIGHTS)} that it needs in '{namespace}'." in looked.out
+        await home.start(*shlex.split(agent.removesuffix("&")), f"--port={free_port()}")
+        done = await home.run(*shlex.split(submit))
+        assert done.code == 0, done.out + done.err
+        assert "hello from a pod" in done.out
+    finally:
+        kubectl(kubernetes_cluster, "delete", "namespace", namespace, "--wait=false")
