@@ -17,7 +17,9 @@ from uv import find_uv_bin
 from tests.infrastructure.paths import cache_directory
 
 HERE = Path(__file__).parent
-LOCK = HERE / "wandb-0.31.0.lock"
+NEWEST = "0.31.0"
+#: Each pinned with its dependencies in a lock file here; 0.13.8 is the oldest that can make jobs.
+OLDER = ("0.28.2", "0.23.1", "0.19.11", "0.13.8")
 #: Takes the place of ssh: runs on this machine what git asks the far one to run.
 _SSH = '#!/bin/sh\nfor command; do :; done\nexec /bin/sh -c "$command"\n'
 
@@ -65,26 +67,27 @@ def running_client(folder: Path) -> Iterator[WandbClient]:
         yield WandbClient(process)
 
 
-def installed_client() -> Path:
-    """The interpreter that has the client; installed once per machine and lock file."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:12]
+def installed_client(version: str = NEWEST) -> Path:
+    """The interpreter that has a client; installed once per machine and lock file."""
+    lock = HERE / f"wandb-{version}.lock"
+    digest = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()[:12]
     place = cache_directory() / f"wandb-client-{digest}"
     place.parent.mkdir(parents=True, exist_ok=True)
     with place.with_suffix(".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         if not (place / "complete").exists():
             shutil.rmtree(place, ignore_errors=True)
-            _install(place)
+            _install(place, lock)
             (place / "complete").touch()
     return place / "bin" / "python"
 
 
-def _install(place: Path) -> None:
+def _install(place: Path, lock: Path) -> None:
     uv = find_uv_bin()
     python = place / "bin" / "python"
     for command in (
         [uv, "venv", "--quiet", "--no-config", "--python", sys.executable, place],
-        [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", LOCK],
+        [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
