@@ -15,7 +15,8 @@ from tests.e2e.harness.jobs import until
 from tests.e2e.harness.promises import at_home, git_settings
 from tests.e2e.harness.wandb_client import Client, client_of
 from tests.e2e.test_documented_jobs import PROCESSES
-from tests.infrastructure.state import GitFacts
+from tests.infrastructure.process import free_port
+from tests.infrastructure.state import DockerFacts, GitFacts
 
 pytestmark = pytest.mark.git_servers
 ITEMS = 200
@@ -35,7 +36,8 @@ def post(path, body):
     urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), headers)).read()
 entity, project, run = (os.environ[f"WANDB_{name}"] for name in ("ENTITY", "PROJECT", "RUN_ID"))
 post("/graphql", {"query": "mutation ($i: UpsertBucketInput!) { upsertBucket(input: $i) "
-    "{ inserted } }", "variables": {"i": {"name": run, "entityName": entity, "modelName": project}}})
+    "{ inserted } }",
+    "variables": {"i": {"name": run, "entityName": entity, "modelName": project}}})
 who = "ours" if "LAUNCH_ITEM_ID" in os.environ else "stock"
 line = f"{who} {json.loads(os.environ['WANDB_CONFIG'])['n']}\\n"
 descriptor = os.open("STARTS", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -58,12 +60,21 @@ async def client(home: Home, git_servers: GitFacts) -> AsyncIterator[Client]:
         yield client_of(user)
 
 
+@pytest.fixture
+async def patient(home: Home) -> AsyncIterator[Client]:
+    """With the times of production: the stock agent says every 10 s that it is alive."""
+    home.configure({"control": {"port": free_port()}, "max_jobs": 4, **PROCESSES})
+    home.timeout = 600.0
+    async with at_home(home) as user:
+        yield client_of(user)
+
+
 async def ended(client: Client, count: int) -> list[dict[str, Any]]:
     """All items, once so many are over."""
     found: list[dict[str, Any]] = []
 
     async def over() -> bool:
-        found[:] = await client.user.json("item list --all")
+        found[:] = await client.user.json("item list -n 500")
         return sum(each["finishedAt"] is not None for each in found) >= count
 
     await until(over, f"{count} ended items", 300, pause=0.5)
@@ -129,21 +140,20 @@ async def test_launch_puts_every_kind_of_source_on_a_queue(client: Client) -> No
     assert unknown.code != 0
 
 
-async def test_launch_without_a_queue_runs_the_job_here(client: Client) -> None:
-    user, root = client.user, client.user.home.root
-    user.write({"main.py": HELLO, "requirements.txt": "wandb==0.31.0\n"})
-    place = ("-p", "p", "-e", user.entity, "-r", "local-process")
-    words = ("-u", "code", "-E", "python main.py", "--job-name", "N")
-    done = await client.wandb(root, "launch", *words, *place)
-    assert "hello None" in done.out + done.err
-    states = await client.value(
-        root, "print(json.dumps([run.state for run in api.runs(f'{entity}/p')]))"
-    )
-    assert states == ["finished"]
+@pytest.mark.docker
+async def test_launch_without_a_queue_runs_an_image_here(
+    client: Client, docker_engine: DockerFacts
+) -> None:
+    place = ("-p", "p", "-e", client.user.entity, "-r", "local-container")
+    image = docker_engine.shell_image
+    done = await client.wandb(client.user.home.root, "launch", "-d", image, *place)
+    assert f"{image}" in done.out + done.err
+    assert "docker run" in done.out + done.err
 
 
-async def test_both_agents_drain_one_queue(client: Client) -> None:
+async def test_both_agents_drain_one_queue(patient: Client) -> None:
     """200 items: none is lost, none starts twice, and each agent has had some."""
+    client = patient
     user, root = client.user, client.user.home.root
     starts = root / "starts"
     user.write({"main.py": BRIEF.replace("STARTS", str(starts))})
@@ -228,10 +238,11 @@ except Exception as error:
 changed = api.upsert_run_queue("gpu", {}, "local-process", entity=entity,
     external_links={"links": [{"label": "docs", "url": "https://example.org"}]})
 queue = api.run_queue(entity, "gpu")
-found.append([queue.external_links, queue.default_resource_config])
+found.append([queue.default_resource_config, queue.external_links])
 job = api.job(f"{entity}/P/N:latest")
 queued = job.call({}, project="P", entity=entity, queue="gpu", resource="local-process")
-found.append([queued.state, [item.id for item in api.run_queue(entity, "gpu").items] == [queued.id]])
+listed = [item.id for item in api.run_queue(entity, "gpu").items]
+found.append([queued.state, listed == [queued.id]])
 queued.delete()
 found.append(len(api.run_queue(entity, "gpu").items))
 queue.delete()
@@ -254,7 +265,7 @@ async def test_the_api_manages_queues_and_waits_for_a_job(client: Client) -> Non
     assert found == [
         ["gpu", "PROJECT", "V0", "local-process"],
         True,
-        [links, {"resource_args": {"local-process": {}}}],
+        [{"resource_args": {"local-process": {}}}, links],
         ["pending", True],
         0,
         "gone",

@@ -93,6 +93,7 @@ for _field, _attribute in {
 _MEMBERSHIP.set_alias("versionIndex", "version")
 _MEMBERSHIP.set_alias("artifactCollection", "collection")
 _ARTIFACT.set_field("ttlIsInherited", lambda artifact, _info: artifact.ttl_seconds == 0)
+_ARTIFACT.set_field("labels", constant(None))
 _ARTIFACT.set_field("artifactType", lambda artifact, _info: _type_of(artifact.collection))
 _MEMBERSHIP.set_field("id", lambda artifact, _info: f"{artifact.collection.id}:{artifact.id}")
 _MEMBERSHIP.set_field("artifact", lambda artifact, _info: artifact)
@@ -305,7 +306,12 @@ async def _types(project: ProjectRecord, info: Info) -> list[Json]:
 
 def _alias(collection: CollectionRecord, name: str) -> Json:
     """An alias in W&B's shape."""
-    return {"id": f"{collection.id}:{name}", "alias": name, "artifact_collection": collection}
+    return {
+        "id": f"{collection.id}:{name}",
+        "alias": name,
+        "artifact_collection": collection,
+        "artifact_collection_name": collection.name,
+    }
 
 
 def _type_of(collection: CollectionRecord) -> Json:

@@ -157,7 +157,8 @@ async def _files(run: RunRecord, info: Info, **args: Any) -> Json:
         run.id, names=names, pattern=args.get("pattern"), **page_args(args)
     )
     files = [run_file(context, run.entity, run.id, file) for file in page.rows]
-    return connection(Page(tuple(files), page.end_cursor, page.has_next, page.total))
+    found = connection(Page(tuple(files), page.end_cursor, page.has_next, page.total))
+    return {**found, "upload_headers": []}
 
 
 @_RUN.field("fileCount")

@@ -14,6 +14,7 @@ JSON: Final = ScalarType("JSON")
 JSON_STRING: Final = ScalarType("JSONString")
 DATE_TIME: Final = ScalarType("DateTime")
 INT64: Final = ScalarType("Int64", serializer=int)
+DURATION: Final = ScalarType("Duration", serializer=int)
 
 _MAX_DIGITS: Final = 20
 _SHOWN: Final = 40
@@ -45,6 +46,7 @@ def _time_out(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+@DURATION.value_parser
 @INT64.value_parser
 def _long_in(value: Any) -> int:
     """Numbers, also as strings.
@@ -61,4 +63,4 @@ def _long_in(value: Any) -> int:
     return number
 
 
-SCALARS: Final = (JSON, JSON_STRING, DATE_TIME, INT64)
+SCALARS: Final = (JSON, JSON_STRING, DATE_TIME, INT64, DURATION)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.contract.wandb_client.environment import installed_client
+from tests.contract.wandb_client.environment import NEWEST, installed_client
 from tests.e2e.harness.home import Result
 from tests.e2e.harness.promises import User
 
@@ -52,6 +52,7 @@ class Client:
 
     user: User
     python: Path
+    version: str = NEWEST
 
     async def run(self, folder: Path, *argv: str, **env: str) -> Result:
         """A Python program or module of the client's environment, in a folder."""
