@@ -28,7 +28,10 @@ SAVE = "mutation Save($input: SaveLaunchQueueInput!) { saveLaunchQueue(input: $i
 class System:
     """An agent with its embedded control plane."""
 
-    def __init__(self, daemon: Daemon, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(
+        self, home: Home, daemon: Daemon, session: aiohttp.ClientSession, url: str
+    ) -> None:
+        self.home = home
         self.daemon = daemon
         self._session = session
         self._url = url
@@ -57,6 +60,23 @@ class System:
                 return shown
             await asyncio.sleep(every)
 
+    async def log(self, item: str) -> str:
+        """What the job wrote."""
+        path = f"{self._url}/launch/items/{item}/attempts/1/logs/job"
+        async with self._session.get(path) as answer:
+            answer.raise_for_status()
+            return await answer.text()
+
+    async def all_started(self, queue: str) -> None:
+        """Wait until everything on the queue runs."""
+        while set(await self._counts(queue)) != {"STARTED"}:
+            await asyncio.sleep(0.2)
+
+    async def _counts(self, queue: str) -> dict[str, int]:
+        queues = (await self.query(COUNTS))["launchQueues"]
+        counts = next(found["counts"] for found in queues if found["name"] == queue)
+        return {count["phase"]: count["count"] for count in counts if count["count"]}
+
     async def all_ended(self, queue: str, shortest: float = 0.05, longest: float = 1.0) -> None:
         """Wait until nothing on the queue is alive.
 
@@ -65,9 +85,7 @@ class System:
         """
         begin, first = time.monotonic(), 0
         while True:
-            queues = (await self.query(COUNTS))["launchQueues"]
-            counts = next(found["counts"] for found in queues if found["name"] == queue)
-            phases = {count["phase"]: count["count"] for count in counts if count["count"]}
+            phases = await self._counts(queue)
             if not phases.keys() - ENDED:
                 assert phases.keys() == {"SUCCEEDED"}, phases
                 return
@@ -91,7 +109,7 @@ async def system(
         basic = base64.b64encode(f"api:{found['api_key']}".encode()).decode()
         headers = {"Authorization": f"Basic {basic}"}
         async with aiohttp.ClientSession(headers=headers) as session:
-            yield System(daemon, session, found["url"])
+            yield System(home, daemon, session, found["url"])
         await daemon.terminate()
     finally:
         await home.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.model.work import LABEL_ITEM
-from tests.bench import bare
+from tests.bench import bare, cluster
 from tests.bench.building import building
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
@@ -262,4 +262,8 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "building": building,
     "authoring": authoring,
     "git": git_difference,
+    "kubernetes-dispatch": cluster.dispatch,
+    "kubernetes-adoption": cluster.adoption,
+    "kubernetes-scale": cluster.scale,
+    "kubernetes-rate": cluster.rate,
 }

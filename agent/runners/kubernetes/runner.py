@@ -228,7 +228,11 @@ class KubernetesRunner:
             except ClusterUnreachableError as error:
                 structlog.get_logger().warning("a start is sent again", error=str(error))
             except LaunchError as error:
-                return NeverStarted(error)
+                return await self._refused(workload, error)
+
+    async def settle(self, workload: Workload) -> StartResult:
+        """See the port. A start is sent: a Job that exists, or existed, is not created again."""
+        return await self.start(workload)
 
     async def _start(self, workload: Workload) -> StartResult:
         found = self._manifests.get(workload.id) or await self._stored_manifest(workload)
@@ -244,12 +248,13 @@ class KubernetesRunner:
         await self._hand_over(workload, made)
         return Started(replace(workload, state=WorkloadState.PENDING))
 
-    async def settle(self, workload: Workload) -> StartResult:
-        """See the port: no Job shows a start only while the Job exists."""
-        try:
-            return await self._started_before(workload)
-        except JobError as error:
-            return StartUnknown(error.cause, str(error))
+    async def _refused(self, workload: Workload, error: LaunchError) -> StartResult:
+        """An earlier try may have taken effect, and used up the quota that refuses the next."""
+        observed = await self._answered(lambda: self._observe(workload.name))
+        found = None if observed is None else observed[1]
+        if found is None or found.state is WorkloadState.CREATED:
+            return NeverStarted(error)
+        return Started(found, before=True)
 
     async def _started_before(self, workload: Workload) -> StartResult:
         observed = await self._observe(workload.name)
@@ -266,6 +271,8 @@ class KubernetesRunner:
         secret = await self._api.get(SECRETS.path(self._namespace, workload.name))
         if secret is None or secret["metadata"]["uid"] != workload.id:
             return None
+        if _goes_with_its_job(secret):  # which was created, even if it is gone by now
+            return None
         return kind_in(secret) or JOBS, manifest_in(secret)
 
     async def _hand_over(self, workload: Workload, job: Json) -> None:
@@ -277,8 +284,14 @@ class KubernetesRunner:
             "uid": job["metadata"]["uid"],
         }
         change = {"metadata": {"ownerReferences": [owner]}}
-        await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
-        self._handed_over.add(workload.id)
+        try:
+            await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
+        except LaunchError as error:
+            # The job runs; `destroy` removes the Secret.
+            log = structlog.get_logger().bind(workload=workload.name)
+            log.warning("the Secret of a job is not handed over to it", error=str(error))
+        else:
+            self._handed_over.add(workload.id)
 
     # ----------------------------------------------------------------------- the run
 

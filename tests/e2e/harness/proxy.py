@@ -1,17 +1,21 @@
-"""A TCP proxy on loopback that misbehaves on request: cut, refuse, swallow replies."""
+"""A TCP proxy that misbehaves on request: cut, refuse, swallow replies."""
 
 import asyncio
 from contextlib import suppress
-from typing import Self
+from typing import Final, Self
+
+_METHODS: Final = (b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ")
 
 
 class Proxy:
     """Forwards bytes to `target`; the attributes may be changed at any time."""
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
         self.target = target
+        self._host = host
         #: New connections are closed at once.
         self.refusing = False
+        self.refused = 0
         #: Bytes of requests that, once seen, make the reply vanish and the connection break.
         self.cut_reply_to: bytes | None = None
         #: Bytes of a request: the first one that has them does not arrive, or is not answered.
@@ -20,6 +24,8 @@ class Proxy:
         #: What was lost, of these two.
         self.losses: asyncio.Queue[bytes] = asyncio.Queue()
         self.cuts = 0
+        #: First lines of the requests, where they are in plain HTTP.
+        self.requests: list[str] = []
         #: From the first cut on, everything is refused.
         self.refuse_after_cut = False
         self._server: asyncio.Server | None = None
@@ -32,7 +38,7 @@ class Proxy:
         return host, port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, self._host, 0)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -48,6 +54,7 @@ class Proxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
+            self.refused += 1
             writer.transport.abort()
             return
         try:
@@ -78,6 +85,8 @@ class Proxy:
         unanswered: list[bytes],
     ) -> None:
         while data := await reader.read(65536):
+            if data.startswith(_METHODS):
+                self.requests.append(data.partition(b"\r\n")[0].decode())
             if self.cut_reply_to and self.cut_reply_to in data:
                 self.cut_reply_to = None
                 condemned.set()
