@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import aiohttp
+
 from agent.model.errors import JobError
 from agent.ports.runner import MAYBE_MISSING, UNKNOWN_MISSING, LogPiece, LogPosition
 from agent.runners.kubernetes.api import NOT_FOUND, PODS, ClusterApi, ClusterRefusedError
 from agent.runners.kubernetes.job_states import JobState
 from agent.system.backoff import Backoff
+from agent.system.tasks import cancel_task
 
 _PIECE: Final = 64 * 1024
 #: Seconds before a log that ended is read again, although its container was not seen to end:
@@ -25,7 +28,6 @@ _FIRST_PAUSE: Final = 6.0
 _LONGEST_AFTER_END: Final = 5.0
 #: How often in a row the log of a container that has ended may fail to be read.
 _TRIES: Final = 6
-_FOLLOW: Final = {"follow": "true", "timestamps": "true"}
 _BAD_REQUEST: Final = 400
 _STAMP: Final = re.compile(rb"\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-][0-9:]+)\Z")
 
@@ -60,7 +62,7 @@ class ContainerLog:
             is_last = self._has_ended()
             backoff = ended
             try:
-                async for piece in self._read(position):
+                async for piece in self._read(position, follow=not is_last):
                     position = piece.position.after(len(piece.data))
                     failures = 0
                     broken.reset()
@@ -91,20 +93,44 @@ class ContainerLog:
             return
         try:
             async with asyncio.timeout(seconds):
-                while not self._has_ended():
-                    await self._state.newer_than(self._state.version)
+                await self._ended()
         except TimeoutError:
             return
 
-    async def _read(self, position: LogPosition) -> AsyncIterator[LogPiece]:
-        query = {**_FOLLOW, "container": self._container.name}
+    async def _read(self, position: LogPosition, *, follow: bool) -> AsyncIterator[LogPiece]:
+        """What there is; `follow`: also what comes until the container is seen to end."""
+        query = {"container": self._container.name, "timestamps": "true"}
+        if follow:
+            query["follow"] = "true"
         if position.mark:
             query["sinceTime"] = _whole_second(position.mark)
         cursor = _Cursor(position)
         async with self._api.stream(self._path, query, None) as response:
-            async for chunk in response.content.iter_any():
-                for piece in cursor.feed(chunk):
-                    yield piece
+            # A kubelet notices up to five seconds late that nothing more will come.
+            ended = asyncio.create_task(self._ended()) if follow else None
+            try:
+                while chunk := await _next(response.content, ended):
+                    for piece in cursor.feed(chunk):
+                        yield piece
+            finally:
+                await cancel_task(ended)
+
+    async def _ended(self) -> None:
+        while not self._has_ended():
+            await self._state.newer_than(self._state.version)
+
+
+async def _next(content: aiohttp.StreamReader, ended: asyncio.Task[None] | None) -> bytes:
+    """The next bytes; none when the stream ends, or when `ended` does before."""
+    if ended is None:
+        return await content.readany()
+    reading = asyncio.create_task(content.readany())
+    try:
+        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+        return reading.result() if reading.done() else b""
+    finally:
+        if not reading.done():
+            await cancel_task(reading)
 
 
 def _will_never_come(error: JobError) -> bool:
