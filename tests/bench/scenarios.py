@@ -263,7 +263,4 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "authoring": authoring,
     "git": git_difference,
     "kubernetes-dispatch": cluster.dispatch,
-    "kubernetes-adoption": cluster.adoption,
-    "kubernetes-scale": cluster.scale,
-    "kubernetes-rate": cluster.rate,
 }

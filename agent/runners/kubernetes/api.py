@@ -320,7 +320,8 @@ class ClusterApi:
             failure: ClusterUnreachableError = ClusterSilentError(self.server, _reason(error))
             self._reachability.lost(_reason(error))
             raise failure from error
-        except (aiohttp.ClientError, OSError) as error:
+        # A RuntimeError: aiohttp was to read from a connection that had been lost before.
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
             self._reachability.lost(_reason(error))
             raise ClusterUnreachableError(self.server, _reason(error)) from error
         except ValueError as error:

@@ -230,8 +230,6 @@ async def test_a_container_that_starts_later_is_read(job: Job) -> None:
     job.server.logs["job-x", "main"] = stamped("two")
     job.put_pod("job-x", init=DONE, main=DONE)
     job.end()
-    await first.close()
-    await second.close()
     assert sorted(text(await reading).splitlines()) == [b"[init] one", b"[main] two"]
 
 

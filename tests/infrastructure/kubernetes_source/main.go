@@ -71,7 +71,5 @@ func newKwokCommand() *cobra.Command {
 	}
 	command := kwok.NewCommand(ctx)
 	command.PersistentFlags().AddFlagSet(flags)
-	// Kubernetes' flag --version, which all commands of this program have, takes its place.
-	command.Version = ""
 	return command
 }

@@ -15,6 +15,7 @@ from agent.ports.runner import LOG_START, Ended, LogPiece, RunRequest, Started
 from agent.runners.kubernetes.runner import KubernetesRunner
 from agent.testing.runner_suite import Scenario, ended, launched, read_all
 from tests.contract.kubernetes_driver import KubernetesDriver
+from tests.contract.lossy_api import credentials_proxy, lossy_api
 from tests.infrastructure.state import KubernetesFacts
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
@@ -24,10 +25,12 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 async def driver(
     tmp_path: Path, kubernetes_cluster: KubernetesFacts, cluster_image: str
 ) -> AsyncIterator[KubernetesDriver]:
-    driver = KubernetesDriver(tmp_path, kubernetes_cluster, cluster_image)
-    await driver.prepare(2)
-    yield driver
-    await driver.clear()
+    with credentials_proxy(kubernetes_cluster) as address:
+        async with lossy_api(address) as api:
+            driver = KubernetesDriver(tmp_path, kubernetes_cluster, cluster_image, api)
+            await driver.prepare(2)
+            yield driver
+            await driver.clear()
 
 
 def shell(driver: KubernetesDriver, name: str, script: str, **more: Any) -> dict[str, Any]:
