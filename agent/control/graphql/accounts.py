@@ -29,7 +29,18 @@ from agent.model.spec import Json
 #: Clients compare their own version with these; the oldest is that of W&B's documentation.
 _CLIENTS: Final = {"max_cli_version": "999.0.0", "min_cli_version": "0.13.8"}
 #: The feature that distinguishes our servers from W&B's; see the top of schema.graphql.
-_FEATURES: Final = ({"name": "LAUNCH_LEASES", "is_enabled": True},)
+#: The first one is ours; the others switch on what W&B's clients do only with servers that can.
+_FEATURES: Final = tuple(
+    {"name": name, "is_enabled": True}
+    for name in (
+        "LAUNCH_LEASES",
+        "FILESTREAM_GZIP",
+        "STRUCTURED_CONSOLE_LOGS",
+        "MARK_RUN_FILES_UPLOADED",
+        "UPDATE_RUN_STATE",
+        "USE_ARTIFACT_WITH_ENTITY_AND_PROJECT_INFORMATION",
+    )
+)
 
 
 async def _viewer(context: Context, _args: Args) -> Json:

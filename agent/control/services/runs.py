@@ -16,7 +16,12 @@ from agent.control.store import items, projects, run_streams, runs, stored_bytes
 from agent.control.store.ids import new_id, new_run_name
 from agent.control.store.runs import RunPlace, RunRecord
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.errors import InvalidInputError, NotFoundError, PermissionDeniedError
+from agent.model.errors import (
+    ConflictError,
+    InvalidInputError,
+    NotFoundError,
+    PermissionDeniedError,
+)
 from agent.model.names import checked_project
 from agent.model.spec import Json
 
@@ -38,6 +43,11 @@ _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
 _BEGUN: Final = {"pending", "running", "preempting"}
 #: States in which a process says that it has ended, with everything uploaded.
 _BY_ITSELF: Final = frozenset({"finished", "failed"})
+#: What a user may set the state of a run to, and of which states.
+_MAY_BECOME: Final = {
+    "pending": {"running", "failed", "crashed", "preempted", "pending"},
+    "failed": {"pending", "running", "failed"},
+}
 _NAME: Final = re.compile(r"[^/\\#?%:]{1,128}")
 #: Fields of `RunChange` whose columns are named otherwise, because SQL reserves the word.
 _COLUMNS: Final = {"group": "group_name", "commit": "commit_hash"}
@@ -179,11 +189,23 @@ class Runs(Service):
 
     @write
     def set_state(self, tx: Tx, principal: Principal, run_id: str, state: str) -> bool:
-        """W&B's `updateRunState`; false for an unknown run."""
-        _check_state(state)
+        """W&B's `updateRunState`; false for an unknown run.
+
+        Raises:
+            InvalidInputError: neither `pending` nor `failed`.
+            ConflictError: the run's state cannot become that.
+        """
+        if state not in _MAY_BECOME:
+            message = f"The state of a run cannot be set to '{state[:40]}'."
+            raise InvalidInputError(message, hint=f"Use {' or '.join(_MAY_BECOME)}.")
         run = self._to_write(tx, principal, run_id)
         if run is None:
             return False
+        if run.state not in _MAY_BECOME[state]:
+            raise ConflictError(
+                f"The run '{run.name}' is {run.state}, and cannot become {state}.",
+                hint=f"Only a run that is {' or '.join(sorted(_MAY_BECOME[state]))} can.",
+            )
         self._change(tx, run, RunChange(state=state))
         return True
 

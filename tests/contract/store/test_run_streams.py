@@ -13,6 +13,7 @@ from agent.control.services.runs import RunChange
 from agent.control.services.stream_update import StreamUpdate, parse_update
 from agent.control.store.run_streams import Stream
 from agent.control.store.runs import RunRecord
+from agent.model.errors import ConflictError, InvalidInputError
 from tests.contract.store.world import World
 
 NAME = RunName("ann", "p", "r")
@@ -164,6 +165,25 @@ async def test_a_silent_run_has_crashed_until_it_reports_again(process: Process)
     assert (await process.run()).state == "preempting"
     await world.pass_time(301)
     assert (await process.run()).state == "preempted"
+
+
+async def test_a_user_sets_the_state_to_pending_or_failed(process: Process) -> None:
+    runs, me = process.world.plane.runs, process.world.me
+    run_id = (await process.run()).id
+    for state in ("running", "finished", "crashed", "odd"):
+        with pytest.raises(InvalidInputError):
+            await runs.set_state(me, run_id, state)
+    assert await runs.set_state(me, run_id, "failed")
+    assert (await process.run()).ended_at is not None
+    assert await runs.set_state(me, run_id, "pending")
+    waiting = await process.run()
+    assert (waiting.state, waiting.ended_at, waiting.exit_code) == ("pending", None, None)
+    await process.log(0, 1)
+    assert (await process.run()).state == "running"
+    await process.send(complete=True, exitcode=0)
+    with pytest.raises(ConflictError, match="is finished"):
+        await runs.set_state(me, run_id, "failed")
+    assert (await process.run()).state == "finished"
 
 
 async def test_runs_are_not_silent_for_the_time_the_server_was_away(process: Process) -> None:

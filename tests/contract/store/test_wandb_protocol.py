@@ -160,7 +160,7 @@ async def test_the_end_of_the_run_ends_the_item(world: World, stopped: bool, pha
     if stopped:
         assert await world.plane.runs.stop(world.me, storage_id(run))
         assert (await world.item(item)).stop_requested
-    assert await world.plane.runs.set_state(world.me, run.id, "crashed")
+    assert await world.plane.runs.set_state(world.me, run.id, "failed")
     assert (await world.item(item)).phase is phase
 
 

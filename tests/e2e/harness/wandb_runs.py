@@ -64,9 +64,9 @@ class WandbUser:
     async def ask(self, query: str, **variables: Any) -> Any:
         """The data of a document, over the wire."""
         body = {"query": query, "variables": variables}
-        auth = aiohttp.BasicAuth("api", self.key)
+        headers = {"Authorization": aiohttp.encode_basic_auth("api", self.key)}
         async with (
-            aiohttp.ClientSession(auth=auth) as session,
+            aiohttp.ClientSession(headers=headers) as session,
             session.post(f"{self.url}/graphql", json=body) as answer,
         ):
             found = await answer.json()

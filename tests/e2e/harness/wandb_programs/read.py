@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import wandb
 
@@ -39,7 +40,7 @@ run.config["post"] = 1
 run.tags.append("new")
 run.notes, run.display_name = "changed", "renamed"
 run.update()
-run.upload_file(__file__, root=sys.path[0] or "/")
+run.upload_file(__file__, root=str(Path(__file__).parent))
 again = wandb.Api().run(path)
 seen["changed"] = [again.name, again.tags, again.notes, again.config["post"], again.state]
 seen["post"] = again.summary["post"]

@@ -7,7 +7,7 @@ import wandb
 
 name, resume, steps, code = sys.argv[1:5]
 run = wandb.init(project="vision", id=name, resume=resume or None)
-first = run.step
+first = run.starting_step
 for step in range(int(steps)):
     run.log({"step": step})
 if code == "raise":
