@@ -123,12 +123,12 @@ def resident(pid: int) -> float:
 
 async def share_of_core(pid: int, seconds: float) -> float:
     """Share of one core that a process uses while nothing happens."""
-    before, begin = _ticks(pid), time.monotonic()
+    before, begin = cpu_seconds(pid), time.monotonic()
     await asyncio.sleep(seconds)
-    used = (_ticks(pid) - before) / os.sysconf("SC_CLK_TCK")
-    return used / (time.monotonic() - begin)
+    return (cpu_seconds(pid) - before) / (time.monotonic() - begin)
 
 
-def _ticks(pid: int) -> int:
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -14,6 +14,7 @@ from tests.bench import bare, cluster
 from tests.bench.building import building
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
+from tests.bench.runs import logging, many
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
 from tests.infrastructure import state
@@ -263,4 +264,6 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "authoring": authoring,
     "git": git_difference,
     "kubernetes-dispatch": cluster.dispatch,
+    "logging": logging,
+    "many": many,
 }

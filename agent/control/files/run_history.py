@@ -4,11 +4,11 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from agent.control.files.run_streams import RunStreamStore
+from agent.control.files.run_streams import HistoryPart, RunStreamStore
 from agent.control.store.run_streams import Stream
 from agent.model.errors import InvalidInputError
 from agent.model.spec import Json
@@ -16,6 +16,8 @@ from agent.model.spec import Json
 #: Rows that one sample has at most.
 MAX_SAMPLES: Final = 10_000
 DEFAULT_SAMPLES: Final = 500
+#: Bytes that one thread searches at a time.
+_BATCH: Final = 8 * 1024**2
 #: Keys that every encoder of JSON writes as they are.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./ -]+")
 
@@ -54,11 +56,10 @@ def step_range(first: int | None, end: int | None) -> range:
 
 async def rows_of_steps(store: RunStreamStore, run_id: str, steps: range) -> list[str]:
     """All rows of these steps, as their process wrote them."""
-    return [
-        line.decode()
-        async for part in store.steps(run_id, steps)
-        for line in await asyncio.to_thread(part.of_steps, steps)
-    ]
+    found: list[str] = []
+    async for parts in _batches(store, run_id, steps):
+        found += await asyncio.to_thread(_texts, parts, steps)
+    return found
 
 
 async def sampled_rows(
@@ -79,10 +80,29 @@ async def sampled_values(store: RunStreamStore, run_id: str, spec: SampleSpec) -
     infinities are texts, since strict JSON has none.
     """
     found: list[bytes] = []
-    async for part in store.steps(run_id, spec.steps):
-        lines = await asyncio.to_thread(part.of_steps, spec.steps)
-        found += await asyncio.to_thread(_with_keys, lines, spec.keys)
+    async for parts in _batches(store, run_id, spec.steps):
+        found += await asyncio.to_thread(_with_keys, parts, spec)
     return await asyncio.to_thread(_values, found, spec)
+
+
+async def _batches(
+    store: RunStreamStore, run_id: str, steps: range
+) -> AsyncIterator[Sequence[HistoryPart]]:
+    """Parts of a history, as many at a time as one thread is worth."""
+    parts: list[HistoryPart] = []
+    size = 0
+    async for part in store.steps(run_id, steps):
+        parts.append(part)
+        size += len(part.data)
+        if size >= _BATCH:
+            yield parts
+            parts, size = [], 0
+    if parts:
+        yield parts
+
+
+def _texts(parts: Sequence[HistoryPart], steps: range) -> list[str]:
+    return [line.decode() for part in parts for line in part.of_steps(steps)]
 
 
 def even(count: int, wanted: int) -> Sequence[int]:
@@ -120,10 +140,10 @@ def _value(row: Json, key: str) -> Any:
     return value
 
 
-def _with_keys(lines: Iterable[bytes], keys: Sequence[str]) -> list[bytes]:
+def _with_keys(parts: Sequence[HistoryPart], spec: SampleSpec) -> list[bytes]:
     """The lines in which all keys are found as texts; those of every row are not looked for."""
-    found = list(lines)
-    for key in keys:
+    found = [line for part in parts for line in part.of_steps(spec.steps)]
+    for key in spec.keys:
         last = key.rpartition(".")[2]
         if not key.startswith("_") and _PLAIN.fullmatch(last):
             mark = f'{last}"'.encode()

@@ -73,8 +73,8 @@ class RunStreamStore:
     ) -> AsyncIterator[tuple[int, Sequence[bytes]]]:
         """Consecutive lines with the number of their first one, in order, part by part."""
         wanted = segments(await self._rows.chunks(run_id, stream, first, end))
-        async for segment, found in self._read(run_id, wanted):
-            start = segment.first_line
+        async for segment, data in self._read(run_id, wanted):
+            found, start = segment.lines(data), segment.first_line
             low = max(0, first - start)
             high = len(found) if end is None else min(segment.end_line, end) - start
             yield start + low, found[low:high]
@@ -87,8 +87,8 @@ class RunStreamStore:
             for segment in index
             if segment.chunk.max_step >= steps.start and segment.chunk.min_step < steps.stop
         ]
-        async for segment, found in self._read(run_id, wanted):
-            yield HistoryPart(segment, found)
+        async for segment, data in self._read(run_id, wanted):
+            yield HistoryPart(segment, data)
 
     async def delete_run(self, run_id: str) -> int:
         """Delete the objects of a run; returns their number."""
@@ -97,8 +97,8 @@ class RunStreamStore:
 
     async def _read(
         self, run_id: str, wanted: Sequence[Segment]
-    ) -> AsyncIterator[tuple[Segment, Sequence[bytes]]]:
-        """The lines of each segment; neighbours of one object are read at once."""
+    ) -> AsyncIterator[tuple[Segment, bytes]]:
+        """Each segment with the bytes of its chunk; neighbours of one object are read at once."""
         for group in _neighbours(wanted):
             first, last = group[0].chunk, group[-1].chunk
             whole = first.data
@@ -111,7 +111,7 @@ class RunStreamStore:
                 whole = bytes(found)
             for segment in group:
                 start = segment.chunk.position - first.position
-                yield segment, segment.lines(whole[start : start + segment.chunk.size])
+                yield segment, whole[start : start + segment.chunk.size]
 
     async def _put(
         self, run_id: str, stream: Stream, parts: Sequence[ChunkRecord]
@@ -145,14 +145,15 @@ class HistoryPart:
     """Consecutive rows of a history."""
 
     segment: Segment
-    lines: Sequence[bytes]
+    #: The bytes of the chunk.
+    data: bytes
 
     def of_steps(self, steps: range) -> Sequence[bytes]:
         """The rows of these steps; rows are decoded only where others may be among them."""
-        chunk = self.segment.chunk
+        chunk, lines = self.segment.chunk, self.segment.lines(self.data)
         if steps.start <= chunk.min_step and chunk.max_step < steps.stop:
-            return self.lines
-        numbered = enumerate(self.lines, self.segment.first_line)
+            return lines
+        numbered = enumerate(lines, self.segment.first_line)
         return [line for number, line in numbered if step_of(json.loads(line), number) in steps]
 
 

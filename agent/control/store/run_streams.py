@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from sqlalchemy import and_, delete, func, insert, select, update
 
@@ -42,6 +42,10 @@ class ChunkRecord:
     version: int = 0
 
 
+#: In the order of `ChunkRecord`, of which long histories have thousands.
+_CHUNK: Final = [run_chunks.c[name] for name in ChunkRecord.__slots__]
+
+
 def states(tx: Tx, run_id: str) -> dict[str, StreamRecord]:
     """The streams of a run that have lines, by name."""
     rows = tx.all(select(run_streams).where(run_streams.c.run_id == run_id))
@@ -75,7 +79,7 @@ def chunks(
     tx: Tx, run_id: str, stream: Stream, first: int = 0, end: int | None = None
 ) -> Sequence[ChunkRecord]:
     """The chunks with lines from `first` (inclusive) to `end` (exclusive), by first line."""
-    query = select(run_chunks).where(
+    query = select(*_CHUNK).where(
         run_chunks.c.run_id == run_id,
         run_chunks.c.stream == stream,
         run_chunks.c.end_line > first,
@@ -83,7 +87,7 @@ def chunks(
     if end is not None:
         query = query.where(run_chunks.c.first_line < end)
     rows = tx.all(query.order_by(run_chunks.c.first_line, run_chunks.c.version))
-    return [record_of(ChunkRecord, row) for row in rows]
+    return [ChunkRecord(*tuple(row)) for row in rows]
 
 
 def remove_chunks(tx: Tx, run_id: str, stream: Stream, gone: Iterable[ChunkRecord]) -> None:

@@ -13,7 +13,7 @@ seen = {
     "state": run.state,
     "config": run.config,
     "best": run.summary["best"],
-    "acc": run.summary["acc"],
+    "acc": run.summary["acc"]["max"],
     "system": bool(run.system_metrics),
     "last_step": run.lastHistoryStep,
     "keys": sorted(run.history_keys["keys"]),
