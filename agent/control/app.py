@@ -134,7 +134,8 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         app[LOGS] = LogStore(folder)
         app[JOB_CREATION] = JobCreation(plane, app[CONTENTS], app[RUN_FILES])
         await plane.reaper.start()
-        retention = Retention(plane, app[LOGS], app[CONTENTS], app[RUN_FILES])
+        stores = (app[LOGS], app[CONTENTS], app[RUN_FILES], app[RUN_STREAMS])
+        retention = Retention(plane, *stores)
         tasks = (
             asyncio.create_task(plane.reaper.run(), name="reaper"),
             asyncio.create_task(retention.run(), name="retention"),

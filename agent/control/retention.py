@@ -11,6 +11,7 @@ from agent.control.auth.policy import SYSTEM
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
+from agent.control.files.run_streams import RunStreamStore
 from agent.control.services.assembly import Services
 from agent.control.store import agents, idempotency, items, runs, sign_ins
 from agent.control.store.tx import Tx
@@ -32,12 +33,18 @@ class Retention:
     """Removes rows that are older than `control.keep_items`, then the bytes behind them."""
 
     def __init__(
-        self, plane: Services, logs: LogStore, contents: ContentStore, run_files: RunFileStore
+        self,
+        plane: Services,
+        logs: LogStore,
+        contents: ContentStore,
+        run_files: RunFileStore,
+        run_streams: RunStreamStore,
     ) -> None:
         self._plane = plane
         self._logs = logs
         self._contents = contents
         self._run_files = run_files
+        self._run_streams = run_streams
 
     async def run(self) -> None:
         """Rounds until cancelled; a round that fails is logged."""
@@ -64,12 +71,16 @@ class Retention:
         for item in gone:
             await self._logs.delete_item(item)
         # Of runs that were deleted with their entity, or whose deletion was interrupted.
-        with_files = await self._run_files.runs()
-        known = await self._plane.database.read(lambda tx: runs.known_ids(tx, with_files))
-        for run in set(with_files) - known:
-            await self._run_files.delete_run(run)
+        for store in (self._run_files, self._run_streams):
+            stored = await store.runs()
+            known = await self._known(stored)
+            for run in set(stored) - known:
+                await store.delete_run(run)
         await self._plane.contents.delete_abandoned(before)
         return len(gone), await self._contents.sweep(before)
+
+    async def _known(self, run_ids: list[str]) -> set[str]:
+        return await self._plane.database.read(lambda tx: runs.known_ids(tx, run_ids))
 
     async def _exists(self, item_id: str) -> bool:
         try:

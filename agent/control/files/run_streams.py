@@ -90,6 +90,12 @@ class RunStreamStore:
         async for segment, data in self._read(run_id, wanted):
             yield HistoryPart(segment, data)
 
+    async def runs(self) -> list[str]:
+        """Ids of all runs that have objects."""
+        with storage_errors("Listing the streams of runs"):
+            found = await self._store.list_with_delimiter_async(_FOLDER)
+        return sorted(str(prefix).rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
     async def delete_run(self, run_id: str) -> int:
         """Delete the objects of a run; returns their number."""
         with storage_errors(f"Removing the streams of run {run_id}"):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES
+from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
 from agent.control.retention import Retention
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.uploading import PLACE, Upload, md5
@@ -370,9 +370,8 @@ async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire,
     assert len([path for path in folder.rglob("*") if path.is_file()]) == len(FILES) + 3
     app = wire.server.app
     (folder / "ann" / "leftover").write_bytes(b"of a process that was killed")
-    retention = Retention(
-        wire.server.services, app[LOGS], app[CONTENTS], wire.server.app[RUN_FILES]
-    )
+    stores = (app[LOGS], app[CONTENTS], app[RUN_FILES], app[RUN_STREAMS])
+    retention = Retention(wire.server.services, *stores)
     assert await retention.sweep(datetime.now(UTC) - timedelta(days=1)) == (0, 0)
     await wire.ann.data(documents.DELETE, artifactID=first.id, deleteAliases=True)
     await (pending := Upload(wire.ann, "e", {"never": b"committed"})).create()

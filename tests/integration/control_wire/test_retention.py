@@ -1,15 +1,18 @@
 """Retention: logs of deleted items are removed, all others are kept; rounds go on."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 from structlog.testing import capture_logs
 
 from agent.control import retention as module
-from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES
+from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
 from agent.control.files.logs import LogKey
 from agent.control.retention import Retention
+from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange
+from agent.control.services.stream_update import parse_update
 from tests.integration.control_wire.wire import SPEC
 
 
@@ -23,7 +26,8 @@ async def _submit(wire, spec):
 
 def _retention(wire, logs):
     app = wire.server.app
-    return Retention(wire.server.services, logs, app[CONTENTS], app[RUN_FILES])
+    stores = (app[CONTENTS], app[RUN_FILES], app[RUN_STREAMS])
+    return Retention(wire.server.services, logs, *stores)
 
 
 async def test_logs_of_deleted_items_are_removed(wire):
@@ -31,9 +35,7 @@ async def test_logs_of_deleted_items_are_removed(wire):
     item = await _submit(wire, SPEC)
     await logs.append(LogKey(item, 1, "job"), 0, b"kept")
     await logs.append(LogKey("aaaabbbbcccc", 1, "job"), 0, b"gone")
-    retention = Retention(
-        wire.server.services, logs, wire.server.app[CONTENTS], wire.server.app[RUN_FILES]
-    )
+    retention = _retention(wire, logs)
     assert await retention.sweep(datetime.now(UTC)) == (1, 0)
     assert await logs.items() == [item]
 
@@ -52,9 +54,7 @@ async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
                 raise OSError("away")
             return []
 
-    retention = Retention(
-        wire.server.services, Broken(), wire.server.app[CONTENTS], wire.server.app[RUN_FILES]
-    )
+    retention = _retention(wire, Broken())
     with capture_logs() as logged:
         running = asyncio.create_task(retention.run())
         async with asyncio.timeout(10):
@@ -83,3 +83,17 @@ async def test_files_of_deleted_runs_are_removed(wire):
     assert set(await files.runs()) == {run.id, gone.id}
     await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
     assert await files.runs() == [run.id]
+
+
+async def test_streams_of_deleted_runs_are_removed(wire):
+    streams, runs = wire.server.app[RUN_STREAMS], wire.server.services.runs
+    body = json.dumps({"files": {"output.log": {"offset": 0, "content": ["x" * 1000] * 500}}})
+    made = []
+    for name in ("kept", "gone"):
+        made.append((await runs.upsert(wire.admin, RunChange(), project="p", name=name))[0].id)
+        await streams.write(wire.admin, RunName("ann", "p", name), parse_update(body.encode()))
+    assert await streams.runs() == sorted(made)
+    await runs.delete(wire.admin, made[1])
+    await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
+    assert await streams.runs() == made[:1]
+    assert len([line async for _, part in streams.lines(made[0], "output") for line in part]) == 500

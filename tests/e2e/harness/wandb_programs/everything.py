@@ -25,8 +25,9 @@ run = wandb.init(
 run.define_metric("acc", summary="max")
 for step in range(20):
     odd = math.nan if step % 2 else math.inf
-    run.log({"loss": 1 / (step + 1), "acc": step / 20 if step < 15 else 0.1, "odd": odd})
-    run.log({"nest": {"a": step, "b": {"c": -step}}}, step=step)
+    nest = {"a": step, "b": {"c": -step}}
+    acc = step / 20 if step < 15 else 0.1
+    run.log({"loss": 1 / (step + 1), "acc": acc, "odd": odd, "nest": nest})
 table = wandb.Table(columns=["x", "y"], data=[[1, "a"], [2, "b"]])
 run.log({"histogram": wandb.Histogram(np_histogram=([1, 2], [0, 1, 2])), "table": table})
 run.summary["best"] = 0.93
