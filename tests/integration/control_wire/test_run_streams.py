@@ -168,7 +168,7 @@ async def test_files_of_a_run_are_listed_read_and_deleted(wire: Wire) -> None:
 
 async def test_an_alert_is_kept_unless_it_comes_again_too_soon(wire: Wire) -> None:
     await _begin(wire)
-    send = """mutation($wait: Int64) { notifyScriptableRunAlert(input: {entityName: "ann",
+    send = """mutation($wait: Duration) { notifyScriptableRunAlert(input: {entityName: "ann",
       projectName: "vision", runName: "r1", title: "T", text: "x", severity: WARN,
       waitDuration: $wait}) { success } }"""
     minute = 60 * 10**9
