@@ -33,11 +33,12 @@ DOCUMENTS = [
 ]  # fmt: skip
 HOSTILE = {
     "String": TEXTS, "ID": TEXTS, "Int": NUMBERS, "Float": NUMBERS, "Int64": [*NUMBERS, *TEXTS],
+    "Duration": [*NUMBERS, *TEXTS],
     "Boolean": [7, "\0"], "JSON": DOCUMENTS, "JSONString": [*map(json.dumps, DOCUMENTS), *TEXTS],
     "DateTime": TEXTS,
 }  # fmt: skip
 PLAIN = {
-    "String": "default", "ID": "x", "Int": 1, "Float": 1.0, "Int64": 1, "Boolean": False,
+    "String": "default", "ID": "x", "Int": 1, "Float": 1.0, "Int64": 1, "Duration": 1, "Boolean": False,
     "JSON": SPEC, "JSONString": json.dumps(SPEC), "DateTime": "2026-01-02T03:04:05Z",
 }  # fmt: skip
 
