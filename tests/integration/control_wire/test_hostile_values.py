@@ -38,7 +38,8 @@ HOSTILE = {
     "DateTime": TEXTS,
 }  # fmt: skip
 PLAIN = {
-    "String": "default", "ID": "x", "Int": 1, "Float": 1.0, "Int64": 1, "Duration": 1, "Boolean": False,
+    "String": "default", "ID": "x", "Int": 1, "Float": 1.0, "Int64": 1, "Boolean": False,
+    "Duration": 1,
     "JSON": SPEC, "JSONString": json.dumps(SPEC), "DateTime": "2026-01-02T03:04:05Z",
 }  # fmt: skip
 
