@@ -1,9 +1,11 @@
 """The same jobs as local processes, on Docker and on Kubernetes, through the installed commands."""
 
+import asyncio
 import html
 import json
 import re
 import shlex
+import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,8 +18,9 @@ from yarl import URL
 
 from agent.runners.kubernetes.access import RIGHTS
 from tests.e2e.conftest import QUICK, quick
-from tests.e2e.harness.home import Home
+from tests.e2e.harness.home import BIN, Home
 from tests.e2e.test_tour import git_settings, ok
+from tests.infrastructure import engine
 from tests.infrastructure.kubernetes_account import (
     MANIFEST,
     kubectl,
@@ -25,11 +28,19 @@ from tests.infrastructure.kubernetes_account import (
     write_kubeconfig,
 )
 from tests.infrastructure.process import free_port
-from tests.infrastructure.state import BuildkitFacts, GitFacts, KubernetesFacts, RegistryFacts
+from tests.infrastructure.state import (
+    BuildkitFacts,
+    DockerFacts,
+    GitFacts,
+    KubernetesFacts,
+    RegistryFacts,
+)
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 
 ROOT = Path(__file__).parents[2]
+#: Of the interpreter that the virtual environment was made from.
+BASE = sys.base_prefix
 EVERYWHERE = ("local-process", "local-container", "kubernetes")
 #: Says what it was given, asks the control plane for a sign of life, and fails as it is told to.
 PROGRAM = """
@@ -380,3 +391,63 @@ async def test_the_first_job_of_the_docs(
         assert "hello from a pod" in done.out
     finally:
         kubectl(kubernetes_cluster, "delete", "namespace", namespace, "--wait=false")
+
+
+# ---- an agent in the cluster
+
+
+async def test_an_agent_in_a_pod_uses_its_service_account(
+    tenant: Tenant, docker_engine: DockerFacts, registries: RegistryFacts, cluster_image: str
+) -> None:
+    """This checkout, mounted into a pod: the job is another pod, which reaches the first one."""
+    python = f"{registries.address}/tests/python:3"
+    engine.docker(docker_engine.host, "tag", docker_engine.base_image, python)
+    engine.docker(docker_engine.host, "push", "--quiet", python)
+    job = ["--docker-image", cluster_image, "-E", "sh -c 'wget -qO- $WANDB_BASE_URL/healthz'"]
+    given = {
+        "HOME": "/tmp",
+        "LAUNCH_RUNNERS__KUBERNETES__ENABLED": "true",
+        "LAUNCH_RUNNERS__KUBERNETES__IN_CLUSTER": "true",
+        "LAUNCH_RUNNERS__LOCAL_CONTAINER__ENABLED": "false",
+        "LAUNCH_CONTROL__ALSO_LISTEN": "$(POD_IP)",
+    }
+    address = {"fieldRef": {"fieldPath": "status.podIP"}}
+    folders = dict.fromkeys(str(Path(each).resolve()) for each in (ROOT, sys.prefix, BASE))
+    container = {
+        "name": "agent",
+        "image": python,
+        "command": [str(BIN / "launch"), "run", *job],
+        "env": [
+            {"name": "POD_IP", "valueFrom": address},
+            *({"name": name, "value": value} for name, value in given.items()),
+        ],
+        "volumeMounts": [
+            {"name": f"v{number}", "mountPath": path, "readOnly": True}
+            for number, path in enumerate(folders)
+        ],
+    }
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "agent"},
+        "spec": {
+            "serviceAccountName": "launch-agent",
+            "restartPolicy": "Never",
+            "containers": [container],
+            "volumes": [
+                {"name": f"v{number}", "hostPath": {"path": path}}
+                for number, path in enumerate(folders)
+            ],
+        },
+    }
+    here = ("-n", tenant.namespace)
+    kubectl(tenant.cluster, *here, "create", "-f", "-", stdin=json.dumps(pod))
+    ended = "--for=jsonpath={.status.containerStatuses[0].state.terminated}"
+    await asyncio.to_thread(
+        kubectl, tenant.cluster, *here, "wait", ended, "pod/agent", "--timeout=170s"
+    )
+    log = kubectl(tenant.cluster, *here, "logs", "agent")
+    code = "jsonpath={.status.containerStatuses[0].state.terminated.exitCode}"
+    assert kubectl(tenant.cluster, *here, "get", "pod", "agent", "-o", code) == "0", log
+    assert "ok" in log.splitlines()
+    assert "succeeded: exit code 0" in log
