@@ -236,7 +236,7 @@ try:
 except Exception as error:
     found.append("already" in str(error))
 changed = api.upsert_run_queue("gpu", {}, "local-process", entity=entity,
-    external_links={"links": [{"label": "docs", "url": "https://example.org"}]})
+    external_links={"docs": "https://example.org"})
 queue = api.run_queue(entity, "gpu")
 found.append([queue.default_resource_config, queue.external_links])
 job = api.job(f"{entity}/P/N:latest")

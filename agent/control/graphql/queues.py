@@ -86,7 +86,10 @@ async def _pause(context: Context, args: Args) -> QueueRecord:
 _QUEUE: Final = ObjectType("RunQueue")
 _QUEUE.set_alias("entityName", "entity")
 _QUEUE.set_alias("prioritizationMode", "prioritization")
-_QUEUE.set_alias("defaultResourceConfigID", "resource_config_id")
+# Clients read a queue's template by this id only: that of the queue stands for its own.
+_QUEUE.set_field(
+    "defaultResourceConfigID", lambda queue, _info: queue.resource_config_id or queue.id
+)
 # Empty until an administrator or the first agent has chosen one.
 _QUEUE.set_field("resource", lambda queue, _info: queue.resource or "")
 _QUEUE.set_field("warnings", lambda queue, _info: resource_warnings(queue.resource))

@@ -8,7 +8,7 @@ from agent.control.services.context import Service, read, write
 from agent.control.services.paging import Page, page_of, page_size
 from agent.control.services.runs import check_project
 from agent.control.services.spec_layers import check_resource, parse_config, parse_variables
-from agent.control.store import projects
+from agent.control.store import projects, queues
 from agent.control.store.ids import new_id
 from agent.control.store.projects import ProjectRecord, ResourceConfigRecord
 from agent.control.store.tx import Tx
@@ -89,7 +89,11 @@ class Projects(Service):
     def resource_config(
         self, tx: Tx, principal: Principal, entity: str, config_id: str
     ) -> ResourceConfigRecord | None:
-        """A stored config; `None` when the entity has none of that id."""
+        """A stored config, or the template of a queue; `None` when the entity has neither."""
         if not self._context.policy.allows(principal, entity, Action.READ):
             return None
-        return projects.config(tx, entity, config_id)
+        queue = queues.by_id(tx, config_id)
+        if queue is None or queue.entity != entity:
+            return projects.config(tx, entity, config_id)
+        template = (queue.config, queue.template_variables)
+        return ResourceConfigRecord(queue.id, entity, queue.resource or "", *template)

@@ -336,7 +336,8 @@ def _refuse_problems(problems: tuple[str, ...]) -> None:
 
 
 def _change(tx: Tx, found: QueueRecord, values: dict[str, Any]) -> None:
-    queues.change(tx, found.id, values)
+    # The default config that it was made with says no longer what the queue has.
+    queues.change(tx, found.id, {**values, "resource_config_id": None})
     if values.get("prioritization") == "DISABLED":
         items.reset_priorities(tx, found.id, DEFAULT_PRIORITY)
     tx.notify(topic_entity(found.entity), topic_queue(found.id))

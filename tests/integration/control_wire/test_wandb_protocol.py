@@ -7,6 +7,7 @@ import pytest
 from graphql import get_introspection_query
 
 from tests.integration.control_wire import client_documents as documents
+from tests.integration.control_wire.uploading import Upload
 from tests.integration.control_wire.wire import SPEC
 
 QUEUES = "model-registry"
@@ -144,6 +145,56 @@ async def test_a_queue_with_template_variables_comes_back_as_it_was_given(wire):
     assert json.loads(stored["templateVariables"][0]["schema"]) == variables["a"]["schema"]
     pushed = await _push(wire.ann, "templated", templateVariableValues='{"a": "y"}', priority=0)
     assert json.loads(pushed["runSpec"])["resource_args"]["local-process"] == {"env": ["A=y"]}
+    # Changed, it says by its id what it has now.
+    changed = {"queueName": "templated", "resourceType": "local-process", "templateVariables": "{}"}
+    plain = '{"resource_args": {"local-process": {"env": ["B=1"]}}}'
+    await wire.ann.data(documents.UPSERT_QUEUE, **NAMED, **changed, resourceConfig=plain)
+    metadata = await wire.ann.data(documents.METADATA, runQueue="templated", **NAMED)
+    own_id = metadata["project"]["runQueue"]["defaultResourceConfigID"]
+    got = await wire.ann.data(documents.GET_RESOURCE_CONFIG, entityName="ann", id=own_id)
+    assert got["entity"]["defaultResourceConfig"] == {
+        "config": json.loads(plain),
+        "resource": "local-process",
+        "templateVariables": [],
+    }
+    bob = await wire.user("bob")
+    hidden = await bob.data(documents.GET_RESOURCE_CONFIG, entityName="bob", id=own_id)
+    assert hidden["entity"]["defaultResourceConfig"] is None
+
+
+async def test_what_clients_before_0_15_select_and_declare_is_known(wire):
+    """And every client declares the pause between two alerts as a `Duration`."""
+    await wire.ann.data(
+        'mutation ($n: String) { upsertBucket(input: {name: $n, modelName: "demo"}) { inserted } }',
+        n="r1",
+    )
+    urls = await wire.ann.data(
+        "query RunUploadUrls($files: [String]!, $description: String) "
+        '{ model(name: "demo", entityName: "ann") { bucket(name: "r1", desc: $description) '
+        "{ id files(names: $files) { uploadHeaders edges { node { name url(upload: true) } } } "
+        "} } }",
+        files=["a.txt"],
+    )
+    files = urls["model"]["bucket"]["files"]
+    assert files["uploadHeaders"] == []
+    (edge,) = files["edges"]
+    async with wire.http.put(edge["node"]["url"], data=b"text") as answer:
+        assert answer.status == 200
+    alert = await wire.ann.data(
+        "mutation NotifyScriptableRunAlert($severity: AlertSeverity = INFO, "
+        '$waitDuration: Duration) { notifyScriptableRunAlert(input: {entityName: "ann", '
+        'projectName: "demo", runName: "r1", title: "t", text: "x", severity: $severity, '
+        "waitDuration: $waitDuration}) { success } }",
+        waitDuration=60_000_000_000,
+    )
+    assert alert["notifyScriptableRunAlert"]["success"] is True
+    upload = await Upload(wire.ann, "c", {"a": b"a"}).whole()
+    old = await wire.ann.data(
+        "query ($id: ID!) { artifact(id: $id) { labels "
+        "aliases { alias artifactCollectionName } } }",
+        id=upload.id,
+    )
+    assert {"alias": "latest", "artifactCollectionName": "c"} in old["artifact"]["aliases"]
 
 
 async def test_a_queue_is_changed_and_removed(wire):
