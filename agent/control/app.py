@@ -53,7 +53,18 @@ from agent.control.middleware.errors import answer_errors, error_response, log_a
 from agent.control.middleware.rate_limits import BUCKETS, Buckets, limit_requests
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
-from agent.control.web import agents, audit, events, items, jobs, queues, sign_in
+from agent.control.web import (
+    agents,
+    audit,
+    charts,
+    console,
+    events,
+    items,
+    jobs,
+    queues,
+    runs,
+    sign_in,
+)
 from agent.control.web.rendering import (
     RENDERER,
     Renderer,
@@ -179,6 +190,7 @@ def _add_web_routes(app: web.Application) -> None:
     forms = {
         "/launch/items/{id}/stop": items.stop,
         "/launch/items/{id}/retry": items.retry,
+        "/launch/runs/{entity}/{project}/{run}/stop": runs.stop,
         "/launch/jobs/{entity}/{project}/{name}": jobs.launch,
     }
     for path, form in forms.items():
@@ -195,10 +207,16 @@ def _add_web_routes(app: web.Application) -> None:
         "/launch/jobs": jobs.all_jobs,
         "/launch/jobs/{entity}/{project}": jobs.project_jobs,
         "/launch/jobs/{entity}/{project}/{name}": jobs.job,
+        "/launch/charts/{entity}/{project}": charts.series,
+        "/launch/runs/{entity}/{project}/{run}/console": console.lines,
+        "/launch/runs/{entity}/{project}/{run}/console.txt": console.download,
+        "/launch/runs/{entity}/{project}/{run}/files/{name:.+}": runs.file,
         # Last ones: they match what no other route below `/launch` does.
         "/launch/{entity}/{queue}": queues.short_queue,
         "/launch/{rest:.*}": no_such_page,
         "/{entity}/{project}/jobs": jobs.wandb_jobs,
+        "/{entity}/{project}/runs/{run}": runs.run,
+        "/{entity}/{project}/runs/{run}/{tab:.*}": runs.run,
     }
     for path, page in pages.items():
         app.router.add_get(path, errors_as_pages(page))

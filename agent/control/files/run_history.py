@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from agent.control.files.run_streams import HistoryPart, RunStreamStore
+from agent.control.services.stream_update import step_of
 from agent.control.store.run_streams import Stream
 from agent.model.errors import InvalidInputError
 from agent.model.spec import Json
@@ -103,6 +104,63 @@ async def _batches(
 
 def _texts(parts: Sequence[HistoryPart], steps: range) -> list[str]:
     return [line.decode() for part in parts for line in part.of_steps(steps)]
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Values of one metric with their steps and the seconds since the run's start."""
+
+    steps: list[int]
+    seconds: list[float | None]
+    values: list[float]
+
+
+async def sampled_series(
+    store: RunStreamStore, run_id: str, stream: Stream, keys: Sequence[str], samples: int
+) -> dict[str, Series]:
+    """Numbers of each key, at even distances among the rows that have it."""
+    first, lines = 0, list[bytes]()
+    async for number, part in store.lines(run_id, stream):
+        first = first if lines else number
+        lines += part
+    found: dict[str, Series] = {}
+    for key in dict.fromkeys(keys):
+        found[key] = await asyncio.to_thread(_series, lines, first, key, samples)
+    return found
+
+
+def _series(lines: Sequence[bytes], first: int, key: str, samples: int) -> Series:
+    """Only the rows of the sample are decoded."""
+    chosen = _numbered_with_key(lines, key)
+    series = Series([], [], [])
+    for index in even(len(chosen), samples):
+        number = chosen[index]
+        row = json.loads(lines[number])
+        value, seconds = _as_float(_value(row, key)), _as_float(row.get("_runtime"))
+        if value is not None:
+            series.steps.append(step_of(row, first + number))
+            series.seconds.append(seconds)
+            series.values.append(value)
+    return series
+
+
+def _as_float(value: Any) -> float | None:
+    """`None` for what is no number."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _numbered_with_key(lines: Sequence[bytes], key: str) -> Sequence[int]:
+    """The indexes of the lines in which a key is found as a text."""
+    last = key.rpartition(".")[2]
+    if not _PLAIN.fullmatch(last):
+        return range(len(lines))
+    mark = f'{last}"'.encode()
+    return [index for index, line in enumerate(lines) if mark in line]
 
 
 def even(count: int, wanted: int) -> Sequence[int]:

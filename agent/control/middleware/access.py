@@ -52,8 +52,11 @@ _EXACT: Final = {
     "/logout": RouteAccess.PUBLIC,
     "/sdk/otel/{path}": RouteAccess.PUBLIC,
     "/graphql": RouteAccess.KEY,
-    # The URL that W&B's clients and `launch` print for the jobs of a project.
+    # URLs that W&B's clients print, and `launch` for the jobs of a project.
+    "/{entity}/{project}": RouteAccess.PAGE,
     "/{entity}/{project}/jobs": RouteAccess.PAGE,
+    "/{entity}/{project}/runs/{run}": RouteAccess.PAGE,
+    "/{entity}/{project}/runs/{run}/{tab}": RouteAccess.PAGE,
     "/launch/sign-in-links": RouteAccess.KEY,
     "/launch/items/{item}/attempts/{attempt}/logs/{channel}": RouteAccess.KEY,
 }

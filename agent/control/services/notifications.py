@@ -37,6 +37,11 @@ def topic_run(run_id: str) -> str:
     return f"run:{run_id}"
 
 
+def topic_project(entity: str, project: str) -> str:
+    """Something about a run of the project changed, or a run was deleted."""
+    return f"project:{entity}/{project}"
+
+
 def topic_entity(entity: str) -> str:
     """Anything that pages show of the entity, given by name, changed."""
     return f"entity:{entity}"

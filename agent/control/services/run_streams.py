@@ -10,7 +10,7 @@ from typing import Any, Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, read, write
 from agent.control.services.history_keys import merged_keys
-from agent.control.services.notifications import topic_run
+from agent.control.services.notifications import topic_project, topic_run
 from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.runs import check_run
 from agent.control.services.stream_update import StreamLines, StreamUpdate, only_new
@@ -130,7 +130,7 @@ class RunStreams(Service):
             if changed.small_chunks >= _MANY_CHUNKS or changed.small_bytes >= _MANY_BYTES:
                 to_merge.append(lines.stream)
         self._note(tx, run, update)
-        tx.notify(topic_run(run.id))
+        tx.notify(topic_run(run.id), topic_project(run.entity, run.project))
         return Written(run.id, run.stopped, tuple(to_merge))
 
     @read

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, read, write
-from agent.control.services.notifications import topic_run
+from agent.control.services.notifications import topic_project, topic_run
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
 from agent.control.services.run_items import end_item, mark_job_due, mark_started
 from agent.control.services.transitions import request_stop
@@ -185,6 +185,7 @@ class Runs(Service):
                 self._context.require_may_change(principal, item)
             request_stop(tx, item, principal.name)
         runs.change(tx, run.id, {"stopped": True})
+        tx.notify(topic_run(run.id))
         return True
 
     @write
@@ -217,6 +218,7 @@ class Runs(Service):
             stored_bytes.delete_run_files(tx, run.entity, run.id)
             stored_bytes.add(tx, "run_streams", {run.entity: -run_streams.size(tx, run.id)})
             runs.delete_run(tx, run.id)
+            tx.notify(topic_run(run.id), topic_project(run.entity, run.project))
         return run
 
     def _to_write(self, tx: Tx, principal: Principal, run_id: str) -> RunRecord | None:
@@ -240,7 +242,7 @@ class Runs(Service):
         elif change.state is not None:
             values |= {"ended_at": None, "exit_code": None, "heartbeat_at": tx.now}
         runs.change(tx, run.id, values)
-        tx.notify(topic_run(run.id))
+        tx.notify(topic_run(run.id), topic_project(run.entity, run.project))
         if change.state in _BY_ITSELF:
             mark_job_due(tx, run.id)
         if change.state in _EXIT_CODES:

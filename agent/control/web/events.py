@@ -12,8 +12,14 @@ from aiohttp import web
 
 from agent.control.app_keys import PLANE, STOPPING, WAITED, principal_of
 from agent.control.middleware.access import authenticate
-from agent.control.services.notifications import Notifications, topic_entity, topic_item
-from agent.model.errors import LaunchError
+from agent.control.services.notifications import (
+    Notifications,
+    topic_entity,
+    topic_item,
+    topic_project,
+    topic_run,
+)
+from agent.model.errors import LaunchError, NotFoundError
 
 #: Seconds after which something is sent, if only a comment: writing detects dead connections.
 _HEARTBEAT_SECONDS: Final = 10.0
@@ -27,7 +33,10 @@ _RETRY: Final = b"retry: 1000\n\n"
 
 
 async def events(request: web.Request) -> web.StreamResponse:
-    """Changes of an item (`?item=ID`), of an entity (`?entity=NAME`), or of all entities.
+    """Changes of what the query names, or of all entities.
+
+    That is an item (`item=ID`), a run (`run=ENTITY/PROJECT/NAME`), the runs of a project
+    (`project=ENTITY/PROJECT`), or an entity (`entity=NAME`).
 
     With `heartbeats=1` a heartbeat counts as a change, for pages that show how old an agent's
     last heartbeat is. `Last-Event-ID` is ignored.
@@ -79,10 +88,26 @@ async def _topics(request: web.Request) -> list[str]:
     if item_id := request.query.get("item"):
         item = await plane.items.get(principal, item_id)
         return [topic_item(item.id)]
+    if place := request.query.get("run"):
+        return [await _topic_of_run(request, place)]
+    if place := request.query.get("project"):
+        owner, _, project = place.partition("/")
+        if await plane.projects.get(principal, owner, project) is None:
+            raise NotFoundError(f"There is no project '{place}', or you may not read it.")
+        return [topic_project(owner, project)]
     if name := request.query.get("entity"):
         entity = await plane.accounts.entity(principal, name)
         return [topic_entity(entity.name)]
     return [topic_entity(entity.name) for entity in await plane.accounts.entities(principal)]
+
+
+async def _topic_of_run(request: web.Request, place: str) -> str:
+    entity, _, rest = place.partition("/")
+    project, _, name = rest.partition("/")
+    run = await request.app[PLANE].runs.get(principal_of(request), entity, project, name)
+    if run is None:
+        raise NotFoundError(f"There is no run '{place}', or you may not read it.")
+    return topic_run(run.id)
 
 
 async def _send(

@@ -32,6 +32,15 @@ _TONES: Final = {
     Phase.REFUSED: "bad",
     Phase.ERRORED: "bad",
 }
+_RUN_TONES: Final = {
+    "running": "busy",
+    "finished": "good",
+    "failed": "bad",
+    "crashed": "bad",
+    "killed": "warn",
+    "preempting": "warn",
+    "preempted": "warn",
+}
 _COMMAND: Final = re.compile(r"`([^`\n]+)`")
 _UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB")
 _KIBI: Final = 1024
@@ -73,6 +82,22 @@ def job_url(entity: str, project: str, name: str | None = None) -> str:
     """The path of the page of a project's jobs, or of one job."""
     parts = (entity, project) if name is None else (entity, project, name)
     return "/launch/jobs/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def project_url(entity: str, project: str) -> str:
+    """The path of a project's page, which W&B's clients print too."""
+    return f"/{quote(entity, safe='')}/{quote(project, safe='')}"
+
+
+def run_url(entity: str, project: str, run: str, tab: str = "") -> str:
+    """The path of a run's page, which W&B's clients print too, or of one of its tabs."""
+    path = f"{project_url(entity, project)}/runs/{quote(run, safe='')}"
+    return f"{path}/{tab}" if tab else path
+
+
+def run_tone(state: str) -> str:
+    """The colour class of a run's state."""
+    return _RUN_TONES.get(state, "idle")
 
 
 def source_word(version: JobVersion | None) -> str:
@@ -158,7 +183,7 @@ def _time(at: datetime, text: str, style: str) -> Markup:
 def all_filters() -> dict[str, Callable[..., Any]]:
     """Every filter, by its name in templates."""
     filters = (
-        *(tone, priority, agent_word, agent_tone, source_word, free_aliases),
+        *(tone, priority, agent_word, agent_tone, run_tone, source_word, free_aliases),
         *(plain_choice, size, ago, lasted, clock, commands),
     )
     return {each.__name__: each for each in filters}

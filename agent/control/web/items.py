@@ -15,6 +15,7 @@ from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.logs import LogKey, LogStore
 from agent.control.store.history import AttemptRecord, EventRecord
 from agent.control.store.items import ItemRecord
+from agent.control.store.runs import RunRecord
 from agent.control.web.filters import job_url, tone
 from agent.control.web.rendering import page
 from agent.model.errors import InvalidInputError
@@ -60,7 +61,8 @@ async def item(request: web.Request) -> web.StreamResponse:
         history=history,
         facts=facts(record),
         pods=pods(record),
-        job=_job_of(record),
+        job=job_of(record),
+        run=await _run_of(request, record),
         spec=json.dumps(record.run_spec, indent=2, ensure_ascii=False),
         may_stop=may_stop(principal, record),
         may_retry=may_retry(principal, record),
@@ -122,7 +124,18 @@ def pods(item: ItemRecord) -> list[Json]:
     ]
 
 
-def _job_of(item: ItemRecord) -> tuple[str, str] | None:
+async def _run_of(request: web.Request, record: ItemRecord) -> RunRecord | None:
+    """The run of the latest attempt, once it has begun, if the caller may read it."""
+    if record.run_name is None:
+        return None
+    # Runs are in the entity that the specification names, which may be another than the queue's.
+    given = record.run_spec.get("entity")
+    entity = given if isinstance(given, str) and given else record.entity
+    place = (entity, record.project, record.run_name)
+    return await request.app[PLANE].runs.get(principal_of(request), *place)
+
+
+def job_of(item: ItemRecord) -> tuple[str, str] | None:
     """The job that the item was submitted with: its reference and the path of its page."""
     given = item.run_spec.get("job")
     if not isinstance(given, str):

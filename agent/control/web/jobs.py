@@ -180,7 +180,7 @@ async def _job(
 ) -> web.Response:
     artifact, code = shown.version.artifact, shown.version.code
     collection = artifact.collection
-    code_files = await _files(request, code) if code else None
+    code_files = await artifact_files(request, code) if code else None
     return page(
         request,
         "job.html",
@@ -190,14 +190,14 @@ async def _job(
         version=shown.version,
         versions=shown.versions,
         described=described(shown.version),
-        files=await _files(request, artifact),
+        files=await artifact_files(request, artifact),
         code_files=code_files if code_files and code_files.rows else None,
         last_item=shown.last_item,
         form=form,
     )
 
 
-async def _files(request: web.Request, artifact: ArtifactRecord) -> Files:
+async def artifact_files(request: web.Request, artifact: ArtifactRecord) -> Files:
     """The files to list; their URLs expire."""
     plane, config = request.app[PLANE], request.app[CONFIG]
     found = await plane.artifacts.entries(principal_of(request), artifact, first=_FILES)

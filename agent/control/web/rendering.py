@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from agent.control.app_keys import PRINCIPAL
 from agent.control.middleware.errors import STATUS, log_and_mask
-from agent.control.web.filters import all_filters, job_url, queue_url
+from agent.control.web.filters import all_filters, job_url, project_url, queue_url, run_url
 from agent.model.errors import LaunchError
 from agent.model.phase import TERMINAL
 
@@ -26,7 +26,12 @@ _TITLES: Final = {
     409: "Not possible now",
     503: "Not available at the moment",
 }
-_TYPES: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+_TYPES: Final = {
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+    "txt": "text/plain",
+}
 
 
 class Renderer:
@@ -41,7 +46,8 @@ class Renderer:
             lstrip_blocks=True,
         )
         self._templates.filters.update(all_filters())
-        self._templates.globals.update(TERMINAL=TERMINAL, queue_url=queue_url, job_url=job_url)
+        paths = (queue_url, job_url, project_url, run_url)
+        self._templates.globals.update({path.__name__: path for path in paths}, TERMINAL=TERMINAL)
 
     def page(
         self,

@@ -1,0 +1,105 @@
+"""What charts draw: sampled values of metrics, of one run or of several, as JSON."""
+
+import asyncio
+import json
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from aiohttp import web
+
+from agent.control.app_keys import PLANE, RUN_STREAMS, principal_of
+from agent.control.files.run_history import Series, sampled_series
+from agent.control.files.run_streams import RunStreamStore
+from agent.control.services.history_keys import flattened
+from agent.control.store.run_streams import Stream, StreamRecord
+from agent.control.store.runs import RunRecord
+from agent.model.errors import InvalidInputError, NotFoundError
+
+#: Runs and metrics of one request, and points of one line.
+_MAX_RUNS: Final = 20
+_MAX_METRICS: Final = 24
+_POINTS: Final = 1_000
+#: Metrics that a page offers; the others are found by their names in the API.
+_MAX_OFFERED: Final = 1_000
+_STREAMS: Final[dict[str, Stream]] = {"history": "history", "events": "events"}
+
+
+async def series(request: web.Request) -> web.StreamResponse:
+    """`?run=…&key=…`: the lines of these metrics (`key`) of these runs, each once or more.
+
+    `{"RUN": {"KEY": {"steps": […], "seconds": […], "values": […]}}}`. `seconds` count from the
+    start of the run; a value is null where NaN or an infinity was logged. `stream=events` reads
+    system metrics.
+    """
+    names, keys = request.query.getall("run", []), request.query.getall("key", [])
+    stream = _STREAMS.get(request.query.get("stream", "history"))
+    if stream is None or len(names) > _MAX_RUNS or len(keys) > _MAX_METRICS:
+        raise InvalidInputError(
+            f"A chart takes up to {_MAX_RUNS} runs and {_MAX_METRICS} metrics of `stream=history` "
+            "or `stream=events`."
+        )
+    runs = [await find_run(request, name) for name in dict.fromkeys(names)]
+    store = request.app[RUN_STREAMS]
+    found = await asyncio.gather(
+        *(sampled_series(store, run.id, stream, keys, _POINTS) for run in runs)
+    )
+    lines = {run.name: one for run, one in zip(runs, found, strict=True)}
+    return web.json_response(await asyncio.to_thread(_described, lines))
+
+
+async def find_run(request: web.Request, name: str | None = None) -> RunRecord:
+    """The run that the request's path names, or another one of its project.
+
+    Raises:
+        NotFoundError
+    """
+    info = request.match_info
+    name = info["run"] if name is None else name
+    place = (info["entity"], info["project"], name)
+    run = await request.app[PLANE].runs.get(principal_of(request), *place)
+    if run is None:
+        where = f"'{info['entity']}/{info['project']}'"
+        raise NotFoundError(f"There is no run '{name}' in {where}, or you may not read it.")
+    return run
+
+
+def metrics(state: StreamRecord) -> Sequence[str]:
+    """The names of numbers in a history, without those that W&B's client adds (`_step`)."""
+    keys = (state.keys or {}).items()
+    return _offered(key for key, one in keys if "number" in one["types"])
+
+
+async def system_metrics(store: RunStreamStore, run_id: str, state: StreamRecord) -> Sequence[str]:
+    """The names of numbers in the last row of system metrics."""
+    last = max(0, state.line_count - 1)
+    rows = [line async for _, part in store.lines(run_id, "events", last) for line in part]
+    values = flattened(json.loads(rows[-1])) if rows else ()
+    return _offered(key for key, value in values if isinstance(value, int | float))
+
+
+def _offered(keys: Iterable[str]) -> Sequence[str]:
+    return sorted(key for key in keys if not key.startswith("_"))[:_MAX_OFFERED]
+
+
+def _described(lines: dict[str, dict[str, Series]]) -> dict[str, Any]:
+    return {
+        run: {
+            key: {
+                "steps": line.steps,
+                "seconds": _finite(line.seconds),
+                "values": _finite(line.values),
+            }
+            for key, line in of_run.items()
+        }
+        for run, of_run in lines.items()
+    }
+
+
+def _finite(values: Sequence[float | None]) -> Sequence[float | None]:
+    return [value if value is not None and math.isfinite(value) else None for value in values]
+
+
+def as_attribute(values: Sequence[str]) -> str:
+    """Texts for a `data-` attribute, which scripts parse."""
+    return json.dumps(values, ensure_ascii=False)
