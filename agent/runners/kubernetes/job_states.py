@@ -31,6 +31,8 @@ from agent.runners.kubernetes.api import (
     ClusterUnreachableError,
     Kind,
 )
+from agent.runners.kubernetes.custom_status import is_custom
+from agent.runners.kubernetes.kueue import Admissions
 from agent.runners.kubernetes.manifest import kind_in, selector
 from agent.runners.kubernetes.objects import has_terminated, is_deleted, is_over, time_of
 from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
@@ -61,6 +63,7 @@ class JobState:
         self._warnings: dict[str, dict[str, Warned]] = defaultdict(dict)
         #: Pods, by uid, that should have ended.
         self._silent: set[str] = set()
+        self._admission: Json | None = None
         self._changed = asyncio.Event()
 
     @property
@@ -68,7 +71,8 @@ class JobState:
         """For `status`; only once the Job was seen."""
         assert self.job is not None  # noqa: S101  # `JobStates.following` waits for it
         pods = in_order(self._pods.values())
-        return Observed(self.job, pods, self._warnings, silent=frozenset(self._silent))
+        silent = frozenset(self._silent)
+        return Observed(self.job, pods, self._warnings, self._admission, silent)
 
     @property
     def running_pods(self) -> list[str]:
@@ -150,6 +154,11 @@ class JobState:
         self._warnings[event["involvedObject"]["uid"]][event["reason"]] = warned
         self._note_change()
 
+    def take_admission(self, workload: Json | None) -> None:
+        """Kueue's object for the Job, or that it is gone."""
+        self._admission = workload
+        self._note_change()
+
     def _note_change(self) -> None:
         self.version += 1
         self._changed.set()
@@ -168,6 +177,7 @@ class JobStates:
         namespace = api.namespace
         self._pods = Reflector(api, PODS, namespace, owned, self._on_pod)
         self._events = Reflector(api, EVENTS, namespace, _ONLY_WARNINGS, self._on_event)
+        self._admissions = Admissions(api, self._on_admission)
         #: Of Jobs, and of each kind of custom resource that a job had.
         self._workloads: dict[Kind, Reflector] = {}
         #: Kinds of jobs that are no Jobs, by name.
@@ -177,7 +187,7 @@ class JobStates:
     def open(self) -> None:
         """Begin to follow the cluster."""
         self._follow_kind(JOBS)
-        for following in (self._pods.run(), self._follow_events()):
+        for following in (self._pods.run(), self._follow_events(), self._admissions.run()):
             self._run(following)
 
     async def _follow_events(self) -> None:
@@ -271,6 +281,12 @@ class JobStates:
 
     def _on_job(self, job: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         self._take(job["metadata"]["name"], job, deleted=deleted, take=JobState.take_job)
+        if not is_custom(job):
+            self._admissions.look_at(job)
+
+    def _on_admission(self, name: str, workload: Json | None) -> None:
+        if name in self._states:
+            self._states[name].take_admission(workload)
 
     def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         name = job_of_pod(pod)

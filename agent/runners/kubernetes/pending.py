@@ -205,10 +205,12 @@ def _without_pod(observed: Observed) -> Pending:
 def _of_pod(observed: Observed, pod: Json) -> Pending:
     if unplaced := condition(pod, "PodScheduled", "False"):
         return _unplaced(unplaced)
-    placed = condition(pod, "PodScheduled")
-    if placed is None:
+    node = pod["spec"].get("nodeName")
+    if node is None:
         return Pending(Cause.SCHEDULE_SETUP, "its pod waits for the scheduler", _created(pod))
-    since = time_of(placed.get("lastTransitionTime"))
+    # A manifest that names the node passes by the scheduler.
+    placed = condition(pod, "PodScheduled") or {}
+    since = time_of(placed.get("lastTransitionTime")) or _created(pod)
     ready = condition(pod, "PodReadyToStartContainers")
     if ready is None and (blocked := _blocked(observed, pod, since)):
         return blocked
@@ -216,7 +218,6 @@ def _of_pod(observed: Observed, pod: Json) -> Pending:
         if (trouble := _trouble(container)) is not None:
             return trouble
     if ready is None or not containers(pod):
-        node = pod["spec"].get("nodeName")
         return Pending(Cause.SCHEDULE_SETUP, f"node '{node}' prepares its pod", since)
     ready_at = time_of(ready.get("lastTransitionTime"))
     return _before_the_job(pod, ready_at)

@@ -181,7 +181,7 @@ def _container_ending(pod: Json) -> Ending:
         return _without_container(pod)
     _, last = next((one for one in ended if one[1].get("exitCode")), ended[0])
     at = time_of(last.get("finishedAt"))
-    message, reason = str(last.get("message") or "").strip(" ."), last.get("reason")
+    message, reason = str(last.get("message") or "").strip(" .\n"), last.get("reason")
     ending = Ending.from_exit_code(int(last["exitCode"]), at)
     if _FORMAT_ERROR.fullmatch(message):
         message = f"{message}: the image is for another processor architecture than the node"
