@@ -16,12 +16,20 @@ import structlog
 
 from agent.model.errors import JobError
 from agent.model.spec import Json
-from agent.runners.kubernetes.api import ClusterApi, ClusterRefusedError, ClusterSilentError, Kind
+from agent.runners.kubernetes.api import (
+    EVENTS,
+    ClusterApi,
+    ClusterRefusedError,
+    ClusterSilentError,
+    Kind,
+)
 from agent.system.backoff import Backoff, Sleep
 
 #: Seconds that the server keeps a watch open, and without a byte (bookmarks come each minute).
 _WATCH_SECONDS: Final = 300
 _SILENCE: Final = 70.0
+#: Seconds that a watch of events is kept open: they are not cached, so no bookmarks come.
+_WITHOUT_BOOKMARKS: Final = 60
 #: Seconds after which the end of a watch is no sign of trouble.
 _LASTED: Final = 30.0
 _PAGE: Final = "500"
@@ -46,6 +54,7 @@ class Reflector:
         self._api = api
         self._path = kind.path(namespace)
         self._plural = kind.plural
+        self._seconds = _WITHOUT_BOOKMARKS if kind == EVENTS else _WATCH_SECONDS
         self._query = query
         self._changed = changed
         self._sleep = sleep
@@ -121,7 +130,7 @@ class Reflector:
             "watch": "1",
             "allowWatchBookmarks": "true",
             "resourceVersion": version,
-            "timeoutSeconds": str(_WATCH_SECONDS),
+            "timeoutSeconds": str(self._seconds),
         }
         async with self._api.stream(self._path, query, _SILENCE) as response:
             async for line in response.content:

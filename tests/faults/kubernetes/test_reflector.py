@@ -9,7 +9,7 @@ import pytest
 
 from agent.model.spec import Json
 from agent.runners.kubernetes import reflector as module
-from agent.runners.kubernetes.api import JOBS
+from agent.runners.kubernetes.api import EVENTS, JOBS
 from agent.runners.kubernetes.reflector import Reflector
 from agent.system.tasks import cancel_task
 from tests.faults.kubernetes.scripted_api import (
@@ -67,6 +67,19 @@ async def following_in(folder: Path) -> AsyncIterator[Following]:
         task = asyncio.create_task(found.reflector.run())
         assert await found.next() == ("first", False)
         yield found
+        await cancel_task(task)
+
+
+async def test_a_watch_without_bookmarks_ends_before_its_silence_means_something(
+    tmp_path: Path,
+) -> None:
+    """The API server does not cache events, and sends no bookmarks for them."""
+    server = ScriptedApi()
+    async with server.serving(), api_of(server, tmp_path, Pauses()) as api:
+        reflector = Reflector(api, EVENTS, NAMESPACE, {}, lambda *_: None, Pauses())
+        task = asyncio.create_task(reflector.run())
+        watch = await server.watch("events")
+        assert float(watch.query["timeoutSeconds"]) < module._SILENCE
         await cancel_task(task)
 
 

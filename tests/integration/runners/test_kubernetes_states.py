@@ -173,12 +173,16 @@ async def pending(place: Namespace, workload: Workload, cause: Cause) -> Progres
         return await until(watching, lambda one: not isinstance(one, Pending) or one.cause is cause)
 
 
-def claim(name: str) -> Json:
-    volume = {"name": "data", "persistentVolumeClaim": {"claimName": name}}
+def volume(source: Json) -> Json:
+    mount = {"name": "data", "mountPath": "/data"}
     return {
-        "pod": {"volumes": [volume]},
-        "container": {"volumeMounts": [{"name": "data", "mountPath": "/data"}]},
+        "pod": {"volumes": [{"name": "data", **source}]},
+        "container": {"volumeMounts": [mount]},
     }
+
+
+def claim(name: str) -> Json:
+    return volume({"persistentVolumeClaim": {"claimName": name}})
 
 
 def variable(source: Json) -> Json:
@@ -248,7 +252,7 @@ WAITING: dict[str, tuple[Json, Cause, bool, str]] = {
         "couldn't find key none in ConfigMap",
     ),
     "mount": (
-        {"pod": {"volumes": [{"name": "data", "secret": {"secretName": "none"}}]}},
+        volume({"secret": {"secretName": "none"}}),
         Cause.START_REFERENCE,
         False,
         'MountVolume.SetUp failed for volume "data" : secret "none" not found',
