@@ -64,11 +64,12 @@ lock: install    ## compute requirements*.lock anew from pyproject.toml
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --extra dev pyproject.toml -o requirements-dev.lock
 
-release: check   ## dist/: source archive, wheel, list of components (CycloneDX), checksums
+release: check   ## dist/: archive, wheel, components (CycloneDX), checksums; SIGN_KEY=FILE signs them (an SSH key)
 	rm -rf dist
 	$(BIN)/uv build --quiet --no-build-isolation --out-dir dist
 	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o dist/launch-agent.cdx.json requirements.lock
 	cd dist && sha256sum -- *.tar.gz *.whl *.json > SHA256SUMS
+	$(if $(SIGN_KEY),ssh-keygen -q -Y sign -f $(SIGN_KEY) -n launch-agent dist/SHA256SUMS)
 
 clean:           ## remove what make made
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist *.egg-info
