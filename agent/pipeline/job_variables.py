@@ -152,10 +152,16 @@ def named_by_queue(claim: Claim, kind: str) -> tuple[str, ...]:
     """Names of secrets or mounts that the job gets.
 
     Raises:
-        PolicyError: `POLICY_RESOURCE`: a name that the queue's template does not have, or
-            something that is no list of names.
+        PolicyError: `POLICY_RESOURCE`: a name that the queue's template does not have,
+            something that is no list of names, or another spelling of `kind`.
     """
-    wanted = _names(claim.spec.args_for(claim.resource), kind)
+    arguments = claim.spec.args_for(claim.resource)
+    for key in arguments:
+        # As options of Docker may be written; these are not options.
+        if key != kind and key.lstrip("-").replace("-", "_").lower() == kind:
+            message = f"Resource argument `{key}` is not known."
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=f"It is written `{kind}`.")
+    wanted = _names(arguments, kind)
     template = claim.layers.get("queue") or {}
     allowed = _names((template.get("resource_args") or {}).get(claim.resource) or {}, kind)
     for name in wanted:

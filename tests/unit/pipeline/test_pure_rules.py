@@ -138,6 +138,15 @@ def test_nobody_but_the_queue_names_secrets(wanted: object, allowed: object) -> 
     assert caught.value.cause is Cause.POLICY_RESOURCE
 
 
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [("--mounts", "mounts"), ("Mounts", "mounts"), ("Secrets", "secrets"), ("-SECRETS", "secrets")],
+)
+def test_another_spelling_is_refused_with_the_right_one(key: str, kind: str) -> None:
+    with pytest.raises(PolicyError, match=f"`{key}` is not known. It is written `{kind}`"):
+        named_by_queue(claim(**_offer(["a"], ["a"], key)), kind)
+
+
 def test_a_secret_that_the_administrator_has_not_defined_is_refused() -> None:
     with pytest.raises(PolicyError, match="no secret called 'a'"):
         injected_into(claim(**_offer(["a"], ["a"])), {})
