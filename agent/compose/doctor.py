@@ -106,6 +106,7 @@ _HOLES: Final = (
 #: Services that give a cloud machine's credentials to everybody who asks from it.
 _METADATA: Final = ("169.254.169.254", "169.254.170.2", "100.100.100.200", "168.63.129.16")
 _METADATA_PORT: Final = 80
+_HOST_WORKER: Final = re.compile(r"--(oci|containerd)-worker-net[= ]host\b")
 _CONNECT_TIMEOUT: Final = 1.5
 #: Seconds for the engine, and for the docker program.
 _PROGRAM_TIMEOUT: Final = 10.0
@@ -444,6 +445,28 @@ def _builds(config: AgentConfig) -> Iterator[Finding]:
             "problem", "builds", f"The agent connects to {builder.buildkit} without TLS.",
             "Set `builder.buildkit_certs`; whoever reaches that port builds, and reads the cache.",
         )  # fmt: skip
+    if builder.buildkit:
+        yield from builders_on_host_network()
+
+
+def builders_on_host_network(processes: Path = Path("/proc")) -> Iterator[Finding]:
+    """Daemons of BuildKit on this machine whose `RUN` steps share its network. Blocks.
+
+    BuildKit does not tell a client so; of a daemon elsewhere nothing is known.
+    """
+    for file in processes.glob("[0-9]*/cmdline"):
+        try:
+            words = file.read_bytes().decode(errors="replace").split("\0")
+        except OSError:
+            continue
+        if not any(word.rpartition("/")[2] == "buildkitd" for word in words):
+            continue
+        if _HOST_WORKER.search(" ".join(words)):
+            message = f"The buildkitd of process {file.parent.name} builds on the host's network."
+            yield Finding(
+                "problem", "builds", message,
+                "Start it without `--oci-worker-net=host`; steps reach what listens on loopback.",
+            )  # fmt: skip
 
 
 def _connections(config: AgentConfig, choice: RemoteServer | EmbeddedServer) -> Iterator[Finding]:

@@ -12,7 +12,12 @@ import pytest
 from aiohttp import web
 
 from agent.compose import doctor
-from agent.compose.doctor import Finding, examine, version_findings
+from agent.compose.doctor import (
+    Finding,
+    builders_on_host_network,
+    examine,
+    version_findings,
+)
 from agent.config.agent import AgentConfig
 from agent.config.choose_server import EmbeddedServer, RemoteServer
 
@@ -233,6 +238,29 @@ async def test_what_opens_the_host_is_a_problem(
     environ = engine.environ | {"A_KEY": "x"}
     monkeypatch.setattr(FarEngine, "environ", environ)
     assert words in "\n".join(problems(await findings(engine, tmp_path, **settings)))
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["buildkitd", "--oci-worker-net=host"], 1),
+        (["/usr/bin/buildkitd", "--debug", "--containerd-worker-net", "host"], 1),
+        (["rootlesskit", "buildkitd", "--oci-worker-net=host"], 1),
+        (["buildkitd", "--oci-worker-net=bridge"], 0),
+        (["buildkitd"], 0),
+        (["grep", "--oci-worker-net=host"], 0),
+    ],
+)
+def test_a_buildkitd_on_the_hosts_network_is_found(
+    tmp_path: Path, words: list[str], found: int
+) -> None:
+    (tmp_path / "77").mkdir()
+    (tmp_path / "77" / "cmdline").write_bytes(b"".join(f"{word}\0".encode() for word in words))
+    (tmp_path / "78").mkdir()
+    (tmp_path / "version").write_text("no process")
+    listed = list(builders_on_host_network(tmp_path))
+    assert [each.level for each in listed] == ["problem"] * found
+    assert all("process 77" in each.message for each in listed)
 
 
 async def test_a_job_user_without_rights_is_no_problem(engine: FarEngine, tmp_path: Path) -> None:
