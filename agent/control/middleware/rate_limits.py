@@ -17,11 +17,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from agent.control.app_keys import PRINCIPAL, peer_address
+from agent.control.bodies import read_bytes
 from agent.control.middleware.errors import error_response
 
 _MAX_BUCKETS: Final = 16_384
 #: Signed URLs are used without a key, one for each file of an artifact.
 _SIGNED: Final = "/storage/"
+#: Bytes of a refused request's body that are read all the same.
+_SMALL_BODY: Final = 64 * 1024
 
 
 class Buckets:
@@ -58,6 +61,9 @@ async def limit_requests(request: web.Request, handler: Handler) -> web.StreamRe
         wait = request.app[BUCKETS].take(_sender(request))
     if wait is None:
         return await handler(request)
+    if (request.content_length or 0) <= _SMALL_BODY:
+        # Else the connection would be closed while the client writes, and it may miss the answer.
+        await read_bytes(request, _SMALL_BODY)
     seconds = math.ceil(wait)
     what = "with this key" if PRINCIPAL in request else "from this address"
     message = f"Too many requests {what}."

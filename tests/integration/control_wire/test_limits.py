@@ -1,5 +1,6 @@
 """Limits of what one request may cost the server, over the wire."""
 
+import aiohttp
 import pytest
 
 from tests.integration.control_wire.wire import SPEC, open_wire
@@ -73,6 +74,20 @@ async def test_ten_times_the_limit_from_one_key_leaves_the_others_served(strict)
     assert flood[:20] == [200] * 20
     assert flood.count(429) >= 100
     assert served == [200] * 20
+
+
+async def test_a_refusal_does_not_close_the_connection(strict):
+    """A client that writes its request meanwhile would see an error instead of the answer."""
+    connector = aiohttp.TCPConnector(limit=1)
+    async with aiohttp.ClientSession(connector=connector, headers=strict.ann.headers) as session:
+        ports, codes = set(), []
+        for _ in range(60):
+            async with session.post(f"{strict.server.url}/graphql", json=VIEWER) as answer:
+                ports.add(answer.connection.transport.get_extra_info("sockname")[1])
+                codes.append(answer.status)
+                await answer.read()
+    assert codes.count(429) >= 20
+    assert len(ports) == 1
 
 
 async def test_a_refusal_says_when_to_come_back(strict):
