@@ -12,6 +12,7 @@ from typing import Any
 from agent.model.work import LABEL_ITEM
 from tests.bench import bare, cluster
 from tests.bench.building import building
+from tests.bench.flood import flood
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
 from tests.bench.runs import logging, many
@@ -266,4 +267,5 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "kubernetes-dispatch": cluster.dispatch,
     "logging": logging,
     "many": many,
+    "flood": flood,
 }
