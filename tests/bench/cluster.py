@@ -1,9 +1,12 @@
 """Jobs on Kubernetes: beside Jobs that a bare script creates, on the same cluster."""
 
 import asyncio
+import json
+import os
 import statistics
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
@@ -15,14 +18,21 @@ from agent.model.work import LABEL_ITEM
 from agent.runners.kubernetes.api import JOBS, PODS, ClusterApi
 from agent.runners.kubernetes.reflector import Reflector
 from agent.system.tasks import cancel_task
-from tests.bench.ours import system
+from tests.bench import simulated_nodes as nodes
+from tests.bench.ours import System, system
 from tests.bench.table import Row
+from tests.e2e.harness.cluster import way_to_cluster
 from tests.infrastructure import engine, state
 from tests.infrastructure.kubernetes_account import kubectl, make_account, write_kubeconfig
 from tests.infrastructure.state import KubernetesFacts
 
 QUEUE = "default"
 _ROUNDS = 10
+#: Jobs at once, and jobs through the simulated nodes.
+_AT_ONCE = 1000
+_MANY = int(os.environ.get("LAUNCH_BENCH_JOBS", "5000"))
+_ADOPTED = 100
+_POSTERS = 16
 #: The kernel's clock in seconds, the same for everything on this machine.
 _UPTIME = "cut -d' ' -f1 /proc/uptime"
 
@@ -78,6 +88,7 @@ class Bare:
         self._namespace = namespace
         #: When the first pod of a Job, by its name, or with a label's value, was seen.
         self.pods: dict[str, asyncio.Future[float]] = {}
+        self._complete: set[str] = set()
 
     @classmethod
     @asynccontextmanager
@@ -85,10 +96,13 @@ class Bare:
         config = KubernetesRunnerConfig(enabled=True, kubeconfig=kubeconfig, namespace=namespace)
         async with ClusterApi(config) as api:
             made = cls(api, namespace)
-            following = Reflector(api, PODS, namespace, {}, made._on_pod)
-            task = asyncio.create_task(following.run())
+            tasks = [
+                asyncio.create_task(Reflector(api, kind, namespace, {}, changed).run())
+                for kind, changed in ((PODS, made._on_pod), (JOBS, made._on_job))
+            ]
             yield made
-            await cancel_task(task)
+            for task in tasks:
+                await cancel_task(task)
 
     def seen(self, name: str) -> asyncio.Future[float]:
         return self.pods.setdefault(name, asyncio.get_running_loop().create_future())
@@ -98,6 +112,15 @@ class Bare:
         seen = self.seen(labels.get(LABEL_ITEM) or labels.get("job-name", ""))
         if not seen.done() and not deleted:
             seen.set_result(time.monotonic())
+
+    def _on_job(self, job: dict[str, Any], deleted: bool) -> None:
+        if not deleted and (job.get("status") or {}).get("completionTime"):
+            self._complete.add(job["metadata"]["uid"])
+
+    @property
+    def complete(self) -> int:
+        """How many Jobs have ended well."""
+        return len(self._complete)
 
     async def create(self, pod: dict[str, Any]) -> str:
         name = f"bare-{uuid.uuid4().hex[:12]}"
@@ -168,3 +191,147 @@ async def dispatch(root: Path) -> list[Row]:
             )
         )
     return rows
+
+
+def _simulated(labels: dict[str, str] | None = None) -> dict[str, Any]:
+    """Resource arguments of jobs on simulated nodes."""
+    pod = {"nodeSelector": nodes.LABEL, "tolerations": [nodes.TOLERATION]}
+    template = {"metadata": {"labels": labels or {}}, "spec": pod}
+    return {"kubernetes": {"spec": {"template": template}}}
+
+
+async def _queue(ours: System, arguments: dict[str, Any], jobs: int) -> None:
+    """Queue so many jobs while the queue is paused."""
+    await ours.pause(QUEUE, paused=True)
+    spec = {"docker": {"docker_image": _image()}, "resource_args": arguments}
+    slots = asyncio.Semaphore(_POSTERS)
+
+    async def one() -> None:
+        async with slots:
+            await ours.submit(QUEUE, spec)
+
+    await asyncio.gather(*(one() for _ in range(jobs)))
+
+
+async def scale(root: Path) -> list[Row]:
+    """Memory and requests of 1,000 jobs at once, on simulated nodes."""
+    cluster = _cluster()
+    async with (
+        _namespace(cluster, root) as (namespace, kubeconfig),
+        nodes.simulated_nodes(cluster, namespace),
+        way_to_cluster(cluster, kubeconfig) as way,
+        system(root, [QUEUE], _settings(cluster, kubeconfig, max_jobs=_AT_ONCE)) as ours,
+    ):
+        await _queue(ours, _simulated(), _AT_ONCE)
+        before = len(way.requests)
+        await ours.pause(QUEUE, paused=False)
+        await ours.all_ended(QUEUE)
+        asked = Counter(_kind(line) for line in way.requests[before:])
+        watches = {_kind(line) for line in way.requests if "watch=1" in line}
+        memory = _peak(ours.daemon.pid)
+    each = asked.total() / _AT_ONCE
+    print(json.dumps(asked.most_common()))
+    return [
+        Row(
+            f"Kubernetes: {_AT_ONCE:,} jobs at once, agent with embedded plane at its peak",
+            f"{memory:.0f} MiB",
+            "–",
+            "≤ 300 MiB",
+            memory <= 300,
+        ),
+        Row(
+            "the same: requests to the API server",
+            f"{each:.1f} a job, {len(watches)} watches",
+            "–",
+            "≤ 6 a job, ≤ 3 watches",
+            each <= 6 and len(watches) <= 3,
+        ),
+    ]
+
+
+def _kind(line: str) -> str:
+    """Method and resource of a request, without names."""
+    method, path, _ = line.split(" ", 2)
+    parts = path.partition("?")[0].split("/namespaces/")[-1].split("/")
+    return f"{method} {'/'.join(parts[1:2] + parts[3:])}"
+
+
+def _peak(pid: int) -> float:
+    """The most memory that a process had, in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+async def rate(root: Path) -> list[Row]:
+    """Thousands of jobs on simulated nodes, beside a bare script."""
+    cluster = _cluster()
+    async with (
+        _namespace(cluster, root) as (namespace, kubeconfig),
+        nodes.simulated_nodes(cluster, namespace),
+        Bare.connect(kubeconfig, namespace) as bare,
+    ):
+        yardstick = await _bare_seconds(bare)
+    async with (
+        _namespace(cluster, root) as (namespace, kubeconfig),
+        nodes.simulated_nodes(cluster, namespace),
+        system(root, [QUEUE], _settings(cluster, kubeconfig, max_jobs=_AT_ONCE)) as ours,
+    ):
+        await _queue(ours, _simulated(), _MANY)
+        begin = time.monotonic()
+        await ours.pause(QUEUE, paused=False)
+        await ours.all_ended(QUEUE)
+        seconds = time.monotonic() - begin
+    return [
+        Row(
+            f"Kubernetes: {_MANY:,} jobs on simulated nodes",
+            f"{seconds:.0f} s",
+            f"bare script {yardstick:.0f} s",
+            f"≤ 1.5 × (here {seconds / yardstick:.2f} ×)",
+            seconds <= 1.5 * yardstick,
+        )
+    ]
+
+
+async def _bare_seconds(bare: Bare) -> float:
+    slots = asyncio.Semaphore(_POSTERS)
+    pod = _simulated()["kubernetes"]["spec"]["template"]["spec"]
+    pod["containers"] = [{"name": "main", "image": "bench"}]
+
+    async def one() -> None:
+        async with slots:
+            await bare.create(pod)
+
+    begin = time.monotonic()
+    await asyncio.gather(*(one() for _ in range(_MANY)))
+    while bare.complete < _MANY:
+        await asyncio.sleep(0.1)
+    return time.monotonic() - begin
+
+
+async def adoption(root: Path) -> list[Row]:
+    """From the start of an agent until it has adopted 100 running jobs."""
+    cluster = _cluster()
+    async with (
+        _namespace(cluster, root) as (namespace, kubeconfig),
+        nodes.simulated_nodes(cluster, namespace),
+    ):
+        settings = _settings(cluster, kubeconfig, max_jobs=_ADOPTED)
+        async with system(root, [QUEUE], settings) as ours:
+            await _queue(ours, _simulated({nodes.STAYS: "1"}), _ADOPTED)
+            await ours.pause(QUEUE, paused=False)
+            await ours.all_started(QUEUE)
+            await ours.daemon.kill()
+            begin = time.monotonic()
+            daemon = await ours.home.start("launch-agent", "--queue", QUEUE)
+            ready = time.monotonic() - begin
+            adopted = daemon.output().count("resuming an attempt of an earlier process")
+            assert adopted == _ADOPTED, daemon.output()
+    return [
+        Row(
+            f"Kubernetes: {_ADOPTED} running jobs adopted after the agent's start",
+            f"{ready:.1f} s",
+            "–",
+            "≤ 5 s",
+            ready <= 5,
+        )
+    ]

@@ -77,6 +77,8 @@ T = TypeVar("T")
 
 _IN_BACKGROUND: Final = {"propagationPolicy": "Background"}
 _IN_FOREGROUND: Final = {"propagationPolicy": "Foreground"}
+#: Annotation of a Secret: uid of the Job that was started from it.
+_STARTED_AS: Final = "launch-agent/started-as"
 _NOWHERE: Final = Path()
 #: Seconds before a name is tried again whose object is being removed.
 _AGAIN: Final = 0.2
@@ -271,7 +273,7 @@ class KubernetesRunner:
         secret = await self._api.get(SECRETS.path(self._namespace, workload.name))
         if secret is None or secret["metadata"]["uid"] != workload.id:
             return None
-        if _goes_with_its_job(secret):  # which was created, even if it is gone by now
+        if _was_started(secret):  # which was created, even if it is gone by now
             return None
         return kind_in(secret) or JOBS, manifest_in(secret)
 
@@ -283,7 +285,9 @@ class KubernetesRunner:
             "name": workload.name,
             "uid": job["metadata"]["uid"],
         }
-        change = {"metadata": {"ownerReferences": [owner]}}
+        # Whoever deletes the Job and keeps its dependents takes the reference away.
+        annotations = {_STARTED_AS: job["metadata"]["uid"]}
+        change = {"metadata": {"ownerReferences": [owner], "annotations": annotations}}
         try:
             await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
         except LaunchError as error:
@@ -432,7 +436,7 @@ class KubernetesRunner:
             if not self._is_ours(job):
                 return _labels(job), None
             return _labels(job), self._workload(job, await pods_of(self._api, job))
-        if secret is None or _goes_with_its_job(secret):
+        if secret is None or _was_started(secret):
             return None
         return _labels(secret), _unstarted(secret) if self._is_ours(secret) else None
 
@@ -502,14 +506,14 @@ def _is_news(progress: Progress, last: Progress | None) -> bool:
             return True
 
 
-def _goes_with_its_job(secret: Json) -> bool:
-    # It was started. Where the Job is gone, the garbage collector has not come to the Secret yet.
-    return bool(secret["metadata"].get("ownerReferences"))
+def _was_started(secret: Json) -> bool:
+    # Where the Job is gone, the garbage collector has not come to the Secret yet.
+    return _STARTED_AS in (secret["metadata"].get("annotations") or {})
 
 
 def _unstarted(secret: Json) -> Workload | None:
     lease = lease_from_labels(_labels(secret))
-    if lease is None or _goes_with_its_job(secret):
+    if lease is None or _was_started(secret):
         return None
     metadata = secret["metadata"]
     return Workload(metadata["name"], metadata["uid"], lease, WorkloadState.CREATED)

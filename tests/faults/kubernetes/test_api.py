@@ -90,7 +90,7 @@ async def test_a_server_that_is_away_gets_one_request_at_a_time(
 @pytest.fixture
 async def hasty(server: ScriptedApi, pauses: Pauses, tmp_path: Path) -> AsyncIterator[ClusterApi]:
     """A client that gives up soon."""
-    async with api_of(server, tmp_path, pauses, patience=0.3) as opened:
+    async with api_of(server, tmp_path, pauses, patience=4.0) as opened:
         yield opened
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.ports.runner import LOG_START, Ended, LogPiece, RunRequest, Started
+from agent.ports.runner import LOG_START, Ended, LogPiece, RunRequest, Started, StartUnknown
 from agent.runners.kubernetes.runner import KubernetesRunner
 from agent.testing.runner_suite import Scenario, ended, launched, read_all
 from tests.contract.kubernetes_driver import KubernetesDriver
@@ -86,6 +86,36 @@ async def test_a_stop_right_after_the_start_lets_nothing_run(driver: KubernetesD
         assert isinstance(progress[-1], Ended)
         active = "--field-selector=status.phase!=Failed,status.phase!=Succeeded"
         assert await _objects(driver, "pods", active) == []
+
+
+async def test_a_quota_that_the_first_try_used_up_refuses_no_start(
+    driver: KubernetesDriver,
+) -> None:
+    """The answer to the first one was lost."""
+    quota = ("create", "quota", "jobs", "--hard=count/jobs.batch=1")
+    driver.kubectl("-n", driver.namespace, *quota)
+    counted = ("wait", "quota/jobs", "--for=jsonpath={.status.hard}", "--timeout=60s")
+    driver.kubectl("-n", driver.namespace, *counted)
+    runner = driver.runner()
+    request = driver.request(Scenario(b"once\n", start_answer_lost=True))
+    result = await runner.start(await runner.create(request))
+    assert isinstance(result, Started), result
+    assert (await ended(runner, result.workload)).exit_code == 0
+    assert await driver.starts(request.name) == 1
+
+
+@pytest.mark.parametrize("cascade", ["background", "orphan"])
+async def test_a_job_that_somebody_deleted_is_not_started_again(
+    driver: KubernetesDriver, cascade: str
+) -> None:
+    runner = driver.runner()
+    request = driver.request(Scenario(b"once\n"))
+    workload = await launched(runner, request)
+    await ended(runner, workload)
+    deletion = ("delete", "job", workload.name, f"--cascade={cascade}")
+    driver.kubectl("-n", driver.namespace, *deletion)
+    assert isinstance(await driver.runner().settle(workload), StartUnknown)
+    assert await driver.starts(request.name) == 1
 
 
 async def test_nothing_is_left_of_a_job_that_was_removed(driver: KubernetesDriver) -> None:
