@@ -56,6 +56,8 @@ class HeartbeatLoop:
         #: Sent with every heartbeat; a change is sent at once.
         self.conditions = conditions
         self._requested = conditions.changed
+        #: Set when agents of the same backend are gone that left started jobs.
+        self.adoptable = asyncio.Event()
         #: Set by the service once it claims no more.
         self.draining = False
         #: Monotonic time of the last reply.
@@ -124,6 +126,8 @@ class HeartbeatLoop:
             self._on_command("SUPERSEDED")
             return True
         self._attempts.apply_lease_statuses(reply.statuses)
+        if reply.adoptable:
+            self.adoptable.set()
         if reply.stop is not None:
             self._on_command(reply.stop)
         return True

@@ -199,6 +199,15 @@ class Recovery:
                 self._journal.closed(entry.lease)
         await self._remove_if_ended(found, entries)
 
+    async def adopt_more(self, given: tuple[Claim, ...]) -> None:
+        """Resume started attempts that other agents of a backend have left; waits as `adopt`."""
+        self._attempts.keep_leases(given)
+        entries = {_key(entry.lease): entry for entry in await self._journal.entries()}
+        found = await self._find_workloads()
+        for claim in given:
+            key = _key(claim.lease)
+            await self._resume(claim, entries.get(key), found.get(key))
+
     async def remove_ended(self) -> None:
         """Remove workloads of attempts that are over; called periodically."""
         entries = {_key(entry.lease): entry for entry in await self._journal.entries()}

@@ -27,6 +27,7 @@ from agent.daemon.journal import Journal
 from agent.daemon.process import SystemdNotifier, signal_handlers
 from agent.daemon.pruning import PruneLoop, Pruner, prune_attempt_folders
 from agent.daemon.recovery import Recovery
+from agent.model.errors import LaunchError
 from agent.model.protocol import AgentRegistration, RegisteredAgent
 from agent.model.redact import Redactor
 from agent.pipeline.build import Builds
@@ -181,6 +182,8 @@ class AgentDaemon:
         self._on_ready = on_ready
         self._sleep = sleep
         self._shutdown = ShutdownRequest(on_stop)
+        #: What earlier processes held has been decided about.
+        self._recovered = asyncio.Event()
 
     def stop(self) -> None:
         """Request shutdown as SIGTERM does; a second call stops the jobs, too.
@@ -273,6 +276,7 @@ class AgentDaemon:
             "heartbeat": parts.status.heartbeat.run(),
             "watchdog": self._notifier.run_watchdog(),
             "claims": self._adopt_then_claim(parts),
+            "adoption": self._adopt_more(parts),
             "backend health": parts.status.backends.run(),
             "pruning": parts.pruning.run(),
             "commands": parts.status.heartbeat.watch_commands(),
@@ -283,7 +287,7 @@ class AgentDaemon:
             self._notifier.stopping("shutting down")
             structlog.get_logger().info("shutting down", reason=reason.name.lower())
             parts.status.heartbeat.draining = True
-            for name in ("claims", "backend health", "pruning"):
+            for name in ("claims", "adoption", "backend health", "pruning"):
                 await cancel_task(tasks[name])
             await self._shut_down(parts, reason)
             if reason in {ShutdownReason.WAIT, ShutdownReason.DETACH}:
@@ -299,11 +303,27 @@ class AgentDaemon:
 
     async def _adopt_then_claim(self, parts: _Parts) -> None:
         await parts.recovery.adopt(parts.agent.held)
+        self._recovered.set()
         queues = self._registration.queues
         structlog.get_logger().info("ready", queues=list(queues))
         self._notifier.ready(f"serving {', '.join(queues)}")
         self._on_ready(parts.agent)
         await parts.claims.run()
+
+    async def _adopt_more(self, parts: _Parts) -> None:
+        """Adopt what other agents leave while this one lives; never returns."""
+        adoptable = parts.status.heartbeat.adoptable
+        while True:
+            await adoptable.wait()
+            adoptable.clear()
+            await self._recovered.wait()
+            try:
+                given = await self._queue.adopt(parts.agent.agent_id, self._registration.session)
+            except LaunchError as error:
+                # The next heartbeat asks again.
+                structlog.get_logger().warning("nothing was adopted", error=str(error))
+            else:
+                await parts.recovery.adopt_more(given)
 
     def _supervised(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task for a loop that never returns; its end shuts the daemon down."""

@@ -135,3 +135,5 @@ class HeartbeatReply:
     current: bool
     #: An operator asked the agent to shut down.
     stop: Literal["DRAIN", "STOP"] | None
+    #: Agents of the same backend are gone that left started jobs: `QueuePort.adopt` them.
+    adoptable: bool = False

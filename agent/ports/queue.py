@@ -5,8 +5,8 @@ Life cycle
 `register` once per process; its answer names leases that an earlier process of the same
 installation held, already under a new epoch. Then, concurrently and until shutdown: `claim`
 (long poll), `renew` (heartbeat and batch renewal, every `heartbeat_seconds`) and `commands`
-(long poll: when to renew at once). Per lease: `advance` any number
-of times, `permit` immediately before the one call that starts the job,
+(long poll: when to renew at once), and `adopt` when a renewal asks for it. Per lease: `advance`
+any number of times, `permit` immediately before the one call that starts the job,
 `advance(phase=STARTED)` once it runs, `finish`; or, before `permit`, `release`.
 
 Every write names a `Lease`. An answer `FENCED` means that another agent owns the attempt:
@@ -50,6 +50,13 @@ class QueuePort(Protocol):
 
     async def renew(self, heartbeat: Heartbeat) -> HeartbeatReply:
         """Renew all leases in one call."""
+
+    async def adopt(self, agent_id: str, session: str) -> tuple[Claim, ...]:
+        """Take over started attempts, each under a new epoch, whose agents are gone.
+
+        These used the same backend and are lost or have shut down. Called when the reply to a
+        renewal says that there are some; an answer that was lost is made up for after the lease.
+        """
 
     async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float

@@ -66,9 +66,18 @@ mutation ClaimItems($input: ClaimLaunchItemsInput!) {
 
 _RENEW: Final = """
 mutation RenewLeases($input: RenewLaunchLeasesInput!) {
-  renewLaunchLeases(input: $input) { leases { itemId status } current stop }
+  renewLaunchLeases(input: $input) { leases { itemId status } current stop adoptable }
 }
 """
+
+_ADOPT: Final = (
+    """
+mutation AdoptItems($input: AdoptLaunchItemsInput!) {
+  adoptLaunchItems(input: $input) { ...claim }
+}
+"""
+    + _CLAIM_FRAGMENT
+)
 
 _COMMANDS: Final = """
 query AgentCommands($agentId: ID!, $session: String!, $seen: String, $waitSeconds: Int) {
@@ -188,7 +197,12 @@ class LaunchQueue:
         # A newer server may know further modes of stopping.
         asked = payload.get("stop")
         stop: Literal["DRAIN", "STOP"] | None = asked if asked in {"DRAIN", "STOP"} else None
-        return HeartbeatReply(answers, bool(payload["current"]), stop)
+        return HeartbeatReply(answers, bool(payload["current"]), stop, payload["adoptable"])
+
+    async def adopt(self, agent_id: str, session: str) -> tuple[Claim, ...]:
+        """Take over what agents of the same backend left running."""
+        given = {"agentId": agent_id, "session": session}
+        return await self._claims(await self._mutate(_ADOPT, "adoptLaunchItems", given))
 
     async def commands(
         self, agent_id: str, session: str, seen: str | None, wait_seconds: float

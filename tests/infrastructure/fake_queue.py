@@ -3,8 +3,8 @@
 `FakePlane` is the control plane and outlives agents; `FakeQueue` is one agent's connection to
 it, so that a second one with the same identity is the agent after a restart. Leases, epochs,
 permits and guarded writes work as in the control plane; time passes only when a test says
-so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `commands`,
-`advance`, `permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
+so (`lapse`). Faults are scripted per call name: `register`, `claim`, `renew`, `adopt`,
+`commands`, `advance`, `permit`, `finish`, `release`, `append_log`, `log_end`, `standing`.
 """
 
 import asyncio
@@ -52,6 +52,8 @@ class FakePlane:
         #: Every claim request that arrived.
         self.requests: list[ClaimRequest] = []
         self.registrations: list[AgentRegistration] = []
+        #: Items that a lost agent of the same backend has left running.
+        self.abandoned: list[FakeItem] = []
         #: Ids that `standing` does not know.
         self.hidden: set[str] = set()
         self.heartbeat_seconds = 10.0
@@ -99,6 +101,12 @@ class FakePlane:
         """Somebody else owns it from now on."""
         item.epoch += 1
         item.holder = "somebody else"
+        self.ring()
+
+    def abandon(self, item: FakeItem) -> None:
+        """Its agent, on the same backend, is gone; the job runs."""
+        item.holder = "somebody else"
+        self.abandoned.append(item)
         self.ring()
 
     async def until_phase(self, item: FakeItem, *phases: Phase) -> None:
@@ -263,7 +271,19 @@ class FakeQueue:
         answers = {lease.item_id: self._answer(lease) for lease in beat.leases}
         current = plane.sessions.get(self._identity) == beat.session
         plane.leave("renew")
-        return HeartbeatReply(answers, current, plane.agent_stop)
+        return HeartbeatReply(answers, current, plane.agent_stop, bool(plane.abandoned))
+
+    async def adopt(self, agent_id: str, session: str) -> tuple[Claim, ...]:
+        """See the port."""
+        plane = self._plane
+        await plane.arrive("adopt")
+        given = [*plane.abandoned]
+        plane.abandoned.clear()
+        for item in given:
+            item.epoch += 1
+            item.holder = self._identity
+        plane.leave("adopt")
+        return tuple(_claim(item) for item in given)
 
     async def commands(
         self,

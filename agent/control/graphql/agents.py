@@ -85,5 +85,8 @@ MUTATIONS: Final[RootResolvers] = {
         context.principal, args["id"], args["mode"]
     ),
     "registerLaunchAgent": _register,
+    "adoptLaunchItems": lambda context, args: context.plane.agents.adopt(
+        context.principal, args["agent_id"], args["session"]
+    ),
 }
 TYPES: Final = (_AGENT,)

@@ -86,7 +86,12 @@ async def _renew(context: Context, args: Args) -> Json:
     )
     reply = await context.plane.leases.renew(context.principal, heartbeat)
     statuses = [_result(item, status) for item, status in reply.statuses.items()]
-    return {"leases": statuses, "current": reply.current, "stop": reply.stop}
+    return {
+        "leases": statuses,
+        "current": reply.current,
+        "stop": reply.stop,
+        "adoptable": reply.adoptable,
+    }
 
 
 def _conditions(given: Sequence[Args]) -> tuple[Condition, ...]:

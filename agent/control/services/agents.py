@@ -118,8 +118,37 @@ class Agents(Service):
             if losses is not None:
                 text = f"adopted by a new session of {agent.name}"
                 adopted.append(adopt(tx, self._context, row, agent, text, losses))
+        return (*adopted, *self._adopt_of_others(tx, principal, agent))
+
+    @write
+    def adopt(
+        self, tx: Tx, principal: Principal, agent_id: str, session: str
+    ) -> tuple[ClaimRecord, ...]:
+        """Started items that others of the agent's backend left, lost or in order.
+
+        Also those that an earlier call gave to it and whose answer was lost: their leases have
+        expired, although their agent is alive. Nothing for a superseded session.
+
+        Raises:
+            NotFoundError: the agent.
+        """
+        agent = self._context.agent(tx, principal, agent_id, lock=True)
+        if agent.session != session:
+            return ()
+        text = f"adopted again by {agent.name}, which had not learned of it"
+        again = [
+            adopt(tx, self._context, row, agent, text, row.lease_losses)
+            for row in _adoptable(tx, principal, agent.id)
+            if Phase(row.phase) in MAY_RUN and (row.lease_expires_at or tx.now) < tx.now
+        ]
+        return (*again, *self._adopt_of_others(tx, principal, agent))
+
+    def _adopt_of_others(
+        self, tx: Tx, principal: Principal, agent: AnyRow
+    ) -> tuple[ClaimRecord, ...]:
         if agent.backend_id is None:
-            return tuple(adopted)
+            return ()
+        adopted: list[ClaimRecord] = []
         live_since = tx.now - self._context.config.agent_timeout
         for other in agents.on_backend(tx, agent.entity, agent.backend_id, agent.id):
             if other.status != "KILLED" and not agents.is_lost(other, live_since):

@@ -31,6 +31,8 @@ from agent.model.spec import Json
 from agent.model.work import Lease
 
 STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
+#: In these an agent takes over what others left.
+_ADOPTING: Final = {"POLLING", "RUNNING"}
 
 _MAX_WAIT_SECONDS: Final = 30.0
 _MAX_ITEMS: Final = 100
@@ -169,7 +171,12 @@ class Leases(Service):
                 tx.notify(topic_entity(agent.entity))
             if status == "KILLED":
                 requeue_unstarted(tx, agent)
-        return HeartbeatReply(statuses=statuses, current=current, stop=agent.stop)
+        adoptable = current and status in _ADOPTING and self._has_adoptable(tx, agent)
+        return HeartbeatReply(statuses, current, agent.stop, adoptable)
+
+    def _has_adoptable(self, tx: Tx, agent: AnyRow) -> bool:
+        live_since = tx.now - self._context.config.agent_timeout
+        return agent.backend_id is not None and items.any_abandoned(tx, agent, live_since)
 
     def _extend(self, tx: Tx, agent: AnyRow, leases: Sequence[Lease]) -> dict[str, LeaseStatus]:
         found = {row.id: row for row in items.rows(tx, {one.item_id for one in leases}, lock=True)}

@@ -30,6 +30,7 @@ from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
     QUEUED_ONLY,
+    agents,
     attempts,
     items,
     record_of,
@@ -388,6 +389,25 @@ def held_by(tx: Tx, agent_id: str, *, lock: bool = False) -> Sequence[AnyRow]:
     """Items an agent holds, oldest first."""
     query = _WITHOUT_SPECS.where(text(HELD_ONLY), items.c.agent_id == agent_id).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
+
+
+def any_abandoned(tx: Tx, agent: AnyRow, live_since: float) -> bool:
+    """Whether there is a started item whose agent, on this agent's backend, is gone.
+
+    Or one of its own whose lease has expired although it sends heartbeats.
+    """
+    is_gone = or_(agents.c.status == "KILLED", agents.c.heartbeat_at < live_since)
+    other = and_(agents.c.id != agent.id, is_gone)
+    unknown = and_(agents.c.id == agent.id, items.c.lease_expires_at < tx.now)
+    where = (
+        agents.c.backend_id == agent.backend_id,
+        agents.c.entity == agent.entity,
+        text(HELD_ONLY),
+        items.c.phase.in_(sorted(MAY_RUN)),
+        or_(other, unknown),
+    )
+    holders = items.join(agents, items.c.agent_id == agents.c.id)
+    return tx.one(select(items.c.id).select_from(holders).where(*where).limit(1)) is not None
 
 
 def to_stop(tx: Tx, agent_id: str) -> Sequence[AnyRow]:

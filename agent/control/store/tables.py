@@ -319,6 +319,7 @@ agents: Final = Table(
     Column("conditions", JsonText),
     Index(None, "entity", "name"),
     Index(None, "entity", "identity"),
+    Index(None, "backend_id"),
 )
 
 agent_queues: Final = Table(

@@ -81,6 +81,64 @@ async def test_another_agent_of_the_backend_adopts_what_a_lost_one_left_running(
     assert await new.finish(new.welcome.held[0]) is LeaseStatus.HELD
 
 
+@pytest.mark.parametrize("end", ["silence", "in order"])
+async def test_an_agent_that_lives_adopts_what_another_of_its_backend_leaves(
+    world: World, end: str
+) -> None:
+    """Also one that was there before: replicas, and rolling updates of them."""
+    old = await world.agent("old", backend="engine")
+    running, _ = await world.submit(priority=0), await world.submit()
+    started, _ = await old.claim(most=2)
+    await old.start(started)
+    live = await world.agent("live", backend="engine")
+    elsewhere = await world.agent("elsewhere", backend="another engine")
+    assert not (await live.beat()).adoptable
+    assert await live.adopt() == ()
+    if end == "silence":
+        await world.pass_time(46, reap=False)
+    else:
+        await old.beat(started, status="KILLED")
+    assert not (await elsewhere.beat()).adoptable
+    assert not (await live.beat(status="DRAINING")).adoptable
+    assert (await live.beat()).adoptable
+    (adopted,) = await live.adopt()
+    assert (adopted.lease.item_id, adopted.phase) == (running.id, Phase.STARTED)
+    assert adopted.lease.epoch == started.lease.epoch + 1
+    assert adopted.run_token == started.run_token
+    assert not (await live.beat(adopted)).adoptable
+    assert (await live.adopt(), await elsewhere.adopt()) == ((), ())
+    assert await old.finish(started) is LeaseStatus.FENCED
+    assert await live.finish(adopted) is LeaseStatus.HELD
+
+
+async def test_an_adoption_whose_answer_was_lost_is_made_up_for(world: World) -> None:
+    old = await world.agent("old", backend="engine")
+    await world.submit()
+    started = await old.claim_one()
+    await old.start(started)
+    live = await world.agent("live", backend="engine")
+    await old.beat(started, status="KILLED")
+    (lost,) = await live.adopt()
+    assert not (await live.beat()).adoptable
+    await world.pass_time(46, reap=False)
+    assert (await live.beat()).adoptable
+    (again,) = await live.adopt()
+    assert await live.finish(lost) is LeaseStatus.FENCED
+    assert await live.finish(again) is LeaseStatus.HELD
+
+
+async def test_a_superseded_session_adopts_nothing(world: World) -> None:
+    old = await world.agent("old", backend="engine")
+    await world.submit()
+    started = await old.claim_one()
+    await old.start(started)
+    live = await world.agent("live", backend="engine")
+    await world.agent("live", backend="engine")
+    await old.beat(started, status="KILLED")
+    assert not (await live.beat()).adoptable
+    assert await live.adopt() == ()
+
+
 async def test_queues_must_exist_and_be_named(world: World) -> None:
     await world.queue("training")
     with pytest.raises(NotFoundError, match="Did you mean `training`"):

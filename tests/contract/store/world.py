@@ -127,6 +127,9 @@ class Agent:
         heartbeat = Heartbeat(self.id, self.session, status, leases, conditions)
         return await self.world.plane.leases.renew(self.world.me, heartbeat)
 
+    async def adopt(self) -> tuple[ClaimRecord, ...]:
+        return await self.world.plane.agents.adopt(self.world.me, self.id, self.session)
+
     async def commands(self, seen: str | None = None, wait: float = 0.0) -> str:
         return await self.world.plane.agents.commands(
             self.world.me, self.id, self.session, seen, wait_seconds=wait

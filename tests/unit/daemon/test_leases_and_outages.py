@@ -224,3 +224,26 @@ async def test_a_failed_renewal_is_retried(harness: Harness) -> None:
     async with harness.running():
         await harness.renewals(3)
     assert harness.plane.statuses[-1] == "KILLED"
+
+
+async def test_a_job_that_another_agent_of_the_backend_left_is_adopted_while_this_one_runs(
+    harness: Harness,
+) -> None:
+    harness.engine.default = Scenario(b"whole\n", waits=True)
+    item = harness.plane.submit(IMAGE_JOB)
+    async with harness.running():
+        await harness.until_running(item)
+    harness.identity = "another installation"
+    async with harness.running(state=harness.root / "another"):
+        await harness.renewals(2)
+        harness.plane.cut_next("adopt")
+        harness.plane.abandon(item)
+        await harness.until_call_failed("adopt")
+        # The server finds out that the agent did not learn of it.
+        harness.plane.abandon(item)
+        await eventually(lambda: item.holder == "another installation" and item.epoch == 3)
+        harness.engine.release(harness.name(item))
+        await harness.until_over(item)
+    assert isinstance(item.outcome, Succeeded)
+    assert harness.engine.starts(harness.name(item)) == 1
+    assert bytes(item.logs["job"]) == b"whole\n"

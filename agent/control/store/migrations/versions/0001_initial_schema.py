@@ -48,6 +48,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_agents_entity')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_agents'))
     )
+    op.create_index(op.f('ix_agents_backend_id'), 'agents', ['backend_id'], unique=False)
     op.create_index(op.f('ix_agents_entity_identity'), 'agents', ['entity', 'identity'], unique=False)
     op.create_index(op.f('ix_agents_entity_name'), 'agents', ['entity', 'name'], unique=False)
     op.create_table('artifact_collections',
