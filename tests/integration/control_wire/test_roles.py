@@ -67,6 +67,7 @@ FALSE_WHEN_REFUSED = {
     "Mutation.ackRunQueueItem",
     "Mutation.failRunQueueItem",
     "Mutation.updateRunQueueItemWarning",
+    "Mutation.deleteFiles",
     "Mutation.deleteFromRunQueue",
     "Mutation.stopRun",
     "Mutation.deleteRun",

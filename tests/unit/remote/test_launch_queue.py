@@ -155,10 +155,20 @@ async def test_a_claim_against_the_schema_is_the_servers_fault(
 @pytest.mark.parametrize("stop", [None, "DRAIN", "STOP"])
 async def test_a_renewal_answers_by_item(queue: LaunchQueue, end: FarEnd, stop: Any) -> None:
     leases = [{"itemId": "item", "status": "STOP"}, {"itemId": "other", "status": "FENCED"}]
-    end.then(data(renewLaunchLeases={"leases": leases, "current": True, "stop": stop}))
+    end.then(
+        data(
+            renewLaunchLeases={
+                "leases": leases,
+                "current": True,
+                "stop": stop,
+                "adoptable": True,
+            }
+        )
+    )
     answer = await queue.renew(Heartbeat("a", "s", "RUNNING", (LEASE,)))
     assert answer.statuses == {"item": LeaseStatus.STOP, "other": LeaseStatus.FENCED}
     assert answer.current
+    assert answer.adoptable
     assert answer.stop == stop
 
 
@@ -236,7 +246,9 @@ TROUBLE = Condition(ConditionKind.ENGINE_UNREACHABLE, "no answer", "local-contai
 
 
 async def test_a_renewal_carries_the_conditions(queue: LaunchQueue, end: FarEnd) -> None:
-    end.then(data(renewLaunchLeases={"leases": [], "current": True, "stop": None}))
+    end.then(
+        data(renewLaunchLeases={"leases": [], "current": True, "stop": None, "adoptable": False})
+    )
     await queue.renew(Heartbeat("a", "s", "POLLING", (), (TROUBLE,)))
     sent = {"kind": "ENGINE_UNREACHABLE", "message": "no answer", "resource": "local-container"}
     assert end.asked()["variables"]["input"]["conditions"] == [sent]
