@@ -28,7 +28,7 @@ def queue() -> None:
 
 
 _TEMPLATE_OPTIONS: Final = (
-    click.option("-r", "--resource", help="Runner: local-container or local-process."),
+    click.option("-r", "--resource", help="Runner: local-container, local-process or kubernetes."),
     click.option(
         "-f", "--file", "file", type=click.Path(path_type=Path),
         help="YAML with resource, resource_args, template_variables, prioritization.",
@@ -68,7 +68,8 @@ def create(
     fields = {"prioritizationMode": "V0", **described, "name": name}
     if "resource" not in fields:
         message = f"The queue `{name}` needs a resource: what its jobs run on."
-        raise InvalidInputError(message, hint="Add --resource local-container or local-process.")
+        hint = "Add --resource local-container, local-process or kubernetes."
+        raise InvalidInputError(message, hint=hint)
     made = target.call(lambda api: api.save_queue("CREATE", **fields))
     _print_warnings(made)
     _report(made, "Created", as_json=as_json)

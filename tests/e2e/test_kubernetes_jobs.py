@@ -113,7 +113,7 @@ async def launched(home: Home, resource: str, *flags: str) -> Shown:
     done = await home.launch("submit", "--queue", "default", *flags, "--wait", "--json")
     assert done.out, done.err
     item = (await home.launch("item", "show", done.json()["id"], "--json")).json()
-    page = await page_of(home, item["id"])
+    page = await page_of(home, f"items/{item['id']}")
     found = {
         name: [plain(text) for text in re.findall(pattern, page, re.DOTALL)]
         for name, pattern in PARTS.items()
@@ -137,11 +137,11 @@ def plain(text: str) -> str:
     return html.unescape(re.sub(r"<[^>]*>", "", text))
 
 
-async def page_of(home: Home, item: str) -> str:
+async def page_of(home: Home, path: str) -> str:
     link = (await ok(home, "open")).strip()
     async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session:
         await session.get(link)
-        async with session.get(URL(link).origin() / "launch" / "items" / item) as answer:
+        async with session.get(URL(link).origin().join(URL(f"/launch/{path}"))) as answer:
             assert answer.status == 200
             return await answer.text()
 
@@ -200,7 +200,9 @@ async def test_an_image_runs_alike_in_containers_and_pods(
     assert pod == container
     (item, *_) = (await everywhere.launch("item", "list", "--json")).json()
     found = re.search(
-        r'aria-label="Pods">(.*?)</section>', await page_of(everywhere, item["id"]), re.DOTALL
+        r'aria-label="Pods">(.*?)</section>',
+        await page_of(everywhere, f"items/{item['id']}"),
+        re.DOTALL,
     )
     assert found is not None
     told = plain(found[1]).split()
@@ -451,3 +453,40 @@ async def test_an_agent_in_a_pod_uses_its_service_account(
     assert kubectl(tenant.cluster, *here, "get", "pod", "agent", "-o", code) == "0", log
     assert "ok" in log.splitlines()
     assert "succeeded: exit code 0" in log
+
+
+async def test_a_queue_s_template_and_its_variables_reach_the_pod_and_the_page(
+    home: Home, tenant: Tenant, cluster_image: str
+) -> None:
+    settings = tenant.settings()
+    settings["runners"]["local-container"] = {"enabled": False}
+    home.configure(settings)
+    await home.start("launch-agent", "--queue", "default")
+    limits = {"resources": {"limits": {"memory": "{{memory}}"}}}
+    pod = {"containers": [limits], "terminationGracePeriodSeconds": 1}
+    template = {"metadata": {"labels": {"team": "red"}}, "spec": {"template": {"spec": pod}}}
+    variable = {"memory": {"schema": {"type": "string", "enum": ["32Mi", "48Mi"]}}}
+    described = {
+        "name": "default",
+        "resource": "kubernetes",
+        "config": {"resource_args": {"kubernetes": template}},
+        "template_variables": variable,
+    }
+    (home.root / "queue.json").write_text(json.dumps(described))
+    await ok(home, "queue", "update", "default", "-f", "queue.json")
+    owner = json.loads((home.root / "state" / "embedded.json").read_text())["entity"]
+    assert "{{memory}}" in html.unescape(
+        await page_of(home, f"queues/{owner}/default?tab=settings")
+    )
+    flags = ("--docker-image", cluster_image, "-E", "sleep 600", "--json")
+    wrong = await home.launch("submit", "-q", "default", *flags, "--set-var", "memory=1Ti")
+    assert wrong.code == 2, wrong.out
+    assert "memory" in wrong.err
+    done = await ok(home, "submit", "-q", "default", *flags, "--set-var", "memory=48Mi")
+    item = json.loads(done)["id"]
+    here = ("-n", tenant.namespace, "get", "jobs", "-l", "team=red", "-o")
+    where = "jsonpath={.items[*].spec.template.spec.containers[0].resources.limits.memory}"
+    async with asyncio.timeout(120):
+        while kubectl(tenant.cluster, *here, where) != "48Mi":
+            await asyncio.sleep(0.2)
+    await ok(home, "item", "stop", item)
