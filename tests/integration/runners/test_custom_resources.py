@@ -25,6 +25,7 @@ from agent.ports.runner import (
 )
 from agent.testing.runner_suite import Scenario, bare, ended, launched, read_all, started_before
 from tests.contract.kubernetes_driver import KubernetesDriver
+from tests.contract.lossy_api import credentials_proxy, lossy_api
 from tests.infrastructure.process import run
 from tests.infrastructure.state import KubernetesFacts
 
@@ -58,6 +59,12 @@ def group(kubernetes_cluster: KubernetesFacts) -> Iterator[str]:
     run([*kubectl, "wait", "--for=condition=Established", *names])
     yield name
     run([*kubectl, "delete", "--wait=false", *names])
+
+
+@pytest.fixture(scope="module")
+def api_address(kubernetes_cluster: KubernetesFacts) -> Iterator[str]:
+    with credentials_proxy(kubernetes_cluster) as address:
+        yield address
 
 
 class Operator:
@@ -102,12 +109,13 @@ class Operator:
 
 @pytest.fixture
 async def driver(
-    tmp_path: Path, kubernetes_cluster: KubernetesFacts, cluster_image: str
+    tmp_path: Path, kubernetes_cluster: KubernetesFacts, cluster_image: str, api_address: str
 ) -> AsyncIterator[KubernetesDriver]:
-    driver = KubernetesDriver(tmp_path, kubernetes_cluster, cluster_image)
-    await driver.prepare(runners=2)
-    yield driver
-    await driver.clear()
+    async with lossy_api(api_address) as api:
+        driver = KubernetesDriver(tmp_path, kubernetes_cluster, cluster_image, api)
+        await driver.prepare(runners=2)
+        yield driver
+        await driver.clear()
 
 
 @pytest.fixture
