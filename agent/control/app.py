@@ -61,6 +61,7 @@ from agent.control.web import (
     events,
     items,
     jobs,
+    projects,
     queues,
     runs,
     sign_in,
@@ -214,6 +215,7 @@ def _add_web_routes(app: web.Application) -> None:
         # Last ones: they match what no other route below `/launch` does.
         "/launch/{entity}/{queue}": queues.short_queue,
         "/launch/{rest:.*}": no_such_page,
+        "/{entity}/{project}": projects.project,
         "/{entity}/{project}/jobs": jobs.wandb_jobs,
         "/{entity}/{project}/runs/{run}": runs.run,
         "/{entity}/{project}/runs/{run}/{tab:.*}": runs.run,

@@ -4,8 +4,10 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Sequence
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from agent.control.files.run_streams import HistoryPart, RunStreamStore
@@ -119,26 +121,50 @@ async def sampled_series(
     store: RunStreamStore, run_id: str, stream: Stream, keys: Sequence[str], samples: int
 ) -> dict[str, Series]:
     """Numbers of each key, at even distances among the rows that have it."""
-    first, lines = 0, list[bytes]()
-    async for number, part in store.lines(run_id, stream):
-        first = first if lines else number
-        lines += part
+    parts = [part async for part in store.steps(run_id, step_range(None, None), stream)]
+    return await asyncio.to_thread(_all_series, parts, dict.fromkeys(keys), samples)
+
+
+def _all_series(
+    parts: Sequence[HistoryPart], keys: Iterable[str], samples: int
+) -> dict[str, Series]:
+    lines = [part.segment.lines(part.data) for part in parts]
+    rows = [row for part in lines for row in part]
+    # Of each part the index of its first row.
+    starts = [0, *accumulate(len(part) for part in lines)]
+
+    def number(index: int) -> int:
+        """The number of a row's line."""
+        part = bisect_right(starts, index) - 1
+        return parts[part].segment.first_line + index - starts[part]
+
     found: dict[str, Series] = {}
-    for key in dict.fromkeys(keys):
-        found[key] = await asyncio.to_thread(_series, lines, first, key, samples)
+    for key in keys:
+        mark = _mark(key)
+        # Mostly each line has it, once: counting is several times as fast as looking.
+        counts = zip(parts, lines, strict=True)
+        if mark is None or all(part.data.count(mark) == len(each) for part, each in counts):
+            chosen: Sequence[int] = range(len(rows))
+        else:
+            chosen = [index for index, row in enumerate(rows) if mark in row]
+        sample = [chosen[index] for index in even(len(chosen), samples)]
+        found[key] = _series([(number(index), rows[index]) for index in sample], key)
     return found
 
 
-def _series(lines: Sequence[bytes], first: int, key: str, samples: int) -> Series:
-    """Only the rows of the sample are decoded."""
-    chosen = _numbered_with_key(lines, key)
+def _mark(key: str) -> bytes | None:
+    """What is in each line that has the key; `None` when encoders may write it differently."""
+    last = key.rpartition(".")[2]
+    return f'{last}"'.encode() if _PLAIN.fullmatch(last) else None
+
+
+def _series(sample: Iterable[tuple[int, bytes]], key: str) -> Series:
     series = Series([], [], [])
-    for index in even(len(chosen), samples):
-        number = chosen[index]
-        row = json.loads(lines[number])
+    for number, line in sample:
+        row = json.loads(line)
         value, seconds = _as_float(_value(row, key)), _as_float(row.get("_runtime"))
         if value is not None:
-            series.steps.append(step_of(row, first + number))
+            series.steps.append(step_of(row, number))
             series.seconds.append(seconds)
             series.values.append(value)
     return series
@@ -152,15 +178,6 @@ def _as_float(value: Any) -> float | None:
         return float(value)
     except OverflowError:
         return math.inf if value > 0 else -math.inf
-
-
-def _numbered_with_key(lines: Sequence[bytes], key: str) -> Sequence[int]:
-    """The indexes of the lines in which a key is found as a text."""
-    last = key.rpartition(".")[2]
-    if not _PLAIN.fullmatch(last):
-        return range(len(lines))
-    mark = f'{last}"'.encode()
-    return [index for index, line in enumerate(lines) if mark in line]
 
 
 def even(count: int, wanted: int) -> Sequence[int]:
@@ -200,8 +217,8 @@ def _value(row: Json, key: str) -> Any:
 
 def _with_keys(parts: Sequence[HistoryPart], spec: SampleSpec) -> list[bytes]:
     """The lines in which all keys are found as texts; those of every row are not looked for."""
-    plain = [key.rpartition(".")[2] for key in spec.keys if not key.startswith("_")]
-    marks = [f'{key}"'.encode() for key in plain if _PLAIN.fullmatch(key)]
+    own = [_mark(key) for key in spec.keys if not key.startswith("_")]
+    marks = [mark for mark in own if mark is not None]
     found: list[bytes] = []
     for part in parts:
         lines = part.of_steps(spec.steps)

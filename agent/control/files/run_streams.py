@@ -79,9 +79,11 @@ class RunStreamStore:
             high = len(found) if end is None else min(segment.end_line, end) - start
             yield start + low, found[low:high]
 
-    async def steps(self, run_id: str, steps: range) -> AsyncIterator["HistoryPart"]:
-        """The parts of a run's history that have rows of these steps."""
-        index = segments(await self._rows.chunks(run_id, "history"))
+    async def steps(
+        self, run_id: str, steps: range, stream: Stream = "history"
+    ) -> AsyncIterator["HistoryPart"]:
+        """The parts of a run's history, or of its system metrics, that have rows of these steps."""
+        index = segments(await self._rows.chunks(run_id, stream))
         wanted = [
             segment
             for segment in index

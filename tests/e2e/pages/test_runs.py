@@ -1,5 +1,6 @@
 """The pages of runs in a real browser: charts, console, live updates, texts of users."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,11 @@ from tests.integration.pages.scene import Scene, open_scene
 pytestmark = pytest.mark.browser
 
 PATH = "/ada/vision/runs/r1"
-TABS = ("", "/overview", "/logs", "/system", "/files", "/artifacts")
+PAGES = (
+    "/ada/vision",
+    "/ada/vision?group=state",
+    *(f"{PATH}{tab}" for tab in ("", "/overview", "/logs", "/system", "/files", "/artifacts")),
+)
 LEGEND = "document.querySelector('[data-metric=loss] .chart-last').innerText"
 
 
@@ -92,6 +97,19 @@ async def test_the_console_draws_lines_again_that_were_written_again(scene, brow
     assert await unmoved(browser)
 
 
+async def test_the_end_of_a_long_console_is_in_view(scene, browser):
+    run = await begin(scene)
+    await send(scene, run, "output.log", 0, [f"line {n}" for n in range(200)])
+    await sign_in(browser, scene, f"{PATH}/logs")
+
+    await browser.until("document.querySelector('.log-foot').innerText.includes('200 lines')")
+    below = """const [done] = arguments;
+      const log = document.querySelector('.log');
+      requestAnimationFrame(() => requestAnimationFrame(
+        () => done(log.scrollHeight - log.scrollTop - log.clientHeight)));"""
+    assert await browser.run_async(below) < 40
+
+
 async def test_a_run_that_ends_shows_it_without_a_reload(scene, browser):
     run = await begin(scene)
     await sign_in(browser, scene, f"{PATH}/overview")
@@ -140,10 +158,22 @@ async def hostile_run(scene: Scene) -> None:
         config={HOSTILE: HOSTILE, "long" * 40: "y" * 400},
     )
     await log(scene, run, [{HOSTILE: n, "long" * 40: n} for n in range(3)])
+    await send(scene, run, "wandb-summary.json", 0, [json.dumps({HOSTILE: 2, "long" * 40: 2})])
     await send(scene, run, "output.log", 0, [HOSTILE, "x" * 500])
     await send(scene, run, "wandb-events.jsonl", 0, ['{"system.cpu": 3, "_runtime": 1}'])
     await put_file(scene, run, "<img src=x onerror='window.hacked=1'>.png", png())
     await put_file(scene, run, "z" * 200, b"")
+
+
+async def open_page(browser: Browser, scene: Scene, path: str) -> None:
+    """Open a page and wait until it is live, and its first chart drawn if it has some."""
+    await browser.open(f"{scene.url}{path}")
+    await browser.until("document.querySelector('[data-live-status]').innerText === 'Live'")
+    if await browser.run("return document.querySelector('[data-charts]') !== null"):
+        await browser.until("document.querySelector('.chart')")
+        # Charts are drawn when they come into view.
+        await browser.run("document.querySelector('.chart').scrollIntoView()")
+        await browser.until("document.querySelector('.chart canvas')")
 
 
 async def test_texts_of_runs_are_never_executed(scene, browser):
@@ -151,12 +181,9 @@ async def test_texts_of_runs_are_never_executed(scene, browser):
     await sign_in(browser, scene)
     await browser.console()
 
-    for tab in TABS:
-        await browser.open(f"{scene.url}{PATH}{tab}")
-        await browser.until("document.querySelector('[data-live-status]').innerText === 'Live'")
-        if tab in {"", "/system"}:
-            await browser.until("document.querySelector('.chart canvas')")
-        assert await browser.run("return window.hacked") is None, tab
+    for path in PAGES:
+        await open_page(browser, scene, path)
+        assert await browser.run("return window.hacked") is None, path
     assert await browser.console() == []
 
 
@@ -166,12 +193,51 @@ async def test_no_page_of_a_run_is_wider_than_a_phone(scene, browser):
     phone = {"width": PHONE, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     await browser.command("Emulation.setDeviceMetricsOverride", phone)
     try:
-        for tab in TABS:
-            await browser.open(f"{scene.url}{PATH}{tab}")
-            await browser.until("document.querySelector('[data-live-status]').innerText === 'Live'")
-            if tab in {"", "/system"}:
-                await browser.until("document.querySelector('.chart canvas')")
+        for path in PAGES:
+            await open_page(browser, scene, path)
             wide = await browser.run("return document.documentElement.scrollWidth")
-            assert wide <= PHONE, tab
+            assert wide <= PHONE, path
     finally:
         await browser.command("Emulation.clearDeviceMetricsOverride", {})
+
+
+async def test_runs_are_chosen_for_charts_and_compared(scene, browser):
+    for name, value in (("r1", 1), ("r2", 2)):
+        run = await begin(scene, name)
+        await log(scene, run, [{"loss": value}, {"loss": value + 0.5}])
+        await send(scene, run, "wandb-summary.json", 0, [f'{{"loss": {value + 0.5}}}'])
+    await sign_in(browser, scene, "/ada/vision")
+    await mark(browser)
+    await browser.until(f"{LEGEND} === 'r2: 2.5 · r1: 1.5'")
+
+    await browser.run("document.querySelector('[data-chart-run][value=r2]').click()")
+    await browser.until(f"{LEGEND} === 'r1: 1.5'")
+    await log(scene, run, [{"loss": 9}], first=2)
+    await begin(scene, "r3")
+    await browser.until("document.querySelector('#runs').innerText.includes('r3')")
+
+    assert await unmoved(browser)
+    checked = "[...document.querySelectorAll('[data-chart-run]:checked')].map((e) => e.value)"
+    assert await browser.run(f"return {checked}") == ["r1"]
+    assert await browser.run("return location.search") == "?run=r1"
+
+
+async def test_a_project_leads_to_its_runs_and_jobs(scene, browser):
+    await log(scene, await begin(scene), [{"loss": 1}])
+    await sign_in(browser, scene, "/ada/vision")
+
+    await browser.click("#runs tbody th a")
+    await browser.until(f"location.pathname === '{PATH}' && document.querySelector('.chart')")
+    for text in ("Overview", "Console", "System", "Files", "Artifacts and code"):
+        await browser.run(
+            "[...document.querySelectorAll('.tabs a')]"
+            ".find((each) => each.innerText === arguments[0]).click()",
+            text,
+        )
+        await browser.until(
+            f"document.querySelector('.tabs [aria-current]').innerText === '{text}'"
+        )
+    await browser.click(".breadcrumb li:last-child a")
+    await browser.until("location.pathname === '/ada/vision' && document.querySelector('#runs')")
+    await browser.click(".tabs a[href='/launch/jobs/ada/vision']")
+    await browser.until("document.querySelector('main')?.innerText.includes('no jobs')")

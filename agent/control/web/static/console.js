@@ -47,7 +47,8 @@ class Console {
   }
 
   show({ end, lines }) {
-    const atEnd = this.screen.scrollHeight - this.screen.scrollTop - this.screen.clientHeight < 40;
+    // At first the text of the server is there, shown from its beginning.
+    const atEnd = this.rows.size === 0 || this.screen.scrollHeight - this.screen.scrollTop - this.screen.clientHeight < 40;
     if (this.rows.size === 0) this.screen.replaceChildren();
     for (const line of lines) this.draw(line);
     this.end = Math.max(this.end, end);

@@ -54,6 +54,7 @@ class LivePage {
     document.addEventListener("visibilitychange", () => this.update());
     addEventListener("pagehide", () => this.disconnect());
     addEventListener("pageshow", () => this.update());
+    document.addEventListener("launch:refresh", () => this.refresh());
     this.update();
   }
 
@@ -141,11 +142,11 @@ function replace(old, region) {
   const focused = old.contains(document.activeElement) ? keyOf(document.activeElement) : null;
   old.replaceChildren(...document.adoptNode(region).childNodes);
   for (const id of open) document.getElementById(id)?.setAttribute("open", "");
-  if (focused) [...old.querySelectorAll("a, button, summary")].find((e) => keyOf(e) === focused)?.focus();
+  if (focused) [...old.querySelectorAll("a, button, summary, input")].find((e) => keyOf(e) === focused)?.focus();
 }
 
 function keyOf(element) {
-  return element.id || element.getAttribute("href") || element.textContent;
+  return element.id || element.getAttribute("href") || element.value || element.textContent;
 }
 
 updateTimes();
