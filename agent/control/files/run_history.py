@@ -129,26 +129,26 @@ def _all_series(
     parts: Sequence[HistoryPart], keys: Iterable[str], samples: int
 ) -> dict[str, Series]:
     lines = [part.segment.lines(part.data) for part in parts]
-    rows = [row for part in lines for row in part]
     # Of each part the index of its first row.
     starts = [0, *accumulate(len(part) for part in lines)]
 
-    def number(index: int) -> int:
-        """The number of a row's line."""
+    def row(index: int) -> tuple[int, bytes]:
+        """The number of a line, and the line."""
         part = bisect_right(starts, index) - 1
-        return parts[part].segment.first_line + index - starts[part]
+        within = index - starts[part]
+        return parts[part].segment.first_line + within, lines[part][within]
 
     found: dict[str, Series] = {}
     for key in keys:
         mark = _mark(key)
-        # Mostly each line has it, once: counting is several times as fast as looking.
         counts = zip(parts, lines, strict=True)
+        # Mostly each line has it, once: counting is several times as fast as looking.
         if mark is None or all(part.data.count(mark) == len(each) for part, each in counts):
-            chosen: Sequence[int] = range(len(rows))
+            chosen: Sequence[int] = range(starts[-1])
         else:
-            chosen = [index for index, row in enumerate(rows) if mark in row]
-        sample = [chosen[index] for index in even(len(chosen), samples)]
-        found[key] = _series([(number(index), rows[index]) for index in sample], key)
+            every = (line for part in lines for line in part)
+            chosen = [index for index, line in enumerate(every) if mark in line]
+        found[key] = _series([row(chosen[n]) for n in even(len(chosen), samples)], key)
     return found
 
 

@@ -19,7 +19,7 @@ from agent.model.errors import InvalidInputError, NotFoundError
 #: Runs and metrics of one request, and points of one line.
 _MAX_RUNS: Final = 20
 _MAX_METRICS: Final = 24
-_POINTS: Final = 1_000
+_POINTS: Final = 500
 #: Metrics that a page offers; the others are found by their names in the API.
 _MAX_OFFERED: Final = 1_000
 _STREAMS: Final[dict[str, Stream]] = {"history": "history", "events": "events"}
