@@ -16,7 +16,7 @@ from agent.daemon.backend_health import BackendHealth
 from agent.daemon.capacity import CapacityTracker
 from agent.daemon.conditions import FreeDiskCheck
 from agent.model.errors import LaunchError
-from agent.model.protocol import ClaimRequest
+from agent.model.protocol import MAX_CLAIMED, ClaimRequest
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
 from agent.pipeline.retry import retry_until_answered
@@ -108,7 +108,7 @@ class ClaimLoop:
             self._request,
             request_id=self._pending_request_id,
             free=free,
-            max_items=_MAX_ITEMS if free.slots is None else max(1, free.slots),
+            max_items=_MAX_ITEMS if free.slots is None else min(max(1, free.slots), MAX_CLAIMED),
             wait_seconds=_WAIT,
             resources=claimable,
         )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from agent.model.capacity import Capacity
 from agent.model.work import Claim, Lease
@@ -95,6 +95,10 @@ class RegisteredAgent:
     heartbeat_seconds: float
     lease_seconds: float
     held: tuple[Claim, ...]
+
+
+#: Most items that one claim may ask for.
+MAX_CLAIMED: Final = 100
 
 
 @dataclass(frozen=True, slots=True)

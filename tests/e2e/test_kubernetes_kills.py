@@ -12,7 +12,7 @@ from tests.e2e.harness.cluster import Pods, way_to_cluster
 from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import until
 from tests.e2e.harness.proxy import Proxy
-from tests.e2e.test_kills import REPEAT, assert_ended_well, pair, phase
+from tests.e2e.test_kills import REPEAT, assert_ended_well, pair, phase, show
 from tests.e2e.test_kubernetes_jobs import Tenant, tenant
 from tests.e2e.test_tour import ok
 from tests.infrastructure.state import KubernetesFacts
@@ -110,7 +110,8 @@ async def test_an_agent_killed_before_the_outcome_is_reported(
     server = ("127.0.0.1", settings["control"]["port"])
     async with Proxy(server, kubernetes_cluster.host_address) as way:
         url = f"http://{way.address[0]}:{way.address[1]}"
-        home.configure(settings | {"control": settings["control"] | {"external_url": url}})
+        control = settings["control"] | {"external_url": url, "lost_contact": "120s"}
+        home.configure(settings | {"control": control})
         await home.start("launch", "server")
         env = await pair(home) | {"LAUNCH_SERVER": url}
         await ok(home, "queue", "create", "default", "-r", "kubernetes")
@@ -124,6 +125,11 @@ async def test_an_agent_killed_before_the_outcome_is_reported(
         await first.kill()
         if state == "lost":
             env["LAUNCH_STATE_DIR"] = str(home.root / "replica")
+
+            async def silent() -> bool:
+                return bool((await show(home, item))["lostContact"])
+
+            await until(silent, "the first one to be known as silent")
         await home.start(*AGENT, **env)
         await assert_ended_well(home, item, pods)
 

@@ -16,6 +16,7 @@ from agent.model.capacity import Demand, allocate, fits, minus
 from agent.model.errors import FencedError, UnreachableError
 from agent.model.phase import HELD, TERMINAL, UNSTARTED_HELD, Outcome, Phase
 from agent.model.protocol import (
+    MAX_CLAIMED,
     AgentRegistration,
     AttemptStatus,
     ClaimRequest,
@@ -197,6 +198,7 @@ class FakePlane:
 
     def grant(self, request: ClaimRequest, identity: str) -> list[FakeItem]:
         """What the request gets: the same again if it was answered before."""
+        assert 1 <= request.max_items <= MAX_CLAIMED
         again = [i for i in self.held_by(identity) if i.request_id == request.request_id]
         if again:
             return again

@@ -26,7 +26,7 @@ from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, m
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, FencedError, InvalidInputError, NotFoundError
 from agent.model.phase import HELD, MAY_RUN, TERMINAL, UNSTARTED_HELD, Phase
-from agent.model.protocol import ClaimRequest, Heartbeat, HeartbeatReply, LeaseStatus
+from agent.model.protocol import MAX_CLAIMED, ClaimRequest, Heartbeat, HeartbeatReply, LeaseStatus
 from agent.model.spec import Json
 from agent.model.work import Lease
 
@@ -35,7 +35,6 @@ STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
 _ADOPTING: Final = {"POLLING", "RUNNING"}
 
 _MAX_WAIT_SECONDS: Final = 30.0
-_MAX_ITEMS: Final = 100
 #: Seconds after which a waiting claim reads the store without a notification: one from another
 #: replica may have been lost.
 _SLOW_POLL: Final = 5.0
@@ -61,8 +60,8 @@ class Leases(Service):
             FencedError: a newer session of the agent registered.
             AuthenticationError: the key was revoked while the claim waited.
         """
-        if not 1 <= request.max_items <= _MAX_ITEMS:
-            message = f"A claim asks for 1 to {_MAX_ITEMS} items, not {request.max_items}."
+        if not 1 <= request.max_items <= MAX_CLAIMED:
+            message = f"A claim asks for 1 to {MAX_CLAIMED} items, not {request.max_items}."
             raise InvalidInputError(message)
         deadline = monotonic() + min(request.wait_seconds, _MAX_WAIT_SECONDS)
         # Try once before subscribing: a busy queue usually has an item.

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.model.capacity import Capacity
 from agent.model.errors import ConflictError, FencedError, ServerError, UnreachableError
 from agent.model.phase import Phase, Succeeded
 from agent.testing.runner_suite import Scenario
@@ -247,3 +248,13 @@ async def test_a_job_that_another_agent_of_the_backend_left_is_adopted_while_thi
     assert isinstance(item.outcome, Succeeded)
     assert harness.engine.starts(harness.name(item)) == 1
     assert bytes(item.logs["job"]) == b"whole\n"
+
+
+async def test_more_free_slots_than_a_claim_may_ask_for(harness: Harness) -> None:
+    """The server refuses such a claim; the next one asks for the rest."""
+    harness.capacity = Capacity(slots=1000)
+    items = [harness.plane.submit(IMAGE_JOB) for _ in range(3)]
+    async with harness.running():
+        for item in items:
+            await harness.until_over(item)
+    assert [item.outcome for item in items] == [Succeeded()] * 3
