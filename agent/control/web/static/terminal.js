@@ -22,7 +22,7 @@ export class Terminal {
     this.column = 0;
     this.attributes = {};
     this.style = PLAIN;
-    this.attributesding = "";
+    this.pending = "";
     this.dropped = 0;
     this.dirty = new Set();
     this.scheduled = false;
@@ -31,13 +31,13 @@ export class Terminal {
 
   // Text may end inside an escape sequence; the incomplete part is kept for the next call.
   write(text) {
-    const all = this.attributesding + text;
-    this.attributesding = "";
+    const all = this.pending + text;
+    this.pending = "";
     let at = 0;
     while (at < all.length) {
       const next = this.step(all, at);
       if (next < 0) {
-        this.attributesding = all.slice(at);
+        this.pending = all.slice(at);
         break;
       }
       at = next;
