@@ -17,8 +17,9 @@ What every runner guarantees, and the conformance suite (`agent.testing.runner_s
   What an earlier epoch created and never started is replaced, since its token, devices and
   arguments belong to a lease that was lost; what a later epoch created raises `FencedError`.
 - `start` makes a workload run at most once, whoever calls it and however often, as far as the
-  backend's word can be trusted; and it sends one request. If the answer is lost, the runner
-  finds out what happened before it returns. A caller that cannot exclude that an earlier process
+  backend's word can be trusted; and it sends one request, unless the backend itself refuses the
+  second of two (Kubernetes: the name exists). If the answer is lost, the runner finds out what
+  happened before it returns. A caller that cannot exclude that an earlier process
   sent a start calls `settle`: an engine that was killed in the middle of a start may have run the
   job and still report `created`.
 - Nothing restarts or is removed automatically.

@@ -15,9 +15,9 @@ from agent.model.spec import Json
 from agent.ports.runner import LOG_START, MAYBE_MISSING, LogPiece, LogPosition
 from agent.runners.kubernetes.api import ClusterApi
 from agent.runners.kubernetes.custom_status import Stage, custom_status, is_custom
+from agent.runners.kubernetes.fields import all_containers, started_containers
 from agent.runners.kubernetes.job_states import JobState
 from agent.runners.kubernetes.logs import Container, ContainerLog
-from agent.runners.kubernetes.objects import all_containers, started_containers
 from agent.system.tasks import cancel_task, task_group
 
 _PIECE: Final = 64 * 1024

@@ -32,9 +32,9 @@ from agent.runners.kubernetes.api import (
     Kind,
 )
 from agent.runners.kubernetes.custom_status import is_custom
+from agent.runners.kubernetes.fields import has_terminated, is_deleted, is_over, time_of
 from agent.runners.kubernetes.kueue import Admissions
 from agent.runners.kubernetes.manifest import kind_in, selector
-from agent.runners.kubernetes.objects import has_terminated, is_deleted, is_over, time_of
 from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
 from agent.runners.kubernetes.reflector import Reflector, resource_version
 from agent.runners.kubernetes.status import progress_of
@@ -113,8 +113,11 @@ class JobState:
         while self.version == version:
             await self._changed.wait()
 
-    async def news(self, version: int) -> None:
-        """The same; also when a node has long been silent about a pod that it was to end."""
+    async def newer_or_silent(self, version: int) -> None:
+        """As `newer_than`; also returns, with those pods marked silent, after too long a wait.
+
+        That is when a node has not ended a deleted pod `_SAID_WITHIN` seconds after its grace.
+        """
         ending = [self._pods[uid] for uid in self._existing - self._silent]
         ending = [pod for pod in ending if is_deleted(pod) and not is_over(pod)]
         if not ending:
@@ -154,9 +157,9 @@ class JobState:
         self._warnings[event["involvedObject"]["uid"]][event["reason"]] = warned
         self._note_change()
 
-    def take_admission(self, workload: Json | None) -> None:
+    def take_admission(self, admission: Json | None) -> None:
         """Kueue's object for the Job, or that it is gone."""
-        self._admission = workload
+        self._admission = admission
         self._note_change()
 
     def _note_change(self) -> None:
@@ -284,9 +287,9 @@ class JobStates:
         if not is_custom(job):
             self._admissions.look_at(job)
 
-    def _on_admission(self, name: str, workload: Json | None) -> None:
+    def _on_admission(self, name: str, admission: Json | None) -> None:
         if name in self._states:
-            self._states[name].take_admission(workload)
+            self._states[name].take_admission(admission)
 
     def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         name = job_of_pod(pod)

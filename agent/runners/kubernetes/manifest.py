@@ -1,9 +1,8 @@
-"""A run request as Kubernetes objects: a Secret, and a workload that uses it. Pure.
+"""The Secret and the workload (Job or custom resource) of a run request. Pure.
 
-The workload is a Job, or a custom resource with pod templates in it. The Secret exists from
-`create` on. It holds the environment, the files and the workload's manifest, so that whoever has
-the start permit can start the job from it. The workload's name is the fence of the start: it
-exists once.
+A custom resource has pod templates in it. The Secret exists from `create` on. It holds the
+environment, the files and the workload's manifest, so that whoever has the start permit can
+start the job from it. The workload's name is the fence of the start: it exists once.
 
 Which container gets what follows W&B's agent (`wandb/sdk/launch/runner/kubernetes_runner.py`
 in 0.31.0).
@@ -29,7 +28,7 @@ from agent.runners.kubernetes.policy import JOB_VERSIONS
 #: Key of the Secret under which the workload's manifest is.
 MANIFEST_KEY: Final = "job.json"
 #: Annotation of the workload: uid of the Secret that it was started from.
-CREATED_AS: Final = "launch-agent/created-as"
+SECRET_UID: Final = "launch-agent/created-as"  # noqa: S105  # the name of an annotation
 #: Annotation: the name that the manifest asked for.
 _NAME_ASKED: Final = "launch-agent/requested-name"
 #: Annotation of the Secret: path and plural of the workload's kind.
@@ -124,7 +123,7 @@ def manifest_in(secret: Json) -> Json:
     text: Any = base64.b64decode(secret["data"][MANIFEST_KEY])
     found: Json = json.loads(text)
     metadata = found["metadata"]
-    metadata["annotations"] = {**metadata["annotations"], CREATED_AS: secret["metadata"]["uid"]}
+    metadata["annotations"] = {**metadata["annotations"], SECRET_UID: secret["metadata"]["uid"]}
     return found
 
 

@@ -16,7 +16,8 @@ from agent.model.cause import WAITING, Cause
 from agent.model.spec import Json
 from agent.ports.runner import Pending
 from agent.runners.kubernetes.custom_status import custom_status, is_custom
-from agent.runners.kubernetes.objects import (
+from agent.runners.kubernetes.fields import (
+    ON_ITS_WAY,
     condition,
     containers,
     init_containers,
@@ -33,9 +34,6 @@ REFUSED: Final = "FailedCreate"
 _MOUNTS: Final = ("FailedMount", "FailedAttachVolume")
 _SANDBOX: Final = "FailedCreatePodSandBox"
 WARNINGS: Final = frozenset({REFUSED, *_MOUNTS, _SANDBOX})
-
-#: Reasons of a waiting container that are no trouble.
-_ON_ITS_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
 _PULLS: Final = frozenset(
     {"ErrImagePull", "ImagePullBackOff", "ImageInspectError", "RegistryUnavailable"}
 )
@@ -176,12 +174,12 @@ def _suspended(observed: Observed) -> Pending:
     return Pending(Cause.SCHEDULE_SUSPENDED, message, since)
 
 
-def _admission(workload: Json) -> str:
+def _admission(admission: Json) -> str:
     """Why Kueue has not admitted its Workload."""
-    if evicted := condition(workload, "Evicted"):
+    if evicted := condition(admission, "Evicted"):
         return f"it was evicted: {sentence(evicted)}"
     for kind in ("QuotaReserved", "Admitted"):
-        if refused := condition(workload, kind, "False"):
+        if refused := condition(admission, kind, "False"):
             return sentence(refused)
     return "it has not been looked at yet"
 
@@ -251,7 +249,7 @@ def _blocked(observed: Observed, pod: Json, since: datetime | None) -> Pending |
 def _trouble(container: Json) -> Pending | None:
     waiting = state(container, "waiting") or {}
     reason, message = waiting.get("reason"), str(waiting.get("message") or "").strip(" .")
-    if reason in _ON_ITS_WAY:
+    if reason in ON_ITS_WAY:
         return None
     if reason in _NO_IMAGE:
         return Pending(Cause.IMAGE_NOT_FOUND, message or str(reason), permanent=True)

@@ -5,7 +5,8 @@ from typing import Final
 
 from agent.model.spec import Json
 from agent.ports.runner import Pod
-from agent.runners.kubernetes.objects import (
+from agent.runners.kubernetes.fields import (
+    ON_ITS_WAY,
     containers,
     is_deleted,
     is_over,
@@ -19,8 +20,6 @@ from agent.runners.kubernetes.pending import Observed
 #: Pods that are shown of one job, the newest.
 _MAX_PODS: Final = 20
 _MAX_DETAIL: Final = 300
-#: Reasons of a waiting container that say no more than that it waits.
-_ON_ITS_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
 
 
 def shown_pods(observed: Observed) -> tuple[Pod, ...]:
@@ -70,5 +69,5 @@ def _container(container: Json) -> Iterator[str]:
         shown = f" ({reason})" if reason not in {"", "Completed", "Error"} else ""
         yield f"{name}: exit code {ended.get('exitCode')}{shown}"
     waiting = state(container, "waiting") or {}
-    if waiting.get("reason") not in _ON_ITS_WAY:
+    if waiting.get("reason") not in ON_ITS_WAY:
         yield f"{name}: {waiting['reason']}"

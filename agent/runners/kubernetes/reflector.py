@@ -25,8 +25,9 @@ from agent.runners.kubernetes.api import (
 )
 from agent.system.backoff import Backoff, Sleep
 
-#: Seconds that the server keeps a watch open, and without a byte (bookmarks come each minute).
+#: Seconds that the server keeps a watch open.
 _WATCH_SECONDS: Final = 300
+#: Seconds without a byte after which a watch is dead; bookmarks come each minute.
 _SILENCE: Final = 70.0
 #: Seconds that a watch of events is kept open: they are not cached, so no bookmarks come.
 _WITHOUT_BOOKMARKS: Final = 60
@@ -40,7 +41,10 @@ class _RelistError(Exception):
 
 
 class Reflector:
-    """`changed` is called with the new object, or with the last one and True: deleted."""
+    """The objects of one kind, by uid, kept up to date by `run`.
+
+    `changed` is called with the new object, or with the last one and True: deleted.
+    """
 
     def __init__(
         self,

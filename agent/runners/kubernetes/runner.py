@@ -59,7 +59,7 @@ from agent.runners.kubernetes.job_states import (
     pods_of,
 )
 from agent.runners.kubernetes.manifest import (
-    CREATED_AS,
+    SECRET_UID,
     ManifestSettings,
     Objects,
     kind_in,
@@ -77,8 +77,8 @@ T = TypeVar("T")
 
 _IN_BACKGROUND: Final = {"propagationPolicy": "Background"}
 _IN_FOREGROUND: Final = {"propagationPolicy": "Foreground"}
-#: Annotation of a Secret: uid of the Job that was started from it.
-_STARTED_AS: Final = "launch-agent/started-as"
+#: Annotation of a Secret: uid of the workload that was started from it.
+_WORKLOAD_UID: Final = "launch-agent/started-as"
 _NOWHERE: Final = Path()
 #: Seconds before a name is tried again whose object is being removed.
 _AGAIN: Final = 0.2
@@ -233,7 +233,10 @@ class KubernetesRunner:
                 return await self._refused(workload, error)
 
     async def settle(self, workload: Workload) -> StartResult:
-        """See the port. A start is sent: a Job that exists, or existed, is not created again."""
+        """See the port. May send the start: its name lets the cluster create the workload once.
+
+        One that exists, or existed (annotation of the Secret), is not created again.
+        """
         return await self.start(workload)
 
     async def _start(self, workload: Workload) -> StartResult:
@@ -286,7 +289,7 @@ class KubernetesRunner:
             "uid": job["metadata"]["uid"],
         }
         # Whoever deletes the Job and keeps its dependents takes the reference away.
-        annotations = {_STARTED_AS: job["metadata"]["uid"]}
+        annotations = {_WORKLOAD_UID: job["metadata"]["uid"]}
         change = {"metadata": {"ownerReferences": [owner], "annotations": annotations}}
         try:
             await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
@@ -318,7 +321,7 @@ class KubernetesRunner:
                     last = progress
                     yield progress
                 if not isinstance(last, Ended):
-                    await state.news(version)
+                    await state.newer_or_silent(version)
 
     async def _progress(self, name: str, state: JobState) -> Progress:
         progress = progress_of(state.observed)
@@ -372,7 +375,8 @@ class KubernetesRunner:
             try:
                 async with asyncio.timeout(grace + _GONE_WITHIN):
                     # Why a deleted pod ended is for the Job's controller to say.
-                    while state.running_pods or not _is_settled(state, removed=never_ran or custom):
+                    removed = never_ran or custom
+                    while state.running_pods or not _is_over_or_gone(state, removed=removed):
                         await state.newer_than(state.version)
             except TimeoutError:
                 message = f"The pods of the Job '{workload.name}' do not end."
@@ -383,7 +387,7 @@ class KubernetesRunner:
         """See the port. What belongs to the Job goes with it."""
         name = workload.name
         async with self._followed.following(name) as state:
-            if state is None or _created_as(state.observed.job) != workload.id:
+            if state is None or _secret_uid(state.observed.job) != workload.id:
                 await self._delete_secret(workload)
                 return
             for pod in state.running_pods:
@@ -416,7 +420,7 @@ class KubernetesRunner:
             for job in await listed(self._api, kind.path(self._namespace), query):
                 name = job["metadata"]["name"]
                 # Operators give their own objects the labels of what they make them for.
-                if "deletionTimestamp" not in job["metadata"] and _created_as(job):
+                if "deletionTimestamp" not in job["metadata"] and _secret_uid(job):
                     found[name] = self._workload(job, pods[name])
         for secret in secrets:
             found.setdefault(secret["metadata"]["name"], _unstarted(secret))
@@ -459,7 +463,7 @@ class KubernetesRunner:
                 state = WorkloadState.EXITED
         return Workload(
             name=job["metadata"]["name"],
-            id=_created_as(job),
+            id=_secret_uid(job),
             lease=lease,
             state=state,
             started_at=ran_since(observed),
@@ -492,7 +496,7 @@ class KubernetesRunner:
         return self._states
 
 
-def _is_settled(state: JobState, *, removed: bool) -> bool:
+def _is_over_or_gone(state: JobState, *, removed: bool) -> bool:
     return state.deleted or (not removed and is_finished(state.observed.job))
 
 
@@ -508,7 +512,7 @@ def _is_news(progress: Progress, last: Progress | None) -> bool:
 
 def _was_started(secret: Json) -> bool:
     # Where the Job is gone, the garbage collector has not come to the Secret yet.
-    return _STARTED_AS in (secret["metadata"].get("annotations") or {})
+    return _WORKLOAD_UID in (secret["metadata"].get("annotations") or {})
 
 
 def _unstarted(secret: Json) -> Workload | None:
@@ -523,8 +527,8 @@ def _labels(item: Json) -> dict[str, str]:
     return dict(item["metadata"].get("labels") or {})
 
 
-def _created_as(job: Json) -> str:
-    return str((job["metadata"].get("annotations") or {}).get(CREATED_AS, ""))
+def _secret_uid(job: Json) -> str:
+    return str((job["metadata"].get("annotations") or {}).get(SECRET_UID, ""))
 
 
 def _vanished(name: str) -> Ending:

@@ -13,7 +13,7 @@ from agent.model.cause import Cause
 from agent.model.spec import Json
 from agent.ports.runner import Ended, Ending, Pending, Progress, Running
 from agent.runners.kubernetes.custom_status import Stage, custom_status, is_custom
-from agent.runners.kubernetes.objects import (
+from agent.runners.kubernetes.fields import (
     condition,
     containers,
     first_start,
@@ -113,7 +113,7 @@ def _ending(observed: Observed) -> Ending | None:
         return None  # a watch sees it vanish
     if failed := condition(job, "Failed"):
         return _failure(observed, failed)
-    return _settled_by_pod(observed)
+    return _ending_of_only_pod(observed)
 
 
 def _failure(observed: Observed, failed: Json) -> Ending:
@@ -136,8 +136,11 @@ def _failure(observed: Observed, failed: Json) -> Ending:
     return Ending(None, cause=Cause.LOST_WORKLOAD, message=message, finished_at=at)
 
 
-def _settled_by_pod(observed: Observed) -> Ending | None:
-    """An ending before the Job's controller has seen it; also one that it will never see."""
+def _ending_of_only_pod(observed: Observed) -> Ending | None:
+    """The ending of a Job with one pod and no retries.
+
+    Its controller may not have seen that ending yet, or never sees it.
+    """
     spec = observed.job["spec"]
     single = spec.get("backoffLimit") == 0 and spec.get("completions", 1) == 1
     if not observed.pods or not single or "podFailurePolicy" in spec or spec.get("suspend"):

@@ -14,7 +14,7 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.ports.runner import Ended, Pending, Progress, Running
-from agent.runners.kubernetes.objects import time_of
+from agent.runners.kubernetes.fields import time_of
 from agent.runners.kubernetes.pending import Observed, Warned, refusal_of
 from agent.runners.kubernetes.status import progress_of, ran_since
 

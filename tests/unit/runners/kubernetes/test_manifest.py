@@ -10,7 +10,7 @@ from agent.model.errors import InvalidInputError, LaunchError, PolicyError
 from agent.pipeline.resolve import expand
 from agent.runners.kubernetes.api import JOBS
 from agent.runners.kubernetes.manifest import (
-    CREATED_AS,
+    SECRET_UID,
     ManifestSettings,
     label_value,
     manifest_in,
@@ -50,7 +50,7 @@ def test_the_secret_holds_the_manifest_and_nothing_secret_is_beside_it() -> None
     assert "launchrun-x" not in repr(made)
     stored = {**secret, "metadata": {**secret["metadata"], "uid": "u1"}}
     manifest = manifest_in(stored)
-    assert manifest["metadata"]["annotations"].pop(CREATED_AS) == "u1"
+    assert manifest["metadata"]["annotations"].pop(SECRET_UID) == "u1"
     assert manifest == made.workload
 
 

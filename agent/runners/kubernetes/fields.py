@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from agent.model.spec import Json
 
+#: Reasons of a waiting container that say no more than that it waits.
+ON_ITS_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
 _OVER: Final = frozenset({"Succeeded", "Failed"})
 
 
