@@ -23,9 +23,9 @@ _MAX_NAME_CHARS: Final = 240
 class RunFileStore:
     """Files of runs by name; a later upload replaces an earlier one."""
 
-    def __init__(self, store: ObjectStore, stored: StoredBytes, max_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, quota: StoredBytes, max_bytes: int) -> None:
         self._store = store
-        self._stored = stored
+        self._quota = quota
         self._max = max_bytes
 
     async def put(
@@ -47,12 +47,12 @@ class RunFileStore:
         """
         name = checked_run_file(name)
         key = _key(run_id, name)
-        async with self._stored.arriving(entity) as arrival:
+        async with self._quota.arriving(entity) as arrival:
             limited = _limited(chunks, self._max, arrival, md5)
             with storage_errors(f"Storing {name} of run {run_id}"):
                 await self._store.put_async(key, limited, max_concurrency=_PARTS)
             try:
-                await self._stored.save_run_file(entity, run_id, name, arrival.size)
+                await self._quota.save_run_file(entity, run_id, name, arrival.size)
             except NotFoundError:
                 await self.delete_run(run_id)
                 raise
@@ -120,7 +120,7 @@ def checked_run_file(name: str) -> str:
     shortest = inside(name, "run's file")
     if not shortest:
         raise InvalidInputError(f"'{name}' is not the path of a file.")
-    if len(quote(name, safe="")) > _MAX_NAME_CHARS:
+    if len(quote(shortest, safe="")) > _MAX_NAME_CHARS:
         message = (
             f"The path '{name[:80]}…' of a run's file has more than {_MAX_NAME_CHARS} characters."
         )
