@@ -1,4 +1,7 @@
-"""Follow one item: report changes of its phase, and copy its logs."""
+"""Follow one item: report changes of its phase, and copy its logs.
+
+Ctrl-C ends the command, with 130 (`errors.py`).
+"""
 
 import asyncio
 import sys

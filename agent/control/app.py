@@ -30,7 +30,7 @@ from agent.control.app_keys import (
     WAITED,
 )
 from agent.control.auth.throttle import Throttle
-from agent.control.files import artifact_routes, log_routes, run_stream_route
+from agent.control.files import log_routes, run_stream_routes, storage_routes
 from agent.control.files.contents import ContentStore
 from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
@@ -112,7 +112,7 @@ def create_app(config: ControlConfig) -> web.Application:
     app[RENDERER] = Renderer()
     app.cleanup_ctx.append(_services)
     _add_routes(app)
-    _add_artifact_routes(app)
+    _add_storage_routes(app)
     provisioning.add_routes(app)
     # Last: one of its routes matches any path below `/launch`.
     _add_web_routes(app)
@@ -169,17 +169,17 @@ def _add_routes(app: web.Application) -> None:
     app.router.add_get(log_routes.PATH, log_routes.read_log)
 
 
-def _add_artifact_routes(app: web.Application) -> None:
-    app.router.add_post(artifact_routes.BATCH_PATH, artifact_routes.put_contents)
-    app.router.add_put(CONTENT_PATH, artifact_routes.put_content)
-    app.router.add_get(CONTENT_PATH, artifact_routes.get_content)
-    app.router.add_options(CONTENT_PATH, artifact_routes.options)
-    app.router.add_put(RUN_FILE_PATH, artifact_routes.put_run_file)
-    app.router.add_get(RUN_FILE_PATH, artifact_routes.get_run_file)
-    app.router.add_options(RUN_FILE_PATH, artifact_routes.options)
-    for path in artifact_routes.ENTRY_PATHS:
-        app.router.add_get(path, artifact_routes.get_entry)
-    app.router.add_post(run_stream_route.PATH, run_stream_route.write_streams)
+def _add_storage_routes(app: web.Application) -> None:
+    app.router.add_post(storage_routes.BATCH_PATH, storage_routes.put_content_batch)
+    app.router.add_put(CONTENT_PATH, storage_routes.put_content)
+    app.router.add_get(CONTENT_PATH, storage_routes.get_content)
+    app.router.add_options(CONTENT_PATH, storage_routes.options)
+    app.router.add_put(RUN_FILE_PATH, storage_routes.put_run_file)
+    app.router.add_get(RUN_FILE_PATH, storage_routes.get_run_file)
+    app.router.add_options(RUN_FILE_PATH, storage_routes.options)
+    for path in storage_routes.ENTRY_PATHS:
+        app.router.add_get(path, storage_routes.get_entry)
+    app.router.add_post(run_stream_routes.PATH, run_stream_routes.write_streams)
 
 
 def _add_web_routes(app: web.Application) -> None:

@@ -81,24 +81,24 @@ class JobCreation:
             await self._create_if_due(run_id)
 
     async def _create_if_due(self, run_id: str) -> None:
-        ends = await self._plane.run_jobs.ends(run_id)
-        if not ends:
+        end = await self._plane.run_jobs.due_end(run_id)
+        if not end:
             return
         try:
-            await self._create(run_id, ends)
+            await self._create(run_id, end)
         except (ServerError, UnreachableError):
             raise
         except LaunchError as error:
-            await self._plane.run_jobs.settle_without(run_id, ends, error.message)
+            await self._plane.run_jobs.record_no_job(run_id, end, error.message)
         except Exception as error:  # noqa: BLE001 -- a client would send the end again for days
-            await self._plane.run_jobs.settle_without(run_id, ends, log_and_mask(error, run=run_id))
+            await self._plane.run_jobs.record_no_job(run_id, end, log_and_mask(error, run=run_id))
 
-    async def _create(self, run_id: str, ends: int) -> None:
+    async def _create(self, run_id: str, end: int) -> None:
         ended = await self._plane.run_jobs.ended_run(run_id)
         recorded = await self._recorded(ended)
         # In a thread: what users recorded is searched and encoded.
         job = await asyncio.to_thread(recorded_job, recorded)
-        await self._plane.run_jobs.settle(ended.run, ends, await self._store(ended, job))
+        await self._plane.run_jobs.record_job(ended.run, end, await self._store(ended, job))
 
     async def _recorded(self, ended: EndedRun) -> RecordedRun:
         run_id = ended.run.id

@@ -1,4 +1,7 @@
-"""Which failed requests may be sent again, and why."""
+"""Which failed requests may be sent again, and why.
+
+How often and how long: `client.RetryPolicy`.
+"""
 
 import asyncio
 import json

@@ -29,7 +29,6 @@ _PARTS: Final = 2
 #: Contents up to this size are written at once, without checking first whether they are stored
 #: already: clients ask which are missing before they send any.
 _SMALL: Final = 1024 * 1024
-
 #: Number and bytes of small contents that one thread writes, and the number of threads.
 _GROUP: Final = 128
 _GROUP_BYTES: Final = 3 * 1024 * 1024
@@ -53,11 +52,11 @@ class ContentStore:
     """
 
     def __init__(
-        self, store: ObjectStore, rows: Contents, stored: StoredBytes, max_bytes: int
+        self, store: ObjectStore, rows: Contents, quota: StoredBytes, max_bytes: int
     ) -> None:
         self._store = store
         self._rows = rows
-        self._stored = stored
+        self._quota = quota
         self._max = max_bytes
 
     async def put(
@@ -71,7 +70,7 @@ class ContentStore:
             QuotaExceededError: more than the entity may store.
             StorageFullError: no space.
         """
-        async with self._stored.arriving(entity) as arrival:
+        async with self._quota.arriving(entity) as arrival:
             upload = VerifiedUpload(chunks, md5, self._max, arrival.add)
             return await self._put(entity, md5, upload, announced)
 
@@ -114,7 +113,7 @@ class ContentStore:
         counts: dict[str, Arrival] = {}
         async for one in arriving:
             if one.entity not in counts:
-                entered = self._stored.arriving(one.entity)
+                entered = self._quota.arriving(one.entity)
                 counts[one.entity] = await stack.enter_async_context(entered)
             counts[one.entity].add(len(one.data))
             yield one

@@ -79,7 +79,10 @@ async def read_log(request: web.Request) -> web.StreamResponse:
 
 
 async def _state(request: web.Request, key: LogKey, channel: Channel) -> LogState:
-    """The length of the stored bytes, and whether more may come, which is read first."""
+    """The length of the stored bytes, and whether more may come.
+
+    The latter is read before the length: else the last bytes could be missed.
+    """
     plane = request.app[PLANE]
     state = await plane.logs.state(principal_of(request), key.item_id, key.attempt, channel)
     return LogState(await request.app[LOGS].end(key), state.complete)

@@ -167,7 +167,7 @@ class LogStore:
 
     async def _merge(self, key: LogKey, channel: _Channel) -> None:
         """Replace small objects at the end by one, which is written before they are deleted."""
-        first = mergeable(channel.extents)
+        first = first_to_merge(channel.extents)
         while first is not None:
             small = channel.extents[first:]
             merged = Extent(small[0].start, small[-1].end)
@@ -176,7 +176,7 @@ class LogStore:
                 await self._store.put_async(key.prefix + merged.name, joined)
                 channel.extents[first:] = [merged]
                 await self._store.delete_async([key.prefix + part.name for part in small])
-            first = mergeable(channel.extents)
+            first = first_to_merge(channel.extents)
 
 
 def covering_extents(found: Iterable[Extent]) -> list[Extent]:
@@ -196,7 +196,7 @@ def covering_extents(found: Iterable[Extent]) -> list[Extent]:
     return chosen
 
 
-def mergeable(extents: Sequence[Extent]) -> int | None:
+def first_to_merge(extents: Sequence[Extent]) -> int | None:
     """Index from which on the last extents should be merged; `None` to leave them.
 
     Objects are small, medium or large, and only objects of one class are merged, so that each
@@ -204,15 +204,15 @@ def mergeable(extents: Sequence[Extent]) -> int | None:
     """
     if not extents or extents[-1].size >= _LARGE_OBJECT:
         return None
-    size_class = _class(extents[-1])
+    size_class = _size_class(extents[-1])
     first = len(extents)
     total = 0
-    while first and _class(extents[first - 1]) == size_class:
+    while first and _size_class(extents[first - 1]) == size_class:
         first -= 1
         total += extents[first].size
     count = len(extents) - first
     return first if count >= _MERGE_COUNT or (count > 1 and total >= _LARGE_OBJECT) else None
 
 
-def _class(extent: Extent) -> int:
+def _size_class(extent: Extent) -> int:
     return (extent.size >= _MEDIUM_OBJECT) + (extent.size >= _LARGE_OBJECT)

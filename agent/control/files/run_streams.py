@@ -40,10 +40,10 @@ _READ_SIZE: Final = 4 * 1024 * 1024
 class RunStreamStore:
     """Streams of lines, each written and read by line number."""
 
-    def __init__(self, store: ObjectStore, rows: RunStreams, stored: StoredBytes) -> None:
+    def __init__(self, store: ObjectStore, rows: RunStreams, quota: StoredBytes) -> None:
         self._store = store
         self._rows = rows
-        self._stored = stored
+        self._quota = quota
 
     async def write(self, principal: Principal, name: RunName, update: StreamUpdate) -> Written:
         """Store an update; when this returns, it is on disk.
@@ -56,7 +56,7 @@ class RunStreamStore:
         chunks: dict[Stream, Sequence[ChunkRecord]] = {
             lines.stream: await asyncio.to_thread(chunked, lines) for lines in update.streams
         }
-        async with self._stored.arriving(name.entity) as arrival:
+        async with self._quota.arriving(name.entity) as arrival:
             for stream, parts in chunks.items():
                 size = sum(part.size for part in parts)
                 arrival.add(size)
@@ -166,7 +166,7 @@ class HistoryPart:
 
 
 def _neighbours(wanted: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Segments whose chunks lie next to each other in one object, up to 4 MiB."""
+    """Segments whose chunks lie next to each other in one object, up to `_READ_SIZE` bytes."""
     group: list[Segment] = []
     for segment in wanted:
         if group and not _follows(group, segment.chunk):
@@ -188,7 +188,7 @@ def _follows(group: Sequence[Segment], chunk: ChunkRecord) -> bool:
 
 
 def mergeable(chunks: Sequence[ChunkRecord]) -> list[ChunkRecord]:
-    """The small chunks that overlap no other kind, so that one version can stand for all."""
+    """The small chunks that overlap no chunk stored in an object: one version can stand for all."""
     large = [chunk for chunk in chunks if chunk.data is None]
     return [
         chunk
@@ -201,7 +201,7 @@ def mergeable(chunks: Sequence[ChunkRecord]) -> list[ChunkRecord]:
 
 
 def merge(small: Sequence[ChunkRecord]) -> list[ChunkRecord]:
-    """The lines of chunks that count, in as few chunks as fit."""
+    """Joins small chunks; of a line that several have, that of the newest version is kept."""
     version = max(chunk.version for chunk in small)
     merged: list[ChunkRecord] = []
     for segment in segments(small):

@@ -44,8 +44,8 @@ class SignedUrls:
         where = f"/storage/run-files/{quote(entity)}/{run}/{quote(name)}"
         return self._signed(where, (verb, "run-file", entity, run, name))
 
-    def written_content(self, address: str) -> tuple[str, str]:
-        """Entity and MD5 of the content that a signed URL allows to write.
+    def writable_content(self, address: str) -> tuple[str, str]:
+        """Entity and MD5 of the content that may be written with a signed URL.
 
         Raises:
             InvalidInputError: not the URL of a content.

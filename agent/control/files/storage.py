@@ -16,7 +16,7 @@ from agent.model.errors import InvalidInputError, ServerError, TooLargeError
 #: The first parts of all names.
 FOLDERS: Final = ("contents", "logs", "run-files", "run-streams")
 #: The name of an object that is still being written by a local store: `<name>#<number>`.
-_STAGED = re.compile(r".#\d+$")
+_STAGED: Final = re.compile(r".#\d+$")
 
 
 class StorageFullError(ServerError):

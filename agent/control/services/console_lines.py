@@ -1,4 +1,7 @@
-"""Lines of a run's console output, as W&B's clients send them."""
+r"""Lines of a run's console output, as W&B's clients send them.
+
+Escape sequences and `\r` stay in the text; `web/static/terminal.js` renders them.
+"""
 
 import json
 import re

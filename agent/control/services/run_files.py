@@ -1,4 +1,4 @@
-"""Files of runs, listed and forgotten; `files/run_files.py` has the bytes."""
+"""Files of runs, listed and removed; `files/run_files.py` has the bytes."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -31,9 +31,10 @@ class RunFiles(Service):
         after: str | None = None,
         first: int = 50,
     ) -> Page[RunFileRecord]:
-        """Files by name, or those of these names; of a name that has not arrived an empty one.
+        """A page of a run's files by name.
 
-        `pattern` has `%` for any text, and `_` for any character.
+        With `names` exactly these: one that has not arrived has size 0 and
+        no time. `pattern` has `%` for any text, and `_` for any character.
         """
         size = page_size(first)
         total = run_files.count(tx, run_id)
@@ -50,7 +51,7 @@ class RunFiles(Service):
 
     @write
     def remove(self, tx: Tx, principal: Principal, run_id: str, name: str) -> bool:
-        """Forget a file of a run; false if run or file are absent or hidden.
+        """Remove the row of a file; false if run or file are absent or hidden.
 
         Raises:
             PermissionDeniedError

@@ -1,4 +1,4 @@
-"""What a run says about the item that launched it, and that it may become a job.
+"""What a write to a run changes elsewhere: its item, and whether a job of it is due.
 
 Our own agents report how their items proceed. An item that W&B's agent acknowledged is only
 known by its run: the run's first write means that the job has started, its end that the item
@@ -18,8 +18,11 @@ from agent.model.phase import MAY_RUN, Phase
 
 
 def mark_started(tx: Tx, run: RunPlace, agent_timeout: float) -> None:
-    """A write to a run shows that its job runs, even if its agent sends no heartbeats."""
-    item = _running_item(tx, run)
+    """Note that the job of an item of W&B's agent runs: its run was written to.
+
+    That agent may send no heartbeats. No effect on items of our own agents.
+    """
+    item = _running_wandb_item(tx, run)
     if item is None:
         return
     fresh: dict[str, Any] = {"lost_contact_at": None}
@@ -40,7 +43,7 @@ def mark_job_due(tx: Tx, run_id: str) -> None:
 
 def end_item(tx: Tx, run: RunPlace, exit_code: int) -> None:
     """The run of an item that W&B's agent took is over, and with it the item."""
-    item = _running_item(tx, run)
+    item = _running_wandb_item(tx, run)
     if item is None:
         return
     text = f"the run ended with exit code {exit_code}"
@@ -52,7 +55,7 @@ def end_item(tx: Tx, run: RunPlace, exit_code: int) -> None:
         end(tx, item, Phase.FAILED, Cause.RUN_EXIT_CODE, text, exit_code=exit_code)
 
 
-def _running_item(tx: Tx, run: RunPlace) -> AnyRow | None:
+def _running_wandb_item(tx: Tx, run: RunPlace) -> AnyRow | None:
     """The item, locked, that launched a run through W&B's agent and may be running."""
     item = None if run.item_id is None else items.row(tx, run.item_id, lock=True)
     if item is None or item.protocol != AgentProtocol.WANDB or item.run_name != run.name:

@@ -17,9 +17,9 @@ from agent.model.job.recorded import NoJobError, RecordedCode
 
 CODE_TYPE: Final = "code"
 #: How a run uses the job that was made of it.
-_MADE: Final = "_launch_made_from_run"
+_USED_AS: Final = "_launch_made_from_run"
 #: Runs that W&B's command line and agent begin for themselves.
-_HIDDEN: Final = frozenset({"cli_create_job", "sweep-controller"})
+_WANDB_JOB_TYPES: Final = frozenset({"cli_create_job", "sweep-controller"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +27,8 @@ class EndedRun:
     """A run that may become a job, and for whom."""
 
     run: RunRecord
-    #: The run's author, with the rights of now. Of a launched run the scope is set: the author's
-    #: rights are used, but no alias is moved that refers to what the run has not made.
+    #: The run's author, with today's rights. For a launched run `run` is set, so that no alias is
+    #: moved off what the run has not made.
     author: Principal
     #: The `code` artifact that it logged last: id and name.
     code: tuple[str, str] | None
@@ -38,8 +38,8 @@ class RunJobs(Service):
     """What `JobCreation` asks of the database, and the switches of projects and users."""
 
     @read
-    def ends(self, tx: Tx, run_id: str) -> int:
-        """How often a run has ended whose job is to be made; 0 when nothing is to be done."""
+    def due_end(self, tx: Tx, run_id: str) -> int:
+        """Number of the end (1, 2, … of a resumed run) for which a job is due; 0 if none."""
         found = run_jobs.get(tx, run_id)
         return found.ends if found is not None and found.due else 0
 
@@ -61,7 +61,7 @@ class RunJobs(Service):
             raise NotFoundError(f"There is no run with the id '{run_id}'.")
         _check_wanted(tx, run)
         place = (run.entity, run.project, run.name)
-        inputs = artifact_files.used_otherwise(tx, *place, _MADE)
+        inputs = artifact_files.used_otherwise(tx, *place, _USED_AS)
         for each in artifacts.by_ids(tx, inputs):
             if each.collection.type == JOB_TYPE:
                 raise NoJobError(f"It has the job {each.reference} already.")
@@ -80,16 +80,19 @@ class RunJobs(Service):
         return RecordedCode(*code, paths=frozenset(entry.path for entry in found))
 
     @write
-    def settle(self, tx: Tx, run: RunRecord, ends: int, artifact_id: str) -> None:
-        """Record the job that was made; the run takes it as input, as W&B's client does it."""
+    def record_job(self, tx: Tx, run: RunRecord, end: int, artifact_id: str) -> None:
+        """Record the job of that end; the run takes it as input, as W&B's client does it.
+
+        It stays due if the run has ended once more meanwhile.
+        """
         place = {"entity": run.entity, "project": run.project, "run_name": run.name}
-        artifact_files.insert_input(tx, {**place, "artifact_id": artifact_id, "used_as": _MADE})
-        run_jobs.settle(tx, run.id, ends, artifact_id, None)
+        artifact_files.insert_input(tx, {**place, "artifact_id": artifact_id, "used_as": _USED_AS})
+        run_jobs.record_result(tx, run.id, end, artifact_id, None)
 
     @write
-    def settle_without(self, tx: Tx, run_id: str, ends: int, problem: str) -> None:
-        """Record why there is no job."""
-        run_jobs.settle(tx, run_id, ends, None, problem)
+    def record_no_job(self, tx: Tx, run_id: str, end: int, problem: str) -> None:
+        """Record why that end has no job; has no effect if the run has ended once more."""
+        run_jobs.record_result(tx, run_id, end, None, problem)
 
     @read
     def of_run(self, tx: Tx, principal: Principal, run: RunRecord) -> RunJobRecord | None:
@@ -145,7 +148,7 @@ class RunJobs(Service):
 
 
 def _check_wanted(tx: Tx, run: RunRecord) -> None:
-    if run.job_type in _HIDDEN:
+    if run.job_type in _WANDB_JOB_TYPES:
         raise NoJobError(f"Runs of the job type `{run.job_type}` belong to W&B's own programs.")
     project = projects.project(tx, run.entity, run.project)
     if project is not None and not project.makes_jobs:

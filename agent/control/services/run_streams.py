@@ -21,8 +21,9 @@ from agent.control.store.runs import RunPlace
 from agent.control.store.tx import Tx
 from agent.model.errors import InvalidInputError, NotFoundError
 
-#: States that a run leaves when its process writes again.
-_SILENT: Final = {"pending", "crashed", "preempted"}
+#: A write sets a run of these states to running.
+_LEFT_BY_A_WRITE: Final = {"pending", "crashed", "preempted"}
+#: A write does not change these. `crashed` is not among them: such a run may write again.
 _OVER: Final = {"finished", "failed", "killed"}
 #: Small chunks of a stream are merged at so many, or so many bytes.
 _MANY_CHUNKS: Final = 64
@@ -203,7 +204,7 @@ def _life(run: RunPlace, update: StreamUpdate, now: float) -> dict[str, Any]:
         return {"state": state, "ended_at": now, "heartbeat_at": now, **code}
     if update.preempting:
         return {"state": "preempting", "ended_at": None, "heartbeat_at": now}
-    if run.state in _SILENT:
+    if run.state in _LEFT_BY_A_WRITE:
         return {"state": "running", "ended_at": None, "heartbeat_at": now}
     return {"heartbeat_at": now}
 

@@ -40,9 +40,9 @@ STATES: Final = (
 #: Final states, each with the exit code that it stands for.
 _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
 #: States of a run whose process is alive, or expected.
-_BEGUN: Final = {"pending", "running", "preempting"}
+_ALIVE_OR_EXPECTED: Final = {"pending", "running", "preempting"}
 #: States in which a process says that it has ended, with everything uploaded.
-_BY_ITSELF: Final = frozenset({"finished", "failed"})
+_SAID_BY_PROCESS: Final = frozenset({"finished", "failed"})
 #: What a user may set the state of a run to, and of which states.
 _MAY_BECOME: Final = {
     "pending": {"running", "failed", "crashed", "preempted", "pending"},
@@ -243,7 +243,7 @@ class Runs(Service):
             values |= {"ended_at": None, "exit_code": None, "heartbeat_at": tx.now}
         runs.change(tx, run.id, values)
         tx.notify(topic_run(run.id), topic_project(run.entity, run.project))
-        if change.state in _BY_ITSELF:
+        if change.state in _SAID_BY_PROCESS:
             mark_job_due(tx, run.id)
         if change.state in _EXIT_CODES:
             end_item(tx, run, _EXIT_CODES[change.state])
@@ -252,7 +252,7 @@ class Runs(Service):
     def _begin(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
         """A process writes to the run by its name: it is alive, or was begun again."""
         if change.state is None:
-            again = run.state not in _BEGUN
+            again = run.state not in _ALIVE_OR_EXPECTED
             change = replace(change, state="running")
             if again and not _stop_of_item(tx, run):
                 runs.change(tx, run.id, {"stopped": False})
@@ -330,7 +330,7 @@ def _check_state(state: str | None) -> None:
 
 
 def _user_of(principal: Principal, item: AnyRow | None) -> str | None:
-    """Who began a run; of a launched one who submitted its item."""
+    """Who began a run; for a launched run, the submitter of its item."""
     if principal.run is not None:
         return None if item is None else item.author
     return principal.name if principal.user_id else None

@@ -12,6 +12,7 @@ from agent.control.store.tx import Tx
 class RunJobRecord:
     """The job of a run: still to be made, made, or not to be made."""
 
+    #: How often the run has ended.
     ends: int
     due: bool
     artifact_id: str | None
@@ -38,8 +39,10 @@ def due(tx: Tx, limit: int) -> list[str]:
     return [row.run_id for row in tx.all(query)]
 
 
-def settle(tx: Tx, run_id: str, ends: int, artifact_id: str | None, problem: str | None) -> None:
+def record_result(
+    tx: Tx, run_id: str, end: int, artifact_id: str | None, problem: str | None
+) -> None:
     """Record what became of it, unless it has ended again meanwhile."""
-    where = (run_jobs.c.run_id == run_id, run_jobs.c.ends == ends)
+    where = (run_jobs.c.run_id == run_id, run_jobs.c.ends == end)
     values = {"due": False, "artifact_id": artifact_id, "problem": problem}
     tx.run(update(run_jobs).where(*where).values(**values))

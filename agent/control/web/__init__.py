@@ -1,1 +1,4 @@
-"""The web pages: rendered by the server, updated on server-sent events."""
+"""The web pages: rendered by the server, updated on server-sent events.
+
+Their routes: `control/app.py`, `_add_web_routes`.
+"""

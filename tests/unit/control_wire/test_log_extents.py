@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.control.files.logs import Extent, covering_extents, mergeable
+from agent.control.files.logs import Extent, covering_extents, first_to_merge
 
 _KIB = 1024
 
@@ -53,22 +53,22 @@ def test_a_merge_cut_short_anywhere_changes_nothing_of_what_is_covered(sizes, da
 
 
 def test_thirty_two_small_objects_become_one():
-    assert mergeable(_row(*[100] * 31)) is None
-    assert mergeable(_row(*[100] * 32)) == 0
+    assert first_to_merge(_row(*[100] * 31)) is None
+    assert first_to_merge(_row(*[100] * 32)) == 0
 
 
 def test_large_objects_are_left_as_they_are():
-    assert mergeable(_row(*[2 * 1024 * _KIB] * 40)) is None
+    assert first_to_merge(_row(*[2 * 1024 * _KIB] * 40)) is None
 
 
 def test_middling_objects_are_merged_once_they_fill_a_mebibyte():
-    assert mergeable(_row(600 * _KIB)) is None
-    assert mergeable(_row(100, 600 * _KIB, 600 * _KIB)) == 1
+    assert first_to_merge(_row(600 * _KIB)) is None
+    assert first_to_merge(_row(100, 600 * _KIB, 600 * _KIB)) == 1
 
 
 def test_a_run_ends_at_an_object_of_another_class():
-    assert mergeable(_row(500 * _KIB, *[100] * 32)) == 1
+    assert first_to_merge(_row(500 * _KIB, *[100] * 32)) == 1
 
 
 def test_an_empty_log_has_nothing_to_merge():
-    assert mergeable([]) is None
+    assert first_to_merge([]) is None

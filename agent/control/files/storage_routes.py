@@ -44,7 +44,7 @@ async def put_content(request: web.Request) -> web.Response:
     return web.Response(headers={"ETag": f'"{md5}"'})
 
 
-async def put_contents(request: web.Request) -> web.Response:
+async def put_content_batch(request: web.Request) -> web.Response:
     """Store many small contents in one request, since a directory of code has a thousand.
 
     In the body, each content follows a line with its size and its signed URL. A multipart body
@@ -61,7 +61,7 @@ async def put_contents(request: web.Request) -> web.Response:
 async def _contents(request: web.Request) -> AsyncIterator[SmallContent]:
     signed_urls = _signed_urls(request)
     async for place, data in framed(
-        request, _BATCH_CONTENT, _BATCH_COUNT, signed_urls.written_content
+        request, _BATCH_CONTENT, _BATCH_COUNT, signed_urls.writable_content
     ):
         yield SmallContent(*place, data)
 
