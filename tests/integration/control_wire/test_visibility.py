@@ -182,10 +182,16 @@ async def _ask(wire: Wire, principal: Principal, root: str, place: Place) -> str
     skip, shown = set[str](), ""
     while True:
         asked = Context(
-            wire.server.services, principal, app[METRICS], app[CONTENTS], app[RUN_FILES],
-            app[RUN_STREAMS], SignedUrls(wire.server.services.keys, "http://x", 60.0), 1024**2,
-            2**40,
-        )  # fmt: skip
+            wire.server.services,
+            principal,
+            app[METRICS],
+            contents=app[CONTENTS],
+            run_files=app[RUN_FILES],
+            signed_urls=SignedUrls(wire.server.services.keys, "http://x", 60.0),
+            run_streams=app[RUN_STREAMS],
+            max_manifest=1024**2,
+            max_answer=2**40,
+        )
         before = asyncio.all_tasks()
         executing = execute(SCHEMA, parse(_document(root, place, skip)), context_value=asked)
         result = await executing if isawaitable(executing) else executing
