@@ -24,7 +24,7 @@ def echo():
     zone = timezone(timedelta(hours=2))
     query.set_field("time", lambda *_: datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=zone))
     schema = make_executable_schema(
-        "scalar JSON scalar JSONString scalar DateTime scalar Int64 "
+        "scalar JSON scalar JSONString scalar DateTime scalar Int64 scalar Duration "
         "type Query { json(value: JSON): JSON, text(value: JSONString): JSONString, "
         "long(value: Int64): Int64, time: DateTime }",
         query,
