@@ -333,7 +333,8 @@ class ClusterApi:
         except ClusterCredentialsError as error:
             self._reachability.lost(error.reason)
             return False
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        # A RuntimeError: another request renews the credentials and has closed the connections.
+        except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
             self._reachability.lost(_reason(error))
             return False
         response.close()

@@ -115,6 +115,14 @@ async def test_a_kubelet_that_is_away_stops_nobody_else(
     assert server.probes == 0
 
 
+async def test_connections_that_renewed_credentials_have_closed_are_lost_connections(
+    api: ClusterApi,
+) -> None:
+    """Also for the question whether the server is back."""
+    await api._close()
+    assert not await api._answers()
+
+
 async def test_many_open_streams_leave_room_for_calls(server: ScriptedApi, api: ClusterApi) -> None:
     """Each running job has one."""
 
