@@ -85,7 +85,11 @@ async def run(command: Command, stdout: Consumer, stderr: Consumer) -> int:
     try:
         return await _follow(process, command.idle, stdout, stderr)
     finally:
-        await _until_ended(process)
+        try:
+            await _until_ended(process)
+        finally:
+            # A consumer that failed may have left its pipe paused, which nobody closes then.
+            process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 async def _follow(

@@ -104,9 +104,12 @@ class FetchLimits:
         self._checked["lfs", into] = own
 
     def _check(self, kind: Kind, amount: Amount, seen: str) -> None:
-        name, infix = ("Git LFS", "lfs_") if kind == "lfs" else ("Git", "")
-        files, size = f"max_{infix}files", f"max_{infix}size"
-        allowed = Amount(getattr(self.config, files), getattr(self.config, size))
+        if kind == "lfs":
+            name, files, size = "Git LFS", "max_lfs_files", "max_lfs_size"
+            allowed = Amount(self.config.max_lfs_files, self.config.max_lfs_size)
+        else:
+            name, files, size = "Git", "max_files", "max_size"
+            allowed = Amount(self.config.max_files, self.config.max_size)
         if amount.files > allowed.files or amount.size > allowed.size:
             raise TooMuchError(
                 Cause.POLICY_SOURCE,

@@ -147,17 +147,13 @@ async def test_projects_are_found_made_and_listed(world: World) -> None:
 
 
 async def test_a_resource_without_a_built_in_runner_is_a_warning(world: World) -> None:
-    for resource in ("kubernetes", "our-plugin"):
-        made = await world.queue(resource, resource=resource)
-        assert made.resource == resource
-        (problem,) = await world.plane.queues.upsert_wandb(
-            world.me, "ann", resource, resource=resource, config={}
-        )
-        assert f"'{resource}'" in problem
-        assert "'local-container' and 'local-process'" in problem
-    assert (
-        await world.plane.queues.upsert_wandb(
-            world.me, "ann", "plain", resource="local-process", config={}
-        )
-        == ()
+    made = await world.queue("ours", resource="our-plugin")
+    assert made.resource == "our-plugin"
+    (problem,) = await world.plane.queues.upsert_wandb(
+        world.me, "ann", "ours", resource="our-plugin", config={}
     )
+    assert "'our-plugin'" in problem
+    for resource in ("local-container", "local-process", "kubernetes"):
+        assert f"'{resource}'" in problem
+        upsert = world.plane.queues.upsert_wandb
+        assert await upsert(world.me, "ann", resource, resource=resource, config={}) == ()

@@ -246,7 +246,7 @@ class Harness:
     settings: dict[str, Any] = field(default_factory=dict)
     environ: dict[str, str] = field(default_factory=dict)
     sleep: Sleep = scaled
-    limits: AttemptTimeouts = field(default_factory=lambda: AttemptTimeouts(5.0, engine=0.5))
+    limits: AttemptTimeouts = field(default_factory=lambda: AttemptTimeouts(5.0, engine=2.0))
     pruners: tuple[Pruner, ...] = ()
     backends: Callable[[dict[str, Backend]], dict[str, Backend]] = dict
     sessions: Any = field(default_factory=lambda: itertools.count(1))
