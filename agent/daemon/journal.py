@@ -123,6 +123,10 @@ class Journal:
         # after a crash between the two it proves that no start was sent.
         self._commit_now()
 
+    async def reopened(self, lease: Lease) -> None:
+        """As `opened`; durable on return, since nothing is prepared before the permit."""
+        await self._submit(*_upsert(lease, start_sent=0, outcome=None, over=0))
+
     async def start_sent(self, lease: Lease) -> None:
         """The start will be sent now, and never again. Durable on return."""
         await self._submit(*_upsert(lease, start_sent=1))

@@ -133,7 +133,7 @@ class _Attempt:
                 return await self._start_and_watch(self._workload)
             case Start(workload=workload):
                 self._workload = workload
-                self._context.dependencies.journal.opened(self._context.lease)
+                await self._context.dependencies.journal.reopened(self._context.lease)
                 return await self._start_and_watch(workload)
             case Settle(workload=workload):
                 self._workload, self._may_run = workload, True

@@ -16,6 +16,9 @@ class AttemptJournal(Protocol):
     def opened(self, lease: Lease) -> None:
         """No start was sent so far under any lease of this attempt."""
 
+    async def reopened(self, lease: Lease) -> None:
+        """As `opened`, under a renewed lease, when the permit is requested next."""
+
     async def start_sent(self, lease: Lease) -> None:
         """The start will be sent now, and never again. Without this, nothing was ever started."""
 
