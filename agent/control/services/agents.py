@@ -32,6 +32,7 @@ from agent.model.protocol import AgentRegistration
 
 _MAX_WAIT_SECONDS: Final = 30.0
 _MAX_NAME_CHARS: Final = 128
+_MAX_ID_CHARS: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +249,11 @@ def _check_registration(registration: AgentRegistration) -> None:
         raise InvalidInputError(f"'{registration.name}' cannot be the name of an agent.")
     if not registration.identity or not registration.session:
         raise InvalidInputError("An agent needs an identity and a session.")
+    ids = (registration.identity, registration.session, registration.backend_id or "")
+    if any(len(each) > _MAX_ID_CHARS for each in ids):
+        raise InvalidInputError(
+            f"Identity, session and backend of an agent have at most {_MAX_ID_CHARS} characters."
+        )
     if not registration.queues:
         raise InvalidInputError(
             "The agent serves no queue.", hint="Name one: `launch-agent --queue default`."

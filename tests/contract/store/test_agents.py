@@ -148,6 +148,9 @@ async def test_queues_must_exist_and_be_named(world: World) -> None:
         {"resources": ()},
         {"name": ""},
         {"identity": ""},
+        {"identity": "i" * 513},
+        {"session": "s" * 513},
+        {"backend_id": "b" * 513},
     ):
         with pytest.raises(InvalidInputError):
             await world.agent(**wrong)

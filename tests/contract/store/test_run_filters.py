@@ -178,7 +178,7 @@ async def test_a_page_among_many_runs_uses_an_index(world: World) -> None:
         rows = [
             {
                 **row,
-                "seq": n + 10,
+                "seq": row["seq"] + 1 + n,
                 "id": f"i{n}",
                 "name": f"n{n}",
                 "project": "p" if n % 50 == 0 else "q",
