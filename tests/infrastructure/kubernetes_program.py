@@ -87,11 +87,7 @@ def _compile(folder: Path) -> Path:
     stamp = f"-X {_STAMP}.gitVersion={VERSION} -X {_STAMP}.gitMajor={major}"
     flags = f"-ldflags=-s -w {stamp} -X {_STAMP}.gitMinor={minor}"
     output = folder / "kube"
-    # An older compiler fetches the version that go.mod names through the module proxy.
-    environment = settings(folder / "go") | {
-        "GOFLAGS": "-modcacherw -mod=readonly",
-        "GOTOOLCHAIN": "auto",
-    }
+    environment = settings(folder / "go") | {"GOFLAGS": "-modcacherw -mod=readonly"}
     # The tests that need nothing run beside it.
     run(
         ["nice", "-n", "10", go(), "build", "-trimpath", flags, "-o", output, "."],
