@@ -10,10 +10,9 @@ from aiohttp import web
 from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
 from agent.control.bodies import framed, pieces
 from agent.control.files.contents import SmallContent
-from agent.control.files.ranges import wanted_range
 from agent.control.files.signed_urls import SignedUrls, Verb
 from agent.control.files.storage import DamagedError, DigestMismatchError
-from agent.model.errors import InvalidInputError, NotFoundError
+from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.job.digest import decoded, encoded
 
 _COLLECTION_PATH: Final = "/artifactsV2/{region}/{entity}/{project}/{collection}"
@@ -31,6 +30,12 @@ _BATCH_TYPE: Final = "application/vnd.launch.contents"
 #: Bytes of one content of a batch, and contents of one batch.
 _BATCH_CONTENT: Final = 1024 * 1024
 _BATCH_COUNT: Final = 1000
+
+
+class RangeNotSatisfiableError(LaunchError):
+    """The range begins behind the file's end."""
+
+    code = "RANGE_NOT_SATISFIABLE"
 
 
 async def put_content(request: web.Request) -> web.Response:
@@ -159,7 +164,7 @@ async def _respond(
     response = web.StreamResponse(headers=headers)
     response.content_type = "application/octet-stream"
     start, end = 0, size
-    part = wanted_range(request, size, etag)
+    part = _wanted_range(request, size, etag)
     if part is not None:
         start, end = part
         response.set_status(206)
@@ -179,3 +184,27 @@ async def _respond(
             return response
     await response.write_eof()
     return response
+
+
+def _wanted_range(request: web.Request, size: int, etag: str) -> tuple[int, int] | None:
+    """First byte and the one after the last; `None` when the whole file is wanted.
+
+    Interrupted downloads ask for a part. Several ranges, other units and malformed headers count
+    as none, as RFC 9110 allows.
+
+    Raises:
+        RangeNotSatisfiableError
+    """
+    if request.method != "GET" or request.headers.get("If-Range", etag) != etag:
+        return None
+    try:
+        given = request.http_range
+    except ValueError:
+        return None
+    if given.start is None:
+        return None
+    start = max(size + given.start, 0) if given.start < 0 else given.start
+    end = size if given.stop is None else min(given.stop, size)
+    if start >= size or start >= end:
+        raise RangeNotSatisfiableError(f"The file has {size} bytes.")
+    return start, end

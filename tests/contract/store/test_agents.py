@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
+from agent.control.store.items import ClaimRecord
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
-from tests.contract.store.world import World
+from tests.contract.store.world import Agent, World
 
 
 async def test_a_new_process_of_the_same_installation_gets_back_what_it_held(world: World) -> None:
@@ -111,11 +112,17 @@ async def test_an_agent_that_lives_adopts_what_another_of_its_backend_leaves(
     assert await live.finish(adopted) is LeaseStatus.HELD
 
 
-async def test_an_adoption_whose_answer_was_lost_is_made_up_for(world: World) -> None:
-    old = await world.agent("old", backend="engine")
+async def running_on_engine(world: World) -> tuple[Agent, ClaimRecord]:
+    """An agent of the backend `engine`, and the item that it has started."""
+    agent = await world.agent("old", backend="engine")
     await world.submit()
-    started = await old.claim_one()
-    await old.start(started)
+    started = await agent.claim_one()
+    await agent.start(started)
+    return agent, started
+
+
+async def test_an_adoption_whose_answer_was_lost_is_made_up_for(world: World) -> None:
+    old, started = await running_on_engine(world)
     live = await world.agent("live", backend="engine")
     await old.beat(started, status="KILLED")
     (lost,) = await live.adopt()
@@ -128,10 +135,7 @@ async def test_an_adoption_whose_answer_was_lost_is_made_up_for(world: World) ->
 
 
 async def test_a_superseded_session_adopts_nothing(world: World) -> None:
-    old = await world.agent("old", backend="engine")
-    await world.submit()
-    started = await old.claim_one()
-    await old.start(started)
+    old, started = await running_on_engine(world)
     live = await world.agent("live", backend="engine")
     await world.agent("live", backend="engine")
     await old.beat(started, status="KILLED")
