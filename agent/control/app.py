@@ -217,6 +217,7 @@ def _add_web_routes(app: web.Application) -> None:
         "/launch/{rest:.*}": no_such_page,
         "/{entity}/{project}": projects.project,
         "/{entity}/{project}/jobs": jobs.wandb_jobs,
+        "/{entity}/{project}/sweeps/{sweep}": projects.wandb_sweep,
         "/{entity}/{project}/runs/{run}": runs.run,
         "/{entity}/{project}/runs/{run}/{tab:.*}": runs.run,
     }

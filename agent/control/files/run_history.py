@@ -4,8 +4,8 @@ import asyncio
 import json
 import math
 import re
-from bisect import bisect_right
-from collections.abc import AsyncIterator, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -21,6 +21,8 @@ MAX_SAMPLES: Final = 10_000
 DEFAULT_SAMPLES: Final = 500
 #: Bytes that one thread searches at a time.
 _BATCH: Final = 8 * 1024**2
+#: Lines by which a guess of where a line is may be wrong, before all of them are taken apart.
+_NEAR: Final = 32
 #: Keys that every encoder of JSON writes as they are.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./ -]+")
 
@@ -57,6 +59,9 @@ def step_range(first: int | None, end: int | None) -> range:
     return range(first or 0, 2**53 if end is None else end)
 
 
+_ALL: Final = step_range(None, None)
+
+
 async def rows_of_steps(store: RunStreamStore, run_id: str, steps: range) -> list[str]:
     """All rows of these steps, as their process wrote them."""
     found: list[str] = []
@@ -66,14 +71,12 @@ async def rows_of_steps(store: RunStreamStore, run_id: str, steps: range) -> lis
 
 
 async def sampled_rows(
-    store: RunStreamStore, run_id: str, stream: Stream, samples: int, steps: range | None = None
+    store: RunStreamStore, run_id: str, stream: Stream, samples: int
 ) -> list[str]:
     """At most so many rows at even distances; the first and the last are among them."""
-    if steps is not None:
-        rows = await rows_of_steps(store, run_id, steps)
-        return [rows[index] for index in even(len(rows), samples)]
-    lines = [line async for _, part in store.lines(run_id, stream) for line in part]
-    return [lines[index].decode() for index in even(len(lines), samples)]
+    rows = _RowIndex([part async for part in store.steps(run_id, _ALL, stream)], _ALL)
+    found = await asyncio.to_thread(lambda: list(rows.at(even(len(rows), samples))))
+    return [line.decode() for _, line in found]
 
 
 async def sampled_values(store: RunStreamStore, run_id: str, spec: SampleSpec) -> list[Json]:
@@ -82,10 +85,8 @@ async def sampled_values(store: RunStreamStore, run_id: str, spec: SampleSpec) -
     Only as many rows as are wanted are decoded: a history has a hundred thousand. NaN and the
     infinities are texts, since strict JSON has none.
     """
-    found: list[bytes] = []
-    async for parts in _batches(store, run_id, spec.steps):
-        found += await asyncio.to_thread(_with_keys, parts, spec)
-    return await asyncio.to_thread(_values, found, spec)
+    parts = [part async for part in store.steps(run_id, spec.steps)]
+    return await asyncio.to_thread(_values, parts, spec)
 
 
 async def _batches(
@@ -121,34 +122,100 @@ async def sampled_series(
     store: RunStreamStore, run_id: str, stream: Stream, keys: Sequence[str], samples: int
 ) -> dict[str, Series]:
     """Numbers of each key, at even distances among the rows that have it."""
-    parts = [part async for part in store.steps(run_id, step_range(None, None), stream)]
+    parts = [part async for part in store.steps(run_id, _ALL, stream)]
     return await asyncio.to_thread(_all_series, parts, dict.fromkeys(keys), samples)
 
 
 def _all_series(
     parts: Sequence[HistoryPart], keys: Iterable[str], samples: int
 ) -> dict[str, Series]:
-    lines = [part.segment.lines(part.data) for part in parts]
-    # Of each part the index of its first row.
-    starts = [0, *accumulate(len(part) for part in lines)]
-
-    def row(index: int) -> tuple[int, bytes]:
-        """The number of a line, and the line."""
-        part = bisect_right(starts, index) - 1
-        within = index - starts[part]
-        return parts[part].segment.first_line + within, lines[part][within]
-
+    rows = _RowIndex(parts, _ALL)
     found: dict[str, Series] = {}
     for key in keys:
-        mark = _mark(key)
-        counts = zip(parts, lines, strict=True)
-        # Mostly each line has it, once: counting is several times as fast as looking.
-        if mark is None or all(part.data.count(mark) == len(each) for part, each in counts):
-            chosen: Sequence[int] = range(starts[-1])
-        else:
-            every = (line for part in lines for line in part)
-            chosen = [index for index, line in enumerate(every) if mark in line]
-        found[key] = _series([row(chosen[n]) for n in even(len(chosen), samples)], key)
+        chosen = rows.having([key])
+        found[key] = _series(rows.at([chosen[n] for n in even(len(chosen), samples)]), key)
+    return found
+
+
+class _RowIndex:
+    """The rows of some steps by index, found without taking all parts of a history apart."""
+
+    def __init__(self, parts: Sequence[HistoryPart], steps: range) -> None:
+        self._parts = parts
+        #: Of a part that has other rows, too: those of the steps.
+        self._lines = [
+            None if part.is_whole and part.is_within(steps) else part.of_steps(steps)
+            for part in parts
+        ]
+        counts = [
+            part.segment.end_line - part.segment.first_line if lines is None else len(lines)
+            for part, lines in zip(parts, self._lines, strict=True)
+        ]
+        #: Of each part the index of its first row, and at the end the number of all rows.
+        self._starts = [0, *accumulate(counts)]
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def having(self, keys: Sequence[str]) -> Sequence[int]:
+        """The rows in which all keys are found as texts."""
+        marks = [mark for key in keys if (mark := _mark(key)) is not None]
+        # Mostly each row has them, once: counting is several times as fast as looking.
+        if all(self._is_in_each(mark) for mark in marks):
+            return range(len(self))
+        found: list[int] = []
+        for number, start in enumerate(self._starts[:-1]):
+            lines = enumerate(self._lines_of(number), start)
+            found += [index for index, line in lines if all(mark in line for mark in marks)]
+        return found
+
+    def _is_in_each(self, mark: bytes) -> bool:
+        return all(
+            sum(mark in line for line in lines) == len(lines)
+            if lines is not None
+            else part.data.count(mark) == self._starts[number + 1] - self._starts[number]
+            for number, (part, lines) in enumerate(zip(self._parts, self._lines, strict=True))
+        )
+
+    def _lines_of(self, number: int) -> Sequence[bytes]:
+        lines = self._lines[number]
+        part = self._parts[number]
+        return part.segment.lines(part.data) if lines is None else lines
+
+    def at(self, indexes: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Rows by rising indexes, each with the number of its line."""
+        first = 0
+        for number, start in enumerate(self._starts[:-1]):
+            last = bisect_left(indexes, self._starts[number + 1], lo=first)
+            within = [index - start for index in indexes[first:last]]
+            first = last
+            part, lines = self._parts[number], self._lines[number]
+            if lines is None:
+                count = self._starts[number + 1] - start
+                found: Iterable[bytes] = _lines_at(part.data, count, within)
+            else:
+                found = [lines[index] for index in within]
+            line = part.segment.first_line
+            yield from ((line + index, one) for index, one in zip(within, found, strict=True))
+
+
+def _lines_at(data: bytes, count: int, wanted: Sequence[int]) -> Sequence[bytes]:
+    """Of `count` lines those with rising indexes: found near where they are if all are as long."""
+    found: list[bytes] = []
+    line = offset = 0
+    for index in wanted:
+        guess = offset + (len(data) - offset) * (index - line) // (count - line)
+        at = max(data.rfind(b"\n", offset, guess) + 1, offset)
+        line += data.count(b"\n", offset, at)
+        if abs(line - index) > _NEAR or len(wanted) * _NEAR > count:
+            lines = data.split(b"\n")
+            return [lines[each] for each in wanted]
+        for _ in range(line, index):
+            at = data.index(b"\n", at) + 1
+        for _ in range(index, line):
+            at = data.rfind(b"\n", 0, at - 1) + 1
+        line, offset = index, at
+        found.append(data[at : data.index(b"\n", at)])
     return found
 
 
@@ -189,11 +256,17 @@ def even(count: int, wanted: int) -> Sequence[int]:
     return [index * (count - 1) // (wanted - 1) for index in range(wanted)]
 
 
-def _values(lines: Sequence[bytes], spec: SampleSpec) -> list[Json]:
-    """Some rows that seem to have the keys may not, when they have them within a text."""
+def _values(parts: Sequence[HistoryPart], spec: SampleSpec) -> list[Json]:
+    """Some rows that seem to have the keys may not, when they have them within a text.
+
+    Keys of every row, which begin with `_`, are not looked for.
+    """
+    rows = _RowIndex(parts, spec.steps)
+    having = rows.having([key for key in spec.keys if not key.startswith("_")])
+    wanted = [having[index] for index in even(len(having), min(spec.samples, MAX_SAMPLES))]
     chosen: list[Json] = []
-    for index in even(len(lines), min(spec.samples, MAX_SAMPLES)):
-        row = json.loads(lines[index])
+    for _, line in rows.at(wanted):
+        row = json.loads(line)
         values = {key: strict(_value(row, key)) for key in spec.keys} if spec.keys else strict(row)
         if _MISSING not in values.values():
             chosen.append(values)
@@ -213,21 +286,6 @@ def _value(row: Json, key: str) -> Any:
             return _MISSING
         value = value[part]
     return value
-
-
-def _with_keys(parts: Sequence[HistoryPart], spec: SampleSpec) -> list[bytes]:
-    """The lines in which all keys are found as texts; those of every row are not looked for."""
-    own = [_mark(key) for key in spec.keys if not key.startswith("_")]
-    marks = [mark for mark in own if mark is not None]
-    found: list[bytes] = []
-    for part in parts:
-        lines = part.of_steps(spec.steps)
-        for mark in marks:
-            # Mostly each line has it, once: counting is several times as fast as looking.
-            if part.data.count(mark) != len(lines):
-                lines = [line for line in lines if mark in line]
-        found += lines
-    return found
 
 
 def strict(value: Any) -> Any:

@@ -8,6 +8,7 @@ so that a run that reports every 15 seconds for a week has hundreds of them, not
 import asyncio
 import json
 import secrets
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -83,7 +84,7 @@ class RunStreamStore:
         self, run_id: str, steps: range, stream: Stream = "history"
     ) -> AsyncIterator["HistoryPart"]:
         """The parts of a run's history, or of its system metrics, that have rows of these steps."""
-        index = segments(await self._rows.chunks(run_id, stream))
+        index = segments(await self._rows.chunks_of_steps(run_id, stream, steps))
         wanted = [
             segment
             for segment in index
@@ -109,17 +110,17 @@ class RunStreamStore:
         """Each segment with the bytes of its chunk; neighbours of one object are read at once."""
         for group in _neighbours(wanted):
             first, last = group[0].chunk, group[-1].chunk
-            whole = first.data
+            whole: bytes | memoryview | None = first.data
             if whole is None:
                 with storage_errors(f"Reading a stream of run {run_id}"):
                     stop = last.position + last.size
                     found = await self._store.get_range_async(
                         f"{_FOLDER}/{run_id}/{first.object}", start=first.position, end=stop
                     )
-                whole = bytes(found)
+                whole = memoryview(found)
             for segment in group:
                 start = segment.chunk.position - first.position
-                yield segment, whole[start : start + segment.chunk.size]
+                yield segment, bytes(whole[start : start + segment.chunk.size])
 
     async def _put(
         self, run_id: str, stream: Stream, parts: Sequence[ChunkRecord]
@@ -156,13 +157,34 @@ class HistoryPart:
     #: The bytes of the chunk.
     data: bytes
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all lines of the chunk count."""
+        chunk, segment = self.segment.chunk, self.segment
+        return (chunk.first_line, chunk.end_line) == (segment.first_line, segment.end_line)
+
+    def is_within(self, steps: range) -> bool:
+        """Whether all rows are of these steps."""
+        chunk = self.segment.chunk
+        return steps.start <= chunk.min_step and chunk.max_step < steps.stop
+
     def of_steps(self, steps: range) -> Sequence[bytes]:
-        """The rows of these steps; rows are decoded only where others may be among them."""
-        chunk, lines = self.segment.chunk, self.segment.lines(self.data)
-        if steps.start <= chunk.min_step and chunk.max_step < steps.stop:
+        """The rows of these steps.
+
+        Of a part with others, too, a few rows are decoded where steps rise, else all of them.
+        """
+        lines, first = self.segment.lines(self.data), self.segment.first_line
+        if self.is_within(steps):
             return lines
-        numbered = enumerate(lines, self.segment.first_line)
-        return [line for number, line in numbered if step_of(json.loads(line), number) in steps]
+
+        def step(index: int) -> int:
+            return step_of(json.loads(lines[index]), first + index)
+
+        numbers = range(len(lines))
+        if not self.segment.chunk.rising:
+            return [lines[index] for index in numbers if step(index) in steps]
+        start = bisect_left(numbers, steps.start, key=step)
+        return lines[start : bisect_left(numbers, steps.stop, lo=start, key=step)]
 
 
 def _neighbours(wanted: Sequence[Segment]) -> Iterator[list[Segment]]:
@@ -213,6 +235,7 @@ def merge(small: Sequence[ChunkRecord]) -> list[ChunkRecord]:
             segment.end_line,
             chunk.min_step,
             chunk.max_step,
+            chunk.rising,
             len(data),
             data,
             version=version,
@@ -224,6 +247,7 @@ def merge(small: Sequence[ChunkRecord]) -> list[ChunkRecord]:
                 part.end_line,
                 min(last.min_step, part.min_step),
                 max(last.max_step, part.max_step),
+                last.rising and part.rising and last.max_step < part.min_step,
                 last.size + part.size,
                 (last.data or b"") + data,
                 version=version,

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Final
 
+import graphql
 from aiohttp import web
-from graphql import GraphQLError, GraphQLSchema, execute
+from graphql import GraphQLError, GraphQLList, GraphQLSchema, execute
 
 from agent.control.app_keys import (
     CONFIG,
@@ -24,7 +25,7 @@ from agent.control.app_keys import (
 )
 from agent.control.bodies import read_json
 from agent.control.files.signed_urls import SignedUrls
-from agent.control.graphql.context import Context
+from agent.control.graphql.context import Context, Rows
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.middleware.errors import log_and_mask
 from agent.model.errors import InvalidInputError, LaunchError
@@ -64,6 +65,26 @@ class GraphQLRequest:
         return cls(query, variables, name)
 
 
+class _RowExecutor(graphql.Executor[Any]):
+    """Takes lists of rows as they are: completing each row alone costs more than reading it."""
+
+    def complete_list_value(
+        self,
+        return_type: GraphQLList[Any],
+        field_details_list: Any,
+        info: Any,
+        path: Any,
+        result: Any,
+        position_context: Any,
+    ) -> Any:
+        """The list itself, or what the library makes of it."""
+        if isinstance(result, Rows):
+            return result
+        return super().complete_list_value(
+            return_type, field_details_list, info, path, result, position_context
+        )
+
+
 class Executor:
     """Executes requests against the schema."""
 
@@ -87,6 +108,7 @@ class Executor:
             context_value=context,
             variable_values=variables,
             operation_name=request.operation_name,
+            executor_class=_RowExecutor,
         )
         result = await executing if isawaitable(executing) else executing
         errors = [formatted(error) for error in (result.errors or ())[:_MAX_ERRORS]]

@@ -13,7 +13,7 @@ from agent.control.files.run_history import (
     sampled_values,
     step_range,
 )
-from agent.control.graphql.context import Info, constant, context_of, nested
+from agent.control.graphql.context import Info, Rows, constant, context_of, nested
 from agent.control.services.console_lines import ConsoleLine
 from agent.control.services.history_keys import wandb_keys
 from agent.control.services.paging import cursor
@@ -86,17 +86,18 @@ async def _history(
     min_step: int | None = None,
     max_step: int | None = None,
     samples: int | None = None,
-) -> list[str]:
+) -> Rows:
     """All rows of some steps; of a whole history, a sample."""
     store = nested(info).run_streams
     if min_step is not None or max_step is not None:
-        return await rows_of_steps(store, run.id, step_range(min_step, max_step))
-    return await sampled_rows(store, run.id, "history", _samples(samples))
+        return Rows(await rows_of_steps(store, run.id, step_range(min_step, max_step)))
+    return Rows(await sampled_rows(store, run.id, "history", _samples(samples)))
 
 
 @RUN_HISTORY.field("events")
-async def _events(run: RunRecord, info: Info, *, samples: int | None = None) -> list[str]:
-    return await sampled_rows(nested(info).run_streams, run.id, "events", _samples(samples))
+async def _events(run: RunRecord, info: Info, *, samples: int | None = None) -> Rows:
+    store = nested(info).run_streams
+    return Rows(await sampled_rows(store, run.id, "events", _samples(samples)))
 
 
 def _samples(wanted: int | None) -> int:

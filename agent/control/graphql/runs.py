@@ -171,6 +171,13 @@ async def _alerts(run: RunRecord, info: Info) -> Sequence[RunAlert]:
     return await nested(info).plane.run_streams.alerts(run.id)
 
 
+@_RUN.field("jobProblem")
+async def _job_problem(run: RunRecord, info: Info) -> str | None:
+    context = nested(info)
+    found = await context.plane.run_jobs.of_run(context.principal, run)
+    return None if found is None else found.problem
+
+
 @_RUN.field("project")
 async def _project(run: RunRecord, info: Info) -> ProjectRecord | None:
     context = nested(info)

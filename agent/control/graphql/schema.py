@@ -34,6 +34,7 @@ from agent.control.graphql import (
     projects,
     queues,
     runs,
+    sweeps,
     wandb,
 )
 from agent.control.graphql.context import Context, Info, RootResolver, RootResolvers, context_of
@@ -42,6 +43,7 @@ from agent.control.store.accounts import EntityRecord
 from agent.control.store.collections import CollectionRecord
 from agent.control.store.projects import ProjectRecord
 from agent.control.store.runs import RunRecord
+from agent.control.store.sweeps import SweepRecord
 from agent.model.errors import NotFoundError, PermissionDeniedError
 
 #: Each has resolvers of root fields in `QUERIES` and `MUTATIONS`, and of other types in `TYPES`.
@@ -53,6 +55,7 @@ _MODULES: Final = (
     agents,
     leases,
     runs,
+    sweeps,
     wandb,
     artifacts,
     artifact_uploads,
@@ -152,7 +155,10 @@ class ObjectPlace:
                 return policy.sees_entity_or_project(principal, name)
             case ProjectRecord(entity=entity, name=name):
                 return policy.sees_entity_or_project(principal, entity, name)
-            case RunRecord(entity=entity, project=project):
+            case (
+                RunRecord(entity=entity, project=project)
+                | SweepRecord(entity=entity, project=project)
+            ):
                 return policy.reads_project(principal, entity, project)
             case CollectionRecord() if self.action is Action.READ_PROJECT:
                 where = (place.entity, place.project, place.name)

@@ -55,6 +55,7 @@ _EXACT: Final = {
     # URLs that W&B's clients print, and `launch` for the jobs of a project.
     "/{entity}/{project}": RouteAccess.PAGE,
     "/{entity}/{project}/jobs": RouteAccess.PAGE,
+    "/{entity}/{project}/sweeps/{sweep}": RouteAccess.PAGE,
     "/{entity}/{project}/runs/{run}": RouteAccess.PAGE,
     "/{entity}/{project}/runs/{run}/{tab}": RouteAccess.PAGE,
     "/launch/sign-in-links": RouteAccess.KEY,

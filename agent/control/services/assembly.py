@@ -31,6 +31,7 @@ from agent.control.services.runs import Runs
 from agent.control.services.schema_checks import Checker
 from agent.control.services.stored_bytes import StoredBytes
 from agent.control.services.submitted_keys import encrypt_again
+from agent.control.services.sweeps import Sweeps
 from agent.control.services.wandb_protocol import WandbProtocol
 from agent.control.store import accounts
 from agent.control.store.ids import new_id
@@ -62,6 +63,7 @@ class Services:
     run_streams: RunStreams
     run_jobs: RunJobs
     run_files: RunFiles
+    sweeps: Sweeps
     artifacts: Artifacts
     uploads: ArtifactUploads
     contents: Contents
@@ -157,6 +159,7 @@ def assemble(context: ServiceContext) -> Services:
         run_streams=RunStreams(context),
         run_jobs=RunJobs(context),
         run_files=RunFiles(context),
+        sweeps=Sweeps(context),
         artifacts=Artifacts(context),
         uploads=ArtifactUploads(context),
         contents=Contents(context),

@@ -146,6 +146,13 @@ class RunStreams(Service):
         """The index of a stream, by first line, with the bytes of small chunks."""
         return run_streams.chunks(tx, run_id, stream, first, end)
 
+    @read
+    def chunks_of_steps(
+        self, tx: Tx, run_id: str, stream: Stream, steps: range
+    ) -> Sequence[ChunkRecord]:
+        """As `chunks`, of the lines among which those of some steps are."""
+        return run_streams.chunks_of_steps(tx, run_id, stream, steps)
+
     @write
     def merge(
         self,

@@ -40,7 +40,7 @@ STATES: Final = (
 #: Final states, each with the exit code that it stands for.
 _EXIT_CODES: Final = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
 #: States of a run whose process is alive, or expected.
-_ALIVE_OR_EXPECTED: Final = {"pending", "running", "preempting"}
+ALIVE_OR_EXPECTED: Final = {"pending", "running", "preempting"}
 #: States in which a process says that it has ended, with everything uploaded.
 _SAID_BY_PROCESS: Final = frozenset({"finished", "failed"})
 #: What a user may set the state of a run to, and of which states.
@@ -114,7 +114,7 @@ class Runs(Service):
         if found is not None:
             return self._begin(tx, found, change), False
         projects.ensure(tx, entity, checked_project(project))
-        made = _insert(tx, principal, entity, project, name or new_run_name())
+        made = insert_run(tx, principal, entity, project, name or new_run_name())
         return self._begin(tx, made, change), True
 
     @read
@@ -252,7 +252,7 @@ class Runs(Service):
     def _begin(self, tx: Tx, run: RunRecord, change: RunChange) -> RunRecord:
         """A process writes to the run by its name: it is alive, or was begun again."""
         if change.state is None:
-            again = run.state not in _ALIVE_OR_EXPECTED
+            again = run.state not in ALIVE_OR_EXPECTED
             change = replace(change, state="running")
             if again and not _stop_of_item(tx, run):
                 runs.change(tx, run.id, {"stopped": False})
@@ -336,7 +336,7 @@ def _user_of(principal: Principal, item: AnyRow | None) -> str | None:
     return principal.name if principal.user_id else None
 
 
-def _insert(tx: Tx, principal: Principal, entity: str, project: str, name: str) -> RunRecord:
+def insert_run(tx: Tx, principal: Principal, entity: str, project: str, name: str) -> RunRecord:
     """A new run, tied to the item that launched it."""
     if not _NAME.fullmatch(name):
         raise InvalidInputError(

@@ -117,9 +117,9 @@ def chunked(lines: StreamLines) -> list[ChunkRecord]:
         data = b"\n".join(lines.lines[start:stop]) + b"\n"
         steps = lines.steps[start:stop]
         first = lines.first_line + start
-        found.append(
-            ChunkRecord(first, first + stop - start, min(steps), max(steps), len(data), data)
-        )
+        rising = all(a < b for a, b in pairwise(steps))
+        end = first + stop - start
+        found.append(ChunkRecord(first, end, min(steps), max(steps), rising, len(data), data))
         start = stop
     return found
 

@@ -35,6 +35,7 @@ class ChunkRecord:
     end_line: int
     min_step: int
     max_step: int
+    rising: bool
     size: int
     data: bytes | None = None
     object: str | None = None
@@ -88,6 +89,18 @@ def chunks(
         query = query.where(run_chunks.c.first_line < end)
     rows = tx.all(query.order_by(run_chunks.c.first_line, run_chunks.c.version))
     return [ChunkRecord(*tuple(row)) for row in rows]
+
+
+def chunks_of_steps(tx: Tx, run_id: str, stream: Stream, steps: range) -> Sequence[ChunkRecord]:
+    """As `chunks`, of those lines between which the chunks with some of these steps lie."""
+    query = select(func.min(run_chunks.c.first_line), func.max(run_chunks.c.end_line)).where(
+        run_chunks.c.run_id == run_id,
+        run_chunks.c.stream == stream,
+        run_chunks.c.max_step >= steps.start,
+        run_chunks.c.min_step < steps.stop,
+    )
+    first, end = tx.require(query)
+    return () if end is None else chunks(tx, run_id, stream, first, end)
 
 
 def remove_chunks(tx: Tx, run_id: str, stream: Stream, gone: Iterable[ChunkRecord]) -> None:

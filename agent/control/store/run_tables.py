@@ -1,5 +1,7 @@
 """Tables of what runs report: append-only streams, with the index of their chunks, and alerts.
 
+And of sweeps, which give runs their parameters.
+
 A stream maps line numbers to lines. A chunk has consecutive lines, each ended by a newline. The
 bytes of small chunks are in their row; larger ones are a part of an object in the object store,
 which is written before its row.
@@ -9,6 +11,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -17,12 +20,13 @@ from sqlalchemy import (
     LargeBinary,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 from agent.control.store.artifact_tables import metadata
-from agent.control.store.tables import JsonText, PlainText, Serial
+from agent.control.store.tables import JsonText, PlainText, Serial, entity_column
 
-__all__ = ["metadata", "run_alerts", "run_chunks", "run_streams"]
+__all__ = ["metadata", "run_alerts", "run_chunks", "run_streams", "sweep_agents", "sweeps"]
 
 _RUN: Final = "runs.id"
 
@@ -60,12 +64,15 @@ run_chunks: Final = Table(
     #: Lowest and highest `_step`; of a line without one, its number.
     Column("min_step", BigInteger, nullable=False),
     Column("max_step", BigInteger, nullable=False),
+    #: Whether the step of each line is higher than that of the one before.
+    Column("rising", Boolean, nullable=False),
     #: Bytes.
     Column("size", Integer, nullable=False),
     #: The bytes, or the object that has them from `position` on.
     Column("data", LargeBinary),
     Column("object", Text),
     Column("position", BigInteger, nullable=False),
+    Index("ix_run_chunks_steps", "run_id", "stream", "max_step", "min_step"),
 )
 
 run_alerts: Final = Table(
@@ -79,4 +86,39 @@ run_alerts: Final = Table(
     Column("severity", Text, nullable=False),
     Column("sent_at", Double, nullable=False),
     Index("ix_run_alerts_run_id_title", "run_id", "title"),
+)
+
+sweeps: Final = Table(
+    "sweeps",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    entity_column(),
+    Column("project", PlainText, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("display_name", PlainText),
+    Column("description", PlainText),
+    #: YAML as its user wrote it, and the same decoded.
+    Column("config_text", PlainText, nullable=False),
+    Column("config", JsonText, nullable=False),
+    Column("state", Text, nullable=False),
+    #: Combinations of the grid, and how many of them were given to agents.
+    Column("combinations", Integer, nullable=False),
+    Column("given", Integer, nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("updated_at", Double, nullable=False),
+    UniqueConstraint("entity", "project", "name"),
+)
+
+sweep_agents: Final = Table(
+    "sweep_agents",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("sweep_id", Text, ForeignKey("sweeps.id", ondelete="CASCADE"), nullable=False),
+    Column("host", PlainText, nullable=False),
+    #: The run that it was given last, and how often until it was heard to have it.
+    Column("run_name", PlainText),
+    Column("offers", Integer, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    Index(None, "sweep_id"),
 )

@@ -205,6 +205,11 @@ def count(tx: Tx, entity: str, project: str, filters: Any) -> int:
     return int(tx.run(select(func.count()).select_from(runs).where(*where)).scalar_one())
 
 
+def simple_value(document: Json, path: str) -> Any:
+    """A number, text or truth value of a summary by its dotted path; `None` without one."""
+    return dict(_simple(document)).get(path)
+
+
 def _config(config: Json) -> Json:
     """W&B's config without its `{"value": …}` around each value, and without `_wandb`."""
     return {

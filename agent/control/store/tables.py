@@ -530,6 +530,14 @@ Index(
     sqlite_where=text(ALIVE_ONLY),
     postgresql_where=text(ALIVE_ONLY),
 )
+Index(
+    "ix_runs_sweep",
+    runs.c.entity,
+    runs.c.project,
+    runs.c.sweep,
+    sqlite_where=text("sweep IS NOT NULL"),
+    postgresql_where=text("sweep IS NOT NULL"),
+)
 
 run_files: Final = Table(
     "run_files",

@@ -1,6 +1,6 @@
 """The page of a project: its runs in a table, and charts that compare chosen ones."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final
@@ -54,8 +54,15 @@ class Heading:
     order: str
 
 
+async def wandb_sweep(request: web.Request) -> web.StreamResponse:
+    """Redirect from the URL that W&B's clients print for a sweep to its runs."""
+    names = request.match_info
+    query = urlencode({"sweep": names["sweep"]})
+    raise web.HTTPSeeOther(f"{project_url(names['entity'], names['project'])}?{query}")
+
+
 async def project(request: web.Request) -> web.StreamResponse:
-    """A project; `find`, `state`, `order`, `group`, `column`, `run` and `after` choose."""
+    """A project; `find`, `state`, `sweep`, `order`, `group`, `column`, `run` and `after` choose."""
     plane, principal, query = request.app[PLANE], principal_of(request), request.query
     place = request.match_info["entity"], request.match_info["project"]
     if await plane.projects.get(principal, *place) is None:
@@ -65,7 +72,7 @@ async def project(request: web.Request) -> web.StreamResponse:
     found = await plane.runs.list(
         principal,
         *place,
-        filters=filters(query.get("find", "").strip(), query.get("state", "")),
+        filters=filters(query),
         order=_stored(order),
         after=query.get("after"),
         first=_PAGE,
@@ -104,14 +111,13 @@ async def project(request: web.Request) -> web.StreamResponse:
     )
 
 
-def filters(find: str, state: str) -> Json:
-    """A filter document for runs with a text in name or id, and in a state."""
+def filters(query: Mapping[str, str]) -> Json:
+    """A filter document for runs with a text in name or id, in a state, of a sweep."""
     names = ("display_name", "name")
-    conditions: list[Json] = []
+    conditions: list[Json] = [{key: query[key]} for key in ("state", "sweep") if query.get(key)]
+    find = query.get("find", "").strip()
     if find:
         conditions.append({"$or": [{name: {"$contains": find}} for name in names]})
-    if state:
-        conditions.append({"state": state})
     return {"$and": conditions}
 
 

@@ -14,7 +14,7 @@ from agent.control.app_keys import CONFIG, PLANE, RUN_FILES, RUN_STREAMS, princi
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.signed_urls import SignedUrls
 from agent.control.services.history_keys import flattened
-from agent.control.services.runs import storage_id
+from agent.control.services.runs import ALIVE_OR_EXPECTED, storage_id
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.run_streams import StreamRecord
@@ -39,8 +39,6 @@ TABS: Final = {
 }
 #: Ends of path that W&B uses for what is on another tab here.
 _OTHER_WORDS: Final = {"code": "artifacts", "console": "logs", "model": "overview"}
-#: States of a run that can be asked to stop.
-_BEGUN: Final = frozenset({"pending", "running", "preempting"})
 #: Values of a config or summary, and characters of one value, that a page shows.
 _MAX_VALUES: Final = 1_000
 _MAX_TEXT: Final = 2_000
@@ -106,7 +104,7 @@ async def file(request: web.Request) -> web.StreamResponse:
 
 def may_stop(principal: Principal, record: RunRecord) -> bool:
     """Whether to offer stopping; the service decides."""
-    running = record.state in _BEGUN and not record.stopped
+    running = record.state in ALIVE_OR_EXPECTED and not record.stopped
     return running and Policy().allows(principal, record.entity, Action.WRITE_RUNS)
 
 
@@ -166,6 +164,7 @@ async def _overview(request: web.Request, record: RunRecord) -> dict[str, Any]:
     summary, more_summary = values_of(record.summary)
     return {
         "facts": list(_facts(record, metadata)),
+        "no_job": await _why_no_job(request, record),
         "config": config,
         "more_config": more_config,
         "summary": summary,
@@ -244,6 +243,12 @@ async def _artifacts(request: web.Request, record: RunRecord) -> dict[str, Any]:
         "used": await artifacts.inputs_of(principal, record),
         "code": [(one, await artifact_files(request, one)) for one in code[-1:]],
     }
+
+
+async def _why_no_job(request: web.Request, record: RunRecord) -> str | None:
+    """Why no job was made of a run that has ended."""
+    found = await request.app[PLANE].run_jobs.of_run(principal_of(request), record)
+    return None if found is None else found.problem
 
 
 async def _item_of(request: web.Request, record: RunRecord) -> ItemRecord | None:

@@ -1,6 +1,7 @@
 """A TCP proxy that misbehaves on request: cut, refuse, swallow replies."""
 
 import asyncio
+import ssl
 from contextlib import suppress
 from typing import Final, Self
 
@@ -10,9 +11,16 @@ _METHODS: Final = (b"GET ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ")
 class Proxy:
     """Forwards bytes to `target`; the attributes may be changed at any time."""
 
-    def __init__(self, target: tuple[str, int], host: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        target: tuple[str, int],
+        host: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.target = target
         self._host = host
+        #: How clients are spoken to; the target is always spoken to in the clear.
+        self._tls = tls
         #: New connections are closed at once.
         self.refusing = False
         self.refused = 0
@@ -38,7 +46,7 @@ class Proxy:
         return host, port
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, self._host, 0)
+        self._server = await asyncio.start_server(self._serve, self._host, 0, ssl=self._tls)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -97,7 +97,9 @@ def _written(writes: list[tuple[int, int]]) -> tuple[dict[int, bytes], list[Chun
         expected |= dict(enumerate(lines, first))
         data = b"".join(line + b"\n" for line in lines)
         end = first + count
-        stored.append(ChunkRecord(first, end, first, end - 1, len(data), data, version=version))
+        stored.append(
+            ChunkRecord(first, end, first, end - 1, True, len(data), data, version=version)
+        )
     return expected, sorted(stored, key=lambda chunk: (chunk.first_line, chunk.version))
 
 
@@ -128,7 +130,7 @@ def test_merged_chunks_have_the_same_lines(writes) -> None:
 
 def test_chunks_beside_a_large_one_with_the_same_lines_are_not_merged() -> None:
     def chunk(first: int, end: int, data: bytes | None) -> ChunkRecord:
-        return ChunkRecord(first, end, first, end, 10, data)
+        return ChunkRecord(first, end, first, end, True, 10, data)
 
     free, touching, large = chunk(0, 3, b""), chunk(5, 8, b""), chunk(7, 9, None)
     assert mergeable([free, touching, large]) == [free]
@@ -153,6 +155,6 @@ def test_keys_are_counted_by_type_with_dots_for_nested_ones() -> None:
 
 def test_only_lines_that_are_not_stored_are_counted() -> None:
     update = parse_update(_files("wandb-history.jsonl", 2, '{"a":1}', '{"a":2}', '{"b":3}'))
-    stored = [ChunkRecord(0, 3, 0, 2, 1), ChunkRecord(4, 9, 4, 8, 1)]
+    stored = [ChunkRecord(0, 3, 0, 2, True, 1), ChunkRecord(4, 9, 4, 8, True, 1)]
     assert list(only_new(update.streams[0], stored)) == ["a"]
     assert only_new(update.streams[0], stored)["a"]["last"] == 2

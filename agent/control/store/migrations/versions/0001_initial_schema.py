@@ -178,6 +178,7 @@ def upgrade() -> None:
     op.create_index('ix_runs_alive', 'runs', ['heartbeat_at'], unique=False, sqlite_where=sa.text("state IN ('preempting', 'running')"), postgresql_where=sa.text("state IN ('preempting', 'running')"))
     op.create_index('ix_runs_project_heartbeat', 'runs', ['entity', 'project', 'heartbeat_at'], unique=False)
     op.create_index('ix_runs_project_seq', 'runs', ['entity', 'project', 'seq'], unique=False)
+    op.create_index('ix_runs_sweep', 'runs', ['entity', 'project', 'sweep'], unique=False, sqlite_where=sa.text('sweep IS NOT NULL'), postgresql_where=sa.text('sweep IS NOT NULL'))
     op.create_table('run_streams',
     sa.Column('run_id', sa.Text(), nullable=False),
     sa.Column('stream', sa.Text(), nullable=False),
@@ -199,6 +200,7 @@ def upgrade() -> None:
     sa.Column('end_line', sa.BigInteger(), nullable=False),
     sa.Column('min_step', sa.BigInteger(), nullable=False),
     sa.Column('max_step', sa.BigInteger(), nullable=False),
+    sa.Column('rising', sa.Boolean(), nullable=False),
     sa.Column('size', sa.Integer(), nullable=False),
     sa.Column('data', sa.LargeBinary(), nullable=True),
     sa.Column('object', sa.Text(), nullable=True),
@@ -206,6 +208,7 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_chunks_run_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('run_id', 'stream', 'first_line', 'version', name=op.f('pk_run_chunks'))
     )
+    op.create_index('ix_run_chunks_steps', 'run_chunks', ['run_id', 'stream', 'max_step', 'min_step'], unique=False)
     op.create_table('run_alerts',
     sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
     sa.Column('run_id', sa.Text(), nullable=False),
@@ -217,6 +220,37 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('seq', name=op.f('pk_run_alerts'))
     )
     op.create_index('ix_run_alerts_run_id_title', 'run_alerts', ['run_id', 'title'], unique=False)
+    op.create_table('sweeps',
+    sa.Column('seq', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
+    sa.Column('id', sa.Text(), nullable=False),
+    sa.Column('entity', sa.Text(), nullable=False),
+    sa.Column('project', sa.Text(), nullable=False),
+    sa.Column('name', sa.Text(), nullable=False),
+    sa.Column('display_name', sa.Text(), nullable=True),
+    sa.Column('description', sa.Text(), nullable=True),
+    sa.Column('config_text', sa.Text(), nullable=False),
+    sa.Column('config', sa.Text(), nullable=False),
+    sa.Column('state', sa.Text(), nullable=False),
+    sa.Column('combinations', sa.Integer(), nullable=False),
+    sa.Column('given', sa.Integer(), nullable=False),
+    sa.Column('created_at', sa.Double(), nullable=False),
+    sa.Column('updated_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_sweeps_entity')),
+    sa.PrimaryKeyConstraint('seq', name=op.f('pk_sweeps')),
+    sa.UniqueConstraint('entity', 'project', 'name', name=op.f('uq_sweeps_entity_project_name')),
+    sa.UniqueConstraint('id', name=op.f('uq_sweeps_id'))
+    )
+    op.create_table('sweep_agents',
+    sa.Column('id', sa.Text(), nullable=False),
+    sa.Column('sweep_id', sa.Text(), nullable=False),
+    sa.Column('host', sa.Text(), nullable=False),
+    sa.Column('run_name', sa.Text(), nullable=True),
+    sa.Column('offers', sa.Integer(), nullable=False),
+    sa.Column('heartbeat_at', sa.Double(), nullable=False),
+    sa.ForeignKeyConstraint(['sweep_id'], ['sweeps.id'], name=op.f('fk_sweep_agents_sweep_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('id', name=op.f('pk_sweep_agents'))
+    )
+    op.create_index(op.f('ix_sweep_agents_sweep_id'), 'sweep_agents', ['sweep_id'], unique=False)
     op.create_table('users',
     sa.Column('id', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
