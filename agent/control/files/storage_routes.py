@@ -7,7 +7,7 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, principal_of
+from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, base_url, principal_of
 from agent.control.bodies import framed, pieces
 from agent.control.files.contents import SmallContent
 from agent.control.files.signed_urls import SignedUrls, Verb
@@ -115,9 +115,13 @@ async def get_run_file(request: web.Request) -> web.StreamResponse:
     return await _respond(request, *found, partial(files.read_part, run, name))
 
 
-async def options(_request: web.Request) -> web.Response:
-    """Methods of a signed URL."""
-    return web.Response(status=204, headers={"Allow": _ALLOWED})
+async def options(request: web.Request) -> web.Response:
+    """Methods of a signed URL; `wandb verify` asks whether our own site may use them."""
+    headers = {"Allow": _ALLOWED}
+    if request.headers.get("Origin") == base_url(request):
+        headers["Access-Control-Allow-Origin"] = base_url(request)
+        headers["Access-Control-Allow-Methods"] = _ALLOWED
+    return web.Response(status=204, headers=headers)
 
 
 def _signed_content(request: web.Request, verb: Verb) -> tuple[str, str]:

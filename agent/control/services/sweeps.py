@@ -261,7 +261,7 @@ def _values(change: SweepChange) -> dict[str, Any]:
         "description": change.description,
         "state": change.state,
     }
-    given = {key: value for key, value in values.items() if value is not None}
+    given: dict[str, Any] = {key: one for key, one in values.items() if one is not None}
     if change.config is not None:
         given["config_text"] = change.config.text
         given["config"] = change.config.document

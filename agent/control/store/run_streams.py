@@ -93,14 +93,15 @@ def chunks(
 
 def chunks_of_steps(tx: Tx, run_id: str, stream: Stream, steps: range) -> Sequence[ChunkRecord]:
     """As `chunks`, of those lines between which the chunks with some of these steps lie."""
-    query = select(func.min(run_chunks.c.first_line), func.max(run_chunks.c.end_line)).where(
+    first, end = func.min(run_chunks.c.first_line), func.max(run_chunks.c.end_line)
+    query = select(first.label("first"), end.label("end")).where(
         run_chunks.c.run_id == run_id,
         run_chunks.c.stream == stream,
         run_chunks.c.max_step >= steps.start,
         run_chunks.c.min_step < steps.stop,
     )
-    first, end = tx.require(query)
-    return () if end is None else chunks(tx, run_id, stream, first, end)
+    found = tx.require(query)
+    return () if found.end is None else chunks(tx, run_id, stream, found.first, found.end)
 
 
 def remove_chunks(tx: Tx, run_id: str, stream: Stream, gone: Iterable[ChunkRecord]) -> None:

@@ -1,11 +1,21 @@
 """Streams of runs on both databases: lines by number, the state of the run, silent runs."""
 
 import json
+import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agent.control.files.run_history import (
+    SampleSpec,
+    even,
+    rows_of_steps,
+    sampled_rows,
+    sampled_series,
+    sampled_values,
+)
 from agent.control.files.run_streams import RunStreamStore
 from agent.control.files.storage import open_folder
 from agent.control.services.run_streams import RunName, Written
@@ -117,6 +127,52 @@ async def test_parts_of_a_history_are_found_by_step(process: Process) -> None:
     assert len(seen) < 30
     rows = [row for part in found for row in part.of_steps(range(500, 510))]
     assert [json.loads(row)["_step"] for row in rows] == [500]
+
+
+async def test_pages_and_samples_of_a_history_are_exact(process: Process) -> None:
+    """Whatever the lengths and steps of rows are, and however often they were replaced."""
+    chance = random.Random(7)
+    stored: dict[int, dict[str, Any]] = {}
+
+    async def send(first: int, steps: Iterable[int]) -> None:
+        rows = [
+            {"_step": step, "pad": "p" * chance.choice((0, 9, 9, 9, 4000)), "loss": step / 2}
+            for step in steps
+        ]
+        for row in rows[:: chance.choice((1, 50))]:
+            row["rare"] = row["_step"]
+        stored.update(enumerate(rows, first))
+        await process.send({HISTORY: (first, [json.dumps(row) for row in rows])})
+
+    await send(0, range(0, 4000, 2))
+    await send(2000, range(4000, 5000))
+    await send(1500, chance.sample(range(3000, 4000), 700))
+    await send(2900, [7, 7, 9000])
+    rows = [stored[number] for number in sorted(stored)]
+    run = await process.run()
+    for first, end in (
+        (0, 100),
+        (2999, 3500),
+        (3000, 9001),
+        (7, 8),
+        (9000, 9001),
+        (10_000, 11_000),
+    ):
+        found = await rows_of_steps(process.store, run.id, range(first, end))
+        assert [json.loads(row) for row in found] == [
+            row for row in rows if first <= row["_step"] < end
+        ]
+    for keys, samples in ((["loss"], 10), (["loss"], 2990), (["rare", "loss"], 40)):
+        having = [row for row in rows if all(key in row for key in keys)]
+        spec = SampleSpec.parse({"keys": keys, "samples": samples})
+        values = await sampled_values(process.store, run.id, spec)
+        assert values == [
+            {key: having[index][key] for key in keys} for index in even(len(having), samples)
+        ]
+    series = await sampled_series(process.store, run.id, "history", ["loss", "rare"], 100)
+    assert series["loss"].values == [rows[index]["loss"] for index in even(len(rows), 100)]
+    texts = await sampled_rows(process.store, run.id, "history", 33)
+    assert [json.loads(text) for text in texts] == [rows[index] for index in even(len(rows), 33)]
 
 
 async def test_summary_and_end(process: Process) -> None:

@@ -171,6 +171,13 @@ async def test_an_address_is_good_for_one_thing_and_a_while(wire, change):
         assert answer.status == 403
     async with wire.http.get(url) as answer:
         assert answer.status == 403
+    for origin in ("https://elsewhere.example", "null", None):
+        headers = {} if origin is None else {"Origin": origin}
+        async with wire.http.options(url, headers=headers) as answer:
+            assert "Access-Control-Allow-Origin" not in answer.headers
+    own = str(answer.url.origin())
+    async with wire.http.options(url, headers={"Origin": own}) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] == own
     async with wire.http.options(url) as answer:
         assert answer.status == 204
 
