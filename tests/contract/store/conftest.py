@@ -7,11 +7,9 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from sqlalchemy import text
 
 from agent.config.control import ControlConfig
-from agent.control.store.tables import metadata
-from tests.contract.store.world import World, open_world
+from tests.contract.store.world import World, open_world, remove_all_rows
 from tests.infrastructure import state
 
 BOTH = [
@@ -67,5 +65,4 @@ async def world(store_config: ControlConfig) -> AsyncIterator[World]:
     async with open_world(store_config) as world:
         yield world
         if store_config.database_url is not None:
-            tables = ", ".join(table.name for table in metadata.sorted_tables)
-            await world.plane.database.write(lambda tx: tx.run(text(f"TRUNCATE {tables}")))
+            await world.plane.database.write(remove_all_rows)

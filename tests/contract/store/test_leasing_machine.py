@@ -3,11 +3,10 @@
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
-from sqlalchemy import text
 
 from agent.config.control import ControlConfig
-from agent.control.store.tables import metadata
 from tests.contract.store.leasing_machine import Campaign
+from tests.contract.store.world import remove_all_rows
 
 EXAMPLES, STEPS = 30, 60
 
@@ -27,11 +26,8 @@ def _run(config: ControlConfig, examples: int, *, same: bool) -> None:
                 suppress_health_check=list(HealthCheck),
             ),
         )
-        tables = ", ".join(table.name for table in metadata.sorted_tables)
         if config.database_url is not None:
-            machine.runner.run(
-                machine.world.plane.database.write(lambda tx: tx.run(text(f"TRUNCATE {tables}")))
-            )
+            machine.runner.run(machine.world.plane.database.write(remove_all_rows))
 
 
 def test_promises_hold_in_any_order_of_events(store_config: ControlConfig) -> None:

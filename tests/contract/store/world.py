@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import delete, text
 
 from agent.config.control import ControlConfig
 from agent.control.auth.policy import Principal
@@ -16,6 +16,8 @@ from agent.control.services.assembly import Services, open_services
 from agent.control.services.run_streams import RunName
 from agent.control.services.stream_update import StreamUpdate
 from agent.control.store.items import ClaimRecord, ItemRecord, Submission
+from agent.control.store.tables import metadata
+from agent.control.store.tx import Tx
 from agent.model.capacity import Capacity
 from agent.model.cause import Cause
 from agent.model.phase import Phase, may_follow
@@ -29,6 +31,8 @@ from agent.model.protocol import (
 
 IMAGE = {"docker": {"docker_image": "busybox"}}
 PLENTY = Capacity(slots=100)
+#: Rows of a table.
+_LARGE = 1_000
 _TIMES = {
     "items": ("lease_expires_at", "lost_contact_at", "finished_at", "not_before"),
     "attempts": ("finished_at",),
@@ -251,6 +255,17 @@ class World:
             ]
             assert len(permits) <= 1
         return path
+
+
+def remove_all_rows(tx: Tx) -> None:
+    """Leave an empty database to the next test.
+
+    `TRUNCATE` makes the files of each table and index anew, a hundred times as slow. It is for
+    tables that were large, whose size the planner would go on to see.
+    """
+    for table in reversed(metadata.sorted_tables):
+        if tx.changed(delete(table)) > _LARGE:
+            tx.run(text(f"TRUNCATE {table.name} CASCADE"))
 
 
 @asynccontextmanager
