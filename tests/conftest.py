@@ -10,7 +10,7 @@ import coverage
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.infrastructure import engine, state
+from tests.infrastructure import buildkit, engine, state
 
 #: marker -> how to bring the service up
 SERVICES = {
@@ -77,6 +77,14 @@ def cluster_image(docker_engine: state.DockerFacts, registries: state.RegistryFa
     name = f"{registries.address}/tests/shell:1"
     engine.docker(docker_engine.host, "tag", docker_engine.shell_image, name)
     engine.docker(docker_engine.host, "push", "--quiet", name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def buildkit_image(docker_engine: state.DockerFacts, registries: state.RegistryFacts) -> str:
+    """BuildKit's daemon for pods, in the tests' registry."""
+    name = f"{registries.address}/tests/buildkit:1"
+    buildkit.push_image(docker_engine.host, name, docker_engine.shell_image)
     return name
 
 

@@ -8,9 +8,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ from agent.docker.images import EngineImages
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.redact import Redactor
+from agent.ports.build_daemon import BuildDaemon
 from agent.ports.log import LogSink
 from agent.ports.registry import Credentials
 from agent.system.child import Command, SilentError, Tail, run
@@ -135,6 +136,20 @@ async def find_buildkit(
     return CONTAINERD if await images.uses_containerd() else CLASSIC
 
 
+@asynccontextmanager
+async def connected(daemon: BuildDaemon, env: Mapping[str, str]) -> AsyncIterator[BuildKitService]:
+    """A daemon that lives for one build, as a builder of buildx until the end.
+
+    Raises:
+        UnavailableError: `BUILD_UNAVAILABLE`: it does not answer.
+    """
+    service = await _remote(daemon.address, daemon.certificates, env, daemon.server_name)
+    try:
+        yield replace(service, title=daemon.title)
+    finally:
+        await _run_buildx(("docker", "buildx", "rm", "--force", service.builder), env)
+
+
 @contextmanager
 def workspace(cache: Path, plan: Plan, policy: Mapping[str, Any]) -> Iterator[Workspace]:
     """A folder for one run, removed afterwards. Blocks."""
@@ -149,6 +164,14 @@ def workspace(cache: Path, plan: Plan, policy: Mapping[str, Any]) -> Iterator[Wo
         yield Workspace(folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def certificates_folder(cache: Path) -> Iterator[Path]:
+    """A folder for the certificates of one build, removed afterwards. Blocks."""
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as folder:
+        yield Path(folder)
 
 
 def _write_launch_context(folder: Path, plan: Plan) -> None:
@@ -318,12 +341,16 @@ def _variable(index: int) -> str:
 
 
 async def _remote(
-    address: str, certificates: Path | None, env: Mapping[str, str]
+    address: str,
+    certificates: Path | None,
+    env: Mapping[str, str],
+    server_name: str | None = None,
 ) -> BuildKitService:
     options: list[str] = []
     if certificates is not None:
         files = {"cacert": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
         pairs = [f"{key}={certificates / file}" for key, file in files.items()]
+        pairs += [f"servername={server_name}"] if server_name else []
         options = ["--driver-opt", ",".join(pairs)]
     # The name depends on the address: another address never meets an older builder.
     digest = hashlib.sha256(" ".join([address, *options]).encode()).hexdigest()[:12]

@@ -15,6 +15,8 @@ from agent.model.redact import Redactor
 _LINE: Final = re.compile(r"#(?P<step>\d+) (?P<text>.*)")
 _TIMED: Final = re.compile(r"\d+\.\d+ (?P<text>.*)")
 _NAME: Final = re.compile(r"\[.*?\] .+")
+#: A cache that cannot be read is reported, and the build goes on.
+_IMPORT: Final = "importing cache manifest from "
 _MAX_LINE_BYTES: Final = 4096
 _KEPT_LINES: Final = 60
 
@@ -26,9 +28,13 @@ _NO_ENGINE: Final = re.compile(
     re.IGNORECASE,
 )
 _NO_BUILDKIT: Final = re.compile(
-    r"code = unavailable|connection reset by peer|failed to list workers|closing transport",
+    r"code = unavailable|connection reset by peer|failed to list workers|closing transport"
+    # Its daemon shuts down: who cancels a build here ends buildx instead.
+    r"|failed to solve: canceled",
     re.IGNORECASE,
 )
+#: 128 and the number of SIGKILL: a step's own programs rarely end so.
+_KILLED: Final = re.compile(r"did not complete successfully: exit code: 137\b")
 #: The subject of messages about the agent's engine.
 ENGINE: Final = "The container engine"
 #: Step of buildx itself that fails when a configured `buildkitd` does not answer.
@@ -48,6 +54,8 @@ class BuildProgress:
     #: The step that failed, and BuildKit's message about it.
     failed: str | None = None
     error: str = ""
+    #: Steps that may fail without an effect on the build.
+    _harmless: set[str] = field(default_factory=set)
     _tails: dict[str, deque[str]] = field(default_factory=dict)
     _rest: deque[str] = field(default_factory=lambda: deque(maxlen=_KEPT_LINES))
     _partial: bytes = b""
@@ -87,7 +95,9 @@ class BuildProgress:
         timed = _TIMED.fullmatch(text)
         if timed is not None:
             self._tails.setdefault(step, deque(maxlen=_KEPT_LINES)).append(timed["text"])
-        elif text.startswith("ERROR: "):
+        elif text.startswith(_IMPORT):
+            self._harmless.add(step)
+        elif text.startswith("ERROR: ") and step not in self._harmless:
             self.failed, self.error = step, text.removeprefix("ERROR: ")
         elif _NAME.fullmatch(text):
             self.names.setdefault(step, text)
@@ -121,8 +131,19 @@ def build_error(title: str, plan: Plan, progress: BuildProgress, builder: str) -
     no_engine = _NO_ENGINE.search(messages)
     if no_engine or _NO_BUILDKIT.search(messages) or progress.failed_step == _WAITING:
         return unreachable(ENGINE if no_engine else builder, _last(progress))
+    return _error_of_step(title, plan, progress)
+
+
+def _error_of_step(title: str, plan: Plan, progress: BuildProgress) -> JobError:
     if progress.failed_step.startswith("[internal] load metadata for "):
         return _base_error(progress)
+    if "failed to push" in progress.error:
+        message = f"The image of {title} cannot be pushed ({_clean(progress.error)})."
+        return JobError(Cause.BUILD_PUSH, message)
+    if _KILLED.search(progress.error):
+        message = f"Building {title}: step {_clean(progress.failed_step)} was killed, most likely"
+        message += f" because memory was short.\n{last_lines(progress.failed_output)}"
+        return JobError(Cause.BUILD_OUT_OF_MEMORY, message.rstrip())
     if plan.shown_dockerfile is not None:
         return _dockerfile_error(plan.shown_dockerfile, progress)
     return _generated_error(title, plan, progress)

@@ -9,9 +9,9 @@ import hashlib
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,8 @@ from agent.builders.buildkit import (
     BuildRun,
     arguments,
     buildx_folder,
+    certificates_folder,
+    connected,
     docker_environment,
     find_buildkit,
     run_build,
@@ -53,6 +55,7 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, UnavailableError
 from agent.model.names import safe_image_name
 from agent.model.work import LABEL_BUILD_KEY, LABEL_KIND, Image
+from agent.ports.build_daemon import BuildDaemonsPort
 from agent.ports.builder import BuildPreview, BuildRequest
 from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
@@ -77,6 +80,7 @@ class DockerBuilder:
     `cache` is a folder for short-lived files. `registry` is needed where images are pushed
     (`builder.destination`), and `engine` unless a `buildkitd` pushes them (`builder.buildkit`).
     Unless jobs run on that engine (`runs_on_engine`), only what the registry has is an image.
+    `daemons` start a BuildKit for each build, in place of both.
     `verify` is asked for images that the job names, also if the engine has them.
     `urls` checks what requirements and Dockerfiles name. Engine and registry are
     closed by the caller.
@@ -99,13 +103,16 @@ class DockerBuilder:
         urls: UrlPort | None = None,
         verify: RegistryPort | None = None,
         runs_on_engine: bool = True,
+        daemons: BuildDaemonsPort | None = None,
     ) -> None:
         self._config = config
         self._images = None if engine is None else EngineImages(engine)
         self._runs_on = self._images if runs_on_engine else None
         self._host = None if engine is None else engine.address.given
         self._repository = _image_repository(config, registry)
-        self._resolver = _resolver(config, self._images, self._repository)
+        self._daemons = daemons
+        builds_alone = config.buildkit is not None or daemons is not None
+        self._resolver = _resolver(self._images, self._repository, builds_alone=builds_alone)
         self._cache = cache
         self._threads = threads
         self._environment = environment
@@ -172,7 +179,8 @@ class DockerBuilder:
     async def _platform(self) -> str:
         if self._images is not None:
             return str(await self._images.platform())
-        return (await self._find_buildkit()).platform or ""
+        # That of a build's own daemon is not known before the build.
+        return "" if self._daemons else (await self._find_buildkit()).platform or ""
 
     async def find(self, key: str) -> Image | None:
         """See `BuilderPort`: on the jobs' engine, else in the registry. Renews the last use."""
@@ -213,9 +221,9 @@ class DockerBuilder:
         """See `BuilderPort`."""
         plan = await self._plan(request)
         try:
-            buildkit = await self._find_buildkit()
-            await _announce(plan, request, buildkit, log)
-            image = await self._build(plan, request, key, buildkit, log)
+            async with self._opened_buildkit(log) as buildkit:
+                await _announce(plan, request, buildkit, log)
+                image = await self._build(plan, request, key, buildkit, log)
         except EngineError as error:
             raise _engine_failure(error) from None
         return replace(image, built_by=buildkit.title)
@@ -244,6 +252,19 @@ class DockerBuilder:
             )
         await write_line(log, f"built {tag} ({image.pinned_by} {image.reference})")
         return image
+
+    @asynccontextmanager
+    async def _opened_buildkit(self, log: LogSink) -> AsyncIterator[BuildKitService]:
+        """The BuildKit of one build."""
+        if self._daemons is None:
+            yield await self._find_buildkit()
+            return
+        env = docker_environment(self._host, self._cache, self._environment)
+        async with AsyncExitStack() as stack:
+            context = certificates_folder(self._cache)
+            folder = await in_thread(self._threads, lambda _: stack.enter_context(context))
+            daemon = await stack.enter_async_context(self._daemons.open(folder, log))
+            yield await stack.enter_async_context(connected(daemon, env))
 
     async def _find_buildkit(self) -> BuildKitService:
         """Found by the first build; errors are not cached."""
@@ -419,11 +440,11 @@ def _image_repository(
 
 
 def _resolver(
-    config: BuilderConfig, images: EngineImages | None, repository: ImageRepository | None
+    images: EngineImages | None, repository: ImageRepository | None, *, builds_alone: bool
 ) -> ReferenceResolver:
     if images is not None:
         return EngineResolver(images, None if repository is None else repository.registry)
-    if config.buildkit is None or repository is None:
+    if repository is None or not builds_alone:
         message = "Without a container engine, images need a buildkitd and a registry."
         raise ConfigError(message, hint="Set `builder.buildkit` and `builder.destination`.")
     return RegistryResolver(repository.registry)

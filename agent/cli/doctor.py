@@ -27,8 +27,8 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
 
     Versions with known holes, modes of files, addresses that jobs can reach, and what the
     configuration gives to jobs. On a Kubernetes cluster also the account's rights, and whether
-    nodes reach the registry: a pod that cannot start is created and removed. Nothing else is
-    changed. The exit code is 1 if there is a problem.
+    nodes reach the registry: a pod that cannot start is created and removed, and where pods build
+    images, one of those. Nothing else is changed. The exit code is 1 if there is a problem.
     """
     from agent.compose.cluster_checks import examine_cluster
     from agent.compose.doctor import HOLES_AS_OF, examine
@@ -40,7 +40,7 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
 
     async def look() -> "list[Finding]":
         found = await examine(loaded.config, choice, loaded.file, os.environ)
-        return found + await examine_cluster(loaded.config)
+        return found + await examine_cluster(loaded.config, os.environ)
 
     findings = asyncio.run(look())
     problems = sum(each.level == "problem" for each in findings)

@@ -16,6 +16,7 @@ import structlog
 from yarl import URL
 
 from agent import plugins
+from agent.compose.cluster_builder import build_pods, choose_cluster_builder
 from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
@@ -24,6 +25,7 @@ from agent.model import names
 from agent.model.errors import ConfigError, InvalidInputError
 from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
 from agent.pipeline.dependencies import Backend, Sources
+from agent.ports.build_daemon import BuildDaemonsPort
 from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 from agent.registries.destination import Destination, read_destination, read_registry
@@ -41,7 +43,6 @@ if TYPE_CHECKING:
     from agent.registries.oci import OciRegistry
     from agent.sources.address_policy import AddressPolicy
     from agent.sources.url_access import UrlAccess
-    from agent.system.job_users import JobUsers
 
 #: Seconds in which an engine must answer at startup.
 _DETECTION_TIMEOUT: Final = 10.0
@@ -97,18 +98,21 @@ async def detect_resources(config: AgentConfig, environment: Mapping[str, str]) 
     processes = config.runners.local_process.enabled
     if processes is True or (processes == "auto" and not found):
         found.append(PROCESSES)
-    if config.builder.type == "kaniko" and CONTAINERS not in found:
-        message = (
-            "`builder.type: kaniko` builds in a cluster, which this agent does not yet do, and "
-            "no container engine of this machine can build in its place."
-        )
-        hint = "Start the engine, or set `builder.type` to auto."
-        raise ConfigError(message, hint=hint)
+    if KUBERNETES not in found:
+        _refuse_builder_in_cluster(config.builder, has_engine=CONTAINERS in found)
     found += plugins.find(plugins.RUNNERS)
     if not found:
         message = "This agent has no runner, so it cannot run any job."
         raise ConfigError(message, hint="Set `enabled: auto` below `runners`.")
     return tuple(found)
+
+
+def _refuse_builder_in_cluster(config: BuilderConfig, *, has_engine: bool) -> None:
+    """W&B's files name kaniko on machines without a cluster, too: an engine builds there."""
+    if config.type == "kubernetes" or (config.type == "kaniko" and not has_engine):
+        message = f"`builder.type: {config.type}` builds in a cluster, and this agent has none."
+        hint = "Set `runners.kubernetes.enabled`, or `builder.type` to auto."
+        raise ConfigError(message, hint=hint)
 
 
 async def _has_container_engine(config: AgentConfig, environment: Mapping[str, str]) -> bool:
@@ -304,7 +308,7 @@ async def _cluster_backend(
         builder = image_builder(context, engine, settings, registry, runs_on_engine=False)
         dry_run = runner.dry_run
         return Backend(runner, builder, images, url, takes_manifest=True, dry_run=dry_run), ()
-    builder = await _cluster_builder(stack, context, settings, registry)
+    builder = await _cluster_builder(stack, context, registry)
     if CONTAINERS in context.resources:
         pruners: tuple[Pruner, ...] = ()  # those of the same engine's other backend
     else:
@@ -317,23 +321,27 @@ async def _cluster_backend(
 
 
 async def _cluster_builder(
-    stack: AsyncExitStack, context: BackendContext, config: BuilderConfig, registry: RegistryPort
+    stack: AsyncExitStack, context: BackendContext, registry: RegistryPort
 ) -> "DockerBuilder | NoBuilder":
-    """Images for nodes are pushed, by a `buildkitd` of its own or by this machine's engine."""
     from agent.builders.noop import NoBuilder
     from agent.docker.client import Engine
 
-    if config.destination is None and config.type != "noop":
-        reason = "`builder.destination` is not set, from which the cluster's nodes would pull"
-        return NoBuilder(config.type, reason)
-    if config.buildkit is not None:
-        return image_builder(context, None, config, registry, runs_on_engine=False)
+    config = builder_config(context.config, image_destination(context.config))
     host = context.config.runners.local_container.host
-    if config.type == "auto" and await engine_failure(host, context.environment) is not None:
-        reason = "no container engine answered at its start, and `builder.buildkit` is not set"
-        return NoBuilder(config.type, reason)
-    engine = await stack.enter_async_context(Engine(host, context.environment))
-    return image_builder(context, engine, config, registry, runs_on_engine=False)
+    failure = await engine_failure(host, context.environment) if config.type == "auto" else None
+    chosen = choose_cluster_builder(config, failure)
+    structlog.get_logger().info(
+        "images for the cluster", built_by=chosen.kind, because=chosen.because
+    )
+    engine, daemons = None, None
+    match chosen.kind:
+        case "nothing":
+            return NoBuilder(config.type, chosen.because)
+        case "pods":
+            daemons = await build_pods(stack, context.config.runners.kubernetes, config)
+        case "engine":
+            engine = await stack.enter_async_context(Engine(host, context.environment))
+    return image_builder(context, engine, config, registry, runs_on_engine=False, daemons=daemons)
 
 
 def _url_for_pods(context: BackendContext) -> str:
@@ -383,6 +391,7 @@ def image_builder(
     registry: RegistryPort,
     *,
     runs_on_engine: bool = True,
+    daemons: BuildDaemonsPort | None = None,
 ) -> "DockerBuilder | NoBuilder":
     """The builder of container images that `builder.type` selects."""
     from agent.builders.docker import DockerBuilder
@@ -390,7 +399,7 @@ def image_builder(
 
     match config.type:
         # W&B's configuration files name kaniko on machines without a cluster, too.
-        case "auto" | "docker" | "kaniko":
+        case "auto" | "docker" | "kubernetes" | "kaniko":
             return DockerBuilder(
                 config,
                 engine,
@@ -401,6 +410,7 @@ def image_builder(
                 urls=_url_access(context),
                 verify=registry if _pull(context) == "always-verify" else None,
                 runs_on_engine=runs_on_engine,
+                daemons=daemons,
             )
         case "noop" | "virtualenv":
             return NoBuilder(config.type)
@@ -441,14 +451,15 @@ def _process_backend(
 ) -> tuple[Backend, tuple[Pruner, ...]]:
     from agent.builders.noop import NoBuilder
     from agent.builders.virtualenv import VirtualenvBuilder
+    from agent.compose.process_users import job_users, open_to_users
     from agent.runners.process.runner import ProcessRunner
 
     config = context.config
     root = config.state_dir / "processes"
-    users = _job_users(context, root)
+    users = job_users(config, root, context.threads)
     if users is not None and control_plane_id:
         users.lock()
-        _open_to_users(context)
+        open_to_users(config.state_dir)
     settings, threads = config.runners.local_process, context.threads
     runner = ProcessRunner(root, control_plane_id, settings, threads, context.environment, users)
     environments = VirtualenvBuilder(
@@ -464,40 +475,6 @@ def _process_backend(
     builder: BuilderPort = NoBuilder("noop") if config.builder.type == "noop" else environments
     pruner = Pruner("environments", config.prune.environments, environments.prune)
     return Backend(runner, builder, None, context.url), (pruner,)
-
-
-def _job_users(context: BackendContext, root: Path) -> "JobUsers | None":
-    """The users that processes run as; `None`: they run as the agent's.
-
-    Raises:
-        ConfigError: there is no such user, or there are fewer uids than jobs at a time.
-    """
-    from agent.runners.process.folder import held_uids
-    from agent.system.job_users import JobUser, JobUsers
-
-    settings, jobs = context.config.runners.local_process, context.config.max_jobs
-    uids = settings.uid_range
-    if settings.user is None and not uids:
-        return None
-    if uids and not 0 < jobs <= len(uids):
-        shown = "any number of" if jobs < 0 else str(jobs)
-        message = (
-            f"`runners.local-process.user` has {len(uids)} uids, and `max_jobs` allows {shown} "
-            "jobs at a time, each of which needs one."
-        )
-        raise ConfigError(message, hint="Choose a longer range, or set `max_jobs` lower.")
-    single = None if uids or settings.user is None else JobUser.named(settings.user)
-    return JobUsers(single, uids, lambda: held_uids(root), context.threads)
-
-
-def _open_to_users(context: BackendContext) -> None:
-    """Let other users pass through the folders that lead to jobs, and close everything else."""
-    state = context.config.state_dir
-    for entry in state.iterdir():
-        entry.chmod(0o700 if entry.is_dir() else 0o600)
-    for folder in (state, state / "attempts", context.cache, context.cache / "python"):
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o711)
 
 
 # --------------------------------------------------------------------------- registries
@@ -531,8 +508,8 @@ def _warn_of_deprecated_settings(config: AgentConfig, destination: Destination |
         )
     if config.builder.type == "kaniko":
         log.warning(
-            "builder.type: kaniko builds in a cluster, which this agent does not yet do: "
-            "BuildKit builds on this machine's container engine instead"
+            "builder.type: kaniko builds with BuildKit here",
+            where="the cluster" if config.runners.kubernetes.enabled else "this machine's engine",
         )
 
 

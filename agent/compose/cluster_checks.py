@@ -4,10 +4,13 @@ import asyncio
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Final
 
-from agent.compose.backends import image_destination
+from agent.builders.buildkit import docker_environment, find_buildkit
+from agent.compose.backends import builder_config, engine_failure, image_destination
+from agent.compose.cluster_builder import build_pods, choose_cluster_builder
 from agent.compose.doctor import Finding
 from agent.config.agent import AgentConfig
 from agent.model.errors import ConfigError, JobError
@@ -36,17 +39,18 @@ _LIST_NODES: Final = Right("list", "nodes", "", "")
 _READ_SECRETS: Final = Right("get", "secrets", "", "")
 
 
-async def examine_cluster(config: AgentConfig) -> list[Finding]:
+async def examine_cluster(config: AgentConfig, environment: Mapping[str, str]) -> list[Finding]:
     """Look at the cluster, if the configuration has one.
 
     A pod that no node can start is created and removed, to learn whether nodes reach the
-    registry.
+    registry, and where pods build images, one of those.
     """
     if not config.runners.kubernetes.enabled:
         return []
     try:
         async with ClusterApi(config.runners.kubernetes, patience=_PATIENCE) as api:
-            return [finding async for finding in _findings(config, api)]
+            found = [finding async for finding in _findings(config, api)]
+        return [*found, await _builds(config, environment)]
     except (ConfigError, JobError) as error:
         return [Finding("problem", "cluster", error.message, error.hint or "")]
 
@@ -80,6 +84,31 @@ async def _findings(config: AgentConfig, api: ClusterApi) -> AsyncIterator[Findi
         yield await _registry_from_a_node(api, destination)
     async for finding in _gpus(api):
         yield finding
+
+
+async def _builds(config: AgentConfig, environment: Mapping[str, str]) -> Finding:
+    """What builds images for the cluster, tried."""
+    subject = "builds for the cluster"
+    builder = builder_config(config, image_destination(config))
+    host = config.runners.local_container.host
+    failure = await engine_failure(host, environment) if builder.type == "auto" else None
+    chosen = choose_cluster_builder(builder, failure)
+    try:
+        match chosen.kind:
+            case "nothing":
+                return Finding("note", subject, f"None: {chosen.because}.", "")
+            case "engine":
+                made = "By the container engine of this machine"
+            case "buildkitd":
+                env = docker_environment(None, config.state_dir / "cache" / "builds", environment)
+                made = f"By the {(await find_buildkit(None, builder, env)).title}"
+            case "pods":
+                async with AsyncExitStack() as stack:
+                    pods = await build_pods(stack, config.runners.kubernetes, builder)
+                    made = f"In a pod for each build: {await pods.preflight()}"
+    except JobError as error:
+        return Finding("problem", subject, error.message, error.hint or "")
+    return Finding("ok", subject, f"{made} ({chosen.because}).")
 
 
 async def _gpus(api: ClusterApi) -> AsyncIterator[Finding]:

@@ -1,7 +1,7 @@
 """Models of sources, builders, runners and what administrators offer to jobs."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, model_validator
 
@@ -78,11 +78,27 @@ class BuildSecret(SecretReference):
         return queue in self.queues or "*" in self.queues
 
 
+class BuildPodConfig(Model):
+    """A BuildKit of its own for each build, in a pod of the jobs' namespace."""
+
+    #: `auto`: the first that the cluster permits, in this order.
+    mode: Literal["auto", "user-namespace", "rootless", "privileged"] = "auto"
+    image: str = "moby/buildkit:v0.13.2"
+    #: For the mode `rootless`.
+    rootless_image: str = "moby/buildkit:v0.13.2-rootless"
+    #: A partial pod specification, merged into the agent's: lists of named things by name, such as
+    #: the container `buildkitd`.
+    spec: dict[str, Any] = Field(default_factory=dict)
+    #: Until the pod takes connections.
+    start_timeout: Duration = 300.0
+
+
 class BuilderConfig(Model):
     """How images are made. W&B's keys keep their names."""
 
-    #: `auto`: docker where an engine answers, else virtual environments.
-    type: Literal["auto", "docker", "virtualenv", "noop", "kaniko"] = "auto"
+    #: `auto`: docker where an engine answers, else virtual environments. `kubernetes`: BuildKit in
+    #: the jobs' cluster; `kaniko` is W&B's word for it.
+    type: Literal["auto", "docker", "kubernetes", "virtualenv", "noop", "kaniko"] = "auto"
     #: Repository that images are pushed to; `None` keeps them in the local engine.
     destination: str | None = None
     #: A `buildkitd` of one's own instead of the engine's BuildKit.
@@ -93,6 +109,8 @@ class BuilderConfig(Model):
     ] = None
     #: Folder with `ca.pem`, `cert.pem` and `key.pem` for a `buildkitd` behind TLS.
     buildkit_certs: UserPath | None = None
+    #: With `type: kubernetes` and no `buildkit`.
+    pod: BuildPodConfig = BuildPodConfig()
     platform: Literal["linux/amd64", "linux/arm64"] | None = None
     base_image: str | None = None
     accelerator: Accelerator | None = None

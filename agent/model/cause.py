@@ -21,6 +21,8 @@ class Cause(StrEnum):
     BUILD_REQUIREMENTS = "BUILD_REQUIREMENTS"
     BUILD_DOCKERFILE = "BUILD_DOCKERFILE"
     BUILD_TIMEOUT = "BUILD_TIMEOUT"
+    BUILD_OUT_OF_MEMORY = "BUILD_OUT_OF_MEMORY"
+    BUILD_PUSH = "BUILD_PUSH"
     BUILD_UNAVAILABLE = "BUILD_UNAVAILABLE"
     BUILD_FAILED = "BUILD_FAILED"
     IMAGE_NOT_FOUND = "IMAGE_NOT_FOUND"
@@ -116,6 +118,16 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.BUILD_TIMEOUT: Meaning(
         "The build took longer than the agent allows.",
         "Raise `builder.timeout` on the agent, or make the build smaller.",
+    ),
+    Cause.BUILD_OUT_OF_MEMORY: Meaning(
+        "A build step was killed, most likely because memory was short.",
+        "Let the step use less (fewer parallel compilers), or give the builder more: the memory "
+        "limit of the build pod, of the buildkitd, or of the machine.",
+    ),
+    Cause.BUILD_PUSH: Meaning(
+        "The image could not be pushed to its registry.",
+        "Give the agent's user a login that may push to `builder.destination`, and create the "
+        "repository where the registry does not create it by itself.",
     ),
     Cause.BUILD_UNAVAILABLE: Meaning(
         "The agent has no working builder for this job.",

@@ -35,6 +35,7 @@ _OF_JOB_OR_BACKEND: Final = frozenset(
         Cause.BUILD_TIMEOUT,
         Cause.BUILD_UNAVAILABLE,
         Cause.BUILD_FAILED,
+        Cause.BUILD_PUSH,
         Cause.IMAGE_UNAVAILABLE,
         Cause.START_FAILED,
         Cause.INTERNAL,

@@ -11,7 +11,7 @@ from typing import Any
 
 from agent.model.work import LABEL_ITEM
 from tests.bench import bare, cluster
-from tests.bench.building import building
+from tests.bench.building import building, cluster_build
 from tests.bench.flood import flood
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
@@ -262,6 +262,7 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "startup": startup,
     "rebuild": rebuild,
     "building": building,
+    "cluster-build": cluster_build,
     "authoring": authoring,
     "git": git_difference,
     "kubernetes-dispatch": cluster.dispatch,

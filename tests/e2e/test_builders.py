@@ -89,11 +89,14 @@ async def test_noop_refuses_code_and_says_why(home: Home, job: Path, runners: An
     assert "`builder.type: noop`" in shown["message"]
 
 
-async def test_kaniko_without_an_engine_is_an_error_at_start(home: Home) -> None:
-    home.configure(quick(builder={"type": "kaniko"}, runners=NO_ENGINE))
+@pytest.mark.parametrize("kind", ["kaniko", "kubernetes"])
+async def test_a_builder_in_a_cluster_without_one_is_an_error_at_start(
+    home: Home, kind: str
+) -> None:
+    home.configure(quick(builder={"type": kind}, runners=NO_ENGINE))
     done = await home.run("launch-agent", "--queue", "default", "--config", str(home.config))
     assert done.code == 2
-    assert "`builder.type: kaniko` builds in a cluster" in done.err
+    assert f"`builder.type: {kind}` builds in a cluster, and this agent has none" in done.err
     assert "builder.type" in done.err
 
 
@@ -116,7 +119,7 @@ async def test_w_b_s_words_kaniko_and_registry_build_here_and_push_there(
     (job / "once").write_text(repository)
     home.configure(quick(builder={"type": "kaniko", "destination": f"https://{repository}"}))
     daemon = await home.start("launch-agent", "--queue", "default")
-    assert "kaniko builds in a cluster" in daemon.output()
+    assert "kaniko builds with BuildKit here" in daemon.output()
     shown = await submitted(home, job, "python", "main.py")
     assert shown["phase"] == "SUCCEEDED", shown
     assert shown["facts"]["image"].startswith(f"{repository}@sha256:")

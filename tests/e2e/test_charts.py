@@ -1,17 +1,22 @@
 """The charts in `helm/`: rendered, refused where values are wrong, and installed for real."""
 
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.infrastructure import engine, helm
+from tests.infrastructure import certificates, engine, helm
 from tests.infrastructure.errors import ServiceError
-from tests.infrastructure.process import run
+from tests.infrastructure.https_git_server import Settings
+from tests.infrastructure.process import Daemon, accepts, free_port, run
 from tests.infrastructure.state import DockerFacts, KubernetesFacts, RegistryFacts
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
@@ -28,6 +33,17 @@ ALL_OF_AGENT = (
     "--set-string=customCABundle=authority",
     "--set=rbac.customResources[0].apiGroups={kubeflow.org}",
     "--set=rbac.customResources[0].resources={pytorchjobs}",
+)
+#: BuildKit with everything beside it, in each of its modes.
+BUILDKIT = (
+    *LEAST,
+    "--set=buildkit.enabled=true,buildkit.persistence.enabled=true",
+    "--set=config.builder.destination=registry.example.org/launch",
+    "--set-string=customCABundle=authority,buildkit.config=debug = true",
+)
+MODES = tuple(
+    (*BUILDKIT, f"--set=buildkit.mode={mode}")
+    for mode in ("user-namespace", "rootless", "privileged")
 )
 ALL_OF_PLANE = (
     "--set=replicas=2,persistence.accessModes={ReadWriteMany}",
@@ -75,7 +91,13 @@ def template(chart: Path, *flags: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("chart", "flags"),
-    [(AGENT, LEAST), (AGENT, ALL_OF_AGENT), (PLANE, ()), (PLANE, ALL_OF_PLANE)],
+    [
+        (AGENT, LEAST),
+        (AGENT, ALL_OF_AGENT),
+        *((AGENT, flags) for flags in MODES),
+        (PLANE, ()),
+        (PLANE, ALL_OF_PLANE),
+    ],
 )
 def test_the_api_server_takes_what_is_rendered(
     cluster: Cluster, chart: Path, flags: tuple[str, ...]
@@ -99,6 +121,9 @@ def test_the_api_server_takes_what_is_rendered(
         (AGENT, (*LEAST, "--set=agent.replicas=2,persistence.enabled=true"), "must be 1"),
         (AGENT, (*LEAST, "--set-string=launchConfig=a: [b"), "launchConfig is no YAML"),
         (AGENT, (*LEAST, "--set=additionalTargetNamespaces={a}"), "jobs in one namespace"),
+        (AGENT, (*LEAST, "--set=buildkit.enabled=true"), "set `config.builder.destination`"),
+        (AGENT, (*BUILDKIT, "--set=buildkit.tls.serverSecret=a"), "or none"),
+        (AGENT, (*BUILDKIT, "--set=buildkit.mode=rootfull"), "/buildkit/mode"),
         (PLANE, ("--set=replicas=2",), "needs PostgreSQL"),
         (PLANE, ("--set=replicas=2,database.existingSecret=db",), "ReadWriteMany"),
         (PLANE, ("--set=ingress.enabled=true",), "Set `ingress.host`"),
@@ -154,46 +179,154 @@ def own_image(docker_engine: DockerFacts, registries: RegistryFacts) -> str:
     return name
 
 
+#: Runs in a pod, beside a container that finds the tests' services on its own loopback.
+RELAY = (ROOT / "tests/infrastructure/relay.py").read_text()
+#: Of a job that waits for a file, built from a Git repository.
+SCRIPT = "echo begins; while [ ! -e /tmp/go ]; do sleep 0.1; done; cat /built\n"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A Git repository with a Dockerfile, behind HTTPS on loopback."""
+
+    url: str
+    port: int
+    authority: str
+    login: dict[str, Any]
+
+
+@pytest.fixture
+def repository(tmp_path: Path, cluster_image: str) -> Iterator[Repository]:
+    folder, tree = tmp_path / "git", tmp_path / "tree"
+    tree.mkdir()
+    (tree / "main.sh").write_text(SCRIPT)
+    (tree / "Dockerfile").write_text(
+        f"FROM {cluster_image}\nRUN echo 'built in the cluster' > /built\n"
+        'COPY main.sh /main.sh\nENTRYPOINT ["sh", "/main.sh"]\n'
+    )
+    commit = ("-c", "user.name=Tests", "-c", "user.email=tests@localhost", "commit", "--quiet")
+    run(["git", "init", "--quiet", "--initial-branch=main"], cwd=tree)
+    run(["git", "add", "--all"], cwd=tree)
+    run(["git", *commit, "--message=A job"], cwd=tree)
+    run(["git", "clone", "--quiet", "--bare", tree, folder / "job.git"])
+    server = Settings(
+        port=free_port(), repositories=str(folder), certificate=str(folder / "server.pem"),
+        key=str(folder / "server.key"), username="launch", password=uuid.uuid4().hex,
+        access_log=str(folder / "access.log"),
+    )  # fmt: skip
+    authority = certificates.make(folder).authority.read_text()
+    (folder / "settings.json").write_text(json.dumps(asdict(server)))
+    program = ROOT / "tests/infrastructure/https_git_server.py"
+    daemon = Daemon("git-of-charts", folder)
+    daemon.start([sys.executable, "-P", program, folder / "settings.json"])
+    origin = f"https://127.0.0.1:{server.port}/"
+    login = {"url": origin, "username": "launch", "password": {"value": server.password}}
+    try:
+        daemon.wait_ready(lambda: accepts(server.port), 60)
+        yield Repository(f"{origin}job.git", server.port, authority, login)
+    finally:
+        daemon.stop()
+
+
+@contextmanager
+def reachable_from_pods(host: str, *ports: int) -> Iterator[None]:
+    """Carry ports of this machine's loopback to the address by which pods reach it."""
+    with ExitStack() as stack:
+        for port in ports:
+            places = (f"tcp:{host}:{port}", f"tcp:127.0.0.1:{port}")
+            argv = [sys.executable, "-m", "tests.infrastructure.relay", *places]
+            process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        yield
+
+
+def relays(image: str, host: str, *ports: int) -> list[dict[str, Any]]:
+    """Containers that bring those ports to the loopback of their pod."""
+    return [
+        {
+            "name": f"relay-{port}",
+            "image": image,
+            "command": ["/opt/launch-agent/bin/python", "-c", RELAY],
+            "args": [f"tcp:127.0.0.1:{port}", f"tcp:{host}:{port}"],
+            "securityContext": {"allowPrivilegeEscalation": False, "runAsUser": 10001},
+        }
+        for port in ports
+    ]
+
+
 @pytest.mark.timeout(900)
-def test_both_charts_run_a_job_through_an_upgrade_and_leave_nothing(
-    cluster: Cluster, own_image: str, cluster_image: str, tmp_path: Path
+def test_both_charts_build_and_run_a_job_through_an_upgrade_and_leave_nothing(
+    cluster: Cluster,
+    kubernetes_cluster: KubernetesFacts,
+    registries: RegistryFacts,
+    repository: Repository,
+    own_image: str,
+    buildkit_image: str,
+    tmp_path: Path,
 ) -> None:
+    """A Git job: BuildKit in the cluster builds it, and it runs while the agent is replaced."""
+    host, registry = kubernetes_cluster.host_address, int(registries.address.partition(":")[2])
     plane = (f"--set=image={own_image}", "--set=persistence.enabled=false")
     cluster.helm("install", "control-plane", PLANE, *plane, "--wait", "--timeout=5m")
     cluster.helm("test", "control-plane")
     cluster.launch("queue", "create", "default", "--resource", "kubernetes")
-    made = json.loads(
-        cluster.launch("key", "create", "agent", "--for-agent", "-q", "default", "--json")
+    agents, mine = (
+        json.loads(cluster.launch("key", "create", *flags, "--json"))["key"]
+        for flags in (("agent", "--for-agent", "-q", "default"), ("mine",))
     )
-    values = tmp_path / "values.yaml"
     url = f"http://control-plane.{cluster.namespace}:8450"
-    values.write_text(
-        yaml.safe_dump(
-            {
-                "server": url,
-                "agent": {"image": own_image, "apiKey": made["key"]},
-                # The tests' registry is on loopback, where an agent looks only if it is told to.
-                "config": {"sources": {"private_hosts": ["127.0.0.1"]}},
-            }
-        )
-    )
-    cluster.helm("install", "launch-agent", AGENT, "--values", values, "--wait", "--timeout=5m")
-    cluster.helm("test", "launch-agent")
-
-    script = "echo begins; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo ends"
-    config = json.dumps({"overrides": {"entry_point": ["sh", "-c", script]}})
-    submit = ("submit", "--queue", "default", "--docker-image", cluster_image, "--json")
-    item = json.loads(cluster.launch(*submit, "--config", config))["id"]
-    cluster.kubectl("wait", "--for=create", "job", "--all", "--timeout=120s")
-    cluster.kubectl("wait", "--for=jsonpath={.status.ready}=1", "job", "--all", "--timeout=120s")
-    # Another agent takes over while the job runs.
-    upgrade = ("upgrade", "launch-agent", AGENT, "--values", values, "--set=agent.maxJobs=7")
-    cluster.helm(*upgrade, "--wait", "--timeout=5m")
-    (job,) = cluster.names("jobs")
-    cluster.kubectl("exec", job, "--", "touch", "/tmp/go")
-    assert cluster.launch("item", "logs", "--follow", item).splitlines() == ["begins", "ends"]
+    values = {
+        "server": url,
+        "agent": {
+            "image": own_image,
+            "apiKey": agents,
+            "extraContainers": relays(own_image, host, registry, repository.port),
+        },
+        "customCABundle": repository.authority,
+        "buildkit": {
+            "enabled": True,
+            "image": buildkit_image,
+            "extraContainers": relays(own_image, host, registry),
+        },
+        "config": {
+            "builder": {"destination": f"{registries.address}/tests/{cluster.namespace}"},
+            # The tests' services are on loopback, where an agent looks only if it is told to.
+            "sources": {
+                "private_hosts": ["127.0.0.1"],
+                "git": {"credentials": [repository.login], "ca_bundle": "/run/launch/ca/ca.pem"},
+            },
+        },
+    }
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    with reachable_from_pods(host, registry, repository.port):
+        cluster.helm("install", "launch-agent", AGENT, "--values", file, "--wait", "--timeout=5m")
+        cluster.helm("test", "launch-agent")
+        environment = (f"LAUNCH_SERVER={url}", f"LAUNCH_API_KEY={mine}", "HOME=/tmp")
+        submit = ("submit", "-q", "default", "-u", repository.url, "-D", "Dockerfile", "--json")
+        words = ("env", *environment, "LAUNCH_CONFIG=/etc/launch-agent/config.yaml", "launch")
+        item = json.loads(
+            cluster.kubectl("exec", "deployment/launch-agent", "--", *words, *submit)
+        )["id"]
+        cluster.kubectl("wait", "--for=create", "job", "--all", "--timeout=180s")
+        cluster.kubectl("wait", "--for=jsonpath={.status.ready}=1", "job", "--all", "--timeout=60s")
+        certificate = ("get", "secret", "launch-agent-buildkit-client", "-o=jsonpath={.data}")
+        made = cluster.kubectl(*certificate)
+        # Another agent takes over while the job runs.
+        upgrade = ("upgrade", "launch-agent", AGENT, "--values", file, "--set=agent.maxJobs=7")
+        cluster.helm(*upgrade, "--wait", "--timeout=5m")
+        assert cluster.kubectl(*certificate) == made
+        (job,) = cluster.names("jobs")
+        cluster.kubectl("exec", job, "--", "touch", "/tmp/go")
+        log = cluster.launch("item", "logs", "--follow", item)
+    assert log.splitlines() == ["begins", "built in the cluster"]
     shown = json.loads(cluster.launch("item", "show", item, "--json"))
     assert (shown["phase"], shown["attempt"]) == ("SUCCEEDED", 1), shown
+    assert shown["facts"]["image"].startswith(f"{values['config']['builder']['destination']}@")
+    assert "buildkitd at tcp://launch-agent-buildkit" in shown["facts"]["image_built_by"]
 
     cluster.kubectl("wait", "--for=delete", job, "--timeout=120s")
     for release in ("launch-agent", "control-plane"):

@@ -5,12 +5,15 @@ network, where the registries of the tests are; those on loopback it speaks to i
 """
 
 import os
+import re
 import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 from . import certificates, debian, paths
 from .certificates import Certificate
+from .engine import docker
 from .errors import ServiceError
 from .go_programs import GoProgram
 from .mounts import unmount_below
@@ -63,6 +66,28 @@ def down(recorded: BuildkitFacts | None) -> None:
 def alive(recorded: BuildkitFacts) -> bool:
     """Tell whether it runs and takes connections."""
     return daemon().pid() is not None and _listens() and accepts(_port(recorded.tls_address))
+
+
+def push_image(host: str, name: str, base: str) -> None:
+    """Make an image that runs `buildkitd` in a pod, on one with a shell, and push it."""
+    program, runc = PROGRAM.ensure(), shutil.which("runc")
+    if runc is None:
+        message = "there is no runc; bring the service `buildkit` up first"
+        raise ServiceError(message)
+    libraries = re.findall(r"(/\S+) \(0x", run(["ldd", runc]))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        shutil.copy(program, folder / "buildkitd")
+        for file in (runc, *libraries):
+            target = folder / "root" / file.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+        (folder / "Dockerfile").write_text(
+            f"FROM {base}\nCOPY root /\nCOPY buildkitd /bin/\nENV PATH=/bin:/usr/bin:/usr/sbin\n"
+            'ENTRYPOINT ["buildkitd"]\n'
+        )
+        docker(host, "build", "--quiet", "--tag", name, folder)
+    docker(host, "push", "--quiet", name)
 
 
 def daemon() -> Daemon:

@@ -97,7 +97,7 @@ class ImageRepository:
         """Push an image of the engine; return its digest in the registry.
 
         Raises:
-            JobError: `BUILD_FAILED`, with the registry's message; `IMAGE_AUTH`.
+            JobError: `BUILD_PUSH`, with the registry's message; `IMAGE_AUTH`.
             EngineUnavailableError: the engine does not answer.
         """
         auth = engine_auth(await self.registry.credentials(self.name))
@@ -129,7 +129,7 @@ class ImageRepository:
     def failed(self, why: str) -> JobError:
         """The error of a push."""
         return JobError(
-            Cause.BUILD_FAILED,
+            Cause.BUILD_PUSH,
             f"The image cannot be pushed to {self.name}: {why.rstrip('.')}.",
             hint="Check `builder.destination` and log the agent's machine in with `docker login`.",
         )

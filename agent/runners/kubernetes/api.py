@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
+INVALID: Final = 422
 #: The object itself is at fault.
-_INVALID: Final = frozenset({400, 422})
+_AT_FAULT: Final = frozenset({400, INVALID})
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429
@@ -54,6 +55,8 @@ _KEEPALIVE: Final = (
     (socket.TCP_KEEPINTVL, 10),
     (socket.TCP_KEEPCNT, 3),
 )
+#: The protocol of channels over a WebSocket.
+_CHANNELS: Final = "v4.channel.k8s.io"
 _JSON: Final = "application/json"
 _ONLY_METADATA: Final = f"{_JSON};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,{_JSON}"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -90,7 +93,7 @@ class ClusterRefusedError(JobError):
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         hint = None
-        cause = Cause.POLICY_SPEC if status in _INVALID else Cause.START_FAILED
+        cause = Cause.POLICY_SPEC if status in _AT_FAULT else Cause.START_FAILED
         if status == _FORBIDDEN and " cannot " in message:
             hint = "Grant the agent's account what docs/kubernetes.md lists."
         elif status == _FORBIDDEN:
@@ -277,6 +280,35 @@ class ClusterApi:
                 yield response
             finally:
                 response.close()
+
+    @asynccontextmanager
+    async def websocket(
+        self, path: str, query: Mapping[str, str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """A connection through the API server to a node; not repeated.
+
+        Raises:
+            ClusterUnreachableError, ClusterRefusedError: it is not opened.
+        """
+        client = self._opened
+        _, url, headers, *_ = await client.param_serialize(
+            "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+        )
+        session = client.rest_client.pool_manager
+        if session is None:
+            message = "ClusterApi.websocket is used before any other request."
+            raise RuntimeError(message)
+        async with self._failures():
+            try:
+                opened = await session.ws_connect(
+                    url, headers=headers, protocols=(_CHANNELS,), max_msg_size=0
+                )
+            except aiohttp.WSServerHandshakeError as error:
+                raise ClusterRefusedError(error.status, "", error.message) from error
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
     @property
     def _opened(self) -> "ApiClient":

@@ -76,6 +76,26 @@ def step(name, error, *lines):
     return read(f"#4 {name}\n{said}#4 ERROR: {error}\nERROR: failed to solve: {error}\n")
 
 
+STOPPED = """#3 importing cache manifest from reg/x:launch-cache-1
+#3 ERROR: failed to configure registry cache importer: reg/x:launch-cache-1: not found
+
+#6 [2/3] RUN sleep 3600
+#6 0.229 slow-step
+#6 CANCELED
+------
+ > importing cache manifest from reg/x:launch-cache-1:
+------
+ERROR: failed to solve: Canceled: context canceled
+"""
+
+
+def test_a_daemon_that_shuts_down_is_not_the_jobs_fault_and_no_missing_cache():
+    """Recorded from buildkitd 0.13 when its pod was deleted."""
+    error = build_error(TITLE, OWN, read(STOPPED), FAR)
+    assert error.cause is Cause.BUILD_UNAVAILABLE
+    assert error.message.startswith(f"{FAR} does not answer (failed to solve: Canceled")
+
+
 INSTALL = "[2/4] RUN --mount=x     sh /run/launch/install.sh base 1000"
 PROCESS = 'process "/bin/sh -c …" did not complete successfully: exit code: 1'
 METADATA = "[internal] load metadata for docker.io/library/nothing:1"
@@ -105,6 +125,19 @@ METADATA = "[internal] load metadata for docker.io/library/nothing:1"
         (
             step("[3/4] COPY . .", "something odd"),
             GENERATED, Cause.BUILD_FAILED, "Building team/p/x failed: something odd.",
+        ),
+        (
+            step("[2/2] RUN make -j", PROCESS.replace("code: 1", "code: 137"), "cc1plus"),
+            OWN, Cause.BUILD_OUT_OF_MEMORY, "step [2/2] RUN make -j was killed",
+        ),
+        (
+            step(INSTALL, PROCESS.replace("code: 1", "code: 137")),
+            GENERATED, Cause.BUILD_OUT_OF_MEMORY, "most likely because memory was short",
+        ),
+        (
+            step("exporting to image", "failed to push reg/x:1: push access denied, repository "
+                 "does not exist or may require authorization"),
+            OWN, Cause.BUILD_PUSH, "The image of team/p/x cannot be pushed (failed to push reg/x",
         ),
         (
             step("[2/2] RUN pip install nosuch", PROCESS,

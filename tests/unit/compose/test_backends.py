@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from agent import plugins
 from agent.builders.noop import NoBuilder
@@ -214,33 +215,55 @@ def test_pods_get_the_address_of_a_server_unless_it_is_loopback(
 
 
 @pytest.mark.parametrize(
-    ("builder", "built_by", "missing"),
+    ("builder", "built_by", "because"),
     [
-        ({}, None, "`builder.destination` is not set"),
-        ({"destination": "r.example/x"}, None, "no container engine answered"),
-        ({"destination": "r.example/x", "buildkit": "tcp://b:1"}, "docker", None),
-        ({"destination": "r.example/x", "type": "docker"}, "docker", None),
-        ({"type": "noop"}, None, "`builder.type: noop`"),
+        ({}, "nothing", "`builder.destination` is not set"),
+        ({"type": "noop"}, "nothing", "`builder.type: noop`"),
+        ({"destination": "r.example/x"}, "pods", "no container engine answers: "),
+        ({"destination": "r.example/x", "type": "kubernetes"}, "pods", "kubernetes`"),
+        ({"destination": "r.example/x", "type": "kaniko"}, "pods", "kaniko`"),
+        (
+            {"destination": "r.example/x", "type": "kaniko", "buildkit": "tcp://b:1"},
+            "buildkitd",
+            "tcp://b:1",
+        ),
+        ({"destination": "r.example/x", "buildkit": "tcp://b:1"}, "buildkitd", "tcp://b:1"),
+        ({"destination": "r.example/x", "type": "docker"}, "engine", "`builder.type: docker`"),
     ],
 )
 async def test_what_builds_images_for_a_cluster(
     threads: ThreadPoolExecutor,
     tmp_path: Path,
     builder: dict[str, str],
-    built_by: str | None,
-    missing: str | None,
+    built_by: str,
+    because: str,
 ) -> None:
+    """The log says which, and why."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
     where = runners(containers=False, processes=False, host=NOWHERE)
+    where["kubernetes"] = {"enabled": True, "kubeconfig": str(tmp_path / "kubeconfig")}
     settings = config(builder=builder, state_dir=str(tmp_path), runners=where)
     offered = context(settings, threads, ("kubernetes",))
     async with AsyncExitStack() as stack:
         registry = await open_registry(stack, offered, None)
-        made = await backends._cluster_builder(stack, offered, settings.builder, registry)
-        if missing is None:
-            assert made.name == built_by
-            return
-        with pytest.raises(PolicyError, match=missing):
-            await made.preview(code_job(tmp_path))
+        with capture_logs() as logs:
+            made = await backends._cluster_builder(stack, offered, registry)
+        (entry,) = logs
+        assert (entry["event"], entry["built_by"]) == ("images for the cluster", built_by)
+        assert because in entry["because"]
+        if built_by == "nothing":
+            with pytest.raises(PolicyError, match=because):
+                await made.preview(code_job(tmp_path))
+        else:
+            assert made.name == "docker"
+
+
+KUBECONFIG = """
+current-context: a
+clusters: [{name: a, cluster: {server: "http://127.0.0.1:1"}}]
+users: [{name: a, user: {token: t}}]
+contexts: [{name: a, context: {cluster: a, user: a}}]
+"""
 
 
 def code_job(folder: Path) -> BuildRequest:
