@@ -168,6 +168,24 @@ def test_the_chart_grants_what_the_manifest_for_kubectl_grants() -> None:
     assert found == wanted
 
 
+def test_alerts_and_a_dashboard_are_made_if_wanted() -> None:
+    """The test cluster has no operator for them, hence only rendered."""
+    wanted = (*LEAST, "--set=alerts.enabled=true")
+    made = template(AGENT, *wanted) + template(PLANE, "--set=alerts.enabled=true")
+    rules = [
+        each["spec"]["groups"][0]["rules"] for each in made if each["kind"] == "PrometheusRule"
+    ]
+    assert [len(each) for each in rules] == [3, 5]
+    for rule in (*rules[0], *rules[1]):
+        assert "{{" not in rule["expr"]
+        assert rule["annotations"]["summary"]
+    for each in template(PLANE, "--set=dashboard.enabled=true"):
+        if each["metadata"]["name"].endswith("-dashboard"):
+            assert json.loads(each["data"]["launch.json"])["panels"]
+            return
+    pytest.fail("there is no dashboard")
+
+
 @pytest.fixture(scope="module")
 def own_image(docker_engine: DockerFacts, registries: RegistryFacts) -> str:
     """This tree's image, where pods pull from."""

@@ -336,6 +336,7 @@ async def test_the_doctor_looks_at_rights_registry_and_gpus(
         f"ok: A node reaches {registries.address} and may pull."
     ]
     assert found["GPUs of the cluster"][0].startswith("note: The account may not list nodes")
+    assert found["builds for the cluster"][0].startswith("ok: By the container engine")
     left = kubectl(tenant.cluster, "-n", tenant.namespace, "get", "jobs", "-o", "name")
     assert left == ""
 
@@ -343,9 +344,13 @@ async def test_the_doctor_looks_at_rights_registry_and_gpus(
 async def test_the_doctor_names_what_is_missing(
     home: Home, tenant: Tenant, registries: RegistryFacts
 ) -> None:
-    destination = {"destination": f"{registries.private_address}/launch-test/doctor"}
-    home.configure(tenant.settings() | {"builder": destination})
+    repository = f"{registries.private_address}/launch-test/doctor"
+    builder = {"destination": repository, "type": "kubernetes"}
+    home.configure(tenant.settings() | {"builder": builder})
     found = await doctor(home, 1)
+    (build,) = found["builds for the cluster"]
+    assert build.startswith("problem: No pod can be started to build in")
+    assert "`create pods --subresource=portforward`" in build
     (refused,) = found["registry from a node"]
     assert refused.startswith("problem: A node cannot pull from")
     rules = json.dumps([{"op": "remove", "path": "/rules/0/verbs/0"}])

@@ -104,3 +104,15 @@ def test_every_cell_about_a_fault_names_tests_that_exist() -> None:
             text = (page.parent / place).read_text()
             missing = [test for test in tests.split() if f"def {test}(" not in text]
             assert not missing, f"{place}: {missing}"
+
+
+def test_alerts_and_dashboard_read_metrics_that_exist() -> None:
+    texts = [path.read_text() for path in (ROOT / "helm").glob("*/templates/alerts.yaml")]
+    texts.append((ROOT / "helm/control-plane/dashboard.json").read_text())
+    read = set(re.findall(r"\blaunch_[a-z_]+", "".join(texts)))
+    sources = ("agent/control/metrics.py", "agent/daemon/health_endpoints.py")
+    named = set(re.findall(r'"([a-z_]+)"', "".join((ROOT / each).read_text() for each in sources)))
+    exposed = named | {f"launch_agent_{name}" for name in named}
+    suffix = re.compile(r"_(bucket|count|total)$")
+    assert len(read) > 8
+    assert {name for name in read if suffix.sub("", name) not in exposed} == set()
