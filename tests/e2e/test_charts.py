@@ -350,4 +350,5 @@ def test_both_charts_build_and_run_a_job_through_an_upgrade_and_leave_nothing(
     for release in ("launch-agent", "control-plane"):
         cluster.helm("uninstall", release, "--wait")
     kinds = "deployments,services,secrets,configmaps,serviceaccounts,roles,rolebindings,jobs"
+    kinds += ",networkpolicies,poddisruptionbudgets"
     assert cluster.names(kinds) <= {"configmap/kube-root-ca.crt", "serviceaccount/default"}

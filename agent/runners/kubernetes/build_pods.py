@@ -90,8 +90,8 @@ class BuildPods:
     async def open(self, folder: Path, log: LogSink) -> AsyncIterator[BuildDaemon]:
         """See `BuildDaemonsPort`."""
         choice, name, pod = await self._start(folder)
-        await write_line(log, f"builds in a pod of its own ({choice})")
         try:
+            await write_line(log, f"builds in a pod of its own ({choice})")
             async with self._address(pod) as address:
                 yield BuildDaemon(f"BuildKit in a {choice.mode} pod", address, folder, BUILDKITD)
         except JobError as error:
