@@ -25,7 +25,7 @@ from agent.config.control import ControlConfig
 from agent.config.execution import OfferedResources
 from agent.config.load import Loaded
 from agent.config.schema import missing_inputs
-from agent.daemon.process import locked_state_folder
+from agent.daemon.process import SystemdNotifier, locked_state_folder
 from agent.daemon.service import AgentDaemon, Backends
 from agent.model.capacity import Capacity
 from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
@@ -63,7 +63,7 @@ async def run_agent(
         redactor.add(server.remote.api_key.get_secret_value())
         url, origin = server.remote.url, server.remote.origin
         context = BackendContext(config, os.environ, threads, url, server.control_plane, resources)
-        daemon = await make_daemon(stack, context, client, identity, redactor)
+        daemon = await make_daemon(stack, context, client, identity, redactor, waits=True)
         warnings = (*loaded.warnings, *_warnings(context))
         announce(Announcement(url, origin, server.sign_in, resources, warnings))
         return await daemon.run()
@@ -102,10 +102,12 @@ async def make_daemon(
     client: ControlPlaneClient,
     identity: str,
     redactor: Redactor,
+    *,
+    waits: bool = False,
 ) -> AgentDaemon:
     """An agent on an open session; `stack` closes what it opens when it runs.
 
-    `redactor` knows the secrets that no log may show.
+    `redactor` knows the secrets that no log may show. `waits`: for a cluster that does not answer.
 
     Raises:
         ConfigError: the cluster that its jobs should run on cannot be used.
@@ -113,7 +115,9 @@ async def make_daemon(
     if KUBERNETES in context.resources:
         from agent.runners.kubernetes.access import check_cluster
 
-        await check_cluster(context.config.runners.kubernetes)
+        await check_cluster(
+            context.config.runners.kubernetes, SystemdNotifier().waiting if waits else None
+        )
     transfers = await stack.enter_async_context(
         Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
     )

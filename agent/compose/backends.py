@@ -291,16 +291,20 @@ async def _cluster_backend(
 ) -> tuple[Backend, tuple[Pruner, ...]]:
     from agent.builders.prebuilt import RegistryImages
     from agent.docker.client import Engine
+    from agent.runners.kubernetes.namespaces import NamespacesRunner
     from agent.runners.kubernetes.runner import KubernetesRunner
 
     config = context.config.runners.kubernetes
-    runner = KubernetesRunner(control_plane_id or "", config, context.agent_name)
     destination, url = image_destination(context.config), context.url
+    registry = await open_registry(stack, context, destination)
+    given = (control_plane_id or "", config, context.agent_name, registry.credentials)
+    runner: KubernetesRunner | NamespacesRunner = (
+        NamespacesRunner(*given) if config.namespaces else KubernetesRunner(*given)
+    )
     if control_plane_id is not None:
         url = _url_for_pods(context)
         _warn_of_deprecated_settings(context.config, destination)
         await stack.enter_async_context(runner)
-    registry = await open_registry(stack, context, destination)
     images = RegistryImages(registry, _url_access(context))
     settings = builder_config(context.config, destination)
     if control_plane_id is None:

@@ -58,15 +58,21 @@ async def examine_cluster(config: AgentConfig, environment: Mapping[str, str]) -
 async def _findings(config: AgentConfig, api: ClusterApi) -> AsyncIterator[Finding]:
     version = await api.get("/version") or {}
     yield Finding("ok", "cluster", f"{api.server} answers, with {version.get('gitVersion')}.")
-    missing = await missing_rights(api)
-    for right in missing:
-        message = f"The agent's account may not `{right.title}` in the namespace '{api.namespace}'"
+    further = config.runners.kubernetes.namespaces
+    missing = [
+        (namespace, right)
+        for namespace in dict.fromkeys((api.namespace, *further))
+        for right in await missing_rights(api, namespace=namespace)
+    ]
+    for namespace, right in missing:
+        message = f"The agent's account may not `{right.title}` in the namespace '{namespace}'"
         yield Finding(
             "problem", "rights in the cluster", f"{message}; it {right.purpose}.",
             "Grant it as deploy/kubernetes.yaml does.",
         )  # fmt: skip
     if not missing:
-        message = f"The account has all {len(RIGHTS)} that it needs in '{api.namespace}'."
+        names = "', '".join(dict.fromkeys((api.namespace, *further)))
+        message = f"The account has all {len(RIGHTS)} that it needs in '{names}'."
         yield Finding("ok", "rights in the cluster", message)
     if await has_right(api, _READ_SECRETS, ""):
         yield Finding(

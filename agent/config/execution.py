@@ -212,13 +212,17 @@ class KubernetesRunnerConfig(Model):
     context: str | None = None
     #: Credentials of the pod's own service account.
     in_cluster: bool = False
-    #: Where jobs run; a manifest may name no other. `None`: the context's.
+    #: Where jobs run. `None`: the context's.
     namespace: str | None = None
+    #: Further namespaces, which queues' templates may name.
+    namespaces: tuple[str, ...] = ()
     #: What manifests may set beyond the rules of docs/kubernetes-manifest.md: `key`,
     #: `key=value`, `path.to.*.key`.
     allow: tuple[str, ...] = ()
     #: Names of Secrets in that namespace with which all pods pull their images.
     pull_secrets: tuple[str, ...] = ()
+    #: Without `pull_secrets`, nodes pull built images with the agent's login of their registry.
+    share_login: bool = True
     #: Kubernetes refuses to run a job as root, as namespaces with the restricted Pod Security
     #: Standard demand; images must name another user by its number.
     run_as_non_root: bool = False

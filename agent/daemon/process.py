@@ -17,6 +17,8 @@ from agent.system.locks import try_lock
 
 _LOCK: Final = "agent.lock"
 _IDENTITY: Final = "agent.id"
+#: Seconds by which a start that waits may be longer, beginning with each call of `waiting`.
+_MORE_TIME: Final = 60
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -78,13 +80,17 @@ def signal_handlers(handle: Callable[[], None]) -> Iterator[None]:
 
 
 class SystemdNotifier:
-    """Sends READY, STOPPING and WATCHDOG to `NOTIFY_SOCKET`; does nothing where it is not set."""
+    """Sends what systemd wants to know to `NOTIFY_SOCKET`; does nothing where it is not set."""
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         self._pid = environ.get("WATCHDOG_PID", "")
         microseconds = environ.get("WATCHDOG_USEC", "")
         self._interval = int(microseconds) / 1_000_000 if microseconds.isdigit() else 0.0
+
+    def waiting(self) -> None:
+        """The start waits for something outside; called at least every `_MORE_TIME` seconds."""
+        self._send(f"EXTEND_TIMEOUT_USEC={_MORE_TIME * 1_000_000}")
 
     def ready(self, status: str) -> None:
         """The service is up."""

@@ -50,6 +50,7 @@ class Cause(StrEnum):
     START_REFERENCE = "START_REFERENCE"
     START_REFUSED = "START_REFUSED"
     START_INIT = "START_INIT"
+    START_SERVICE = "START_SERVICE"
     START_FAILED = "START_FAILED"
     RUN_EXIT_CODE = "RUN_EXIT_CODE"
     RUN_OUT_OF_MEMORY = "RUN_OUT_OF_MEMORY"
@@ -236,6 +237,10 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.START_INIT: Meaning(
         "An init container failed, so that the job itself did not run.",
         "Read the log of the init container that the message names.",
+    ),
+    Cause.START_SERVICE: Meaning(
+        "A side service of the job did not become ready, so that the job itself did not run.",
+        "Look at its pods as the message says; `kubernetes.wait_timeout` is the time it has.",
     ),
     Cause.START_FAILED: Meaning(
         "The container or process could not be started.",

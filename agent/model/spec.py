@@ -147,6 +147,13 @@ class Overrides(_Lenient):
     files: dict[str, Json] = {}
 
 
+class SideService(_Lenient):
+    """An element of W&B's `additional_services`: an object that runs beside the job."""
+
+    name: str = ""
+    config: Json
+
+
 class LaunchSpec(_Lenient):
     """One run to be launched."""
 
@@ -162,6 +169,7 @@ class LaunchSpec(_Lenient):
     resource: str | None = None
     resource_args: dict[str, Json] = {}
     overrides: Overrides = Overrides()
+    additional_services: Annotated[list[SideService], Field(max_length=20)] = []
     source: Source | None = None
     build: BuildSpec = BuildSpec()
     resources: Resources = Resources()

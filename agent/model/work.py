@@ -143,7 +143,12 @@ def workload_name(control_plane_id: str, item_id: str, attempt: int) -> str:
 
     The same for every try to create it, so that a second creation is seen.
     """
-    return f"launch-{control_plane_id[:8]}-{item_id}-{attempt}".lower()
+    return f"{workload_prefix(control_plane_id)}{item_id}-{attempt}".lower()
+
+
+def workload_prefix(control_plane_id: str) -> str:
+    """What the names of a control plane's workloads begin with."""
+    return f"launch-{control_plane_id[:8]}-".lower()
 
 
 def workload_labels(control_plane_id: str, lease: Lease) -> dict[str, str]:

@@ -52,6 +52,9 @@ async def resolve(
     for kind in (SECRETS, MOUNTS):
         named_by_queue(claim, kind)  # raises before anything is fetched
     backend.runner.check(arguments_of(claim, {}), template_of(claim, {}))
+    if claim.spec.additional_services and not backend.takes_manifest:
+        message = f"`additional_services` run on a cluster, and this job is for {claim.resource}."
+        raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Use a queue for Kubernetes.")
     source = claim.spec.effective_source()
     if isinstance(source, ImageSource):
         return _ready_image(claim, backend, source.image, command)
@@ -128,6 +131,12 @@ def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
     kept = {key: value for key, value in given.items() if key not in _PIPELINE_ARGUMENTS}
     expanded: Json = expand(kept, macros_of(claim) | more_macros)
     return expanded
+
+
+def services_of(claim: Claim, more_macros: dict[str, str]) -> tuple[Json, ...]:
+    """The manifests of the side services, macros expanded."""
+    macros = macros_of(claim) | more_macros
+    return tuple(expand(each.config, macros) for each in claim.spec.additional_services)
 
 
 def template_of(claim: Claim, more_macros: dict[str, str]) -> Json:

@@ -10,7 +10,7 @@ from agent.model.work import Claim, Image, Resolved, workload_labels
 from agent.pipeline.cancellation import WHILE_REPORTING, AttemptCancelledError, CancelReason
 from agent.pipeline.dependencies import AttemptContext
 from agent.pipeline.job_variables import Injected, injected_into
-from agent.pipeline.resolve import arguments_of, template_of
+from agent.pipeline.resolve import arguments_of, services_of, template_of
 from agent.ports.runner import (
     NeverStarted,
     RunRequest,
@@ -38,7 +38,12 @@ async def create(context: AttemptContext, resolved: Resolved, image: Image) -> W
         name=context.name, control_plane_id=dependencies.control_plane_id, folder=context.folder,
     )  # fmt: skip
     context.report.note(phase=Phase.PREPARING, activity="starting", facts=_facts(resolved, image))
-    return await context.backend.runner.create(request)
+    creating = context.backend.runner.create(request)
+    if not request.services:
+        return await creating
+    # Until they are ready may take minutes.
+    context.report.note(activity="waiting for side services")
+    return await context.cancellation.guard(creating)
 
 
 async def permit_and_start(context: AttemptContext, workload: Workload) -> Workload | Outcome:
@@ -129,6 +134,7 @@ def run_request(
         demand=claim.spec.demand(claim.resource),
         brings_image=resolved.image is not None,
         command_overrides=_is_overridden(claim),
+        services=services_of(claim, macros),
         allocation=claim.allocation,
         folder=folder,
         workdir=workdir,

@@ -93,6 +93,8 @@ class RunRequest:
     brings_image: bool = False
     #: The submission set the command, not the job.
     command_overrides: bool = False
+    #: Objects that run beside the job, of backends that take manifests.
+    services: tuple[Json, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

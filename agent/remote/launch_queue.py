@@ -3,6 +3,7 @@
 Every operation names a lease, a session or a request id, so that repeats change nothing.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final, Literal
@@ -29,6 +30,7 @@ from agent.remote.client import LEASES, ControlPlaneClient
 
 #: Deadlines in seconds; that of a renewal is shorter than the heartbeat interval.
 _RENEW_DEADLINE: Final = 8.0
+_CALLS_AT_ONCE: Final = 32
 _WRITE_DEADLINE: Final = 20.0
 _LOG_DEADLINE: Final = 30.0
 #: What a long poll may take beyond its wait.
@@ -115,6 +117,10 @@ class LaunchQueue:
 
     def __init__(self, client: ControlPlaneClient) -> None:
         self._client = client
+        #: With many attempts, calls about one of them wait here before their time begins: all at
+        #: once, they would wait at the server until their time is over, and be sent again.
+        #: Renewals and claims, of which there is one at a time, do not wait.
+        self._turns = asyncio.Semaphore(_CALLS_AT_ONCE)
         #: Set by `register`; every write names it.
         self._agent_id = ""
 
@@ -260,14 +266,15 @@ class LaunchQueue:
         Raises:
             FencedError: the attempt belongs to another agent by now.
         """
-        response = await self._client.send(
-            "POST",
-            _log_path(lease, channel),
-            params={"epoch": lease.epoch, "offset": offset},
-            body=data,
-            headers={"Content-Type": "application/octet-stream"},
-            deadline=_LOG_DEADLINE,
-        )
+        async with self._turns:
+            response = await self._client.send(
+                "POST",
+                _log_path(lease, channel),
+                params={"epoch": lease.epoch, "offset": offset},
+                body=data,
+                headers={"Content-Type": "application/octet-stream"},
+                deadline=_LOG_DEADLINE,
+            )
         reply = response.json()
         try:
             return int(reply["end"])
@@ -276,7 +283,8 @@ class LaunchQueue:
 
     async def log_end(self, lease: Lease, channel: Channel) -> int:
         """Bytes stored so far."""
-        response = await self._client.send("HEAD", _log_path(lease, channel))
+        async with self._turns:
+            response = await self._client.send("HEAD", _log_path(lease, channel))
         text = response.headers.get(_LOG_END, "")
         if not text.isdigit():
             raise ServerError(f"The server's reply about a log lacks the header {_LOG_END}.")
@@ -299,7 +307,8 @@ class LaunchQueue:
         self, document: str, name: str, lease: Lease, fields: Mapping[str, Any]
     ) -> LeaseStatus:
         given = {"agentId": self._agent_id, **_lease_ref(lease), **fields}
-        reply = await self._mutate(document, name, given, deadline=_WRITE_DEADLINE)
+        async with self._turns:
+            reply = await self._mutate(document, name, given, deadline=_WRITE_DEADLINE)
         return LeaseStatus(reply["status"])
 
     async def _mutate(

@@ -269,6 +269,7 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "kubernetes-adoption": cluster.adoption,
     "kubernetes-scale": cluster.scale,
     "kubernetes-rate": cluster.rate,
+    "kubernetes-outage": cluster.outage,
     "logging": logging,
     "many": many,
     "flood": flood,

@@ -25,13 +25,17 @@ TOLERATION = {"operator": "Exists"}
 STAYS = "launch-bench.stays"
 _NODES = 20
 _SIZE = {"cpu": "1000", "memory": "1Ti", "pods": "1000"}
-_LOG = "2026-01-01T00:00:00.000000000Z hello\n"
+_LOG = b"2026-01-01T00:00:00.000000000Z hello\n"
 
 
 class SimulatedNodes:
     """Sets the status of pods in one namespace, and gives their logs."""
 
     def __init__(self, api: ClusterApi, namespace: str) -> None:
+        #: How many logs are followed at the moment.
+        self.followed = 0
+        self._staying: dict[str, Any] = {}
+        self._over = asyncio.Event()
         self._api = api
         self._path = PODS.path(namespace)
         self._pods: asyncio.Queue[Any] = asyncio.Queue()
@@ -39,6 +43,8 @@ class SimulatedNodes:
 
     def _changed(self, pod: dict[str, Any], deleted: bool) -> None:
         simulated = str(pod["spec"].get("nodeName", "")).startswith("simulated-")
+        if STAYS in pod["metadata"].get("labels", {}):
+            self._staying[pod["metadata"]["name"]] = pod
         if simulated and not deleted:
             self._pods.put_nowait(pod)
 
@@ -47,6 +53,30 @@ class SimulatedNodes:
             tasks.create_task(self._reflector.run())
             for _ in range(8):
                 tasks.create_task(self._work())
+
+    async def log(self, request: web.Request) -> web.StreamResponse:
+        """As a kubelet; a pod that stays writes one line and no more."""
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(_LOG)
+        staying = any(part in self._staying for part in request.path.split("/"))
+        if request.query.get("follow") and staying:
+            self.followed += 1
+            try:
+                await self._over.wait()
+            finally:
+                self.followed -= 1
+        return response
+
+    async def end_all(self) -> None:
+        """End the pods that stay, and their logs."""
+        for name, pod in self._staying.items():
+            await self._api.patch(f"{self._path}/{name}/status", _status(pod, "Succeeded"))
+        self._over.set()
+
+    def close(self) -> None:
+        """End all logs that are followed."""
+        self._over.set()
 
     async def _work(self) -> None:
         while True:
@@ -71,7 +101,7 @@ def _status(pod: dict[str, Any], phase: str) -> dict[str, Any]:
     containers = [
         {
             "name": each["name"],
-            "image": each["image"],
+            "image": "simulated",
             "imageID": "",
             "ready": phase == "Running",
             "restartCount": 0,
@@ -82,22 +112,21 @@ def _status(pod: dict[str, Any], phase: str) -> dict[str, Any]:
     return {"status": {"phase": phase, "startTime": now, "containerStatuses": containers}}
 
 
-async def _log(_: web.Request) -> web.Response:
-    return web.Response(text=_LOG)
-
-
 @asynccontextmanager
-async def simulated_nodes(cluster: KubernetesFacts, namespace: str) -> AsyncIterator[None]:
+async def simulated_nodes(
+    cluster: KubernetesFacts, namespace: str
+) -> AsyncIterator[SimulatedNodes]:
     """Nodes for pods of one namespace, for as long as the context lasts."""
-    app = web.Application()
-    app.router.add_get("/{path:.*}", _log)
-    runner = web.AppRunner(app)
-    await runner.setup()
     config = KubernetesRunnerConfig(
         enabled=True, kubeconfig=Path(cluster.kubeconfig), namespace=namespace
     )
     async with ClusterApi(config) as api:
-        task = asyncio.create_task(SimulatedNodes(api, namespace).run())
+        nodes = SimulatedNodes(api, namespace)
+        app = web.Application()
+        app.router.add_get("/{path:.*}", nodes.log)
+        runner = web.AppRunner(app, shutdown_timeout=1)
+        await runner.setup()
+        task = asyncio.create_task(nodes.run())
         try:
             certificates = current().certificates
             context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -106,8 +135,9 @@ async def simulated_nodes(cluster: KubernetesFacts, namespace: str) -> AsyncIter
             port = runner.addresses[0][1]
             for number in range(_NODES):
                 await _make_node(api, f"simulated-{number}", port)
-            yield
+            yield nodes
         finally:
+            nodes.close()
             for number in range(_NODES):
                 await api.delete(f"/api/v1/nodes/simulated-{number}", {})
             await cancel_task(task)

@@ -18,6 +18,7 @@ from yarl import URL
 
 from agent.runners.kubernetes.access import RIGHTS
 from tests.e2e.conftest import QUICK, quick
+from tests.e2e.harness.cluster import way_to_cluster
 from tests.e2e.harness.home import BIN, Home
 from tests.e2e.test_tour import git_settings, ok
 from tests.infrastructure import engine
@@ -258,13 +259,22 @@ async def refusal(home: Home, settings: dict[str, Any]) -> str:
     return done.err
 
 
-async def test_a_cluster_that_does_not_answer_is_named(home: Home, tenant: Tenant) -> None:
-    port = free_port()
-    moved = tenant.kubeconfig.read_text().replace(":6443", f":{port}")
-    tenant.kubeconfig.write_text(moved)
-    told = await refusal(home, tenant.settings())
-    assert f":{port} does not answer" in told
-    assert "kubectl get --raw /readyz" in told
+async def test_an_agent_waits_for_a_cluster_that_does_not_answer(
+    home: Home, tenant: Tenant
+) -> None:
+    """It says so, keeps systemd from ending it, and begins when the cluster answers."""
+    async with way_to_cluster(tenant.cluster, tenant.kubeconfig) as way:
+        way.refusing = True
+        home.configure(tenant.settings())
+        agent = await home.start("launch-agent", "--queue", "default", ready=False)
+        async with asyncio.timeout(120):
+            await agent.notify.until("EXTEND_TIMEOUT_USEC=60000000")
+        told = agent.output()
+        assert "waiting for the Kubernetes API" in told
+        assert f":{way.address[1]} does not answer" in told
+        way.refusing = False
+        await agent.ready()
+    assert "the Kubernetes API answers" in agent.output()
 
 
 async def test_a_wrong_context_and_a_missing_kubeconfig_are_named(

@@ -6,12 +6,14 @@ stay plain dictionaries, since a job's manifest may hold what no model of the li
 
 import asyncio
 import json
+import math
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
@@ -26,6 +28,8 @@ from agent.runners.kubernetes.credentials import read_credentials
 from agent.runners.kubernetes.pending import refusal_of
 from agent.runners.kubernetes.reachability import Reachability
 from agent.system.backoff import Sleep
+from agent.system.tasks import cancel_task
+from agent.system.tls import use_small_buffers
 
 if TYPE_CHECKING:
     from kubernetes.aio.client import ApiClient
@@ -46,6 +50,11 @@ _GOOD: Final = range(200, 300)
 _CALL_LIMITS: Final = aiohttp.ClientTimeout(total=30.0)
 _PATIENCE: Final = 60.0
 _PROBE_LIMITS: Final = aiohttp.ClientTimeout(total=5.0)
+_CALLS_AT_ONCE: Final = 32
+#: Seconds for which a stream that is not answered keeps others from being opened.
+_STREAM_TURN: Final = 0.2
+#: Seconds for which an answer shows that the server answers.
+_RECENT: Final = 8.0
 #: A path that every account may read (`system:public-info-viewer`).
 _PROBE_PATH: Final = "/version"
 #: A connection whose other end is gone ends after 60 s, also while nothing is sent: seconds
@@ -128,6 +137,8 @@ class _Request:
     body: Json | None = None
     media_type: str = _JSON
     accept: str = _JSON
+    #: The answer is needed; that to the deletion of a collection has all of its objects.
+    wants_answer: bool = True
 
 
 JOBS: Final = Kind("/apis/batch/v1", "jobs")
@@ -158,6 +169,14 @@ class ClusterApi:
         self._opening = asyncio.Lock()
         self._namespace = config.namespace or "default"
         self._reachability = Reachability(self._answers, sleep)
+        #: Calls wait here before their time begins, and streams to be opened, so that a thousand
+        #: jobs at once do not make each other late.
+        self._turns = asyncio.Semaphore(_CALLS_AT_ONCE)
+        self._stream_turns = asyncio.Semaphore(_CALLS_AT_ONCE)
+        #: It does not accept the credentials.
+        self._refusal: ClusterCredentialsError | None = None
+        #: When it last answered a request, by the monotonic clock.
+        self._answered = -math.inf
 
     async def __aenter__(self) -> Self:
         await self._open()
@@ -181,6 +200,7 @@ class ClusterApi:
             socket_factory=_socket_kept_alive,
         )
         settings.client_session_kwargs = {"connector": connector}
+        use_small_buffers()
         await self._close()
         self._client, self._connector = opened, connector
 
@@ -220,6 +240,15 @@ class ClusterApi:
                 return None
             raise
 
+    async def see_that_it_answers(self) -> None:
+        """Ask the server, unless it has answered something in the last seconds.
+
+        Raises:
+            ClusterUnreachableError, ClusterRefusedError: as `get`.
+        """
+        if self._reachability.failure or monotonic() - self._answered > _RECENT:
+            await self.get(JOBS.path(self.namespace, "launch-probe"))
+
     async def create(self, path: str, body: Json, *, dry_run: bool = False) -> Json | None:
         """Create a named object; `None` if the name is taken, perhaps by an earlier try.
 
@@ -233,15 +262,14 @@ class ClusterApi:
                 return None
             raise
 
-    async def patch(self, path: str, change: Json) -> Json | None:
-        """Merge a change into an object; `None` if it is gone."""
+    async def patch(self, path: str, change: Json) -> None:
+        """Merge a change into an object, unless that is gone."""
+        request = _Request("PATCH", path, _CALL_LIMITS, None, change, _MERGE_PATCH)
         try:
-            request = _Request("PATCH", path, _CALL_LIMITS, None, change, _MERGE_PATCH)
-            return await self._repeated(request)
+            await self._repeated(replace(request, wants_answer=False))
         except ClusterRefusedError as error:
-            if error.status == NOT_FOUND:
-                return None
-            raise
+            if error.status != NOT_FOUND:
+                raise
 
     async def delete(
         self, path: str, options: Json, query: Mapping[str, str] | None = None
@@ -251,7 +279,8 @@ class ClusterApi:
         What is gone already is deleted.
         """
         try:
-            await self._repeated(_Request("DELETE", path, _CALL_LIMITS, query, options))
+            request = _Request("DELETE", path, _CALL_LIMITS, query, options)
+            await self._repeated(replace(request, wants_answer=False))
         except ClusterRefusedError as error:
             if error.status == CONFLICT:
                 return False
@@ -274,7 +303,7 @@ class ClusterApi:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=read_timeout)
         async with self._failures():
-            response = await self._send(_Request("GET", path, timeout, query))
+            response = await self._opened_stream(_Request("GET", path, timeout, query))
             try:
                 await self._check(response)
                 yield response
@@ -324,10 +353,12 @@ class ClusterApi:
             sleep=self._sleep,
         )
         try:
-            async with asyncio.timeout(self._patience):
+            async with self._turns, asyncio.timeout(self._patience):
                 found: Json = await tries(self._call, request)
                 return found
         except TimeoutError:
+            if self._refusal is not None:
+                raise self._refusal from None
             failure = self._reachability.failure or f"no answer within {self._patience:.0f} s"
             raise ClusterUnreachableError(self.server, failure) from None
 
@@ -336,8 +367,9 @@ class ClusterApi:
             response = await self._send(request)
             async with response:
                 await self._check(response)
-                found: Json = await response.json()
-                return found
+                found = await response.json() if request.wants_answer else {}
+                self._answered, self._refusal = monotonic(), None
+                return dict(found)
 
     @asynccontextmanager
     async def _failures(self) -> AsyncIterator[None]:
@@ -346,31 +378,49 @@ class ClusterApi:
         try:
             yield
         except ClusterCredentialsError as error:
-            self._reachability.lost(error.reason)
+            self._lost(error.reason, error)
             raise
         except TimeoutError as error:
             failure: ClusterUnreachableError = ClusterSilentError(self.server, _reason(error))
-            self._reachability.lost(_reason(error))
+            self._lost(_reason(error))
             raise failure from error
         # A RuntimeError: aiohttp was to read from a connection that had been lost before.
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            self._reachability.lost(_reason(error))
+            self._lost(_reason(error))
             raise ClusterUnreachableError(self.server, _reason(error)) from error
         except ValueError as error:
             raise ClusterUnreachableError(self.server, f"it sent no JSON: {error}") from error
+
+    def _lost(self, reason: str, refusal: ClusterCredentialsError | None = None) -> None:
+        self._refusal = refusal
+        self._reachability.lost(reason)
 
     async def _answers(self) -> bool:
         try:
             response = await self._send(_Request("GET", _PROBE_PATH, _PROBE_LIMITS))
         except ClusterCredentialsError as error:
-            self._reachability.lost(error.reason)
+            self._lost(error.reason, error)
             return False
         # A RuntimeError: another request renews the credentials and has closed the connections.
         except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
-            self._reachability.lost(_reason(error))
+            self._lost(_reason(error))
             return False
         response.close()
         return response.status not in _AWAY
+
+    async def _opened_stream(self, request: _Request) -> aiohttp.ClientResponse:
+        """The answer to it; the log of a job that is silent has none until the first byte."""
+        sending = None
+        try:
+            async with self._stream_turns:
+                sending = asyncio.create_task(self._send(request), name="stream")
+                await asyncio.wait({sending}, timeout=_STREAM_TURN)
+            return await sending
+        except asyncio.CancelledError:
+            await cancel_task(sending)
+            if sending is not None and not sending.cancelled() and not sending.exception():
+                sending.result().close()
+            raise
 
     async def _send(self, request: _Request) -> aiohttp.ClientResponse:
         client = self._opened
@@ -404,7 +454,7 @@ class ClusterApi:
         if response.status == _TOO_MANY or response.status in _SERVER_ERRORS:
             # For a log the API server asks a kubelet, whose absence concerns nobody else.
             if response.status in _AWAY and not response.url.path.endswith("/log"):
-                self._reachability.lost(message)
+                self._lost(message)
             raise ClusterUnreachableError(self.server, message, _retry_after(response))
         raise ClusterRefusedError(response.status, str(_status(text).get("reason") or ""), message)
 

@@ -8,7 +8,32 @@ from agent.model.spec import Json
 
 #: Reasons of a waiting container that say no more than that it waits.
 ON_ITS_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
+_UNREAD: Final = frozenset({"managedFields"})
+_OF_A_CONTAINER: Final = frozenset({"name", "restartPolicy"})
 _OVER: Final = frozenset({"Succeeded", "Failed"})
+
+
+def lean(item: Json) -> Json:
+    """An object without what nobody here reads: most of a pod, and of a Job its template.
+
+    A copy; custom resources only lose the record of who wrote which field.
+    """
+    metadata = {key: value for key, value in item["metadata"].items() if key not in _UNREAD}
+    found = {**item, "metadata": metadata}
+    spec = item.get("spec")
+    if isinstance(spec, dict) and item.get("apiVersion", "batch/v1") == "batch/v1":
+        found["spec"] = {key: value for key, value in spec.items() if key != "template"}
+    return found
+
+
+def lean_pod(pod: Json) -> Json:
+    """As `lean`, for a pod."""
+    spec = pod["spec"]
+    kept = {key: spec[key] for key in ("nodeName", "restartPolicy") if key in spec}
+    for key in ("initContainers", "containers"):
+        given = spec.get(key) or ()
+        kept[key] = [{part: each[part] for part in _OF_A_CONTAINER & each.keys()} for each in given]
+    return {**lean(pod), "spec": kept}
 
 
 def phase(pod: Json) -> str:

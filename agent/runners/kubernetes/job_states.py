@@ -32,7 +32,14 @@ from agent.runners.kubernetes.api import (
     Kind,
 )
 from agent.runners.kubernetes.custom_status import is_custom
-from agent.runners.kubernetes.fields import has_terminated, is_deleted, is_over, time_of
+from agent.runners.kubernetes.fields import (
+    has_terminated,
+    is_deleted,
+    is_over,
+    lean,
+    lean_pod,
+    time_of,
+)
 from agent.runners.kubernetes.kueue import Admissions
 from agent.runners.kubernetes.manifest import kind_in, selector
 from agent.runners.kubernetes.pending import WARNINGS, Observed, Warned
@@ -40,7 +47,6 @@ from agent.runners.kubernetes.reflector import Reflector, resource_version
 from agent.runners.kubernetes.status import progress_of
 from agent.system.tasks import cancel_task
 
-_ONLY_WARNINGS: Final = {"fieldSelector": "type=Warning"}
 #: Seconds for a node to say that a deleted pod has ended, beyond its grace.
 _SAID_WITHIN: Final = 20.0
 
@@ -61,6 +67,8 @@ class JobState:
         self._existing: set[str] = set()
         #: By uid of the Job or a pod, then by reason.
         self._warnings: dict[str, dict[str, Warned]] = defaultdict(dict)
+        #: By uid of a pod: its newest event that is no warning.
+        self._news: dict[str, Warned] = {}
         #: Pods, by uid, that should have ended.
         self._silent: set[str] = set()
         self._admission: Json | None = None
@@ -72,7 +80,7 @@ class JobState:
         assert self.job is not None  # noqa: S101  # `JobStates.following` waits for it
         pods = in_order(self._pods.values())
         silent = frozenset(self._silent)
-        return Observed(self.job, pods, self._warnings, self._admission, silent)
+        return Observed(self.job, pods, self._warnings, self._admission, silent, self._news)
 
     @property
     def running_pods(self) -> list[str]:
@@ -113,6 +121,16 @@ class JobState:
         while self.version == version:
             await self._changed.wait()
 
+    async def shows_ended_pod(self, seconds: float) -> bool:
+        """Whether one of its pods is seen to end within this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not self.has_ended_pod:
+                    await self.newer_than(self.version)
+        except TimeoutError:
+            return False
+        return True
+
     async def newer_or_silent(self, version: int) -> None:
         """As `newer_than`; also returns, with those pods marked silent, after too long a wait.
 
@@ -149,13 +167,28 @@ class JobState:
             self._existing.discard(uid)
         self._note_change()
 
-    def take_warning(self, event: Json) -> None:
+    def take_event(self, event: Json) -> None:
         """An event about the Job or one of its pods."""
+        uid, kind = event["involvedObject"]["uid"], event["involvedObject"].get("kind")
         series = event.get("series") or {}
         at = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
-        warned = Warned(str(event.get("message") or ""), time_of(at))
-        self._warnings[event["involvedObject"]["uid"]][event["reason"]] = warned
+        told = Warned(str(event.get("message") or ""), time_of(at))
+        if event.get("reason") in WARNINGS and event.get("type") == "Warning":
+            self._warnings[uid][event["reason"]] = told
+        elif kind == "Pod" and event.get("type") == "Normal" and told.is_newer(self._news.get(uid)):
+            self._news[uid] = told
+        else:
+            return
         self._note_change()
+
+    async def changes_within(self, seconds: float) -> bool:
+        """Whether something changes in this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.newer_than(self.version)
+        except TimeoutError:
+            return False
+        return True
 
     def take_admission(self, admission: Json | None) -> None:
         """Kueue's object for the Job, or that it is gone."""
@@ -179,7 +212,7 @@ class JobStates:
         owned = {"labelSelector": selector(control_plane_id)}
         namespace = api.namespace
         self._pods = Reflector(api, PODS, namespace, owned, self._on_pod)
-        self._events = Reflector(api, EVENTS, namespace, _ONLY_WARNINGS, self._on_event)
+        self._events = Reflector(api, EVENTS, namespace, {}, self._on_event)
         self._admissions = Admissions(api, self._on_admission)
         #: Of Jobs, and of each kind of custom resource that a job had.
         self._workloads: dict[Kind, Reflector] = {}
@@ -250,12 +283,12 @@ class JobStates:
     def take_job(self, job: Json) -> None:
         """A Job that a call of ours has returned."""
         self._follow_kind(self.kind(job["metadata"]["name"])).add(job)
-        self._on_job(job, False)
+        self._on_job(lean(job), False)
 
     async def list_pods(self, state: JobState) -> None:
         """Ask for the pods of a job, which the watch of pods may show later than the Job's end."""
         for pod in await pods_of(self._api, state.observed.job):
-            self._on_pod(pod, False)
+            self._on_pod(lean_pod(pod), False)
 
     async def _appears(self, name: str, state: JobState) -> bool:
         # Without its pods, an ended Job would look as if they were gone.
@@ -301,8 +334,8 @@ class JobStates:
         # A pod's name is its Job's, perhaps an index, and a suffix.
         names = [name, *(name.rsplit("-", parts)[0] for parts in (1, 2))]
         state = next((self._states[one] for one in names if one in self._states), None)
-        if state is not None and not deleted and event.get("reason") in WARNINGS:
-            state.take_warning(event)
+        if state is not None and not deleted:
+            state.take_event(event)
 
     def _take(self, name: str, item: Json, *, deleted: bool, take: Any) -> None:
         state = self._states.setdefault(name, JobState())

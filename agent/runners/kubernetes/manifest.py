@@ -12,21 +12,29 @@ import base64
 import copy
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, PolicyError
 from agent.model.redact import is_telling_name
 from agent.model.spec import Json
-from agent.model.work import LABEL_CONTROL_PLANE
+from agent.model.work import LABEL_CONTROL_PLANE, LABEL_PREFIX
 from agent.ports.runner import RunRequest
 from agent.runners.kubernetes.api import Kind
 from agent.runners.kubernetes.policy import JOB_VERSIONS
 
-#: Key of the Secret under which the workload's manifest is.
+#: Keys of the Secret under which the workload's manifest and its side services are.
 MANIFEST_KEY: Final = "job.json"
+_BESIDE_KEY: Final = "services.json"
+#: Key of a login of a registry, as the type of Secret demands it.
+_LOGIN_KEY: Final = ".dockerconfigjson"
+#: Label of a side service: name of the workload beside which it runs. Its pods do not have the
+#: labels of the job's.
+SIDE_SERVICE_OF: Final = f"{LABEL_PREFIX}.side-service-of"
+#: Variables that side services get, as those of W&B's agent.
+_OF_SIDE_SERVICES: Final = ("WANDB_API_KEY", "WANDB_CONFIG")
 #: Annotation of the workload: uid of the Secret that it was started from.
 SECRET_UID: Final = "launch-agent/created-as"  # noqa: S105  # the name of an annotation
 #: Annotation: the name that the manifest asked for.
@@ -52,8 +60,12 @@ _DROPPED: Final = frozenset({"ttlSecondsAfterFinished"})
 _SELECTION: Final = ("selector", "manualSelector")
 _NAME: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAME_PREFIX: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,252}")
+_NO_NAME: Final = re.compile(r"[^a-z0-9-]+")
 _NO_LABEL: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LABEL_LENGTH: Final = 63
+#: Parts of the label by which W&B's users find the side services of a run.
+_RUN: Final = ("ENTITY", "PROJECT", "RUN_ID")
+_SECONDS_TO_BE_READY: Final = 300.0
 _GPU: Final = "nvidia.com/gpu"
 
 
@@ -68,6 +80,20 @@ class ManifestSettings:
     #: Names of Secrets with logins of registries.
     pull_secrets: tuple[str, ...] = ()
     run_as_non_root: bool = False
+    #: With which nodes pull: in the form of Docker's configuration file.
+    registry_login: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """The side services of a job."""
+
+    #: Objects, without their owner.
+    services: Sequence[Json]
+    #: Whether the job is started once they are ready; W&B's `wait_for_ready`.
+    wait: bool
+    #: Seconds for that; W&B's `wait_timeout`.
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +103,7 @@ class Objects:
     workload: Json
     #: Its data are raw bytes.
     secret_data: dict[str, bytes] = field(repr=False)
+    beside: Beside | None = None
 
     def secret(self, request: RunRequest, namespace: str, kind: Kind) -> Json:
         """The body of the Secret; `kind` is the workload's.
@@ -85,6 +112,8 @@ class Objects:
             InvalidInputError: environment and files are larger than a Secret may be.
         """
         data = self.secret_data | {MANIFEST_KEY: json.dumps(self.workload).encode()}
+        if self.beside is not None:
+            data[_BESIDE_KEY] = json.dumps(asdict(self.beside)).encode()
         size = sum(map(len, data.values()))
         if size > _MAX_SECRET:
             message = (
@@ -96,7 +125,8 @@ class Objects:
         return {
             "apiVersion": "v1",
             "kind": "Secret",
-            "type": "Opaque",
+            # Nodes pull with it, if it has a login.
+            "type": f"kubernetes.io/{_LOGIN_KEY[1:]}" if _LOGIN_KEY in data else "Opaque",
             "immutable": True,
             "metadata": {
                 "name": request.name,
@@ -118,6 +148,11 @@ def objects_of(request: RunRequest, settings: ManifestSettings) -> Objects:
     return _Composer(request, settings).objects()
 
 
+def namespace_asked(manifest: Json) -> str:
+    """The namespace that a manifest names; empty if it names none."""
+    return str(_mapping(manifest, "metadata").get("namespace") or manifest.get("namespace") or "")
+
+
 def manifest_in(secret: Json) -> Json:
     """The workload's manifest that a Secret holds."""
     text: Any = base64.b64decode(secret["data"][MANIFEST_KEY])
@@ -125,6 +160,12 @@ def manifest_in(secret: Json) -> Json:
     metadata = found["metadata"]
     metadata["annotations"] = {**metadata["annotations"], SECRET_UID: secret["metadata"]["uid"]}
     return found
+
+
+def beside_in(secret: Json) -> Beside | None:
+    """The side services that a Secret holds."""
+    text = secret["data"].get(_BESIDE_KEY)
+    return Beside(**json.loads(base64.b64decode(text))) if text else None
 
 
 def kind_in(secret: Json) -> Kind | None:
@@ -150,6 +191,10 @@ class _Composer:
         self._environment = {name: f"env.{index}" for index, name in enumerate(names)}
         self._data = {f"env.{index}": value.encode() for index, value in enumerate(values)}
         self._data |= {f"file.{i}": each for i, each in enumerate(request.files.values())}
+        self._pull_secrets = settings.pull_secrets
+        if settings.registry_login:
+            self._data[_LOGIN_KEY] = settings.registry_login.encode()
+            self._pull_secrets += (request.name,)
 
     def objects(self) -> Objects:
         request = self._request
@@ -159,25 +204,24 @@ class _Composer:
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
         manifest = copy.deepcopy(request.arguments)
         metadata = _mapping(manifest, "metadata")
-        namespace = self._checked_namespace(manifest, metadata)
+        namespace = self._checked_namespace(namespace_asked(manifest))
         body = {key: value for key, value in manifest.items() if key not in _BESIDE}
         body["metadata"] = self._metadata(metadata, namespace)
         if str(body.get("apiVersion") or "batch/v1") in JOB_VERSIONS:
             workload = self._job(body)
         else:
             workload = self._custom_resource(body)
-        return Objects(workload, self._data)
+        return Objects(workload, self._data, self._beside())
 
-    def _checked_namespace(self, manifest: Json, metadata: Json) -> str:
-        asked = metadata.get("namespace") or manifest.get("namespace") or ""
+    def _checked_namespace(self, asked: str) -> str:
         if asked and self._settings.namespace and asked != self._settings.namespace:
             message = (
                 f"`kubernetes.metadata.namespace` is '{asked}', and this agent runs jobs in "
                 f"'{self._settings.namespace}'."
             )
-            hint = "Leave it out, or serve the queue by an agent whose `namespace` it is."
+            hint = "Leave it out; the administrator allows it with `runners.kubernetes.namespaces`."
             raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
-        return self._settings.namespace or str(asked)
+        return self._settings.namespace or asked
 
     def _metadata(self, metadata: Json, namespace: str) -> Json:
         asked = _name_asked(metadata)
@@ -299,22 +343,78 @@ class _Composer:
         if request.args:
             container["args"] = list(request.args)
 
+    # ------------------------------------------------------------------ side services
+
+    def _beside(self) -> Beside | None:
+        request = self._request
+        if not request.services:
+            return None
+        wait = request.arguments.get("wait_for_ready", True)
+        seconds = request.arguments.get("wait_timeout", _SECONDS_TO_BE_READY)
+        if not isinstance(wait, bool):
+            message = f"`kubernetes.wait_for_ready` is {wait!r}, neither true nor false."
+            raise InvalidInputError(message)
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+            message = f"`kubernetes.wait_timeout` is {seconds!r}, and no number of seconds."
+            raise InvalidInputError(message)
+        return Beside([self._side_service(each) for each in request.services], wait, seconds)
+
+    def _side_service(self, given: Json) -> Json:
+        for key in ("apiVersion", "kind"):
+            if not given.get(key):
+                raise InvalidInputError(f"`additional_services`: `config.{key}` is missing.")
+        body = copy.deepcopy(given)
+        body.pop("status", None)
+        metadata = _mapping(body, "metadata")
+        name = _service_name(metadata)
+        run = {key: self._request.environment.get(f"WANDB_{key}", "") for key in _RUN}
+        body["metadata"] = {
+            **{key: value for key, value in metadata.items() if key != "generateName"},
+            "name": name,
+            **({"namespace": self._settings.namespace} if self._settings.namespace else {}),
+            "labels": {
+                **_mapping(metadata, "labels"),
+                "wandb.ai/created-by": "launch-agent",
+                "wandb.ai/run-id": label_value(run["RUN_ID"]),
+                "wandb.ai/auxiliary-resource": label_value("-".join(("aux", *run.values()))),
+                SIDE_SERVICE_OF: label_value(self._request.name),
+            },
+        }
+        ours = {name: key for name, key in self._environment.items() if name in _OF_SIDE_SERVICES}
+        for _, pod in pod_templates(body):
+            for container in _containers(pod, "containers"):
+                self._give_variables(container, ours)
+            pod.update(self._pod(pod, files=False))
+        for holder, key in _lists_of_containers(body):
+            holder[key] = [self._secured(container) for container in holder[key]]
+        if body.get("kind") == "StatefulSet":
+            # Its claims would outlast it.
+            retention = {"whenDeleted": "Delete", "whenScaled": "Retain"}
+            _mapping(body, "spec")["persistentVolumeClaimRetentionPolicy"] = retention
+        return body
+
     # ------------------------------------------------------------------------ every pod
 
     def _pod_metadata(self, template: Json) -> Json:
         metadata = _mapping(template, "metadata")
         return {**metadata, "labels": {**_mapping(metadata, "labels"), **self._labels()}}
 
-    def _pod(self, pod: Json) -> Json:
+    def _pod(self, pod: Json, *, files: bool = True) -> Json:
         made = dict(pod)
         for key in _CONTAINER_LISTS:
             if containers := _containers(pod, key):
                 made[key] = [self._secured(_told(_with_image(each))) for each in containers]
-        if self._request.files:
-            volume = {"name": _FILES, "secret": {"secretName": self._request.name}}
+        if self._request.files and files:
+            # Nothing else of the Secret can be mounted, whatever a container asks for.
+            keys = [f"file.{index}" for index in range(len(self._request.files))]
+            items = [{"key": key, "path": key} for key in keys]
+            volume = {
+                "name": _FILES,
+                "secret": {"secretName": self._request.name, "items": items},
+            }
             made["volumes"] = [*(pod.get("volumes") or []), volume]
-        if self._settings.pull_secrets:
-            names = [{"name": name} for name in self._settings.pull_secrets]
+        if self._pull_secrets:
+            names = [{"name": name} for name in self._pull_secrets]
             made["imagePullSecrets"] = [*(pod.get("imagePullSecrets") or []), *names]
         if not pod.get("serviceAccountName") and not pod.get("serviceAccount"):
             # A job needs no rights in the cluster.
@@ -348,16 +448,19 @@ class _Composer:
         return variable
 
     def _give_inputs(self, container: Json, environment: dict[str, str]) -> None:
-        given = [each for each in container.get("env") or [] if _name_of(each) not in environment]
-        ours = [self._from_secret(name, key) for name, key in environment.items()]
-        if given or ours:
-            container["env"] = [*given, *ours]
+        self._give_variables(container, environment)
         mounts = [
             {"name": _FILES, "mountPath": target, "subPath": f"file.{index}", "readOnly": True}
             for index, target in enumerate(self._request.files)
         ]
         if mounts:
             container["volumeMounts"] = [*(container.get("volumeMounts") or []), *mounts]
+
+    def _give_variables(self, container: Json, environment: dict[str, str]) -> None:
+        given = [each for each in container.get("env") or [] if _name_of(each) not in environment]
+        ours = [self._from_secret(name, key) for name, key in environment.items()]
+        if given or ours:
+            container["env"] = [*given, *ours]
 
     def _from_secret(self, name: str, key: str) -> Json:
         reference = {"name": self._request.name, "key": key}
@@ -397,6 +500,16 @@ def _lists_of_containers(manifest: Any) -> Iterator[tuple[Json, str]]:
 def label_value(text: str) -> str:
     """A text as the value of a label: what may not stand in one becomes `-`."""
     return _NO_LABEL.sub("-", text)[:_LABEL_LENGTH].strip("-._")
+
+
+def _service_name(metadata: Json) -> str:
+    """As asked for, since a job finds the service by it; made to fit as W&B's agent does."""
+    asked = str(metadata.get("name") or metadata.get("generateName") or "")
+    name = _NO_NAME.sub("-", asked.lower())[:_LABEL_LENGTH].strip("-")
+    if not name:
+        message = f"`additional_services`: `metadata.name` cannot be a name: {asked[:80]!r}."
+        raise InvalidInputError(message, hint="Give each service the name that the job uses.")
+    return name
 
 
 def _name_asked(metadata: Json) -> str | None:

@@ -76,10 +76,14 @@ _SUFFIXES: Final[Mapping[str, Decimal]] = {
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """The newest warning of one reason about one object."""
+    """An event: the newest of one reason about one object, if it is a warning."""
 
     message: str
     at: datetime | None
+
+    def is_newer(self, other: "Warned | None") -> bool:
+        """Whether it is not older than another one."""
+        return other is None or self.at is None or other.at is None or self.at >= other.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,8 @@ class Observed:
     admission: Json | None = None
     #: Pods, by uid, that should have ended by now and of which their node says nothing.
     silent: frozenset[str] = frozenset()
+    #: The newest event of each pod that is no warning, by uid; for people.
+    news: Mapping[str, Warned] = field(default_factory=dict)
 
     def warned(self, item: Json, reason: str) -> Warned | None:
         """A warning about the Job or one of its pods."""

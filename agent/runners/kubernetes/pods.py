@@ -58,6 +58,8 @@ def _details(observed: Observed, pod: Json) -> Iterator[str]:
             yield sentence(condition)
     for reason, warned in observed.warnings.get(pod["metadata"]["uid"], {}).items():
         yield f"{reason}: {warned.message}"
+    if (news := observed.news.get(pod["metadata"]["uid"])) is not None:
+        yield news.message
 
 
 def _container(container: Json) -> Iterator[str]:

@@ -68,9 +68,35 @@ _GRANTED: Final[dict[str, tuple[str, ...]]] = {
     "priorityclassname": (),
     "nodename": (),
     "runtimeclassname": (),
+    # Of a Service: they open it to others than the pods of the cluster, or lead out of it.
+    "externalips": (),
+    "externalname": (),
+    "loadbalancerip": (),
 }  # fmt: skip
 #: Named by a plain value; the others are objects or lists.
-_GRANTED_VALUES: Final = frozenset({"priorityclassname", "nodename", "runtimeclassname"})
+_GRANTED_VALUES: Final = frozenset(
+    {"priorityclassname", "nodename", "runtimeclassname", "externalname", "loadbalancerip"}
+)
+#: Of a Service, types that open it to others than the pods of the cluster.
+_OPEN_TYPES: Final = frozenset({"nodeport", "loadbalancer", "externalname"})
+_KINDS: Final = {
+    "jobs": "A job is a Job of `batch/v1`, or a custom resource.",
+    "side services": (
+        "A side service is a Deployment, StatefulSet, Service, Pod, ConfigMap or Job, or a custom "
+        "resource that the administrator allows."
+    ),
+}
+#: What may run beside a job, besides custom resources that the administrator allows.
+_SIDE_SERVICES: Final = frozenset(
+    {
+        ("v1", "ConfigMap"),
+        ("v1", "Pod"),
+        ("v1", "Service"),
+        ("apps/v1", "Deployment"),
+        ("apps/v1", "StatefulSet"),
+        ("batch/v1", "Job"),
+    }
+)
 _CONFINEMENT: Final = ("apparmor", "seccomp")
 _LABELS_OF_CONTROLLERS: Final = frozenset({"job-name", "controller-uid"})
 _SECRET_OF_ATTEMPT: Final = re.compile(r"launch-[a-z0-9]{1,8}-.+-[0-9]+")
@@ -92,6 +118,39 @@ def check_manifest(manifest: Json, template: Json, allowed: tuple[str, ...]) -> 
     custom = not _is_job(manifest)
     if custom:
         _check_kind(manifest, template, allowed)
+    _check_entries(manifest, granted, allowed, custom=custom)
+
+
+def check_namespace(asked: str, granted: str, allowed: tuple[str, ...]) -> None:
+    """Another namespace than the agent's has Secrets and quotas of its own.
+
+    `granted`: what the queue's template names.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`: the template does not name it.
+    """
+    path = ("metadata", "namespace")
+    if asked != granted and not _is_allowed(path, asked, allowed):
+        raise _refusal(path, "may be set by the queue's template only", f"namespace={asked}")
+
+
+def check_side_service(manifest: Json, number: int, allowed: tuple[str, ...]) -> None:
+    """As `check_manifest`, for an object of `additional_services`, which no template has.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`, naming the path.
+    """
+    version, kind = str(manifest.get("apiVersion") or ""), str(manifest.get("kind") or "")
+    custom = (version, kind) not in _SIDE_SERVICES
+    if custom:
+        _check_kind(manifest, {}, allowed, "side services")
+    whole = {"additional_services": {str(number): {"config": manifest}}}
+    _check_entries(whole, set(), allowed, custom=custom)
+
+
+def _check_entries(
+    manifest: Json, granted: set[tuple[str, str]], allowed: tuple[str, ...], *, custom: bool
+) -> None:
     for path, value in _entries(manifest):
         _check_reserved(path, value)
         key = path[-1].lower()
@@ -107,14 +166,15 @@ def check_manifest(manifest: Json, template: Json, allowed: tuple[str, ...]) -> 
             _check_text(path, value, allowed)
 
 
-def _check_kind(manifest: Json, template: Json, allowed: tuple[str, ...]) -> None:
+def _check_kind(
+    manifest: Json, template: Json, allowed: tuple[str, ...], what: str = "jobs"
+) -> None:
     """Kinds of the cluster itself grant rights; others are what an operator makes of them."""
     version, kind = str(manifest.get("apiVersion") or ""), str(manifest.get("kind") or "")
     group = version.partition("/")[0] if "/" in version else ""
     if version in JOB_VERSIONS or "." not in group or group.endswith(".k8s.io"):
-        known = "A job is a Job of `batch/v1`, or a custom resource"
-        message = f"`kubernetes`: jobs cannot be objects of the kind '{kind}' of `{version}`."
-        raise PolicyError(Cause.POLICY_RESOURCE, message, hint=f"{known}.")
+        message = f"`kubernetes`: {what} cannot be objects of the kind '{kind}' of `{version}`."
+        raise PolicyError(Cause.POLICY_RESOURCE, message, hint=_KINDS[what])
     same = (template.get("apiVersion"), template.get("kind")) == (version, kind)
     if not same and not _is_allowed(("kind",), kind, allowed):
         raise _refusal(("kind",), "may be set by the queue's template only", f"kind={kind}")
@@ -139,6 +199,8 @@ def _is_refused(path: _Path, value: Any) -> bool:
 def _needs_grant(key: str, value: Any) -> bool:
     if key in _GRANTED_VALUES:
         return bool(value)
+    if key == "type":
+        return str(value).lower() in _OPEN_TYPES
     return key in _GRANTED and isinstance(value, (dict, list)) and bool(value)
 
 
@@ -206,7 +268,8 @@ def _refusal(path: _Path, rule: str, entry: str | None = None) -> PolicyError:
 
 
 def _shown(path: _Path) -> str:
-    return ".".join(("kubernetes", *path))
+    beside = path[:1] == ("additional_services",)
+    return ".".join(path if beside else ("kubernetes", *path))
 
 
 def _text(value: Any) -> str:

@@ -18,11 +18,13 @@ from agent.model.errors import JobError
 from agent.model.spec import Json
 from agent.runners.kubernetes.api import (
     EVENTS,
+    PODS,
     ClusterApi,
     ClusterRefusedError,
     ClusterSilentError,
     Kind,
 )
+from agent.runners.kubernetes.fields import lean, lean_pod
 from agent.system.backoff import Backoff, Sleep
 
 #: Seconds that the server keeps a watch open.
@@ -58,9 +60,12 @@ class Reflector:
         self._api = api
         self._path = kind.path(namespace)
         self._plural = kind.plural
-        self._seconds = _WITHOUT_BOOKMARKS if kind == EVENTS else _WATCH_SECONDS
+        #: Events are many, and nobody asks for them again.
+        self._keeps = kind != EVENTS
+        self._seconds = _WATCH_SECONDS if self._keeps else _WITHOUT_BOOKMARKS
         self._query = query
         self._changed = changed
+        self._lean = lean_pod if kind == PODS else lean
         self._sleep = sleep
         self._version: str | None = None
         #: By uid.
@@ -91,7 +96,7 @@ class Reflector:
 
     def add(self, item: Json) -> None:
         """An object that a call has returned, before the watch shows it."""
-        self.objects.setdefault(item["metadata"]["uid"], _lean(item))
+        self.objects.setdefault(item["metadata"]["uid"], self._lean(item))
 
     async def _follow(self) -> None:
         """List, unless the version to go on from is known; watch until the watch ends."""
@@ -110,7 +115,7 @@ class Reflector:
             if page is None:
                 raise _RelistError
             for item in page.get("items") or ():
-                found[item["metadata"]["uid"]] = _lean(item)
+                found[item["metadata"]["uid"]] = self._lean(item)
             token = page["metadata"].get("continue")
             if not token:
                 break
@@ -125,7 +130,8 @@ class Reflector:
                 self._changed(self.objects.pop(uid), True)
         for uid, item in found.items():
             if self.objects.get(uid) != item:
-                self.objects[uid] = item
+                if self._keeps:
+                    self.objects[uid] = item
                 self._changed(item, False)
 
     async def _watch(self, version: str) -> AsyncGenerator[Json, None]:
@@ -150,12 +156,12 @@ class Reflector:
             raise _RelistError
         metadata = item["metadata"]
         if kind != "BOOKMARK":
-            deleted = kind == "DELETED"
+            deleted, read = kind == "DELETED", self._lean(item)
             if deleted:
                 self.objects.pop(metadata["uid"], None)
-            else:
-                self.objects[metadata["uid"]] = _lean(item)
-            self._changed(_lean(item), deleted)
+            elif self._keeps:
+                self.objects[metadata["uid"]] = read
+            self._changed(read, deleted)
         return str(metadata["resourceVersion"])
 
 
@@ -165,11 +171,6 @@ def _event(line: bytes) -> Json:
     except ValueError:
         raise _RelistError from None
     return found
-
-
-def _lean(item: Json) -> Json:
-    item["metadata"].pop("managedFields", None)
-    return item
 
 
 def resource_version(item: Json) -> int:

@@ -6,10 +6,12 @@ watch each.
 """
 
 import asyncio
+import base64
+import json
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +25,13 @@ from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, LaunchError, UnavailableError
 from agent.model.names import KUBERNETES
 from agent.model.spec import Json
-from agent.model.work import LABEL_CONTROL_PLANE, Image, Lease, lease_from_labels
+from agent.model.work import (
+    LABEL_CONTROL_PLANE,
+    Image,
+    Lease,
+    workload_prefix,
+)
+from agent.ports.registry import Credentials
 from agent.ports.runner import (
     Ended,
     Ending,
@@ -40,6 +48,7 @@ from agent.ports.runner import (
     Workload,
     WorkloadState,
 )
+from agent.runners.kubernetes.access import ON_CUSTOM_RESOURCES, Rights
 from agent.runners.kubernetes.api import (
     JOBS,
     PODS,
@@ -49,7 +58,7 @@ from agent.runners.kubernetes.api import (
     Kind,
 )
 from agent.runners.kubernetes.custom_status import is_custom
-from agent.runners.kubernetes.discovery import discovered_kind
+from agent.runners.kubernetes.discovery import Kinds
 from agent.runners.kubernetes.job_log import JobLog
 from agent.runners.kubernetes.job_states import (
     JobState,
@@ -59,27 +68,38 @@ from agent.runners.kubernetes.job_states import (
     pods_of,
 )
 from agent.runners.kubernetes.manifest import (
-    SECRET_UID,
     ManifestSettings,
     Objects,
+    beside_in,
     kind_in,
     manifest_in,
     objects_of,
     selector,
 )
-from agent.runners.kubernetes.pending import Observed
 from agent.runners.kubernetes.pods import shown_pods
-from agent.runners.kubernetes.policy import check_manifest
+from agent.runners.kubernetes.policy import check_manifest, check_side_service
+from agent.runners.kubernetes.removal import IN_BACKGROUND, Removals
+from agent.runners.kubernetes.side_services import SideServices
 from agent.runners.kubernetes.status import is_finished, progress_of, ran_since
+from agent.runners.kubernetes.workloads import (
+    WORKLOAD_UID,
+    labels_of,
+    secret_uid,
+    unstarted_of,
+    was_started,
+    workload_of,
+)
 from agent.runners.local import is_outdated, same_attempt
 
 T = TypeVar("T")
+Login = Callable[[str], Awaitable[Credentials | None]]
 
-_IN_BACKGROUND: Final = {"propagationPolicy": "Background"}
 _IN_FOREGROUND: Final = {"propagationPolicy": "Foreground"}
-#: Annotation of a Secret: uid of the workload that was started from it.
-_WORKLOAD_UID: Final = "launch-agent/started-as"
 _NOWHERE: Final = Path()
+#: Seconds by which the watch of pods may be later than that of Jobs, before pods are asked for.
+_PODS_FOLLOW: Final = 1.0
+#: Seconds without a change, after which what pods say is told.
+_CALM: Final = 1.0
 #: Seconds before a name is tried again whose object is being removed.
 _AGAIN: Final = 0.2
 #: Seconds for pods to be gone, beyond their grace.
@@ -92,8 +112,14 @@ class KubernetesRunner:
     resource = KUBERNETES
 
     def __init__(
-        self, control_plane_id: str, config: KubernetesRunnerConfig, agent_name: str = ""
+        self,
+        control_plane_id: str,
+        config: KubernetesRunnerConfig,
+        agent_name: str = "",
+        login: Login | None = None,
     ) -> None:
+        """`login`: the agent's own login for the registry of an image."""
+        self._login = login
         self._control_plane_id = control_plane_id
         self._agent_name = agent_name
         self._config = config
@@ -101,11 +127,13 @@ class KubernetesRunner:
         self._is_open = False
         #: Kind and manifest of what was created and not started, by id.
         self._manifests: dict[str, tuple[Kind, Json]] = {}
+        self._kinds = Kinds(self._api)
+        self._rights = Rights(self._api)
+        self._side_services = SideServices(self._api, self._kinds, self._rights)
         #: Ids of workloads whose Secret goes with the Job.
         self._handed_over: set[str] = set()
-        #: By API version and name.
-        self._discovered: dict[tuple[str, str], Kind] = {}
         self._states: JobStates | None = None
+        self._removals = Removals(self._api, control_plane_id)
 
     async def __aenter__(self) -> Self:
         await self._api.__aenter__()
@@ -125,6 +153,7 @@ class KubernetesRunner:
 
     async def close(self) -> None:
         """Stop following the cluster; jobs are not touched."""
+        await self._removals.close()
         if self._states is not None:
             await self._states.close()
         await self._api.__aexit__(None, None, None)
@@ -157,13 +186,19 @@ class KubernetesRunner:
         """See the port: the workload's manifest."""
         return self._objects(request).workload
 
-    def _objects(self, request: RunRequest) -> Objects:
+    def _objects(self, request: RunRequest, registry_login: str = "") -> Objects:
         config = self._config
         check_manifest(request.arguments, request.template, config.allow)
+        for number, service in enumerate(request.services):
+            check_side_service(service, number, config.allow)
         # Without a connection, only what the configuration says is known.
         namespace = self._namespace if self._is_open else config.namespace or ""
         settings = ManifestSettings(
-            namespace, self._agent_name, config.pull_secrets, config.run_as_non_root
+            namespace,
+            self._agent_name,
+            config.pull_secrets,
+            config.run_as_non_root,
+            registry_login,
         )
         return objects_of(request, settings)
 
@@ -179,7 +214,7 @@ class KubernetesRunner:
         named = replace(request, name=f"launch-preview-{uuid.uuid4().hex[:12]}", labels={})
         async with self:
             workload = self._objects(named).workload
-            path = (await self._kind_of(workload)).path(self._namespace)
+            path = (await self._kinds.of(workload)).path(self._namespace)
             made = await self._api.create(path, workload, dry_run=True) or workload
         for key in ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"):
             made["metadata"].pop(key, None)
@@ -187,19 +222,38 @@ class KubernetesRunner:
         made["metadata"]["name"] = request.name
         return made
 
-    async def _kind_of(self, workload: Json) -> Kind:
-        if not is_custom(workload):
-            return JOBS
-        name = (workload["apiVersion"], workload["kind"])
-        if name not in self._discovered:
-            self._discovered[name] = await discovered_kind(self._api, *name)
-        return self._discovered[name]
-
     async def create(self, request: RunRequest) -> Workload:
         """See the port."""
-        objects = self._objects(request)
-        kind = await self._kind_of(objects.workload)
-        body = objects.secret(request, self._namespace, kind)
+        objects = self._objects(request, await self._registry_login(request))
+        kind = await self._kinds.of(objects.workload)
+        if kind != JOBS:
+            why = f"The job is a {objects.workload['kind']}"
+            await self._rights.require(kind, ON_CUSTOM_RESOURCES, why)
+        workload = await self._create(request, objects.secret(request, self._namespace, kind))
+        if objects.beside is None or workload.state is not WorkloadState.CREATED:
+            return workload
+        try:
+            await self._side_services.run(objects.beside, workload)
+        except BaseException:
+            # They go with the Secret; if it cannot be deleted now, pruning finds it.
+            with suppress(LaunchError):
+                await asyncio.shield(self._delete_secret(workload))
+            raise
+        return workload
+
+    async def _registry_login(self, request: RunRequest) -> str:
+        """For an image that the agent has pushed, as Docker keeps it; empty if there is none."""
+        config = self._config
+        if request.brings_image or config.pull_secrets or not config.share_login:
+            return ""
+        found = None if self._login is None else await self._login(request.image.reference)
+        if found is None or not found.password:
+            return ""
+        pair = base64.b64encode(f"{found.username}:{found.password}".encode()).decode()
+        entry = {"username": found.username, "password": found.password, "auth": pair}
+        return json.dumps({"auths": {found.server: entry}})
+
+    async def _create(self, request: RunRequest, body: Json) -> Workload:
         path = SECRETS.path(self._namespace)
         while True:
             made = await self._api.create(path, body)
@@ -276,8 +330,11 @@ class KubernetesRunner:
         secret = await self._api.get(SECRETS.path(self._namespace, workload.name))
         if secret is None or secret["metadata"]["uid"] != workload.id:
             return None
-        if _was_started(secret):  # which was created, even if it is gone by now
+        if was_started(secret):  # which was created, even if it is gone by now
             return None
+        if (beside := beside_in(secret)) is not None:
+            # An earlier process may have ended before it had created them all.
+            await self._side_services.run(beside, workload)
         return kind_in(secret) or JOBS, manifest_in(secret)
 
     async def _hand_over(self, workload: Workload, job: Json) -> None:
@@ -289,7 +346,7 @@ class KubernetesRunner:
             "uid": job["metadata"]["uid"],
         }
         # Whoever deletes the Job and keeps its dependents takes the reference away.
-        annotations = {_WORKLOAD_UID: job["metadata"]["uid"]}
+        annotations = {WORKLOAD_UID: job["metadata"]["uid"]}
         change = {"metadata": {"ownerReferences": [owner], "annotations": annotations}}
         try:
             await self._api.patch(SECRETS.path(self._namespace, workload.name), change)
@@ -309,6 +366,7 @@ class KubernetesRunner:
                 yield Ended(_vanished(workload.name))
                 return
             last: Progress | None = None
+            calm = False
             while not isinstance(last, Ended):
                 version = state.version
                 progress = await self._progress(workload.name, state)
@@ -317,10 +375,18 @@ class KubernetesRunner:
                     since = ran_since(state.observed)
                     if since is not None:
                         yield Running(since, progress.pods)
-                if _is_news(progress, last):
+                shown = last.pods if last is not None else ()
+                if _is_news(progress, last) or (calm and progress.pods != shown):
                     last = progress
                     yield progress
-                if not isinstance(last, Ended):
+                if isinstance(last, Ended):
+                    return
+                # What pods say changes often while they start; it is told once it is calm.
+                unsaid = last is not None and progress.pods != last.pods
+                if unsaid and state.version == version:
+                    calm = not await state.changes_within(_CALM)
+                elif not unsaid:
+                    calm = False
                     await state.newer_or_silent(version)
 
     async def _progress(self, name: str, state: JobState) -> Progress:
@@ -329,7 +395,8 @@ class KubernetesRunner:
             return Ended(_vanished(name)) if state.deleted else progress
         if is_finished(state.observed.job) and not state.has_ended_pod:
             # Jobs and pods come by two watches, in any order.
-            await self._answered(lambda: self._followed.list_pods(state))
+            if not await state.shows_ended_pod(_PODS_FOLLOW):
+                await self._answered(lambda: self._followed.list_pods(state))
             return progress_of(state.observed)
         return progress
 
@@ -371,7 +438,7 @@ class KubernetesRunner:
                 await self._api.delete(PODS.path(self._namespace, pod), options)
             if custom and not never_ran:
                 # Its operator would replace what is deleted. The pods keep their grace.
-                await self._api.delete(path, _IN_BACKGROUND)
+                await self._api.delete(path, IN_BACKGROUND)
             try:
                 async with asyncio.timeout(grace + _GONE_WITHIN):
                     # Why a deleted pod ended is for the Job's controller to say.
@@ -387,22 +454,27 @@ class KubernetesRunner:
         """See the port. What belongs to the Job goes with it."""
         name = workload.name
         async with self._followed.following(name) as state:
-            if state is None or _secret_uid(state.observed.job) != workload.id:
+            if state is None or secret_uid(state.observed.job) != workload.id:
                 await self._delete_secret(workload)
                 return
             for pod in state.running_pods:
                 await self._api.delete(PODS.path(self._namespace, pod), {"gracePeriodSeconds": 0})
             if workload.id not in self._handed_over:
                 await self._delete_secret(workload)
-            uid = state.observed.job["metadata"]["uid"]
-            options = {**_IN_BACKGROUND, "preconditions": {"uid": uid}}
-            await self._api.delete(self._followed.path(name), options)
             self._handed_over.discard(workload.id)
+            if not is_custom(job := state.observed.job):
+                await self._removals.delete(job)
+                return
+            options = {**IN_BACKGROUND, "preconditions": {"uid": job["metadata"]["uid"]}}
+            await self._api.delete(self._followed.path(name), options)
 
     # ------------------------------------------------------------------------- finding
 
     async def find(self, name: str) -> Workload | None:
-        """See the port."""
+        """See the port. The server is hardly asked for a name that no workload of ours can have."""
+        if not name.startswith(workload_prefix(self._control_plane_id)):
+            await self._api.see_that_it_answers()
+            return None
         observed = await self._observe(name)
         return None if observed is None else observed[1]
 
@@ -412,6 +484,8 @@ class KubernetesRunner:
         secrets = await listed(self._api, SECRETS.path(self._namespace), query, metadata_only=True)
         for secret in secrets:
             self._followed.set_kind(secret["metadata"]["name"], kind_in(secret) or JOBS)
+            if was_started(secret) and secret["metadata"].get("ownerReferences"):
+                self._handed_over.add(secret["metadata"]["uid"])
         pods: dict[str | None, list[Json]] = defaultdict(list)
         for pod in await listed(self._api, PODS.path(self._namespace), query):
             pods[job_of_pod(pod)].append(pod)
@@ -420,10 +494,10 @@ class KubernetesRunner:
             for job in await listed(self._api, kind.path(self._namespace), query):
                 name = job["metadata"]["name"]
                 # Operators give their own objects the labels of what they make them for.
-                if "deletionTimestamp" not in job["metadata"] and _secret_uid(job):
-                    found[name] = self._workload(job, pods[name])
+                if "deletionTimestamp" not in job["metadata"] and secret_uid(job):
+                    found[name] = workload_of(job, pods[name])
         for secret in secrets:
-            found.setdefault(secret["metadata"]["name"], _unstarted(secret))
+            found.setdefault(secret["metadata"]["name"], unstarted_of(secret))
         return [workload for workload in found.values() if workload is not None]
 
     async def _observe(self, name: str) -> tuple[dict[str, str], Workload | None] | None:
@@ -438,37 +512,15 @@ class KubernetesRunner:
                 job = await self._existing(kind, name)
         if job is not None:
             if not self._is_ours(job):
-                return _labels(job), None
-            return _labels(job), self._workload(job, await pods_of(self._api, job))
-        if secret is None or _was_started(secret):
+                return labels_of(job), None
+            return labels_of(job), workload_of(job, await pods_of(self._api, job))
+        if secret is None or was_started(secret):
             return None
-        return _labels(secret), _unstarted(secret) if self._is_ours(secret) else None
+        return labels_of(secret), unstarted_of(secret) if self._is_ours(secret) else None
 
     async def _existing(self, kind: Kind, name: str) -> Json | None:
         job = await self._api.get(kind.path(self._namespace, name))
         return None if job is None or "deletionTimestamp" in job["metadata"] else job
-
-    def _workload(self, job: Json, pods: list[Json]) -> Workload | None:
-        lease = lease_from_labels(_labels(job))
-        if lease is None:
-            return None
-        observed = Observed(job, tuple(pods))
-        progress = progress_of(observed)
-        match progress:
-            case Pending():
-                state = WorkloadState.PENDING
-            case Running():
-                state = WorkloadState.RUNNING
-            case Ended():
-                state = WorkloadState.EXITED
-        return Workload(
-            name=job["metadata"]["name"],
-            id=_secret_uid(job),
-            lease=lease,
-            state=state,
-            started_at=ran_since(observed),
-            ending=progress.ending if isinstance(progress, Ended) else None,
-        )
 
     async def _delete_secret(self, workload: Workload) -> bool:
         options = {"preconditions": {"uid": workload.id}} if workload.id else {}
@@ -476,13 +528,13 @@ class KubernetesRunner:
         return await self._api.delete(SECRETS.path(self._namespace, workload.name), options)
 
     def _created(self, secret: Json) -> Workload:
-        workload = _unstarted(secret)
+        workload = unstarted_of(secret)
         assert workload is not None  # noqa: S101  # the labels are the request's
         self._manifests[workload.id] = kind_in(secret) or JOBS, manifest_in(secret)
         return workload
 
     def _is_ours(self, item: Json) -> bool:
-        return _labels(item).get(LABEL_CONTROL_PLANE) == self._control_plane_id
+        return labels_of(item).get(LABEL_CONTROL_PLANE) == self._control_plane_id
 
     @property
     def _namespace(self) -> str:
@@ -505,30 +557,9 @@ def _is_news(progress: Progress, last: Progress | None) -> bool:
         case Pending(), Pending():
             return replace(progress, since=None) != replace(last, since=None)
         case Running(), Running():
-            return progress.pods != last.pods
+            return False
         case _:
             return True
-
-
-def _was_started(secret: Json) -> bool:
-    # Where the Job is gone, the garbage collector has not come to the Secret yet.
-    return _WORKLOAD_UID in (secret["metadata"].get("annotations") or {})
-
-
-def _unstarted(secret: Json) -> Workload | None:
-    lease = lease_from_labels(_labels(secret))
-    if lease is None or _was_started(secret):
-        return None
-    metadata = secret["metadata"]
-    return Workload(metadata["name"], metadata["uid"], lease, WorkloadState.CREATED)
-
-
-def _labels(item: Json) -> dict[str, str]:
-    return dict(item["metadata"].get("labels") or {})
-
-
-def _secret_uid(job: Json) -> str:
-    return str((job["metadata"].get("annotations") or {}).get(SECRET_UID, ""))
 
 
 def _vanished(name: str) -> Ending:

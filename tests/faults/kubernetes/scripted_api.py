@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,9 @@ class ScriptedApi:
         #: Watches and logs that were opened, by plural (`log` for logs).
         self.opened: dict[str, asyncio.Queue[Stream]] = {}
         #: Decides about a request before anything else does.
-        self.intercept: Callable[[web.Request], Answer | None] = lambda _: None
+        self.intercept: Callable[[web.Request], Answer | Awaitable[Answer | None] | None] = (
+            lambda _: None
+        )
         #: Stamped lines by pod and container: what a log has now, unless it is streamed.
         self.logs: dict[tuple[str, str], bytes] = {}
         self._streams: list[Stream] = []
@@ -119,7 +121,8 @@ class ScriptedApi:
             self.probes += 1
         else:
             self.requests.append((request.method, request.path, dict(request.query)))
-        answer = self.intercept(request)
+        decided = self.intercept(request)
+        answer = await decided if isinstance(decided, Awaitable) else decided
         if answer is None and refused:
             answer = Answer(401, {"kind": "Status", "message": "Unauthorized"})
         if answer is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.model.cause import Cause
+from agent.runners.kubernetes import api as module
 from agent.runners.kubernetes.api import (
     JOBS,
     PODS,
@@ -196,3 +197,55 @@ async def test_an_answer_that_is_no_json_is_asked_for_again(
     answer_once(server, Answer(200, "<html>"))
     assert json.dumps(await api.get(PATH))
     assert server.counted("GET", "jobs") == 2
+
+
+async def test_a_server_that_answers_is_not_asked_whether_it_does(
+    server: ScriptedApi, api: ClusterApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "monotonic", lambda: now)
+    now = 100.0
+    await api.see_that_it_answers()
+    assert len(server.requests) == 1
+    now += 5
+    await api.see_that_it_answers()
+    assert len(server.requests) == 1
+    await api.get(PATH)
+    now += 5
+    await api.see_that_it_answers()
+    assert len(server.requests) == 2
+    now += 60
+    await api.see_that_it_answers()
+    assert len(server.requests) == 3
+
+
+async def test_a_server_that_went_away_is_asked_although_it_has_just_answered(
+    server: ScriptedApi, tmp_path: Path
+) -> None:
+    async with api_of(server, tmp_path, Pauses(), patience=0.2) as api:
+        await api.get(PATH)
+        server.intercept = lambda _: Answer(503, "away")
+        with pytest.raises(ClusterUnreachableError):
+            await api.get(PODS.path(NAMESPACE))
+        with pytest.raises(ClusterUnreachableError):
+            await api.see_that_it_answers()
+
+
+async def test_many_calls_take_turns(
+    server: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their time begins with their turn: a server that needs long for all fails none of them."""
+    monkeypatch.setattr(module, "_CALLS_AT_ONCE", 2)
+    async with api_of(server, tmp_path, Pauses(), patience=60) as api:
+        streams = [asyncio.create_task(read(api)) for _ in range(5)]
+        logs = [await server.watch("log") for _ in range(5)]
+        # None of them has said a word, and calls go on.
+        assert await api.get(PATH) is not None
+        for log in logs:
+            await log.close()
+        await asyncio.gather(*streams)
+        assert await asyncio.gather(*(api.get(PATH) for _ in range(20)))
+
+
+async def read(api: ClusterApi) -> bytes:
+    async with api.stream(PODS.path(NAMESPACE, "pod", "log"), {}, None) as response:
+        return await response.read()

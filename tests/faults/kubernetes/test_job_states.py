@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,3 +92,27 @@ async def test_every_waiter_sees_every_change() -> None:
             job = {"metadata": {"resourceVersion": str(number)}}
             state.take_job(job, deleted=False)
     assert [each[-1] for each in seen] == [5, 5]
+
+
+def event(text: str, second: int, **more: str) -> dict[str, Any]:
+    involved = {"kind": "Pod", "name": "pod", "uid": "uid-pods-pod"}
+    at = f"2026-01-01T00:00:{second:02}Z"
+    told = {"type": "Normal", "reason": "Pulling", "message": text, "lastTimestamp": at}
+    return {"involvedObject": involved, **told, **more}
+
+
+async def test_the_newest_event_of_a_pod_is_kept_and_warnings_beside_it() -> None:
+    state = JobState()
+    state.take_job({"metadata": {"resourceVersion": "1"}}, deleted=False)
+    for told in (
+        event("pulling", 2),
+        event("scheduled", 1, reason="Scheduled"),
+        event("no such secret", 3, type="Warning", reason="FailedMount"),
+        event("back off", 4, type="Warning", reason="BackOff"),
+    ):
+        state.take_event(told)
+    assert state.observed.news["uid-pods-pod"].message == "pulling"
+    warnings = state.observed.warnings["uid-pods-pod"]
+    assert {reason: one.message for reason, one in warnings.items()} == {
+        "FailedMount": "no such secret"
+    }

@@ -1,10 +1,12 @@
 """The queue port over HTTP: documents that the schema knows, answers as values."""
 
+import asyncio
 import importlib.resources
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp import web
 from graphql import build_schema, parse, validate
 
 from agent.model.capacity import Allocation, Capacity
@@ -282,3 +284,29 @@ async def test_commands_are_waited_for_by_their_mark(queue: LaunchQueue, end: Fa
     end.answers.pop(0)
     with pytest.raises(ServerError, match="launchCommands"):
         await queue.commands("a", "s", None, 25.0)
+
+
+async def test_many_attempts_do_not_delay_the_renewal_of_their_leases(
+    queue: LaunchQueue, end: FarEnd
+) -> None:
+    """Their calls take turns, whose time begins when they are sent."""
+    answered = asyncio.Event()
+    waiting = 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal waiting
+        if b"RenewLeases" in await request.read():
+            renewed = {"leases": [], "current": True, "stop": None, "adoptable": False}
+            return await data(renewLaunchLeases=renewed)(request)
+        waiting += 1
+        await answered.wait()
+        return await data(permitLaunchStart={"status": "HELD"})(request)
+
+    end.then(answer)
+    permits = [asyncio.create_task(queue.permit(LEASE)) for _ in range(100)]
+    while waiting < launch_queue._CALLS_AT_ONCE:
+        await asyncio.sleep(0.01)
+    assert (await queue.renew(Heartbeat("a1", "session", "RUNNING", (), ()))).current
+    assert waiting == launch_queue._CALLS_AT_ONCE
+    answered.set()
+    assert await asyncio.gather(*permits) == [LeaseStatus.HELD] * 100

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from agent.ports.runner import Pod
+from agent.runners.kubernetes.pending import Warned
 from agent.runners.kubernetes.pods import shown_pods
 from tests.unit.runners.test_kubernetes_status import observed, snapshot
 
@@ -71,3 +72,15 @@ def test_a_container_that_has_ended_is_news_while_others_run() -> None:
     assert shown_pods(seen)[0].details == ()
     pod["status"]["containerStatuses"].append({"name": "other", "state": {"running": {}}})
     assert shown_pods(seen)[0].details == ("launch0: exit code 3",)
+
+
+def test_a_pod_that_is_not_over_says_what_happened_last() -> None:
+    seen = observed(snapshot("evictretry"))
+    (pod,) = seen.pods
+    news = {pod["metadata"]["uid"]: Warned("Pulling image 'a'", None)}
+    (shown,) = shown_pods(replace(seen, news=news))
+    assert shown.details[-1] == "Pulling image 'a'"
+    over = observed(snapshot("ok"))
+    (pod,) = over.pods
+    (shown,) = shown_pods(replace(over, news={pod["metadata"]["uid"]: Warned("Started", None)}))
+    assert "Started" not in shown.details
