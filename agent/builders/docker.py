@@ -7,6 +7,7 @@ one, a `buildkitd` builds and pushes, and the registry is asked for everything e
 import asyncio
 import hashlib
 import math
+import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -36,6 +37,7 @@ from agent.builders.image.ignore import Ignore
 from agent.builders.image.plan import Plan, launch_context, make_plan
 from agent.builders.image.references import (
     NAMESPACE,
+    UNKNOWN,
     EngineResolver,
     ReferenceResolver,
     RegistryResolver,
@@ -139,6 +141,9 @@ class DockerBuilder:
         plan = await self._plan(request)
         parts = await in_thread(self._threads, lambda stop: self._parts(plan, stop))
         parts["entity"] = request.entity
+        if plan.remote:
+            # No key can tell: BuildKit is asked each time, and finds the rest in its cache.
+            parts["asked"] = secrets.token_hex()
         parts["secrets"] = sorted(
             name for name, secret in self._config.secrets.items() if secret.is_for(request.queue)
         )
@@ -146,9 +151,11 @@ class DockerBuilder:
             parts["platform"] = self._config.platform or await self._platform()
             for base in plan.bases:
                 await check_registry(read_reference(base), self._urls)
+                digest = None
                 if self._verify is not None and (plan.job_dockerfile or request.base_image):
-                    await verified(read_reference(base), self._verify)
-                parts[f"base {base}"] = await self._resolver.content(base)
+                    digest = await verified(read_reference(base), self._verify)
+                content = await self._resolver.content(base)
+                parts[f"base {base}"] = digest if digest and content == UNKNOWN else content
         except EngineError as error:
             raise _engine_failure(error) from None
         return content_key(parts)

@@ -1,23 +1,25 @@
 """Which packages a job needs: found, and read for an installer.
 
-Looked up in the build context, then at the source's root, in each: `requirements.txt`, else a
-lock (`uv.lock`, `pylock.toml`), else `project.dependencies` of `pyproject.toml`, else the job's
-`requirements.frozen.txt`. Lines that install from the source itself (`-e .`, `libs/foo`,
-`--find-links wheels`) are set apart, since they need the code.
+Looked up in the build context, beside the script, then at the source's root, in each:
+`requirements.txt`, else a lock (`uv.lock`, `pylock.toml`), else `project.dependencies` of
+`pyproject.toml`; after those of the context the job's `requirements.frozen.txt`. Lines that
+install from the source itself (`-e .`, `libs/foo`, `--find-links wheels`) are set apart, since
+they need the code.
 """
 
 import re
 import subprocess
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar
 
+from agent.builders.unread_dependencies import unread_dependencies, unread_locks
 from agent.builders.uv import uv_program
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, JobError, PolicyError
-from agent.model.job.paths import candidates
+from agent.model.job.entry_point import script_of
 from agent.model.job.requirements import (
     FROZEN_NAME,
     RequirementLine,
@@ -49,13 +51,7 @@ CONSTRAINTS: Final = "constraints.txt"
 PROJECT: Final = "pyproject.toml"
 UV_LOCK: Final = "uv.lock"
 PYLOCK: Final = "pylock.toml"
-POETRY_LOCK: Final = "poetry.lock"
-#: Locks that only their own tools can read, with the command that exports a list.
-_FOREIGN_LOCKS: Final = {
-    POETRY_LOCK: "poetry export -f requirements.txt -o requirements.txt",
-    "Pipfile.lock": "pipenv requirements > requirements.txt",
-    "pdm.lock": "pdm export -o requirements.txt",
-}
+_STATED: Final = (LISTED, UV_LOCK, PYLOCK, PROJECT)
 
 T = TypeVar("T")
 _URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s\"'<>]+")
@@ -89,7 +85,7 @@ class Requirements:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """For the item: locks that are not read where nothing else names packages."""
+        """For the item: what is not read where nothing else names packages."""
         if self:
             return ()
         return tuple(f"build: no packages are installed: {remark}" for remark in self.remarks)
@@ -172,7 +168,8 @@ async def fetch_requirements(
     remote: dict[str, bytes] = {}
     while True:
         found = await in_thread(
-            threads, lambda _: find_requirements(request.context, request.root, remote)
+            threads,
+            lambda _: find_requirements(request.context, request.root, request.command, remote),
         )
         if not found.unread:
             if urls is not None:
@@ -207,31 +204,56 @@ async def _located(where: str, work: Awaitable[T]) -> T:
 
 
 def find_requirements(
-    context: Path, root: Path, remote: Mapping[str, bytes] | None = None
+    context: Path,
+    root: Path,
+    command: Sequence[str] = (),
+    remote: Mapping[str, bytes] | None = None,
 ) -> Requirements:
-    """The requirements of a job; `NONE` or its remarks when it names none. Blocks.
+    """The requirements of a job; `NONE` or remarks on what is not read. Blocks.
+
+    `command` runs the job's script; a list beside it counts where the build context has none.
 
     Raises:
         JobError: `SOURCE_INVALID`, naming file, line and cure.
     """
-    below = context.resolve().relative_to(root.resolve()).as_posix()
-    names = (LISTED, UV_LOCK, PYLOCK, *_FOREIGN_LOCKS, PROJECT, FROZEN_NAME)
-    remarks: list[str] = []
+    top = context.resolve()
+    script = _script(top, command)
+    beside = top if script is None else script.parent
+    places = dict.fromkeys(
+        file
+        for folder, names in (
+            (top, _STATED),
+            (beside, _STATED),
+            (top, (FROZEN_NAME,)),
+            (root.resolve(), (*_STATED, FROZEN_NAME)),
+        )
+        for file in (folder / name for name in names)
+    )
     try:
-        for path in candidates(names, "" if below == "." else below):
-            file = root / path
-            if not file.is_file():
-                continue
-            if file.name in _FOREIGN_LOCKS:
-                command = _FOREIGN_LOCKS[file.name]
-                remarks.append(f"{path} is not read; to install from it: `{command}`")
-                continue
-            found = _read(file, root, context, remote or {})
+        for file in places:
+            found = _read(file, root, context, remote or {}) if file.is_file() else None
             if found:
-                return replace(found, remarks=(*remarks, *found.remarks))
+                locks = unread_locks(file.parent, root.resolve()) if file.name == PROJECT else ()
+                return replace(found, remarks=(*locks, *found.remarks))
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
+    remarks = [
+        remark
+        for folder in dict.fromkeys((top, beside, root.resolve()))
+        for remark in unread_dependencies(
+            folder, script if folder == beside else None, root.resolve()
+        )
+    ]
     return Requirements("", remarks=tuple(remarks))
+
+
+def _script(context: Path, command: Sequence[str]) -> Path | None:
+    """The script that a command runs, where it lies in the context."""
+    named = script_of(command)
+    if named is None or named.startswith("/"):
+        return None
+    script = (context / named).resolve()
+    return script if script.is_relative_to(context) and script.is_file() else None
 
 
 def _read(

@@ -120,6 +120,52 @@ _REASONS: Final = tuple(
         (r"launch: (?P<what>[^\n]+)", Cause.BUILD_REQUIREMENTS, "{what}"),
         (r"No space left on device|os error 28", Cause.DISK_FULL, "no space is left on the disk"),
         (
+            r"Hash mismatch for `(?P<what>[^`]+)`",
+            Cause.BUILD_REQUIREMENTS,
+            "the file of `{what}` does not have the hash that is required",
+        ),
+        (
+            (
+                r"(?:No such file or directory: '|command '|unable to execute ')"
+                r"(?P<what>[\w./+-]*(?:gcc|g\+\+|cc|c\+\+|clang|gfortran|cargo|rustc|cmake|ninja|make|nvcc"
+                r"|pg_config|mysql_config))'(?: failed: No such file|:|\n|$)"
+            ),
+            Cause.BUILD_REQUIREMENTS,
+            (
+                "a package is built from its source, which needs `{what}`: choose a base image with "
+                "it (--base-image python:3.11), or a version of the package with a wheel"
+            ),
+        ),
+        (
+            r"invalid peer certificate|certificate verify failed",
+            Cause.BUILD_UNAVAILABLE,
+            (
+                "the package index shows a certificate that is not trusted: set `builder.ca_bundle` "
+                "in the agent's configuration"
+            ),
+        ),
+        (
+            r"Because (?P<what>\S+ (?:requires|depends on) Python ?[^\s,]+)",
+            Cause.BUILD_REQUIREMENTS,
+            "{what}, and the job has another: choose it by --runtime",
+        ),
+        (
+            r"Because (?P<what>\S+) has no (?:wheels|usable wheels)",
+            Cause.BUILD_REQUIREMENTS,
+            (
+                "`{what}` has no wheel for this version of Python and this machine: choose another "
+                "version of it, or of Python by --runtime"
+            ),
+        ),
+        (
+            (
+                r"Because (?P<what>\S+) has an invalid package format|invalid Zip archive"
+                r"|Failed to read from zip file"
+            ),
+            Cause.BUILD_REQUIREMENTS,
+            "the file of a package is damaged: {what}",
+        ),
+        (
             r"Git executable not found",
             Cause.BUILD_REQUIREMENTS,
             "a requirement is fetched with git, which is not installed there",

@@ -98,7 +98,8 @@ class VirtualenvBuilder:
         """See `BuilderPort`."""
         _refuse_images(request)
         found = await in_thread(
-            self._threads, lambda _: find_requirements(request.context, request.root)
+            self._threads,
+            lambda _: find_requirements(request.context, request.root, request.command),
         )
         return BuildPreview(requirements=found.found_in or None, warnings=found.warnings)
 

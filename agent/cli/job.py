@@ -28,7 +28,7 @@ from agent.cli.output import (
 )
 from agent.cli.terminal import escape_control_characters
 from agent.model.errors import InvalidInputError, NotFoundError
-from agent.model.job.job_file import FILE_NAME, read_job_file
+from agent.model.job.job_file import FILE_NAME, PATCH_NAME, read_job_file
 from agent.model.job.names import LATEST, JobReference, checked_alias, free_aliases, own_name
 from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.names import did_you_mean
@@ -165,14 +165,19 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
 
     async def work(
         artifacts: "ArtifactVersions", named: JobReference
-    ) -> tuple[JobReference, Json, str]:
+    ) -> tuple[JobReference, Json, str, str | None]:
         version = await artifacts.version(named)
-        return named, version, await artifacts.text(named, version["id"], FILE_NAME)
+        text = await artifacts.text(named, version["id"], FILE_NAME)
+        try:
+            diff = await artifacts.text(named, version["id"], PATCH_NAME)
+        except NotFoundError:
+            diff = None
+        return named, version, text, diff
 
-    named, version, text = _with_artifacts(target, reference, project, work)
+    named, version, text, diff = _with_artifacts(target, reference, project, work)
     raw: Json = json.loads(text)
     if as_json:
-        print_json({**version, "job": raw})
+        print_json({**version, "job": raw, "diff": diff})
         return
     _print_repairs(text)
     number = f"{named.job}:v{version['versionIndex']}"
@@ -182,6 +187,7 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
         ("description", version.get("description")),
         ("created", format_age(version.get("createdAt"))),
         *((key, _shown(value)) for key, value in raw.items() if not key.startswith("_")),
+        ("uncommitted changes", diff),
     ])  # fmt: skip
 
 

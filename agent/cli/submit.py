@@ -162,6 +162,7 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
         if not as_json:
             print_stderr(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
         item = await _submit(direct.api, direct.queue, options, quiet=as_json)
+        _print_warnings(item)
         item = await _follow(direct.api, str(item["id"]), quiet=as_json)
         if not as_json:
             # An embedded control plane ends with this process: it answers no `explain`.
@@ -222,8 +223,7 @@ async def _follow(api: "UserOperations", item_id: str, *, quiet: bool) -> Json:
 def _print_item(item: Json, *, waits: bool) -> None:
     title = f"`{item['name']}`" if item["name"] else "The job"
     line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
-    for warning in item["warnings"]:
-        print_stderr(f"launch: {warning}")
+    _print_warnings(item)
     if waits:
         print_stderr(f"launch: {line}")
         return
@@ -231,6 +231,11 @@ def _print_item(item: Json, *, waits: bool) -> None:
     print(f"  Follow it: launch item logs {item['id']} --follow")
     print(f"  Its state: launch explain {item['id']}")
     sys.stdout.flush()
+
+
+def _print_warnings(item: Json) -> None:
+    for warning in item["warnings"]:
+        print_stderr(f"launch: {warning}")
 
 
 def _print_end(item: Json, *, explain: bool) -> None:

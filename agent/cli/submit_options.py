@@ -29,6 +29,7 @@ RUN_OPTIONS: Final = (
     ),
     click.option("-D", "--dockerfile", help="Dockerfile, relative to the build context."),
     click.option("-B", "--base-image", help="Base image of the generated Dockerfile."),
+    click.option("--runtime", help="Python version of the job that --uri makes: 3.11."),
     click.option(
         "-J", "--job-name", help="Name of the job that --uri makes; WANDB_JOB_NAME by default.",
     ),

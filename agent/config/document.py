@@ -7,6 +7,7 @@ cannot hold (keys that are not strings, infinities, binary data, sets) is refuse
 PyYAML scans and composes; its resolvers, which are those of YAML 1.1, are replaced.
 """
 
+import codecs
 import json
 import math
 import re
@@ -21,6 +22,8 @@ from agent.model.errors import ConfigError
 
 KeyPath = tuple[str | int, ...]
 
+#: Byte order marks, as shells of Windows write them into redirected output.
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TAG: Final = "tag:yaml.org,2002:"
 #: An alias of an alias of an alias … can make a short text very large.
 _MAX_NODES: Final = 200_000
@@ -86,9 +89,12 @@ def read_document(path: Path) -> Document:
             JSON cannot; names file, line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        text = data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        reason = (
+            error.strerror if isinstance(error, OSError) else "it is no text in UTF-8 or UTF-16"
+        )
         message = f"The file {path} cannot be read: {reason}."
         raise ConfigError(message) from None
     return parse_document(text, str(path))

@@ -316,7 +316,7 @@ class OfferedResources(Model):
     """What this machine gives to jobs; `auto` finds out."""
 
     cpus: Annotated[float, Field(gt=0)] | Literal["auto", "unlimited"] = "unlimited"
-    memory: Size | Literal["auto", "unlimited"] = "unlimited"
+    memory: Size | Literal["auto", "unlimited"] = "auto"
     #: Device ids; `auto` asks nvidia-smi.
     gpus: tuple[str, ...] | Literal["auto"] = "auto"
 

@@ -33,9 +33,9 @@ class CapacityTracker:
 
     @property
     def counts_resources(self) -> bool:
-        """Whether cores, memory or devices limit claims besides the number of jobs."""
-        total = self.total
-        return total.cpus is not None or total.memory is not None or bool(total.gpus)
+        """Whether the end of a running job frees more than its slot."""
+        running = self._allocations.values()
+        return any(one.cpus or one.memory or one.gpus for one in running)
 
     def devices_in_use(self, allocation: Allocation) -> tuple[str, ...]:
         """The devices of a new allocation that are not free."""

@@ -1,13 +1,12 @@
 """A directory of code as the contents of an artifact: which files, and their digests.
 
-A link within the directory is stored as the file it points at, since artifacts have no links; a
-link out of it is refused. What `agent.model.tree` excludes is left out, and what looks like a
-secret unless the job's rules include it.
+A link within the directory is stored as the file it points at, since artifacts have no links.
+What `agent.model.tree` excludes is left out, what looks like a secret unless the job's rules
+include it, and what is no file: links that lead out or to nothing, sockets, pipes, devices.
 """
 
 import hashlib
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -16,7 +15,7 @@ from typing import Final, NamedTuple
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.digest import encoded
-from agent.model.tree import is_secret, leaving_link, walk
+from agent.model.tree import is_excluded_folder, is_secret, leaving_link, left_behind, walk
 from agent.remote.artifacts.contents import Content
 
 #: More files than this are data or an environment, not code.
@@ -30,10 +29,13 @@ _DEEPEST_LINK: Final = 40
 
 
 class CodeContents(NamedTuple):
-    """The files of a directory that are stored, and paths of those that look like secrets."""
+    """The files of a directory that are stored."""
 
     stored: list[Content]
+    #: Paths of files that look like secrets, and are not stored.
     withheld: list[str]
+    #: What else is not stored: path and what it is.
+    left_out: list[str]
 
 
 class _Found(NamedTuple):
@@ -41,6 +43,8 @@ class _Found(NamedTuple):
     file: str
     #: Path of the file itself below the directory: another one than `path` behind a link.
     origin: str
+    #: What it is, when it is no file that can be stored.
+    problem: str = ""
 
 
 def code_contents(
@@ -54,13 +58,16 @@ def code_contents(
     `includes` is true of that path.
 
     Raises:
-        InvalidInputError: names the file that cannot be stored and why: a link out of the
-            directory, a socket, pipe or device, unreadable; or there are too many files, or
+        InvalidInputError: names the file that cannot be read; or there are too many files, or
             none.
     """
     withheld: list[str] = []
+    left_out: list[str] = []
 
     def is_stored(each: _Found) -> bool:
+        if each.problem:
+            left_out.append(f"{each.path} ({each.problem})")
+            return False
         if any(is_secret(path) and not includes(path) for path in (each.path, each.origin)):
             withheld.append(each.path)
             return False
@@ -76,13 +83,20 @@ def code_contents(
     batches = (found[start : start + _BATCH] for start in range(0, len(found), _BATCH))
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="digest") as threads:
         hashed = [content for batch in threads.map(_hash_all, batches) for content in batch]
-    return CodeContents(sorted(hashed, key=lambda content: content.path), sorted(withheld))
+    stored = sorted(hashed, key=lambda content: content.path)
+    left_out += [f"{path}/ (a virtual environment or W&B's runs)" for path in _folders(directory)]
+    return CodeContents(stored, sorted(withheld), sorted(left_out))
 
 
 def content_of(path: str, raw: bytes) -> Content:
     """A small file that is held in memory."""
     digest = encoded(hashlib.md5(raw, usedforsecurity=False).digest())
     return Content(path, digest, len(raw), raw)
+
+
+def _folders(directory: Path) -> list[str]:
+    """Folders that are left out for their content; W&B's own at the root goes without saying."""
+    return [path for path in left_behind(directory) if path != "wandb"]
 
 
 def _files(
@@ -94,36 +108,32 @@ def _files(
             path = prefix + below
             if entry.is_symlink():
                 yield from _linked(root, Path(entry), path, depth)
-            elif not entry.is_dir(follow_symlinks=False):
+            elif entry.is_file(follow_symlinks=False):
                 yield _Found(path, entry.path, origin + below)
+            elif not entry.is_dir(follow_symlinks=False):
+                yield _Found(path, entry.path, origin + below, "a socket, pipe or device")
     except OSError as error:
         message = f"Code directory: '{error.filename}' cannot be read ({error.strerror})."
         raise InvalidInputError(message) from None
 
 
 def _linked(root: Path, link: Path, path: str, depth: int) -> Iterator[_Found]:
-    target = leaving_link(root, link)
-    if target is not None:
-        raise InvalidInputError(
-            f"Code directory: '{path}' is a link out of it (to '{target}').",
-            hint="Replace it by the file itself, or by a relative link within the directory.",
-        )
-    if not link.exists():
-        raise InvalidInputError(
-            f"Code directory: '{path}' is a link to nothing (to '{link.readlink()}').",
-            hint="Remove it.",
-        )
     resolved = link.resolve()
     origin = os.path.relpath(resolved, root.resolve())
-    if not resolved.is_dir():
-        yield _Found(path, str(resolved), origin)
-        return
-    if depth >= _DEEPEST_LINK or link.parent.resolve().is_relative_to(resolved):
-        raise InvalidInputError(
-            f"Code directory: '{path}' is a link to a folder that contains it.",
-            hint="Remove it.",
-        )
-    yield from _files(root, resolved, f"{path}/", f"{origin}/", depth + 1)
+    target = leaving_link(root, link)
+    if target is not None:
+        yield _Found(path, str(link), path, f"a link out of the directory, to {target}")
+    elif not link.exists():
+        yield _Found(path, str(link), path, f"a link to nothing, to {link.readlink()}")
+    elif not resolved.is_dir():
+        problem = "" if resolved.is_file() else "a link to a socket, pipe or device"
+        yield _Found(path, str(resolved), origin, problem)
+    elif depth >= _DEEPEST_LINK or link.parent.resolve().is_relative_to(resolved):
+        yield _Found(path, str(link), path, "a link to a folder that contains it")
+    elif is_excluded_folder(resolved, at_root=resolved.parent == root.resolve()):
+        yield _Found(path, str(link), path, f"a link to {origin}/, which is not stored")
+    else:
+        yield from _files(root, resolved, f"{path}/", f"{origin}/", depth + 1)
 
 
 def _hash_all(batch: Iterable[_Found]) -> list[Content]:
@@ -133,16 +143,9 @@ def _hash_all(batch: Iterable[_Found]) -> list[Content]:
 
 def _hashed(found: _Found, buffer: memoryview) -> Content:
     try:
-        # Checked before it is opened: opening a pipe would block.
-        file = Path(found.file)
-        if not stat.S_ISREG(file.lstat().st_mode):
-            raise InvalidInputError(
-                f"Code directory: '{found.path}' is a socket, pipe or device.",
-                hint="Remove it, or submit a directory without it.",
-            )
         total = hashlib.md5(usedforsecurity=False)
         size = 0
-        with file.open("rb", buffering=0) as opened:
+        with Path(found.file).open("rb", buffering=0) as opened:
             while count := opened.readinto(buffer):
                 total.update(buffer[:count])
                 size += count

@@ -6,6 +6,7 @@ Only the id of its code artifact is missing, which the server assigns.
 import asyncio
 import platform
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -14,18 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, assert_never
 from agent.builders.image.ignore import Ignore, ignore_text, own_ignore
 from agent.jobs.code_directory import code_contents, content_of
 from agent.jobs.request import JobRequest
-from agent.model.errors import AlreadyExistsError, InvalidInputError
+from agent.model.errors import AlreadyExistsError, InvalidInputError, JobError
 from agent.model.job import entry_point as entry_points
 from agent.model.job import job_file, names
 from agent.model.job.image_reference import parse_image
 from agent.model.job.names import CodeReference
 from agent.model.job.notebook import notebook_to_script
-from agent.model.job.paths import below, candidates, inside, resolve_inside
+from agent.model.job.paths import below, inside, resolve_inside
 from agent.model.job.requirements import (
     decode,
     frozen_text,
-    project_dependencies,
-    read_requirements,
     read_source_file,
 )
 from agent.model.job.runtime import Runtime, choose_runtime, runtime_candidates
@@ -39,11 +38,10 @@ if TYPE_CHECKING:
 
 #: What W&B's command line takes where no entry point is given.
 _DEFAULT_PROGRAM: Final = "main.py"
-_MAX_TEXT_BYTES: Final = 4 << 20
 #: Files of a source that are searched for a similar name.
 _SEARCHED: Final = 20_000
 _OFFERED: Final = 5
-#: Files that look like secrets which a remark names.
+#: Files that are not stored which a remark names.
 _SHOWN: Final = 10
 
 
@@ -210,24 +208,24 @@ def draft_code(request: JobRequest) -> JobDraft:
     root = Path(directory).expanduser()
     words, remarks = command_words(command, request.dockerfile)
     text = command or _DEFAULT_PROGRAM
-    runtime = check_tree(request, root, words)
-    contents, secret_remarks = _contents(root, build_context(request, root), request.dockerfile)
+    runtime, found = check_tree(request, root, words)
+    contents, not_stored = _contents(root, build_context(request, root), request.dockerfile)
     return JobDraft(
         request=request,
         name=request.name or names.code_job_name(directory, text),
         words=words,
         runtime=runtime.python,
-        frozen=frozen_text(_requirements(root, request)),
+        frozen=frozen_text(_requirements(root, request, words)),
         code_name=names.code_artifact_name(directory, text, request.name),
         code=contents,
-        remarks=(*remarks, f"Python {runtime.python}, by {runtime.origin}.", *secret_remarks),
+        remarks=(*remarks, *found, *not_stored),
     )
 
 
 def _contents(
     root: Path, context: str, dockerfile: str | None
 ) -> tuple[tuple[Content, ...], list[str]]:
-    """The files to store, and the remark about those that look like secrets, if any."""
+    """The files to store, and remarks on what is not stored."""
     folder = root / context
     rules = Ignore(ignore_text(own_ignore(folder, folder / dockerfile if dockerfile else None)))
 
@@ -235,16 +233,21 @@ def _contents(
         inner = _below_context(path, context)
         return inner is not None and not rules.excludes(inner)
 
-    stored, withheld = code_contents(root, includes)
-    if not withheld:
-        return tuple(stored), []
-    shown = ", ".join(withheld[:_SHOWN])
-    more = f" and {len(withheld) - _SHOWN} more" if len(withheld) > _SHOWN else ""
-    inner_paths = (_below_context(path, context) for path in withheld if is_secret(path))
-    inner = next(filter(None, inner_paths), None)
-    advice = f"; to include one, add `!{inner}` to .dockerignore" if inner else ""
-    remark = f"Not stored because they look like secrets: {shown}{more}{advice}."
-    return tuple(stored), [remark]
+    contents = code_contents(root, includes)
+    remarks = [f"Not stored: {_listed(contents.left_out)}."] if contents.left_out else []
+    withheld = contents.withheld
+    if withheld:
+        inner_paths = (_below_context(path, context) for path in withheld if is_secret(path))
+        inner = next(filter(None, inner_paths), None)
+        advice = f"; to include one, add `!{inner}` to .dockerignore" if inner else ""
+        looks = "Not stored because they look like secrets"
+        remarks.append(f"{looks}: {_listed(withheld)}{advice}.")
+    return tuple(contents.stored), remarks
+
+
+def _listed(paths: list[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(paths[:_SHOWN]) + more
 
 
 def _below_context(path: str, context: str) -> str | None:
@@ -253,24 +256,30 @@ def _below_context(path: str, context: str) -> str | None:
     return path.removeprefix(prefix) if path.startswith(prefix) else None
 
 
-def check_tree(request: JobRequest, root: Path, words: tuple[str, ...]) -> Runtime:
-    """Check a request against the files of its source, and find its Python version.
+def check_tree(
+    request: JobRequest, root: Path, words: tuple[str, ...]
+) -> tuple[Runtime, list[str]]:
+    """Check a request against the files of its source; its Python version, and remarks.
 
     Raises:
         InvalidInputError: a path leads out of the source or to nothing; a file that names
-            runtime or requirements is malformed (file, line, accepted forms).
+            requirements is malformed (file, line, accepted forms).
     """
-    entry_points.check_words(words)
+    own_image = bool(request.dockerfile or request.base_image)
+    entry_points.check_words(words, own_image=own_image)
     if request.base_image:
         parse_image(request.base_image)
     context = build_context(request, root)
+    remarks: list[str] = []
     if request.dockerfile:
         _check_dockerfile(root, context, request.dockerfile)
     else:
         _check_program(root, context, words)
-        _check_dependencies(root, context)
-    found = _texts(root, runtime_candidates(context))
-    return choose_runtime(request.runtime, found, platform.python_version())
+        remarks = _check_dependencies(root, context, words)
+    found = _contents_of(root, runtime_candidates(context))
+    runtime = choose_runtime(request.runtime, found, platform.python_version())
+    chosen = f"Python {runtime.python}, by {runtime.origin}."
+    return runtime, [*runtime.remarks, chosen, *remarks]
 
 
 def build_context(request: JobRequest, root: Path) -> str:
@@ -301,6 +310,8 @@ def command_words(command: str | None, dockerfile: str | None) -> tuple[tuple[st
     words = entry_points.split(command or _DEFAULT_PROGRAM)
     if len(words) == 1 and words[0].endswith(".py"):
         remarks.append(f"`{words[0]}` is run by `python`.")
+    shell = entry_points.shell_remark(words)
+    remarks += [shell] if shell else []
     notebook = entry_points.notebook_of(words)
     if notebook is not None:
         remarks.append(f"The notebook '{notebook}' is converted to a script when it is built.")
@@ -346,11 +357,12 @@ def _check_dockerfile(root: Path, context: str, dockerfile: str) -> None:
 
 def _check_program(root: Path, context: str, words: tuple[str, ...]) -> None:
     script = entry_points.script_of(words)
-    if script is None:
+    if script is None or script.startswith("/"):
         return
     path = inside(script, "entry point's file")
     # Only in the build context: that is the folder that the job runs in.
     folder = root / context
+    resolve_inside(root, below(context, path), "entry point's file")
     if (folder / path).exists():
         if path.endswith(".ipynb"):
             _check_notebook(folder / path, script)
@@ -379,19 +391,25 @@ def _of_kind(folder: Path, suffix: str) -> list[Path]:
     return [each for each in seen if each.suffix == suffix and each.is_file()]
 
 
-def _check_dependencies(root: Path, context: str) -> None:
-    """The file that the generated Dockerfile would install, read before anything is sent."""
-    for path in candidates(("requirements.txt", "pyproject.toml"), context):
-        if path.endswith("requirements.txt") and (root / path).is_file():
-            read_requirements(root / path, root, root / context)
-            return
-        if any(project_dependencies(text, path) for _, text in _texts(root, [path])):
-            return
+def _check_dependencies(root: Path, context: str, words: tuple[str, ...]) -> list[str]:
+    """Read what a generated image would install, before anything is sent; remarks."""
+    # Imported here: it reads the configuration's models, and not every command needs them.
+    from agent.builders.requirements import find_requirements
+
+    try:
+        found = find_requirements(root / context, root, words)
+    except JobError as error:
+        raise InvalidInputError(error.message, hint=error.hint) from None
+    start = "" if found else "No packages are installed: "
+    return [f"{start}{remark}." for remark in found.remarks]
 
 
-def _requirements(root: Path, request: JobRequest) -> str | None:
+def _requirements(root: Path, request: JobRequest, words: tuple[str, ...]) -> str | None:
     context = build_context(request, root)
-    for path in candidates(("requirements.txt",), context):
+    script = entry_points.script_of(words) or ""
+    beside = "" if script.startswith("/") else below(context, str(Path(script).parent))
+    for folder in dict.fromkeys((context, beside, "")):
+        path = below(folder, "requirements.txt")
         if (root / path).is_file():
             try:
                 return decode(read_source_file(root / path, root), path)
@@ -403,15 +421,9 @@ def _requirements(root: Path, request: JobRequest) -> str | None:
     return None
 
 
-def _texts(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Path and text of those files that exist; links out of the source do not count."""
+def _contents_of(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """Path and content of those files that can be read; others play no part."""
     for path in paths:
-        whole = root / path
-        if not whole.is_file() or not whole.resolve().is_relative_to(root.resolve()):
-            continue
-        try:
-            if whole.stat().st_size > _MAX_TEXT_BYTES:
-                raise InvalidInputError(f"{path} is larger than 4 MiB, which no such file is.")
-            yield path, whole.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInputError(f"{path} cannot be read: {error}.") from None
+        with suppress(InvalidInputError):
+            if (root / path).is_file():
+                yield path, read_source_file(root / path, root)

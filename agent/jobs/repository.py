@@ -1,5 +1,6 @@
 """Git jobs: a repository at a pinned commit, or the repository of a local checkout."""
 
+import os
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -30,6 +31,19 @@ from agent.sources.git.source import GitFetcher
 from agent.system.tasks import in_thread
 
 _MAX_DIFF_BYTES: Final = 32 << 20
+#: Paths of files that are left out which a remark names.
+_SHOWN: Final = 5
+#: The form that `git apply` takes, whatever the checkout's own configuration says. Submodules are
+#: commits, which a patch cannot change.
+_DIFF: Final = (
+    "diff", "--patch", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color",
+    "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "--unified=3", "--inter-hunk-context=0",
+    "--submodule=short", "--ignore-submodules=all", "-O/dev/null",
+)  # fmt: skip
+_STATUS: Final = (
+    "status", "--porcelain=v2", "-z", "--no-branch", "--no-show-stash", "--untracked-files=no",
+    "--ignore-submodules=none", "--no-renames", "--no-column",
+)  # fmt: skip
 #: Contents of Git LFS are compared as the pointers that are committed for them.
 _AS_AUTHOR: Final = (
     "-c",
@@ -84,14 +98,16 @@ class Repositories:
                 await self._apply(changes, into)
             except JobError as error:
                 raise InvalidInputError(error.message, hint=error.hint) from error
-            found = await in_thread(self.threads, lambda _: check_tree(request, into, words))
+            runtime, found = await in_thread(
+                self.threads, lambda _: check_tree(request, into, words)
+            )
         context = inside(request.build_context, "build context") if request.build_context else ""
-        remarks += [*notes, f"Commit {tree.commit}; Python {found.python}, by {found.origin}."]
+        remarks += [*notes, f"Commit {tree.commit}.", *found]
         return JobDraft(
             request=request,
             name=request.name or names.git_job_name(request.path, program_of(words, context)),
             words=words,
-            runtime=found.python,
+            runtime=runtime.python,
             pinned=(remote, str(tree.commit)),
             remarks=tuple(remarks),
         )
@@ -100,7 +116,7 @@ class Repositories:
         if changes:
             patch = root.parent / PATCH_NAME
             await in_thread(self.threads, lambda _: patch.write_bytes(changes))
-            await apply_patch(root, patch, self.threads, _NoLog())
+            await apply_patch(root, patch, _NoLog())
 
     def _fetcher(self, url: str) -> GitFetcher:
         """Fetches with the user and password that a URL has, if it has them."""
@@ -145,10 +161,7 @@ class Repositories:
         remarks = list(draft.remarks)
         if checkout.diff:
             remarks.append("Uncommitted changes are stored as `diff.patch` and applied when built.")
-        if checkout.untracked:
-            many = checkout.untracked
-            files = "1 untracked file is" if many == 1 else f"{many} untracked files are"
-            remarks.append(f"{files} not part of the job.")
+        remarks += checkout.left_out
         return replace(draft, diff=checkout.diff or None, remarks=tuple(remarks))
 
     async def _read_checkout(self, directory: str) -> "_Checkout | str":
@@ -176,19 +189,35 @@ class Repositories:
         remote = await git("config", "--get", f"remote.{chosen}.url")
         with tempfile.TemporaryDirectory(prefix="launch-job-") as scratch:
             patch = Path(scratch) / PATCH_NAME
-            changed = await git(*_AS_AUTHOR, "diff", "--no-ext-diff", "--no-color",
-                                "--no-textconv", "--binary", f"--output={patch}", "HEAD", "--"
-                                )  # fmt: skip
+            changed = await git(*_AS_AUTHOR, *_DIFF, f"--output={patch}", "HEAD", "--", ":/")
             if changed is None:
                 return "its uncommitted changes cannot be read"
             diff = await in_thread(self.threads, lambda _: _read(patch))
-        others = await git("ls-files", "--others", "--exclude-standard", "-z")
+        others = await git(
+            "ls-files", "--others", "--exclude-standard", "--full-name", "-z", "--", ":/"
+        )
+        flagged = await git("ls-files", "--full-name", "-v", "-z", "--", ":/")
+        status = await git(*_AS_AUTHOR, *_STATUS)
+        top = Path(place.splitlines()[0])
+        hidden = await in_thread(self.threads, lambda _: _hidden(top, flagged or ""))
         return _Checkout(
             remote=(remote or "").strip(),
             commit=commit.strip(),
             folder="/".join(place.splitlines()[1:2]).strip("/"),
             diff=diff,
-            untracked=(others or "").count("\0"),
+            left_out=(
+                *_counted((others or "").split("\0")[:-1], "untracked and not part of the job"),
+                *_counted(
+                    hidden,
+                    "hidden from git (assume-unchanged, skip-worktree): changes in "
+                    "them are not part of the job",
+                ),
+                *(
+                    f"Changes in the submodule '{path}' are not part of the job: commit and push "
+                    "them there, and commit the submodule here."
+                    for path in _changed_submodules(status or "")
+                ),
+            ),
         )
 
     async def _why_not_fetchable(self, request: JobRequest, checkout: "_Checkout") -> str | None:
@@ -222,7 +251,8 @@ class _Checkout:
     folder: str
     #: Uncommitted changes; empty when there are none.
     diff: bytes
-    untracked: int
+    #: What of the author's work is not part of the job, in sentences.
+    left_out: tuple[str, ...]
 
 
 def _read(patch: Path) -> bytes:
@@ -231,3 +261,27 @@ def _read(patch: Path) -> bytes:
         return b""
     with patch.open("rb") as file:
         return file.read(_MAX_DIFF_BYTES + 1)
+
+
+def _hidden(top: Path, flagged: str) -> list[str]:
+    """Files that exist and that git does not compare, of `git ls-files -v -z`. Blocks."""
+    entries = (entry.partition(" ") for entry in flagged.split("\0") if entry)
+    return [
+        path
+        for tag, _, path in entries
+        if (tag == "S" or tag.islower()) and os.path.lexists(top / path)
+    ]
+
+
+def _changed_submodules(status: str) -> list[str]:
+    """Paths of `git status --porcelain=v2 -z` whose third field says `S…`."""
+    fields = (entry.split(" ", 8) for entry in status.split("\0") if entry.startswith("1 "))
+    return [field[8] for field in fields if field[2].startswith("S")]
+
+
+def _counted(paths: list[str], what: str) -> list[str]:
+    if not paths:
+        return []
+    shown = ", ".join(paths[:_SHOWN]) + (", …" if len(paths) > _SHOWN else "")
+    files = "1 file is" if len(paths) == 1 else f"{len(paths)} files are"
+    return [f"{files} {what}: {shown}."]

@@ -67,6 +67,7 @@ class SubmitOptions:
     base_image: str | None = None
     #: Of the job that `uri` makes.
     job_name: str | None = None
+    runtime: str | None = None
     source: SourceChoice = "auto"
     with_diff: bool = False
     #: Of the run.
@@ -116,6 +117,7 @@ class SubmitOptions:
             build_context=self.build_context,
             dockerfile=self.dockerfile,
             base_image=self.base_image,
+            runtime=self.runtime,
             source=self.source,
             with_diff=self.with_diff,
         )
@@ -160,6 +162,9 @@ def _refuse_options_of_uri(options: SubmitOptions) -> None:
     if options.source != "auto" or options.with_diff:
         message = "--source and --diff belong to --uri."
         raise InvalidInputError(message, hint="An existing job has its source.")
+    if options.runtime is not None:
+        message = "--runtime belongs to --uri: an existing job and an image have their own Python."
+        raise InvalidInputError(message, hint="Create the job again with --runtime.")
     for flag, given in (("--submodules", options.submodules), ("--lfs", options.lfs)):
         if given is not None:
             message = f"{flag} belongs to --uri, which names a repository."

@@ -170,7 +170,7 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.SCHEDULE_CAPACITY: Meaning(
         "No agent of this queue offers what the job asks for.",
-        "Ask for less, or start an agent on a larger machine.",
+        "Ask for less, or start an agent that offers it; the details say what is missing.",
     ),
     Cause.SCHEDULE_DISK: Meaning(
         "The agents that could take the job have too little free disk.",

@@ -4,6 +4,7 @@ One set of rules for uploading, downloading, checking out and hashing.
 """
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -25,8 +26,9 @@ EXCLUDED_NAMES: Final = frozenset(
         ".DS_Store",
     }
 )
-#: Excluded directly below the root only: where W&B's library writes its runs.
-EXCLUDED_AT_ROOT: Final = frozenset({"wandb"})
+#: Where W&B's library writes its runs. Directly below the root any folder of this name.
+_CLIENT_FOLDER: Final = "wandb"
+_CLIENT_ENTRIES: Final = re.compile(r"(offline-)?run-.+|latest-run|debug(-\w+)?\.log|logs")
 #: Files and folders that usually hold credentials: neither stored with a job nor sent to a build,
 #: unless a `!` rule of the job's `.dockerignore` includes them.
 SECRET_NAMES: Final = (
@@ -36,8 +38,42 @@ SECRET_NAMES: Final = (
 
 
 def is_excluded(name: str, *, at_root: bool, directory: bool) -> bool:
-    """Whether an entry is excluded; `at_root` means directly below the tree's root."""
-    return name in EXCLUDED_NAMES or (at_root and directory and name in EXCLUDED_AT_ROOT)
+    """Whether an entry is excluded by its name; `at_root`: directly below the tree's root."""
+    return name in EXCLUDED_NAMES or (at_root and directory and name == _CLIENT_FOLDER)
+
+
+def left_behind(root: Path) -> list[str]:
+    """Paths of the folders that are excluded for what they contain, not for their names. Blocks.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    found: list[str] = []
+    pending = [root]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(folder) as entries:
+            inner = [each for each in entries if each.is_dir(follow_symlinks=False)]
+        for entry in inner:
+            if not is_excluded_folder(Path(entry), at_root=folder == root):
+                pending.append(Path(entry))
+            elif entry.name not in EXCLUDED_NAMES:
+                found.append(os.path.relpath(entry.path, root))
+    return sorted(found)
+
+
+def is_excluded_folder(folder: Path, *, at_root: bool) -> bool:
+    """Whether a folder is excluded, for its name or its content. Blocks."""
+    return folder.name in EXCLUDED_NAMES or _is_by_content(folder, at_root=at_root)
+
+
+def _is_by_content(folder: Path, *, at_root: bool) -> bool:
+    """A virtual environment, of conda too, or the runs that W&B's library writes."""
+    if (folder / "pyvenv.cfg").is_file() or (folder / "conda-meta" / "history").is_file():
+        return True
+    if folder.name != _CLIENT_FOLDER or (folder / "__init__.py").exists():
+        return False
+    return at_root or any(_CLIENT_ENTRIES.fullmatch(each.name) for each in folder.iterdir())
 
 
 def is_secret(path: str) -> bool:
@@ -85,21 +121,13 @@ def leaving_link(root: Path, link: Path) -> str | None:
     return None if inside else target
 
 
-def first_leaving_link(root: Path) -> tuple[str, str] | None:
-    """Path below the root and target of the first link that leads out of the tree."""
-    for entry in walk(root, everything=True):
-        if not entry.is_symlink():
-            continue
-        target = leaving_link(root, Path(entry))
-        if target is not None:
-            return os.path.relpath(entry.path, root), target
-    return None
-
-
 def _entries(folder: Path, *, at_root: bool, everything: bool) -> list[os.DirEntry[str]]:
     def excluded(entry: os.DirEntry[str]) -> bool:
-        directory = entry.is_dir(follow_symlinks=False)
-        return not everything and is_excluded(entry.name, at_root=at_root, directory=directory)
+        if everything:
+            return False
+        if not entry.is_dir(follow_symlinks=False):
+            return entry.name in EXCLUDED_NAMES
+        return is_excluded_folder(Path(entry), at_root=at_root)
 
     with os.scandir(folder) as found:
         kept = [entry for entry in found if not excluded(entry)]

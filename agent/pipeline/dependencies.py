@@ -57,8 +57,8 @@ class Sources:
     """One port for each kind of source that has files, and one that reads stored jobs."""
 
     git: SourcePort[GitSource]
-    #: Applies an author's uncommitted changes to a fetched tree: root, patch, threads, log.
-    apply_patch: Callable[[Path, Path, Executor, LogSink], Awaitable[None]]
+    #: Applies an author's uncommitted changes to a fetched tree: root, patch, log.
+    apply_patch: Callable[[Path, Path, LogSink], Awaitable[None]]
     #: `None`: this agent cannot read artifacts, hence no stored jobs.
     artifact: SourcePort[ArtifactSource] | None = None
     jobs: ArtifactPort | None = None

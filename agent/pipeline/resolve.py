@@ -183,7 +183,8 @@ def checked_command(spec: LaunchSpec) -> tuple[str, ...]:
             raise PolicyError(Cause.POLICY_SPEC, message)
     if not isinstance(spec.effective_source(), ImageSource):
         try:
-            check_words(command)
+            own_image = spec.build.dockerfile or spec.build.base_image or spec.overrides.dockerfile
+            check_words(command, own_image=bool(own_image))
         except InvalidInputError as error:
             raise PolicyError(Cause.POLICY_SPEC, error.message, hint=error.hint) from None
     return command

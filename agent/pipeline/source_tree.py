@@ -4,6 +4,8 @@ All paths stay inside the source.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -14,14 +16,13 @@ from agent.model.job import job_file, runtime
 from agent.model.job.entry_point import notebook_of, runnable, script_of
 from agent.model.job.notebook import notebook_to_script
 from agent.model.job.paths import inside, resolve_inside
-from agent.model.job.requirements import FROZEN_NAME
+from agent.model.job.requirements import FROZEN_NAME, read_source_file
 from agent.model.spec import LaunchSpec
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.stored_job import StoredJob
 from agent.ports.log import LogSink, write_line
 
 _MAX_NOTEBOOK_BYTES: Final = 64 * 1024**2
-_MAX_RUNTIME_FILE_BYTES: Final = 1024**2
 #: W&B's name for a Dockerfile beside the entry point.
 DOCKERFILE: Final = "Dockerfile.wandb"
 _SCRIPT_AND_PROGRAM: Final = 2
@@ -37,6 +38,8 @@ class PreparedTree:
     python: str | None
     #: The file or option that names the Python version, for display.
     python_from: str | None = None
+    #: Files that name no Python version, and why.
+    remarks: tuple[str, ...] = ()
 
 
 async def prepare_tree(
@@ -49,19 +52,21 @@ async def prepare_tree(
     """Make a fetched tree ready for building.
 
     Raises:
-        JobError: `SOURCE_INVALID`: a change that does not apply, a notebook or a runtime file
-            that cannot be read; `DISK_FULL`.
+        JobError: `SOURCE_INVALID`: a change that does not apply, or a notebook that cannot be
+            read; `DISK_FULL`.
     """
     if stored is not None and stored.patch is not None:
         patch = root.parent / job_file.PATCH_NAME
         await dependencies.in_thread(patch.write_bytes, stored.patch)
-        await dependencies.sources.apply_patch(root, patch, dependencies.executor, log)
+        await dependencies.sources.apply_patch(root, patch, log)
     try:
         prepared = await dependencies.in_thread(_prepare, root, spec, stored)
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     if prepared.command != tuple(spec.overrides.entry_point):
         await write_line(log, f"notebook converted: the job runs {' '.join(prepared.command)}")
+    for remark in prepared.remarks:
+        await write_line(log, remark)
     if prepared.python_from:
         await write_line(log, f"Python {prepared.python}, from {prepared.python_from}")
     return prepared
@@ -79,10 +84,19 @@ def _prepare(root: Path, spec: LaunchSpec, stored: StoredJob | None) -> Prepared
     version = spec.build.python or (spec.model_extra or {}).get("python_version")
     if version:
         return PreparedTree(command, runtime.parse_python(str(version), "The launch spec"))
-    found = _detected(root, build_context)
-    if found is None:
-        return PreparedTree(command, None)
-    return PreparedTree(command, found.python, found.origin)
+    current = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = runtime.find_runtime(_runtime_files(root, build_context), current)
+    if isinstance(found, runtime.Runtime):
+        return PreparedTree(command, found.python, found.origin, found.remarks)
+    return PreparedTree(command, None, remarks=tuple(found))
+
+
+def _runtime_files(root: Path, build_context: str) -> Iterator[tuple[str, bytes]]:
+    """Files that may name a Python version; one that cannot be read plays no part."""
+    for path in runtime.runtime_candidates(build_context):
+        with suppress(InvalidInputError):
+            if (root / path).is_file():
+                yield path, read_source_file(root / path, root)
 
 
 def _place_frozen(root: Path, stored: StoredJob) -> None:
@@ -112,17 +126,6 @@ def _convert(root: Path, context: Path, notebook: str) -> str:
     with (context / script).open("x", encoding="utf-8") as out:
         out.write(notebook_to_script(text, notebook))
     return script.as_posix()
-
-
-def _detected(root: Path, build_context: str) -> runtime.Runtime | None:
-    """The Python version that a file of the source names."""
-    current = f"{sys.version_info.major}.{sys.version_info.minor}"
-    for path in runtime.runtime_candidates(build_context):
-        text = _read(root, root / path, path, _MAX_RUNTIME_FILE_BYTES)
-        found = None if text is None else runtime.from_file(path, text, current)
-        if found is not None:
-            return found
-    return None
 
 
 def _read(root: Path, file: Path, shown: str, largest: int) -> str | None:
@@ -193,6 +196,7 @@ def _beside_entry_point(context: Path, layout: Layout) -> Layout | None:
     folder = _inside(context, str(PurePosixPath(script).parent), "entry point")
     if not (folder / DOCKERFILE).is_file():
         return None
+    _inside(folder, DOCKERFILE, "Dockerfile")  # it is read: no link may lead out
     below = (PurePosixPath(layout.context) / folder.relative_to(context).as_posix()).as_posix()
     command = layout.command
     if len(command) == _SCRIPT_AND_PROGRAM:

@@ -253,12 +253,8 @@ class LocalFolder:
                 _same_file(Path(entry), target)
 
     def _same_link(self, link: Path, target: Path) -> None:
-        outside = leaving_link(self._folder, link)
-        if outside is not None:
-            name = link.relative_to(self._folder)
-            message = f"Code directory: '{name}' is a link out of it (to '{outside}')."
-            raise JobError(Cause.SOURCE_INVALID, message, hint="Replace it by the file itself.")
-        target.symlink_to(link.readlink())
+        if leaving_link(self._folder, link) is None:
+            target.symlink_to(link.readlink())
 
 
 def _same_file(file: Path, target: Path) -> None:

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from agent.model.tree import EXCLUDED_AT_ROOT, EXCLUDED_NAMES, SECRET_NAMES
+from agent.model.tree import EXCLUDED_NAMES, SECRET_NAMES
+
+#: Characters that mean something in a pattern.
+_SPECIAL = re.compile(r"[*?\[\]\\!]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,15 @@ def own_ignore(context: Path, dockerfile: Path | None) -> str:
     return ""
 
 
-def ignore_text(own: str) -> str:
-    """The ignore file in effect: secrets, the job's own rules, then what is never code."""
+def ignore_text(own: str, folders: Iterable[str] = ()) -> str:
+    """The ignore file in effect: secrets, the job's own rules, then what is never code.
+
+    `folders` are paths of the context that are excluded for what they contain.
+    """
     lines = [f"**/{name}" for name in SECRET_NAMES]
-    never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)] + sorted(EXCLUDED_AT_ROOT)
+    never = [f"**/{name}" for name in sorted(EXCLUDED_NAMES)]
+    # BuildKit's patterns cannot have a line break.
+    never += ["/" + _SPECIAL.sub(r"\\\g<0>", each) for each in folders if "\n" not in each]
     return "\n".join([*lines, *([own.rstrip("\n")] if own.strip() else []), *never]) + "\n"
 
 

@@ -9,14 +9,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Final
 
+from agent.builders.image.dockerfile import adds_remote_content, named_images
 from agent.builders.image.ignore import ignore_text, own_ignore, withheld
-from agent.builders.image.references import read_reference
-from agent.builders.image.source_policy import frontends, named_images
+from agent.builders.image.references import is_reference, read_reference
+from agent.builders.image.source_policy import frontends
 from agent.builders.requirements import NONE, Requirements, find_requirements
 from agent.builders.uv import no_python_version
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import JobError
+from agent.model.tree import left_behind
 from agent.ports.builder import BuildRequest
 
 #: Name of the build context that has uv, the installing script and the requirements.
@@ -64,6 +66,8 @@ class Plan:
     withheld: tuple[str, ...] = ()
     #: Images of the Dockerfile's frontends.
     frontends: tuple[str, ...] = ()
+    #: Something is fetched of which only BuildKit can say whether it has changed.
+    remote: bool = False
 
     @property
     def shown_dockerfile(self) -> str | None:
@@ -86,17 +90,21 @@ def make_plan(
     Raises:
         JobError: `SOURCE_INVALID`, naming what cannot be used.
     """
-    ignore = ignore_text(own_ignore(request.context, request.dockerfile))
+    folders = left_behind(request.context)
+    ignore = ignore_text(own_ignore(request.context, request.dockerfile), folders)
     kept_back = withheld(request.context, ignore)
     if request.dockerfile is not None:
         text = request.dockerfile.read_text(encoding="utf-8", errors="replace")
+        bases = tuple(filter(is_reference, named_images(text, config.platform)))
         return Plan(
-            request.context, request.dockerfile, NONE, named_images(text), text, ignore, kept_back,
-            frontends(text, config),
+            request.context, request.dockerfile, NONE, bases, text, ignore, kept_back,
+            frontends(text, config), adds_remote_content(text),
         )  # fmt: skip
     base, accelerated = _base_image(request, config)
     found = (
-        find_requirements(request.context, request.root) if requirements is None else requirements
+        find_requirements(request.context, request.root, request.command)
+        if requirements is None
+        else requirements
     )
     _check_local(found, request.context)
     text = dockerfile(

@@ -13,7 +13,8 @@ from agent.ports.url import UrlPort
 #: First part of the names of images built here. The top-level domain is reserved and never
 #: resolves, so no pull can bring an image of such a name.
 NAMESPACE: Final = "launch.invalid/"
-_UNKNOWN: Final = "unknown"
+#: For an image that cannot be found.
+UNKNOWN: Final = "unknown"
 
 
 class ReferenceResolver(Protocol):
@@ -43,7 +44,7 @@ class EngineResolver:
         """
         found = await self._images.inspect(reference)
         if found is None:
-            return await self._registry.content(reference) if self._registry else _UNKNOWN
+            return await self._registry.content(reference) if self._registry else UNKNOWN
         prefix = f"{familiar(read_reference(reference))}@"
         pulled = (name for name in found.digests if name.startswith(prefix))
         return next((name.removeprefix(prefix) for name in pulled), found.id)
@@ -58,9 +59,9 @@ class RegistryResolver:
     async def content(self, reference: str) -> str:
         """See `ReferenceResolver`. A registry that fails is left to BuildKit, which says why."""
         try:
-            return await self._registry.exists(reference) or _UNKNOWN
+            return await self._registry.exists(reference) or UNKNOWN
         except JobError:
-            return _UNKNOWN
+            return UNKNOWN
 
 
 def read_reference(text: str) -> ImageReference:

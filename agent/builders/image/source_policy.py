@@ -21,35 +21,6 @@ _SYNTAX: Final = re.compile(
     r"^[\s\ufeff]*(?:#|//)\s*syntax\s*=\s*(\S+)", re.IGNORECASE | re.MULTILINE
 )
 _JSON_SYNTAX: Final = re.compile(r"\A(?:[\s\ufeff]*#![^\n]*\n)?[\s\ufeff]*\{")
-_COMMENT: Final = re.compile(r"^\s*#.*\n?", re.MULTILINE)
-_ESCAPE: Final = re.compile(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*escape\s*=\s*`", re.IGNORECASE)
-_FROM: Final = re.compile(
-    r"^\s*FROM\s+(?:--\S+\s+)*(?P<image>\S+)(?:\s+AS\s+(?P<stage>\S+))?",
-    re.IGNORECASE | re.MULTILINE,
-)
-_ARGUMENT: Final = re.compile(r"^\s*ARG\s+(.+)$", re.IGNORECASE | re.MULTILINE)
-_PAIR: Final = re.compile(r"(\w+)=(\"[^\"]*\"|'[^']*'|\S*)")
-_OTHER: Final = re.compile(r"(?:--from=|[,=]from=)[\"']?([^\s,\"']+)", re.IGNORECASE)
-_VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::?([-+])([^}]*))?\}|(\w+))")
-
-
-def named_images(text: str) -> tuple[str, ...]:
-    """References of all images that a Dockerfile names, in order; its own stages left out."""
-    escape = "`" if _ESCAPE.match(text) else "\\\\"
-    joined = re.sub(rf"{escape}[ \t]*\r?\n", " ", _COMMENT.sub("", text))
-    given = {
-        name: value.strip("\"'")
-        for listed in _ARGUMENT.findall(joined)
-        for name, value in _PAIR.findall(listed)
-    }
-    stages = {match["stage"].lower() for match in _FROM.finditer(joined) if match["stage"]}
-    found = [match["image"] for match in _FROM.finditer(joined)] + _OTHER.findall(joined)
-    names = dict.fromkeys(_expand(name.strip("\"'"), given) for name in found)
-    return tuple(
-        name
-        for name in names
-        if name.lower() not in {*stages, "scratch"} and not name.isdigit() and is_reference(name)
-    )
 
 
 def frontends(text: str, config: BuilderConfig) -> tuple[str, ...]:
@@ -105,13 +76,3 @@ def _patterns(url: str) -> Iterator[str]:
 
 def _rule(action: str, pattern: str) -> dict[str, Any]:
     return {"action": action, "selector": {"identifier": pattern, "matchType": "WILDCARD"}}
-
-
-def _expand(name: str, given: Mapping[str, str]) -> str:
-    def value(match: re.Match[str]) -> str:
-        found = given.get(match[1] or match[4], "")
-        if match[2] == "-":
-            return found or match[3]
-        return (match[3] if found else "") if match[2] == "+" else found
-
-    return _VARIABLE.sub(value, name)

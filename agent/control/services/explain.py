@@ -10,6 +10,7 @@ from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Capacity, Demand, fits
 from agent.model.cause import MEANINGS, Cause
+from agent.model.names import KUBERNETES
 from agent.model.phase import TERMINAL, Phase
 from agent.model.protocol import Condition, ConditionKind
 from agent.model.units import format_size
@@ -153,7 +154,9 @@ def _mismatch(item: ItemRecord, agent: AgentRecord) -> str | None:
     if item.resource is not None and agent.resources and item.resource not in agent.resources:
         offered = ", ".join(agent.resources)
         return f"Agent {agent.name} offers {offered}, and the job needs {item.resource}."
-    short = [] if agent.capacity is None else _shortages(item.demand, agent.capacity)
+    # A cluster places jobs by itself: the agent's own machine does not limit them.
+    whole = None if item.resource == KUBERNETES else agent.capacity
+    short = [] if whole is None else _shortages(item.demand, whole)
     return f"Agent {agent.name} offers {', '.join(short)}." if short else None
 
 

@@ -14,6 +14,7 @@ from agent.control.services.schema_checks import Check, Passed
 from agent.control.store.queues import QueueRecord
 from agent.model.capacity import Demand
 from agent.model.errors import InvalidInputError
+from agent.model.job.entry_point import shell_remark
 from agent.model.json_schema import UnusableSchemaError, check_schema
 from agent.model.json_values import check_value
 from agent.model.names import CONTAINERS, KUBERNETES, PRIORITIES, PROCESSES, did_you_mean
@@ -101,13 +102,19 @@ def _warnings(queue: QueueRecord, resource: str | None, submitted: Json) -> tupl
             f"The queue runs {queue.resource}; the submitted resource {asked} was not used."
         )
     given = submitted.get("resource_args") or {}
-    others = sorted(name for name, arguments in given.items() if arguments)
-    if resource is not None and others and not given.get(resource):
-        names = ", ".join(others)
-        warnings.append(
-            f"The job runs on {resource}; the submitted arguments for {names} were not used."
-        )
-    return tuple(warnings)
+    for name in sorted(name for name, arguments in given.items() if arguments):
+        unused = name not in _KNOWN_RESOURCES or not given.get(resource)
+        if resource is not None and name != resource and unused:
+            known = "" if name in _KNOWN_RESOURCES else f" Built in are {_listed_resources()}."
+            warnings.append(
+                f"The job runs on {resource}; the submitted arguments for {name} were not "
+                f"used.{known}"
+            )
+        elif resource is None:
+            warnings += resource_warnings(name)
+    words = (submitted.get("overrides") or {}).get("entry_point")
+    remark = shell_remark(words) if isinstance(words, list) else None
+    return (*warnings, *([remark] if remark else []))
 
 
 def check_priority(queue: QueueRecord, asked: int | None) -> int:
@@ -147,12 +154,15 @@ def resource_warnings(resource: str | None) -> tuple[str, ...]:
     """A sentence about a resource that only a plugin's runner could run."""
     if resource is None or resource in _KNOWN_RESOURCES:
         return ()
-    known = ", ".join(f"'{name}'" for name in _KNOWN_RESOURCES)
     similar = did_you_mean(resource, _KNOWN_RESOURCES, "resource")
     return (
         f"No built-in runner runs '{resource}': its jobs wait for an agent that has a plugin "
-        f"for it. Built in are {known}. {similar}".rstrip(),
+        f"for it. Built in are {_listed_resources()}. {similar}".rstrip(),
     )
+
+
+def _listed_resources() -> str:
+    return ", ".join(f"'{name}'" for name in _KNOWN_RESOURCES)
 
 
 def parse_config(raw: Any, resource: str | None) -> Json:

@@ -1,9 +1,10 @@
-"""Entry points: the words of a command, the script they run, and what is refused.
+"""Entry points: the words of a command, the script they run, what is refused or remarked.
 
 A stored entry point keeps the words as the user wrote them, as W&B's client does; `runnable`
 makes the command that is started.
 """
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -52,7 +53,9 @@ def for_file(name: str) -> str:
 
 
 def script_of(words: Sequence[str]) -> str | None:
-    """The file of the source that the words run; `None` for a module or an installed program.
+    """The file that the words run; `None` for a module or an installed program.
+
+    An absolute path is one of the image.
 
     The first word that looks like a script counts, else what follows an interpreter, else a
     first word that is a path.
@@ -66,7 +69,8 @@ def script_of(words: Sequence[str]) -> str | None:
     interpreted = PurePosixPath(words[0]).name.startswith(_INTERPRETER_NAMES)
     if interpreted and len(words) > 1 and not words[1].startswith("-"):
         return words[1]
-    return words[0] if "/" in words[0] and not interpreted else None
+    relative = "/" in words[0] and not words[0].startswith("/")
+    return words[0] if relative and not interpreted else None
 
 
 def program_of(words: Sequence[str], build_context: str = "") -> str:
@@ -76,7 +80,9 @@ def program_of(words: Sequence[str], build_context: str = "") -> str:
         InvalidInputError: the script lies outside the source.
     """
     script = script_of(words)
-    return below(build_context, inside(script, "entry point's file")) if script else ""
+    if not script or script.startswith("/"):
+        return ""
+    return below(build_context, inside(script, "entry point's file"))
 
 
 def notebook_of(words: Sequence[str]) -> str | None:
@@ -93,19 +99,48 @@ def runnable(words: Sequence[str]) -> tuple[str, ...]:
     return (interpreter, *words) if interpreter else tuple(words)
 
 
-def check_words(words: Sequence[str]) -> None:
+#: What only a shell understands, as words or within one.
+_OPERATORS: Final = frozenset({"|", "||", "&", "&&", ";", ">", ">>", "<", "<<", "2>", "2>&1", "&>"})
+_IN_A_WORD: Final = re.compile(r"\$\{?\w|\$\(|`|^[0-9&]?>>?.|.;$|^~/")
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=")
+_BUILT_IN: Final = frozenset({"cd", "export", "source", ".", "set", "ulimit", "umask", "alias"})
+_SHELLS: Final = ("bash", "sh", "dash", "zsh", "ksh", "ash")
+
+
+def shell_remark(words: Sequence[str]) -> str | None:
+    """A remark where words mean something to a shell only; `None` where none does."""
+    if not words or PurePosixPath(words[0]).name in _SHELLS:
+        return None
+    if _ASSIGNMENT.match(words[0]) or words[0] in _BUILT_IN:
+        found = words[0]
+    else:
+        is_shell = (word for word in words if word in _OPERATORS or _IN_A_WORD.search(word))
+        found = next(is_shell, "")
+    if not found:
+        return None
+    whole = " ".join(words)
+    quoted = f"'{whole}'" if "'" not in whole else '"…"'
+    return (
+        f"No shell runs the entry point: '{found}' is passed on as it is. To have one, write "
+        f"`bash -c {quoted}`."
+    )
+
+
+def check_words(words: Sequence[str], *, own_image: bool = False) -> None:
     """Refuse what leads out of the source: a file outside it, and `..` in any word.
 
-    An absolute path is fine for a program of the image (`/bin/bash`) and for arguments.
+    An absolute path is fine for a program of the image (`/bin/bash`) and for arguments. With
+    `own_image`, a Dockerfile or base image of the job's own, the script may have one too, and
+    arguments may have `..`.
 
     Raises:
         InvalidInputError: names the word.
     """
-    for word in words:
+    for word in () if own_image else words:
         if leads_upward(word.rpartition("=")[2]):
             message = f"The entry point's word '{word}' leads out of the source by `..`."
             hint = "Paths are relative to the build context; what lies outside is not there."
             raise InvalidInputError(message, hint=hint)
     script = script_of(words)
-    if script is not None:
+    if script is not None and not (own_image and script.startswith("/")):
         inside(script, "entry point's file")

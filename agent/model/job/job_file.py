@@ -257,10 +257,13 @@ def _check_paths(source: _Built) -> None:
     for path, what in (
         (source.build_context, "build context"),
         (source.dockerfile, "Dockerfile"),
-        (script_of(source.entrypoint), "entry point's file"),
     ):
         if path:
             inside(path, what)
+    own_image = bool(source.dockerfile or source.base_image)
+    script = script_of(source.entrypoint)
+    if script and not (own_image and script.startswith("/")):
+        inside(script, "entry point's file")
 
 
 def _shown(value: object) -> str:

@@ -1,4 +1,4 @@
-"""The `[project]` table of `pyproject.toml`, and the lines where its keys stand."""
+"""`pyproject.toml`: its `[project]` table, and the lines where its keys stand."""
 
 import re
 import tomllib
@@ -10,11 +10,12 @@ from agent.model.errors import InvalidInputError
 
 @dataclass(frozen=True, slots=True)
 class PyProject:
-    """The `[project]` table of one file, and its text, for line numbers."""
+    """One file: its `[project]` table, the whole, and its text, for line numbers."""
 
     path: str
     text: str
     project: dict[str, Any]
+    whole: dict[str, Any]
 
     def line_of_key(self, key: str) -> int:
         """The line where a key is set; 1 when it cannot be found."""
@@ -43,4 +44,4 @@ def read_pyproject(text: str, path: str) -> PyProject:
     project = whole.get("project", {})
     if not isinstance(project, dict):
         raise InvalidInputError(f"{path}: `project` is {project!r}, not a table.")
-    return PyProject(path, text, project)
+    return PyProject(path, text, project, whole)

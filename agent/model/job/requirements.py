@@ -35,6 +35,8 @@ _PARSER: Final = "pip_requirements_parser: error: "
 _BUILD_OPTIONS: Final = {"global_options": "--global-option", "install_options": "--install-option"}
 #: Options with values, and what separates several: URLs stand alone.
 _VALUED: Final = {"index_url": None, "extra_index_urls": None, "no_binary": ",", "only_binary": ","}
+#: Repositories that pip takes and uv does not.
+_OTHER_SYSTEMS: Final = frozenset({"hg", "svn", "bzr"})
 _FLAGS: Final = {"no_index": "--no-index", "require_hashes": "--require-hashes"}
 #: Options that uv takes on its command line. As with pip, the best version of all indexes that
 #: the file itself names counts.
@@ -260,6 +262,10 @@ class _Reader:
         name = line.name if getattr(line, "is_name_at_url", False) else name
         if target.startswith('"') and target.endswith('"'):
             target = target[1:-1]
+        system, _, rest = target.partition("+")
+        if rest and system in _OTHER_SYSTEMS:
+            message = f"{where}: '{text[:_SHOWN]}': of repositories, uv takes those of git only."
+            raise InvalidInputError(message, hint="Install it in a Dockerfile of the job's own.")
         scheme = urlsplit(target).scheme if "://" in target or target.startswith("file:") else ""
         if scheme not in {"", "file"}:
             # uv takes no editable Git requirement; a copy of the commit is the same here.

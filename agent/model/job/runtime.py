@@ -2,20 +2,21 @@
 
 Order: `--runtime`, else `runtime.txt`, `.python-version`, `requires-python` of
 `pyproject.toml`, in the build context and then at the root, else the Python in use.
+
+The files belong to other tools (pyenv, uv, Heroku, Binder), which write more into them than
+versions of Python: a file that names none is passed over with a remark, and never refused.
 """
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agent.model.errors import InvalidInputError
 from agent.model.job.paths import candidates
 from agent.model.job.pyproject import read_pyproject
-
-if TYPE_CHECKING:
-    from packaging.specifiers import SpecifierSet
+from agent.model.job.requirements import decode
 
 ACCEPTED: Final = "Accepted: `3.11`, `3.11.4`, `python-3.11.4`, `CPython 3.11.4`."
 
@@ -23,6 +24,15 @@ _NUMBER = r"3\.(?P<minor>0|[1-9][0-9]?)(?:\.[0-9]{1,3})?(?:(?:a|b|rc)[0-9]{1,2})
 _FORM: Final = re.compile(
     rf"(?:c?python[-@ ]?)?{_NUMBER}(?P<platform>(?:-[a-z0-9_]+)+)?", re.ASCII | re.IGNORECASE
 )
+#: What stands around a version in the files of other tools: `3.11-dev`, `3.13t`, `3.9.9/envs/x`,
+#: `3.11+freethreaded`.
+_AROUND: Final = re.compile(
+    rf"(?:c?python)?[-@= v]*{_NUMBER}[td]?(?:-dev|-debug|\+[a-z+]+|/envs/.*|\.[x*])?",
+    re.ASCII | re.IGNORECASE,
+)
+#: A range of versions, as uv takes it; Python 3 in any version.
+_RANGE: Final = re.compile(r"(?:c?python)?\s*([~<>=!]=?=?.*)", re.ASCII | re.IGNORECASE)
+_ANY: Final = re.compile(r"(?:c?python[-@ ]?)?v?3(?:\.[x*])?", re.ASCII | re.IGNORECASE)
 #: What W&B's library records: the implementation's name before the version.
 _RECORDED: Final = re.compile(rf"[a-z]+[- ]?{_NUMBER}", re.ASCII | re.IGNORECASE)
 #: What W&B's `getEntrypoint` makes of the same.
@@ -37,6 +47,8 @@ class Runtime:
 
     python: str
     origin: str
+    #: Files that were passed over, and why.
+    remarks: tuple[str, ...] = ()
 
 
 def parse_python(text: str, where: str = "--runtime") -> str:
@@ -70,66 +82,85 @@ def repaired_word(word: str) -> str:
     return f"python{match[1]}" if match else word
 
 
-def from_file(path: str, text: str, current: str) -> Runtime | None:
-    """The version that one file names; `None` when it names none.
-
-    `current` decides where the file admits a range.
-
-    Raises:
-        InvalidInputError: malformed; names file, line and the accepted forms.
-    """
-    return _READERS[PurePosixPath(path).name](path, text, current)
-
-
 def runtime_candidates(build_context: str = "") -> list[str]:
     """Files that may name a runtime, in order; `build_context` in shortest form."""
     return candidates(_READERS, build_context)
 
 
-def choose_runtime(option: str | None, found: Iterable[tuple[str, str]], current: str) -> Runtime:
-    """The runtime of a new job.
+def find_runtime(found: Iterable[tuple[str, str | bytes]], current: str) -> Runtime | list[str]:
+    """The version that the first of several files names, else remarks on those passed over.
 
-    `found` gives path and text of those `runtime_candidates` that exist, in their order; it is
-    read only as far as needed. `current` is the version of the Python in use.
+    `found` gives path and content of those `runtime_candidates` that exist, in their order; it
+    is read only as far as needed. `current`, a version, decides where a file admits a range.
+    """
+    remarks: list[str] = []
+    for path, content in found:
+        try:
+            text = content if isinstance(content, str) else decode(content, path)
+            named = _READERS[PurePosixPath(path).name](path, text, current)
+        except InvalidInputError as error:
+            remarks.append(f"{error.message.rstrip('.')}; it is passed over.")
+            continue
+        if named is not None:
+            return replace(named, remarks=tuple(remarks))
+    return remarks
+
+
+def choose_runtime(
+    option: str | None, found: Iterable[tuple[str, str | bytes]], current: str
+) -> Runtime:
+    """The runtime of a new job; see `find_runtime`. `current` is that of the Python in use.
 
     Raises:
-        InvalidInputError: the option or a file is malformed.
+        InvalidInputError: the option is malformed.
     """
     if option:
         return Runtime(parse_python(option), "--runtime")
     in_use = parse_python(current, "The Python in use")
-    stated = (from_file(path, text, in_use) for path, text in found)
-    return next((runtime for runtime in stated if runtime), Runtime(in_use, "the Python in use"))
+    named = find_runtime(found, in_use)
+    return (
+        named if isinstance(named, Runtime) else Runtime(in_use, "the Python in use", tuple(named))
+    )
 
 
-def _from_runtime_txt(path: str, text: str, _current: str) -> Runtime:
-    lines = _content(path, text)
-    if len(lines) > 1:
-        number, line = lines[1]
-        message = f"{path}, line {number}: '{line[:80]}' is one line too many."
-        raise InvalidInputError(message, hint=f"One version only. {ACCEPTED}")
-    return _from_first(path, lines)
+def _from_lines(path: str, text: str, current: str) -> Runtime | None:
+    """The first word that names a version of Python; pyenv's files have several."""
+    words = [
+        (number, word)
+        for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
+        for word in _words(line.partition("#")[0].strip())
+    ]
+    for number, word in words:
+        where = f"{path}, line {number}"
+        python = _version_in(word, current)
+        if python is not None:
+            return Runtime(python, where)
+    if not words:
+        raise InvalidInputError(f"{path} names no version of Python.")
+    number, word = words[0]
+    raise InvalidInputError(f"{path}, line {number}: '{word[:80]}' is no version of Python 3.")
 
 
-def _from_python_version(path: str, text: str, _current: str) -> Runtime:
-    """Only the first line counts: pyenv's further lines are for other programs."""
-    return _from_first(path, _content(path, text))
+def _words(line: str) -> list[str]:
+    """A range may have blanks in it; otherwise each word is a version of its own."""
+    whole = line.strip("\"'")
+    if _FORM.fullmatch(whole) or _RANGE.fullmatch(whole):
+        return [whole]
+    return line.split()
 
 
-def _from_first(path: str, lines: list[tuple[int, str]]) -> Runtime:
-    number, line = lines[0]
-    where = f"{path}, line {number}"
-    return Runtime(parse_python(line, where), where)
-
-
-def _content(path: str, text: str) -> list[tuple[int, str]]:
-    """Lines with content and their numbers; at least one."""
-    numbered = enumerate(text.removeprefix("\ufeff").splitlines(), start=1)
-    stripped = ((number, line.partition("#")[0].strip()) for number, line in numbered)
-    lines = [(number, line) for number, line in stripped if line]
-    if not lines:
-        raise InvalidInputError(f"{path}, line 1: the file names no version.", hint=ACCEPTED)
-    return lines
+def _version_in(word: str, current: str) -> str | None:
+    try:
+        return parse_python(word)
+    except InvalidInputError:
+        pass
+    around = _AROUND.fullmatch(word)
+    if around is not None:
+        return f"3.{around['minor']}"
+    admitted = _RANGE.fullmatch(word)
+    if _ANY.fullmatch(word):
+        return current
+    return _nearest(admitted[1], current) if admitted else None
 
 
 def _from_pyproject(path: str, text: str, current: str) -> Runtime | None:
@@ -138,24 +169,22 @@ def _from_pyproject(path: str, text: str, current: str) -> Runtime | None:
     if wanted is None:
         return None
     where = f"{path}, line {pyproject.line_of_key('requires-python')}"
-    hint = "Accepted: a range of versions, for example `>=3.11` or `>=3.10,<3.13`."
+    python = _nearest(wanted, current) if isinstance(wanted, str) else None
+    if python is None:
+        message = f"{where}: `requires-python` is {wanted!r}, which admits no Python 3."
+        raise InvalidInputError(message)
+    return Runtime(python, where)
+
+
+def _nearest(wanted: str, current: str) -> str | None:
+    """The admitted minor version nearest to the one in use; of two equally near, the newer."""
     # Imported here: it takes a tenth of a command's time to load.
     from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     try:
         admitted = SpecifierSet(wanted)
-    except (InvalidSpecifier, TypeError, AttributeError):
-        message = f"{where}: `requires-python` is {wanted!r}, which is no range of versions."
-        raise InvalidInputError(message, hint=hint) from None
-    python = _nearest(admitted, current)
-    if python is None:
-        message = f"{where}: `requires-python` is '{wanted}', which admits no Python 3."
-        raise InvalidInputError(message, hint=hint)
-    return Runtime(python, where)
-
-
-def _nearest(admitted: "SpecifierSet", current: str) -> str | None:
-    """The admitted minor version nearest to the one in use; of two equally near, the newer."""
+    except InvalidSpecifier:
+        return None
     here = int(current.removeprefix("3."))
     for minor in sorted(_MINORS, key=lambda candidate: (abs(candidate - here), -candidate)):
         if any(admitted.contains(f"3.{minor}.{patch}") for patch in _PATCHES):
@@ -166,7 +195,7 @@ def _nearest(admitted: "SpecifierSet", current: str) -> str | None:
 _Reader = Callable[[str, str, str], Runtime | None]
 #: Files that may name a runtime, and how each is read; in the order in which they count.
 _READERS: Final[Mapping[str, _Reader]] = {
-    "runtime.txt": _from_runtime_txt,
-    ".python-version": _from_python_version,
+    "runtime.txt": _from_lines,
+    ".python-version": _from_lines,
     "pyproject.toml": _from_pyproject,
 }

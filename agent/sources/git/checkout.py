@@ -15,7 +15,6 @@ from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.job_file import PATCH_NAME
 from agent.model.redact import Redactor
-from agent.model.tree import first_leaving_link
 from agent.ports.log import LogSink, write_line
 from agent.sources.git.mirror import Mirror
 from agent.sources.git.remote import Remote
@@ -85,30 +84,13 @@ async def submodules(mirror: Mirror, commit: str, remote: Remote) -> list[Submod
     ]
 
 
-async def check_links(url: str, into: Path, threads: Executor) -> None:
-    """Refuse a tree with a link out of it.
-
-    Raises:
-        JobError: `SOURCE_INVALID`, naming the link.
-    """
-    found = await in_thread(threads, lambda _: first_leaving_link(into))
-    if found is not None:
-        path, target = found
-        raise JobError(
-            Cause.SOURCE_INVALID,
-            f"Git: {url}: `{path}` is a link out of the repository (to `{target}`).",
-            hint="Replace it by the file, or by a link within the repository.",
-        )
-
-
-async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) -> None:
+async def apply_patch(root: Path, patch: Path, log: LogSink) -> None:
     """Apply the author's uncommitted changes (`diff.patch`) below `root`, wholly or not at all.
 
-    git refuses paths with `..` or through a link; links that the patch creates are checked
-    afterwards.
+    git refuses paths with `..` or through a link.
 
     Raises:
-        JobError: `SOURCE_INVALID`: it does not fit the commit, or creates a link out of `root`.
+        JobError: `SOURCE_INVALID`: it does not fit the commit.
     """
     errors = Tail()
     argv = ("git", "apply", "--whitespace=nowarn", "-p1", "--", str(patch))
@@ -129,7 +111,6 @@ async def apply_patch(root: Path, patch: Path, threads: Executor, log: LogSink) 
         lines = Redactor().text(errors.text).strip().splitlines()[:_QUOTED]
         message = f"The job's {PATCH_NAME} cannot be applied to its commit: {' '.join(lines)}"
         raise JobError(Cause.SOURCE_INVALID, message, hint="Create the job again.")
-    await check_links(PATCH_NAME, root, threads)
     await write_line(log, f"applied {PATCH_NAME}: the author's uncommitted changes")
 
 

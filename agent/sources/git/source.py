@@ -16,7 +16,7 @@ from agent.model.work import SourceTree
 from agent.ports.log import LogSink, write_line
 from agent.sources.address_policy import AddressPolicy
 from agent.sources.git.access import Access, Session, remove_leftover_credentials
-from agent.sources.git.checkout import check_links, checkout, submodules
+from agent.sources.git.checkout import checkout, submodules
 from agent.sources.git.command import GitProgram
 from agent.sources.git.errors import CorruptMirrorError
 from agent.sources.git.lfs import LargeFiles
@@ -79,7 +79,6 @@ class GitFetcher:
                 f"Git: {remote.url} was not fetched within "
                 f"{format_duration(self._config.timeout)} (`sources.git.timeout`).",
             ) from None
-        await check_links(remote.url, into, self._threads)
         return SourceTree(root=into, identity=f"git+{remote.url}@{commit}", commit=commit)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:

@@ -133,6 +133,18 @@ async def test_arguments_for_another_resource_are_told_to_have_no_effect(world: 
     )
     both = {**elsewhere, "local-container": {"memory": "1g"}}
     assert (await world.submit({"resource_args": both}, queue="here")).warnings == ()
+    (told,) = (await world.submit({"resource_args": {**both, "docker": {"env": ["A=1"]}}},
+                                  queue="here")).warnings  # fmt: skip
+    assert "the submitted arguments for docker were not used. Built in are 'local-con" in told
+    await world.submit(queue="default")  # has no resource until an agent comes
+    (told,) = (await world.submit({"resource_args": {"docker": {"a": 1}}})).warnings
+    assert told.startswith("No built-in runner runs 'docker'")
+
+
+async def test_words_that_only_a_shell_understands_are_told(world: World) -> None:
+    words = ["python", "main.py", "|", "tee", "log"]
+    (told,) = (await world.submit({"overrides": {"entry_point": words}})).warnings
+    assert told.startswith("No shell runs the entry point: '|' is passed on as it is.")
 
 
 async def test_an_idempotency_key_gives_the_same_item_back(world: World) -> None:

@@ -205,6 +205,9 @@ GIT = """error: Failed to download and build `foo @ git+https://h/foo`
          fatal: """
 GIT_REFUSED = f"{GIT}repository not found"
 GIT_UNREACHABLE = f"{GIT}unable to access 'https://h/': Failed to connect to h port 443"
+CERTIFICATE = """error: Failed to fetch: `https://h/six/`
+ cause: error sending request for url (https://h/six/)
+ cause: invalid peer certificate: UnknownIssuer"""
 HIDDEN = """error: No solution found when resolving dependencies:
   cause: Because there is no version of six==1.17.0 and you require six==1.17.0
 hint: `six` was found on https://extra, but not at the requested version (six==1.17.0)."""
@@ -229,6 +232,22 @@ REFUSED = """error: Failed to fetch: `https://h/six/`
         (REFUSED, JOB, "refuses the agent's credentials"),
         ("error: No space left on device (os error 28)", DISK, "no space"),
         ("error: Failed to parse: `a b c`", JOB, "`a b c` cannot be read"),
+        (
+            "error: Failed to download `ok==1`\n  cause: Hash mismatch for `ok==1`",
+            JOB,
+            "hash that is",
+        ),
+        ("error: [Errno 2] No such file or directory: 'gcc'\n", JOB, "needs `gcc`: choose a base"),
+        (
+            "error: command '/usr/bin/g++' failed: No such file or directory",
+            JOB,
+            "needs `/usr/bin/g",
+        ),
+        ("unable to execute 'x86_64-linux-gnu-gcc': No such file", JOB, "x86_64-linux-gnu-gcc`"),
+        (CERTIFICATE, INDEX, "set `builder.ca_bundle`"),
+        ("  cause: Because newpy==1.0 requires Python >=3.14 and only", JOB, "it by --runtime"),
+        ("  cause: Because abi==1.0 has no wheels with a matching", JOB, "has no wheel for this"),
+        ("  cause: Because b==1.0 has an invalid package format and", JOB, "is damaged: b==1.0"),
         ("error: something new happened", JOB, "something new happened"),
         ("", JOB, UNEXPLAINED),
     ],

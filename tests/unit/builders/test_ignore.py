@@ -40,10 +40,12 @@ def test_rules(rules, path, excluded):
 
 
 def test_what_is_never_code_stays_behind_whatever_the_job_says():
-    rules = Ignore(ignore_text("!.git\n!wandb\n!**/.venv\n"))
-    for path in (".git", "wandb", "sub/.venv", "pkg/__pycache__"):
+    found = ("wandb", "a [b]/env*")
+    rules = Ignore(ignore_text("!.git\n!wandb\n!**/.venv\n", found))
+    for path in (".git", "wandb", "sub/.venv", "pkg/__pycache__", "a [b]/env*"):
         assert rules.excludes(path)
-    assert not rules.excludes("sub/wandb")
+    for path in ("sub/wandb", "a [b]/envs", "a b/env"):
+        assert not rules.excludes(path)
 
 
 def test_secrets_stay_behind_unless_the_job_lets_one_in():

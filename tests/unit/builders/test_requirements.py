@@ -247,6 +247,100 @@ def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure
     assert find(root).remarks == ()
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "remark"),
+    [
+        ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.9"\nsix = "*"\n',
+         ("`[tool.poetry.dependencies]` of pyproject.toml is not read; to install from it: "
+         "`uv pip compile pyproject.toml -o requirements.txt`")),
+        ("pyproject.toml", '[project]\nname = "x"\ndynamic = ["version", "dependencies"]\n',
+         "`dynamic dependencies` of pyproject.toml is not read"),
+        ("pyproject.toml", '[project.optional-dependencies]\ntrain = ["six"]\n',
+         "`[project.optional-dependencies]` of pyproject.toml is not read"),
+        ("pyproject.toml", '[dependency-groups]\ndev = ["six"]\n', "`[dependency-groups]` of"),
+        ("pyproject.toml", '[tool.pixi.dependencies]\nsix = "*"\n', "`[tool.pixi.dependencies]`"),
+        ("setup.py", "setup(install_requires=['six'])", "`uv pip compile setup.py -o"),
+        ("setup.cfg", "[options]\ninstall_requires = six\n", "setup.cfg is not read"),
+        ("environment.yml", "dependencies: [six]", "environment.yml is not read"),
+        ("environment-gpu.yaml", "", "environment-gpu.yaml is not read"),
+        ("conda.yaml", "", "`pip list --format=freeze > requirements.txt`"),
+        ("Pipfile", "[packages]", "`pipenv lock && pipenv requirements > requirements.txt`"),
+        ("pixi.toml", "", "pixi.toml is not read"),
+        ("apt.txt", "git", "packages of the system are for a Dockerfile or base image"),
+        ("requirements/base.txt", "six", "write `-r requirements/base.txt` into requirements.txt"),
+        ("Requirements.txt", "six", "Requirements.txt is not read"),
+        ("requirement.txt", "six", "write `-r requirement.txt` into requirements.txt"),
+        ("requirements-dev.txt", "six", "requirements-dev.txt is not read"),
+        ("requirements.in", "six", "requirements.in is not read"),
+        ("reqs.txt", "six", "reqs.txt is not read"),
+        ("demo/x.py", "# /// script\n# dependencies = ['six']\n# ///\n",
+         ("The list in the head of demo/x.py is not read; to install from it: "
+         "`uv export --script demo/x.py -o requirements.txt`")),
+        ("demo/environment.yml", "", "demo/environment.yml is not read"),
+    ],
+)  # fmt: skip
+def test_what_names_packages_and_is_not_read_is_told_with_the_cure(root, name, text, remark):
+    (root / "demo").mkdir()
+    (root / "demo/x.py").write_text("")
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+    found = find_requirements(root, root, ("python", "demo/x.py"))
+    assert not found
+    (said,) = found.remarks
+    assert remark in said
+    assert found.warnings == (f"build: no packages are installed: {said}",)
+    write(root, requirements_dot_txt="six\n")
+    assert find_requirements(root, root, ("python", "demo/x.py")).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("setup.py", "from setuptools import setup\nsetup()\n"),
+        ("pyproject.toml", '[tool.poetry.dependencies]\npython = "^3.9"\n'),
+        ("settings.yml", ""),
+        ("prerequisites.md", ""),
+        ("requirements.frozen.txt", ""),
+        ("requirements/readme.md", ""),
+    ],
+)
+def test_what_names_none_is_not_remarked(root, name, text):
+    (root / name).parent.mkdir(exist_ok=True)
+    (root / name).write_text(text)
+    assert find_requirements(root, root).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("files", "command", "chosen"),
+    [
+        (["demo/requirements.txt"], "python demo/x.py", "demo/requirements.txt"),
+        (["demo/pyproject.toml"], "demo/x.py --fast", "demo/pyproject.toml"),
+        (["requirements.txt", "demo/requirements.txt"], "python demo/x.py", "requirements.txt"),
+        (["demo/requirements.txt", "requirements.frozen.txt"], "python demo/x.py",
+         "demo/requirements.txt"),
+        (["requirements.frozen.txt"], "python demo/x.py", "requirements.frozen.txt"),
+        (["demo/requirements.txt"], "python -m demo.x", ""),
+        (["demo/requirements.txt"], "python /demo/x.py", ""),
+        (["demo/requirements.txt"], "python ../demo/x.py", ""),
+    ],
+)  # fmt: skip
+def test_a_list_beside_the_script_counts_where_the_context_has_none(root, files, command, chosen):
+    (root / "demo").mkdir()
+    (root / "demo/x.py").write_text("")
+    for name in files:
+        (root / name).write_text(PROJECT if name.endswith("toml") else "six==1.16.0\n")
+    found = find_requirements(root, root, tuple(command.split()))
+    assert found.found_in == chosen
+
+
+def test_a_script_that_is_a_link_out_of_the_source_leads_nowhere(root, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/x.py").write_text("")
+    (tmp_path / "out/requirements.txt").write_text("stolen\n")
+    (root / "demo").symlink_to(tmp_path / "out")
+    assert not find_requirements(root, root, ("python", "demo/x.py"))
+
+
 def test_a_pylock_is_handed_on_whole(root):
     write(root, pylock_dot_toml='lock-version = "1.0"\n')
     found = find(root)

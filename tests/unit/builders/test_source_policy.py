@@ -1,31 +1,14 @@
-"""What a Dockerfile names, and what BuildKit may fetch for it."""
+"""What BuildKit may fetch for a Dockerfile."""
 
 import fnmatch
 
 import pytest
 
-from agent.builders.image.source_policy import frontends, named_images, source_policy
+from agent.builders.image.source_policy import frontends, source_policy
 from agent.config.execution import BuilderConfig
 from agent.model.cause import Cause
 from agent.model.errors import InvalidInputError, PolicyError
 from agent.model.job.image_reference import parse_image
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("FROM a:1 AS one\nFROM one\nCOPY --from=one x y\nCOPY --from=0 x y", ["a:1"]),
-        ("ARG TAG=3\nFROM --platform=linux/amd64 r.example/a:${TAG}", ["r.example/a:3"]),
-        ("ARG IMAGE='a/b'\nFROM $IMAGE\nFROM ${OTHER:-c}\nFROM ${IMAGE:+d}", ["a/b", "c", "d"]),
-        ("FROM scratch\nCOPY --chown=1 --from=b:2 x y", ["b:2"]),
-        ("FROM a\nRUN --mount=type=bind,from=c,target=/c --mount=from=d x", ["a", "c", "d"]),
-        ("# FROM no\nFROM \\\n  # a comment\n  a", ["a"]),
-        ("# escape=`\nFROM `\n a", ["a"]),
-        ("FROM sha256:0c9b\nFROM docker.io/library/sha256:0c9b", []),
-    ],
-)  # fmt: skip
-def test_images_that_a_dockerfile_names(text, names):
-    assert list(named_images(text)) == names
 
 
 @pytest.mark.parametrize("text", ["sha256:0c9b", "library/sha256:0", "docker.io/library/sha256:0c"])

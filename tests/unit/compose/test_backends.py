@@ -118,7 +118,8 @@ async def test_capacity_is_configured_or_measured() -> None:
     assert measured.slots is None
     assert measured.cpus
     assert measured.memory
-    assert await offered_capacity(config().resources, 1) == Capacity(1, None, None, ())
+    by_default = await offered_capacity(config().resources, 1)
+    assert by_default == Capacity(1, None, measured.memory, ())
 
 
 def context(

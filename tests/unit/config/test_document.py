@@ -152,6 +152,17 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_document(file).data == {"a": 1}
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["x.yaml", "x.json"])
+def test_files_written_by_shells_of_windows_are_read(
+    tmp_path: Path, encoding: str, name: str
+) -> None:
+    text = '{"lr": 1e-4,\r\n "name": "ä"}\r\n'
+    mark = "" if encoding in {"utf-16", "utf-8-sig"} else "\ufeff"
+    (tmp_path / name).write_bytes((mark + text).encode(encoding))
+    assert read_document(tmp_path / name).data == {"lr": 1e-4, "name": "ä"}
+
+
 def test_one_value_of_a_variable() -> None:
     assert [parse_value(text) for text in ("1e-3", "[a, 1]", "yes", "[")] == [
         1e-3,

@@ -132,6 +132,12 @@ def test_what_no_agent_offers_is_named(item, lack: str) -> None:
     assert (answer.cause, answer.details) == (Cause.SCHEDULE_CAPACITY, (lack,))
 
 
+def test_a_cluster_is_not_limited_by_its_agents_own_machine() -> None:
+    item = replace(ITEM, resource="kubernetes", demand=Demand(memory=900 * 1024**3))
+    agent = replace(AGENT, resources=("local-container", "kubernetes"))
+    assert told(item, agent).cause is not Cause.SCHEDULE_CAPACITY
+
+
 def test_one_agent_that_fits_is_enough() -> None:
     large = replace(AGENT, name="large", capacity=None)
     answer = told(replace(ITEM, demand=Demand(cpus=8)), AGENT, large)

@@ -36,40 +36,86 @@ def test_links_within_are_stored_as_what_they_point_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "message"),
+    ("target", "problem"),
     [
-        ("/etc/passwd", "is a link out of it (to '/etc/passwd')"),
-        ("../outside", "is a link out of it (to '../outside')"),
-        ("nothing", "is a link to nothing (to 'nothing')"),
-        (".", "is a link to a folder that contains it"),
-        ("../sub", "is a link to a folder that contains it"),
+        ("/etc/passwd", "a link out of the directory, to /etc/passwd"),
+        ("../outside", "a link out of the directory, to ../outside"),
+        ("me@host.1234:1700000000", "a link to nothing, to me@host.1234:1700000000"),
+        (".", "a link to a folder that contains it"),
+        ("../sub", "a link to a folder that contains it"),
+        (".venv", "a link to .venv/, which is not stored"),
+        ("made", "a link to made/, which is not stored"),
+        ("pipe", "a link to a socket, pipe or device"),
     ],
 )
-def test_links_that_lead_nowhere_good_are_refused(
-    tmp_path: Path, target: str, message: str
+def test_links_that_lead_nowhere_good_are_left_out_and_named(
+    tmp_path: Path, target: str, problem: str
 ) -> None:
     root = tmp_path / "root"
     (root / "sub").mkdir(parents=True)
     (root / "main.py").write_text("")
+    for environment in (".venv", "made"):
+        (root / environment).mkdir()
+        (root / environment / "pyvenv.cfg").write_text("home = /usr/bin")
+    os.mkfifo(root / "pipe")
     (tmp_path / "outside").write_text("secret")
-    (root / "sub" / "link" if target == "../sub" else root / "link").symlink_to(target)
-    with pytest.raises(InvalidInputError) as told:
-        code_contents(root)
-    assert message in str(told.value)
+    link = "sub/link" if target == "../sub" else "link"
+    (root / link).symlink_to(target)
+    found = code_contents(root)
+    assert [each.path for each in found.stored] == ["main.py"]
+    assert f"{link} ({problem})" in found.left_out
 
 
-def test_sockets_and_pipes_are_refused_at_once(
+def test_sockets_and_pipes_are_left_out_and_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "main.py").write_text("")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InvalidInputError, match="'pipe' is a socket, pipe or device"):
-        code_contents(tmp_path)
-    (tmp_path / "pipe").unlink()
     with socket.socket(socket.AF_UNIX) as made:
         monkeypatch.chdir(tmp_path)
         made.bind("s")
-        with pytest.raises(InvalidInputError, match="'s' is a socket, pipe or device"):
-            code_contents(tmp_path)
+        found = code_contents(tmp_path)
+    assert [each.path for each in found.stored] == ["main.py"]
+    assert found.left_out == [f"{name} (a socket, pipe or device)" for name in ("pipe", "s")]
+
+
+@pytest.mark.parametrize(
+    ("marker", "stays"),
+    [
+        ("env/pyvenv.cfg", False),
+        ("deep/my env/pyvenv.cfg", False),
+        ("conda/conda-meta/history", False),
+        ("wandb/anything.txt", False),
+        ("demo/wandb/run-20260101_000000-abc/files/config.yaml", False),
+        ("demo/wandb/debug.log", False),
+        ("demo/wandb/logs/debug-core.log", False),
+        ("demo/wandb/offline-run-1-x/run.wandb", False),
+        ("demo/wandb/latest-run/x", False),
+        ("wandb/__init__.py", True),
+        ("demo/wandb/__init__.py", True),
+        ("demo/wandb/helpers.py", True),
+        ("environment/main.cfg", True),
+    ],
+)
+def test_environments_and_runs_of_the_client_are_left_out_whatever_their_names(
+    tmp_path: Path, marker: str, *, stays: bool
+) -> None:
+    (tmp_path / "main.py").write_text("")
+    (tmp_path / marker).parent.mkdir(parents=True)
+    (tmp_path / marker).write_text("")
+    found = code_contents(tmp_path)
+    kept = sorted(["main.py", marker]) if stays else ["main.py"]
+    assert [each.path for each in found.stored] == kept
+    assert bool(found.left_out) == (not stays and not marker.startswith("wandb/"))
+
+
+def test_the_clients_link_out_of_its_folder_blocks_nothing(tmp_path: Path) -> None:
+    """Its core's log is a link into the user's cache."""
+    logs = tmp_path / "demo/wandb/logs"
+    logs.mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to("/nonexistent/cache/core-debug.log")
+    (tmp_path / "demo/main.py").write_text("")
+    assert paths(tmp_path) == ["demo/main.py"]
 
 
 def test_a_directory_without_files_is_refused(tmp_path: Path) -> None:
@@ -128,9 +174,9 @@ def test_what_looks_like_a_secret_is_left_out_also_behind_a_link(tmp_path: Path,
     (tmp_path / "link").symlink_to(name)
     (tmp_path / "folder").symlink_to(f"sub/{name}")
     (tmp_path / f"{name}.py").write_text("no secret")
-    stored, withheld = code_contents(tmp_path)
+    stored, withheld, _ = code_contents(tmp_path)
     assert [each.path for each in stored] == sorted([f"{name}.py", "main.py"])
     assert withheld == sorted([name, "folder/file", "link", f"sub/{name}/file"])
-    included, withheld = code_contents(tmp_path, lambda path: path == name)
+    included, withheld, _ = code_contents(tmp_path, lambda path: path == name)
     assert name in [each.path for each in included]
     assert name not in withheld

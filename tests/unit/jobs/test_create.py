@@ -399,7 +399,7 @@ async def test_uncommitted_changes_make_a_code_job_or_are_taken_along_on_request
     _, files, job = stored(far, "n")
     assert job["source_type"] == "repo"
     assert b"+print('local')" in files["diff.patch"]
-    assert "1 untracked file is" in " ".join(made.remarks)
+    assert "1 file is untracked and not part of the job: new.py." in made.remarks
 
 
 async def test_changes_need_not_be_utf_8(store: JobStore, far: Plane, checkout: Path) -> None:
@@ -420,6 +420,101 @@ async def test_the_entry_point_may_be_one_of_the_changes(
     assert job["source"]["entrypoint"] == ["python", "new.py"]
     assert job["runtime"] == "3.12"
     assert b"+print('new')" in files["diff.patch"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("diff.noprefix", "true"),
+        ("diff.mnemonicPrefix", "true"),
+        ("diff.srcPrefix", "old/"),
+        ("diff.dstPrefix", "new/"),
+        ("diff.relative", "true"),
+        ("diff.submodule", "diff"),
+        ("diff.submodule", "log"),
+        ("diff.context", "0"),
+        ("diff.interHunkContext", "50"),
+        ("diff.external", "false"),
+        ("diff.orderFile", "/nonexistent/order"),
+        ("diff.renames", "copies"),
+        ("diff.suppressBlankEmpty", "true"),
+        ("diff.wsErrorHighlight", "all"),
+        ("diff.algorithm", "histogram"),
+        ("color.ui", "always"),
+        ("color.diff", "always"),
+        ("core.quotePath", "true"),
+        ("status.relativePaths", "true"),
+        ("status.showUntrackedFiles", "no"),
+        ("core.pager", "false"),
+    ],
+)
+async def test_a_checkouts_own_configuration_changes_nothing_of_its_diff(
+    store: JobStore, far: Plane, checkout: Path, key: str, value: str
+) -> None:
+    """The patch is applied before anything is sent, so one that cannot be applied is refused."""
+    (checkout / "jobs/hello/job.py").write_text("print('in the folder')\n")
+    (checkout / "jobs/räksmörgås.py").write_text("1\n")
+    git(checkout, "add", "jobs/räksmörgås.py")
+    git(checkout, "mv", "main.py", "moved.py")
+    (checkout / "left.py").write_text("")
+    git(checkout, "config", key, value)
+    asked = wanted("code", checkout / "jobs/hello", name="n", entry_point="python job.py")
+    made = await create_job(store, replace(asked, source="git", with_diff=True))
+    assert "becomes a Git job" in made.remarks[0], made.remarks
+    patch = stored(far, "n")[1]["diff.patch"].decode()
+    assert "+++ b/jobs/hello/job.py" in patch
+    assert "+++ b/jobs/räksmörgås.py" in patch
+    assert "rename to moved.py" in patch
+    assert any("untracked" in each and "left.py" in each for each in made.remarks)
+
+
+async def test_what_of_the_authors_work_is_not_taken_along_is_said(
+    store: JobStore, far: Plane, repository: Path, checkout: Path, tmp_path: Path
+) -> None:
+    """A submodule with changes, files that git does not compare, files outside the folder."""
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    git(inner, "init", "--quiet", "--initial-branch=main")
+    code(inner, **{"lib.py": ""})
+    git(inner, "add", "--all")
+    git(inner, "commit", "--quiet", "--message=lib")
+    local = ("-c", "protocol.file.allow=always")
+    git(checkout, *local, "submodule", "--quiet", "add", f"file://{inner}", "libs/inner")
+    git(checkout, "commit", "--quiet", "--message=submodule")
+    git(checkout, "push", "--quiet", "origin", "HEAD:refs/heads/other")
+    (checkout / "libs/inner/lib.py").write_text("changed\n")
+    (checkout / "main.py").write_text("hidden = True\n")
+    git(checkout, "update-index", "--assume-unchanged", "main.py")
+    (checkout / "notes.txt").write_text("")
+    (checkout / "jobs/hello/job.py").write_text("carried = True\n")
+    asked = wanted("code", checkout / "jobs/hello", name="n", entry_point="python job.py")
+    made = await create_job(store, replace(asked, source="git", with_diff=True, submodules=False))
+    said = " ".join(made.remarks)
+    assert "becomes a Git job" in made.remarks[0], made.remarks
+    assert "submodule 'libs/inner' are not part of the job" in said
+    assert "hidden from git (assume-unchanged, skip-worktree)" in said
+    assert "main.py" in said
+    assert "notes.txt" in said
+    patch = stored(far, "n")[1]["diff.patch"]
+    assert b"+carried = True" in patch
+    assert b"Subproject" not in patch
+
+
+async def test_a_merge_that_is_not_finished_is_carried_or_named(
+    store: JobStore, far: Plane, checkout: Path
+) -> None:
+    git(checkout, "checkout", "--quiet", "-b", "side")
+    (checkout / "main.py").write_text("side\n")
+    git(checkout, "commit", "--quiet", "--all", "--message=side")
+    git(checkout, "checkout", "--quiet", "main")
+    (checkout / "main.py").write_text("main\n")
+    git(checkout, "commit", "--quiet", "--all", "--message=main")
+    git(checkout, "push", "--quiet", "origin", "main:refs/heads/pushed")
+    with pytest.raises(subprocess.CalledProcessError):
+        git(checkout, "merge", "side")
+    made = await from_checkout(store, checkout, with_diff=True)
+    patch = stored(far, "n")[1].get("diff.patch", b"")
+    assert b"<<<<<<<" in patch, made.remarks
 
 
 async def test_a_commit_that_is_not_pushed_makes_a_code_job(
@@ -456,8 +551,6 @@ BAD: list[tuple[dict[str, Any], dict[str, str], str]] = [
     ({"dockerfile": "/Dockerfile"}, {}, "absolute"),
     ({"dockerfile": "Dockerfile.wand"}, {"Dockerfile.wandb": ""}, "`Dockerfile.wandb`"),
     ({"runtime": "2.7"}, {}, "--runtime: '2.7'.*Accepted"),
-    ({}, {"runtime.txt": "three\n"}, "runtime.txt, line 1: 'three'.*Accepted"),
-    ({}, {".python-version": "\n\npypy\n"}, r"\.python-version, line 3.*Accepted"),
     ({}, {"pyproject.toml": "[project\n"}, "pyproject.toml is not TOML"),
     ({}, {"requirements.txt": "a\n--wrong-option\n"}, "requirements.txt, line 2"),
     ({"aliases": ("v3",)}, {}, "'v3' is the name of a version"),
@@ -472,6 +565,42 @@ async def test_bad_input_is_named(
     with pytest.raises(InvalidInputError) as told:
         await create_job(store, wanted("code", code(tmp_path, **files), name="n", **more))
     assert re.search(message, str(told.value), re.DOTALL), str(told.value)
+    assert far.versions == []
+
+
+@pytest.mark.parametrize(
+    ("more", "files", "remark"),
+    [
+        ({}, {"runtime.txt": "r-2020-01-01\n"}, "'r-2020-01-01' is no version of Python 3"),
+        ({}, {".python-version": "my-env\n"}, "'my-env' is no version of Python 3"),
+        ({}, {".python-version": "3.9.9/envs/x\n"}, "Python 3.9, by .python-version, line 1"),
+        ({"runtime": "3.10"}, {".python-version": "my-env\n"}, "Python 3.10, by --runtime"),
+        ({"dockerfile": "D"}, {"D": "FROM scratch", "pyproject.toml": "[pro\n"}, "is not TOML"),
+        ({"dockerfile": "D"}, {"D": "FROM scratch", "requirements.txt": "-e ..\n"}, "Python 3"),
+        ({"dockerfile": "D", "entry_point": "python /app/m.py"}, {"D": ""}, "Python 3"),
+        ({"base_image": "a/b:1", "entry_point": "python /app/m.py"}, {}, "Python 3"),
+        ({"entry_point": "/bin/cat /x"}, {}, "Python 3"),
+        ({"entry_point": "python main.py | tee log"}, {}, "No shell runs the entry point: '|'"),
+        ({}, {"env__pyvenv.cfg": "home = /usr"}, "Not stored: env/ (a virtual environment"),
+    ],
+)
+async def test_what_plays_no_part_is_remarked_at_most(
+    store: JobStore, tmp_path: Path, more: Any, files: Any, remark: str
+) -> None:
+    made = await create_job(store, wanted("code", code(tmp_path, **files), name="n", **more))
+    assert remark in " ".join(made.remarks)
+
+
+@pytest.mark.parametrize("name", ["main.py", "requirements.txt", "Dockerfile"])
+async def test_a_link_out_of_the_directory_is_refused_where_it_would_be_followed(
+    store: JobStore, far: Plane, tmp_path: Path, name: str
+) -> None:
+    folder = code(tmp_path)
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to("/etc/passwd")
+    more = {"dockerfile": name} if name == "Dockerfile" else {}
+    with pytest.raises(InvalidInputError, match="out of the source"):
+        await create_job(store, wanted("code", folder, name="n", **more))
     assert far.versions == []
 
 

@@ -31,10 +31,6 @@ PATCH = b"""--- a/main.py
 -print('hello')
 +print('changed')
 """
-LINK = (
-    b"diff --git a/l b/l\nnew file mode 120000\n--- /dev/null\n+++ b/l\n"
-    b"@@ -0,0 +1 @@\n+/etc/passwd\n\\ No newline at end of file\n"
-)
 
 
 @dataclass
@@ -43,6 +39,8 @@ class Repository:
 
     files: dict[str, bytes]
     asked: list[GitSource] = field(default_factory=list)
+    #: Path to target.
+    links: dict[str, str] = field(default_factory=dict)
 
     async def fetch(self, source: GitSource, entity: str, into: Path, log: Any) -> SourceTree:
         self.asked.append(source)
@@ -50,6 +48,9 @@ class Repository:
             target = into / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
+        for name, outside in self.links.items():
+            (into / name).unlink(missing_ok=True)
+            (into / name).symlink_to(outside)
         return SourceTree(into, f"git+{source.url}@{source.ref}", source.ref)
 
 
@@ -137,14 +138,8 @@ async def test_a_patch_that_does_not_fit_is_named(scene: Scene) -> None:
     assert caught.value.cause is Cause.SOURCE_INVALID
 
 
-@pytest.mark.parametrize(
-    "patch",
-    [
-        b"--- /dev/null\n+++ b/../out\n@@ -0,0 +1 @@\n+x\n",
-        LINK,
-    ],
-)
-async def test_a_patch_that_leads_out_is_refused(scene: Scene, patch: bytes) -> None:
+async def test_a_patch_that_leads_out_is_refused(scene: Scene) -> None:
+    patch = b"--- /dev/null\n+++ b/../out\n@@ -0,0 +1 @@\n+x\n"
     scene.job("repo", GIT, files={"diff.patch": patch})
     with pytest.raises(JobError) as caught:
         await scene.resolve()
@@ -196,11 +191,31 @@ async def test_without_a_runtime_the_source_decides(scene: Scene) -> None:
     assert "Python 3.12, from runtime.txt, line 1" in scene.log.text
 
 
-async def test_the_build_context_s_runtime_comes_first_and_faults_are_placed(scene: Scene) -> None:
-    scene.repository.files["jobs/hello/.python-version"] = b"three\n"
+async def test_a_file_that_names_no_version_is_passed_over(scene: Scene) -> None:
+    scene.repository.files["jobs/hello/.python-version"] = b"my-env\n"
     scene.job("repo", {**GIT, "build_context": "jobs/hello", "entrypoint": ["job.py"]}, runtime="")
-    with pytest.raises(JobError, match=r"jobs/hello/\.python-version, line 1: 'three'"):
+    assert (await scene.resolve()).python == "3.12"
+    assert "jobs/hello/.python-version, line 1: 'my-env' is no version" in scene.log.text
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("Dockerfile.wandb", {}),
+        ("Dockerfile", {"dockerfile": "Dockerfile"}),
+        ("sub", {"build_context": "sub"}),
+        ("main.py", {}),
+        ("book.ipynb", {"entrypoint": ["python", "book.ipynb"]}),
+    ],
+)
+async def test_a_link_out_of_the_source_is_refused_where_it_is_followed(
+    scene: Scene, name: str, build: dict[str, object]
+) -> None:
+    scene.job("repo", {**GIT, **build})
+    scene.repository.links[name] = "/etc/passwd" if name != "sub" else "/etc"
+    with pytest.raises(JobError, match="out of the source") as caught:
         await scene.resolve()
+    assert caught.value.cause is Cause.SOURCE_INVALID
 
 
 async def test_a_notebook_is_converted_beside_itself(scene: Scene) -> None:

@@ -1,6 +1,7 @@
 """`launch job`: what is printed, what is refused, what the far end has afterwards."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,26 @@ async def test_a_job_is_described_key_by_key(cli: Cli, folder: Path) -> None:
     assert "_version" not in shown
     missing = await cli("job", "describe", "team/p/oen")
     assert (missing.code, "`one`" in missing.err) == (1, True)
+
+
+async def test_uncommitted_changes_are_described(cli: Cli, far: Plane, folder: Path) -> None:
+    git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    origin = folder.with_name("origin.git")
+    for words in (
+        ["init", "--quiet", "--initial-branch=main"], ["add", "--all"],
+        ["commit", "--quiet", "--message=one"], ["clone", "--quiet", "--bare", ".", str(origin)],
+        ["remote", "add", "origin", f"file://{origin}"],
+    ):  # fmt: skip
+        subprocess.run([*git, *words], check=True, capture_output=True)
+    (folder / "main.py").write_text("print('changed')\n")
+    flags = ("-p", "p", "-n", "one", "--source", "git", "--diff", "-E", "python main.py")
+    made = await cli("job", "create", *flags, "code", str(folder))
+    assert made.code == 0, made.err
+    said = await cli("job", "describe", "team/p/one:latest")
+    assert "uncommitted changes" in said.out
+    assert "+print('changed')" in said.out
+    raw = json.loads((await cli("job", "describe", "team/p/one:latest", "--json")).out)
+    assert raw["diff"].startswith("diff --git a/main.py b/main.py")
 
 
 async def test_aliases_move_between_versions_and_go(cli: Cli, folder: Path, far: Plane) -> None:

@@ -40,6 +40,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q", "-u", ".", "-E", "x", "-g", "main"), "--git-version belongs to a git repository"),
     (("-q", "-u", ".", "-E", "x", "--lfs"), "--lfs belongs to a git repository"),
     (("-q", "-u", ".", "-E", "x", "--submodules"), "--submodules belongs to a git repository"),
+    (("-q", "q", "-j", "e/p/n:v0", "--runtime", "3.11"), "--runtime belongs to --uri"),
     (("-q", "q", "-j", "e/p/n:v0", "--lfs"), "--lfs belongs to --uri"),
     (("-q", "q", "--no-submodules", *IMAGE), "--submodules belongs to --uri"),
     (("-q", "-u", "ftp://host/r.git", "-E", "x"), "`ftp` is not a protocol"),
@@ -86,6 +87,15 @@ async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> N
     assert (await cli("submit", "-q", *IMAGE)).code == 0
     assert far.submitted[-1]["queueName"] == "default"
     assert spec(far)["project"] == "default"
+
+
+async def test_the_python_of_the_job_that_is_made_can_be_chosen(
+    cli: Cli, far: Plane, folder: Path
+) -> None:
+    said = await cli("submit", "-q", "-u", str(folder), "-E", "python main.py", "--runtime", "3.9")
+    assert said.code == 0, said.err
+    (job,) = [each for each in far.versions if each.type == "job"]
+    assert json.loads(far.files(job)["wandb-job.json"])["runtime"] == "3.9"
 
 
 async def test_a_file_needs_no_entry_point_for_it_is_what_is_run(

@@ -41,6 +41,9 @@ def test_what_names_no_program_is_refused(text: str):
         ("python -c print(1).py", None),
         ("python", None),
         ("/usr/bin/python3 -V", None),
+        ("/bin/cat /x", None),
+        ("/opt/conda/bin/torchrun --standalone train.py", "train.py"),
+        ("python /app/main.py", "/app/main.py"),
         ("train --epochs 3", None),
         ("", None),
     ],
@@ -118,6 +121,64 @@ def test_what_leads_out_of_the_source_is_refused(text: str):
 )
 def test_what_only_looks_so_is_not(text: str):
     entry_point.check_words(text.split(" "))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["python /app/main.py", "/app/start.sh --fast", "/bin/cat /x", "python m.py --data ../data"],
+)
+def test_absolute_paths_belong_to_an_image_of_the_jobs_own(text: str):
+    words = text.split()
+    entry_point.check_words(words, own_image=True)
+    assert not entry_point.program_of(words).startswith("/")
+    with pytest.raises(InvalidInputError):
+        entry_point.check_words(["python", "../x.py"], own_image=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("python main.py | tee log", "|"),
+        ("FOO=1 python main.py", "FOO=1"),
+        ("cd sub && python main.py", "cd"),
+        ("python a.py && python b.py", "&&"),
+        ("python main.py > out.txt", ">"),
+        ("python main.py 2>&1", "2>&1"),
+        ("python main.py >>log", ">>log"),
+        ("python main.py --out $HOME/x", "$HOME/x"),
+        ("python main.py --n ${N}", "${N}"),
+        ("python main.py `date`", "`date`"),
+        ("python main.py --at $(date)", "$(date)"),
+        ("source env.sh; python main.py", "source"),
+        ("python main.py; echo done", "main.py;"),
+        ("python main.py --data ~/data", "~/data"),
+        ("export A=1", "export"),
+        ("python main.py &", "&"),
+    ],
+)
+def test_words_for_a_shell_are_remarked(text: str, found: str):
+    remark = entry_point.shell_remark(entry_point.split(text))
+    assert remark is not None
+    assert f"'{found}' is passed on" in remark
+    assert "bash -c" in remark
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "python main.py --lr 1e-4 --name a=b",
+        "bash -c 'cd sub && python main.py | tee log'",
+        "/bin/sh -c 'FOO=1 python main.py'",
+        "python -m pkg --filter 'a<b'",
+        "env FOO=1 python main.py",
+        "python main.py --regex ^a|b$",
+        "torchrun --nproc_per_node 2 train.py",
+        "",
+    ],
+)
+def test_other_words_are_not(text: str):
+    words = entry_point.split(text) if text else ()
+    assert entry_point.shell_remark(words) is None
 
 
 @given(st.lists(st.text(max_size=20), max_size=5))

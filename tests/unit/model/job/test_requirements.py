@@ -185,6 +185,8 @@ def test_options_without_effect_are_remarked(root: Path) -> None:
         ("two words", "line 1: 'two words' is no requirement.*For example"),
         ("-r 'open", "line 1: .*No closing quotation"),
         ("six --global-option=x", "line 1: .*does not take `--global-option`. Remove"),
+        ("foo @ hg+https://host.example/r", "line 1: .*uv takes those of git only.*Dockerfile"),
+        ("-e svn+https://host.example/r#egg=foo", "line 1: .*uv takes those of git only"),
         ('six --config-settings="a=b"', "line 1: uv takes no `--config-settings`.*Dockerfile"),
         ("six @ file:///croot/six/work", "line 1: .*where the list was made.*pip list --format"),
         ("/srv/package", "line 1: .*where the list was made"),

@@ -1,4 +1,4 @@
-"""Runtimes: every accepted form is one minor version; malformed ones name file, line and forms."""
+"""Runtimes: every accepted form is one minor version; files of other tools are never refused."""
 
 import pytest
 from hypothesis import given
@@ -154,32 +154,88 @@ def test_comments_blank_lines_and_further_versions_of_pyenv():
     assert chosen(None, version=text) == runtime.Runtime("3.12", ".python-version, line 3")
 
 
+IN_USE = "3.13"
+
+
 @pytest.mark.parametrize(
-    ("name", "text", "message"),
+    ("text", "python"),
     [
-        ("app/runtime.txt", "\n\nsnake 3\n", r"app/runtime\.txt, line 3: 'snake 3'.*Accepted"),
-        ("runtime.txt", "3.11\n3.12\n", r"runtime\.txt, line 2: '3\.12' is one line too many"),
-        ("runtime.txt", "\n# nothing\n", r"runtime\.txt, line 1: the file names no version"),
-        (".python-version", "", r"\.python-version, line 1: the file names no version"),
-        (".python-version", "pypy3.10-7.3.12", r"\.python-version, line 1: .*Accepted"),
-        (
-            "pyproject.toml",
-            '[project]\n\nrequires-python = "newest"',
-            r"pyproject\.toml, line 3: `requires-python` is 'newest'.*Accepted: a range",
-        ),
-        (
-            "pyproject.toml",
-            "[project]\nrequires-python = 3.11",
-            r"line 2: .*3\.11, which is no range",
-        ),
+        ("3.9.9/envs/x", "3.9"),
+        ("3.11-dev", "3.11"),
+        ("3.13t", "3.13"),
+        ("3.12t-dev", "3.12"),
+        ("3.13+freethreaded", "3.13"),
+        ("3.12-debug", "3.12"),
+        ("3.11.4 3.10.9", "3.11"),
+        ("system 3.10.9", "3.10"),
+        ("3.11.2\nhome\n\n", "3.11"),
+        ("testenv3.12\n3.12.7", "3.12"),
+        ("pypy3.10-7.3.12\n3.11.4", "3.11"),
+        ("3", IN_USE),
+        ("3.x", IN_USE),
+        ("python3", IN_USE),
+        (">=3.10", IN_USE),
+        (">=3.10, <3.12", "3.11"),
+        ("==3.11.*", "3.11"),
+        ("~=3.10.2", "3.10"),
+        ("python>=3.8,<3.10", "3.9"),
+        ("python-3.11.x", "3.11"),
+        ("3.11.*", "3.11"),
+        ("v3.11", "3.11"),
+        ("python=3.11", "3.11"),
+        ("'3.11'", "3.11"),
+        ("cpython@3.11.4", "3.11"),
+        ("python-3.11.4\r\n", "3.11"),
+        ("\n# pinned\n  3.11  # for torch\n", "3.11"),
+    ],
+)
+@pytest.mark.parametrize("name", [".python-version", "runtime.txt"])
+def test_what_names_a_version_counts(name: str, text: str, python: str):
+    found = runtime.choose_runtime(None, [(name, text)], IN_USE)
+    assert (found.python, found.remarks) == (python, ())
+    assert found.origin.startswith(f"{name}, line ")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "remark"),
+    [
+        (".python-version", "myproject-env", "'myproject-env' is no version of Python 3"),
+        (".python-version", "system", "line 1: 'system' is no version"),
+        (".python-version", "pypy3.10-7.3.12", "is no version of Python 3"),
+        (".python-version", "miniconda3-4.7.12", "is no version of Python 3"),
+        (".python-version", "2.7.18", "line 1: '2.7.18' is no version of Python 3"),
+        (".python-version", "<3", "'<3' is no version of Python 3"),
+        (".python-version", "", ".python-version names no version"),
+        ("runtime.txt", "r-2020-01-01", "line 1: 'r-2020-01-01' is no version"),
+        ("runtime.txt", "nodejs-18", "is no version of Python 3"),
+        ("app/runtime.txt", "\n\nsnake\n", "app/runtime.txt, line 3: 'snake' is no version"),
+        ("runtime.txt", b"\xff\xfe\x00\xd8", "runtime.txt cannot be decoded"),
+        ("pyproject.toml", '[project]\n\nrequires-python = "^3.9"', "line 3: `requires-python`"),
+        ("pyproject.toml", "[project]\nrequires-python = 3.11", "`requires-python` is 3.11"),
         ("pyproject.toml", '[project]\nrequires-python = ">=4"', "admits no Python 3"),
-        ("pyproject.toml", "[project\n", r"pyproject\.toml is not TOML: .*line 1"),
+        ("pyproject.toml", "[project\n", "pyproject.toml is not TOML"),
         ("pyproject.toml", "project = 3", "`project` is 3, not a table"),
     ],
 )
-def test_malformed_files_are_named_with_line_and_accepted_forms(name: str, text: str, message: str):
-    with pytest.raises(InvalidInputError, match=f"(?s){message}"):
-        runtime.choose_runtime(None, [(name, text)], "3.11")
+def test_what_names_none_is_passed_over_with_a_remark(name: str, text: str | bytes, remark: str):
+    after = ("pyproject.toml", '[project]\nrequires-python = "==3.8.*"')
+    found = runtime.choose_runtime(None, [(name, text), after], IN_USE)
+    assert found.python == "3.8"
+    assert remark in found.remarks[0]
+    alone = runtime.choose_runtime(None, [(name, text)], IN_USE)
+    assert (alone.python, alone.remarks) == (IN_USE, found.remarks)
+    assert runtime.choose_runtime("3.7", [(name, text)], IN_USE).remarks == ()
+
+
+def test_a_file_written_by_a_shell_of_windows_is_decoded():
+    content = "3.11\r\n".encode("utf-16")
+    assert runtime.choose_runtime(None, [(".python-version", content)], IN_USE).python == "3.11"
+
+
+@given(st.binary(max_size=60))
+def test_any_content_is_read_or_passed_over(content: bytes):
+    names = ("runtime.txt", ".python-version", "pyproject.toml")
+    runtime.choose_runtime(None, [(name, content) for name in names], IN_USE)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +255,7 @@ def test_of_a_range_the_version_nearest_to_the_one_in_use_is_taken(
     wanted: str, current: str, python: str
 ):
     text = f'[project]\nrequires-python = "{wanted}"\n'
-    found = runtime.from_file("pyproject.toml", text, current)
-    assert found is not None
-    assert found.python == python
+    assert runtime.choose_runtime(None, [("pyproject.toml", text)], current).python == python
 
 
 def test_files_behind_the_first_answer_are_not_read():

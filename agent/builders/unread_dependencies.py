@@ -1,0 +1,108 @@
+"""Files of a source that name packages and that no installer here reads, with their cure."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from agent.model.errors import InvalidInputError
+from agent.model.job.pyproject import PyProject, read_pyproject
+from agent.model.job.requirements import decode, read_source_file
+
+_COMPILE: Final = "uv pip compile {} -o requirements.txt"
+#: Files that only their own tools can read, with the command that exports a list.
+_EXPORTS: Final = {
+    "poetry.lock": "poetry export -f requirements.txt -o requirements.txt",
+    "Pipfile.lock": "pipenv requirements > requirements.txt",
+    "Pipfile": "pipenv lock && pipenv requirements > requirements.txt",
+    "pdm.lock": "pdm export -o requirements.txt",
+    "pixi.toml": "pip list --format=freeze > requirements.txt",
+}
+_CONDA: Final = re.compile(
+    r"(conda-)?env(ironment)?s?[\w.-]*\.ya?ml|conda[\w.-]*\.ya?ml", re.IGNORECASE
+)
+_LISTS: Final = re.compile(r"[\w.-]*req(uirement)?s?[\w.-]*\.(txt|in|lock|pip)", re.IGNORECASE)
+_SCRIPT: Final = re.compile(r"^# /// script\s*$", re.MULTILINE)
+
+
+def unread_dependencies(folder: Path, script: Path | None, root: Path) -> list[str]:
+    """Sentences about a folder in which no list is found that is read. Blocks.
+
+    `script` is the job's own, whose head may name packages.
+    """
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = [_remark(entry, entry.relative_to(root).as_posix()) for entry in entries]
+    if script is not None and _SCRIPT.search(_text(script, root)):
+        name = script.relative_to(root).as_posix()
+        cure = f"uv export --script {name} -o requirements.txt"
+        found.append(f"The list in the head of {name} is not read; to install from it: `{cure}`")
+    return [remark for remark in found if remark]
+
+
+def unread_locks(folder: Path, root: Path) -> list[str]:
+    """Sentences about locks beside a list that is read. Blocks."""
+    locks = (folder / name for name in _EXPORTS if name.endswith(".lock"))
+    found = (_remark(lock, lock.relative_to(root).as_posix()) for lock in locks if lock.is_file())
+    return [remark for remark in found if remark]
+
+
+def _remark(entry: Path, name: str) -> str | None:
+    if entry.is_dir():
+        listed = sorted(entry.glob("*.txt")) if entry.name.lower() == "requirements" else []
+        return _listed(f"{name}/{listed[0].name}") if listed else None
+    if entry.name == "pyproject.toml":
+        return _of_project(_text(entry, entry.parent), name)
+    if entry.name == "apt.txt":
+        return f"{name} is not read; packages of the system are for a Dockerfile or base image"
+    command = _command(entry)
+    if command is not None:
+        return f"{name} is not read; to install from it: `{command}`"
+    read = entry.name == "requirements.frozen.txt"
+    return _listed(name) if _LISTS.fullmatch(entry.name) and not read else None
+
+
+def _command(file: Path) -> str | None:
+    """The command that makes a list of a file that names packages."""
+    if file.name in {"setup.py", "setup.cfg"}:
+        listed = "install_requires" in _text(file, file.parent)
+        return _COMPILE.format(file.name) if listed else None
+    if _CONDA.fullmatch(file.name):
+        return "pip list --format=freeze > requirements.txt"
+    return _EXPORTS.get(file.name)
+
+
+def _of_project(text: str, name: str) -> str | None:
+    try:
+        project = read_pyproject(text, name)
+    except InvalidInputError:
+        return None
+    table = _table(project)
+    cure = f"to install from it: `{_COMPILE.format(name)}`"
+    return f"`{table}` of {name} is not read; {cure}" if table else None
+
+
+def _table(pyproject: PyProject) -> str | None:
+    """The first table that names packages in another way than `project.dependencies`."""
+    tool = pyproject.whole.get("tool")
+    tools = tool if isinstance(tool, dict) else {}
+    for name, key in (("poetry", "dependencies"), ("pixi", "dependencies")):
+        table = tools.get(name)
+        if isinstance(table, dict) and set(table.get(key) or ()) - {"python"}:
+            return f"[tool.{name}.{key}]"
+    dynamic = pyproject.project.get("dynamic")
+    if isinstance(dynamic, list) and "dependencies" in dynamic:
+        return "dynamic dependencies"
+    if pyproject.project.get("optional-dependencies"):
+        return "[project.optional-dependencies]"
+    return "[dependency-groups]" if pyproject.whole.get("dependency-groups") else None
+
+
+def _listed(name: str) -> str:
+    return f"{name} is not read; to install from it, write `-r {name}` into requirements.txt"
+
+
+def _text(file: Path, root: Path) -> str:
+    """The text of a file; empty where it cannot be read."""
+    try:
+        return decode(read_source_file(file, root), file.name)
+    except InvalidInputError:
+        return ""
