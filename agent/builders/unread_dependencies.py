@@ -21,6 +21,8 @@ _CONDA: Final = re.compile(
     r"(conda-)?env(ironment)?s?[\w.-]*\.ya?ml|conda[\w.-]*\.ya?ml", re.IGNORECASE
 )
 _LISTS: Final = re.compile(r"[\w.-]*req(uirement)?s?[\w.-]*\.(txt|in|lock|pip)", re.IGNORECASE)
+#: Folders that hold such lists: by habit, and for Binder.
+_FOLDERS: Final = frozenset({"requirements", "reqs", "binder", ".binder"})
 _SCRIPT: Final = re.compile(r"^# /// script\s*$", re.MULTILINE)
 
 
@@ -47,7 +49,9 @@ def unread_locks(folder: Path, root: Path) -> list[str]:
 
 def _remark(entry: Path, name: str) -> str | None:
     if entry.is_dir():
-        listed = sorted(entry.glob("*.txt")) if entry.name.lower() == "requirements" else []
+        known = entry.name.lower() in _FOLDERS
+        listed = [each for each in sorted(entry.iterdir()) if _LISTS.fullmatch(each.name)]
+        listed = (listed or sorted(entry.glob("*.txt"))) if known else []
         return _listed(f"{name}/{listed[0].name}") if listed else None
     if entry.name == "pyproject.toml":
         return _of_project(_text(entry, entry.parent), name)

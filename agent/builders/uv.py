@@ -132,16 +132,16 @@ _REASONS: Final = tuple(
             ),
             Cause.BUILD_REQUIREMENTS,
             (
-                "a package is built from its source, which needs `{what}`: choose a base image with "
-                "it (--base-image python:3.11), or a version of the package with a wheel"
+                "a package is built from its source, which needs `{what}`: choose a base image "
+                "with it (--base-image python:3.11), or a version of the package with a wheel"
             ),
         ),
         (
             r"invalid peer certificate|certificate verify failed",
             Cause.BUILD_UNAVAILABLE,
             (
-                "the package index shows a certificate that is not trusted: set `builder.ca_bundle` "
-                "in the agent's configuration"
+                "the package index shows a certificate that is not trusted: set "
+                "`builder.ca_bundle` in the agent's configuration"
             ),
         ),
         (

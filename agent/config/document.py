@@ -120,12 +120,21 @@ def parse_document(text: str, name: str) -> Document:
             data, lines = _read_yaml(text, name)
         except _SyntaxError:
             raise not_json from None
+        _refuse_comments_of_javascript(name, lines)
     if data is None:
         return Document(name, {}, {})
     if not isinstance(data, dict):
         expected = "an object `{…}`" if must_be_json else "`key: value` lines"
         raise ConfigError(f"{name}:1: expected {expected}.")
     return Document(name, data, lines)
+
+
+def _refuse_comments_of_javascript(name: str, lines: dict[KeyPath, int]) -> None:
+    """In a flow mapping of YAML such a comment is a key."""
+    for path, line in lines.items():
+        if str(path[-1]).startswith(("//", "/*")):
+            reason = f"`{str(path[-1])[:40]}` is no comment"
+            raise _error(name, line, (), reason, "JSON has no comments; in YAML they begin by `#`.")
 
 
 def parse_value(text: str) -> Any:

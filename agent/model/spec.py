@@ -225,9 +225,11 @@ def parse_spec(raw: Json) -> LaunchSpec:
     except ValidationError as error:
         first = error.errors()[0]
         path = ".".join(str(part) for part in first["loc"]) or "spec"
-        message = (
-            f"Launch spec: `{path}`: {_reason(first['msg'])} (seen: {_shown(first.get('input'))})."
-        )
+        seen = first.get("input")
+        message = f"Launch spec: `{path}`: {_reason(first['msg'])} (seen: {_shown(seen)})."
+        if first["type"] == "string_type" and isinstance(seen, int | float):
+            hint = "Put the value in quotes: as a number, 3.10 is 3.1."
+            raise InvalidInputError(message, hint=hint) from None
         raise InvalidInputError(message, hint="See docs/launch-spec.md for its keys.") from None
 
 

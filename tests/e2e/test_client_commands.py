@@ -140,6 +140,42 @@ async def test_launch_puts_every_kind_of_source_on_a_queue(client: Client) -> No
     assert unknown.code != 0
 
 
+async def test_variables_of_a_queue_that_our_command_made_are_set_by_the_client(
+    client: Client,
+) -> None:
+    user, root = client.user, client.user.home.root
+    described = {
+        "name": "sizes", "resource": "local-process",
+        "resource_args": {"local-process": {"env": ["SIZE={{size}}"]}},
+        "template_variables": {"size": {"schema": {"type": "integer", "maximum": 8}}},
+    }  # fmt: skip
+    folder = user.write({"queue.json": json.dumps(described)}, "made")
+    await user.launch(f"queue create -e {{E}} -f {folder / 'queue.json'}")
+    common = ("-d", "org/app:v-1", "-q", "sizes", "-p", "P", "-e", user.entity)
+    await client.wandb(root, "launch", *common, "-v", "size=4")
+    (item,) = await user.json("item list")
+    assert (item["queueName"], item["phase"]) == ("sizes", "QUEUED")
+    spec = (await user.json(f"item show {item['id']}"))["runSpec"]
+    assert spec["resource_args"]["local-process"]["env"] == ["SIZE=4"]
+    large = await client.run(root, "-m", "wandb", "launch", *common, "-v", "size=9")
+    assert large.code != 0
+    assert "Traceback" not in large.err + large.out
+
+
+@pytest.mark.parametrize("words", ["python main.py", "python code.py"])
+async def test_one_directory_is_one_job_whoever_makes_it(client: Client, words: str) -> None:
+    user, root = client.user, client.user.home.root
+    user.write({words.split()[1]: HELLO, "requirements.txt": "wandb==0.31.0\n"}, "src")
+    place = ("-p", "P", "-e", user.entity)
+    first = await client.wandb(root, "job", "create", *place, "code", "src", "-E", words)
+    assert "Created job" in first.err + first.out
+    second = await user.launch(f'job create -p P -e {{E}} code src -E "{words}"')
+    assert "No changes detected" in second.out
+    third = await client.wandb(root, "job", "create", *place, "code", "src", "-E", words)
+    assert "No changes detected" in third.err + third.out
+    assert len(await user.json("job list -p P -e {E}")) == 1
+
+
 @pytest.mark.docker
 async def test_launch_without_a_queue_runs_an_image_here(
     client: Client, docker_engine: DockerFacts

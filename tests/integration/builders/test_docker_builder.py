@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import uuid
 
@@ -68,13 +69,52 @@ async def test_another_entry_point_is_another_image_of_the_same_layers(
 
 
 async def test_what_is_never_part_of_the_code_is_not_sent(builder, request_for, build, job):
-    for name in (".git", "wandb", "pkg/__pycache__", "data"):
+    runs, environment = "pkg/wandb/run-1-x", "my [env] \\*"
+    for name in (".git", "wandb", "pkg/__pycache__", "data", runs, environment):
         (job / name).mkdir(parents=True)
         (job / name / "file").write_text("x")
+    (job / environment / "pyvenv.cfg").write_text("home = /usr/bin")
     (job / ".dockerignore").write_text("data\n")
     image, _ = await build(builder(), request_for(job))
     names = run(image, "find", ".", "-type", "f").split()
     assert sorted(names) == ["./.dockerignore", "./main.py", "./requirements.txt"]
+
+
+@pytest.mark.parametrize(
+    "dockerfile",
+    [
+        "ARG TAG=1\nFROM {base}:${{TAG}}\nARG TAG=2\n",
+        "ARG V=1\nARG IMAGE={base}:${{V:-2}}\nFROM $IMAGE AS made\nFROM made\n",
+        "FROM {base}:1\nCOPY <<EOF /x.py\nfrom torch import nn\nFROM nothing\nEOF\n",
+        "FROM scratch\nCOPY --from={base}:1 /content /content\n",
+    ],
+)
+async def test_a_base_image_counts_by_its_content_however_it_is_named(
+    builder, request_for, build, tmp_path, docker_engine, dockerfile
+):
+    """An own Dockerfile; the image that it is based on is made anew meanwhile."""
+    base = f"launch-test/base-{uuid.uuid4().hex}"
+    root = tmp_path / "own"
+    root.mkdir()
+    (root / "Dockerfile").write_text(dockerfile.format(base=base))
+    request = request_for(root, dockerfile=root / "Dockerfile")
+    found = []
+    try:
+        for content in ("one", "one", "two"):
+            (tmp_path / "content").write_text(content)
+            os.utime(tmp_path / "content", (0, 0))
+            tar = ["tar", "-C", str(tmp_path), "--owner=0", "--group=0", "-c", "content"]
+            packed = subprocess.run(tar, check=True, capture_output=True).stdout
+            if not found or content == "two":
+                command = ["docker", "import", "-", f"{base}:1"]
+                subprocess.run(command, check=True, capture_output=True, input=packed)
+            image, _log = await build(builder(), request)
+            found.append((image.reference, image.reused))
+    finally:
+        subprocess.run(["docker", "rmi", "-f", f"{base}:1"], check=False, capture_output=True)
+    first, again, changed = found
+    assert (first[1], again, changed[1]) == (False, (first[0], True), False)
+    assert changed[0] != first[0]
 
 
 async def test_packages_in_the_code_are_installed_after_it(builder, request_for, build, job):

@@ -268,6 +268,7 @@ def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure
         ("pixi.toml", "", "pixi.toml is not read"),
         ("apt.txt", "git", "packages of the system are for a Dockerfile or base image"),
         ("requirements/base.txt", "six", "write `-r requirements/base.txt` into requirements.txt"),
+        ("binder/requirements.txt", "six", "write `-r binder/requirements.txt` into"),
         ("Requirements.txt", "six", "Requirements.txt is not read"),
         ("requirement.txt", "six", "write `-r requirement.txt` into requirements.txt"),
         ("requirements-dev.txt", "six", "requirements-dev.txt is not read"),

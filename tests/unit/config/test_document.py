@@ -152,6 +152,13 @@ def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
     assert read_document(file).data == {"a": 1}
 
 
+@pytest.mark.parametrize("text", ['{"lr": 1e-4, // rate\n}', '{/* rate */ "lr": 1}'])
+def test_a_comment_of_javascript_is_no_key(text: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse_document(text, "--config")
+    assert "--config:1" in str(told.value)
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["x.yaml", "x.json"])
 def test_files_written_by_shells_of_windows_are_read(

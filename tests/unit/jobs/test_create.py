@@ -452,7 +452,9 @@ async def test_a_checkouts_own_configuration_changes_nothing_of_its_diff(
     store: JobStore, far: Plane, checkout: Path, key: str, value: str
 ) -> None:
     """The patch is applied before anything is sent, so one that cannot be applied is refused."""
-    (checkout / "jobs/hello/job.py").write_text("print('in the folder')\n")
+    (checkout / "jobs/hello/job.py").write_text("staged = True\n\n")
+    git(checkout, "add", "jobs/hello/job.py")
+    (checkout / "jobs/hello/job.py").write_text("staged = True\nlocal = True\n\n\n")
     (checkout / "jobs/räksmörgås.py").write_text("1\n")
     git(checkout, "add", "jobs/räksmörgås.py")
     git(checkout, "mv", "main.py", "moved.py")
@@ -463,6 +465,7 @@ async def test_a_checkouts_own_configuration_changes_nothing_of_its_diff(
     assert "becomes a Git job" in made.remarks[0], made.remarks
     patch = stored(far, "n")[1]["diff.patch"].decode()
     assert "+++ b/jobs/hello/job.py" in patch
+    assert "+staged = True\n+local = True\n" in patch
     assert "+++ b/jobs/räksmörgås.py" in patch
     assert "rename to moved.py" in patch
     assert any("untracked" in each and "left.py" in each for each in made.remarks)

@@ -33,6 +33,7 @@ REFUSED: list[tuple[tuple[str, ...], str]] = [
     (("-q",), "The job has no source"),
     (("-q", "q", "-c", '{"overrides": {"args": "text"}}', *IMAGE), "`overrides.args`"),
     (("-q", "q", "-c", '{"docker": 3}', *IMAGE), "Launch spec: `docker`"),
+    (("-q", "q", "-c", '{"build": {"python": 3.10}}', *IMAGE), "Put the value in quotes"),
     (("-q", "q", "-c", '{"overrides": "x"}', "-u", "."), "Launch spec: `overrides`"),
     (("-q", "q", "-P", "urgent", *IMAGE), "'urgent' is not a priority"),
     (("-q", "q", "-j", "team/demo/jobs/n"), "Did you mean `team/demo/n:latest`?"),

@@ -127,6 +127,27 @@ def test_paths_are_relative_to_the_file_then_to_where_pip_would_be_started(root:
     assert found.packages[1].render(root, Path("/src"), editable=False) == "file:///src/libs/foo"
 
 
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("--editable './libs/foo[dev]'", "-e file:///src/libs/foo[dev]"),
+        ("-elibs/foo[test]", "-e file:///src/libs/foo[test]"),
+        ("--editable=libs/foo", "-e file:///src/libs/foo"),
+        ("file:./libs/foo", "file:///src/libs/foo"),
+        ("-e ./libs/foo   # via other", "-e file:///src/libs/foo"),
+        ('-e ./libs/foo ; python_version >= "3.9"', "-e file:///src/libs/foo"),
+        ("httpx \\\n  == 0.0.1", "httpx   == 0.0.1"),
+        ("pandas #选装，仅音频", "pandas"),
+        ("mod-wsgi==${VERSION}", "mod-wsgi==${VERSION}"),
+        ("-e git+ssh://git@host.example/r.git#egg=foo", "git+ssh://git@host.example/r.git#egg=foo"),
+    ],
+)
+def test_forms_that_pip_takes_and_other_readers_refused(root: Path, text: str, result: str) -> None:
+    (line,) = read(root, text).packages
+    rendered = line.render(root, Path("/src"))
+    assert rendered.replace(' ; python_version >= "3.9"', "") == result
+
+
 def test_included_files_become_one_list(root: Path) -> None:
     files = {
         "my reqs/base.txt": "base==1  # why\n-r ../more/extra.txt\n",
