@@ -58,8 +58,10 @@ def instructions(text: str) -> tuple[Instruction, ...]:
     except subprocess.TimeoutExpired:
         raise _not_read(f"it took longer than {_TIMEOUT:g} s") from None
     if b"ModuleNotFoundError" in done.stderr:
-        message = "The package `dockerfile`, which this agent needs, is not installed."
-        raise ConfigError(message, hint="Install the packages of requirements.lock.")
+        message = "Dockerfiles are read by the package `dockerfile`, which is not installed here."
+        raise ConfigError(
+            message, hint="Install it: `pip install dockerfile`; without a wheel it needs Go."
+        )
     if done.returncode != 0:
         raise _not_read(f"it ended with exit code {done.returncode}")
     return tuple(

@@ -422,34 +422,25 @@ async def test_the_entry_point_may_be_one_of_the_changes(
     assert b"+print('new')" in files["diff.patch"]
 
 
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("diff.noprefix", "true"),
-        ("diff.mnemonicPrefix", "true"),
-        ("diff.srcPrefix", "old/"),
-        ("diff.dstPrefix", "new/"),
-        ("diff.relative", "true"),
-        ("diff.submodule", "diff"),
-        ("diff.submodule", "log"),
-        ("diff.context", "0"),
-        ("diff.interHunkContext", "50"),
-        ("diff.external", "false"),
-        ("diff.orderFile", "/nonexistent/order"),
-        ("diff.renames", "copies"),
-        ("diff.suppressBlankEmpty", "true"),
-        ("diff.wsErrorHighlight", "all"),
-        ("diff.algorithm", "histogram"),
-        ("color.ui", "always"),
-        ("color.diff", "always"),
-        ("core.quotePath", "true"),
-        ("status.relativePaths", "true"),
-        ("status.showUntrackedFiles", "no"),
-        ("core.pager", "false"),
-    ],
+CONFIGURED = (
+    (
+        "diff.noprefix=true diff.relative=true diff.submodule=diff diff.context=0 diff.external=false "
+        "diff.orderFile=/nonexistent/order diff.suppressBlankEmpty=true color.ui=always"
+    ),
+    (
+        "diff.mnemonicPrefix=true diff.submodule=log diff.interHunkContext=50 diff.renames=copies "
+        "diff.wsErrorHighlight=all diff.algorithm=histogram color.diff=always core.quotePath=true"
+    ),
+    (
+        "diff.srcPrefix=old/ diff.dstPrefix=new/ status.relativePaths=true core.pager=false "
+        "status.showUntrackedFiles=no diff.ignoreSubmodules=none core.commentChar=;"
+    ),
 )
+
+
+@pytest.mark.parametrize("settings", CONFIGURED)
 async def test_a_checkouts_own_configuration_changes_nothing_of_its_diff(
-    store: JobStore, far: Plane, checkout: Path, key: str, value: str
+    store: JobStore, far: Plane, checkout: Path, settings: str
 ) -> None:
     """The patch is applied before anything is sent, so one that cannot be applied is refused."""
     (checkout / "jobs/hello/job.py").write_text("staged = True\n\n")
@@ -459,7 +450,8 @@ async def test_a_checkouts_own_configuration_changes_nothing_of_its_diff(
     git(checkout, "add", "jobs/räksmörgås.py")
     git(checkout, "mv", "main.py", "moved.py")
     (checkout / "left.py").write_text("")
-    git(checkout, "config", key, value)
+    for setting in settings.split():
+        git(checkout, "config", *setting.split("=", 1))
     asked = wanted("code", checkout / "jobs/hello", name="n", entry_point="python job.py")
     made = await create_job(store, replace(asked, source="git", with_diff=True))
     assert "becomes a Git job" in made.remarks[0], made.remarks
