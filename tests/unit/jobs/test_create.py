@@ -425,7 +425,8 @@ async def test_the_entry_point_may_be_one_of_the_changes(
 CONFIGURED = (
     (
         "diff.noprefix=true diff.relative=true diff.submodule=diff diff.context=0 "
-        "diff.external=false diff.orderFile=/nonexistent/order diff.suppressBlankEmpty=true color.ui=always"
+        "diff.external=false diff.orderFile=/nonexistent/order diff.suppressBlankEmpty=true"
+        " color.ui=always"
     ),
     (
         "diff.mnemonicPrefix=true diff.submodule=log diff.interHunkContext=50 diff.renames=copies "
