@@ -93,7 +93,8 @@ def named_images(text: str, platform: str | None = None) -> tuple[str, ...]:
                     given[name] = _expand(_unquoted(value), given)
         for name in _images_of(each):
             expanded = _expand(_unquoted(name), given)
-            if expanded.lower() not in {*stages, "scratch"} and not expanded.isdigit():
+            own = {"", "scratch", *stages}
+            if expanded.lower() not in own and not expanded.isdigit():
                 names[expanded] = None
         if each.name == "FROM":
             started = True

@@ -201,7 +201,7 @@ def test_a_named_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_text(file: Path) -> None:
     file.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match="it is not UTF-8 text"):
+    with pytest.raises(ConfigError, match="it is no text in UTF-8 or UTF-16"):
         load({}, file=file)
 
 

@@ -100,9 +100,17 @@ async def test_a_job_is_described_key_by_key(cli: Cli, folder: Path) -> None:
     assert (missing.code, "`one`" in missing.err) == (1, True)
 
 
-async def test_uncommitted_changes_are_described(cli: Cli, far: Plane, folder: Path) -> None:
+async def test_uncommitted_changes_are_described(
+    cli: Cli,
+    folder: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tmp_path_factory.mktemp("config") / "config.yaml"
+    config.write_text("sources: {git: {protocols: [https, ssh, file]}}\n")
+    monkeypatch.setenv("LAUNCH_CONFIG", str(config))
     git = ["git", "-C", str(folder), "-c", "user.name=t", "-c", "user.email=t@localhost"]
-    origin = folder.with_name("origin.git")
+    origin = config.with_name("origin.git")
     for words in (
         ["init", "--quiet", "--initial-branch=main"], ["add", "--all"],
         ["commit", "--quiet", "--message=one"], ["clone", "--quiet", "--bare", ".", str(origin)],
