@@ -15,7 +15,7 @@ from tests.bench.building import building, cluster_build
 from tests.bench.flood import flood
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
-from tests.bench.runs import logging, many
+from tests.bench.runs import charts, logging, many, scan
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
 from tests.infrastructure import state
@@ -271,6 +271,8 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "kubernetes-rate": cluster.rate,
     "kubernetes-outage": cluster.outage,
     "logging": logging,
-    "many": many,
+    "scan": scan,
+    "charts": charts,
+    "many-runs": many,
     "flood": flood,
 }

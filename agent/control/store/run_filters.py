@@ -12,21 +12,21 @@ from typing import Any, Final
 
 from sqlalchemy import (
     ColumnElement,
-    Double,
+    ScalarSelect,
     Text,
     and_,
-    case,
     cast,
     false,
     func,
-    literal,
     not_,
     or_,
+    select,
     true,
     type_coerce,
 )
 
-from agent.control.store.tables import runs
+from agent.control.store.run_tables import run_values
+from agent.control.store.tables import projects, runs
 from agent.model.errors import InvalidInputError
 
 Condition = ColumnElement[bool]
@@ -51,11 +51,8 @@ _COLUMNS: Final = {
     "ended_at": runs.c.ended_at,
 }
 _TIMES: Final = {"created_at", "heartbeat_at", "updated_at", "ended_at"}
-_DOCUMENTS: Final = {
-    "config": runs.c.config_values,
-    "summary": runs.c.summary_values,
-    "summary_metrics": runs.c.summary_values,
-}
+_NEVER_NULL: Final = {"state", "name", "display_name", *_TIMES} - {"ended_at"}
+_DOCUMENTS: Final = {"config": "config", "summary": "summary", "summary_metrics": "summary"}
 _SPELLINGS: Final = {"sweep_name": "sweep", "group_name": "group"}
 _COMPARISONS: Final[Mapping[str, Callable[[Any, Any], Any]]] = {
     "$eq": lambda a, b: a == b,
@@ -73,10 +70,11 @@ _LITERAL: Final = re.compile(r"(?:[^\\.*+?\[\](){}|^$]|\\[^A-Za-z0-9]|\.\*)*")
 
 
 class RunFilter:
-    """Compiles one filter document for one database."""
+    """Compiles filter documents for the runs of one project."""
 
-    def __init__(self, dialect: str) -> None:
-        self._dialect = dialect
+    def __init__(self, entity: str, project: str) -> None:
+        of_project = (projects.c.entity == entity, projects.c.name == project)
+        self._project = select(projects.c.number).where(*of_project).scalar_subquery()
         self._terms = 0
 
     def where(self, document: Any, level: int = 0) -> Condition:
@@ -94,20 +92,13 @@ class RunFilter:
         parts = [self._part(key, value, level) for key, value in document.items()]
         return and_(true(), *parts)
 
-    def order(self, text: str) -> list[ColumnElement[Any]]:
-        """The terms of an order such as `-summary_metrics.loss`; runs without a value are last.
+    def order(self, text: str) -> "Column | Value":
+        """What an order such as `-summary_metrics.loss` is by.
 
         Raises:
             InvalidInputError: the key is not known.
         """
-        key = _key(text.lstrip("+-"))
-        if key in _COLUMNS:
-            terms: list[ColumnElement[Any]] = [_COLUMNS[key]]
-        else:
-            field = self._field(key)
-            terms = [field.number(), field.text()]
-        falling = text.startswith("-")
-        return [(term.desc() if falling else term.asc()).nulls_last() for term in terms]
+        return self._field(_key(text.lstrip("+-")))
 
     def _part(self, key: str, value: Any, level: int) -> Condition:
         self._terms += 1
@@ -146,9 +137,9 @@ class RunFilter:
                 )
 
     def _one(self, key: str, operator: str, value: Any) -> Condition:
-        field = _Column(key) if key in _COLUMNS else self._field(key)
+        field = self._field(key)
         if operator in {"$regex", "$contains"}:
-            return field.text().like(_pattern(operator, value), escape="\\")
+            return field.like(_pattern(operator, value))
         if operator == "$exists" or (operator == "$eq" and value is None):
             return field.exists() if operator == "$exists" and value else not_(field.exists())
         if operator not in _COMPARISONS:
@@ -156,7 +147,9 @@ class RunFilter:
             raise InvalidInputError(f"The operator `{operator[:40]}` is not known.", hint=hint)
         return field.compared(_COMPARISONS[operator], value)
 
-    def _field(self, key: str) -> "_Value":
+    def _field(self, key: str) -> "Column | Value":
+        if key in _COLUMNS:
+            return Column(key)
         root, _, path = key.partition(".")
         if root not in _DOCUMENTS or not path:
             known = ", ".join([*sorted(_COLUMNS), "tags", "config.…", "summary_metrics.…"])
@@ -166,65 +159,68 @@ class RunFilter:
             first, *rest = path.split(".")
             path = ".".join([first, *(rest[1:] if rest[:1] == ["value"] else rest)])
             path = path.removesuffix(".value")
-        return _Value(type_coerce(_DOCUMENTS[root], Text), path.replace('"', "'"), self._dialect)
+        return Value(self._project, f"{_DOCUMENTS[root]}.{path}")
 
 
-class _Column:
+class Column:
     """A column of runs."""
 
     def __init__(self, key: str) -> None:
         self._key = key
-        self._column: ColumnElement[Any] = _COLUMNS[key]
+        self.column: ColumnElement[Any] = _COLUMNS[key]
 
     def exists(self) -> Condition:
-        return self._column.is_not(None)
+        """Whether a run has a value there."""
+        return self.column.is_not(None)
 
-    def text(self) -> ColumnElement[str]:
-        return cast(self._column, Text)
+    def like(self, pattern: str) -> Condition:
+        """Whether it is like a pattern of LIKE."""
+        return cast(self.column, Text).like(pattern, escape="\\")
 
     def compared(self, compare: Callable[[Any, Any], Any], value: Any) -> Condition:
+        """Whether a comparison with a value holds; it does not with one of another kind."""
         if self._key in _TIMES:
-            return compare(self._column, _seconds(value))  # type: ignore[no-any-return]
+            return compare(self.column, _seconds(value))  # type: ignore[no-any-return]
         if not isinstance(value, str):
             return false()
-        return compare(self._column, value)  # type: ignore[no-any-return]
+        return compare(self.column, value)  # type: ignore[no-any-return]
+
+    def terms(self, *, falling: bool) -> list[ColumnElement[Any]]:
+        """The terms of an order; runs without a value are last."""
+        term = self.column.desc() if falling else self.column.asc()
+        # An index serves only the order of databases, in which nulls are elsewhere.
+        term = term if self._key in _NEVER_NULL else term.nulls_last()
+        return [term, runs.c.seq.desc() if falling else runs.c.seq.asc()]
 
 
-class _Value:
+class Value:
     """A value of a config or summary."""
 
-    def __init__(self, document: ColumnElement[str], path: str, dialect: str) -> None:
-        self._sqlite = dialect == "sqlite"
-        self._document = document
-        self._path = literal(f'$."{path}"' if self._sqlite else path, Text)
-        if self._sqlite:
-            self._kind = func.json_type(document, self._path)
-            self._plain: ColumnElement[Any] = func.json_extract(document, self._path)
-        else:
-            self._kind = func.json_typeof(document.op("->")(self._path))
-            self._plain = document.op("->>")(self._path)
+    def __init__(self, project: ScalarSelect[Any], key: str) -> None:
+        #: Rows of `run_values` with that key.
+        self.rows = (run_values.c.project_number == project, run_values.c.key == key)
 
     def exists(self) -> Condition:
-        return self._kind.is_not(None)
+        """Whether a run has a value there."""
+        kinds = (run_values.c.number, run_values.c.text, run_values.c.truth)
+        return or_(*(self._runs(kind.is_not(None)) for kind in kinds))
 
-    def number(self) -> ColumnElement[Any]:
-        kinds = ("integer", "real") if self._sqlite else ("number",)
-        return case((self._kind.in_(kinds), cast(self._plain, Double)))
-
-    def text(self) -> ColumnElement[Any]:
-        return case((self._kind == ("text" if self._sqlite else "string"), self._plain))
+    def like(self, pattern: str) -> Condition:
+        """Whether it is a text like a pattern of LIKE."""
+        return self._runs(run_values.c.text.like(pattern, escape="\\"))
 
     def compared(self, compare: Callable[[Any, Any], Any], value: Any) -> Condition:
+        """Whether a comparison with a value holds; it does not with one of another kind."""
         if isinstance(value, bool):
-            if self._sqlite:
-                return compare(self._kind, "true" if value else "false")  # type: ignore[no-any-return]
-            truth = case((self._kind == "boolean", self._plain))
-            return compare(truth, "true" if value else "false")  # type: ignore[no-any-return]
+            return self._runs(compare(run_values.c.truth, value))
         if isinstance(value, int | float):
-            return compare(self.number(), float(value))  # type: ignore[no-any-return]
+            return self._runs(compare(run_values.c.number, float(value)))
         if isinstance(value, str):
-            return compare(self.text(), value)  # type: ignore[no-any-return]
+            return self._runs(compare(run_values.c.text, value))
         return false()
+
+    def _runs(self, condition: Condition) -> Condition:
+        return runs.c.seq.in_(select(run_values.c.run_seq).where(*self.rows, condition))
 
 
 def _is_operators(value: Any) -> bool:

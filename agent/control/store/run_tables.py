@@ -26,7 +26,15 @@ from sqlalchemy import (
 from agent.control.store.artifact_tables import metadata
 from agent.control.store.tables import JsonText, PlainText, Serial, entity_column
 
-__all__ = ["metadata", "run_alerts", "run_chunks", "run_streams", "sweep_agents", "sweeps"]
+__all__ = [
+    "metadata",
+    "run_alerts",
+    "run_chunks",
+    "run_streams",
+    "run_values",
+    "sweep_agents",
+    "sweeps",
+]
 
 _RUN: Final = "runs.id"
 
@@ -87,6 +95,27 @@ run_alerts: Final = Table(
     Column("sent_at", Double, nullable=False),
     Index("ix_run_alerts_run_id_title", "run_id", "title"),
 )
+
+#: Simple values of configs and summaries, for filters and orders: each a number, a text or a truth
+#: value.
+run_values: Final = Table(
+    "run_values",
+    metadata,
+    Column("run_seq", BigInteger, ForeignKey("runs.seq", ondelete="CASCADE"), primary_key=True),
+    #: `config.` or `summary.` and the dotted path.
+    Column("key", PlainText, primary_key=True),
+    Column("project_number", BigInteger, nullable=False),
+    Column("number", Double),
+    Column("text", PlainText),
+    Column("truth", Boolean),
+)
+for _kind in ("number", "text", "truth"):
+    Index(
+        f"ix_run_values_{_kind}",
+        *(run_values.c[name] for name in ("project_number", "key", _kind, "run_seq")),
+        sqlite_where=run_values.c[_kind].is_not(None),
+        postgresql_where=run_values.c[_kind].is_not(None),
+    )
 
 sweeps: Final = Table(
     "sweeps",

@@ -6,10 +6,10 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import Select, and_, delete, func, or_, select, text, update
 
-from agent.control.store.run_filters import RunFilter
-from agent.control.store.run_tables import run_streams
+from agent.control.store.run_filters import RunFilter, Value
+from agent.control.store.run_tables import run_streams, run_values
 from agent.control.store.tables import ALIVE_ONLY, projects, record_of, runs
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
@@ -62,17 +62,17 @@ class RunRecord(RunPlace):
     history_lines: int
 
 
-_COLUMNS: Final = [
-    column for column in runs.c if column not in {runs.c.config_values, runs.c.summary_values}
-]
+_PROJECT: Final = (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)
+_DOCUMENTS: Final = (runs.c.config, runs.c.summary)
+_VALUE_KINDS: Final = ("number", "text", "truth")
 _HISTORY: Final = (run_streams.c.run_id == runs.c.id) & (run_streams.c.stream == "history")
 _WITH_PROJECT: Final = (
     select(
-        *_COLUMNS,
+        runs,
         projects.c.number.label("project_number"),
         func.coalesce(run_streams.c.line_count, 0).label("history_lines"),
     )
-    .join(projects, (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project))
+    .join(projects, _PROJECT)
     .outerjoin(run_streams, _HISTORY)
 )
 #: Simple values of one config or summary that filters and orders can name, and their length.
@@ -126,26 +126,48 @@ def require(tx: Tx, run_id: str) -> RunRecord:
 
 def insert(tx: Tx, values: dict[str, Any]) -> RunRecord:
     """A new run, or the one of that name that another client inserted meanwhile."""
-    fresh = {
-        "created_at": tx.now,
-        "heartbeat_at": tx.now,
-        "config_values": {},
-        "summary_values": {},
-    }
-    tx.insert_new(runs, {**fresh, **values})
+    tx.insert_new(runs, {"created_at": tx.now, "heartbeat_at": tx.now, **values})
     where = [runs.c[key] == values[key] for key in ("entity", "project", "name")]
     return _record(tx.require(_WITH_PROJECT.where(*where)))
 
 
 def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
     """Change columns; of a config or summary also the values that filters name."""
-    values = dict(values)
-    if "config" in values:
-        values["config_values"] = dict(islice(_simple(_config(values["config"])), _MAX_VALUES))
-    if "summary" in values:
-        values["summary_values"] = dict(islice(_simple(values["summary"]), _MAX_VALUES))
     if values:
         tx.run(update(runs).where(runs.c.id == run_id).values(**values))
+    if "config" in values:
+        _index(tx, run_id, "config", _config(values["config"]))
+    if "summary" in values:
+        _index(tx, run_id, "summary", values["summary"])
+
+
+def _index(tx: Tx, run_id: str, root: str, document: Json) -> None:
+    """Bring the values of a config or summary up to date; few change at a time."""
+    simple = islice(_simple(document), _MAX_VALUES)
+    fresh = {f"{root}.{name}": _value_row(value) for name, value in simple}
+    of_run = select(runs.c.seq).where(runs.c.id == run_id).scalar_subquery()
+    rows = tx.run(select(run_values).where(run_values.c.run_seq == of_run)).all()
+    stored = {
+        row.key: {name: getattr(row, name) for name in _VALUE_KINDS}
+        for row in rows
+        if row.key.startswith(f"{root}.")
+    }
+    gone = [key for key, value in stored.items() if fresh.get(key) != value]
+    for start in range(0, len(gone), _IDS):
+        some = run_values.c.key.in_(gone[start : start + _IDS])
+        tx.run(delete(run_values).where(run_values.c.run_seq == of_run, some))
+    added = [(key, value) for key, value in fresh.items() if stored.get(key) != value]
+    if added:
+        of_project = select(runs.c.seq, projects.c.number).join(projects, _PROJECT)
+        place = tx.require(of_project.where(runs.c.id == run_id))
+        shared = {"run_seq": place.seq, "project_number": place.number}
+        tx.run(run_values.insert(), [{"key": key, **shared, **value} for key, value in added])
+
+
+def _value_row(value: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(_VALUE_KINDS)
+    kind = "truth" if isinstance(value, bool) else "text" if isinstance(value, str) else "number"
+    return row | {kind: float(value) if kind == "number" else value}
 
 
 def end_silent(tx: Tx, before: float) -> int:
@@ -182,25 +204,55 @@ def page(
 
     Cursors are sequence numbers in the order of creation, and counts in other orders.
     """
-    compiler = RunFilter(tx.connection.dialect.name)
+    compiler = RunFilter(entity, project)
     where = (runs.c.entity == entity, runs.c.project == project, compiler.where(filters))
     total = tx.run(select(func.count()).select_from(runs).where(*where)).scalar_one()
     query = _WITH_PROJECT.where(*where)
-    documents = (runs.c.config, runs.c.summary)
     if order.lstrip("+-") in _CREATION:
         rising = not order.startswith("-")
         query = query.order_by(runs.c.seq.asc() if rising else runs.c.seq.desc())
         if after is not None:
             query = query.where(runs.c.seq > after if rising else runs.c.seq < after)
-        return [(row.seq, _record(row)) for row in tx.page(query, limit, documents)], total
-    query = query.order_by(*compiler.order(order), runs.c.seq.desc()).offset(after or 0)
-    rows = tx.page(query, limit, documents)
-    return [(number, _record(row)) for number, row in enumerate(rows, (after or 0) + 1)], total
+        return [(row.seq, _record(row)) for row in tx.page(query, limit, _DOCUMENTS)], total
+    falling, skipped = order.startswith("-"), after or 0
+    rows: Sequence[AnyRow]
+    match compiler.order(order):
+        case Value() as value:
+            rows = _by_value(tx, query, value, falling=falling, skipped=skipped, limit=limit)
+        case column:
+            query = query.order_by(*column.terms(falling=falling)).offset(skipped)
+            rows = tx.page(query, limit, _DOCUMENTS)
+    return [(number, _record(row)) for number, row in enumerate(rows, skipped + 1)], total
+
+
+def _by_value(
+    tx: Tx, query: Select[Any], value: Value, *, falling: bool, skipped: int, limit: int
+) -> list[AnyRow]:
+    """Runs by a value of config or summary: those with numbers, with texts, without either.
+
+    Each part is a query of its own, which an index serves; one over all would sort every run.
+    """
+    found: list[AnyRow] = []
+    kinds = (run_values.c.number, run_values.c.text)
+    for kind in kinds:
+        on = and_(run_values.c.run_seq == runs.c.seq, *value.rows, kind.is_not(None))
+        part = query.join(run_values, on)
+        terms = (kind, run_values.c.run_seq)
+        ordered = part.order_by(*(term.desc() if falling else term.asc() for term in terms))
+        found += tx.page(ordered.offset(skipped), limit - len(found), _DOCUMENTS)
+        if len(found) == limit:
+            return found
+        if skipped:
+            counted = part.with_only_columns(func.count(), maintain_column_froms=True)
+            skipped = max(0, skipped - int(tx.run(counted).scalar_one()))
+    having = select(run_values.c.run_seq).where(*value.rows, or_(*(k.is_not(None) for k in kinds)))
+    rest = query.where(runs.c.seq.not_in(having)).order_by(runs.c.seq.desc()).offset(skipped)
+    return [*found, *tx.page(rest, limit - len(found), _DOCUMENTS)]
 
 
 def count(tx: Tx, entity: str, project: str, filters: Any) -> int:
     """How many runs of a project a filter finds."""
-    found = RunFilter(tx.connection.dialect.name).where(filters)
+    found = RunFilter(entity, project).where(filters)
     where = (runs.c.entity == entity, runs.c.project == project, found)
     return int(tx.run(select(func.count()).select_from(runs).where(*where)).scalar_one())
 
@@ -222,7 +274,7 @@ def _config(config: Json) -> Json:
 def _simple(document: Json, prefix: str = "", level: int = 0) -> Iterator[tuple[str, Any]]:
     """Numbers, texts and truth values by dotted path, as strict JSON has them."""
     for key, value in document.items():
-        name = f"{prefix}{key}".replace('"', "'").replace("\0", "")
+        name = f"{prefix}{key}".replace("\0", "")
         if len(name) > _MAX_VALUE or level > _MAX_LEVEL:
             continue
         if isinstance(value, dict):

@@ -13,7 +13,6 @@ from functools import cache
 from typing import Any, Final, TypeVar, overload
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -127,9 +126,6 @@ def record_of(kind: Callable[..., R], row: AnyRow, *, prefix: str = "", **given:
 def _field_names(kind: Any) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind))
 
-
-#: JSON that the database can look into: without NaN, Infinity and zero bytes.
-PlainJson: Final = JSON()
 
 #: SQLite only numbers rows by itself when the column is an `INTEGER`.
 Serial: Final = BigInteger().with_variant(Integer(), "sqlite")
@@ -510,14 +506,13 @@ runs: Final = Table(
     Column("sweep", PlainText),
     Column("user_name", PlainText),
     Column("item_id", PlainText),
-    #: Simple values of config and summary by dotted path, for filters and orders.
-    Column("config_values", PlainJson, nullable=False),
-    Column("summary_values", PlainJson, nullable=False),
     Column("created_at", Double, nullable=False),
     Column("heartbeat_at", Double, nullable=False),
     Column("ended_at", Double),
     UniqueConstraint("entity", "project", "name"),
     Index("ix_runs_project_seq", "entity", "project", "seq"),
+    Index("ix_runs_project_state", "entity", "project", "state", "seq"),
+    Index("ix_runs_project_display_name", "entity", "project", "display_name", "seq"),
     Index("ix_runs_project_heartbeat", "entity", "project", "heartbeat_at"),
 )
 

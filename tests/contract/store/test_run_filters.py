@@ -4,9 +4,12 @@ import math
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import event, insert, select, text
 
 from agent.control.services.runs import RunChange
+from agent.control.store import runs
+from agent.control.store.run_tables import run_values
+from agent.control.store.tables import projects
 from agent.control.store.tables import runs as runs_table
 from agent.control.store.tx import Tx
 from agent.model.errors import InvalidInputError
@@ -144,6 +147,10 @@ async def test_a_filter_has_a_limit_of_levels(filled: World) -> None:
         ("-config.lr.value", "two one three"),
         ("+display_name", "one two three"),
         ("+config.nothing", "three two one"),
+        # Numbers, then texts, then runs without either.
+        ("+config.lr", "one two three"),
+        ("+summary.text", "one three two"),
+        ("-state", "two one three"),
     ],
 )
 async def test_runs_are_ordered_page_by_page(
@@ -170,34 +177,114 @@ async def test_an_order_that_is_not_known_is_refused(filled: World) -> None:
         await filled.plane.runs.list(filled.me, None, "p", order="-nothing")
 
 
-async def test_a_page_among_many_runs_uses_an_index(world: World) -> None:
-    await world.plane.runs.upsert(world.me, RunChange(), project="p", name="first")
+MANY = 5_000
+#: The number, in the order of creation, of the first run of a page; a run's loss is its number.
+PLANS = [
+    ("-created_at", None, MANY - 1, "ix_runs_project_seq"),
+    ("+state", None, 0, "ix_runs_project_state"),
+    ("-display_name", None, MANY - 1, "ix_runs_project_display_name"),
+    ("+summary_metrics.loss", None, 0, "ix_run_values_number"),
+    ("-summary_metrics.loss", None, MANY - 1, "ix_run_values_number"),
+    ("+config.kind", None, 0, "ix_run_values_text"),
+    ("-created_at", {"config.kind": "kind-777"}, 777, "ix_run_values_text"),
+    ("-created_at", {"summary.loss": {"$gte": MANY - 5}}, MANY - 1, "ix_run_values_number"),
+    ("-created_at", {"config.last": True}, MANY - 1, "ix_run_values_truth"),
+]
 
-    def plan(tx: Tx) -> str:
-        row = dict(tx.require(runs_table.select())._mapping)
-        rows = [
-            {
-                **row,
-                "seq": row["seq"] + 1 + n,
-                "id": f"i{n}",
-                "name": f"n{n}",
-                "project": "p" if n % 50 == 0 else "q",
-            }
-            for n in range(20_000)
-        ]
-        tx.run(insert(runs_table), rows)
-        sqlite = tx.connection.dialect.name == "sqlite"
-        if not sqlite:
-            tx.run(text("ANALYZE runs"))
-        explain = "EXPLAIN QUERY PLAN" if sqlite else "EXPLAIN"
-        query = (
-            "SELECT * FROM runs WHERE entity = 'ann' AND project = 'p' ORDER BY seq DESC LIMIT 50"
-        )
-        return "\n".join(str(line) for line in tx.all(text(f"{explain} {query}")))
 
-    found = await world.plane.database.write(plan)
-    assert "ix_runs_project_seq" in found
-    assert "SCAN" not in found
-    assert "Sort" not in found
-    page = await world.plane.runs.list(world.me, None, "p", first=50)
-    assert (len(page.rows), page.total) == (50, 401)
+async def fill(world: World) -> None:
+    """Runs that differ in their values, and half as many of another project."""
+    for project in ("p", "q"):
+        await world.plane.runs.upsert(world.me, RunChange(), project=project, name="first")
+
+    def insert_all(tx: Tx) -> None:
+        for first in tx.all(select(runs_table, projects.c.number).join(projects, OF_PROJECT)):
+            row = {key: value for key, value in first._mapping.items() if key != "number"}
+            numbers = range(MANY if row["project"] == "p" else MANY // 2)
+            start = 1000 + row["seq"] * MANY
+            place = {"project_number": first.number, "number": None, "text": None, "truth": None}
+            tx.run(
+                insert(runs_table),
+                [
+                    {
+                        **row,
+                        "seq": start + n,
+                        "id": f"{row['project']}{n}",
+                        "name": f"n{n:06d}",
+                        "display_name": f"n{n:06d}",
+                        "state": "crashed",
+                    }
+                    for n in numbers
+                ],
+            )
+            values: list[dict[str, Any]] = []
+            for n in numbers:
+                here = {"run_seq": start + n, **place}
+                values.append({**here, "key": "summary.loss", "number": float(n)})
+                values.append({**here, "key": "config.kind", "text": f"kind-{n % 1000:03d}"})
+                values.append({**here, "key": "config.last", "truth": n == numbers[-1]})
+            tx.run(insert(run_values), values)
+        for name in ("runs", "run_values") if tx.connection.dialect.name != "sqlite" else ():
+            tx.run(text(f"ANALYZE {name}"))
+
+    await world.plane.database.write(insert_all)
+
+
+OF_PROJECT = (projects.c.entity == runs_table.c.entity) & (projects.c.name == runs_table.c.project)
+
+
+async def test_pages_among_many_runs_use_an_index(world: World) -> None:
+    """Each order and filter that an index can serve: neither a scan of all runs nor a sort."""
+    await fill(world)
+    plans: list[str] = []
+    for order, filters, first, index in PLANS:
+
+        def page(tx: Tx, order: str = order, filters: Any = filters) -> tuple[str, str]:
+            statements: list[tuple[str, Any]] = []
+
+            def note(_c: Any, _u: Any, statement: str, values: Any, *_rest: Any) -> None:
+                statements.append((statement, values))
+
+            event.listen(tx.connection, "before_cursor_execute", note)
+            rows, _ = runs.page(tx, "ann", "p", filters=filters, order=order, after=None, limit=50)
+            event.remove(tx.connection, "before_cursor_execute", note)
+            # The count is first; the page's own query follows it.
+            statement, values = statements[1]
+            return rows[0][1].name, "\n".join(explained(tx, statement, values))
+
+        name, plan = await world.plane.database.read(page)
+        plans.append(f"{order} {filters}: {name}\n{plan}")
+        assert index in plan, plans[-1]
+        assert "SCAN runs" not in plan, plans[-1]
+        assert "Seq Scan on runs" not in plan, plans[-1]
+        if filters is None:
+            assert "TEMP B-TREE" not in plan, plans[-1]
+            assert "Sort" not in plan, plans[-1]
+        assert name in {f"n{first:06d}", "first", f"n{MANY - 223:06d}"}, plans[-1]
+
+
+def explained(tx: Tx, statement: str, values: Any) -> list[str]:
+    prefix = "EXPLAIN QUERY PLAN" if tx.connection.dialect.name == "sqlite" else "EXPLAIN"
+    rows = tx.connection.exec_driver_sql(f"{prefix} {statement}", values)
+    return [str(row) for row in rows]
+
+
+async def test_values_follow_their_run(world: World) -> None:
+    """A value that changes its kind, goes or comes is found as it is now; none stays behind."""
+    upsert = world.plane.runs.upsert
+    first = RunChange(config={"a": {"value": 1}, "b": {"value": "x"}}, summary={"a": True})
+    run, _ = await upsert(world.me, first, project="p", name="r")
+    second = RunChange(config={"a": {"value": "1"}, "c": {"value": 2}}, summary={"a": 3, "b": 4})
+    await upsert(world.me, second, project="p", name="r")
+
+    async def found(**filters: Any) -> bool:
+        wanted = {key.replace("_", "."): value for key, value in filters.items()}
+        return await world.plane.runs.count(world.me, None, "p", wanted) == 1
+
+    assert await found(config_a="1", config_c=2, summary_a=3, summary_b=4)
+    assert not await found(config_a=1)
+    assert not await found(config_b={"$exists": True})
+    assert not await found(summary_a=True)
+    await world.plane.runs.delete(world.me, run.id)
+    left = await world.plane.database.read(lambda tx: tx.all(select(run_values)))
+    assert left == []

@@ -150,8 +150,6 @@ def upgrade() -> None:
     sa.Column('sweep', sa.Text(), nullable=True),
     sa.Column('user_name', sa.Text(), nullable=True),
     sa.Column('item_id', sa.Text(), nullable=True),
-    sa.Column('config_values', sa.JSON(), nullable=False),
-    sa.Column('summary_values', sa.JSON(), nullable=False),
     sa.Column('created_at', sa.Double(), nullable=False),
     sa.Column('heartbeat_at', sa.Double(), nullable=False),
     sa.Column('ended_at', sa.Double(), nullable=True),
@@ -160,6 +158,19 @@ def upgrade() -> None:
     sa.UniqueConstraint('entity', 'project', 'name', name=op.f('uq_runs_entity_project_name')),
     sa.UniqueConstraint('id', name=op.f('uq_runs_id'))
     )
+    op.create_table('run_values',
+    sa.Column('run_seq', sa.BigInteger(), nullable=False),
+    sa.Column('key', sa.Text(), nullable=False),
+    sa.Column('project_number', sa.BigInteger(), nullable=False),
+    sa.Column('number', sa.Double(), nullable=True),
+    sa.Column('text', sa.Text(), nullable=True),
+    sa.Column('truth', sa.Boolean(), nullable=True),
+    sa.ForeignKeyConstraint(['run_seq'], ['runs.seq'], name=op.f('fk_run_values_run_seq'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('run_seq', 'key', name=op.f('pk_run_values'))
+    )
+    op.create_index('ix_run_values_number', 'run_values', ['project_number', 'key', 'number', 'run_seq'], unique=False, sqlite_where=sa.text('number IS NOT NULL'), postgresql_where=sa.text('number IS NOT NULL'))
+    op.create_index('ix_run_values_text', 'run_values', ['project_number', 'key', 'text', 'run_seq'], unique=False, sqlite_where=sa.text('text IS NOT NULL'), postgresql_where=sa.text('text IS NOT NULL'))
+    op.create_index('ix_run_values_truth', 'run_values', ['project_number', 'key', 'truth', 'run_seq'], unique=False, sqlite_where=sa.text('truth IS NOT NULL'), postgresql_where=sa.text('truth IS NOT NULL'))
     op.create_table('run_files',
     sa.Column('run_id', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=False),
@@ -177,6 +188,8 @@ def upgrade() -> None:
     )
     op.create_index('ix_runs_alive', 'runs', ['heartbeat_at'], unique=False, sqlite_where=sa.text("state IN ('preempting', 'running')"), postgresql_where=sa.text("state IN ('preempting', 'running')"))
     op.create_index('ix_runs_project_heartbeat', 'runs', ['entity', 'project', 'heartbeat_at'], unique=False)
+    op.create_index('ix_runs_project_display_name', 'runs', ['entity', 'project', 'display_name', 'seq'], unique=False)
+    op.create_index('ix_runs_project_state', 'runs', ['entity', 'project', 'state', 'seq'], unique=False)
     op.create_index('ix_runs_project_seq', 'runs', ['entity', 'project', 'seq'], unique=False)
     op.create_index('ix_runs_sweep', 'runs', ['entity', 'project', 'sweep'], unique=False, sqlite_where=sa.text('sweep IS NOT NULL'), postgresql_where=sa.text('sweep IS NOT NULL'))
     op.create_table('run_streams',
