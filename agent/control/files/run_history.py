@@ -5,7 +5,7 @@ import json
 import math
 import re
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
@@ -116,24 +116,34 @@ class Series:
     steps: list[int]
     seconds: list[float | None]
     values: list[float]
+    #: Values of another metric in the same rows, if one was asked for.
+    axis: list[float | None]
 
 
 async def sampled_series(
-    store: RunStreamStore, run_id: str, stream: Stream, keys: Sequence[str], samples: int
+    store: RunStreamStore,
+    run_id: str,
+    stream: Stream,
+    keys: Mapping[str, str | None],
+    samples: int,
 ) -> dict[str, Series]:
-    """Numbers of each key, at even distances among the rows that have it."""
+    """Numbers of each key, at even distances among the rows that have it.
+
+    `keys` has for each key another one, whose values in the same rows come with it.
+    """
     parts = [part async for part in store.steps(run_id, _ALL, stream)]
-    return await asyncio.to_thread(_all_series, parts, dict.fromkeys(keys), samples)
+    return await asyncio.to_thread(_all_series, parts, keys, samples)
 
 
 def _all_series(
-    parts: Sequence[HistoryPart], keys: Iterable[str], samples: int
+    parts: Sequence[HistoryPart], keys: Mapping[str, str | None], samples: int
 ) -> dict[str, Series]:
     rows = _RowIndex(parts, _ALL)
     found: dict[str, Series] = {}
-    for key in keys:
+    for key, axis in keys.items():
         chosen = rows.having([key])
-        found[key] = _series(rows.at([chosen[n] for n in even(len(chosen), samples)]), key)
+        sample = rows.at([chosen[n] for n in even(len(chosen), samples)])
+        found[key] = _series(sample, key, axis)
     return found
 
 
@@ -225,8 +235,8 @@ def _mark(key: str) -> bytes | None:
     return f'{last}"'.encode() if _PLAIN.fullmatch(last) else None
 
 
-def _series(sample: Iterable[tuple[int, bytes]], key: str) -> Series:
-    series = Series([], [], [])
+def _series(sample: Iterable[tuple[int, bytes]], key: str, axis: str | None) -> Series:
+    series = Series([], [], [], [])
     for number, line in sample:
         row = json.loads(line)
         value, seconds = _as_float(_value(row, key)), _as_float(row.get("_runtime"))
@@ -234,6 +244,8 @@ def _series(sample: Iterable[tuple[int, bytes]], key: str) -> Series:
             series.steps.append(step_of(row, number))
             series.seconds.append(seconds)
             series.values.append(value)
+            if axis is not None:
+                series.axis.append(_as_float(_value(row, axis)))
     return series
 
 

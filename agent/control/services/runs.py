@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from agent.control.services.run_items import end_item, mark_job_due, mark_starte
 from agent.control.services.transitions import request_stop
 from agent.control.store import items, projects, run_streams, runs, stored_bytes
 from agent.control.store.ids import new_id, new_run_name
-from agent.control.store.runs import RunPlace, RunRecord
+from agent.control.store.runs import Aggregate, RunPlace, RunRecord
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.errors import (
     ConflictError,
@@ -165,6 +166,23 @@ class Runs(Service):
         """How many runs a filter finds."""
         entity = readable_project(tx, self._context, principal, entity, project)
         return runs.count(tx, entity, project, filters)
+
+    @read
+    def aggregates(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str,
+        project: str,
+        filters: Sequence[Any],
+        keys: Sequence[str],
+    ) -> Sequence[tuple[int, Mapping[str, Aggregate]]]:
+        """For each filter how many runs it finds, and aggregates of their values by key."""
+        owner = readable_project(tx, self._context, principal, entity, project)
+        return [
+            (runs.count(tx, owner, project, one), runs.aggregates(tx, owner, project, one, keys))
+            for one in filters
+        ]
 
     @write
     def stop(self, tx: Tx, principal: Principal, run_id: str) -> bool:

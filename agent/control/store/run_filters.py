@@ -188,8 +188,9 @@ class Column:
     def terms(self, *, falling: bool) -> list[ColumnElement[Any]]:
         """The terms of an order; runs without a value are last."""
         term = self.column.desc() if falling else self.column.asc()
-        # An index serves only the order of databases, in which nulls are elsewhere.
-        term = term if self._key in _NEVER_NULL else term.nulls_last()
+        if self._key not in _NEVER_NULL:
+            return [term.nulls_last(), runs.c.seq.desc()]
+        # In one direction, and with nulls where databases have them, so that an index serves it.
         return [term, runs.c.seq.desc() if falling else runs.c.seq.asc()]
 
 

@@ -136,7 +136,7 @@ def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
     if values:
         tx.run(update(runs).where(runs.c.id == run_id).values(**values))
     if "config" in values:
-        _index(tx, run_id, "config", _config(values["config"]))
+        _index(tx, run_id, "config", config_values(values["config"]))
     if "summary" in values:
         _index(tx, run_id, "summary", values["summary"])
 
@@ -262,7 +262,39 @@ def simple_value(document: Json, path: str) -> Any:
     return dict(_simple(document)).get(path)
 
 
-def _config(config: Json) -> Json:
+@dataclass(frozen=True, slots=True)
+class Aggregate:
+    """Of the numbers that runs have of one value."""
+
+    count: int
+    mean: float
+    lowest: float
+    highest: float
+
+
+def aggregates(
+    tx: Tx, entity: str, project: str, filters: Any, keys: Sequence[str]
+) -> dict[str, Aggregate]:
+    """Of values such as `summary.loss` of the runs that a filter finds; none without numbers."""
+    found = RunFilter(entity, project).where(filters)
+    where = (runs.c.entity == entity, runs.c.project == project, found)
+    number = run_values.c.number
+    query = (
+        select(
+            run_values.c.key,
+            func.count(number).label("count"),
+            func.avg(number).label("mean"),
+            func.min(number).label("lowest"),
+            func.max(number).label("highest"),
+        )
+        .join(runs, runs.c.seq == run_values.c.run_seq)
+        .where(*where, run_values.c.key.in_(keys), number.is_not(None))
+        .group_by(run_values.c.key)
+    )
+    return {row.key: record_of(Aggregate, row) for row in tx.all(query)}
+
+
+def config_values(config: Json) -> Json:
     """W&B's config without its `{"value": …}` around each value, and without `_wandb`."""
     return {
         key: one["value"] if isinstance(one, dict) and "value" in one else one

@@ -29,8 +29,9 @@ async def series(request: web.Request) -> web.StreamResponse:
     """`?run=…&key=…`: the lines of these metrics (`key`) of these runs, each once or more.
 
     `{"RUN": {"KEY": {"steps": […], "seconds": […], "values": […]}}}`. `seconds` count from the
-    start of the run; a value is null where NaN or an infinity was logged. `stream=events` reads
-    system metrics.
+    start of the run; a value is null where NaN or an infinity was logged. Where the program has
+    said what a metric goes over, `axis` has the values of that metric and `axisName` its name.
+    `stream=events` reads system metrics.
     """
     names, keys = request.query.getall("run", []), request.query.getall("key", [])
     stream = _STREAMS.get(request.query.get("stream", "history"))
@@ -41,11 +42,49 @@ async def series(request: web.Request) -> web.StreamResponse:
         )
     runs = [await find_run(request, name) for name in dict.fromkeys(names)]
     store = request.app[RUN_STREAMS]
+    wanted = [{key: axes.get(key) for key in keys} for axes in map(defined_axes, runs)]
     found = await asyncio.gather(
-        *(sampled_series(store, run.id, stream, keys, _POINTS) for run in runs)
+        *(
+            sampled_series(store, run.id, stream, each, _POINTS)
+            for run, each in zip(runs, wanted, strict=True)
+        )
     )
-    lines = {run.name: one for run, one in zip(runs, found, strict=True)}
-    return web.json_response(await asyncio.to_thread(_described, lines))
+    lines = {
+        run.name: {key: _line(line, axes[key]) for key, line in one.items()}
+        for run, one, axes in zip(runs, found, wanted, strict=True)
+    }
+    return web.json_response(lines)
+
+
+def defined_axes(run: RunRecord) -> dict[str, str]:
+    """What `define_metric(…, step_metric=…)` says: the metric that another one goes over.
+
+    W&B's client keeps it in the config as a list of definitions with numbers for names: 1 is a
+    metric, 5 the place, counted from 1, of the definition of its step metric.
+    """
+    kept = run.config.get("_wandb")
+    value = kept.get("value") if isinstance(kept, dict) else None
+    listed = value.get("m") if isinstance(value, dict) else None
+    given = listed if isinstance(listed, list) else []
+    definitions = [one if isinstance(one, dict) else {} for one in given]
+    found: dict[str, str] = {}
+    for one in definitions:
+        name, place = one.get("1"), one.get("5")
+        if not isinstance(place, int) or not 1 <= place <= len(definitions):
+            continue
+        axis = definitions[place - 1].get("1")
+        if isinstance(name, str) and isinstance(axis, str):
+            found[name.replace("\\.", ".")] = axis.replace("\\.", ".")
+    return found
+
+
+def _line(line: Series, axis: str | None) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "steps": line.steps,
+        "seconds": _finite(line.seconds),
+        "values": _finite(line.values),
+    }
+    return described | ({} if axis is None else {"axis": _finite(line.axis), "axisName": axis})
 
 
 async def find_run(request: web.Request, name: str | None = None) -> RunRecord:
@@ -80,20 +119,6 @@ async def system_metrics(store: RunStreamStore, run_id: str, state: StreamRecord
 
 def _offered(keys: Iterable[str]) -> Sequence[str]:
     return sorted(key for key in keys if not key.startswith("_"))[:_MAX_OFFERED]
-
-
-def _described(lines: dict[str, dict[str, Series]]) -> dict[str, Any]:
-    return {
-        run: {
-            key: {
-                "steps": line.steps,
-                "seconds": _finite(line.seconds),
-                "values": _finite(line.values),
-            }
-            for key, line in of_run.items()
-        }
-        for run, of_run in lines.items()
-    }
 
 
 def _finite(values: Sequence[float | None]) -> Sequence[float | None]:

@@ -11,7 +11,7 @@ from aiohttp import web
 from agent.control.app_keys import PLANE, principal_of
 from agent.control.services.history_keys import flattened
 from agent.control.services.runs import STATES
-from agent.control.store.runs import RunRecord
+from agent.control.store.runs import Aggregate, RunRecord, config_values, simple_value
 from agent.control.web import charts
 from agent.control.web.filters import project_url
 from agent.control.web.rendering import page
@@ -43,6 +43,19 @@ class Row:
     #: Texts of the chosen columns.
     cells: tuple[str, ...]
     charted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Neighbouring rows of the table, and what is said of all runs like them."""
+
+    #: `None`: no group was asked for.
+    heading: str | None
+    rows: list[Row]
+    #: Runs of the group, also on other pages.
+    total: int = 0
+    #: By column, of its numbers: mean, and lowest to highest.
+    aggregates: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +107,7 @@ async def project(request: web.Request) -> web.StreamResponse:
         urlencode({"project": "/".join(place)}),
         entity=place[0],
         project=place[1],
-        groups=grouped(rows, group),
+        groups=await _groups(request, rows, group, columns),
         total=found.total,
         headings=[_heading(request, text, key, order) for text, key in _ORDERS.items()],
         value_headings=[_heading(request, name, name, order) for name in columns],
@@ -140,17 +153,44 @@ def first_columns(offered: Sequence[str]) -> list[str]:
     ]
 
 
-def grouped(rows: Sequence[Row], group: str) -> list[tuple[str | None, list[Row]]]:
+async def _groups(
+    request: web.Request, rows: Sequence[Row], group: str, columns: Sequence[str]
+) -> list[Group]:
     """Neighbouring rows with the same value; without a group all of them, without a heading."""
     if not group:
-        return [(None, list(rows))] if rows else []
-    return [(text, list(each)) for text, each in groupby(rows, lambda row: _group_of(row, group))]
+        return [Group(None, list(rows))] if rows else []
+    found = [(text, list(each)) for text, each in groupby(rows, lambda row: _group_of(row, group))]
+    chosen = filters(request.query)
+    wanted = [{"$and": [chosen, _like(each[0].run, group)]} for _, each in found]
+    place = request.match_info["entity"], request.match_info["project"]
+    of_groups = await request.app[PLANE].runs.aggregates(
+        principal_of(request), *place, wanted, columns
+    )
+    return [
+        Group(text, each, total, tuple(_aggregate(values.get(name)) for name in columns))
+        for (text, each), (total, values) in zip(found, of_groups, strict=True)
+    ]
 
 
 def _group_of(row: Row, group: str) -> str:
     if group in _GROUPS:
         return str(getattr(row.run, group) or "none")
     return values_by_column(row.run).get(group, "none")
+
+
+def _like(run: RunRecord, group: str) -> Json:
+    """A filter for the runs that have the same value to group by."""
+    if group in _GROUPS:
+        return {group: getattr(run, group)}
+    root, _, path = group.partition(".")
+    value = simple_value(config_values(run.config) if root == "config" else run.summary, path)
+    return {_stored(group): {"$exists": False} if value is None else value}
+
+
+def _aggregate(found: Aggregate | None) -> str:
+    if found is None:
+        return ""
+    return f"{found.mean:.4g} ({found.lowest:.4g} to {found.highest:.4g})"
 
 
 def link(request: web.Request, **changes: str | None) -> str:

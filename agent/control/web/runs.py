@@ -19,7 +19,7 @@ from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.run_streams import StreamRecord
 from agent.control.store.runs import RunRecord
-from agent.control.web import charts, console
+from agent.control.web import charts, console, media
 from agent.control.web.filters import job_url, project_url, run_url
 from agent.control.web.items import job_of
 from agent.control.web.jobs import artifact_files
@@ -169,6 +169,8 @@ async def _overview(request: web.Request, record: RunRecord) -> dict[str, Any]:
         "more_config": more_config,
         "summary": summary,
         "more_summary": more_summary,
+        "histograms": media.histograms(record),
+        "tables": await media.tables(request, record),
         "alerts": await request.app[PLANE].run_streams.alerts(record.id),
     }
 

@@ -169,7 +169,9 @@ async def test_pages_and_samples_of_a_history_are_exact(process: Process) -> Non
         assert values == [
             {key: having[index][key] for key in keys} for index in even(len(having), samples)
         ]
-    series = await sampled_series(process.store, run.id, "history", ["loss", "rare"], 100)
+    keys = {"loss": "rare", "rare": None}
+    series = await sampled_series(process.store, run.id, "history", keys, 100)
+    assert series["loss"].axis == [rows[index].get("rare") for index in even(len(rows), 100)]
     assert series["loss"].values == [rows[index]["loss"] for index in even(len(rows), 100)]
     texts = await sampled_rows(process.store, run.id, "history", 33)
     assert [json.loads(text) for text in texts] == [rows[index] for index in even(len(rows), 33)]

@@ -85,17 +85,23 @@ async def test_runs_are_found_by_name_and_state_and_columns_are_chosen(scene, si
 
 async def test_runs_are_grouped(scene, sign_in):
     for name, lr, group in (("a", 2, "x"), ("b", 1, "y"), ("c", 2, "x"), ("d", 3, None)):
-        await run_with(scene, name, lr, group=group)
+        await run_with(scene, name, lr, ord(name) / 4 if name != "d" else None, group=group)
     session = await sign_in(scene.ada)
 
     by_group = await page(session, f"{PATH}?group=group")
     by_value = await page(session, f"{PATH}?group=config.lr")
 
     assert names(by_group) == ["c", "a", "b", "d"]
-    assert names(by_value) == ["b", "c", "a", "d"]
+    assert names(by_value) == ["b", "a", "c", "d"]
     heading = r'<tr class="group-row"><th[^>]*>(\S+) '
     assert re.findall(heading, by_group) == ["x", "y", "none"]
     assert re.findall(heading, by_value) == ["1", "2", "3"]
+    # Of all runs of a group, also those on other pages: number, and mean with range by column.
+    assert " x 2 2 (2 to 2) 24.5 (24.25 to 24.75) c " in words(by_group)
+    assert " none 1 3 (3 to 3) run-d " in words(by_group).replace(" d ", " run-d ")
+    assert " 2 2 2 (2 to 2) 24.5 (24.25 to 24.75) " in words(by_value)
+    found = await page(session, f"{PATH}?group=group&find=run-a")
+    assert " x 1 2 (2 to 2) 24.25 (24.25 to 24.25) " in words(found)
 
 
 @pytest.mark.parametrize("order", ["", "order=%2Bconfig.lr", "group=state"])
@@ -123,6 +129,15 @@ async def test_runs_for_charts_are_chosen_also_none(scene, sign_in):
 
     assert data(await page(session, f"{PATH}?run=b&run=nosuch"), "runs") == ["b"]
     assert data(await page(session, f"{PATH}?run="), "runs") == []
+
+
+async def test_the_url_of_a_sweep_leads_to_its_runs(scene, sign_in):
+    await run_with(scene, "a", 1, sweep="s1")
+    await run_with(scene, "b", 2)
+
+    markup = await page(await sign_in(scene.ada), f"{PATH}/sweeps/s1")
+
+    assert names(markup) == ["a"]
 
 
 async def test_a_project_without_runs_says_how_to_begin_one(scene, sign_in):

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 
 import aiohttp
 import pytest
@@ -113,6 +114,79 @@ async def test_lines_of_charts_have_steps_seconds_and_values(scene, sign_in):
     }
     assert found["r1"]["a.b"]["values"] == [1.0]
     assert found["r1"]["none"]["values"] == []
+
+
+async def test_a_metric_goes_over_the_one_that_its_program_defined(scene, sign_in):
+    """`define_metric("loss", step_metric="epoch")`, and definitions that are no such."""
+    definitions = [
+        {"1": "epoch", "6": [3]},
+        {"1": "loss", "5": 1, "6": [1]},
+        {"1": "acc", "5": 9},
+        {"1": 3, "5": 1},
+        {"5": "1", "1": "lost"},
+        "none",
+    ]
+    run = await begin(scene, config={"_wandb": {"m": definitions}})
+    await log(scene, run, [{"loss": 1.5, "epoch": 10, "acc": 1}, {"loss": 0.5}])
+    session = await sign_in(scene.ada)
+
+    found = (await fetched(session, f"{CHARTS}?run=r1&key=loss&key=acc&key=lost"))["r1"]
+
+    assert (found["loss"]["axisName"], found["loss"]["axis"]) == ("epoch", [10.0, None])
+    assert "axis" not in found["acc"]
+    assert "axis" not in found["lost"]
+    other = await begin(scene, "r2", config={"_wandb": {"m": {"1": "loss"}}})
+    await log(scene, other, [{"loss": 1}])
+    assert "axis" not in (await fetched(session, f"{CHARTS}?run=r2&key=loss"))["r2"]["loss"]
+
+
+async def test_histograms_and_tables_are_shown(scene, sign_in):
+    run = await begin(scene)
+    table = {"columns": ["name", "<b>"], "data": [["cat", 1], ["dog", {"a": None}]]}
+    await put_file(scene, run, "media/table/t.table.json", json.dumps(table).encode())
+    await put_file(scene, run, "media/table/bad.table.json", b"{")
+    summary = {
+        "weights": {"_type": "histogram", "values": [1, 4, 0], "bins": [-1, 0, 1, 2]},
+        "packed": {
+            "_type": "histogram",
+            "values": [2, 2],
+            "packedBins": {"min": 0.5, "size": 0.25, "count": 2},
+        },
+        "damaged": {"_type": "histogram", "values": [1, "x"], "bins": [0, 1, 2]},
+        "huge": {"_type": "histogram", "values": [10**400], "bins": [0, 1]},
+        "predictions": {"_type": "table-file", "path": "media/table/t.table.json"},
+        "broken": {"_type": "table-file", "path": "media/table/bad.table.json"},
+        "absent": {"_type": "table-file", "path": "media/table/none.table.json"},
+    }
+    await send(scene, run, "wandb-summary.json", 0, [json.dumps(summary)])
+
+    markup = await page(await sign_in(scene.ada), f"{PATH}/overview")
+
+    assert re.findall(r'<figure class="histogram" aria-label="(\w+)"', markup) == [
+        "packed",
+        "weights",
+    ]
+    assert 'aria-label="5 values from -1 to 2"' in markup
+    assert 'aria-label="4 values from 0.5 to 1"' in markup
+    assert re.findall(r'<rect x="(\d)" y="(\d+)" width="0.9" height="(\d+)"', markup)[2:] == [
+        ("0", "75", "25"),
+        ("1", "0", "100"),
+        ("2", "100", "0"),
+    ]
+    assert re.findall(r'aria-label="Table (\w+)"', markup) == ["predictions"]
+    text = words(markup)
+    assert "predictions 2 rows, 2 columns name <b> cat 1 dog" in html.unescape(text)
+    assert "<b>" not in markup
+
+
+async def test_the_overview_says_why_no_job_was_made(scene, sign_in):
+    run = await begin(scene)
+    await finish(scene, run)
+    await scene.plane.run_jobs.record_no_job(run.id, 1, "It recorded no program.")
+
+    text = words(await page(await sign_in(scene.ada), f"{PATH}/overview"))
+
+    assert "Job None was made of this run. It recorded no program." in text
 
 
 async def test_long_lines_of_charts_are_sampled_with_both_ends(scene, sign_in):

@@ -183,6 +183,8 @@ class Figure {
     const line = style.getPropertyValue("--line");
     const frame = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
     const inTime = axis === "seconds";
+    const names = new Set(this.lines.map((each) => (axis === "axis" && each.axisName) || "Step"));
+    const title = inTime ? "Time" : [...names].join(", ");
     return {
       width: this.plot.clientWidth || 300,
       height: HEIGHT,
@@ -192,7 +194,7 @@ class Figure {
         { ...frame, size: 62, values: (_, values) => values.map((value) => (value === null ? "" : plain(value))) },
       ],
       series: [
-        { label: inTime ? "Time" : "Step", value: (_, value) => (value === null ? "" : inTime ? duration(value) : plain(value)) },
+        { label: title, value: (_, value) => (value === null ? "" : inTime ? duration(value) : plain(value)) },
         ...this.lines.map((each) => ({
           label: each.label,
           stroke: each.colour,
@@ -214,7 +216,7 @@ class Figure {
 
 // Positions and values, sorted by position; a null is a gap.
 function table(line, axis, smoothing, logarithmic) {
-  const positions = axis === "seconds" && line.seconds.some((each) => each !== null) ? line.seconds : line.steps;
+  const positions = line[axis]?.some((each) => each !== null) ? line[axis] : line.steps;
   const pairs = positions
     .map((position, index) => [position, line.values[index]])
     .filter(([position]) => position !== null)
