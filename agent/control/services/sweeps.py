@@ -71,10 +71,10 @@ class Sweeps(Service):
             InvalidInputError: it has no configuration.
             NotFoundError, PermissionDeniedError
         """
-        if change.config is None:
-            raise InvalidInputError("A new sweep needs a `config`.")
         owner = self._context.existing_entity(tx, principal, entity, Action.WRITE_RUNS)
         _refuse_runs(principal)
+        if change.config is None:
+            raise InvalidInputError("A new sweep needs a `config`.")
         project = checked_project(project or UNNAMED_PROJECT)
         projects.ensure(tx, owner, project)
         values = _values(change) | {
