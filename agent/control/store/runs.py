@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Select, and_, delete, func, or_, select, text, update
+from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, text, update
 
 from agent.control.store.run_filters import RunFilter, Value
 from agent.control.store.run_tables import run_streams, run_values
@@ -65,6 +65,7 @@ class RunRecord(RunPlace):
 _PROJECT: Final = (projects.c.entity == runs.c.entity) & (projects.c.name == runs.c.project)
 _DOCUMENTS: Final = (runs.c.config, runs.c.summary)
 _VALUE_KINDS: Final = ("number", "text", "truth")
+_VALUES: Final = [run_values.c[name].label(name) for name in ("key", *_VALUE_KINDS)]
 _HISTORY: Final = (run_streams.c.run_id == runs.c.id) & (run_streams.c.stream == "history")
 _WITH_PROJECT: Final = (
     select(
@@ -141,27 +142,34 @@ def change(tx: Tx, run_id: str, values: dict[str, Any]) -> None:
         _index(tx, run_id, "summary", values["summary"])
 
 
+#: A run's place, and its values below a key; one row without a value where it has none.
+_STORED: Final = (
+    select(runs.c.seq, projects.c.number.label("project_number"), *_VALUES)
+    .join(projects, _PROJECT)
+    .outerjoin(
+        run_values,
+        and_(
+            run_values.c.run_seq == runs.c.seq,
+            run_values.c.key.like(bindparam("keys")),
+        ),
+    )
+    .where(runs.c.id == bindparam("run_id"))
+)
+
+
 def _index(tx: Tx, run_id: str, root: str, document: Json) -> None:
     """Bring the values of a config or summary up to date; few change at a time."""
     simple = islice(_simple(document), _MAX_VALUES)
     fresh = {f"{root}.{name}": _value_row(value) for name, value in simple}
-    of_run = select(runs.c.seq).where(runs.c.id == run_id).scalar_subquery()
-    rows = tx.run(select(run_values).where(run_values.c.run_seq == of_run)).all()
-    stored = {
-        row.key: {name: getattr(row, name) for name in _VALUE_KINDS}
-        for row in rows
-        if row.key.startswith(f"{root}.")
-    }
-    gone = [key for key, value in stored.items() if fresh.get(key) != value]
+    rows = tx.run(_STORED, {"run_id": run_id, "keys": f"{root}.%"}).all()
+    place = {"run_seq": rows[0].seq, "project_number": rows[0].project_number}
+    stored = {row.key: {kind: getattr(row, kind) for kind in _VALUE_KINDS} for row in rows}
+    gone = [key for key in stored if key is not None and key not in fresh]
     for start in range(0, len(gone), _IDS):
         some = run_values.c.key.in_(gone[start : start + _IDS])
-        tx.run(delete(run_values).where(run_values.c.run_seq == of_run, some))
-    added = [(key, value) for key, value in fresh.items() if stored.get(key) != value]
-    if added:
-        of_project = select(runs.c.seq, projects.c.number).join(projects, _PROJECT)
-        place = tx.require(of_project.where(runs.c.id == run_id))
-        shared = {"run_seq": place.seq, "project_number": place.number}
-        tx.run(run_values.insert(), [{"key": key, **shared, **value} for key, value in added])
+        tx.run(delete(run_values).where(run_values.c.run_seq == place["run_seq"], some))
+    changed = [(key, value) for key, value in fresh.items() if stored.get(key) != value]
+    tx.insert_or_replace(run_values, [{"key": key, **place, **value} for key, value in changed])
 
 
 def _value_row(value: Any) -> dict[str, Any]:
@@ -306,7 +314,7 @@ def config_values(config: Json) -> Json:
 def _simple(document: Json, prefix: str = "", level: int = 0) -> Iterator[tuple[str, Any]]:
     """Numbers, texts and truth values by dotted path, as strict JSON has them."""
     for key, value in document.items():
-        name = f"{prefix}{key}".replace("\0", "")
+        name = f"{prefix}{key}".replace("\0", "").encode(errors="replace").decode()
         if len(name) > _MAX_VALUE or level > _MAX_LEVEL:
             continue
         if isinstance(value, dict):

@@ -143,6 +143,15 @@ class Tx:
         statement = _insert_or_nothing(self.connection, table)
         return self.run(statement.values(values)).rowcount == 1
 
+    def insert_or_replace(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Insert many; of rows whose key exists the other columns are replaced."""
+        if not rows:
+            return
+        statement = _insert(self.connection, table)
+        key = {column.name for column in table.primary_key.columns}
+        others = {one.name: statement.excluded[one.name] for one in table.c if one.name not in key}
+        self.run(statement.on_conflict_do_update(index_elements=sorted(key), set_=others), rows)
+
     def insert_all_new(self, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
         """Insert many; rows whose key exists stay as they are."""
         if rows:
