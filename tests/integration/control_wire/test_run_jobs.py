@@ -29,6 +29,10 @@ query ($n: String!) {
   }
 }
 """
+PROBLEM = (
+    'query ($n: String!) { project(name: "demo", entityName: "ann") { run(name: $n) '
+    "{ jobProblem } } }"
+)
 SET = (
     "mutation ($p: String!, $on: Boolean!) { setLaunchJobCreation(projectName: $p, enabled: $on) }"
 )
@@ -79,12 +83,15 @@ async def jobs(wire: Wire, entity: str = "ann") -> dict[str, list[tuple[int | No
 
 
 async def problem(wire: Wire, name: str) -> str | None:
+    """Why no job was made, as the run itself says it to who reads it."""
     services = wire.server.services
     run = await services.runs.get(wire.admin, "ann", "demo", name)
     assert run is not None
     found = await services.run_jobs.of_run(wire.admin, run)
     assert found is not None
     assert not found.due
+    told = await wire.ann.data(PROBLEM, n=name)
+    assert told["project"]["run"] == {"jobProblem": found.problem}
     return found.problem
 
 
