@@ -34,6 +34,8 @@ from agent.control.graphql.context import Context
 from agent.control.graphql.schema import build_schema, field_policies, object_places
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.runs import RunChange
+from agent.control.services.sweep_config import SweepConfig
+from agent.control.services.sweeps import SweepChange
 from agent.control.store.accounts import Role
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import Submission
@@ -62,6 +64,7 @@ class Place:
     agent: str = ""
     collection: str = ""
     artifact: str = ""
+    sweep: str = ""
     token: str = ""
 
     def arguments(self) -> dict[str, dict[str, Any]]:
@@ -105,6 +108,7 @@ class Place:
             "Project.artifactCollectionMembership": {"name": "data:latest"},
             "Project.artifact": {"name": "data:latest"},
             "Project.runQueue": {"name": "q"},
+            "Project.sweep": {"sweepName": self.sweep},
             "Run.sampledHistory": {"specs": ["{}"]},
             "Run.parquetHistory": {"liveKeys": []},
             "RunQueue.runQueueItem": {"id": self.item},
@@ -240,6 +244,8 @@ async def _fill(wire: Wire, place: Place, member: Principal) -> Place:
     await plane.runs.upsert(
         member, RunChange(notes=canary), entity=entity, project=project, name="run"
     )
+    grid = SweepConfig.parse(f"method: grid\nparameters: {{x: {{value: {canary}}}}}\n")
+    sweep = await plane.sweeps.insert(member, entity, project, SweepChange(grid, canary, canary))
     artifact = await _artifact(wire, member, place, "data", "dataset", "run")
     await plane.artifacts.use(member, artifact.id, entity=entity, project=project, run_name="run")
     return replace(
@@ -249,6 +255,7 @@ async def _fill(wire: Wire, place: Place, member: Principal) -> Place:
         item=claim.lease.item_id,
         agent=agent.agent.id,
         artifact=artifact.id,
+        sweep=sweep.name,
         collection=artifact.collection.id,
         token=claim.run_token,
     )
