@@ -124,7 +124,7 @@ async def simulated_nodes(
         nodes = SimulatedNodes(api, namespace)
         app = web.Application()
         app.router.add_get("/{path:.*}", nodes.log)
-        runner = web.AppRunner(app, shutdown_timeout=1)
+        runner = web.AppRunner(app, shutdown_timeout=1, handler_cancellation=True)
         await runner.setup()
         task = asyncio.create_task(nodes.run())
         try:
