@@ -45,7 +45,7 @@ format: install  ## format and mend what can be mended by machine
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-services:        ## what the tests need: engine, registry, PostgreSQL, git servers, browser, buildkitd, Kubernetes
+services:        ## what the tests need: engine, registry, PostgreSQL, git servers, browser, buildkitd, S3, Kubernetes
 	tests/services up
 
 test: install    ## the checks and all tests; brings up the services meanwhile

@@ -20,6 +20,7 @@ SERVICES = {
     "git_servers": "git",
     "browser": "browser",
     "buildkit": "buildkit",
+    "s3": "s3",
     "kubernetes": "kubernetes",
 }
 # No property depends on how fast the machine is.
@@ -63,6 +64,12 @@ def postgres_server(services: state.Facts) -> state.PostgresFacts:
 def git_servers(services: state.Facts) -> state.GitFacts:
     assert services.git is not None
     return services.git
+
+
+@pytest.fixture(scope="session")
+def s3_server(services: state.Facts) -> state.S3Facts:
+    assert services.s3 is not None
+    return services.s3
 
 
 @pytest.fixture(scope="session")

@@ -50,9 +50,16 @@ _RESOURCES: Final = {
     is_flag=True,
     help="Sign with a new key from now on; the earlier one stays valid until the next rotation.",
 )
+@click.option(
+    "--after-restore",
+    is_flag=True,
+    help="The database was restored from a backup: pause all queues and fence all agents first.",
+)
 @click.option("-l", "--log-file", help="Destination of the log; `-` is standard error.")
 @click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
-def server(*, config_file: Path | None, rotate_signing_key: bool, **flags: Any) -> int:
+def server(
+    *, config_file: Path | None, rotate_signing_key: bool, after_restore: bool, **flags: Any
+) -> int:
     """Serve the control plane until SIGTERM.
 
     With LAUNCH_DATABASE_URL=postgresql://… (or `control.database_url`) the data is in
@@ -63,7 +70,9 @@ def server(*, config_file: Path | None, rotate_signing_key: bool, **flags: Any) 
     loaded = load(os.environ, file=config_file, flags=flag_values(flags, _FLAGS))
     from agent.compose.control_plane import run_server
 
-    serving = run_server(loaded.config, print_announcement, new_key=rotate_signing_key)
+    serving = run_server(
+        loaded.config, print_announcement, new_key=rotate_signing_key, restored=after_restore
+    )
     return asyncio.run(serving)
 
 

@@ -68,7 +68,9 @@ async def serve_embedded(
 
     async with ControlPlane(control) as control_plane:
         accounts = control_plane.services.accounts
-        account = await accounts.bootstrap_local(machine.user_name(), remembered_key(state_dir))
+        account = await accounts.bootstrap_local(
+            machine.user_name(), remembered_key(state_dir), control.administrator_key
+        )
         principal = await accounts.authenticate(account.api_key)
         url = control_plane.url
         embedded = EmbeddedControlPlane(url, account.api_key, os.getpid(), account.entity)
@@ -82,11 +84,16 @@ async def serve_embedded(
 
 
 async def run_server(
-    config: AgentConfig, announce: Callable[[Announcement], None], *, new_key: bool = False
+    config: AgentConfig,
+    announce: Callable[[Announcement], None],
+    *,
+    new_key: bool = False,
+    restored: bool = False,
 ) -> int:
     """Serve the control plane until SIGTERM or SIGINT; returns the exit code.
 
-    With `new_key` a new signing key is put in front of the earlier one before.
+    Before, with `new_key` a new signing key is put in front of the earlier one; with `restored`
+    nothing of a database that is a backup can start by itself.
 
     Raises:
         LaunchError: it cannot start; the message says why.
@@ -101,11 +108,16 @@ async def run_server(
         from agent.control.auth.signing import add_key
 
         await asyncio.to_thread(add_key, config.control)
+    warnings = (await _after_restore(config.control),) if restored else ()
     async with serve_embedded(config.control, config.state_dir, "launch server") as served:
         key = served.remote.api_key.get_secret_value()
         key_file = await asyncio.to_thread(write_administrator_key, config.control.data_dir, key)
         remote = served.remote
-        announce(Announcement(remote.url, remote.origin, served.sign_in, key_file=key_file))
+        announce(
+            Announcement(
+                remote.url, remote.origin, served.sign_in, warnings=warnings, key_file=key_file
+            )
+        )
         notifier.ready(f"serving at {served.remote.url}")
         watchdog = asyncio.create_task(notifier.run_watchdog(), name="watchdog")
         try:
@@ -116,3 +128,17 @@ async def run_server(
             await asyncio.gather(watchdog, return_exceptions=True)
         notifier.stopping("shutting down")
     return 0
+
+
+async def _after_restore(control: ControlConfig) -> str:
+    """Before anything is served; returns what the administrator should know."""
+    from agent.control.services.assembly import open_services
+    from agent.control.services.restore import after_restore
+
+    async with open_services(control) as plane:
+        found = await plane.database.write(after_restore)
+    return (
+        f"restored: {found.queues} queues were paused, {found.waiting} items wait on them, "
+        f"{found.lost} that ran are lost. Stop the items that ran since the backup, then "
+        "`launch queue resume NAME`."
+    )

@@ -1,11 +1,47 @@
 """Configuration of the control plane, embedded or served by `launch server`."""
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from agent.config.base import Duration, Model, Size, UserPath
+
+#: Scheme, bucket (of Azure: container), and a prefix of all names in it.
+_STORE_URL: Final = re.compile(r"(s3|gs|az)://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._/-]*)?")
+_ENDPOINT: Final = re.compile(r"https?://[^/?#@\s]+/?")
+
+
+class ObjectStoreConfig(Model):
+    """Where artifacts, files, logs and streams are stored; without a URL in `data_dir`."""
+
+    #: `s3://bucket/prefix`; `gs://…` and `az://…` take their key from their own variables.
+    url: str | None = None
+    #: Only of `s3`: the address of a server that is not AWS.
+    endpoint: str | None = None
+    #: Only of `s3`.
+    region: str | None = None
+    #: Only of `s3`: `ACCESS_KEY_ID:SECRET_ACCESS_KEY`; `None`: as AWS's clients find it.
+    key: SecretStr | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        url = self.url or ""
+        if self.url is not None and not _STORE_URL.fullmatch(url):
+            message = "`url` is not that of an object store: write s3://bucket/prefix"
+            raise ValueError(message)
+        of_s3 = (self.endpoint, self.region, self.key)
+        if any(value is not None for value in of_s3) and not url.startswith("s3:"):
+            message = "`endpoint`, `region` and `key` belong to a `url` that begins with s3://"
+            raise ValueError(message)
+        if self.endpoint is not None and not _ENDPOINT.fullmatch(self.endpoint):
+            message = "`endpoint` is not an address: write https://host:port"
+            raise ValueError(message)
+        if self.key is not None and not all(self.key.get_secret_value().partition(":")):
+            message = "`key` must be ACCESS_KEY_ID:SECRET_ACCESS_KEY"
+            raise ValueError(message)
+        return self
 
 
 class ControlConfig(Model):
@@ -16,12 +52,15 @@ class ControlConfig(Model):
     port: Annotated[int, Field(ge=0, le=65535)] = 8450
     #: Further addresses to listen on; the embedded plane adds its job network's gateway.
     also_listen: tuple[str, ...] = ()
-    #: Database (SQLite), artifacts, logs, keys.
+    #: Database (SQLite), keys, and what is not in an object store: artifacts, files, logs.
     data_dir: UserPath = Path("~/.local/share/launch-agent").expanduser()
     #: `postgresql://…`; `None` means SQLite in `data_dir`.
     database_url: SecretStr | None = None
+    object_store: ObjectStoreConfig = ObjectStoreConfig()
     #: Keys that sign and encrypt, as base64url, the newest first; `None`: of `data_dir`'s file.
     signing_keys: SecretStr | None = None
+    #: Key of the server's first administrator; `None`: made at the first start.
+    administrator_key: SecretStr | None = None
     #: Public URL, if clients reach the server under another address than `listen` and `port`.
     external_url: str | None = None
     allowed_hosts: tuple[str, ...] = ()

@@ -30,7 +30,12 @@ _NAMED_VARIABLES: Final[Mapping[str, tuple[str, ...]]] = {
     "WANDB_LAUNCH_MAX_JOBS": ("max_jobs",),
     "LAUNCH_DATA_DIR": ("control", "data_dir"),
     "LAUNCH_DATABASE_URL": ("control", "database_url"),
+    "LAUNCH_OBJECT_STORE_URL": ("control", "object_store", "url"),
+    "LAUNCH_OBJECT_STORE_ENDPOINT": ("control", "object_store", "endpoint"),
+    "LAUNCH_OBJECT_STORE_REGION": ("control", "object_store", "region"),
+    "LAUNCH_OBJECT_STORE_KEY": ("control", "object_store", "key"),
     "LAUNCH_SIGNING_KEYS": ("control", "signing_keys"),
+    "LAUNCH_ADMINISTRATOR_KEY": ("control", "administrator_key"),
     "LAUNCH_EXTERNAL_URL": ("control", "external_url"),
 }
 #: Read elsewhere, or set for jobs by the agent.

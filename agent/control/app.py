@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,7 +37,7 @@ from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
 from agent.control.files.run_streams import RunStreamStore
 from agent.control.files.signed_urls import CONTENT_PATH, RUN_FILE_PATH
-from agent.control.files.storage import open_folder
+from agent.control.files.storage import open_store
 from agent.control.graphql.handler import Executor, GraphQLHandler
 from agent.control.graphql.schema import build_schema
 from agent.control.job_creation import JobCreation
@@ -73,7 +74,7 @@ from agent.control.web.rendering import (
     errors_as_pages,
     no_such_page,
 )
-from agent.model.errors import ConfigError
+from agent.model.errors import ConfigError, LaunchError
 
 _SHORTEST_KEY: Final = 16
 _FORM_LIMIT: Final = 64 * 1024
@@ -135,15 +136,13 @@ def _scrape_key(file: Path | None) -> SecretStr:
 async def _services(app: web.Application) -> AsyncIterator[None]:
     """Open the stores, and run the background tasks: the reaper and retention."""
     config = app[CONFIG]
-    # The database first: its lock keeps a second process from cleaning up the folder.
-    async with open_services(config) as plane:
+    async with open_services(config) as plane, open_store(config) as store:
         app[PLANE] = plane
         app[COOKIE] = f"launch_session_{plane.control_plane_id[:8]}"
-        folder = await open_folder(config.data_dir)
-        app[CONTENTS] = ContentStore(folder, plane.contents, plane.stored, config.max_file)
-        app[RUN_FILES] = RunFileStore(folder, plane.stored, config.max_file)
-        app[RUN_STREAMS] = RunStreamStore(folder, plane.run_streams, plane.stored)
-        app[LOGS] = LogStore(folder)
+        app[CONTENTS] = ContentStore(store, plane.contents, plane.stored, config.max_file)
+        app[RUN_FILES] = RunFileStore(store, plane.stored, config.max_file)
+        app[RUN_STREAMS] = RunStreamStore(store, plane.run_streams, plane.stored)
+        app[LOGS] = LogStore(store, plane.logs)
         app[JOB_CREATION] = JobCreation(plane, app[CONTENTS], app[RUN_FILES])
         await plane.reaper.start()
         stores = (app[LOGS], app[CONTENTS], app[RUN_FILES], app[RUN_STREAMS])
@@ -157,6 +156,8 @@ async def _services(app: web.Application) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        with suppress(LaunchError):  # the database is away: the lease expires
+            await plane.reaper.stop()
 
 
 def _add_routes(app: web.Application) -> None:

@@ -18,6 +18,7 @@ from agent.control.services.notifications import RUN_JOBS
 from agent.control.services.run_jobs import EndedRun
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactState
+from agent.control.store.ids import new_id
 from agent.model.errors import LaunchError, ServerError, TooLargeError, UnreachableError
 from agent.model.job.digest import MANIFEST_HEAD, MANIFEST_NAME, encoded, manifest_digest
 from agent.model.job.job_file import FILE_NAME, PATCH_NAME
@@ -36,6 +37,8 @@ from agent.model.spec import Json
 
 #: Seconds between two looks for runs that a stopped server has left.
 _INTERVAL: Final = 30.0
+#: Seconds between two looks whether another replica has made a job.
+_LOOK_AGAIN: Final = 0.2
 #: Bytes of a file of a run.
 _SMALL: Final = 1024 * 1024
 _LARGEST_PATCH: Final = 32 * 1024 * 1024
@@ -78,12 +81,28 @@ class JobCreation:
             ServerError, UnreachableError: the store fails; the run stays due.
         """
         async with self._locks.setdefault(run_id, asyncio.Lock()):
-            await self._create_if_due(run_id)
+            holder = new_id()
+            end = await self._take_due(run_id, holder)
+            if not end:
+                return
+            try:
+                await self._settle(run_id, end)
+            finally:
+                await self._plane.run_jobs.give_up(holder)
 
-    async def _create_if_due(self, run_id: str) -> None:
-        end = await self._plane.run_jobs.due_end(run_id)
-        if not end:
-            return
+    async def _take_due(self, run_id: str, holder: str) -> int:
+        """The end whose job is to be made; 0: none, or another replica has made it meanwhile.
+
+        The response to a run's end and the background tasks of all replicas come here at once.
+        """
+        with self._plane.notifications.subscribe([RUN_JOBS]) as subscription:
+            while True:
+                end = await self._plane.run_jobs.take_due(run_id, holder)
+                if end is not None:
+                    return end
+                await subscription.wait(_LOOK_AGAIN)
+
+    async def _settle(self, run_id: str, end: int) -> None:
         try:
             await self._create(run_id, end)
         except (ServerError, UnreachableError):

@@ -13,12 +13,16 @@ from agent.control.files.logs import LogStore
 from agent.control.files.run_files import RunFileStore
 from agent.control.files.run_streams import RunStreamStore
 from agent.control.services.assembly import Services
-from agent.control.store import agents, idempotency, items, runs, sign_ins
+from agent.control.store import agents, idempotency, items, runs, sign_ins, work_leases
+from agent.control.store.ids import new_id
 from agent.control.store.tx import Tx
 from agent.model.errors import NotFoundError
 
 #: Seconds between two rounds, and before the first, so that it does not slow the start.
 _INTERVAL: Final = 60.0
+#: Seconds after which another replica takes over. A search that takes longer does not renew it:
+#: two at once do the same work twice, and no harm.
+_LEASE: Final = 600.0
 #: Rounds between two searches for unused bytes, each of which lists the object store.
 _ROUNDS_PER_SWEEP: Final = 60
 #: Items that one round removes at most.
@@ -41,6 +45,7 @@ class Retention:
         run_streams: RunStreamStore,
     ) -> None:
         self._plane = plane
+        self._holder = new_id()
         self._logs = logs
         self._contents = contents
         self._run_files = run_files
@@ -53,6 +58,8 @@ class Retention:
             await asyncio.sleep(_INTERVAL)
             logs = contents = 0
             try:
+                if not await self._plane.database.write(self._take_lease):
+                    continue
                 rows = await self._plane.database.write(lambda tx: remove_old_rows(tx, keep))
                 if number % _ROUNDS_PER_SWEEP == 0:
                     logs, contents = await self.sweep(datetime.now(UTC) - _GRACE)
@@ -78,6 +85,9 @@ class Retention:
                 await store.delete_run(run)
         await self._plane.contents.delete_abandoned(before)
         return len(gone), await self._contents.sweep(before)
+
+    def _take_lease(self, tx: Tx) -> bool:
+        return work_leases.take(tx, "retention", self._holder, _LEASE)
 
     async def _known(self, run_ids: list[str]) -> set[str]:
         return await self._plane.database.read(lambda tx: runs.known_ids(tx, run_ids))

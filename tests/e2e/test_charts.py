@@ -46,8 +46,10 @@ MODES = tuple(
     for mode in ("user-namespace", "rootless", "privileged")
 )
 ALL_OF_PLANE = (
-    "--set=replicas=2,persistence.accessModes={ReadWriteMany}",
-    "--set=database.existingSecret=database,signingKeys.existingSecret=keys",
+    "--set=replicas=2,database.existingSecret=database,signingKeys.existingSecret=keys",
+    "--set=objectStore.url=s3://launch/a,objectStore.endpoint=http://s3:9000",
+    "--set=objectStore.region=eu-central-1,objectStore.existingSecret=s3",
+    "--set=administratorKey.existingSecret=key,serviceAccountName=launch",
     "--set=ingress.enabled=true,ingress.host=launch.example.org,ingress.tlsSecret=tls",
 )
 
@@ -125,7 +127,11 @@ def test_the_api_server_takes_what_is_rendered(
         (AGENT, (*BUILDKIT, "--set=buildkit.tls.serverSecret=a"), "or none"),
         (AGENT, (*BUILDKIT, "--set=buildkit.mode=rootfull"), "/buildkit/mode"),
         (PLANE, ("--set=replicas=2",), "needs PostgreSQL"),
-        (PLANE, ("--set=replicas=2,database.existingSecret=db",), "ReadWriteMany"),
+        (PLANE, ("--set=replicas=2,database.existingSecret=db",), "needs an object store"),
+        (PLANE, (*ALL_OF_PLANE, "--set=signingKeys.existingSecret="), "the same signing keys"),
+        (PLANE, (*ALL_OF_PLANE, "--set=administratorKey.existingSecret="), "administrator's key"),
+        (PLANE, ("--set=objectStore.region=eu",), "begins with s3://"),
+        (PLANE, ("--set=objectStore.url=ftp://x",), "/objectStore/url"),
         (PLANE, ("--set=ingress.enabled=true",), "Set `ingress.host`"),
     ],
 )

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from . import browser, buildkit, docker, git, kubernetes, paths, postgres, registry, state
+from . import browser, buildkit, docker, git, kubernetes, paths, postgres, registry, s3, state
 from .errors import ServiceError
 
 _SERVER_PROGRAMS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -36,6 +36,7 @@ SERVICES = {
     "git": Service(git.up, git.down, git.alive),
     "browser": Service(browser.up, browser.down, browser.alive),
     "buildkit": Service(buildkit.up, buildkit.down, buildkit.alive),
+    "s3": Service(s3.up, s3.down, s3.alive),
     "kubernetes": Service(kubernetes.up, kubernetes.down, kubernetes.alive),
 }
 

@@ -13,7 +13,14 @@ from .process import run, succeeds
 
 # The packages that bookworm has too old or not at all come from the suite after it.
 _NEXT_SUITE = {"bookworm": "trixie"}
-_FROM_NEXT_SUITE = ("docker.io", "docker-cli", "docker-buildx", "containerd", "etcd-server")
+_FROM_NEXT_SUITE = (
+    "docker.io",
+    "docker-cli",
+    "docker-buildx",
+    "docker-compose",
+    "containerd",
+    "etcd-server",
+)
 
 _APT = Path("/var/cache/launch-agent-tests/apt")
 _POLICY = Path("/usr/sbin/policy-rc.d")

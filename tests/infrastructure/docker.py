@@ -64,6 +64,8 @@ def _ensure_clients() -> None:
         debian.install("docker-cli")
     if not succeeds(["docker", "buildx", "version"]):
         debian.install("docker-buildx")
+    if not succeeds(["docker", "compose", "version"]):
+        debian.install("docker-compose")
 
 
 def _own() -> Engine:

@@ -30,7 +30,7 @@ def up(recorded: PostgresFacts | None) -> PostgresFacts:
         return PostgresFacts(url=given, started_here=False)
     if recorded and recorded.started_here and alive(recorded):
         return recorded
-    programs = _programs()
+    programs = programs_directory()
     if recorded and recorded.started_here and _cluster().exists():
         # It was killed, or the machine restarted: the same data at the same address.
         _clear_after_kill()
@@ -117,7 +117,7 @@ def _start(programs: Path, port: int) -> None:
     daemon().wait_ready(lambda: succeeds(ready), _START_SECONDS)
 
 
-def _programs() -> Path:
+def programs_directory() -> Path:
     """Return the directory of the newest server's programs; install Debian's if there is none."""
     found = _installed()
     if not found:

@@ -123,6 +123,17 @@ class KubernetesFacts:
 
 
 @dataclass(frozen=True)
+class S3Facts:
+    """An S3-compatible object store."""
+
+    url: str
+    """s3:// URL of its bucket."""
+    endpoint: str
+    key: str
+    """ACCESS_KEY_ID:SECRET_ACCESS_KEY."""
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that is up."""
 
@@ -132,6 +143,7 @@ class Facts:
     git: GitFacts | None = None
     browser: BrowserFacts | None = None
     buildkit: BuildkitFacts | None = None
+    s3: S3Facts | None = None
     kubernetes: KubernetesFacts | None = None
 
 
@@ -142,6 +154,7 @@ Service = (
     | GitFacts
     | BrowserFacts
     | BuildkitFacts
+    | S3Facts
     | KubernetesFacts
 )
 
@@ -163,6 +176,7 @@ def load(path: Path | None = None) -> Facts:
             ("git", GitFacts),
             ("browser", BrowserFacts),
             ("buildkit", BuildkitFacts),
+            ("s3", S3Facts),
             ("kubernetes", KubernetesFacts),
         )
         if {each.name for each in dataclasses.fields(kind)} == recorded.get(name, {}).keys()

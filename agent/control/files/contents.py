@@ -14,6 +14,7 @@ from obstore.store import ObjectStore
 from agent.control.files.storage import (
     VerifiedUpload,
     check_md5,
+    read_range,
     storage_errors,
     verified_download,
 )
@@ -23,7 +24,6 @@ from agent.control.store.contents import ContentRecord
 from agent.model.errors import NotFoundError, TooLargeError
 
 _FOLDER: Final = "contents"
-_CHUNK: Final = 1024 * 1024
 #: Parts in flight while a content is written: bounds memory to about 2 × 5 MiB per upload.
 _PARTS: Final = 2
 #: Contents up to this size are written at once, without checking first whether they are stored
@@ -158,10 +158,11 @@ class ContentStore:
             return None
         with storage_errors(f"Reading {md5}"):
             try:
-                found = await self._store.get_async(known.key)
+                found = await self._store.head_async(known.key)
             except FileNotFoundError:
                 return None
-        return found.meta["size"], verified_download(found.stream(_CHUNK), md5)
+        pieces = read_range(self._store, known.key, 0, found["size"], f"Reading {md5}")
+        return known.size, verified_download(pieces, md5)
 
     async def read_part(self, entity: str, md5: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Bytes `start` to `end` (exclusive) of a content, which no MD5 verifies.
@@ -172,9 +173,7 @@ class ContentStore:
         known = await self._rows.find(entity, md5)
         if known is None:
             raise NotFoundError(f"There is no content {md5} in '{entity}'.")
-        with storage_errors(f"Reading {md5}"):
-            found = await self._store.get_async(known.key, options={"range": (start, end)})
-        return aiter(found.stream(_CHUNK))
+        return read_range(self._store, known.key, start, end, f"Reading {md5}")
 
     async def read_all(self, entity: str, md5: str, limit: int) -> bytes | None:
         """All bytes of a small content; `None` when it is not stored.

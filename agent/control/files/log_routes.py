@@ -8,9 +8,8 @@ from aiohttp import web
 
 from agent.control.app_keys import CONFIG, LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.bodies import read_bytes
-from agent.control.files.logs import LogKey
 from agent.control.middleware.access import authenticate
-from agent.control.services.logs import LogState
+from agent.control.services.logs import LogKey, LogState
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.history import Channel
 from agent.model.errors import AuthenticationError, InvalidInputError, LogFullError, NotFoundError
@@ -31,30 +30,35 @@ _CHANNELS: Final[dict[str, Channel]] = {"setup": "setup", "job": "job"}
 
 
 async def append_log(request: web.Request) -> web.Response:
-    """Store bytes at an offset; the response has the offset of the next byte."""
-    key, channel = _key(request)
+    """Store bytes at an offset; the response has the offset of the next byte.
+
+    Bytes that are stored already are skipped. An offset below the one that was sent means that
+    bytes before it are missing, and that nothing was stored.
+    """
+    key = _key(request)
     lease = Lease(key.item_id, key.attempt, _number(request, "epoch"))
     offset = _number(request, "offset")
     plane, principal = request.app[PLANE], principal_of(request)
-    entity = await plane.logs.check_append(principal, lease)
+    entity, end = await plane.logs.check_append(principal, lease, key.channel)
     data = await read_bytes(request, _MAX_POST)
     limit = request.app[CONFIG].max_log
     if offset + len(data) > limit:
         message = f"The control plane stores {format_size(limit)} of one log."
         raise LogFullError(message, hint="The limit is `control.max_log`.")
-    async with plane.stored.arriving(entity) as arrival:
-        arrival.add(len(data))
-        end = await request.app[LOGS].append(key, offset, data)
-        await plane.logs.record_length(lease, channel, end)
+    fresh = data[end - offset :] if offset <= end else b""
+    if fresh:
+        async with plane.stored.arriving(entity) as arrival:
+            arrival.add(len(fresh))
+            end = await request.app[LOGS].append(principal, lease, key.channel, end, fresh)
     return web.json_response({"end": end})
 
 
 async def read_log(request: web.Request) -> web.StreamResponse:
     """Bytes from an offset; with `follow=1` until the attempt is over; for HEAD only the end."""
-    key, channel = _key(request)
+    key = _key(request)
     offset = _number(request, "offset", 0)
     limit = _number(request, "limit", -1)
-    state = await _state(request, key, channel)
+    state = await _state(request, key)
     response = web.StreamResponse(
         headers={
             "Launch-Log-End": str(state.end),
@@ -68,7 +72,7 @@ async def read_log(request: web.Request) -> web.StreamResponse:
     elif request.query.get("follow") == "1":
         request[WAITED] = True
         await response.prepare(request)
-        await _follow(request, response, key, channel, offset)
+        await _follow(request, response, key, offset)
     else:
         stop = state.end if limit < 0 else min(state.end, offset + limit)
         response.content_length = max(0, stop - offset)
@@ -78,18 +82,12 @@ async def read_log(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def _state(request: web.Request, key: LogKey, channel: Channel) -> LogState:
-    """The length of the stored bytes, and whether more may come.
-
-    The latter is read before the length: else the last bytes could be missed.
-    """
-    plane = request.app[PLANE]
-    state = await plane.logs.state(principal_of(request), key.item_id, key.attempt, channel)
-    return LogState(await request.app[LOGS].end(key), state.complete)
+async def _state(request: web.Request, key: LogKey) -> LogState:
+    return await request.app[PLANE].logs.state(principal_of(request), key)
 
 
 async def _follow(
-    request: web.Request, response: web.StreamResponse, key: LogKey, channel: Channel, offset: int
+    request: web.Request, response: web.StreamResponse, key: LogKey, offset: int
 ) -> None:
     """Send what comes until the attempt is over, all has been sent, or the server stops.
 
@@ -101,7 +99,7 @@ async def _follow(
         with request.app[PLANE].notifications.subscribe([topic_log(key.item_id)]) as subscription:
             while not stopping.done():
                 await authenticate(request)
-                state = await _state(request, key, channel)
+                state = await _state(request, key)
                 offset += await _copy(request, response, key, offset, state.end - offset)
                 if state.complete and offset >= state.end:
                     return
@@ -132,13 +130,13 @@ async def _copy(
     return sent
 
 
-def _key(request: web.Request) -> tuple[LogKey, Channel]:
+def _key(request: web.Request) -> LogKey:
     info = request.match_info
     channel = _CHANNELS.get(info["channel"])
     if channel is None or not _NUMBER.fullmatch(info["attempt"]) or not _ID.fullmatch(info["item"]):
         message = f"There is no log at {request.path}."
         raise InvalidInputError(message, hint="Channels are `setup` and `job`.")
-    return LogKey(info["item"], int(info["attempt"]), channel), channel
+    return LogKey(info["item"], int(info["attempt"]), channel)
 
 
 def _number(request: web.Request, name: str, default: int | None = None) -> int:

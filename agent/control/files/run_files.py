@@ -8,14 +8,13 @@ from urllib.parse import quote
 
 from obstore.store import ObjectStore
 
-from agent.control.files.storage import check_md5, delete_below, storage_errors
+from agent.control.files.storage import check_md5, delete_below, read_range, storage_errors
 from agent.control.services.stored_bytes import Arrival, StoredBytes
 from agent.model.errors import InvalidInputError, NotFoundError, TooLargeError
 from agent.model.job.paths import inside
 
 _FOLDER: Final = "run-files"
 _PARTS: Final = 2
-_READ_SIZE: Final = 1024 * 1024
 #: It is one name in a folder, and the store adds some characters while it writes.
 _MAX_NAME_CHARS: Final = 240
 
@@ -81,14 +80,10 @@ class RunFileStore:
                 return None
         return found["size"], found["e_tag"] or f'"{found["size"]}"'
 
-    async def read_part(self, run_id: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
+    def read_part(self, run_id: str, name: str, start: int, end: int) -> AsyncIterator[bytes]:
         """Bytes `start` (inclusive) to `end` (exclusive)."""
-        while start < end:
-            stop = min(end, start + _READ_SIZE)
-            with storage_errors(f"Reading {name} of run {run_id}"):
-                key = _key(run_id, name)
-                yield bytes(await self._store.get_range_async(key, start=start, end=stop))
-            start = stop
+        what = f"Reading {name} of run {run_id}"
+        return read_range(self._store, _key(run_id, name), start, end, what)
 
     async def delete(self, run_id: str, name: str) -> None:
         """Delete a file; legal when there is none."""

@@ -77,12 +77,21 @@ class Accounts(Authenticator):
 
     @_changes_access
     @write
-    def bootstrap_local(self, tx: Tx, name: str, api_key: str | None = None) -> LocalAccount:
+    def bootstrap_local(
+        self, tx: Tx, name: str, api_key: str | None = None, configured: SecretStr | None = None
+    ) -> LocalAccount:
         """Ensure a user of this name, who administers this server, with entity and projects.
 
-        A valid `api_key` of an earlier start is kept; otherwise a new one replaces those that
-        earlier calls made.
+        A valid `api_key` of an earlier start is kept; otherwise the configured one, or a new one,
+        replaces those that earlier calls made. Replicas that start at once come one by one.
+
+        Raises:
+            InvalidInputError: the configured key is no key.
+            AlreadyExistsError: it is that of somebody else, or was revoked.
         """
+        accounts.lock_installation(tx)
+        if configured is not None:
+            api_key = configured.get_secret_value()
         user = accounts.user(tx, name)
         if user is None:
             user = _insert_user(tx, name, email=None, admin=True)
@@ -93,7 +102,7 @@ class Accounts(Authenticator):
         for old in accounts.key_list(tx, user_id=user.id):
             if old.name == _EMBEDDED:
                 accounts.revoke_key(tx, old.id)
-        made = _insert_key(tx, "user", _EMBEDDED, None, user_id=user.id)
+        made = _insert_key(tx, "user", _EMBEDDED, None, user_id=user.id, secret=configured)
         return LocalAccount(user.name, user.entity, made.secret)
 
     @read

@@ -108,9 +108,7 @@ async def open_services(config: ControlConfig) -> AsyncIterator[Services]:
             control_plane_id=control_plane_id,
             keys=keys,
         )
-        plane = assemble(context)
-        yield plane
-        await plane.logs.flush()
+        yield assemble(context)
 
 
 async def _identify(config: ControlConfig, database: Database) -> tuple[str, SigningKeys]:
@@ -141,7 +139,6 @@ async def _identify(config: ControlConfig, database: Database) -> tuple[str, Sig
 
 def assemble(context: ServiceContext) -> Services:
     """The services over an open store."""
-    logs = AttemptLogs(context)
     return Services(
         control_plane_id=context.control_plane_id,
         config=context.config,
@@ -165,8 +162,8 @@ def assemble(context: ServiceContext) -> Services:
         contents=Contents(context),
         stored=StoredBytes(context),
         jobs=Jobs(context),
-        logs=logs,
-        reaper=Reaper(context, logs),
+        logs=AttemptLogs(context),
+        reaper=Reaper(context),
         notifications=context.notifications,
         database=context.database,
         checker=context.checker,

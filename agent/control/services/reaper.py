@@ -10,11 +10,11 @@ from typing import Final
 
 import structlog
 
-from agent.control.services.context import Service, ServiceContext, read, write
-from agent.control.services.logs import AttemptLogs
+from agent.control.services.context import Service, ServiceContext, write
 from agent.control.services.notifications import topic_queue
 from agent.control.services.transitions import add_event, end, quarantine_or_count_loss, requeue
-from agent.control.store import agents, items, runs
+from agent.control.store import agents, items, runs, work_leases
+from agent.control.store.ids import new_id
 from agent.control.store.tx import Tx
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
@@ -22,6 +22,8 @@ from agent.model.phase import MAY_RUN, Phase
 
 #: Seconds between two rounds.
 INTERVAL: Final = 1.0
+#: Seconds after which another replica takes over from one that was killed.
+_LEASE: Final = 4.0
 #: After a round that is this many seconds late, or a clock step of this size, all leases are
 #: extended: agents could not renew while the control plane did not run.
 _STALL: Final = 5.0
@@ -41,16 +43,16 @@ class Reaped:
 
 
 class Reaper(Service):
-    """One per process; several replicas may run it at once.
+    """One per process; of several replicas one does the work, and the others stand by.
 
     Expiry is decided by the store's clock, and only while that clock and this process's
     monotonic clock agree: a stalled process, a suspended machine or a changed clock must not
     look like agents that stopped renewing.
     """
 
-    def __init__(self, context: ServiceContext, logs: AttemptLogs) -> None:
+    def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
-        self._logs = logs
+        self._holder = new_id()
         self._round_at: float | None = None
         self._offset: float | None = None
 
@@ -61,16 +63,20 @@ class Reaper(Service):
         runs.extend_all(tx)
 
     async def reap_once(self) -> Reaped:
-        """One round; safe to run at any time, several at once."""
+        """One round; safe to run at any time, several at once.
+
+        A replica that stalled alone extends nothing: another one has taken its lease meanwhile.
+        """
         local = time.monotonic()
-        stored = await self._now()
-        if self._has_stalled(local, stored):
+        stored, leads = await self._take_lease()
+        stalled = self._has_stalled(local, stored)
+        self._round_at, self._offset = local, stored - local
+        if not leads:
+            return Reaped()
+        if stalled:
             await self.start()
             await self._reset_heartbeats()
-        self._round_at, self._offset = local, stored - local
-        reaped = await self._expire()
-        await self._logs.flush()
-        return reaped
+        return await self._expire()
 
     async def run(self) -> None:
         """Rounds until cancelled; a failing round is logged and tried again."""
@@ -91,9 +97,14 @@ class Reaper(Service):
         late = local - self._round_at - INTERVAL
         return late > _STALL or abs(stored - local - self._offset) > _STALL
 
-    @read
-    def _now(self, tx: Tx) -> float:
-        return tx.now
+    @write
+    def _take_lease(self, tx: Tx) -> tuple[float, bool]:
+        return tx.now, work_leases.take(tx, "reaper", self._holder, _LEASE)
+
+    @write
+    def stop(self, tx: Tx) -> None:
+        """Let another replica take over at once; after `run` has ended."""
+        work_leases.give_up(tx, self._holder)
 
     @write
     def _reset_heartbeats(self, tx: Tx) -> None:

@@ -7,7 +7,16 @@ from agent.control.auth import principals
 from agent.control.auth.policy import Action, CredentialKind, Principal, RunScope
 from agent.control.services.audit import audited
 from agent.control.services.context import Service, read, write
-from agent.control.store import accounts, artifact_files, artifacts, items, projects, run_jobs, runs
+from agent.control.store import (
+    accounts,
+    artifact_files,
+    artifacts,
+    items,
+    projects,
+    run_jobs,
+    runs,
+    work_leases,
+)
 from agent.control.store.run_jobs import RunJobRecord
 from agent.control.store.runs import RunRecord
 from agent.control.store.tx import Tx
@@ -16,6 +25,8 @@ from agent.model.job.names import JOB_TYPE
 from agent.model.job.recorded import NoJobError, RecordedCode
 
 CODE_TYPE: Final = "code"
+#: Seconds after which another replica makes the job that a killed one was making.
+_LEASE: Final = 30.0
 #: How a run uses the job that was made of it.
 _USED_AS: Final = "_launch_made_from_run"
 #: Runs that W&B's command line and agent begin for themselves.
@@ -37,11 +48,22 @@ class EndedRun:
 class RunJobs(Service):
     """What `JobCreation` asks of the database, and the switches of projects and users."""
 
-    @read
-    def due_end(self, tx: Tx, run_id: str) -> int:
-        """Number of the end (1, 2, … of a resumed run) for which a job is due; 0 if none."""
+    @write
+    def take_due(self, tx: Tx, run_id: str, holder: str) -> int | None:
+        """Number of the end (1, 2, … of a resumed run) for which a job is due; 0 if none.
+
+        `None` while another process makes it.
+        """
         found = run_jobs.get(tx, run_id)
-        return found.ends if found is not None and found.due else 0
+        if found is None or not found.due:
+            return 0
+        taken = work_leases.take(tx, f"job of run {run_id}", holder, _LEASE)
+        return found.ends if taken else None
+
+    @write
+    def give_up(self, tx: Tx, holder: str) -> None:
+        """After `take_due`, whatever came of it."""
+        work_leases.give_up(tx, holder)
 
     @read
     def due(self, tx: Tx) -> list[str]:

@@ -120,6 +120,11 @@ def installation_row(tx: Tx) -> AnyRow | None:
     return tx.one(select(installation))
 
 
+def lock_installation(tx: Tx) -> None:
+    """Wait for other replicas that prepare the database, and make later ones wait."""
+    tx.require(select(installation.c.id).with_for_update())
+
+
 def ensure_installation(tx: Tx, control_plane_id: str, signing_key_id: str) -> AnyRow:
     """As `installation_row`, inserted if need be; of two replicas that start at once one wins."""
     found = installation_row(tx)

@@ -1,6 +1,6 @@
-"""Tables of what runs report: append-only streams, with the index of their chunks, and alerts.
+"""Tables of append-only streams, with the index of their chunks: what runs report, and logs.
 
-And of sweeps, which give runs their parameters.
+And of alerts, and of sweeps, which give runs their parameters.
 
 A stream maps line numbers to lines. A chunk has consecutive lines, each ended by a newline. The
 bytes of small chunks are in their row; larger ones are a part of an object in the object store,
@@ -27,6 +27,7 @@ from agent.control.store.artifact_tables import metadata
 from agent.control.store.tables import JsonText, PlainText, Serial, entity_column
 
 __all__ = [
+    "log_chunks",
     "metadata",
     "run_alerts",
     "run_chunks",
@@ -81,6 +82,22 @@ run_chunks: Final = Table(
     Column("object", Text),
     Column("position", BigInteger, nullable=False),
     Index("ix_run_chunks_steps", "run_id", "stream", "max_step", "min_step"),
+)
+
+#: Bytes of an attempt's logs, without gaps or overlaps.
+log_chunks: Final = Table(
+    "log_chunks",
+    metadata,
+    Column("attempt_id", Serial, ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    #: `setup` or `job`.
+    Column("channel", PlainText, primary_key=True),
+    #: Bytes `first` (inclusive) to `stop` (exclusive).
+    Column("first", BigInteger, primary_key=True),
+    Column("stop", BigInteger, nullable=False),
+    #: The bytes, or the object that has them from `position` on.
+    Column("data", LargeBinary),
+    Column("object", PlainText),
+    Column("position", BigInteger, nullable=False),
 )
 
 run_alerts: Final = Table(

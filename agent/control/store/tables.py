@@ -543,6 +543,16 @@ run_files: Final = Table(
     Column("updated_at", Double, nullable=False),
 )
 
+#: Which process does what only one may do at a time.
+work_leases: Final = Table(
+    "work_leases",
+    metadata,
+    Column("work", PlainText, primary_key=True),
+    #: A random name of a process.
+    Column("holder", PlainText, nullable=False),
+    Column("expires_at", Double, nullable=False),
+)
+
 #: Sums of what each entity has in the object store.
 stored_bytes: Final = Table(
     "stored_bytes",

@@ -12,8 +12,9 @@ from aiohttp import web
 
 from agent.control.app_keys import LOGS, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
-from agent.control.files.logs import LogKey, LogStore
-from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.files.logs import LogStore
+from agent.control.services.logs import LogKey
+from agent.control.store.history import AttemptRecord, Channel, EventRecord
 from agent.control.store.items import ItemRecord
 from agent.control.store.runs import RunRecord
 from agent.control.web.filters import job_url, tone
@@ -207,7 +208,9 @@ class LogChoice:
     """Which log a page shows."""
 
     attempt: int
-    channel: str
+    channel: Channel
+    #: Bytes that are stored.
+    end: int
     #: The attempt in links of the page; `None` follows the latest one.
     pinned: int | None
 
@@ -220,9 +223,11 @@ def choose_log(
     if not known:
         return None
     record = known.get(attempt or 0) or known[max(known)]
-    if channel not in {"setup", "job"}:
-        channel = "job" if record.job_log_bytes or record.phase in _RAN else "setup"
-    return LogChoice(record.number, channel, attempt if attempt in known else None)
+    of_job = channel == "job" or bool(record.job_log_bytes) or record.phase in _RAN
+    pinned = attempt if attempt in known else None
+    if channel == "setup" or not of_job:
+        return LogChoice(record.number, "setup", record.setup_log_bytes, pinned)
+    return LogChoice(record.number, "job", record.job_log_bytes, pinned)
 
 
 async def _log(
@@ -236,7 +241,7 @@ async def _log(
     tail, remark = "", ""
     if request.query.get("fragment") != "1":
         key = LogKey(record.id, choice.attempt, choice.channel)
-        tail, remark = await _tail(request.app[LOGS], key)
+        tail, remark = await _tail(request.app[LOGS], key, choice.end)
     pinned = {"attempt": str(choice.pinned)} if choice.pinned else {}
     return LogView(
         attempt=choice.attempt,
@@ -251,13 +256,12 @@ async def _log(
     )
 
 
-async def _tail(logs: LogStore, key: LogKey) -> tuple[str, str]:
+async def _tail(logs: LogStore, key: LogKey, end: int) -> tuple[str, str]:
     """The end of a log as plain text, and a remark about it."""
-    end = await logs.end(key)
     if end == 0:
         return "", "Nothing was written yet."
     start = max(0, end - _TAIL)
-    data = b"".join([piece async for piece in logs.read(key, start, None)])
+    data = b"".join([piece async for piece in logs.read(key, start, end - start)])
     whole = "" if start == 0 else "The end of the log; download it to see all of it. "
     return plain_text(data, from_start=start == 0), f"{whole}Reload for more."
 

@@ -22,12 +22,23 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{- /* Whether anything is kept on a volume: what several replicas have is elsewhere. */ -}}
+{{- define "control-plane.volume" -}}
+{{- and .Values.persistence.enabled (le (int .Values.replicas) 1) }}
+{{- end }}
+
 {{- define "control-plane.config" -}}
 {{- $name := include "control-plane.name" . }}
 {{- $service := printf "%s.%s" $name .Release.Namespace }}
 {{- $names := list $name $service (printf "%s.svc" $service) (printf "%s.svc.cluster.local" $service) }}
 {{- $control := dict "listen" "0.0.0.0" "port" 8450 "allowed_hosts" (concat $names .Values.allowedHosts) }}
 {{- if or .Values.externalUrl .Values.ingress.enabled }}{{ $_ := set $control "external_url" (include "control-plane.url" .) }}{{ end }}
+{{- if .Values.objectStore.url }}
+{{- $store := dict "url" .Values.objectStore.url }}
+{{- with .Values.objectStore.endpoint }}{{ $_ := set $store "endpoint" . }}{{ end }}
+{{- with .Values.objectStore.region }}{{ $_ := set $store "region" . }}{{ end }}
+{{- $_ := set $control "object_store" $store }}
+{{- end }}
 {{- if .Values.serviceMonitor.scrapeKeySecret }}{{ $_ := set $control "scrape_key_file" "/run/launch/scrape/key" }}{{ end }}
 {{- toYaml (dict "control" (mergeOverwrite $control (deepCopy .Values.config))) }}
 {{- end }}

@@ -52,6 +52,12 @@ def postgres_database(make_postgres_database: Callable[[], str]) -> str:
     return make_postgres_database()
 
 
+@pytest.fixture
+def new_postgres_database(make_postgres_database: Callable[[], str]) -> str:
+    """One for a test whose processes of the control plane are several."""
+    return make_postgres_database()
+
+
 @pytest.fixture(params=BOTH)
 def store_config(request: pytest.FixtureRequest, tmp_path: Path) -> ControlConfig:
     if request.param == "sqlite":

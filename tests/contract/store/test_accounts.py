@@ -4,8 +4,10 @@ import asyncio
 from dataclasses import dataclass
 
 import pytest
+from pydantic import SecretStr
 
 from agent.control.auth.policy import CredentialKind, Principal
+from agent.control.services.logs import LogKey
 from agent.control.services.runs import RunChange
 from agent.control.store.accounts import Role
 from agent.control.store.items import Submission
@@ -91,6 +93,22 @@ async def test_the_local_account_keeps_a_good_key_and_replaces_a_bad_one(world: 
     assert (viewer.name, viewer.entity, viewer.admin) == ("ann", "ann", True)
 
 
+async def test_replicas_have_the_configured_administrator_s_key(world: World) -> None:
+    """Each would otherwise end the key that the other one made."""
+    accounts = world.plane.accounts
+    first, second = SecretStr("a" * 40), SecretStr("b" * 40)
+    starts = (accounts.bootstrap_local("eve", None, first) for _ in range(3))
+    assert {one.api_key for one in await asyncio.gather(*starts)} == {"a" * 40}
+    assert (await accounts.authenticate("a" * 40)).admin
+    assert (await accounts.bootstrap_local("eve", "a" * 40, second)).api_key == "b" * 40
+    with pytest.raises(AuthenticationError):
+        await accounts.authenticate("a" * 40)
+    with pytest.raises(AlreadyExistsError):
+        await accounts.bootstrap_local("eve", None, first)
+    with pytest.raises(InvalidInputError, match="API key cannot be used"):
+        await accounts.bootstrap_local("eve", None, SecretStr("short"))
+
+
 async def test_names_are_unique_and_fit_for_addresses(world: World) -> None:
     await sign_in(world, "bob")
     with pytest.raises(AlreadyExistsError):
@@ -148,7 +166,7 @@ async def test_foreign_things_do_not_exist(world: World, team: Team) -> None:
         plane.agents.stop(other, agent.id, "STOP"),
         plane.agents.list(other, "team"),
         plane.projects.list(other, "team", after=None, first=1),
-        plane.logs.state(other, item.id, 1, "job"),
+        plane.logs.state(other, LogKey(item.id, 1, "job")),
         plane.leases.permit(other, agent.id, (await agent.claim_one()).lease),
     ):
         with pytest.raises(NotFoundError):
@@ -318,7 +336,7 @@ async def test_a_run_token_holds_while_its_attempt_lives_and_a_grace_more(world:
         world.plane.items.list(run),
         world.plane.queues.list(run),
         world.plane.agents.list(run),
-        world.plane.logs.state(run, item.id, 1, "job"),
+        world.plane.logs.state(run, LogKey(item.id, 1, "job")),
         world.plane.leases.permit(run, agent.id, claim.lease),
         accounts.create_key(run, "x"),
         accounts.create_team(run, "x"),

@@ -1,19 +1,23 @@
 """What the passing of time does: expired leases, lost agents, retention."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from structlog.testing import capture_logs
 
+from agent.config.control import ControlConfig
 from agent.control.retention import remove_old_rows
 from agent.control.services import reaper
 from agent.control.services.transitions import move
 from agent.control.store import items
+from agent.control.store.tables import items as items_table
 from agent.model.cause import Cause
 from agent.model.errors import AuthenticationError, ConflictError, NotFoundError, UnreachableError
 from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
-from tests.contract.store.world import World
+from tests.contract.store.world import World, open_world
 
 
 async def test_an_expired_lease_before_the_permit_goes_back_to_its_queue(world: World) -> None:
@@ -289,3 +293,67 @@ async def test_a_run_token_never_becomes_another_attempts(world: World) -> None:
     assert new.run_token != old.run_token
     with pytest.raises(AuthenticationError):
         await world.plane.accounts.authenticate(old.run_token)
+
+
+async def _round(world: World) -> reaper.Reaped:
+    """A round that is not late, however busy the machine of the test is."""
+    world.plane.reaper._round_at = None
+    return await world.plane.reaper.reap_once()
+
+
+async def _expire_item_leases(world: World) -> None:
+    expired = update(items_table).values(lease_expires_at=items_table.c.lease_expires_at - 100)
+    await world.plane.database.write(lambda tx: tx.run(expired))
+
+
+@pytest.mark.postgres
+async def test_one_of_two_replicas_reaps_and_the_other_takes_over(
+    new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "_LEASE", 60.0)
+    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
+    async with open_world(config) as first, open_world(config) as second:
+        agent = await first.agent()
+        item = await first.submit()
+        await _round(first)
+        await agent.claim_one()
+        await _expire_item_leases(first)
+        assert await _round(second) == reaper.Reaped()
+        assert (await _round(first)).requeued == 1
+        await agent.claim_one()
+        # The first one is killed.
+        await second.pass_time(100, reap=False)
+        assert (await _round(second)).requeued == 1
+        await agent.claim_one()
+        await _expire_item_leases(first)
+        assert await _round(first) == reaper.Reaped()
+        # The second one stops in order: nobody waits for its lease to expire.
+        await second.plane.reaper.stop()
+        assert (await _round(first)).quarantined == 1
+        assert (await first.item(item)).cause is Cause.QUARANTINED
+
+
+@pytest.mark.postgres
+async def test_a_replica_that_stalled_alone_extends_no_lease(
+    new_postgres_database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one went on expiring them; without it, agents could not have renewed."""
+    monkeypatch.setattr(reaper, "_LEASE", 60.0)
+    config = ControlConfig(data_dir=tmp_path, database_url=new_postgres_database)
+    async with open_world(config) as stalled, open_world(config) as other:
+        agent = await stalled.agent()
+        item = await stalled.submit()
+        await stalled.plane.reaper.reap_once()
+        await other.pass_time(100, reap=False)
+        await _round(other)
+        await agent.claim_one()
+        assert stalled.plane.reaper._round_at is not None
+        stalled.plane.reaper._round_at -= 3600
+
+        async def expiry() -> float:
+            row = await other.plane.database.read(lambda tx: items.require(tx, item.id))
+            return float(row.lease_expires_at)
+
+        before = await expiry()
+        await stalled.plane.reaper.reap_once()
+        assert await expiry() == before

@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from agent.control.services.notifications import topic_log
 from agent.control.services.runs import RunChange, storage_id
 from agent.model.cause import Cause
 from agent.model.errors import (
@@ -110,25 +109,25 @@ async def test_a_log_is_written_by_the_last_holder_only(world: World) -> None:
     item = await world.submit()
     logs = world.plane.logs
     with pytest.raises(FencedError):
-        await logs.check_append(world.me, Lease(item.id, 1, 0))
+        await logs.check_append(world.me, Lease(item.id, 1, 0), "job")
     stale = await agent.claim_one()
-    await logs.check_append(world.me, stale.lease)
+    await logs.check_append(world.me, stale.lease, "job")
     await world.pass_time(46)
     with pytest.raises(FencedError):
-        await logs.check_append(world.me, stale.lease)
+        await logs.check_append(world.me, stale.lease, "job")
     claim = await agent.claim_one()
     with pytest.raises(FencedError):
-        await logs.check_append(world.me, stale.lease)
+        await logs.check_append(world.me, stale.lease, "job")
     await agent.start(claim)
     await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, "1", 1)
-    await logs.check_append(world.me, claim.lease)
+    await logs.check_append(world.me, claim.lease, "job")
     await world.pass_time(61)
     with pytest.raises(FencedError):
-        await logs.check_append(world.me, claim.lease)
+        await logs.check_append(world.me, claim.lease, "job")
     with pytest.raises(NotFoundError, match="no attempt 9"):
-        await logs.check_append(world.me, Lease(item.id, 9, 1))
+        await logs.check_append(world.me, Lease(item.id, 9, 1), "job")
     with pytest.raises(NotFoundError):
-        await logs.check_append(world.me, Lease("unknown", 1, 1))
+        await logs.check_append(world.me, Lease("unknown", 1, 1), "job")
 
 
 async def test_an_agent_key_writes_logs_of_its_own_agents_only(world: World) -> None:
@@ -141,46 +140,9 @@ async def test_an_agent_key_writes_logs_of_its_own_agents_only(world: World) -> 
     world.me = first
     agent = await world.agent()
     claim = await agent.claim_one()
-    await logs.check_append(first, claim.lease)
+    await logs.check_append(first, claim.lease, "job")
     with pytest.raises(PermissionDeniedError):
-        await logs.check_append(second, claim.lease)
+        await logs.check_append(second, claim.lease, "job")
     job = await accounts.authenticate(claim.run_token)
     with pytest.raises(NotFoundError):
-        await logs.check_append(job, claim.lease)
-
-
-async def test_the_length_of_a_log_is_known_at_once_and_kept(world: World) -> None:
-    agent = await world.agent()
-    item = await world.submit()
-    claim = await agent.claim_one()
-    logs = world.plane.logs
-    with world.plane.notifications.subscribe([topic_log(item.id)]) as subscription:
-        for end in (5, 9, 7):
-            await logs.record_length(claim.lease, "job", end)
-        assert await subscription.wait(0)
-    state = await logs.state(world.me, item.id, 1, "job")
-    assert (state.end, state.complete) == (9, False)
-    await logs.record_length(claim.lease, "setup", 3)
-    await agent.start(claim)
-    await agent.finish(claim)
-    await world.plane.reaper.reap_once()
-    (attempt,) = await world.plane.items.attempts(world.me, item.id)
-    assert (attempt.setup_log_bytes, attempt.job_log_bytes) == (3, 9)
-    assert (await logs.state(world.me, item.id, 1, "job")).complete
-    assert (logs._ends, logs._written) == ({}, {})
-    await logs.record_length(Lease("removed", 1, 1), "job", 1)
-    await logs.flush()
-    assert logs._ends == {}
-
-
-async def test_the_length_of_a_growing_log_is_written_now_and_then(
-    world: World, monkeypatch
-) -> None:
-    monkeypatch.setattr("agent.control.services.logs._WRITE_EVERY", 0.0)
-    agent = await world.agent()
-    item = await world.submit()
-    claim = await agent.claim_one()
-    for end in (5, 9):
-        await world.plane.logs.record_length(claim.lease, "job", end)
-    (attempt,) = await world.plane.items.attempts(world.me, item.id)
-    assert attempt.job_log_bytes == 9
+        await logs.check_append(job, claim.lease, "job")

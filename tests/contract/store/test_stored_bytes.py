@@ -8,6 +8,7 @@ from agent.control.retention import remove_old_rows
 from agent.control.services.runs import RunChange
 from agent.control.services.stored_bytes import QuotaExceededError
 from agent.control.store.contents import ContentRecord
+from agent.control.store.log_chunks import LogChunk
 from agent.model.cause import Cause
 from agent.model.errors import NotFoundError
 from agent.model.phase import Phase
@@ -97,9 +98,9 @@ async def test_logs_count_and_are_freed_with_their_item(world: World) -> None:
     claim = await agent.claim_one()
     await agent.start(claim)
     logs = world.plane.logs
-    for channel, end in (("setup", 5), ("job", 20), ("job", 70), ("job", 30)):
-        await logs.record_length(claim.lease, channel, end)
-        await logs.flush()
+    for channel, first, end in (("setup", 0, 5), ("job", 0, 20), ("job", 20, 70), ("job", 20, 30)):
+        chunk = LogChunk(first, end, data=b"x" * (end - first))
+        await logs.append(world.me, claim.lease, channel, chunk)
     assert await counted(world) == {("ann", "logs"): 75}
     await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, "1", 1)
     await world.submit()

@@ -34,6 +34,7 @@ PLENTY = Capacity(slots=100)
 #: Rows of a table.
 _LARGE = 1_000
 _TIMES = {
+    "work_leases": ("expires_at",),
     "items": ("lease_expires_at", "lost_contact_at", "finished_at", "not_before"),
     "attempts": ("finished_at",),
     "agents": ("heartbeat_at",),

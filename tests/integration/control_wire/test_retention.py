@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 from structlog.testing import capture_logs
 
 from agent.control import retention as module
-from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
-from agent.control.files.logs import LogKey
+from agent.control.app_keys import CONFIG, CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
 from agent.control.retention import Retention
 from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange
@@ -33,8 +32,10 @@ def _retention(wire, logs):
 async def test_logs_of_deleted_items_are_removed(wire):
     logs = wire.server.app[LOGS]
     item = await _submit(wire, SPEC)
-    await logs.append(LogKey(item, 1, "job"), 0, b"kept")
-    await logs.append(LogKey("aaaabbbbcccc", 1, "job"), 0, b"gone")
+    folder = wire.server.app[CONFIG].data_dir / "logs"
+    for known in (item, "aaaabbbbcccc"):
+        (folder / known / "1" / "job").mkdir(parents=True)
+        (folder / known / "1" / "job" / "object").write_bytes(b"x")
     retention = _retention(wire, logs)
     assert await retention.sweep(datetime.now(UTC)) == (1, 0)
     assert await logs.items() == [item]

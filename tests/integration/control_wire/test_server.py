@@ -9,6 +9,7 @@ from aiohttp import web
 from agent.config.control import ControlConfig
 from agent.control import app as app_module
 from agent.control.app_keys import CONFIG, PLANE, STOPPING
+from agent.control.files import storage
 from agent.control.server import ControlPlane
 from agent.model.errors import ConfigError, ConflictError
 from tests.integration.control_wire.wire import open_wire
@@ -61,7 +62,7 @@ async def test_a_start_that_fails_half_way_closes_what_it_had_opened(tmp_path, m
     async def fail(_folder):
         raise OSError("no such disk")
 
-    monkeypatch.setattr(app_module, "open_folder", fail)
+    monkeypatch.setattr(storage, "open_folder", fail)
     with pytest.raises(OSError, match="no such disk"):
         await ControlPlane(ControlConfig(port=0, data_dir=tmp_path)).start()
     monkeypatch.undo()

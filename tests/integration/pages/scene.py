@@ -9,10 +9,8 @@ from typing import Any
 from agent.config.control import ControlConfig
 from agent.control.app_keys import LOGS
 from agent.control.auth.policy import Principal
-from agent.control.files.logs import LogKey
 from agent.control.server import ControlPlane
 from agent.control.services.assembly import Services
-from agent.control.services.notifications import topic_log
 from agent.control.store.accounts import Role
 from agent.control.store.agents import AgentRecord
 from agent.control.store.history import Channel
@@ -124,11 +122,9 @@ class Scene:
 
     async def log(self, claim: ClaimRecord, data: bytes, channel: Channel = "job") -> None:
         """Append to a log, as an agent does."""
-        key = LogKey(claim.lease.item_id, claim.lease.attempt, channel)
-        logs = self.server.app[LOGS]
-        end = await logs.append(key, await logs.end(key), data)
-        await self.plane.logs.record_length(claim.lease, channel, end)
-        self.plane.notifications.publish([topic_log(claim.lease.item_id)])
+        me = self.ada.principal
+        _, end = await self.plane.logs.check_append(me, claim.lease, channel)
+        await self.server.app[LOGS].append(me, claim.lease, channel, end, data)
 
 
 @asynccontextmanager

@@ -231,14 +231,14 @@ def test_without_attempts_there_is_no_log():
 def test_the_log_that_is_being_written_is_shown(phase, job_bytes, channel):
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, phase, job_bytes))
 
-    assert items.choose_log(attempts, None, None) == items.LogChoice(2, channel, None)
+    assert items.choose_log(attempts, None, None) == items.LogChoice(2, channel, job_bytes, None)
 
 
 def test_a_requested_log_is_kept():
     attempts = (attempt(1, Phase.LOST, 9), attempt(2, Phase.STARTED))
 
-    assert items.choose_log(attempts, 1, "setup") == items.LogChoice(1, "setup", 1)
-    assert items.choose_log(attempts, 7, "nonsense") == items.LogChoice(2, "job", None)
+    assert items.choose_log(attempts, 1, "setup") == items.LogChoice(1, "setup", 0, 1)
+    assert items.choose_log(attempts, 7, "nonsense") == items.LogChoice(2, "job", 0, None)
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,12 @@ def upgrade() -> None:
     sa.ForeignKeyConstraint(['run_id'], ['runs.id'], name=op.f('fk_run_files_run_id'), ondelete='CASCADE'),
     sa.PrimaryKeyConstraint('run_id', 'name', name=op.f('pk_run_files'))
     )
+    op.create_table('work_leases',
+    sa.Column('work', sa.Text(), nullable=False),
+    sa.Column('holder', sa.Text(), nullable=False),
+    sa.Column('expires_at', sa.Double(), nullable=False),
+    sa.PrimaryKeyConstraint('work', name=op.f('pk_work_leases'))
+    )
     op.create_table('stored_bytes',
     sa.Column('entity', sa.Text(), nullable=False),
     sa.Column('kind', sa.Text(), nullable=False),
@@ -504,6 +510,17 @@ def upgrade() -> None:
     sa.PrimaryKeyConstraint('id', name=op.f('pk_attempts')),
     sa.UniqueConstraint('item_id', 'number', name=op.f('uq_attempts_item_id_number')),
     sqlite_autoincrement=True,
+    )
+    op.create_table('log_chunks',
+    sa.Column('attempt_id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), autoincrement=False, nullable=False),
+    sa.Column('channel', sa.Text(), nullable=False),
+    sa.Column('first', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('stop', sa.BigInteger(), nullable=False),
+    sa.Column('data', sa.LargeBinary(), nullable=True),
+    sa.Column('object', sa.Text(), nullable=True),
+    sa.Column('position', sa.BigInteger(), nullable=False),
+    sa.ForeignKeyConstraint(['attempt_id'], ['attempts.id'], name=op.f('fk_log_chunks_attempt_id'), ondelete='CASCADE'),
+    sa.PrimaryKeyConstraint('attempt_id', 'channel', 'first', name=op.f('pk_log_chunks'))
     )
     op.create_table('events',
     sa.Column('id', sa.BigInteger().with_variant(sa.Integer(), 'sqlite'), nullable=False),
