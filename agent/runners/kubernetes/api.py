@@ -36,9 +36,8 @@ if TYPE_CHECKING:
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
-INVALID: Final = 422
-#: The object itself is at fault.
-_AT_FAULT: Final = frozenset({400, INVALID})
+#: The object itself is at fault: it is invalid, or has a field that the server does not know.
+AT_FAULT: Final = frozenset({400, 422})
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _TOO_MANY: Final = 429
@@ -102,7 +101,7 @@ class ClusterRefusedError(JobError):
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         hint = None
-        cause = Cause.POLICY_SPEC if status in _AT_FAULT else Cause.START_FAILED
+        cause = Cause.POLICY_SPEC if status in AT_FAULT else Cause.START_FAILED
         if status == _FORBIDDEN and " cannot " in message:
             hint = "Grant the agent's account what docs/kubernetes.md lists."
         elif status == _FORBIDDEN:

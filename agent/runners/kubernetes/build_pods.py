@@ -4,6 +4,7 @@ Which pods a cluster permits is found out by starting one: user-namespaced, root
 """
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,8 +21,8 @@ from agent.ports.build_daemon import BuildDaemon
 from agent.ports.log import LogSink, write_line
 from agent.runners.kubernetes.access import Right, has_right
 from agent.runners.kubernetes.api import (
+    AT_FAULT,
     EVENTS,
-    INVALID,
     JOBS,
     PODS,
     SECRETS,
@@ -53,7 +54,8 @@ _MARGIN: Final = 300.0
 #: How often it is looked for why a pod ended.
 _LOOKS_AT_AN_END: Final = 40
 _IN_BACKGROUND: Final[Json] = {"propagationPolicy": "Background"}
-_NO_NAMESPACES: Final = "user namespaces"
+#: What container runtimes say of pods that they cannot give a user namespace.
+_NO_NAMESPACES: Final = re.compile(r"user namespace|idmap|hostUsers", re.IGNORECASE)
 _LOG_LINES: Final = "3"
 
 
@@ -177,7 +179,7 @@ class BuildPods:
         try:
             made = await self._api.create(path, body)
         except ClusterRefusedError as error:
-            if error.status == INVALID:
+            if error.status in AT_FAULT:
                 raise _NotPermittedError(error.detail) from None
             raise self._unavailable(error.detail, error.hint) from error
         if made is not None:
@@ -293,7 +295,7 @@ def _reason(observed: Observed, mode: Mode) -> str:
         _NotPermittedError: it will not start, in this mode.
     """
     pending = pending_of(observed)
-    no_namespaces = mode == "user-namespace" and _NO_NAMESPACES in pending.message
+    no_namespaces = mode == "user-namespace" and _NO_NAMESPACES.search(pending.message)
     if no_namespaces or pending.permanent or pending.cause is Cause.START_REFUSED:
         raise _NotPermittedError(pending.message)
     return pending.message
