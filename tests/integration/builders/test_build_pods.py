@@ -64,7 +64,7 @@ async def pods(namespace, registries, buildkit_image):
     """Makes `BuildPods` and their configuration; `spec` is merged into the pod's."""
     async with AsyncExitStack() as stack:
 
-        async def make(*, mode="privileged", spec=ON_THE_NODE):
+        async def make(*, mode="privileged", spec=ON_THE_NODE, in_cluster=False):
             images = {"image": buildkit_image, "rootless_image": buildkit_image}
             config = BuilderConfig(
                 type="kubernetes",
@@ -73,7 +73,9 @@ async def pods(namespace, registries, buildkit_image):
             )
             runner = KubernetesRunnerConfig(kubeconfig=namespace.kubeconfig)
             api = await stack.enter_async_context(ClusterApi(runner))
-            return BuildPods(api, runner, config), config
+            # Pods of this cluster can be reached from here as from within.
+            placed = runner.model_copy(update={"in_cluster": in_cluster})
+            return BuildPods(api, placed, config), config
 
         yield make
 
@@ -138,6 +140,16 @@ async def test_a_build_leaves_nothing_but_its_image_and_cache(
     )
     assert found is not None
     assert found.reference == image.reference
+
+
+async def test_an_agent_in_the_cluster_connects_to_the_pod_itself(
+    in_pods, namespace, job, request_for, build
+):
+    namespace.kubectl("delete", "rolebinding", "builds")
+    builder = await in_pods(in_cluster=True)
+    folder = job("true")
+    image, _ = await build(builder, request_for(folder, dockerfile=folder / "Dockerfile"))
+    assert "@sha256:" in image.reference
 
 
 async def test_a_step_that_takes_all_memory_is_named(in_pods, namespace, job, request_for, build):
