@@ -261,11 +261,12 @@ class BuildPods:
         """Why the daemon ended, if the cluster ended it. Its node tells that a little later."""
         name = pod["metadata"]["name"]
         for _ in range(_LOOKS_AT_AN_END):
-            found = await self._api.get(PODS.path(self._api.namespace, name))
-            if found is None:
+            named = {"fieldSelector": f"metadata.name={name}"}
+            found = await self._api.get(PODS.path(self._api.namespace), named) or {}
+            if not found["items"]:
                 message = f"The build's pod '{name}' was deleted by somebody else."
                 return UnavailableError(Cause.BUILD_UNAVAILABLE, message)
-            if (end := _end_in(found)) is not None:
+            if (end := _end_in(found["items"][0])) is not None:
                 return end
             await asyncio.sleep(_LOOK_EVERY)
         return None
