@@ -9,6 +9,7 @@ from agent.config.base import Duration, Model, SecretReference, Size, UserPath, 
 from agent.model.cause import WAITING, Cause
 
 _MAX_UIDS: Final = 65536
+_QUEUE_FORM: Final = "`ENTITY/QUEUE`, or `*` for all queues"
 _UID_RANGE: Final = re.compile(r"([1-9][0-9]{2,8})-([1-9][0-9]{2,8})")
 
 
@@ -67,15 +68,23 @@ class Accelerator(Model):
     base_image: str
 
 
-class BuildSecret(SecretReference):
-    """A secret of builds, and whose."""
+class ForQueues(Model):
+    """What only items of the listed queues get."""
 
-    #: `entity/queue`, or `*` for all.
-    queues: Annotated[tuple[str, ...], Field(min_length=1)]
+    queues: Annotated[
+        tuple[
+            Annotated[str, Field(pattern=r"^(\*|[^/\s]+/[^/\s]+)$"), WrittenForm(_QUEUE_FORM)], ...
+        ],
+        Field(min_length=1),
+    ]
 
     def is_for(self, queue: str) -> bool:
-        """Whether builds for items of a queue get it."""
+        """Whether items of a queue, written `entity/queue`, get it."""
         return queue in self.queues or "*" in self.queues
+
+
+class BuildSecret(ForQueues, SecretReference):
+    """A secret that builds get."""
 
 
 class BuildPodConfig(Model):
@@ -287,7 +296,7 @@ class RunnersConfig(Model):
     kubernetes: KubernetesRunnerConfig = KubernetesRunnerConfig()
 
 
-class MountConfig(Model):
+class MountConfig(ForQueues):
     """A folder of the host that queue templates may name."""
 
     source: UserPath
@@ -296,7 +305,7 @@ class MountConfig(Model):
     read_only: bool = True
 
 
-class JobSecret(SecretReference):
+class JobSecret(ForQueues, SecretReference):
     """A secret that queue templates may name."""
 
     #: Environment variable in the job; or

@@ -232,6 +232,7 @@ class AgentDaemon:
             attempts_dir=attempts_dir,
             executor=self._executor,
             secrets=config.secrets,
+            mounts=config.mounts,
             redactor=self._redactor,
             limits=self._limits,
             observe=outcomes.observe,

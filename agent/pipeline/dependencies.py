@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, ParamSpec, TypeVar
 
-from agent.config.execution import JobSecret, PendingTimeouts
+from agent.config.execution import JobSecret, MountConfig, PendingTimeouts
 from agent.model.phase import Outcome
 from agent.model.redact import Redactor
 from agent.model.spec import ArtifactSource, GitSource, Json
@@ -114,6 +114,7 @@ class Dependencies(ResolveDependencies):
     #: Parent of the attempts' folders.
     attempts_dir: Path
     secrets: Mapping[str, JobSecret] = field(default_factory=dict, repr=False)
+    mounts: Mapping[str, MountConfig] = field(default_factory=dict)
     #: Knows the secrets of the agent's configuration.
     redactor: Redactor = field(default_factory=Redactor, repr=False)
     limits: AttemptTimeouts = AttemptTimeouts()

@@ -2,17 +2,17 @@
 
 Secrets and mounts are defined in the agent's configuration and referred to by name from queue
 templates. Only the queue's layer may name them; a job or a submitter may at most narrow the
-list.
+list. The configuration lists the queues that get each.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
-from agent.config.execution import JobSecret
+from agent.config.execution import ForQueues, JobSecret, MountConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, JobError, PolicyError
 from agent.model.redact import is_telling_name
@@ -25,6 +25,7 @@ MAX_VARIABLE_CHARS: Final = 32670
 _OWN_KEY: Final = "_wandb_api_key"
 SECRETS: Final = "secrets"
 MOUNTS: Final = "mounts"
+_Offer = TypeVar("_Offer", bound=ForQueues)
 #: Names a JSON file with `overrides.run_config`, for jobs that use no library of W&B's; a job
 #: without parameters has neither variable nor file. The same JSON is in `WANDB_CONFIG`.
 PARAMETERS_VARIABLE: Final = "LAUNCH_CONFIG_FILE"
@@ -117,21 +118,18 @@ class Injected:
     secrets: list[str] = field(default_factory=list, repr=False)
 
 
-def injected_into(claim: Claim, secrets: Mapping[str, JobSecret]) -> Injected:
+def injected_into(
+    claim: Claim, secrets: Mapping[str, JobSecret], mounts: Mapping[str, MountConfig]
+) -> Injected:
     """What is injected besides the variables of `environment_of`: reads the secrets. Blocks.
 
     Raises:
-        PolicyError: as `named_by_queue`, or a secret that the administrator has not defined.
+        PolicyError: as `named_by_queue`, or what the administrator does not give to the queue.
         JobError: `INTERNAL`: a secret cannot be read.
     """
-    injected = Injected(mounts=named_by_queue(claim, MOUNTS))
+    injected = Injected(mounts=tuple(_given(claim, MOUNTS, mounts)))
     parameter_file(claim, injected)
-    for name in named_by_queue(claim, SECRETS):
-        secret = secrets.get(name)
-        if secret is None:
-            message = f"`{SECRETS}`: this agent has no secret called '{name}'."
-            hint = f"The administrator defines it under `{SECRETS}:` in the agent's configuration."
-            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+    for name, secret in _given(claim, SECRETS, secrets).items():
         value = _read(name, secret)
         injected.secrets.append(value)
         if secret.as_env:
@@ -146,6 +144,26 @@ def parameter_file(claim: Claim, injected: Injected) -> None:
     if config := claim.spec.overrides.run_config:
         injected.files[PARAMETERS_FILE] = json.dumps(config, indent=2).encode()
         injected.file_variables[PARAMETERS_VARIABLE] = PARAMETERS_FILE
+
+
+def _given(claim: Claim, kind: str, offered: Mapping[str, _Offer]) -> dict[str, _Offer]:
+    """Those that the job names, if the administrator gives each to the item's queue.
+
+    One message for what does not exist and for what other queues get: no queue is told of theirs.
+    """
+    queue = f"{claim.entity}/{claim.queue}"
+    given: dict[str, _Offer] = {}
+    for name in named_by_queue(claim, kind):
+        offer = offered.get(name)
+        if offer is None or not offer.is_for(queue):
+            message = f"`{kind}`: this agent offers no '{name}' to queue {queue}."
+            hint = (
+                f"The administrator defines it under `{kind}:` in the agent's configuration, and "
+                f"lists '{queue}' in its `queues`."
+            )
+            raise PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)
+        given[name] = offer
+    return given
 
 
 def named_by_queue(claim: Claim, kind: str) -> tuple[str, ...]:

@@ -30,7 +30,9 @@ async def create(context: AttemptContext, resolved: Resolved, image: Image) -> W
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
     dependencies, claim = context.dependencies, context.claim
-    injected = await dependencies.in_thread(injected_into, claim, dependencies.secrets)
+    injected = await dependencies.in_thread(
+        injected_into, claim, dependencies.secrets, dependencies.mounts
+    )
     for value in injected.secrets:
         context.report.redactor.add(value)
     request = run_request(

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from agent.model.cause import Cause
-from agent.model.errors import FencedError, PolicyError
+from agent.model.errors import FencedError
 from agent.model.work import LABEL_ATTEMPT, LABEL_CONTROL_PLANE, LABEL_ITEM, Lease
 from agent.ports.runner import RunRequest, Workload, WorkloadState
 
@@ -55,10 +54,3 @@ def write_files(request: RunRequest) -> None:
         path.unlink(missing_ok=True)
         path.write_bytes(request.files[target])
         path.chmod(0o444)
-
-
-def unknown_mount(name: str) -> PolicyError:
-    """The refusal of a mount that the administrator has not defined."""
-    message = f"`mounts`: this agent has no mount called '{name}'."
-    hint = "The administrator defines it under `mounts:` in the agent's configuration."
-    return PolicyError(Cause.POLICY_RESOURCE, message, hint=hint)

@@ -203,7 +203,7 @@ class DockerDriver:
 
     def request(self, scenario: Scenario, item: str = "item", attempt: int = 1) -> RunRequest:
         lease, name, folder = self.folders.lay_out(scenario, item, attempt)
-        self.mounts[name] = MountConfig(source=folder, target="/scene")
+        self.mounts[name] = MountConfig(source=folder, target="/scene", queues=("*",))
         command = ("sh", "-c", script_of(scenario, "/scene"))
         return self.folders.request(lease, name, self.image, command, mounts=(name,))
 
@@ -215,7 +215,9 @@ class DockerDriver:
     def tracing(self, item: str, script: str) -> tuple[RunRequest, Path]:
         """A request for a script that may write to /scene, and that folder."""
         _, name, folder = self.folders.lay_out(Scenario(), item, 1)
-        self.mounts[name] = MountConfig(source=folder, target="/scene", read_only=False)
+        self.mounts[name] = MountConfig(
+            source=folder, target="/scene", queues=("*",), read_only=False
+        )
         return self.running(item, "sh", "-c", script, mounts=(name,)), folder
 
     async def release(self, name: str) -> None:

@@ -135,6 +135,23 @@ async def test_an_option_that_leaves_the_container_is_refused(
     machine.assert_nothing_found(item)
 
 
+async def test_the_template_of_her_own_queue_opens_no_secret_of_other_queues(
+    machine: SharedMachine,
+) -> None:
+    """As admin of her entity she writes the template, which may name secrets and mounts."""
+    home = machine.mallory.home
+    naming = {"resource_args": {"local-container": {"secrets": ["own"]}}}
+    changed = await home.launch("queue", "update", "containers", "--config", json.dumps(naming))
+    assert changed.code == 0, changed.err
+    try:
+        item = await machine.submit("containers", "-d", machine.image, "-E", "env")
+    finally:
+        await home.launch("queue", "update", "containers", "--config", "{}")
+    assert (item["phase"], item["cause"]) == ("REFUSED", "POLICY_RESOURCE"), item
+    assert "offers no 'own' to queue mallory/containers" in item["message"]
+    machine.assert_nothing_found(item)
+
+
 # ------------------------------------------------------------------ her own Dockerfile
 
 

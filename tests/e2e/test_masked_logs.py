@@ -34,8 +34,8 @@ def settings(tmp_path: Path, **more: Any) -> dict[str, Any]:
     key = tmp_path / "key"
     key.write_text(FILE)
     secrets = {
-        "own": {"value": SECRET, "as_env": "OWN_SECRET"},
-        "key": {"file": str(key), "as_env": "KEY_FILE"},
+        "own": {"value": SECRET, "as_env": "OWN_SECRET", "queues": ["*"]},
+        "key": {"file": str(key), "as_env": "KEY_FILE", "queues": ["*"]},
     }
     return quick(
         secrets=secrets, builder={"secrets": {"index": {"value": SECRET, "queues": ["*"]}}}, **more

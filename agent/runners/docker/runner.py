@@ -65,7 +65,6 @@ from agent.runners.local import (
     file_paths,
     is_outdated,
     same_attempt,
-    unknown_mount,
     write_files,
 )
 
@@ -420,9 +419,7 @@ class DockerRunner:
         options = read_options(request.arguments, self._allowed)
         mounts = [_bind(str(path), target) for target, path in file_paths(request).items()]
         for name in request.mounts:
-            mount = self._mounts.get(name)
-            if mount is None:
-                raise unknown_mount(name)
+            mount = self._mounts[name]
             mounts.append(_bind(str(mount.source), mount.target, read_only=mount.read_only))
         settings = ContainerSettings(
             self._config, self._network.mode, self._network.gateway, mounts

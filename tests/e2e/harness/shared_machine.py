@@ -198,6 +198,8 @@ async def _entity(root: Path, admin: Home, url: str, name: str, user: str) -> En
     home.env |= {"LAUNCH_SERVER": url, "LAUNCH_API_KEY": key}
     agent_key = await home.launch("key", "create", "--for-agent", "agent", "--json")
     assert agent_key.code == 0, agent_key.err
+    # Alice's queues get her agent's secret; Mallory's do not get that of hers.
+    listed = [f"{name}/{queue}" for queue in ("containers", "processes")]
     for queue, resource in (("containers", "local-container"), ("processes", "local-process")):
         template = {"resource_args": {resource: {"secrets": ["own"]}}} if name == "alice" else {}
         words = ("queue", "create", queue, "-r", resource, "--config", json.dumps(template))
@@ -220,7 +222,13 @@ async def _entity(root: Path, admin: Home, url: str, name: str, user: str) -> En
             "server": {"url": url, "api_key_file": str(agent_home.root / "api-key")},
             "queues": ["containers", "processes"],
             "name": f"{name}-agent",
-            "secrets": {"own": {"value": secret, "as_env": "OWN_SECRET"}},
+            "secrets": {
+                "own": {
+                    "value": secret,
+                    "as_env": "OWN_SECRET",
+                    "queues": listed if name == "alice" else ["alice/containers", "nobody/none"],
+                }
+            },
             "builder": {"secrets": {"index": {"value": build, "queues": ["nobody/none"]}}},
             "runners": {"local-process": {"enabled": True, "user": user}},
             "sources": {

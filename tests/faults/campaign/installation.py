@@ -137,7 +137,12 @@ class Installation:
             container = {"local-container": {"enabled": False}}
             return {**common, "builder": {"type": "virtualenv"}, "runners": container}
         host = {"local-container": {"host": self.engine.engine.host}}
-        mount = {"source": str(self.ledger.parent), "target": _MOUNTED, "read_only": False}
+        mount = {
+            "source": str(self.ledger.parent),
+            "target": _MOUNTED,
+            "read_only": False,
+            "queues": ["*"],
+        }
         return {
             **common,
             "builder": {"type": "noop"},

@@ -253,7 +253,7 @@ async def test_mounts_of_the_administrator_are_read_only(
     (tmp_path / "data" / "file").write_text("content\n")
     runner = containers.runner()
     script = "exec 2>&1; cat /data/file; touch /data/new || echo closed"
-    containers.mounts["data"] = MountConfig(source=tmp_path / "data", target="/data")
+    containers.mounts["data"] = MountConfig(source=tmp_path / "data", target="/data", queues=("*",))
     workload = await launched(
         runner, containers.running("mount", "sh", "-c", script, mounts=("data",))
     )

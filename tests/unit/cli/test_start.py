@@ -65,7 +65,7 @@ def test_the_effective_configuration_is_shown_with_its_origins(
 ) -> None:
     (tmp_path / "c.yaml").write_text(
         "server: {url: https://s, api_key: launch-geheim}\nmax_jobs: 2\n"
-        "secrets: {a: {value: verborgen, as_env: A}}\ncontrol: {lease: 90s}\n"
+        "secrets: {a: {value: verborgen, as_env: A, queues: ['*']}}\ncontrol: {lease: 90s}\n"
     )
     monkeypatch.setenv("LAUNCH_NAME", "desk")
     monkeypatch.setattr(

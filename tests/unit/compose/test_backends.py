@@ -283,7 +283,7 @@ def test_the_user_is_warned_of_missing_boundaries_and_unreachable_addresses(
     assert _warnings(context(guarded, threads)) == []
     (far,) = _warnings(context(config(), threads, ("local-container",)))
     assert "cannot reach http://127.0.0.1:1" in far
-    lacking = config(secrets={"a": {"env": "NOT_SET", "as_env": "A"}})
+    lacking = config(secrets={"a": {"env": "NOT_SET", "as_env": "A", "queues": ["*"]}})
     assert "NOT_SET" in _warnings(context(lacking, threads))[0]
 
 
@@ -364,8 +364,8 @@ def test_every_secret_of_the_configuration_is_redacted_in_the_log(
         server={"url": "https://s", "api_key": "server-key"},
         builder={"index_url": "https://u:index-password@i/simple"},
         secrets={
-            "a": {"env": "A_SECRET", "as_env": "A"},
-            "b": {"env": "NOT_SET_ANYWHERE", "as_env": "B"},
+            "a": {"env": "A_SECRET", "as_env": "A", "queues": ["*"]},
+            "b": {"env": "NOT_SET_ANYWHERE", "as_env": "B", "queues": ["*"]},
         },
     )
     root = logging.getLogger()

@@ -161,7 +161,7 @@ async def test_a_key_that_others_can_read_is_a_problem(
     key.write_text("x")
     places: list[dict[str, Any]] = [
         {"server": {"url": "https://launch.example.org", "api_key_file": str(key)}},
-        {"secrets": {"a": {"file": str(key), "as_env": "A"}}},
+        {"secrets": {"a": {"file": str(key), "as_env": "A", "queues": ["*"]}}},
         {"builder": {"secrets": {"a": {"file": str(key), "queues": ["*"]}}}},
         {"sources": {"git": {"ssh_key": str(key)}}},
     ]
@@ -215,9 +215,15 @@ PROCESSES = {"local-container": {"enabled": False}}
         ({"runners": {"local-container": {"allow": ["v"]}}}, "`volume`"),
         ({"runners": {"local-container": {"allow": ["net"]}}}, "`network`"),
         ({"runners": {"local-container": {"allow": [" Privileged "]}}}, "`privileged`"),
-        ({"mounts": {"all": {"source": "/", "target": "/host"}}}, "'all'"),
-        ({"mounts": {"etc": {"source": "/etc", "target": "/etc"}}}, "can read /etc"),
-        ({"mounts": {"etc": {"source": "/usr/../etc", "target": "/x"}}}, "of the host"),
+        ({"mounts": {"all": {"source": "/", "target": "/host", "queues": ["*"]}}}, "'all'"),
+        (
+            {"mounts": {"etc": {"source": "/etc", "target": "/etc", "queues": ["*"]}}},
+            "can read /etc",
+        ),
+        (
+            {"mounts": {"etc": {"source": "/usr/../etc", "target": "/x", "queues": ["*"]}}},
+            "of the host",
+        ),
         ({"builder": {"network": "host"}}, "Build steps"),
         ({"builder": {"buildkit": "tcp://build.example.org:1234"}}, "without TLS"),
         ({"url": "http://launch.example.org"}, "without encryption"),
@@ -277,12 +283,12 @@ async def test_a_socket_or_the_agents_own_folder_is_no_mount(
     link = tmp_path / "innocent"
     link.symlink_to(engine.socket)
     for source in (engine.socket, link, tmp_path / "state", tmp_path):
-        mounts = {"m": {"source": str(source), "target": "/m"}}
+        mounts = {"m": {"source": str(source), "target": "/m", "queues": ["*"]}}
         (shown,) = problems(await findings(engine, tmp_path, mounts=mounts))
         assert shown.startswith("mount 'm'")
     datasets = tmp_path / "datasets"
     datasets.mkdir()
-    mounts = {"m": {"source": str(datasets), "target": "/m"}}
+    mounts = {"m": {"source": str(datasets), "target": "/m", "queues": ["*"]}}
     assert problems(await findings(engine, tmp_path, mounts=mounts)) == []
 
 

@@ -112,9 +112,32 @@ def test_the_configuration_cannot_be_changed(read: Load) -> None:
         ("health: {port: 70000}", "less than or equal to 65535"),
         ("server: {url: launch.example.org}", "expected an address such as https://"),
         ("server: {api_key: x}", ":1: `server.url` is missing; expected an address"),
-        ("secrets: {a: {env: X}}", "`secrets.a`: give exactly one of `as_env` and `as_file`."),
-        ("secrets: {a: {as_env: X}}", "give exactly one of `value`, `env` and `file`."),
-        ("mounts: {d: {source: /a, target: b}}", "`mounts.d.target`: seen `b`; expected an abs"),
+        (
+            "secrets: {a: {env: X, queues: ['*']}}",
+            "`secrets.a`: give exactly one of `as_env` and `as_file`.",
+        ),
+        (
+            "secrets: {a: {as_env: X, queues: ['*']}}",
+            "give exactly one of `value`, `env` and `file`.",
+        ),
+        (
+            "secrets: {a: {env: X, as_env: X}}",
+            "`secrets.a.queues` is missing; expected a list, each",
+        ),
+        ("secrets: {a: {env: X, as_env: X, queues: []}}", "`secrets.a.queues`: seen `[]`"),
+        (
+            "secrets: {a: {env: X, as_env: X, queues: [gpu]}}",
+            "`secrets.a.queues[0]`: seen `gpu`; expected `ENTITY/QUEUE`, or `*` for all queues",
+        ),
+        (
+            "mounts: {d: {source: /a, target: /b}}",
+            "`mounts.d.queues` is missing; expected a list, each",
+        ),
+        ("builder: {secrets: {s: {env: X, queues: [a/b/c]}}}", "expected `ENTITY/QUEUE`, or `*`"),
+        (
+            "mounts: {d: {source: /a, target: b, queues: ['*']}}",
+            "`mounts.d.target`: seen `b`; expected an abs",
+        ),
         ("builder: docker", ":1: `builder`: seen `docker`; expected a mapping"),
         ("- a\n- b", ":1: expected `key: value` lines."),
         ("a: [", "not valid YAML"),

@@ -5,6 +5,8 @@ from pathlib import Path
 from agent.config.agent import AgentConfig
 from agent.config.schema import missing_inputs
 
+EVERY = {"queues": ["*"]}
+
 
 def told(document: dict[str, object], **environ: str) -> tuple[str, ...]:
     return missing_inputs(AgentConfig.model_validate(document), environ)
@@ -17,11 +19,11 @@ def test_the_defaults_name_nothing_that_could_be_missing() -> None:
 def test_each_secret_that_cannot_be_read_is_named_by_its_key(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("verborgen")
     secrets = {
-        "a": {"file": tmp_path / "gone", "as_env": "A"},
-        "b": {"env": "NOT_SET", "as_env": "B"},
-        "c": {"file": tmp_path / "there", "as_env": "C"},
-        "d": {"env": "SET", "as_env": "D"},
-        "e": {"value": "x", "as_env": "E"},
+        "a": {"file": tmp_path / "gone", "as_env": "A", **EVERY},
+        "b": {"env": "NOT_SET", "as_env": "B", **EVERY},
+        "c": {"file": tmp_path / "there", "as_env": "C", **EVERY},
+        "d": {"env": "SET", "as_env": "D", **EVERY},
+        "e": {"value": "x", "as_env": "E", **EVERY},
     }
     one, two = told({"secrets": secrets}, SET="verborgen")
     assert one.startswith("`secrets.a`: The secret file ")
@@ -34,7 +36,7 @@ def test_secrets_in_lists_and_files_that_are_read_are_looked_at(tmp_path: Path) 
         "known_hosts": tmp_path / "hosts",
         "credentials": [{"url": "https://g/", "username": "u", "password": {"env": "NO"}}],
     }
-    mounts = {"data": {"source": tmp_path, "target": "/d"}}
+    mounts = {"data": {"source": tmp_path, "target": "/d", **EVERY}}
     said = told({"sources": {"git": git}, "mounts": mounts, "state_dir": tmp_path / "made-later"})
     assert [line.partition(":")[0] for line in said] == [
         "`sources.git.credentials[0].password`",

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config.execution import JobSecret
+from agent.config.execution import JobSecret, MountConfig
 from agent.model.cause import Cause
 from agent.model.errors import ConfigError, InvalidInputError, JobError, PolicyError
 from agent.model.phase import Errored, Failed, Lost, Preempted, Refused, Stopped, Succeeded
@@ -116,16 +116,17 @@ def test_a_queue_names_secrets_and_mounts(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("FROM_ENV", "two")
     (tmp_path / "three").write_text("three\n")
     secrets = {
-        "a": JobSecret(value="one", as_env="A"),
-        "b": JobSecret(env="FROM_ENV", as_file="/run/b"),
-        "c": JobSecret(file=tmp_path / "three", as_env="C"),
+        "a": JobSecret(value="one", as_env="A", queues=("people/gpu",)),
+        "b": JobSecret(env="FROM_ENV", as_file="/run/b", queues=("*",)),
+        "c": JobSecret(file=tmp_path / "three", as_env="C", queues=("x/y", "people/gpu")),
     }
-    made = injected_into(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets)
+    made = injected_into(claim(**_offer(["a", "b", "c"], ["a", "b", "c"])), secrets, {})
     assert made.environment == {"A": "one", "C": "three"}
     assert made.files == {"/run/b": b"two"}
     assert "one" not in repr(made)
     assert "two" not in repr(made)
-    mounted = injected_into(claim(**_offer(["data"], ["data"], "mounts")), {})
+    data = {"data": MountConfig(source=tmp_path, target="/data", queues=("people/gpu",))}
+    mounted = injected_into(claim(**_offer(["data"], ["data"], "mounts")), {}, data)
     assert mounted.mounts == ("data",)
 
 
@@ -147,18 +148,53 @@ def test_another_spelling_is_refused_with_the_right_one(key: str, kind: str) -> 
         named_by_queue(claim(**_offer(["a"], ["a"], key)), kind)
 
 
-def test_a_secret_that_the_administrator_has_not_defined_is_refused() -> None:
-    with pytest.raises(PolicyError, match="no secret called 'a'"):
-        injected_into(claim(**_offer(["a"], ["a"])), {})
+@pytest.mark.parametrize("kind", ["secrets", "mounts"])
+@pytest.mark.parametrize(
+    "queues",
+    [
+        None,
+        ("people/cpu",),
+        ("others/gpu",),
+        ("people/gpu2", "People/gpu", "eople/gpu"),
+        ("people/*", "*/gpu"),
+    ],
+    ids=str,
+)
+def test_what_the_administrator_does_not_give_to_the_queue_is_refused(
+    kind: str, queues: tuple[str, ...] | None
+) -> None:
+    """Its template names it: whoever administers a queue does not administer the agent."""
+    secrets, mounts = {}, {}
+    if queues is not None:
+        secrets = {"a": JobSecret(value="hidden", as_env="A", queues=queues)}
+        mounts = {"a": MountConfig(source=Path("/"), target="/a", queues=queues)}
+    with pytest.raises(PolicyError) as caught:
+        injected_into(claim(**_offer(["a"], ["a"], kind)), secrets, mounts)
+    assert caught.value.cause is Cause.POLICY_RESOURCE
+    # The same for one that does not exist.
+    assert caught.value.message == f"`{kind}`: this agent offers no 'a' to queue people/gpu."
+    assert caught.value.hint is not None
+    assert "lists 'people/gpu' in its `queues`" in caught.value.hint
+
+
+def test_the_queue_is_that_of_the_lease_and_not_what_a_spec_says() -> None:
+    given = _offer(["a"], ["a"])
+    given["spec"] = {**given["spec"], "entity": "others", "queue": "cpu", "queue_entity": "others"}
+    secrets = {"a": JobSecret(value="hidden", as_env="A", queues=("others/gpu", "others/cpu"))}
+    with pytest.raises(PolicyError, match="to queue people/gpu"):
+        injected_into(claim(**given), secrets, {})
 
 
 @pytest.mark.parametrize(
     "secret",
-    [JobSecret(env="NOT_SET_ANYWHERE", as_env="A"), JobSecret(file=Path("/nowhere"), as_env="A")],
+    [
+        JobSecret(env="NOT_SET_ANYWHERE", as_env="A", queues=("*",)),
+        JobSecret(file=Path("/nowhere"), as_env="A", queues=("*",)),
+    ],
 )
 def test_a_secret_without_a_value_is_named(secret: JobSecret) -> None:
     with pytest.raises(JobError, match="'a'"):
-        injected_into(claim(**_offer(["a"], ["a"])), {"a": secret})
+        injected_into(claim(**_offer(["a"], ["a"])), {"a": secret}, {})
 
 
 @pytest.fixture
