@@ -8,7 +8,14 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.options import Json, Target, json_option, on_server
+from agent.cli.options import (
+    Json,
+    Target,
+    json_option,
+    on_server,
+    policy_of_commands,
+    retry_option,
+)
 from agent.cli.output import Columns, format_age, print_json, print_list
 from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.units import parse_duration
@@ -41,7 +48,8 @@ _AUDIT: Final = "{ seq at actor keyId action entity details address result }"
 
 @click.command("login")
 @click.argument("url")
-def login(url: str) -> None:
+@retry_option
+def login(url: str, retry_for: float) -> None:
     """Store the API key for the control plane at URL.
 
     The key is read from the terminal, or from standard input, and tried before it is stored.
@@ -51,7 +59,7 @@ def login(url: str) -> None:
     from agent.config.local_files import save_key
 
     key = _read_key(url)
-    name = asyncio.run(_try_key(url, key))
+    name = asyncio.run(_try_key(url, key, retry_for))
     file = save_key(os.environ, url, SecretStr(key))
     print(f"Signed in to {url} as {name}; the key is stored in {file}.")
     print(f"Commands use it when this server is named: export LAUNCH_SERVER={url}")
@@ -89,11 +97,12 @@ def _read_key(url: str) -> str:
     return key.strip()
 
 
-async def _try_key(url: str, key: str) -> str:
+async def _try_key(url: str, key: str, retry_for: float) -> str:
     from agent.remote.client import ControlPlaneClient, Endpoint
     from agent.remote.user_operations import UserOperations
 
-    async with ControlPlaneClient(Endpoint(url, key)) as client:
+    policy = policy_of_commands(retry_for)
+    async with ControlPlaneClient(Endpoint(url, key), retry_policy=policy) as client:
         viewer = await UserOperations(client).viewer()
     return str(viewer.get("username") or viewer.get("name"))
 
@@ -216,6 +225,7 @@ def create_user(
         " createLaunchUser(name: $name, email: $email, admin: $admin)"
         f" {_USER} }}",
         {"name": name, "email": email, "admin": admin},
+        idempotent=True,
     )
     if as_json:
         print_json(made)
@@ -330,7 +340,7 @@ def list_entities(target: Target, *, as_json: bool) -> None:
 def create_team(target: Target, name: str) -> None:
     """Create a team; you become its administrator."""
     document = "mutation CreateTeam($name: String!) { createLaunchTeam(name: $name) { id } }"
-    _run(target, document, {"name": name})
+    _run(target, document, {"name": name}, idempotent=True)
     print(f"Created the team `{name}`.")
 
 
@@ -390,7 +400,7 @@ def _answer(target: Target, name: str, *, accept: bool) -> None:
         "mutation Answer($entity: String!, $accept: Boolean!) {"
         " answerLaunchInvitation(entityName: $entity, accept: $accept) }"
     )
-    _run(target, document, {"entity": name, "accept": accept})
+    _run(target, document, {"entity": name, "accept": accept}, idempotent=True)
 
 
 @entity.command("member")

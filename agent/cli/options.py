@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from agent import __version__
+from agent.cli.output import print_stderr
 from agent.model.errors import InvalidInputError
 from agent.model.names import PRIORITIES
+from agent.model.units import parse_duration
 
 if TYPE_CHECKING:
     from agent.config.choose_server import RemoteServer
+    from agent.remote.retry_policy import RetryPolicy
+    from agent.remote.retry_rules import RequestFailedError
     from agent.remote.user_operations import UserOperations
 
 Json = dict[str, Any]
 Command = Callable[..., Any]
 Result = TypeVar("Result")
+
+#: Seconds between two tries of a command, at most.
+_LONGEST_WAIT: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,8 @@ class Target:
     server: str | None
     api_key_file: Path | None
     entity: str | None
+    #: Seconds that each request is tried for.
+    retry_for: float
 
     def call(self, work: Callable[["UserOperations"], Awaitable[Result]]) -> Result:
         """Run `work` with the user operations of the control plane.
@@ -45,7 +54,11 @@ class Target:
 
         remote = self.remote()
         endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
-        async with ControlPlaneClient(endpoint, user_agent=f"launch/{__version__}") as client:
+        async with ControlPlaneClient(
+            endpoint,
+            user_agent=f"launch/{__version__}",
+            retry_policy=policy_of_commands(self.retry_for),
+        ) as client:
             return await work(UserOperations(client, self.entity))
 
     def remote(self) -> "RemoteServer":
@@ -57,13 +70,47 @@ class Target:
         return choose_for_commands(os.environ, load(os.environ), flags)
 
 
+def policy_of_commands(seconds: float) -> "RetryPolicy":
+    """How commands repeat their requests: a line on standard error says so, once.
+
+    A request whose answer was lost is repeated only where that cannot do anything twice.
+    """
+    from agent.remote.retry_policy import RetryPolicy
+
+    told = False
+
+    def report(error: "RequestFailedError") -> None:
+        nonlocal told
+        if not told:
+            print_stderr(f"launch: {error.message} Trying again for up to {seconds:g} s.")
+        told = True
+
+    return RetryPolicy(total=seconds, longest_wait=_LONGEST_WAIT, report=report)
+
+
+def _seconds(_context: click.Context, _parameter: click.Parameter, value: str) -> float:
+    return parse_duration(value)
+
+
+retry_option = click.option(
+    "--retry-for", envvar="LAUNCH_RETRY_FOR", metavar="TIME", default="30s", show_default=True,
+    callback=_seconds, help="How long to try when the server does not answer; 0 tries once.",
+)  # fmt: skip
+
+
 def on_server(command: Command) -> Command:
     """Give a command the options that choose a server; it receives `target`."""
 
     def with_target(
-        *args: Any, server: str | None, api_key_file: Path | None, entity: str | None, **rest: Any
+        *args: Any,
+        server: str | None,
+        api_key_file: Path | None,
+        entity: str | None,
+        retry_for: float,
+        **rest: Any,
     ) -> Any:
-        return command(*args, target=Target(server, api_key_file, entity), **rest)
+        target = Target(server, api_key_file, entity, retry_for)
+        return command(*args, target=target, **rest)
 
     options = (
         click.option("--server", metavar="URL", help="Address of the control plane."),
@@ -76,6 +123,7 @@ def on_server(command: Command) -> Command:
             "-e", "--entity", envvar=["LAUNCH_ENTITY", "WANDB_ENTITY"],
             help="Entity (user or team); yours by default.",
         ),
+        retry_option,
     )  # fmt: skip
     return with_options(options)(update_wrapper(with_target, command))
 

@@ -13,7 +13,14 @@ import click
 
 from agent.cli.follow import Screen, exit_code_for, follow_item, wait_for
 from agent.cli.job import print_progress, print_version
-from agent.cli.options import Json, Target, json_option, on_server, with_options
+from agent.cli.options import (
+    Json,
+    Target,
+    json_option,
+    on_server,
+    policy_of_commands,
+    with_options,
+)
 from agent.cli.output import print_json, print_stderr
 from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
 from agent.cli.terminal import escape_control_characters
@@ -161,7 +168,8 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
     async def work(direct: "DirectRun") -> Json:
         if not as_json:
             print_stderr(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
-        item = await _submit(direct.api, direct.queue, options, quiet=as_json)
+        key = uuid.uuid4().hex
+        item = await _submit(direct.api, direct.queue, options, quiet=as_json, idempotencyKey=key)
         _print_warnings(item)
         item = await _follow(direct.api, str(item["id"]), quiet=as_json)
         if not as_json:
@@ -170,7 +178,8 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
         return item
 
     resource = options.resource or options.from_base("resource")
-    item = asyncio.run(run_direct(loaded.config, choice, target.entity, resource, work))
+    policy = policy_of_commands(target.retry_for)
+    item = asyncio.run(run_direct(loaded.config, choice, target.entity, resource, policy, work))
     if as_json:
         print_json(item)
     return exit_code_for(item)

@@ -36,6 +36,7 @@ from agent.remote.artifacts.reader import RemoteArtifacts
 from agent.remote.artifacts.transfers import Transfers
 from agent.remote.client import ControlPlaneClient, Endpoint
 from agent.remote.launch_queue import LaunchQueue
+from agent.remote.retry_policy import DEFAULT_POLICY, RetryPolicy
 from agent.system import machine
 from agent.system.network import is_loopback
 
@@ -77,6 +78,7 @@ async def connect(
     *,
     origin: str,
     program: str,
+    retry_policy: RetryPolicy = DEFAULT_POLICY,
 ) -> tuple[Server, ControlPlaneClient]:
     """Open a session with the chosen control plane, starting it if it is to be embedded.
 
@@ -92,7 +94,9 @@ async def connect(
         server = Server(choice)
     remote = server.remote
     endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
-    client = ControlPlaneClient(endpoint, user_agent=f"{program}/{__version__}")
+    client = ControlPlaneClient(
+        endpoint, user_agent=f"{program}/{__version__}", retry_policy=retry_policy
+    )
     return server, await stack.enter_async_context(client)
 
 
@@ -119,7 +123,9 @@ async def make_daemon(
             context.config.runners.kubernetes, SystemdNotifier().waiting if waits else None
         )
     transfers = await stack.enter_async_context(
-        Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
+        Transfers(
+            client.endpoint.ca_bundle, proxied=client.proxied, retry_policy=client.retry_policy
+        )
     )
     sources, pruners = make_sources(context, RemoteArtifacts(client, transfers))
 

@@ -26,6 +26,7 @@ from agent.daemon.process import locked_state_folder
 from agent.daemon.service import AgentDaemon
 from agent.model.errors import ConflictError, InvalidInputError, LaunchError
 from agent.model.names import did_you_mean
+from agent.remote.retry_policy import RetryPolicy
 from agent.remote.user_operations import UserOperations
 from agent.system import machine
 
@@ -52,6 +53,7 @@ async def run_direct(
     choice: RemoteServer | EmbeddedServer,
     entity: str | None,
     resource: str | None,
+    retry_policy: RetryPolicy,
     work: Callable[[DirectRun], Awaitable[Result]],
 ) -> Result:
     """Call `work` while an agent of this process serves a queue for it.
@@ -73,7 +75,7 @@ async def run_direct(
         control = config.control.model_copy(update={"port": 0})
         server, client = await connect(
             stack, choice, control, config.state_dir,
-            origin="embedded for this run", program="launch",
+            origin="embedded for this run", program="launch", retry_policy=retry_policy,
         )  # fmt: skip
         redactor.add(server.remote.api_key.get_secret_value())
         api = UserOperations(client, entity)

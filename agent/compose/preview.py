@@ -67,7 +67,9 @@ async def preview_submission(
             control_plane=None, resources=(claim.resource,), embedded_elsewhere=True,
         )  # fmt: skip
         client = api.client
-        transfers = Transfers(client.endpoint.ca_bundle, proxied=client.proxied)
+        transfers = Transfers(
+            client.endpoint.ca_bundle, proxied=client.proxied, retry_policy=client.retry_policy
+        )
         stored = RemoteArtifacts(client, await stack.enter_async_context(transfers))
         sources, _ = make_sources(context, job or stored)
         if job is not None:

@@ -46,6 +46,7 @@ _OTHER_VARIABLES: Final = frozenset(
         "LAUNCH_API_KEY",
         "LAUNCH_PROJECT",
         "LAUNCH_DEBUG",
+        "LAUNCH_RETRY_FOR",
         "LAUNCH_ITEM_ID",
         "LAUNCH_ATTEMPT",
         "LAUNCH_EPOCH",

@@ -291,6 +291,10 @@ class AgentDaemon:
             for name in ("claims", "adoption", "backend health", "pruning"):
                 await cancel_task(tasks[name])
             await self._shut_down(parts, reason)
+            if self._shutdown.reason is not ShutdownReason.SUPERSEDED:
+                # First, so that none of its heartbeats arrives after the last one.
+                await cancel_task(tasks["heartbeat"])
+                await _ends_within(_LAST_HEARTBEAT, parts.status.heartbeat.send("KILLED"))
             if reason in {ShutdownReason.WAIT, ShutdownReason.DETACH}:
                 await self._in_thread((self._config.state_dir / _SHUT_DOWN).touch)
             return _EXIT_CODES[self._shutdown.reason or reason]
@@ -355,8 +359,6 @@ class AgentDaemon:
             await _ends_within(_DETACH, attempts.all_ended())
         else:
             await self._wait_for_jobs(attempts)
-        if self._shutdown.reason is not ShutdownReason.SUPERSEDED:
-            await _ends_within(_LAST_HEARTBEAT, parts.status.heartbeat.send("KILLED"))
 
     async def _wait_for_jobs(self, attempts: Attempts) -> None:
         """Wait until the jobs have ended; a forced shutdown stops them."""

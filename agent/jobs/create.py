@@ -58,7 +58,9 @@ async def open_job_store(
             cache = config.state_dir / "cache" / "git"
             return Repositories(config.sources.git, cache, environment, threads)
 
-        async with Transfers(client.endpoint.ca_bundle, proxied=client.proxied) as transfers:
+        async with Transfers(
+            client.endpoint.ca_bundle, proxied=client.proxied, retry_policy=client.retry_policy
+        ) as transfers:
             yield JobStore(client, transfers, repositories)
 
 

@@ -8,7 +8,6 @@ because the key would be sent along.
 import asyncio
 import base64
 import json
-import random
 import re
 import ssl
 import time
@@ -19,21 +18,24 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 import aiohttp
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_before_delay
-from tenacity.wait import wait_random_exponential
 from yarl import URL
 
 from agent.model.errors import (
+    AlreadyExistsError,
     AuthenticationError,
     ConfigError,
+    ConflictError,
     LaunchError,
+    NotFoundError,
     PermissionDeniedError,
     ServerError,
     UnreachableError,
 )
+from agent.remote.retry_policy import DEFAULT_POLICY, RetryPolicy
 from agent.remote.retry_rules import (
     STATUS_RULES,
     RequestFailedError,
+    Retry,
     error_in,
     error_of_code,
     error_of_status,
@@ -48,9 +50,12 @@ LEASES: Final = "LAUNCH_LEASES"
 DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
-_SPREAD: Final = 0.5
 _MAX_RETRY_AFTER_SECONDS: Final = 60.0
 #: A NUL in JSON text, and not a backslash that is followed by `u0000`.
+_NOT_REPEATED: Final = (
+    "The server may have executed it: look whether it did before you run it again."
+)
+_REPEATED: Final = "An earlier try, whose answer was lost, may have done it."
 _NUL: Final = re.compile(r"(?<!\\)(?P<before>(?:\\\\)*)\\u0000")
 
 
@@ -65,23 +70,14 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How failed calls are repeated; seconds."""
-
-    #: Stop retrying after this many seconds, whatever the call's deadline.
-    total: float = 3.0
-    first_wait: float = 0.1
-    longest_wait: float = 5.0
-    connect: float = 5.0
-
-
-@dataclass(frozen=True, slots=True)
 class Response:
     """A whole HTTP response."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    #: An earlier try may have been executed: its answer was lost.
+    after_lost_answer: bool = False
 
     def json(self) -> Any:
         """The body as JSON.
@@ -108,13 +104,13 @@ class ControlPlaneClient:
         endpoint: Endpoint,
         *,
         user_agent: str = "launch-agent",
-        retry_policy: RetryPolicy = RetryPolicy(),
+        retry_policy: RetryPolicy = DEFAULT_POLICY,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.endpoint = endpoint
         self._base = _base_url(endpoint.url)
         self._user_agent = user_agent
-        self._retry_policy = retry_policy
+        self.retry_policy = retry_policy
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
         #: See `has_leases`; `None`: not asked yet.
@@ -130,7 +126,7 @@ class ControlPlaneClient:
             connector=aiohttp.TCPConnector(ssl=self._tls(), limit=0, keepalive_timeout=60),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=self._headers(),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._retry_policy.connect),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.retry_policy.connect),
             trust_env=self.proxied,
         )
         return self
@@ -164,15 +160,24 @@ class ControlPlaneClient:
         if idempotent is None:
             idempotent = not document.lstrip().startswith("mutation")
         payload = _encoded({"query": document, "variables": dict(variables or {})})
-        answer = await self.send(
-            "POST",
-            "/graphql",
-            body=payload,
-            headers={"Content-Type": "application/json"},
-            deadline=deadline,
-            idempotent=idempotent,
-        )
-        return _data(answer)
+        try:
+            answer = await self.send(
+                "POST",
+                "/graphql",
+                body=payload,
+                headers={"Content-Type": "application/json"},
+                deadline=deadline,
+                idempotent=idempotent,
+            )
+            return _data(answer)
+        except RequestFailedError as error:
+            if not idempotent and error.rule.retry is Retry.IF_IDEMPOTENT:
+                error.hint = _NOT_REPEATED
+            raise
+        except (AlreadyExistsError, ConflictError, NotFoundError) as error:
+            if answer.after_lost_answer:
+                error.hint = f"{error.hint} {_REPEATED}" if error.hint else _REPEATED
+            raise
 
     async def has_leases(self) -> bool:
         """Whether this is a server of ours: it announces the feature `LAUNCH_LEASES`.
@@ -210,11 +215,18 @@ class ControlPlaneClient:
             UnreachableError: no response before the deadline.
             LaunchError: what the status, or the code in the body, stands for.
         """
+        lost = False
 
         async def once() -> Response:
+            nonlocal lost
             content = body() if callable(body) else body
-            async with self._open(method, path, params, content, headers) as response:
-                return Response(response.status, response.headers, await response.read())
+            try:
+                async with self._open(method, path, params, content, headers) as response:
+                    whole = await response.read()
+                    return Response(response.status, response.headers, whole, lost)
+            except RequestFailedError as error:
+                lost = lost or error.rule.retry is Retry.IF_IDEMPOTENT
+                raise
 
         return await self._repeat(once, deadline, idempotent=idempotent)
 
@@ -254,7 +266,7 @@ class ControlPlaneClient:
             message = "ControlPlaneClient is used outside its `async with`."
             raise RuntimeError(message)
         timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=self._retry_policy.connect, sock_read=read_timeout
+            total=None, sock_connect=self.retry_policy.connect, sock_read=read_timeout
         )
         url = URL(f"{self._base}{path}", encoded=True)
         try:
@@ -270,18 +282,7 @@ class ControlPlaneClient:
     async def _repeat(
         self, once: Callable[[], Awaitable[Response]], deadline: float, *, idempotent: bool
     ) -> Response:
-        def again(error: BaseException) -> bool:
-            return isinstance(error, RequestFailedError) and error.rule.allows(
-                idempotent=idempotent
-            )
-
-        tries = AsyncRetrying(
-            retry=retry_if_exception(again),
-            stop=stop_before_delay(min(deadline, self._retry_policy.total)),
-            wait=_Wait(self._retry_policy),
-            sleep=self._sleep,
-            reraise=True,
-        )
+        tries = self.retry_policy.retrying(self._sleep, idempotent=idempotent, deadline=deadline)
         began = time.monotonic()
         try:
             async with asyncio.timeout(deadline):
@@ -328,22 +329,6 @@ class ControlPlaneClient:
         except (OSError, ssl.SSLError) as error:
             message = f"`ca_bundle`: {bundle} cannot be read as PEM certificates ({error})."
             raise ConfigError(message) from error
-
-
-class _Wait:
-    """Retry-After plus a random exponential backoff."""
-
-    def __init__(self, retry_policy: RetryPolicy) -> None:
-        self._backoff = wait_random_exponential(
-            multiplier=retry_policy.first_wait, max=retry_policy.longest_wait
-        )
-
-    def __call__(self, state: RetryCallState) -> float:
-        error = state.outcome.exception() if state.outcome else None
-        asked = error.retry_after if isinstance(error, RequestFailedError) else None
-        # Up to half as long again: those who were refused together do not come back together.
-        spread = (asked or 0.0) * (1 + _SPREAD * random.random())  # noqa: S311 -- no secret
-        return float(self._backoff(state)) + spread
 
 
 def _base_url(text: str) -> URL:

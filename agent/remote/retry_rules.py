@@ -1,6 +1,6 @@
 """Which failed requests may be sent again, and why.
 
-How often and how long: `client.RetryPolicy`.
+How often and how long: `retry_policy`.
 """
 
 import asyncio

@@ -127,7 +127,8 @@ class UserOperations:
             + "} }"
         )
         given = {"entityName": self.entity, "mode": mode, **fields}
-        data = await self._client.execute(document, {"input": given}, idempotent=mode != "CREATE")
+        # A second CREATE makes nothing: it is told that there is one.
+        data = await self._client.execute(document, {"input": given}, idempotent=True)
         queue: Json = data["saveLaunchQueue"]
         return queue
 
@@ -142,6 +143,7 @@ class UserOperations:
             "mutation DeleteQueue($entity: String, $name: String!, $force: Boolean) {"
             " deleteLaunchQueue(entityName: $entity, name: $name, force: $force) }",
             {"entity": self.entity, "name": name, "force": force},
+            idempotent=True,
         )
 
     async def pause_queue(self, name: str, *, paused: bool) -> Json:
@@ -282,12 +284,15 @@ class UserOperations:
         return await self._item_mutation("stopLaunchItem", item_id)
 
     async def retry_item(self, item_id: str) -> Json:
-        """Open a new attempt.
+        """Open a new attempt after the one that the item has now.
 
         Raises:
             NotFoundError, ConflictError: no such item, or it has not ended.
         """
-        return await self._item_mutation("retryLaunchItem", item_id)
+        ended = (await self._item(item_id, "attempt"))["attempt"]
+        return await self._item_mutation(
+            "retryLaunchItem", item_id, ", $attempt: Int", attempt=ended
+        )
 
     async def move_item(self, item_id: str, queue: str) -> Json:
         """Move a queued item to another queue.
@@ -377,7 +382,7 @@ class UserOperations:
 
     async def sign_in_link(self) -> str:
         """A link that signs a browser in, once."""
-        answer = await self._client.send("POST", "/launch/sign-in-links", idempotent=False)
+        answer = await self._client.send("POST", "/launch/sign-in-links")
         return str(answer.json()["url"])
 
     # ------------------------------------------------------------------ helpers
@@ -402,7 +407,8 @@ class UserOperations:
         document = (
             f"mutation Change($id: ID!{declared}) {{ {name}(id: $id{passed}) {{" + _ITEM + "} }"
         )
-        data = await self._client.execute(document, {"id": item_id, **arguments})
+        given = {"id": item_id, **arguments}
+        data = await self._client.execute(document, given, idempotent=True)
         item: Json = data[name]
         return item
 

@@ -33,9 +33,9 @@ async def submitted(home: Home, job: Path, *command: str) -> dict[str, Any]:
     """Submit and wait; give the item as the command line shows it."""
     flags = ("--uri", str(job), "--entry-point", " ".join(command), "--queue", "default")
     done = await home.launch("submit", *flags, "--follow")
-    listed = (await home.launch("item", "list", "--json")).json()
+    listed = await home.items()
     assert listed, done.out + done.err
-    shown: dict[str, Any] = (await home.launch("item", "show", listed[0]["id"], "--json")).json()
+    shown = await home.item(listed[0]["id"])
     shown["output"] = done.out + done.err
     return shown
 

@@ -74,7 +74,7 @@ async def ended(client: Client, count: int) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     async def over() -> bool:
-        found[:] = await client.user.json("item list -n 500")
+        found[:] = await client.user.home.items(500)
         return sum(each["finishedAt"] is not None for each in found) >= count
 
     await until(over, f"{count} ended items", 300, pause=0.5)

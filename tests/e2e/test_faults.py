@@ -13,7 +13,7 @@ from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import Backend, Processes, submit, until
 from tests.e2e.harness.proxy import Proxy
-from tests.e2e.test_kills import assert_ended_well, pair, phase, show
+from tests.e2e.test_kills import assert_ended_well, pair, phase
 from tests.infrastructure import mounts
 from tests.infrastructure.engine import Engine
 from tests.infrastructure.state import DockerFacts
@@ -54,7 +54,7 @@ async def test_below_the_floor_of_free_disk_nothing_is_claimed_and_the_agent_say
         return "disk" in daemon.output()
 
     await until(said, "the agent to speak of its disk")
-    assert (await show(home, item))["phase"] == "QUEUED"
+    assert (await home.item(item))["phase"] == "QUEUED"
     assert "min_free_disk" in daemon.output()
 
 

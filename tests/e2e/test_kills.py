@@ -16,19 +16,13 @@ REPEAT = pytest.mark.parametrize(
 )
 
 
-async def show(home: Home, item: str) -> dict[str, Any]:
-    shown = await home.launch("item", "show", item, "--json")
-    assert shown.code == 0, shown.err
-    return dict(shown.json())
-
-
 async def phase(home: Home, item: str, *wanted: str) -> dict[str, Any]:
     """Wait until the item is in one of these phases."""
     found: dict[str, Any] = {}
 
     async def there() -> bool:
         nonlocal found
-        found = await show(home, item)
+        found = await home.item(item)
         return found["phase"] in wanted
 
     await until(there, f"item {item} in {wanted}; last seen {found}")
@@ -122,7 +116,7 @@ async def test_an_agent_that_slept_past_its_lease_harms_nothing(
     try:
 
         async def lost() -> bool:
-            return bool((await show(home, item))["lostContact"])
+            return bool((await home.item(item))["lostContact"])
 
         await until(lost, "the item to be shown as out of contact")
     finally:
@@ -150,6 +144,6 @@ async def test_the_first_sigterm_waits_for_the_job_and_the_second_stops_it(
     await daemon.notify.until("STOPPING=1")
     assert await backend.running(item)
     queued = await backend.submit(home)
-    assert (await show(home, queued))["phase"] == "QUEUED"
+    assert (await home.item(queued))["phase"] == "QUEUED"
     assert await asyncio.wait_for(daemon.terminate(), 30) == 0
     assert not await backend.running(item)

@@ -12,7 +12,7 @@ from tests.e2e.harness.cluster import Pods, way_to_cluster
 from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import until
 from tests.e2e.harness.proxy import Proxy
-from tests.e2e.test_kills import REPEAT, assert_ended_well, pair, phase, show
+from tests.e2e.test_kills import REPEAT, assert_ended_well, pair, phase
 from tests.e2e.test_kubernetes_jobs import Tenant, tenant
 from tests.e2e.test_tour import ok
 from tests.infrastructure.state import KubernetesFacts
@@ -127,7 +127,7 @@ async def test_an_agent_killed_before_the_outcome_is_reported(
             env["LAUNCH_STATE_DIR"] = str(home.root / "replica")
 
             async def silent() -> bool:
-                return bool((await show(home, item))["lostContact"])
+                return bool((await home.item(item))["lostContact"])
 
             await until(silent, "the first one to be known as silent")
         await home.start(*AGENT, **env)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,13 +33,11 @@ async def explained(
     home: Home, item: str, wanted: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
     """What `launch explain` says once it is what is wanted, or at the end of all patience."""
-    found: dict[str, Any] = {}
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(PATIENCE):
-            while not wanted(found := json.loads(await ok(home, "explain", item, "--json"))):
+            while not wanted(await home.item(item)):
                 await asyncio.sleep(0.2)
-    except TimeoutError:
-        pass
+    found: dict[str, Any] = json.loads(await ok(home, "explain", item, "--json"))
     return found
 
 
@@ -79,7 +78,7 @@ async def test_states_of_a_cluster_are_explained(
     shown: dict[str, Any] = {}
     async with asyncio.timeout(PATIENCE):
         while shown.get("attempt") != 2 or shown["phase"] != "STARTED":
-            shown = json.loads(await ok(home, "item", "show", taken, "--json"))
+            shown = await home.item(taken)
     assert [each["cause"] for each in shown["attempts"]] == ["PREEMPTED", None]
     for item in (waits, taken):
         await ok(home, "item", "stop", item)

@@ -15,7 +15,7 @@ from tests.e2e.conftest import quick
 from tests.e2e.harness.home import Daemon, Home
 from tests.e2e.harness.jobs import Backend, submit, until
 from tests.e2e.test_faults import load_image
-from tests.e2e.test_kills import pair, phase, show
+from tests.e2e.test_kills import pair, phase
 from tests.infrastructure.engine import Engine
 from tests.infrastructure.state import DockerFacts
 
@@ -73,7 +73,7 @@ async def test_an_order_to_leave_does_not_wait_for_the_heartbeat(
     # The plane is in the agent's process: what became of the item is asked of the next one.
     assert await home_of_agent.process.wait() == 0
     await _agent_without_heartbeat(home, backend)
-    assert (await show(home, item))["phase"] == end
+    assert (await home.item(item))["phase"] == end
 
 
 async def _explained(home: Home, item: str, cause: str) -> str:
@@ -140,7 +140,7 @@ async def test_processes_are_run_while_the_engine_of_containers_is_silent(
         code = ("--uri", str(home.root / "code"), "-E", "sh job.sh")
         taken = await home.launch("submit", "--queue", "processes", "--json", *code)
         await phase(home, taken.json()["id"], "SUCCEEDED")
-        assert (await show(home, waiting))["phase"] == "QUEUED"
+        assert (await home.item(waiting))["phase"] == "QUEUED"
         engine.start()
         await phase(home, waiting, "SUCCEEDED")
     finally:

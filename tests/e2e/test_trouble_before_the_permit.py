@@ -6,7 +6,6 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,16 +15,10 @@ from tests.e2e.harness.home import Home
 from tests.e2e.harness.jobs import Processes, submit, until
 from tests.e2e.harness.proxy import Proxy
 from tests.e2e.test_faults import load_image
-from tests.e2e.test_kills import pair, phase, show
+from tests.e2e.test_kills import pair, phase
 from tests.infrastructure.engine import Engine
 from tests.infrastructure.process import free_port
 from tests.infrastructure.state import DockerFacts
-
-
-async def items(home: Home) -> list[dict[str, Any]]:
-    listed = await home.launch("item", "list", "--json")
-    assert listed.code == 0, listed.err
-    return list(listed.json())
 
 
 @pytest.mark.docker
@@ -51,7 +44,7 @@ async def test_jobs_submitted_to_an_idle_agent_outlive_the_death_of_its_engine(
             return "engine unreachable" in (await home.launch("agent", "list")).out
 
         await until(noticed, "the agent to say that its engine is unreachable")
-        seen = {one["id"]: one["phase"] for one in await items(home)}
+        seen = {one["id"]: one["phase"] for one in await home.items()}
         assert not {seen[item] for item in submitted} & {"ERRORED", "LOST", "FAILED"}
         said = (await home.launch("explain", submitted[0])).out
         assert "It is back on its queue: The container engine at" in said
@@ -69,7 +62,7 @@ async def far_away(home: Home, proxy: Proxy, agent_says: str) -> None:
     log = home.root / "daemon-1.log"
 
     async def said() -> bool:
-        over = (await items(home))[0]["phase"] in {"ERRORED", "SUCCEEDED"}
+        over = (await home.items())[0]["phase"] in {"ERRORED", "SUCCEEDED"}
         return over or agent_says in log.read_text()
 
     await until(said, f"the agent to say '{agent_says}'")
@@ -192,7 +185,7 @@ async def test_an_item_under_which_three_agents_died_is_quarantined(home: Home) 
                 reached.get_nowait()
         neighbour = await submit(home, "--uri", "good", "-E", "python main.py")
         agent = await home.start("launch-agent", "--queue", "default", **env)
-        shown = await show(home, poison)
+        shown = await home.item(poison)
         assert (shown["phase"], shown["cause"]) == ("ERRORED", "QUARANTINED"), json.dumps(shown)
         assert "before you retry it" in (await home.launch("explain", poison)).out
         await phase(home, neighbour, "SUCCEEDED")
@@ -217,7 +210,7 @@ async def test_graceful_restarts_quarantine_nothing(home: Home) -> None:
             assert await agent.terminate() == 0
             while not reached.empty():
                 reached.get_nowait()
-            assert (await show(home, slow))["phase"] == "QUEUED"
+            assert (await home.item(slow))["phase"] == "QUEUED"
         for _ in range(3):
             agent = await home.start("launch-agent", "--queue", "default", **env)
             await asyncio.wait_for(reached.get(), 60)
@@ -229,7 +222,7 @@ async def test_graceful_restarts_quarantine_nothing(home: Home) -> None:
             server = await home.start("launch", "server")
         agent = await home.start("launch-agent", "--queue", "default", **env)
         await asyncio.wait_for(reached.get(), 60)
-        assert (await show(home, slow))["phase"] == "PREPARING"
+        assert (await home.item(slow))["phase"] == "PREPARING"
         assert await agent.terminate() == 0
-        assert (await show(home, slow))["phase"] == "QUEUED"
+        assert (await home.item(slow))["phase"] == "QUEUED"
         assert "were lost while they prepared" not in (await home.launch("explain", slow)).out

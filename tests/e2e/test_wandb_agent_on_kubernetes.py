@@ -108,7 +108,7 @@ async def launched(user: User, tenant: Tenant, image: str, queue: str) -> Seen:
     submitted = await user.home.launch("submit", "-q", queue, *words)
     assert submitted.code == 0, submitted.err
     item = submitted.json()["id"]
-    while not (run := (await user.json(f"item show {item}"))["runName"]):
+    while not (run := (await user.home.item(item))["runName"]):
         await asyncio.sleep(0.2)
     kube = partial(kubectl, tenant.cluster, "-n", tenant.namespace)
     find = ("get", "job", "-l", f"wandb.ai/run-id={run}", "-o", "json")

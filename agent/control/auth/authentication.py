@@ -32,27 +32,37 @@ class Authenticator(Service):
 
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
-        self._cache: dict[bytes, tuple[float, Principal]] = {}
+        self._cache: dict[tuple[bytes, str], tuple[float, Principal]] = {}
+        #: API keys that are none, until then: a flood of one costs no look-ups.
+        self._refused: dict[bytes, float] = {}
 
-    async def authenticate(self, key: str) -> Principal:
-        """The principal of a user's key, an agent's key or a run token.
+    async def authenticate(self, key: str, address: str = "") -> Principal:
+        """The principal of a user's key, an agent's key or a run token, sent from `address`.
 
         Raises:
             AuthenticationError: unknown, revoked, or a token whose attempt is over.
         """
         hashed = hash_key(key)
         if key.startswith(run_tokens.PREFIX):
-            return await self._cached(hashed, lambda: self._by_token(key))
-        return await self._cached(hashed, lambda: self._by_hash(hashed))
+            return await self._cached((hashed, address), lambda: self._by_token(key))
+        if monotonic() < self._refused.get(hashed, 0.0):
+            raise _unknown_key()
+        try:
+            return await self._cached((hashed, address), lambda: self._by_hash(hashed))
+        except AuthenticationError:
+            if len(self._refused) >= _CACHE_SIZE:
+                self._refused.clear()
+            self._refused[hashed] = monotonic() + _CACHE_SECONDS
+            raise
 
-    async def resume(self, token: str) -> Principal:
+    async def resume(self, token: str, address: str = "") -> Principal:
         """The user of a session cookie.
 
         Raises:
             AuthenticationError: unknown, over, or its key is no longer valid.
         """
         hashed = hash_key(token)
-        return await self._cached(_SESSION + hashed, lambda: self._by_session(hashed))
+        return await self._cached((_SESSION + hashed, address), lambda: self._by_session(hashed))
 
     @write
     def create_link(self, tx: Tx, principal: Principal) -> str:
@@ -80,9 +90,8 @@ class Authenticator(Service):
 
     async def sign_out(self, token: str, principal: Principal | None = None) -> None:
         """End a session for good: here at once, within a second in other replicas."""
-        hashed = hash_key(token)
-        await self._end_session(principal, hashed)
-        self._cache.pop(_SESSION + hashed, None)
+        await self._end_session(principal, hash_key(token))
+        self.clear_cache()
 
     @write
     def _end_session(self, tx: Tx, principal: Principal | None, hashed: bytes) -> None:
@@ -93,10 +102,11 @@ class Authenticator(Service):
     def clear_cache(self) -> None:
         """Look everything up again: a key or a role has changed."""
         self._cache.clear()
+        self._refused.clear()
 
     async def _cached(
         self,
-        cache_key: bytes,
+        cache_key: tuple[bytes, str],
         look_up: Callable[[], Coroutine[Any, Any, Principal | None]],
     ) -> Principal:
         now = monotonic()
@@ -106,10 +116,8 @@ class Authenticator(Service):
         found = await look_up()
         if found is None:
             self._cache.pop(cache_key, None)
-            raise AuthenticationError(
-                "The server does not know this key, or it was revoked.",
-                hint="Sign in again, or use a key that was made on this server.",
-            )
+            raise _unknown_key()
+        found = replace(found, address=cache_key[1])
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         self._cache[cache_key] = (now + _CACHE_SECONDS, found)
@@ -135,6 +143,13 @@ class Authenticator(Service):
             return None
         policy, grace = self._context.policy, self._context.config.token_grace
         return principals.by_attempt(tx, policy, token.attempt_id, token.epoch, grace)
+
+
+def _unknown_key() -> AuthenticationError:
+    return AuthenticationError(
+        "The server does not know this key, or it was revoked.",
+        hint="Sign in again, or use a key that was made on this server.",
+    )
 
 
 def _begin_session(tx: Tx, principal: Principal, by: str) -> str:

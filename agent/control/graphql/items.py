@@ -99,7 +99,7 @@ MUTATIONS: Final[RootResolvers] = {
     ),
     "stopLaunchItem": lambda context, args: context.plane.items.stop(context.principal, args["id"]),
     "retryLaunchItem": lambda context, args: context.plane.items.retry(
-        context.principal, args["id"]
+        context.principal, args["id"], args.get("attempt")
     ),
     "moveLaunchItem": lambda context, args: context.plane.items.move(
         context.principal, args["id"], args["queue_name"]

@@ -5,7 +5,6 @@ The app does not start with a route that is not in the table.
 
 import base64
 import hmac
-from dataclasses import replace
 from enum import StrEnum
 from typing import Final
 from urllib.parse import quote
@@ -118,12 +117,13 @@ async def authenticate(request: web.Request) -> None:
     header = request.headers.get("Authorization")
     if header is not None:
         request[BY_HEADER] = True
-        found = await request.app[PLANE].accounts.authenticate(_key_in(header))
+        key = _key_in(header)
+        found = await request.app[PLANE].accounts.authenticate(key, peer_address(request))
     elif cookie := request.cookies.get(request.app[COOKIE]):
-        found = await request.app[PLANE].accounts.resume(cookie)
+        found = await request.app[PLANE].accounts.resume(cookie, peer_address(request))
     else:
         return
-    request[PRINCIPAL] = replace(found, address=peer_address(request))
+    request[PRINCIPAL] = found
 
 
 def _may_scrape(request: web.Request) -> bool:

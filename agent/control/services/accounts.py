@@ -191,6 +191,7 @@ class Accounts(Authenticator):
         accounts.set_role(tx, name, str(principal.user_id), Role.ADMIN)
         return made
 
+    @_changes_access
     @audited("user.provision")
     def provision_user(
         self,

@@ -209,14 +209,18 @@ class Items(Service):
         return self._context.item(tx, principal, item_id)
 
     @write
-    def retry(self, tx: Tx, principal: Principal, item_id: str) -> ItemRecord:
-        """Open a new attempt.
+    def retry(
+        self, tx: Tx, principal: Principal, item_id: str, attempt: int | None = None
+    ) -> ItemRecord:
+        """Open a new attempt after `attempt`, or after the newest; a repeat opens no second one.
 
         Raises:
             ConflictError: not over yet, succeeded, or its queue is gone.
             PermissionDeniedError: the caller may not, or its author may not run it any more.
         """
         row = self._context.item_to_change(tx, principal, item_id)
+        if attempt is not None and attempt < row.attempt:
+            return self._context.item(tx, principal, item_id)
         phase = Phase(row.phase)
         if phase not in TERMINAL or phase is Phase.SUCCEEDED:
             over = phase is Phase.SUCCEEDED
@@ -239,7 +243,7 @@ class Items(Service):
         return self._context.item(tx, principal, item_id)
 
     async def move(self, principal: Principal, item_id: str, queue: str) -> ItemRecord:
-        """Put a queued item at the end of another queue of the same entity.
+        """Put a queued item at the end of another queue of the same entity. Idempotent.
 
         The template of the new queue is applied to what was submitted.
 
@@ -259,6 +263,8 @@ class Items(Service):
         row = self._context.item_to_change(tx, principal, item_id)
         _must_be_queued(row.id, Phase(row.phase), "moved")
         target = self._context.queue(tx, row.entity, queue)
+        if target.id == row.queue_id:
+            return self._context.item(tx, principal, item_id)
         changes = recompose(tx, row, target, passed)
         priority = check_priority(target, row.priority)
         text = f"moved from {row.queue} to {target.name}"
@@ -278,6 +284,8 @@ class Items(Service):
         row = self._context.item_to_change(tx, principal, item_id)
         _must_be_queued(row.id, Phase(row.phase), "given another priority")
         check_priority(self._context.queue(tx, row.entity, row.queue), priority)
+        if priority == row.priority:
+            return self._context.item(tx, principal, item_id)
         text = f"priority {row.priority} → {priority}"
         add_event(tx, row, text, actor=principal.name, priority=priority)
         return self._context.item(tx, principal, item_id)

@@ -162,6 +162,9 @@ class Leases(Service):
         agent = self._context.agent(tx, principal, heartbeat.agent_id, lock=True)
         current = agent.session == heartbeat.session
         statuses = self._extend(tx, agent, heartbeat.leases)
+        if current and agent.status == "KILLED":
+            # A session does not come back: this heartbeat was overtaken by the last one.
+            return HeartbeatReply(statuses, current, agent.stop)
         if current:
             reported = heartbeat.conditions if status != "KILLED" else ()
             conditions = agents.stored_conditions(reported)

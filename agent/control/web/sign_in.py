@@ -1,6 +1,5 @@
 """Sign-in of users: by API key on a page, or by a link that an agent or the CLI prints."""
 
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -47,16 +46,16 @@ async def sign_in(request: web.Request) -> web.Response:
     """`POST /login` with form fields `key` and `next`; redirects to the form on failure."""
     form = await read_form(request)
     key, target = form.get("key", "").strip(), form.get("next", "")
+    address = peer_address(request)
     try:
-        principal = await request.app[PLANE].accounts.authenticate(key)
+        principal = await request.app[PLANE].accounts.authenticate(key, address)
     except AuthenticationError:
-        wait = request.app[THROTTLE].failed(peer_address(request))
+        wait = request.app[THROTTLE].failed(address)
         if wait is None:
-            await request.app[PLANE].accounts.refused_sign_in(peer_address(request))
+            await request.app[PLANE].accounts.refused_sign_in(address)
         return _failed("throttled" if wait else "key")
     if principal.kind is not CredentialKind.USER:
         return _failed("kind")
-    principal = replace(principal, address=peer_address(request))
     session = await request.app[PLANE].accounts.sign_in(principal)
     return _signed_in(request, session, target)
 

@@ -25,8 +25,6 @@ from pathlib import Path
 from typing import Final, NoReturn, Self, TypeVar
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
-from tenacity.wait import wait_random_exponential
 from yarl import URL
 
 from agent.model.errors import InvalidInputError, ServerError
@@ -38,6 +36,7 @@ from agent.remote.artifacts.contents import (
     read_verified,
     read_whole,
 )
+from agent.remote.retry_policy import DEFAULT_POLICY, RetryPolicy
 from agent.remote.retry_rules import (
     STATUS_RULES,
     RequestFailedError,
@@ -52,7 +51,6 @@ Result = TypeVar("Result")
 
 #: Seconds without a byte moving, in either direction.
 _SILENCE: Final = 60.0
-_TRIES: Final = 5
 #: Bytes of a refusal that are read.
 _MAX_REFUSAL_BYTES: Final = 4096
 _GOOD: Final = range(200, 300)
@@ -162,10 +160,12 @@ class Transfers:
         ca_bundle: Path | None = None,
         *,
         proxied: bool = False,
+        retry_policy: RetryPolicy = DEFAULT_POLICY,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._ca_bundle = ca_bundle
         self._proxied = proxied
+        self._retry_policy = retry_policy
         self._sleep = sleep
         self._session: aiohttp.ClientSession | None = None
 
@@ -334,14 +334,8 @@ class Transfers:
             raise RequestFailedError(message, rule) from error
 
     async def _repeat(self, once: Callable[[], Awaitable[Result]], path: str) -> Result:
-        """Try up to five times. Safe, since each content has one URL and one digest."""
-        tries = AsyncRetrying(
-            retry=retry_if_exception(_is_retryable),
-            stop=stop_after_attempt(_TRIES),
-            wait=wait_random_exponential(multiplier=0.2, max=10.0),
-            sleep=self._sleep,
-            reraise=True,
-        )
+        """Repeat what failed. Safe, since each content has one URL and one digest."""
+        tries = self._retry_policy.retrying(self._sleep, idempotent=True)
         try:
             return await tries(once)
         except RequestFailedError as error:
@@ -385,10 +379,6 @@ def _target(url: str) -> URL:
         message = f"The server gave '{url[:80]}' as the URL of a file, which is not a URL."
         raise ServerError(message, hint="Its `external_url` may be set wrongly.")
     return parsed
-
-
-def _is_retryable(error: BaseException) -> bool:
-    return isinstance(error, RequestFailedError) and error.rule.allows(idempotent=True)
 
 
 def _header(text: str) -> tuple[str, str]:

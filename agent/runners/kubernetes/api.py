@@ -200,16 +200,13 @@ class ClusterApi:
         )
         settings.client_session_kwargs = {"connector": connector}
         use_small_buffers()
-        await self._close()
-        self._client, self._connector = opened, connector
+        # Before anything is awaited: a caller whose patience ends here would leave it open.
+        replaced, self._client = self._client, opened
+        old_connector, self._connector = self._connector, connector
+        await _close(replaced, old_connector)
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
-
-    async def _close(self) -> None:
-        if self._client is not None and self._connector is not None:
-            await self._client.close()  # type: ignore[no-untyped-call]
-            await self._connector.close()
+        await _close(self._client, self._connector)
 
     @property
     def namespace(self) -> str:
@@ -456,6 +453,15 @@ class ClusterApi:
                 self._lost(message)
             raise ClusterUnreachableError(self.server, message, _retry_after(response))
         raise ClusterRefusedError(response.status, str(_status(text).get("reason") or ""), message)
+
+
+async def _close(client: "ApiClient | None", connector: aiohttp.TCPConnector | None) -> None:
+    try:
+        if client is not None:
+            await client.close()  # type: ignore[no-untyped-call]
+    finally:
+        if connector is not None:
+            await connector.close()
 
 
 async def _sent(client: "ApiClient", request: _Request) -> aiohttp.ClientResponse:

@@ -219,7 +219,9 @@ class LeasingMachine(RuleBasedStateMachine):
         expected = {claim.lease.item_id: self.is_held(agent, claim) for claim in mine}
         newest = {claim.lease.item_id: claim for claim in mine}
         answer = self.run(agent.beat(*newest.values(), status=status))
-        self.silence[name] = None if status == "KILLED" else 0
+        # A session that has shut down does not come back.
+        if self.silence[name] is not None:
+            self.silence[name] = None if status == "KILLED" else 0
         for item_id, claim in newest.items():
             held = expected[item_id] if claim is mine[-1] else None
             status = answer.statuses[item_id]

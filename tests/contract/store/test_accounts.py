@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 from pydantic import SecretStr
+from sqlalchemy import Engine, event
 
 from agent.control.auth.policy import CredentialKind, Principal
 from agent.control.services.logs import LogKey
@@ -388,6 +389,28 @@ async def test_principals_are_cached_briefly(world: World, monkeypatch) -> None:
     assert await accounts.authenticate(made.secret) is await accounts.authenticate(made.secret)
     await accounts.authenticate(world.key)
     assert len(accounts._cache) == 1
+
+
+async def test_a_key_that_is_none_is_looked_up_once_a_second(world: World, monkeypatch) -> None:
+    """A flood with one costs the store nothing; it counts as soon as it is made here."""
+    monkeypatch.setattr("agent.control.auth.authentication._CACHE_SECONDS", 600.0)
+    accounts, key = world.plane.accounts, "chosen-" + "k" * 40
+    looked_up = []
+
+    def count(_connection, _cursor, statement, *_) -> None:
+        looked_up.extend(["keys"] * ("FROM api_keys" in statement))
+
+    event.listen(Engine, "before_cursor_execute", count)
+    try:
+        for _ in range(5):
+            with pytest.raises(AuthenticationError):
+                await accounts.authenticate(key)
+    finally:
+        event.remove(Engine, "before_cursor_execute", count)
+    assert len(looked_up) == 1
+    await accounts.provision_user(world.me, "carl", api_key=SecretStr(key))
+    assert (await accounts.authenticate(key, "192.0.2.1")).address == "192.0.2.1"
+    assert (await accounts.authenticate(key, "192.0.2.2")).address == "192.0.2.2"
 
 
 async def _forgotten(world: World) -> None:

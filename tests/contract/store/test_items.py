@@ -239,6 +239,31 @@ async def test_what_ended_badly_can_be_retried(world: World) -> None:
     await world.history(item)
 
 
+async def test_a_repeated_change_of_an_item_changes_nothing(world: World) -> None:
+    """A command repeats a call whose answer was lost."""
+    agent = await world.agent()
+    item = await world.submit()
+    for attempt in (1, 2):
+        claim = await agent.claim_one()
+        await agent.start(claim)
+        await agent.finish(claim, Phase.FAILED, Cause.RUN_EXIT_CODE, "exit code 2", 2)
+        # The second round: the attempt that was opened has ended when the repeat arrives.
+        again = await world.plane.items.retry(world.me, item.id, 1)
+        assert (again.phase, again.attempt) == (
+            (Phase.QUEUED, 2) if attempt == 1 else (Phase.FAILED, 2)
+        )
+    again = await world.plane.items.retry(world.me, item.id, 2)
+    assert (again.phase, again.attempt) == (Phase.QUEUED, 3)
+    await world.queue("other")
+    for _ in range(2):
+        await world.plane.items.set_priority(world.me, item.id, 1)
+        await world.plane.items.move(world.me, item.id, "other")
+    texts = [event.text for event in await world.plane.items.events(world.me, item.id)]
+    assert texts.count("moved from default to other") == 1
+    assert texts.count("priority 2 → 1") == 1
+    assert texts.count("retried") == 2
+
+
 async def test_a_person_retrying_renews_the_tries_that_policy_has(world: World) -> None:
     agent = await world.agent()
     item = await world.submit({"retries": 1})

@@ -274,6 +274,10 @@ async def test_a_goodbye_leaves_running_jobs_to_be_adopted(world: World) -> None
     claim = await agent.claim_one()
     await agent.start(claim)
     await agent.beat(claim, status="KILLED")
+    # One that was sent before, and arrives after it.
+    await agent.beat(claim, status="DRAINING")
+    (gone,) = await world.plane.agents.list(world.me)
+    assert gone.status == "KILLED"
     back = await world.agent(identity="i")
     assert [one.lease.item_id for one in back.welcome.held] == [item.id]
 

@@ -6,13 +6,19 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agent.config.choose_server import ServerFlags, choose_for_commands
+from agent.config.load import load
+from agent.remote.client import ControlPlaneClient, Endpoint
+from agent.remote.retry_policy import RetryPolicy
+from agent.remote.user_operations import UserOperations
 from tests.e2e.harness.notify import NotifySocket
 
 BIN = Path(sys.executable).parent
@@ -126,6 +132,26 @@ class Home:
             await process.wait()
             raise
         return Result(process.returncode or 0, out.decode(errors="replace"), err.decode())
+
+    async def item(self, item_id: str) -> dict[str, Any]:
+        """What `launch item show` prints, without a process: tests ask for it again and again."""
+        async with self._operations() as api:
+            return await api.item(item_id)
+
+    async def items(self, limit: int = 50) -> list[dict[str, Any]]:
+        """What `launch item list` prints."""
+        async with self._operations() as api:
+            return await api.items(limit=limit)
+
+    @asynccontextmanager
+    async def _operations(self) -> AsyncIterator[UserOperations]:
+        """Of the server that commands of this home use."""
+        flags = ServerFlags(None, None)
+        remote = choose_for_commands(self.env, load(self.env), flags)
+        endpoint = Endpoint(remote.url, remote.api_key.get_secret_value(), remote.ca_bundle)
+        policy = RetryPolicy(total=30.0)
+        async with ControlPlaneClient(endpoint, retry_policy=policy) as client:
+            yield UserOperations(client, self.env.get("LAUNCH_ENTITY"))
 
     async def start(self, *argv: str, ready: bool = True, **env: str) -> Daemon:
         """Start a daemon of ours with this home's configuration, if there is one."""

@@ -56,14 +56,13 @@ class User:
         done = await self.fails(f"{line} --wait --json")
         assert done.out, f"launch {line}\n{done.err}"
         item = done.json()
-        shown = await self.json(f"item show {item['id']}")
+        shown = await self.home.item(item["id"])
         log = (await self.launch(f"item logs {item['id']}")).out
         assert shown["phase"] == "SUCCEEDED", f"{shown['message']}\n{log}"
         return shown, log
 
     async def items(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = await self.json("item list")
-        return found
+        return await self.home.items()
 
     def write(self, files: dict[str, str], folder: str = "code") -> Path:
         """Files below a folder of the home."""

@@ -152,7 +152,7 @@ class SharedMachine:
 
     async def item(self, item: str) -> dict[str, Any]:
         """An item of mallory's, with both of its logs."""
-        shown: dict[str, Any] = (await self.mallory.launch("item", "show", item, "--json")).json()
+        shown = await self.mallory.home.item(item)
         shown["log"] = (await self.mallory.launch("item", "logs", item)).out
         setup = await self.mallory.launch("item", "logs", item, "--channel", "setup")
         shown["setup"] = setup.out
@@ -272,8 +272,10 @@ async def shared_machine(settings: dict[str, Any], image: str) -> AsyncIterator[
         url = json.loads((admin.root / "state" / "embedded.json").read_text())["url"]
         # Each job as a process gets a user id of its own; no other test uses these.
         first = 1_000_000 + os.getpid() % 4096 * 128
-        alice = await _entity(root, admin, url, "alice", f"{first}-{first + 63}")
-        mallory = await _entity(root, admin, url, "mallory", f"{first + 64}-{first + 127}")
+        alice, mallory = await asyncio.gather(
+            _entity(root, admin, url, "alice", f"{first}-{first + 63}"),
+            _entity(root, admin, url, "mallory", f"{first + 64}-{first + 127}"),
+        )
         for entity in (alice, mallory):
             stack.push_async_callback(entity.agent_home.close)
         starts = (entity.agent_home.start("launch-agent") for entity in (alice, mallory))
@@ -298,13 +300,13 @@ async def shared_machine(settings: dict[str, Any], image: str) -> AsyncIterator[
             yield machine
         finally:
             for entity in (alice, mallory):
-                for item in (await entity.launch("item", "list", "--json")).json():
-                    await entity.home.launch("item", "stop", item["id"])
+                ids = [item["id"] for item in await entity.home.items()]
+                await entity.home.launch("item", "stop", *ids)
             for daemon in daemons:
                 await daemon.terminate()
 
 
 async def _started(entity: Entity, item: str) -> None:
     async with asyncio.timeout(120):
-        while (await entity.launch("item", "show", item, "--json")).json()["phase"] != "STARTED":
+        while (await entity.home.item(item))["phase"] != "STARTED":
             await asyncio.sleep(0.1)

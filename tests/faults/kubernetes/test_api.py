@@ -184,6 +184,10 @@ async def test_credentials_that_are_not_accepted_are_no_jobs_fault(
     server: ScriptedApi, hasty: ClusterApi
 ) -> None:
     server.tokens = {"another"}
+    # Not repeated: known before the other call's patience begins, however slow the machine is.
+    with pytest.raises(ClusterCredentialsError):
+        async with hasty.stream(PODS.path(NAMESPACE, "pod", "log"), {}, None):
+            pass
     with pytest.raises(ClusterUnreachableError) as raised:
         await hasty.create(PATH, {})
     assert raised.value.cause is Cause.LOST_ENGINE

@@ -96,6 +96,10 @@ class FarEnd:
             "launchItem": lambda asked: item(asked["id"]),
         }
         self.asked: list[tuple[str, Json]] = []
+        #: Fields and methods whose next call is carried out and not answered.
+        self.unanswered: set[str] = set()
+        #: So many requests are refused with 503, as by a server that begins to run.
+        self.unready = 0
         self.rest: list[tuple[str, str, bytes]] = []
         self.logs: dict[str, bytes] = {"setup": b"setup\n", "job": b"job\n"}
         schema = (files("agent.control.graphql") / "schema.graphql").read_text()
@@ -153,7 +157,8 @@ class FarEnd:
                 if not self._allowed():
                     return
                 if self.path == "/graphql":
-                    self._answer(200, json.dumps(far_end.graphql(json.loads(body))).encode())
+                    answer = json.dumps(far_end.graphql(json.loads(body))).encode()
+                    self._answer(200, answer, far_end.asked[-1][0])
                     return
                 far_end.rest.append(("POST", self.path, body))
                 self._answer(200, json.dumps({"url": f"{far_end.url}/login/link?token=t"}).encode())
@@ -176,16 +181,24 @@ class FarEnd:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 far_end.rest.append(("PUT", self.path, body))
                 kept = far_end.jobs.keep(self.path.split("/")[2], body)
-                self._answer(200 if kept else 422, b"")
+                self._answer(200 if kept else 422, b"", "PUT")
 
             def _allowed(self) -> bool:
+                if far_end.unready:
+                    far_end.unready -= 1
+                    self._answer(503, b'{"errors": [{"message": "The server is starting."}]}')
+                    return False
                 given = self.headers.get("Authorization", "").removeprefix("Basic ")
                 if base64.b64decode(given) == f"api:{KEY}".encode():
                     return True
                 self._answer(401, b'{"errors": [{"message": "This API key is not known."}]}')
                 return False
 
-            def _answer(self, status: int, body: bytes) -> None:
+            def _answer(self, status: int, body: bytes, call: str = "POST") -> None:
+                if call in far_end.unanswered:
+                    far_end.unanswered.remove(call)
+                    self.close_connection = True
+                    return
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

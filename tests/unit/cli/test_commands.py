@@ -324,7 +324,7 @@ def test_logs_pass_byte_for_byte(run: Run, far_end: FarEnd) -> None:
     ("args", "field", "asked"),
     [
         (("stop", "i"), "stopLaunchItem", {"id": "i"}),
-        (("retry", "i"), "retryLaunchItem", {"id": "i"}),
+        (("retry", "i"), "retryLaunchItem", {"id": "i", "attempt": 1}),
         (("move", "i", "--to", "training"), "moveLaunchItem", {"id": "i", "queueName": "training"}),
         (("priority", "i", "high"), "setLaunchItemPriority", {"id": "i", "priority": 1}),
         (("priority", "i", "0"), "setLaunchItemPriority", {"id": "i", "priority": 0}),
@@ -561,7 +561,7 @@ def test_an_unreachable_server_is_named_and_ends_with_3(
     url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("LAUNCH_SERVER", url)
     monkeypatch.setenv("LAUNCH_API_KEY", KEY)
-    told = bare("queue", "list")
+    told = bare("queue", "list", "--retry-for", "0")
     assert (told.code, "Traceback" in told.err) == (3, False)
     assert f"{url} cannot be reached: no connection was made (Connection refused)." in told.err
 

@@ -33,6 +33,22 @@ async def test_the_first_signal_detaches_and_the_next_process_adopts(harness: Ha
     assert harness.engine.starts(harness.name(item)) == 1
 
 
+async def test_no_heartbeat_is_under_way_beside_the_last_one(harness: Harness) -> None:
+    """It could arrive after the last one, and the agent would seem to live."""
+    item = harness.plane.submit(IMAGE_JOB)
+    harness.engine.default = Scenario(waits=True)
+    async with harness.running() as process:
+        await harness.until_running(item)
+        with harness.plane.hold("renew") as gate:
+            await gate.reached.wait()
+            before = len(harness.plane.statuses)
+            renewals = harness.plane.calls.count(("renew", ""))
+            os.kill(os.getpid(), signal.SIGTERM)
+            await harness.plane_until(lambda: harness.plane.calls.count(("renew", "")) > renewals)
+        assert await process == 0
+    assert harness.plane.statuses[before:] == ["KILLED"]
+
+
 async def test_the_first_signal_returns_what_is_not_started(harness: Harness) -> None:
     harness.images.hold = asyncio.Event()
     item = harness.plane.submit(IMAGE_JOB)
