@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from agent.builders.image.references import (
@@ -25,6 +26,7 @@ from agent.model.job.image_reference import ImageReference
 from agent.model.redact import Redactor
 from agent.model.units import format_size
 from agent.model.work import Image
+from agent.ports.builder import ImagePort
 from agent.ports.log import LogSink, write_line
 from agent.ports.registry import RegistryPort
 from agent.ports.url import UrlPort
@@ -173,6 +175,19 @@ class RegistryImages:
         image = Image(f"{parsed.repository}@{digest}", "digest", reused=True, name=name)
         await write_line(log, f"image {name} is {image.reference} ({image.pinned_by})")
         return image
+
+
+def only_signed(images: ImagePort, registry: RegistryPort, keys: Sequence[Path]) -> ImagePort:
+    """With files of keys: only those of the images that one of these keys has signed. Blocks.
+
+    Raises:
+        ConfigError: a key cannot be read.
+    """
+    if not keys:
+        return images
+    from agent.builders.signatures import SignedImages, read_keys
+
+    return SignedImages(images, registry, read_keys(keys))
 
 
 def _runs_on(local: LocalImage, engine: Platform) -> bool:

@@ -230,7 +230,7 @@ async def _open_backend(
 async def _container_backend(
     stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
 ) -> tuple[Backend, tuple[Pruner, ...]]:
-    from agent.builders.prebuilt import PrebuiltImages
+    from agent.builders.prebuilt import PrebuiltImages, only_signed
     from agent.docker.client import Engine
     from agent.runners.docker.runner import DockerRunner
 
@@ -255,10 +255,11 @@ async def _container_backend(
     images = PrebuiltImages(
         engine, pull=_pull(context), registry=registry, urls=_url_access(context)
     )
+    signed = only_signed(images, registry, context.config.sources.image_keys)
     settings = builder_config(context.config, destination)
     builder = image_builder(context, engine, settings, registry)
     rules = context.config.prune
-    return Backend(runner, builder, images, url), (
+    return Backend(runner, builder, signed, url), (
         Pruner("images", rules.images, builder.prune),
         Pruner("build cache", rules.build_cache, builder.prune_cache),
     )
@@ -289,7 +290,7 @@ async def _url_for_containers(context: BackendContext, gateway: str) -> str:
 async def _cluster_backend(
     stack: AsyncExitStack, context: BackendContext, control_plane_id: str | None
 ) -> tuple[Backend, tuple[Pruner, ...]]:
-    from agent.builders.prebuilt import RegistryImages
+    from agent.builders.prebuilt import RegistryImages, only_signed
     from agent.docker.client import Engine
     from agent.runners.kubernetes.namespaces import NamespacesRunner
     from agent.runners.kubernetes.runner import KubernetesRunner
@@ -305,7 +306,8 @@ async def _cluster_backend(
         url = _url_for_pods(context)
         _warn_of_deprecated_settings(context.config, destination)
         await stack.enter_async_context(runner)
-    images = RegistryImages(registry, _url_access(context))
+    keys = context.config.sources.image_keys
+    images = only_signed(RegistryImages(registry, _url_access(context)), registry, keys)
     settings = builder_config(context.config, destination)
     if control_plane_id is None:
         engine = Engine(context.config.runners.local_container.host, context.environment)

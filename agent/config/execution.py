@@ -58,6 +58,9 @@ class SourcesConfig(Model):
     #: remotes, packages, registries; `["*"]` allows all. `None`: all with an embedded control
     #: plane, none otherwise.
     private_hosts: tuple[str, ...] | None = None
+    #: Public keys (PEM): ready images must be signed by one of them. None: signatures are not
+    #: asked for.
+    image_keys: tuple[UserPath, ...] = ()
     git: GitConfig = GitConfig()
     code: CodeConfig = CodeConfig()
 

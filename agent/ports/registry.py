@@ -34,6 +34,15 @@ class RegistryImage:
     user: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class ImageSignature:
+    """A signature that was stored beside an image; nobody has verified it."""
+
+    #: The document that was signed.
+    payload: bytes
+    signature: bytes
+
+
 class RegistryPort(Protocol):
     """The registries that an agent uses."""
 
@@ -57,4 +66,11 @@ class RegistryPort(Protocol):
         Raises:
             JobError: `IMAGE_AUTH`: the registry wants another login; `IMAGE_UNAVAILABLE`: it
                 does not answer, or not as a registry does.
+        """
+
+    async def signatures(self, repository: str, digest: str) -> tuple[ImageSignature, ...]:
+        """What `cosign` stored beside an image of this digest; at most ten.
+
+        Raises:
+            JobError: as `exists`.
         """

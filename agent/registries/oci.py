@@ -5,6 +5,8 @@ names a server that gives a short-lived token for them. Nothing is sent before i
 Which image is asked for: `builders/image/repository.py`.
 """
 
+import base64
+import binascii
 import hashlib
 import json
 import re
@@ -20,7 +22,7 @@ from multidict import CIMultiDictProxy
 from agent.model.cause import Cause
 from agent.model.errors import JobError
 from agent.model.job.image_reference import ImageReference, parse_image
-from agent.ports.registry import Credentials, RegistryImage
+from agent.ports.registry import Credentials, ImageSignature, RegistryImage
 from agent.registries.authorization import (
     Challenge,
     base_url,
@@ -37,6 +39,9 @@ _TYPES: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json"
 )
+#: The key of an annotation under which cosign stores a signature, and how many are read.
+_SIGNATURE: Final = "dev.cosignproject.cosign/signature"
+_MAX_SIGNATURES: Final = 10
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_RESPONSE_BYTES: Final = 4 * 1024**2
 _TIMEOUT: Final = 30.0
@@ -110,6 +115,26 @@ class OciRegistry:
             config = str((manifest.get("config") or {}).get("digest"))
             _, _, body = await self._call("GET", image, f"blobs/{config}")
             return _registry_image(digest, _json_object(image, body))
+
+    async def signatures(self, repository: str, digest: str) -> tuple[ImageSignature, ...]:
+        """See `RegistryPort`."""
+        image = parse_image(f"{repository}:{digest.replace(':', '-')}.sig")
+        found: list[ImageSignature] = []
+        with _unavailable(image):
+            status, _, body = await self._call("GET", image, f"manifests/{image.pulled_as}")
+            layers = [] if status == _NOT_FOUND else _json_object(image, body).get("layers") or []
+            for layer in layers[:_MAX_SIGNATURES]:
+                try:
+                    text = layer["annotations"][_SIGNATURE]
+                    signature = base64.b64decode(text, validate=True)
+                    blob = layer["digest"]
+                except (KeyError, TypeError, binascii.Error):
+                    continue
+                if not isinstance(blob, str) or not _DIGEST.fullmatch(blob):
+                    continue
+                _, _, payload = await self._call("GET", image, f"blobs/{blob}")
+                found.append(ImageSignature(payload, signature))
+        return tuple(found)
 
     async def _call(
         self, method: str, image: ImageReference, path: str
