@@ -46,8 +46,8 @@ from agent.system.network import is_loopback
 
 #: The feature by which our servers are distinguished from W&B's: leases, and every other extension.
 LEASES: Final = "LAUNCH_LEASES"
-#: Seconds for a call that is not a long poll.
-DEADLINE: Final = 30.0
+#: Seconds for a call that is not a long poll, besides the time that it is repeated for.
+_DEADLINE: Final = 30.0
 _FEATURES: Final = "query ServerFeatures { serverInfo { features { name isEnabled } } }"
 _FIRST_ERROR: Final = 400
 _MAX_RETRY_AFTER_SECONDS: Final = 60.0
@@ -145,7 +145,7 @@ class ControlPlaneClient:
         document: str,
         variables: Mapping[str, Any] | None = None,
         *,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
         idempotent: bool | None = None,
     ) -> dict[str, Any]:
         """Run one operation and return its `data`.
@@ -206,7 +206,7 @@ class ControlPlaneClient:
         params: Mapping[str, str | int] | None = None,
         body: bytes | Callable[[], Any] | None = None,
         headers: Mapping[str, str] | None = None,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
         idempotent: bool = True,
     ) -> Response:
         """One REST call with repeats; a callable `body` is called for every try.
@@ -228,7 +228,8 @@ class ControlPlaneClient:
                 lost = lost or error.rule.retry is Retry.IF_IDEMPOTENT
                 raise
 
-        return await self._repeat(once, deadline, idempotent=idempotent)
+        limit = _DEADLINE + self.retry_policy.total if deadline is None else deadline
+        return await self._repeat(once, limit, idempotent=idempotent)
 
     @asynccontextmanager
     async def stream(

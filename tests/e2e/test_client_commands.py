@@ -19,7 +19,6 @@ from tests.infrastructure.process import free_port
 from tests.infrastructure.state import DockerFacts, GitFacts
 
 pytestmark = pytest.mark.git_servers
-ITEMS = 200
 HELLO = """
 import wandb
 with wandb.init() as run:
@@ -187,29 +186,30 @@ async def test_launch_without_a_queue_runs_an_image_here(
     assert "docker run" in done.out + done.err
 
 
-async def test_both_agents_drain_one_queue(patient: Client) -> None:
-    """200 items: none is lost, none starts twice, and each agent has had some."""
+@pytest.mark.parametrize("count", [60, pytest.param(200, marks=pytest.mark.long)])
+async def test_both_agents_drain_one_queue(patient: Client, count: int) -> None:
+    """None of the items is lost, none starts twice, and each agent has had some."""
     client = patient
     user, root = client.user, client.user.home.root
     starts = root / "starts"
     user.write({"main.py": BRIEF.replace("STARTS", str(starts))})
     await user.launch('job create -p P -e {E} -n N code code -E "python3 main.py"')
-    await push(client, ITEMS)
+    await push(client, count)
     stock = await stock_agent(client)
     try:
 
         async def all_started() -> bool:
-            return starts.exists() and len(starts.read_text().splitlines()) >= ITEMS
+            return starts.exists() and len(starts.read_text().splitlines()) >= count
 
-        await until(all_started, "200 starts", 600, pause=0.5)
-        items = await ended(client, ITEMS)
+        await until(all_started, f"{count} starts", 600, pause=0.5)
+        items = await ended(client, count)
     finally:
         stock.terminate()
         await stock.wait()
     lines = [line.split() for line in starts.read_text().splitlines()]
-    assert sorted(int(number) for _, number in lines) == list(range(ITEMS))
+    assert sorted(int(number) for _, number in lines) == list(range(count))
     assert {who for who, _ in lines} == {"ours", "stock"}
-    assert [each["phase"] for each in items] == ["SUCCEEDED"] * ITEMS
+    assert [each["phase"] for each in items] == ["SUCCEEDED"] * count
 
 
 async def push(client: Client, count: int) -> None:

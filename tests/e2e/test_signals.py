@@ -77,16 +77,13 @@ async def test_an_order_to_leave_does_not_wait_for_the_heartbeat(
 
 
 async def _explained(home: Home, item: str, cause: str) -> str:
-    """Wait until `launch explain` gives that cause; all of what it says."""
-    said = ""
+    """Wait until an item has that cause; all that `launch explain` says about it."""
 
     async def told() -> bool:
-        nonlocal said
-        said = (await home.launch("explain", item)).out
-        return cause in said
+        return bool((await home.item(item))["explanation"]["cause"] == cause)
 
     await until(told, f"item {item} to be explained by {cause}")
-    return said
+    return (await home.launch("explain", item)).out
 
 
 async def test_a_disk_below_the_floor_is_explained_and_shown(home: Home) -> None:
@@ -128,9 +125,10 @@ async def test_processes_are_run_while_the_engine_of_containers_is_silent(
         engine.stop()
 
         async def noticed() -> bool:
-            return "engine unreachable" in (await home.launch("agent", "list")).out
+            return any(one["conditions"] for one in await home.agents())
 
         await until(noticed, "the agent to say that its engine is unreachable")
+        assert "engine unreachable" in (await home.launch("agent", "list")).out
         image = ("-d", docker_engine.shell_image, "-E", "true")
         waiting = await submit(home, *image)
         said = await _explained(home, waiting, "SCHEDULE_ENGINE")

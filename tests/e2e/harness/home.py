@@ -138,6 +138,11 @@ class Home:
         async with self._operations() as api:
             return await api.item(item_id)
 
+    async def agents(self) -> list[dict[str, Any]]:
+        """What `launch agent list` prints."""
+        async with self._operations() as api:
+            return await api.agents()
+
     async def items(self, limit: int = 50) -> list[dict[str, Any]]:
         """What `launch item list` prints."""
         async with self._operations() as api:
