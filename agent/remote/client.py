@@ -169,11 +169,12 @@ class ControlPlaneClient:
                 deadline=deadline,
                 idempotent=idempotent,
             )
-            return _data(answer)
         except RequestFailedError as error:
             if not idempotent and error.rule.retry is Retry.IF_IDEMPOTENT:
                 error.hint = _NOT_REPEATED
             raise
+        try:
+            return _data(answer)
         except (AlreadyExistsError, ConflictError, NotFoundError) as error:
             if answer.after_lost_answer:
                 error.hint = f"{error.hint} {_REPEATED}" if error.hint else _REPEATED
