@@ -120,7 +120,7 @@ async def test_connections_that_renewed_credentials_have_closed_are_lost_connect
     api: ClusterApi,
 ) -> None:
     """Also for the question whether the server is back."""
-    await api._opened.close()
+    await api.__aexit__()
     assert not await api._answers()
 
 
