@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 
 _JOBS = 3
 _MOST = 6
-#: The watches of all jobs, which the server ends from time to time.
-_SHARED = re.compile(r"watch=1|/version")
+#: The watches of all jobs, which the server ends from time to time; and whether it answers, which
+#: is asked while nothing else is.
+_SHARED = re.compile(r"watch=1|/version|launch-probe")
 
 
 async def test_a_job_costs_six_requests_from_its_secret_to_its_removal(

@@ -97,7 +97,7 @@ Login = Callable[[str], Awaitable[Credentials | None]]
 _IN_FOREGROUND: Final = {"propagationPolicy": "Foreground"}
 _NOWHERE: Final = Path()
 #: Seconds by which the watch of pods may be later than that of Jobs, before pods are asked for.
-_PODS_FOLLOW: Final = 1.0
+_PODS_FOLLOW: Final = 3.0
 #: Seconds without a change, after which what pods say is told.
 _CALM: Final = 1.0
 #: Seconds before a name is tried again whose object is being removed.
