@@ -228,6 +228,8 @@ async def demo(folder: Path, *, keep: bool) -> int:
             print(f"Commands: export LAUNCH_STATE_DIR={folder / 'state'}; launch item list")
             print("Ctrl-C stops it.", flush=True)
             await process.wait()
+        else:
+            print("\nIts control plane and its page stop now; `make demo KEEP=1` keeps them open.")
     return 0 if all(row[4] == "succeeded" for row in rows) else 1
 
 

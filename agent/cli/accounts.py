@@ -11,6 +11,7 @@ import click
 from agent.cli.options import (
     Json,
     Target,
+    example,
     json_option,
     on_server,
     policy_of_commands,
@@ -46,7 +47,7 @@ _USER: Final = "{ id name email admin entity createdAt disabledAt }"
 _AUDIT: Final = "{ seq at actor keyId action entity details address result }"
 
 
-@click.command("login")
+@click.command("login", epilog=example("launch login https://launch.example < key.txt"))
 @click.argument("url")
 @retry_option
 def login(url: str, retry_for: float) -> None:
@@ -65,7 +66,7 @@ def login(url: str, retry_for: float) -> None:
     print(f"Commands use it when this server is named: export LAUNCH_SERVER={url}")
 
 
-@click.command("open")
+@click.command("open", epilog=example("launch open"))
 @on_server
 @json_option
 def open_page(target: Target, *, as_json: bool) -> None:
@@ -112,7 +113,12 @@ def key() -> None:
     """Create, list and revoke API keys."""
 
 
-@key.command("create")
+@key.command(
+    "create",
+    epilog=example(
+        "launch key create laptop --expires 90d", "launch key create --for-agent -e team -q gpu"
+    ),
+)
 @click.argument("name", default="cli")
 @click.option("--for-agent", is_flag=True, help="A key that can only run agents.")
 @click.option(
@@ -171,7 +177,7 @@ def create_key(
     )
 
 
-@key.command("list")
+@key.command("list", epilog=example("launch key list"))
 @click.option("--agents", is_flag=True, help="The entity's agent keys instead of yours.")
 @click.option("--user", "of_user", help="Another user's keys; server administrators only.")
 @click.option("--all", "all_keys", is_flag=True, help="All keys; server administrators only.")
@@ -194,7 +200,7 @@ def list_keys(
     print_list(found, {**_KEY_COLUMNS, **owner}, "No keys.", as_json=as_json)
 
 
-@key.command("revoke")
+@key.command("revoke", epilog=example("launch key revoke k3v9xw2m7qpa"))
 @click.argument("key_id", metavar="ID")
 @on_server
 def revoke_key(target: Target, key_id: str) -> None:
@@ -209,9 +215,9 @@ def user() -> None:
     """Create, list, disable and enable users (server administrators only)."""
 
 
-@user.command("create")
+@user.command("create", epilog=example("launch user create ann"))
 @click.argument("name")
-@click.option("--email")
+@click.option("--email", help="Shown to W&B's clients.")
 @click.option("--admin", is_flag=True, help="Make the user a server administrator.")
 @on_server
 @json_option
@@ -233,7 +239,7 @@ def create_user(
     print(f"Created the user `{made['name']}`; `launch key create --for-user {name}` makes a key.")
 
 
-@user.command("list")
+@user.command("list", epilog=example("launch user list"))
 @on_server
 @json_option
 def list_users(target: Target, *, as_json: bool) -> None:
@@ -249,7 +255,7 @@ def list_users(target: Target, *, as_json: bool) -> None:
     print_list(found, columns, "No users.", as_json=as_json)
 
 
-@user.command("disable")
+@user.command("disable", epilog=example("launch user disable ann"))
 @click.argument("name")
 @on_server
 def disable_user(target: Target, name: str) -> None:
@@ -258,7 +264,7 @@ def disable_user(target: Target, name: str) -> None:
     print(f"Disabled the user `{name}`; `launch user enable {name}` undoes it.")
 
 
-@user.command("enable")
+@user.command("enable", epilog=example("launch user enable ann"))
 @click.argument("name")
 @on_server
 def enable_user(target: Target, name: str) -> None:
@@ -275,8 +281,15 @@ def _set_disabled(target: Target, name: str, *, disabled: bool) -> None:
     _run(target, document, {"name": name, "disabled": disabled}, idempotent=True)
 
 
-@click.command("audit")
-@click.option("-n", "--number", type=click.IntRange(1, 5000), default=50, show_default=True)
+@click.command("audit", epilog=example("launch audit -n 20"))
+@click.option(
+    "-n",
+    "--number",
+    type=click.IntRange(1, 5000),
+    default=50,
+    show_default=True,
+    help="Entries, the newest.",
+)
 @click.option("--verify", is_flag=True, help="Check instead that no entry was changed or removed.")
 @on_server
 @json_option
@@ -321,7 +334,7 @@ def entity() -> None:
     """List entities, create teams, set members, accept invitations."""
 
 
-@entity.command("list")
+@entity.command("list", epilog=example("launch entity list"))
 @on_server
 @json_option
 def list_entities(target: Target, *, as_json: bool) -> None:
@@ -334,7 +347,7 @@ def list_entities(target: Target, *, as_json: bool) -> None:
     print_list(found, columns, "No entities.", as_json=as_json)
 
 
-@entity.command("create")
+@entity.command("create", epilog=example("launch entity create team"))
 @click.argument("name")
 @on_server
 def create_team(target: Target, name: str) -> None:
@@ -344,7 +357,7 @@ def create_team(target: Target, name: str) -> None:
     print(f"Created the team `{name}`.")
 
 
-@entity.command("members")
+@entity.command("members", epilog=example("launch entity members team"))
 @click.argument("name")
 @on_server
 @json_option
@@ -364,7 +377,7 @@ def members(target: Target, name: str, *, as_json: bool) -> None:
     print_list(found, columns, "No members.", as_json=as_json)
 
 
-@entity.command("invitations")
+@entity.command("invitations", epilog=example("launch entity invitations"))
 @on_server
 @json_option
 def invitations(target: Target, *, as_json: bool) -> None:
@@ -377,7 +390,7 @@ def invitations(target: Target, *, as_json: bool) -> None:
     print_list(found, columns, "No invitations.", as_json=as_json)
 
 
-@entity.command("join")
+@entity.command("join", epilog=example("launch entity join team"))
 @click.argument("name")
 @on_server
 def join(target: Target, name: str) -> None:
@@ -386,7 +399,7 @@ def join(target: Target, name: str) -> None:
     print(f"You are a member of `{name}`.")
 
 
-@entity.command("leave")
+@entity.command("leave", epilog=example("launch entity leave team"))
 @click.argument("name")
 @on_server
 def leave(target: Target, name: str) -> None:
@@ -403,7 +416,7 @@ def _answer(target: Target, name: str, *, accept: bool) -> None:
     _run(target, document, {"entity": name, "accept": accept}, idempotent=True)
 
 
-@entity.command("member")
+@entity.command("member", epilog=example("launch entity member team ann member"))
 @click.argument("name")
 @click.argument("user_name", metavar="USER")
 @click.argument("role", type=click.Choice(["viewer", "member", "admin", "none"]))

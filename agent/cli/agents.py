@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from agent.cli.options import Json, Target, json_option, on_server
+from agent.cli.options import Json, Target, example, json_option, on_server
 from agent.cli.output import (
     Columns,
     format_age,
@@ -29,7 +29,7 @@ def agent() -> None:
     """List, show, drain and stop agents."""
 
 
-@agent.command("list")
+@agent.command("list", epilog=example("launch agent list"))
 @on_server
 @json_option
 def list_agents(target: Target, *, as_json: bool) -> None:
@@ -39,7 +39,7 @@ def list_agents(target: Target, *, as_json: bool) -> None:
     print_list(found, _COLUMNS, empty, as_json=as_json)
 
 
-@agent.command("show")
+@agent.command("show", epilog=example("launch agent show desk"))
 @click.argument("name", metavar="NAME|ID")
 @on_server
 @json_option
@@ -52,7 +52,7 @@ def show(target: Target, name: str, *, as_json: bool) -> None:
     print_pairs(_details(found))
 
 
-@agent.command("drain")
+@agent.command("drain", epilog=example("launch agent drain desk"))
 @click.argument("name", metavar="NAME|ID")
 @on_server
 @json_option
@@ -61,7 +61,7 @@ def drain(target: Target, name: str, *, as_json: bool) -> None:
     _shut_down(target, name, "DRAIN", as_json=as_json)
 
 
-@agent.command("stop")
+@agent.command("stop", epilog=example("launch agent stop desk"))
 @click.argument("name", metavar="NAME|ID")
 @on_server
 @json_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from agent.cli.options import json_option
+from agent.cli.options import example, json_option
 from agent.cli.output import print_json
 from agent.cli.terminal import escape_control_characters
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.compose.doctor import Finding
 
 
-@click.command("doctor")
+@click.command("doctor", epilog=example("launch doctor --json"))
 @click.option(
     "-c", "--config", "config_file", type=click.Path(path_type=Path),
     help="Configuration file of the agent or the server; as for `launch-agent`.",

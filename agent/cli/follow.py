@@ -148,7 +148,8 @@ class Screen:
     """Writes the job's log to standard output, the setup log and messages to standard error."""
 
     def __init__(self) -> None:
-        self._outputs = {"job": LogOutput(sys.stdout), "setup": LogOutput(sys.stderr)}
+        setup = LogOutput(sys.stderr, progress=False)
+        self._outputs = {"job": LogOutput(sys.stdout), "setup": setup}
         self._at_line_start = True
         self._last = ""
 
@@ -156,6 +157,10 @@ class Screen:
         """Write a piece of a log."""
         self._outputs[channel].write(piece)
         self._at_line_start = piece.endswith((b"\n", b"\r"))
+
+    def end(self) -> None:
+        """The logs have ended."""
+        self._outputs["setup"].end()
 
     def print_phase(self, item: Json) -> None:
         """Print a line about an item's phase, if that line is new."""

@@ -10,7 +10,7 @@ import click
 
 from agent.cli.errors import show_error
 from agent.cli.follow import copy_log
-from agent.cli.options import Json, Target, json_option, on_server, priority_from
+from agent.cli.options import Json, Target, example, json_option, on_server, priority_from
 from agent.cli.output import (
     Columns,
     format_age,
@@ -21,7 +21,7 @@ from agent.cli.output import (
     print_pairs,
     print_stderr,
 )
-from agent.cli.terminal import LogOutput, escape_control_characters
+from agent.cli.terminal import LogOutput, escape_control_characters, plain_lines
 from agent.model.cause import Cause
 from agent.model.errors import (
     ConflictError,
@@ -37,12 +37,22 @@ if TYPE_CHECKING:
     from agent.remote.user_operations import UserOperations
 
 
+#: The end of a log that `explain` reads, in bytes, and what it shows of that, in lines.
+_TAIL_BYTES: Final = 8192
+_TAIL_LINES: Final = 10
+
+
 @click.group()
 def item() -> None:
     """List, show, stop, retry and move queue items."""
 
 
-@item.command("list")
+@item.command(
+    "list",
+    epilog=example(
+        "launch item list -q default --active", "launch item list --phase failed --search resnet"
+    ),
+)
 @click.option("-q", "--queue", help="Only of this queue.")
 @click.option(
     "--phase",
@@ -50,8 +60,14 @@ def item() -> None:
     multiple=True,
     help="Only in this phase, as shown or by its name in JSON; may be repeated.",
 )
+@click.option("-j", "--job", help="Only of this job: NAME, or ENTITY/PROJECT/NAME.")
+@click.option("--author", help="Only of this user.")
+@click.option("-s", "--search", help="Only with this text in the name, or of this id.")
 @click.option("--active", is_flag=True, help="Only items that have not ended.")
-@click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True)
+@click.option(
+    "-n", "--limit", type=click.IntRange(1), default=50, show_default=True, help="At most so many."
+)
+@click.option("--ids", "only_ids", is_flag=True, help="Print nothing but ids.")
 @on_server
 @json_option
 def list_items(
@@ -61,7 +77,9 @@ def list_items(
     limit: int,
     *,
     active: bool,
+    only_ids: bool,
     as_json: bool,
+    **narrow: str | None,
 ) -> None:
     """List items, newest first."""
     chosen = tuple(phase for text in phases for phase in _phases(text))
@@ -71,14 +89,18 @@ def list_items(
     async def work(api: "UserOperations") -> list[Json]:
         if queue is not None:
             await api.queue(queue)
-        return await api.items(queue=queue, phases=chosen, limit=limit)
+        return await api.items(queue=queue, phases=chosen, limit=limit, **narrow)
 
     found = target.call(work)
-    empty = "No items; `launch submit` puts one on a queue."
+    if only_ids:
+        for each in found:
+            print(each["id"])
+        return
+    empty = f"No items; `launch submit -q default{target.entity_flag} …` puts one on a queue."
     print_list(found, _COLUMNS, empty, as_json=as_json)
 
 
-@item.command("show")
+@item.command("show", epilog=example("launch item show k3v9xw2m7qpa"))
 @click.argument("item_id", metavar="ID")
 @on_server
 @json_option
@@ -91,7 +113,7 @@ def show(target: Target, item_id: str, *, as_json: bool) -> None:
     print_pairs(_details(found))
 
 
-@item.command("logs")
+@item.command("logs", epilog=example("launch item logs k3v9xw2m7qpa --follow"))
 @click.argument("item_id", metavar="ID")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the attempt has ended.")
 @click.option("--attempt", type=click.IntRange(1), help="The last one by default.")
@@ -128,7 +150,7 @@ def logs(
     target.call(work)
 
 
-@item.command("stop")
+@item.command("stop", epilog=example("launch item stop k3v9xw2m7qpa"))
 @click.argument("item_ids", metavar="ID...", nargs=-1, required=True)
 @on_server
 @json_option
@@ -137,7 +159,7 @@ def stop(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     _change_each(target, item_ids, lambda api, one: api.stop_item(one), as_json=as_json)
 
 
-@item.command("retry")
+@item.command("retry", epilog=example("launch item retry k3v9xw2m7qpa"))
 @click.argument("item_ids", metavar="ID...", nargs=-1, required=True)
 @on_server
 @json_option
@@ -146,7 +168,7 @@ def retry(target: Target, item_ids: tuple[str, ...], *, as_json: bool) -> None:
     _change_each(target, item_ids, lambda api, one: api.retry_item(one), as_json=as_json)
 
 
-@item.command("move")
+@item.command("move", epilog=example("launch item move k3v9xw2m7qpa --to gpu"))
 @click.argument("item_id", metavar="ID")
 @click.option("--to", "queue", required=True, help="The queue to move it to.")
 @on_server
@@ -161,7 +183,7 @@ def move(target: Target, item_id: str, queue: str, *, as_json: bool) -> None:
     _change_each(target, (item_id,), change, as_json=as_json)
 
 
-@item.command("priority")
+@item.command("priority", epilog=example("launch item priority k3v9xw2m7qpa high"))
 @click.argument("item_id", metavar="ID")
 @click.argument("priority", metavar="critical|high|medium|low")
 @on_server
@@ -177,26 +199,55 @@ def set_priority(target: Target, item_id: str, priority: str, *, as_json: bool) 
     )
 
 
-@click.command("explain")
+@click.command("explain", epilog=example("launch explain k3v9xw2m7qpa"))
 @click.argument("item_id", metavar="ID")
 @on_server
 @json_option
 def explain(target: Target, item_id: str, *, as_json: bool) -> None:
-    """Why an item waits or why it failed, and what to do."""
-    found = target.call(lambda api: api.item(item_id))
+    """Why an item waits or why it failed, and what to do.
+
+    Of an item that ended badly, also the step at which it did, and the last lines of its log.
+    """
+
+    async def work(api: "UserOperations") -> tuple[Json, Json]:
+        found = await api.item(item_id)
+        return found, await _end_of(api, found)
+
+    found, end = target.call(work)
     if as_json:
         kept = ("id", "phase", "lostContact", "message", "exitCode", "explanation")
-        print_json({key: found[key] for key in kept})
+        print_json({key: found[key] for key in kept} | end)
         return
-    for line in explanation_lines(found):
+    for line in explanation_lines(found, end):
         print(escape_control_characters(line))
 
 
-def explanation_lines(found: Json) -> list[str]:
-    """State, cause, details, remedy; lines that repeat each other are left out."""
+async def _end_of(api: "UserOperations", found: Json) -> Json:
+    """`step`, and `log` with `channel` and `lines`, of an item that ended badly."""
+    if not _over(found) or found["phase"] == Phase.SUCCEEDED:
+        return {}
+    reached = [each for each in found["events"] if each["attempt"] == found["attempt"]]
+    held = [Phase(each["phase"]) for each in reached if Phase(each["phase"]) not in TERMINAL]
+    step = held[-1] if held else Phase.QUEUED
+    attempt = next((a for a in found["attempts"] if a["number"] == found["attempt"]), None)
+    sizes = {} if attempt is None else {
+        "job": int(attempt["jobLogBytes"]), "setup": int(attempt["setupLogBytes"]),
+    }  # fmt: skip
+    channel = next((name for name, size in sizes.items() if size), None)
+    if channel is None:
+        return {"step": step.word, "log": None}
+    offset = max(0, sizes[channel] - _TAIL_BYTES)
+    pieces = [piece async for piece in api.log(found["id"], found["attempt"], channel, offset)]
+    lines = plain_lines(b"".join(pieces))
+    whole = lines if offset == 0 else lines[1:]
+    shown = [line for line in whole if line][-_TAIL_LINES:]
+    return {"step": step.word, "log": {"channel": channel, "lines": shown}}
+
+
+def explanation_lines(found: Json, end: Json) -> list[str]:
+    """State, cause, details, end of the log, remedy; lines that repeat each other are left out."""
     explanation = found["explanation"]
-    title = f" ({found['name']})" if found["name"] else ""
-    state = f"{found['id']}{title}: {phase_word(found)}, {explanation['cause']}"
+    state = f"{found['id']} ({found['displayName']}): {phase_word(found)}, {explanation['cause']}"
     lines = [state, explanation["summary"]]
     over = Phase(found["phase"]) in TERMINAL
     message = str(found["message"] or "") if over else ""
@@ -205,6 +256,11 @@ def explanation_lines(found: Json) -> list[str]:
     known = {_plain(line) for line in message.splitlines()}
     details = [line for detail in explanation["details"] for line in detail.splitlines()]
     lines += [f"  {line}" for line in details if _plain(line) not in known]
+    if end:
+        lines.append(f"It ended while it was {end['step']}.")
+    if end.get("log"):
+        lines.append(f"The end of its {end['log']['channel']} log:")
+        lines += [f"  | {line}" for line in end["log"]["lines"]]
     return [*lines, f"What to do: {explanation['remedy']}"]
 
 
@@ -300,7 +356,8 @@ def result_of(found: Json) -> str:
 
 _COLUMNS: Final[Columns] = {
     "ID": lambda each: each["id"],
-    "NAME": lambda each: each["name"],
+    "NAME": lambda each: each["displayName"],
+    "JOB": lambda each: (each["job"] or "").rpartition("/")[2],
     "QUEUE": lambda each: each["queueName"],
     "PHASE": phase_word,
     "PRIORITY": lambda each: PRIORITIES[each["priority"]],
@@ -327,7 +384,8 @@ def _details(found: Json) -> list[tuple[str, object]]:
     pods = [_pod_line(pod) for pod in reported.get("pods") or () if isinstance(pod, dict)]
     return [
         ("id", found["id"]),
-        ("name", found["name"]),
+        ("name", found["displayName"]),
+        ("job", found["runSpec"].get("job")),
         ("queue", f"{found['entityName']}/{found['queueName']}"),
         ("project", found["projectName"]),
         ("phase", phase_word(found)),

@@ -13,6 +13,7 @@ from agent.cli.options import (
     Json,
     Result,
     Target,
+    example,
     json_option,
     mapping_from,
     on_server,
@@ -70,7 +71,14 @@ def job() -> None:
     """Create, list and describe jobs, which can be launched any number of times."""
 
 
-@job.command("create")
+@job.command(
+    "create",
+    epilog=example(
+        'launch job create -p demo -n hello code ./examples/hello -E "python main.py"',
+        'launch job create -p demo git https://host/org/repo.git -g v1.2 -E "python train.py"',
+        "launch job create -p demo image python:3.11-slim",
+    ),
+)
 @_project
 @click.option("-n", "--name", help="Name of the job; WANDB_JOB_NAME by default.")
 @with_options(_FIELDS)
@@ -134,7 +142,7 @@ def create(
     print(f"  Page: {target.remote().url}/{place}/jobs")
 
 
-@job.command("list")
+@job.command("list", epilog=example("launch job list -p demo"))
 @_project
 @on_server
 @json_option
@@ -155,7 +163,7 @@ def list_jobs(target: Target, project: str | None, *, as_json: bool) -> None:
     print_list(found, _JOB_COLUMNS, "No jobs found", as_json=as_json)
 
 
-@job.command("describe")
+@job.command("describe", epilog=example("launch job describe demo/hello:latest"))
 @_project
 @on_server
 @json_option
@@ -191,7 +199,7 @@ def describe(target: Target, reference: str, project: str | None, *, as_json: bo
     ])  # fmt: skip
 
 
-@job.command("versions")
+@job.command("versions", epilog=example("launch job versions demo/hello"))
 @_project
 @on_server
 @json_option
@@ -204,7 +212,7 @@ def versions(target: Target, reference: str, project: str | None, *, as_json: bo
     print_list(found, _VERSION_COLUMNS, "No versions", as_json=as_json)
 
 
-@job.command("alias")
+@job.command("alias", epilog=example("launch job alias demo/hello:v0 best"))
 @_project
 @click.option("--remove", is_flag=True, help="Remove the aliases instead.")
 @on_server
@@ -237,7 +245,7 @@ def alias(
     print(f"{changed} {done} {listed}")
 
 
-@job.command("delete")
+@job.command("delete", epilog=example("launch job delete demo/hello:v0"))
 @_project
 @click.option("--all-versions", is_flag=True, help="The whole job.")
 @on_server
@@ -265,7 +273,7 @@ def delete(target: Target, reference: str, project: str | None, *, all_versions:
         print(escape_control_characters(line))
 
 
-@job.command("automatic")
+@job.command("automatic", epilog=example("launch job automatic off -p demo"))
 @_project
 @on_server
 @click.argument("switch", metavar="on|off", type=click.Choice(["on", "off"]))
@@ -373,13 +381,20 @@ def print_progress(done: int, total: int) -> None:
         print_stderr(f"launch: {done} of {total} files are uploaded.")
 
 
-def print_version(version: "CreatedJob") -> None:
-    """Print what was made, in W&B's words, with the remarks about it."""
+def print_version(version: "CreatedJob", *, as_remark: bool = False) -> None:
+    """Print what was made, in W&B's words, with the remarks about it.
+
+    `as_remark`: standard output is for the job's own output.
+    """
     for remark in version.remarks:
         print_stderr(f"launch: {remark}")
     plural = "alias" if len(version.aliases) == 1 else "aliases"
     named = f", with {plural} {', '.join(version.aliases)}" if version.aliases else ""
-    print(escape_control_characters(f"{version.action} job: {version.reference}{named}"))
+    line = f"{version.action} job: {version.reference}{named}"
+    if as_remark:
+        print_stderr(f"launch: {line}")
+    else:
+        print(escape_control_characters(line))
     if version.sent_files:
         count = "1 file was" if version.sent_files == 1 else f"{version.sent_files} files were"
         print_stderr(f"launch: {count} uploaded, {format_size(version.sent_bytes)}.")

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from agent import __version__
 from agent.cli.errors import debug_option, run_command
 from agent.cli.import_cost import import_structlog_without_rich, reduce_garbage_collection
+from agent.cli.options import example
 from agent.cli.output import print_table
 from agent.config.agent import AgentConfig
 from agent.config.base import Model
@@ -43,6 +44,10 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
 
 @click.command(
     "launch-agent",
+    epilog=example(
+        "launch-agent --queue default",
+        "launch-agent --queue gpu --queue cpu -e team --server https://launch.example",
+    ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("-q", "--queue", "queues", multiple=True, help="Queue to serve; may be repeated.")
@@ -78,7 +83,11 @@ _FLAGS: Final[dict[str, tuple[str, KeyPath]]] = {
     type=click.Choice(["auto", "wait", "detach"]),
     help="Running jobs at the first SIGTERM: auto waits if embedded, else detaches.",
 )
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    help="Form of the log; auto: console on a terminal, else JSON.",
+)
 @click.option("--check-config", is_flag=True, help="Print the effective values and origins.")
 @click.option("-u", "--url", "wandb_url", hidden=True)
 @click.version_option(__version__, prog_name="launch-agent", message="%(prog)s %(version)s")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import update_wrapper
@@ -39,6 +40,21 @@ class Target:
     entity: str | None
     #: Seconds that each request is tried for.
     retry_for: float
+
+    @property
+    def flags(self) -> str:
+        """The flags of this command that another command for the same server needs."""
+        given = {
+            "--server": self.server,
+            "--api-key-file": None if self.api_key_file is None else str(self.api_key_file),
+        }
+        pairs = (f" {name} {shlex.quote(text)}" for name, text in given.items() if text)
+        return "".join(pairs)
+
+    @property
+    def entity_flag(self) -> str:
+        """The same with the entity, for commands that are about one."""
+        return self.flags + (f" -e {shlex.quote(self.entity)}" if self.entity else "")
 
     def call(self, work: Callable[["UserOperations"], Awaitable[Result]]) -> Result:
         """Run `work` with the user operations of the control plane.
@@ -137,6 +153,13 @@ def with_options(options: tuple[Callable[[Command], Command], ...]) -> Callable[
         return command
 
     return decorate
+
+
+def example(*lines: str) -> str:
+    """The end of a command's help."""
+    title = "Example:" if len(lines) == 1 else "Examples:"
+    # The marker keeps click from filling the lines.
+    return "\n".join(("\b", title, *(f"  {line}" for line in lines)))
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -7,7 +7,15 @@ from typing import Any, Final
 
 import click
 
-from agent.cli.options import Json, Target, json_option, mapping_from, on_server, with_options
+from agent.cli.options import (
+    Json,
+    Target,
+    example,
+    json_option,
+    mapping_from,
+    on_server,
+    with_options,
+)
 from agent.cli.output import Columns, format_age, print_json, print_list, print_pairs, print_stderr
 from agent.config.document import Document, read_document
 from agent.model.errors import InvalidInputError
@@ -44,7 +52,12 @@ _TEMPLATE_OPTIONS: Final = (
 )  # fmt: skip
 
 
-@queue.command("create")
+@queue.command(
+    "create",
+    epilog=example(
+        "launch queue create gpu --resource local-container", "launch queue create -f queue.yaml"
+    ),
+)
 @click.argument("name", required=False)
 @with_options(_TEMPLATE_OPTIONS)
 @on_server
@@ -75,7 +88,7 @@ def create(
     _report(made, "Created", as_json=as_json)
 
 
-@queue.command("update")
+@queue.command("update", epilog=example("launch queue update gpu -f queue.yaml"))
 @click.argument("name")
 @with_options(_TEMPLATE_OPTIONS)
 @on_server
@@ -108,17 +121,18 @@ def update(
     _report(changed, "Updated", as_json=as_json)
 
 
-@queue.command("list")
+@queue.command("list", epilog=example("launch queue list --json"))
 @on_server
 @json_option
 def list_queues(target: Target, *, as_json: bool) -> None:
     """List queues."""
     queues = target.call(lambda api: api.queues())
-    empty = "No queues yet; `launch queue create NAME --resource local-container` makes one."
+    command = f"launch queue create NAME --resource local-container{target.entity_flag}"
+    empty = f"No queues yet; `{command}` makes one."
     print_list(queues, _COLUMNS, empty, as_json=as_json)
 
 
-@queue.command("show")
+@queue.command("show", epilog=example("launch queue show gpu"))
 @click.argument("name")
 @on_server
 @json_option
@@ -131,7 +145,7 @@ def show(target: Target, name: str, *, as_json: bool) -> None:
     print_pairs(_details(found))
 
 
-@queue.command("delete")
+@queue.command("delete", epilog=example("launch queue delete gpu --force"))
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Stop its items first.")
 @on_server
@@ -146,7 +160,7 @@ def delete(target: Target, name: str, *, force: bool) -> None:
     print(f"Deleted the queue `{name}`.")
 
 
-@queue.command("pause")
+@queue.command("pause", epilog=example("launch queue pause gpu"))
 @click.argument("name")
 @on_server
 @json_option
@@ -155,7 +169,7 @@ def pause(target: Target, name: str, *, as_json: bool) -> None:
     _report(_pause(target, name, paused=True), "Paused", as_json=as_json)
 
 
-@queue.command("resume")
+@queue.command("resume", epilog=example("launch queue resume gpu"))
 @click.argument("name")
 @on_server
 @json_option

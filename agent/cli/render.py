@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agent.cli.options import Target, json_option, on_server, with_options
+from agent.cli.options import Target, example, json_option, on_server, with_options
 from agent.cli.output import (
     print_json,
     print_pairs,
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from agent.remote.user_operations import UserOperations
 
 
-@click.command("render")
+@click.command(
+    "render", epilog=example('launch render -q default --uri ./examples/hello -E "python main.py"')
+)
 @with_options(RUN_OPTIONS)
 @click.option(
     "-q", "--queue", is_flag=False, flag_value="default",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from agent.cli.import_cost import import_structlog_without_rich
+from agent.cli.options import example
 from agent.config.document import KeyPath
 from agent.config.load import flag_values, load
 from agent.model.names import CONTAINERS, KUBERNETES, PROCESSES
@@ -33,7 +34,9 @@ _RESOURCES: Final = {
 }
 
 
-@click.command("server")
+@click.command(
+    "server", epilog=example("LAUNCH_DATABASE_URL=postgresql://user@host/launch launch server")
+)
 @click.option(
     "-c",
     "--config",
@@ -56,7 +59,11 @@ _RESOURCES: Final = {
     help="The database was restored from a backup: pause all queues and fence all agents first.",
 )
 @click.option("-l", "--log-file", help="Destination of the log; `-` is standard error.")
-@click.option("--log-format", type=click.Choice(["auto", "console", "json"]))
+@click.option(
+    "--log-format",
+    type=click.Choice(["auto", "console", "json"]),
+    help="Form of the log; auto: console on a terminal, else JSON.",
+)
 def server(
     *, config_file: Path | None, rotate_signing_key: bool, after_restore: bool, **flags: Any
 ) -> int:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ from agent.cli.job import print_progress, print_version
 from agent.cli.options import (
     Json,
     Target,
+    example,
     json_option,
     on_server,
     policy_of_commands,
@@ -38,7 +40,24 @@ if TYPE_CHECKING:
 _PIPE_CLOSED: Final = 141
 
 
-@click.command("submit")
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """Where the command tells what it does."""
+
+    #: Nowhere: standard output has JSON.
+    quiet: bool
+    #: On standard error: standard output has the job's own output.
+    follows: bool
+
+
+@click.command(
+    "submit",
+    epilog=example(
+        'launch submit -q default --uri ./examples/hello -E "python main.py" --follow',
+        "launch submit -q default --job demo/train:latest -P high",
+        'launch submit -q default --docker-image python:3.11-slim -E "python -V" --wait',
+    ),
+)
 @with_options(RUN_OPTIONS)
 @with_options(QUEUE_OPTIONS)
 @on_server
@@ -76,15 +95,16 @@ def submit(
 
     async def work(api: "UserOperations") -> Json:
         key = idempotency_key or uuid.uuid4().hex
-        item = await _submit(api, queue, options, quiet=as_json, idempotencyKey=key)
+        remarks = Remarks(quiet=as_json, follows=wait or follow)
+        item = await _submit(api, queue, options, remarks, idempotencyKey=key)
         if not as_json:
-            _print_item(item, waits=wait or follow)
+            _print_item(item, target.flags, waits=wait or follow)
         if follow:
-            item = await _follow(api, str(item["id"]), quiet=as_json)
+            item = await _follow(api, str(item["id"]), target.flags, quiet=as_json)
         elif wait:
             item = await wait_for(api, str(item["id"]))
         if (wait or follow) and not as_json:
-            _print_end(item, explain=True)
+            _print_end(item, target.flags, explain=True)
         return item
 
     item = target.call(work)
@@ -94,7 +114,7 @@ def submit(
         context.exit(exit_code_for(item))
 
 
-@click.command("run")
+@click.command("run", epilog=example('launch run --uri ./examples/hello -E "python main.py"'))
 @with_options(RUN_OPTIONS)
 @on_server
 @json_option
@@ -115,8 +135,7 @@ async def _submit(
     api: "UserOperations",
     queue: str,
     options: "SubmitOptions",
-    *,
-    quiet: bool,
+    remarks: Remarks,
     **fields: Any,
 ) -> Json:
     """Make the job if there is none yet, and put a run of it on the queue; returns the item.
@@ -129,13 +148,13 @@ async def _submit(
         "priority": options.priority,
         "templateVariables": await template_values(api, queue, options),
     }
-    job = await _job_of(api, options, quiet=quiet)
+    job = await _job_of(api, options, remarks)
     spec = await asyncio.to_thread(launch_spec, options, job)
     given = {key: value for key, value in fields.items() if value is not None}
     return await api.submit(queue, spec, **given)
 
 
-async def _job_of(api: "UserOperations", options: "SubmitOptions", *, quiet: bool) -> str | None:
+async def _job_of(api: "UserOperations", options: "SubmitOptions", remarks: Remarks) -> str | None:
     """The full reference of the job, made from --uri or existing; `None` for an image."""
     from agent.jobs.create import create_job, open_job_store
 
@@ -149,8 +168,8 @@ async def _job_of(api: "UserOperations", options: "SubmitOptions", *, quiet: boo
             return str(named)
         request = options.job_request(await api.acting_entity())
         version = await create_job(store, request, print_progress)
-    if not quiet:
-        print_version(version)
+    if not remarks.quiet:
+        print_version(version, as_remark=remarks.follows)
     return str(version.reference)
 
 
@@ -168,13 +187,14 @@ def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach
     async def work(direct: "DirectRun") -> Json:
         if not as_json:
             print_stderr(f"launch: runs here; control plane {direct.url} ({direct.origin}).")
+        remarks = Remarks(quiet=as_json, follows=True)
         key = uuid.uuid4().hex
-        item = await _submit(direct.api, direct.queue, options, quiet=as_json, idempotencyKey=key)
+        item = await _submit(direct.api, direct.queue, options, remarks, idempotencyKey=key)
         _print_warnings(item)
-        item = await _follow(direct.api, str(item["id"]), quiet=as_json)
+        item = await _follow(direct.api, str(item["id"]), target.flags, quiet=as_json)
         if not as_json:
             # An embedded control plane ends with this process: it answers no `explain`.
-            _print_end(item, explain=not isinstance(choice, EmbeddedServer))
+            _print_end(item, target.flags, explain=not isinstance(choice, EmbeddedServer))
         return item
 
     resource = options.resource or options.from_base("resource")
@@ -214,31 +234,32 @@ def _detach() -> int:
     return 0
 
 
-async def _follow(api: "UserOperations", item_id: str, *, quiet: bool) -> Json:
+async def _follow(api: "UserOperations", item_id: str, flags: str, *, quiet: bool) -> Json:
     """Show phases and logs until the item has ended; returns it."""
     screen = Screen()
     try:
         if quiet:
             return await wait_for(api, item_id)
-        return await follow_item(api, item_id, screen.print_phase, screen.write)
+        item = await follow_item(api, item_id, screen.print_phase, screen.write)
     except BrokenPipeError:
         # Not 0: how the job ends is not known here.
         raise click.exceptions.Exit(_PIPE_CLOSED) from None
     except BaseException:
-        print_stderr(f"launch: the job goes on; `launch item stop {item_id}` stops it.")
+        print_stderr(f"launch: the job goes on; `launch item stop {item_id}{flags}` stops it.")
         raise
+    screen.end()
+    return item
 
 
-def _print_item(item: Json, *, waits: bool) -> None:
-    title = f"`{item['name']}`" if item["name"] else "The job"
-    line = f"{title} is item {item['id']} on the queue `{item['queueName']}`."
+def _print_item(item: Json, flags: str, *, waits: bool) -> None:
+    line = f"`{item['displayName']}` is item {item['id']} on the queue `{item['queueName']}`."
     _print_warnings(item)
     if waits:
         print_stderr(f"launch: {line}")
         return
     print(escape_control_characters(line))
-    print(f"  Follow it: launch item logs {item['id']} --follow")
-    print(f"  Its state: launch explain {item['id']}")
+    print(f"  Follow it: launch item logs {item['id']} --follow{flags}")
+    print(f"  Its state: launch explain {item['id']}{flags}")
     sys.stdout.flush()
 
 
@@ -247,7 +268,7 @@ def _print_warnings(item: Json) -> None:
         print_stderr(f"launch: {warning}")
 
 
-def _print_end(item: Json, *, explain: bool) -> None:
+def _print_end(item: Json, flags: str, *, explain: bool) -> None:
     """How an item ended, why it failed, and, with `explain`, which command says more."""
     code, message = item["exitCode"], item["message"]
     by_itself = code is not None and item["cause"] in {"SUCCEEDED", "RUN_EXIT_CODE"}
@@ -257,4 +278,4 @@ def _print_end(item: Json, *, explain: bool) -> None:
         if message and message != ended:
             print_stderr(f"launch: {message}")
         if explain:
-            print_stderr(f"launch: see `launch explain {item['id']}`")
+            print_stderr(f"launch: see `launch explain {item['id']}{flags}`")

@@ -14,6 +14,7 @@ _CONTROL: Final = re.compile(
 _IN_LOGS: Final = re.compile(
     r"(?P<allowed>[\x08\r]|\x1b\[[0-9;:]{0,32}[mCDGK])|" + _CONTROL.pattern
 )
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;:?]*[A-Za-z]")
 _UNFINISHED: Final = re.compile(r"\x1b(?:\[[0-9;:]{0,32})?\Z")
 
 
@@ -22,12 +23,24 @@ def escape_control_characters(value: object) -> str:
     return _CONTROL.sub(_escaped, "" if value is None else str(value))
 
 
-class LogOutput:
-    """Copies a log to a stream: unchanged to files and pipes, harmless on a terminal."""
+def plain_lines(data: bytes) -> list[str]:
+    """The lines of a log as a terminal would show them in the end, without colours."""
+    text = data.decode(errors="replace").replace("\r\n", "\n")
+    shown = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+    return [escape_control_characters(_COLOURS.sub("", line)).rstrip() for line in shown]
 
-    def __init__(self, stream: TextIO) -> None:
+
+class LogOutput:
+    """Copies a log to a stream: unchanged to files and pipes, harmless on a terminal.
+
+    Without `progress`, files and pipes get of a line that was overwritten only its last state.
+    """
+
+    def __init__(self, stream: TextIO, *, progress: bool = True) -> None:
         self._stream = stream
         self._is_terminal = stream.isatty()
+        self._collapses = not progress and not self._is_terminal
+        self._line = b""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._unfinished = ""
         self.is_empty = True
@@ -35,8 +48,23 @@ class LogOutput:
     def write(self, piece: bytes) -> None:
         """Write the next bytes of the log."""
         self.is_empty = False
+        if self._collapses:
+            piece = self._without_progress(piece)
         self._stream.buffer.write(self._harmless(piece) if self._is_terminal else piece)
         self._stream.buffer.flush()
+
+    def end(self) -> None:
+        """Write what was held back of a last line without an end."""
+        if self._line:
+            self.write(b"\n")
+
+    def _without_progress(self, piece: bytes) -> bytes:
+        *lines, rest = (self._line + piece).split(b"\n")
+        # A carriage return at the end may be half of a line's end.
+        kept = rest.rstrip(b"\r")
+        self._line = kept[kept.rfind(b"\r") + 1 :] + rest[len(kept) :]
+        ended = (line.removesuffix(b"\r") for line in lines)
+        return b"".join(line[line.rfind(b"\r") + 1 :] + b"\n" for line in ended)
 
     def _harmless(self, piece: bytes) -> bytes:
         text = self._unfinished + self._decoder.decode(piece)

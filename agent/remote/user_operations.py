@@ -22,7 +22,8 @@ _QUEUE: Final = """
   agents { id name agentStatus lost heartbeatAt }
 """
 _ITEM: Final = """
-  id state phase lostContact name entityName projectName queueName runName author priority
+  id state phase lostContact name displayName job entityName projectName
+  queueName runName author priority
   createdAt updatedAt startedAt finishedAt stopRequested attempt activity agentId agentName
   cause message exitCode warnings
 """
@@ -39,7 +40,7 @@ _ITEM_WHOLE: Final = (
 _AGENT: Final = """
   id name hostname agentStatus lost draining stopPolling heartbeatAt createdAt version
   entityName queueNames capacity
-  items { id name phase queueName activity startedAt }
+  items { id name displayName phase queueName activity startedAt }
   conditions { kind message resource }
 """
 
@@ -189,13 +190,18 @@ class UserOperations:
     # ------------------------------------------------------------------ items
 
     async def items(
-        self, *, queue: str | None = None, phases: tuple[str, ...] = (), limit: int = 50
+        self, *, phases: tuple[str, ...] = (), limit: int = 50, **narrow: str | None
     ) -> list[Json]:
-        """Items, newest first; fetched in pages."""
+        """Items, newest first; fetched in pages.
+
+        `narrow` may have `queue`, `job`, `author` and `search`, a part of the name, or the id.
+        """
         document = (
-            "query Items($entity: String, $queue: String, $phases: [LaunchPhase!], $after: String,"
-            " $first: Int) { launchItems(entityName: $entity, queueName: $queue, phases: $phases,"
-            " after: $after, first: $first) { pageInfo { endCursor hasNextPage }"
+            "query Items($entity: String, $queue: String, $phases: [LaunchPhase!], $job: String,"
+            " $author: String, $search: String, $after: String, $first: Int) {"
+            " launchItems(entityName: $entity, queueName: $queue, phases: $phases,"
+            " jobName: $job, author: $author, search: $search, after: $after,"
+            " first: $first) { pageInfo { endCursor hasNextPage }"
             " edges { node {" + _ITEM + "} } } }"
         )
         found: list[Json] = []
@@ -203,7 +209,7 @@ class UserOperations:
         while len(found) < limit:
             variables = {
                 "entity": self.entity,
-                "queue": queue,
+                **narrow,
                 "phases": list(phases) or None,
                 "after": after,
                 "first": min(limit - len(found), _PAGE),
@@ -395,10 +401,17 @@ class UserOperations:
         if item is None:
             if not item_id.isalnum():
                 message = f"'{item_id}' is not the id of an item: 12 letters and digits."
-                raise InvalidInputError(message, hint="`launch item list` shows the ids.")
+                raise InvalidInputError(
+                    message, hint=f"`launch item list{self._flag}` shows the ids."
+                )
             message = f"There is no item `{item_id}`, or the key may not read it."
-            raise NotFoundError(message, hint="`launch item list` shows the ids.")
+            raise NotFoundError(message, hint=f"`launch item list{self._flag}` shows the ids.")
         return item
+
+    @property
+    def _flag(self) -> str:
+        """What commands in hints need, to be about the same entity."""
+        return f" -e {self.entity}" if self.entity else ""
 
     async def _item_mutation(
         self, name: str, item_id: str, declared: str = "", **arguments: Any

@@ -125,14 +125,14 @@ async def many(root: Path) -> list[Row]:
     postgres = state.load().postgres
     assert postgres is not None
     name = f"bench_{time.time_ns()}"
-    await _execute(postgres.url, f"CREATE DATABASE {name}")
+    await execute(postgres.url, f"CREATE DATABASE {name}")
     try:
         url = f"{postgres.url.rpartition('/')[0]}/{name}"
         config = ControlConfig(data_dir=root / "postgres", database_url=url)
         async with _services(config) as (plane, me):
             rows += await _pages(plane, me, "PostgreSQL", url)
     finally:
-        await _execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
+        await execute(postgres.url, f"DROP DATABASE {name} WITH (FORCE)")
     return rows
 
 
@@ -178,7 +178,8 @@ async def _at_once(user: WandbUser) -> Row:
     )
 
 
-async def _execute(url: str, statement: str) -> None:
+async def execute(url: str, statement: str) -> None:
+    """Run one statement on PostgreSQL."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute(statement)
@@ -216,8 +217,8 @@ async def _pages(plane: Services, me: Principal, database: str, url: str = "") -
     await plane.database.write(fill)
     if url:
         # As autovacuum does within a minute.
-        await _execute(url, "VACUUM ANALYZE runs")
-        await _execute(url, "VACUUM ANALYZE run_values")
+        await execute(url, "VACUUM ANALYZE runs")
+        await execute(url, "VACUUM ANALYZE run_values")
     return [await _page(plane, me, database, *each) for each in _PAGES]
 
 

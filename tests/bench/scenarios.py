@@ -15,6 +15,7 @@ from tests.bench.building import building, cluster_build
 from tests.bench.flood import flood
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
+from tests.bench.pages import pages
 from tests.bench.runs import charts, logging, many, scan
 from tests.bench.table import Row
 from tests.e2e.harness.home import BIN, Home
@@ -274,5 +275,6 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "scan": scan,
     "charts": charts,
     "many-runs": many,
+    "pages": pages,
     "flood": flood,
 }

@@ -1,6 +1,8 @@
 """The three-terminal tour of the README, word for word, on real parts."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from tests.infrastructure.state import DockerFacts, GitFacts
 
 pytestmark = [pytest.mark.docker]
 EXAMPLES = Path(__file__).parents[2] / "examples"
+README = EXAMPLES.parent / "README.md"
+FLAGS = re.DOTALL | re.MULTILINE
 
 
 @pytest.fixture
@@ -44,6 +48,47 @@ async def ok(home: Home, *args: str) -> str:
     done = await home.launch(*args)
     assert done.code == 0, f"{args}: {done.out}{done.err}"
     return done.out
+
+
+def blocks_of(section: str) -> list[list[str]]:
+    """The lines of each block of a section of the README."""
+    text = README.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return [block.splitlines() for block in re.findall(r"^```\n(.*?)^```", text, FLAGS)]
+
+
+async def test_each_line_of_the_readmes_three_terminals_can_be_pasted(
+    at_home: Home, docker_engine: DockerFacts
+) -> None:
+    [first], second, third = blocks_of("In three terminals")
+    at_home.timeout = 600.0
+    await at_home.start(*shlex.split(first))
+    said = {}
+    for line in (*second, *third):
+        done = await at_home.run("sh", "-c", line)
+        assert done.code == 0, f"{line}\n{done.out}\n{done.err}"
+        said[line] = done.out
+    hello, version, *looks = said.values()
+    # Standard output of a followed job is the job's own.
+    assert hello.lower().startswith("hello")
+    assert version.startswith("Python 3.11.")
+    assert "/login/link?" in looks[0]
+    assert looks[-2].startswith("Python 3.11.")
+    assert "version" in looks[-1]
+
+
+async def test_a_container_of_ones_own_reaches_the_control_plane_as_the_readme_says(
+    home: Home, docker_engine: DockerFacts
+) -> None:
+    daemon = await home.start("launch-agent", "--queue", "default")
+    gateway, run = next(
+        lines for lines in blocks_of("Use it with your W&B code") if lines[0].startswith("GATEWAY=")
+    )
+    port = re.search(r"http://127\.0\.0\.1:(\d+)", daemon.output())
+    assert port is not None
+    asked = f"{docker_engine.shell_image} wget -qO- http://$GATEWAY:{port[1]}/healthz"
+    run = run.replace("IMAGE", asked).replace("…", "key").replace(":8450", f":{port[1]}")
+    done = await home.run("sh", "-c", f"{gateway}\n{run}")
+    assert (done.code, done.out) == (0, "ok\n"), done.err
 
 
 async def test_a_directory_of_code_is_built_run_and_followed(at_home: Home) -> None:

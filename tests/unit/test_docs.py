@@ -1,11 +1,14 @@
 """Documents that could disagree with the code are compared with it."""
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
+from agent.cli.launch_agent import launch_agent
 from agent.cli.main import COMMANDS, launch
 from agent.cli.submit import submit
 from agent.model.cause import MEANINGS
@@ -27,29 +30,81 @@ def test_every_cause_is_told_as_the_code_tells_it() -> None:
     assert told == rows
 
 
-def test_the_readme_has_the_tour_word_for_word() -> None:
-    tour = [
-        "launch-agent --queue default ",
-        "launch queue create gpu --resource local-container #",
-        (
-            "launch submit --queue default --uri ./examples/hello"
-            ' --entry-point "python main.py" --name hello --follow'
-        ),
-        (
-            "launch submit --queue default --uri https://git.example/org/repo.git -g v1.2"
-            ' --entry-point "python train.py"'
-        ),
-        "launch submit --queue default --docker-image repo/name:tag",
-        "launch queue list | show Q | update Q | delete Q | pause Q | resume Q",
-        (
-            "launch item list | show ID | logs ID --follow | stop ID | retry ID"
-            " | move ID --to Q | priority ID high"
-        ),
-        "launch agent list | show A | drain A | stop A ",
-        "launch explain ID ",
-    ]
-    readme = (ROOT / "README.md").read_text()
-    assert [line for line in tour if line not in readme] == []
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "examples/README.md")
+GROUPS = {"launch": launch, "launch-agent": launch_agent}
+
+
+def command_lines(text: str) -> Iterator[str]:
+    """Each command of ours in blocks and in code within a sentence, without its comment."""
+    blocks = re.findall(r"^```(?:sh|bash)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    written = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    inline = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", written)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    for line in (*lines, *inline):
+        for part in re.split(r"&&|;|\s\|\s|\$\(|\s#\s", line):
+            command = re.sub(r"^(?:sudo )?(?:[A-Z_]+=\S* )*", "", part.strip())
+            if command.partition(" ")[0] in GROUPS and not set(command) & set("…─"):
+                yield re.sub(r"\s[<>]\s*\S+", "", command).rstrip(")& ")
+
+
+def parse_line(line: str) -> None:
+    """Raises what click raises for words that are no command line of ours."""
+    name, *words = shlex.split(line)
+    command: click.Command = GROUPS[name]
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+        context = click.Context(command, info_name=name)
+        name, found, _ = command.resolve_command(context, words)
+        assert found is not None
+        command, words = found, words[1:]
+    if words:
+        command.make_context(name, words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_command_line_of_the_documents_is_one(page: Path) -> None:
+    wrong = []
+    for line in command_lines(page.read_text()):
+        try:
+            parse_line(line)
+        except click.MissingParameter as error:
+            # A sentence may name a command without its arguments.
+            if f"`{line}`" not in page.read_text():
+                wrong.append(f"{line}: {error}")
+        except (click.ClickException, ValueError) as error:
+            wrong.append(f"{line}: {error}")
+    assert wrong == []
+
+
+def leaves(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+    if not isinstance(command, click.Group):
+        yield path, command
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found is not None
+        yield from leaves(found, f"{path} {name}")
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [*leaves(launch, "launch"), ("launch-agent", launch_agent)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_help_of_every_command_has_an_example_that_is_one(
+    path: str, command: click.Command
+) -> None:
+    help_text = command.get_help(click.Context(command, info_name=path))
+    title, examples = re.split(r"\n\s*(Examples?:)\n", help_text)[1:]
+    lines = [line.strip() for line in examples.splitlines()]
+    assert (len(lines) > 1) == (title == "Examples:")
+    for line in lines:
+        assert path in line
+        parsed = [*command_lines(f"`{line}`")]
+        assert parsed
+        parse_line(parsed[0])
+    options = [each for each in command.params if isinstance(each, click.Option)]
+    assert [each.opts for each in options if not each.hidden and not each.help] == []
 
 
 def test_every_flag_of_submit_is_told() -> None:

@@ -18,6 +18,7 @@ from agent.control.graphql.context import (
 )
 from agent.control.services.explain import Explanation
 from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.store.item_lists import ItemFilter
 from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.model.phase import Phase
 from agent.model.spec import Json
@@ -25,11 +26,17 @@ from agent.model.spec import Json
 
 async def _items(context: Context, args: Args) -> Json:
     phases = args.get("phases")
+    narrow = ItemFilter(
+        phases=None if phases is None else [Phase(phase) for phase in phases],
+        job=args.get("job_name"),
+        author=args.get("author"),
+        search=args.get("search"),
+    )
     page = await context.plane.items.list(
         context.principal,
         args.get("entity_name"),
         queue=args.get("queue_name"),
-        phases=None if phases is None else [Phase(phase) for phase in phases],
+        narrow=narrow,
         **page_args(args),
     )
     return connection(page)

@@ -19,6 +19,7 @@ from agent.control.graphql.context import (
 from agent.control.graphql.projects import template_variables
 from agent.control.services.spec_layers import resource_warnings
 from agent.control.store.agents import AgentRecord
+from agent.control.store.item_lists import ItemFilter
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
 from agent.model.spec import Json
@@ -118,7 +119,7 @@ async def _items(queue: QueueRecord, info: Info, **args: Any) -> Json:
     page = await context.plane.items.list(
         context.principal,
         queue.entity,
-        queue_id=queue.id,
+        narrow=ItemFilter(queue_id=queue.id),
         **page_args(args),
     )
     return connection(page)

@@ -27,7 +27,8 @@ T = TypeVar("T")
 S = TypeVar("S", bound="Service")
 
 _NO_QUEUE = (
-    "There is no queue yet: `launch queue create NAME` makes one, and `default` is made on demand."
+    "There is no queue yet: `launch queue create NAME --resource local-container -e {entity}` "
+    "makes one, and `default` is made on demand."
 )
 
 
@@ -105,7 +106,7 @@ class ServiceContext:
         found = queues.by_name(tx, entity, name)
         if found is None:
             known = queues.names(tx, entity)
-            hint = did_you_mean(name, known, "queue") if known else _NO_QUEUE
+            hint = did_you_mean(name, known, "queue") if known else _NO_QUEUE.format(entity=entity)
             raise NotFoundError(f"There is no queue '{name}' in '{entity}'.", hint=hint)
         return found
 

@@ -1,6 +1,7 @@
 """Why an item waits, or how it ended, and what to do about it. Pure."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -174,6 +175,11 @@ def _shortages(demand: Demand, whole: Capacity) -> list[str]:
 
 def _explanation(item: ItemRecord, cause: Cause, details: list[str]) -> Explanation:
     meaning = MEANINGS[cause]
-    remedy = re.sub(r"\bQUEUE\b", item.queue, re.sub(r"\bID\b", item.id, meaning.remedy))
+    queue = shlex.quote(item.queue)
+    if item.entity != item.author:
+        # Commands mean their user's own entity where none is named.
+        queue = f"{queue} -e {item.entity}"
+    remedy = re.sub(r"\bID\b", item.id, meaning.remedy)
+    remedy = re.sub(r"\bQUEUE\b", lambda _: queue, remedy)
     unique = tuple(dict.fromkeys(line for line in details if line))
     return Explanation(cause, meaning.summary, remedy, unique)

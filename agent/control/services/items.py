@@ -1,6 +1,6 @@
 """Items as users submit, read and change them."""
 
-from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.context import Service, ServiceContext, no_such_agent, read, write
@@ -12,8 +12,18 @@ from agent.control.services.schema_checks import Passed
 from agent.control.services.spec_layers import check_priority
 from agent.control.services.submission import insert, item_of_key, prepare, recompose
 from agent.control.services.transitions import add_event, reopen, request_stop
-from agent.control.store import agents, history, idempotency, items, projects, queues
+from agent.control.store import (
+    agents,
+    history,
+    idempotency,
+    item_lists,
+    items,
+    projects,
+    queues,
+)
+from agent.control.store.collections import CollectionRecord
 from agent.control.store.history import AttemptRecord, EventRecord
+from agent.control.store.item_lists import ItemFilter, Window
 from agent.control.store.items import DryRun, ItemRecord, Submission
 from agent.control.store.tx import Tx
 from agent.model.capacity import Allocation, Capacity, minus
@@ -146,24 +156,46 @@ class Items(Service):
         entity: str | None = None,
         *,
         queue: str | None = None,
-        queue_id: str | None = None,
-        phases: Sequence[Phase] | None = None,
+        narrow: ItemFilter = ItemFilter(),  # noqa: B008 -- frozen
         after: str | None = None,
+        before: str | None = None,
         first: int = 100,
     ) -> Page[ItemRecord]:
-        """Items, newest first; at most 5,000 at a time.
+        """Items, newest first, at most 5,000: those after a cursor, or the next ones before one.
 
         Raises:
             NotFoundError: the entity or the queue.
-            InvalidInputError: `first` or `after`.
+            InvalidInputError: `first`, `after` or `before`.
         """
-        size, before = page_size(first), cursor(after)
+        size = page_size(first)
+        window = Window(size + 1, before=cursor(after), newer_than=cursor(before))
         where = self._context.existing_entity(tx, principal, entity, Action.READ)
-        narrow = queue_id or (self._context.queue(tx, where, queue).id if queue else None)
-        found, total = items.page(
-            tx, where, queue_id=narrow, phases=phases, before=before, limit=size + 1
-        )
-        return numbered_page(found, size, total)
+        if queue:
+            narrow = replace(narrow, queue_id=self._context.queue(tx, where, queue).id)
+        found, total = item_lists.page(tx, where, narrow, window)
+        return numbered_page(found, size, total, backward=window.newer_than is not None)
+
+    @read
+    def of_job(
+        self,
+        tx: Tx,
+        principal: Principal,
+        job: CollectionRecord,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        first: int = 100,
+    ) -> Page[ItemRecord]:
+        """As `list`, of the items submitted with any version of a job, in all entities.
+
+        Those that the caller may not read are left out.
+        """
+        size = page_size(first)
+        window = Window(size + 1, before=cursor(after), newer_than=cursor(before))
+        self._context.policy.require(principal, job.entity, Action.READ)
+        entities = self._context.policy.readable_entities(principal)
+        found, total = item_lists.of_job(tx, job.path, entities, window)
+        return numbered_page(found, size, total, backward=window.newer_than is not None)
 
     @read
     def attempts(self, tx: Tx, principal: Principal, item_id: str) -> tuple[AttemptRecord, ...]:

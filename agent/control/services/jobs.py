@@ -8,7 +8,7 @@ from typing import Final
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.artifacts import find_version, visible
 from agent.control.services.context import Service, ServiceContext, read
-from agent.control.store import artifacts, collections, items
+from agent.control.store import artifacts, collections, item_lists
 from agent.control.store.artifacts import ArtifactRecord, ArtifactState
 from agent.control.store.collections import CollectionRecord
 from agent.control.store.items import ItemRecord
@@ -78,7 +78,8 @@ class JobRecord:
 class ChosenJob:
     """The version that a submission's `job` refers to, whatever alias it names."""
 
-    artifact_id: str
+    #: `entity/project/name`.
+    name: str
     #: What the job contributes to the launch spec.
     layer: Json
     input_schemas: Json
@@ -96,7 +97,8 @@ class Jobs(Service):
         found, _ = collections.page(tx, entity, project, kind=JOB_TYPE, after=None, limit=_LIMIT)
         ids = [collection.id for _, collection in found]
         counts = artifacts.version_counts(tx, ids)
-        last_items = items.last_of_jobs(tx, ids, self._context.policy.readable_entities(principal))
+        readable = self._context.policy.readable_entities(principal)
+        last_items = item_lists.last_of_jobs(tx, ids, readable)
         newest = self._versions(tx, principal, [*artifacts.newest_of(tx, ids).values()])
         records = []
         for version in newest:
@@ -138,7 +140,7 @@ class Jobs(Service):
         """Number of the items submitted with any version of a job that the caller may read."""
         self._context.policy.require(principal, job.entity, Action.READ)
         entities = self._context.policy.readable_entities(principal)
-        return items.count_of_job(tx, job.id, entities)
+        return item_lists.count_of_job(tx, job.path, entities)
 
     def _versions(
         self, tx: Tx, principal: Principal, found: Sequence[ArtifactRecord]
@@ -183,7 +185,7 @@ def choose_job(
     reference = parse_reference(str(named), entity=principal.default_entity, project=project)
     found = _find(tx, context, principal, reference)
     layer = launch_layer(_read_job_file(found), found.reference)
-    return ChosenJob(found.id, layer, _job_version(found).input_schemas)
+    return ChosenJob(found.collection.path, layer, _job_version(found).input_schemas)
 
 
 def _find(
@@ -196,7 +198,10 @@ def _find(
         raise no_such_job(reference, known)
     if collection.type != JOB_TYPE:
         message = f"{reference.job} is an artifact of type `{collection.type}`, not a job."
-        raise ConflictError(message, hint="`launch job list` shows the jobs of a project.")
+        raise ConflictError(
+            message,
+            hint=f"`launch job list -p {reference.project} -e {reference.entity}` shows the jobs.",
+        )
     found = find_version(tx, collection.id, reference.alias)
     if found is None:
         versions, _ = artifacts.versions(tx, collection.id, before=None, limit=_LIMIT)

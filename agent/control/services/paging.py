@@ -15,12 +15,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A slice of a longer list; `end_cursor` is given back as `after` to go on."""
+    """A slice of a longer list.
+
+    `end_cursor` is given back as `after` to go on, `start_cursor` as `before` to go back.
+    """
 
     rows: tuple[T, ...]
     end_cursor: str | None
     has_next: bool
     total: int
+    start_cursor: str | None = None
+    #: Whether there are rows before these; `None` where that was not looked up.
+    has_previous: bool | None = None
 
 
 _CURSOR: Final = re.compile("[0-9]{1,18}")
@@ -60,7 +66,17 @@ def page_of(found: Sequence[T], size: int, total: int, cursor_of: Callable[[T], 
     return Page(rows, last, len(found) > size, total)
 
 
-def numbered_page(found: Sequence[tuple[int, T]], size: int, total: int) -> Page[T]:
-    """As `page_of`, of rows that come with their numbers."""
-    page = page_of(found, size, total, lambda pair: pair[0])
-    return Page(tuple(row for _, row in page.rows), page.end_cursor, page.has_next, page.total)
+def numbered_page(
+    found: Sequence[tuple[int, T]], size: int, total: int, *, backward: bool = False
+) -> Page[T]:
+    """As `page_of`, of rows that come with their numbers; `backward`: in the opposite order."""
+    shown = found[:size][::-1] if backward else found[:size]
+    more = len(found) > size
+    return Page(
+        tuple(row for _, row in shown),
+        end_cursor=str(shown[-1][0]) if shown else None,
+        has_next=True if backward else more,
+        total=total,
+        start_cursor=str(shown[0][0]) if shown else None,
+        has_previous=more if backward else None,
+    )

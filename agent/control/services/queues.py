@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
@@ -125,18 +126,46 @@ class Queues(Service):
         mode: SaveMode,
     ) -> QueueRecord:
         owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
-        found = queues.by_name(tx, owner, name)
-        if mode == "CREATE" or (mode == "EITHER" and found is None):
-            config, variables = values.get("config", {}), values.get("template_variables", {})
-            _refuse_problems(template_problems(config, variables))
-            return insert_queue(tx, owner, check_queue_name(name), principal.name, values)
-        current = found or self._context.queue(tx, owner, name)
-        template = values.get("config", current.config)
-        parse_config(template, values["resource"])
-        variables = values.get("template_variables", current.template_variables)
-        _refuse_problems(template_problems(template, variables))
+        current, saved = _saved(tx, self._context, owner, name, values, mode)
+        if current is None:
+            return insert_queue(tx, owner, name, principal.name, values)
         _change(tx, current, values)
-        return self._context.queue(tx, owner, name)
+        return saved
+
+    async def check(
+        self,
+        principal: Principal,
+        entity: str | None,
+        name: str,
+        *,
+        resource: str,
+        config: Json,
+        template_variables: Any,
+        prioritization: Prioritization,
+        mode: SaveMode,
+    ) -> QueueRecord:
+        """The queue that `save` would give; nothing is stored.
+
+        Raises: as `save`.
+        """
+        self._context.entity_of(principal, entity, Action.MANAGE_QUEUES)
+        values = await self._context.checker.run(
+            lambda: _columns(resource, config, template_variables, prioritization, None)
+        )
+        return await self._check(principal, entity, name, values, mode)
+
+    @read
+    def _check(
+        self,
+        tx: Tx,
+        principal: Principal,
+        entity: str | None,
+        name: str,
+        values: dict[str, Any],
+        mode: SaveMode,
+    ) -> QueueRecord:
+        owner = self._context.existing_entity(tx, principal, entity, Action.MANAGE_QUEUES)
+        return _saved(tx, self._context, owner, name, values, mode)[1]
 
     @audited("queue.create")
     def create_wandb(
@@ -274,12 +303,16 @@ def insert_queue(
     inserted = queues.insert(tx, row)
     made = queues.by_name(tx, entity, name)
     if not inserted or made is None:
-        raise AlreadyExistsError(
-            f"There is a queue '{name}' in '{entity}' already.",
-            hint="Take another name, or change that one: `launch queue update`.",
-        )
+        raise _name_taken(entity, name)
     tx.notify(topic_entity(entity))
     return made
+
+
+def _name_taken(entity: str, name: str) -> AlreadyExistsError:
+    return AlreadyExistsError(
+        f"There is a queue '{name}' in '{entity}' already.",
+        hint=f"Take another name, or change that one: `launch queue update {name} -e {entity}`.",
+    )
 
 
 def queue_on_demand(
@@ -329,10 +362,32 @@ def _columns(
     return given
 
 
-def _refuse_problems(problems: tuple[str, ...]) -> None:
+def _saved(
+    tx: Tx,
+    context: ServiceContext,
+    owner: str,
+    name: str,
+    values: dict[str, Any],
+    mode: SaveMode,
+) -> tuple[QueueRecord | None, QueueRecord]:
+    """The queue as it is, if there is one, and as it will be with these columns.
+
+    Raises: see `Queues.save`.
+    """
+    current = queues.by_name(tx, owner, name)
+    if current is not None and mode == "CREATE":
+        raise _name_taken(owner, name)
+    if current is None and mode == "UPDATE":
+        current = context.queue(tx, owner, name)
+    base = current or unsaved_queue(owner, check_queue_name(name))
+    saved = replace(base, **values, resource_config_id=None)
+    if current is not None:
+        parse_config(saved.config, saved.resource)
+    problems = template_problems(saved.config, saved.template_variables)
     if problems:
         hint = "Declare what is used, and use what is declared."
         raise InvalidInputError(" ".join(problems), hint=hint)
+    return current, saved
 
 
 def _change(tx: Tx, found: QueueRecord, values: dict[str, Any]) -> None:

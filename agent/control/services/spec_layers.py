@@ -220,7 +220,7 @@ def _parse_variable(name: str, raw: Any) -> Json:
 
 def template_problems(config: Json, variables: Mapping[str, Json]) -> tuple[str, ...]:
     """Placeholders without a variable, and variables that no placeholder uses."""
-    used = set(_placeholders(config))
+    used = set(placeholders(config))
     undeclared = [
         f"`{{{{{name}}}}}` is used, and `templateVariables` does not declare it."
         for name in sorted(used - set(variables))
@@ -233,12 +233,13 @@ def template_problems(config: Json, variables: Mapping[str, Json]) -> tuple[str,
     return (*undeclared, *unused)
 
 
-def _placeholders(value: Any) -> Iterator[str]:
+def placeholders(value: Any) -> Iterator[str]:
+    """The names of all `{{name}}` in the texts of a template."""
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            yield from _placeholders(inner)
+            yield from placeholders(inner)
     elif isinstance(value, str):
         yield from _PLACEHOLDER.findall(value)
 

@@ -29,9 +29,11 @@ from agent.model.job.names import parse_code_reference, parse_reference
 from agent.model.json_values import check_value
 from agent.model.names import DEFAULT_PROJECT, checked_project
 from agent.model.phase import Phase
-from agent.model.spec import ArtifactSource, Json, LaunchSpec
+from agent.model.spec import ArtifactSource, GitSource, ImageSource, Json, LaunchSpec
 
 _MAX_KEY: Final = 200
+#: PostgreSQL cannot index longer ones.
+_MAX_NAME: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +43,8 @@ class Prepared:
     queue: QueueRecord
     composed: Composed
     priority: int
-    #: Artifact of the job's version.
-    job_id: str | None
+    #: `entity/project/name` of the job.
+    job: str | None
 
 
 def prepare(
@@ -74,16 +76,16 @@ def prepare(
         "project": project,
         "author": principal.name,
     }
-    layer, job_id, schemas = None, None, {}
+    layer, stored_job, schemas = None, None, {}
     if job_file is not None:
         layer = _unsaved_layer(principal, submitted, project, job_file)
     elif job := choose_job(tx, context, principal, submitted, project):
-        layer, job_id, schemas = job.layer, job.artifact_id, job.input_schemas
+        layer, stored_job, schemas = job.layer, job.name, job.input_schemas
     composed = compose(queue, submitted, wanted.template_variables, identity, passed, layer)
     passed.require(input_checks(schemas, composed.run_spec.get("overrides") or {}))
     _check_size(composed.run_spec, context.config.max_spec)
     _check_code(tx, context, principal, composed.spec)
-    return Prepared(queue, composed, check_priority(queue, wanted.priority), job_id)
+    return Prepared(queue, composed, check_priority(queue, wanted.priority), stored_job)
 
 
 def recompose(tx: Tx, item: AnyRow, queue: QueueRecord, passed: Passed) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def recompose(tx: Tx, item: AnyRow, queue: QueueRecord, passed: Passed) -> dict[
     identity = {key: stored.run_spec[key] for key in ("entity", "project", "author")}
     submitted, job = stored.layers["submitter"], stored.layers["job"]
     values = stored.template_values
-    return _columns(queue, compose(queue, submitted, values, identity, passed, job))
+    return _columns(item.id, queue, compose(queue, submitted, values, identity, passed, job))
 
 
 def _unsaved_layer(principal: Principal, submitted: Json, project: str, job_file: Json) -> Json:
@@ -106,13 +108,14 @@ def _unsaved_layer(principal: Principal, submitted: Json, project: str, job_file
     return launch_layer(read_job_file(json.dumps(job_file)).job, str(reference))
 
 
-def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
+def _columns(item_id: str, queue: QueueRecord, composed: Composed) -> dict[str, Any]:
     """The columns of an item that follow from its queue and its spec."""
     spec, demand = composed.spec, composed.demand
     return {
         "queue_id": queue.id,
         "queue": queue.name,
         "name": spec.name,
+        "display_name": display_name(spec)[:_MAX_NAME] or item_id,
         "resource": composed.resource,
         "demand_cpus": demand.cpus or 0.0,
         "demand_memory": demand.memory or 0,
@@ -123,6 +126,22 @@ def _columns(queue: QueueRecord, composed: Composed) -> dict[str, Any]:
         "layers": {layer: items.masked(values) for layer, values in composed.layers.items()},
         "warnings": list(composed.warnings),
     }
+
+
+def display_name(spec: LaunchSpec) -> str:
+    """The name that lists show: the item's, else that of its job, its image or its source."""
+    if spec.name or spec.job:
+        return spec.name or parse_reference(str(spec.job)).name
+    match spec.effective_source():
+        case ImageSource(image=image):
+            return image.partition("@")[0].rpartition("/")[2]
+        case GitSource(url=url):
+            return url.rstrip("/").rpartition("/")[2].removesuffix(".git")
+        case ArtifactSource(artifact=artifact):
+            code = parse_code_reference(artifact).name
+            return code.name if code else ""
+        case None:
+            return ""
 
 
 def _check_size(run_spec: Json, limit: int) -> None:
@@ -162,7 +181,7 @@ def insert(
     items.insert(
         tx,
         {
-            **_columns(queue, prepared.composed),
+            **_columns(item_id, queue, prepared.composed),
             "id": item_id,
             "entity": queue.entity,
             "run_entity": spec.entity,
@@ -173,7 +192,7 @@ def insert(
             "priority": prepared.priority,
             "secrets": encrypted(context.keys, prepared.composed.run_spec),
             "template_values": wanted.template_variables or {},
-            "job_id": prepared.job_id,
+            "job": prepared.job,
             "phase": Phase.QUEUED.value,
             "attempt": 1,
             "epoch": 0,

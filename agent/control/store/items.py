@@ -9,7 +9,6 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import (
     BindParameter,
-    ColumnElement,
     Select,
     and_,
     bindparam,
@@ -19,13 +18,11 @@ from sqlalchemy import (
     or_,
     select,
     text,
-    true,
     update,
 )
 
 from agent.control.store import stored_bytes
 from agent.control.store.agents import AgentProtocol
-from agent.control.store.artifact_tables import artifacts
 from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
@@ -59,6 +56,10 @@ class ItemRecord:
     attempt: int
     epoch: int
     name: str | None
+    #: Its name, else that of its job, its image or its source.
+    display_name: str
+    #: `entity/project/name` of the job it was submitted with.
+    job: str | None
     run_name: str | None
     author: str | None
     priority: int
@@ -256,38 +257,6 @@ def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[A
     """Several, ordered by id, so that two transactions that lock them cannot deadlock."""
     query = _WITHOUT_SPECS.where(items.c.id.in_(item_ids)).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
-
-
-def last_of_jobs(
-    tx: Tx, collection_ids: Collection[str], entities: Collection[str] | None
-) -> dict[str, ItemRecord]:
-    """The item of these entities (`None`: all) submitted last with any version of a job.
-
-    By the job's collection.
-    """
-    newest = (
-        select(artifacts.c.collection_id, func.max(items.c.seq).label("seq"))
-        .join(artifacts, artifacts.c.id == items.c.job_id)
-        .where(artifacts.c.collection_id.in_(collection_ids), _of_entities(entities))
-        .group_by(artifacts.c.collection_id)
-        .subquery()
-    )
-    rows = tx.all(
-        _RECORD.add_columns(newest.c.collection_id).join(newest, newest.c.seq == items.c.seq)
-    )
-    return {row.collection_id: _record(row) for row in rows}
-
-
-def count_of_job(tx: Tx, collection_id: str, entities: Collection[str] | None) -> int:
-    """Number of items of these entities (`None`: all) submitted with any version of a job."""
-    versions = select(artifacts.c.id).where(artifacts.c.collection_id == collection_id)
-    where = (items.c.job_id.in_(versions), _of_entities(entities))
-    query = select(func.count()).select_from(items).where(*where)
-    return int(tx.run(query).scalar_one())
-
-
-def _of_entities(entities: Collection[str] | None) -> ColumnElement[bool]:
-    return true() if entities is None else items.c.entity.in_(entities)
 
 
 def lock_first_fitting(
@@ -502,31 +471,11 @@ def records(tx: Tx, query_rows: Iterable[AnyRow]) -> tuple[ItemRecord, ...]:
     return tuple(found[one] for one in wanted)
 
 
-def page(
-    tx: Tx,
-    entity: str,
-    *,
-    queue_id: str | None,
-    phases: Collection[Phase] | None,
-    before: int | None,
-    limit: int,
-) -> tuple[list[tuple[int, ItemRecord]], int]:
-    """Items older than `before` (a number from an earlier page), newest first, and the total."""
-
-    def narrowed(query: Select[Any]) -> Select[Any]:
-        query = query.where(items.c.entity == entity)
-        if queue_id is not None:
-            query = query.where(items.c.queue_id == queue_id)
-        if phases is not None:
-            query = query.where(items.c.phase.in_(sorted(phases)))
-        return query
-
-    total = tx.run(narrowed(select(func.count()).select_from(items))).scalar_one()
-    query = narrowed(_RECORD).order_by(items.c.seq.desc())
-    if before is not None:
-        query = query.where(items.c.seq < before)
-    rows = tx.page(query, limit, (items.c.run_spec, items.c.facts))
-    return [(found.seq, _record(found)) for found in rows], total
+def numbered(tx: Tx, numbers: Sequence[int]) -> list[tuple[int, ItemRecord]]:
+    """Records by number, in any order."""
+    query = _RECORD.where(items.c.seq.in_(numbers))
+    rows = tx.page(query, max(1, len(numbers)), (items.c.run_spec, items.c.facts))
+    return [(found.seq, _record(found)) for found in rows]
 
 
 #: Keys of a launch spec whose values are API keys; they are stored encrypted, see `secrets`.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import Select, bindparam, delete, func, select, update
 
 from agent.control.store.tables import agent_queues, items, queues, record_of
 from agent.control.store.tx import AnyRow, Tx
@@ -98,14 +98,18 @@ def remove(tx: Tx, queue_id: str) -> None:
     tx.run(delete(queues).where(queues.c.id == queue_id))
 
 
-def counts(tx: Tx, queue_ids: Iterable[str]) -> dict[str, dict[Phase, int]]:
-    """Items by queue and phase."""
-    query = (
+def counts_query(queue_ids: Iterable[str]) -> Select[tuple[str | None, str, int]]:
+    """The numbers of items by queue and phase."""
+    return (
         select(items.c.queue_id, items.c.phase, func.count().label("number"))
         .where(items.c.queue_id.in_(list(queue_ids)))
         .group_by(items.c.queue_id, items.c.phase)
     )
+
+
+def counts(tx: Tx, queue_ids: Iterable[str]) -> dict[str, dict[Phase, int]]:
+    """Items by queue and phase."""
     found: dict[str, dict[Phase, int]] = {}
-    for row in tx.all(query):
+    for row in tx.all(counts_query(queue_ids)):
         found.setdefault(row.queue_id, {})[Phase(row.phase)] = row.number
     return found

@@ -338,6 +338,10 @@ items: Final = Table(
     Column("queue_id", PlainText, ForeignKey("queues.id", ondelete="SET NULL")),
     Column("queue", PlainText, nullable=False),
     Column("name", PlainText),
+    #: Its name, else that of its job, its image or its source; at most 128 characters.
+    Column("display_name", PlainText, nullable=False),
+    #: `entity/project/name` of the job it was submitted with.
+    Column("job", PlainText),
     Column("run_name", PlainText),
     Column("author", PlainText),
     Column("author_id", PlainText),
@@ -385,11 +389,13 @@ items: Final = Table(
     Column("updated_at", Double, nullable=False),
     Column("started_at", Double),
     Column("finished_at", Double),
-    #: Artifact of the job's version that it was submitted with.
-    Column("job_id", PlainText),
-    Index("ix_items_job_id", "job_id"),
-    Index("ix_items_entity_seq", "entity", "seq"),
-    Index("ix_items_queue_seq", "queue_id", "seq"),
+    Index("ix_items_job", "job", "seq", "entity"),
+    # Has all columns that a list is filtered by, so that no item is read to leave it out.
+    Index(
+        "ix_items_list",
+        *("entity", "seq", "phase", "queue_id", "job", "author", "display_name", "id"),
+    ),
+    Index("ix_items_queue_phase", "queue_id", "phase", "seq"),
     Index("ix_items_run", "run_entity", "project", "run_name"),
     Index("ix_items_finished_at", "finished_at"),
 )

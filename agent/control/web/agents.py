@@ -1,20 +1,50 @@
-"""The page of an agent, and which agents pages show."""
+"""The pages of agents: lists, and one agent."""
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from agent.control.app_keys import PLANE, principal_of
+from agent.control.auth.policy import Principal
+from agent.control.services.assembly import Services
 from agent.control.store.agents import AgentRecord
+from agent.control.store.items import ItemRecord
 from agent.control.web.filters import size
 from agent.control.web.rendering import page
 from agent.model.errors import NotFoundError
 
 #: How long an agent that stopped or was lost is still shown.
 _SHOWN_FOR: Final = timedelta(days=1)
+
+
+async def all_agents(request: web.Request) -> web.StreamResponse:
+    """Agents of all entities, or of one, with the jobs that they have."""
+    plane, principal = request.app[PLANE], principal_of(request)
+    entities = [each.name for each in await plane.accounts.entities(principal)]
+    chosen = request.query.get("entity") or None
+    shown = []
+    for entity in [chosen] if chosen else entities:
+        agents = recent(await plane.agents.list(principal, entity), datetime.now(UTC))
+        shown.append((entity, await with_items(plane, principal, agents)))
+    topic = {"entity": chosen} if chosen else {}
+    return page(
+        request,
+        "agents.html",
+        urlencode(topic | {"heartbeats": "1"}),
+        entities=entities,
+        chosen=chosen,
+        shown=shown,
+    )
+
+
+async def with_items(
+    plane: Services, principal: Principal, agents: Iterable[AgentRecord]
+) -> list[tuple[AgentRecord, tuple[ItemRecord, ...]]]:
+    """Each agent with the items that it holds."""
+    return [(each, await plane.items.held_by(principal, each.id)) for each in agents]
 
 
 async def agent(request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -82,6 +83,16 @@ def job_url(entity: str, project: str, name: str | None = None) -> str:
     """The path of the page of a project's jobs, or of one job."""
     parts = (entity, project) if name is None else (entity, project, name)
     return "/launch/jobs/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def job_page(job: str) -> str:
+    """The path of the page of a job, given as `entity/project/name`."""
+    return job_url(*job.split("/", 2))
+
+
+def last_part(path: str) -> str:
+    """What stands behind the last slash."""
+    return path.rpartition("/")[2]
 
 
 def project_url(entity: str, project: str) -> str:
@@ -184,6 +195,6 @@ def all_filters() -> dict[str, Callable[..., Any]]:
     """Every filter, by its name in templates."""
     filters = (
         *(tone, priority, agent_word, agent_tone, run_tone, source_word, free_aliases),
-        *(plain_choice, size, ago, lasted, clock, commands),
+        *(plain_choice, size, ago, lasted, clock, commands, job_page, last_part),
     )
-    return {each.__name__: each for each in filters}
+    return {each.__name__: each for each in filters} | {"shell": shlex.quote}

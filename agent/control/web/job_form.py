@@ -19,6 +19,7 @@ from agent.control.services.input_schemas import CONFIG_KEY, to_json_schema
 from agent.control.services.jobs import JobVersion
 from agent.control.services.schema_checks import quoted
 from agent.control.store.items import ItemRecord, Submission
+from agent.control.store.queues import QueueRecord
 from agent.model.errors import LaunchError
 from agent.model.json_schema import UnusableSchemaError, violations
 from agent.model.names import DEFAULT_QUEUE
@@ -26,9 +27,8 @@ from agent.model.spec import Json
 
 FieldKind = Literal["number", "integer", "choice", "choices", "text", "json"]
 
-#: Names of the form's fields for JSON objects.
+#: Name of the form's field for a JSON object.
 OTHERS: Final = "others"
-VARIABLES: Final = "variables"
 
 _MAX_FIELDS: Final = 200
 #: Objects nested deeper are one field of JSON.
@@ -44,9 +44,9 @@ _EXPECTED: Final = {"number": "a number, such as 0.01", "integer": "a whole numb
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One parameter of a job."""
+    """One parameter of a job, or one template variable of a queue."""
 
-    #: Keys that lead to it in the run's configuration.
+    #: Keys that lead to it in the run's configuration; of a variable, queue and name.
     path: tuple[str, ...]
     kind: FieldKind
     label: str
@@ -58,11 +58,12 @@ class Field:
     #: What the form shows: nothing, one text, or several for kind `choices`.
     texts: tuple[str, ...] = ()
     error: str | None = None
+    group: Literal["config", "variable"] = "config"
 
     @property
     def name(self) -> str:
         """Its name in the form's data; keys may contain any character."""
-        return f"config{json.dumps(self.path)}"
+        return f"{self.group}{json.dumps(self.path)}"
 
     @property
     def id(self) -> str:
@@ -117,29 +118,46 @@ class Form:
     name: str
     fields: tuple[Field, ...]
     others: str
-    variables: str = ""
+    #: By queue: those that have template variables.
+    variables: Mapping[str, tuple[Field, ...]]
     others_error: str | None = None
-    variables_error: str | None = None
     #: The error of the submission, and its hint.
     refusal: str | None = None
     hint: str | None = None
 
 
-def prefilled_form(version: JobVersion, queues: tuple[str, ...], last: ItemRecord | None) -> Form:
+def prefilled_form(
+    version: JobVersion, queues: Sequence[QueueRecord], last: ItemRecord | None
+) -> Form:
     """The form, filled with the parameters of the latest item."""
     overrides = _object(last.run_spec.get("overrides")) if last else {}
     config = _object(overrides.get("run_config"))
     fields = fields_of(_schema_of(version), _types_of(version), config)
     rest = without_fields(fields, config)
     queue = last.queue if last is not None else DEFAULT_QUEUE
+    names = tuple(each.name for each in queues)
     return Form(
         token=secrets.token_hex(8),
-        queues=queues,
-        queue=queue if queue in queues else next(iter(queues), ""),
+        queues=names,
+        queue=queue if queue in names else next(iter(names), ""),
+        variables={each.name: _variables_of(each) for each in queues if each.template_variables},
         name=version.artifact.collection.name,
         fields=fields,
         others=json.dumps(rest, indent=2, ensure_ascii=False) if rest else "",
     )
+
+
+def _variables_of(queue: QueueRecord) -> tuple[Field, ...]:
+    fields = []
+    for name, given in queue.template_variables.items():
+        schema = _object(given.get("schema"))
+        shown = _of_property(schema, (queue.name, name))
+        described = str(given.get("description") or shown.description)
+        required = "default" not in schema
+        fields.append(
+            replace(shown, label=name, description=described, required=required, group="variable")
+        )
+    return tuple(fields)
 
 
 async def submit(
@@ -149,20 +167,22 @@ async def submit(
     parameters = await plane.checker.run(
         lambda: read_parameters(form.fields, _schema_of(version), sent)
     )
-    variables, variables_error = read_object(sent.text(VARIABLES))
+    queue = sent.text("queue")
+    values: Json = {}
+    variables = tuple(_read_field(values, each, sent) for each in form.variables.get(queue, ()))
     read = replace(
         form,
-        queue=sent.text("queue"),
+        queue=queue,
         name=sent.text("name"),
         fields=parameters.fields,
         others=sent.text(OTHERS),
-        variables=sent.text(VARIABLES),
+        variables={**form.variables, **({queue: variables} if variables else {})},
         others_error=parameters.others_error,
-        variables_error=variables_error,
     )
-    if parameters.has_errors or variables_error:
+    if parameters.has_errors or any(each.error for each in variables):
         return read
-    submission = _submission(version, read, parameters.config, variables, sent.text("token"))
+    chosen = values.get(queue, {})
+    submission = _submission(version, read, parameters.config, chosen, sent.text("token"))
     try:
         return await plane.items.submit(principal, submission)
     except LaunchError as error:
@@ -322,9 +342,13 @@ def read_parameters(fields: Sequence[Field], schema: Json, sent: Sent) -> Parame
     An empty field is left out, so that the job's own default applies.
     """
     config, others_error = read_object(sent.text(OTHERS))
-    read = tuple(_put(config, replace(field, texts=sent.texts(field.name))) for field in fields)
+    read = tuple(_read_field(config, field, sent) for field in fields)
     parameters = Parameters(config, read, others_error)
     return _checked(parameters, schema) if schema and not parameters.has_errors else parameters
+
+
+def _read_field(config: Json, field: Field, sent: Sent) -> Field:
+    return _put(config, replace(field, texts=sent.texts(field.name)))
 
 
 def read_object(text: str) -> tuple[Json, str | None]:

@@ -14,11 +14,13 @@ from agent.control.bodies import read_form
 from agent.control.files.signed_urls import SignedUrls
 from agent.control.services.assembly import Services
 from agent.control.services.jobs import JobRecord, JobVersion
+from agent.control.services.paging import Page
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactRecord
 from agent.control.store.items import ItemRecord
 from agent.control.web import job_form
 from agent.control.web.filters import job_url, source_word
+from agent.control.web.item_list import PAGE, page_links
 from agent.control.web.rendering import page
 from agent.model.errors import NotFoundError
 from agent.model.job.names import JobReference, no_such_version
@@ -57,10 +59,11 @@ class ProjectJobs:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A job, the version that the page shows, and the latest item of any version."""
+    """A job, the version that the page shows, items of any version, and the latest of them."""
 
     versions: tuple[JobVersion, ...]
     version: JobVersion
+    items: Page[ItemRecord]
     last_item: ItemRecord | None
 
 
@@ -151,14 +154,16 @@ async def _shown(request: web.Request, plane: Services, principal: Principal) ->
     info = request.match_info
     names = info["entity"], info["project"], info["name"]
     versions = await plane.jobs.versions(principal, *names)
-    records = await plane.jobs.list(principal, *names[:2])
-    last = next((each.last_item for each in records if each.collection.name == names[2]), None)
     wanted = request.query.get("version") or "latest"
     version = _version(versions, wanted)
     if version is None:
         known = [f"v{each.artifact.version}" for each in versions]
         raise no_such_version(JobReference(*names, wanted), known)
-    return Shown(versions, version, last)
+    place = {"after": request.query.get("after"), "before": request.query.get("before")}
+    job = version.artifact.collection
+    found = await plane.items.of_job(principal, job, first=PAGE, **place)
+    newest = found if not any(place.values()) else await plane.items.of_job(principal, job, first=1)
+    return Shown(versions, version, found, next(iter(newest.rows), None))
 
 
 def _version(versions: tuple[JobVersion, ...], wanted: str) -> JobVersion | None:
@@ -171,7 +176,7 @@ def _version(versions: tuple[JobVersion, ...], wanted: str) -> JobVersion | None
 
 async def _prefilled_form(plane: Services, principal: Principal, shown: Shown) -> job_form.Form:
     entity = shown.version.artifact.collection.entity
-    queues = tuple(queue.name for queue in await plane.queues.list(principal, entity))
+    queues = await plane.queues.list(principal, entity)
     return job_form.prefilled_form(shown.version, queues, shown.last_item)
 
 
@@ -192,9 +197,20 @@ async def _job(
         described=described(shown.version),
         files=await artifact_files(request, artifact),
         code_files=code_files if code_files and code_files.rows else None,
-        last_item=shown.last_item,
+        items=shown.items.rows,
+        total=shown.items.total,
         form=form,
+        **_links(request, shown.items),
     )
+
+
+def _links(request: web.Request, found: Page[ItemRecord]) -> dict[str, str | None]:
+    kept = {"version": request.query["version"]} if "version" in request.query else {}
+
+    def link(**place: str | None) -> str:
+        return f"?{urlencode(kept | place)}#runs"
+
+    return page_links(request.query, found, link)
 
 
 async def artifact_files(request: web.Request, artifact: ArtifactRecord) -> Files:

@@ -1,7 +1,6 @@
 """The overview of all queues, and the page of a queue."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -12,17 +11,15 @@ from aiohttp import web
 
 from agent.config.document import format_yaml
 from agent.control.app_keys import PLANE, principal_of
-from agent.control.auth.policy import Principal
-from agent.control.services.assembly import Services
 from agent.control.store.agents import AgentRecord
 from agent.control.store.queues import QueueRecord
-from agent.control.web.agents import recent
+from agent.control.web.agents import recent, with_items
 from agent.control.web.filters import queue_url
+from agent.control.web.item_list import by_word, listed
+from agent.control.web.queue_form import may_manage
 from agent.control.web.rendering import page
-from agent.model.errors import InvalidInputError
-from agent.model.phase import PHASE_WORDS, Phase, phases_named
+from agent.model.phase import Phase
 
-_PAGE: Final = 50
 _TABS: Final = (("items", "Items"), ("agents", "Agents"), ("settings", "Settings"))
 
 
@@ -71,6 +68,7 @@ async def overview(request: web.Request) -> web.StreamResponse:
         entities=entities,
         chosen=chosen,
         shown=shown,
+        changeable={name for name, _ in shown if may_manage(principal, name)},
     )
 
 
@@ -90,19 +88,6 @@ def queue_rows(
     )
 
 
-def by_word(counts: Mapping[Phase, int]) -> tuple[tuple[Phase, int], ...]:
-    """The number of items by users' word, in the order of an item's life, without zeros.
-
-    Each word is represented by the first phase that it names.
-    """
-    first: dict[str, Phase] = {}
-    totals: Counter[str] = Counter()
-    for phase in Phase:
-        first.setdefault(phase.word, phase)
-        totals[phase.word] += counts.get(phase, 0)
-    return tuple((first[word], number) for word, number in totals.items() if number)
-
-
 async def short_queue(request: web.Request) -> web.StreamResponse:
     """`/launch/ENTITY/QUEUE`, which users type, redirects to the queue's page."""
     names = request.match_info
@@ -119,8 +104,7 @@ async def queue(request: web.Request) -> web.StreamResponse:
     if tab == "agents":
         agents = await plane.agents.list(principal, record.entity, queue_id=record.id)
         shown = recent(agents, datetime.now(UTC))
-        jobs = [(each, await plane.items.held_by(principal, each.id)) for each in shown]
-        values = {"agents": jobs}
+        values = {"agents": await with_items(plane, principal, shown)}
     elif tab == "settings":
         template, as_json = template_texts(record)
         values = {
@@ -129,53 +113,18 @@ async def queue(request: web.Request) -> web.StreamResponse:
             "variables": variables(record),
         }
     else:
-        tab, values = "items", await _items_tab(request, plane, principal, record)
+        tab, values = "items", await _items_tab(request, record)
     topic = {"entity": record.entity} | ({"heartbeats": "1"} if tab == "agents" else {})
-    values |= {"queue": record, "tab": tab, "tabs": _TABS}
+    may_change = may_manage(principal, record.entity)
+    values |= {"queue": record, "tab": tab, "tabs": _TABS, "may_change": may_change}
     return page(request, "queue.html", urlencode(topic), **values)
 
 
-async def _items_tab(
-    request: web.Request, plane: Services, principal: Principal, record: QueueRecord
-) -> dict[str, Any]:
-    phases = _phases(request.query.getall("phase", []))
-    after = request.query.get("after") or None
-    found = await plane.items.list(
-        principal,
-        record.entity,
-        queue_id=record.id,
-        phases=phases or None,
-        after=after,
-        first=_PAGE,
-    )
-    counts = await plane.queues.counts(principal, [record.id])
+async def _items_tab(request: web.Request, record: QueueRecord) -> dict[str, Any]:
+    plane, principal = request.app[PLANE], principal_of(request)
     agents = await plane.agents.list(principal, record.entity, queue_id=record.id)
-    words = tuple(dict.fromkeys(phase.word for phase in phases))
-    filters = [("phase", word) for word in words]
-    older = [*filters, ("after", found.end_cursor or "")]
-    return {
-        "items": found.rows,
-        "words": words,
-        "counts": by_word(counts.get(record.id, {})),
-        "served": any(agent.live for agent in agents),
-        "after": after,
-        "first_page": f"?{urlencode(filters)}",
-        "more": f"?{urlencode(older)}" if found.has_next else None,
-    }
-
-
-def _phases(words: Sequence[str]) -> list[Phase]:
-    """The phases to show; none means all.
-
-    Raises:
-        InvalidInputError: there is no such phase.
-    """
-    found = {word: phases_named(word) for word in words}
-    for word, phases in found.items():
-        if not phases:
-            hint = f"The phases are {', '.join(PHASE_WORDS)}."
-            raise InvalidInputError(f"There is no phase '{word}'.", hint=hint)
-    return [phase for phases in found.values() for phase in phases]
+    served = any(agent.live for agent in agents)
+    return {"served": served, **await listed(request, record.entity, record)}
 
 
 def template_texts(queue: QueueRecord) -> tuple[str, str]:

@@ -55,6 +55,8 @@ class Renderer:
         /,
         *,
         user: str | None,
+        own_entity: str = "",
+        path: str = "",
         status: int = 200,
         events_url: str | None = None,
         fragment: bool = False,
@@ -62,16 +64,25 @@ class Renderer:
     ) -> web.Response:
         """A whole page; with `fragment` only its main element, for the script that updates it.
 
-        `user` is shown as signed in; `events_url` is that of the events that the page follows.
+        `user` is shown as signed in, and `own_entity` is what commands mean that name none. `path`
+        is the page's own; `events_url` is that of the events that the page follows.
         """
         text = self._templates.get_template(template).render(
             layout="fragment.html" if fragment else "base.html",
             now=datetime.now(UTC),
             user=user,
+            section=_section(path),
+            entity_flag=lambda entity: "" if entity == own_entity else f" -e {entity}",
             events=events_url,
             **values,
         )
         return web.Response(text=text, status=status, content_type="text/html")
+
+
+def _section(path: str) -> str:
+    """The part of the navigation that a page belongs to."""
+    first = path.removeprefix("/launch").strip("/").partition("/")[0]
+    return first if first in {"items", "jobs", "agents"} else "queues"
 
 
 RENDERER: Final = web.AppKey("renderer", Renderer)
@@ -80,20 +91,23 @@ RENDERER: Final = web.AppKey("renderer", Renderer)
 def page(request: web.Request, template: str, topics: str, /, **values: Any) -> web.Response:
     """The response to a request for a page, or for its fragment (`?fragment=1`).
 
-    `topics` is the query string of the page's `/launch/events`.
+    `topics` is the query string of the page's `/launch/events`; empty for a page that is not
+    updated.
     """
     return request.app[RENDERER].page(
         template,
-        user=_user(request),
-        events_url=f"/launch/events?{topics}",
+        **_caller(request),
+        events_url=f"/launch/events?{topics}" if topics else None,
         fragment=request.query.get("fragment") == "1",
         **values,
     )
 
 
-def _user(request: web.Request) -> str | None:
+def _caller(request: web.Request) -> dict[str, Any]:
     principal = request.get(PRINCIPAL)
-    return principal.name if principal else None
+    if principal is None:
+        return {"user": None}
+    return {"user": principal.name, "own_entity": principal.default_entity, "path": request.path}
 
 
 def errors_as_pages(handler: Handler) -> Handler:
@@ -125,7 +139,7 @@ def _error_page(
     signed_out = status == web.HTTPUnauthorized.status_code
     return request.app[RENDERER].page(
         "error.html",
-        user=_user(request),
+        **_caller(request),
         status=status,
         title=_TITLES.get(status, "Something went wrong"),
         message=message,

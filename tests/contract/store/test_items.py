@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.control.store.item_lists import ItemFilter
 from agent.control.store.items import Submission
 from agent.model.cause import Cause
 from agent.model.errors import ConflictError, InvalidInputError, NotFoundError
@@ -198,12 +199,70 @@ async def test_items_are_listed_newest_first_page_by_page(world: World) -> None:
     rest = await world.plane.items.list(world.me, queue="default", first=3, after=first.end_cursor)
     assert ([item.id for item in rest.rows], rest.has_next) == (newest[3:], False)
     await world.plane.items.stop(world.me, items[0].id)
-    stopped = await world.plane.items.list(world.me, phases=[Phase.STOPPED])
+    stopped = await world.plane.items.list(world.me, narrow=ItemFilter(phases=[Phase.STOPPED]))
     assert [item.id for item in stopped.rows] == [items[0].id]
     assert (await world.plane.items.list(world.me, after="")).total == 6
 
 
-@pytest.mark.parametrize("how", [{"first": 0}, {"first": 5001}, {"after": "x"}])
+async def test_pages_of_items_are_turned_back_to_where_they_were(world: World) -> None:
+    items = [await world.submit() for _ in range(5)]
+    newest = [item.id for item in reversed(items)]
+    first = await world.plane.items.list(world.me, first=2)
+    second = await world.plane.items.list(world.me, first=2, after=first.end_cursor)
+    await world.submit()
+    back = await world.plane.items.list(world.me, first=2, before=second.start_cursor)
+    assert [item.id for item in back.rows] == newest[:2]
+    assert (back.has_previous, back.has_next) == (True, True)
+    third = await world.plane.items.list(world.me, first=2, after=second.end_cursor)
+    nearest = await world.plane.items.list(world.me, first=3, before=third.start_cursor)
+    assert [item.id for item in nearest.rows] == newest[1:4]
+
+
+GIT = {"type": "git", "url": "https://git.example/org/repo.git", "ref": "a" * 40}
+CODE = {"type": "artifact", "artifact": "wandb-artifact://ann/default/code-x:v0"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        ({"name": "own name"}, "own name"),
+        ({"source": {"type": "image", "image": "registry.example:5000/team/app:1.2"}}, "app:1.2"),
+        ({"source": {"type": "image", "image": "team/app@sha256:" + "0" * 64}}, "app"),
+        ({"source": None, "docker": {"docker_image": "python:3.11"}}, "python:3.11"),
+        ({"source": GIT}, "repo"),
+        ({"source": CODE}, "code-x"),
+        ({"name": "é" * 500}, "é" * 128),
+    ],
+)
+async def test_every_item_has_a_name_to_show(world: World, spec, name) -> None:
+    item = await world.submit(spec)
+    assert item.display_name == name
+    found = await world.plane.items.list(world.me, narrow=ItemFilter(search=name[1:].upper()))
+    assert [each.id for each in found.rows] == [item.id] or not name.isascii()
+
+
+async def test_items_are_found_by_name_id_author_queue_and_phase(world: World) -> None:
+    await world.queue("other")
+    one = await world.submit({"name": "Train 50%_a"})
+    two = await world.submit({"name": "train 50 a"}, queue="other")
+    await world.plane.items.stop(world.me, two.id)
+
+    async def ids(**how) -> set[str]:
+        found = await world.plane.items.list(world.me, narrow=ItemFilter(**how))
+        assert found.total == len(found.rows)
+        return {item.id for item in found.rows}
+
+    assert await ids(search="train") == {one.id, two.id}
+    assert await ids(search="50%_") == {one.id}
+    assert await ids(search=two.id) == {two.id}
+    assert await ids(author="ann") == {one.id, two.id}
+    assert await ids(author="an") == set()
+    assert await ids(queue_id=two.queue_id, search="train") == {two.id}
+    assert await ids(phases=[Phase.QUEUED], author="ann", search="train") == {one.id}
+    assert await ids(job="nothing") == set()
+
+
+@pytest.mark.parametrize("how", [{"first": 0}, {"first": 5001}, {"after": "x"}, {"before": "x"}])
 async def test_a_page_that_cannot_be_is_refused(world: World, how) -> None:
     with pytest.raises(InvalidInputError):
         await world.plane.items.list(world.me, **how)

@@ -113,6 +113,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
             "project": "default",
             "queue_id": queue.id,
             "queue": "long",
+            "display_name": "x",
             "priority": 2,
             "demand_cpus": 0,
             "demand_memory": 0,

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -24,6 +25,12 @@ from tests.e2e.harness.notify import NotifySocket
 BIN = Path(sys.executable).parent
 #: What a developer's shell may have and the user of these tests has not.
 NOT_THE_USERS = ("WANDB_", "LAUNCH_", "PYTHONDONTWRITEBYTECODE")
+#: Python's and aiohttp's warnings about our own code, and what it forgot.
+WARNINGS = re.compile(
+    r"^.*(?:/agent/[\w/]+\.py:\d+: \w*Warning:|was never awaited|exception was never retrieved"
+    r"|Task was destroyed but it is pending|Unclosed c(?:lient session|onnector)).*$",
+    re.MULTILINE,
+)
 READY_SECONDS = 60.0
 COMMAND_SECONDS = 180.0
 
@@ -87,6 +94,12 @@ class Daemon:
             self.notify.close()
 
 
+def refuse_warnings(text: str, of: str) -> None:
+    """Fail on warnings about our own code."""
+    found = WARNINGS.findall(text)
+    assert not found, f"warnings of {of}:\n" + "\n".join(found)
+
+
 class Home:
     """One user's folders, environment and configuration."""
 
@@ -131,7 +144,9 @@ class Home:
             process.kill()
             await process.wait()
             raise
-        return Result(process.returncode or 0, out.decode(errors="replace"), err.decode())
+        result = Result(process.returncode or 0, out.decode(errors="replace"), err.decode())
+        refuse_warnings(result.err, " ".join(argv))
+        return result
 
     async def item(self, item_id: str) -> dict[str, Any]:
         """What `launch item show` prints, without a process: tests ask for it again and again."""
@@ -187,3 +202,5 @@ class Home:
                 await daemon.kill()
             daemon.notify.close()
             daemon.notify.path.parent.rmdir()
+        for daemon in self._daemons:
+            refuse_warnings(daemon.output(), daemon.log.name)

@@ -135,7 +135,7 @@ async def test_a_queue_lists_its_items_and_filters_them_by_phase(scene, sign_in)
     assert re.search(r"preparing one medium ada .*? box", everything)
     assert "two" in waiting
     assert " one " not in waiting
-    assert "No item is running." in running
+    assert "No item is like that." in running
 
 
 async def test_older_items_are_on_the_next_page(scene, sign_in):

@@ -31,7 +31,8 @@ class RefusalError(Exception):
 def item(item_id: str = "abcdefghijkl", **over: Any) -> Json:
     return {
         "id": item_id, "state": "PENDING", "phase": "QUEUED", "lostContact": False,
-        "name": "hello", "entityName": "ada", "projectName": "default", "queueName": "default",
+        "name": "hello", "displayName": "hello", "job": None,
+        "entityName": "ada", "projectName": "default", "queueName": "default",
         "runName": None, "author": "ada", "priority": 2, "createdAt": WHEN, "updatedAt": WHEN,
         "startedAt": None, "finishedAt": None, "stopRequested": False, "attempt": 1,
         "activity": None, "agentId": None, "agentName": None, "cause": None, "message": None,

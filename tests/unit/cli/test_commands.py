@@ -270,7 +270,7 @@ def test_items_are_listed_in_pages_and_filtered(run: Run, far_end: FarEnd) -> No
         cursor, more, name = next(pages)
         return {
             "pageInfo": {"endCursor": cursor, "hasNextPage": more},
-            "edges": [{"node": item(name=name)}],
+            "edges": [{"node": item(displayName=name)}],
         }
 
     far_end.answers["launchItems"] = answer
@@ -427,6 +427,52 @@ def test_explain_gives_one_answer(run: Run, far_end: FarEnd) -> None:
     told = {**summary, "details": ["exit code 0", "Attempt 1, on agent desk."]}
     far_end.answers["launchItem"] = ended(message="exit code 0", explanation=told)
     assert run("explain", "x").out.count("exit code 0") == 1
+
+
+def test_explain_of_a_failed_job_names_the_step_and_quotes_the_end_of_its_log(
+    run: Run, far_end: FarEnd
+) -> None:
+    failed = ended("FAILED", 1, message="exit code 1")
+    size = 20_000
+    failed["attempts"][0] |= {"jobLogBytes": size, "setupLogBytes": 9}
+    step = {**failed["events"][0], "phase": "STARTED"}
+    failed["events"] += [step, {**step, "phase": "FAILED"}]
+    far_end.answers["launchItem"] = failed
+    end = b"".join(b"line %d\n" % number for number in range(30))
+    end += b"\x1b[31mstep 1\rstep 9\x1b[0m\nValueError: no data\x07\n"
+    far_end.logs["job"] = end.rjust(size, b"x")
+
+    told = run("explain", "abcdefghijkl").out
+    as_json = json.loads(run("explain", "abcdefghijkl", "--json").out)
+
+    assert "It ended while it was running." in told
+    assert "  | step 9\n  | ValueError: no data\\x07\nWhat to do:" in told
+    assert "line 21\n" not in told
+    assert "line 22\n" in told
+    assert (as_json["step"], as_json["log"]["channel"]) == ("running", "job")
+    assert len(as_json["log"]["lines"]) == 10
+
+
+def test_explain_of_what_never_ran_quotes_the_setup_log(run: Run, far_end: FarEnd) -> None:
+    failed = ended("ERRORED", None, cause="BUILD_REQUIREMENTS")
+    failed["attempts"][0] |= {"jobLogBytes": 0, "setupLogBytes": 6}
+    far_end.answers["launchItem"] = failed
+    told = run("explain", "abcdefghijkl").out
+    assert "It ended while it was waiting." in told
+    assert "The end of its setup log:\n  | setup" in told
+    failed["attempts"][0] |= {"setupLogBytes": 0}
+    assert "log:" not in run("explain", "abcdefghijkl").out
+
+
+def test_items_have_names_jobs_and_can_be_printed_as_ids(run: Run, far_end: FarEnd) -> None:
+    named = item(name=None, displayName="train", job="ada/demo/train")
+    page = {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": [{"node": named}]}
+    far_end.answers["launchItems"] = page
+    listed = words(run("item", "list", "-s", "tr", "-j", "train", "--author", "ada").out)
+    asked = far_end.last("launchItems")
+    assert "abcdefghijkl train train default waiting" in listed
+    assert (asked["search"], asked["job"], asked["author"]) == ("tr", "train", "ada")
+    assert run("item", "list", "--ids").out == "abcdefghijkl\n"
 
 
 def test_keys_users_and_teams(run: Run, far_end: FarEnd) -> None:

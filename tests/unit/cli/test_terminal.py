@@ -100,3 +100,40 @@ def test_a_log_in_a_pipe_is_unchanged() -> None:
     screen = Screen(terminal=False)
     LogOutput(screen).write(data)
     assert screen.bytes.getvalue() == data
+
+
+class Stream(io.TextIOWrapper):
+    """A file, or a terminal."""
+
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__(io.BytesIO())
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    @property
+    def written(self) -> bytes:
+        return self.buffer.getvalue()  # type: ignore[attr-defined]
+
+
+PROGRESS = b"Receiving:  1%\rReceiving: 50%\rReceiving: done.\nnext\r\nlast 1%\rlast 2%"
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_progress_of_other_tools_is_for_terminals(size: int) -> None:
+    file, terminal = Stream(terminal=False), Stream(terminal=True)
+    for stream in (file, terminal):
+        output = LogOutput(stream, progress=False)
+        for start in range(0, len(PROGRESS), size):
+            output.write(PROGRESS[start : start + size])
+        output.end()
+    assert file.written == b"Receiving: done.\nnext\nlast 2%\n"
+    assert b"50%" in terminal.written
+
+
+def test_the_output_of_a_job_is_its_own_bytes() -> None:
+    file = Stream(terminal=False)
+    output = LogOutput(file)
+    output.write(PROGRESS)
+    assert file.written == PROGRESS

@@ -157,10 +157,10 @@ if (address) new LivePage(address);
 
 for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.requestSubmit());
-  select.form.querySelector("button")?.setAttribute("hidden", "");
+  select.form.querySelector("button:not([data-keep])")?.setAttribute("hidden", "");
 }
-for (const form of document.querySelectorAll("form[data-confirm]")) {
-  form.addEventListener("submit", (event) => {
-    if (!confirm(form.dataset.confirm)) event.preventDefault();
-  });
-}
+// On the document, since forms in regions are replaced.
+document.addEventListener("submit", (event) => {
+  const question = event.target.dataset.confirm;
+  if (question && !confirm(question)) event.preventDefault();
+});

@@ -133,6 +133,16 @@ async def test_a_source_becomes_a_job_and_the_job_is_queued(
     assert spec(far)["name"] == "hello"
 
 
+@pytest.mark.parametrize("flag", ["--wait", "--follow"])
+async def test_standard_output_of_a_followed_job_is_its_own(
+    cli: Cli, far: Plane, folder: Path, flag: str
+) -> None:
+    told = await cli("submit", "-u", str(folder / "main.py"), "-J", "hello", "-q", flag)
+    assert told.code == 0, told.err
+    assert "Created job: team/default/hello:v0" in told.err
+    assert told.out == ""
+
+
 async def test_a_file_is_what_is_run_and_its_directory_the_source(
     cli: Cli, far: Plane, folder: Path
 ) -> None:

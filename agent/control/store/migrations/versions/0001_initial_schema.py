@@ -372,6 +372,8 @@ def upgrade() -> None:
     sa.Column('queue_id', sa.Text(), nullable=True),
     sa.Column('queue', sa.Text(), nullable=False),
     sa.Column('name', sa.Text(), nullable=True),
+    sa.Column('display_name', sa.Text(), nullable=False),
+    sa.Column('job', sa.Text(), nullable=True),
     sa.Column('run_name', sa.Text(), nullable=True),
     sa.Column('author', sa.Text(), nullable=True),
     sa.Column('author_id', sa.Text(), nullable=True),
@@ -411,7 +413,6 @@ def upgrade() -> None:
     sa.Column('updated_at', sa.Double(), nullable=False),
     sa.Column('started_at', sa.Double(), nullable=True),
     sa.Column('finished_at', sa.Double(), nullable=True),
-    sa.Column('job_id', sa.Text(), nullable=True),
     sa.ForeignKeyConstraint(['entity'], ['entities.name'], name=op.f('fk_items_entity')),
     sa.ForeignKeyConstraint(['queue_id'], ['queues.id'], name=op.f('fk_items_queue_id'), ondelete='SET NULL'),
     sa.PrimaryKeyConstraint('seq', name=op.f('pk_items')),
@@ -419,12 +420,12 @@ def upgrade() -> None:
     )
     op.create_index('ix_items_claim', 'items', ['queue_id', 'priority', 'enqueued_at', 'seq'], unique=False, sqlite_where=sa.text("phase = 'QUEUED'"), postgresql_where=sa.text("phase = 'QUEUED'"))
     op.create_index('ix_items_deferred', 'items', ['not_before'], unique=False, sqlite_where=sa.text('not_before IS NOT NULL'), postgresql_where=sa.text('not_before IS NOT NULL'))
-    op.create_index('ix_items_entity_seq', 'items', ['entity', 'seq'], unique=False)
     op.create_index('ix_items_expiry', 'items', ['lease_expires_at'], unique=False, sqlite_where=sa.text("phase IN ('LEASED', 'PERMITTED', 'PREPARING', 'STARTED')"), postgresql_where=sa.text("phase IN ('LEASED', 'PERMITTED', 'PREPARING', 'STARTED')"))
     op.create_index('ix_items_finished_at', 'items', ['finished_at'], unique=False)
     op.create_index('ix_items_held_by', 'items', ['agent_id'], unique=False, sqlite_where=sa.text("phase IN ('LEASED', 'PERMITTED', 'PREPARING', 'STARTED')"), postgresql_where=sa.text("phase IN ('LEASED', 'PERMITTED', 'PREPARING', 'STARTED')"))
-    op.create_index('ix_items_job_id', 'items', ['job_id'], unique=False)
-    op.create_index('ix_items_queue_seq', 'items', ['queue_id', 'seq'], unique=False)
+    op.create_index('ix_items_job', 'items', ['job', 'seq', 'entity'], unique=False)
+    op.create_index('ix_items_list', 'items', ['entity', 'seq', 'phase', 'queue_id', 'job', 'author', 'display_name', 'id'], unique=False)
+    op.create_index('ix_items_queue_phase', 'items', ['queue_id', 'phase', 'seq'], unique=False)
     op.create_index('ix_items_run', 'items', ['run_entity', 'project', 'run_name'], unique=False)
     op.create_table('members',
     sa.Column('entity', sa.Text(), nullable=False),
