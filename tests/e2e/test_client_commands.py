@@ -161,20 +161,6 @@ async def test_variables_of_a_queue_that_our_command_made_are_set_by_the_client(
     assert "Traceback" not in large.err + large.out
 
 
-@pytest.mark.parametrize("words", ["python main.py", "python code.py"])
-async def test_one_directory_is_one_job_whoever_makes_it(client: Client, words: str) -> None:
-    user, root = client.user, client.user.home.root
-    user.write({words.split()[1]: HELLO, "requirements.txt": "wandb==0.31.0\n"}, "src")
-    place = ("-p", "P", "-e", user.entity)
-    first = await client.wandb(root, "job", "create", *place, "code", "src", "-E", words)
-    assert "Created job" in first.err + first.out
-    second = await user.launch(f'job create -p P -e {{E}} code src -E "{words}"')
-    assert "No changes detected" in second.out
-    third = await client.wandb(root, "job", "create", *place, "code", "src", "-E", words)
-    assert "No changes detected" in third.err + third.out
-    assert len(await user.json("job list -p P -e {E}")) == 1
-
-
 @pytest.mark.docker
 async def test_launch_without_a_queue_runs_an_image_here(
     client: Client, docker_engine: DockerFacts
