@@ -13,7 +13,7 @@ async def test_the_key_is_in_a_private_file_whose_place_is_printed(home: Home) -
     port = free_port()
     home.configure({"control": {"port": port}})
     file = home.root / "data" / "administrator.key"
-    for mode in (None, 0o644):
+    for name, mode in (("first", None), ("later", 0o644)):
         if mode is not None:
             file.chmod(mode)
         daemon = await home.start("launch", "server")
@@ -25,7 +25,7 @@ async def test_the_key_is_in_a_private_file_whose_place_is_printed(home: Home) -
         headers = {"Authorization": f"Bearer {key}"}
         async with (
             aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as session,
-            session.post("/api/admin/users", json={"name": f"user-{mode}"}) as answer,
+            session.post("/api/admin/users", json={"name": name}) as answer,
         ):
             assert answer.status == 201, await answer.text()
         assert await daemon.terminate() == 0
