@@ -46,7 +46,7 @@ async def flood(root: Path) -> list[Row]:
     loaded: list[float] = []
     rates: list[float] = []
     try:
-        robot, mallory = await _key(home, "robot"), await _key(home, "mallory")
+        robot, mallory = await user_key(home, "robot"), await user_key(home, "mallory")
         async with _session(robot) as session:
             await _durations(session, url, 20)
             for _ in range(ROUNDS):
@@ -69,7 +69,7 @@ async def flood(root: Path) -> list[Row]:
     ]
 
 
-async def _key(home: Home, name: str) -> str:
+async def user_key(home: Home, name: str) -> str:
     """Of a user; both pace themselves within their limits but for the load."""
     assert (await home.launch("user", "create", name)).code == 0
     made = await home.launch("key", "create", "--for-user", name, "--json")

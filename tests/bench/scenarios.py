@@ -12,6 +12,7 @@ from typing import Any
 from agent.model.work import LABEL_ITEM
 from tests.bench import bare, cluster
 from tests.bench.building import building, cluster_build
+from tests.bench.control import control
 from tests.bench.flood import flood
 from tests.bench.jobs import authoring, git_difference
 from tests.bench.ours import System, resident, share_of_core, system
@@ -277,4 +278,5 @@ SCENARIOS: dict[str, Callable[[Path], Awaitable[list[Row]]]] = {
     "many-runs": many,
     "pages": pages,
     "flood": flood,
+    "control": control,
 }
