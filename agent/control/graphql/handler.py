@@ -9,7 +9,14 @@ from typing import Any, Final
 
 import graphql
 from aiohttp import web
-from graphql import GraphQLError, GraphQLList, GraphQLSchema, execute
+from graphql import (
+    FieldNode,
+    GraphQLError,
+    GraphQLList,
+    GraphQLSchema,
+    OperationDefinitionNode,
+    execute,
+)
 
 from agent.control.app_keys import (
     CONFIG,
@@ -28,6 +35,7 @@ from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql.context import Context, Rows
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.middleware.errors import log_and_mask
+from agent.control.store.group import OverloadedError
 from agent.model.errors import InvalidInputError, LaunchError
 
 #: Errors of one response; the others say the same of other rows.
@@ -93,7 +101,11 @@ class Executor:
         self.documents = Documents(schema)
 
     async def run(self, request: GraphQLRequest, context: Context | None) -> dict[str, Any]:
-        """`data` and `errors` of the response; never raises for what the client sent."""
+        """`data` and `errors` of the response; never raises for what the client sent.
+
+        Raises:
+            OverloadedError: nothing was begun, so that the whole request can be repeated.
+        """
         try:
             document = self.documents.get(request.query)
             operation = operation_of(document, request.operation_name)
@@ -111,10 +123,20 @@ class Executor:
             executor_class=_RowExecutor,
         )
         result = await executing if isawaitable(executing) else executing
+        if _is_single(operation):
+            for each in result.errors or ():
+                if isinstance(each.original_error, OverloadedError):
+                    raise each.original_error
         errors = [formatted(error) for error in (result.errors or ())[:_MAX_ERRORS]]
         if context is not None and context.too_large:
             return {"errors": errors}
         return {"data": result.data, "errors": errors} if errors else {"data": result.data}
+
+
+def _is_single(operation: OperationDefinitionNode) -> bool:
+    """Whether it asks for one root field: of several, others may have been done."""
+    selections = operation.selection_set.selections
+    return len(selections) == 1 and isinstance(selections[0], FieldNode)
 
 
 def formatted(error: GraphQLError) -> dict[str, Any]:

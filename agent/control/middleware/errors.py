@@ -7,6 +7,7 @@ import structlog
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler
 
+from agent.control.store.group import OverloadedError
 from agent.model.errors import LaunchError
 
 STATUS: Final = {
@@ -26,8 +27,12 @@ STATUS: Final = {
     "RANGE_NOT_SATISFIABLE": 416,
     "DIGEST_MISMATCH": 422,
     "UNREACHABLE": 503,
+    "OVERLOADED": 503,
     "STORAGE_FULL": 507,
 }
+
+#: Seconds; clients add a random part.
+_RETRY_AFTER: Final = "1"
 
 
 @web.middleware
@@ -37,7 +42,10 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
         return await handler(request)
     except LaunchError as error:
         status = STATUS.get(error.code, 500)
-        return error_response(request, status, error.code, error.message, hint=error.hint)
+        response = error_response(request, status, error.code, error.message, hint=error.hint)
+        if isinstance(error, OverloadedError):
+            response.headers["Retry-After"] = _RETRY_AFTER
+        return response
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 -- redirects are no errors
             raise

@@ -14,7 +14,7 @@ from agent.control.services.schema_checks import Checker
 from agent.control.store import accounts, agents, items, queues
 from agent.control.store.items import ItemRecord
 from agent.control.store.queues import QueueRecord
-from agent.control.store.tx import AnyRow, Database, Tx
+from agent.control.store.tx import AnyRow, Database, Turn, Tx
 from agent.model.errors import (
     AuthenticationError,
     NotFoundError,
@@ -213,11 +213,30 @@ def write(
     method: Callable[Concatenate[S, Tx, P], T],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     """Run a service method in a transaction, commit, then notify; see `Service`."""
+    return _write_in(Turn.ALONE, method)
 
+
+def urgent_write(
+    method: Callable[Concatenate[S, Tx, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """As `write`, in the turn `URGENT`."""
+    return _write_in(Turn.URGENT, method)
+
+
+def shared_write(
+    method: Callable[Concatenate[S, Tx, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """As `write`, in the turn `SHARED`."""
+    return _write_in(Turn.SHARED, method)
+
+
+def _write_in(
+    turn: Turn, method: Callable[Concatenate[S, Tx, P], T]
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
     @wraps(method)
     async def run(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         database = self._context.database
-        return await database.write(lambda tx: method(self, tx, *args, **kwargs))
+        return await database.write(lambda tx: method(self, tx, *args, **kwargs), turn)
 
     return run
 

@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from agent.control.auth.policy import Action, Principal
-from agent.control.services.context import Service, ServiceContext, no_such_agent, read, write
+from agent.control.services.context import (
+    Service,
+    ServiceContext,
+    no_such_agent,
+    read,
+    shared_write,
+    write,
+)
 from agent.control.services.explain import Explanation, Situation, explain
 from agent.control.services.notifications import topic_entity, topic_item, topic_queue
 from agent.control.services.paging import Page, cursor, numbered_page, page_size
@@ -57,7 +64,7 @@ class Items(Service):
             lambda passed: self._submit(principal, submission, passed)
         )
 
-    @write
+    @shared_write
     def _submit(
         self, tx: Tx, principal: Principal, submission: Submission, passed: Passed
     ) -> ItemRecord:

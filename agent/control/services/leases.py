@@ -6,25 +6,20 @@ four match a held item. Otherwise the answer is `LeaseStatus.FENCED`, never an e
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from time import monotonic
 from typing import Any, Final
 
-from agent.control.auth.policy import Action, Principal
-from agent.control.auth.run_tokens import RunToken, create_token
-from agent.control.services.context import Service, ServiceContext, require_serves, write
-from agent.control.services.notifications import topic_agent, topic_entity, topic_queue
-from agent.control.services.submitted_keys import with_keys
+from agent.control.auth.policy import Principal
+from agent.control.services.claims import claim_record
+from agent.control.services.context import Service, ServiceContext, urgent_write
+from agent.control.services.notifications import topic_entity
 from agent.control.services.transitions import add_event, end, move, notify_watchers, requeue
-from agent.control.store import agents, history, items, queues
+from agent.control.services.waiting_claims import WaitingClaims
+from agent.control.store import agents, history, items
 from agent.control.store.agents import AgentProtocol
-from agent.control.store.ids import new_run_name
 from agent.control.store.items import ClaimRecord
-from agent.control.store.tables import record_of
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.capacity import Allocation, Capacity, Demand, allocate, fits, minus
 from agent.model.cause import Cause
-from agent.model.errors import ConflictError, FencedError, InvalidInputError, NotFoundError
+from agent.model.errors import ConflictError, InvalidInputError
 from agent.model.phase import HELD, MAY_RUN, TERMINAL, UNSTARTED_HELD, Phase
 from agent.model.protocol import MAX_CLAIMED, ClaimRequest, Heartbeat, HeartbeatReply, LeaseStatus
 from agent.model.spec import Json
@@ -34,10 +29,6 @@ STATUSES: Final = ("POLLING", "RUNNING", "DRAINING", "KILLED")
 #: In these an agent takes over what others left.
 _ADOPTING: Final = {"POLLING", "RUNNING"}
 
-_MAX_WAIT_SECONDS: Final = 30.0
-#: Seconds after which a waiting claim reads the store without a notification: one from another
-#: replica may have been lost.
-_SLOW_POLL: Final = 5.0
 _MAX_FACTS: Final = 64 * 1024
 _MAX_TEXT: Final = 4_000
 _MAX_ACTIVITY: Final = 200
@@ -48,6 +39,10 @@ _MAX_DELAY_SECONDS: Final = 300.0
 
 class Leases(Service):
     """What our own agents call; see `agent.ports.queue` for the life cycle."""
+
+    def __init__(self, context: ServiceContext) -> None:
+        super().__init__(context)
+        self._waiting = WaitingClaims(context)
 
     async def claim(self, principal: Principal, request: ClaimRequest) -> tuple[ClaimRecord, ...]:
         """Lease what fits, by priority and age; wait for it up to `wait_seconds` (≤ 30).
@@ -63,91 +58,9 @@ class Leases(Service):
         if not 1 <= request.max_items <= MAX_CLAIMED:
             message = f"A claim asks for 1 to {MAX_CLAIMED} items, not {request.max_items}."
             raise InvalidInputError(message)
-        deadline = monotonic() + min(request.wait_seconds, _MAX_WAIT_SECONDS)
-        # Try once before subscribing: a busy queue usually has an item.
-        claims, served = await self._claim(principal, request, waited=False)
-        if claims:
-            return claims
-        topics = [topic_agent(request.agent_id), *(topic_queue(row.id) for row in served)]
-        with self._context.notifications.subscribe(topics) as subscription:
-            while (left := deadline - monotonic()) > 0:
-                claims, _ = await self._claim(principal, request, waited=True)
-                if claims:
-                    break
-                await subscription.wait(min(left, _SLOW_POLL))
-        return claims
+        return await self._waiting.claim(principal, request)
 
-    @write
-    def _claim(
-        self, tx: Tx, principal: Principal, request: ClaimRequest, *, waited: bool
-    ) -> tuple[tuple[ClaimRecord, ...], list[AnyRow]]:
-        """One try; the claims, and the queues that were considered.
-
-        It locks the agent's row, so a repeated request waits for the first one.
-        """
-        agent = self._context.agent(tx, principal, request.agent_id, lock=True)
-        if agent.session != request.session:
-            raise FencedError(f"A newer process has registered as agent '{agent.name}'.")
-        served = _served_queues(tx, principal, agent, request.queues)
-        repeated = items.claimed_by(tx, agent.id, request.request_id)
-        if repeated:
-            claims = tuple(claim_record(tx, self._context, row.id) for row in repeated)
-        elif agent.stop is not None:
-            claims = ()
-        else:
-            open_queues = [row.id for row in served if not row.paused]
-            claims = self._lease_items(tx, agent, open_queues, request)
-        if claims and waited:
-            self._context.require_still_allowed(tx, principal, agent.entity, Action.RUN_AGENT)
-        return claims, served
-
-    def _lease_items(
-        self, tx: Tx, agent: AnyRow, queue_ids: Sequence[str], request: ClaimRequest
-    ) -> tuple[ClaimRecord, ...]:
-        """Lease items until the limit of the claim, or until no further one fits.
-
-        An item without a resource takes the first one that the agent registered; a claim that
-        leaves that one out does not get it.
-        """
-        wanted = request.resources
-        offered = [one for one in agent.resources if wanted is None or one in wanted]
-        without_resource = offered[:1] == agent.resources[:1]
-        free = _without_leased_gpus(tx, agent, request.free)
-        claims: list[ClaimRecord] = []
-        while offered and len(claims) < request.max_items and fits(Demand(), free):
-            item_id = items.lock_first_fitting(
-                tx,
-                queue_ids,
-                offered,
-                free,
-                without_resource=without_resource,
-                self_scheduled=request.self_scheduled,
-            )
-            if item_id is None:
-                break
-            row = items.with_specs(tx, item_id)
-            if refuse_for_author(tx, self._context, row):
-                continue
-            resource = row.resource or agent.resources[0]
-            counted = resource not in request.self_scheduled
-            allocation = allocate(items.demand_of(row) if counted else Demand(), free)
-            changes = {
-                "epoch": row.epoch + 1,
-                "agent_id": agent.id,
-                "agent_name": agent.name,
-                "protocol": AgentProtocol.LAUNCH.value,
-                "request_id": request.request_id,
-                "lease_expires_at": tx.now + self._context.config.lease,
-                "allocation": asdict(allocation),
-                "resource": resource,
-                "run_name": row.run_name or new_run_name(),
-            }
-            move(tx, row, Phase.LEASED, actor=agent.name, text="claimed", changes=changes)
-            claims.append(claim_record(tx, self._context, item_id))
-            free = minus(free, allocation)
-        return tuple(claims)
-
-    @write
+    @urgent_write
     def renew(self, tx: Tx, principal: Principal, heartbeat: Heartbeat) -> HeartbeatReply:
         """Heartbeat and batch renewal; status KILLED means that the agent disconnects.
 
@@ -197,7 +110,7 @@ class Leases(Service):
                 add_event(tx, row, "contact regained", actor=agent.name, lost_contact_at=None)
         return statuses
 
-    @write
+    @urgent_write
     def advance(
         self,
         tx: Tx,
@@ -232,7 +145,7 @@ class Leases(Service):
             move(tx, row, phase, actor=row.agent_name, changes={**changes, **started})
         return _status(row)
 
-    @write
+    @urgent_write
     def permit(self, tx: Tx, principal: Principal, agent_id: str, lease: Lease) -> LeaseStatus:
         """Permit the start. Repeated calls by the holder return HELD until it reports STARTED.
 
@@ -259,7 +172,7 @@ class Leases(Service):
             move(tx, row, Phase.PERMITTED, through=through, actor=row.agent_name, changes=changes)
         return LeaseStatus.HELD
 
-    @write
+    @urgent_write
     def finish(
         self,
         tx: Tx,
@@ -297,7 +210,7 @@ class Leases(Service):
         repeated = stored == (agent_id, lease.epoch, phase.value, cause.value, exit_code)
         return LeaseStatus.HELD if repeated else LeaseStatus.FENCED
 
-    @write
+    @urgent_write
     def release(
         self,
         tx: Tx,
@@ -331,30 +244,6 @@ class Leases(Service):
             not_before=tx.now + min(delay, _MAX_DELAY_SECONDS) if delay > 0 else None,
         )
         return LeaseStatus.HELD
-
-
-def refuse_for_author(tx: Tx, context: ServiceContext, row: AnyRow) -> bool:
-    """End a queued item whose author lacks the rights to run it now; true when it was ended."""
-    refusal = context.author_refusal(tx, row)
-    if refusal is not None:
-        end(tx, row, Phase.REFUSED, Cause.POLICY_RIGHTS, refusal)
-    return refusal is not None
-
-
-def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
-    """A held item as its agent gets it; the same again for a repeated claim."""
-    row = items.with_specs(tx, item_id)
-    attempt = history.require_attempt(tx, row.id, row.attempt)
-    return record_of(
-        ClaimRecord,
-        row,
-        **with_keys(context.keys, row),
-        lease=Lease(row.id, row.attempt, row.epoch),
-        phase=Phase(row.phase),
-        entity=row.run_entity,
-        allocation=items.allocation_from(row.allocation) or Allocation(),
-        run_token=create_token(context.keys.current, RunToken(attempt.id, attempt.token_epoch)),
-    )
 
 
 def adopt(
@@ -405,56 +294,6 @@ def add_warning(row: AnyRow, warning: str) -> list[str]:
     if text in row.warnings or len(row.warnings) >= _MAX_WARNINGS:
         return list(row.warnings)
     return [*row.warnings, text]
-
-
-def _served_queues(
-    tx: Tx, principal: Principal, agent: AnyRow, wanted: Sequence[str]
-) -> list[AnyRow]:
-    """The queues to claim from, paused ones included: they may be resumed.
-
-    A queue that was removed does not keep the agent from the others, and is served again once
-    there is a queue of its name.
-    """
-    registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
-    names = wanted or registered
-    for name in names:
-        require_serves(principal, name)
-    unknown = [name for name in names if name not in registered]
-    if unknown and _add_served_queues(tx, agent, unknown):
-        registered = {row.name: row for row in queues.of_agent(tx, agent.id)}
-    served = [registered[name] for name in names if name in registered]
-    if not served:
-        raise NotFoundError(
-            f"None of the queues that agent '{agent.name}' serves exists: {', '.join(names)}.",
-            hint="Create one: `launch queue create NAME`; the agent starts to serve it then.",
-        )
-    return served
-
-
-def _add_served_queues(tx: Tx, agent: AnyRow, names: Sequence[str]) -> bool:
-    """Let a registered agent serve further queues; false when none of them exists."""
-    found = [queues.by_name(tx, agent.entity, name) for name in names]
-    existing = [queue for queue in found if queue is not None]
-    for queue in existing:
-        agents.serve_also(tx, agent.id, queue.id)
-        if agent.resources:
-            queues.fill_resource(tx, queue.id, agent.resources[0])
-    if existing:
-        tx.notify(topic_entity(agent.entity))
-    return bool(existing)
-
-
-def _without_leased_gpus(tx: Tx, agent: AnyRow, free: Capacity) -> Capacity:
-    """What the agent reports as free, without GPUs that items it holds are pinned to.
-
-    1. A claim leases GPU 0; its reply is lost. 2. The agent claims again, under another
-    request id, with GPU 0 still free as far as it knows. Two jobs must not get it.
-    """
-    if not free.gpus:
-        return free
-    held = [items.allocation_from(row.allocation) for row in items.held_by(tx, agent.id)]
-    pinned = {gpu for allocation in held if allocation is not None for gpu in allocation.gpus}
-    return replace(free, gpus=tuple(gpu for gpu in free.gpus if gpu not in pinned))
 
 
 def _held(tx: Tx, agent_id: str, lease: Lease) -> AnyRow | None:

@@ -32,6 +32,11 @@ def topic_agent(agent_id: str) -> str:
     return f"agent:{agent_id}"
 
 
+def topic_claim(agent_id: str) -> str:
+    """Items were leased to the agent."""
+    return f"claim:{agent_id}"
+
+
 def topic_run(run_id: str) -> str:
     """Something about the run changed: fields, state, streams, files."""
     return f"run:{run_id}"
@@ -84,14 +89,22 @@ class Notifications:
         """Subscribe first, then read the store, then wait: no change is missed."""
         subscription, wanted = Subscription(), set(topics)
         for topic in wanted:
-            self._subscriptions.setdefault(topic, set()).add(subscription)
+            self.add(topic, subscription)
         try:
             yield subscription
         finally:
             for topic in wanted:
-                self._subscriptions[topic].remove(subscription)
-                if not self._subscriptions[topic]:
-                    del self._subscriptions[topic]
+                self.remove(topic, subscription)
+
+    def add(self, topic: str, subscription: Subscription) -> None:
+        """Subscribe until `remove`."""
+        self._subscriptions.setdefault(topic, set()).add(subscription)
+
+    def remove(self, topic: str, subscription: Subscription) -> None:
+        """End what `add` began."""
+        self._subscriptions[topic].remove(subscription)
+        if not self._subscriptions[topic]:
+            del self._subscriptions[topic]
 
     def publish(self, topics: Iterable[str]) -> None:
         """Notify all subscribers of the topics."""

@@ -10,17 +10,13 @@ from typing import Any, Final
 
 from agent.control.auth.policy import Action, Principal
 from agent.control.services.agents import agent_record
+from agent.control.services.claims import refuse_for_author
 from agent.control.services.context import Service, require_serves, write
-from agent.control.services.leases import (
-    add_warning,
-    check_status,
-    refuse_for_author,
-    requeue_unstarted,
-)
+from agent.control.services.leases import add_warning, check_status, requeue_unstarted
 from agent.control.services.notifications import topic_entity
 from agent.control.services.submitted_keys import with_keys
 from agent.control.services.transitions import end, move, notify_watchers
-from agent.control.store import agents, items
+from agent.control.store import agents, claimable, items
 from agent.control.store.agents import AgentProtocol, AgentRecord
 from agent.control.store.ids import new_id, new_run_name
 from agent.control.store.items import PoppedItem
@@ -72,7 +68,7 @@ class WandbProtocol(Service):
 
     def _first_allowed(self, tx: Tx, queue_id: str) -> AnyRow | None:
         """The first queued item, locked, with its spec; those of authors without rights end."""
-        while (item_id := items.lock_first(tx, queue_id)) is not None:
+        while (item_id := claimable.lock_first(tx, queue_id)) is not None:
             row = items.with_specs(tx, item_id)
             if not refuse_for_author(tx, self._context, row):
                 return row

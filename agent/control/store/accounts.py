@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, or_, select, tuple_, update
 
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import (
     api_keys,
     audit_log,
@@ -94,13 +95,16 @@ class NewKey:
     secret: str = field(repr=False)
 
 
+_IS_ENTITY: Final = entities.c.name == bindparam("named")
+_ENTITY: Final = Prepared(select(entities).where(_IS_ENTITY))
+_ENTITY_LOCKED: Final = Prepared(select(entities).where(_IS_ENTITY).with_for_update())
 _VALID_KEY: Final = select(api_keys).where(
     api_keys.c.revoked_at.is_(None),
     or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > bindparam("now")),
 )
-_KEY_BY_HASH: Final = _VALID_KEY.where(api_keys.c.hash == bindparam("key_hash"))
-_KEY_BY_ID: Final = _VALID_KEY.where(api_keys.c.id == bindparam("key"))
-_USER_WITH_ROLES: Final = (
+_KEY_BY_HASH: Final = Prepared(_VALID_KEY.where(api_keys.c.hash == bindparam("key_hash")))
+_KEY_BY_ID: Final = Prepared(_VALID_KEY.where(api_keys.c.id == bindparam("key")))
+_USER_WITH_ROLES: Final = Prepared(
     select(
         users.c.name,
         users.c.admin,
@@ -165,8 +169,7 @@ def user_with_roles(tx: Tx, user_id: str) -> Sequence[AnyRow]:
 
 def entity(tx: Tx, name: str, *, lock: bool = False) -> EntityRecord | None:
     """An entity by name; `lock` serialises changes of its members or agents."""
-    query = select(entities).where(entities.c.name == name)
-    row = tx.one(query.with_for_update() if lock else query)
+    row = tx.one(_ENTITY_LOCKED if lock else _ENTITY, named=name)
     return record_of(EntityRecord, row) if row else None
 
 

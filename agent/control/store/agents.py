@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import bindparam, delete, func, select, update
 
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import agent_queues, agents, items, queues, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.capacity import Capacity
@@ -58,20 +59,15 @@ class AgentRecord:
         return not self.lost and self.status != "KILLED"
 
 
-_BY_ID: Final = select(agents).where(agents.c.id == bindparam("agent"))
-_OWNER: Final = select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key_id).where(
-    agents.c.id == bindparam("agent")
-)
-_LOCKED: Final = _BY_ID.with_for_update()
-_HEARTBEAT: Final = (
-    update(agents)
-    .where(agents.c.id == bindparam("agent"))
-    .values(
-        heartbeat_at=bindparam("at"),
-        status=bindparam("new_status"),
-        conditions=bindparam("new_conditions"),
+_AGENT: Final = select(agents).where(agents.c.id == bindparam("agent"))
+_BY_ID: Final = Prepared(_AGENT)
+_LOCKED: Final = Prepared(_AGENT.with_for_update())
+_OWNER: Final = Prepared(
+    select(agents.c.id, agents.c.entity, agents.c.name, agents.c.key_id).where(
+        agents.c.id == bindparam("agent")
     )
 )
+_HEARTBEAT: Final = Prepared(update(agents).where(agents.c.id == bindparam("agent")))
 
 
 def row(tx: Tx, agent_id: str, *, lock: bool = False) -> AnyRow | None:
@@ -145,10 +141,8 @@ def heartbeat(
     tx: Tx, agent_id: str, status: str, conditions: list[dict[str, Any]] | None = None
 ) -> None:
     """Store a heartbeat; `conditions` as `stored_conditions` makes them."""
-    tx.run(
-        _HEARTBEAT,
-        {"agent": agent_id, "at": tx.now, "new_status": status, "new_conditions": conditions},
-    )
+    seen = {"heartbeat_at": tx.now, "status": status, "conditions": conditions}
+    tx.changed(_HEARTBEAT, agent=agent_id, **seen)
 
 
 def stored_conditions(conditions: Iterable[Condition]) -> list[dict[str, Any]] | None:

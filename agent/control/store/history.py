@@ -1,4 +1,7 @@
-"""Attempts and events: what happened to an item."""
+"""Attempts and events: what happened to an item.
+
+What is written is postponed (`Tx.later`), so whatever reads it here settles it first.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -7,6 +10,7 @@ from typing import Any, Final, Literal
 from sqlalchemy import and_, bindparam, insert, select, update
 
 from agent.control.store.items import ItemRecord
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import attempts, events, items, record_of, to_datetime
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.cause import Cause
@@ -46,14 +50,19 @@ class EventRecord:
     text: str | None
 
 
-_ATTEMPT: Final = select(attempts).where(
-    attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")
+_ATTEMPT: Final = Prepared(
+    select(attempts).where(
+        attempts.c.item_id == bindparam("item"), attempts.c.number == bindparam("nth")
+    )
 )
 #: What is given besides item and number names the columns to set.
-_CHANGE_ATTEMPT: Final = update(attempts).where(
-    attempts.c.item_id == bindparam("of_item"), attempts.c.number == bindparam("of_number")
+_CHANGE_ATTEMPT: Final = Prepared(
+    update(attempts).where(
+        attempts.c.item_id == bindparam("of_item"), attempts.c.number == bindparam("of_number")
+    )
 )
-_NEW_EVENT: Final = insert(events)
+_NEW_ATTEMPT: Final = Prepared(insert(attempts))
+_NEW_EVENT: Final = Prepared(insert(events))
 _ATTEMPT_WITH_ITEM: Final = (
     select(items.c.entity, items.c.attempt.label("last"), attempts)
     .join_from(
@@ -93,17 +102,18 @@ def open_attempt(tx: Tx, item_id: str, number: int) -> None:
         "setup_log_bytes": 0,
         "job_log_bytes": 0,
     }
-    tx.run(attempts.insert().values(values))
+    tx.changed(_NEW_ATTEMPT, **values)
 
 
 def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) -> None:
     """Change columns of an attempt."""
-    which = {"of_item": item_id, "of_number": number}
-    tx.run(_CHANGE_ATTEMPT, {**which, **values})
+    row = ("attempt", item_id, number)
+    tx.later(_CHANGE_ATTEMPT, row, of_item=item_id, of_number=number, **values)
 
 
 def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     """The bare row of an attempt."""
+    tx.settle()
     return tx.one(_ATTEMPT, item=item_id, nth=number)
 
 
@@ -112,21 +122,19 @@ def attempt_with_item(tx: Tx, item_id: str, number: int) -> AnyRow | None:
 
     Where there is no such attempt, its `number` is `None`.
     """
+    tx.settle()
     return tx.one(_ATTEMPT_WITH_ITEM, item=item_id, nth=number)
-
-
-def require_attempt(tx: Tx, item_id: str, number: int) -> AnyRow:
-    """As `attempt`, of one that exists."""
-    return tx.require(_ATTEMPT, item=item_id, nth=number)
 
 
 def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
     """What a run token is checked against: the attempt with its item's entity, project and run."""
+    tx.settle()
     return tx.one(_BY_TOKEN, attempt=attempt_id)
 
 
 def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
     """Attempts, first to last."""
+    tx.settle()
     query = select(attempts).where(attempts.c.item_id == item_id).order_by(attempts.c.number)
     return tuple(
         record_of(
@@ -141,11 +149,12 @@ def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
 
 def add_event(tx: Tx, values: dict[str, Any]) -> None:
     """Append to an item's history."""
-    tx.run(_NEW_EVENT, {"at": tx.now, **values})
+    tx.later(_NEW_EVENT, ("events", values["item_id"]), at=tx.now, **values)
 
 
 def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
     """The history, oldest first."""
+    tx.settle()
     query = select(events).where(events.c.item_id == item_id).order_by(events.c.id)
     return tuple(
         record_of(EventRecord, row, at=to_datetime(row.at), phase=Phase(row.phase))
@@ -157,6 +166,7 @@ def why_requeued(tx: Tx, item: ItemRecord) -> str | None:
     """Text of the event that put a leased item back on its queue; `None` if there is none."""
     if item.phase is not Phase.QUEUED or not item.epoch:
         return None
+    tx.settle()
     where = (events.c.item_id == item.id, events.c.epoch == item.epoch)
     query = select(events.c.text).where(*where, events.c.phase == Phase.QUEUED.value)
     found = tx.one(query.order_by(events.c.id).limit(1))

@@ -4,16 +4,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from typing import Any, Final, Literal
 
 from sqlalchemy import (
-    BindParameter,
-    Select,
     and_,
     bindparam,
     delete,
-    false,
     func,
     or_,
     select,
@@ -23,6 +19,7 @@ from sqlalchemy import (
 
 from agent.control.store import stored_bytes
 from agent.control.store.agents import AgentProtocol
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import (
     DEFERRED_ONLY,
     HELD_ONLY,
@@ -34,7 +31,7 @@ from agent.control.store.tables import (
     to_datetime,
 )
 from agent.control.store.tx import AnyRow, Tx
-from agent.model.capacity import Allocation, Capacity, Demand
+from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
 from agent.model.phase import MAY_RUN, Phase, wandb_state
 from agent.model.redact import MASK
@@ -164,30 +161,58 @@ class DryRun:
 _LARGE: Final = frozenset({"run_spec", "layers", "template_values", "secrets"})
 _WITHOUT_SPECS: Final = select(*(column for column in items.c if column.name not in _LARGE))
 _RECORD: Final = select(*(column for column in items.c if column.name not in _LARGE - {"run_spec"}))
-_WITHOUT_SPECS_BY_ID: Final = _WITHOUT_SPECS.where(items.c.id == bindparam("item"))
-_FULL_BY_ID: Final = select(items).where(items.c.id == bindparam("item"))
-_WITHOUT_SPECS_LOCKED: Final = _WITHOUT_SPECS_BY_ID.with_for_update()
-#: Made once, since making a statement costs more than running it; what is given besides the
-#: guard names the columns to set.
-_CHANGE: Final = update(items).where(
-    items.c.id == bindparam("seen_id"),
-    items.c.attempt == bindparam("seen_attempt"),
-    items.c.epoch == bindparam("seen_epoch"),
-    items.c.phase == bindparam("seen_phase"),
+_IS_ITEM: Final = items.c.id == bindparam("item")
+_WITHOUT_SPECS_BY_ID: Final = Prepared(_WITHOUT_SPECS.where(_IS_ITEM))
+_WITHOUT_SPECS_LOCKED: Final = Prepared(_WITHOUT_SPECS.where(_IS_ITEM).with_for_update())
+_FULL_BY_ID: Final = Prepared(
+    select(items, attempts.c.id.label("attempt_id"), attempts.c.token_epoch)
+    .join(attempts, and_(attempts.c.item_id == items.c.id, attempts.c.number == items.c.attempt))
+    .where(_IS_ITEM)
 )
-_QUEUE_ORDER: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
-#: Larger than any machine.
-_NO_CPU_LIMIT: Final = 1e9
-_NO_MEMORY_LIMIT: Final = 2**62
+_RECORD_BY_ID: Final = Prepared(_RECORD.where(_IS_ITEM))
+#: What is given besides the guard names the columns to set.
+_CHANGE: Final = Prepared(
+    update(items).where(
+        items.c.id == bindparam("seen_id"),
+        items.c.attempt == bindparam("seen_attempt"),
+        items.c.epoch == bindparam("seen_epoch"),
+        items.c.phase == bindparam("seen_phase"),
+    )
+)
+_EXTEND: Final = Prepared(update(items).where(_IS_ITEM))
+#: So many are found and changed one by one; a list of variable length is compiled each time.
+_FEW: Final = 4
+_NEW: Final = Prepared(items.insert())
+#: In which items of a queue are claimed.
+QUEUE_ORDER: Final = (items.c.priority, items.c.enqueued_at, items.c.seq)
+_CLAIMED: Final = Prepared(
+    _WITHOUT_SPECS.where(
+        text(HELD_ONLY),
+        items.c.agent_id == bindparam("holder"),
+        items.c.request_id == bindparam("request"),
+    ).order_by(*QUEUE_ORDER)
+)
 
-_CLAIMED: Final = _WITHOUT_SPECS.where(
-    text(HELD_ONLY),
-    items.c.agent_id == bindparam("holder"),
-    items.c.request_id == bindparam("request"),
-).order_by(*_QUEUE_ORDER)
 
-
-_TO_STOP: Final = (
+_ABANDONED: Final = Prepared(
+    select(items.c.id)
+    .select_from(items.join(agents, items.c.agent_id == agents.c.id))
+    .where(
+        agents.c.backend_id == bindparam("backend"),
+        agents.c.entity == bindparam("of_entity"),
+        text(HELD_ONLY),
+        or_(*(items.c.phase == each.value for each in sorted(MAY_RUN))),
+        or_(
+            and_(
+                agents.c.id != bindparam("mine"),
+                or_(agents.c.status == "KILLED", agents.c.heartbeat_at < bindparam("live_since")),
+            ),
+            and_(agents.c.id == bindparam("mine"), items.c.lease_expires_at < bindparam("now")),
+        ),
+    )
+    .limit(1)
+)
+_TO_STOP: Final = Prepared(
     select(items.c.id, items.c.attempt)
     .where(
         text(HELD_ONLY),
@@ -198,44 +223,9 @@ _TO_STOP: Final = (
 )
 
 
-@cache
-def _fitting_queries(
-    resources: int, self_scheduled: int = 0, *, without_resource: bool
-) -> tuple[Select[Any], Select[Any]]:
-    """Two queries for the first queued item of a queue that fits; the second also locks it.
-
-    Parameters `offered_0`, `offered_1`, … are the agent's resources, the last `self_scheduled` of
-    them those whose items fit whatever they demand. With `without_resource` items that name no
-    resource are found, too. Rows that other claims have locked are skipped, not waited for (SQLite
-    has one writer and ignores the clause). Cached per number of resources; a list of any length
-    would be rendered for every claim.
-    """
-    offered: list[BindParameter[str]] = [
-        bindparam(f"offered_{index}") for index in range(resources)
-    ]
-    suited = [items.c.resource == one for one in offered]
-    if without_resource:
-        suited.append(items.c.resource.is_(None))
-    fits = and_(
-        items.c.demand_cpus <= bindparam("cpus"),
-        items.c.demand_memory <= bindparam("memory"),
-        items.c.demand_gpus <= bindparam("gpus"),
-    )
-    fits = or_(fits, *(items.c.resource == one for one in offered[resources - self_scheduled :]))
-    where = (
-        text(QUEUED_ONLY),
-        items.c.queue_id == bindparam("in_queue"),
-        items.c.not_before.is_(None),
-        or_(false(), *suited),
-        fits,
-    )
-    query = select(items.c.id, *_QUEUE_ORDER).where(*where).order_by(*_QUEUE_ORDER).limit(1)
-    return query, query.with_for_update(skip_locked=True)
-
-
 def insert(tx: Tx, values: dict[str, Any]) -> None:
     """A new item."""
-    tx.run(items.insert().values(values))
+    tx.changed(_NEW, **values)
 
 
 def row(tx: Tx, item_id: str, *, lock: bool = False) -> AnyRow | None:
@@ -249,71 +239,24 @@ def require(tx: Tx, item_id: str) -> AnyRow:
 
 
 def with_specs(tx: Tx, item_id: str) -> AnyRow:
-    """An item that exists, with its specs."""
+    """An item that exists, with its specs, and `attempt_id` and `token_epoch` of its attempt."""
     return tx.require(_FULL_BY_ID, item=item_id)
 
 
 def rows(tx: Tx, item_ids: Collection[str], *, lock: bool = False) -> Sequence[AnyRow]:
     """Several, ordered by id, so that two transactions that lock them cannot deadlock."""
+    if len(item_ids) <= _FEW:
+        statement = _WITHOUT_SPECS_LOCKED if lock else _WITHOUT_SPECS_BY_ID
+        found = (tx.one(statement, item=each) for each in sorted(item_ids))
+        return [each for each in found if each is not None]
     query = _WITHOUT_SPECS.where(items.c.id.in_(item_ids)).order_by(items.c.id)
     return tx.all(query.with_for_update() if lock else query)
-
-
-def lock_first_fitting(
-    tx: Tx,
-    queue_ids: Sequence[str],
-    offered: Sequence[str],
-    free: Capacity,
-    *,
-    without_resource: bool = True,
-    self_scheduled: Collection[str] = (),
-) -> str | None:
-    """The id of the first queued item that fits, over several queues; locked.
-
-    `without_resource`: items that name no resource fit, too. Items for `self_scheduled`
-    resources fit whatever they demand; those that name none do not.
-    """
-    counted = [one for one in offered if one not in self_scheduled]
-    ordered = [*counted, *(one for one in offered if one in self_scheduled)]
-    fitting = {
-        **{f"offered_{index}": one for index, one in enumerate(ordered)},
-        "cpus": _NO_CPU_LIMIT if free.cpus is None else free.cpus,
-        "memory": _NO_MEMORY_LIMIT if free.memory is None else free.memory,
-        "gpus": len(free.gpus),
-    }
-    numbers = len(ordered), len(ordered) - len(counted)
-    query, locking = _fitting_queries(*numbers, without_resource=without_resource)
-    for queue_id in _by_head(tx, queue_ids, query, fitting):
-        found = tx.one(locking, in_queue=queue_id, **fitting)
-        if found is not None:
-            return str(found.id)
-    return None
-
-
-def _by_head(
-    tx: Tx, queue_ids: Sequence[str], query: Select[Any], fitting: dict[str, Any]
-) -> Sequence[str]:
-    """Queues ordered by their first fitting item; one query each, so that each uses the index."""
-    if len(queue_ids) < 2:  # noqa: PLR2004 -- nothing to order
-        return queue_ids
-    heads = [(tx.one(query, in_queue=one, **fitting), one) for one in queue_ids]
-    places = [((head.priority, head.enqueued_at, head.seq), one) for head, one in heads if head]
-    return [one for _, one in sorted(places)]
 
 
 def queued_in(tx: Tx, entity: str, most: int) -> int:
     """How many items wait on all queues of an entity; counted up to `most`."""
     waiting = select(items.c.id).where(text(QUEUED_ONLY), items.c.entity == entity).limit(most)
     return int(tx.run(select(func.count()).select_from(waiting.subquery())).scalar_one())
-
-
-def lock_first(tx: Tx, queue_id: str) -> str | None:
-    """The id of the first queued item, whatever its demand; locked."""
-    query = select(items.c.id).where(
-        text(QUEUED_ONLY), items.c.queue_id == queue_id, items.c.not_before.is_(None)
-    )
-    found = tx.one(query.order_by(*_QUEUE_ORDER).limit(1).with_for_update(skip_locked=True))
-    return None if found is None else str(found.id)
 
 
 def end_delays(tx: Tx) -> set[str]:
@@ -336,7 +279,10 @@ def change(tx: Tx, seen: AnyRow, values: dict[str, Any]) -> bool:
 
 def extend_leases(tx: Tx, item_ids: Collection[str], expires_at: float) -> None:
     """Renew; the caller has locked these rows and checked their epochs."""
-    if item_ids:
+    if len(item_ids) <= _FEW:
+        for each in item_ids:
+            tx.changed(_EXTEND, item=each, lease_expires_at=expires_at)
+    else:
         where = items.c.id.in_(item_ids)
         tx.run(update(items).where(where).values(lease_expires_at=expires_at))
 
@@ -365,18 +311,9 @@ def any_abandoned(tx: Tx, agent: AnyRow, live_since: float) -> bool:
 
     Or one of its own whose lease has expired although it sends heartbeats.
     """
-    is_gone = or_(agents.c.status == "KILLED", agents.c.heartbeat_at < live_since)
-    other = and_(agents.c.id != agent.id, is_gone)
-    unknown = and_(agents.c.id == agent.id, items.c.lease_expires_at < tx.now)
-    where = (
-        agents.c.backend_id == agent.backend_id,
-        agents.c.entity == agent.entity,
-        text(HELD_ONLY),
-        items.c.phase.in_(sorted(MAY_RUN)),
-        or_(other, unknown),
-    )
-    holders = items.join(agents, items.c.agent_id == agents.c.id)
-    return tx.one(select(items.c.id).select_from(holders).where(*where).limit(1)) is not None
+    values = {"backend": agent.backend_id, "of_entity": agent.entity, "mine": agent.id}
+    found = tx.one(_ABANDONED, **values, live_since=live_since, now=tx.now)
+    return found is not None
 
 
 def to_stop(tx: Tx, agent_id: str) -> Sequence[AnyRow]:
@@ -460,7 +397,7 @@ def count_unfinished(tx: Tx, entity: str) -> int:
 
 def record(tx: Tx, item_id: str) -> ItemRecord | None:
     """An item as a record."""
-    found = tx.one(_RECORD.where(items.c.id == item_id))
+    found = tx.one(_RECORD_BY_ID, item=item_id)
     return _record(found) if found else None
 
 

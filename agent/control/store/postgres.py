@@ -1,12 +1,13 @@
 """PostgreSQL: several replicas of the control plane over one database.
 
 Notifications travel with the commit that caused them (`NOTIFY`), and one connection listens for
-those of other replicas. A transaction that the server aborts for a deadlock is run again.
+those of other replicas. A transaction that the server aborts for a deadlock is run again. Short
+writes that wait at the same time share a transaction, since a small one consists of round trips.
 """
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -16,9 +17,10 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from agent.control.store.group import Waiting, Write
 from agent.control.store.migrate import migrate
-from agent.control.store.tx import T, Tx
-from agent.model.errors import ConfigError, UnreachableError
+from agent.control.store.tx import Postponed, T, Turn, Tx
+from agent.model.errors import ConfigError, LaunchError, UnreachableError
 
 _PORT: Final = 5432
 _CHECK: Final = "Check `control.database_url` and the server."
@@ -45,54 +47,158 @@ _CONNECT: Final = 10.0
 _STATEMENT: Final = 30.0
 
 
+#: The time, and the seconds that a shared transaction waits for a lock before its writes are made
+#: one by one: the holder may wait for one of its own locks.
+_GROUP_CLOCK: Final = text(
+    "SELECT extract(epoch FROM now())::float8, set_config('lock_timeout', '200ms', true)"
+)
+
 #: Errors of a transaction that are not raised by its work.
 _FAILURES: Final = (DBAPIError, OSError, PoolTimeoutError)
 
 
 class PostgresDatabase:
-    """A pool of connections to one database."""
+    """Connections to one database: a pool, and a few that only shared writes use.
 
-    def __init__(self, engine: AsyncEngine, publish: Callable[[Iterable[str]], None]) -> None:
+    Requests that read for long may take the whole pool; renewals must not wait for them.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, shared: AsyncEngine, publish: Callable[[Iterable[str]], None]
+    ) -> None:
         self._engine = engine
+        self._shared = shared
         self._publish = publish
+        self._waiting = Waiting()
+        self._grouping: asyncio.Task[None] | None = None
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], turn: Turn = Turn.ALONE) -> T:
         """See `Database.write`."""
-        for left in reversed(range(_ATTEMPTS)):
-            try:
-                result, topics = await self._transact(work)
-            except _FAILURES as error:
-                if left and _sqlstate(error) in _DEADLOCK:
-                    continue
-                raise _translated(error) from error
+        if turn is Turn.ALONE:
+            result, topics = await self._write_alone(self._engine, work)
             self._publish(topics)
             return result
-        raise AssertionError  # pragma: no cover -- the last try returns or raises
+        one = Write(work, asyncio.get_running_loop().create_future())
+        self._waiting.add(one, turn)
+        if self._grouping is None or self._grouping.done():
+            self._grouping = asyncio.create_task(self._write_groups(), name="store-groups")
+        shared: T = await one.future
+        return shared
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """See `Database.read`."""
         try:
-            result, _ = await self._transact(work, read_only=True)
+            result, _ = await self._transact(self._engine, _body(work), read_only=True)
         except _FAILURES as error:
             raise _translated(error) from error
         return result
 
-    async def _transact(
-        self, work: Callable[[Tx], T], *, read_only: bool = False
-    ) -> tuple[T, Iterable[str]]:
-        def body(connection: Connection) -> tuple[T, Iterable[str]]:
-            tx = Tx(connection, _clock)
-            result = work(tx)
-            _notify(connection, tuple(tx.topics))
-            return result, tx.topics
+    async def close(self) -> None:
+        """Wait for writes under way, and close all connections."""
+        if self._grouping is not None:
+            await self._grouping
+        await self._shared.dispose()
+        await self._engine.dispose()
 
-        async with self._engine.connect() as connection:
-            if read_only:
-                await connection.execution_options(
-                    isolation_level="REPEATABLE READ", postgresql_readonly=True
-                )
-            async with connection.begin():
-                return await connection.run_sync(body)
+    async def _write_groups(self) -> None:
+        """Write what waits, until nothing does."""
+        while batch := self._waiting.next():
+            if not await self._write_group(batch):
+                await asyncio.gather(*map(self._write_of_group, batch))
+            for one in batch:
+                one.settle(self._publish)
+
+    async def _write_group(self, batch: Sequence[Write]) -> bool:
+        """Write all in one transaction; false where nothing was changed, or there is only one.
+
+        There are no savepoints, which are round trips of their own: one that fails after it has
+        changed something, or has to wait for a lock, makes all be written one by one. A commit
+        whose answer was lost fails them all, as it fails one: it may have arrived.
+        """
+        if len(batch) == 1:
+            return False
+        committing = False
+
+        def body(connection: Connection) -> None:
+            nonlocal committing
+            committing = False
+            now = float(connection.execute(_GROUP_CLOCK).scalar_one())
+            topics: dict[str, None] = {}
+            postponed = Postponed()
+            for one in batch:
+                tx = Tx(connection, lambda _: now, postponed)
+                try:
+                    one.run(tx)
+                except LaunchError as error:
+                    if tx.wrote:
+                        raise
+                    one.fail(error)
+                else:
+                    topics |= tx.topics
+            postponed.settle(connection)
+            _notify(connection, tuple(topics))
+            committing = True
+
+        try:
+            await self._transact(self._shared, body)
+        except Exception as error:  # noqa: BLE001 -- each finds out by itself what is wrong
+            if not committing or _is_refused(error):
+                return False
+            for one in batch:
+                one.fail(_translated(error))
+        return True
+
+    async def _write_of_group(self, one: Write) -> None:
+        try:
+            await self._write_alone(self._shared, one.run)
+        except Exception as error:  # noqa: BLE001 -- it is the caller's
+            one.fail(error)
+
+    async def _write_alone(
+        self, engine: AsyncEngine, work: Callable[[Tx], T]
+    ) -> tuple[T, Iterable[str]]:
+        for left in reversed(range(_ATTEMPTS)):
+            try:
+                return await self._transact(engine, _body(work))
+            except _FAILURES as error:
+                if not left or _sqlstate(error) not in _DEADLOCK:
+                    raise _translated(error) from error
+        raise AssertionError  # pragma: no cover -- the last try returns or raises
+
+    async def _transact(
+        self, engine: AsyncEngine, body: Callable[[Connection], T], *, read_only: bool = False
+    ) -> T:
+        """One transaction; again on a new connection where the first was found to be cut.
+
+        That takes the place of a probe before each one. After the commit was sent nothing is
+        repeated: it may have arrived.
+        """
+        for last in (False, True):
+            committing = False
+            try:
+                async with engine.connect() as connection:
+                    if read_only:
+                        await connection.execution_options(
+                            isolation_level="REPEATABLE READ", postgresql_readonly=True
+                        )
+                    async with connection.begin():
+                        result = await connection.run_sync(body)
+                        committing = True
+                    return result
+            except DBAPIError as error:
+                if last or committing or not error.connection_invalidated:
+                    raise
+        raise AssertionError  # pragma: no cover -- the last try returns or raises
+
+
+def _body(work: Callable[[Tx], T]) -> Callable[[Connection], tuple[T, Iterable[str]]]:
+    def body(connection: Connection) -> tuple[T, Iterable[str]]:
+        tx = Tx(connection, _clock)
+        result = work(tx)
+        _notify(connection, tuple(tx.topics))
+        return result, tx.topics
+
+    return body
 
 
 @asynccontextmanager
@@ -113,11 +219,11 @@ async def open_postgres(
             hint="Write postgresql://user:password@host:5432/name; leave it out for SQLite.",
         ) from None
     await _connect_and_migrate(address)
-    engine = create_async_engine(
-        address, pool_size=10, max_overflow=10, pool_pre_ping=True,
-        connect_args={"timeout": _CONNECT, "command_timeout": _STATEMENT},
-    )  # fmt: skip
-    database = PostgresDatabase(engine, publish)
+    arguments = {"timeout": _CONNECT, "command_timeout": _STATEMENT}
+    # None beyond the pool: those would be opened and closed for a request each.
+    engine = create_async_engine(address, pool_size=12, max_overflow=0, connect_args=arguments)
+    shared = create_async_engine(address, pool_size=2, max_overflow=0, connect_args=arguments)
+    database = PostgresDatabase(engine, shared, publish)
     try:
         dsn = address.set(drivername="postgresql").render_as_string(hide_password=False)
         listener = asyncio.create_task(_listen(dsn, publish), name="store-listener")
@@ -128,7 +234,7 @@ async def open_postgres(
             with suppress(asyncio.CancelledError):
                 await listener
     finally:
-        await engine.dispose()
+        await database.close()
 
 
 def _address(url: str) -> URL:
@@ -164,7 +270,7 @@ async def _connect_and_migrate(address: URL) -> None:
     """The first transaction: its errors name the server and its answer."""
     engine = create_async_engine(address, poolclass=NullPool, connect_args={"timeout": _CONNECT})
     try:
-        await PostgresDatabase(engine, lambda _: None).write(_migrate)
+        await PostgresDatabase(engine, engine, lambda _: None).write(_migrate)
     except (UnreachableError, DBAPIError) as error:
         seen = error.__cause__ if isinstance(error, UnreachableError) else error
         host = f"{address.host}:{address.port or _PORT}"
@@ -181,6 +287,12 @@ async def _connect_and_migrate(address: URL) -> None:
 
 def _sqlstate(error: BaseException | None) -> str:
     return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether the server said no to the commit; when it is ended it may have committed before."""
+    state = _sqlstate(error)
+    return bool(state) and state[:2] not in _UNABLE
 
 
 def _translated(error: Exception) -> Exception:

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 
 from sqlalchemy import Select, bindparam, delete, func, select, update
 
+from agent.control.store.prepared import Prepared
 from agent.control.store.tables import agent_queues, items, queues, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.phase import Phase
@@ -37,14 +38,16 @@ class QueueRecord:
     created_at: datetime
 
 
-_OF_AGENT: Final = (
+_OF_AGENT: Final = Prepared(
     select(queues.c.id, queues.c.name, queues.c.paused)
     .join(agent_queues, agent_queues.c.queue_id == queues.c.id)
     .where(agent_queues.c.agent_id == bindparam("agent"))
     .order_by(queues.c.name)
 )
-_BY_NAME: Final = select(queues).where(
-    queues.c.entity == bindparam("in_entity"), queues.c.name == bindparam("named")
+_BY_NAME: Final = Prepared(
+    select(queues).where(
+        queues.c.entity == bindparam("in_entity"), queues.c.name == bindparam("named")
+    )
 )
 
 

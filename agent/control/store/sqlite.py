@@ -2,9 +2,10 @@
 
 Every write runs on one thread with one connection (`BEGIN IMMEDIATE`, so a transaction never
 fails halfway for lack of the write lock), and reads on two others, each seeing the last commit
-through the write-ahead log. `synchronous=FULL` puts a commit on disk before it returns. With
-the standard library's driver on our own threads a transaction costs one thread switch;
-aiosqlite needs one per statement.
+through the write-ahead log. `synchronous=FULL` puts a commit on disk before it returns. Writes
+that wait for an earlier one share the next transaction (group commit): each has its own savepoint
+and its own result, and none is answered before the commit. With the standard library's driver on
+our own threads a transaction costs one thread switch; aiosqlite needs one per statement.
 """
 
 import asyncio
@@ -13,9 +14,9 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from functools import partial
 from pathlib import Path
@@ -25,8 +26,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
+from agent.control.store.group import Waiting, Write
 from agent.control.store.migrate import migrate
-from agent.control.store.tx import T, Tx
+from agent.control.store.tx import T, Turn, Tx
 from agent.model.errors import ConfigError, ConflictError, ServerError
 
 #: Milliseconds that a connection waits for a lock: only another program may hold one.
@@ -45,33 +47,27 @@ class SqliteDatabase:
         self, writer: Engine, reader: Engine, publish: Callable[[Iterable[str]], None]
     ) -> None:
         self._name = writer.url.database
-        self._publish = publish
-        self._writing = _Worker(writer, 1, "launch-store-write")
+        self._writing = _Writer(writer, publish)
         self._reading = _Worker(reader, _READERS, "launch-store-read")
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], turn: Turn = Turn.ALONE) -> T:
         """See `Database.write`."""
-        loop = asyncio.get_running_loop()
-
-        def transact() -> T:
-            result, topics = self._writing.transact(work)
-            if topics:
-                # On this thread, because the caller may have been cancelled: subscribers
-                # must learn of what is committed all the same.
-                loop.call_soon_threadsafe(self._publish, topics)
+        with self._translated():
+            result: T = await self._writing.write(work, turn)
             return result
-
-        return await self._on(self._writing, transact)
 
     async def read(self, work: Callable[[Tx], T]) -> T:
         """See `Database.read`."""
-        return await self._on(self._reading, lambda: self._reading.transact(work)[0])
+        # In the caller's context, which has its `READ_BUDGET`.
+        run = partial(copy_context().run, self._reading.transact, work)
+        with self._translated():
+            result, _ = await asyncio.get_running_loop().run_in_executor(self._reading.threads, run)
+            return result
 
-    async def _on(self, worker: "_Worker", transact: Callable[[], T]) -> T:
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
-            # In the caller's context, which has its `READ_BUDGET`.
-            run = partial(copy_context().run, transact)
-            return await asyncio.get_running_loop().run_in_executor(worker.threads, run)
+            yield
         except (DatabaseError, sqlite3.DatabaseError) as error:
             if isinstance(error, IntegrityError):
                 raise
@@ -101,7 +97,7 @@ class _Worker:
 
     def transact(self, work: Callable[[Tx], T]) -> tuple[T, Iterable[str]]:
         """Run one transaction, on a thread of this worker; its result and topics."""
-        connection = self._connection()
+        connection = self.connection()
         with connection.begin():
             tx = Tx(connection, _clock)
             result = work(tx)
@@ -114,12 +110,83 @@ class _Worker:
             self._opened.pop().close()
         self._engine.dispose()
 
-    def _connection(self) -> Connection:
+    def connection(self) -> Connection:
+        """That of this thread."""
         found: Connection | None = getattr(self._local, "connection", None)
         if found is None:
             found = self._local.connection = self._engine.connect()
             self._opened.append(found)
         return found
+
+
+class _Writer(_Worker):
+    """The writing thread. Used by one event loop; only `_transact_all` runs on the thread."""
+
+    def __init__(self, engine: Engine, publish: Callable[[Iterable[str]], None]) -> None:
+        super().__init__(engine, 1, "launch-store-write")
+        self._publish = publish
+        self._waiting = Waiting()
+        self._busy = False
+
+    async def write(self, work: Callable[[Tx], Any], turn: Turn) -> Any:
+        """Run a write in the next transaction; returns once that is committed."""
+        loop = asyncio.get_running_loop()
+        self._waiting.add(one := Write(work, loop.create_future()), turn)
+        if not self._busy:
+            self._start(loop)
+        return await one.future
+
+    def close(self) -> None:
+        """Also run what waits still: its callers may have been cancelled."""
+        while batch := self._waiting.next():
+            self.threads.submit(self._transact_all, batch)
+        super().close()
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin the next transaction on the thread, if something waits."""
+        batch = self._waiting.next()
+        self._busy = bool(batch)
+        if batch:
+            self.threads.submit(self._run, loop, batch)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Write]) -> None:
+        self._transact_all(batch)
+        # A loop that was closed has nobody who waits.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._settle, loop, batch)
+
+    def _settle(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Write]) -> None:
+        self._start(loop)
+        for one in batch:
+            one.settle(self._publish)
+
+    def _transact_all(self, batch: Sequence[Write]) -> None:
+        """Run all in one transaction; each on its own where that cannot be committed."""
+        if len(batch) > 1:
+            # What is wrong with it, each finds out by itself.
+            with suppress(Exception):
+                self._transact_group(batch)
+                return
+        for one in batch:
+            try:
+                self.transact(one.run)
+            except BaseException as error:  # noqa: BLE001 -- it is the caller's
+                one.fail(error)
+
+    def _transact_group(self, batch: Sequence[Write]) -> None:
+        connection = self.connection()
+        with connection.begin():
+            # By the driver itself: SQLAlchemy's savepoints cost as much as a small write.
+            execute = connection.connection.cursor().execute
+            for one in batch:
+                execute("SAVEPOINT one")
+                try:
+                    one.run(Tx(connection, _clock))
+                except Exception as error:  # noqa: BLE001 -- it is the caller's
+                    # Fails where SQLite has ended the whole transaction, on a full disk for one.
+                    execute("ROLLBACK TO one")
+                    one.fail(error)
+                execute("RELEASE one")
 
 
 @asynccontextmanager

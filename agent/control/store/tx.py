@@ -5,8 +5,9 @@ happens while locks are held. It may run again after a deadlock, so it changes n
 store.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
+from enum import Enum, auto
 from typing import Any, Final, Protocol, TypeVar, cast
 
 from sqlalchemy import (
@@ -24,6 +25,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
+from agent.control.store.prepared import Prepared
 from agent.model.errors import InvalidInputError
 
 T = TypeVar("T")
@@ -68,14 +70,48 @@ class ReadBudget:
 READ_BUDGET: Final[ContextVar[ReadBudget | None]] = ContextVar("read budget", default=None)
 
 
+class Postponed:
+    """Writes of `Tx.later` that have not been executed."""
+
+    def __init__(self) -> None:
+        self._alike: dict[tuple[Prepared, tuple[str, ...]], list[Mapping[str, Any]]] = {}
+        self._of_row: dict[Hashable, tuple[Prepared, tuple[str, ...]]] = {}
+
+    def add(
+        self, connection: Connection, statement: Prepared, row: Hashable, values: Mapping[str, Any]
+    ) -> None:
+        """Postpone a write; what another statement changes of the same row is executed before."""
+        kind = (statement, tuple(values))
+        if self._of_row.get(row, kind) != kind:
+            self.settle(connection)
+        self._of_row[row] = kind
+        self._alike.setdefault(kind, []).append(values)
+
+    def settle(self, connection: Connection) -> None:
+        """Execute all, those of one statement at once."""
+        for (statement, _), many in self._alike.items():
+            statement.execute_many(connection, many)
+        self._alike.clear()
+        self._of_row.clear()
+
+
 class Tx:
     """An open transaction, with the store's time."""
 
-    def __init__(self, connection: Connection, clock: Callable[[Connection], float]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        clock: Callable[[Connection], float],
+        postponed: Postponed | None = None,
+    ) -> None:
         self.connection = connection
+        #: Writes until `settle`, where those of several transactions' works are sent at once.
+        self._postponed = postponed
         self._clock = clock
         self._now: float | None = None
         self.topics: dict[str, None] = {}
+        #: Whether something was executed that may have changed the store.
+        self.wrote = False
 
     @property
     def now(self) -> float:
@@ -88,23 +124,35 @@ class Tx:
         self, statement: Executable, values: Mapping[str, Any] | Sequence[Any] | None = None
     ) -> CursorResult[Any]:
         """Execute a statement."""
+        self.wrote = self.wrote or not isinstance(statement, Select)
         return cast("CursorResult[Any]", self.connection.execute(statement, values))
 
-    def one(self, statement: Executable, **values: Any) -> AnyRow | None:
+    def one(self, statement: Executable | Prepared, **values: Any) -> AnyRow | None:
         """The first row, if there is one."""
+        if isinstance(statement, Prepared):
+            rows, _ = statement.execute(self.connection, values)
+            return rows[0] if rows else None
         return self.run(statement, values).first()
 
-    def require(self, statement: Executable, **values: Any) -> AnyRow:
+    def require(self, statement: Executable | Prepared, **values: Any) -> AnyRow:
         """The one row that must exist."""
+        if isinstance(statement, Prepared):
+            (row,), _ = statement.execute(self.connection, values)
+            return row
         return self.run(statement, values).one()
 
-    def all(self, statement: Executable, **values: Any) -> Sequence[AnyRow]:
+    def all(self, statement: Executable | Prepared, **values: Any) -> Sequence[AnyRow]:
         """All rows.
 
         Raises:
             AnswerTooLargeError: more than may be read for one answer.
         """
         budget = READ_BUDGET.get()
+        if isinstance(statement, Prepared):
+            found, _ = statement.execute(self.connection, values)
+            if budget is not None:
+                budget.spend(sum(_ROW + _text_size(row) for row in found))
+            return found
         if budget is None:
             return self.run(statement, values).all()
         rows: list[AnyRow] = []
@@ -131,9 +179,28 @@ class Tx:
                 raise AnswerTooLargeError(budget.limit)
         return self.all(limited)
 
-    def changed(self, statement: Executable, **values: Any) -> int:
+    def changed(self, statement: Executable | Prepared, **values: Any) -> int:
         """Execute a write; how many rows it changed."""
+        if isinstance(statement, Prepared):
+            self.wrote = True
+            return statement.execute(self.connection, values)[1]
         return self.run(statement, values).rowcount
+
+    def later(self, statement: Prepared, row: Hashable, **values: Any) -> None:
+        """A write that nothing depends on before the end of the transaction, or `settle`.
+
+        `row` names what it changes. On PostgreSQL it shares its round trip with others.
+        """
+        self.wrote = True
+        if self._postponed is None:
+            statement.execute(self.connection, values)
+            return
+        self._postponed.add(self.connection, statement, row, dict(sorted(values.items())))
+
+    def settle(self) -> None:
+        """Execute what was postponed; for whoever reads it."""
+        if self._postponed is not None:
+            self._postponed.settle(self.connection)
 
     def insert_new(self, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert unless a row with that key exists; true when it was inserted.
@@ -190,15 +257,27 @@ def _insert_or_nothing(connection: Connection, table: Table) -> Insert:
     return statement
 
 
+class Turn(Enum):
+    """When a write that has to wait is made, and whether it shares a transaction with others."""
+
+    #: Before all others, shared: what agents report about items that they hold.
+    URGENT = auto()
+    #: Shared: short, and locking rows of one agent, or none that others lock for long.
+    SHARED = auto()
+    #: On its own, where several transactions can be open at once.
+    ALONE = auto()
+
+
 class Database(Protocol):
     """A store: `write` for changes, `read` for a consistent view.
 
     Raises of both: what the work raises (and nothing is changed then);
+    `OverloadedError` when too many writes wait;
     `UnreachableError` when the database server does not answer; `ServerError` when the
     database file cannot be used, for a full disk for example.
     """
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
+    async def write(self, work: Callable[[Tx], T], turn: Turn = Turn.ALONE) -> T:
         """Run in a transaction, commit, then notify."""
 
     async def read(self, work: Callable[[Tx], T]) -> T:

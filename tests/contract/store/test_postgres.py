@@ -17,7 +17,9 @@ from agent.control.services.assembly import open_services
 from agent.control.services.notifications import topic_queue
 from agent.control.store import postgres
 from agent.control.store.postgres import PostgresDatabase
-from agent.model.errors import ConfigError, UnreachableError
+from agent.control.store.tx import Turn
+from agent.model.errors import ConfigError, ConflictError, UnreachableError
+from agent.model.phase import Phase
 from agent.model.protocol import LeaseStatus
 from tests.contract.store.world import World, open_world
 
@@ -331,3 +333,99 @@ async def _end_other_sessions(config: ControlConfig) -> None:
         )
     finally:
         await connection.close()
+
+
+async def test_a_claim_that_waits_at_two_replicas_is_answered_at_both(
+    config,
+) -> None:
+    async with replicas(config) as (one, other):
+        await _heard_of(other, one)
+        agent = await one.agent()
+        twin = type(agent)(other, agent.welcome, agent.session)
+        waiting = [asyncio.create_task(each.claim("same", wait=25.0)) for each in (agent, twin)]
+        await one.somebody_waits()
+        await other.somebody_waits()
+        await one.submit()
+        async with asyncio.timeout(4):
+            first, second = await asyncio.gather(*waiting)
+        assert first == second
+
+
+async def test_writes_of_agents_that_wait_share_a_transaction(config) -> None:
+    async with open_world(config) as world:
+        agent = await world.agent()
+        for _ in range(4):
+            await world.submit()
+        claims = await agent.claim(most=4)
+        ids = set()
+
+        def seen(tx):
+            ids.add(tx.run(text("SELECT pg_current_xact_id()")).scalar_one())
+
+        database = world.plane.database
+        await asyncio.gather(
+            *(agent.start(claim) for claim in claims),
+            *(database.write(seen, Turn.URGENT) for _ in range(4)),
+        )
+        assert len(ids) < 4
+        for claim in claims:
+            assert (await world.item(claim.lease.item_id)).phase is Phase.STARTED
+            await world.history(claim.lease.item_id)
+
+
+async def test_a_write_that_fails_changes_nothing_of_those_it_shares_with(config) -> None:
+    async with open_world(config) as world:
+        agent = await world.agent()
+        for _ in range(2):
+            await world.submit()
+        one, other = await agent.claim(most=2)
+
+        def failing(tx):
+            tx.run(text("UPDATE items SET activity = 'wrong'"))
+            raise ConflictError("no")
+
+        write = world.plane.database.write
+        results = await asyncio.gather(
+            agent.permit(one),
+            write(failing, Turn.URGENT),
+            write(lambda tx: tx.run(text("SELECT nonsense")), Turn.URGENT),
+            agent.permit(other),
+            return_exceptions=True,
+        )
+        assert [results[0], results[3]] == [LeaseStatus.HELD] * 2
+        assert isinstance(results[1], ConflictError)
+        assert "nonsense" in str(results[2])
+        for claim in (one, other):
+            item = await world.item(claim.lease.item_id)
+            assert (item.phase, item.activity) == (Phase.PERMITTED, None)
+            assert (await world.history(item)).count(Phase.PERMITTED) == 1
+
+
+#: Rows of `noted` end the session that commits them.
+_DIES_AT_COMMIT = (
+    "CREATE TABLE noted (number integer)",
+    """CREATE FUNCTION die() RETURNS trigger LANGUAGE plpgsql AS
+    'BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NULL; END'""",
+    """CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON noted
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION die()""",
+)
+
+
+async def test_a_shared_commit_whose_answer_was_lost_is_not_repeated(config) -> None:
+    """It may have arrived: a submission that was made again would be there twice."""
+    async with open_world(config) as world:
+        for statement in _DIES_AT_COMMIT:
+            await world.plane.database.write(lambda tx, made=statement: tx.run(text(made)).close())
+        runs: list[int] = []
+
+        def note(tx):
+            runs.append(1)
+            tx.run(text("INSERT INTO noted VALUES (1)"))
+
+        write = world.plane.database.write
+        results = await asyncio.gather(
+            *(write(note, Turn.SHARED) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(one) for one in results] == [UnreachableError] * 3
+        assert len(runs) == 3
+        await world.submit()

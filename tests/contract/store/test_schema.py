@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, insert, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from agent.control.store import items
+from agent.control.store import claimable, items
 from agent.control.store.migrate import HEAD, migrate, upgrade, version
 from agent.control.store.tables import items as items_table
 from agent.control.store.tables import metadata
@@ -147,8 +147,8 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
         }
         explain = "EXPLAIN QUERY PLAN" if is_sqlite(tx) else "EXPLAIN"
         compiled = (
-            items._fitting_queries(1, without_resource=True)[1]
-            .params(values)
+            claimable._fitting_queries(1, without_resource=True)[1]
+            .statement.params(values)
             .compile(
                 tx.connection, compile_kwargs={"literal_binds": True, "render_postcompile": True}
             )
@@ -164,7 +164,7 @@ async def test_a_claim_among_ten_thousand_uses_its_index(world: World) -> None:
     assert "SORT" not in shown.upper().replace("NO SORT", "")
     assert "TEMP B-TREE" not in shown.upper()
     first = await world.plane.database.write(
-        lambda tx: items.lock_first_fitting(tx, [queue.id], ["local-container"], Capacity())
+        lambda tx: claimable.lock_first_fitting(tx, [queue.id], ["local-container"], Capacity())
     )
     assert first == "i0"
 

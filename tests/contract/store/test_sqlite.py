@@ -7,15 +7,20 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from agent.config.control import ControlConfig
 from agent.control.services.assembly import DATABASE_FILE, open_services
 from agent.control.store import migrations
 from agent.control.store.migrate import HEAD
+from agent.control.store.tx import Turn
 from agent.model.errors import ConfigError, ConflictError, ServerError
 from agent.model.phase import Phase
 from tests.contract.store.world import open_world
@@ -197,3 +202,108 @@ async def test_a_broken_rule_of_ours_is_no_trouble_with_the_file(tmp_path: Path)
             await plane.database.write(
                 lambda tx: tx.connection.exec_driver_sql("UPDATE installation SET id = NULL")
             )
+
+
+def _note(number: int):
+    """A write that leaves a row, and says which."""
+
+    def work(tx):
+        tx.connection.exec_driver_sql("INSERT INTO noted VALUES (?)", (number,))
+        tx.notify(f"noted {number}")
+        return number
+
+    return work
+
+
+def _noted(tx):
+    return [row[0] for row in tx.connection.exec_driver_sql("SELECT number FROM noted ORDER BY 1")]
+
+
+@asynccontextmanager
+async def _writer_held(plane) -> AsyncIterator[None]:
+    """Writes of the block wait for a write that ends with it."""
+    go_on = threading.Event()
+    inside = threading.Event()
+
+    def hold(tx):
+        inside.set()
+        go_on.wait(60)
+
+    held = asyncio.create_task(plane.database.write(hold))
+    await asyncio.to_thread(inside.wait)
+    try:
+        yield
+    finally:
+        go_on.set()
+    await held
+
+
+async def _make_noted(plane) -> None:
+    await plane.database.write(
+        lambda tx: tx.connection.exec_driver_sql("CREATE TABLE noted (number INTEGER)").close()
+    )
+
+
+async def test_writes_that_wait_share_a_commit_and_each_has_its_own_verdict(tmp_path) -> None:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
+        await _make_noted(plane)
+        commits: list[object] = []
+        event.listen(plane.database._writing._engine, "commit", commits.append)
+
+        def failing(tx):
+            _note(100)(tx)
+            raise ZeroDivisionError
+
+        with plane.notifications.subscribe(["noted 100"]) as of_failed:
+            async with _writer_held(plane):
+                waiting = [asyncio.create_task(plane.database.write(_note(one))) for one in (1, 2)]
+                failed = asyncio.create_task(plane.database.write(failing))
+                waiting.append(asyncio.create_task(plane.database.write(_note(3))))
+                await asyncio.sleep(0)
+            assert await asyncio.gather(*waiting) == [1, 2, 3]
+            with pytest.raises(ZeroDivisionError):
+                await failed
+            assert not of_failed._event.is_set()
+        assert await plane.database.read(_noted) == [1, 2, 3]
+        assert len(commits) == 2
+
+
+async def test_a_shared_transaction_that_is_lost_is_made_again_one_by_one(tmp_path) -> None:
+    """As after a full disk, where SQLite ends the whole transaction by itself."""
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
+        await _make_noted(plane)
+        runs: list[int] = []
+
+        def losing(tx):
+            runs.append(1)
+            if len(runs) == 1:
+                tx.connection.connection.cursor().execute("ROLLBACK")
+                raise sqlite3.OperationalError("database or disk is full")
+            return _note(2)(tx)
+
+        async with _writer_held(plane):
+            waiting = [
+                asyncio.create_task(plane.database.write(work))
+                for work in (_note(1), losing, _note(3))
+            ]
+            await asyncio.sleep(0)
+        assert await asyncio.gather(*waiting) == [1, 2, 3]
+        assert await plane.database.read(_noted) == [1, 2, 3]
+        assert len(runs) == 2
+
+
+async def test_urgent_writes_go_first(tmp_path) -> None:
+    async with open_services(ControlConfig(data_dir=tmp_path)) as plane:
+        order: list[str] = []
+        waiting: list[asyncio.Task[None]] = []
+        async with _writer_held(plane):
+            for name, turn in (
+                ("submit", Turn.SHARED),
+                ("finish", Turn.URGENT),
+                ("claim", Turn.SHARED),
+            ):
+                work = partial(lambda name, tx: order.append(name), name)
+                waiting.append(asyncio.create_task(plane.database.write(work, turn)))
+                await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert order == ["finish", "submit", "claim"]

@@ -5,6 +5,8 @@ import asyncio
 import aiohttp
 import pytest
 
+from agent.control.store import group
+from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
 
 SUBMIT = """mutation ($input: SubmitLaunchItemInput!) {
@@ -127,3 +129,34 @@ async def test_an_address_without_a_key_has_a_bucket_too(strict):
     assert codes[:20] == [200] * 20
     assert codes.count(429) >= 20
     assert await strict.ann.status("POST", "/graphql", json=VIEWER) == 200
+
+
+async def test_new_work_is_refused_before_it_piles_up_and_what_runs_goes_on(small, monkeypatch):
+    robot = await small.agent_key("ann")
+    agent = await Agent.register(robot, "ann", "default")
+    await submit(small.ann, SPEC)
+    (claim,) = await agent.claim()
+    monkeypatch.setattr(group, "_MOST_WAITING", 0)
+    body = {"query": SUBMIT, "variables": {"input": {"queueName": "default", "runSpec": SPEC}}}
+    async with small.ann.request("POST", "/graphql", json=body) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
+        refusal = await answer.json()
+    assert refusal["errors"][0]["extensions"]["code"] == "OVERLOADED"
+    twice = (
+        "mutation ($input: SubmitLaunchItemInput!) {"
+        + "".join(f"{name}: submitLaunchItem(input: $input) {{ id }} " for name in ("one", "two"))
+        + "}"
+    )
+    # The first of several may have been done: they are not to be repeated together.
+    async with small.ann.request("POST", "/graphql", json={**body, "query": twice}) as answer:
+        assert answer.status == 200
+    lease = agent.lease(claim)
+    permit = "mutation ($i: LeaseInput!) { permitLaunchStart(input: $i) { status } }"
+    assert (await robot.data(permit, i=lease))["permitLaunchStart"]["status"] == "HELD"
+    del lease["agentId"]
+    renewal = {"agentId": agent.id, "session": agent.session, "status": "RUNNING"}
+    document = "mutation ($i: RenewLaunchLeasesInput!) { renewLaunchLeases(input: $i) { current } }"
+    renewed = await robot.data(document, i={**renewal, "leases": [lease]})
+    assert renewed["renewLaunchLeases"]["current"]
+    monkeypatch.undo()
+    await submit(small.ann, SPEC)
