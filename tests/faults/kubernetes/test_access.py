@@ -12,6 +12,8 @@ from agent.runners.kubernetes.access import Rights, check_cluster
 from agent.runners.kubernetes.api import Kind
 from tests.faults.kubernetes.scripted_api import Answer, Pauses, ScriptedApi, api_of, kubeconfig
 
+JSON = {"Content-Type": "application/json"}
+
 
 @pytest.fixture
 async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedApi]:
@@ -23,7 +25,7 @@ async def server(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ScriptedApi]:
 def allow(request: web.Request) -> Answer | None:
     """Every right."""
     asks = request.path.endswith("/selfsubjectaccessreviews")
-    return Answer(201, {"status": {"allowed": True}}) if asks else None
+    return Answer(201, {"status": {"allowed": True}}, JSON) if asks else None
 
 
 async def test_a_server_that_is_away_is_waited_for(server: ScriptedApi, tmp_path: Path) -> None:
@@ -65,7 +67,7 @@ async def test_rights_on_a_kind_are_asked_once_and_named_where_they_are_missing(
             return None
         spec = (await request.json())["spec"]["resourceAttributes"]
         assert (spec["group"], spec["resource"]) == ("kubeflow.org", "pytorchjobs")
-        return Answer(201, {"status": {"allowed": spec["verb"] in granted}})
+        return Answer(201, {"status": {"allowed": spec["verb"] in granted}}, JSON)
 
     server.intercept = review
     async with api_of(server, tmp_path, Pauses()) as api:

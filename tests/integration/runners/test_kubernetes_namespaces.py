@@ -45,8 +45,8 @@ def namespaces(kubernetes_cluster: KubernetesFacts, folders: JobFolders) -> Iter
     kubectl(kubernetes_cluster, "delete", "namespace", *names, "--wait=false")
 
 
-def configured(cluster: KubernetesFacts, namespaces: list[str], **more: Any) -> Any:
-    given = {"enabled": True, "kubeconfig": Path(cluster.kubeconfig), "namespace": namespaces[0]}
+def configured(cluster: KubernetesFacts, names: list[str], **more: Any) -> Any:
+    given = {"enabled": True, "kubeconfig": Path(cluster.kubeconfig), "namespace": names[0]}
     return KubernetesRunnerConfig(**{**given, **more})
 
 
