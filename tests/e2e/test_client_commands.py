@@ -112,6 +112,13 @@ async def test_jobs_are_created_listed_and_described(client: Client, git_servers
         assert f"Created job: {user.entity}/P/{words[0]}:v0" in done.err + done.out
     again = await client.wandb(root, "job", "create", *place, "-n", "code", *code)
     assert "No changes detected" in again.err + again.out
+    unnamed = await client.wandb(root, "job", "create", *place, *code)
+    name = "job-code-path_code.py"
+    assert f"Created job: {user.entity}/P/{name}:v0" in unnamed.err + unnamed.out
+    ours = await user.launch('job create -p P -e {E} code path -E "python code.py"')
+    assert f"{name}:v" in ours.out + ours.err
+    jobs = json.loads((await user.launch("job list -p P -e {E} --json")).out)
+    assert sorted(each["name"] for each in jobs) == sorted(["code", "image", "git", name])
     listed = await client.wandb(root, "job", "list", *place)
     assert all(name in listed.err + listed.out for name in ("code", "image", "git"))
     described = await client.wandb(root, "job", "describe", f"{user.entity}/P/git:latest")

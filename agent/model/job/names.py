@@ -72,11 +72,12 @@ def code_artifact_name(directory: str, entry_point: str, job_name: str | None = 
 
 
 def code_job_name(directory: str, entry_point: str) -> str:
-    """The default name of a job made from a directory: its artifact's with `job` for `code`.
+    """The default name of a job made from a directory: `job-` and its `code` artifact's.
 
-    Every `code` is replaced, also one inside the path; W&B's client does so.
+    W&B's client 0.31.0 gives this name to the version that it uploads, prints and launches; the
+    one of its first request, with `job` for every `code`, keeps no version.
     """
-    return code_artifact_name(directory, entry_point).replace("code", "job")
+    return safe_name(f"job-{code_artifact_name(directory, entry_point)}")
 
 
 def image_job_name(image: str) -> ImageName:

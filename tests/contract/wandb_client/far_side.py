@@ -75,7 +75,7 @@ def create(**arguments):
         return None
     version = server.created[-1]
     return {
-        "name": version["artifact_collection_name"],
+        "name": server.logged["job"]["name"],
         "metadata": version["metadata"],
         "aliases": aliases,
         "action": action,

@@ -56,8 +56,8 @@ def test_names_are_the_documented_ones():
     assert names.git_job_name(remote, "train.py") == "job-https___github.com_o_r.git_train.py"
     assert names.git_job_name(remote, "./a//b.py") == "job-https___github.com_o_r.git_a_b.py"
     assert names.code_artifact_name("any", "python x.py", "hello") == "code-hello"
-    assert names.code_job_name(".", "python main.py") == "job-main.py"
-    assert names.code_job_name("path/to", "python code.py") == "job-path_to_job.py"
+    assert names.code_job_name(".", "python main.py") == "job-code-main.py"
+    assert names.code_job_name("path/to", "python code.py") == "job-code-path_to_code.py"
     registry = "123456789012.dkr.ecr.us-east-1.amazonaws.com/my-image"
     expected = names.ImageName(f"job-{registry.replace('/', '_')}", "develop")
     assert names.image_job_name(f"{registry}:develop") == expected
