@@ -214,7 +214,7 @@ def find_requirements(
     `command` runs the job's script; a list beside it counts where the build context has none.
 
     Raises:
-        JobError: `SOURCE_INVALID`, naming file, line and cure.
+        JobError: `SOURCE_INVALID`, naming file, line and remedy.
     """
     top = context.resolve()
     script = _script(top, command)

@@ -1,4 +1,4 @@
-"""Files of a source that name packages and that no installer here reads, with their cure."""
+"""Files of a source that name packages and that no installer here reads, with their remedy."""
 
 import re
 from pathlib import Path
@@ -27,21 +27,23 @@ _SCRIPT: Final = re.compile(r"^# /// script\s*$", re.MULTILINE)
 
 
 def unread_dependencies(folder: Path, script: Path | None, root: Path) -> list[str]:
-    """Sentences about a folder in which no list is found that is read. Blocks.
+    """Remarks on files that are not read, for a folder without a list that is read. Blocks.
 
-    `script` is the job's own, whose head may name packages.
+    `script` is the job's own, whose header may name packages.
     """
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     found = [_remark(entry, entry.relative_to(root).as_posix()) for entry in entries]
     if script is not None and _SCRIPT.search(_text(script, root)):
         name = script.relative_to(root).as_posix()
-        cure = f"uv export --script {name} -o requirements.txt"
-        found.append(f"The list in the head of {name} is not read; to install from it: `{cure}`")
+        remedy = f"uv export --script {name} -o requirements.txt"
+        found.append(
+            f"The list in the header of {name} is not read; to install from it: `{remedy}`"
+        )
     return [remark for remark in found if remark]
 
 
 def unread_locks(folder: Path, root: Path) -> list[str]:
-    """Sentences about locks beside a list that is read. Blocks."""
+    """Remarks on locks beside a list that is read. Blocks."""
     locks = (folder / name for name in _EXPORTS if name.endswith(".lock"))
     found = (_remark(lock, lock.relative_to(root).as_posix()) for lock in locks if lock.is_file())
     return [remark for remark in found if remark]
@@ -80,8 +82,8 @@ def _of_project(text: str, name: str) -> str | None:
     except InvalidInputError:
         return None
     table = _table(project)
-    cure = f"to install from it: `{_COMPILE.format(name)}`"
-    return f"`{table}` of {name} is not read; {cure}" if table else None
+    remedy = f"to install from it: `{_COMPILE.format(name)}`"
+    return f"`{table}` of {name} is not read; {remedy}" if table else None
 
 
 def _table(pyproject: PyProject) -> str | None:

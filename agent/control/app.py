@@ -54,28 +54,8 @@ from agent.control.middleware.errors import answer_errors, error_response, log_a
 from agent.control.middleware.rate_limits import BUCKETS, Buckets, limit_requests
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
-from agent.control.web import (
-    agents,
-    audit,
-    charts,
-    console,
-    events,
-    item_list,
-    items,
-    jobs,
-    projects,
-    queue_form,
-    queues,
-    runs,
-    sign_in,
-)
-from agent.control.web.rendering import (
-    RENDERER,
-    Renderer,
-    StaticFiles,
-    errors_as_pages,
-    no_such_page,
-)
+from agent.control.web.rendering import RENDERER, Renderer
+from agent.control.web.routes import add_web_routes
 from agent.model.errors import ConfigError, LaunchError
 
 _SHORTEST_KEY: Final = 16
@@ -118,7 +98,7 @@ def create_app(config: ControlConfig) -> web.Application:
     _add_storage_routes(app)
     provisioning.add_routes(app)
     # Last: one of its routes matches any path below `/launch`.
-    _add_web_routes(app)
+    add_web_routes(app)
     missing = undeclared(app)
     if missing:
         raise RuntimeError(f"Routes without a policy in middleware/access.py: {missing}")
@@ -183,57 +163,6 @@ def _add_storage_routes(app: web.Application) -> None:
     for path in storage_routes.ENTRY_PATHS:
         app.router.add_get(path, storage_routes.get_entry)
     app.router.add_post(run_stream_routes.PATH, run_stream_routes.write_streams)
-
-
-def _add_web_routes(app: web.Application) -> None:
-    app.router.add_post("/login", sign_in.sign_in)
-    app.router.add_get("/login/link", sign_in.sign_in_by_link, allow_head=False)
-    app.router.add_post("/logout", sign_in.sign_out)
-    app.router.add_post("/launch/sign-in-links", sign_in.create_link)
-    app.router.add_get("/launch/static/{name}", StaticFiles().serve)
-    forms = {
-        "/launch/items/{id}/stop": items.stop,
-        "/launch/items/{id}/retry": items.retry,
-        "/launch/queues/{entity}": queue_form.send_new,
-        "/launch/queues/{entity}/{queue}/edit": queue_form.send_edit,
-        "/launch/queues/{entity}/{queue}/pause": queue_form.pause,
-        "/launch/queues/{entity}/{queue}/delete": queue_form.delete,
-        "/launch/runs/{entity}/{project}/{run}/stop": runs.stop,
-        "/launch/jobs/{entity}/{project}/{name}": jobs.launch,
-    }
-    for path, form in forms.items():
-        app.router.add_post(path, errors_as_pages(form))
-    pages = {
-        "/": queues.home,
-        "/login": sign_in.sign_in_page,
-        "/launch": queues.overview,
-        "/launch/audit": audit.audit,
-        "/launch/events": events.events,
-        "/launch/queues/{entity}": queue_form.show_new,
-        "/launch/queues/{entity}/{queue}": queues.queue,
-        "/launch/queues/{entity}/{queue}/edit": queue_form.show_edit,
-        "/launch/agents": agents.all_agents,
-        "/launch/agents/{id}": agents.agent,
-        "/launch/items": item_list.all_items,
-        "/launch/items/{id}": items.item,
-        "/launch/jobs": jobs.all_jobs,
-        "/launch/jobs/{entity}/{project}": jobs.project_jobs,
-        "/launch/jobs/{entity}/{project}/{name}": jobs.job,
-        "/launch/charts/{entity}/{project}": charts.series,
-        "/launch/runs/{entity}/{project}/{run}/console": console.lines,
-        "/launch/runs/{entity}/{project}/{run}/console.txt": console.download,
-        "/launch/runs/{entity}/{project}/{run}/files/{name:.+}": runs.file,
-        # Last ones: they match what no other route below `/launch` does.
-        "/launch/{entity}/{queue}": queues.short_queue,
-        "/launch/{rest:.*}": no_such_page,
-        "/{entity}/{project}": projects.project,
-        "/{entity}/{project}/jobs": jobs.wandb_jobs,
-        "/{entity}/{project}/sweeps/{sweep}": projects.wandb_sweep,
-        "/{entity}/{project}/runs/{run}": runs.run,
-        "/{entity}/{project}/runs/{run}/{tab:.*}": runs.run,
-    }
-    for path, page in pages.items():
-        app.router.add_get(path, errors_as_pages(page))
 
 
 @web.middleware

@@ -47,7 +47,10 @@ _LARGEST_PROGRAM: Final = 128 * 1024
 
 
 class JobCreation:
-    """A run's end marks it as due in its own transaction; whatever happens then, it is settled."""
+    """Makes jobs of runs: the end of a run marks it as due in its own transaction.
+
+    Then its job, or why it has none, is recorded.
+    """
 
     def __init__(self, plane: Services, contents: ContentStore, run_files: RunFileStore) -> None:
         self._plane = plane
@@ -86,9 +89,9 @@ class JobCreation:
             if not end:
                 return
             try:
-                await self._settle(run_id, end)
+                await self._create_or_record_problem(run_id, end)
             finally:
-                await self._plane.run_jobs.give_up(holder)
+                await self._plane.run_jobs.release_lease(holder)
 
     async def _take_due(self, run_id: str, holder: str) -> int:
         """The end whose job is to be made; 0: none, or another replica has made it meanwhile.
@@ -102,7 +105,7 @@ class JobCreation:
                     return end
                 await subscription.wait(_LOOK_AGAIN)
 
-    async def _settle(self, run_id: str, end: int) -> None:
+    async def _create_or_record_problem(self, run_id: str, end: int) -> None:
         try:
             await self._create(run_id, end)
         except (ServerError, UnreachableError):

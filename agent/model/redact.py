@@ -112,7 +112,7 @@ def has_credential(url: str) -> bool:
     return _CREDENTIAL.match(url) is not None
 
 
-#: First and last byte of what is masked.
+#: Start (inclusive) and end (exclusive) of the bytes that are masked.
 _Span = tuple[int, int]
 
 
@@ -146,7 +146,7 @@ class _Literals:
         return self._search.find_matches_as_indexes(data, overlapping=True)
 
     def begun_at(self, tail: bytes) -> int:
-        """The first place from which on `tail` is the beginning of one; its length if none."""
+        """First offset from which `tail` is a prefix of a literal; `len(tail)` if there is none."""
         for at in range(max(0, len(tail) - self.longest + 1), len(tail)):
             found = self._beginnings.get(tail[at : at + 2])
             if found is not None and (

@@ -128,7 +128,7 @@ class JobUsers:
         threads: Executor,
     ) -> None:
         self.single = single
-        #: Any of them, for questions whose answer is the same for all.
+        #: The single user, or the first of the range: for checks that are the same for all.
         self.sample = single or JobUser.numbered(uids[0])
         self._free = list(uids)
         self._held = held

@@ -1,7 +1,8 @@
 """Content keys: digests over everything that decides the result of a build.
 
 Paths, kinds, the executable bit, targets of links and contents count; times and owners do
-not, since they differ between two checkouts of the same commit.
+not, since they differ between two checkouts of the same commit. What else counts: `key` in
+`builders/docker.py` and in `builders/virtualenv.py`.
 """
 
 import hashlib

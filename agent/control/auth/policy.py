@@ -1,6 +1,7 @@
 """Who may do what: a pure function of principal, entity and action.
 
-Asked by `graphql/schema.py` (the `@policy` of a field), by `principals.py` and by the services.
+Asked by `graphql/field_policies.py` (the `@policy` of a field), by `principals.py` and by the
+services.
 
 Deny by default. An entity that a principal may not read gives the same `NotFoundError` as one
 that does not exist.

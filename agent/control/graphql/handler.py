@@ -35,7 +35,7 @@ from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql.context import Context, Rows
 from agent.control.graphql.documents import Documents, declared_variables, operation_of
 from agent.control.middleware.errors import log_and_mask
-from agent.control.store.group import OverloadedError
+from agent.control.store.write_batches import OverloadedError
 from agent.model.errors import InvalidInputError, LaunchError
 
 #: Errors of one response; the others say the same of other rows.

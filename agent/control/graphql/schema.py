@@ -1,28 +1,14 @@
 """The executable schema: schema.graphql, its resolvers and its policies."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from inspect import isawaitable
-from operator import attrgetter
 from typing import Any, Final
 
 from ariadne import ObjectType, make_executable_schema
-from graphql import (
-    GraphQLField,
-    GraphQLNonNull,
-    GraphQLObjectType,
-    GraphQLSchema,
-    Node,
-    default_field_resolver,
-    get_named_type,
-    get_nullable_type,
-    is_abstract_type,
-    is_list_type,
-)
+from graphql import GraphQLField, GraphQLSchema, default_field_resolver, get_named_type
 
-from agent.control.auth.policy import Action, CredentialKind, may_ever
 from agent.control.graphql import (
     accounts,
     agents,
@@ -37,14 +23,9 @@ from agent.control.graphql import (
     sweeps,
     wandb,
 )
-from agent.control.graphql.context import Context, Info, RootResolver, RootResolvers, context_of
+from agent.control.graphql.context import Info, RootResolver, RootResolvers, context_of
+from agent.control.graphql.field_policies import ROOTS, enforce_policies, field_policies
 from agent.control.graphql.scalars import SCALARS
-from agent.control.store.accounts import EntityRecord
-from agent.control.store.collections import CollectionRecord
-from agent.control.store.projects import ProjectRecord
-from agent.control.store.runs import RunRecord
-from agent.control.store.sweeps import SweepRecord
-from agent.model.errors import NotFoundError, PermissionDeniedError
 
 #: Each has resolvers of root fields in `QUERIES` and `MUTATIONS`, and of other types in `TYPES`.
 _MODULES: Final = (
@@ -61,7 +42,6 @@ _MODULES: Final = (
     artifact_uploads,
     jobs,
 )
-_ROOTS: Final = ("Query", "Mutation")
 #: Types whose values can be large.
 _MEASURED: Final = frozenset({"String", "ID", "JSON", "JSONString"})
 _WORD_START: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -85,19 +65,14 @@ def build_schema() -> GraphQLSchema:
         *SCALARS,
         convert_names_case=lambda name, *_: snake_case(name),
     )
-    places = object_places(schema)
-    for path, (field, action) in field_policies(schema).items():
+    policies = field_policies(schema)
+    for path in policies:
         type_name, name = path.split(".")
-        if type_name in _ROOTS and name not in (queries if type_name == "Query" else mutations):
+        if type_name in ROOTS and name not in (queries if type_name == "Query" else mutations):
             raise RuntimeError(f"{path} has no resolver.")
-        named = get_named_type(field.type)
-        if named.name in places or is_abstract_type(named):
-            _hide_foreign_objects(field, places)
-        # Objects of READ are hidden as such: their many fields need no check of their own.
-        own = type_name in _ROOTS or _argument(field.ast_node, "action")
-        if own or action is not Action.READ:
-            _refuse_kinds(path, field, action)
-        if named.name in _MEASURED:
+    enforce_policies(schema, policies)
+    for field, _ in policies.values():
+        if get_named_type(field.type).name in _MEASURED:
             _measure(field)
     return schema
 
@@ -105,113 +80,6 @@ def build_schema() -> GraphQLSchema:
 def snake_case(name: str) -> str:
     """`queueIDs` → `queue_ids`."""
     return _WORD_START.sub("_", name).lower()
-
-
-def field_policies(schema: GraphQLSchema) -> dict[str, tuple[GraphQLField, Action | None]]:
-    """Every field of every object type, as `Type.field`, with its `@policy` in the schema.
-
-    The action is `None` for AUTHENTICATED.
-
-    Raises:
-        RuntimeError: a field has no policy.
-    """
-    found: dict[str, tuple[GraphQLField, Action | None]] = {}
-    for kind in schema.type_map.values():
-        if not isinstance(kind, GraphQLObjectType) or kind.name.startswith("__"):
-            continue
-        inherited = None if kind.name in _ROOTS else _argument(kind.ast_node, "action")
-        for name, field in kind.fields.items():
-            policy = _argument(field.ast_node, "action") or inherited
-            if policy is None:
-                raise RuntimeError(f"{kind.name}.{name} has no @policy in schema.graphql.")
-            action = None if policy == "AUTHENTICATED" else Action[policy]
-            found[f"{kind.name}.{name}"] = (field, action)
-    return found
-
-
-def _argument(node: Node | None, name: str) -> str | None:
-    """An argument of a field's or a type's own `@policy`."""
-    for directive in getattr(node, "directives", None) or ():
-        if directive.name.value == "policy":
-            given = {one.name.value: str(one.value.value) for one in directive.arguments}
-            return given.get(name)
-    return None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectPlace:
-    """Where the objects of a type have the entity that they belong to."""
-
-    #: An attribute, or `.` for the object itself.
-    of: str
-    action: Action
-
-    def shown(self, context: Context, found: Any) -> bool:
-        """Whether the caller may read the entity, and project, of an object."""
-        place = found if self.of == "." else attrgetter(self.of)(found)
-        policy, principal = context.plane.policy, context.principal
-        match place:
-            case EntityRecord(name=name):
-                return policy.sees_entity_or_project(principal, name)
-            case ProjectRecord(entity=entity, name=name):
-                return policy.sees_entity_or_project(principal, entity, name)
-            case (
-                RunRecord(entity=entity, project=project)
-                | SweepRecord(entity=entity, project=project)
-            ):
-                return policy.reads_project(principal, entity, project)
-            case CollectionRecord() if self.action is Action.READ_PROJECT:
-                where = (place.entity, place.project, place.name)
-                return policy.reads_artifact(principal, *where)
-            case _:
-                return policy.allows(principal, place.entity, self.action)
-
-
-def object_places(schema: GraphQLSchema) -> dict[str, ObjectPlace]:
-    """The types whose `@policy` says where an object has its entity."""
-    found = {}
-    for name, kind in schema.type_map.items():
-        of, action = _argument(kind.ast_node, "of"), _argument(kind.ast_node, "action")
-        if of is not None and action is not None:
-            found[name] = ObjectPlace(of, Action[action])
-    return found
-
-
-def _hide_foreign_objects(field: GraphQLField, places: Mapping[str, ObjectPlace]) -> None:
-    """Let a field give only objects that the caller may read, whatever its resolver found.
-
-    Services look at rights first; this is for what a resolver or a record carries along.
-    """
-    resolver, named = field.resolve or default_field_resolver, get_named_type(field.type)
-    is_list = is_list_type(get_nullable_type(field.type))
-    optional = not isinstance(field.type, GraphQLNonNull)
-
-    def is_shown(found: Any, info: Info) -> bool:
-        name: Any = named.name
-        if is_abstract_type(named):
-            name = named.resolve_type(found, info, named) if named.resolve_type else None
-        place = places.get(name)
-        return place is None or place.shown(context_of(info), found)
-
-    def checked(found: Any, info: Info) -> Any:
-        if found is None:
-            return None
-        if is_list:
-            return [each for each in found if each is None or is_shown(each, info)]
-        if is_shown(found, info):
-            return found
-        if optional:
-            return None
-        raise NotFoundError("This object does not exist, or this key may not read it.")
-
-    async def later(awaited: Awaitable[Any], info: Info) -> Any:
-        return checked(await awaited, info)
-
-    def resolve(source: Any, info: Info, **args: Any) -> Any:
-        found = resolver(source, info, **args)
-        return later(found, info) if isawaitable(found) else checked(found, info)
-
-    field.resolve = resolve
 
 
 def _root(type_name: str, resolvers: RootResolvers) -> ObjectType:
@@ -226,23 +94,6 @@ def _with_context(resolver: RootResolver) -> Callable[..., Awaitable[Any]]:
         return resolver(context_of(info), args.get("input", args))
 
     return resolve
-
-
-def _refuse_kinds(path: str, field: GraphQLField, action: Action | None) -> None:
-    """Refuse credentials of kinds that can never do this, before the field is resolved."""
-    kinds = frozenset(kind for kind in CredentialKind if action is None or may_ever(kind, action))
-    if kinds == frozenset(CredentialKind) or action is None:
-        return
-    resolver, what = field.resolve or default_field_resolver, action.value
-
-    def resolve(source: Any, info: Info, **args: Any) -> Any:
-        principal = context_of(info).principal
-        if principal.kind not in kinds:
-            message = f"{principal.name} may not {what}: `{path}` is not for {principal.kind} keys."
-            raise PermissionDeniedError(message, hint="Use a user's key.")
-        return resolver(source, info, **args)
-
-    field.resolve = resolve
 
 
 def _measure(field: GraphQLField) -> None:

@@ -7,7 +7,7 @@ import structlog
 from aiohttp import ClientConnectionResetError, web
 from aiohttp.typedefs import Handler
 
-from agent.control.store.group import OverloadedError
+from agent.control.store.write_batches import OverloadedError
 from agent.model.errors import LaunchError
 
 STATUS: Final = {

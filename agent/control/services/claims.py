@@ -25,19 +25,20 @@ from agent.model.work import Lease
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What one look at the queues of a claim gave."""
+class ClaimResult:
+    """What one search of a claim's queues gave."""
 
     claims: tuple[ClaimRecord, ...]
     #: Queues it is served from, paused ones included.
     queue_ids: tuple[str, ...]
-    #: Where it found nothing, others of the same find nothing; `None`: it was not looked for more.
-    shape: Hashable | None
+    #: If nothing was found, claims with the same key would find nothing either. `None`: the queues
+    #: were not searched, since the request was repeated or the agent was asked to stop.
+    match_key: Hashable | None
 
 
 def claim_now(
     tx: Tx, context: ServiceContext, principal: Principal, request: ClaimRequest, *, waited: bool
-) -> Look:
+) -> ClaimResult:
     """Lease what fits now.
 
     It locks the agent's row, so a repeated request waits for the first one. After a wait, key
@@ -54,7 +55,8 @@ def claim_now(
     queue_ids = tuple(row.id for row in served)
     repeated = items.claimed_by(tx, agent.id, request.request_id)
     if repeated or agent.stop is not None:
-        return Look(tuple(claim_record(tx, context, row.id) for row in repeated), queue_ids, None)
+        claims = tuple(claim_record(tx, context, row.id) for row in repeated)
+        return ClaimResult(claims, queue_ids, None)
     wanted = request.resources
     free = _without_leased_gpus(tx, agent, request.free)
     room = _Room(
@@ -64,8 +66,8 @@ def claim_now(
         self_scheduled=request.self_scheduled,
         free=free,
     )
-    shape = room.shape if free == request.free else (agent.id, room.shape)
-    return Look(_lease_items(tx, context, agent, request, room), queue_ids, shape)
+    match_key = room.match_key if free == request.free else (agent.id, room.match_key)
+    return ClaimResult(_lease_items(tx, context, agent, request, room), queue_ids, match_key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,7 @@ class _Room:
         return self.offered[:1] == (self.first_resource,)
 
     @property
-    def shape(self) -> Hashable:
+    def match_key(self) -> Hashable:
         """Equal where the same items fit."""
         free = self.free
         devices = (free.slots is None or free.slots > 0, free.cpus, free.memory, len(free.gpus))
@@ -150,7 +152,7 @@ def refuse_for_author(tx: Tx, context: ServiceContext, row: AnyRow) -> bool:
 
 def claim_record(tx: Tx, context: ServiceContext, item_id: str) -> ClaimRecord:
     """A held item as its agent gets it; the same again for a repeated claim."""
-    tx.settle()
+    tx.flush()
     return _record(context, items.with_specs(tx, item_id))
 
 

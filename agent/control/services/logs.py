@@ -132,7 +132,7 @@ class AttemptLogs(Service):
             results = [error] * len(together)
         for each, result in zip(together, results, strict=True):
             if not each.done.done():
-                _settle(each.done, result)
+                _complete(each.done, result)
 
     @write
     def _write(self, tx: Tx, together: Sequence[_Append]) -> list[Appended | Exception]:
@@ -228,7 +228,7 @@ class AttemptLogs(Service):
         return row
 
 
-def _settle(done: asyncio.Future[Appended], result: Appended | Exception) -> None:
+def _complete(done: asyncio.Future[Appended], result: Appended | Exception) -> None:
     if isinstance(result, Exception):
         done.set_exception(result)
     else:

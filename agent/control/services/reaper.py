@@ -104,7 +104,7 @@ class Reaper(Service):
     @write
     def stop(self, tx: Tx) -> None:
         """Let another replica take over at once; after `run` has ended."""
-        work_leases.give_up(tx, self._holder)
+        work_leases.release(tx, self._holder)
 
     @write
     def _reset_heartbeats(self, tx: Tx) -> None:

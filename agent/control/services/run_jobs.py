@@ -38,8 +38,8 @@ class EndedRun:
     """A run that may become a job, and for whom."""
 
     run: RunRecord
-    #: The run's author, with today's rights. For a launched run `run` is set, so that no alias is
-    #: moved off what the run has not made.
+    #: The run's author, with current rights. For a launched run `run` is set, so that aliases of
+    #: versions that the run has not made are not moved.
     author: Principal
     #: The `code` artifact that it logged last: id and name.
     code: tuple[str, str] | None
@@ -61,9 +61,9 @@ class RunJobs(Service):
         return found.ends if taken else None
 
     @write
-    def give_up(self, tx: Tx, holder: str) -> None:
-        """After `take_due`, whatever came of it."""
-        work_leases.give_up(tx, holder)
+    def release_lease(self, tx: Tx, holder: str) -> None:
+        """Release the work lease that `take_due` took; after success and failure."""
+        work_leases.release(tx, holder)
 
     @read
     def due(self, tx: Tx) -> list[str]:

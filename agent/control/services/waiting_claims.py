@@ -1,8 +1,8 @@
-"""Claims that wait: matched with what comes to their queues, not woken to look for it.
+"""Waiting claims. One task matches them with new items, instead of each claim searching for itself.
 
-One task per process looks for all of them, once per notification of a queue, and leases in one
-transaction what fits, to those who have waited longest. So an item costs the same however many
-wait for it, and the slow poll is one look, not one per claim.
+The task runs once per notification of a queue, and leases in one transaction what fits, to those
+who have waited longest. So an item costs the same however many wait for it, and the slow poll is
+one search, not one per claim.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Final
 
 from agent.control.auth.policy import Principal
-from agent.control.services.claims import Look, claim_now
+from agent.control.services.claims import ClaimResult, claim_now
 from agent.control.services.context import Service, ServiceContext, shared_write, urgent_write
 from agent.control.services.notifications import (
     Subscription,
@@ -30,7 +30,7 @@ from agent.model.errors import LaunchError
 from agent.model.protocol import ClaimRequest
 
 _MAX_WAIT_SECONDS: Final = 30.0
-#: Seconds after which the queues of all that wait are looked at without a notification: one from
+#: Seconds after which the queues of all that wait are searched without a notification: one from
 #: another replica may have been lost.
 _SLOW_POLL: Final = 5.0
 
@@ -46,8 +46,8 @@ class WaitingClaim:
     #: Also woken by what concerns its agent alone.
     subscription: Subscription
     queue_ids: tuple[str, ...]
-    #: Of its last look.
-    shape: Hashable | None
+    #: `ClaimResult.match_key` of its last search.
+    match_key: Hashable | None
     arrival: int
     answer: Claims | Exception | None = None
 
@@ -57,8 +57,8 @@ class WaitingClaim:
         self.subscription.notify()
 
 
-class _QueueNews(Subscription):
-    """Tells the task which queue was notified."""
+class _QueueSubscription(Subscription):
+    """Marks its queue as due for the task when it is notified."""
 
     def __init__(self, queue_id: str, claims: "WaitingClaims") -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class _QueueNews(Subscription):
         self._claims = claims
 
     def notify(self) -> None:
-        self._claims.look_at([self._queue_id])
+        self._claims.search_soon([self._queue_id])
 
 
 class WaitingClaims(Service):
@@ -75,27 +75,32 @@ class WaitingClaims(Service):
     def __init__(self, context: ServiceContext) -> None:
         super().__init__(context)
         self._by_queue: dict[str, dict[WaitingClaim, None]] = {}
-        self._news: dict[str, _QueueNews] = {}
-        #: Queues to look at.
+        self._subscriptions: dict[str, _QueueSubscription] = {}
+        #: Queues to search.
         self._due: set[str] = set()
         self._arrivals = count()
         self._woken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         #: Set while no transaction is under way that may answer one that waits.
-        self._settled = asyncio.Event()
-        self._settled.set()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def claim(self, principal: Principal, request: ClaimRequest) -> Claims:
         """As `Leases.claim`."""
         deadline = monotonic() + min(request.wait_seconds, _MAX_WAIT_SECONDS)
         topics = (topic_agent(request.agent_id), topic_claim(request.agent_id))
-        # Subscribed before the first look: what comes for the agent meanwhile is not missed.
+        # Subscribed before the first search: what comes for the agent meanwhile is not missed.
         with self._context.notifications.subscribe(topics) as subscription:
-            look = await self._claim(principal, request, waited=False)
-            if look.claims or monotonic() >= deadline:
-                return look.claims
+            result = await self._claim(principal, request, waited=False)
+            if result.claims or monotonic() >= deadline:
+                return result.claims
             waiting = WaitingClaim(
-                principal, request, subscription, look.queue_ids, look.shape, next(self._arrivals)
+                principal,
+                request,
+                subscription,
+                result.queue_ids,
+                result.match_key,
+                next(self._arrivals),
             )
             self._join(waiting)
             try:
@@ -107,24 +112,26 @@ class WaitingClaims(Service):
         while (left := deadline - monotonic()) > 0:
             notified = await waiting.subscription.wait(left)
             # A transaction under way may lease something to it.
-            await self._settled.wait()
+            await self._idle.wait()
             if not notified or waiting.answer is not None:
                 break
             # Its agent was asked to stop, was superseded, or got items by the same request.
-            look = await self._claim(waiting.principal, waiting.request, waited=True)
-            if look.claims:
-                return look.claims
-        await self._settled.wait()
+            result = await self._claim(waiting.principal, waiting.request, waited=True)
+            if result.claims:
+                return result.claims
+        await self._idle.wait()
         if isinstance(waiting.answer, Exception):
             raise waiting.answer
         return waiting.answer or ()
 
     @shared_write
-    def _claim(self, tx: Tx, principal: Principal, request: ClaimRequest, *, waited: bool) -> Look:
+    def _claim(
+        self, tx: Tx, principal: Principal, request: ClaimRequest, *, waited: bool
+    ) -> ClaimResult:
         return claim_now(tx, self._context, principal, request, waited=waited)
 
-    def look_at(self, queue_ids: Iterable[str]) -> None:
-        """Look at these queues soon."""
+    def search_soon(self, queue_ids: Iterable[str]) -> None:
+        """Search these queues soon."""
         self._due.update(queue_ids)
         self._woken.set()
 
@@ -132,26 +139,27 @@ class WaitingClaims(Service):
         for queue_id in waiting.queue_ids:
             if queue_id not in self._by_queue:
                 self._by_queue[queue_id] = {}
-                self._news[queue_id] = news = _QueueNews(queue_id, self)
-                self._context.notifications.add(topic_queue(queue_id), news)
+                self._subscriptions[queue_id] = subscription = _QueueSubscription(queue_id, self)
+                self._context.notifications.add(topic_queue(queue_id), subscription)
             self._by_queue[queue_id][waiting] = None
-        # What came between its first look and now.
-        self.look_at(waiting.queue_ids)
+        # What came between its first search and now.
+        self.search_soon(waiting.queue_ids)
         if self._task is None or self._task.done():
             # Not in the context of this request, which may limit what is read.
-            looking = self._look_until_none_waits()
-            self._task = asyncio.create_task(looking, name="claims", context=Context())
+            searching = self._search_until_none_waits()
+            self._task = asyncio.create_task(searching, name="claims", context=Context())
 
     def _leave(self, waiting: WaitingClaim) -> None:
         for queue_id in waiting.queue_ids:
             self._by_queue[queue_id].pop(waiting, None)
             if not self._by_queue[queue_id]:
                 del self._by_queue[queue_id]
-                self._context.notifications.remove(topic_queue(queue_id), self._news.pop(queue_id))
+                subscription = self._subscriptions.pop(queue_id)
+                self._context.notifications.remove(topic_queue(queue_id), subscription)
         if not self._by_queue:
             self._woken.set()
 
-    async def _look_until_none_waits(self) -> None:
+    async def _search_until_none_waits(self) -> None:
         next_poll = monotonic() + _SLOW_POLL
         while self._by_queue:
             with suppress(TimeoutError):
@@ -170,17 +178,17 @@ class WaitingClaims(Service):
         found = {one for each in queue_ids for one in self._by_queue[each] if one.answer is None}
         waiting = sorted(found, key=lambda one: one.arrival)
         answers: Mapping[WaitingClaim, Claims | Exception]
-        self._settled.clear()
+        self._idle.clear()
         try:
             answers = await self._lease_first_come(queue_ids, waiting)
         except Exception as error:  # noqa: BLE001 -- each of them raises it
             answers = dict.fromkeys(waiting, error)
         finally:
-            self._settled.set()
+            self._idle.set()
         for one, answer in answers.items():
             one.give(answer)
 
-    # There is one at a time, and refusing it would refuse all that wait.
+    # Urgent: only one runs at a time, and its refusal for overload would fail every waiting claim.
     @urgent_write
     def _lease_first_come(
         self, tx: Tx, queue_ids: Sequence[str], waiting: Sequence[WaitingClaim]
@@ -190,16 +198,16 @@ class WaitingClaims(Service):
         for one in waiting:
             if not claimable.any_claimable(tx, queue_ids):
                 break
-            if one.shape in nothing_fits:
+            if one.match_key in nothing_fits:
                 continue
             try:
-                look = claim_now(tx, self._context, one.principal, one.request, waited=True)
+                result = claim_now(tx, self._context, one.principal, one.request, waited=True)
             except LaunchError as error:
                 answers[one] = error
                 continue
-            one.shape = look.shape
-            if look.claims:
-                answers[one] = look.claims
-            elif look.shape is not None:
-                nothing_fits.add(look.shape)
+            one.match_key = result.match_key
+            if result.claims:
+                answers[one] = result.claims
+            elif result.match_key is not None:
+                nothing_fits.add(result.match_key)
         return answers

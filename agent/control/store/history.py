@@ -1,6 +1,6 @@
 """Attempts and events: what happened to an item.
 
-What is written is postponed (`Tx.later`), so whatever reads it here settles it first.
+What is written is postponed (`Tx.later`), so each function that reads it calls `flush` first.
 """
 
 from dataclasses import dataclass
@@ -113,7 +113,7 @@ def change_attempt(tx: Tx, item_id: str, number: int, values: dict[str, Any]) ->
 
 def attempt(tx: Tx, item_id: str, number: int) -> AnyRow | None:
     """The bare row of an attempt."""
-    tx.settle()
+    tx.flush()
     return tx.one(_ATTEMPT, item=item_id, nth=number)
 
 
@@ -122,19 +122,19 @@ def attempt_with_item(tx: Tx, item_id: str, number: int) -> AnyRow | None:
 
     Where there is no such attempt, its `number` is `None`.
     """
-    tx.settle()
+    tx.flush()
     return tx.one(_ATTEMPT_WITH_ITEM, item=item_id, nth=number)
 
 
 def attempt_by_token(tx: Tx, attempt_id: int) -> AnyRow | None:
     """What a run token is checked against: the attempt with its item's entity, project and run."""
-    tx.settle()
+    tx.flush()
     return tx.one(_BY_TOKEN, attempt=attempt_id)
 
 
 def attempt_list(tx: Tx, item_id: str) -> tuple[AttemptRecord, ...]:
     """Attempts, first to last."""
-    tx.settle()
+    tx.flush()
     query = select(attempts).where(attempts.c.item_id == item_id).order_by(attempts.c.number)
     return tuple(
         record_of(
@@ -154,7 +154,7 @@ def add_event(tx: Tx, values: dict[str, Any]) -> None:
 
 def event_list(tx: Tx, item_id: str) -> tuple[EventRecord, ...]:
     """The history, oldest first."""
-    tx.settle()
+    tx.flush()
     query = select(events).where(events.c.item_id == item_id).order_by(events.c.id)
     return tuple(
         record_of(EventRecord, row, at=to_datetime(row.at), phase=Phase(row.phase))
@@ -166,7 +166,7 @@ def why_requeued(tx: Tx, item: ItemRecord) -> str | None:
     """Text of the event that put a leased item back on its queue; `None` if there is none."""
     if item.phase is not Phase.QUEUED or not item.epoch:
         return None
-    tx.settle()
+    tx.flush()
     where = (events.c.item_id == item.id, events.c.epoch == item.epoch)
     query = select(events.c.text).where(*where, events.c.phase == Phase.QUEUED.value)
     found = tx.one(query.order_by(events.c.id).limit(1))

@@ -17,9 +17,9 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, Operationa
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from agent.control.store.group import Waiting, Write
 from agent.control.store.migrate import migrate
 from agent.control.store.tx import Postponed, T, Turn, Tx
+from agent.control.store.write_batches import Waiting, Write
 from agent.model.errors import ConfigError, LaunchError, UnreachableError
 
 _PORT: Final = 5432
@@ -49,7 +49,7 @@ _STATEMENT: Final = 30.0
 
 #: The time, and the seconds that a shared transaction waits for a lock before its writes are made
 #: one by one: the holder may wait for one of its own locks.
-_GROUP_CLOCK: Final = text(
+_BATCH_CLOCK: Final = text(
     "SELECT extract(epoch FROM now())::float8, set_config('lock_timeout', '200ms', true)"
 )
 
@@ -70,7 +70,7 @@ class PostgresDatabase:
         self._shared = shared
         self._publish = publish
         self._waiting = Waiting()
-        self._grouping: asyncio.Task[None] | None = None
+        self._batching: asyncio.Task[None] | None = None
 
     async def write(self, work: Callable[[Tx], T], turn: Turn = Turn.ALONE) -> T:
         """See `Database.write`."""
@@ -80,8 +80,8 @@ class PostgresDatabase:
             return result
         one = Write(work, asyncio.get_running_loop().create_future())
         self._waiting.add(one, turn)
-        if self._grouping is None or self._grouping.done():
-            self._grouping = asyncio.create_task(self._write_groups(), name="store-groups")
+        if self._batching is None or self._batching.done():
+            self._batching = asyncio.create_task(self._write_batches(), name="store-batches")
         shared: T = await one.future
         return shared
 
@@ -95,20 +95,20 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """Wait for writes under way, and close all connections."""
-        if self._grouping is not None:
-            await self._grouping
+        if self._batching is not None:
+            await self._batching
         await self._shared.dispose()
         await self._engine.dispose()
 
-    async def _write_groups(self) -> None:
+    async def _write_batches(self) -> None:
         """Write what waits, until nothing does."""
         while batch := self._waiting.next():
-            if not await self._write_group(batch):
-                await asyncio.gather(*map(self._write_of_group, batch))
+            if not await self._write_batch(batch):
+                await asyncio.gather(*map(self._write_of_batch, batch))
             for one in batch:
-                one.settle(self._publish)
+                one.complete(self._publish)
 
-    async def _write_group(self, batch: Sequence[Write]) -> bool:
+    async def _write_batch(self, batch: Sequence[Write]) -> bool:
         """Write all in one transaction; false where nothing was changed, or there is only one.
 
         There are no savepoints, which are round trips of their own: one that fails after it has
@@ -122,7 +122,7 @@ class PostgresDatabase:
         def body(connection: Connection) -> None:
             nonlocal committing
             committing = False
-            now = float(connection.execute(_GROUP_CLOCK).scalar_one())
+            now = float(connection.execute(_BATCH_CLOCK).scalar_one())
             topics: dict[str, None] = {}
             postponed = Postponed()
             for one in batch:
@@ -135,7 +135,7 @@ class PostgresDatabase:
                     one.fail(error)
                 else:
                     topics |= tx.topics
-            postponed.settle(connection)
+            postponed.flush(connection)
             _notify(connection, tuple(topics))
             committing = True
 
@@ -148,7 +148,7 @@ class PostgresDatabase:
                 one.fail(_translated(error))
         return True
 
-    async def _write_of_group(self, one: Write) -> None:
+    async def _write_of_batch(self, one: Write) -> None:
         try:
             await self._write_alone(self._shared, one.run)
         except Exception as error:  # noqa: BLE001 -- it is the caller's

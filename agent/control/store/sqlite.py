@@ -3,7 +3,7 @@
 Every write runs on one thread with one connection (`BEGIN IMMEDIATE`, so a transaction never
 fails halfway for lack of the write lock), and reads on two others, each seeing the last commit
 through the write-ahead log. `synchronous=FULL` puts a commit on disk before it returns. Writes
-that wait for an earlier one share the next transaction (group commit): each has its own savepoint
+that wait for an earlier one share the next transaction (a batch): each has its own savepoint
 and its own result, and none is answered before the commit. With the standard library's driver on
 our own threads a transaction costs one thread switch; aiosqlite needs one per statement.
 """
@@ -26,9 +26,9 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError, IntegrityError
 from sqlalchemy.pool import QueuePool
 
-from agent.control.store.group import Waiting, Write
 from agent.control.store.migrate import migrate
 from agent.control.store.tx import T, Turn, Tx
+from agent.control.store.write_batches import Waiting, Write
 from agent.model.errors import ConfigError, ConflictError, ServerError
 
 #: Milliseconds that a connection waits for a lock: only another program may hold one.
@@ -153,19 +153,19 @@ class _Writer(_Worker):
         self._transact_all(batch)
         # A loop that was closed has nobody who waits.
         with suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._settle, loop, batch)
+            loop.call_soon_threadsafe(self._complete, loop, batch)
 
-    def _settle(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Write]) -> None:
+    def _complete(self, loop: asyncio.AbstractEventLoop, batch: Sequence[Write]) -> None:
         self._start(loop)
         for one in batch:
-            one.settle(self._publish)
+            one.complete(self._publish)
 
     def _transact_all(self, batch: Sequence[Write]) -> None:
         """Run all in one transaction; each on its own where that cannot be committed."""
         if len(batch) > 1:
             # What is wrong with it, each finds out by itself.
             with suppress(Exception):
-                self._transact_group(batch)
+                self._transact_batch(batch)
                 return
         for one in batch:
             try:
@@ -173,7 +173,7 @@ class _Writer(_Worker):
             except BaseException as error:  # noqa: BLE001 -- it is the caller's
                 one.fail(error)
 
-    def _transact_group(self, batch: Sequence[Write]) -> None:
+    def _transact_batch(self, batch: Sequence[Write]) -> None:
         connection = self.connection()
         with connection.begin():
             # By the driver itself: SQLAlchemy's savepoints cost as much as a small write.

@@ -574,7 +574,7 @@ run_jobs: Final = Table(
     "run_jobs",
     metadata,
     Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    #: How often the run has ended: what was made of an earlier end settles no later one.
+    #: How often the run has ended: the job of an earlier end is not that of a later one.
     Column("ends", Integer, nullable=False),
     #: Whether the job is still to be made.
     Column("due", Boolean, nullable=False),

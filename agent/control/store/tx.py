@@ -31,10 +31,11 @@ from agent.model.errors import InvalidInputError
 T = TypeVar("T")
 AnyRow = Row[Any]
 
-#: Counted for each row beside its texts and documents.
+#: Bytes counted for each row in addition to its texts and documents.
 _ROW: Final = 256
-#: Rows that are fetched at a time, and rows whose documents are not measured before.
+#: Rows per fetch.
 _ROWS: Final = 100
+#: Pages of at most so many rows are read without measuring their documents first.
 _NOT_MEASURED: Final = 20
 
 
@@ -83,11 +84,11 @@ class Postponed:
         """Postpone a write; what another statement changes of the same row is executed before."""
         kind = (statement, tuple(values))
         if self._of_row.get(row, kind) != kind:
-            self.settle(connection)
+            self.flush(connection)
         self._of_row[row] = kind
         self._alike.setdefault(kind, []).append(values)
 
-    def settle(self, connection: Connection) -> None:
+    def flush(self, connection: Connection) -> None:
         """Execute all, those of one statement at once."""
         for (statement, _), many in self._alike.items():
             statement.execute_many(connection, many)
@@ -105,7 +106,7 @@ class Tx:
         postponed: Postponed | None = None,
     ) -> None:
         self.connection = connection
-        #: Writes until `settle`, where those of several transactions' works are sent at once.
+        #: Shared by the works of one batch; `None`: writes are executed at once.
         self._postponed = postponed
         self._clock = clock
         self._now: float | None = None
@@ -187,7 +188,7 @@ class Tx:
         return self.run(statement, values).rowcount
 
     def later(self, statement: Prepared, row: Hashable, **values: Any) -> None:
-        """A write that nothing depends on before the end of the transaction, or `settle`.
+        """A write that nothing depends on before the end of the transaction, or `flush`.
 
         `row` names what it changes. On PostgreSQL it shares its round trip with others.
         """
@@ -197,10 +198,10 @@ class Tx:
             return
         self._postponed.add(self.connection, statement, row, dict(sorted(values.items())))
 
-    def settle(self) -> None:
-        """Execute what was postponed; for whoever reads it."""
+    def flush(self) -> None:
+        """Execute the postponed writes; called before what they change is read."""
         if self._postponed is not None:
-            self._postponed.settle(self.connection)
+            self._postponed.flush(self.connection)
 
     def insert_new(self, table: Table, values: Mapping[str, Any]) -> bool:
         """Insert unless a row with that key exists; true when it was inserted.

@@ -20,6 +20,6 @@ def take(tx: Tx, work: str, holder: str, seconds: float) -> bool:
     return tx.insert_new(work_leases, {"work": work, **values})
 
 
-def give_up(tx: Tx, holder: str) -> None:
+def release(tx: Tx, holder: str) -> None:
     """Let another process take what this one holds, without waiting for the expiry."""
     tx.run(delete(work_leases).where(work_leases.c.holder == holder))

@@ -1,4 +1,4 @@
 """The web pages: rendered by the server, updated on server-sent events.
 
-Their routes: `control/app.py`, `_add_web_routes`.
+Their routes: `routes.py`; who may use them: `control/middleware/access.py`.
 """

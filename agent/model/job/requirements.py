@@ -119,7 +119,7 @@ def read_requirements(
     started. `remote` has the content of included URLs as far as it was fetched.
 
     Raises:
-        InvalidInputError: what cannot be used; names file, line and cure.
+        InvalidInputError: what cannot be used; names file, line and remedy.
     """
     reader = _Reader(root.resolve(), context.resolve(), remote or {})
     reader.read_file(file, 0, constraining=False, where=None)

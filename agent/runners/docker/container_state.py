@@ -216,7 +216,7 @@ def _out_of_memory(ending: Ending) -> Ending:
 
 
 def _may_be_memory(ending: Ending, inspected: dict[str, Any]) -> bool:
-    """A SIGKILL in a container with a limit that the engine does not explain.
+    """Whether this is a SIGKILL without a known cause, in a container with a memory limit.
 
     The kernel's notice of an out-of-memory kill reaches the engine separately and can be lost
     (2 of 32 runs with four containers in parallel, Docker 26.1).

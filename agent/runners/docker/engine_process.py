@@ -104,7 +104,7 @@ class EventStream:
                 waiting.set_result(None)
 
     def forget(self, container: str) -> None:
-        """It is removed."""
+        """Drop the state of a container that was removed."""
         self.started.discard(container)
         self.running.discard(container)
         self._signals.pop(container, None)
@@ -146,7 +146,7 @@ class EngineProcess:
             return self._stream
 
     def forget(self, container: str) -> None:
-        """It is removed."""
+        """Drop the state of a container that was removed."""
         if self._stream is not None:
             self._stream.forget(container)
 

@@ -55,7 +55,7 @@ _REGISTRY_ANSWERS: Final = (
         Cause.IMAGE_NOT_FOUND,
     ),
 )
-#: What names, rather than tells, in a registry's answer.
+#: Quoted names and URLs in a registry's answer; removed before it is matched.
 _NAMES: Final = re.compile(r'"[^"]*"|https?://\S+')
 _BACK_OFF: Final = re.compile(r'^Back-off pulling image "[^"]*": (?:ErrImagePull: )?')
 _PULL_STEPS: Final = re.compile(
@@ -130,7 +130,7 @@ def refusal_of(message: str, since: datetime | None = None) -> Pending:
         cause = Cause.START_REFUSED if hopeless else Cause.SCHEDULE_QUOTA
         return Pending(cause, text, since, permanent=hopeless)
     if "status unknown for quota" in text:
-        # It was made a moment ago, and nobody has counted yet.
+        # The quota is new; its usage has not been computed yet.
         return Pending(Cause.SCHEDULE_QUOTA, text, since)
     if "serviceaccount" in text and _MISSING.search(text):
         return Pending(Cause.START_REFERENCE, text)
@@ -140,7 +140,7 @@ def refusal_of(message: str, since: datetime | None = None) -> Pending:
 
 
 def _exceeds(requested: str, limited: str) -> bool:
-    """Whether a quota would not do for the request even if nothing else used it."""
+    """Whether the request is more than the quota's limit, whatever else uses the quota."""
     limits = dict(part.split("=", 1) for part in limited.split(",") if "=" in part)
     asked = (part.split("=", 1) for part in requested.split(",") if "=" in part)
     return any(_amount(value) > _amount(limits.get(name, "")) for name, value in asked)

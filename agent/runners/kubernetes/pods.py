@@ -51,7 +51,7 @@ def _details(observed: Observed, pod: Json) -> Iterator[str]:
     if is_over(pod):
         return
     for condition in status(pod).get("conditions") or ():
-        # Those of a pod whose containers are starting say no more than that.
+        # The other conditions only repeat that containers are starting.
         if condition.get("status") == "False" and condition["type"] == "PodScheduled":
             yield sentence(condition)
         if condition.get("status") == "True" and condition["type"] == "DisruptionTarget":

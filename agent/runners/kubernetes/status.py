@@ -57,7 +57,7 @@ _FORMAT_ERROR: Final = re.compile(r"exec \S+: exec format error\s*")
 
 
 def progress_of(observed: Observed) -> Progress:
-    """What is to be said about it now."""
+    """The current progress: pending, running or ended."""
     ending = _ending(observed)
     if ending is not None:
         return Ended(ending)
@@ -87,7 +87,7 @@ def ran_since(observed: Observed) -> datetime | None:
 
 
 def _custom_ending(observed: Observed) -> Ending | None:
-    """By the operator's word alone: it may replace pods that failed."""
+    """Decided by the status of the custom resource alone: its operator may replace failed pods."""
     found = custom_status(observed.job)
     at = time_of(found.since)
     if found.stage is Stage.SUCCEEDED:

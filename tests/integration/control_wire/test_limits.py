@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 import pytest
 
-from agent.control.store import group
+from agent.control.store import write_batches
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire
 
@@ -136,7 +136,7 @@ async def test_new_work_is_refused_before_it_piles_up_and_what_runs_goes_on(smal
     agent = await Agent.register(robot, "ann", "default")
     await submit(small.ann, SPEC)
     (claim,) = await agent.claim()
-    monkeypatch.setattr(group, "_MOST_WAITING", 0)
+    monkeypatch.setattr(write_batches, "_MOST_WAITING", 0)
     body = {"query": SUBMIT, "variables": {"input": {"queueName": "default", "runSpec": SPEC}}}
     async with small.ann.request("POST", "/graphql", json=body) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "1")

@@ -16,7 +16,8 @@ from graphql import (
 
 from agent.control.auth.policy import Action, CredentialKind, may_ever
 from agent.control.graphql import schema as schema_module
-from agent.control.graphql.schema import build_schema, field_policies
+from agent.control.graphql.field_policies import field_policies
+from agent.control.graphql.schema import build_schema
 from agent.control.store.accounts import Role
 from agent.model.errors import PermissionDeniedError
 from tests.integration.control_wire.agents import Agent

@@ -163,7 +163,7 @@ def test_a_route_without_a_policy_keeps_the_app_from_being_made(tmp_path, monkey
     def more(app: web.Application) -> None:
         app.router.add_get("/forgotten", forgotten)
 
-    monkeypatch.setattr(app_module, "_add_web_routes", more)
+    monkeypatch.setattr(app_module, "add_web_routes", more)
     with pytest.raises(RuntimeError, match="/forgotten"):
         app_module.create_app(ControlConfig(data_dir=tmp_path))
 

@@ -227,16 +227,16 @@ def test_a_lock_without_its_project_is_passed_over_and_a_broken_one_named(root):
 
 
 @pytest.mark.parametrize(
-    ("lock", "cure"),
+    ("lock", "remedy"),
     [
         ("poetry.lock", "`poetry export -f requirements.txt -o requirements.txt`"),
         ("Pipfile.lock", "`pipenv requirements > requirements.txt`"),
     ],
 )
-def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure):
+def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, remedy):
     (root / lock).write_text("anything")
     assert not find(root)
-    remark = f"{lock} is not read; to install from it: {cure}"
+    remark = f"{lock} is not read; to install from it: {remedy}"
     assert find(root).remarks == (remark,)
     assert find(root).warnings == (f"build: no packages are installed: {remark}",)
     write(root, pyproject_dot_toml=PROJECT)
@@ -275,7 +275,7 @@ def test_locks_of_other_tools_are_not_read_and_that_is_remarked(root, lock, cure
         ("requirements.in", "six", "requirements.in is not read"),
         ("reqs.txt", "six", "reqs.txt is not read"),
         ("demo/x.py", "# /// script\n# dependencies = ['six']\n# ///\n",
-         ("The list in the head of demo/x.py is not read; to install from it: "
+         ("The list in the header of demo/x.py is not read; to install from it: "
          "`uv export --script demo/x.py -o requirements.txt`")),
         ("demo/environment.yml", "", "demo/environment.yml is not read"),
     ],

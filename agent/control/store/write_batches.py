@@ -1,4 +1,4 @@
-"""Writes that share a transaction with others that wait at the same time."""
+"""Batches of writes: those that wait at the same time share a transaction."""
 
 import asyncio
 from collections import deque
@@ -10,10 +10,10 @@ from typing import Any, Final
 from agent.control.store.tx import Turn, Tx
 from agent.model.errors import LaunchError
 
-#: Writes that may wait, urgent ones aside, before further ones are refused: what waits longer is
-#: given up by its caller, and would be done for nobody.
+#: Writes that may wait, urgent ones aside, before further ones are refused: a longer queue would
+#: hold writes whose callers have already given up.
 _MOST_WAITING: Final = 512
-#: Most writes of one transaction: those that come meanwhile wait for all of them.
+#: Most writes of one batch: those that come meanwhile wait for all of them.
 _MOST: Final = 64
 
 
@@ -39,16 +39,16 @@ class Write:
     topics: Iterable[str] = ()
 
     def run(self, tx: Tx) -> None:
-        """Do the work, perhaps once more; raises what it raises."""
+        """Run the work, again after a rollback; raises what the work raises."""
         self.error = None
         self.result = self.context.run(self.work, tx)
         self.topics = tx.topics
 
     def fail(self, error: BaseException) -> None:
-        """It has changed nothing."""
+        """Record the error, which the caller gets; it has nothing to notify."""
         self.error, self.topics = error, ()
 
-    def settle(self, publish: Callable[[Iterable[str]], None]) -> None:
+    def complete(self, publish: Callable[[Iterable[str]], None]) -> None:
         """After the commit: notify, also where the caller was cancelled, and answer."""
         publish(self.topics)
         if self.future.done():
@@ -67,7 +67,7 @@ class Waiting:
         self._others: deque[Write] = deque()
 
     def add(self, one: Write, turn: Turn) -> None:
-        """To the end of those of its turn.
+        """Append to the queue of its turn.
 
         Raises:
             OverloadedError: too many wait, and this one is not urgent.
@@ -80,7 +80,7 @@ class Waiting:
             raise OverloadedError
 
     def next(self) -> list[Write]:
-        """Take those of the next transaction; empty when none waits."""
+        """Take the next batch; empty when none waits."""
         batch: list[Write] = []
         for waiting in (self._urgent, self._others):
             while waiting and len(batch) < _MOST:
