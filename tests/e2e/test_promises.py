@@ -237,7 +237,7 @@ async def test_a_repository_is_run_here_with_its_submodules_and_large_files(
     program = "python -c 'import library; print(library.__name__)'"
     line = f"run --uri {git_servers.https_url} -g with-submodule --build-context library"
     done = await user.launch(f'{line} --submodules --job-name S -E "{program}"')
-    assert "\nlibrary\n" in done.out
+    assert done.out == "library\n"
     done = await user.fails(f'{line} --no-submodules --job-name S -E "{program}"')
     assert done.code == 1
     assert "No module named 'library'" in done.out

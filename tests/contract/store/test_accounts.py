@@ -2,10 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Engine, event
 
 from agent.control.auth.policy import CredentialKind, Principal
 from agent.control.services.logs import LogKey
@@ -395,19 +395,17 @@ async def test_a_key_that_is_none_is_looked_up_once_a_second(world: World, monke
     """A flood with one costs the store nothing; it counts as soon as it is made here."""
     monkeypatch.setattr("agent.control.auth.authentication._CACHE_SECONDS", 600.0)
     accounts, key = world.plane.accounts, "chosen-" + "k" * 40
-    looked_up = []
+    database, read, reads = world.plane.database, world.plane.database.read, []
 
-    def count(_connection, _cursor, statement, *_) -> None:
-        looked_up.extend(["keys"] * ("FROM api_keys" in statement))
+    async def counted(work: Any) -> Any:
+        reads.append(work)
+        return await read(work)
 
-    event.listen(Engine, "before_cursor_execute", count)
-    try:
-        for _ in range(5):
-            with pytest.raises(AuthenticationError):
-                await accounts.authenticate(key)
-    finally:
-        event.remove(Engine, "before_cursor_execute", count)
-    assert len(looked_up) == 1
+    monkeypatch.setattr(database, "read", counted)
+    for _ in range(5):
+        with pytest.raises(AuthenticationError):
+            await accounts.authenticate(key)
+    assert len(reads) == 1
     await accounts.provision_user(world.me, "carl", api_key=SecretStr(key))
     assert (await accounts.authenticate(key, "192.0.2.1")).address == "192.0.2.1"
     assert (await accounts.authenticate(key, "192.0.2.2")).address == "192.0.2.2"

@@ -127,12 +127,12 @@ class _Failing:
         self.waiting = asyncio.Event()
         self.writes = 0
 
-    async def write(self, work: Any) -> Any:
+    async def write(self, work: Any, *turn: Any) -> Any:
         self.writes += 1
         if self.writes == 1:
             await self.waiting.wait()
             raise UnreachableError("The database is away.")
-        return await self._database.write(work)
+        return await self._database.write(work, *turn)
 
 
 async def test_contents_that_wait_behind_a_failed_write_are_recorded_all_the_same(world):
