@@ -8,6 +8,7 @@ import asyncio
 import json
 import math
 import socket
+from asyncio import sslproto
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -29,7 +30,6 @@ from agent.runners.kubernetes.pending import refusal_of
 from agent.runners.kubernetes.reachability import Reachability
 from agent.system.backoff import Sleep
 from agent.system.tasks import cancel_task
-from agent.system.tls import use_small_buffers
 
 if TYPE_CHECKING:
     from kubernetes.aio.client import ApiClient
@@ -199,7 +199,7 @@ class ClusterApi:
             socket_factory=_socket_kept_alive,
         )
         settings.client_session_kwargs = {"connector": connector}
-        use_small_buffers()
+        _use_small_tls_buffers()
         # Before anything is awaited: a caller whose patience ends here would leave it open.
         replaced, self._client = self._client, opened
         old_connector, self._connector = self._connector, connector
@@ -534,3 +534,13 @@ def _socket_kept_alive(address: Any) -> socket.socket:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
+
+
+def _use_small_tls_buffers() -> None:
+    """Let each TLS connection of this process that is opened from now on have a small buffer.
+
+    asyncio's is 256 KiB, for as long as the connection lasts, and a thousand followed logs are a
+    thousand connections.
+    """
+    # The most that one TLS record holds.
+    sslproto.SSLProtocol.max_size = 16 * 1024
