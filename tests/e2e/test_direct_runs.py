@@ -47,11 +47,11 @@ async def test_without_any_server_a_directory_becomes_a_job_runs_and_its_exit_co
     flags = ("--uri", "code", "-E", "python main.py", "--job-name", "hello")
     done = await processes.launch(command, *flags)
     assert done.code == 0, done.err
-    assert "Created job:" in done.out
+    assert "Created job:" in done.err
     assert "words []" in done.out
     failed = await processes.launch(command, *flags, "--", "7")
     assert failed.code == 7, failed.err
-    assert "No changes detected for job:" in failed.out
+    assert "No changes detected for job:" in failed.err
     assert not (processes.root / "state" / "embedded.json").exists()
 
 

@@ -104,7 +104,7 @@ async def test_a_file_is_shown_as_what_is_run(served: Home) -> None:
     assert done.json()["workload"]["Entrypoint"] == ["python", "main.py"]
     told = await served.launch("render", *WORDS, "--source", "git")
     assert (told.code, "a code job, not a Git job: it is no checkout" in told.err) == (0, True)
-    assert "/default/job-job_main.py:latest" in told.out
+    assert "/default/job-code-job_main.py:latest" in told.out
 
 
 async def test_a_dry_run_makes_the_jobs_python_and_name_as_the_submission_would(

@@ -1,7 +1,10 @@
 """From a body to an answer: shapes, errors, masking."""
 
+import asyncio
+import gc
+
 import pytest
-from ariadne import MutationType, QueryType, make_executable_schema
+from ariadne import MutationType, ObjectType, QueryType, make_executable_schema
 from structlog.testing import capture_logs
 
 from agent.control.graphql.handler import Executor, GraphQLRequest
@@ -104,3 +107,39 @@ def test_an_empty_operation_name_is_none():
 def test_bodies_of_another_shape_are_refused(body):
     with pytest.raises(InvalidInputError):
         GraphQLRequest.parse(body)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_an_error_leaves_no_coroutine_of_its_siblings_behind(turns):
+    """Siblings that were cancelled before they began: pytest fails for what was never awaited."""
+    query, parent, child = QueryType(), ObjectType("Parent"), ObjectType("Child")
+    query.set_field("parent", lambda *_: {})
+
+    @parent.field("broken")
+    async def broken(*_args):
+        await asyncio.sleep(0)
+        raise NotFoundError("There is no run 'a'.", hint="It was deleted.")
+
+    @parent.field("children")
+    async def children(*_args):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return [{}, {}]
+
+    @child.field("value")
+    @child.field("other")
+    async def value(*_args):
+        return 1
+
+    executor = Executor(
+        make_executable_schema(
+            "type Query { parent: Parent } "
+            "type Parent { broken: Int! children: [Child!]! } "
+            "type Child { value: Int! other: Int! }",
+            *(query, parent, child),
+        )
+    )
+    text = "{ parent { broken children { value other } } }"
+    answer = await executor.run(_request(text), None)
+    assert [each["path"] for each in answer["errors"]] == [["parent", "broken"]]
+    gc.collect()
