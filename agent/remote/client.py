@@ -11,6 +11,7 @@ import json
 import re
 import ssl
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -151,21 +152,27 @@ class ControlPlaneClient:
         """Run one operation and return its `data`.
 
         `idempotent`: it may be sent again when its response was lost; by default
-        queries may and mutations may not. `deadline` is in seconds and covers all tries.
+        queries may and mutations may not. Every try of a mutation has the same idempotency key,
+        by which our server answers a repeat as it answered the first. `deadline` is in seconds
+        and covers all tries.
 
         Raises:
             UnreachableError: no response before the deadline.
             LaunchError: the class that the first error's `extensions.code` stands for.
         """
+        is_mutation = document.lstrip().startswith("mutation")
         if idempotent is None:
-            idempotent = not document.lstrip().startswith("mutation")
+            idempotent = not is_mutation
+        headers = {"Content-Type": "application/json"}
+        if is_mutation and idempotent:
+            headers["Idempotency-Key"] = uuid.uuid4().hex
         payload = _encoded({"query": document, "variables": dict(variables or {})})
         try:
             answer = await self.send(
                 "POST",
                 "/graphql",
                 body=payload,
-                headers={"Content-Type": "application/json"},
+                headers=headers,
                 deadline=deadline,
                 idempotent=idempotent,
             )

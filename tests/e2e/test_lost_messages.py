@@ -27,6 +27,11 @@ class Way:
         self._proxy = proxy
         self.env = env
 
+    async def as_user(self) -> dict[str, str]:
+        """The variables of somebody who administers the server."""
+        made = await self._home.launch("key", "create", "--json")
+        return self.env | {"LAUNCH_API_KEY": made.json()["key"]}
+
     async def lose(self, lost: str, markers: set[bytes], *, server_dies: bool) -> None:
         """Lose the first request with each marker, or its answer; returns when all are lost."""
         if lost == "request":
@@ -111,9 +116,8 @@ async def test_uploads_and_commits_are_repeated_and_make_one_version(
         markers = {b"POST /storage/contents", b"CommitArtifact"}
         losing = asyncio.create_task(way.lose(lost, markers, server_dies=server_dies))
         words = ("job", "create", "-p", "p", "-n", "whole", "code", "code", "-E", "python main.py")
-        made = await home.launch("key", "create", "--json")
         # Longer than by default: here the machine may be so busy that a start takes a while.
-        env = way.env | {"LAUNCH_API_KEY": made.json()["key"], "LAUNCH_RETRY_FOR": "150s"}
+        env = await way.as_user() | {"LAUNCH_RETRY_FOR": "150s"}
         done = await home.launch(*words, **env)
         assert done.code == 0, done.err
         assert "Trying again for up to 150 s." in done.err
@@ -122,3 +126,48 @@ async def test_uploads_and_commits_are_repeated_and_make_one_version(
         assert len(shown.json()) == 1
         again = await home.launch(*words, **env)
         assert "No changes detected" in again.out
+
+
+#: Commands that a server would refuse the second time, each with the call that it makes.
+DONE_ONCE = {
+    "queue create gpu -r local-process": b"saveLaunchQueue",
+    "queue delete gpu": b"deleteLaunchQueue",
+    "user create bob": b"createLaunchUser",
+    "entity create team": b"createLaunchTeam",
+    "entity leave club": b"answerLaunchInvitation",
+    "job delete p/image:v0": b"deleteArtifact",
+}
+
+
+async def test_a_command_whose_answer_is_lost_ends_as_if_it_had_come(home: Home) -> None:
+    home.configure(quick())
+    async with way_to_server(home) as way:
+        env = await way.as_user()
+        for line in (
+            "entity create club",
+            "user create ann",
+            "entity member club ann admin",
+            "job create image busybox -p p -n image",
+        ):
+            assert (await home.launch(*line.split(), **env)).code == 0
+        for line, call in DONE_ONCE.items():
+            losing = asyncio.create_task(way.lose("answer", {call}, server_dies=False))
+            done = await home.launch(*line.split(), **env)
+            assert done.code == 0, done.err
+            await losing
+            again = await home.launch(*line.split(), **env)
+            assert again.code in {1, 2}, again.out
+        entries = (await home.launch("audit", "--json", **env)).json()
+        made = [each["action"] for each in entries if each["result"] == "done"]
+        assert made.count("queue.save") == made.count("queue.delete") == 1
+        assert made.count("user.create") == made.count("team.create") == 2
+
+
+async def test_a_server_that_dies_with_its_answer_knows_the_repeat(home: Home) -> None:
+    home.configure(quick())
+    async with way_to_server(home) as way:
+        env = await way.as_user() | {"LAUNCH_RETRY_FOR": "150s"}
+        losing = asyncio.create_task(way.lose("answer", {b"createLaunchTeam"}, server_dies=True))
+        done = await home.launch("entity", "create", "team", **env)
+        assert done.code == 0, done.err
+        await losing

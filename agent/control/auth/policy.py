@@ -83,6 +83,8 @@ class Principal:
     signed_in_at: float | None = None
     #: Of the client, for the audit log.
     address: str = ""
+    #: Of the request, when its client may send it again after a lost answer.
+    idempotency_key: str | None = None
 
 
 #: The control plane as a caller of its own services, for metrics and retention: reads every

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import isawaitable, iscoroutine
 from typing import Any, Final, cast
 
@@ -204,6 +204,9 @@ class GraphQLHandler:
             await read_json(request, request.app[CONFIG].max_body)
         )
         app, principal = request.app, principal_of(request)
+        idempotency_key = request.headers.get("Idempotency-Key")
+        if idempotency_key is not None:
+            principal = replace(principal, idempotency_key=idempotency_key)
         lifetime = app[CONFIG].signed_url_lifetime
         if principal.run is not None:
             lifetime = min(lifetime, _RUN_LINK_SECONDS)

@@ -131,7 +131,7 @@ class Accounts(Authenticator):
         _administrators_only(principal, "list users")
         return accounts.user_list(tx)
 
-    @audited("user.create")
+    @audited("user.create", repeatable=True)
     def create_user(
         self,
         tx: Tx,
@@ -172,7 +172,7 @@ class Accounts(Authenticator):
         return accounts.set_disabled(tx, _existing_user(tx, name).id, disabled=False)
 
     @_changes_access
-    @audited("team.create")
+    @audited("team.create", repeatable=True)
     def create_team(self, tx: Tx, principal: Principal, name: str) -> EntityRecord:
         """Make a team; the caller becomes its administrator.
 
@@ -318,7 +318,7 @@ class Accounts(Authenticator):
         return accounts.invitations(tx, principal.user_id or "")
 
     @_changes_access
-    @audited("member.answer")
+    @audited("member.answer", repeatable=True)
     def answer_invitation(self, tx: Tx, principal: Principal, entity: str, *, accept: bool) -> None:
         """Accept an invitation, or decline it; declining also leaves a team one is a member of.
 

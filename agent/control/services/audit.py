@@ -1,15 +1,19 @@
 """The audit log: changes of keys, users, members, queues and policies, and sign-ins."""
 
+import hashlib
 import inspect
+import json
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
 from functools import wraps
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
+from pydantic import TypeAdapter
+
 from agent.control.auth.policy import Action, CredentialKind, Principal
 from agent.control.services.context import Service, read
 from agent.control.services.paging import Page, cursor, page_of, page_size
-from agent.control.store import audit
+from agent.control.store import audit, idempotency
 from agent.control.store.audit import AuditRecord
 from agent.control.store.tx import Tx
 from agent.model.errors import LaunchError, PermissionDeniedError
@@ -81,7 +85,7 @@ def entry(
 
 
 def audited(
-    action: str,
+    action: str, *, repeatable: bool = False
 ) -> Callable[
     [Callable[Concatenate[S, Tx, Principal, P], T]],
     Callable[Concatenate[S, Principal, P], Coroutine[Any, Any, T]],
@@ -89,12 +93,17 @@ def audited(
     """As `write`, and the audit log has the call: with the change itself, or its refusal.
 
     Details are those of its arguments that are texts, numbers, switches or lists of texts.
+    `repeatable`: a request whose answer was lost, sent again with its idempotency key within
+    24 hours, changes nothing and gets the same result; without that it would be refused.
     """
 
     def decorate(
         method: Callable[Concatenate[S, Tx, Principal, P], T],
     ) -> Callable[Concatenate[S, Principal, P], Coroutine[Any, Any, T]]:
         signature = inspect.signature(method)
+        result_type: TypeAdapter[T] | None = (
+            TypeAdapter(signature.return_annotation) if repeatable else None
+        )
 
         @wraps(method)
         async def run(self: S, principal: Principal, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -111,7 +120,18 @@ def audited(
                 audit.append(tx, entry(principal, action, entity, details))
                 return result
 
+            def change_once(tx: Tx, results: TypeAdapter[T]) -> T:
+                place = principal.default_entity, _repeat_key(principal, action, given)
+                stored = idempotency.reserve(tx, *place, b"")
+                if stored is not None:
+                    return results.validate_python(stored.reply)
+                result = change(tx)
+                idempotency.keep_reply(tx, *place, results.dump_python(result, mode="json"))
+                return result
+
             try:
+                if result_type is not None and principal.idempotency_key is not None:
+                    return await database.write(lambda tx: change_once(tx, result_type))
                 return await database.write(change)
             except LaunchError as error:
                 if error.code in _REFUSALS:
@@ -122,6 +142,15 @@ def audited(
         return run
 
     return decorate
+
+
+def _repeat_key(principal: Principal, action: str, given: Json) -> str:
+    """Equal for a request and its repeats; other callers, calls and arguments have others."""
+    arguments = {
+        name: one for name, one in given.items() if name not in {"self", "tx", "principal"}
+    }
+    request = [principal.key_id, principal.idempotency_key, action, arguments]
+    return f"request-{hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()}"
 
 
 def _is_detail(value: Any) -> bool:

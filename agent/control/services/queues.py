@@ -115,7 +115,7 @@ class Queues(Service):
         )
         return await self._save(principal, entity, name, values, mode)
 
-    @audited("queue.save")
+    @audited("queue.save", repeatable=True)
     def _save(
         self,
         tx: Tx,
@@ -243,7 +243,7 @@ class Queues(Service):
         tx.notify(topic_queue(found.id), topic_entity(owner))
         return self._context.queue(tx, owner, name)
 
-    @audited("queue.delete")
+    @audited("queue.delete", repeatable=True)
     def delete(
         self,
         tx: Tx,

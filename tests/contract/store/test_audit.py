@@ -8,6 +8,7 @@ from sqlalchemy import text
 from agent.control.auth.policy import Principal
 from agent.control.store.accounts import Role
 from agent.model.errors import (
+    AlreadyExistsError,
     AuthenticationError,
     ConflictError,
     InvalidInputError,
@@ -226,3 +227,41 @@ async def test_who_knows_an_identity_does_not_get_its_agent(world: World) -> Non
     renewed_agent = await world.agent()
     assert renewed_agent.id == agent.id
     world.me = ann
+
+
+async def test_a_request_that_is_sent_again_changes_nothing_and_gets_the_same_result(
+    world: World,
+) -> None:
+    accounts, queues = world.plane.accounts, world.plane.queues
+    once, again = (replace(world.me, idempotency_key=key) for key in ("first", "second"))
+    config = {"resource_args": {"local-process": {"env": {"A": "1"}}}}
+
+    async def everything(caller: Principal) -> list[object]:
+        how = {"resource": "local-process", "config": config}
+        made = await queues.save(caller, None, "gpu", mode="CREATE", **how)
+        return [
+            made,
+            await queues.delete(caller, None, "gpu"),
+            await accounts.create_user(caller, "bob", email="bob@example.com"),
+            await accounts.create_team(caller, "team"),
+        ]
+
+    first = await everything(once)
+    assert await everything(once) == first
+    entries = (await world.plane.audit.list(world.me)).rows
+    done = [entry.action for entry in entries]
+    for action in ("queue.save", "queue.delete", "user.create", "team.create"):
+        assert done.count(action) == 1
+    for caller in (again, world.me):
+        with pytest.raises(AlreadyExistsError):
+            await accounts.create_team(caller, "team")
+    with pytest.raises(AlreadyExistsError):
+        await accounts.create_user(once, "bob", admin=True)
+
+
+async def test_the_key_of_a_request_is_its_callers_own(world: World) -> None:
+    accounts = world.plane.accounts
+    bob = replace(await sign_in(world, "bob"), idempotency_key="same")
+    await accounts.create_team(replace(world.me, idempotency_key="same"), "team")
+    with pytest.raises(AlreadyExistsError):
+        await accounts.create_team(bob, "team")
