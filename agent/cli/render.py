@@ -105,6 +105,10 @@ def _print(preview: "Preview") -> None:
         print(_safe_lines(build.dockerfile))
     _heading(f"Workload ({preview.resource})")
     print(_json(preview.workload))
+    for service in preview.side_services:
+        kind = escape_control_characters(service["kind"])
+        _heading(f"Side service ({kind} {service['metadata']['name']})")
+        print(_json(service))
     _heading("Environment")
     print_pairs(sorted(preview.environment.items()))
     _heading("Who set what")

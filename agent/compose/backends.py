@@ -312,8 +312,11 @@ async def _cluster_backend(
     if control_plane_id is None:
         engine = Engine(context.config.runners.local_container.host, context.environment)
         builder = image_builder(context, engine, settings, registry, runs_on_engine=False)
-        dry_run = runner.dry_run
-        return Backend(runner, builder, images, url, takes_manifest=True, dry_run=dry_run), ()
+        backend = Backend(
+            runner, builder, images, url,
+            takes_manifest=True, side_services=runner.side_services, dry_run=runner.dry_run,
+        )  # fmt: skip
+        return backend, ()
     builder = await _cluster_builder(stack, context, registry)
     if CONTAINERS in context.resources:
         pruners: tuple[Pruner, ...] = ()  # those of the same engine's other backend

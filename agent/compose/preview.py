@@ -77,7 +77,13 @@ async def preview_submission(
         # Backends keep nothing: their files are in the temporary folder.
         own = config.model_copy(update={"state_dir": folder})
         backend = await open_preview_backend(stack, replace(context, config=own), claim.resource)
-        dependencies = ResolveDependencies(sources=sources, executor=threads)
+        # A machine whose configuration has none is taken for a submitter's, not for the agent's.
+        dependencies = ResolveDependencies(
+            sources=sources,
+            executor=threads,
+            secrets=config.secrets or None,
+            mounts=config.mounts or None,
+        )
         return await preview(claim, backend, dependencies, folder, log, server_side=server_side)
 
 

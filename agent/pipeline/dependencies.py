@@ -2,7 +2,7 @@
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,9 +47,11 @@ class Backend:
     job_url: str
     #: The runner's arguments are a manifest: they have the form of its preview.
     takes_manifest: bool = False
-    #: What the backend's own server would make of a request, without making it; `None`: it has
-    #: no such call.
-    dry_run: Callable[[RunRequest], Awaitable[Json]] | None = None
+    #: The manifests of what runs beside the workload of a request; `None`: nothing can.
+    side_services: Callable[[RunRequest], Sequence[Json]] | None = None
+    #: What the backend's own server would make of the workload and of each side service, in this
+    #: order, without making them; `None`: it has no such call.
+    dry_run: Callable[[RunRequest], Awaitable[Sequence[Json]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,9 @@ class ResolveDependencies:
 
     sources: Sources
     executor: Executor
+    #: What the administrator gives to queues, by name; `None`: not known on this machine.
+    secrets: Mapping[str, JobSecret] | None = field(default=None, repr=False)
+    mounts: Mapping[str, MountConfig] | None = None
 
     async def in_thread(
         self,

@@ -124,12 +124,12 @@ def injected_into(
     """What is injected besides the variables of `environment_of`: reads the secrets. Blocks.
 
     Raises:
-        PolicyError: as `named_by_queue`, or what the administrator does not give to the queue.
+        PolicyError: as `given_to_queue`.
         JobError: `INTERNAL`: a secret cannot be read.
     """
-    injected = Injected(mounts=tuple(_given(claim, MOUNTS, mounts)))
+    injected = Injected(mounts=tuple(given_to_queue(claim, MOUNTS, mounts)))
     parameter_file(claim, injected)
-    for name, secret in _given(claim, SECRETS, secrets).items():
+    for name, secret in given_to_queue(claim, SECRETS, secrets).items():
         value = _read(name, secret)
         injected.secrets.append(value)
         if secret.as_env:
@@ -146,10 +146,13 @@ def parameter_file(claim: Claim, injected: Injected) -> None:
         injected.file_variables[PARAMETERS_VARIABLE] = PARAMETERS_FILE
 
 
-def _given(claim: Claim, kind: str, offered: Mapping[str, _Offer]) -> dict[str, _Offer]:
+def given_to_queue(claim: Claim, kind: str, offered: Mapping[str, _Offer]) -> dict[str, _Offer]:
     """Those that the job names, if the administrator gives each to the item's queue.
 
     One message for what does not exist and for what other queues get: no queue is told of theirs.
+
+    Raises:
+        PolicyError: `POLICY_RESOURCE`: it does not; or as `named_by_queue`.
     """
     queue = f"{claim.entity}/{claim.queue}"
     given: dict[str, _Offer] = {}

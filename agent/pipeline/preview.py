@@ -58,6 +58,8 @@ class Preview:
     build: BuildPreview | None
     #: What the runner would send: a container's body, or argv and folder of a process.
     workload: Json
+    #: Manifests of what runs beside it.
+    side_services: tuple[Json, ...]
     environment: dict[str, str]
     settings: tuple[Setting, ...]
 
@@ -94,19 +96,19 @@ async def preview(
         name=KNOWN_AT_LAUNCH, control_plane_id=KNOWN_AT_LAUNCH, folder=Path(KNOWN_AT_LAUNCH),
         workdir=Path(resolved.build_context),
     )  # fmt: skip
-    workload = backend.runner.preview(request)
+    sent = backend.runner.preview(request)
+    workload, services = sent, backend.side_services(request) if backend.side_services else ()
+    if server_side and backend.dry_run is not None:
+        workload, *services = await backend.dry_run(request)
     settings = settings_of(resolved.claim)
     if backend.takes_manifest:
-        shown = workload
-        if server_side and backend.dry_run is not None:
-            shown = await backend.dry_run(request)
-        settings = _manifest_settings(request, resolved.claim, settings, workload, shown)
-        workload = shown
+        settings = _manifest_settings(request, resolved.claim, settings, sent, workload)
     return Preview(
         resource=resolved.claim.resource,
         facts=resolved.facts,
         build=build,
         workload=masked_value(workload),
+        side_services=tuple(masked_value(each) for each in services),
         environment=masked_value({**request.environment, **request.file_variables}),
         settings=settings + _decided(resolved, build),
     )

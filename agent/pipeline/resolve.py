@@ -20,7 +20,13 @@ from agent.model.spec import (
 )
 from agent.model.work import Claim, Resolved, SourceTree
 from agent.pipeline.dependencies import Backend, ResolveDependencies
-from agent.pipeline.job_variables import MOUNTS, SECRETS, environment_of, named_by_queue
+from agent.pipeline.job_variables import (
+    MOUNTS,
+    SECRETS,
+    environment_of,
+    given_to_queue,
+    named_by_queue,
+)
 from agent.pipeline.source_tree import Layout, PreparedTree, layout_of, prepare_tree
 from agent.pipeline.stored_job import StoredJob, merge_job, read_job
 from agent.ports.log import LogSink, write_line
@@ -49,8 +55,12 @@ async def resolve(
         stored = await _stored(claim, dependencies, log)
         claim = merge_job(claim, stored)
     command = checked_command(claim.spec)
-    for kind in (SECRETS, MOUNTS):
-        named_by_queue(claim, kind)  # raises before anything is fetched
+    # Refused before anything is fetched.
+    for kind, offered in ((SECRETS, dependencies.secrets), (MOUNTS, dependencies.mounts)):
+        if offered is None:
+            named_by_queue(claim, kind)
+        else:
+            given_to_queue(claim, kind, offered)
     backend.runner.check(arguments_of(claim, {}), template_of(claim, {}))
     if claim.spec.additional_services and not backend.takes_manifest:
         message = f"`additional_services` run on a cluster, and this job is for {claim.resource}."

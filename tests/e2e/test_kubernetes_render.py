@@ -50,6 +50,27 @@ async def test_a_manifest_is_shown_field_by_field_and_checked_by_the_cluster(
     assert layers["manifest.spec.template.spec.dnsPolicy"] == "cluster"
     assert kubectl(tenant.cluster, "-n", tenant.namespace, "get", "jobs", "-o", "name") == ""
 
+    service = {
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"},
+        "spec": {"selector": {"app": "db"}, "ports": [{"port": 5432}]},
+    }  # fmt: skip
+    account = f"--serviceaccount={tenant.namespace}:launch-agent"
+    for grant in (
+        ("role", "beside", "--verb=create", "--resource=services"),
+        ("rolebinding", "beside", "--role=beside", account),
+    ):
+        kubectl(tenant.cluster, "-n", tenant.namespace, "create", *grant)
+    beside = json.dumps({"additional_services": [{"config": service}]})
+    for flags, filled_in in (((), False), (("--server-side",), True)):
+        done = await home.launch(*words, "-c", beside, *flags, "--json")
+        assert done.code == 0, done.err
+        (made,) = done.json()["side_services"]
+        assert ("clusterIPs" in made["spec"]) is filled_in
+        assert made["metadata"]["labels"]["wandb.ai/created-by"] == "launch-agent"
+    assert "# Side service (Service db)" in (await home.launch(*words, "-c", beside)).out
+    found = kubectl(tenant.cluster, "-n", tenant.namespace, "get", "services", "-o", "name")
+    assert found == ""
+
     misspelt = json.dumps({"kubernetes": {"spec": {"backofLimit": 2}}})
     told = await home.launch(*words, "-R", misspelt, "--server-side")
     assert told.code != 0

@@ -4,7 +4,7 @@ Jobs run in the agent's own namespace unless their queue's template names one of
 administrator's configuration has in `namespaces`.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from types import TracebackType
 from typing import Any, Self
@@ -99,7 +99,11 @@ class NamespacesRunner:
         """See the port."""
         return self._chosen(request.arguments, request.template).preview(request)
 
-    async def dry_run(self, request: RunRequest) -> Json:
+    def side_services(self, request: RunRequest) -> Sequence[Json]:
+        """See `KubernetesRunner.side_services`."""
+        return self._chosen(request.arguments, request.template).side_services(request)
+
+    async def dry_run(self, request: RunRequest) -> list[Json]:
         """See `KubernetesRunner.dry_run`."""
         return await self._chosen(request.arguments, request.template).dry_run(request)
 

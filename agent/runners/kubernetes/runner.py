@@ -10,7 +10,7 @@ import base64
 import json
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +68,12 @@ from agent.runners.kubernetes.job_states import (
     pods_of,
 )
 from agent.runners.kubernetes.manifest import (
+    SIDE_SERVICE_OF,
     ManifestSettings,
     Objects,
     beside_in,
     kind_in,
+    label_value,
     manifest_in,
     objects_of,
     selector,
@@ -202,10 +204,15 @@ class KubernetesRunner:
         )
         return objects_of(request, settings)
 
-    async def dry_run(self, request: RunRequest) -> Json:
-        """What the API server would make of the workload's manifest; nothing is created.
+    def side_services(self, request: RunRequest) -> Sequence[Json]:
+        """The manifests of what `create` would create beside the workload, as `preview`."""
+        beside = self._objects(request).beside
+        return () if beside is None else beside.services
 
-        Connects for this call; for a runner that is not open.
+    async def dry_run(self, request: RunRequest) -> list[Json]:
+        """What the API server would make of the workload and of each side service, in this order.
+
+        Nothing is created. Connects for this call; for a runner that is not open.
 
         Raises:
             PolicyError, ClusterRefusedError: it would be refused.
@@ -213,13 +220,19 @@ class KubernetesRunner:
         """
         named = replace(request, name=f"launch-preview-{uuid.uuid4().hex[:12]}", labels={})
         async with self:
-            workload = self._objects(named).workload
-            path = (await self._kinds.of(workload)).path(self._namespace)
-            made = await self._api.create(path, workload, dry_run=True) or workload
+            manifests = [self._objects(named).workload, *self.side_services(named)]
+            made = [await self._dry_run(each) for each in manifests]
+        made[0]["metadata"]["name"] = request.name
+        for service in made[1:]:
+            service["metadata"]["labels"][SIDE_SERVICE_OF] = label_value(request.name)
+        return made
+
+    async def _dry_run(self, manifest: Json) -> Json:
+        path = (await self._kinds.of(manifest)).path(self._namespace)
+        made = await self._api.create(path, manifest, dry_run=True) or manifest
         for key in ("creationTimestamp", "generation", "managedFields", "resourceVersion", "uid"):
             made["metadata"].pop(key, None)
         made.pop("status", None)
-        made["metadata"]["name"] = request.name
         return made
 
     async def create(self, request: RunRequest) -> Workload:

@@ -14,7 +14,9 @@ from agent.config.execution import (
     Accelerator,
     BuilderConfig,
     DockerRunnerConfig,
+    JobSecret,
     KubernetesRunnerConfig,
+    MountConfig,
     ProcessRunnerConfig,
 )
 from agent.docker.client import Engine
@@ -40,14 +42,13 @@ async def show(tmp_path: Path) -> AsyncIterator[Any]:
     scene = Scene(shelf, repository, None, tmp_path)
     scene.job("repo", GIT, files={"requirements.frozen.txt": b"six==1.16.0"})
     with ThreadPoolExecutor(2) as threads:
-        dependencies = ResolveDependencies(
-            sources=Sources(git=repository, apply_patch=apply_patch, jobs=shelf), executor=threads
-        )
+        sources = Sources(git=repository, apply_patch=apply_patch, jobs=shelf)
         containers = DockerRunner("", DockerRunnerConfig(), threads)
         processes = ProcessRunner(tmp_path / "p", "", ProcessRunnerConfig(), threads, {})
 
         async def run(spec: dict[str, Any], *, images: bool = True, **given: Any) -> Preview:
             builder = BuilderConfig(**given.pop("builder", {}))
+            offered = {kind: given.pop(kind, None) for kind in ("secrets", "mounts")}
             if images:
                 making = DockerBuilder(
                     builder, Engine(), tmp_path / "b", threads=threads, environment={}
@@ -57,6 +58,7 @@ async def show(tmp_path: Path) -> AsyncIterator[Any]:
                 backend = Backend(processes, None, None, "http://p")
             asked = claim({"job": "train:latest", **spec}, **given)
             folder = Path(tempfile.mkdtemp(dir=tmp_path))
+            dependencies = ResolveDependencies(sources=sources, executor=threads, **offered)
             return await preview(asked, backend, dependencies, folder, RecordingLog())
 
         yield run
@@ -147,6 +149,25 @@ async def test_what_a_run_would_refuse_is_refused_in_the_same_words(show: Any) -
         await show({"resource_args": {RESOURCE: {"secrets": ["s"]}}})
 
 
+@pytest.mark.parametrize("kind", ["secrets", "mounts"])
+async def test_what_the_administrator_gives_to_other_queues_is_refused(
+    show: Any, kind: str
+) -> None:
+    arguments = {"resource_args": {RESOURCE: {kind: ["a"]}}}
+    given = {
+        "secrets": {"a": JobSecret(value="hidden", as_env="A", queues=("others/gpu",))},
+        "mounts": {"a": MountConfig(source=Path("/"), target="/a", queues=("others/gpu",))},
+    }
+    asked = {"spec": arguments, "layers": {"queue": arguments}}
+    with pytest.raises(PolicyError, match=f"`{kind}`: this agent offers no 'a' to queue"):
+        await show(**asked, **{kind: given[kind]})
+    with pytest.raises(PolicyError, match="offers no 'a'"):
+        await show(**asked, **{kind: {}})
+    # A submitter's machine knows no secret of the agent's.
+    made = await show(**asked)
+    assert Setting(f"{kind}.a", "(from the agent's configuration)", "queue") in made.settings
+
+
 def test_secrets_are_hidden_by_name_and_by_form() -> None:
     assert masked_value({"MY_PASSWORD": "x", "PLAIN": "y"}) == {"MY_PASSWORD": "***", "PLAIN": "y"}
     assert masked_value({"env": ["A_KEY=b", "C=d"], "n": 1}) == {
@@ -162,13 +183,15 @@ def clustered(tmp_path: Path) -> Backend:
     """A cluster whose server fills in a default."""
     runner = KubernetesRunner("", KubernetesRunnerConfig(namespace="jobs"))
 
-    async def dry_run(request: RunRequest) -> dict[str, Any]:
+    async def dry_run(request: RunRequest) -> list[dict[str, Any]]:
         made = runner.preview(request)
-        return {**made, "spec": {**made["spec"], "completionMode": "NonIndexed"}}
+        filled = {**made, "spec": {**made["spec"], "completionMode": "NonIndexed"}}
+        return [filled, *({**each, "filled": True} for each in runner.side_services(request))]
 
     return Backend(
-        runner, None, SimpleNamespace(), "http://p", takes_manifest=True, dry_run=dry_run
-    )
+        runner, None, SimpleNamespace(), "http://p",
+        takes_manifest=True, side_services=runner.side_services, dry_run=dry_run,
+    )  # fmt: skip
 
 
 async def shown_on_cluster(
@@ -222,6 +245,33 @@ async def test_a_dry_run_shows_what_the_cluster_fills_in(
     fields = await shown_on_cluster(clustered, tmp_path, server_side=True)
     assert fields["manifest.spec.completionMode"] == ("NonIndexed", "cluster")
     assert fields["manifest.spec.backoffLimit"] == (1, "queue")
+
+
+@pytest.mark.parametrize("server_side", [False, True])
+async def test_side_services_are_shown_as_they_would_be_created(
+    clustered: Backend, tmp_path: Path, server_side: bool
+) -> None:
+    variable = {"name": "DB_TOKEN", "value": "hunter22"}
+    container = {"name": "cache", "image": "redis:7", "env": [variable]}
+    service = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "Cache_${run_id}"},
+        "spec": {"containers": [container]},
+    }  # fmt: skip
+    spec = {"docker": {"docker_image": "a:1"}, "additional_services": [{"config": service}]}
+    with ThreadPoolExecutor(1) as threads:
+        sources = Sources(git=Repository({}), apply_patch=apply_patch)
+        made = await preview(
+            claim(spec, resource="kubernetes"), clustered,
+            ResolveDependencies(sources=sources, executor=threads), tmp_path, RecordingLog(),
+            server_side=server_side,
+        )  # fmt: skip
+    (shown,) = made.side_services
+    assert shown["metadata"]["name"] == f"cache-{claim(spec).run_name}"
+    assert shown["metadata"]["namespace"] == "jobs"
+    (container,) = shown["spec"]["containers"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert "hunter22" not in repr(made)
+    assert ("filled" in shown) is server_side
 
 
 async def test_a_dry_run_needs_a_server(tmp_path: Path) -> None:
