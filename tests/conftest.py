@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import uuid
 from asyncio import runners
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import coverage
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.infrastructure import buildkit, engine, state
 
+ROOT = Path(__file__).parents[1]
 #: marker -> how to bring the service up
 SERVICES = {
     "docker": "docker",
@@ -84,6 +87,17 @@ def cluster_image(docker_engine: state.DockerFacts, registries: state.RegistryFa
     name = f"{registries.address}/tests/shell:1"
     engine.docker(docker_engine.host, "tag", docker_engine.shell_image, name)
     engine.docker(docker_engine.host, "push", "--quiet", name)
+    return name
+
+
+@pytest.fixture(scope="session")
+def own_image(docker_engine: state.DockerFacts, registries: state.RegistryFacts) -> str:
+    """This tree's image, where pods pull from."""
+    name = f"{registries.address}/tests/launch-agent:{uuid.uuid4().hex[:12]}"
+    build = ("build", "--quiet", "--file", str(ROOT / "deploy/Dockerfile"), "--tag", name)
+    engine.docker(docker_engine.host, *build, str(ROOT))
+    engine.docker(docker_engine.host, "push", "--quiet", name)
+    engine.docker(docker_engine.host, "image", "rm", name)
     return name
 
 

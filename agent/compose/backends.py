@@ -308,15 +308,16 @@ async def _cluster_backend(
         await stack.enter_async_context(runner)
     keys = context.config.sources.image_keys
     images = only_signed(RegistryImages(registry, _url_access(context)), registry, keys)
+    mounts = bool(config.code_image)
+    backend = Backend(runner, None, images, url, takes_manifest=True, mounts_code=mounts)
     settings = builder_config(context.config, destination)
     if control_plane_id is None:
         engine = Engine(context.config.runners.local_container.host, context.environment)
         builder = image_builder(context, engine, settings, registry, runs_on_engine=False)
-        backend = Backend(
-            runner, builder, images, url,
-            takes_manifest=True, side_services=runner.side_services, dry_run=runner.dry_run,
-        )  # fmt: skip
-        return backend, ()
+        shown = replace(
+            backend, builder=builder, side_services=runner.side_services, dry_run=runner.dry_run
+        )
+        return shown, ()
     builder = await _cluster_builder(stack, context, registry)
     if CONTAINERS in context.resources:
         pruners: tuple[Pruner, ...] = ()  # those of the same engine's other backend
@@ -326,7 +327,7 @@ async def _cluster_backend(
             Pruner("images", rules.images, builder.prune),
             Pruner("build cache", rules.build_cache, builder.prune_cache),
         )
-    return Backend(runner, builder, images, url, takes_manifest=True), pruners
+    return replace(backend, builder=builder), pruners
 
 
 async def _cluster_builder(

@@ -18,6 +18,7 @@ from agent.model.spec import Json
 from agent.registries.destination import Destination
 from agent.runners.kubernetes.access import RIGHTS, Right, has_right, missing_rights
 from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi
+from agent.runners.kubernetes.code_mount import FETCH_CODE
 
 #: Seconds for a cluster to answer.
 _PATIENCE: Final = 10.0
@@ -35,6 +36,8 @@ _RESTRICTED: Final[Json] = {
     "runAsUser": 65534,
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+_NO_POD: Final = "The cluster starts no pod."
+_SEE_EVENTS: Final = "See `kubectl get events`."
 _LIST_NODES: Final = Right("list", "nodes", "", "")
 _READ_SECRETS: Final = Right("get", "secrets", "", "")
 
@@ -43,7 +46,7 @@ async def examine_cluster(config: AgentConfig, environment: Mapping[str, str]) -
     """Look at the cluster, if the configuration has one.
 
     A pod that no node can start is created and removed, to learn whether nodes reach the
-    registry, and where pods build images, one of those.
+    registry, one with the image that fetches code, and where pods build images, one of those.
     """
     if not config.runners.kubernetes.enabled:
         return []
@@ -88,6 +91,8 @@ async def _findings(config: AgentConfig, api: ClusterApi) -> AsyncIterator[Findi
         )  # fmt: skip
     elif not missing:
         yield await _registry_from_a_node(api, destination)
+    if not missing:
+        yield await _code_in_a_pod(api, config.runners.kubernetes.code_image)
     async for finding in _gpus(api):
         yield finding
 
@@ -141,18 +146,15 @@ def _devices(node: Json) -> Iterator[str]:
 async def _registry_from_a_node(api: ClusterApi, destination: Destination) -> Finding:
     """Whether a node reaches the registry: it is made to pull an image that does not exist."""
     subject = "registry from a node"
-    name = f"launch-doctor-{secrets.token_hex(4)}"
-    await api.create(JOBS.path(api.namespace), _probe(name, f"{destination.repository}:{name}"))
+    absent = f"{destination.repository}:launch-doctor-{secrets.token_hex(4)}"
     try:
-        async with asyncio.timeout(_PROBE_SECONDS):
-            answer = await _pull_error(api, name)
+        seen = await _probed(api, {"image": absent, "imagePullPolicy": "Always"})
     except TimeoutError:
         message = f"No node tried to pull from {destination.host} within {_PROBE_SECONDS} s."
         return Finding("note", subject, message, "Look at `kubectl get events`.")
-    finally:
-        await api.delete(JOBS.path(api.namespace, name), {"propagationPolicy": "Background"})
-    if answer is None:
-        return Finding("note", subject, "The cluster starts no pod.", "See `kubectl get events`.")
+    if seen is None:
+        return Finding("note", subject, _NO_POD, _SEE_EVENTS)
+    answer = _said(seen)
     if _ABSENT.search(answer):
         return Finding("ok", subject, f"A node reaches {destination.host} and may pull.")
     return Finding(
@@ -162,13 +164,50 @@ async def _registry_from_a_node(api: ClusterApi, destination: Destination) -> Fi
     )  # fmt: skip
 
 
-def _probe(name: str, image: str) -> Json:
-    container = {
+async def _code_in_a_pod(api: ClusterApi, image: str | None) -> Finding:
+    """Whether pods can fetch code: the program for it is started without anything to fetch."""
+    subject = "code without a build"
+    if not image:
+        message = "`runners.kubernetes.code_image` is not set: code in base images is built."
+        return Finding("note", subject, message, "Set it to the image of deploy/Dockerfile.")
+    try:
+        seen = await _probed(api, {"image": image, "command": list(FETCH_CODE)})
+    except TimeoutError:
+        message = f"No node started {image} within {_PROBE_SECONDS} s."
+        return Finding("note", subject, message, "Look at `kubectl get events`.")
+    if seen is None:
+        return Finding("note", subject, _NO_POD, _SEE_EVENTS)
+    if seen.get("exitCode") == 0:
+        return Finding("ok", subject, f"A node starts {image}, which fetches it.")
+    return Finding(
+        "problem", subject, f"{image} (`runners.kubernetes.code_image`) does not start: "
+        f"{_said(seen)}", "Push the image of this version's deploy/Dockerfile there.",
+    )  # fmt: skip
+
+
+async def _probed(api: ClusterApi, container: Json) -> Json | None:
+    """What a node says of a container of a Job that is removed; `None`: it gets no pod.
+
+    Raises:
+        TimeoutError: nothing in time.
+    """
+    name = f"launch-doctor-{secrets.token_hex(4)}"
+    await api.create(JOBS.path(api.namespace), _probe(name, container))
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            return await _answer(api, name)
+    finally:
+        await api.delete(JOBS.path(api.namespace, name), {"propagationPolicy": "Background"})
+
+
+def _probe(name: str, container: Json) -> Json:
+    resources = {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "256Mi"}}
+    made = {
         "name": "probe",
-        "image": image,
-        "imagePullPolicy": "Always",
         "securityContext": _RESTRICTED,
-        "resources": {"requests": {"cpu": "1m", "memory": "1Mi"}, "limits": {"memory": "16Mi"}},
+        "resources": resources,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **container,
     }
     return {
         "apiVersion": "batch/v1",
@@ -178,21 +217,25 @@ def _probe(name: str, image: str) -> Json:
             "activeDeadlineSeconds": 2 * _PROBE_SECONDS,
             "ttlSecondsAfterFinished": 0,
             "backoffLimit": 0,
-            "template": {"spec": {"restartPolicy": "Never", "containers": [container]}},
+            "template": {"spec": {"restartPolicy": "Never", "containers": [made]}},
         },
     }
 
 
-async def _pull_error(api: ClusterApi, name: str) -> str | None:
-    """What the node reports; `None`: the cluster refuses the pod."""
+async def _answer(api: ClusterApi, name: str) -> Json | None:
+    """The state of a container that ended or cannot be pulled; `None`: the pod is refused."""
     pods = {"labelSelector": f"batch.kubernetes.io/job-name={name}"}
     refusals = {"fieldSelector": f"reason=FailedCreate,involvedObject.name={name}"}
     while True:
         for pod in (await api.get(PODS.path(api.namespace), pods) or {})["items"]:
             for status in pod["status"].get("containerStatuses") or ():
-                waiting = status["state"].get("waiting") or {}
-                if waiting.get("reason") in _PULL_ERRORS:
-                    return str(waiting.get("message") or waiting["reason"])
+                state: Json = status["state"].get("terminated") or status["state"].get("waiting")
+                if state and ("exitCode" in state or state.get("reason") in _PULL_ERRORS):
+                    return state
         if (await api.get(EVENTS.path(api.namespace), refusals) or {})["items"]:
             return None
         await asyncio.sleep(_LOOK_EVERY)
+
+
+def _said(state: Json) -> str:
+    return str(state.get("message") or state.get("reason")).strip(" .\n")

@@ -29,7 +29,7 @@ from agent.model.names import CONTAINERS
 from agent.model.phase import Phase
 from agent.model.redact import MASK
 from agent.model.spec import Json, parse_spec
-from agent.model.work import Claim, Lease
+from agent.model.work import Claim, CodeVersion, Lease
 from agent.pipeline.dependencies import ResolveDependencies
 from agent.pipeline.preview import KNOWN_AT_LAUNCH, Preview, preview
 from agent.ports.artifact import Artifact, ArtifactEntry
@@ -42,6 +42,7 @@ from agent.sources.artifact import LocalFolder
 _THREADS: Final = 4
 #: In place of the id of a code artifact that is not uploaded.
 _NOT_UPLOADED: Final = "not-uploaded"
+_NEW_VERSION: Final = CodeVersion(KNOWN_AT_LAUNCH, KNOWN_AT_LAUNCH)
 
 
 async def preview_submission(
@@ -73,7 +74,7 @@ async def preview_submission(
         stored = RemoteArtifacts(client, await stack.enter_async_context(transfers))
         sources, _ = make_sources(context, job or stored)
         if job is not None:
-            sources = replace(sources, artifact=LocalFolder(job.folder, threads))
+            sources = replace(sources, artifact=LocalFolder(job.folder, threads, _NEW_VERSION))
         # Backends keep nothing: their files are in the temporary folder.
         own = config.model_copy(update={"state_dir": folder})
         backend = await open_preview_backend(stack, replace(context, config=own), claim.resource)

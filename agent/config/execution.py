@@ -235,6 +235,9 @@ class KubernetesRunnerConfig(Model):
     pull_secrets: tuple[str, ...] = ()
     #: Without `pull_secrets`, nodes pull built images with the agent's login of their registry.
     share_login: bool = True
+    #: This product's own image, by which pods fetch code into base images without a build. `None`:
+    #: such jobs are built.
+    code_image: str | None = None
     #: Kubernetes refuses to run a job as root, as namespaces with the restricted Pod Security
     #: Standard demand; images must name another user by its number.
     run_as_non_root: bool = False

@@ -50,6 +50,7 @@ class Cause(StrEnum):
     START_REFERENCE = "START_REFERENCE"
     START_REFUSED = "START_REFUSED"
     START_INIT = "START_INIT"
+    START_CODE = "START_CODE"
     START_SERVICE = "START_SERVICE"
     START_FAILED = "START_FAILED"
     RUN_EXIT_CODE = "RUN_EXIT_CODE"
@@ -237,6 +238,11 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     Cause.START_INIT: Meaning(
         "An init container failed, so that the job itself did not run.",
         "Read the log of the init container that the message names.",
+    ),
+    Cause.START_CODE: Meaning(
+        "The job's code could not be fetched into its pod, so that the job itself did not run.",
+        "Check that pods reach the control plane, and what the message names; retry the item.",
+        infrastructure=True,
     ),
     Cause.START_SERVICE: Meaning(
         "A side service of the job did not become ready, so that the job itself did not run.",

@@ -82,6 +82,16 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class CodeVersion:
+    """One version of a code artifact."""
+
+    #: `entity/project/name:v3`.
+    reference: str
+    #: SHA-256 over paths, digests and sizes of its files, in hexadecimal digits.
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class SourceTree:
     """A pinned source, unpacked; the folder belongs to the attempt."""
 
@@ -90,6 +100,19 @@ class SourceTree:
     identity: str
     #: Commit, where the source has one.
     commit: str | None = None
+    #: Where the source is a code artifact.
+    code: CodeVersion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MountedCode:
+    """Code that its backend fetches and mounts into the job's base image: nothing is built."""
+
+    version: CodeVersion
+    #: Folder of the code that the job sees, relative to its root.
+    context: str
+    #: Uid of the job, as in generated images.
+    user_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +122,7 @@ class Resolved:
     claim: Claim
     #: `None` when the source is an image.
     tree: SourceTree | None
-    #: Image reference as given, when the source is an image.
+    #: Image reference as given, when the source is an image or its code is mounted into one.
     image: str | None
     #: Empty means the image's own entry point.
     command: tuple[str, ...]
@@ -114,6 +137,8 @@ class Resolved:
     facts: dict[str, str] = field(default_factory=dict)
     #: The base image is an accelerator's, and may bring no Python.
     accelerated: bool = False
+    #: `image` is the base image, and nothing is built.
+    mounted_code: MountedCode | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ class Backend:
     job_url: str
     #: The runner's arguments are a manifest: they have the form of its preview.
     takes_manifest: bool = False
+    #: The backend can fetch a job's code into its base image (`RunRequest.mounted_code`).
+    mounts_code: bool = False
     #: The manifests of what runs beside the workload of a request; `None`: nothing can.
     side_services: Callable[[RunRequest], Sequence[Json]] | None = None
     #: What the backend's own server would make of the workload and of each side service, in this

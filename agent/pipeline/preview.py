@@ -86,7 +86,7 @@ async def preview(
         raise InvalidInputError(message, hint="Leave `--server-side` out.")
     resolved = await resolve(claim, backend, dependencies, folder, log)
     build: BuildPreview | None = None
-    if resolved.tree is not None and backend.builder is not None:
+    if resolved.tree is not None and resolved.image is None and backend.builder is not None:
         build = await backend.builder.preview(build_request(resolved))
     # The administrator's secrets and mounts are not read here; `settings` names them.
     injected = Injected()

@@ -19,6 +19,7 @@ from agent.model.spec import (
     Source,
 )
 from agent.model.work import Claim, Resolved, SourceTree
+from agent.pipeline.code_mount import mount_code
 from agent.pipeline.dependencies import Backend, ResolveDependencies
 from agent.pipeline.job_variables import (
     MOUNTS,
@@ -74,7 +75,11 @@ async def resolve(
     layout = await dependencies.in_thread(
         layout_of, tree.root, claim.spec, containers=containers, command=prepared.command
     )
-    return _from_source(claim, backend, tree, layout, prepared)
+    resolved = _from_source(claim, backend, tree, layout, prepared)
+    patched = stored is not None and stored.patch is not None
+    if patched or prepared.command != tuple(claim.spec.overrides.entry_point):
+        return resolved  # the files are no longer those of the source
+    return await mount_code(resolved, backend, log)
 
 
 async def _stored(claim: Claim, dependencies: ResolveDependencies, log: LogSink) -> StoredJob:

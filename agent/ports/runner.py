@@ -42,7 +42,7 @@ from agent.model.capacity import Allocation, Demand
 from agent.model.cause import Cause
 from agent.model.errors import LaunchError
 from agent.model.spec import Json
-from agent.model.work import Image, Lease
+from agent.model.work import Image, Lease, MountedCode
 
 _SIGNALS: Final = frozenset(signal.valid_signals())
 
@@ -95,6 +95,8 @@ class RunRequest:
     command_overrides: bool = False
     #: Objects that run beside the job, of backends that take manifests.
     services: tuple[Json, ...] = ()
+    #: Code that the backend fetches into the job, with the job's own credential.
+    mounted_code: MountedCode | None = None
 
 
 @dataclass(frozen=True, slots=True)

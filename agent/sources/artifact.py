@@ -4,6 +4,8 @@ Each entity has its own cache: MD5 digests can be forged, and a forged one must 
 one team into a job of another.
 """
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -23,7 +25,7 @@ from agent.model.job.paths import artifact_path
 from agent.model.spec import ArtifactSource
 from agent.model.tree import is_excluded, leaving_link, walk
 from agent.model.units import format_size
-from agent.model.work import SourceTree
+from agent.model.work import CodeVersion, SourceTree
 from agent.ports.artifact import Artifact, ArtifactEntry, ArtifactPort
 from agent.ports.log import LogSink, write_line
 from agent.system.cache import FRESH
@@ -62,7 +64,8 @@ class ArtifactFetcher:
         cache = self._cache / _folder_name(entity)
         missing = await in_thread(self._threads, lambda stop: _place(files, into, cache, stop))
         await self._all(found, missing, into, cache)
-        return SourceTree(root=into, identity=f"artifact@{found.reference}")
+        code = CodeVersion(str(found.reference), digest_of(found))
+        return SourceTree(root=into, identity=f"artifact@{found.reference}", code=code)
 
     async def prune(self, max_age: float, max_bytes: int) -> int:
         """Remove cached contents by last use (age in seconds); returns the bytes freed."""
@@ -127,6 +130,14 @@ class ArtifactFetcher:
                     gathered.clear()
                     await in_thread(self._threads, lambda _stop, data=data: file.write(data))  # type: ignore[misc]
         await in_thread(self._threads, lambda _: file.write(gathered))
+
+
+def digest_of(found: Artifact) -> str:
+    """See `CodeVersion.digest`; of all files, also those that are not fetched."""
+    total = hashlib.sha256()
+    for path, entry in sorted(found.entries.items()):
+        total.update(json.dumps([path, entry.digest, entry.size]).encode())
+    return total.hexdigest()
 
 
 def _check_entry(found: Artifact, entry: ArtifactEntry) -> None:
@@ -227,11 +238,15 @@ def _invalid(found: Artifact, what: str) -> JobError:
 
 
 class LocalFolder:
-    """`SourcePort` for previews: a directory in place of the artifact that it would become."""
+    """`SourcePort` for previews: a directory in place of the artifact that it would become.
 
-    def __init__(self, folder: Path, threads: Executor) -> None:
+    `code` stands for the version that it would be.
+    """
+
+    def __init__(self, folder: Path, threads: Executor, code: CodeVersion) -> None:
         self._folder = folder
         self._threads = threads
+        self._code = code
 
     async def fetch(
         self, source: ArtifactSource, entity: str, into: Path, log: LogSink
@@ -239,7 +254,7 @@ class LocalFolder:
         """See `SourcePort`. Hard links, not copies: a preview changes no file."""
         del source, entity, log
         await in_thread(self._threads, lambda stop: self._link(into, stop))
-        return SourceTree(root=into, identity=f"directory {self._folder.name}")
+        return SourceTree(into, f"directory {self._folder.name}", code=self._code)
 
     def _link(self, into: Path, stop: Stop) -> None:
         for entry in walk(self._folder):

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.infrastructure import certificates, engine, helm
+from tests.infrastructure import certificates, helm
 from tests.infrastructure.errors import ServiceError
 from tests.infrastructure.https_git_server import Settings
 from tests.infrastructure.process import Daemon, accepts, free_port, run
-from tests.infrastructure.state import DockerFacts, KubernetesFacts, RegistryFacts
+from tests.infrastructure.state import KubernetesFacts, RegistryFacts
 
 pytestmark = [pytest.mark.kubernetes, pytest.mark.docker, pytest.mark.registry]
 
@@ -190,17 +190,6 @@ def test_alerts_and_a_dashboard_are_made_if_wanted() -> None:
             assert json.loads(each["data"]["launch.json"])["panels"]
             return
     pytest.fail("there is no dashboard")
-
-
-@pytest.fixture(scope="module")
-def own_image(docker_engine: DockerFacts, registries: RegistryFacts) -> str:
-    """This tree's image, where pods pull from."""
-    name = f"{registries.address}/tests/launch-agent:{uuid.uuid4().hex[:12]}"
-    build = ("build", "--quiet", "--file", str(ROOT / "deploy/Dockerfile"), "--tag", name)
-    engine.docker(docker_engine.host, *build, str(ROOT))
-    engine.docker(docker_engine.host, "push", "--quiet", name)
-    engine.docker(docker_engine.host, "image", "rm", name)
-    return name
 
 
 #: Runs in a pod, beside a container that finds the tests' services on its own loopback.

@@ -219,6 +219,61 @@ async def test_an_image_runs_alike_in_containers_and_pods(
     assert re.search(r"pods +\S+  node1  failed; \w+: exit code 3", shown)
 
 
+#: Says where and as whom it runs, and writes beside its code and to its home.
+IN_A_BASE_IMAGE = "pwd; id -u; echo $HOME; ls -R; touch here ~/there && echo written; exit 4\n"
+
+
+async def created_from_code(home: Home, base: str) -> None:
+    folder = home.root / "job"
+    (folder / "data").mkdir(parents=True)
+    (folder / "main.sh").write_text(IN_A_BASE_IMAGE)
+    (folder / "data" / "x.txt").write_text(str(uuid.uuid4()))
+    create = ("job", "create", "-p", "P", "-n", "based", "code", "job", "-E", "sh main.sh")
+    await ok(home, *create, "-B", base)
+
+
+async def test_code_in_a_base_image_runs_without_a_build_as_if_built(
+    home: Home, tenant: Tenant, registries: RegistryFacts, cluster_image: str, own_image: str
+) -> None:
+    """Built for the engine, fetched into the pod, in a namespace that permits nothing special."""
+    level = "pod-security.kubernetes.io/enforce=restricted"
+    kubectl(tenant.cluster, "label", "namespace", tenant.namespace, level)
+    destination = {"destination": f"{registries.address}/launch-test/mounted"}
+    settings = tenant.settings(code_image=own_image, run_as_non_root=True)
+    home.configure(settings | {"builder": destination})
+    home.env["LAUNCH_CONFIG"] = str(home.config)
+    await home.start("launch-agent", "--queue", "default")
+    await created_from_code(home, cluster_image)
+    flags = ("-p", "P2", "--job", "P/based")
+    container, pod = [
+        await launched(home, each, *flags) for each in ("local-container", "kubernetes")
+    ]
+    assert pod.log.splitlines() == [
+        "/home/launch/src", "1000", "/home/launch", ".:", "data", "main.sh", "", "./data:",
+        "x.txt", "written",
+    ]  # fmt: skip
+    assert (pod.cause, pod.exit_code) == ("RUN_EXIT_CODE", 4)
+    assert pod == container
+    (item, *_) = (await home.launch("item", "list", "--json")).json()
+    assert item["facts"]["image"].startswith(f"{cluster_image.rpartition(':')[0]}@sha256:")
+    told = await ok(home, "item", "logs", item["id"], "--channel", "setup")
+    assert f"nothing to build: the code is mounted into {cluster_image}" in told
+
+
+async def test_an_image_that_cannot_fetch_code_is_named(
+    home: Home, tenant: Tenant, cluster_image: str
+) -> None:
+    settings = tenant.settings(code_image=cluster_image) | {"builder": {"type": "noop"}}
+    home.configure(settings)
+    home.env["LAUNCH_CONFIG"] = str(home.config)
+    await home.start("launch-agent", "--queue", "default")
+    await created_from_code(home, cluster_image)
+    ended = await launched(home, "kubernetes", "-p", "P", "--job", "based")
+    assert (ended.phase, ended.cause, ended.log) == ("FAILED", "START_CODE", "")
+    assert f"image {cluster_image} (`code_image`) cannot run the fetch" in ended.message
+    assert "python3" in ended.message
+
+
 @pytest.mark.buildkit
 async def test_a_buildkitd_and_a_cluster_need_no_engine(
     home: Home,
@@ -332,8 +387,8 @@ async def doctor(home: Home, code: int) -> dict[str, list[str]]:
     return found
 
 
-async def test_the_doctor_looks_at_rights_registry_and_gpus(
-    home: Home, tenant: Tenant, registries: RegistryFacts
+async def test_the_doctor_looks_at_rights_registry_code_and_gpus(
+    home: Home, tenant: Tenant, registries: RegistryFacts, cluster_image: str, own_image: str
 ) -> None:
     destination = {"destination": f"{registries.address}/launch-test/doctor"}
     home.configure(tenant.settings() | {"builder": destination})
@@ -347,6 +402,14 @@ async def test_the_doctor_looks_at_rights_registry_and_gpus(
     ]
     assert found["GPUs of the cluster"][0].startswith("note: The account may not list nodes")
     assert found["builds for the cluster"][0].startswith("ok: By the container engine")
+    assert "`runners.kubernetes.code_image` is not set" in found["code without a build"][0]
+    for image, told in (
+        (own_image, f"ok: A node starts {own_image}"),
+        (cluster_image, f"problem: {cluster_image} (`runners.kubernetes.code_image`) does not"),
+        (f"{cluster_image}-absent", f"problem: {cluster_image}-absent"),
+    ):
+        home.configure(tenant.settings(code_image=image))
+        assert (await doctor(home, 1))["code without a build"][0].startswith(told)
     left = kubectl(tenant.cluster, "-n", tenant.namespace, "get", "jobs", "-o", "name")
     assert left == ""
 

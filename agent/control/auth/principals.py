@@ -90,13 +90,13 @@ def by_attempt(
 def input_paths(tx: Tx, run_spec: Json, entity: str, project: str) -> set[str]:
     """`entity/project/name` of the artifacts that a launch spec names as the run's inputs.
 
-    Those are its job, the slots of `overrides.artifacts`, and artifacts among the values of
-    `overrides.run_config`.
+    Those are its job, the job's code, the slots of `overrides.artifacts`, and artifacts among the
+    values of `overrides.run_config`.
     """
     overrides = run_spec.get("overrides")
     given: Json = overrides if isinstance(overrides, dict) else {}
     slots = given.get("artifacts")
-    named = [run_spec.get("job"), *(slots.values() if isinstance(slots, dict) else ())]
+    named = [*_code(run_spec), *(slots.values() if isinstance(slots, dict) else ())]
     paths, ids = set[str](), set[str]()
     for text in named:
         if isinstance(text, str) and text:
@@ -110,14 +110,18 @@ def input_paths(tx: Tx, run_spec: Json, entity: str, project: str) -> set[str]:
 
 def source_entities(tx: Tx, run_spec: Json, entity: str) -> set[str]:
     """Entities whose code a launch spec runs: of its job, and of a code artifact."""
-    source = run_spec.get("source")
-    code = source.get("artifact") if isinstance(source, dict) else None
     paths, ids = set[str](), set[str]()
-    for text in (run_spec.get("job"), code):
+    for text in _code(run_spec):
         if isinstance(text, str) and text:
             _add_reference(text, entity, "", paths, ids)
     found = {each.collection.entity for each in artifacts.by_ids(tx, ids)} if ids else set()
     return found | {path.partition("/")[0] for path in paths}
+
+
+def _code(run_spec: Json) -> tuple[Any, Any]:
+    """References of the job and of its code artifact, as they were given."""
+    source = run_spec.get("source")
+    return run_spec.get("job"), source.get("artifact") if isinstance(source, dict) else None
 
 
 def _add_reference(text: str, entity: str, project: str, paths: set[str], ids: set[str]) -> None:

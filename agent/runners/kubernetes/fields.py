@@ -8,6 +8,8 @@ from agent.model.spec import Json
 
 #: Reasons of a waiting container that say no more than that it waits.
 ON_ITS_WAY: Final = frozenset({None, "", "ContainerCreating", "PodInitializing"})
+#: Name of the init container that fetches a job's code. What it writes is not the job's log.
+CODE_CONTAINER: Final = "launch-code"
 _UNREAD: Final = frozenset({"managedFields"})
 _OF_A_CONTAINER: Final = frozenset({"name", "restartPolicy"})
 _OVER: Final = frozenset({"Succeeded", "Failed"})
@@ -84,18 +86,18 @@ def init_containers(pod: Json) -> list[Json]:
 
 
 def all_containers(pod: Json) -> list[str]:
-    """Names of the containers of a pod, init containers first, also of those not started."""
+    """Names of the containers whose output is the log, init containers first, started or not."""
     spec = pod["spec"]
     found = (*(spec.get("initContainers") or ()), *spec["containers"])
-    return [container["name"] for container in found]
+    return [container["name"] for container in found if container["name"] != CODE_CONTAINER]
 
 
 def started_containers(pod: Json) -> list[str]:
-    """Names of the containers that run or ran, init containers first."""
+    """Those of `all_containers` that run or ran."""
     return [
         name
         for name, states in _states_by_name(pod).items()
-        if states.keys() & {"running", "terminated"}
+        if states.keys() & {"running", "terminated"} and name != CODE_CONTAINER
     ]
 
 

@@ -41,7 +41,7 @@ class JobLog:
         while not (containers := self.containers()):
             version = self._state.version
             if self._state.has_finished:
-                if _has_run(self._state.observed.job):
+                if _has_run(self._state.observed.job) and not self._state.observed.pods:
                     # Its pods were removed.
                     yield LogPiece(position, b"", MAYBE_MISSING)
                 return

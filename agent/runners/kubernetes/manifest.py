@@ -23,6 +23,8 @@ from agent.model.spec import Json
 from agent.model.work import LABEL_CONTROL_PLANE, LABEL_PREFIX
 from agent.ports.runner import RunRequest
 from agent.runners.kubernetes.api import Kind
+from agent.runners.kubernetes.code_mount import with_code
+from agent.runners.kubernetes.fields import CODE_CONTAINER
 from agent.runners.kubernetes.policy import JOB_VERSIONS
 
 #: Keys of the Secret under which the workload's manifest and its side services are.
@@ -80,6 +82,8 @@ class ManifestSettings:
     #: Names of Secrets with logins of registries.
     pull_secrets: tuple[str, ...] = ()
     run_as_non_root: bool = False
+    #: See `KubernetesRunnerConfig`.
+    code_image: str = ""
     #: With which nodes pull: in the form of Docker's configuration file.
     registry_login: str = field(default="", repr=False)
 
@@ -336,12 +340,19 @@ class _Composer:
     def _override(self, container: Json) -> None:
         """The image comes by `${image_uri}`, and its entry point with it."""
         request = self._request
-        runs_job = container.get("image") in {request.image.reference, request.image.name}
-        fills = runs_job and not container.get("command")
+        fills = self._has_image_of_job(container) and not container.get("command")
         if request.command and (request.command_overrides or fills):
             container["command"] = list(request.command)
         if request.args:
             container["args"] = list(request.args)
+
+    def _has_image_of_job(self, container: Json) -> bool:
+        return container.get("image") in {self._request.image.reference, self._request.image.name}
+
+    def _runs_job(self, container: Json) -> bool:
+        """Whether it has the job's image or command."""
+        command = list(self._request.command)
+        return self._has_image_of_job(container) or container.get("command") == command
 
     # ------------------------------------------------------------------ side services
 
@@ -404,6 +415,13 @@ class _Composer:
         for key in _CONTAINER_LISTS:
             if containers := _containers(pod, key):
                 made[key] = [self._secured(_told(_with_image(each))) for each in containers]
+        if self._request.mounted_code is not None and files:
+            credential = [
+                self._from_secret(name, self._environment[name])
+                for name in ("WANDB_BASE_URL", "WANDB_API_KEY")
+            ]
+            code, image = self._request.mounted_code, self._settings.code_image
+            made = with_code(made, code, image, credential, self._runs_job)
         if self._request.files and files:
             # Nothing else of the Secret can be mounted, whatever a container asks for.
             keys = [f"file.{index}" for index in range(len(self._request.files))]
@@ -551,6 +569,9 @@ def _told(container: Json) -> Json:
 
 
 def _with_image(container: Json) -> Json:
+    if container.get("name") == CODE_CONTAINER:
+        message = f"The name '{CODE_CONTAINER}' is for the agent's own container."
+        raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Give yours another name.")
     if not container.get("image"):
         name = container.get("name") or "without a name"
         message = f"The container '{name}' of the Kubernetes manifest has no image."

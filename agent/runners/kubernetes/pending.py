@@ -17,6 +17,7 @@ from agent.model.spec import Json
 from agent.ports.runner import Pending
 from agent.runners.kubernetes.custom_status import custom_status, is_custom
 from agent.runners.kubernetes.fields import (
+    CODE_CONTAINER,
     ON_ITS_WAY,
     condition,
     containers,
@@ -286,6 +287,8 @@ def _before_the_job(pod: Json, since: datetime | None) -> Pending:
         over = state(container, "terminated")
         if over is None or over.get("exitCode"):
             which = f"init container '{container['name']}' ({number} of {len(names)})"
+            if container["name"] == CODE_CONTAINER:
+                which = "the fetch of the job's code"
             if running := state(container, "running"):
                 started = time_of(running.get("startedAt"))
                 return Pending(Cause.SCHEDULE_INIT, f"{which} runs", started)

@@ -200,6 +200,7 @@ class KubernetesRunner:
             self._agent_name,
             config.pull_secrets,
             config.run_as_non_root,
+            config.code_image or "",
             registry_login,
         )
         return objects_of(request, settings)
@@ -257,7 +258,8 @@ class KubernetesRunner:
     async def _registry_login(self, request: RunRequest) -> str:
         """For an image that the agent has pushed, as Docker keeps it; empty if there is none."""
         config = self._config
-        if request.brings_image or config.pull_secrets or not config.share_login:
+        built = not request.brings_image and request.mounted_code is None
+        if not built or config.pull_secrets or not config.share_login:
             return ""
         found = None if self._login is None else await self._login(request.image.reference)
         if found is None or not found.password:

@@ -14,6 +14,7 @@ from agent.model.spec import Json
 from agent.ports.runner import Ended, Ending, Pending, Progress, Running
 from agent.runners.kubernetes.custom_status import Stage, custom_status, is_custom
 from agent.runners.kubernetes.fields import (
+    CODE_CONTAINER,
     condition,
     containers,
     first_start,
@@ -208,12 +209,22 @@ def _without_container(pod: Json) -> Ending:
     for container in init_containers(pod):
         found = state(container, "terminated") or {}
         if found.get("exitCode"):
-            how = f"exit code {found['exitCode']}"
-            if found.get("reason") == "OOMKilled":
-                how = "more memory than it was given"
-            message = f"init container '{container['name']}' failed ({how})"
-            at = time_of(found.get("finishedAt"))
-            return Ending(None, cause=Cause.START_INIT, message=message, finished_at=at)
+            return _init_failure(container, found)
     message = f"its pod ended before its container ran: {sentence(status(pod))}"
     ran = first_start(pod) is not None
     return Ending(None, cause=Cause.LOST_WORKLOAD if ran else Cause.START_FAILED, message=message)
+
+
+def _init_failure(container: Json, ended: Json) -> Ending:
+    at, how = time_of(ended.get("finishedAt")), f"exit code {ended['exitCode']}"
+    if ended.get("reason") == "OOMKilled":
+        how = "more memory than it was given"
+    if container["name"] != CODE_CONTAINER:
+        message = f"init container '{container['name']}' failed ({how})"
+        return Ending(None, cause=Cause.START_INIT, message=message, finished_at=at)
+    said = str(ended.get("message") or "").strip(" .\n")
+    if ended.get("reason") in _START_ERRORS:
+        text = _STEPS.sub("", said).removesuffix(": unknown")
+        said = f"image {container['image']} (`code_image`) cannot run the fetch: {text}"
+    message = f"the job's code could not be fetched into its pod: {said or how}"
+    return Ending(None, cause=Cause.START_CODE, message=message, finished_at=at)

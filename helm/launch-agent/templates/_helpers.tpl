@@ -87,7 +87,7 @@ data: {{- toYaml $data | nindent 2 }}
 {{- if .Values.entity }}{{ $_ := set $config "entity" .Values.entity }}{{ end }}
 {{- $_ := set $config "server" (dict "url" $server "api_key_file" "/run/launch/key/api-key") }}
 {{- if .Values.customCABundle }}{{ $_ := set $config.server "ca_bundle" "/run/launch/ca/ca.pem" }}{{ end }}
-{{- $kubernetes := dict "enabled" true "in_cluster" true "namespace" (include "launch-agent.jobNamespace" .) }}
+{{- $kubernetes := dict "enabled" true "in_cluster" true "namespace" (include "launch-agent.jobNamespace" .) "code_image" .Values.agent.image }}
 {{- $off := dict "enabled" false }}
 {{- $_ := set $config "runners" (dict "kubernetes" $kubernetes "local-container" $off "local-process" $off) }}
 {{- $builder := dict "type" "noop" }}

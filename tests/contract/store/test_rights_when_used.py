@@ -279,6 +279,7 @@ async def test_a_run_token_changes_nothing_that_its_run_has_not_made(
 async def test_a_run_token_reads_its_project_and_its_declared_inputs(world: World) -> None:
     named = await artifact(world, world.me, "named", project="elsewhere")
     by_id = await artifact(world, world.me, "by-id", project="elsewhere")
+    code = await artifact(world, world.me, "code", project="elsewhere")
     secret = await artifact(world, world.me, "secret", project="elsewhere")
     near = await artifact(world, world.me, "near", project="p")
     await world.plane.accounts.create_user(world.me, "eve")
@@ -290,11 +291,13 @@ async def test_a_run_token_reads_its_project_and_its_declared_inputs(world: Worl
         "artifacts": {"data": "ann/elsewhere/named:v0", "hers": "eve/p/hers:latest"},
         "run_config": {"input": {"_type": "artifactVersion", "id": by_id.id}},
     }
-    await world.submit({"project": "p", "overrides": overrides})
+    source = {"type": "artifact", "artifact": f"wandb-artifact://_id/{code.id}"}
+    spec = {"project": "p", "docker": {}, "source": source, "overrides": overrides}
+    await world.submit(spec)
     claim = await agent.claim_one()
     job = await world.plane.accounts.authenticate(claim.run_token)
     artifacts = world.plane.artifacts
-    for one in (named, by_id, near, hers):
+    for one in (named, by_id, code, near, hers):
         assert await artifacts.get(job, one.id) == one
         place = one.collection
         assert await artifacts.by_name(job, place.entity, place.project, place.name) == one

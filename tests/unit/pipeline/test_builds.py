@@ -8,7 +8,7 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.model.errors import JobError, NotFoundError, UnreachableError
-from agent.model.work import Image, Resolved, SourceTree
+from agent.model.work import CodeVersion, Image, MountedCode, Resolved, SourceTree
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import AttemptCancelledError, Cancellation, CancelReason
 from agent.pipeline.retry import retry_until_answered
@@ -80,6 +80,18 @@ async def test_warnings_of_the_source_come_with_built_and_with_reused_images() -
     for reused in (False, True):
         image = await builds.image(resolved(), builder, None, Lines())
         assert (image.reused, image.warnings) == (reused, builder.warnings)
+
+
+async def test_a_base_image_with_mounted_code_is_resolved_as_a_ready_image() -> None:
+    """With its digest and signature; no builder is asked."""
+    code = MountedCode(CodeVersion("people/things/code:v0", "0f"), ".", 1000)
+    mounted = replace(resolved("base:1"), mounted_code=code)
+    images = FakeImages()
+    found = await Builds(timeout=60, concurrency=1).image(mounted, None, images, Lines())
+    assert found.name == "base:1"
+    images.error = JobError(Cause.POLICY_SOURCE, "not signed")
+    with pytest.raises(JobError, match="not signed"):
+        await Builds(timeout=60, concurrency=1).image(mounted, None, images, Lines())
 
 
 async def test_what_only_a_registry_has_is_pulled_by_its_digest_before_it_runs() -> None:

@@ -14,7 +14,12 @@ import pytest
 
 from agent.model.cause import Cause
 from agent.ports.runner import Ended, Pending, Progress, Running
-from agent.runners.kubernetes.fields import time_of
+from agent.runners.kubernetes.fields import (
+    CODE_CONTAINER,
+    all_containers,
+    started_containers,
+    time_of,
+)
 from agent.runners.kubernetes.pending import Observed, Warned, refusal_of
 from agent.runners.kubernetes.status import progress_of, ran_since
 
@@ -254,6 +259,51 @@ def test_how_a_job_ended(
     assert (ending.exit_code, ending.signal, ending.cause) == (code, signal, cause)
     assert ending.message == message
     assert ending.finished_at is not None
+
+
+def renamed(seen: dict[str, Any], **ended: Any) -> dict[str, Any]:
+    """The init container of a recorded state as the one that fetches code."""
+    for pod in seen["pods"]:
+        pod["spec"]["initContainers"][0]["name"] = CODE_CONTAINER
+        pod["spec"]["containers"] = [{"name": "main"}]
+        pod["status"]["initContainerStatuses"][0]["name"] = CODE_CONTAINER
+        pod["status"]["initContainerStatuses"][0]["state"].get("terminated", {}).update(ended)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("ended", "told_of_it"),
+    [
+        ({"message": "There is no project 'p'.\n"}, "There is no project 'p'"),
+        ({"message": None}, "exit code 4"),
+        ({"message": None, "reason": "OOMKilled"}, "more memory than it was given"),
+        (
+            {"message": 'exec: "python3": not found in $PATH: unknown', "reason": "StartError"},
+            (
+                f"image {REGISTRY}/shell:1 (`code_image`) cannot run the fetch: "
+                'exec: "python3": not found in $PATH'
+            ),
+        ),
+    ],
+)
+def test_code_that_cannot_be_fetched_has_a_cause_of_its_own(
+    ended: dict[str, Any], told_of_it: str
+) -> None:
+    seen = renamed(snapshot("initfail"), **ended)
+    progress = told(seen)
+    assert isinstance(progress, Ended)
+    assert progress.ending.cause is Cause.START_CODE
+    expected = f"the job's code could not be fetched into its pod: {told_of_it}"
+    assert progress.ending.message == expected
+    pod = seen["pods"][-1]
+    assert (all_containers(pod), started_containers(pod)) == (["main"], [])
+
+
+def test_a_job_whose_code_is_fetched_says_so() -> None:
+    progress = told(renamed(snapshot("initrun", 0)))
+    assert isinstance(progress, Pending)
+    assert progress.cause is Cause.SCHEDULE_INIT
+    assert progress.message == "the fetch of the job's code runs"
 
 
 @pytest.mark.parametrize("name", ["nocommand", "noexec", "badsubpath", "initfail", "missing"])

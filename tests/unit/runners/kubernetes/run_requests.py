@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.model.capacity import Allocation, Demand
-from agent.model.work import Image, Lease, workload_labels
+from agent.model.work import CodeVersion, Image, Lease, MountedCode, workload_labels
 from agent.ports.runner import RunRequest
 
 LEASE = Lease("item7", 1, 2)
@@ -15,6 +15,9 @@ def request_for(arguments: dict[str, Any], **given: Any) -> RunRequest:
     """As the pipeline makes it; `given` may be words from a YAML file."""
     if "demand" in given:
         given["demand"] = Demand(**given["demand"])
+    if "mounted_code" in given:
+        version = CodeVersion(**given["mounted_code"].pop("version"))
+        given["mounted_code"] = MountedCode(version=version, **given["mounted_code"])
     for words in ("command", "args", "mounts"):
         given[words] = tuple(given.get(words, ()))
     given["files"] = {path: text.encode() for path, text in given.get("files", {}).items()}
