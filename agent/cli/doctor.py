@@ -28,8 +28,8 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
     Versions with known holes, modes of files, addresses that jobs can reach, and what the
     configuration gives to jobs. On a Kubernetes cluster also the account's rights, and whether
     nodes reach the registry: a pod that cannot start is created and removed, one that fetches code
-    (`code_image`), and where pods build images, one of those. Nothing else is changed. The exit code
-    is 1 if there is a problem.
+    (`code_image`), and where pods build images, one of those. Nothing else is changed. The exit
+    code is 1 if there is a problem.
     """
     from agent.compose.cluster_checks import examine_cluster
     from agent.compose.doctor import HOLES_AS_OF, examine

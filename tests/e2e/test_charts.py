@@ -157,7 +157,8 @@ def test_values_of_wandbs_chart_mean_the_same() -> None:
     config = yaml.safe_load(by_kind["ConfigMap"]["data"]["config.yaml"])
     assert (config["entity"], config["queues"], config["max_jobs"]) == ("research", ["gpu"], 7)
     assert config["server"]["url"] == "https://launch.example.org"
-    assert config["runners"]["kubernetes"]["namespace"] == "wandb"
+    cluster = {"namespace": "wandb", "code_image": "example.org/launch:2"}
+    assert cluster.items() <= config["runners"]["kubernetes"].items()
     pod = by_kind["Deployment"]["spec"]["template"]
     assert pod["metadata"]["labels"]["team"] == "a"
     assert pod["spec"]["containers"][0]["image"] == "example.org/launch:2"

@@ -254,7 +254,8 @@ async def test_code_in_a_base_image_runs_without_a_build_as_if_built(
     ]  # fmt: skip
     assert (pod.cause, pod.exit_code) == ("RUN_EXIT_CODE", 4)
     assert pod == container
-    (item, *_) = (await home.launch("item", "list", "--json")).json()
+    (listed, *_) = (await home.launch("item", "list", "--json")).json()
+    item = (await home.launch("item", "show", listed["id"], "--json")).json()
     assert item["facts"]["image"].startswith(f"{cluster_image.rpartition(':')[0]}@sha256:")
     told = await ok(home, "item", "logs", item["id"], "--channel", "setup")
     assert f"nothing to build: the code is mounted into {cluster_image}" in told
@@ -269,7 +270,7 @@ async def test_an_image_that_cannot_fetch_code_is_named(
     await home.start("launch-agent", "--queue", "default")
     await created_from_code(home, cluster_image)
     ended = await launched(home, "kubernetes", "-p", "P", "--job", "based")
-    assert (ended.phase, ended.cause, ended.log) == ("FAILED", "START_CODE", "")
+    assert (ended.phase, ended.cause, ended.log) == ("ERRORED", "START_CODE", "")
     assert f"image {cluster_image} (`code_image`) cannot run the fetch" in ended.message
     assert "python3" in ended.message
 
