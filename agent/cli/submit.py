@@ -138,9 +138,10 @@ async def _submit(
     remarks: Remarks,
     **fields: Any,
 ) -> Json:
-    """Make the job if there is none yet, and put a run of it on the queue; returns the item.
+    """Make the job if there is none yet, and put a run of it on the queue.
 
-    Queue and template variables are checked before a job is made.
+    Returns the item, with those of its warnings that were not told about the job. Queue and
+    template variables are checked before a job is made.
     """
     from agent.jobs.submission import launch_spec, template_values
 
@@ -148,29 +149,37 @@ async def _submit(
         "priority": options.priority,
         "templateVariables": await template_values(api, queue, options),
     }
-    job = await _job_of(api, options, remarks)
+    job, told = await _job_of(api, options, remarks)
     spec = await asyncio.to_thread(launch_spec, options, job)
     given = {key: value for key, value in fields.items() if value is not None}
-    return await api.submit(queue, spec, **given)
+    item = await api.submit(queue, spec, **given)
+    item["warnings"] = [each for each in item["warnings"] if each not in told]
+    return item
 
 
-async def _job_of(api: "UserOperations", options: "SubmitOptions", remarks: Remarks) -> str | None:
-    """The full reference of the job, made from --uri or existing; `None` for an image."""
+async def _job_of(
+    api: "UserOperations", options: "SubmitOptions", remarks: Remarks
+) -> tuple[str | None, tuple[str, ...]]:
+    """The full reference of the job, made from --uri or existing, and what was told about it.
+
+    `None` for an image.
+    """
     from agent.jobs.create import create_job, open_job_store
 
     if options.uri is None and options.job is None:
-        return None
+        return None, ()
     async with open_job_store(api.client) as store:
         if options.uri is None:
             # A name without a project is looked up in the run's, as the control plane does it.
             named = await api.job_reference(str(options.job), options.run_project())
             await store.artifacts.version(named)
-            return str(named)
+            return str(named), ()
         request = options.job_request(await api.acting_entity())
         version = await create_job(store, request, print_progress)
-    if not remarks.quiet:
-        print_version(version, as_remark=remarks.follows)
-    return str(version.reference)
+    if remarks.quiet:
+        return str(version.reference), ()
+    print_version(version, as_remark=remarks.follows)
+    return str(version.reference), version.remarks
 
 
 def _run_here(target: Target, options: "SubmitOptions", *, as_json: bool, detach: bool) -> int:

@@ -95,9 +95,10 @@ async def _draft(api: UserOperations, options: SubmitOptions, log: LogSink) -> "
     request = options.job_request(await api.acting_entity())
     async with open_job_store(api.client) as store:
         draft = await draft_job(store, request)
-    for remark in draft.remarks:
+    job = _DraftedJob(draft)
+    for remark in job.remarks:
         await write_line(log, remark)
-    return _DraftedJob(draft)
+    return job
 
 
 async def _dry_run(
@@ -116,7 +117,8 @@ async def _dry_run(
         jobFile=None if job is None else job.document,
     )
     for warning in answer["warnings"]:
-        await write_line(log, warning)
+        if job is None or warning not in job.remarks:
+            await write_line(log, warning)
     spec = parse_spec(answer["runSpec"])
     return Claim(
         lease=Lease(KNOWN_AT_LAUNCH, 1, 1),
@@ -141,6 +143,7 @@ class _DraftedJob:
 
     def __init__(self, draft: JobDraft) -> None:
         request = draft.request
+        self.remarks = draft.remarks
         self.reference = JobReference(request.entity, request.project, draft.name, LATEST)
         path = Path(request.path).expanduser()
         #: The files of a code job; of a single file, its directory.

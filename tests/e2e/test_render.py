@@ -136,3 +136,13 @@ async def test_what_a_submission_would_refuse_is_refused(served: Home) -> None:
     assert flat.code == 0, flat.err
     high = await served.launch(*words[:-2], "flat", "--dry-run", "-P", "high")
     assert (high.code, "no priorities, and `high` was" in high.err) == (2, True)
+
+
+async def test_a_remark_about_job_and_submission_is_printed_once(served: Home) -> None:
+    words = ("--uri", "./job", "-E", "python main.py | tee log", "--queue", "gpu")
+    for command in (("render",), ("submit",), ("submit", "--dry-run")):
+        done = await served.launch(*command, *words)
+        assert done.code == 0, done.err
+        assert done.err.count("No shell runs the entry point") == 1, done.err
+    as_json = await served.launch("submit", *words, "--json")
+    assert "No shell runs the entry point" in as_json.json()["warnings"][0]
