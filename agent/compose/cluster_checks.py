@@ -13,12 +13,27 @@ from agent.compose.backends import builder_config, engine_failure, image_destina
 from agent.compose.cluster_builder import build_pods, choose_cluster_builder
 from agent.compose.doctor import Finding
 from agent.config.agent import AgentConfig
-from agent.model.errors import ConfigError, JobError
+from agent.config.choose_server import RemoteServer
+from agent.model.errors import ConfigError, JobError, LaunchError, PolicyError
+from agent.model.names import DEFAULT_QUEUE
 from agent.model.spec import Json
 from agent.registries.destination import Destination
-from agent.runners.kubernetes.access import RIGHTS, Right, has_right, missing_rights
+from agent.remote.client import ControlPlaneClient, Endpoint
+from agent.remote.user_operations import UserOperations
+from agent.runners.kubernetes.access import (
+    ON_CUSTOM_RESOURCES,
+    RIGHTS,
+    Right,
+    has_right,
+    missing_rights,
+    rights_on,
+)
 from agent.runners.kubernetes.api import EVENTS, JOBS, PODS, ClusterApi
 from agent.runners.kubernetes.code_mount import FETCH_CODE
+from agent.runners.kubernetes.custom_status import is_custom
+from agent.runners.kubernetes.discovery import Kinds
+from agent.runners.kubernetes.manifest import namespace_asked
+from agent.runners.kubernetes.side_services import ON_SIDE_SERVICES, SLICES
 
 #: Seconds for a cluster to answer.
 _PATIENCE: Final = 10.0
@@ -42,8 +57,10 @@ _LIST_NODES: Final = Right("list", "nodes", "", "")
 _READ_SECRETS: Final = Right("get", "secrets", "", "")
 
 
-async def examine_cluster(config: AgentConfig, environment: Mapping[str, str]) -> list[Finding]:
-    """Look at the cluster, if the configuration has one.
+async def examine_cluster(
+    config: AgentConfig, server: RemoteServer | None, environment: Mapping[str, str]
+) -> list[Finding]:
+    """Look at the cluster, if the configuration has one, and at the queues on the server for it.
 
     A pod that no node can start is created and removed, to learn whether nodes reach the
     registry, one with the image that fetches code, and where pods build images, one of those.
@@ -53,6 +70,8 @@ async def examine_cluster(config: AgentConfig, environment: Mapping[str, str]) -
     try:
         async with ClusterApi(config.runners.kubernetes, patience=_PATIENCE) as api:
             found = [finding async for finding in _findings(config, api)]
+            if server is not None:
+                found += [finding async for finding in _queues(config, server, api)]
         return [*found, await _builds(config, environment)]
     except (ConfigError, JobError) as error:
         return [Finding("problem", "cluster", error.message, error.hint or "")]
@@ -95,6 +114,64 @@ async def _findings(config: AgentConfig, api: ClusterApi) -> AsyncIterator[Findi
         yield await _code_in_a_pod(api, config.runners.kubernetes.code_image)
     async for finding in _gpus(api):
         yield finding
+
+
+async def _queues(
+    config: AgentConfig, server: RemoteServer, api: ClusterApi
+) -> AsyncIterator[Finding]:
+    """What the templates of the agent's queues need besides what every job does."""
+    endpoint = Endpoint(server.url, server.api_key.get_secret_value(), server.ca_bundle)
+    try:
+        async with ControlPlaneClient(endpoint) as client:
+            operations = UserOperations(client, config.entity)
+            queues = await operations.queues() if await client.has_leases() else []
+    except LaunchError as error:
+        yield Finding(
+            "note", "queues", f"They could not be read: {error.message}", error.hint or ""
+        )
+        return
+    kinds = Kinds(api)
+    for queue in queues:
+        if queue["resource"] == "kubernetes" and queue["name"] in (
+            config.queues or {DEFAULT_QUEUE}
+        ):
+            async for finding in _queue(config, queue, api, kinds):
+                yield finding
+
+
+async def _queue(
+    config: AgentConfig, queue: Json, api: ClusterApi, kinds: Kinds
+) -> AsyncIterator[Finding]:
+    template = queue["config"]
+    manifest = (template.get("resource_args") or {}).get("kubernetes") or {}
+    services = [each["config"] for each in template.get("additional_services") or ()]
+    asked = namespace_asked(manifest)
+    namespace = asked if asked in config.runners.kubernetes.namespaces else api.namespace
+    needed = [
+        (manifest, ON_CUSTOM_RESOURCES, "its jobs are of that kind"),
+        *((each, ON_SIDE_SERVICES, "a side service is of that kind") for each in services),
+    ]
+    subject = f"queue {queue['name']}"
+    rights: list[Right] = []
+    for each, verbs, why in needed:
+        # A template variable decides, or it is a Job.
+        if "{{" in f"{each.get('apiVersion')} {each.get('kind')}" or not is_custom(each):
+            continue
+        try:
+            rights += rights_on(await kinds.of(each), verbs, why)
+        except PolicyError as error:
+            yield Finding("problem", subject, error.message, error.hint or "")
+    if any(each.get("kind") == "Service" for each in services):
+        rights += rights_on(SLICES, ("list",), "a side service is a Service")
+    missing = await missing_rights(api, tuple(dict.fromkeys(rights)), namespace)
+    for right in missing:
+        message = f"The agent's account may not `{right.title}` in the namespace '{namespace}'"
+        yield Finding(
+            "problem", subject, f"{message}; {right.purpose}.",
+            "Add a rule for it to the role of the agent's account: docs/kubernetes.md, Rights.",
+        )  # fmt: skip
+    if rights and not missing:
+        yield Finding("ok", subject, f"The account has the rights on its kinds in '{namespace}'.")
 
 
 async def _builds(config: AgentConfig, environment: Mapping[str, str]) -> Finding:

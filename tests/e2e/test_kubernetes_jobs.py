@@ -444,6 +444,43 @@ async def test_the_doctor_names_what_is_missing(
     assert "`builder.destination` is not set" in found["images for the cluster"][0]
 
 
+async def test_the_doctor_looks_at_the_kinds_that_queues_name(home: Home, tenant: Tenant) -> None:
+    home.configure(tenant.settings())
+    home.env["LAUNCH_CONFIG"] = str(home.config)
+    agent = await home.start("launch-agent", "--queue", "default")
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "db"}}
+    template = {
+        "resource_args": {"kubernetes": lease},
+        "additional_services": [{"config": service}],
+    }
+    unknown = {"resource_args": {"kubernetes": {"apiVersion": "no.example/v1", "kind": "Job"}}}
+    for name, config in (("leases", template), ("unknown", unknown), ("not-ours", template)):
+        words = ("queue", "create", name, "-r", "kubernetes", "--config", json.dumps(config))
+        assert (await home.launch(*words)).code == 0
+    home.configure(tenant.settings() | {"queues": ["leases", "unknown"]})
+    found = await doctor(home, 1)
+    told = " ".join(found["queue leases"])
+    for verb in ("create", "get", "list", "watch", "delete"):
+        assert f"problem: The agent's account may not `{verb} leases.coordination.k8s.io`" in told
+    for right in ("create services", "get services", "list endpointslices.discovery.k8s.io"):
+        assert f"may not `{right}` in the namespace '{tenant.namespace}'" in told
+    assert "the cluster has no API 'no.example/v1'" in found["queue unknown"][0]
+    assert "queue not-ours" not in found
+    account = f"--serviceaccount={tenant.namespace}:launch-agent"
+    kinds = "leases.coordination.k8s.io,services,endpointslices.discovery.k8s.io"
+    for grant in (
+        ("role", "more", "--verb=create,get,list,watch,delete", f"--resource={kinds}"),
+        ("rolebinding", "more", "--role=more", account),
+    ):
+        kubectl(tenant.cluster, "-n", tenant.namespace, "create", *grant)
+    found = await doctor(home, 1)
+    assert found["queue leases"] == [
+        f"ok: The account has the rights on its kinds in '{tenant.namespace}'."
+    ]
+    assert await agent.terminate() == 0
+
+
 # ---- the way from a cluster to a first job, as docs/kubernetes.md has it
 
 

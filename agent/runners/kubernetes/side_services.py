@@ -18,7 +18,10 @@ from agent.runners.kubernetes.fields import condition, sentence, status
 from agent.runners.kubernetes.manifest import SIDE_SERVICE_OF, Beside
 from agent.system.tasks import task_group
 
-_SLICES: Final = Kind("/apis/discovery.k8s.io/v1", "endpointslices")
+#: What the agent does with side services of any kind.
+ON_SIDE_SERVICES: Final = ("create", "get")
+#: Where it looks, by `list`, whether a Service has addresses.
+SLICES: Final = Kind("/apis/discovery.k8s.io/v1", "endpointslices")
 #: Seconds between looks.
 _LOOK_EVERY: Final = 1.0
 _REPLICATED: Final = frozenset({"Deployment", "StatefulSet"})
@@ -56,8 +59,8 @@ class SideServices:
     ) -> None:
         name = service["metadata"]["name"]
         kind = await self._kinds.of(service)
-        verbs = ("create", "get")
-        await self._rights.require(kind, verbs, f"`additional_services` has a {service['kind']}")
+        why = f"`additional_services` has a {service['kind']}"
+        await self._rights.require(kind, ON_SIDE_SERVICES, why)
         await self._create(kind, service, workload)
         while wait and (why := await self._lacks(kind, service["kind"], name)):
             missing[name] = why
@@ -102,9 +105,9 @@ class SideServices:
         return await self._lacks_addresses(name)
 
     async def _lacks_addresses(self, name: str) -> str:
-        await self._rights.require(_SLICES, ("list",), "`additional_services` has a Service")
+        await self._rights.require(SLICES, ("list",), "`additional_services` has a Service")
         query = {"labelSelector": f"kubernetes.io/service-name={name}"}
-        found = await self._api.get(_SLICES.path(self._api.namespace), query) or {}
+        found = await self._api.get(SLICES.path(self._api.namespace), query) or {}
         ready = any(
             (endpoint.get("conditions") or {}).get("ready")
             for each in found.get("items") or ()
