@@ -110,7 +110,7 @@ def show(target: Target, item_id: str, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    print_pairs(_details(found))
+    print_pairs([*_details(found), ("page", f"{target.remote().url}/launch/items/{found['id']}")])
 
 
 @item.command("logs", epilog=example("launch item logs k3v9xw2m7qpa --follow"))
@@ -393,6 +393,7 @@ def _details(found: Json) -> list[tuple[str, object]]:
         ("cause", explanation["cause"]),
         ("reason", found["message"] or explanation["summary"]),
         ("exit code", found["exitCode"]),
+        ("run", found["runName"]),
         ("agent", found["agentName"]),
         ("attempt", found["attempt"] or None),
         ("priority", PRIORITIES[found["priority"]]),

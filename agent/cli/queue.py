@@ -1,6 +1,7 @@
 """`launch queue`: create, list, show, update, delete, pause, resume; queues described in files."""
 
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
@@ -86,6 +87,12 @@ def create(
     made = target.call(lambda api: api.save_queue("CREATE", **fields))
     _print_warnings(made)
     _report(made, "Created", as_json=as_json)
+    if not as_json and all(each["lost"] for each in made["agents"]):
+        flag = f"--queue {shlex.quote(name)}"
+        print(
+            f"  No agent serves it yet: start `launch-agent {flag}{target.entity_flag}`, or stop "
+            f"one that runs and start it with a further `{flag}`."
+        )
 
 
 @queue.command("update", epilog=example("launch queue update gpu -f queue.yaml"))

@@ -26,6 +26,7 @@ from agent.cli.options import (
 from agent.cli.output import print_json, print_stderr
 from agent.cli.submit_options import QUEUE_OPTIONS, RUN_OPTIONS, read_options
 from agent.cli.terminal import escape_control_characters
+from agent.model.cause import Cause
 from agent.model.errors import ConfigError
 from agent.model.phase import Phase
 
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from agent.jobs.request import SubmitOptions
     from agent.remote.user_operations import UserOperations
 
+#: Causes of waiting that do not end by themselves.
+_WAITS_FOR_SOMEBODY: Final = frozenset({
+    Cause.SCHEDULE_NO_AGENT, Cause.SCHEDULE_PAUSED, Cause.SCHEDULE_CAPACITY, Cause.SCHEDULE_DISK,
+    Cause.SCHEDULE_ENGINE, Cause.SCHEDULE_BUILDER,
+})  # fmt: skip
 #: As shells report a program that was ended by SIGPIPE.
 _PIPE_CLOSED: Final = 141
 
@@ -98,7 +104,9 @@ def submit(
         remarks = Remarks(quiet=as_json, follows=wait or follow)
         item = await _submit(api, queue, options, remarks, idempotencyKey=key)
         if not as_json:
-            _print_item(item, target.flags, waits=wait or follow)
+            page = f"{target.remote().url}/launch/items/{item['id']}"
+            _print_item(item, target.flags, page, waits=wait or follow)
+            await _print_why_it_waits(api, item)
         if follow:
             item = await _follow(api, str(item["id"]), target.flags, quiet=as_json)
         elif wait:
@@ -260,7 +268,22 @@ async def _follow(api: "UserOperations", item_id: str, flags: str, *, quiet: boo
     return item
 
 
-def _print_item(item: Json, flags: str, *, waits: bool) -> None:
+async def _print_why_it_waits(api: "UserOperations", item: Json) -> None:
+    """A remark, where the item waits for something that somebody has to do."""
+    if item["phase"] != Phase.QUEUED:
+        return
+    found = await api.item(str(item["id"]))
+    if found["phase"] != Phase.QUEUED:
+        return
+    explanation = found["explanation"]
+    if explanation["cause"] not in _WAITS_FOR_SOMEBODY:
+        return
+    details = [line for line in explanation["details"] if line not in item["warnings"]]
+    for line in (f"it waits: {explanation['summary']}", *details, explanation["remedy"]):
+        print_stderr(f"launch: {line}")
+
+
+def _print_item(item: Json, flags: str, page: str, *, waits: bool) -> None:
     line = f"`{item['displayName']}` is item {item['id']} on the queue `{item['queueName']}`."
     _print_warnings(item)
     if waits:
@@ -269,6 +292,7 @@ def _print_item(item: Json, flags: str, *, waits: bool) -> None:
     print(escape_control_characters(line))
     print(f"  Follow it: launch item logs {item['id']} --follow{flags}")
     print(f"  Its state: launch explain {item['id']}{flags}")
+    print(f"  Its page:  {page}")
     sys.stdout.flush()
 
 

@@ -1,6 +1,7 @@
 """The options of `launch submit`, `launch run` and `launch render`, and how they are read."""
 
 import os
+from collections.abc import Iterable
 from typing import Any, Final
 
 import click
@@ -11,10 +12,12 @@ from agent.jobs.request import SubmitOptions, check_options
 from agent.model.errors import InvalidInputError
 from agent.model.job.names import own_name
 from agent.model.names import nearest
-from agent.model.spec import LaunchSpec, parse_spec
+from agent.model.spec import LaunchSpec, Overrides, parse_spec
 
 #: The project in which W&B keeps queues; ours have none.
 _WANDB_QUEUE_PROJECT: Final = "model-registry"
+#: Keys of launch specs that W&B's clients write, and that name nothing here.
+_OTHER_KEYS: Final = frozenset({"git", "cuda", "uri", "parameters", "queue_entity"})
 #: Similarity to a known key from which an unknown one counts as mistyped.
 _MISTYPED: Final = 0.8
 
@@ -128,15 +131,23 @@ def _spec_from(config: str) -> Json:
     """The launch spec of `--config`, checked by itself first."""
     base = mapping_from(config, "--config")
     parse_spec(base)
-    known = LaunchSpec.model_fields
     for key in base:
-        # Unknown keys are kept, since newer clients send more.
-        similar = None if key in known else nearest(key, known, cutoff=_MISTYPED)
-        if similar is not None:
-            print_stderr(
-                f"launch: --config: `{key}` is not known and has no effect. Is `{similar}` meant?"
-            )
+        if not (key in LaunchSpec.model_fields or key in _OTHER_KEYS or key.startswith("_")):
+            print_stderr(f"launch: --config: {_unknown(key, '', LaunchSpec.model_fields)}")
+    for key in base.get("overrides") or {}:
+        if key not in Overrides.model_fields:
+            print_stderr(f"launch: --config: {_unknown(key, 'overrides.', Overrides.model_fields)}")
     return base
+
+
+def _unknown(key: str, path: str, known: Iterable[str]) -> str:
+    """A remark about a key that nothing reads; it is kept, since newer clients send more."""
+    remark = f"`{path}{key}` is not known and has no effect."
+    if key in Overrides.model_fields:
+        return f"{remark} Is `overrides.{key}` meant?"
+    if similar := nearest(key, known, cutoff=_MISTYPED):
+        return f"{remark} Is `{path}{similar}` meant?"
+    return f"{remark} Parameters of the run belong into `overrides.run_config`."
 
 
 def _remark_ignored(*, build: bool, repository: str | None, project_queue: str | None) -> None:

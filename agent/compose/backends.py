@@ -224,7 +224,9 @@ async def _open_backend(
     builders = plugins.find(plugins.BUILDERS)
     if resource in builders:
         backend = replace(backend, builder=builders[resource](plugin_context))
-    return backend, pruners
+    pages = context.config.control.external_url if context.embedded else None
+    pages = pages or context.url
+    return replace(backend, page_url=pages if pages != backend.job_url else None), pruners
 
 
 async def _container_backend(

@@ -42,7 +42,11 @@ def locked_state_folder(folder: Path) -> Iterator[str]:
         if not try_lock(descriptor):
             pid = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             message = f"Another launch-agent (pid {pid}) uses the state folder {folder}."
-            hint = "Stop it, or give this agent a folder of its own with `state_dir`."
+            hint = (
+                "One agent serves several queues: stop that one, and start it with `--queue` for "
+                "each. A second agent beside it needs `--state-dir` and `--name` of its own, and "
+                "the same `--server`."
+            )
             raise ConflictError(message, hint=hint)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -110,7 +110,10 @@ async def template_values(api: "UserOperations", queue: str, options: SubmitOpti
     for name, text in options.variables.items():
         if name not in known:
             message = f"The queue `{queue}` has no template variable `{name}`."
-            raise NotFoundError(message, hint=did_you_mean(name, known, "variable"))
+            hint = did_you_mean(name, known, "variable")
+            run_config = json.dumps({"overrides": {"run_config": {name: text}}})
+            hint += f" A parameter of the job is given by --config '{run_config}'."
+            raise NotFoundError(message, hint=hint)
         typed[name] = _typed(name, text, _type_of(known[name]))
     return typed
 

@@ -160,7 +160,8 @@ MEANINGS: Final[dict[Cause, Meaning]] = {
     ),
     Cause.SCHEDULE_NO_AGENT: Meaning(
         "No live agent serves this queue.",
-        "Start one: `launch-agent --queue QUEUE`.",
+        "Start one: `launch-agent --queue QUEUE`. An agent that runs already serves it, too, when "
+        "it is stopped and started with a further `--queue QUEUE`.",
     ),
     Cause.SCHEDULE_PAUSED: Meaning(
         "The queue is paused.", "Resume it: `launch queue resume QUEUE`."

@@ -45,6 +45,8 @@ class Backend:
     images: ImagePort | None
     #: Address by which its jobs reach the control plane.
     job_url: str
+    #: Address of its pages for people, where it is another one than `job_url`.
+    page_url: str | None = None
     #: The runner's arguments are a manifest: they have the form of its preview.
     takes_manifest: bool = False
     #: The backend can fetch a job's code into its base image (`RunRequest.mounted_code`).

@@ -32,14 +32,18 @@ PARAMETERS_VARIABLE: Final = "LAUNCH_CONFIG_FILE"
 PARAMETERS_FILE: Final = "/run/launch/config.json"
 
 
-def environment_of(claim: Claim, job_url: str, image: str | None) -> dict[str, str]:
+def environment_of(
+    claim: Claim, job_url: str, image: str | None, *, page_url: str | None = None
+) -> dict[str, str]:
     """Variables of one attempt; holds its credential.
 
-    `image` is the reference that the job names, for jobs that bring their image.
+    `image` is the reference that the job names, for jobs that bring their image. `page_url` is
+    where W&B's library says that people find the run; `None`: at `job_url`.
     """
     spec, lease, extra = claim.spec, claim.lease, claim.spec.model_extra or {}
     own_key = extra.get(_OWN_KEY)
     optional = {
+        "WANDB_APP_URL": page_url,
         "WANDB_PROJECT": claim.project,
         "WANDB_DOCKER": image,
         "WANDB_NAME": claim.name,

@@ -220,7 +220,7 @@ def _ready_image(claim: Claim, backend: Backend, image: str, command: tuple[str,
         dockerfile=None,
         base_image=None,
         python=None,
-        environment=environment_of(claim, backend.job_url, image),
+        environment=environment_of(claim, backend.job_url, image, page_url=backend.page_url),
         facts={"source": image} | ({"job": claim.spec.job} if claim.spec.job else {}),
     )
 
@@ -248,7 +248,7 @@ def _from_source(
         base_image=base.image,
         accelerated=base.accelerated,
         python=prepared.python,
-        environment=environment_of(claim, backend.job_url, None),
+        environment=environment_of(claim, backend.job_url, None, page_url=backend.page_url),
         facts=facts,
     )
 

@@ -45,6 +45,8 @@ _AGENT: Final = """
 """
 
 _PAGE: Final = 500
+#: Items whose name is compared with one that was given in place of an id.
+_NAMESAKES: Final = 10
 #: Seconds without a byte of a log.
 _LOG_READ_TIMEOUT: Final = 90.0
 
@@ -399,14 +401,21 @@ class UserOperations:
         )
         item: Json | None = data.get("launchItem")
         if item is None:
+            hint = await self._ids_of(item_id)
             if not item_id.isalnum():
                 message = f"'{item_id}' is not the id of an item: 12 letters and digits."
-                raise InvalidInputError(
-                    message, hint=f"`launch item list{self._flag}` shows the ids."
-                )
+                raise InvalidInputError(message, hint=hint)
             message = f"There is no item `{item_id}`, or the key may not read it."
-            raise NotFoundError(message, hint=f"`launch item list{self._flag}` shows the ids.")
+            raise NotFoundError(message, hint=hint)
         return item
+
+    async def _ids_of(self, name: str) -> str:
+        """A hint for somebody who gave an item's name where its id is needed."""
+        found = await self.items(search=name, limit=_NAMESAKES)
+        named = [f"`{each['id']}`" for each in found if each["displayName"] == name]
+        if named:
+            return f"Items of that name, newest first: {', '.join(named)}."
+        return f"`launch item list{self._flag}` shows the ids."
 
     @property
     def _flag(self) -> str:
@@ -421,7 +430,12 @@ class UserOperations:
             f"mutation Change($id: ID!{declared}) {{ {name}(id: $id{passed}) {{" + _ITEM + "} }"
         )
         given = {"id": item_id, **arguments}
-        data = await self._client.execute(document, given, idempotent=True)
+        try:
+            data = await self._client.execute(document, given, idempotent=True)
+        except NotFoundError as error:
+            raise NotFoundError(
+                error.message, hint=error.hint or await self._ids_of(item_id)
+            ) from None
         item: Json = data[name]
         return item
 

@@ -266,7 +266,8 @@ def _owned(path: Path) -> Iterator[None]:
             owner = os.pread(descriptor, 32, 0).decode().strip() or "unknown"
             raise ConflictError(
                 f"The database {path} is in use by another process (pid {owner}).",
-                hint="Stop that process, or give this one its own data directory.",
+                hint="Stop that process, or give this one its own data directory. An agent that "
+                "is to use the same control plane names it by --server.",
             ) from None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -94,6 +94,7 @@ class FarEnd:
             "viewer": {"id": "u", "name": "ada", "username": "ada", "entity": "ada", "admin": True},
             "launchQueues": [queue(), queue("training")],
             "launchAgents": [agent()],
+            "launchItems": {"pageInfo": {"endCursor": None, "hasNextPage": False}, "edges": []},
             "launchItem": lambda asked: item(asked["id"]),
         }
         self.asked: list[tuple[str, Json]] = []

@@ -32,6 +32,7 @@ def test_a_queue_is_created_from_flags(run: Run, far_end: FarEnd) -> None:
     made = run("queue", "create", "gpu", "--resource", "local-container")
     assert made.code == 0
     assert "Created the queue `gpu`" in made.out
+    assert "No agent serves it yet: start `launch-agent --queue gpu`" in made.out
     assert far_end.last("saveLaunchQueue")["input"] == {
         "entityName": None,
         "mode": "CREATE",
@@ -216,6 +217,28 @@ def test_template_variables_get_the_types_that_the_queue_declares(
         assert says in run("submit", "-q", "-d", "image", "-v", flag).err
 
 
+@pytest.mark.parametrize("flags", [(), ("--wait",), ("--follow",)])
+def test_a_submission_says_why_it_waits_for_somebody(
+    run: Run, far_end: FarEnd, flags: tuple[str, ...]
+) -> None:
+    far_end.answers["submitLaunchItem"] = item()
+    answers = iter([item(), ended()])
+    far_end.answers["launchItem"] = lambda _: next(answers)
+    done = run("submit", "-q", "-d", "image", *flags)
+    assert done.code == 0
+    assert "launch: it waits: No live agent serves this queue.\n" in done.err
+    assert "launch: Start one.\n" in done.err
+    assert flags or f"  Its page:  {far_end.url}/launch/items/abcdefghijkl\n" in done.out
+
+
+def test_a_submission_that_only_waits_for_its_turn_says_nothing(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["submitLaunchItem"] = item()
+    turn = {"cause": "SCHEDULE_WAITING", "summary": "Soon.", "remedy": "None.", "details": []}
+    far_end.answers["launchItem"] = item(explanation=turn)
+    done = run("submit", "-q", "-d", "image")
+    assert (done.code, done.err) == (0, "")
+
+
 def test_a_spec_comes_from_a_file_or_from_json(run: Run, far_end: FarEnd, tmp_path: Path) -> None:
     far_end.answers["submitLaunchItem"] = item()
     (tmp_path / "spec.yaml").write_text("docker: {docker_image: a}\nretries: 2\n")
@@ -338,6 +361,45 @@ def test_items_are_changed(
     assert done.code == 0
     assert far_end.last(field) == asked
     assert "waiting on `default`, medium, stop requested" in done.out
+
+
+@pytest.mark.parametrize("args", [("item", "show"), ("item", "logs"), ("explain",)])
+@pytest.mark.parametrize("name", ["bad", "lr small"])
+def test_a_name_in_place_of_an_id_is_answered_with_the_ids(
+    run: Run, far_end: FarEnd, args: tuple[str, ...], name: str
+) -> None:
+    far_end.answers["launchItem"] = None
+    found = [item("second000000", displayName=name), item("third0000000", displayName=f"{name}2")]
+    far_end.answers["launchItems"] = {
+        "pageInfo": {"endCursor": None, "hasNextPage": False},
+        "edges": [{"node": each} for each in found],
+    }
+    done = run(*args, name)
+    assert done.code != 0
+    assert "Items of that name, newest first: `second000000`." in done.err
+    assert far_end.last("launchItems")["search"] == name
+
+
+def test_a_change_by_name_is_answered_with_the_ids(run: Run, far_end: FarEnd) -> None:
+    def gone(_: dict[str, Any]) -> Any:
+        raise RefusalError("NOT_FOUND", "There is no item `bad`.")
+
+    far_end.answers["stopLaunchItem"] = gone
+    found = [{"node": item("second000000", displayName="bad")}]
+    page = {"endCursor": None, "hasNextPage": False}
+    far_end.answers["launchItems"] = {"pageInfo": page, "edges": found}
+    done = run("item", "stop", "bad")
+    assert done.code == 1
+    assert "Items of that name, newest first: `second000000`." in done.err
+
+
+def test_an_item_is_shown_with_its_run_and_its_page(run: Run, far_end: FarEnd) -> None:
+    far_end.answers["launchItem"] = item("abcdefghijkl", runName="run00001")
+    shown = run("item", "show", "abcdefghijkl").out
+    assert re.search(r"^run +run00001$", shown, re.MULTILINE)
+    assert re.search(
+        rf"^page +{re.escape(far_end.url)}/launch/items/abcdefghijkl$", shown, re.MULTILINE
+    )
 
 
 def test_an_item_that_is_refused_keeps_nobody_from_the_others(run: Run, far_end: FarEnd) -> None:

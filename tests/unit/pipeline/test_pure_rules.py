@@ -61,6 +61,12 @@ def test_what_is_not_given_is_not_set() -> None:
     assert not absent & set(made)
 
 
+def test_people_are_sent_to_the_address_that_they_know() -> None:
+    made = environment_of(claim({}), "http://172.18.0.1:8450", None, page_url="http://plane")
+    assert made["WANDB_BASE_URL"] == "http://172.18.0.1:8450"
+    assert made["WANDB_APP_URL"] == "http://plane"
+
+
 def test_a_submitters_key_hides_the_author_and_a_resumed_run_may_go_on() -> None:
     spec = {
         "_wandb_api_key": "theirs", "_resume_count": 1, "queue_entity": "team", "job": "e/p/j:v0",

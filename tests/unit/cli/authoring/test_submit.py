@@ -77,11 +77,39 @@ async def test_template_variables_are_compared_with_the_queues(cli: Cli, far: Pl
     assert far.submitted[-1]["priority"] == 1
 
 
-async def test_a_key_of_a_spec_that_looks_mistyped_is_remarked(cli: Cli, far: Plane) -> None:
-    said = await cli("submit", "-q", "-c", '{"timout": "3s", "docker": null, "newer": 1}', *IMAGE)
+@pytest.mark.parametrize(
+    ("given", "remark"),
+    [
+        ({"timout": "3s"}, "`timout` is not known and has no effect. Is `timeout` meant?"),
+        ({"run_config": {"lr": 3}}, "Is `overrides.run_config` meant?"),
+        ({"args": ["--lr", "3"]}, "Is `overrides.args` meant?"),
+        ({"lr": 3}, "`lr` is not known and has no effect. Parameters of the run belong into"),
+        ({"overrides": {"lr": 3}}, "`overrides.lr` is not known and has no effect. Parameters"),
+        ({"overrides": {"runconfig": {}}}, "Is `overrides.run_config` meant?"),
+    ],
+)
+async def test_a_key_of_a_spec_that_nothing_reads_is_remarked(
+    cli: Cli, far: Plane, given: dict[str, Any], remark: str
+) -> None:
+    said = await cli("submit", "-q", "-c", json.dumps(given), *IMAGE)
     assert said.code == 0, said.err
-    assert "`timout` is not known and has no effect. Is `timeout` meant?" in said.err
-    assert "newer" not in said.err
+    assert remark in said.err
+    assert given.items() <= {**spec(far), "overrides": spec(far).get("overrides")}.items()
+
+
+async def test_keys_of_wandbs_own_specs_are_not_remarked(cli: Cli, far: Plane) -> None:
+    theirs = {"git": {}, "docker": {}, "overrides": {"args": []}, "queue_entity": "e", "_x": 1}
+    said = await cli("submit", "-q", "-c", json.dumps(theirs), *IMAGE)
+    assert (said.code, "is not known" in said.err) == (0, False)
+
+
+async def test_a_parameter_that_is_given_as_a_variable_is_told_where_it_belongs(
+    cli: Cli, far: Plane
+) -> None:
+    far.queues = [{"name": "q", "templateVariables": []}]
+    said = await cli("submit", "-q", "q", "-v", "lr=3", *IMAGE)
+    assert said.code == 1
+    assert """--config '{"overrides": {"run_config": {"lr": "3"}}}'""" in said.err
 
 
 async def test_a_bare_queue_flag_is_the_default_queue(cli: Cli, far: Plane) -> None:
