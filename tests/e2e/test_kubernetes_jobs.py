@@ -223,10 +223,10 @@ async def test_an_image_runs_alike_in_containers_and_pods(
 IN_A_BASE_IMAGE = "pwd; id -u; echo $HOME; ls -R; touch here ~/there && echo written; exit 4\n"
 
 
-async def created_from_code(home: Home, base: str) -> None:
+async def created_from_code(home: Home, base: str, script: str = IN_A_BASE_IMAGE) -> None:
     folder = home.root / "job"
-    (folder / "data").mkdir(parents=True)
-    (folder / "main.sh").write_text(IN_A_BASE_IMAGE)
+    (folder / "data").mkdir(parents=True, exist_ok=True)
+    (folder / "main.sh").write_text(script)
     (folder / "data" / "x.txt").write_text(str(uuid.uuid4()))
     create = ("job", "create", "-p", "P", "-n", "based", "code", "job", "-E", "sh main.sh")
     await ok(home, *create, "-B", base)
@@ -259,6 +259,41 @@ async def test_code_in_a_base_image_runs_without_a_build_as_if_built(
     assert item["facts"]["image"].startswith(f"{cluster_image.rpartition(':')[0]}@sha256:")
     told = await ok(home, "item", "logs", item["id"], "--channel", "setup")
     assert f"nothing to build: the code is mounted into {cluster_image}" in told
+
+
+async def test_an_agent_that_was_killed_adopts_a_job_with_mounted_code(
+    home: Home, tenant: Tenant, cluster_image: str, own_image: str
+) -> None:
+    """Nothing builds here, so that its packages are the base image's."""
+    home.configure(tenant.settings(code_image=own_image) | {"builder": {"type": "noop"}})
+    home.env["LAUNCH_CONFIG"] = str(home.config)
+    agent = await home.start("launch-agent", "--queue", "default")
+    script = "echo begins; while [ ! -e ~/go ]; do sleep 0.1; done; echo ends\n"
+    (home.root / "job").mkdir()
+    (home.root / "job" / "requirements.txt").write_text("six\n")
+    await created_from_code(home, cluster_image, script)
+    submitted = await home.launch("submit", "--queue", "default", "--job", "P/based", "--json")
+    item = submitted.json()["id"]
+    async with asyncio.timeout(300):
+        while await ok(home, "item", "logs", item) != "begins\n":
+            await asyncio.sleep(0.5)
+    await agent.kill()
+    await home.start("launch-agent", "--queue", "default")
+    namespace = ("-n", tenant.namespace)
+    pods = kubectl(tenant.cluster, *namespace, "get", "pods", "-o", "name").split()
+    go = ("exec", *pods, "-c", "launch0", "--", "touch", "/home/launch/go")
+    kubectl(tenant.cluster, *namespace, *go)
+    assert await ok(home, "item", "logs", "--follow", item) == "begins\nends\n"
+    async with asyncio.timeout(120):
+        while (shown := (await home.launch("item", "show", item, "--json")).json())[
+            "phase"
+        ] != "SUCCEEDED":
+            assert shown["phase"] in {"STARTED", "RUNNING"}, shown
+            await asyncio.sleep(0.2)
+    assert shown["attempt"] == 1
+    assert "the base image has to bring them" in await ok(
+        home, "item", "logs", item, "--channel", "setup"
+    )
 
 
 async def test_an_image_that_cannot_fetch_code_is_named(

@@ -6,6 +6,7 @@ the node, and nothing of the job's image: its image is the administrator's.
 """
 
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from agent.model.spec import Json
@@ -18,9 +19,12 @@ HOME: Final = "/home/launch"
 #: As in `agent.builders.image.plan`.
 WORKDIR: Final = f"{HOME}/src"
 _VOLUME: Final = "launch-code"
-_TARGET: Final = "/code"
+_TARGET: Final = "/launch-code"
 #: Of the volume: what the job sees.
 _HOME_PATH: Final = "home"
+#: Variables of the job's container by which the fetch, too, reaches the control plane.
+_CERTIFICATES: Final = frozenset({"SSL_CERT_FILE", "SSL_CERT_DIR"})
+_WAY: Final = _CERTIFICATES | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
 _RESOURCES: Final[Json] = {
     "requests": {"cpu": "50m", "memory": "96Mi"},
     "limits": {"cpu": "1", "memory": "512Mi"},
@@ -44,22 +48,27 @@ def with_code(
 
     `variables`: address and credential for the fetch.
     """
-    of_pod = pod.get("securityContext") or {}
+    given = pod.get("securityContext")
+    # The cluster refuses what is no object.
+    of_pod = given if isinstance(given, dict) else {}
     containers = [
         _with_mount(each, of_pod, code.user_id) if runs_job(each) else each
         for each in pod.get("containers") or ()
     ]
-    contexts = [each["securityContext"] for each in containers if runs_job(each)]
-    if not contexts:
+    first = next(filter(runs_job, containers), None)
+    if first is None:
         return pod
-    user = {**of_pod, **contexts[0]}
+    user = {**of_pod, **first["securityContext"]}
+    way, certificates = _way_of(first)
+    # Kubernetes would put variables in place of `$(NAME)`.
+    names = [part.replace("$", "$$") for part in (code.version.reference, code.context)]
     fetch: Json = {
         "name": CODE_CONTAINER,
         "image": image,
         "command": list(FETCH_CODE),
-        "args": [code.version.reference, code.version.digest, code.context, _TARGET],
+        "args": [names[0], code.version.digest, names[1], _TARGET],
         "workingDir": "/",
-        "env": variables,
+        "env": [*variables, *way],
         "resources": _RESOURCES,
         "securityContext": {
             **_CONFINED,
@@ -69,7 +78,7 @@ def with_code(
         },
         # What it says of a failure is the outcome's sentence.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "volumeMounts": [{"name": _VOLUME, "mountPath": _TARGET}],
+        "volumeMounts": [*certificates, {"name": _VOLUME, "mountPath": _TARGET}],
     }
     return {
         **pod,
@@ -99,3 +108,18 @@ def _with_defaults(variables: list[Any]) -> list[Any]:
     defaults = {"HOME": HOME, "PYTHONUNBUFFERED": "1"}
     ours = [{"name": name, "value": value} for name, value in defaults.items() if name not in names]
     return [*variables, *ours]
+
+
+def _way_of(container: Json) -> tuple[list[Json], list[Json]]:
+    """Variables for proxies and certificates, and the mounts in which those certificates are."""
+    variables = [each for each in container["env"] if isinstance(each, dict)]
+    way = [each for each in variables if str(each.get("name")).upper() in _WAY]
+    files = [PurePosixPath(str(each.get("value"))) for each in way if each["name"] in _CERTIFICATES]
+    mounts = [
+        each
+        for each in container["volumeMounts"]
+        if isinstance(each, dict)
+        and each.get("name") != _VOLUME
+        and any(file.is_relative_to(str(each.get("mountPath"))) for file in files)
+    ]
+    return way, mounts

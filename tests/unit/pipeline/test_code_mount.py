@@ -1,5 +1,7 @@
 """Which jobs run without a build: code in a base image, where a build would add nothing."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -130,12 +132,25 @@ async def test_repositories_and_agents_without_the_image_that_fetches_build(
     assert (await resolved(scene, cluster(builds=True))).image is None
 
 
-async def test_python_is_whichever_the_base_image_has(scene: Scene, cluster: Any) -> None:
+async def test_python_is_whichever_the_base_image_has(
+    scene: Scene, cluster: Any, tmp_path: Path
+) -> None:
     code_job(scene, {"main.py": b""}, entrypoint=["python", "main.py"])
     made = await resolved(scene, cluster(builds=False), {"overrides": {"args": ["--x"]}})
     assert made.command[:2] == ("sh", "-c")
     assert made.command[-2:] == ("python", "main.py")
     assert made.args == ("--x",)
+    shell = shutil.which("sh")
+    assert shell is not None
+    for name in ("python3", "python"):
+        program = tmp_path / name
+        program.write_text(f'#!{shell}\necho {name} "$@"\nexit 3\n')
+        program.chmod(0o755)
+        words = [shell, *made.command[1:], "a b"]
+        done = subprocess.run(
+            words, env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (3, f"{name} main.py a b\n")
 
 
 async def test_a_preview_shows_the_base_image_and_the_fetch(scene: Scene, cluster: Any) -> None:
