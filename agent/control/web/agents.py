@@ -1,16 +1,16 @@
-"""The pages of agents: lists, and one agent."""
+"""The pages of agents: lists, and one agent, which can be told to shut down."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, NoReturn
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from agent.control.app_keys import PLANE, principal_of
-from agent.control.auth.policy import Principal
+from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.services.assembly import Services
-from agent.control.store.agents import AgentRecord
+from agent.control.store.agents import AgentRecord, StopMode
 from agent.control.store.items import ItemRecord
 from agent.control.web.filters import size
 from agent.control.web.rendering import page
@@ -60,8 +60,31 @@ async def agent(request: web.Request) -> web.StreamResponse:
         urlencode({"entity": record.entity, "heartbeats": "1"}),
         agent=record,
         capacity=capacity(record),
+        may_shut_down=_may_shut_down(principal, record),
         items=await plane.items.held_by(principal, record.id),
     )
+
+
+async def drain(request: web.Request) -> web.StreamResponse:
+    """Let the agent finish its jobs and shut down; redirects to its page."""
+    await _shut_down(request, "DRAIN")
+
+
+async def stop(request: web.Request) -> web.StreamResponse:
+    """Let the agent stop its jobs and shut down; redirects to its page."""
+    await _shut_down(request, "STOP")
+
+
+async def _shut_down(request: web.Request, mode: StopMode) -> NoReturn:
+    agents = request.app[PLANE].agents
+    record = await agents.stop(principal_of(request), request.match_info["id"], mode)
+    raise web.HTTPSeeOther(f"/launch/agents/{record.id}")
+
+
+def _may_shut_down(principal: Principal, agent: AgentRecord) -> bool:
+    """Whether to offer a shutdown; the service decides."""
+    allowed = Policy().allows(principal, agent.entity, Action.MANAGE_AGENTS)
+    return allowed and agent.status != "KILLED" and agent.stop != "STOP"
 
 
 def recent(agents: Iterable[AgentRecord], now: datetime) -> tuple[AgentRecord, ...]:

@@ -28,6 +28,8 @@ def add_web_routes(app: web.Application) -> None:
     app.router.add_post("/launch/sign-in-links", sign_in.create_link)
     app.router.add_get("/launch/static/{name}", StaticFiles().serve)
     forms = {
+        "/launch/agents/{id}/drain": agents.drain,
+        "/launch/agents/{id}/stop": agents.stop,
         "/launch/items/{id}/stop": items.stop,
         "/launch/items/{id}/retry": items.retry,
         "/launch/queues/{entity}": queue_form.send_new,

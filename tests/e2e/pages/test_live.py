@@ -186,6 +186,32 @@ async def test_stop_asks_and_then_stops(scene, browser):
     assert record.phase is Phase.STOPPED
 
 
+async def test_an_agent_is_drained_and_then_stopped_after_a_question(scene, browser):
+    agent = await scene.agent()
+    await sign_in(browser, scene, f"/launch/agents/{agent.id}")
+    await browser.run("window.confirm = (text) => { window.asked = text; return false; }")
+    await browser.click(".actions form[action$='/drain'] button")
+    assert await browser.run("return window.asked") == (
+        "Let box finish its jobs, claim no more, and shut down?"
+    )
+    told = await scene.plane.agents.get(scene.ada.principal, agent.id)
+    assert told is not None
+    assert told.stop is None
+
+    await browser.run("window.confirm = () => true")
+    await browser.click(".actions form[action$='/drain'] button")
+    await browser.until("document.querySelector('.title .state').innerText === 'DRAINING'")
+    await browser.until("!document.querySelector('form[action$=\"/drain\"]')")
+    assert "asked to finish its jobs" in await browser.text("main")
+    await browser.run("window.confirm = () => true")
+    await browser.click(".actions form[action$='/stop'] button")
+    await browser.until("document.body.innerText.includes('asked to stop its jobs')")
+
+    told = await scene.plane.agents.get(scene.ada.principal, agent.id)
+    assert told is not None
+    assert told.stop == "STOP"
+
+
 async def test_choosing_an_entity_shows_its_queues(scene, browser):
     await scene.plane.accounts.create_team(scene.ada.principal, "vision")
     await scene.queue("gpu", "vision")

@@ -273,6 +273,44 @@ async def test_an_agent_has_a_page(scene, sign_in):
     assert "preparing train default" in text
 
 
+@pytest.mark.parametrize(("button", "mode"), [("drain", "DRAIN"), ("stop", "STOP")])
+async def test_an_agent_is_told_to_shut_down_from_its_page(scene, sign_in, button, mode):
+    agent = await scene.agent()
+    path = f"/launch/agents/{agent.id}"
+    session = await sign_in(scene.ada)
+    assert f'action="{path}/{button}" data-confirm=' in await page(session, path)
+
+    async with session.post(f"{path}/{button}") as answer:
+        assert (answer.status, answer.url.path) == (200, path)
+        markup = await answer.text()
+
+    told = await scene.plane.agents.get(scene.ada.principal, agent.id)
+    assert told is not None
+    assert told.stop == mode
+    what = "finish its jobs" if mode == "DRAIN" else "stop its jobs"
+    assert f"It was asked to {what} and shut down." in words(markup)
+    assert f'action="{path}/drain"' not in markup
+    # A drain can be cut short.
+    assert (f'action="{path}/stop"' in markup) is (mode == "DRAIN")
+
+
+async def test_members_see_no_buttons_of_an_agent_and_may_not_use_them(scene, sign_in):
+    agent = await scene.agent()
+    path = f"/launch/agents/{agent.id}"
+    session = await sign_in(await scene.person("mia", "ada", Role.MEMBER))
+
+    assert "<form" not in (await page(session, path)).partition('id="agent"')[2]
+    for button in ("drain", "stop"):
+        async with session.post(f"{path}/{button}") as answer:
+            assert answer.status == 403
+    async with session.post("/launch/agents/nosuchagent0/stop") as answer:
+        assert answer.status == 404
+
+    told = await scene.plane.agents.get(scene.ada.principal, agent.id)
+    assert told is not None
+    assert told.stop is None
+
+
 async def test_conditions_of_an_agent_are_on_its_page_and_explain_waiting_items(scene, sign_in):
     item = await scene.submit("train")
     agent = await scene.agent()
