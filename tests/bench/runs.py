@@ -23,8 +23,8 @@ from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange
 from agent.control.services.stream_update import parse_update
 from agent.control.store.run_tables import run_values
+from agent.control.store.run_tables import runs as runs_table
 from agent.control.store.tables import projects
-from agent.control.store.tables import runs as runs_table
 from agent.control.store.tx import Tx
 from tests.bench.ours import cpu_seconds
 from tests.bench.table import Row

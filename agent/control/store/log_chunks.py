@@ -7,8 +7,7 @@ from typing import Final
 from sqlalchemy import bindparam, delete, func, insert, select
 
 from agent.control.store.history import Channel
-from agent.control.store.run_tables import log_chunks
-from agent.control.store.tables import attempts
+from agent.control.store.tables import attempts, log_chunks
 from agent.control.store.tx import Tx
 
 

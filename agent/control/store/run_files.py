@@ -7,7 +7,8 @@ from datetime import datetime
 from sqlalchemy import delete, func, select
 
 from agent.control.store import stored_bytes
-from agent.control.store.tables import record_of, run_files
+from agent.control.store.run_tables import run_files
+from agent.control.store.tables import record_of
 from agent.control.store.tx import Tx
 
 

@@ -25,8 +25,8 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from agent.control.store.run_tables import run_values
-from agent.control.store.tables import projects, runs
+from agent.control.store.run_tables import run_values, runs
+from agent.control.store.tables import projects
 from agent.model.errors import InvalidInputError
 
 Condition = ColumnElement[bool]

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import select, text, update
 
-from agent.control.store.tables import DUE_ONLY, record_of, run_jobs
+from agent.control.store.run_tables import DUE_ONLY, run_jobs
+from agent.control.store.tables import record_of
 from agent.control.store.tx import Tx
 
 

@@ -1,10 +1,8 @@
-"""Tables of append-only streams, with the index of their chunks: what runs report, and logs.
+"""Tables of runs: what they report, their alerts, the sweeps that give them parameters, their jobs.
 
-And of alerts, and of sweeps, which give runs their parameters.
-
-A stream maps line numbers to lines. A chunk has consecutive lines, each ended by a newline. The
-bytes of small chunks are in their row; larger ones are a part of an object in the object store,
-which is written before its row.
+A stream is append-only and maps line numbers to lines. A chunk has consecutive lines, each ended
+by a newline. The bytes of small chunks are in their row; larger ones are a part of an object in
+the object store, which is written before its row.
 """
 
 from typing import Final
@@ -21,28 +19,111 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from agent.control.store.artifact_tables import metadata
 from agent.control.store.tables import JsonText, PlainText, Serial, entity_column
 
 __all__ = [
-    "log_chunks",
+    "ALIVE_ONLY",
+    "DUE_ONLY",
     "metadata",
     "run_alerts",
     "run_chunks",
+    "run_files",
+    "run_jobs",
     "run_streams",
     "run_values",
+    "runs",
     "sweep_agents",
     "sweeps",
 ]
 
-_RUN: Final = "runs.id"
+runs: Final = Table(
+    "runs",
+    metadata,
+    Column("seq", Serial, primary_key=True),
+    Column("id", PlainText, nullable=False, unique=True),
+    entity_column(),
+    Column("project", PlainText, nullable=False),
+    Column("name", PlainText, nullable=False),
+    Column("display_name", PlainText),
+    Column("description", PlainText),
+    Column("notes", PlainText),
+    Column("tags", JsonText, nullable=False),
+    Column("group_name", PlainText),
+    Column("job_type", PlainText),
+    Column("commit_hash", PlainText),
+    Column("config", JsonText, nullable=False),
+    Column("summary", JsonText, nullable=False),
+    Column("state", PlainText, nullable=False),
+    Column("stopped", Boolean, nullable=False),
+    Column("exit_code", Integer),
+    Column("host", PlainText),
+    Column("program", PlainText),
+    Column("git_remote", PlainText),
+    Column("sweep", PlainText),
+    Column("user_name", PlainText),
+    Column("item_id", PlainText),
+    Column("created_at", Double, nullable=False),
+    Column("heartbeat_at", Double, nullable=False),
+    Column("ended_at", Double),
+    UniqueConstraint("entity", "project", "name"),
+    Index("ix_runs_project_seq", "entity", "project", "seq"),
+    Index("ix_runs_project_state", "entity", "project", "state", "seq"),
+    Index("ix_runs_project_display_name", "entity", "project", "display_name", "seq"),
+    Index("ix_runs_project_heartbeat", "entity", "project", "heartbeat_at"),
+)
+
+DUE_ONLY: Final = "due"
+#: States in which a run that sends no heartbeats is found out.
+ALIVE_ONLY: Final = "state IN ('preempting', 'running')"
+
+Index(
+    "ix_runs_alive",
+    runs.c.heartbeat_at,
+    sqlite_where=text(ALIVE_ONLY),
+    postgresql_where=text(ALIVE_ONLY),
+)
+Index(
+    "ix_runs_sweep",
+    runs.c.entity,
+    runs.c.project,
+    runs.c.sweep,
+    sqlite_where=text("sweep IS NOT NULL"),
+    postgresql_where=text("sweep IS NOT NULL"),
+)
+
+run_files: Final = Table(
+    "run_files",
+    metadata,
+    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    Column("name", PlainText, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("updated_at", Double, nullable=False),
+)
+
+#: What became of a run that has ended: its job.
+run_jobs: Final = Table(
+    "run_jobs",
+    metadata,
+    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
+    #: How often the run has ended: the job of an earlier end is not that of a later one.
+    Column("ends", Integer, nullable=False),
+    #: Whether the job is still to be made.
+    Column("due", Boolean, nullable=False),
+    #: The job's version that was made, or found with the same content.
+    Column("artifact_id", PlainText),
+    #: Why none was made.
+    Column("problem", PlainText),
+    Index("ix_run_jobs_due", "due", sqlite_where=text(DUE_ONLY), postgresql_where=text(DUE_ONLY)),
+)
 
 run_streams: Final = Table(
     "run_streams",
     metadata,
-    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     #: history, events or output.
     Column("stream", Text, primary_key=True),
     #: One more than the number of the highest line.
@@ -63,7 +144,7 @@ run_streams: Final = Table(
 run_chunks: Final = Table(
     "run_chunks",
     metadata,
-    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), primary_key=True),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
     Column("stream", Text, primary_key=True),
     #: Lines `first_line` (inclusive) to `end_line` (exclusive).
     Column("first_line", BigInteger, primary_key=True),
@@ -84,27 +165,11 @@ run_chunks: Final = Table(
     Index("ix_run_chunks_steps", "run_id", "stream", "max_step", "min_step"),
 )
 
-#: Bytes of an attempt's logs, without gaps or overlaps.
-log_chunks: Final = Table(
-    "log_chunks",
-    metadata,
-    Column("attempt_id", Serial, ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
-    #: `setup` or `job`.
-    Column("channel", PlainText, primary_key=True),
-    #: Bytes `first` (inclusive) to `stop` (exclusive).
-    Column("first", BigInteger, primary_key=True),
-    Column("stop", BigInteger, nullable=False),
-    #: The bytes, or the object that has them from `position` on.
-    Column("data", LargeBinary),
-    Column("object", PlainText),
-    Column("position", BigInteger, nullable=False),
-)
-
 run_alerts: Final = Table(
     "run_alerts",
     metadata,
     Column("seq", Serial, primary_key=True),
-    Column("run_id", Text, ForeignKey(_RUN, ondelete="CASCADE"), nullable=False),
+    Column("run_id", Text, ForeignKey("runs.id", ondelete="CASCADE"), nullable=False),
     Column("title", PlainText, nullable=False),
     Column("text", PlainText, nullable=False),
     #: INFO, WARN or ERROR.

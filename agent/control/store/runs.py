@@ -9,8 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Select, and_, bindparam, delete, func, or_, select, text, update
 
 from agent.control.store.run_filters import RunFilter, Value
-from agent.control.store.run_tables import run_streams, run_values
-from agent.control.store.tables import ALIVE_ONLY, projects, record_of, runs
+from agent.control.store.run_tables import ALIVE_ONLY, run_streams, run_values, runs
+from agent.control.store.tables import projects, record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 

@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from sqlalchemy import bindparam, delete, func, insert, select, update
 
-from agent.control.store.tables import run_files, stored_bytes
+from agent.control.store.run_tables import run_files
+from agent.control.store.tables import stored_bytes
 from agent.control.store.tx import AnyRow, Tx
 
 Kind = Literal["contents", "logs", "run_files", "run_streams"]

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from sqlalchemy import and_, func, insert, or_, select, update
 
-from agent.control.store.run_tables import sweep_agents, sweeps
-from agent.control.store.tables import record_of, runs
+from agent.control.store.run_tables import runs, sweep_agents, sweeps
+from agent.control.store.tables import record_of
 from agent.control.store.tx import AnyRow, Tx
 from agent.model.spec import Json
 

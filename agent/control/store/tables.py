@@ -400,7 +400,6 @@ items: Final = Table(
     Index("ix_items_finished_at", "finished_at"),
 )
 
-DUE_ONLY: Final = "due"
 #: SQLite uses a partial index only where the query repeats its condition literally.
 QUEUED_ONLY: Final = f"phase = '{Phase.QUEUED}'"
 DEFERRED_ONLY: Final = "not_before IS NOT NULL"
@@ -460,6 +459,22 @@ attempts: Final = Table(
     sqlite_autoincrement=True,
 )
 
+#: Bytes of an attempt's logs, without gaps or overlaps.
+log_chunks: Final = Table(
+    "log_chunks",
+    metadata,
+    Column("attempt_id", Serial, ForeignKey("attempts.id", ondelete="CASCADE"), primary_key=True),
+    #: `setup` or `job`.
+    Column("channel", PlainText, primary_key=True),
+    #: Bytes `first` (inclusive) to `stop` (exclusive).
+    Column("first", BigInteger, primary_key=True),
+    Column("stop", BigInteger, nullable=False),
+    #: The bytes, or the object that has them from `position` on.
+    Column("data", LargeBinary),
+    Column("object", PlainText),
+    Column("position", BigInteger, nullable=False),
+)
+
 events: Final = Table(
     "events",
     metadata,
@@ -486,69 +501,6 @@ idempotency_keys: Final = Table(
     Index(None, "created_at"),
 )
 
-runs: Final = Table(
-    "runs",
-    metadata,
-    Column("seq", Serial, primary_key=True),
-    Column("id", PlainText, nullable=False, unique=True),
-    entity_column(),
-    Column("project", PlainText, nullable=False),
-    Column("name", PlainText, nullable=False),
-    Column("display_name", PlainText),
-    Column("description", PlainText),
-    Column("notes", PlainText),
-    Column("tags", JsonText, nullable=False),
-    Column("group_name", PlainText),
-    Column("job_type", PlainText),
-    Column("commit_hash", PlainText),
-    Column("config", JsonText, nullable=False),
-    Column("summary", JsonText, nullable=False),
-    Column("state", PlainText, nullable=False),
-    Column("stopped", Boolean, nullable=False),
-    Column("exit_code", Integer),
-    Column("host", PlainText),
-    Column("program", PlainText),
-    Column("git_remote", PlainText),
-    Column("sweep", PlainText),
-    Column("user_name", PlainText),
-    Column("item_id", PlainText),
-    Column("created_at", Double, nullable=False),
-    Column("heartbeat_at", Double, nullable=False),
-    Column("ended_at", Double),
-    UniqueConstraint("entity", "project", "name"),
-    Index("ix_runs_project_seq", "entity", "project", "seq"),
-    Index("ix_runs_project_state", "entity", "project", "state", "seq"),
-    Index("ix_runs_project_display_name", "entity", "project", "display_name", "seq"),
-    Index("ix_runs_project_heartbeat", "entity", "project", "heartbeat_at"),
-)
-
-#: States in which a run that sends no heartbeats is found out.
-ALIVE_ONLY: Final = "state IN ('preempting', 'running')"
-
-Index(
-    "ix_runs_alive",
-    runs.c.heartbeat_at,
-    sqlite_where=text(ALIVE_ONLY),
-    postgresql_where=text(ALIVE_ONLY),
-)
-Index(
-    "ix_runs_sweep",
-    runs.c.entity,
-    runs.c.project,
-    runs.c.sweep,
-    sqlite_where=text("sweep IS NOT NULL"),
-    postgresql_where=text("sweep IS NOT NULL"),
-)
-
-run_files: Final = Table(
-    "run_files",
-    metadata,
-    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    Column("name", PlainText, primary_key=True),
-    Column("size", BigInteger, nullable=False),
-    Column("updated_at", Double, nullable=False),
-)
-
 #: Which process does what only one may do at a time.
 work_leases: Final = Table(
     "work_leases",
@@ -567,20 +519,4 @@ stored_bytes: Final = Table(
     #: `contents`, `logs`, `run_files` or `run_streams`.
     Column("kind", PlainText, primary_key=True),
     Column("bytes", BigInteger, nullable=False),
-)
-
-#: What became of a run that has ended: its job.
-run_jobs: Final = Table(
-    "run_jobs",
-    metadata,
-    Column("run_id", PlainText, ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True),
-    #: How often the run has ended: the job of an earlier end is not that of a later one.
-    Column("ends", Integer, nullable=False),
-    #: Whether the job is still to be made.
-    Column("due", Boolean, nullable=False),
-    #: The job's version that was made, or found with the same content.
-    Column("artifact_id", PlainText),
-    #: Why none was made.
-    Column("problem", PlainText),
-    Index("ix_run_jobs_due", "due", sqlite_where=text(DUE_ONLY), postgresql_where=text(DUE_ONLY)),
 )

@@ -9,8 +9,8 @@ from sqlalchemy import event, insert, select, text
 from agent.control.services.runs import RunChange
 from agent.control.store import runs
 from agent.control.store.run_tables import run_values
+from agent.control.store.run_tables import runs as runs_table
 from agent.control.store.tables import projects
-from agent.control.store.tables import runs as runs_table
 from agent.control.store.tx import Tx
 from agent.model.errors import InvalidInputError
 from tests.contract.store.world import World
