@@ -17,6 +17,7 @@ from yarl import URL
 
 from agent import plugins
 from agent.compose.cluster_builder import build_pods, choose_cluster_builder
+from agent.compose.job_urls import url_for_containers, url_for_pods
 from agent.config.agent import AgentConfig
 from agent.config.execution import BuilderConfig
 from agent.daemon.pruning import Pruner
@@ -30,7 +31,6 @@ from agent.ports.builder import BuilderPort
 from agent.ports.registry import RegistryPort
 from agent.registries.destination import Destination, read_destination, read_registry
 from agent.system import machine
-from agent.system.network import is_loopback
 
 if TYPE_CHECKING:
     from agent.builders.docker import DockerBuilder
@@ -249,7 +249,7 @@ async def _container_backend(
     stack.push_async_callback(runner.close)
     url, destination = context.url, None
     if control_plane_id is not None:
-        url = await _url_for_containers(context, await runner.ensure_network())
+        url = await url_for_containers(context, await runner.ensure_network())
         destination = image_destination(context.config)
         _warn_of_deprecated_settings(context.config, destination)
     engine = await stack.enter_async_context(Engine(config.host, context.environment))
@@ -265,28 +265,6 @@ async def _container_backend(
         Pruner("images", rules.images, builder.prune),
         Pruner("build cache", rules.build_cache, builder.prune_cache),
     )
-
-
-async def _url_for_containers(context: BackendContext, gateway: str) -> str:
-    """The control plane's URL from inside containers; `gateway` is that of the job network."""
-    host_network = context.config.runners.local_container.host_network
-    if context.embedded_elsewhere and not host_network:
-        return str(URL(context.url).with_host(gateway))
-    if context.control_plane is None or host_network:
-        return context.url
-    try:
-        return await context.control_plane.listen_for_jobs(gateway)
-    except ConfigError as error:
-        # The engine is in another network or on another machine, so that its gateway is not an
-        # address of this one. Jobs that do not use the control plane's API still run.
-        url = context.config.control.external_url or context.url
-        structlog.get_logger().warning(
-            "containers may not reach the control plane; set control.external_url",
-            tried=gateway,
-            given_to_jobs=url,
-            error=error.message,
-        )
-        return url
 
 
 async def _cluster_backend(
@@ -305,7 +283,7 @@ async def _cluster_backend(
         NamespacesRunner(*given) if config.namespaces else KubernetesRunner(*given)
     )
     if control_plane_id is not None:
-        url = _url_for_pods(context)
+        url = url_for_pods(context)
         _warn_of_deprecated_settings(context.config, destination)
         await stack.enter_async_context(runner)
     keys = context.config.sources.image_keys
@@ -354,39 +332,6 @@ async def _cluster_builder(
         case "engine":
             engine = await stack.enter_async_context(Engine(host, context.environment))
     return image_builder(context, engine, config, registry, runs_on_engine=False, daemons=daemons)
-
-
-def _url_for_pods(context: BackendContext) -> str:
-    """The control plane's URL from inside pods.
-
-    Raises:
-        ConfigError: only loopback addresses of it are known.
-    """
-    url = URL(context.url)
-    if not is_loopback(url.host):
-        return context.url
-    if not context.embedded:
-        message = (
-            f"Jobs on Kubernetes cannot reach the control plane at {context.url}: inside a pod "
-            "that address means the pod."
-        )
-        hint = "Name the server by an address that the cluster's nodes reach."
-        raise ConfigError(message, hint=hint)
-    control = context.config.control
-    if control.external_url is not None:
-        return control.external_url
-    for address in (control.listen, *control.also_listen):
-        if not is_loopback(address) and address not in {"0.0.0.0", "::"}:  # noqa: S104
-            return str(url.with_host(address))
-    message = (
-        f"Jobs on Kubernetes cannot reach the embedded control plane at {context.url}: inside a "
-        "pod that address means the pod."
-    )
-    hint = (
-        "Set `control.also_listen` to an address of this machine that the cluster's nodes reach, "
-        "or `control.external_url`."
-    )
-    raise ConfigError(message, hint=hint)
 
 
 def _pull(context: BackendContext) -> "Pull":

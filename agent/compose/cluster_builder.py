@@ -1,4 +1,4 @@
-"""What makes images for the nodes of a cluster."""
+"""Chooses what builds images for a cluster: pods, a `buildkitd`, this machine's engine, nothing."""
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterBuilder:
-    """Which it is, and why."""
+class BuilderChoice:
+    """What builds, and why it was chosen."""
 
     kind: Literal["nothing", "buildkitd", "pods", "engine"]
     because: str
 
 
-def choose_cluster_builder(config: BuilderConfig, engine_failure: str | None) -> ClusterBuilder:
+def choose_cluster_builder(config: BuilderConfig, engine_failure: str | None) -> BuilderChoice:
     """The first that the configuration allows.
 
     `engine_failure` is why this machine's container engine does not answer; it counts with `auto`.
@@ -26,19 +26,19 @@ def choose_cluster_builder(config: BuilderConfig, engine_failure: str | None) ->
     because = f"`builder.type: {config.type}`"
     match config.type:
         case "noop" | "virtualenv":
-            return ClusterBuilder("nothing", because)
+            return BuilderChoice("nothing", because)
         case _ if config.destination is None:
             missing = "`builder.destination` is not set, from which the cluster's nodes would pull"
-            return ClusterBuilder("nothing", missing)
+            return BuilderChoice("nothing", missing)
         case _ if config.buildkit is not None:
-            return ClusterBuilder("buildkitd", f"`builder.buildkit: {config.buildkit}`")
+            return BuilderChoice("buildkitd", f"`builder.buildkit: {config.buildkit}`")
         case "docker":
-            return ClusterBuilder("engine", because)
+            return BuilderChoice("engine", because)
         case "auto" if engine_failure is None:
-            return ClusterBuilder("engine", "this machine's container engine answers")
+            return BuilderChoice("engine", "this machine's container engine answers")
     if config.type == "auto":
         because = f"no container engine answers: {engine_failure}"
-    return ClusterBuilder("pods", because)
+    return BuilderChoice("pods", because)
 
 
 async def build_pods(

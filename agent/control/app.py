@@ -14,22 +14,6 @@ from pydantic import SecretStr
 from agent.config.base import read_secret_file
 from agent.config.control import ControlConfig
 from agent.control import provisioning
-from agent.control.app_keys import (
-    CONFIG,
-    CONTENTS,
-    COOKIE,
-    JOB_ADDRESSES,
-    JOB_CREATION,
-    LOGS,
-    METRICS,
-    PLANE,
-    RUN_FILES,
-    RUN_STREAMS,
-    SCRAPE_KEY,
-    STOPPING,
-    THROTTLE,
-    WAITED,
-)
 from agent.control.auth.throttle import Throttle
 from agent.control.files import log_routes, run_stream_routes, storage_routes
 from agent.control.files.contents import ContentStore
@@ -52,6 +36,22 @@ from agent.control.middleware.browser_security import (
 from agent.control.middleware.connections import CONNECTIONS, Connections, head_arrived
 from agent.control.middleware.errors import answer_errors, error_response, log_and_mask
 from agent.control.middleware.rate_limits import BUCKETS, Buckets, limit_requests
+from agent.control.request_data import (
+    CONFIG,
+    CONTENTS,
+    COOKIE,
+    JOB_ADDRESSES,
+    JOB_CREATION,
+    LOGS,
+    METRICS,
+    PLANE,
+    RUN_FILES,
+    RUN_STREAMS,
+    SCRAPE_KEY,
+    STOPPING,
+    THROTTLE,
+    WAITED,
+)
 from agent.control.retention import Retention
 from agent.control.services.assembly import open_services
 from agent.control.web.rendering import RENDERER, Renderer

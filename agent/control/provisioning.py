@@ -5,8 +5,8 @@ from typing import Any, Final, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from agent.control.app_keys import PLANE, principal_of
 from agent.control.bodies import read_json
+from agent.control.request_data import PLANE, principal_of
 from agent.control.store.accounts import EntityRecord, MemberRecord, Role, UserRecord
 from agent.model.errors import InvalidInputError
 from agent.model.spec import Json

@@ -24,7 +24,7 @@ _INTERVAL: Final = 60.0
 #: two at once do the same work twice, and no harm.
 _LEASE: Final = 600.0
 #: Rounds between two searches for unused bytes, each of which lists the object store.
-_ROUNDS_PER_SWEEP: Final = 60
+_ROUNDS_PER_SEARCH: Final = 60
 #: Items that one round removes at most.
 _BATCH: Final = 500
 #: Seconds that an idempotency key is remembered.
@@ -61,15 +61,15 @@ class Retention:
                 if not await self._plane.database.write(self._take_lease):
                     continue
                 rows = await self._plane.database.write(lambda tx: remove_old_rows(tx, keep))
-                if number % _ROUNDS_PER_SWEEP == 0:
-                    logs, contents = await self.sweep(datetime.now(UTC) - _GRACE)
+                if number % _ROUNDS_PER_SEARCH == 0:
+                    logs, contents = await self.remove_unused_bytes(datetime.now(UTC) - _GRACE)
             except Exception as error:  # noqa: BLE001 -- the next round may succeed
                 structlog.get_logger().warning("retention round failed", error=str(error))
             else:
                 removed = {"rows": rows, "logs": logs, "contents": contents}
                 structlog.get_logger().debug("retention round finished", **removed)
 
-    async def sweep(self, before: datetime) -> tuple[int, int]:
+    async def remove_unused_bytes(self, before: datetime) -> tuple[int, int]:
         """Remove unused bytes; contents stored or requested since `before` are kept.
 
         Returns how many items' logs and how many contents were removed.
@@ -84,7 +84,7 @@ class Retention:
             for run in set(stored) - known:
                 await store.delete_run(run)
         await self._plane.contents.delete_abandoned(before)
-        return len(gone), await self._contents.sweep(before)
+        return len(gone), await self._contents.remove_unused(before)
 
     def _take_lease(self, tx: Tx) -> bool:
         return work_leases.take(tx, "retention", self._holder, _LEASE)

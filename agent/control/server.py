@@ -9,9 +9,9 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control.app import create_app
-from agent.control.app_keys import JOB_ADDRESSES, PLANE, STOPPING
 from agent.control.auth.policy import Principal
 from agent.control.middleware.connections import BACKLOG, CONNECTIONS, GuardedSite
+from agent.control.request_data import JOB_ADDRESSES, PLANE, STOPPING
 from agent.control.services.assembly import Services
 from agent.model.errors import ConfigError
 

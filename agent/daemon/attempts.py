@@ -22,7 +22,7 @@ from agent.pipeline.dependencies import AttemptContext, Dependencies
 from agent.pipeline.job_variables import secrets_of
 from agent.pipeline.release_rules import Releases
 from agent.pipeline.report import Report
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 
 #: Attempts whose releases are counted.
 _MAX_COUNTED: Final = 10_000
@@ -42,7 +42,8 @@ class Attempts:
         self._dependencies = dependencies
         self._capacity = capacity
         self._running: dict[str, _Running] = {}
-        #: Leases of an earlier process that recovery has not decided about yet.
+        #: Leases to renew although no attempt of them runs here yet: recovery has not decided, or a
+        #: suspect waits until it is alone.
         self._undecided: dict[str, Lease] = {}
         self._ended = asyncio.Event()
         #: Items whose jobs have not been started yet.
@@ -70,7 +71,7 @@ class Attempts:
         self._undecided |= {claim.lease.item_id: claim.lease for claim in claims}
 
     def drop_lease(self, lease: Lease) -> None:
-        """It was released without being started here."""
+        """Renew it no more for its own sake: its attempt was started here, or it was released."""
         self._undecided.pop(lease.item_id, None)
 
     async def all_prepared(self) -> None:

@@ -5,7 +5,8 @@ machine: they are counted for backends that run jobs here. A backend that schedu
 (its runner's `demand` is `None`) gets allocations of a slot only. The control plane chooses the
 devices: `agent.model.capacity.allocate`.
 
-What a claim asks for is in `claim.py`; what fits into it is decided by the control plane.
+What a claim asks for is in `claim.py`; what fits into it is decided by the control plane:
+`control/services/claims.py`.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """The claim loop: free capacity → long poll → attempts.
 
-Which queued items fit is decided by the control plane: `control/services/leases.py`.
+Which queued items fit is decided by the control plane: `control/services/claims.py`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from agent.model.errors import LaunchError
 from agent.model.protocol import MAX_CLAIMED, ClaimRequest
 from agent.model.work import Claim
 from agent.pipeline.attempt import Prepare
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.system.backoff import Backoff, Sleep
 from agent.system.tasks import race

@@ -23,7 +23,7 @@ from agent.model.work import Claim, Lease
 from agent.pipeline.attempt import Deliver, FirstStage, Follow, Prepare, Settle, Start
 from agent.pipeline.dependencies import Backend
 from agent.pipeline.logs import ResumePoint
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 from agent.ports.queue import QueuePort
 from agent.ports.runner import RunnerPort, Workload, WorkloadState
 from agent.system.backoff import Sleep
@@ -138,6 +138,7 @@ def _decide_held(server: ServerState, journal: JournalState, runner: RunnerState
 # ------------------------------------------------------------------------- observations
 
 _BY_PHASE: Final = {Phase.PERMITTED: ServerState.PERMITTED, Phase.STARTED: ServerState.STARTED}
+#: Of attempts that this process does not hold: an active one waits, or another agent holds it.
 _BY_STATUS: Final = {
     AttemptStatus.ENDED: ServerState.ENDED,
     AttemptStatus.ACTIVE: ServerState.NOT_HELD,

@@ -60,7 +60,7 @@ class Claim:
     #: Display name, if the submitter gave one.
     name: str | None
     author: str | None
-    #: Runner name: `local-container`, `local-process`, …
+    #: The queue's resource: `local-container`, `local-process`, …
     resource: str
     spec: LaunchSpec
     #: `queue`, `job`, `submitter`: what each layer sets; from W&B's servers all is the submitter's.

@@ -19,8 +19,8 @@ from agent.pipeline.logs import FROM_START, ResumePoint
 from agent.pipeline.outcome import is_expected, outcome_of_failure
 from agent.pipeline.release_rules import ReleaseReason, release_reason
 from agent.pipeline.resolve import resolve
-from agent.pipeline.retry import retry_until_answered
 from agent.pipeline.start import create, permit_and_start, settle
+from agent.pipeline.until_answered import retry_until_answered
 from agent.pipeline.watch import watch
 from agent.ports.log import write_line
 from agent.ports.runner import Workload
@@ -146,7 +146,7 @@ class _Attempt:
             case Deliver(outcome=outcome, workload=workload, resume=resume):
                 self._workload, self._may_run = workload, True
                 if workload is not None:
-                    self._context.report.follow(self._context.backend.runner).begin(
+                    self._context.report.new_job_log(self._context.backend.runner).begin(
                         workload, resume
                     )
                 return outcome
@@ -158,7 +158,7 @@ class _Attempt:
         # Early, so that it is on disk already when the intent to start has to be written.
         dependencies.journal.opened(context.lease)
         context.report.note(phase=Phase.PREPARING, activity="fetching the source")
-        await dependencies.in_thread(_fresh, context.folder)
+        await dependencies.run_blocking(_fresh, context.folder)
         resolved = await context.cancellation.guard(
             resolve(
                 context.claim, context.backend, dependencies, context.folder, context.report.setup
@@ -300,7 +300,7 @@ class _Attempt:
             structlog.get_logger().warning("not removed; pruning will try again", error=str(error))
 
     async def _remove_folder(self) -> None:
-        await self._context.dependencies.in_thread(
+        await self._context.dependencies.run_blocking(
             shutil.rmtree, self._context.folder, ignore_errors=True
         )
 

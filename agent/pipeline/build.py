@@ -63,8 +63,8 @@ class Builds:
         image = replace(image, warnings=(await builder.preview(request)).warnings)
         if images is None or not image.needs_pull:
             return image
-        # Only the registry has it: pull it by digest, then find it again, which tells the builder
-        # that it is used here.
+        # Only the registry has it: pull it by digest. `find` again: it records the use of the
+        # pulled image.
         await images.resolve(image.reference, log)
         await builder.find(key)
         return replace(image, needs_pull=False)

@@ -1,4 +1,4 @@
-"""What attempts work with: dependencies that all share, and the context of one attempt."""
+"""What attempts work with: `Backend`s, dependencies that all share, the context of one attempt."""
 
 import asyncio
 import functools
@@ -17,7 +17,7 @@ from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import Cancellation
 from agent.pipeline.release_rules import BackendState, Releases
 from agent.pipeline.report import Report
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 from agent.ports.artifact import ArtifactPort
 from agent.ports.builder import BuilderPort, ImagePort
 from agent.ports.journal import AttemptJournal
@@ -94,7 +94,7 @@ class ResolveDependencies:
     secrets: Mapping[str, JobSecret] | None = field(default=None, repr=False)
     mounts: Mapping[str, MountConfig] | None = None
 
-    async def in_thread(
+    async def run_blocking(
         self,
         work: Callable[Given, Result],
         *args: Given.args,
@@ -132,7 +132,7 @@ class Dependencies(ResolveDependencies):
     sleep: Sleep = asyncio.sleep
 
     async def answered(self, call: Callable[[], Awaitable[Result]], what: str) -> Result:
-        """As above, repeated while the control plane cannot be reached.
+        """The result of an idempotent call, repeated while the control plane cannot be reached.
 
         An attempt whose lease is lost meanwhile is cancelled.
         """

@@ -24,7 +24,7 @@ from agent.model.phase import (
     Succeeded,
 )
 from agent.model.units import format_duration
-from agent.pipeline.retry import TRANSIENT
+from agent.pipeline.until_answered import TRANSIENT
 from agent.ports.runner import Ending, Pending
 from agent.system.machine import is_disk_full
 

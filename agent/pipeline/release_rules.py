@@ -14,11 +14,11 @@ from agent.model.errors import (
     UnavailableError,
     UnreachableError,
 )
-from agent.pipeline.retry import TRANSIENT
+from agent.pipeline.until_answered import TRANSIENT
 from agent.system.machine import is_disk_full
 
-#: The job may need more space than there is, or name what the control plane cannot serve. The
-#: third such failure in one agent process ends the item: the job is taken to be the cause.
+#: Failures that may be the job's own (it needs more space than there is, or names what the control
+#: plane cannot serve): the third one in one agent process ends the item instead of releasing it.
 _MAX_RELEASES: Final = 3
 #: Seconds for which an item is kept back at its second return; each further one doubles them.
 _FIRST_DELAY: Final = 5.0

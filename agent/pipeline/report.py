@@ -19,7 +19,7 @@ from agent.pipeline.cancellation import (
     Cancellation,
 )
 from agent.pipeline.logs import JobLog, LogSender, SetupLog
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 from agent.ports.journal import AttemptJournal
 from agent.ports.queue import Channel, QueuePort
 from agent.ports.runner import RunnerPort
@@ -123,7 +123,7 @@ class Report:
             self._unsent.phase = None
         return answer
 
-    def follow(self, runner: RunnerPort) -> JobLog:
+    def new_job_log(self, runner: RunnerPort) -> JobLog:
         """The job's log; the caller begins it."""
         sender = self._log_sender("job")
         log = JobLog(

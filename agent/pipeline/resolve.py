@@ -62,7 +62,7 @@ async def resolve(
             named_by_queue(claim, kind)
         else:
             given_to_queue(claim, kind, offered)
-    backend.runner.check(arguments_of(claim, {}), template_of(claim, {}))
+    backend.runner.check(arguments_of(claim), template_of(claim))
     if claim.spec.additional_services and not backend.takes_manifest:
         message = f"`additional_services` run on a cluster, and this job is for {claim.resource}."
         raise PolicyError(Cause.POLICY_RESOURCE, message, hint="Use a queue for Kubernetes.")
@@ -72,7 +72,7 @@ async def resolve(
     tree = await _fetched(claim, source, dependencies, folder, log)
     prepared = await prepare_tree(tree.root, claim.spec, stored, dependencies, log)
     containers = backend.images is not None
-    layout = await dependencies.in_thread(
+    layout = await dependencies.run_blocking(
         layout_of, tree.root, claim.spec, containers=containers, command=prepared.command
     )
     resolved = _from_source(claim, backend, tree, layout, prepared)
@@ -107,7 +107,7 @@ async def _fetched(
     match source:
         case GitSource():
             await write_line(log, f"fetching {source.url} at {source.ref or 'its default branch'}")
-            await dependencies.in_thread(into.mkdir, mode=0o700, parents=True)
+            await dependencies.run_blocking(into.mkdir, mode=0o700, parents=True)
             return await sources.git.fetch(source, entity, into, log)
         case ArtifactSource():
             if sources.artifact is None:
@@ -133,43 +133,44 @@ async def _fetched_artifact(
     """
 
     async def fetch() -> SourceTree:
-        await dependencies.in_thread(shutil.rmtree, into, ignore_errors=True)
-        await dependencies.in_thread(into.mkdir, mode=0o700, parents=True)
+        await dependencies.run_blocking(shutil.rmtree, into, ignore_errors=True)
+        await dependencies.run_blocking(into.mkdir, mode=0o700, parents=True)
         return await artifacts.fetch(source, claim.entity, into, log)
 
     return await dependencies.answered(fetch, "code of the job")
 
 
-def arguments_of(claim: Claim, more_macros: dict[str, str]) -> Json:
+def arguments_of(claim: Claim, image: str | None = None) -> Json:
     """The runner's own arguments, macros expanded."""
     given = claim.spec.args_for(claim.resource)
     kept = {key: value for key, value in given.items() if key not in _PIPELINE_ARGUMENTS}
-    expanded: Json = expand(kept, macros_of(claim) | more_macros)
+    expanded: Json = expand(kept, macros_of(claim, image))
     return expanded
 
 
-def services_of(claim: Claim, more_macros: dict[str, str]) -> tuple[Json, ...]:
+def services_of(claim: Claim, image: str | None = None) -> tuple[Json, ...]:
     """The manifests of the side services, macros expanded."""
-    macros = macros_of(claim) | more_macros
+    macros = macros_of(claim, image)
     return tuple(expand(each.config, macros) for each in claim.spec.additional_services)
 
 
-def template_of(claim: Claim, more_macros: dict[str, str]) -> Json:
+def template_of(claim: Claim, image: str | None = None) -> Json:
     """What the queue's template sets of the arguments, macros expanded."""
     template: Any = (claim.layers.get("queue") or {}).get("resource_args") or {}
-    expanded: Json = expand(template.get(claim.resource) or {}, macros_of(claim) | more_macros)
+    expanded: Json = expand(template.get(claim.resource) or {}, macros_of(claim, image))
     return expanded
 
 
-def macros_of(claim: Claim) -> dict[str, str]:
-    """Values by the names of the macros that are known before there is an image."""
-    return {
+def macros_of(claim: Claim, image: str | None) -> dict[str, str]:
+    """Values by the names of all macros, which are W&B's: its run id is the name of our run."""
+    macros = {
         "project_name": claim.project,
         "entity_name": claim.entity,
         "run_id": claim.run_name,
         "run_name": claim.name or "",
         "author": claim.author or "",
     }
+    return macros if image is None else macros | {"image_uri": image}
 
 
 def expand(value: Any, macros: Mapping[str, str]) -> Any:

@@ -57,10 +57,10 @@ async def prepare_tree(
     """
     if stored is not None and stored.patch is not None:
         patch = root.parent / job_file.PATCH_NAME
-        await dependencies.in_thread(patch.write_bytes, stored.patch)
+        await dependencies.run_blocking(patch.write_bytes, stored.patch)
         await dependencies.sources.apply_patch(root, patch, log)
     try:
-        prepared = await dependencies.in_thread(_prepare, root, spec, stored)
+        prepared = await dependencies.run_blocking(_prepare, root, spec, stored)
     except InvalidInputError as error:
         raise JobError(Cause.SOURCE_INVALID, error.message, hint=error.hint) from None
     if prepared.command != tuple(spec.overrides.entry_point):

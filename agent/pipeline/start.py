@@ -30,7 +30,7 @@ async def create(context: AttemptContext, resolved: Resolved, image: Image) -> W
         JobError: `START_FAILED`, `IMAGE_*`, `DISK_FULL`, `LOST_ENGINE`.
     """
     dependencies, claim = context.dependencies, context.claim
-    injected = await dependencies.in_thread(
+    injected = await dependencies.run_blocking(
         injected_into, claim, dependencies.secrets, dependencies.mounts
     )
     for value in injected.secrets:
@@ -122,7 +122,7 @@ def run_request(
     claim, tree = resolved.claim, resolved.tree
     if workdir is None and tree is not None:
         workdir = tree.root / resolved.build_context
-    macros = {"image_uri": resolved.image or image.reference}
+    reference = resolved.image or image.reference
     return RunRequest(
         lease=claim.lease,
         name=name,
@@ -131,12 +131,12 @@ def run_request(
         command=resolved.command,
         args=resolved.args,
         environment=resolved.environment | injected.environment,
-        arguments=arguments_of(claim, macros),
-        template=template_of(claim, macros),
+        arguments=arguments_of(claim, reference),
+        template=template_of(claim, reference),
         demand=claim.spec.demand(claim.resource),
         brings_image=resolved.image is not None and resolved.mounted_code is None,
         command_overrides=_is_overridden(claim),
-        services=services_of(claim, macros),
+        services=services_of(claim, reference),
         mounted_code=resolved.mounted_code,
         allocation=claim.allocation,
         folder=folder,

@@ -64,7 +64,7 @@ def merge_job(claim: Claim, stored: StoredJob) -> Claim:
     given = {key: value for key, value in spec.build.model_dump().items() if value is not None}
     asked = spec.overrides
     if source.entrypoint:
-        # The layer leaves out a notebook's, which only this agent can run.
+        # `launch_layer` leaves out a notebook's entry point, since only this agent runs notebooks.
         own = {**layer.get("overrides", {}), "entry_point": list(source.entrypoint)}
         layer = {**layer, "overrides": own}
     words = layer.get("overrides", {})

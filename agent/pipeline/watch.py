@@ -60,8 +60,8 @@ class _Watcher:
         self._running = False
         #: The last progress, if that was pending.
         self._pending: Pending | None = None
-        self._waiting: asyncio.Task[None] | None = None
-        self._deadline: asyncio.Task[None] | None = None
+        self._pending_timer: asyncio.Task[None] | None = None
+        self._deadline_timer: asyncio.Task[None] | None = None
         self._limit: float | None = None
         self._stopped_by: StoppedBy | None = None
         self._stopping: asyncio.Task[None] | None = None
@@ -78,7 +78,7 @@ class _Watcher:
             ending = following.result()
             return outcome_of(ending, self._stopped_by, self._limit, self._pending)
         finally:
-            for task in (self._stopping, self._waiting, self._deadline):
+            for task in (self._stopping, self._pending_timer, self._deadline_timer):
                 await cancel_task(task)
             if not following.done():
                 await cancel_task(following)
@@ -127,7 +127,7 @@ class _Watcher:
 
     def _note_pending(self, pending: Pending) -> None:
         if self._stopped_by is not None:
-            return  # what it waited for when it was given up is its outcome
+            return  # it is being stopped: its outcome tells what it waited for until then
         before, self._pending = self._pending, pending
         self._note_pods(pending.pods)
         self._context.report.note(
@@ -137,7 +137,7 @@ class _Watcher:
             return
         self._end_wait()
         limit = 0.0 if pending.permanent else self._limits.pending.of(pending.cause)
-        self._waiting = self._timer(limit, pending.since, StoppedBy.PENDING_TIMEOUT)
+        self._pending_timer = self._timer(limit, pending.since, StoppedBy.PENDING_TIMEOUT)
 
     def _note_pods(self, pods: tuple[Pod, ...]) -> None:
         if pods:
@@ -157,13 +157,13 @@ class _Watcher:
         if self._running:
             return
         self._running = True
-        self._context.report.follow(self._runner).begin(self._workload, self._resume)
+        self._context.report.new_job_log(self._runner).begin(self._workload, self._resume)
         timeout = self._context.claim.spec.timeout
-        self._deadline = self._timer(timeout, running.since, StoppedBy.DEADLINE)
+        self._deadline_timer = self._timer(timeout, running.since, StoppedBy.DEADLINE)
 
     def _end_wait(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
+        if self._pending_timer is not None:
+            self._pending_timer.cancel()
 
     def _timer(
         self, limit: float | None, since: datetime | None, by: StoppedBy

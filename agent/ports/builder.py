@@ -87,7 +87,7 @@ class BuilderPort(Protocol):
         """
 
     async def find(self, key: str) -> Image | None:
-        """An existing result for the key."""
+        """An existing result for the key; its use is recorded, for pruning."""
 
     async def build(self, request: BuildRequest, key: str, log: LogSink) -> Image:
         """Build.

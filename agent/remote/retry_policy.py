@@ -65,7 +65,7 @@ class RetryPolicy:
         return state.idle_for + state.upcoming_sleep >= self.total
 
 
-#: Of agents, whose own loops call again: see `agent.pipeline.retry`.
+#: The policy of agents: short, since their own loops call again (`agent.pipeline.until_answered`).
 DEFAULT_POLICY: Final = RetryPolicy()
 
 

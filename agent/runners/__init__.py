@@ -1,1 +1,4 @@
-"""Runners: jobs as Docker containers or as local processes."""
+"""Runners: jobs as Docker containers, local processes or Kubernetes Jobs.
+
+`local` is what the first two share.
+"""

@@ -43,7 +43,8 @@ def surplus(
 ) -> list[Entry]:
     """Entries to evict: older than `max_age` seconds, then until the rest fits `max_bytes`.
 
-    The least recently used go first; 0 means no limit.
+    The least recently used go first. Those used within the last `fresh` seconds stay. For age and
+    size 0 means no limit.
     """
     total = sum(entry.size for entry in found)
     chosen: list[Entry] = []

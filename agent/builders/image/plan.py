@@ -84,8 +84,8 @@ def make_plan(
 ) -> Plan:
     """The plan of a request. Reads the source, hence blocks.
 
-    `requirements` as they were found, else they are looked for; not with an own Dockerfile,
-    which installs what it wants.
+    `requirements`: if they were found already; else they are looked for. They are ignored if the
+    job has its own Dockerfile.
 
     Raises:
         JobError: `SOURCE_INVALID`, naming what cannot be used.
@@ -174,7 +174,11 @@ def _step(*words: str) -> str:
 
 
 def _base_image(request: BuildRequest, config: BuilderConfig) -> tuple[str, bool]:
-    """The image, and whether it is an accelerator's."""
+    """The image, and whether it is an accelerator's.
+
+    In this order: the request's (of job and queue: `pipeline.resolve.base_image_of`),
+    `builder.base_image`, the accelerator's, `python:<version>-slim`.
+    """
     given, accelerated = request.base_image, request.accelerated
     if not given:
         given, accelerated = config.base_image, False

@@ -22,7 +22,7 @@ _ENCODED_LENGTH: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class RunToken:
-    """The content of a token; whether it is still valid depends on the attempt."""
+    """The content of a token; whether it is still valid: `principals.by_attempt`."""
 
     attempt_id: int
     epoch: int

@@ -193,7 +193,7 @@ class ContentStore:
         with storage_errors(f"Removing {key}"), suppress(FileNotFoundError):
             await self._store.delete_async(key)
 
-    async def sweep(self, before: datetime) -> int:
+    async def remove_unused(self, before: datetime) -> int:
         """Delete contents that no artifact refers to, unused since `before`; their number.
 
         First those that have rows, then objects without a row, which remain of a process

@@ -6,9 +6,9 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import CONFIG, LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.bodies import read_bytes
 from agent.control.middleware.access import authenticate
+from agent.control.request_data import CONFIG, LOGS, PLANE, STOPPING, WAITED, principal_of
 from agent.control.services.logs import LogKey, LogState
 from agent.control.services.notifications import Subscription, topic_log
 from agent.control.store.history import Channel

@@ -5,9 +5,9 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import JOB_CREATION, RUN_STREAMS, principal_of
 from agent.control.bodies import read_bytes
 from agent.control.middleware.errors import error_response
+from agent.control.request_data import JOB_CREATION, RUN_STREAMS, principal_of
 from agent.control.services.run_streams import RunName
 from agent.control.services.stored_bytes import QuotaExceededError
 from agent.control.services.stream_update import parse_update

@@ -1,4 +1,4 @@
-"""The object store below contents, run files, logs and streams; streams checked by MD5."""
+"""The object store of contents, run files, logs and streams; checks the MD5 of uploaded bytes."""
 
 import asyncio
 import fcntl

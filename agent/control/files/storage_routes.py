@@ -7,11 +7,11 @@ from typing import Final
 import structlog
 from aiohttp import web
 
-from agent.control.app_keys import CONFIG, CONTENTS, PLANE, RUN_FILES, base_url, principal_of
 from agent.control.bodies import framed, pieces
 from agent.control.files.contents import SmallContent
 from agent.control.files.signed_urls import SignedUrls, Verb
 from agent.control.files.storage import DamagedError, DigestMismatchError
+from agent.control.request_data import CONFIG, CONTENTS, PLANE, RUN_FILES, base_url, principal_of
 from agent.model.errors import InvalidInputError, LaunchError, NotFoundError
 from agent.model.job.digest import decoded, encoded
 

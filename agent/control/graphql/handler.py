@@ -18,7 +18,12 @@ from graphql import (
 )
 from graphql.execution import AsyncWorkFinishedInfo, ExecutionHooks
 
-from agent.control.app_keys import (
+from agent.control.bodies import read_json
+from agent.control.files.signed_urls import SignedUrls
+from agent.control.graphql.context import Context, Rows
+from agent.control.graphql.documents import Documents, declared_variables, operation_of
+from agent.control.middleware.errors import log_and_mask
+from agent.control.request_data import (
     CONFIG,
     CONTENTS,
     METRICS,
@@ -30,11 +35,6 @@ from agent.control.app_keys import (
     base_url,
     principal_of,
 )
-from agent.control.bodies import read_json
-from agent.control.files.signed_urls import SignedUrls
-from agent.control.graphql.context import Context, Rows
-from agent.control.graphql.documents import Documents, declared_variables, operation_of
-from agent.control.middleware.errors import log_and_mask
 from agent.control.store.write_batches import OverloadedError
 from agent.model.errors import InvalidInputError, LaunchError
 

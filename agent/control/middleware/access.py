@@ -12,7 +12,10 @@ from urllib.parse import quote
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.control.app_keys import (
+from agent.control.auth.policy import CredentialKind
+from agent.control.middleware.browser_security import is_cross_site
+from agent.control.middleware.errors import error_response
+from agent.control.request_data import (
     BY_HEADER,
     COOKIE,
     PLANE,
@@ -21,9 +24,6 @@ from agent.control.app_keys import (
     THROTTLE,
     peer_address,
 )
-from agent.control.auth.policy import CredentialKind
-from agent.control.middleware.browser_security import is_cross_site
-from agent.control.middleware.errors import error_response
 from agent.model.errors import AuthenticationError
 from agent.model.json_values import check_text
 

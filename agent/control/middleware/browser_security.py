@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.control.app_keys import base_url
 from agent.control.middleware.errors import error_response
+from agent.control.request_data import base_url
 from agent.system.network import LOOPBACK
 
 _HOST: Final = re.compile(r"(?P<name>[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::(?P<port>\d{1,5}))?")

@@ -17,9 +17,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from agent.control.app_keys import PRINCIPAL, peer_address
 from agent.control.bodies import read_bytes
 from agent.control.middleware.errors import error_response
+from agent.control.request_data import PRINCIPAL, peer_address
 
 _MAX_BUCKETS: Final = 16_384
 #: Signed URLs are used without a key, one for each file of an artifact.

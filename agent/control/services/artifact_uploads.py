@@ -68,7 +68,7 @@ class NewArtifact:
 
 
 class ArtifactUploads(Service):
-    """From an announced artifact to a committed version; takes the right to write runs."""
+    """From an announced artifact to a committed version; the caller needs `WRITE_RUNS`."""
 
     @write
     def create(self, tx: Tx, principal: Principal, wanted: NewArtifact) -> ArtifactRecord:
@@ -266,7 +266,8 @@ def _of_run(principal: Principal, wanted: NewArtifact) -> NewArtifact:
 def _set_wanted_aliases(tx: Tx, principal: Principal, artifact: ArtifactRecord) -> None:
     """Give a new version its aliases, `latest` among them; clients send them with every upload.
 
-    So a run token is not refused for those that it may not move: they stay, and the item tells.
+    Aliases that a run token may not move stay where they are, and a warning of the item names them;
+    the upload is not refused.
     """
     wanted = checked_aliases((*artifacts.wanted_aliases(tx, artifact.id), LATEST))
     kept = held_by_others(tx, principal, artifact, wanted)

@@ -59,20 +59,20 @@ def claim_now(
         return ClaimResult(claims, queue_ids, None)
     wanted = request.resources
     free = _without_leased_gpus(tx, agent, request.free)
-    room = _Room(
+    search = _Search(
         queue_ids=tuple(row.id for row in served if not row.paused),
         offered=tuple(one for one in agent.resources if wanted is None or one in wanted),
         first_resource=agent.resources[0] if agent.resources else None,
         self_scheduled=request.self_scheduled,
         free=free,
     )
-    match_key = room.match_key if free == request.free else (agent.id, room.match_key)
-    return ClaimResult(_lease_items(tx, context, agent, request, room), queue_ids, match_key)
+    match_key = search.match_key if free == request.free else (agent.id, search.match_key)
+    return ClaimResult(_lease_items(tx, context, agent, request, search), queue_ids, match_key)
 
 
 @dataclass(frozen=True, slots=True)
-class _Room:
-    """What decides which items a claim gets."""
+class _Search:
+    """What a claim may get: queues, resources, free capacity."""
 
     queue_ids: tuple[str, ...]
     #: Resources.
@@ -91,28 +91,28 @@ class _Room:
     def match_key(self) -> Hashable:
         """Equal where the same items fit."""
         free = self.free
-        devices = (free.slots is None or free.slots > 0, free.cpus, free.memory, len(free.gpus))
-        return (self.queue_ids, self.offered, self.first_resource, self.self_scheduled, devices)
+        room = (free.slots is None or free.slots > 0, free.cpus, free.memory, len(free.gpus))
+        return (self.queue_ids, self.offered, self.first_resource, self.self_scheduled, room)
 
 
 def _lease_items(
-    tx: Tx, context: ServiceContext, agent: AnyRow, request: ClaimRequest, room: _Room
+    tx: Tx, context: ServiceContext, agent: AnyRow, request: ClaimRequest, search: _Search
 ) -> tuple[ClaimRecord, ...]:
     """Lease items until the limit of the claim, or until no further one fits.
 
     An item without a resource takes the first one that the agent registered; a claim that
     leaves that one out does not get it.
     """
-    free = room.free
+    free = search.free
     claims: list[ClaimRecord] = []
-    while room.offered and len(claims) < request.max_items and fits(Demand(), free):
+    while search.offered and len(claims) < request.max_items and fits(Demand(), free):
         item_id = claimable.lock_first_fitting(
             tx,
-            room.queue_ids,
-            room.offered,
+            search.queue_ids,
+            search.offered,
             free,
-            without_resource=room.without_resource,
-            self_scheduled=room.self_scheduled,
+            without_resource=search.without_resource,
+            self_scheduled=search.self_scheduled,
         )
         if item_id is None:
             break
@@ -120,7 +120,7 @@ def _lease_items(
         if refuse_for_author(tx, context, row):
             continue
         resource = row.resource or agent.resources[0]
-        counted = resource not in room.self_scheduled
+        counted = resource not in search.self_scheduled
         allocation = allocate(items.demand_of(row) if counted else Demand(), free)
         changes = {
             "epoch": row.epoch + 1,

@@ -1,4 +1,4 @@
-"""What a write to a run changes elsewhere: its item, and whether a job of it is due.
+"""What a write to a run changes elsewhere: its item, and whether the run is to be made into a job.
 
 Our own agents report how their items proceed. An item that W&B's agent acknowledged is only
 known by its run: the run's first write means that the job has started, its end that the item

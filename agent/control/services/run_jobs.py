@@ -50,9 +50,9 @@ class RunJobs(Service):
 
     @write
     def take_due(self, tx: Tx, run_id: str, holder: str) -> int | None:
-        """Number of the end (1, 2, … of a resumed run) for which a job is due; 0 if none.
+        """Which end of the run is due for a job: 1, or more for a resumed run; 0: none.
 
-        `None` while another process makes it.
+        `None`: another process is making it.
         """
         found = run_jobs.get(tx, run_id)
         if found is None or not found.due:

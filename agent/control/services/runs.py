@@ -1,4 +1,7 @@
-"""W&B runs: made, changed, listed, stopped, deleted. Their streams: `run_streams.py`."""
+"""W&B runs: made, changed, listed, stopped, deleted. Their streams: `run_streams.py`.
+
+Runs that stop reporting crash: `reaper.py`.
+"""
 
 import base64
 import binascii

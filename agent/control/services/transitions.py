@@ -63,7 +63,8 @@ def move(
 ) -> None:
     """Change the phase of an item that this transaction has locked.
 
-    `through` is a phase in between: two steps of the table and of the history, written once.
+    `through`: a phase that is passed on the way. Both steps are checked and get an event; the
+    item's row is written once.
 
     Raises:
         ConflictError: the transition table does not allow it, or the item was not locked and

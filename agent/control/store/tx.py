@@ -1,8 +1,8 @@
 """A transaction, and the contract of a database.
 
 Work inside a transaction is a plain function of a `Tx`: it cannot await, so nothing slow
-happens while locks are held. It may run again after a deadlock, so it changes nothing but the
-store.
+happens while locks are held. It may run again after a deadlock (`postgres.py`; SQLite has one
+writer and no deadlock), so it changes nothing but the store.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -81,7 +81,10 @@ class Postponed:
     def add(
         self, connection: Connection, statement: Prepared, row: Hashable, values: Mapping[str, Any]
     ) -> None:
-        """Postpone a write; what another statement changes of the same row is executed before."""
+        """Postpone a write.
+
+        If another statement's write of the same row is postponed, all are executed first.
+        """
         kind = (statement, tuple(values))
         if self._of_row.get(row, kind) != kind:
             self.flush(connection)
@@ -188,7 +191,7 @@ class Tx:
         return self.run(statement, values).rowcount
 
     def later(self, statement: Prepared, row: Hashable, **values: Any) -> None:
-        """A write that nothing depends on before the end of the transaction, or `flush`.
+        """Postpone a write until `flush` or the end of the transaction; nothing may read it before.
 
         `row` names what it changes. On PostgreSQL it shares its round trip with others.
         """

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
+from agent.control.request_data import PLANE, principal_of
 from agent.control.services.assembly import Services
 from agent.control.store.agents import AgentRecord, StopMode
 from agent.control.store.items import ItemRecord

@@ -5,7 +5,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, principal_of
+from agent.control.request_data import PLANE, principal_of
 from agent.control.web.rendering import page
 
 _PAGE: Final = 100

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, RUN_STREAMS, principal_of
 from agent.control.files.run_history import Series, sampled_series
 from agent.control.files.run_streams import RunStreamStore
+from agent.control.request_data import PLANE, RUN_STREAMS, principal_of
 from agent.control.services.history_keys import flattened
 from agent.control.store.run_streams import Stream, StreamRecord
 from agent.control.store.runs import RunRecord

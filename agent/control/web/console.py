@@ -6,7 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, RUN_STREAMS
+from agent.control.request_data import PLANE, RUN_STREAMS
 from agent.control.services.console_lines import ConsoleLine
 from agent.control.store.run_streams import StreamRecord
 from agent.control.store.runs import RunRecord

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, STOPPING, WAITED, principal_of
 from agent.control.middleware.access import authenticate
+from agent.control.request_data import PLANE, STOPPING, WAITED, principal_of
 from agent.control.services.notifications import (
     Notifications,
     topic_entity,

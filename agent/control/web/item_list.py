@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, principal_of
+from agent.control.request_data import PLANE, principal_of
 from agent.control.services.paging import Page
 from agent.control.store.item_lists import ItemFilter
 from agent.control.store.items import ItemRecord

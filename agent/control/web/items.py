@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import LOGS, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.logs import LogStore
+from agent.control.request_data import LOGS, PLANE, principal_of
 from agent.control.services.logs import LogKey
 from agent.control.store.history import AttemptRecord, Channel, EventRecord
 from agent.control.store.items import ItemRecord
@@ -65,8 +65,8 @@ async def item(request: web.Request) -> web.StreamResponse:
         job=job_of(record),
         run=await _run_of(request, record),
         spec=json.dumps(record.run_spec, indent=2, ensure_ascii=False),
-        may_stop=may_stop(principal, record),
-        may_retry=may_retry(principal, record),
+        may_stop=offers_stop(principal, record),
+        may_retry=offers_retry(principal, record),
         log=await _log(request, record, attempts),
     )
 
@@ -83,12 +83,12 @@ async def retry(request: web.Request) -> web.StreamResponse:
     raise web.HTTPSeeOther(f"/launch/items/{record.id}")
 
 
-def may_stop(principal: Principal, item: ItemRecord) -> bool:
+def offers_stop(principal: Principal, item: ItemRecord) -> bool:
     """Whether to offer stopping; the service decides."""
     return item.phase not in TERMINAL and not item.stop_requested and _may_change(principal, item)
 
 
-def may_retry(principal: Principal, item: ItemRecord) -> bool:
+def offers_retry(principal: Principal, item: ItemRecord) -> bool:
     """Whether to offer a new attempt; the service decides."""
     unsuccessful = item.phase in TERMINAL and item.phase is not Phase.SUCCEEDED
     return unsuccessful and item.queue_id is not None and _may_change(principal, item)

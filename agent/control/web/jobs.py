@@ -8,10 +8,10 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import CONFIG, PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.bodies import read_form
 from agent.control.files.signed_urls import SignedUrls
+from agent.control.request_data import CONFIG, PLANE, principal_of
 from agent.control.services.assembly import Services
 from agent.control.services.jobs import JobRecord, JobVersion
 from agent.control.services.paging import Page

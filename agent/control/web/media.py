@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from agent.control.app_keys import RUN_FILES
+from agent.control.request_data import RUN_FILES
 from agent.control.services.history_keys import flattened
 from agent.control.store.runs import RunRecord
 from agent.model.errors import LaunchError

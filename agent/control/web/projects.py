@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import PLANE, principal_of
+from agent.control.request_data import PLANE, principal_of
 from agent.control.services.history_keys import flattened
 from agent.control.services.runs import STATES
 from agent.control.store.runs import Aggregate, RunRecord, config_values, simple_value

@@ -14,9 +14,9 @@ from typing import Any, Final, Literal
 from aiohttp import web
 
 from agent.config.document import format_yaml, parse_document, parse_json
-from agent.control.app_keys import PLANE, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.bodies import read_form
+from agent.control.request_data import PLANE, principal_of
 from agent.control.services.assembly import Services
 from agent.control.services.queues import SaveMode
 from agent.control.services.spec_layers import placeholders, resource_warnings

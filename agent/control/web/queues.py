@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from agent.config.document import format_yaml
-from agent.control.app_keys import PLANE, principal_of
+from agent.control.request_data import PLANE, principal_of
 from agent.control.store.agents import AgentRecord
 from agent.control.store.queues import QueueRecord
 from agent.control.web.agents import recent, with_items

@@ -10,8 +10,8 @@ from typing import Any, Final
 from aiohttp import web
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from agent.control.app_keys import PRINCIPAL
 from agent.control.middleware.errors import STATUS, log_and_mask
+from agent.control.request_data import PRINCIPAL
 from agent.control.web.filters import all_filters, job_url, project_url, queue_url, run_url
 from agent.model.errors import LaunchError
 from agent.model.phase import TERMINAL

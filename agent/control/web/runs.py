@@ -10,9 +10,9 @@ from urllib.parse import quote, urlencode
 
 from aiohttp import web
 
-from agent.control.app_keys import CONFIG, PLANE, RUN_FILES, RUN_STREAMS, principal_of
 from agent.control.auth.policy import Action, Policy, Principal
 from agent.control.files.signed_urls import SignedUrls
+from agent.control.request_data import CONFIG, PLANE, RUN_FILES, RUN_STREAMS, principal_of
 from agent.control.services.history_keys import flattened
 from agent.control.services.runs import ALIVE_OR_EXPECTED, storage_id
 from agent.control.store.artifacts import ArtifactRecord
@@ -82,7 +82,7 @@ async def run(request: web.Request) -> web.StreamResponse:
             for name, text in TABS.items()
         ],
         actions=_path(record),
-        may_stop=may_stop(principal_of(request), record),
+        may_stop=offers_stop(principal_of(request), record),
         **await _tab_values(request, record, tab),
     )
 
@@ -102,7 +102,7 @@ async def file(request: web.Request) -> web.StreamResponse:
     raise web.HTTPSeeOther(signed_urls.run_file("read", record.entity, record.id, name))
 
 
-def may_stop(principal: Principal, record: RunRecord) -> bool:
+def offers_stop(principal: Principal, record: RunRecord) -> bool:
     """Whether to offer stopping; the service decides."""
     running = record.state in ALIVE_OR_EXPECTED and not record.stopped
     return running and Policy().allows(principal, record.entity, Action.WRITE_RUNS)

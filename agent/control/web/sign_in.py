@@ -5,7 +5,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from agent.control.app_keys import (
+from agent.control.auth.authentication import LIFETIME
+from agent.control.auth.policy import CredentialKind
+from agent.control.bodies import read_form
+from agent.control.request_data import (
     BY_HEADER,
     CONFIG,
     COOKIE,
@@ -16,9 +19,6 @@ from agent.control.app_keys import (
     peer_address,
     principal_of,
 )
-from agent.control.auth.authentication import LIFETIME
-from agent.control.auth.policy import CredentialKind
-from agent.control.bodies import read_form
 from agent.control.web.rendering import RENDERER
 from agent.model.errors import AuthenticationError, PermissionDeniedError
 

@@ -28,9 +28,9 @@ _LIVE: Final = frozenset({"running", "paused", "restarting"})
 _CANNOT_EXECUTE: Final = frozenset({126, 127})
 #: Seconds between inspections of a running container: an engine drops events for a reader that
 #: is too slow.
-_LOOK: Final = 60.0
+_INSPECT_INTERVAL: Final = 60.0
 #: Seconds before a call that the engine refused is repeated.
-_AGAIN: Final = 0.5
+_REPEAT_PAUSE: Final = 0.5
 _SIGKILL: Final = str(int(signal.SIGKILL))
 #: How the engine's init (tini) reports, as the job's only output, that it could not run the
 #: command, and the exit codes that it then ends with.
@@ -84,7 +84,7 @@ class Containers:
                     return ending
             except EngineError as failure:
                 if not isinstance(failure, EngineUnavailableError):
-                    await asyncio.sleep(_AGAIN)
+                    await asyncio.sleep(_REPEAT_PAUSE)
                 error = failure
             away = True
             if not await self._engine.wait_until_reachable(self._outage_timeout):
@@ -96,7 +96,7 @@ class Containers:
         """How it ended; `None` if the stream breaks before that is known."""
         while True:
             known = workload.id in stream.started or workload.id in stream.running
-            death = await stream.death(workload.id, _LOOK if known else 0.0)
+            death = await stream.death(workload.id, _INSPECT_INTERVAL if known else 0.0)
             if death is not None and known:
                 break
             if stream.ended:

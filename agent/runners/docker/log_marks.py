@@ -43,7 +43,8 @@ class LogMarks:
     def note_gap(self, offset: int, stamp: bytes) -> int:
         """Keep a frame before which an unknown number of bytes is gone; returns its offset.
 
-        That is greater than `offset`, which is the next one that a reader wants.
+        `offset` is what the reader wants next. The returned one is greater, so that it notices the
+        gap.
         """
         known = 0 if self.last is None else self._offsets[self.last]
         offset = max(offset, known) + 1

@@ -14,7 +14,7 @@ from agent.runners.docker.log_marks import LogCursor, LogMarks
 
 _CHUNK: Final = 64 * 1024
 #: Seconds before a stream that ended although the container runs is opened again.
-_AGAIN: Final = 0.2
+_REPEAT_PAUSE: Final = 0.2
 _PARAMS: Final = {"follow": "1", "stdout": "1", "stderr": "1", "timestamps": "1"}
 _NOT_FOUND: Final = 404
 
@@ -57,7 +57,7 @@ class Follower:
                     if not await self._is_whole():
                         yield LogPiece(LogPosition(skip=offset), b"", MAYBE_MISSING)
                     return
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_REPEAT_PAUSE)
             except EngineError:
                 if not await self._engine.wait_until_reachable(self._outage_timeout):
                     raise

@@ -1,4 +1,7 @@
-"""The agent's own Docker network, by which jobs reach an embedded control plane."""
+"""The job network: the agent's own Docker bridge, and the host's address on it.
+
+Which URL of the control plane jobs get: `compose/job_urls.py`.
+"""
 
 import asyncio
 import json

@@ -148,15 +148,15 @@ class JobState:
             self._silent |= {pod["metadata"]["uid"] for pod in ending}
             self._note_change()
 
-    def take_job(self, job: Json, *, deleted: bool) -> None:
+    def update_job(self, job: Json, *, deleted: bool) -> None:
         """A Job as the server gave it, perhaps later than a newer one."""
         if self.job is None or resource_version(self.job) <= resource_version(job):
             self.job = job
             self.deleted = self.deleted or deleted
             self._note_change()
 
-    def take_pod(self, pod: Json, *, deleted: bool) -> None:
-        """One of its pods."""
+    def update_pod(self, pod: Json, *, deleted: bool) -> None:
+        """Keep the newer version of one of its pods, or note its deletion."""
         uid = pod["metadata"]["uid"]
         known = self._pods.get(uid)
         if known is None:
@@ -167,8 +167,8 @@ class JobState:
             self._existing.discard(uid)
         self._note_change()
 
-    def take_event(self, event: Json) -> None:
-        """An event about the Job or one of its pods."""
+    def note_event(self, event: Json) -> None:
+        """Keep an event's message: the newest of each warning, and the newest of each pod."""
         uid, kind = event["involvedObject"]["uid"], event["involvedObject"].get("kind")
         series = event.get("series") or {}
         at = series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime")
@@ -190,7 +190,7 @@ class JobState:
             return False
         return True
 
-    def take_admission(self, admission: Json | None) -> None:
+    def update_admission(self, admission: Json | None) -> None:
         """Kueue's object for the Job, or that it is gone."""
         self._admission = admission
         self._note_change()
@@ -280,7 +280,7 @@ class JobStates:
         """The path of a job that was created or found."""
         return self.kind(name).path(self._api.namespace, name)
 
-    def take_job(self, job: Json) -> None:
+    def update_job(self, job: Json) -> None:
         """A Job that a call of ours has returned."""
         self._follow_kind(self.kind(job["metadata"]["name"])).add(job)
         self._on_job(lean(job), False)
@@ -303,7 +303,7 @@ class JobStates:
             labels = {} if job is None else job["metadata"].get("labels") or {}
             if job is None or labels.get(LABEL_CONTROL_PLANE) != self._control_plane_id:
                 return False
-            self.take_job(job)
+            self.update_job(job)
         return True
 
     async def _find_custom(self, name: str) -> Json | None:
@@ -316,18 +316,18 @@ class JobStates:
         return await self._api.get(self.path(name))
 
     def _on_job(self, job: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
-        self._take(job["metadata"]["name"], job, deleted=deleted, take=JobState.take_job)
+        self._take(job["metadata"]["name"], job, deleted=deleted, take=JobState.update_job)
         if not is_custom(job):
             self._admissions.look_at(job)
 
     def _on_admission(self, name: str, admission: Json | None) -> None:
         if name in self._states:
-            self._states[name].take_admission(admission)
+            self._states[name].update_admission(admission)
 
     def _on_pod(self, pod: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         name = job_of_pod(pod)
         if name is not None:
-            self._take(name, pod, deleted=deleted, take=JobState.take_pod)
+            self._take(name, pod, deleted=deleted, take=JobState.update_pod)
 
     def _on_event(self, event: Json, deleted: bool) -> None:  # noqa: FBT001  # a callback
         name = event["involvedObject"]["name"]
@@ -335,7 +335,7 @@ class JobStates:
         names = [name, *(name.rsplit("-", parts)[0] for parts in (1, 2))]
         state = next((self._states[one] for one in names if one in self._states), None)
         if state is not None and not deleted:
-            state.take_event(event)
+            state.note_event(event)
 
     def _take(self, name: str, item: Json, *, deleted: bool, take: Any) -> None:
         state = self._states.setdefault(name, JobState())

@@ -17,7 +17,7 @@ from agent.runners.kubernetes.reflector import Reflector
 _QUEUE: Final = "kueue.x-k8s.io/queue-name"
 _GROUP: Final = "/apis/kueue.x-k8s.io"
 #: Seconds before a cluster without Kueue, or one that refuses, is asked again.
-_AGAIN: Final = 60.0
+_REPEAT_PAUSE: Final = 60.0
 
 
 class Admissions:
@@ -44,7 +44,7 @@ class Admissions:
                 kind = None
             if kind is not None:
                 await Reflector(self._api, kind, self._api.namespace, {}, self._on_workload).run()
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_REPEAT_PAUSE)
 
     async def _served_kind(self) -> Kind | None:
         """The kind in the version that the cluster prefers; `None` without Kueue.

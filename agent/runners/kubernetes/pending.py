@@ -109,7 +109,7 @@ class Observed:
 
 
 def pending_of(observed: Observed) -> Pending:
-    """What a Job of which nothing runs and that has not ended waits for."""
+    """What a Job waits for that has not ended and of which nothing runs."""
     if _is_suspended(observed.job):
         return _suspended(observed)
     waiting = [pod for pod in observed.pods if not is_over(pod) and not is_deleted(pod)]

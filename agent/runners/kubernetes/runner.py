@@ -103,7 +103,7 @@ _PODS_FOLLOW: Final = 3.0
 #: Seconds without a change, after which what pods say is told.
 _CALM: Final = 1.0
 #: Seconds before a name is tried again whose object is being removed.
-_AGAIN: Final = 0.2
+_REPEAT_PAUSE: Final = 0.2
 #: Seconds for pods to be gone, beyond their grace.
 _GONE_WITHIN: Final = 60.0
 
@@ -276,7 +276,7 @@ class KubernetesRunner:
                 return self._created(made)
             existing = await self._observe(request.name)
             if existing is None:
-                await asyncio.sleep(_AGAIN)  # it is being deleted
+                await asyncio.sleep(_REPEAT_PAUSE)  # it is being deleted
                 continue
             labels, workload = existing
             if workload is None or not same_attempt(labels, request.labels):
@@ -318,7 +318,7 @@ class KubernetesRunner:
         if not made:
             return await self._started_before(workload)
         self._manifests.pop(workload.id, None)
-        self._followed.take_job(made)
+        self._followed.update_job(made)
         await self._hand_over(workload, made)
         return Started(replace(workload, state=WorkloadState.PENDING))
 

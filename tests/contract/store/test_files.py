@@ -145,8 +145,8 @@ async def test_damaged_contents_are_not_given_out_whole(files: Files, damage: st
 async def test_unused_contents_are_swept_and_used_ones_kept(files: Files) -> None:
     await files.put(b"unused")
     await files.store.put_async("contents/ann/leftover", b"of a killed process")
-    assert await files.contents.sweep(datetime.now(UTC) - timedelta(hours=1)) == 0
-    assert await files.contents.sweep(datetime.now(UTC) + timedelta(hours=1)) == 2
+    assert await files.contents.remove_unused(datetime.now(UTC) - timedelta(hours=1)) == 0
+    assert await files.contents.remove_unused(datetime.now(UTC) + timedelta(hours=1)) == 2
     assert await files.names() == []
 
 

@@ -90,7 +90,7 @@ async def test_every_waiter_sees_every_change() -> None:
         for number in range(5):
             await asyncio.sleep(0)
             job = {"metadata": {"resourceVersion": str(number)}}
-            state.take_job(job, deleted=False)
+            state.update_job(job, deleted=False)
     assert [each[-1] for each in seen] == [5, 5]
 
 
@@ -103,14 +103,14 @@ def event(text: str, second: int, **more: str) -> dict[str, Any]:
 
 async def test_the_newest_event_of_a_pod_is_kept_and_warnings_beside_it() -> None:
     state = JobState()
-    state.take_job({"metadata": {"resourceVersion": "1"}}, deleted=False)
+    state.update_job({"metadata": {"resourceVersion": "1"}}, deleted=False)
     for told in (
         event("pulling", 2),
         event("scheduled", 1, reason="Scheduled"),
         event("no such secret", 3, type="Warning", reason="FailedMount"),
         event("back off", 4, type="Warning", reason="BackOff"),
     ):
-        state.take_event(told)
+        state.note_event(told)
     assert state.observed.news["uid-pods-pod"].message == "pulling"
     warnings = state.observed.warnings["uid-pods-pod"]
     assert {reason: one.message for reason, one in warnings.items()} == {

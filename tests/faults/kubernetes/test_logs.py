@@ -49,7 +49,7 @@ class Job:
 
     def put_job(self, **status: Any) -> None:
         job = self.server.put("jobs", "job", labels=LABELS, spec=self.spec, status=status)
-        self.state.take_job(job, deleted=False)
+        self.state.update_job(job, deleted=False)
 
     def put_pod(self, name: str, **states: dict[str, Any]) -> None:
         """A pod with these containers; those of which the name begins with `init` are init's."""
@@ -67,10 +67,10 @@ class Job:
                 "containerStatuses": [{**one, "state": states[one["name"]]} for one in others],
             },
         )
-        self.state.take_pod(pod, deleted=False)
+        self.state.update_pod(pod, deleted=False)
 
     def remove_pod(self, name: str) -> None:
-        self.state.take_pod(self.server.remove("pods", name), deleted=True)
+        self.state.update_pod(self.server.remove("pods", name), deleted=True)
 
     def end(self) -> None:
         self.put_job(conditions=[{"type": "Complete", "status": "True"}], succeeded=1)

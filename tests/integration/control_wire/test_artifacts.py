@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.control.app_keys import CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
+from agent.control.request_data import CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
 from agent.control.retention import Retention
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.uploading import PLACE, Upload, md5
@@ -379,12 +379,12 @@ async def test_contents_are_stored_once_and_go_when_nothing_refers_to_them(wire,
     (folder / "ann" / "leftover").write_bytes(b"of a process that was killed")
     stores = (app[LOGS], app[CONTENTS], app[RUN_FILES], app[RUN_STREAMS])
     retention = Retention(wire.server.services, *stores)
-    assert await retention.sweep(datetime.now(UTC) - timedelta(days=1)) == (0, 0)
+    assert await retention.remove_unused_bytes(datetime.now(UTC) - timedelta(days=1)) == (0, 0)
     await wire.ann.data(documents.DELETE, artifactID=first.id, deleteAliases=True)
     await (pending := Upload(wire.ann, "e", {"never": b"committed"})).create()
     await pending.send()
     later = datetime.now(UTC) + timedelta(minutes=1)
-    _, removed = await retention.sweep(later)
+    _, removed = await retention.remove_unused_bytes(later)
     assert removed == 3, "the first manifest, the file never committed, the leftover"
     urls = await _file_urls(wire, "d", "latest")
     assert await _read(wire, urls["main.py"]) == FILES["main.py"]

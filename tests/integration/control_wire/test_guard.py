@@ -6,8 +6,8 @@ import re
 import pytest
 from yarl import URL
 
-from agent.control.app_keys import COOKIE
 from agent.control.middleware.access import RouteAccess, access_of
+from agent.control.request_data import COOKIE
 from agent.control.store.accounts import Role
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.wire import SPEC, open_wire

@@ -4,7 +4,7 @@ import io
 
 import pytest
 
-from agent.control.app_keys import CONFIG
+from agent.control.request_data import CONFIG
 from tests.integration.control_wire import artifact_documents as documents
 from tests.integration.control_wire.agents import Agent
 from tests.integration.control_wire.uploading import Upload

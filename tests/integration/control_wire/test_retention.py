@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from structlog.testing import capture_logs
 
 from agent.control import retention as module
-from agent.control.app_keys import CONFIG, CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
+from agent.control.request_data import CONFIG, CONTENTS, LOGS, RUN_FILES, RUN_STREAMS
 from agent.control.retention import Retention
 from agent.control.services.run_streams import RunName
 from agent.control.services.runs import RunChange
@@ -37,13 +37,13 @@ async def test_logs_of_deleted_items_are_removed(wire):
         (folder / known / "1" / "job").mkdir(parents=True)
         (folder / known / "1" / "job" / "object").write_bytes(b"x")
     retention = _retention(wire, logs)
-    assert await retention.sweep(datetime.now(UTC)) == (1, 0)
+    assert await retention.remove_unused_bytes(datetime.now(UTC)) == (1, 0)
     assert await logs.items() == [item]
 
 
 async def test_a_failing_round_is_logged_and_tried_again(wire, monkeypatch):
     monkeypatch.setattr(module, "_INTERVAL", 0.01)
-    monkeypatch.setattr(module, "_ROUNDS_PER_SWEEP", 1)
+    monkeypatch.setattr(module, "_ROUNDS_PER_SEARCH", 1)
     rounds = asyncio.Queue()
 
     class Broken:
@@ -82,7 +82,7 @@ async def test_files_of_deleted_runs_are_removed(wire):
     run, gone = made
     await runs.delete(wire.admin, gone.id)
     assert set(await files.runs()) == {run.id, gone.id}
-    await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
+    await _retention(wire, wire.server.app[LOGS]).remove_unused_bytes(datetime.now(UTC))
     assert await files.runs() == [run.id]
 
 
@@ -95,6 +95,6 @@ async def test_streams_of_deleted_runs_are_removed(wire):
         await streams.write(wire.admin, RunName("ann", "p", name), parse_update(body.encode()))
     assert await streams.runs() == sorted(made)
     await runs.delete(wire.admin, made[1])
-    await _retention(wire, wire.server.app[LOGS]).sweep(datetime.now(UTC))
+    await _retention(wire, wire.server.app[LOGS]).remove_unused_bytes(datetime.now(UTC))
     assert await streams.runs() == made[:1]
     assert len([line async for _, part in streams.lines(made[0], "output") for line in part]) == 500

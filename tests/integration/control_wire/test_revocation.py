@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from agent.control.app_keys import COOKIE
 from agent.control.files import log_routes
+from agent.control.request_data import COOKIE
 from agent.control.store.accounts import Role
 from agent.control.web import events
 from tests.integration.control_wire.agents import Agent

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from agent.control.app_keys import JOB_CREATION
 from agent.control.files.storage import StorageFullError
+from agent.control.request_data import JOB_CREATION
 from agent.control.services.runs import RunChange
 from agent.control.store.accounts import Role
 from tests.integration.control_wire import artifact_documents as documents

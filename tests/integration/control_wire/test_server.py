@@ -8,8 +8,8 @@ from aiohttp import web
 
 from agent.config.control import ControlConfig
 from agent.control import app as app_module
-from agent.control.app_keys import CONFIG, PLANE, STOPPING
 from agent.control.files import storage
+from agent.control.request_data import CONFIG, PLANE, STOPPING
 from agent.control.server import ControlPlane
 from agent.model.errors import ConfigError, ConflictError
 from tests.integration.control_wire.wire import open_wire

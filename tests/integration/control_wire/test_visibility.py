@@ -26,13 +26,13 @@ from graphql import (
     parse,
 )
 
-from agent.control.app_keys import CONTENTS, METRICS, RUN_FILES, RUN_STREAMS
 from agent.control.auth.policy import Action, Principal
 from agent.control.files.signed_urls import SignedUrls
 from agent.control.graphql import context as context_module
 from agent.control.graphql.context import Context
 from agent.control.graphql.field_policies import field_policies, object_places
 from agent.control.graphql.schema import build_schema
+from agent.control.request_data import CONTENTS, METRICS, RUN_FILES, RUN_STREAMS
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.services.runs import RunChange
 from agent.control.services.sweep_config import SweepConfig

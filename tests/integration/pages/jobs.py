@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from agent.control.app_keys import CONTENTS
+from agent.control.request_data import CONTENTS
 from agent.control.services.artifact_uploads import NewArtifact
 from agent.control.store.artifact_files import EntryRecord
 from agent.control.store.artifacts import ArtifactRecord

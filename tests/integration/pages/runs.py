@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 
-from agent.control.app_keys import RUN_FILES
+from agent.control.request_data import RUN_FILES
 from agent.control.services.runs import RunChange
 from agent.control.store.runs import RunRecord
 from tests.integration.pages.scene import Scene

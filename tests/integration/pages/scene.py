@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from agent.config.control import ControlConfig
-from agent.control.app_keys import LOGS
 from agent.control.auth.policy import Principal
+from agent.control.request_data import LOGS
 from agent.control.server import ControlPlane
 from agent.control.services.assembly import Services
 from agent.control.store.accounts import Role

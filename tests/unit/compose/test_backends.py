@@ -19,6 +19,7 @@ from agent.builders.noop import NoBuilder
 from agent.compose import backends
 from agent.compose.agent import _warnings, offered_capacity
 from agent.compose.backends import BackendContext, open_backends, open_registry
+from agent.compose.job_urls import url_for_pods
 from agent.compose.logs import configure_log
 from agent.config.agent import AgentConfig
 from agent.model.capacity import Capacity
@@ -198,10 +199,10 @@ def test_pods_reach_an_embedded_control_plane_by_an_address_that_is_not_loopback
     settings = config(control=control)
     offered = replace(context(settings, threads), embedded_elsewhere=True)
     if inside is not None:
-        assert backends._url_for_pods(offered) == inside
+        assert url_for_pods(offered) == inside
         return
     with pytest.raises(ConfigError, match="means the pod") as error:
-        backends._url_for_pods(offered)
+        url_for_pods(offered)
     assert "`control.also_listen`" in str(error.value)
 
 
@@ -210,9 +211,9 @@ def test_pods_get_the_address_of_a_server_unless_it_is_loopback(
 ) -> None:
     offered = context(config(), threads)
     with pytest.raises(ConfigError, match="cannot reach the control plane at http"):
-        backends._url_for_pods(offered)
+        url_for_pods(offered)
     far = "https://launch.example.org"
-    assert backends._url_for_pods(replace(offered, url=far)) == far
+    assert url_for_pods(replace(offered, url=far)) == far
 
 
 @pytest.mark.parametrize(

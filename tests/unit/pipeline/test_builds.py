@@ -11,7 +11,7 @@ from agent.model.errors import JobError, NotFoundError, UnreachableError
 from agent.model.work import CodeVersion, Image, MountedCode, Resolved, SourceTree
 from agent.pipeline.build import Builds
 from agent.pipeline.cancellation import AttemptCancelledError, Cancellation, CancelReason
-from agent.pipeline.retry import retry_until_answered
+from agent.pipeline.until_answered import retry_until_answered
 from agent.ports.log import LogSink
 from tests.unit.daemon.harness import FakeBuilder, FakeImages
 from tests.unit.pipeline.claims import claim

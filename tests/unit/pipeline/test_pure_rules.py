@@ -101,7 +101,7 @@ def test_macros_are_replaced_in_every_string_and_nowhere_else(
         "env": "${SECRET_OF_THE_AGENT} ${image_uri} ${run_name}",
         "secrets": ["x"],
     }
-    made = arguments_of(claim({"resource_args": {RESOURCE: args}}), {"image_uri": "i"})
+    made = arguments_of(claim({"resource_args": {RESOURCE: args}}), "i")
     assert made == {
         "${run_id}": ["run00001-ann", {"deep": "people/things"}, 3],
         "env": "${SECRET_OF_THE_AGENT} i a name",

@@ -1,4 +1,4 @@
-"""Typed keys of what the app and each request hold, and what is read from a request."""
+"""What handlers get from the app and the request: typed keys, caller, base URL, address."""
 
 import asyncio
 from typing import Final
