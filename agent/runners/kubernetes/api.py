@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -32,7 +33,7 @@ from agent.system.backoff import Sleep
 from agent.system.tasks import cancel_task
 
 if TYPE_CHECKING:
-    from kubernetes.aio.client import ApiClient
+    from kubernetes.aio.client import ApiClient, Configuration
 
 NOT_FOUND: Final = 404
 CONFLICT: Final = 409
@@ -165,6 +166,8 @@ class ClusterApi:
         self._sleep = sleep
         self._client: ApiClient | None = None
         self._connector: aiohttp.TCPConnector | None = None
+        #: Where the connections lead, and by which certificates.
+        self._endpoint: tuple[Any, ...] = ()
         self._opening = asyncio.Lock()
         self._namespace = config.namespace or "default"
         self._reachability = Reachability(self._answers, sleep)
@@ -182,13 +185,21 @@ class ClusterApi:
         return self
 
     async def _open(self) -> None:
-        """Read the credentials and connect with them."""
+        """Read the credentials and connect with them.
+
+        A new token is used on the connections that are open: closing them would break the requests
+        and streams of all jobs. Another server, or other certificates, need new ones.
+        """
         from kubernetes.aio import client
 
         found = await read_credentials(self._config)
         settings, self._namespace = found.settings, found.namespace
         try:
+            endpoint = await asyncio.to_thread(_endpoint_of, settings)
             opened = client.ApiClient(settings)
+            if self._client is not None and endpoint == self._endpoint:
+                opened.rest_client, self._client = self._client.rest_client, opened
+                return
         except OSError as error:  # of ssl
             message = f"`runners.kubernetes`: the cluster's certificates cannot be used: {error}."
             raise ConfigError(message, hint="Check the kubeconfig with kubectl.") from None
@@ -201,7 +212,7 @@ class ClusterApi:
         settings.client_session_kwargs = {"connector": connector}
         _use_small_tls_buffers()
         # Before anything is awaited: a caller whose patience ends here would leave it open.
-        replaced, self._client = self._client, opened
+        replaced, self._client, self._endpoint = self._client, opened, endpoint
         old_connector, self._connector = self._connector, connector
         await _close(replaced, old_connector)
 
@@ -371,6 +382,7 @@ class ClusterApi:
     async def _failures(self) -> AsyncIterator[None]:
         """Wait while the server does not answer; what goes wrong then, as one kind of error."""
         await self._reachability.wait()
+        client = self._client
         try:
             yield
         except ClusterCredentialsError as error:
@@ -380,9 +392,13 @@ class ClusterApi:
             failure: ClusterUnreachableError = ClusterSilentError(self.server, _reason(error))
             self._lost(_reason(error))
             raise failure from error
-        # A RuntimeError: aiohttp was to read from a connection that had been lost before.
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            self._lost(_reason(error))
+        # A RuntimeError or AssertionError: aiohttp was to use a connection or a session that had
+        # been closed before.
+        except (aiohttp.ClientError, OSError, RuntimeError, AssertionError) as error:
+            # Another request renewed the certificates meanwhile, which closes all connections: that
+            # says nothing of the server.
+            if self._client is client:
+                self._lost(_reason(error))
             raise ClusterUnreachableError(self.server, _reason(error)) from error
         except ValueError as error:
             raise ClusterUnreachableError(self.server, f"it sent no JSON: {error}") from error
@@ -398,7 +414,7 @@ class ClusterApi:
             self._lost(error.reason, error)
             return False
         # A RuntimeError: another request renews the credentials and has closed the connections.
-        except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError, AssertionError) as error:
             self._lost(_reason(error))
             return False
         response.close()
@@ -453,6 +469,18 @@ class ClusterApi:
                 self._lost(message)
             raise ClusterUnreachableError(self.server, message, _retry_after(response))
         raise ClusterRefusedError(response.status, str(_status(text).get("reason") or ""), message)
+
+
+def _endpoint_of(settings: "Configuration") -> tuple[Any, ...]:
+    files = (settings.ssl_ca_cert, settings.cert_file, settings.key_file)
+    certificates = [Path(file).read_bytes() if file else b"" for file in files]
+    return (
+        settings.host,
+        settings.proxy,
+        settings.verify_ssl,
+        settings.tls_server_name,
+        *certificates,
+    )
 
 
 async def _close(client: "ApiClient | None", connector: aiohttp.TCPConnector | None) -> None:

@@ -172,12 +172,18 @@ async def test_a_token_that_ran_out_is_renewed(
         "interactiveMode": "Never",
     }
     server.tokens = {"first"}
-    async with api_of(server, tmp_path, pauses, {"exec": program}) as api:
-        await api.get(PATH)
+    async with (
+        api_of(server, tmp_path, pauses, {"exec": program}) as api,
+        api.stream(PODS.path(NAMESPACE), {"watch": "1"}, None) as watched,
+    ):
+        stream = await server.watch("pods")
         server.tokens = {"second"}
         tokens.write_text("second")
         await asyncio.gather(*(api.get(PATH) for _ in range(5)))
         assert await api.get(PATH) is not None
+        await stream.event("BOOKMARK", {})
+        assert b"BOOKMARK" in await watched.content.readline(), "it stays open"
+        await stream.close()
 
 
 async def test_credentials_that_are_not_accepted_are_no_jobs_fault(

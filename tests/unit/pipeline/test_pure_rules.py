@@ -106,7 +106,7 @@ def test_macros_are_replaced_in_every_string_and_nowhere_else(
         "${run_id}": ["run00001-ann", {"deep": "people/things"}, 3],
         "env": "${SECRET_OF_THE_AGENT} i a name",
     }
-    assert macros_of(claim(name=None, author=None))["run_name"] == ""
+    assert macros_of(claim(name=None, author=None), None)["run_name"] == ""
     assert expand(None, {}) is None
 
 
