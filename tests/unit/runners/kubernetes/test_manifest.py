@@ -127,3 +127,44 @@ def test_a_service_account_brings_its_token() -> None:
 )
 def test_names_of_agents_become_values_of_labels(text: str, value: str) -> None:
     assert label_value(text) == value
+
+
+def mounted(arguments: dict[str, Any]) -> dict[str, Any]:
+    version = {"reference": "people/things/code:v3", "digest": "0f1e"}
+    request = request_for(
+        expand(arguments, {"image_uri": IMAGE.reference}),
+        command=["sh", "main.sh"],
+        environment={"WANDB_BASE_URL": "http://plane", "WANDB_API_KEY": "launchrun-x"},
+        mounted_code={"version": version, "context": ".", "user_id": 0},
+    )
+    return objects_of(request, ManifestSettings("jobs", code_image="launch:1")).workload
+
+
+def test_pods_of_a_custom_resource_get_the_code_where_they_run_the_job() -> None:
+    job = {"spec": {"containers": [{"name": "a", "image": "${image_uri}", "env": ["odd"]}]}}
+    other = {"spec": {"containers": [{"name": "a", "image": "redis:1"}]}}
+    made = mounted(
+        {"apiVersion": "x.org/v1", "kind": "X", "spec": {"worker": job, "cache": other, "none": {}}}
+    )
+    worker = made["spec"]["worker"]["spec"]
+    (fetch,) = worker["initContainers"]
+    assert fetch["securityContext"]["allowPrivilegeEscalation"] is False
+    assert fetch["securityContext"]["runAsUser"] == 0
+    assert worker["containers"][0]["workingDir"] == "/home/launch/src"
+    assert "initContainers" not in made["spec"]["cache"]["spec"]
+    assert "volumes" not in made["spec"]["cache"]["spec"]
+
+
+def test_the_user_of_the_template_owns_the_code() -> None:
+    containers = [{"name": "a"}]
+    made = mounted(job_with({"securityContext": {"runAsUser": 7}, "containers": containers}))
+    pod = made["spec"]["template"]["spec"]
+    assert "runAsUser" not in pod["containers"][0]["securityContext"]
+    assert pod["initContainers"][0]["securityContext"]["runAsUser"] == 7
+
+
+@pytest.mark.parametrize("kind", ["containers", "initContainers"])
+def test_the_name_of_the_fetch_is_the_agents(kind: str) -> None:
+    containers = {"containers": [{"name": "a", "image": "x"}]}
+    with pytest.raises(PolicyError, match="'launch-code' is for the agent's own container"):
+        workload_of(job_with(containers | {kind: [{"name": "launch-code", "image": "x"}]}))
